@@ -1,0 +1,1 @@
+"""urlward: an inline HTTP(S) URL filter on mitmproxy, with hashed blocklists."""

@@ -1,0 +1,1 @@
+"""Lists: reading sources, compiling them, keeping the snapshot in force up to date."""

@@ -1,0 +1,1 @@
+"""The data path: mitmproxy addon, block page, runner."""
