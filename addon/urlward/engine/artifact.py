@@ -1,0 +1,304 @@
+"""The ``.ward`` file: a compiled list, hashed under a key.
+
+Layout, all numbers little-endian:
+
+======  =====  =========================================================================
+offset  bytes  content
+======  =====  =========================================================================
+0       8      magic ``URLWARD\\n``
+8       2      format version (1)
+10      2      size of this header (256)
+12      4      number of sections
+16      8      size of the whole file
+24      8      key id
+32      16     BLAKE2b-128 of the file with these 16 bytes and the signature as zeros
+48      8      serial
+56      8      created, seconds since 1970-01-01 UTC
+64      8      valid from, likewise; 0 for always
+72      8      valid until, likewise; 0 for always
+80      32     public key of the signer; zeros for none
+112     64     signature; zeros for none
+176     80     zeros
+256     8 * n  end of each section, as an offset from the first section's start
+...            the sections, in the order of `Section`
+======  =====  =========================================================================
+
+A *row* is one record; rows of the anchored pool come first, then those of the floating pool, each
+sorted by letters and digest. A *pattern* is what the automaton holds; rows that share one are its
+group. Patterns are front-coded: letters shared with the one before, letters added, the letters.
+"""
+
+import json
+import struct
+import sys
+from array import array
+from collections.abc import Buffer
+from enum import IntEnum
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from urlward.engine.compiler import MAX_PATTERN, Compiled
+from urlward.engine.digest import DIGEST_SIZE, Key
+from urlward.engine.errors import (
+    DamagedError,
+    NewerVersionError,
+    NotAnArtifactError,
+    TruncatedError,
+    WrongKeyError,
+)
+
+MAGIC = b"URLWARD\n"
+VERSION = 1
+HEADER_SIZE = 256
+
+_HEADER = struct.Struct("<8sHHIQ8s16sQQQQ32s64s80s")
+_CHECKSUM = slice(32, 48)
+_SIGNATURE = slice(112, 176)
+_CHUNK = 1 << 20
+
+
+class Section(IntEnum):
+    """The sections of a file, in order."""
+
+    META = 0  # JSON: name, entries, categories, shapes, counts, …
+    DIGESTS = 1  # 16 bytes a row
+    SHAPES = 2  # 2 or 4 bytes a row (meta: shape_bytes)
+    LENGTHS = 3  # 2 bytes a row: labels or segments
+    BELOW = 4  # 4 bytes a row: which host a page is on
+    ID_ENDS = 5  # 4 bytes a row: end of its id; empty where no row has one
+    IDS = 6  # ASCII
+    SHARED = 7  # 1 byte a pattern
+    ADDED = 8  # 1 byte a pattern
+    LETTERS = 9  # UTF-8
+    GROUPS = 10  # pairs of 4 bytes: first row, end row, for groups of several rows
+    PARAM_ROWS = 11  # pairs of 4 bytes: row, end of its further digests
+    PARAMS = 12  # 16 bytes a digest
+    NETWORKS = 13  # sealed JSON: the addresses and networks
+
+
+class Header(NamedTuple):
+    """What an artifact says of itself before its sections are read."""
+
+    key_id: bytes
+    size: int
+    checksum: bytes
+    serial: int
+    created: int
+    valid_from: int
+    valid_until: int
+    signer: bytes
+    signature: bytes
+
+
+class Artifact(NamedTuple):
+    """An artifact's parts, checked.
+
+    Attributes:
+        header: the fixed part.
+        meta: the JSON part: ``name``, ``entries``, ``counts``, ``by_category`` and what loading needs.
+        sections: views into the file's bytes.
+    """
+
+    header: Header
+    meta: dict[str, Any]
+    sections: tuple[memoryview, ...]
+
+
+def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) -> bytes:
+    """Serialise; the same input gives the same bytes.
+
+    Args:
+        compiled: what `Compiler.finish` gave.
+        key: the key it was compiled under.
+        name: of the list, shown in verdicts.
+        serial: rises with each issue of the list.
+        created: seconds since 1970-01-01 UTC.
+    """
+    rows = compiled.rows[0] + compiled.rows[1]
+    has_ids = any(row.id for row in rows)
+    id_ends, param_rows = array("I"), array("I")
+    params: list[bytes] = []
+    end = 0
+    for index, row in enumerate(rows):
+        if has_ids:
+            end += len(row.id)
+            id_ends.append(end)
+        if row.more:
+            params.extend(row.more)
+            param_rows.extend((index, len(params)))
+    shape_type = "H" if len(compiled.shapes) < 1 << 16 else "I"
+    floating = len(compiled.rows[0])
+    shared, added, letters, groups = _patterns(compiled, floating, len(rows))
+    lengths = sorted({int(n.rpartition("/")[2]) for n in compiled.networks if "." in n})
+    lengths6 = sorted({int(n.rpartition("/")[2]) for n in compiled.networks if ":" in n})
+    meta = {
+        "name": name,
+        "entries": sum(compiled.counts.values()),
+        "counts": dict(sorted(compiled.counts.items())),
+        "by_category": dict(sorted(compiled.by_category.items())),
+        "categories": compiled.categories,
+        "shapes": [list(shape) for shape in compiled.shapes],
+        "shape_bytes": array(shape_type).itemsize,
+        "floating_row": floating,
+        "floating_pattern": len(compiled.patterns[0]),
+        "prefixes4": lengths,
+        "prefixes6": lengths6,
+    }
+    sections: list[bytes] = [
+        json.dumps(meta, separators=(",", ":")).encode(),
+        b"".join(row.digest for row in rows),
+        _pack(array(shape_type, (row.shape for row in rows))),
+        _pack(array("H", (row.length for row in rows))),
+        b"".join(row.below for row in rows),
+        _pack(id_ends),
+        "".join(row.id for row in rows).encode("ascii"),
+        bytes(shared),
+        bytes(added),
+        "".join(letters).encode(),
+        _pack(groups),
+        _pack(param_rows),
+        b"".join(params),
+        key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
+    ]
+    ends, end = array("Q"), 0
+    for section in sections:
+        end += len(section)
+        ends.append(end)
+    size = HEADER_SIZE + 8 * len(sections) + end
+    header = _HEADER.pack(
+        MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"", serial, created, 0, 0, b"", b"", b""
+    )
+    data = bytearray(b"".join([header, _pack(ends), *sections]))
+    data[_CHECKSUM] = _checksum(data)
+    return bytes(data)
+
+
+def parse(data: bytes) -> Artifact:
+    """Check an artifact's bytes and cut them into sections.
+
+    Raises:
+        NotAnArtifactError, NewerVersionError, TruncatedError, DamagedError: what is wrong.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
+    if len(data) < HEADER_SIZE:
+        raise TruncatedError(len(data), HEADER_SIZE)
+    (_, version, header_size, count, size, *rest) = _HEADER.unpack_from(data)
+    if version > VERSION:
+        raise NewerVersionError(version, VERSION)
+    header = Header(rest[0], size, *rest[1:8])
+    if len(data) != size:
+        raise TruncatedError(len(data), size)
+    if _checksum(data) != header.checksum:
+        raise DamagedError("its checksum does not fit its content: copy or fetch it again")
+    if header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
+        raise DamagedError("its section table does not fit its size")
+    start = HEADER_SIZE + 8 * count
+    ends = unpack("Q", memoryview(data)[HEADER_SIZE:start])
+    if list(ends) != sorted(ends) or ends[-1] != size - start:
+        raise DamagedError("its section table does not fit its size")
+    view = memoryview(data)
+    sections = tuple(view[start + a : start + b] for a, b in zip([0, *ends], ends, strict=False))
+    try:
+        meta = json.loads(bytes(sections[Section.META]))
+        _check_sizes(meta, sections)
+    except (ValueError, KeyError, TypeError) as e:
+        raise DamagedError("a section does not have the size its meta section says") from e
+    return Artifact(header, meta, sections)
+
+
+def check_key(header: Header, key: Key) -> None:
+    """Raise WrongKeyError unless `key` is the one the artifact was compiled under."""
+    if header.key_id != key.id:
+        raise WrongKeyError(key.id.hex(), header.key_id.hex())
+
+
+def networks(artifact: Artifact, key: Key) -> list[str]:
+    """The listed addresses and networks in CIDR form, for the kernel's steer set.
+
+    Raises:
+        DamagedError: not sealed under this key.
+    """
+    result: list[str] = json.loads(key.unseal(bytes(artifact.sections[Section.NETWORKS])))
+    return result
+
+
+def unpack(typecode: str, data: Buffer) -> memoryview:
+    """A view of little-endian numbers in this machine's order."""
+    view = memoryview(data)
+    if sys.byteorder == "big":
+        numbers = array(typecode, view.tobytes())
+        numbers.byteswap()
+        return memoryview(numbers)
+    return view.cast(typecode)  # type: ignore[call-overload, no-any-return]
+
+
+def _pack(numbers: "array[int]") -> bytes:
+    if sys.byteorder == "big":
+        numbers = array(numbers.typecode, numbers)
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _patterns(
+    compiled: Compiled, floating: int, total: int
+) -> tuple[bytearray, bytearray, list[str], "array[int]"]:
+    shared, added, letters, groups = bytearray(), bytearray(), [], array("I")
+    for base, stop, patterns in (
+        (0, floating, compiled.patterns[0]),
+        (floating, total, compiled.patterns[1]),
+    ):
+        previous = ""
+        ends = [base + row for _, row in patterns[1:]] + [stop]
+        for (pattern, row), end in zip(patterns, ends, strict=bool(patterns)):
+            common = 0
+            for x, y in zip(previous, pattern, strict=False):
+                if x != y:
+                    break
+                common += 1
+            shared.append(common)
+            added.append(len(pattern) - common)
+            letters.append(pattern[common:])
+            if end - base - row > 1:
+                groups.extend((base + row, end))
+            previous = pattern
+    return shared, added, letters, groups
+
+
+def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None:
+    rows, odd = divmod(len(sections[Section.DIGESTS]), DIGEST_SIZE)
+    fits = (
+        not odd
+        and meta["shape_bytes"] in (2, 4)
+        and len(sections[Section.SHAPES]) == rows * meta["shape_bytes"]
+        and len(sections[Section.LENGTHS]) == rows * 2
+        and len(sections[Section.BELOW]) == rows * 4
+        and len(sections[Section.ID_ENDS]) in (0, rows * 4)
+        and len(sections[Section.SHARED]) == len(sections[Section.ADDED])
+        and len(sections[Section.GROUPS]) % 8 == 0
+        and len(sections[Section.PARAM_ROWS]) % 8 == 0
+        and len(sections[Section.PARAMS]) % DIGEST_SIZE == 0
+        and 0 <= meta["floating_row"] <= rows
+        and 0 <= meta["floating_pattern"] <= len(sections[Section.SHARED])
+        and all(len(shape) == 5 for shape in meta["shapes"])
+        and isinstance(meta["name"], str)
+    )
+    if not fits:
+        raise ValueError
+
+
+def _checksum(data: Buffer) -> bytes:
+    """BLAKE2b over the file, checksum and signature counted as zeros."""
+    view = memoryview(data)
+    h = blake2b(digest_size=16)
+    head = bytearray(view[:HEADER_SIZE])
+    head[_CHECKSUM] = bytes(16)
+    head[_SIGNATURE] = bytes(64)
+    h.update(head)
+    # In pieces: hashlib lets other threads run while it works on each.
+    for start in range(HEADER_SIZE, len(view), _CHUNK):
+        h.update(view[start : start + _CHUNK])
+    return h.digest()
+
+
+assert MAX_PATTERN <= 0xFF, "a pattern's lengths are stored in one byte each"

@@ -1,0 +1,129 @@
+"""Keys and keyed digests.
+
+Everything an artifact stores about an entry's text is a keyed BLAKE2b digest (RFC 7693), so that
+without the key nobody can test a guess against it. Each use has a key of its own, derived with
+BLAKE2b's personalisation, so that a digest made for one use says nothing about another.
+"""
+
+import re
+from binascii import Error as BinasciiError
+from binascii import unhexlify
+from hashlib import blake2b
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from urlward.engine.errors import DamagedError, KeyFileError
+
+KEY_SIZE = 32
+DIGEST_SIZE = 16
+
+# Letters above 0xFF stand for positions, not for text, so no digest can imitate them.
+HOST_START = "\u0100"
+HOST_END = "\u0101"
+PATH_END = "\u0102"
+NAME_START = "\u0103"
+NETWORK_START = "\u0104"
+
+TOKEN_LETTERS = 3
+_CACHED_TOKENS = 1 << 16
+
+
+class Key:
+    """A list's secret, and the digests made under it.
+
+    Args:
+        secret: 32 bytes.
+
+    Raises:
+        KeyFileError: not 32 bytes.
+    """
+
+    __slots__ = ("_record", "_seal", "id", "labels", "names", "segments")
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != KEY_SIZE:
+            raise KeyFileError(f"a key has {KEY_SIZE} bytes, this one has {len(secret)}")
+        self.id: bytes = _derive(secret, b"urlward key id", 8)
+        """8 public bytes that tell keys apart."""
+        self._record = blake2b(key=_derive(secret, b"urlward record"), digest_size=DIGEST_SIZE)
+        self._seal = _derive(secret, b"urlward seal")
+        self.labels = Tokens(_derive(secret, b"urlward label"))
+        self.names = Tokens(_derive(secret, b"urlward name"))
+        self.segments = Tokens(_derive(secret, b"urlward segment"))
+
+    def digest(self, text: str) -> bytes:
+        """The 16-byte digest that confirms a candidate; `text` is kind and canonical form."""
+        h = self._record.copy()
+        h.update(text.encode("latin-1"))
+        return h.digest()
+
+    def seal(self, data: bytes) -> bytes:
+        """Encrypt for whoever holds the key (ChaCha20-Poly1305, RFC 8439).
+
+        The nonce is a keyed digest of the content: the same content seals to the same bytes, which
+        keeps artifacts reproducible, and no nonce serves two contents.
+        """
+        nonce = blake2b(data, key=self._seal, digest_size=12, person=b"urlward nonce").digest()
+        return nonce + ChaCha20Poly1305(self._seal).encrypt(nonce, data, self.id)
+
+    def unseal(self, sealed: bytes) -> bytes:
+        """Undo `seal`.
+
+        Raises:
+            DamagedError: not sealed under this key, or changed since.
+        """
+        try:
+            return ChaCha20Poly1305(self._seal).decrypt(sealed[:12], sealed[12:], self.id)
+        except (InvalidTag, ValueError) as e:
+            raise DamagedError("the sealed networks do not open under this key") from e
+
+
+class Tokens(dict[str, str]):
+    """Text to the letters that stand for it in a haystack, computed once and remembered.
+
+    A plain dictionary, because a hit must cost no more than one: the whole request is mapped
+    through ``__getitem__`` in C. It forgets everything when full, which costs a digest (0.5 µs) for
+    each text seen again, and needs no bookkeeping on the way that counts.
+    """
+
+    __slots__ = ("_base",)
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__()
+        self._base = blake2b(key=secret, digest_size=TOKEN_LETTERS)
+
+    def __missing__(self, text: str) -> str:
+        h = self._base.copy()
+        h.update(text.encode("latin-1"))
+        letters = h.digest().decode("latin-1")
+        if len(text) <= 256:
+            if len(self) >= _CACHED_TOKENS:
+                self.clear()
+            self[text] = letters
+        return letters
+
+
+def _derive(secret: bytes, use: bytes, size: int = 32) -> bytes:
+    return blake2b(key=secret, digest_size=size, person=use.ljust(16, b"\0")).digest()
+
+
+def parse_key(data: bytes) -> Key:
+    """Read a key file: 64 hexadecimal digits, white space around them ignored.
+
+    Raises:
+        KeyFileError: anything else.
+    """
+    text = data.strip()
+    if not re.fullmatch(rb"[0-9A-Fa-f]*", text):
+        raise KeyFileError("a key file holds 64 hexadecimal digits and nothing else")
+    try:
+        secret = unhexlify(text)
+    except BinasciiError as e:
+        raise KeyFileError("a key file holds 64 hexadecimal digits, this one an odd number") from e
+    return Key(secret)
+
+
+def format_key(secret: bytes) -> bytes:
+    """The content of a key file for 32 secret bytes."""
+    return secret.hex().encode() + b"\n"

@@ -1,0 +1,332 @@
+"""A list in memory: flat table, automata, and the loading that builds them in slices.
+
+pyahocorasick does its work under the interpreter lock, and finishing an automaton is one call that
+nothing can interrupt. So patterns go into many automata of bounded size. The anchored ones are cut
+at *boundaries* in sorted order: every pattern that can begin a haystack lies in the automaton
+where the haystack itself would sort, once the patterns that a boundary extends are repeated behind
+it. One bisection then says which single automaton to search.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+import ahocorasick
+
+from urlward.engine.artifact import Artifact, Section, check_key, parse, unpack
+from urlward.engine.compiler import MAX_PATTERN
+from urlward.engine.digest import DIGEST_SIZE, Key
+from urlward.engine.entry import Kind
+from urlward.engine.errors import DamagedError
+from urlward.engine.record import Flag, Shape
+
+SHARD = 1 << 15
+"""Patterns an anchored automaton holds at most; finishing one takes about 2 ms."""
+
+FLOATING_SHARD = 1 << 17
+"""Likewise for path sequences, each of which costs every request a pass."""
+
+SLICE = 2048
+"""Patterns added between two points at which loading can be interrupted."""
+
+_AFTER_ANY_LETTER = "\uffff"
+
+
+class Table:
+    """The flat part of a list: what is known of each row, in views of the artifact's bytes."""
+
+    __slots__ = ("_below", "_digests", "_id_ends", "_ids", "_lengths", "_param_rows", "_params", "_shapes", "rows", "shapes")
+
+    def __init__(self, artifact: Artifact) -> None:
+        sections = artifact.sections
+        self.shapes = tuple(Shape(*shape) for shape in artifact.meta["shapes"])
+        self._digests = sections[Section.DIGESTS]
+        self._shapes = unpack("H" if artifact.meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES])
+        self._lengths = unpack("H", sections[Section.LENGTHS])
+        self._below = sections[Section.BELOW]
+        self._id_ends = unpack("I", sections[Section.ID_ENDS])
+        self._ids = sections[Section.IDS]
+        self._param_rows = unpack("I", sections[Section.PARAM_ROWS])
+        self._params = sections[Section.PARAMS]
+        self.rows = len(self._lengths)
+
+    def digest(self, row: int) -> bytes:
+        """The 16-byte digest of a row's text."""
+        return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
+
+    def shape(self, row: int) -> Shape:
+        """Kind and attributes."""
+        return self.shapes[self._shapes[row]]
+
+    def length(self, row: int) -> int:
+        """Labels of a domain or name, segments of a prefix or path sequence, bits of a network."""
+        return int(self._lengths[row])
+
+    def below(self, row: int) -> bytes:
+        """4 bytes that say which host a page, prefix or parameter row is on."""
+        return bytes(self._below[row * 4 : row * 4 + 4])
+
+    def id(self, row: int) -> str:
+        """The list body's reference, or empty."""
+        if not self._id_ends:
+            return ""
+        start = self._id_ends[row - 1] if row else 0
+        return bytes(self._ids[start : self._id_ends[row]]).decode("ascii")
+
+    def further_params(self, row: int) -> list[bytes]:
+        """Digests of the parameters that must be there besides the one that found the row."""
+        pairs = range(len(self._param_rows) // 2)
+        at = bisect_left(pairs, row, key=lambda i: self._param_rows[2 * i])
+        if at == len(pairs) or self._param_rows[2 * at] != row:
+            return []
+        start = self._param_rows[2 * at - 1] if at else 0
+        end = self._param_rows[2 * at + 1]
+        return [bytes(self._params[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]) for i in range(start, end)]
+
+    def matching(self, row: int, end: int, digest: bytes) -> Iterator[int]:
+        """The rows from `row` to `end`, which are sorted by digest, that have this one."""
+        if end - row > 8:
+            row = bisect_left(range(row, end), digest, key=self.digest) + row
+        elif end - row > 1:
+            while row < end and self.digest(row) < digest:
+                row += 1
+        while row < end and self.digest(row) == digest:
+            yield row
+            row += 1
+
+
+class Group(NamedTuple):
+    """What the rows of one pattern have between them, for groups too large to walk."""
+
+    forms: frozenset[tuple[int, int]]
+    """Pairs of kind and length."""
+    below: frozenset[bytes]
+
+
+class LoadedList:
+    """An immutable list, ready to be searched.
+
+    Attributes:
+        name: from the artifact, or the source's.
+        serial: likewise.
+        artifact: what it was loaded from.
+        table: the flat part.
+        floating: automata of path sequences; all are searched.
+    """
+
+    __slots__ = (
+        "_bounds",
+        "_groups",
+        "_shards",
+        "_summaries",
+        "artifact",
+        "floating",
+        "floating_nocase",
+        "floating_row",
+        "has_names",
+        "has_pages",
+        "name",
+        "nocase",
+        "pattern_lengths",
+        "prefixes4",
+        "prefixes6",
+        "serial",
+        "table",
+    )
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.name: str = artifact.meta["name"]
+        self.serial = artifact.header.serial
+        self.table = Table(artifact)
+        self.prefixes4: list[int] = artifact.meta["prefixes4"]
+        self.prefixes6: list[int] = artifact.meta["prefixes6"]
+        self.floating_row: int = artifact.meta["floating_row"]
+        self.floating: list[ahocorasick.Automaton] = []
+        self.pattern_lengths = bytearray(self.table.rows - self.floating_row)
+        shapes = self.table.shapes
+        self.has_names = any(s.kind == Kind.NAME for s in shapes)
+        self.has_pages = any(s.kind >= Kind.PREFIX for s in shapes)
+        self.nocase = any(s.flags & Flag.NOCASE and s.kind != Kind.PATH for s in shapes)
+        self.floating_nocase = any(s.flags & Flag.NOCASE and s.kind == Kind.PATH for s in shapes)
+        self._shards: list[ahocorasick.Automaton] = []
+        self._bounds: list[str] = []
+        pairs = unpack("I", artifact.sections[Section.GROUPS])
+        self._groups = dict(zip(pairs[::2], pairs[1::2], strict=True)) if pairs else {}
+        self._summaries: dict[int, Group] = {}
+
+    @property
+    def entries(self) -> int:
+        """Number of entries."""
+        return int(self.artifact.meta["entries"])
+
+    def shard(self, letters: str) -> ahocorasick.Automaton | None:
+        """The one anchored automaton that has every pattern these letters can begin with."""
+        if not self._shards:
+            return None
+        return self._shards[max(bisect_right(self._bounds, letters) - 1, 0)]
+
+    def sole_shard(self, letters: str) -> ahocorasick.Automaton | None:
+        """The automaton for everything that begins with these letters; None where it is several."""
+        first = self.shard(letters)
+        return first if first is self.shard(letters + _AFTER_ANY_LETTER) else None
+
+    def groups(self, automaton: ahocorasick.Automaton, letters: str) -> Iterator[tuple[int, int, int]]:
+        """Search: (index of the last letter, first row, end row) of each candidate pattern."""
+        for last, value in automaton.iter(letters):
+            yield last, *self.group(value)
+
+    def group(self, value: int) -> tuple[int, int]:
+        """First and end row of the group that an automaton's value stands for."""
+        row = value >> 1
+        return row, self._groups[row] if value & 1 else row + 1
+
+    def forms(self, row: int, end: int) -> frozenset[tuple[int, int]] | tuple[tuple[int, int], ...]:
+        """The distinct pairs of kind and length among the rows of a group."""
+        table = self.table
+        if end - row == 1:
+            return ((table.shape(row).kind, table.length(row)),)
+        return self._summary(row, end).forms
+
+    def lists_below(self, letters: str, below: bytes) -> bool:
+        """Whether a page, prefix or parameter entry is on the host with these letters."""
+        shard = self.shard(letters)
+        if shard is None:
+            return False
+        for _, row, end in self.groups(shard, letters):
+            if self._is_below(row, end, below):
+                return True
+        # Patterns that go on beyond the host: those of this host, and of any other whose labels
+        # have the same letters (one in 2^24 a label), which is why each is asked.
+        low = max(bisect_right(self._bounds, letters) - 1, 0)
+        high = max(bisect_right(self._bounds, letters + _AFTER_ANY_LETTER) - 1, 0)
+        for shard in self._shards[low : high + 1]:
+            if shard.match(letters):
+                for value in shard.values(letters):
+                    if self._is_below(*self.group(value), below):
+                        return True
+        return False
+
+    def _is_below(self, row: int, end: int, below: bytes) -> bool:
+        if end - row == 1:
+            table = self.table
+            return table.below(row) == below and table.shape(row).kind >= Kind.PREFIX
+        return below in self._summary(row, end).below
+
+    def _summary(self, row: int, end: int) -> Group:
+        group = self._summaries.get(row)
+        if group is None:
+            table = self.table
+            group = Group(
+                frozenset((table.shape(r).kind, table.length(r)) for r in range(row, end)),
+                frozenset(table.below(r) for r in range(row, end) if table.shape(r).kind >= Kind.PREFIX),
+            )
+            self._summaries[row] = group
+        return group
+
+    def release(self) -> Iterator[None]:
+        """Free the automata one by one, to be called when nothing uses the list any more.
+
+        Freeing a million patterns at once would stop every other thread for as long.
+        """
+        while self._shards:
+            self._shards.pop()
+            yield
+        while self.floating:
+            self.floating.pop()
+            yield
+
+    def _build(self) -> Generator[None]:
+        sections = self.artifact.sections
+        shared, added = sections[Section.SHARED], sections[Section.ADDED]
+        letters = bytes(sections[Section.LETTERS]).decode()
+        yield
+        split = self.artifact.meta["floating_pattern"]
+        position, row = 0, 0
+        groups = self._groups
+        pattern = ""
+        shard = ahocorasick.Automaton(ahocorasick.STORE_INTS)
+        size = 0
+        ancestors: list[tuple[str, int]] = []
+        for index in range(len(shared)):
+            if index == split:
+                yield from self._finish(self._shards, shard)
+                shard, size, pattern, ancestors = ahocorasick.Automaton(ahocorasick.STORE_INTS), 0, "", []
+                if row != self.floating_row:
+                    raise DamagedError("its patterns do not fit its rows")
+            floating = index >= split
+            step = added[index]
+            pattern = pattern[: shared[index]] + letters[position : position + step]
+            position += step
+            if not 0 < len(pattern) <= MAX_PATTERN:
+                raise DamagedError("a pattern is too long or empty")
+            end = groups.get(row, 0)
+            value = row << 1 | (end > 0)
+            if floating:
+                for r in range(row, end or row + 1):
+                    self.pattern_lengths[r - self.floating_row] = len(pattern)
+                full = size >= FLOATING_SHARD
+            else:
+                while ancestors and not pattern.startswith(ancestors[-1][0]):
+                    ancestors.pop()
+                full = size >= SHARD
+            if full:
+                yield from self._finish(self.floating if floating else self._shards, shard)
+                shard, size = ahocorasick.Automaton(ahocorasick.STORE_INTS), 0
+            if not floating:
+                if not size:
+                    self._bounds.append(pattern)
+                    for ancestor, ancestor_value in ancestors:
+                        shard.add_word(ancestor, ancestor_value)
+                ancestors.append((pattern, value))
+            shard.add_word(pattern, value)
+            size += 1
+            row = end or row + 1
+            if not index % SLICE:
+                yield
+        yield from self._finish(self.floating if len(shared) > split else self._shards, shard)
+        if row != self.table.rows or position != len(letters):
+            raise DamagedError("its patterns do not fit its rows")
+
+    @staticmethod
+    def _finish(into: list[ahocorasick.Automaton], shard: ahocorasick.Automaton) -> Generator[None]:
+        if len(shard):
+            yield
+            shard.make_automaton()
+            into.append(shard)
+            yield
+
+
+def loading(data: bytes, key: Key) -> Generator[None, None, LoadedList]:
+    """Load an artifact step by step; the generator's return value is the list.
+
+    Each step takes a few milliseconds at most, whatever the artifact's size, except the first,
+    which spends its time in hashing and lets other threads run meanwhile.
+
+    Raises:
+        ArtifactError: as `parse` and `check_key`; DamagedError where sections contradict each other.
+    """
+    artifact = parse(data)
+    check_key(artifact.header, key)
+    yield
+    try:
+        loaded = LoadedList(artifact)
+        yield from loaded._build()
+    except (IndexError, KeyError, ValueError, TypeError, OverflowError) as e:
+        raise DamagedError("a section contradicts another") from e
+    return loaded
+
+
+def load(data: bytes, key: Key) -> LoadedList:
+    """Load an artifact at once.
+
+    Raises:
+        ArtifactError: as `loading`.
+    """
+    steps = loading(data, key)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as e:
+            result: LoadedList = e.value
+            return result

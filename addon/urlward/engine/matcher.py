@@ -1,0 +1,428 @@
+"""Request to verdict.
+
+Most requests go to hosts that no entry is on, so what a host means for the lists is worked out once
+and kept (`HostState`); the path of such a request is only looked at for path sequences. Nothing
+here changes after construction but caches, and a matcher serves one set of lists: a reload makes a
+new one.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+import ahocorasick
+from cachetools import LRUCache
+
+from urlward.engine.digest import PATH_END, Key
+from urlward.engine.entry import Kind, canonical_network, strip_www
+from urlward.engine.loaded import LoadedList
+from urlward.engine.record import (
+    MARKER,
+    PAGE_KINDS,
+    Flag,
+    Shape,
+    below_text,
+    domain_text,
+    host_letters,
+    host_text,
+    is_address,
+    labels_of,
+    marker_text,
+    name_letters,
+    name_text,
+    network_letters,
+    network_text,
+    page_text,
+    param_text,
+    path_text,
+    prefix_text,
+)
+from urlward.engine.suffix import labels_before_suffix
+from urlward.engine.url import (
+    canonical_host,
+    canonical_path,
+    canonical_query,
+    canonicalize,
+    query_parameters,
+    split_target,
+)
+from urlward.engine.verdict import PASS, Verdict, decide
+
+HOSTS = 1 << 16
+"""Hosts whose state is kept."""
+
+DAY = 86_400
+
+
+class Rule(NamedTuple):
+    """A row that matches a host, whatever the path."""
+
+    list: LoadedList
+    row: int
+    shape: Shape
+
+
+class Place(NamedTuple):
+    """A host that a list has pages, prefixes or parameters on, as its rows know it.
+
+    Attributes:
+        list: the list.
+        letters: of the host; a path's letters follow.
+        host: the host that the rows' texts name: without ``www.``, or a parent domain.
+        shard: the automaton to search, or None where the path decides which.
+        subdomains: only rows with that attribute count.
+    """
+
+    list: LoadedList
+    letters: str
+    host: str
+    shard: ahocorasick.Automaton | None
+    subdomains: bool
+
+
+class HostState(NamedTuple):
+    """All that the lists say of a host without looking at a path."""
+
+    rules: tuple[Rule, ...]
+    places: tuple[Place, ...]
+
+
+QUIET = HostState((), ())
+
+
+class _States(LRUCache[str, HostState]):
+    """Host, as requests spell it, to its state."""
+
+    def __init__(self, matcher: "Matcher", size: int) -> None:
+        super().__init__(size)
+        self._matcher = matcher
+
+    def __missing__(self, host: str) -> HostState:
+        state = self._matcher._state_of(host)
+        if len(host) <= 256:
+            self[host] = state
+        return state
+
+
+class Matcher:
+    """Checks requests against a set of lists.
+
+    Args:
+        lists: all loaded under `key`.
+        key: their key.
+        hosts: how many hosts' states to keep.
+
+    A host, path or query passed in is a byte string as it came off the wire: a ``str`` whose
+    characters are bytes. Times are seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(self, lists: Sequence[LoadedList], key: Key, hosts: int = HOSTS) -> None:
+        self.lists = tuple(lists)
+        self._key = key
+        self._states = _States(self, hosts)
+        self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(hosts)
+        self._segments = key.segments.__getitem__
+        self._floating = [(li, automaton) for li in self.lists for automaton in li.floating]
+        self._floating_nocase = any(li.floating_nocase for li in self.lists)
+
+    def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+        """Decide on one request.
+
+        Args:
+            host: without port.
+            target: path and query (and fragment) as sent.
+            ports: every port the request names; an entry with a port matches any of them. Empty
+                stands for unknown, and matches all.
+            now: for entries that expire.
+
+        Raises:
+            UrlError: `host` is not one.
+        """
+        state = self._states[host]
+        if state is QUIET and not self._floating:
+            return PASS
+        raw, query = split_target(target)
+        path = canonical_path(raw)
+        letters = "".join(map(self._segments, path[1:].split("/")))
+        found: list[Verdict] = []
+        for li, automaton in self._floating:
+            for last, value in automaton.iter(letters):
+                self._floating_candidate(li, last, value, path, False, ports, now, found)
+        if self._floating_nocase:
+            self._check_floating_nocase(path, ports, now, found)
+        if state is not QUIET:
+            for rule in state.rules:
+                self._judge(rule.list, rule.row, rule.shape, ports, now, found)
+            for place in state.places:
+                self._check_place(place, path, letters + PATH_END, query, ports, now, found)
+        return decide(found) if found else PASS
+
+    def check_url(self, url: str | bytes, now: float = 0.0) -> Verdict:
+        """Decide on a whole URL.
+
+        Raises:
+            UrlError: it has no canonical form.
+        """
+        canonical = canonicalize(url)
+        target = f"{canonical.path}?{canonical.query}"
+        return self.check(canonical.host, target, () if canonical.port is None else (canonical.port,), now)
+
+    def check_host(self, host: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+        """Decide on a host alone: CONNECT, or a TLS connection by its SNI.
+
+        Raises:
+            UrlError: `host` is not one.
+        """
+        found: list[Verdict] = []
+        for rule in self._states[host].rules:
+            self._judge(rule.list, rule.row, rule.shape, ports, now, found)
+        return decide(found) if found else PASS
+
+    def lists_below(self, host: str) -> bool:
+        """Whether a page, prefix or parameter entry is on this host, so that its path matters.
+
+        Raises:
+            UrlError: `host` is not one.
+        """
+        return bool(self._states[host].places)
+
+    @property
+    def has_floating(self) -> bool:
+        """Whether a path sequence is listed, so that any host's path matters."""
+        return bool(self._floating)
+
+    def check_address(self, address: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+        """Decide on a destination address; what is not an address passes."""
+        rules = self._addresses.get(address)
+        if rules is None:
+            try:
+                rules = tuple(self._network_rules(address.partition("%")[0]))
+            except ValueError:
+                rules = ()
+            self._addresses[address] = rules
+        if not rules:
+            return PASS
+        found: list[Verdict] = []
+        for rule in rules:
+            self._judge(rule.list, rule.row, rule.shape, ports, now, found)
+        return decide(found)
+
+    # -- hosts
+
+    def _state_of(self, raw: str) -> HostState:
+        host = canonical_host(raw)
+        key = self._key
+        labels = labels_of(host)
+        numeric = is_address(host)
+        whole = host_letters(key, labels)
+        page_host = host if numeric else strip_www(host)
+        page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
+        below = key.digest(below_text(page_host))[:4]
+        names = labels_before_suffix(host) if not numeric and any(li.has_names for li in self.lists) else ()
+        rules: list[Rule] = []
+        places: list[Place] = []
+        for li in self.lists:
+            domains: list[str] = []
+            shard = li.shard(whole)
+            if shard is not None:
+                for _, row, end in li.groups(shard, whole):
+                    for kind, length in li.forms(row, end):
+                        if kind == Kind.HOST:
+                            rules.extend(self._confirmed(li, row, end, kind, host_text(host)))
+                        elif kind in (Kind.DOMAIN, MARKER) and length <= len(labels):
+                            domain = ".".join(labels[length - 1 :: -1]) if length else ""
+                            text = (domain_text if kind == Kind.DOMAIN else marker_text)(domain)
+                            confirmed = self._confirmed(li, row, end, kind, text)
+                            if kind == Kind.DOMAIN:
+                                rules.extend(confirmed)
+                            elif confirmed:
+                                domains.append(domain)
+            if li.has_pages and li.lists_below(page_letters, below):
+                places.append(Place(li, page_letters, page_host, li.sole_shard(page_letters), False))
+            for domain in dict.fromkeys(domains):
+                if domain != page_host:
+                    letters = host_letters(key, labels_of(domain))
+                    places.append(Place(li, letters, domain, li.sole_shard(letters), True))
+            if names and li.has_names:
+                rules.extend(self._name_rules(li, names))
+        if numeric:
+            rules.extend(self._network_rules(host.strip("[]")))
+        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
+
+    def _confirmed(self, li: LoadedList, row: int, end: int, kind: int, text: str) -> list[Rule]:
+        shape = li.table.shape
+        return [
+            Rule(li, r, shape(r))
+            for r in li.table.matching(row, end, self._key.digest(text))
+            if shape(r).kind == kind
+        ]
+
+    def _name_rules(self, li: LoadedList, labels: tuple[str, ...]) -> Iterator[Rule]:
+        letters = name_letters(self._key, labels)
+        shard = li.shard(letters)
+        if shard is None:
+            return
+        for _, row, end in li.groups(shard, letters):
+            for kind, length in li.forms(row, end):
+                if kind == Kind.NAME and length <= len(labels):
+                    text = name_text(".".join(labels[length - 1 :: -1]))
+                    yield from self._confirmed(li, row, end, kind, text)
+
+    def _network_rules(self, address: str) -> Iterator[Rule]:
+        """Rules for an address.
+
+        Raises:
+            ValueError: not one.
+        """
+        network = canonical_network(str(ip_address(address)))
+        for li in self.lists:
+            for length in li.prefixes4 if network.version == 4 else li.prefixes6:
+                cidr = str(ip_network((int(network.network_address), length), strict=False))
+                if network.version == 6 and ":" not in cidr:
+                    cidr = str(network.supernet(new_prefix=length))
+                letters = network_letters(self._key, cidr)
+                shard = li.shard(letters)
+                if shard is None:
+                    continue
+                for _, row, end in li.groups(shard, letters):
+                    for kind, bits in li.forms(row, end):
+                        if kind in (Kind.ADDRESS, Kind.NETWORK) and bits == length:
+                            yield from self._confirmed(li, row, end, kind, network_text(cidr))
+
+    # -- paths
+
+    def _check_place(
+        self,
+        place: Place,
+        path: str,
+        letters: str,
+        query: str,
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
+    ) -> None:
+        self._search_place(place, path, letters, query, False, ports, now, found)
+        if place.list.nocase:
+            lower = path.lower()
+            if lower != path:
+                letters = "".join(map(self._segments, lower[1:].split("/"))) + PATH_END
+                self._search_place(place, lower, letters, query, True, ports, now, found)
+
+    def _search_place(
+        self,
+        place: Place,
+        path: str,
+        letters: str,
+        query: str,
+        nocase: bool,
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
+    ) -> None:
+        li = place.list
+        letters = place.letters + letters
+        shard = place.shard or li.shard(letters)
+        if shard is None:
+            return
+        required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
+        params: dict[bytes, None] | None = None
+        for _, row, end in li.groups(shard, letters):
+            for kind, length in li.forms(row, end):
+                if kind not in PAGE_KINDS:
+                    continue
+                digests: Iterable[bytes]
+                if kind == Kind.PAGE:
+                    digests = (self._key.digest(page_text(place.host, path)),)
+                elif kind == Kind.PREFIX:
+                    prefix = _leading(path, length)
+                    digests = (self._key.digest(prefix_text(place.host, prefix)),) if prefix else ()
+                else:
+                    if params is None:
+                        params = self._param_digests(place.host, path, query)
+                    digests = params
+                for digest in digests:
+                    for r in li.table.matching(row, end, digest):
+                        shape = li.table.shape(r)
+                        if shape.kind != kind or shape.flags & required != required:
+                            continue
+                        if shape.flags & Flag.SEVERAL_PARAMS and not all(
+                            d in (params or ()) for d in li.table.further_params(r)
+                        ):
+                            continue
+                        self._judge(li, r, shape, ports, now, found)
+
+    def _param_digests(self, host: str, path: str, query: str) -> dict[bytes, None]:
+        params = query_parameters(canonical_query(query))
+        return dict.fromkeys(self._key.digest(param_text(host, path, p)) for p in params)
+
+    def _check_floating_nocase(
+        self, path: str, ports: Sequence[int], now: float, found: list[Verdict]
+    ) -> None:
+        lower = path.lower()
+        if lower == path:
+            return
+        letters = "".join(map(self._segments, lower[1:].split("/")))
+        for li, automaton in self._floating:
+            if li.floating_nocase:
+                for last, value in automaton.iter(letters):
+                    self._floating_candidate(li, last, value, lower, True, ports, now, found)
+
+    def _floating_candidate(
+        self,
+        li: LoadedList,
+        last: int,
+        value: int,
+        path: str,
+        nocase: bool,
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
+    ) -> None:
+        row, end = li.group(value)
+        first, odd = divmod(last + 1 - li.pattern_lengths[row - li.floating_row], 3)
+        if odd:
+            return
+        segments = path[1:].split("/")
+        for kind, length in li.forms(row, end):
+            # The sequence ends with a slash, so a segment, if an empty one, follows it.
+            if kind != Kind.PATH or first + length >= len(segments):
+                continue
+            text = path_text("/" + "/".join(segments[first : first + length]) + "/")
+            for r in li.table.matching(row, end, self._key.digest(text)):
+                shape = li.table.shape(r)
+                if shape.kind == kind and (not nocase or shape.flags & Flag.NOCASE):
+                    self._judge(li, r, shape, ports, now, found)
+
+    def _judge(
+        self,
+        li: LoadedList,
+        row: int,
+        shape: Shape,
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
+    ) -> None:
+        """Add a confirmed row's verdict, unless its port or date says otherwise."""
+        if shape.port and ports and shape.port not in ports:
+            return
+        if shape.expires and now >= (shape.expires + 1) * DAY:
+            return
+        table = li.table
+        found.append(
+            Verdict(
+                "allow" if shape.allow else "block",
+                Kind(shape.kind).label,
+                table.id(row) or table.digest(row)[:8].hex(),
+                li.artifact.meta["categories"][shape.category],
+                li.name,
+                shape.kind << 17 | table.length(row),
+            )
+        )
+
+
+def _leading(path: str, segments: int) -> str:
+    """The first so many segments of a path with their slash, or empty where it has no more."""
+    parts = path[1:].split("/")
+    if segments >= len(parts):
+        return ""
+    return "/" + "".join(f"{part}/" for part in parts[:segments])

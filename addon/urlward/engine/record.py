@@ -1,0 +1,154 @@
+"""How entries and requests become the same letters and the same digests.
+
+The compiler and the matcher must agree on every byte here, which is why both call it and neither
+spells any of it out. An entry is two things: its *letters*, a prefix of the haystack of every
+request that it matches, and its *text*, whose keyed digest proves the match.
+"""
+
+from collections.abc import Iterable
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from urlward.engine.digest import HOST_END, HOST_START, NAME_START, NETWORK_START, PATH_END, Key
+from urlward.engine.entry import Kind
+
+
+class Flag(IntFlag):
+    """Yes-or-no attributes of a record."""
+
+    ALLOW = 1
+    NOCASE = 2
+    SUBDOMAINS = 4
+    SEVERAL_PARAMS = 8
+
+
+MARKER = 0
+"""Kind of the record that says: entries on this domain have the attribute ``subdomains``."""
+
+
+class Pool(IntEnum):
+    """The two sets of automata: entries with a fixed beginning, and path sequences without."""
+
+    ANCHORED = 0
+    FLOATING = 1
+
+
+class Shape(NamedTuple):
+    """What entries have in common: everything but text and id.
+
+    Attributes:
+        kind: a `Kind`, or `MARKER`.
+        flags: `Flag` bits.
+        category: index into the artifact's categories; 0 is none.
+        expires: last day in force, days since 1970-01-01; 0 for none.
+        port: 0 for any.
+    """
+
+    kind: int
+    flags: int
+    category: int
+    expires: int
+    port: int
+
+    @property
+    def allow(self) -> bool:
+        """True for an ``@@`` entry."""
+        return bool(self.flags & Flag.ALLOW)
+
+
+def labels_of(host: str) -> list[str]:
+    """A canonical host's labels from the right; an address is one label."""
+    if is_address(host):
+        return [host]
+    labels = host.split(".")
+    labels.reverse()
+    return labels
+
+
+def is_address(host: str) -> bool:
+    """Whether a canonical host is an IP address (no other canonical host ends in a digit label)."""
+    return host.startswith("[") or host[-1:].isdigit() and host.rpartition(".")[2].isdigit()
+
+
+def domain_letters(key: Key, labels: Iterable[str]) -> str:
+    """Letters of a domain: matches where the request's host has these labels at its right."""
+    return HOST_START + "".join(map(key.labels.__getitem__, labels))
+
+
+def host_letters(key: Key, labels: Iterable[str]) -> str:
+    """Letters of a whole host; those of a path follow."""
+    return domain_letters(key, labels) + HOST_END
+
+
+def path_letters(key: Key, path: str) -> str:
+    """Letters of a whole canonical path."""
+    return "".join(map(key.segments.__getitem__, path[1:].split("/"))) + PATH_END
+
+
+def prefix_letters(key: Key, path: str) -> str:
+    """Letters of the segments before a canonical path's last slash."""
+    return "".join(map(key.segments.__getitem__, path[1:-1].split("/"))) if len(path) > 1 else ""
+
+
+def name_letters(key: Key, labels: Iterable[str]) -> str:
+    """Letters of the labels in front of a public suffix."""
+    return NAME_START + "".join(map(key.names.__getitem__, labels))
+
+
+def network_letters(key: Key, network: str) -> str:
+    """Letters of a network in CIDR form."""
+    return NETWORK_START + key.names[network]
+
+
+def domain_text(labels_from_left: str) -> str:
+    """Text of a domain entry."""
+    return f"d{labels_from_left}"
+
+
+def host_text(host: str) -> str:
+    """Text of an exact-host entry."""
+    return f"h{host}"
+
+
+def marker_text(domain: str) -> str:
+    """Text of a `MARKER` record."""
+    return f"m{domain}"
+
+
+def below_text(host: str) -> str:
+    """Text whose digest's first 4 bytes say which host a page, prefix or parameter entry is on."""
+    return f"b{host}"
+
+
+def page_text(host: str, path: str) -> str:
+    """Text of a page entry."""
+    return f"p{host}{path}"
+
+
+def prefix_text(host: str, path: str) -> str:
+    """Text of a prefix entry; `path` ends with its slash."""
+    return f"x{host}{path}"
+
+
+def param_text(host: str, path: str, param: str) -> str:
+    """Text of one parameter on a page."""
+    return f"q{host}{path}?{param}"
+
+
+def name_text(labels_from_left: str) -> str:
+    """Text of a name under any public suffix."""
+    return f"n{labels_from_left}"
+
+
+def path_text(path: str) -> str:
+    """Text of a path sequence; `path` begins and ends with a slash."""
+    return f"f{path}"
+
+
+def network_text(network: str) -> str:
+    """Text of an address or network in CIDR form."""
+    return f"a{network}"
+
+
+PAGE_KINDS = frozenset({int(Kind.PAGE), int(Kind.PREFIX), int(Kind.PARAMS)})
+"""Kinds that need the path: a host that has only these is listed below host level."""
