@@ -32,7 +32,7 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Buffer
+from collections.abc import Buffer, Generator
 from enum import IntEnum
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -169,7 +169,7 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
         MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"", serial, created, 0, 0, b"", b"", b""
     )
     data = bytearray(b"".join([header, _pack(ends), *sections]))
-    data[_CHECKSUM] = _checksum(data)
+    data[_CHECKSUM] = exhaust(_checksum(data))
     return bytes(data)
 
 
@@ -179,6 +179,11 @@ def parse(data: bytes) -> Artifact:
     Raises:
         NotAnArtifactError, NewerVersionError, TruncatedError, DamagedError: what is wrong.
     """
+    return exhaust(parsing(data))
+
+
+def parsing(data: bytes) -> Generator[None, None, Artifact]:
+    """`parse`, in steps of about a millisecond."""
     if data[: len(MAGIC)] != MAGIC:
         raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
     if len(data) < HEADER_SIZE:
@@ -189,13 +194,13 @@ def parse(data: bytes) -> Artifact:
     header = Header(rest[0], size, *rest[1:8])
     if len(data) != size:
         raise TruncatedError(len(data), size)
-    if _checksum(data) != header.checksum:
+    if (yield from _checksum(data)) != header.checksum:
         raise DamagedError("its checksum does not fit its content: copy or fetch it again")
     if header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
         raise DamagedError("its section table does not fit its size")
     start = HEADER_SIZE + 8 * count
-    ends = unpack("Q", memoryview(data)[HEADER_SIZE:start])
-    if list(ends) != sorted(ends) or ends[-1] != size - start:
+    ends = list(unpack("Q", memoryview(data)[HEADER_SIZE:start]))
+    if ends != sorted(ends) or ends[-1] != size - start:
         raise DamagedError("its section table does not fit its size")
     view = memoryview(data)
     sections = tuple(view[start + a : start + b] for a, b in zip([0, *ends], ends, strict=False))
@@ -205,6 +210,16 @@ def parse(data: bytes) -> Artifact:
     except (ValueError, KeyError, TypeError) as e:
         raise DamagedError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
+
+
+def exhaust[T](steps: Generator[None, None, T]) -> T:
+    """Run a generator of steps to its end and give what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as e:
+            result: T = e.value
+            return result
 
 
 def check_key(header: Header, key: Key) -> None:
@@ -248,20 +263,13 @@ def _patterns(
         (0, floating, compiled.patterns[0]),
         (floating, total, compiled.patterns[1]),
     ):
-        previous = ""
-        ends = [base + row for _, row in patterns[1:]] + [stop]
-        for (pattern, row), end in zip(patterns, ends, strict=bool(patterns)):
-            common = 0
-            for x, y in zip(previous, pattern, strict=False):
-                if x != y:
-                    break
-                common += 1
+        ends = [base + pattern.row for pattern in patterns[1:]] + [stop]
+        for (pattern, row, common), end in zip(patterns, ends, strict=bool(patterns)):
             shared.append(common)
             added.append(len(pattern) - common)
             letters.append(pattern[common:])
             if end - base - row > 1:
                 groups.extend((base + row, end))
-            previous = pattern
     return shared, added, letters, groups
 
 
@@ -287,7 +295,7 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         raise ValueError
 
 
-def _checksum(data: Buffer) -> bytes:
+def _checksum(data: Buffer) -> Generator[None, None, bytes]:
     """BLAKE2b over the file, checksum and signature counted as zeros."""
     view = memoryview(data)
     h = blake2b(digest_size=16)
@@ -295,9 +303,9 @@ def _checksum(data: Buffer) -> bytes:
     head[_CHECKSUM] = bytes(16)
     head[_SIGNATURE] = bytes(64)
     h.update(head)
-    # In pieces: hashlib lets other threads run while it works on each.
     for start in range(HEADER_SIZE, len(view), _CHUNK):
         h.update(view[start : start + _CHUNK])
+        yield
     return h.digest()
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from urlward.engine.digest import TOKEN_LETTERS, Key
+from urlward.engine.digest import SEGMENT_LETTERS, Key
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.record import (
     MARKER,
@@ -55,12 +55,26 @@ class Row(NamedTuple):
     more: tuple[bytes, ...]
 
 
+class Pattern(NamedTuple):
+    """What the automaton holds for one or more rows.
+
+    Attributes:
+        letters: the pattern.
+        row: index of its first row in its pool.
+        shared: how many letters it begins with that the pattern before it has too.
+    """
+
+    letters: str
+    row: int
+    shared: int
+
+
 class Compiled(NamedTuple):
     """A compiled list, not yet serialised.
 
     Attributes:
         rows: by pool, sorted by letters and digest.
-        patterns: by pool, (letters, index of the pattern's first row), sorted.
+        patterns: by pool, sorted.
         shapes: what `Row.shape` points to.
         categories: what `Shape.category` points to; the first is empty.
         networks: addresses and networks in CIDR form, to be sealed.
@@ -70,7 +84,7 @@ class Compiled(NamedTuple):
     """
 
     rows: tuple[list[Row], list[Row]]
-    patterns: tuple[list[tuple[str, int]], list[tuple[str, int]]]
+    patterns: tuple[list[Pattern], list[Pattern]]
     shapes: list[Shape]
     categories: list[str]
     networks: list[str]
@@ -89,7 +103,7 @@ class Compiler:
     def __init__(self, key: Key) -> None:
         self._key = key
         self._rows: tuple[list[Row], list[Row]] = ([], [])
-        self._shapes: dict[Shape, int] = {}
+        self._shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._categories: dict[str, int] = {"": 0}
         self._networks: dict[str, None] = {}
         self._params: list[Entry] = []
@@ -145,18 +159,18 @@ class Compiler:
         self._add_params()
         for domain in self._markers:
             letters = domain_letters(self._key, labels_of(domain))
-            shape = self._shape(Shape(MARKER, 0, 0, 0, 0))
+            marker = self._shape((MARKER, 0, 0, 0, 0))
             digest = self._key.digest(marker_text(domain))
-            row = Row(letters, digest, shape, domain.count(".") + 1, b"\0\0\0\0", "", ())
+            row = Row(letters, digest, marker, domain.count(".") + 1, b"\0\0\0\0", "", ())
             self._rows[Pool.ANCHORED].append(row)
         self._markers = set()
-        shapes = list(self._shapes)
+        shapes = [Shape(*shape) for shape in self._shapes]
         counts: Counter[str] = Counter()
         by_category: Counter[str] = Counter()
         categories = list(self._categories)
         duplicates = 0
         pools: list[list[Row]] = []
-        patterns: list[list[tuple[str, int]]] = []
+        patterns: list[list[Pattern]] = []
         done = 0
         for pool in Pool:
             rows = self._rows[pool]
@@ -164,17 +178,17 @@ class Compiler:
             unique = list(_unique(rows))
             duplicates += len(rows) - len(unique)
             rows.clear()
-            for row in unique:
-                shape_ = shapes[row.shape]
-                if shape_.kind != MARKER:
-                    counts[("allow " if shape_.allow else "") + Kind(shape_.kind).label] += 1
-                    by_category[categories[shape_.category]] += 1
+            for number, times in Counter([row.shape for row in unique]).items():
+                shape = shapes[number]
+                if shape.kind != MARKER:
+                    counts[("allow " if shape.allow else "") + Kind(shape.kind).label] += times
+                    by_category[categories[shape.category]] += times
             pools.append(unique)
-            cut: list[tuple[str, int]] = []
-            for pattern in _cut(unique, TOKEN_LETTERS if pool is Pool.FLOATING else 1):
+            cut: list[Pattern] = []
+            for pattern in _cut(unique, SEGMENT_LETTERS if pool is Pool.FLOATING else 1):
                 cut.append(pattern)
                 if not len(cut) & 0x3FFF:
-                    progress(done + pattern[1])
+                    progress(done + pattern.row)
             done += len(unique)
             progress(done)
             patterns.append(cut)
@@ -210,11 +224,11 @@ class Compiler:
             | (Flag.SEVERAL_PARAMS if more else 0)
         )
         category = self._categories.setdefault(entry.category, len(self._categories))
-        shape = self._shape(Shape(int(entry.kind), int(flags), category, entry.expires, entry.port))
-        row = Row(letters, self._key.digest(text), shape, min(length, MAX_LENGTH), below, entry.id, more)
-        self._rows[pool].append(row)
+        shape = self._shape((int(entry.kind), flags, category, entry.expires, entry.port))
+        digest = self._key.digest(text)
+        self._rows[pool].append(Row(letters, digest, shape, min(length, MAX_LENGTH), below, entry.id, more))
 
-    def _shape(self, shape: Shape) -> int:
+    def _shape(self, shape: tuple[int, int, int, int, int]) -> int:
         return self._shapes.setdefault(shape, len(self._shapes))
 
     def _add_params(self) -> None:
@@ -243,7 +257,7 @@ def _unique(rows: Iterable[Row]) -> Iterator[Row]:
         last = same
 
 
-def _cut(rows: list[Row], granularity: int) -> Iterator[tuple[str, int]]:
+def _cut(rows: list[Row], granularity: int) -> Iterator[Pattern]:
     """The shortest prefixes that tell rows' letters apart, in multiples of `granularity` letters.
 
     Floating patterns keep whole tokens, since every segment of every request is tried on them.
@@ -258,7 +272,7 @@ def _cut(rows: list[Row], granularity: int) -> Iterator[tuple[str, int]]:
         shared_after = _common(current, following)
         need = max(shared_before, shared_after) + 1
         need += -need % granularity
-        yield current[:need], start
+        yield Pattern(current[:need], start, shared_before)
         shared_before, start = shared_after, index
 
 

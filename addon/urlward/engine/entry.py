@@ -5,11 +5,11 @@ be meant in two ways is refused with a hint, because a wrong guess blocks somebo
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import date
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from urlward.engine.errors import EntryError, UrlError
 from urlward.engine.url import (
@@ -17,6 +17,7 @@ from urlward.engine.url import (
     canonical_host,
     canonical_path,
     canonical_query,
+    is_address,
     query_parameters,
     split_authority,
     split_target,
@@ -101,12 +102,67 @@ _HOSTS_OWN_NAMES = frozenset(
     }
 )
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
-_IP_LIKE = re.compile(r"\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?")
+_IP_LIKE = re.compile(
+    r"(?=[0-9\[A-Fa-f:])(?:\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?)"
+)
+# Most lines are plain names and pages, already canonical: one match each instead of ten.
+_PLAIN_DOMAIN = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
+_PLAIN_PAGE = re.compile(
+    r"https?://(?:www\.)?((?!www\.|[^/]*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-])"
+    r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)+)"
+).fullmatch
 _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
-_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
+_CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 _FLAGS = ("nocase", "subdomains")
-_ATTRIBUTES = ("id", "category", "expires", "port", "note")
+
+
+def _id(value: str) -> str:
+    if not _ID(value):
+        raise ValueError("id has 1 to 128 letters, digits, or ._:-")
+    return value
+
+
+def _category(value: str) -> str:
+    if not _CATEGORY(value):
+        raise ValueError("category has 1 to 64 letters, digits, or ._-")
+    return value.lower()
+
+
+def _port(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or len(value) > 5 or not 0 < int(value) < 65536:
+        raise ValueError("port is a number from 1 to 65535")
+    return int(value)
+
+
+def _expires(value: str) -> int:
+    try:
+        day = date.fromisoformat(value).toordinal() - _EPOCH_ORDINAL
+    except ValueError as e:
+        raise ValueError("expires is a date such as 2027-01-31") from e
+    if not 0 < day < 65536:
+        raise ValueError("expires is a date from 1970-01-02 to 2149-06-06")
+    return day
+
+
+_ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
+    "id": _id,
+    "category": _category,
+    "expires": _expires,
+    "port": _port,
+    "note": str,
+}
+
+
+class _Fault(Exception):
+    """A fault at an offset in one of the line's words; the column is worked out when it is told."""
+
+    def __init__(self, word: int, offset: int, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.word = word
+        self.offset = offset
+        self.reason = reason
+        self.hint = hint
 
 
 def parse_line(line: str) -> tuple[Entry, ...]:
@@ -117,139 +173,142 @@ def parse_line(line: str) -> tuple[Entry, ...]:
     """
     if len(line) > MAX_LINE:
         raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
-    words = list(_words(line))
-    if not words or words[0][1][0] == "!":
+    words = line.split() if '"' not in line and "#" not in line else _WORD.findall(_without_comment(line))
+    if not words or words[0][0] == "!":
         return ()
-    column, subject = words[0]
-    rest = words[1:]
-    if subject in _HOSTS_SINKS and rest and "=" not in rest[0][1] and rest[0][1] not in _FLAGS:
-        return _hosts_line(rest)
-    allow = subject.startswith("@@")
-    if allow:
-        subject, column = subject[2:], column + 2
     try:
-        entry = _subject(subject, column)
+        return _parse_words(words)
+    except _Fault as e:
+        starts = [m.start() for m in _WORD.finditer(line)]
+        column = (starts[e.word] if e.word < len(starts) else 0) + e.offset + 1
+        raise EntryError(column, e.reason, e.hint) from None
+
+
+def _parse_words(words: list[str]) -> tuple[Entry, ...]:
+    subject = words[0]
+    if len(words) > 1 and subject in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
+        return _hosts_line(words)
+    allow = subject.startswith("@@")
+    try:
+        entry = _subject(subject[2:] if allow else subject)
     except UrlError as e:
-        raise EntryError(column, str(e)) from e
-    if not rest and not allow:
+        raise _Fault(0, 2 * allow, str(e)) from e
+    except _Fault as e:
+        e.offset += 2 * allow
+        raise
+    if len(words) == 1 and not allow:
         return (entry,)
-    return (_attributes(entry._replace(allow=allow), rest),)
+    return (_attributes(entry, list(enumerate(words))[1:], allow),)
 
 
-def _words(line: str) -> Iterator[tuple[int, str]]:
-    if '"' not in line and "#" not in line:
-        # The common line: one word, or a few without quotes.
-        stripped = line.strip()
-        if " " not in stripped and "\t" not in stripped:
-            if stripped:
-                yield line.index(stripped) + 1, stripped
-            return
+def _without_comment(line: str) -> str:
+    """The line up to a ``#`` that begins a word (one inside a word is a URL's fragment)."""
     for match in _WORD.finditer(line):
         if match[0].startswith("#"):
-            return
-        yield match.start() + 1, match[0]
+            return line[: match.start()]
+    return line
 
 
-def _hosts_line(words: list[tuple[int, str]]) -> tuple[Entry, ...]:
-    names = [(c, w) for c, w in words if w not in _FLAGS and "=" not in w]
-    attributes = [(c, w) for c, w in words if w in _FLAGS or "=" in w]
+def _hosts_line(words: list[str]) -> tuple[Entry, ...]:
+    numbered = list(enumerate(words))[1:]
+    attributes = [(i, w) for i, w in numbered if w in _FLAGS or "=" in w]
     entries = []
-    for column, name in names:
-        if name.lower() in _HOSTS_OWN_NAMES:
+    for i, name in numbered:
+        if name in _FLAGS or "=" in name or name.lower() in _HOSTS_OWN_NAMES:
             continue
-        host = _host(name, column)
+        try:
+            host = _host(name)
+        except UrlError as e:
+            raise _Fault(i, 0, str(e)) from e
         if _IP_LIKE.fullmatch(host):
-            raise EntryError(column, "a hosts line names hosts, not addresses")
-        entries.append(_attributes(Entry(Kind.HOST, host), attributes))
+            raise _Fault(i, 0, "a hosts line names hosts, not addresses")
+        entries.append(_attributes(Entry(Kind.HOST, host), attributes, False))
     return tuple(entries)
 
 
-def _subject(text: str, column: int) -> Entry:
+def _subject(text: str) -> Entry:
+    if _PLAIN_DOMAIN(text):
+        return Entry(Kind.DOMAIN, text)
+    if page := _PLAIN_PAGE(text):
+        return Entry(Kind.PAGE, page[1], page[2])
     if not text:
-        raise EntryError(column, "nothing after @@")
+        raise _Fault(0, 0, "nothing after @@")
     if "://" in text[:9]:
-        return _url(text, column)
+        return _url(text)
     if text.startswith("*/"):
-        return _path_sequence(text, column)
+        return _path_sequence(text)
     if _IP_LIKE.fullmatch(text):
-        return _network(text, column)
-    whole = False
-    name = text
+        return _network(text)
+    name, offset = text, 0
     if text.startswith("||"):
-        whole = True
-        name = text[2:]
-        column += 2
-        if not name.endswith("^"):
-            raise EntryError(column, "an entry that begins with || ends with ^", "||example.test^")
-        name = name[:-1]
+        if not text.endswith("^"):
+            raise _Fault(0, 0, "an entry that begins with || ends with ^", "||example.test^")
+        name, offset = text[2:-1], 2
         if _IP_LIKE.fullmatch(name):
-            return _network(name, column)
+            return _network(name)
     if name.endswith(".*"):
-        return _name_under_suffix(name, column)
+        return _name_under_suffix(name)
     if not _NAME.fullmatch(name):
         bad = next((i for i, c in enumerate(name) if not _NAME.fullmatch(c)), 0)
         hint = "a page begins with http://, a path on any host is */path/*"
-        raise EntryError(column + bad, "not a host, address, page or path", hint)
+        raise _Fault(0, offset + bad, "not a host, address, page or path", hint)
     if name.startswith("."):
-        raise EntryError(column, "a name does not begin with a dot", "example.test stands for its subdomains too")
-    host = _host(name, column)
-    if "." not in host and not whole and not host.startswith("["):
-        raise EntryError(column, "a name without a dot", "write ||name^ if all of it is meant")
-    if _IP_LIKE.fullmatch(host):
-        return _network(host, column)
+        raise _Fault(0, offset, "a name does not begin with a dot", "example.test covers its subdomains")
+    host = _host(name)
+    if "." not in host and not offset and not host.startswith("["):
+        raise _Fault(0, 0, "a name without a dot", "write ||name^ if all of it is meant")
+    if is_address(host):
+        return _network(host)
     return Entry(Kind.DOMAIN, host)
 
 
-def _host(text: str, column: int) -> str:
+def _host(text: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "surrogatepass").decode("latin-1")
-    try:
-        return canonical_host(text)
-    except UrlError as e:
-        raise EntryError(column, str(e)) from e
+    return canonical_host(text)
 
 
-def _url(text: str, column: int) -> Entry:
+def _url(text: str) -> Entry:
     scheme, authority, target = split_url(text)
     host, port = split_authority(authority)
     host = strip_www(canonical_host(host))
-    if port == DEFAULT_PORTS.get(scheme) or port is None:
+    if port is None or port == DEFAULT_PORTS.get(scheme):
         port = 0
     raw_path, raw_query = split_target(target)
-    if raw_path.endswith("/*") and not raw_query:
-        path = canonical_path(raw_path[:-1])
-        if not path.endswith("/"):
-            raise EntryError(column, "a prefix ends in a whole directory", "http://example.test/dir/*")
-        return Entry(Kind.PREFIX, host, path, port=port)
-    if "*" in raw_path or "*" in raw_query:
-        star = text.find("*")
-        raise EntryError(column + star, "* stands only at the end of a prefix, after a slash", "%2A is a literal *")
-    params = query_parameters(canonical_query(raw_query))
+    if "*" in target and ("*" in raw_path or "*" in raw_query):
+        if not raw_path.endswith("/*") or raw_path.count("*") > 1 or raw_query:
+            hint = "http://example.test/dir/*, and %2A is a literal *"
+            raise _Fault(0, text.find("*"), "* stands only at the end of a prefix, after a slash", hint)
+        return Entry(Kind.PREFIX, host, canonical_path(raw_path[:-1]), port=port)
     path = canonical_path(raw_path)
-    return Entry(Kind.PARAMS if params else Kind.PAGE, host, path, params, port=port)
+    if raw_query:
+        params = query_parameters(canonical_query(raw_query))
+        if params:
+            return Entry(Kind.PARAMS, host, path, params, port=port)
+    return Entry(Kind.PAGE, host, path, port=port)
 
 
-def _path_sequence(text: str, column: int) -> Entry:
+def _path_sequence(text: str) -> Entry:
     if len(text) < 4 or not text.endswith("/*"):
-        raise EntryError(column, "a path on any host begins with */ and ends with /*", "*/gallery/one-two/*")
+        raise _Fault(0, 0, "a path on any host begins with */ and ends with /*", "*/gallery/one-two/*")
     inner = text[1:-1]
-    if "*" in inner or "?" in inner or "#" in inner:
-        raise EntryError(column, "a path sequence has no *, ? or # inside")
+    for i, c in enumerate(inner):
+        if c in "*?#":
+            raise _Fault(0, i + 1, "a path sequence has no *, ? or # inside")
     if not inner.isascii():
         inner = inner.encode("utf-8", "surrogatepass").decode("latin-1")
     path = canonical_path(inner)
     if path == "/":
-        raise EntryError(column, "a path sequence names at least one segment")
-    if not path.endswith("/"):
-        path += "/"
+        raise _Fault(0, 0, "a path sequence names at least one segment")
     return Entry(Kind.PATH, "", path)
 
 
-def _network(text: str, column: int) -> Entry:
+def _network(text: str) -> Entry:
     try:
         network = canonical_network(text.replace("[", "").replace("]", ""))
     except ValueError as e:
-        raise EntryError(column, "not an address or network", str(e).rpartition(" has ")[2]) from e
+        reason = "host bits are set" if "host bits" in str(e) else "not an address or network"
+        raise _Fault(0, 0, reason, "192.0.2.7, 192.0.2.0/24, [2001:db8::7]") from e
     kind = Kind.ADDRESS if network.prefixlen == network.max_prefixlen else Kind.NETWORK
     return Entry(kind, str(network))
 
@@ -268,70 +327,50 @@ def canonical_network(text: str) -> IPv4Network | IPv6Network:
     return network
 
 
-def _name_under_suffix(text: str, column: int) -> Entry:
+def _name_under_suffix(text: str) -> Entry:
     name = text[:-2]
     if "*" in name or not _NAME.fullmatch(name):
-        raise EntryError(column, "a name under any suffix is name.*", "example.*")
-    # Canonicalised beneath a label that cannot be mistaken for a number.
-    host = _host(f"{name}.suffix", column)
+        raise _Fault(0, 0, "a name under any suffix is name.*", "example.*")
+    # Canonicalised in front of a label that cannot be mistaken for a number.
+    host = _host(f"{name}.suffix")
     if not host.endswith(".suffix"):
-        raise EntryError(column, "not a name")
+        raise _Fault(0, 0, "not a name", "example.*")
     return Entry(Kind.NAME, host[: -len(".suffix")])
 
 
-def _attributes(entry: Entry, words: list[tuple[int, str]]) -> Entry:
-    if not words:
-        return entry
-    values: dict[str, object] = {}
-    for column, word in words:
+def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entry:
+    values: dict[str, Any] = {"allow": allow}
+    for i, word in words:
         name, equals, value = word.partition("=")
-        value = value.strip('"')
         if name in values:
-            raise EntryError(column, f"{name} is given twice")
-        if name in _FLAGS and not equals:
-            _check_flag(entry, name, column)
+            raise _Fault(i, 0, f"{name} is given twice")
+        if equals and name in _ATTRIBUTES:
+            if '"' in value:
+                value = value.strip('"')
+            try:
+                values[name] = _ATTRIBUTES[name](value)
+            except ValueError as e:
+                raise _Fault(i, len(name) + 1, str(e)) from e
+        elif not equals and name in _FLAGS:
+            _check_flag(entry, name, i)
             values[name] = True
-        elif name in _ATTRIBUTES and equals:
-            values[name] = _value(name, value, column + len(name) + 1)
         else:
             known = ", ".join([f"{a}=" for a in _ATTRIBUTES] + list(_FLAGS))
-            raise EntryError(column, "not an attribute", f"attributes are {known}")
+            raise _Fault(i, 0, "not an attribute", f"attributes are {known}")
     values.pop("note", None)
+    if values.get("port", entry.port) != entry.port and entry.port:
+        raise _Fault(0, 0, "the URL and port= name different ports")
     if "nocase" in values:
         values["path"] = entry.path.lower()
-    return entry._replace(**values)  # type: ignore[arg-type]
+    return entry._replace(**values)
 
 
-def _check_flag(entry: Entry, name: str, column: int) -> None:
+def _check_flag(entry: Entry, name: str, word: int) -> None:
     with_path = entry.kind in (Kind.PAGE, Kind.PARAMS, Kind.PREFIX)
     if name == "subdomains" and not with_path:
-        raise EntryError(column, "subdomains goes with a page, prefix or parameter entry")
+        raise _Fault(word, 0, "subdomains goes with a page, prefix or parameter entry")
     if name == "nocase" and not with_path and entry.kind is not Kind.PATH:
-        raise EntryError(column, "nocase goes with an entry that has a path")
-
-
-def _value(name: str, value: str, column: int) -> object:
-    if name == "id":
-        if not _ID.fullmatch(value):
-            raise EntryError(column, "id has 1 to 128 letters, digits, or ._:-")
-        return value
-    if name == "category":
-        if not _CATEGORY.fullmatch(value):
-            raise EntryError(column, "category has 1 to 64 letters, digits, or ._-")
-        return value.lower()
-    if name == "port":
-        if not value.isascii() or not value.isdecimal() or len(value) > 5 or not 0 < int(value) < 65536:
-            raise EntryError(column, "port is a number from 1 to 65535")
-        return int(value)
-    if name == "expires":
-        try:
-            day = date.fromisoformat(value).toordinal() - _EPOCH_ORDINAL
-        except ValueError as e:
-            raise EntryError(column, "expires is a date", "2027-01-31") from e
-        if not 0 < day < 65536:
-            raise EntryError(column, "expires is a date from 1970-01-02 to 2149-06-06")
-        return day
-    return value
+        raise _Fault(word, 0, "nocase goes with an entry that has a path")
 
 
 def strip_www(host: str) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import ahocorasick
 
-from urlward.engine.artifact import Artifact, Section, check_key, parse, unpack
+from urlward.engine.artifact import Artifact, Section, check_key, exhaust, parsing, unpack
 from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
@@ -35,7 +35,18 @@ _AFTER_ANY_LETTER = "\uffff"
 class Table:
     """The flat part of a list: what is known of each row, in views of the artifact's bytes."""
 
-    __slots__ = ("_below", "_digests", "_id_ends", "_ids", "_lengths", "_param_rows", "_params", "_shapes", "rows", "shapes")
+    __slots__ = (
+        "_below",
+        "_digests",
+        "_id_ends",
+        "_ids",
+        "_lengths",
+        "_param_rows",
+        "_params",
+        "_shapes",
+        "rows",
+        "shapes",
+    )
 
     def __init__(self, artifact: Artifact) -> None:
         sections = artifact.sections
@@ -300,17 +311,16 @@ class LoadedList:
 def loading(data: bytes, key: Key) -> Generator[None, None, LoadedList]:
     """Load an artifact step by step; the generator's return value is the list.
 
-    Each step takes a few milliseconds at most, whatever the artifact's size, except the first,
-    which spends its time in hashing and lets other threads run meanwhile.
+    Each step takes a few milliseconds at most, whatever the artifact's size.
 
     Raises:
         ArtifactError: as `parse` and `check_key`; DamagedError where sections contradict each other.
     """
-    artifact = parse(data)
+    artifact = yield from parsing(data)
     check_key(artifact.header, key)
-    yield
     try:
         loaded = LoadedList(artifact)
+        yield
         yield from loaded._build()
     except (IndexError, KeyError, ValueError, TypeError, OverflowError) as e:
         raise DamagedError("a section contradicts another") from e
@@ -323,10 +333,4 @@ def load(data: bytes, key: Key) -> LoadedList:
     Raises:
         ArtifactError: as `loading`.
     """
-    steps = loading(data, key)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as e:
-            result: LoadedList = e.value
-            return result
+    return exhaust(loading(data, key))

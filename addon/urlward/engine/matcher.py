@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ahocorasick
 from cachetools import LRUCache
 
-from urlward.engine.digest import PATH_END, Key
+from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind, canonical_network, strip_www
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import (
@@ -25,7 +25,6 @@ from urlward.engine.record import (
     domain_text,
     host_letters,
     host_text,
-    is_address,
     labels_of,
     marker_text,
     name_letters,
@@ -43,6 +42,7 @@ from urlward.engine.url import (
     canonical_path,
     canonical_query,
     canonicalize,
+    is_address,
     query_parameters,
     split_target,
 )
@@ -124,6 +124,9 @@ class Matcher:
         self._segments = key.segments.__getitem__
         self._floating = [(li, automaton) for li in self.lists for automaton in li.floating]
         self._floating_nocase = any(li.floating_nocase for li in self.lists)
+        self._names = any(li.has_names for li in self.lists)
+        if self._names:
+            labels_before_suffix("example.test")  # reads the suffix list now, not during a request
 
     def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on one request.
@@ -141,8 +144,10 @@ class Matcher:
         state = self._states[host]
         if state is QUIET and not self._floating:
             return PASS
-        raw, query = split_target(target)
-        path = canonical_path(raw)
+        path, _, query = target.partition("?")
+        if "#" in target:
+            path, query = split_target(target)
+        path = canonical_path(path)
         letters = "".join(map(self._segments, path[1:].split("/")))
         found: list[Verdict] = []
         for li, automaton in self._floating:
@@ -218,7 +223,7 @@ class Matcher:
         page_host = host if numeric else strip_www(host)
         page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
         below = key.digest(below_text(page_host))[:4]
-        names = labels_before_suffix(host) if not numeric and any(li.has_names for li in self.lists) else ()
+        names = labels_before_suffix(host) if self._names and not numeric else ()
         rules: list[Rule] = []
         places: list[Place] = []
         for li in self.lists:
@@ -379,7 +384,7 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         row, end = li.group(value)
-        first, odd = divmod(last + 1 - li.pattern_lengths[row - li.floating_row], 3)
+        first, odd = divmod(last + 1 - li.pattern_lengths[row - li.floating_row], SEGMENT_LETTERS)
         if odd:
             return
         segments = path[1:].split("/")

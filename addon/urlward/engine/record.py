@@ -6,15 +6,16 @@ request that it matches, and its *text*, whose keyed digest proves the match.
 """
 
 from collections.abc import Iterable
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import NamedTuple
 
 from urlward.engine.digest import HOST_END, HOST_START, NAME_START, NETWORK_START, PATH_END, Key
 from urlward.engine.entry import Kind
+from urlward.engine.url import is_address
 
 
-class Flag(IntFlag):
-    """Yes-or-no attributes of a record."""
+class Flag:
+    """Yes-or-no attributes of a record, as bits (plain numbers: an IntFlag costs 0.5 µs an operation)."""
 
     ALLOW = 1
     NOCASE = 2
@@ -38,7 +39,7 @@ class Shape(NamedTuple):
 
     Attributes:
         kind: a `Kind`, or `MARKER`.
-        flags: `Flag` bits.
+        flags: bits of `Flag`.
         category: index into the artifact's categories; 0 is none.
         expires: last day in force, days since 1970-01-01; 0 for none.
         port: 0 for any.
@@ -63,11 +64,6 @@ def labels_of(host: str) -> list[str]:
     labels = host.split(".")
     labels.reverse()
     return labels
-
-
-def is_address(host: str) -> bool:
-    """Whether a canonical host is an IP address (no other canonical host ends in a digit label)."""
-    return host.startswith("[") or host[-1:].isdigit() and host.rpartition(".")[2].isdigit()
 
 
 def domain_letters(key: Key, labels: Iterable[str]) -> str:

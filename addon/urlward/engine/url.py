@@ -26,6 +26,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _PLAIN_HOST = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)*(?!0x)[a-z0-9_\-]*[a-z_\-]\Z")
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
+_AUTHORITY = re.compile(r"[^/\\?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -82,8 +83,13 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     Raises:
         UrlError: the URL is empty or of a scheme without a host.
     """
-    data = url if isinstance(url, bytes) else url.encode("utf-8", "surrogatepass")
-    text = data.decode("latin-1").strip(_C0_AND_SPACE).translate(_STRIP)
+    if isinstance(url, bytes):
+        url = url.decode("latin-1")
+    elif not url.isascii():
+        url = url.encode("utf-8", "surrogatepass").decode("latin-1")
+    text = url.strip(_C0_AND_SPACE)
+    if not text.isprintable():
+        text = text.translate(_STRIP)
     scheme = ""
     match = _SCHEME.match(text)
     if match is not None:
@@ -94,7 +100,7 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
             raise UrlError(f"scheme {name[:20]!r} is not one of http, https, ws, wss")
     elif text.startswith(("//", "\\\\")):
         text = text.lstrip("/\\")
-    end = min((i for i in map(text.find, "/\\?#") if i >= 0), default=len(text))
+    end = _AUTHORITY(text).end()  # type: ignore[union-attr]
     if end == 0:
         raise UrlError("no host")
     return scheme, text[:end], text[end:]
@@ -189,6 +195,11 @@ def _unmapped(address: IPv6Address) -> str:
     if mapped is None and address in _NAT64:
         mapped = IPv4Address(int(address) & 0xFFFFFFFF)
     return str(mapped) if mapped is not None else f"[{address.compressed}]"
+
+
+def is_address(host: str) -> bool:
+    """Whether a canonical host is an IP address (no other canonical host ends in a digit label)."""
+    return host.startswith("[") or (host[-1:].isdigit() and host.rpartition(".")[2].isdigit())
 
 
 def canonical_path(path: str) -> str:

@@ -1,0 +1,258 @@
+"""What a client gets instead of a blocked resource: a page, a problem object or a few lines of text.
+
+Nothing of the request is ever reflected: of its header fields only ``Accept`` and ``Accept-Language`` come
+in, and only to choose. A block page may be asked for thousands of times a second, so a response is rendered
+once for each language, form, list and category, and after that only the reference is put in.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from urlward.proxy.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.proxy.page_links import Contact, parse_contact, parse_link, parse_web_url
+from urlward.proxy.page_templates import (
+    FILES,
+    content_policy,
+    describe,
+    encode,
+    load_templates,
+    write_problem,
+)
+from urlward.proxy.page_texts import BlockPageError, has_controls, load_texts, text_for
+
+__all__ = [
+    "BlockNotice",
+    "BlockPage",
+    "BlockPageError",
+    "BlockPageSettings",
+    "BlockResponse",
+    "new_reference",
+]
+
+# A reference of these alone needs no escaping in any form, nor in a URL.
+_NOT_REFERENCE = re.compile(r"[^0-9A-Za-z._-]")
+# Crockford's base32: no I, L, O or U, so that what is read out on the phone is written down right.
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_FALLBACK = "This page is blocked.\nReference: {}\n"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPageSettings:
+    """What an operator sets; every key has a value that works.
+
+    Attributes:
+        status: 451 (RFC 7725) or 403.
+        operator: who blocks, by name; empty for each language's own "your network operator".
+        authority_url: http(s) URL of who implements the block, the target of ``rel="blocked-by"`` (RFC 7725
+            sec. 4). Without one the link is a ``data:`` URL (RFC 2397) holding the operator's name.
+        objection: how to object: an http(s), ``mailto:`` or ``tel:`` URL, an e-mail address, a phone number,
+            or a line of text. None leaves the general sentence alone.
+        help_links: label and URL of each place that helps.
+        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.proxy.page_texts`).
+        template_dir: a folder with a ``block.html.j2`` or ``block.txt.j2`` that replaces the shipped one.
+        default_language: the language of a client that asks for none that we have.
+    """
+
+    status: int = 451
+    operator: str = ""
+    authority_url: str | None = None
+    objection: str | None = None
+    help_links: tuple[tuple[str, str], ...] | Mapping[str, str] = ()
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    template_dir: Path | None = None
+    default_language: str = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockNotice:
+    """What there is to say of one hit; ``reference`` is the one in the log."""
+
+    reference: str
+    list_name: str
+    category: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockResponse:
+    """A whole response, without the fields of a connection: ``Connection`` and ``Date`` are the proxy's."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Skeleton:
+    """A rendered page cut at its references; ``pieces`` is None where the reference cannot be cut out."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    pieces: tuple[bytes, ...] | None
+
+
+class BlockPage:
+    """Renders block pages from one set of settings. It may be used from several threads."""
+
+    def __init__(self, settings: BlockPageSettings) -> None:
+        """Read texts and templates and try each once.
+
+        Raises:
+            BlockPageError: a setting cannot be used; the error names it.
+        """
+        if settings.status not in (HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS, HTTPStatus.FORBIDDEN):
+            raise BlockPageError("status", f"{settings.status!r} is not 451 or 403")
+        if has_controls(settings.operator):
+            raise BlockPageError("operator", "holds a control character")
+        self._status = HTTPStatus(settings.status)
+        self._operator = settings.operator.strip()
+        self._authority = _checked("authority_url", parse_web_url, settings.authority_url)
+        self._objection = _checked("objection", parse_contact, settings.objection)
+        self._help_links = _help_links(settings.help_links)
+        self._texts = load_texts(settings.texts)
+        self._default_language = normal_tag(settings.default_language)
+        if self._default_language not in self._texts:
+            raise BlockPageError("default_language", f"no texts for {settings.default_language!r}")
+        self._templates = load_templates(settings.template_dir)
+        self._choose = lru_cache(maxsize=1024)(self._negotiate)
+        self._skeleton = lru_cache(maxsize=512)(self._build_skeleton)
+        self._try_templates()
+
+    def render(
+        self, notice: BlockNotice, *, accept: str = "", accept_language: str = "", head: bool = False
+    ) -> BlockResponse:
+        """Return the response for one hit, in the form and language that the client prefers. Never raises.
+
+        A reference loses whatever is not an ASCII letter, a digit, ``-``, ``.`` or ``_``. With ``head`` the
+        body is empty and ``Content-Length`` is the one a GET would get (RFC 9110 sec. 9.3.2). Where a custom
+        template fails, the answer is two lines of plain text.
+        """
+        reference = _NOT_REFERENCE.sub("", notice.reference)
+        try:
+            language, form = self._choose(accept[:MAX_VALUE], accept_language[:MAX_VALUE])
+            skeleton = self._skeleton(language, form, notice.list_name, notice.category)
+            headers = skeleton.headers
+            if skeleton.pieces is not None:
+                body = reference.encode().join(skeleton.pieces)
+            else:
+                page = self._page(language, form, notice.list_name, notice.category, reference)
+                headers, body = self._headers(language, form, page), encode(page)
+        except Exception:  # noqa: BLE001 -- whatever fails here, the client still gets a block
+            _log.warning("the block page could not be rendered; sent plain text", exc_info=True)
+            page = _FALLBACK.format(reference)
+            headers, body = self._headers("en", Form.TEXT, page), encode(page)
+        length = (b"Content-Length", b"%d" % len(body))
+        return BlockResponse(
+            self._status.value, self._status.phrase, (*headers, length), b"" if head else body
+        )
+
+    def _negotiate(self, accept: str, accept_language: str) -> tuple[str, Form]:
+        language = choose_language(accept_language, self._texts.keys(), self._default_language)
+        return language, choose_form(accept)
+
+    def _build_skeleton(self, language: str, form: Form, list_name: str, category: str | None) -> _Skeleton:
+        # A custom template may alter the reference (a filter, one letter a box). Two renderings tell: if they
+        # differ in anything but the reference as it stands, the page cannot be cut and is rendered each time.
+        first, second = new_reference(), new_reference()
+        page = self._page(language, form, list_name, category, first)
+        twin = self._page(language, form, list_name, category, second)
+        headers = self._headers(language, form, page)
+        if page.replace(first, second) != twin or headers != self._headers(language, form, twin):
+            return _Skeleton(headers, None)
+        return _Skeleton(headers, tuple(encode(piece) for piece in page.split(first)))
+
+    def _page(self, language: str, form: Form, list_name: str, category: str | None, reference: str) -> str:
+        context = self._context(language, list_name, category, reference)
+        template = self._templates.get(form)
+        return write_problem(context) if template is None else template.render(context)
+
+    def _context(self, language: str, list_name: str, category: str | None, reference: str) -> dict[str, Any]:
+        """Return the variables of the templates (see :mod:`urlward.proxy.page_templates`)."""
+        source = self._texts[language]
+        operator = self._operator or source["operator"]
+        shown_list = "".join(char if char.isprintable() else "\ufffd" for char in list_name)
+
+        def fill(text: str) -> str:
+            return text.format(operator=operator, list=shown_list)
+
+        subject = f"{source['reference_label']} {reference}"
+        return {
+            "status": self._status.value,
+            "phrase": self._status.phrase,
+            "language": language,
+            "texts": {key: fill(text) for key, text in source.items() if "." not in key},
+            "reason": fill(text_for(source, "category", category)),
+            "advice": fill(text_for(source, "advice", category)),
+            "help": fill(text_for(source, "help", category)),
+            "operator": operator,
+            "authority_url": self._authority,
+            "objection": self._objection and self._objection.with_subject(subject),
+            "help_links": self._help_links,
+            "list_name": shown_list,
+            "category": category,
+            "reference": reference,
+        }
+
+    def _headers(self, language: str, form: Form, page: str) -> tuple[tuple[bytes, bytes], ...]:
+        # RFC 8259 defines no charset for JSON; UTF-8 goes without saying.
+        charset = "; charset=utf-8" if form in FILES else ""
+        blocked_by = self._authority or "data:," + quote(
+            self._operator or "network operator", errors="replace"
+        )
+        fields = (
+            ("Content-Type", form.value + charset),
+            ("Content-Language", language),
+            ("Cache-Control", "no-store"),
+            ("Vary", "Accept, Accept-Language"),
+            ("Link", f'<{blocked_by}>; rel="blocked-by"'),
+            ("Content-Security-Policy", content_policy(page if form is Form.HTML else "")),
+            ("Referrer-Policy", "no-referrer"),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+        return tuple((name.encode("ascii"), value.encode("ascii")) for name, value in fields)
+
+    def _try_templates(self) -> None:
+        for form, name in FILES.items():
+            for language in self._texts:
+                try:
+                    first, second = (
+                        self._page(language, form, "list", None, new_reference()) for _ in range(2)
+                    )
+                except Exception as error:
+                    raise BlockPageError(
+                        "template_dir", f"{name} cannot be rendered: {describe(error)}"
+                    ) from error
+                if first == second:
+                    raise BlockPageError("template_dir", f"{name} does not show the reference")
+
+
+def new_reference(random: Callable[[int], bytes] = os.urandom) -> str:
+    """Return a new reference of 60 random bits, such as ``7Q4M-2XKD-93FH``, in Crockford's base32."""
+    bits = int.from_bytes(random(8))
+    letters = "".join(_ALPHABET[bits >> shift & 31] for shift in range(0, 60, 5))
+    return f"{letters[:4]}-{letters[4:8]}-{letters[8:]}"
+
+
+def _help_links(links: tuple[tuple[str, str], ...] | Mapping[str, str]) -> tuple[Contact, ...]:
+    contacts = []
+    for label, url in links.items() if isinstance(links, Mapping) else links:
+        if not label.strip() or has_controls(label):
+            raise BlockPageError("help_links", f"{label!r} is not a label that can be read")
+        contacts.append(Contact(label.strip(), _checked(f"help_links.{label}", parse_link, url)))
+    return tuple(contacts)
+
+
+def _checked[T](key: str, parse: Callable[[str], T], value: str | None) -> T | None:
+    try:
+        return None if value is None else parse(value)
+    except ValueError as error:
+        raise BlockPageError(key, str(error)) from error

@@ -1,0 +1,98 @@
+"""The forms of the block page as text: Jinja templates for HTML and plain text, code for JSON.
+
+A custom template sees: ``status``, ``phrase``, ``language``, ``texts`` (the fixed texts by key), ``reason``,
+``advice`` and ``help`` (the texts for the category), ``operator``, ``authority_url``, ``objection`` (None, or
+``text`` and ``href``), ``help_links`` (each ``text`` and ``href``), ``list_name``, ``category`` and
+``reference``. An unknown variable is an error. ``<style>`` elements may be used; the page's own policy
+refuses scripts, ``style`` attributes and whatever has to be fetched.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+
+from urlward.proxy.negotiation import Form
+from urlward.proxy.page_links import Contact
+from urlward.proxy.page_texts import BlockPageError
+
+FILES = {Form.HTML: "block.html.j2", Form.TEXT: "block.txt.j2"}
+
+_SHIPPED = Path(__file__).parent / "templates"
+_STYLE = re.compile(r"<style\b[^>]*>(.*?)</style>", re.DOTALL | re.IGNORECASE)
+
+
+def load_templates(folder: Path | None) -> dict[Form, Template]:
+    """Compile the template of each form: the one in ``folder``, or else the shipped one.
+
+    Raises:
+        BlockPageError: the folder holds no template, or one that cannot be read or compiled.
+    """
+    if folder is not None and not any((folder / name).is_file() for name in FILES.values()):
+        raise BlockPageError("template_dir", f"{str(folder)!r} holds no {' and no '.join(FILES.values())}")
+    loader = FileSystemLoader([*([folder] if folder else []), _SHIPPED])
+    templates = {}
+    for form, name in FILES.items():
+        # One environment a form: a file that the page includes is escaped like the page, whatever its name.
+        environment = SandboxedEnvironment(
+            loader=loader,
+            autoescape=form is Form.HTML,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        try:
+            templates[form] = environment.get_template(name)
+        except (TemplateError, OSError, UnicodeError) as error:
+            raise BlockPageError("template_dir", f"{name} cannot be loaded: {describe(error)}") from error
+    return templates
+
+
+def write_problem(context: Mapping[str, Any]) -> str:
+    """Write a problem object (RFC 9457) with members of our own beside ``type`` to ``detail``."""
+    objection: Contact | None = context["objection"]
+    problem = {
+        "type": "about:blank",
+        "title": context["phrase"],
+        "status": context["status"],
+        "detail": f"{context['texts']['lead']} {context['reason']}",
+        "reference": context["reference"],
+        "operator": context["operator"],
+        "authority": context["authority_url"],
+        "list": context["list_name"],
+        "category": context["category"],
+        "objection": objection and (objection.href or objection.text),
+        "help": [{"label": contact.text, "url": contact.href} for contact in context["help_links"]],
+    }
+    return json.dumps(problem, ensure_ascii=False) + "\n"
+
+
+def content_policy(page: str) -> str:
+    """Return a CSP (level 3) that lets the page's own style elements be used and nothing be fetched or run.
+
+    Framing is not refused: a blocked frame should say so, and the page has nothing that a click could abuse.
+    """
+    hashes = (hashlib.sha256(encode(style)).digest() for style in _STYLE.findall(page))
+    sources = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    # Images in data: URLs are for a page's icon and an operator's logo.
+    styles = f"style-src {sources or "'none'"}"
+    return f"default-src 'none'; {styles}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def encode(text: str) -> bytes:
+    """Return ``text`` as UTF-8, whatever it holds."""
+    # A lone surrogate, which JSON lists can bring in, must not cost the client its block page.
+    return text.encode("utf-8", "replace")
+
+
+def describe(error: Exception) -> str:
+    """Say in one line what is wrong with a template, and in which line of it."""
+    number = getattr(error, "lineno", None)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"line {number}: {text}" if number else text

@@ -1,0 +1,132 @@
+"""The words of the block page: shipped per language as TOML, changed or added to by the operator.
+
+A text is named by a key such as ``title`` or ``category.phishing``. Keys below ``category.``, ``advice.`` and
+``help.`` end in a category of the lists, and an operator may add any; every other key is fixed.
+"""
+
+import re
+import tomllib
+import unicodedata
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from urlward.proxy.negotiation import is_language_tag, look_up, normal_tag
+
+SHIPPED = ("en", "fil", "es")
+PLACEHOLDERS = frozenset({"operator", "list"})
+
+_FOLDER = Path(__file__).parent / "texts"
+_BY_CATEGORY = re.compile(r"(?:category|advice|help)\.[a-z0-9]+(?:-[a-z0-9]+)*")
+# How lists spell a category whose texts go by another name.
+_SAME_CATEGORY = {
+    "csam": "child-abuse",
+    "csem": "child-abuse",
+    "csea": "child-abuse",
+    "child-sexual-abuse": "child-abuse",
+    "child-sexual-abuse-material": "child-abuse",
+    "phish": "phishing",
+    "scam": "fraud",
+    "virus": "malware",
+    "extremism": "terrorism",
+    "piracy": "copyright",
+    "court": "court-order",
+}
+
+Texts = Mapping[str, str]
+
+
+class BlockPageError(ValueError):
+    """A setting of the block page cannot be used; ``key`` names it and ``message`` says why, in one line."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+        self.message = message
+
+
+def load_texts(overrides: Mapping[str, Texts]) -> dict[str, Texts]:
+    """Read the shipped texts and lay ``overrides`` (language tag to texts) over them.
+
+    A regional tag (``es-mx``) starts from the texts of its language. A language that is not shipped must
+    bring every fixed key and the ``default`` of each kind.
+
+    Raises:
+        BlockPageError: naming ``texts.<language>.<key>``, for a tag, a key or a placeholder that is unknown.
+    """
+    texts: dict[str, Texts] = {language: _read(language) for language in SHIPPED}
+    required = texts["en"].keys()
+    # The shortest tag first, so that a region finds the changed texts of its language.
+    for name in sorted(overrides, key=len):
+        tag = normal_tag(name)
+        if not is_language_tag(tag):
+            raise BlockPageError(f"texts.{name}", "not a language tag such as 'en' or 'es-MX'")
+        base = look_up(tag, texts.__contains__)
+        changed = {**(texts[base] if base else {}), **overrides[name]}
+        _check(name, overrides[name], required)
+        missing = [key for key in required if key not in changed and not _is_optional(key)]
+        if missing:
+            raise BlockPageError(
+                f"texts.{name}.{missing[0]}", "missing; a new language needs " + ", ".join(missing)
+            )
+        texts[tag] = changed
+    return texts
+
+
+def text_for(texts: Texts, kind: str, category: str | None) -> str:
+    """Return the text of ``kind`` (``category``, ``advice``, ``help``) for a category, or its default."""
+    slug = re.sub(r"[\s_]+", "-", (category or "").strip().lower())
+    for name in (slug, _SAME_CATEGORY.get(slug, slug)):
+        found = texts.get(f"{kind}.{name}")
+        if found is not None:
+            return found
+    return texts[f"{kind}.default"]
+
+
+def has_controls(text: str) -> bool:
+    """Tell whether ``text`` holds a control character (Unicode category Cc), such as CR or LF."""
+    return any(unicodedata.category(char) == "Cc" for char in text)
+
+
+def _read(language: str) -> Texts:
+    with (_FOLDER / f"{language}.toml").open("rb") as file:
+        return dict(_flatten(tomllib.load(file)))
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _is_optional(key: str) -> bool:
+    return "." in key and not key.endswith(".default")
+
+
+def _check(language: str, texts: Texts, known: Container[str]) -> None:
+    for key, text in texts.items():
+        name = f"texts.{language}.{key}"
+        if key not in known and not _BY_CATEGORY.fullmatch(key):
+            raise BlockPageError(name, "unknown text")
+        if not isinstance(text, str) or not text.strip():
+            raise BlockPageError(name, "must be a text that is not empty")
+        if key == "direction" and text not in ("ltr", "rtl"):
+            raise BlockPageError(name, "must be 'ltr' or 'rtl'")
+        if has_controls(text):
+            raise BlockPageError(name, "holds a control character")
+        _check_placeholders(name, text)
+
+
+def _check_placeholders(name: str, text: str) -> None:
+    try:
+        fields = [field for _, *field in Formatter().parse(text) if field[0] is not None]
+    except ValueError as error:
+        raise BlockPageError(name, f"{error}; write {{{{ and }}}} for plain braces") from error
+    for field, spec, conversion in fields:
+        if field not in PLACEHOLDERS or spec or conversion:
+            raise BlockPageError(
+                name, f"unknown placeholder {{{field}}}; known are {{operator}} and {{list}}"
+            )
