@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 from urlward.engine.compiler import MAX_PATTERN, Compiled
 from urlward.engine.digest import DIGEST_SIZE, Key
+from urlward.engine.entry import Kind
 from urlward.engine.errors import (
     DamagedError,
     NewerVersionError,
@@ -196,6 +197,8 @@ def parsing(data: bytes) -> Generator[None, None, Artifact]:
         raise TruncatedError(len(data), size)
     if (yield from _checksum(data)) != header.checksum:
         raise DamagedError("its checksum does not fit its content: copy or fetch it again")
+    if any(header.signature) and not any(header.signer):
+        raise DamagedError("it has a signature and no signer: copy or fetch it again")
     if header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
         raise DamagedError("its section table does not fit its size")
     start = HEADER_SIZE + 8 * count
@@ -207,7 +210,7 @@ def parsing(data: bytes) -> Generator[None, None, Artifact]:
     try:
         meta = json.loads(bytes(sections[Section.META]))
         _check_sizes(meta, sections)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise DamagedError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
 
@@ -286,13 +289,32 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         and len(sections[Section.GROUPS]) % 8 == 0
         and len(sections[Section.PARAM_ROWS]) % 8 == 0
         and len(sections[Section.PARAMS]) % DIGEST_SIZE == 0
-        and 0 <= meta["floating_row"] <= rows
-        and 0 <= meta["floating_pattern"] <= len(sections[Section.SHARED])
-        and all(len(shape) == 5 for shape in meta["shapes"])
-        and isinstance(meta["name"], str)
+        and _are_numbers([meta["floating_row"]], rows)
+        and _are_numbers([meta["floating_pattern"]], len(sections[Section.SHARED]))
+        and _are_numbers([meta["entries"]], rows)
+        and _are_numbers(meta["prefixes4"], 32)
+        and _are_numbers(meta["prefixes6"], 128)
+        and _are_shapes(meta["shapes"], len(meta["categories"]))
+        and all(isinstance(name, str) for name in (meta["name"], *meta["categories"]))
+        and isinstance(meta["counts"], dict)
+        and isinstance(meta["by_category"], dict)
     )
     if not fits:
         raise ValueError
+
+
+def _are_numbers(values: Any, most: int) -> bool:
+    return isinstance(values, list) and all(type(n) is int and 0 <= n <= most for n in values)
+
+
+def _are_shapes(shapes: Any, categories: int) -> bool:
+    return isinstance(shapes, list) and all(
+        len(shape) == 5
+        and _are_numbers(shape, 0xFFFFFFFF)
+        and shape[0] <= max(Kind)
+        and shape[2] < categories
+        for shape in shapes
+    )
 
 
 def _checksum(data: Buffer) -> Generator[None, None, bytes]:

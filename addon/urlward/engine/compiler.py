@@ -51,8 +51,8 @@ class Row(NamedTuple):
     shape: int
     length: int
     below: bytes
-    id: str
     more: tuple[bytes, ...]
+    id: str
 
 
 class Pattern(NamedTuple):
@@ -101,7 +101,8 @@ class Compiler:
     """
 
     def __init__(self, key: Key) -> None:
-        self._key = key
+        # The tokens it remembers are words of entries, which must not live on in the caller's key.
+        self._key = key.fresh()
         self._rows: tuple[list[Row], list[Row]] = ([], [])
         self._shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._categories: dict[str, int] = {"": 0}
@@ -158,10 +159,10 @@ class Compiler:
         """
         self._add_params()
         for domain in self._markers:
-            letters = domain_letters(self._key, labels_of(domain))
+            letters = domain_letters(self._key, labels_of(domain))[:MAX_PATTERN]
             marker = self._shape((MARKER, 0, 0, 0, 0))
             digest = self._key.digest(marker_text(domain))
-            row = Row(letters, digest, marker, domain.count(".") + 1, b"\0\0\0\0", "", ())
+            row = Row(letters, digest, marker, domain.count(".") + 1, b"\0\0\0\0", (), "")
             self._rows[Pool.ANCHORED].append(row)
         self._markers = set()
         shapes = [Shape(*shape) for shape in self._shapes]
@@ -226,7 +227,9 @@ class Compiler:
         category = self._categories.setdefault(entry.category, len(self._categories))
         shape = self._shape((int(entry.kind), flags, category, entry.expires, entry.port))
         digest = self._key.digest(text)
-        self._rows[pool].append(Row(letters, digest, shape, min(length, MAX_LENGTH), below, entry.id, more))
+        # Cut here, so that rows which share a pattern are sorted by digest.
+        letters = letters[:MAX_PATTERN]
+        self._rows[pool].append(Row(letters, digest, shape, min(length, MAX_LENGTH), below, more, entry.id))
 
     def _shape(self, shape: tuple[int, int, int, int, int]) -> int:
         return self._shapes.setdefault(shape, len(self._shapes))
@@ -248,13 +251,14 @@ class Compiler:
 
 
 def _unique(rows: Iterable[Row]) -> Iterator[Row]:
-    """Leave out rows that say the same; of two ids the first in order stays."""
+    """Leave out rows that say the same; of several ids the last in order stays, so any before none."""
     last = None
     for row in rows:
-        same = (row.digest, row.shape, row.length, row.more)
-        if same != last:
-            yield row
-        last = same
+        if last is not None and (row.digest != last.digest or row[:-1] != last[:-1]):
+            yield last
+        last = row
+    if last is not None:
+        yield last
 
 
 def _cut(rows: list[Row], granularity: int) -> Iterator[Pattern]:
@@ -265,8 +269,8 @@ def _cut(rows: list[Row], granularity: int) -> Iterator[Pattern]:
     shared_before = 0
     start = 0
     for index in range(1, len(rows) + 1):
-        current = rows[start].letters[:MAX_PATTERN]
-        following = rows[index].letters[:MAX_PATTERN] if index < len(rows) else ""
+        current = rows[start].letters
+        following = rows[index].letters if index < len(rows) else ""
         if following == current and index < len(rows):
             continue
         shared_after = _common(current, following)

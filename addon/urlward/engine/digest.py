@@ -8,6 +8,7 @@ BLAKE2b's personalisation, so that a digest made for one use says nothing about 
 import re
 from binascii import Error as BinasciiError
 from binascii import b2a_base64, unhexlify
+from copy import copy
 from hashlib import blake2b
 
 from cryptography.exceptions import InvalidTag
@@ -42,11 +43,13 @@ class Key:
         KeyFileError: not 32 bytes.
     """
 
-    __slots__ = ("_record", "_seal", "id", "labels", "names", "segments")
+    __slots__ = ("_record", "_seal", "id", "labels", "names", "secret", "segments")
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_SIZE:
             raise KeyFileError(f"a key has {KEY_SIZE} bytes, this one has {len(secret)}")
+        self.secret = secret
+        """The 32 bytes, for a process that compiles on this one's behalf."""
         self.id: bytes = _derive(secret, b"urlward key id", 8)
         """8 public bytes that tell keys apart."""
         self._record = blake2b(key=_derive(secret, b"urlward record"), digest_size=DIGEST_SIZE)
@@ -54,6 +57,12 @@ class Key:
         self.labels = Tokens(_derive(secret, b"urlward label"))
         self.names = Tokens(_derive(secret, b"urlward name"))
         self.segments = Tokens(_derive(secret, b"urlward segment"), few_letters=True)
+
+    def fresh(self) -> "Key":
+        """The same key with no token remembered, for a use whose texts must not outlive it."""
+        key = copy(self)
+        key.labels, key.names, key.segments = self.labels.fresh(), self.names.fresh(), self.segments.fresh()
+        return key
 
     def digest(self, text: str) -> bytes:
         """The 16-byte digest that confirms a candidate; `text` is kind and canonical form."""
@@ -100,6 +109,12 @@ class Tokens(dict[str, str]):
         super().__init__()
         self._base = blake2b(key=secret, digest_size=_TOKEN_BYTES)
         self._few_letters = few_letters
+
+    def fresh(self) -> "Tokens":
+        """The same mapping with nothing remembered."""
+        tokens = Tokens.__new__(Tokens)
+        tokens._base, tokens._few_letters = self._base, self._few_letters
+        return tokens
 
     def __missing__(self, text: str) -> str:
         h = self._base.copy()

@@ -111,6 +111,8 @@ _PLAIN_PAGE = re.compile(
     r"https?://(?:www\.)?((?!www\.|[^/]*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-])"
     r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)+)"
 ).fullmatch
+# Stricter than for a request, where a client may send anything: an entry is meant to match.
+_ENTRY_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
@@ -154,7 +156,7 @@ _ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
 }
 
 
-class _Fault(Exception):
+class _Fault(Exception):  # noqa: N818 - a place, told as an EntryError
     """A fault at an offset in one of the line's words; the column is worked out when it is told."""
 
     def __init__(self, word: int, offset: int, reason: str, hint: str = "") -> None:
@@ -173,9 +175,12 @@ def parse_line(line: str) -> tuple[Entry, ...]:
     """
     if len(line) > MAX_LINE:
         raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
-    words = line.split() if '"' not in line and "#" not in line else _WORD.findall(_without_comment(line))
+    plain = '"' not in line and "#" not in line
+    words = line.split() if plain else _WORD.findall(_without_comment(line))
     if not words or words[0][0] == "!":
         return ()
+    if not plain and (quote := _unclosed_quote(line)) is not None:
+        raise EntryError(quote + 1, "a quote that nothing closes", 'note="two words", and %22 is a literal "')
     try:
         return _parse_words(words)
     except _Fault as e:
@@ -207,6 +212,12 @@ def _without_comment(line: str) -> str:
         if match[0].startswith("#"):
             return line[: match.start()]
     return line
+
+
+def _unclosed_quote(line: str) -> int | None:
+    """Offset of a quote before any comment that no other quote closes."""
+    line = _without_comment(line)
+    return line.rfind('"') if line.count('"') % 2 else None
 
 
 def _hosts_line(words: list[str]) -> tuple[Entry, ...]:
@@ -265,13 +276,16 @@ def _subject(text: str) -> Entry:
 def _host(text: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "surrogatepass").decode("latin-1")
-    return canonical_host(text)
+    host = canonical_host(text)
+    if not _ENTRY_HOST(host):
+        raise UrlError("host has a character that no name has")
+    return host
 
 
 def _url(text: str) -> Entry:
     scheme, authority, target = split_url(text)
     host, port = split_authority(authority)
-    host = strip_www(canonical_host(host))
+    host = strip_www(_host(host))
     if port is None or port == DEFAULT_PORTS.get(scheme):
         port = 0
     raw_path, raw_query = split_target(target)
@@ -331,6 +345,8 @@ def _name_under_suffix(text: str) -> Entry:
     name = text[:-2]
     if "*" in name or not _NAME.fullmatch(name):
         raise _Fault(0, 0, "a name under any suffix is name.*", "example.*")
+    if all(label.isdecimal() for label in name.split(".")):
+        raise _Fault(0, 0, "a network is written with its length", "192.0.2.0/24")
     # Canonicalised in front of a label that cannot be mistaken for a number.
     host = _host(f"{name}.suffix")
     if not host.endswith(".suffix"):
@@ -342,7 +358,7 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
     values: dict[str, Any] = {"allow": allow}
     for i, word in words:
         name, equals, value = word.partition("=")
-        if name in values:
+        if name in values and name != "allow":
             raise _Fault(i, 0, f"{name} is given twice")
         if equals and name in _ATTRIBUTES:
             if '"' in value:

@@ -29,6 +29,8 @@ FLOATING_SHARD = 1 << 17
 SLICE = 2048
 """Patterns added between two points at which loading can be interrupted."""
 
+_CHECK_SLICE = 1 << 15  # rows, about 0.5 ms
+
 _AFTER_ANY_LETTER = "\uffff"
 
 
@@ -60,6 +62,23 @@ class Table:
         self._param_rows = unpack("I", sections[Section.PARAM_ROWS])
         self._params = sections[Section.PARAMS]
         self.rows = len(self._lengths)
+
+    def check(self) -> Generator[None]:
+        """See that no row points outside its section, so that searching need not.
+
+        Raises:
+            DamagedError: one does.
+        """
+        fits = bytes(self._ids).isascii()
+        for start in range(0, self.rows, _CHECK_SLICE):
+            fits = fits and max(self._shapes[start : start + _CHECK_SLICE]) < len(self.shapes)
+            yield
+        params = len(self._params) // DIGEST_SIZE
+        for start in range(0, len(self._param_rows), _CHECK_SLICE):
+            fits = fits and max(self._param_rows[start + 1 : start + _CHECK_SLICE : 2]) <= params
+            yield
+        if not fits:
+            raise DamagedError("a row points outside its section")
 
     def digest(self, row: int) -> bytes:
         """The 16-byte digest of a row's text."""
@@ -252,6 +271,7 @@ class LoadedList:
         shared, added = sections[Section.SHARED], sections[Section.ADDED]
         letters = bytes(sections[Section.LETTERS]).decode()
         yield
+        yield from self.table.check()
         split = self.artifact.meta["floating_pattern"]
         position, row = 0, 0
         groups = self._groups
@@ -272,6 +292,8 @@ class LoadedList:
             if not 0 < len(pattern) <= MAX_PATTERN:
                 raise DamagedError("a pattern is too long or empty")
             end = groups.get(row, 0)
+            if 0 < end <= row:
+                raise DamagedError("a group of rows ends before it begins")
             value = row << 1 | (end > 0)
             if floating:
                 for r in range(row, end or row + 1):

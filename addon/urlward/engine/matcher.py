@@ -129,38 +129,55 @@ class Matcher:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
 
     def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+        """Decide on one request; `check_request` for a request that names one host."""
+        return self.check_request((host,), target, ports, now)
+
+    def check_request(
+        self, hosts: Sequence[str], target: str, ports: Sequence[int] = (), now: float = 0.0
+    ) -> Verdict:
         """Decide on one request.
 
         Args:
-            host: without port.
+            hosts: all hosts that the request names, without port. A block under any of them
+                counts, and an ``@@`` entry excuses only the host that it is on.
             target: path and query (and fragment) as sent.
             ports: every port the request names; an entry with a port matches any of them. Empty
                 stands for unknown, and matches all.
             now: for entries that expire.
 
         Raises:
-            UrlError: `host` is not one.
+            UrlError: one of `hosts` is not a host.
         """
-        state = self._states[host]
-        if state is QUIET and not self._floating:
+        states = [self._states[host] for host in hosts]
+        if not self._floating and all(state is QUIET for state in states):
             return PASS
         path, _, query = target.partition("?")
         if "#" in target:
             path, query = split_target(target)
         path = canonical_path(path)
-        letters = "".join(map(self._segments, path[1:].split("/")))
-        found: list[Verdict] = []
+        segments = path[1:].split("/")
+        letters = "".join(map(self._segments, segments))
+        anywhere: list[Verdict] = []
         for li, automaton in self._floating:
             for last, value in automaton.iter(letters):
-                self._floating_candidate(li, last, value, path, False, ports, now, found)
+                self._floating_candidate(li, last, value, segments, False, ports, now, anywhere)
         if self._floating_nocase:
-            self._check_floating_nocase(path, ports, now, found)
-        if state is not QUIET:
-            for rule in state.rules:
-                self._judge(rule.list, rule.row, rule.shape, ports, now, found)
-            for place in state.places:
-                self._check_place(place, path, letters + PATH_END, query, ports, now, found)
-        return decide(found) if found else PASS
+            self._check_floating_nocase(path, ports, now, anywhere)
+        allowed = PASS
+        for state in states:
+            found = anywhere
+            if state is not QUIET:
+                found = anywhere.copy()
+                for rule in state.rules:
+                    self._judge(rule.list, rule.row, rule.shape, ports, now, found)
+                for place in state.places:
+                    self._check_place(place, path, letters + PATH_END, query, ports, now, found)
+            if found:
+                verdict = decide(found)
+                if verdict.blocked:
+                    return verdict
+                allowed = verdict
+        return allowed
 
     def check_url(self, url: str | bytes, now: float = 0.0) -> Verdict:
         """Decide on a whole URL.
@@ -366,18 +383,19 @@ class Matcher:
         lower = path.lower()
         if lower == path:
             return
-        letters = "".join(map(self._segments, lower[1:].split("/")))
+        segments = lower[1:].split("/")
+        letters = "".join(map(self._segments, segments))
         for li, automaton in self._floating:
             if li.floating_nocase:
                 for last, value in automaton.iter(letters):
-                    self._floating_candidate(li, last, value, lower, True, ports, now, found)
+                    self._floating_candidate(li, last, value, segments, True, ports, now, found)
 
     def _floating_candidate(
         self,
         li: LoadedList,
         last: int,
         value: int,
-        path: str,
+        segments: list[str],
         nocase: bool,
         ports: Sequence[int],
         now: float,
@@ -387,7 +405,6 @@ class Matcher:
         first, odd = divmod(last + 1 - li.pattern_lengths[row - li.floating_row], SEGMENT_LETTERS)
         if odd:
             return
-        segments = path[1:].split("/")
         for kind, length in li.forms(row, end):
             # The sequence ends with a slash, so a segment, if an empty one, follows it.
             if kind != Kind.PATH or first + length >= len(segments):

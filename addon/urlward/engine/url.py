@@ -11,6 +11,7 @@ request head carries it. Only `split_url` and `canonical_host` take real text.
 """
 
 import re
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -27,6 +28,7 @@ _PLAIN_HOST = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)*(?!0x)[a-z0-9_\-]*[a-z_\
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
+_QUERY_MARKS = re.compile(r"([&+])")
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _HEX = frozenset(b"0123456789abcdefABCDEF")
@@ -97,7 +99,7 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
         if name in DEFAULT_PORTS:
             scheme, text = name, rest.lstrip("/\\")
         elif rest.startswith(("//", "\\\\")):
-            raise UrlError(f"scheme {name[:20]!r} is not one of http, https, ws, wss")
+            raise UrlError("scheme is not one of http, https, ws, wss")
     elif text.startswith(("//", "\\\\")):
         text = text.lstrip("/\\")
     end = _AUTHORITY(text).end()  # type: ignore[union-attr]
@@ -162,10 +164,8 @@ def canonical_host(host: str) -> str:
 def _whatwg_host(host: str) -> str:
     host = host.translate(_STRIP)
     if not host.isascii():
-        try:
+        with suppress(UnicodeError):
             host = host.encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            pass
     if not host or any(c in host for c in "/\\?#@"):
         raise UrlError("no host" if not host else "host has a character that ends it")
     if not host.startswith("["):
@@ -222,11 +222,15 @@ def canonical_path(path: str) -> str:
 
 
 def canonical_query(query: str) -> str:
-    """Reduce a query as sent to its canonical form; an escaped ``&`` stays escaped."""
+    """Reduce a query as sent to its canonical form; an escaped ``&`` or ``+`` stays escaped.
+
+    To form decoding these two are marks where they stand bare and text where they are escaped.
+    """
     if not query or _PLAIN_QUERY(query):
         return query
-    pieces = query.translate(_STRIP).split("&")
-    return "&".join(_escape(_unescape(piece), _ESCAPE_QUERY) for piece in pieces)
+    pieces = _QUERY_MARKS.split(query.translate(_STRIP))
+    pieces[::2] = [_escape(_unescape(piece), _ESCAPE_QUERY) for piece in pieces[::2]]
+    return "".join(pieces)
 
 
 def query_parameters(query: str) -> frozenset[str]:
@@ -263,8 +267,9 @@ def _unescape(text: str) -> str:
 
 
 _ESCAPE_PATH = re.compile(r"[^!\"$&'()*+,\-./0-9:;=@A-Z\[\]\\^_`a-z{|}~<>]")
-_ESCAPE_QUERY = re.compile(r"[^!\"$'()*+,\-./0-9:;=?@A-Z\[\]\\^_`a-z{|}~<>]")
+_ESCAPE_QUERY = re.compile(r"[^!\"$'()*,\-./0-9:;=?@A-Z\[\]\\^_`a-z{|}~<>]")
+_ESCAPED = {chr(byte): f"%{byte:02X}" for byte in range(256)}
 
 
 def _escape(text: str, unsafe: re.Pattern[str]) -> str:
-    return unsafe.sub(lambda m: f"%{ord(m[0]):02X}", text)
+    return unsafe.sub(lambda m: _ESCAPED[m[0]], text)

@@ -1,0 +1,205 @@
+"""From files to artifacts and loaded lists."""
+
+import gc
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from urlward.engine.artifact import MAGIC, dump
+from urlward.engine.compiler import Compiler
+from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
+from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
+from urlward.lists.source import Budget, Report, SourceError, check_budget, read_source
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+type Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is, from 0 to 1."""
+
+
+def silent(what: str, share: float) -> None:
+    """The progress that nobody watches."""
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file begins like an artifact.
+
+    Raises:
+        SourceError: not readable.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError as e:
+        raise SourceError(f"{path}: {e.strerror or e}") from e
+
+
+def compile_sources(
+    paths: Sequence[Path],
+    key: Key,
+    *,
+    name: str,
+    budget: Budget | None = None,
+    now: float | None = None,
+    progress: Progress = silent,
+) -> tuple[bytes, Report]:
+    """Compile one or more sources into one artifact.
+
+    Args:
+        paths: the sources, in order.
+        key: to compile under.
+        name: of the list.
+        budget: of bad lines; 1 % where not given.
+        now: the artifact's date and serial, seconds since 1970-01-01 UTC; the clock where not given.
+        progress: told how far it is.
+
+    Raises:
+        SourceError: a source is no list, or has too many bad lines.
+    """
+    now = time.time() if now is None else now
+    report = Report()
+    compiler = Compiler(key)
+    try:
+        sizes = [max(path.stat().st_size, 1) for path in paths]
+    except OSError as e:
+        raise SourceError(f"{e.filename}: {e.strerror or e}") from e
+    total, before = sum(sizes), 0
+    with _without_collector():
+        for path, size in zip(paths, sizes, strict=True):
+
+            def tell(done: int, start: int = before) -> None:
+                progress("reading", min((start + done) / total, 1))
+
+            read_source(path, compiler, report, tell)
+            before += size
+        check_budget(report, budget or Budget(), ", ".join(str(path) for path in paths))
+        rows = max(len(compiler), 1)
+        compiled = compiler.finish(lambda done: progress("compiling", min(done / rows, 1)))
+        del compiler
+        data = dump(compiled, key, name=name, serial=int(now), created=int(now))
+        progress("compiling", 1)
+    return data, report
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Millions of small tuples without cycles are all that a compile makes: looking for cycles among
+    them costs a third of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def read_artifact(path: Path) -> bytes:
+    """An artifact's bytes.
+
+    Raises:
+        SourceError: not readable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise SourceError(f"{path}: {e.strerror or e}") from e
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all: beside it first, then in its place.
+
+    Raises:
+        SourceError: not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with os.fdopen(os.open(temporary, _NEW, mode), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as e:
+        raise SourceError(f"{path}: {e.strerror or e}") from e
+
+
+def read_key(path: Path) -> Key:
+    """Read a key file.
+
+    Raises:
+        KeyFileError: missing, unreadable or not a key.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise KeyFileError(f"{path}: {e.strerror or e}") from e
+    try:
+        return parse_key(data)
+    except KeyFileError as e:
+        raise KeyFileError(f"{path}: {e}") from e
+
+
+def find_key(path: Path | None, lists: Sequence[Path]) -> Key:
+    """The key for some lists: the file given, or the one that `compile` made beside an artifact.
+
+    Sources alone need none that lasts: they get a new one, which dies with the process.
+
+    Raises:
+        KeyFileError: an artifact has no key.
+        SourceError: a list is not readable.
+    """
+    if path is not None:
+        return read_key(path)
+    for artifact in lists:
+        if is_artifact(artifact):
+            beside = key_beside(artifact)
+            if not beside.exists():
+                raise KeyFileError(f"{artifact}: an artifact needs its key: --key FILE, or {beside}")
+            return read_key(beside)
+    return Key(secrets.token_bytes(KEY_SIZE))
+
+
+def key_beside(artifact: Path) -> Path:
+    """Where `compile` puts a key that nobody named."""
+    return artifact.with_name(artifact.name + ".key")
+
+
+def new_key_file(path: Path) -> Key:
+    """Make a key file that its owner alone can read.
+
+    Raises:
+        KeyFileError: it is there already, or cannot be written.
+    """
+    secret = secrets.token_bytes(KEY_SIZE)
+    try:
+        with os.fdopen(os.open(path, _NEW, 0o600), "wb") as file:
+            file.write(format_key(secret))
+    except FileExistsError as e:
+        raise KeyFileError(f"{path}: there already; a key is never overwritten") from e
+    except OSError as e:
+        raise KeyFileError(f"{path}: {e.strerror or e}") from e
+    return Key(secret)
+
+
+def name_of(path: Path) -> str:
+    """The name of a list that has none of its own."""
+    return path.stem or path.name
+
+
+def told(path: Path, error: UrlwardError) -> str:
+    """An error's message, with the file in front where it does not name it."""
+    text = str(error)
+    if isinstance(error, ArtifactError):
+        text = f"{path}: {text}"
+    return text

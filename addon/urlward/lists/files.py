@@ -1,0 +1,104 @@
+"""Telling when a list file has been changed, and whether its writer is done."""
+
+import errno
+import fcntl
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+SETTLE = 0.4
+"""Seconds a file must stay as it is before it is read."""
+
+
+class Signature(NamedTuple):
+    """What changes when a file does."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Signature | None":
+        """The file's signature, None where there is no file."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Watches one file by looking at it now and then.
+
+    Polling costs one ``stat`` and sees what notifications do not: network file systems, a file
+    replaced by a link, a directory mounted anew.
+
+    Attributes:
+        path: the file.
+        seen: the signature that was last acted on.
+    """
+
+    path: Path
+    seen: Signature | None = None
+    _pending: Signature | None = None
+    _since: float = 0.0
+    _missing: bool = False
+
+    def vanished(self) -> bool:
+        """True once when the file is gone."""
+        gone = Signature.of(self.path) is None
+        told, self._missing = self._missing, gone
+        return gone and not told
+
+    def ready(self, now: float) -> Signature | None:
+        """The new signature of a file that has changed, has stayed so, and is not being written.
+
+        Args:
+            now: a monotonic clock's seconds.
+        """
+        signature = Signature.of(self.path)
+        if signature is None or signature == self.seen:
+            self._pending = None
+            return None
+        if signature != self._pending:
+            self._pending, self._since = signature, now
+            return None
+        if now - self._since < SETTLE or being_written(self.path):
+            return None
+        return signature
+
+
+def being_written(path: Path) -> bool:
+    """Whether a process has the file open for writing, as far as the kernel tells.
+
+    A read lease (fcntl(2), F_SETLEASE) is refused with EAGAIN while somebody has the file open for
+    writing. Where leases are not to be had (other owner, network file system) the answer is False.
+    """
+    if not _leases_are_safe():
+        return False
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as e:
+        return e.errno == errno.EAGAIN
+    finally:
+        os.close(fd)
+    return False
+
+
+def _leases_are_safe() -> bool:
+    """A writer that comes while we hold the lease has SIGIO sent to us, whose default is death."""
+    if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+    return True

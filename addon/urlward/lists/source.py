@@ -1,0 +1,205 @@
+"""Reading a list as text: guards, line by line, with an error budget.
+
+A list that is not what it should be (a login page, a picture, nothing at all) is refused before its
+first line is read as an entry, since a hostile or broken feed must not become a blocklist.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from urlward.engine.compiler import Compiler
+from urlward.engine.entry import MAX_LINE, parse_line
+from urlward.engine.errors import EntryError, UrlwardError
+
+KEPT_ERRORS = 100
+"""Bad lines that are kept for the report; the rest are only counted."""
+
+_SNIFFED = 4096
+_HTML = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<script")
+
+
+class SourceError(UrlwardError):
+    """A source that is refused whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """One line that could not be read; never its text.
+
+    Attributes:
+        file: path of the source.
+        line: 1-based number.
+        column: 1-based position of the fault.
+        reason: what is wrong, and what to write instead.
+    """
+
+    file: str
+    line: int
+    column: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What reading one or more sources found.
+
+    Attributes:
+        lines: lines that are neither blank nor comment.
+        entries: entries taken.
+        bad: number of lines that could not be read.
+        bad_lines: the first of them.
+        ends_with_newline: whether the last source's last line is whole.
+    """
+
+    lines: int = 0
+    entries: int = 0
+    bad: int = 0
+    bad_lines: list[BadLine] = field(default_factory=list)
+    ends_with_newline: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many bad lines a source may have: a count, or a share of its lines."""
+
+    count: int | None = None
+    share: float | None = 0.01
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read ``25`` or ``2.5%``.
+
+        Raises:
+            ValueError: neither.
+        """
+        try:
+            if text.endswith("%"):
+                share = float(text[:-1]) / 100
+                if not 0 <= share <= 1:
+                    raise ValueError
+                return cls(None, share)
+            count = int(text)
+            if count < 0:
+                raise ValueError
+        except ValueError:
+            raise ValueError("a count such as 25, or a share such as 1%") from None
+        return cls(count, None)
+
+    def __str__(self) -> str:
+        return str(self.count) if self.count is not None else f"{100 * (self.share or 0):g}%"
+
+    def exceeded(self, bad: int, lines: int) -> bool:
+        """Whether so many bad lines are too many."""
+        return bad > (self.count if self.count is not None else (self.share or 0) * lines)
+
+
+def read_source(
+    path: Path,
+    compiler: Compiler,
+    report: Report,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Read one source into a compiler.
+
+    Args:
+        path: the file.
+        compiler: takes the entries.
+        report: is added to.
+        progress: called with the bytes read so far, now and then.
+
+    Raises:
+        SourceError: not a list, or not readable.
+    """
+    entries = report.entries
+    try:
+        with path.open("rb") as file:
+            _guard(path, file.read(_SNIFFED))
+            file.seek(0)
+            _read_lines(path, file, compiler, report, progress)
+    except OSError as e:
+        raise SourceError(f"{path}: {e.strerror or e}") from e
+    if report.entries == entries:
+        bad = f", {report.bad} lines could not be read" if report.bad else ""
+        first = f"; first: {report.bad_lines[0]}" if report.bad_lines else ""
+        raise SourceError(f"{path}: no entry in it{bad}{first}")
+
+
+def check_budget(report: Report, budget: Budget, what: str) -> None:
+    """Refuse sources with too many bad lines.
+
+    Raises:
+        SourceError: too many.
+    """
+    if budget.exceeded(report.bad, report.lines):
+        raise SourceError(
+            f"{what}: {report.bad} of {report.lines} lines could not be read, allowed are {budget}; "
+            f"first: {report.bad_lines[0]}"
+        )
+
+
+def _read_lines(
+    path: Path, file: BinaryIO, compiler: Compiler, report: Report, progress: Callable[[int], None]
+) -> None:
+    name = str(path)
+    done = 0
+    whole = True
+    for number, raw in enumerate(_lines(file), 1):
+        done += len(raw)
+        if not number & 0xFFF:
+            progress(done)
+        whole = raw.endswith(b"\n")
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError as e:
+            report.lines += 1
+            _bad(report, BadLine(name, number, e.start + 1, "not UTF-8"))
+            continue
+        try:
+            entries = parse_line(line)
+        except EntryError as e:
+            report.lines += 1
+            reason = e.reason + (f" ({e.hint})" if e.hint else "")
+            _bad(report, BadLine(name, number, e.column, reason))
+            continue
+        if entries:
+            report.lines += 1
+            report.entries += len(entries)
+            for entry in entries:
+                compiler.add(entry)
+    report.ends_with_newline = whole
+    progress(done)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines, each cut soon after `MAX_LINE`, so that a file without any stays small in memory."""
+    limit = 4 * MAX_LINE
+    while raw := file.readline(limit):
+        if len(raw) == limit:
+            rest = raw
+            while rest and not rest.endswith(b"\n"):
+                rest = file.readline(limit)
+            raw = raw.rstrip(b"\n") + rest[-1:]
+        yield raw
+
+
+def _bad(report: Report, bad: BadLine) -> None:
+    report.bad += 1
+    if len(report.bad_lines) < KEPT_ERRORS:
+        report.bad_lines.append(bad)
+
+
+def _guard(path: Path, head: bytes) -> None:
+    if not head.strip():
+        raise SourceError(f"{path}: empty")
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    if start.startswith(_HTML):
+        raise SourceError(f"{path}: a web page or XML, not a list (a login page?)")
+    if b"\0" in head or sum(b < 9 or 13 < b < 32 for b in head) > len(head) // 50:
+        raise SourceError(f"{path}: binary data, not a list")

@@ -1,0 +1,44 @@
+"""Compiling a source in a process of its own.
+
+A million lines take a dozen seconds of Python; the process that filters must not spend them, nor
+hold their text. The parent passes the secret key on standard input and a file descriptor to write
+the artifact to; the report comes back on standard output as one JSON object.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.lists.build import compile_sources
+from urlward.lists.source import Budget
+
+
+def main() -> None:
+    """Run as ``python -m urlward.lists.worker FD``."""
+    request = json.load(sys.stdin)
+    # Traffic comes first: the parent's event loop is on the same machine.
+    os.nice(10)
+    try:
+        data, report = compile_sources(
+            [Path(request["path"])],
+            Key(bytes.fromhex(request["key"])),
+            name=request["name"],
+            budget=Budget.parse(request["budget"]),
+        )
+        with os.fdopen(int(sys.argv[1]), "wb") as file:
+            file.write(data)
+        answer = {
+            "bad": report.bad,
+            "first": str(report.bad_lines[0]) if report.bad_lines else "",
+            "ends_with_newline": report.ends_with_newline,
+        }
+    except UrlwardError as e:
+        answer = {"error": str(e)}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

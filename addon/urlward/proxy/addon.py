@@ -1,0 +1,265 @@
+"""The mitmproxy addon: options, hooks and the reload, around the guard and its layers.
+
+mitmproxy logs an exception in a hook and carries on, so every hook here that decides something
+catches its own.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from mitmproxy import addonmanager, command, ctx, exceptions, http
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import layer, mode_specs
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import HttpLayer, TCPLayer, modes
+from mitmproxy.proxy.layers.tls import parse_client_hello
+
+from urlward.config import Config, ConfigError, read_config
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.engine.matcher import Matcher
+from urlward.lists.build import find_key
+from urlward.lists.keeper import Keeper
+from urlward.lists.source import Budget
+from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings
+from urlward.proxy.guard import Guard
+from urlward.proxy.layers import CloseLayer, RefuseTlsLayer, RelayLayer, WardHttpLayer, answer_now
+
+logger = logging.getLogger("urlward")
+
+_MAX_CLIENT_HELLO = 1 << 16
+_OPTIONS = (
+    "urlward_list",
+    "urlward_key",
+    "urlward_max_errors",
+    "urlward_intercept",
+    "urlward_on_error",
+    "urlward_status",
+    "urlward_config",
+)
+
+
+class NoListError(Exception):
+    """No list is loaded, so nothing can be decided."""
+
+
+class Urlward:
+    """Filters what goes through mitmproxy.
+
+    Attributes:
+        keeper: the lists in force, None before they are loaded.
+        guard: decides; None before the options are read.
+    """
+
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = None
+        self.guard: Guard | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.Task[None] | None = None
+        self._running = False
+
+    def load(self, loader: addonmanager.Loader) -> None:
+        """Declare the options (their names begin with ``urlward_``; `block_*` is mitmproxy's own)."""
+        loader.add_option("urlward_list", Sequence[str], [], "Lists: sources or compiled .ward artifacts.")
+        loader.add_option("urlward_key", str, "", "File with the lists' key.")
+        loader.add_option("urlward_max_errors", str, "1%", "Bad lines a source may have: a count or a share.")
+        loader.add_option(
+            "urlward_intercept",
+            str,
+            "listed",
+            "Which TLS connections are decrypted.",
+            ["listed", "all", "none"],
+        )
+        loader.add_option(
+            "urlward_on_error", str, "block", "What a request gets when the filter fails.", ["block", "pass"]
+        )
+        loader.add_option("urlward_status", int, 451, "Status of a blocked request: 451 or 403.")
+        loader.add_option("urlward_config", str, "", "TOML file; the [page] table is read from it.")
+
+    def configure(self, updated: set[str]) -> None:
+        """Take changed options into use, or refuse them with what is wrong."""
+        if not updated.intersection(_OPTIONS):
+            return
+        options = ctx.options
+        try:
+            config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
+            page = BlockPage(page_settings(config, options.urlward_status))
+            if updated & {"urlward_list", "urlward_key", "urlward_max_errors"} and options.urlward_list:
+                paths = [Path(path).expanduser() for path in options.urlward_list]
+                key = find_key(Path(options.urlward_key).expanduser() if options.urlward_key else None, paths)
+                self._take_lists(paths, key, Budget.parse(options.urlward_max_errors))
+        except (UrlwardError, ConfigError, BlockPageError, ValueError) as e:
+            raise exceptions.OptionsError(f"urlward: {e}") from e
+        guard = Guard(
+            self._matcher, page, on_error=options.urlward_on_error, intercept=options.urlward_intercept
+        )
+        if self.guard is not None:
+            guard.counts = self.guard.counts
+        self.guard = guard
+
+    def running(self) -> None:
+        """Start looking after the lists. Not a coroutine: that would break a script's live reload."""
+        self._running = True
+        if self.keeper is None:
+            logger.error("no list is loaded (option urlward_list): every request is refused")
+        for name, safe in (("connection_strategy", "lazy"), ("rawtcp", False)):
+            if getattr(ctx.options, name) != safe:
+                value = str(safe).lower()
+                logger.warning(
+                    "set %s=%s: otherwise a listed host is contacted or a trick is let by", name, value
+                )
+        self._start_watch()
+        try:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        except (NotImplementedError, RuntimeError, ValueError):
+            logger.debug("SIGHUP is not to be had in this thread or system")
+
+    def done(self) -> None:
+        """Stop."""
+        self._running = False
+        if self._watch is not None:
+            self._watch.cancel()
+
+    @command.command("urlward.reload")  # type: ignore[untyped-decorator]
+    def reload(self) -> None:
+        """Read all lists again."""
+        if self.keeper is not None:
+            task = asyncio.get_running_loop().create_task(self.keeper.reload())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """Put our layers where mitmproxy would put its own."""
+        context = nextlayer.context
+        if nextlayer.layer is not None or self.guard is None:
+            return
+        try:
+            self._next_layer(nextlayer, self.guard)
+        except Exception as e:  # noqa: BLE001 - an exception here would leave mitmproxy's own layer, unfiltered
+            if not self.guard.failed(e, context.client):
+                nextlayer.layer = CloseLayer(context)
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Relay the body as it comes; decide, if the request did not come through our layer."""
+        state = flow.metadata.get("urlward")
+        if state == "answered" or flow.response or self.guard is None:
+            return
+        if state is None:
+            context = Context(flow.client_conn, ctx.options)
+            context.server = flow.server_conn
+            answer = self.guard.answer(flow.request, context)
+            if answer is not None:
+                answer_now(flow, answer)
+                return
+        flow.request.stream = True
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Relay the body as it comes."""
+        if flow.response is not None and flow.metadata.get("urlward") != "answered":
+            flow.response.stream = True
+
+    def _matcher(self) -> Matcher:
+        if self.keeper is None:
+            raise NoListError
+        return self.keeper.matcher
+
+    def _take_lists(self, paths: list[Path], key: Key, budget: Budget) -> None:
+        keeper = Keeper(paths, key, budget)
+        keeper.load()
+        self.keeper = keeper
+        for loaded in keeper.matcher.lists:
+            logger.info("list %s: %d entries in force, serial %d", loaded.name, loaded.entries, loaded.serial)
+        if self._running:
+            self._start_watch()
+
+    def _start_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.keeper is not None:
+            self._watch = asyncio.get_running_loop().create_task(self.keeper.watch())
+
+    def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
+        context, data = nextlayer.context, nextlayer.data_client()
+        tcp = context.client.transport_protocol == "tcp"
+        if tcp and data and b"\x16\x03".startswith(data[:2]) and len(data) < 3:
+            return  # the first bytes of what may be a ClientHello: wait for more
+        builtin = ctx.master.addons.get("nextlayer")
+        if tcp and starts_like_tls_record(data) and _could_relay(context) and not _has_own_rules():
+            client_hello = None
+            try:
+                client_hello = parse_client_hello(data)
+            except ValueError:
+                nextlayer.layer = RefuseTlsLayer(context)
+                return
+            if client_hello is None:
+                if len(data) > _MAX_CLIENT_HELLO:
+                    nextlayer.layer = RefuseTlsLayer(context)
+                return
+            decision = guard.tls(context, client_hello.sni)
+            if decision == "relay":
+                nextlayer.layer = RelayLayer(context, guard)
+                return
+            if decision == "refuse":
+                nextlayer.layer = RefuseTlsLayer(context)
+                return
+        builtin.next_layer(nextlayer)
+        if nextlayer.layer is not None:
+            nextlayer.layer = _adopt(nextlayer.layer, context, guard)
+
+
+def page_settings(config: Config, status: int) -> BlockPageSettings:
+    """The block page's settings from the configuration."""
+    page = config.page
+    return BlockPageSettings(
+        status=status,
+        operator=page.operator,
+        authority_url=page.authority_url,
+        objection=page.objection,
+        help_links=tuple((link.label, link.url) for link in page.help),
+        texts=page.texts,
+        template_dir=Path(page.template_dir) if page.template_dir else None,
+        default_language=page.default_language,
+    )
+
+
+def _could_relay(context: Context) -> bool:
+    """Whether TLS that begins here is meant for an origin, not for the proxy itself."""
+    if context.client.tls or isinstance(context.layers[-1], (modes.HttpProxy, modes.HttpUpstreamProxy)):
+        return False
+    mode = context.client.proxy_mode
+    return not isinstance(mode, mode_specs.ReverseMode) or mode.scheme == "https"
+
+
+def _has_own_rules() -> bool:
+    """Whether the operator uses mitmproxy's own lists of connections to leave alone."""
+    return bool(ctx.options.ignore_hosts or ctx.options.allow_hosts)
+
+
+def _adopt(top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
+    """Replace mitmproxy's HTTP layer in a stack of new layers, and its guess that something is not HTTP."""
+    mode = context.client.proxy_mode
+    chosen = isinstance(mode, mode_specs.ReverseMode) and mode.scheme in ("tcp", "tls")
+    parent: layer.Layer | None = None
+    current: layer.Layer | None = top
+    while current is not None:
+        ours: layer.Layer | None = None
+        if isinstance(current, HttpLayer):
+            ours = WardHttpLayer.replacing(current, guard)
+        elif (
+            isinstance(current, TCPLayer)
+            and current.flow is not None
+            and not chosen
+            and not ctx.options.tcp_hosts
+        ):
+            # Not HTTP at first sight. If the bytes are HTTP after all they are judged, else refused.
+            ours = WardHttpLayer.replacing(current, guard)
+        if ours is not None:
+            if parent is None:
+                return ours
+            parent.child_layer = ours  # type: ignore[attr-defined]
+            return top
+        parent, current = current, getattr(current, "child_layer", None)
+    return top

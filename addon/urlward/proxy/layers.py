@@ -1,0 +1,178 @@
+"""Layers of ours in mitmproxy's stack: where a decision takes effect.
+
+mitmproxy's own HTTP stream asks its hooks at the head of a request but answers only when the body
+has come in, and refuses to answer a streamed one at all. These layers answer at the head.
+"""
+
+import time
+
+from mitmproxy import http
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHeadersHook
+
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.guard import Guard
+
+LINGER = 5.0
+"""Seconds that the rest of a refused body is read and dropped, so that the answer is not lost to a
+connection reset (RFC 9112 section 9.6)."""
+
+_ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
+"""TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
+
+
+class WardHttpLayer(HttpLayer):
+    """mitmproxy's HTTP layer, with streams that ask the guard first."""
+
+    def __init__(self, context: Context, mode: HTTPMode, guard: Guard) -> None:
+        super().__init__(context, mode)
+        self._guard = guard
+
+    @classmethod
+    def replacing(cls, other: layer.Layer, guard: Guard) -> "WardHttpLayer":
+        """Take the place of a layer that has not begun."""
+        other.context.layers.remove(other)
+        return cls(other.context, other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent, guard)
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        """Start a stream for one request."""
+        stream = WardHttpStream(self.context.fork(), stream_id, self._guard)
+        self.streams[stream_id] = stream
+        yield from self.event_to_child(stream, events.Start())
+
+
+class WardHttpStream(HttpStream):
+    """One request: decided at its head, answered at once or relayed as it comes."""
+
+    def __init__(self, context: Context, stream_id: int, guard: Guard) -> None:
+        super().__init__(context, stream_id)
+        self._guard = guard
+        self._answered = False
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Wakeup):
+            yield from self._stop_lingering()
+        elif not self._answered:
+            yield from super()._handle_event(event)
+
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
+        """Ask the guard before mitmproxy changes anything about the request."""
+        answer = None if event.replay_flow else self._guard.answer(event.request, self.context)
+        if answer is None:
+            yield from super().state_wait_for_request_headers(event)
+            return
+        self.flow = http.HTTPFlow(self.context.client, self.context.server)
+        self.flow.request = event.request
+        self.flow.live = True
+        yield HttpRequestHeadersHook(self.flow)
+        yield from self._answer(answer, event.end_stream)
+
+    def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
+        """mitmproxy's own checks; the first thing that happens to a flow, which is marked as decided on."""
+        if request:
+            self.flow.metadata["urlward"] = "passed"
+        return (yield from super().check_invalid(request))
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        """Connect; an address that turns out to be listed gets nothing of the request."""
+        if not (yield from super().make_server_connection()):
+            return False
+        peer = self.context.server.peername
+        answer = self._guard.answer_connected(self.flow.request, self.context, peer[0]) if peer else None
+        if answer is None:
+            return True
+        yield from self._answer(answer, self.client_state == self.state_done)
+        return False
+
+    def start_request_stream(self) -> layer.CommandGenerator[None]:
+        """Stream the body, unless another addon has answered: mitmproxy would then raise."""
+        if self.flow.response:
+            self.client_state = self.state_consume_request_body
+        else:
+            yield from super().start_request_stream()
+
+    def _answer(self, answer: BlockResponse, complete: bool) -> layer.CommandGenerator[None]:
+        answer_now(self.flow, answer)
+        assert self.flow.response is not None
+        if (not complete or answer.status == 400) and not _is_multiplexed(self.flow.request):
+            self.flow.response.headers["Connection"] = "close"
+        yield HttpResponseHeadersHook(self.flow)
+        # What follows of the request is dropped with the stream, so it counts as done.
+        self.client_state = self.state_done
+        yield from self.send_response()
+        self._answered = True
+        if not complete:
+            yield commands.RequestWakeup(LINGER)
+
+    def _stop_lingering(self) -> layer.CommandGenerator[None]:
+        if _is_multiplexed(self.flow.request):
+            yield SendHttp(
+                ResponseProtocolError(self.stream_id, "blocked", ErrorCode.CANCEL), self.context.client
+            )
+        else:
+            yield commands.CloseConnection(self.context.client)
+
+
+class RelayLayer(TCPLayer):
+    """Bytes both ways, unread and unrecorded, unless the address connected to is listed."""
+
+    def __init__(self, context: Context, guard: Guard) -> None:
+        super().__init__(context, ignore=True)
+        self._guard = guard
+        self._handle_event = self._connect
+
+    def _connect(self, _: events.Event) -> layer.CommandGenerator[None]:
+        if not self.context.server.connected:
+            err = yield commands.OpenConnection(self.context.server)
+            if err:
+                yield commands.CloseConnection(self.context.client)
+                self._handle_event = self.done
+                return
+        peer = self.context.server.peername
+        if peer and not self._guard.address_allowed(self.context, peer[0]):
+            yield commands.CloseConnection(self.context.server)
+            yield commands.CloseConnection(self.context.client)
+            self._handle_event = self.done
+            return
+        self._handle_event = self.relay_messages
+
+
+class RefuseTlsLayer(layer.Layer):
+    """Ends a TLS connection with an alert, before anything is sent upstream."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            yield commands.SendData(self.context.client, _ACCESS_DENIED)
+            yield commands.CloseConnection(self.context.client)
+
+
+class CloseLayer(layer.Layer):
+    """Closes a connection that could not be judged."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start):
+            yield commands.CloseConnection(self.context.client)
+
+
+def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
+    """Give a flow its response."""
+    now = time.time()
+    flow.response = http.Response(
+        b"HTTP/1.1",
+        answer.status,
+        answer.reason.encode(),
+        http.Headers(answer.headers),
+        answer.body,
+        None,
+        now,
+        now,
+    )
+    flow.metadata["urlward"] = "answered"
+
+
+def _is_multiplexed(request: http.Request) -> bool:
+    return request.is_http2 or request.is_http3

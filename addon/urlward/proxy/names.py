@@ -1,0 +1,88 @@
+"""Every name and address by which a request could reach an origin.
+
+A client and an origin may disagree about which host is meant: the Host field, the absolute form, the
+pseudo-header, the SNI or the address dialled. What is listed under any of them is listed.
+"""
+
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from mitmproxy import http
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.context import Context
+
+from urlward.engine.errors import UrlError
+from urlward.engine.url import split_authority
+
+
+class Names(NamedTuple):
+    """What a request calls its destination.
+
+    Attributes:
+        hosts: each once, without port, byte strings as sent.
+        ports: every port that is named, so that an entry with a port cannot be dodged by naming another.
+        address: the destination's IP address, or empty.
+        target: path and query as sent, a byte string; empty for CONNECT.
+    """
+
+    hosts: tuple[str, ...]
+    ports: tuple[int, ...]
+    address: str
+    target: str
+
+
+def names_of(request: http.Request, context: Context) -> Names:
+    """Collect the names in a request's head and around it.
+
+    Must see the request as it was sent: mitmproxy rewrites Host in reverse mode and the host
+    attribute in transparent mode.
+
+    Raises:
+        UrlError: two Host fields, none that could be checked, or one that is no authority.
+    """
+    hosts: dict[str, None] = {}
+    ports: dict[int, None] = {}
+    scheme_port = 443 if context.client.tls or request.data.scheme == b"https" else 80
+
+    def take(authority: str) -> None:
+        host, port = split_authority(authority)
+        if host:
+            hosts[host] = None
+            ports[scheme_port if port is None else port] = None
+
+    fields = [value for name, value in request.headers.fields if name.lower() == b"host"]
+    if len(fields) > 1:
+        raise UrlError("more than one Host field")
+    for value in (*fields, request.data.authority):
+        take(value.strip(b" \t").decode("latin-1"))
+    if request.data.host:
+        hosts[request.data.host] = None
+        ports[request.data.port or scheme_port] = None
+    if context.client.sni:
+        hosts[context.client.sni] = None
+    address = ""
+    if context.server.address is not None:
+        host, port = context.server.address[:2]
+        address = as_address(host)
+        if not hosts and address and not _destination_is_configured(context):
+            # An origin answers such a request with its default site, whose name nobody here knows.
+            raise UrlError("no Host field")
+        hosts[f"[{address}]" if ":" in address else host] = None
+        ports[port] = None
+    target = "" if request.data.method == b"CONNECT" else request.data.path.decode("latin-1")
+    return Names(tuple(hosts), tuple(ports), address, target)
+
+
+def as_address(host: str) -> str:
+    """The host if it is an IP address (zone dropped), else empty."""
+    host = host.partition("%")[0].strip("[]")
+    try:
+        ip_address(host)
+    except ValueError:
+        return ""
+    return host
+
+
+def _destination_is_configured(context: Context) -> bool:
+    """In reverse mode the operator has named the origin, by address perhaps."""
+    return isinstance(context.client.proxy_mode, mode_specs.ReverseMode)

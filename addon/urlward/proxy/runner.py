@@ -1,0 +1,199 @@
+"""``urlward run``: mitmproxy's proxy core with the addons that a filter needs, and no others.
+
+Stock mitmdump loads thirty addons, some of which keep what passes or change it. Here is what opens
+connections, speaks TLS and resolves names, and urlward.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mitmproxy import exceptions, http, master, options
+from mitmproxy.addons import (
+    block,
+    core,
+    disable_h2c,
+    dns_resolver,
+    next_layer,
+    proxyauth,
+    proxyserver,
+    strip_dns_https_records,
+    tlsconfig,
+    upstream_auth,
+)
+
+from urlward.engine.errors import UrlwardError
+from urlward.proxy.addon import Urlward
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8080
+
+
+class RunError(UrlwardError):
+    """The filter could not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What ``urlward run`` was asked to do.
+
+    Attributes:
+        lists: sources and artifacts, at least one.
+        modes: mitmproxy mode specifications.
+        listen: host and port; an empty host stands for all addresses.
+        options: values for ``urlward_…`` options.
+        confdir: where mitmproxy keeps its certificate authority, or empty for its default.
+        extra: ``OPTION=VALUE`` for mitmproxy's own options.
+    """
+
+    lists: tuple[Path, ...]
+    modes: tuple[str, ...]
+    listen: tuple[str, int]
+    options: dict[str, str | int]
+    confdir: str
+    extra: tuple[str, ...]
+
+
+class Messages(logging.Handler):
+    """One line a message: urlward's own from INFO, mitmproxy's from ERROR.
+
+    mitmproxy's information and warnings name the hosts that clients go to, and a listed host must
+    not stand in a log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.startup_errors: list[str] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.split(".", 1)[0] == "urlward"
+        if not ours and record.levelno < logging.ERROR:
+            return
+        text = record.getMessage().split("\n", 1)[0]
+        if record.exc_info and record.exc_info[0] is not None:
+            text += f" ({record.exc_info[0].__name__})"
+        if record.levelno >= logging.ERROR and self.startup_errors is not None:
+            self.startup_errors.append(text)
+            return
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        try:
+            print(text if ours else f"mitmproxy: {text}", file=stream, flush=True)
+        except (OSError, ValueError):
+            # Nobody reads any more; traffic is more important than the log.
+            return
+
+
+class Startup:
+    """Tells the master's start whether anything went wrong (mitmproxy asks for an addon of this name)."""
+
+    name = "errorcheck"
+
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
+
+    async def shutdown_if_errored(self) -> None:
+        """Raise RunError if an error has been logged since the start."""
+        await asyncio.sleep(0)
+        if self._messages.startup_errors:
+            raise RunError(self._messages.startup_errors[0])
+
+    def finish(self) -> None:
+        """From here on errors are logged."""
+        self._messages.startup_errors = None
+
+
+class ForgetMessages:
+    """mitmproxy keeps each WebSocket and TCP message in its flow, for as long as the connection lives."""
+
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """Keep only the message under way."""
+        assert flow.websocket is not None
+        del flow.websocket.messages[:-1]
+
+
+class Ready:
+    """Says where the filter listens."""
+
+    def running(self) -> None:
+        """Log one line for each address."""
+        server = self.proxyserver
+        for instance in server.servers:
+            for host, port, *_ in instance.listen_addrs:
+                address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
+
+    def __init__(self, server: proxyserver.Proxyserver) -> None:
+        self.proxyserver = server
+
+
+def run(settings: Settings) -> None:
+    """Filter until SIGINT or SIGTERM.
+
+    Raises:
+        RunError: a list, an option or an address is not usable.
+    """
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    messages = Messages()
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(messages)
+    try:
+        proxy = _master(settings, messages)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, proxy.shutdown)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        await proxy.run()
+    finally:
+        root.removeHandler(messages)
+
+
+def _master(settings: Settings, messages: Messages) -> master.Master:
+    opts = options.Options()
+    proxy = master.Master(opts)
+    server = proxyserver.Proxyserver()
+    proxy.addons.add(
+        core.Core(),
+        block.Block(),
+        strip_dns_https_records.StripDnsHttpsRecords(),
+        disable_h2c.DisableH2C(),
+        proxyauth.ProxyAuth(),
+        server,
+        dns_resolver.DnsResolver(),
+        Urlward(),
+        next_layer.NextLayer(),
+        tlsconfig.TlsConfig(),
+        upstream_auth.UpstreamAuth(),
+        ForgetMessages(),
+        Startup(messages),
+        Ready(server),
+    )
+    host, port = settings.listen
+    try:
+        opts.update(
+            mode=list(settings.modes),
+            listen_host=host,
+            listen_port=port,
+            # A listed host must not be contacted before it is blocked.
+            connection_strategy="lazy",
+            # What does not look like HTTP must not be tunnelled unread.
+            rawtcp=False,
+            # The block lists are about what clients ask for, so the origin must be asked for the same.
+            keep_host_header=True,
+            # Clients with public addresses are an internet provider's customers.
+            block_global=False,
+            **({"confdir": settings.confdir} if settings.confdir else {}),
+        )
+        opts.set(*settings.extra)
+        opts.update(urlward_list=[str(path) for path in settings.lists], **settings.options)
+    except exceptions.OptionsError as e:
+        raise RunError(str(e).removeprefix("urlward: ")) from e
+    except KeyError as e:
+        raise RunError(f"no such option: {e.args[0]}") from e
+    return proxy
