@@ -156,7 +156,7 @@ _ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
 }
 
 
-class _Fault(Exception):  # noqa: N818 - a place, told as an EntryError
+class _Fault(Exception):
     """A fault at an offset in one of the line's words; the column is worked out when it is told."""
 
     def __init__(self, word: int, offset: int, reason: str, hint: str = "") -> None:

@@ -68,6 +68,7 @@ class WardHttpStream(HttpStream):
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = event.request
         self.flow.live = True
+        self.flow.metadata["urlward"] = "answered"
         yield HttpRequestHeadersHook(self.flow)
         yield from self._answer(answer, event.end_stream)
 

@@ -69,6 +69,7 @@ class Messages(logging.Handler):
         self.startup_errors: list[str] | None = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a message, or keep it where the start has yet to succeed."""
         ours = record.name.split(".", 1)[0] == "urlward"
         if not ours and record.levelno < logging.ERROR:
             return
@@ -117,16 +118,15 @@ class ForgetMessages:
 class Ready:
     """Says where the filter listens."""
 
+    def __init__(self, server: proxyserver.Proxyserver) -> None:
+        self._server = server
+
     def running(self) -> None:
         """Log one line for each address."""
-        server = self.proxyserver
-        for instance in server.servers:
+        for instance in self._server.servers:
             for host, port, *_ in instance.listen_addrs:
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
-
-    def __init__(self, server: proxyserver.Proxyserver) -> None:
-        self.proxyserver = server
 
 
 def run(settings: Settings) -> None:
