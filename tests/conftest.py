@@ -1,6 +1,7 @@
 """What all tests share: free ports, waiting, and a local server of each kind that a test needs."""
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -29,3 +30,14 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = 15.0) 
 def port() -> int:
     """A free port on 127.0.0.1."""
     return free_port()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Where everything that tests need is installed (CI says so), a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("URLWARD_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} must not skip here: {reason}"
+    return report

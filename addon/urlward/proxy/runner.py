@@ -124,7 +124,8 @@ class Ready:
     def running(self) -> None:
         """Log one line for each address."""
         for instance in self._server.servers:
-            for host, port, *_ in instance.listen_addrs:
+            # A mode that takes QUIC as well listens on the same address twice.
+            for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
 
