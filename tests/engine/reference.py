@@ -1,0 +1,150 @@
+"""A matcher that is slow and obviously right: rules in plaintext, each tried on each request.
+
+Rules are written out as list lines for the engine to parse, and matched here from their fields, so
+that the grammar is on trial too. Only canonicalising is shared, which has vectors of its own.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from ipaddress import ip_address, ip_network
+
+from urlward.engine.url import canonical_host, canonical_path, canonical_query, query_parameters
+
+SUFFIXES = ("co.test", "test", "example")
+DAY = 86_400
+
+ORDER = ["network", "address", "name", "path", "domain", "host", "prefix", "page", "params"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    kind: str
+    id: str
+    host: str = ""
+    path: str = ""
+    params: frozenset[str] = field(default_factory=frozenset)
+    allow: bool = False
+    category: str = ""
+    expires: int = 0
+    port: int = 0
+    port_in_url: bool = False
+    www: bool = False
+    nocase: bool = False
+    subdomains: bool = False
+
+    def line(self) -> str:
+        authority = ("www." if self.www else "") + self.host
+        if self.port and self.port_in_url:
+            authority += f":{self.port}"
+        subject = {
+            "domain": self.host,
+            "host": f"0.0.0.0 {self.host}",
+            "page": f"http://{authority}{self.path}",
+            "prefix": f"http://{authority}{self.path}*",
+            "params": f"http://{authority}{self.path}?{'&'.join(sorted(self.params))}",
+            "name": f"{self.host}.*",
+            "path": f"*{self.path}*",
+            "address": self.host.removesuffix("/32").removesuffix("/128"),
+            "network": self.host,
+        }[self.kind]
+        words = [f"@@{subject}" if self.allow else subject, f"id={self.id}"]
+        if self.category:
+            words.append(f"category={self.category}")
+        if self.expires:
+            words.append(f"expires={date(1970, 1, 1) + timedelta(days=self.expires)}")
+        if self.port and not self.port_in_url:
+            words.append(f"port={self.port}")
+        words += ["nocase"] * self.nocase + ["subdomains"] * self.subdomains
+        return " ".join(words)
+
+    @property
+    def of_host(self) -> bool:
+        return self.kind in ("domain", "host", "name", "address", "network")
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Allow before block, then the more specific kind, then the longer of a kind."""
+        length = {
+            "domain": self.host.count("."),
+            "name": self.host.count("."),
+            "prefix": self.path.count("/"),
+            "path": self.path.count("/"),
+            "network": int(self.host.rpartition("/")[2] or 0) if self.kind == "network" else 0,
+        }.get(self.kind, 0)
+        return self.allow, ORDER.index(self.kind), length
+
+    def in_force(self, ports: tuple[int, ...], now: float) -> bool:
+        return (not self.port or not ports or self.port in ports) and (
+            not self.expires or now < (self.expires + 1) * DAY
+        )
+
+    def matches(self, host: str, path: str, params: frozenset[str]) -> bool:
+        if self.of_host:
+            return self.matches_host(host)
+        own = self.path
+        if self.nocase:
+            own, path = own.lower(), path.lower()
+        if self.kind == "path":
+            return own in path
+        if not self.is_on(host):
+            return False
+        if self.kind == "prefix":
+            return path.startswith(own)
+        return path == own and (self.kind == "page" or self.params <= params)
+
+    def matches_host(self, host: str) -> bool:
+        match self.kind:
+            case "host":
+                return host == self.host
+            case "domain":
+                return f".{host}".endswith(f".{self.host}")
+            case "name":
+                suffix = next((s for s in SUFFIXES if f".{host}".endswith(f".{s}")), None)
+                return suffix is not None and f".{host}".endswith(f".{self.host}.{suffix}")
+            case _:
+                return self.matches_address(host.strip("[]"))
+
+    def matches_address(self, text: str) -> bool:
+        if self.kind not in ("address", "network"):
+            return False
+        try:
+            return ip_address(text) in ip_network(self.host)
+        except ValueError:
+            return False
+
+    def is_on(self, host: str) -> bool:
+        """Whether this is a page, prefix or parameter entry of that host."""
+        without = host.removeprefix("www.") if "." in host.removeprefix("www.") else host
+        return (
+            not self.of_host
+            and self.kind != "path"
+            and (without == self.host or (self.subdomains and host.endswith(f".{self.host}")))
+        )
+
+
+def deciding(rules: list[Rule]) -> set[Rule]:
+    """The rules that may be named: of those that match, the ones nothing outranks."""
+    top = max((rule.rank for rule in rules), default=None)
+    return {rule for rule in rules if rule.rank == top}
+
+
+def check(rules: list[Rule], host: str, target: str, ports: tuple[int, ...], now: float) -> set[Rule]:
+    target = target.partition("#")[0]
+    raw_path, _, query = target.partition("?")
+    host, path = canonical_host(host), canonical_path(raw_path)
+    params = query_parameters(canonical_query(query))
+    return deciding([r for r in rules if r.in_force(ports, now) and r.matches(host, path, params)])
+
+
+def check_host(rules: list[Rule], host: str, ports: tuple[int, ...], now: float) -> set[Rule]:
+    host = canonical_host(host)
+    return deciding([r for r in rules if r.in_force(ports, now) and r.matches_host(host)])
+
+
+def check_address(rules: list[Rule], address: str, ports: tuple[int, ...], now: float) -> set[Rule]:
+    return deciding([r for r in rules if r.in_force(ports, now) and r.matches_address(address)])
+
+
+def lists_below(rules: list[Rule], host: str) -> bool:
+    host = canonical_host(host)
+    return any(r.is_on(host) for r in rules)

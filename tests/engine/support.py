@@ -1,0 +1,61 @@
+"""What the engine's tests share: keys, one-line compiling, hypothesis settings."""
+
+import os
+from collections.abc import Iterable
+
+from hypothesis import HealthCheck, settings
+
+from urlward.engine.artifact import dump
+from urlward.engine.compiler import Compiled, Compiler
+from urlward.engine.digest import Key
+from urlward.engine.entry import parse_line
+from urlward.engine.loaded import LoadedList, load
+from urlward.engine.matcher import Matcher
+
+SECRET = bytes(range(32))
+OTHER_SECRET = bytes(range(1, 33))
+CREATED = 1_700_000_000
+
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+"""HYPOTHESIS_PROFILE=long tries other examples at each run, and a hundred times as many."""
+
+
+def examples(count: int) -> settings:
+    """Settings for a property that `count` examples try in an everyday run."""
+    return settings(
+        max_examples=count * 100 if LONG else count,
+        derandomize=not LONG,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+
+
+def key() -> Key:
+    """A key with empty caches, always of the same secret."""
+    return Key(SECRET)
+
+
+def compile_lines(lines: Iterable[str], under: Key) -> Compiled:
+    compiler = Compiler(under)
+    for line in lines:
+        for entry in parse_line(line):
+            compiler.add(entry)
+    return compiler.finish()
+
+
+def build(lines: Iterable[str], under: Key, name: str = "list") -> bytes:
+    return dump(compile_lines(lines, under), under, name=name, serial=1, created=CREATED)
+
+
+def load_lines(lines: Iterable[str], under: Key, name: str = "list") -> LoadedList:
+    return load(build(lines, under, name), under)
+
+
+def matcher(*lines: str, **named: Iterable[str]) -> Matcher:
+    """A matcher of one list of these lines, or of several by name."""
+    under = key()
+    lists = [load_lines(entries, under, name) for name, entries in named.items()]
+    if lines:
+        lists.insert(0, load_lines(lines, under))
+    return Matcher(lists, under)
