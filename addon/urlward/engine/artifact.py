@@ -199,7 +199,7 @@ def parsing(data: bytes) -> Generator[None, None, Artifact]:
         raise DamagedError("its checksum does not fit its content: copy or fetch it again")
     if any(header.signature) and not any(header.signer):
         raise DamagedError("it has a signature and no signer: copy or fetch it again")
-    if header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
+    if not version or header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
         raise DamagedError("its section table does not fit its size")
     start = HEADER_SIZE + 8 * count
     ends = list(unpack("Q", memoryview(data)[HEADER_SIZE:start]))
@@ -295,6 +295,7 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         and _are_numbers(meta["prefixes4"], 32)
         and _are_numbers(meta["prefixes6"], 128)
         and _are_shapes(meta["shapes"], len(meta["categories"]))
+        and isinstance(meta["categories"], list)
         and all(isinstance(name, str) for name in (meta["name"], *meta["categories"]))
         and isinstance(meta["counts"], dict)
         and isinstance(meta["by_category"], dict)

@@ -286,11 +286,11 @@ class LoadedList:
                 if row != self.floating_row:
                     raise DamagedError("its patterns do not fit its rows")
             floating = index >= split
-            step = added[index]
-            pattern = pattern[: shared[index]] + letters[position : position + step]
+            common, step = shared[index], added[index]
+            pattern = pattern[:common] + letters[position : position + step]
             position += step
-            if not 0 < len(pattern) <= MAX_PATTERN:
-                raise DamagedError("a pattern is too long or empty")
+            if not 0 < len(pattern) == common + step <= MAX_PATTERN:
+                raise DamagedError("a pattern is empty, too long, or not whole")
             end = groups.get(row, 0)
             if 0 < end <= row:
                 raise DamagedError("a group of rows ends before it begins")

@@ -1,0 +1,205 @@
+import random
+
+import pytest
+
+from engine.support import compile_lines, key
+from urlward.engine.compiler import MAX_PATTERN, Compiler
+from urlward.engine.digest import SEGMENT_LETTERS
+from urlward.engine.entry import parse_line
+from urlward.engine.record import MARKER, Pool
+
+LINES = [
+    "example.test id=1",
+    "||deep.example.test^ category=phishing",
+    "0.0.0.0 host.example.test",
+    "http://example.test/a category=malware",
+    "http://example.test/a?x=1&y=2 category=malware",
+    "http://example.test/a?x=1",
+    "http://example.test/dir/* subdomains",
+    "example.*",
+    "*/gallery/one-two/*",
+    "*/gallery/*",
+    "192.0.2.7",
+    "192.0.2.0/24",
+    "[2001:db8::7]",
+    "2001:db8::/32",
+    "@@example.test",
+    "@@http://example.test/a",
+]
+
+
+def test_counts() -> None:
+    compiled = compile_lines(LINES, key())
+    assert dict(compiled.counts) == {
+        "domain": 2,
+        "host": 1,
+        "page": 1,
+        "params": 2,
+        "prefix": 1,
+        "name": 1,
+        "path": 2,
+        "address": 2,
+        "network": 2,
+        "allow domain": 1,
+        "allow page": 1,
+    }
+    assert dict(compiled.by_category) == {"": 13, "phishing": 1, "malware": 2}
+    assert compiled.categories[0] == ""
+    assert compiled.networks == ["192.0.2.0/24", "192.0.2.7/32", "2001:db8::/32", "2001:db8::7/128"]
+    assert compiled.duplicates == 0
+
+
+def test_length_counts_what_was_taken() -> None:
+    compiler = Compiler(key())
+    for number, line in enumerate(LINES):
+        assert len(compiler) == number
+        for entry in parse_line(line):
+            compiler.add(entry)
+
+
+@pytest.mark.parametrize(
+    ("line", "twin"),
+    [
+        *[(line, line) for line in LINES],
+        ("example.test", "||EXAMPLE.Test.^"),
+        ("0.0.0.0 example.test", "127.0.0.1 example.test"),
+        ("http://example.test/a", "https://www.example.test:443/x/../%61#b"),
+        ("http://example.test/a?x=1&y=2", "http://example.test/a?y=2&x=%31&&y=2"),
+        ("http://example.test/A nocase", "http://example.test/a nocase"),
+        ("http://example.test:81/a", "http://example.test/a port=81"),
+        ("*/a/*", "*/%61/./*"),
+        ("192.0.2.7", "0xc0000207."),
+        ("[2001:db8::7]", "2001:db8:0::7/128"),
+        ("example.test category=a", "example.test note=b category=A"),
+    ],
+)
+def test_an_equal_entry_is_left_out_whatever_its_spelling(line: str, twin: str) -> None:
+    compiled = compile_lines([line, twin, line], key())
+    assert compiled.duplicates == 2
+    assert sum(compiled.counts.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "@@http://example.test/a?x=1&y=2",
+        "http://example.test/a?x=1",
+        "http://example.test/a?x=1&y=3",
+        "http://example.test/a?x=1&y=2&z=3",
+        "http://example.test/a?x=1&y=2 port=80",
+        "http://example.test/a?x=1&y=2 category=phishing",
+        "http://example.test/a?x=1&y=2 expires=2027-01-31",
+        "http://example.test/a?x=1&y=2 nocase",
+        "http://example.test/a?x=1&y=2 subdomains",
+        "http://example.test/a",
+        "http://example.test/a/*",
+        "0.0.0.0 example.test",
+        "example.test",
+    ],
+)
+def test_entries_that_differ_are_both_kept(other: str) -> None:
+    compiled = compile_lines(["http://example.test/a?x=1&y=2", other], key())
+    assert compiled.duplicates == 0
+    assert sum(compiled.counts.values()) == 2
+
+
+def test_of_equal_entries_one_with_an_id_is_kept() -> None:
+    for lines in (["example.test", "example.test id=7"], ["example.test id=7", "example.test"]):
+        compiled = compile_lines(lines, key())
+        assert [row.id for row in compiled.rows[Pool.ANCHORED]] == ["7"]
+
+
+def test_equal_parameter_entries_are_found_between_others() -> None:
+    lines = [f"http://example.test/?x=1&y={n % 2} id={n}" for n in range(4)]
+    compiled = compile_lines(lines, key())
+    assert compiled.duplicates == 2
+    assert {row.id for row in compiled.rows[Pool.ANCHORED]} == {"2", "3"}
+
+
+def test_the_order_of_entries_changes_nothing() -> None:
+    def content(lines: list[str]) -> object:
+        compiled = compile_lines(lines, key())
+        shapes = [
+            (row[:2], compiled.shapes[row.shape]._replace(category=0), row[3:])
+            for pool in compiled.rows
+            for row in pool
+        ]
+        return sorted(shapes), compiled.patterns, compiled.counts, compiled.by_category, compiled.networks
+
+    shuffled = random.Random(1).sample(LINES, len(LINES))
+    assert content(shuffled) == content(LINES)
+
+
+def test_a_marker_stands_for_subdomains_and_is_no_entry() -> None:
+    compiled = compile_lines([f"http://example.test/{n} subdomains" for n in range(3)], key())
+    kinds = [compiled.shapes[row.shape].kind for row in compiled.rows[Pool.ANCHORED]]
+    assert kinds.count(MARKER) == 1
+    assert sum(compiled.counts.values()) == 3
+    assert compiled.by_category == {"": 3}
+
+
+# -- patterns
+
+
+def test_rows_are_sorted_and_patterns_tell_them_apart() -> None:
+    lines = [f"http://h{n % 50}.test/{'/'.join(str(n))}" for n in range(500)] + LINES
+    compiled = compile_lines(lines, key())
+    for pool, rows, patterns in zip(Pool, compiled.rows, compiled.patterns, strict=True):
+        assert rows == sorted(rows)
+        assert [p.letters for p in patterns] == sorted({p.letters for p in patterns})
+        ends = [p.row for p in patterns[1:]] + [len(rows)]
+        before = ""
+        for pattern, end in zip(patterns, ends, strict=True):
+            group = rows[pattern.row : end]
+            assert len({row.letters for row in group}) == 1
+            assert group[0].letters.startswith(pattern.letters)
+            assert before[: pattern.shared] == pattern.letters[: pattern.shared]
+            before = pattern.letters
+            if pool is Pool.FLOATING:
+                assert len(pattern.letters) % SEGMENT_LETTERS == 0
+
+
+def test_patterns_stay_short_and_rows_that_share_one_are_sorted_by_digest() -> None:
+    """A trie deeper than MAX_PATTERN could overflow the stack when it is freed."""
+    lines = [f"http://example.test{'/a' * 200}/{n}" for n in range(50)] + [
+        f"*{'/b' * 200}/{n}/*" for n in range(50)
+    ]
+    lines += [f"{'c.' * 200}{n}.test" for n in range(3)] + [f"{n}.{'d.' * 200}test" for n in range(50)]
+    compiled = compile_lines(lines, key())
+    groups = 0
+    for rows, patterns in zip(compiled.rows, compiled.patterns, strict=True):
+        ends = [p.row for p in patterns[1:]] + [len(rows)]
+        for pattern, end in zip(patterns, ends, strict=True):
+            assert 0 < len(pattern.letters) <= MAX_PATTERN
+            digests = [row.digest for row in rows[pattern.row : end]]
+            assert digests == sorted(digests)
+            groups += len(digests) == 50
+    assert groups == 3
+
+
+def test_the_rarest_parameter_finds_an_entry() -> None:
+    lines = [f"http://example.test/?view=1&id={n}" for n in range(20)]
+    compiled = compile_lines(lines, key())
+    digests = {row.digest for row in compiled.rows[Pool.ANCHORED]}
+    assert len(digests) == 20
+    assert {len(row.more) for row in compiled.rows[Pool.ANCHORED]} == {1}
+    assert len({row.more for row in compiled.rows[Pool.ANCHORED]}) == 1
+
+
+def test_progress_ends_with_the_number_of_rows() -> None:
+    compiler = Compiler(key())
+    for n in range(20_000):
+        for entry in parse_line(f"h{n}.test"):
+            compiler.add(entry)
+    seen: list[int] = []
+    compiler.finish(seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 20_000
+    assert len(seen) > 2
+
+
+def test_an_empty_list_compiles() -> None:
+    compiled = compile_lines([], key())
+    assert compiled.rows == ([], [])
+    assert compiled.patterns == ([], [])
+    assert compiled.counts == {}
