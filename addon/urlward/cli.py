@@ -1,15 +1,18 @@
 """The command line: one thin function a command.
 
 Exit codes: 0 done (for ``check``: nothing blocked), 1 ``check`` found something blocked, 2 an error,
-said in one line on standard error.
+said in one line on standard error. Ctrl-C is 130 and a reader that has gone 141, as in a shell.
 """
 
 import argparse
+import io
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +36,58 @@ from urlward.lists.build import (
     write_atomically,
 )
 from urlward.lists.keeper import Keeper
-from urlward.lists.source import Budget
+from urlward.lists.source import BadLine, Budget, SourceError
 
 OK, BLOCKED, ERROR = 0, 1, 2
+INTERRUPTED, NOBODY_READS = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name or URL need not be text, nor the terminal know all letters.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(_parser().parse_args(arguments))
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UrlwardError as e:
-        print(f"urlward: {e}", file=sys.stderr)
-        code = ERROR
+        code = _failed(str(e))
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has closed it; that is their way of saying "enough".
-        sys.stderr.close()
-        code = OK
+        code = NOBODY_READS
+    except OSError as e:
+        code = _failed(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e))
+    except Exception as e:  # noqa: BLE001 - an uncaught one would exit with 1, which means "blocked"
+        code = _failed(f"a bug: {type(e).__name__} at {_place(e)}; please report it")
+    _drop_output()
     sys.exit(code)
+
+
+def _failed(message: str) -> int:
+    with suppress(OSError):
+        print(f"urlward: {message}", file=sys.stderr, flush=True)
+    return ERROR
+
+
+def _place(error: Exception) -> str:
+    """Where an exception was raised; its text could name an entry, so that stays untold."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+def _drop_output() -> None:
+    """Let output that cannot be written go, or the interpreter complains of it as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(args: argparse.Namespace) -> int:
@@ -124,11 +160,14 @@ def _run(args: argparse.Namespace) -> int:
     from urlward.proxy.runner import Settings, run
 
     config = read_config(args.config) if args.config else Config()
+    in_file = f"{args.config}: " if args.config else ""
     lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,)
+    max_errors = args.max_errors or config.max_errors
+    listen = args.listen or config.listen
     if not args.list and not config.list:
         print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
     options: dict[str, str | int] = {
-        "urlward_max_errors": str(_budget(args.max_errors or config.max_errors)),
+        "urlward_max_errors": str(_budget(max_errors, "" if args.max_errors else in_file)),
         "urlward_intercept": args.intercept or config.intercept,
         "urlward_on_error": args.on_error or config.on_error,
         "urlward_status": args.status or config.status,
@@ -140,7 +179,7 @@ def _run(args: argparse.Namespace) -> int:
     settings = Settings(
         lists=lists,
         modes=tuple(args.mode or config.mode) or ("regular",),
-        listen=_address(args.listen or config.listen),
+        listen=_address(listen, "" if args.listen else in_file),
         options=options,
         confdir=args.confdir or config.confdir or "",
         extra=tuple(f"{k}={_option_text(v)}" for k, v in config.mitmproxy.items()) + tuple(args.set or ()),
@@ -152,6 +191,9 @@ def _run(args: argparse.Namespace) -> int:
 def _compile(args: argparse.Namespace) -> int:
     budget = _budget(args.max_errors)
     path = args.key or key_beside(args.output)
+    for kept in (*args.sources, path):
+        if _are_same(kept, args.output):
+            raise _Told(f"{args.output}: is read from, and would be overwritten")
     made = not args.key and not path.exists()
     key = new_key_file(path) if made else read_key(path)
     start = time.monotonic()
@@ -165,12 +207,13 @@ def _compile(args: argparse.Namespace) -> int:
                 progress=progress,
             )
         write_atomically(args.output, data)
-    except UrlwardError:
+    except BaseException as e:
         if made:
             path.unlink(missing_ok=True)
+        if isinstance(e, SourceError):
+            _print_bad_lines(e.bad_lines)
         raise
-    for bad in report.bad_lines:
-        print(bad, file=sys.stderr)
+    _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
     entries = parse(data).meta["entries"]
@@ -180,6 +223,18 @@ def _compile(args: argparse.Namespace) -> int:
         f"{'new ' if made else ''}key {key.id.hex()} in {path}"
     )
     return OK
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _print_bad_lines(lines: Sequence[BadLine]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -192,7 +247,7 @@ def _check(args: argparse.Namespace) -> int:
         found = _check_one(keeper.matcher, url)
         worst = max(worst, {"block": BLOCKED, "error": ERROR}.get(found["verdict"], OK))
         if args.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json.dumps(found))
         else:
             detail = " ".join(f"{k}={found[k]}" for k in ("kind", "id", "category", "list") if found.get(k))
             print(f"{found['verdict']:5}  {url}  {detail or found.get('error', '')}".rstrip())
@@ -202,8 +257,9 @@ def _check(args: argparse.Namespace) -> int:
 def _check_one(matcher: Matcher, url: str) -> dict[str, str]:
     found = {"url": url, "canonical": "", "verdict": "error"}
     try:
-        found["canonical"] = str(canonicalize(url))
-        verdict = matcher.check_url(url, time.time())
+        raw = url.encode(errors="surrogateescape")  # the bytes as they were given
+        found["canonical"] = str(canonicalize(raw))
+        verdict = matcher.check_url(raw, time.time())
     except UrlError as e:
         found["error"] = str(e)
         return found
@@ -222,7 +278,7 @@ def _info(args: argparse.Namespace) -> int:
     shown = {
         "name": meta["name"],
         "serial": header.serial,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(header.created)),
+        "created": _date(header.created),
         "key": header.key_id.hex(),
         "entries": meta["entries"],
         "kinds": meta["counts"],
@@ -232,13 +288,20 @@ def _info(args: argparse.Namespace) -> int:
         "signed": any(header.signer),
     }
     if args.json:
-        print(json.dumps(shown, ensure_ascii=False))
+        print(json.dumps(shown))
         return OK
     for name, value in shown.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
         print(f"{name:11}{value}")
     return OK
+
+
+def _date(seconds: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return "-"
 
 
 class _Told(UrlwardError):
@@ -266,28 +329,29 @@ def _demo(_: argparse.Namespace) -> int:
 def _urls(arguments: list[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
-            for line in sys.stdin:
+            for line in sys.stdin.buffer if sys.stdin is not None else ():
                 if line.strip():
-                    yield line.rstrip("\r\n")
+                    yield line.rstrip(b"\r\n").decode(errors="surrogateescape")
         else:
             yield argument
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str, where: str = "") -> Budget:
     try:
         return Budget.parse(text)
     except ValueError as e:
-        raise _Told(f"max-errors: {text!r} is not {e}") from e
+        name = "max_errors" if where else "max-errors"
+        raise _Told(f"{where}{name}: {text!r} is not {e}") from e
 
 
-def _address(text: str | None) -> tuple[str, int]:
+def _address(text: str | None, where: str = "") -> tuple[str, int]:
     from urlward.proxy.runner import DEFAULT_HOST, DEFAULT_PORT
 
     if text is None:
         return DEFAULT_HOST, DEFAULT_PORT
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise _Told(f"listen: {text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        raise _Told(f"{where}listen: {text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
     return host.strip("[]"), int(port)
 
 
@@ -298,24 +362,29 @@ def _option_text(value: str | int | bool) -> str:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A progress bar on standard error, where that is a terminal and the work takes over a second."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
     from rich.console import Console
     from rich.progress import Progress as Bar
 
     start = time.monotonic()
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False)
+    tasks: dict[str, Any] = {}
 
-        def tell(what: str, share: float) -> None:
-            if what not in tasks:
-                if time.monotonic() - start < 1 and share < 1:
-                    return
-                tasks[what] = bar.add_task(what, total=1.0)
-            bar.update(tasks[what], completed=share)
+    def tell(what: str, share: float) -> None:
+        if what not in tasks:
+            if time.monotonic() - start < 1 or share >= 1:
+                return
+            bar.start()
+            tasks[what] = bar.add_task(what, total=1.0)
+        bar.update(tasks[what], completed=share)
 
+    try:
         yield tell
+    finally:
+        if tasks:
+            bar.stop()
 
 
 if __name__ == "__main__":

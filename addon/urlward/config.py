@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from urlward.engine.errors import UrlwardError
 
+FileName = Annotated[str, Field(min_length=1)]
 Intercept = Literal["listed", "all", "none"]
 OnError = Literal["block", "pass"]
 
@@ -38,7 +39,7 @@ class PageTable(_Table):
     authority_url: str | None = None
     objection: str | None = None
     help: tuple[HelpLink, ...] = Field(default=(), strict=False)
-    template_dir: str | None = None
+    template_dir: FileName | None = None
     default_language: str = "en"
     texts: dict[str, dict[str, str]] = {}
 
@@ -46,8 +47,8 @@ class PageTable(_Table):
 class Config(_Table):
     """The whole file."""
 
-    list: tuple[str, ...] = Field(default=(), strict=False)
-    key: str | None = None
+    list: tuple[FileName, ...] = Field(default=(), strict=False)
+    key: FileName | None = None
     max_errors: str = "1%"
     mode: tuple[str, ...] = Field(default=(), strict=False)
     listen: str | None = None
@@ -55,7 +56,7 @@ class Config(_Table):
     intercept: Intercept = "listed"
     on_error: OnError = "block"
     status: Literal[451, 403] = 451
-    confdir: str | None = None
+    confdir: FileName | None = None
     page: PageTable = PageTable()
     mitmproxy: dict[str, str | int | bool] = {}
 
@@ -71,22 +72,45 @@ def read_config(path: Path) -> Config:
             data = tomllib.load(file)
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror or e}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{path}: not TOML: {e}") from e
+    except UnicodeDecodeError as e:
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise ConfigError(f"{path}: not TOML: not UTF-8 (at line {line})") from e
+    except RecursionError as e:
+        raise ConfigError(f"{path}: not TOML: nested too deeply") from e
     try:
         config = Config.model_validate(data)
     except ValidationError as e:
         raise ConfigError(f"{path}: {describe(e)}") from e
-    return _resolved(config, path.resolve().parent)
+    try:
+        return _resolved(config, path.resolve().parent)
+    except RuntimeError as e:
+        raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
 
 
 def describe(error: ValidationError) -> str:
     """The first fault in one line, by the name of its key."""
     first = error.errors(include_url=False, include_input=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{key}: no such key"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    location = first["loc"]
+    message = _TOML_WORDS.get(first["type"], first["msg"])
+    if location[0] == "mitmproxy" and len(location) > 1:
+        # What follows the option's name is a member of the union of types.
+        location, message = location[:2], "input should be text, a whole number, true or false"
+    key = ".".join(part if str(part).isprintable() else repr(part) for part in map(str, location))
+    return f"{key}: {message[0].lower()}{message[1:]}"
+
+
+_TOML_WORDS = {
+    "extra_forbidden": "no such key",
+    "missing": "this key is needed",
+    "tuple_type": "input should be an array, [ … ]",
+    "dict_type": "input should be a table",
+    "model_type": "input should be a table",
+    "model_attributes_type": "input should be a table",
+    "string_type": "input should be text, in quotes",
+    "string_too_short": "input should not be empty",
+}
 
 
 def _resolved(config: Config, folder: Path) -> Config:

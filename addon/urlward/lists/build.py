@@ -1,20 +1,30 @@
 """From files to artifacts and loaded lists."""
 
 import gc
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from urlward.engine.artifact import MAGIC, dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
-from urlward.lists.source import Budget, Report, SourceError, check_budget, read_source
+from urlward.lists.source import (
+    Budget,
+    Report,
+    SourceError,
+    check_budget,
+    open_list,
+    read_source,
+    unreadable,
+)
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_MAX_KEY_FILE = 4096
 
 type Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is, from 0 to 1."""
@@ -30,11 +40,11 @@ def is_artifact(path: Path) -> bool:
     Raises:
         SourceError: not readable.
     """
-    try:
-        with path.open("rb") as file:
+    with open_list(path) as file:
+        try:
             return file.read(len(MAGIC)) == MAGIC
-    except OSError as e:
-        raise SourceError(f"{path}: {e.strerror or e}") from e
+        except OSError as e:
+            raise unreadable(path, e) from e
 
 
 def compile_sources(
@@ -62,10 +72,7 @@ def compile_sources(
     now = time.time() if now is None else now
     report = Report()
     compiler = Compiler(key)
-    try:
-        sizes = [max(path.stat().st_size, 1) for path in paths]
-    except OSError as e:
-        raise SourceError(f"{e.filename}: {e.strerror or e}") from e
+    sizes = [max(_size(path), 1) for path in paths]
     total, before = sum(sizes), 0
     with _without_collector():
         for path, size in zip(paths, sizes, strict=True):
@@ -82,6 +89,13 @@ def compile_sources(
         data = dump(compiled, key, name=name, serial=int(now), created=int(now))
         progress("compiling", 1)
     return data, report
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError) as e:
+        raise unreadable(path, e) from e
 
 
 @contextmanager
@@ -103,10 +117,24 @@ def read_artifact(path: Path) -> bytes:
     Raises:
         SourceError: not readable.
     """
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        raise SourceError(f"{path}: {e.strerror or e}") from e
+    with open_list(path) as file:
+        try:
+            return file.read()
+        except OSError as e:
+            raise unreadable(path, e) from e
+
+
+def checksum(path: Path) -> bytes:
+    """Tells one content of a list file from another.
+
+    Raises:
+        SourceError: not readable.
+    """
+    with open_list(path) as file:
+        try:
+            return hashlib.file_digest(file, "blake2b").digest()
+        except OSError as e:
+            raise unreadable(path, e) from e
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -115,23 +143,37 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     Raises:
         SourceError: not writable.
     """
+    if not path.name:
+        raise SourceError(f"{path}: a folder, not a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        _write_new(temporary, data, mode)
         try:
-            with os.fdopen(os.open(temporary, _NEW, mode), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.replace(path)
-            directory = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
     except OSError as e:
-        raise SourceError(f"{path}: {e.strerror or e}") from e
+        raise unreadable(path, e) from e
+    # The file is in its place: a folder that cannot be synchronised does not undo that.
+    with suppress(OSError):
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that is not there yet, whole or not at all."""
+    with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def read_key(path: Path) -> Key:
@@ -141,9 +183,12 @@ def read_key(path: Path) -> Key:
         KeyFileError: missing, unreadable or not a key.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_MAX_KEY_FILE)
     except OSError as e:
         raise KeyFileError(f"{path}: {e.strerror or e}") from e
+    except ValueError as e:
+        raise KeyFileError(f"{path}: {e}") from e
     try:
         return parse_key(data)
     except KeyFileError as e:
@@ -172,7 +217,7 @@ def find_key(path: Path | None, lists: Sequence[Path]) -> Key:
 
 def key_beside(artifact: Path) -> Path:
     """Where `compile` puts a key that nobody named."""
-    return artifact.with_name(artifact.name + ".key")
+    return artifact.parent / f"{artifact.name}.key"
 
 
 def new_key_file(path: Path) -> Key:
@@ -183,8 +228,7 @@ def new_key_file(path: Path) -> Key:
     """
     secret = secrets.token_bytes(KEY_SIZE)
     try:
-        with os.fdopen(os.open(path, _NEW, 0o600), "wb") as file:
-            file.write(format_key(secret))
+        _write_new(path, format_key(secret), 0o600)
     except FileExistsError as e:
         raise KeyFileError(f"{path}: there already; a key is never overwritten") from e
     except OSError as e:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 SETTLE = 0.4
-"""Seconds a file must stay as it is before it is read."""
+"""Seconds a file must stay as it is before it is read, or stay away before it counts as gone."""
+
+PATIENCE = 10.0
+"""Seconds after which a writer that does not close its file is spoken of."""
 
 
 class Signature(NamedTuple):
@@ -47,13 +50,33 @@ class Watch:
     seen: Signature | None = None
     _pending: Signature | None = None
     _since: float = 0.0
-    _missing: bool = False
+    _missing_since: float | None = None
+    _told_missing: bool = False
+    _told_open: bool = False
 
-    def vanished(self) -> bool:
-        """True once when the file is gone."""
-        gone = Signature.of(self.path) is None
-        told, self._missing = self._missing, gone
-        return gone and not told
+    def vanished(self, now: float) -> bool:
+        """True once when the file is gone, and not only while another takes its place.
+
+        Args:
+            now: a monotonic clock's seconds.
+        """
+        if Signature.of(self.path) is not None:
+            self._missing_since, self._told_missing = None, False
+            return False
+        if self._missing_since is None:
+            self._missing_since = now
+        if self._told_missing or now - self._missing_since < SETTLE:
+            return False
+        self._told_missing = True
+        # Whatever comes back is worth a look, and a word in the log.
+        self.seen = None
+        return True
+
+    def kept_open(self, now: float) -> bool:
+        """True once when a changed file has long been still, but its writer has not closed it."""
+        waiting = self._pending is not None and now - self._since > PATIENCE
+        told, self._told_open = self._told_open, waiting
+        return waiting and not told
 
     def ready(self, now: float) -> Signature | None:
         """The new signature of a file that has changed, has stayed so, and is not being written.

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from urlward.engine.loaded import LoadedList, load, loading
 from urlward.engine.matcher import Matcher
 from urlward.lists.build import (
     Progress,
+    checksum,
     compile_sources,
     is_artifact,
     name_of,
@@ -28,13 +29,16 @@ from urlward.lists.build import (
     silent,
     told,
 )
-from urlward.lists.files import Signature, Watch
+from urlward.lists.files import Signature, Watch, being_written
 from urlward.lists.source import Budget, SourceError
 
 logger = logging.getLogger("urlward.lists")
 
 INTERVAL = 0.25
 """Seconds between two looks at the files."""
+
+WORKERS = 2
+"""Sources compiled at once; a million lines take a core and several hundred megabytes."""
 
 SLICE = 0.004
 """Seconds that loading works before traffic has its turn."""
@@ -45,6 +49,13 @@ class _File:
     watch: Watch
     loaded: LoadedList
     ends_with_newline: bool
+    checksum: bytes
+    """Of what is loaded; empty where that is not certain."""
+    failed: bool = False
+    """Whether the last word in the log was that this file is no good."""
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloads_wanted: int = 0
+    reloads_begun: int = 0
 
 
 class Keeper:
@@ -65,7 +76,8 @@ class Keeper:
         """The matcher in force; read it once a request."""
         self._budget = budget or Budget()
         self._files: list[_File] = []
-        self._busy = asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._workers = asyncio.Semaphore(WORKERS)
 
     def load(self, progress: Progress = silent) -> None:
         """Load all lists for the first time, at once.
@@ -78,6 +90,7 @@ class Keeper:
             signature = Signature.of(path)
             whole = True
             try:
+                content = checksum(path)
                 if is_artifact(path):
                     loaded = load(read_artifact(path), self.key)
                 else:
@@ -93,56 +106,78 @@ class Keeper:
                     loaded = load(data, self.key)
             except UrlwardError as e:
                 raise SourceError(told(path, e)) from e
-            files.append(_File(Watch(path, signature), loaded, whole))
+            if Signature.of(path) != signature:
+                content = b""
+            files.append(_File(Watch(path, signature), loaded, whole, content))
         self._files = files
         self._swap()
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""
-        while True:
-            await asyncio.sleep(INTERVAL)
-            for file in self._files:
-                if file.watch.vanished():
-                    self.failures += 1
-                    logger.error("list %s: gone; the last good one stays in force", file.watch.path)
-                signature = file.watch.ready(time.monotonic())
-                if signature is not None:
-                    await self._refresh(file, signature)
+        # Each file by itself, so that a large or stubborn one does not hold up the others.
+        async with asyncio.TaskGroup() as refreshing:
+            while True:
+                await asyncio.sleep(INTERVAL)
+                for file in self._files:
+                    if not file.busy.locked():
+                        signature = self._look(file)
+                        if signature is not None:
+                            refreshing.create_task(self._refresh(file, signature))
 
     async def reload(self) -> None:
         """Read every file again now, changed or not."""
-        for file in self._files:
-            signature = Signature.of(file.watch.path)
-            if signature is None:
-                self.failures += 1
-                logger.error("list %s: gone; the last good one stays in force", file.watch.path)
-            else:
-                await self._refresh(file, signature)
+        await asyncio.gather(*map(self._reload, self._files))
 
-    async def _refresh(self, file: _File, signature: Signature) -> None:
-        async with self._busy:
+    def _look(self, file: _File) -> Signature | None:
+        now = time.monotonic()
+        watch = file.watch
+        if watch.vanished(now):
+            self._keep(file, f"{watch.path}: gone")
+        signature = watch.ready(now)
+        if signature is None and watch.kept_open(now):
+            logger.warning("list %s: changed, but its writer has not closed it; waiting", watch.path)
+        return signature
+
+    async def _reload(self, file: _File) -> None:
+        path = file.watch.path
+        file.reloads_wanted += 1
+        mine = file.reloads_wanted
+        async with file.busy:
+            if file.reloads_begun >= mine:
+                return  # one that began after this was asked for reads the file
+            file.reloads_begun = file.reloads_wanted
+        signature = Signature.of(path)
+        if signature is None:
+            self._keep(file, f"{path}: gone")
+        elif being_written(path):
+            self._keep(file, f"{path}: being written, will be read when that is done")
+        else:
+            await self._refresh(file, signature, unchanged_too=True)
+
+    async def _refresh(self, file: _File, signature: Signature, *, unchanged_too: bool = False) -> None:
+        async with file.busy:
             path = file.watch.path
             start = time.monotonic()
             try:
-                loaded, whole = await self._read(path)
+                content = await asyncio.to_thread(checksum, path)
+                if content == file.checksum and not unchanged_too:
+                    self._unchanged(file, signature)
+                    return
+                data, whole = await self._read(path)
                 if file.ends_with_newline and not whole:
                     raise SourceError(f"{path}: its last line has no end: half-written?")
                 if Signature.of(path) != signature:
                     return  # changed while it was read: the next look will see it settle
-            except UrlwardError as e:
-                file.watch.seen = signature
-                self.failures += 1
-                logger.error("list %s; the last good one stays in force", told(path, e))
-                return
+                async with self._loading:
+                    loaded = await in_slices(loading(data, self.key))
             except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
-                file.watch.seen = signature
-                self.failures += 1
-                logger.error(
-                    "list %s: %s in reloading; the last good one stays in force", path, e.__class__.__name__
-                )
+                if Signature.of(path) == signature:
+                    file.watch.seen = signature
+                    known = told(path, e) if isinstance(e, UrlwardError) else None
+                    self._keep(file, known or f"{path}: {type(e).__name__} in reloading")
                 return
             old, file.loaded, file.ends_with_newline = file.loaded, loaded, whole
-            file.watch.seen = signature
+            file.watch.seen, file.checksum, file.failed = signature, content, False
             self._swap()
             self.reloads += 1
             logger.info(
@@ -152,23 +187,40 @@ class Keeper:
             for _ in old.release():
                 await asyncio.sleep(0)
 
-    async def _read(self, path: Path) -> tuple[LoadedList, bool]:
+    def _keep(self, file: _File, why: str) -> None:
+        self.failures += 1
+        file.failed = True
+        logger.error("list %s; the last good one stays in force", why)
+
+    def _unchanged(self, file: _File, signature: Signature) -> None:
+        if Signature.of(file.watch.path) != signature:
+            return
+        file.watch.seen = signature
+        if file.failed:
+            file.failed = False
+            logger.info("list %s: %d entries in force, as before", file.loaded.name, file.loaded.entries)
+
+    async def _read(self, path: Path) -> tuple[bytes, bool]:
+        """An artifact's bytes, and whether the file's last line is whole."""
         if is_artifact(path):
-            data, whole = await asyncio.to_thread(read_artifact, path), True
-        else:
-            data, whole = await self._compile(path)
-        return await in_slices(loading(data, self.key)), whole
+            return await asyncio.to_thread(read_artifact, path), True
+        return await self._compile(path)
 
     async def _compile(self, path: Path) -> tuple[bytes, bool]:
         """Compile in another process (`urlward.lists.worker`)."""
+        async with self._workers:
+            return await self._compile_now(path)
+
+    async def _compile_now(self, path: Path) -> tuple[bytes, bool]:
         fd = os.memfd_create("urlward", os.MFD_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
             worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "urlward.lists.worker", str(fd),
+                sys.executable, "-P", "-m", "urlward.lists.worker", str(fd),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=(fd,),
+                process_group=0,  # Ctrl-C is for us; the worker is ended in order
             )  # fmt: skip
             request = {
                 "path": str(path),

@@ -4,8 +4,11 @@ A list that is not what it should be (a login page, a picture, nothing at all) i
 first line is read as an entry, since a hostile or broken feed must not become a blocklist.
 """
 
-from collections.abc import Callable, Iterator
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +20,20 @@ KEPT_ERRORS = 100
 """Bad lines that are kept for the report; the rest are only counted."""
 
 _SNIFFED = 4096
-_HTML = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<script")
+_MAX_LINE_BYTES = 4 * MAX_LINE
+_BOM = b"\xef\xbb\xbf"
 
 
 class SourceError(UrlwardError):
-    """A source that is refused whole."""
+    """A source that is refused whole.
+
+    Attributes:
+        bad_lines: the first of the lines that were too many, where that is why.
+    """
+
+    def __init__(self, message: str, bad_lines: "Sequence[BadLine]" = ()) -> None:
+        super().__init__(message)
+        self.bad_lines = tuple(bad_lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +107,33 @@ class Budget:
 
     def exceeded(self, bad: int, lines: int) -> bool:
         """Whether so many bad lines are too many."""
-        return bad > (self.count if self.count is not None else (self.share or 0) * lines)
+        # Rounded, because 29 % of 100 lines is a little less than 29 in binary fractions.
+        return bad > (self.count if self.count is not None else round((self.share or 0) * lines, 6))
+
+
+def open_list(path: Path) -> BufferedReader:
+    """Open a list for reading.
+
+    Only regular files are lists: opening a pipe could wait for ever, on an event loop that carries
+    traffic, and a device need not end.
+
+    Raises:
+        SourceError: not readable, or not a regular file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as e:
+        raise unreadable(path, e) from e
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise SourceError(f"{path}: not a regular file")
+    return file
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> SourceError:
+    """What to raise for a file that the system does not give."""
+    return SourceError(f"{path}: {getattr(error, 'strerror', None) or error}")
 
 
 def read_source(
@@ -115,18 +153,19 @@ def read_source(
     Raises:
         SourceError: not a list, or not readable.
     """
-    entries = report.entries
-    try:
-        with path.open("rb") as file:
+    entries, bad, kept = report.entries, report.bad, len(report.bad_lines)
+    with open_list(path) as file:
+        try:
             _guard(path, file.read(_SNIFFED))
             file.seek(0)
             _read_lines(path, file, compiler, report, progress)
-    except OSError as e:
-        raise SourceError(f"{path}: {e.strerror or e}") from e
+        except OSError as e:
+            raise unreadable(path, e) from e
     if report.entries == entries:
-        bad = f", {report.bad} lines could not be read" if report.bad else ""
-        first = f"; first: {report.bad_lines[0]}" if report.bad_lines else ""
-        raise SourceError(f"{path}: no entry in it{bad}{first}")
+        bad_lines = report.bad_lines[kept:]
+        count = f", {report.bad - bad} lines could not be read" if report.bad > bad else ""
+        first = f"; first: {bad_lines[0]}" if bad_lines else ""
+        raise SourceError(f"{path}: no entry in it{count}{first}", bad_lines)
 
 
 def check_budget(report: Report, budget: Budget, what: str) -> None:
@@ -138,7 +177,8 @@ def check_budget(report: Report, budget: Budget, what: str) -> None:
     if budget.exceeded(report.bad, report.lines):
         raise SourceError(
             f"{what}: {report.bad} of {report.lines} lines could not be read, allowed are {budget}; "
-            f"first: {report.bad_lines[0]}"
+            f"first: {report.bad_lines[0]}",
+            report.bad_lines,
         )
 
 
@@ -154,12 +194,16 @@ def _read_lines(
             progress(done)
         whole = raw.endswith(b"\n")
         if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            raw = raw.removeprefix(_BOM)
+        if len(raw) > _MAX_LINE_BYTES:
+            report.lines += 1
+            _bad(report, BadLine(name, number, MAX_LINE, f"line is longer than {MAX_LINE} characters"))
+            continue
         try:
             line = raw.decode()
         except UnicodeDecodeError as e:
             report.lines += 1
-            _bad(report, BadLine(name, number, e.start + 1, "not UTF-8"))
+            _bad(report, BadLine(name, number, len(raw[: e.start].decode()) + 1, "not UTF-8"))
             continue
         try:
             entries = parse_line(line)
@@ -179,13 +223,12 @@ def _read_lines(
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Lines, each cut soon after `MAX_LINE`, so that a file without any stays small in memory."""
-    limit = 4 * MAX_LINE
-    while raw := file.readline(limit):
-        if len(raw) == limit:
+    while raw := file.readline(_MAX_LINE_BYTES):
+        if len(raw) == _MAX_LINE_BYTES and not raw.endswith(b"\n"):
             rest = raw
             while rest and not rest.endswith(b"\n"):
-                rest = file.readline(limit)
-            raw = raw.rstrip(b"\n") + rest[-1:]
+                rest = file.readline(_MAX_LINE_BYTES)
+            raw += rest[-1:]
         yield raw
 
 
@@ -196,10 +239,11 @@ def _bad(report: Report, bad: BadLine) -> None:
 
 
 def _guard(path: Path, head: bytes) -> None:
-    if not head.strip():
+    text = head.removeprefix(_BOM).lstrip()
+    if not text and len(head) < _SNIFFED:
         raise SourceError(f"{path}: empty")
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
-    if start.startswith(_HTML):
+    # No entry and no comment begins like this, every page and every XML document does.
+    if text.startswith(b"<"):
         raise SourceError(f"{path}: a web page or XML, not a list (a login page?)")
     if b"\0" in head or sum(b < 9 or 13 < b < 32 for b in head) > len(head) // 50:
         raise SourceError(f"{path}: binary data, not a list")

@@ -7,6 +7,7 @@ the artifact to; the report comes back on standard output as one JSON object.
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from urlward.lists.source import Budget
 
 def main() -> None:
     """Run as ``python -m urlward.lists.worker FD``."""
+    # Signals that are meant for the parent and sent to all processes of that name.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.load(sys.stdin)
     # Traffic comes first: the parent's event loop is on the same machine.
     os.nice(10)
