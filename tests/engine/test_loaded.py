@@ -1,0 +1,137 @@
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from engine.support import SECRET, build, load_lines
+from urlward.engine import loaded as module
+from urlward.engine.digest import Key
+from urlward.engine.entry import Kind
+from urlward.engine.loaded import LoadedList, load, loading
+from urlward.engine.record import below_text, host_letters, labels_of, path_letters
+
+LINES = [
+    *[f"h{n}.test id=d{n}" for n in range(40)],
+    *[f"http://h{n}.test/{m} id=p{n}.{m}" for n in range(10) for m in range(5)],
+    *[f"http://h1.test/?a={n}&view=1 id=q{n}" for n in range(30)],
+    *[f"*/f{n}/* id=f{n}" for n in range(20)],
+    "http://h1.test/* id=x",
+    "name.*",
+    "192.0.2.0/24",
+]
+
+
+@pytest.fixture(params=[1, 2, 3, 7, 1 << 15])
+def shard(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(module, "SHARD", request.param)
+    monkeypatch.setattr(module, "FLOATING_SHARD", request.param)
+    size: int = request.param
+    return size
+
+
+def found(li: LoadedList, letters: str) -> set[str]:
+    shard = li.shard(letters)
+    assert shard is not None
+    return {li.table.id(row) for _, row, end in li.groups(shard, letters) for row in range(row, end)}
+
+
+def test_one_automaton_has_every_pattern_that_begins_a_haystack(shard: int) -> None:
+    under = Key(SECRET)
+    li = load_lines(LINES, under)
+    if shard < 10:
+        assert len(li._shards) > 5
+        assert len(li.floating) == -(-20 // shard)
+    for n in range(40):
+        host = host_letters(under, labels_of(f"h{n}.test"))
+        assert f"d{n}" in found(li, host)
+        if n < 10:
+            for m in range(5):
+                everything = found(li, host + path_letters(under, f"/{m}"))
+                assert {f"d{n}", f"p{n}.{m}"} <= everything
+        if n == 1:
+            assert {f"q{m}" for m in range(30)} | {"x"} <= found(li, host + path_letters(under, "/"))
+
+
+def test_a_host_is_in_one_automaton_or_the_path_decides(shard: int) -> None:
+    under = Key(SECRET)
+    li = load_lines(LINES, under)
+    for n in range(45):
+        host = host_letters(under, labels_of(f"h{n}.test"))
+        sole = li.sole_shard(host)
+        for path in ("/", "/0", "/4", "/none"):
+            letters = host + path_letters(under, path)
+            assert sole is None or sole is li.shard(letters)
+
+
+def test_lists_below(shard: int) -> None:
+    under = Key(SECRET)
+    li = load_lines(LINES, under)
+    for n in range(45):
+        host = f"h{n}.test"
+        letters = host_letters(under, labels_of(host))
+        assert li.lists_below(letters, under.digest(below_text(host))[:4]) == (n < 10)
+        assert not li.lists_below(letters, b"\1\2\3\4")
+
+
+def test_ids_digests_and_shapes_belong_to_their_rows(shard: int) -> None:
+    li = load_lines(LINES, Key(SECRET))
+    ids = [li.table.id(row) for row in range(li.table.rows)]
+    assert sorted(filter(None, ids)) == sorted(w.partition("id=")[2] for w in LINES if "id=" in w)
+    assert len({li.table.digest(row) for row in range(li.table.rows)}) == li.table.rows == li.entries
+    for row, entry in enumerate(ids):
+        kind = li.table.shape(row).kind
+        assert (
+            entry == ""
+            or kind
+            == {"d": Kind.DOMAIN, "p": Kind.PAGE, "q": Kind.PARAMS, "f": Kind.PATH, "x": Kind.PREFIX}[
+                entry[0]
+            ]
+        )
+        assert len(li.table.further_params(row)) == (kind == Kind.PARAMS)
+
+
+def test_a_large_group_is_searched_by_halves() -> None:
+    li = load_lines([f"http://h.test/?id={n} id=n{n}" for n in range(500)], Key(SECRET))
+    for row in range(500):
+        assert list(li.table.matching(0, 500, li.table.digest(row))) == [row]
+    assert list(li.table.matching(0, 500, bytes(16))) == []
+    assert list(li.table.matching(0, 500, b"\xff" * 16)) == []
+    assert li.forms(0, 500) == {(Kind.PARAMS, 0)}
+
+
+def test_rows_of_one_digest_are_all_found() -> None:
+    lines = ["h.test", "h.test category=a", "@@h.test", "h.test port=81", "h.test expires=2027-01-31"]
+    li = load_lines(lines * 3, Key(SECRET))
+    assert li.table.rows == 5
+    assert list(li.table.matching(0, 5, li.table.digest(0))) == [0, 1, 2, 3, 4]
+
+
+def iterated(steps: Generator[None, None, LoadedList]) -> Iterator[None]:
+    li = yield from steps
+    assert li.entries == len(LINES)
+
+
+def test_loading_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 10)
+    monkeypatch.setattr(module, "SHARD", 50)
+    data = build(LINES, Key(SECRET))
+    steps = iterated(loading(data, Key(SECRET)))
+    count = sum(1 for _ in steps)
+    assert count > 20
+
+
+def test_what_a_list_says_of_itself() -> None:
+    li = load_lines(LINES, Key(SECRET), "hotline")
+    assert (li.name, li.serial, li.entries) == ("hotline", 1, len(LINES))
+    assert (li.has_names, li.has_pages, li.nocase, li.floating_nocase) == (True, True, False, False)
+    plain = load_lines(["h.test"], Key(SECRET))
+    assert (plain.has_names, plain.has_pages, plain.floating) == (False, False, [])
+    assert load_lines(["http://h.test/a nocase"], Key(SECRET)).nocase
+    assert load_lines(["*/a/* nocase"], Key(SECRET)).floating_nocase
+    assert load_lines(["192.0.2.0/24", "2001:db8::/32"], Key(SECRET)).prefixes6 == [32]
+
+
+def test_an_empty_list_has_no_automaton() -> None:
+    li = load(build([], Key(SECRET)), Key(SECRET))
+    assert li.shard("\u0100a") is None
+    assert li.sole_shard("\u0100a") is None
+    assert not li.lists_below("\u0100a", b"abcd")

@@ -1,0 +1,469 @@
+"""What the matcher decides, case by case; `test_matcher_reference` has the combinations."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from engine.support import CREATED, key, load_lines, matcher
+from urlward.engine.errors import UrlError
+from urlward.engine.matcher import Matcher
+from urlward.engine.verdict import PASS
+
+
+def hits(lines: str | list[str], *urls: str) -> list[bool]:
+    found = matcher(*([lines] if isinstance(lines, str) else lines))
+    return [found.check_url(url).blocked for url in urls]
+
+
+@pytest.mark.parametrize(
+    ("line", "blocked", "passed"),
+    [
+        (
+            "example.test",
+            ["example.test", "a.example.test/b?c", "www.example.test", "https://example.test:8443/"],
+            ["test", "ample.test", "anexample.test", "example.test.invalid", "example.example"],
+        ),
+        (
+            "0.0.0.0 example.test",
+            ["example.test", "http://example.test:81/a"],
+            ["www.example.test", "a.example.test", "test"],
+        ),
+        (
+            "0.0.0.0 www.example.test",
+            ["www.example.test"],
+            ["example.test", "www.www.example.test"],
+        ),
+        ("www.example.test", ["www.example.test", "a.www.example.test"], ["example.test", "w.example.test"]),
+        (
+            "http://example.test/",
+            [
+                "example.test",
+                "example.test/?a=1",
+                "www.example.test",
+                "https://example.test:81/.",
+                "example.test/x/..",
+            ],
+            ["example.test/a", "a.example.test", "www.a.example.test", "www.www.example.test"],
+        ),
+        (
+            "http://www.example.test/a/b.html",
+            [
+                "example.test/a/b.html",
+                "www.example.test/a/b.html?c=d",
+                "https://example.test:444/a//b.html#e",
+            ],
+            [
+                *[
+                    "example.test/a/b.html/",
+                    "example.test/a/b",
+                    "example.test/A/b.html",
+                    "a.example.test/a/b.html",
+                ],
+                *[
+                    "example.test/a/b.html%3Fc",
+                    "example.test/a/b.htm",
+                    "example.test/a/b.html;c",
+                    "example.test/",
+                ],
+            ],
+        ),
+        (
+            "http://example.test/a?id=5&b",
+            ["example.test/a?id=5&b", "www.example.test/a?x&b=&id=%35&id=6", "example.test/a?b&id=5#c"],
+            [
+                *["example.test/a", "example.test/a?id=5", "example.test/a?b", "example.test/a?id=55&b"],
+                *[
+                    "example.test/a?id=5%26b",
+                    "example.test/b?id=5&b",
+                    "example.test/a#?id=5&b",
+                    "example.test/a?ID=5&b",
+                ],
+            ],
+        ),
+        (
+            "http://example.test/?q=a+b%2Bc",
+            ["example.test/?q=a+b%2Bc", "example.test?q=a%20b%2bc", "example.test/?q=a%20b%252Bc"],
+            ["example.test/?q=a+b+c", "example.test/?q=a%2Bb%2Bc", "example.test/?q=a+b%20c"],
+        ),
+        (
+            "http://example.test/dir/*",
+            [
+                "example.test/dir/",
+                "example.test/dir/a/b?c",
+                "www.example.test/dir/a",
+                "example.test/x/../dir/",
+            ],
+            [
+                "example.test/dir",
+                "example.test/dir?a/",
+                "example.test/directory/",
+                "a.example.test/dir/",
+                "example.test/",
+            ],
+        ),
+        (
+            "http://example.test/*",
+            ["example.test", "example.test/a", "www.example.test/"],
+            ["a.example.test"],
+        ),
+        (
+            "example.*",
+            ["example.test", "a.example.test/b", "example.com", "example.invalid", "www.example.example"],
+            ["example", "test.example", "anexample.test", "example.a.test"],
+        ),
+        ("a.example.*", ["a.example.test", "b.a.example.test"], ["example.test", "b.example.test"]),
+        (
+            "*/gallery/one-two/*",
+            ["a.test/gallery/one-two/", "b.test/x/gallery/one-two/y?z", "192.0.2.1/gallery/one-two/a"],
+            [
+                *["a.test/gallery/one-two", "a.test/gallery/x/one-two/", "a.test/?/gallery/one-two/"],
+                *["a.test/Gallery/one-two/", "a.test/agallery/one-two/", "a.test/gallery/one-two-three/"],
+            ],
+        ),
+        (
+            "192.0.2.7",
+            ["192.0.2.7", "192.0.2.7./a", "0xC0000207", "3221225991:81", "[::ffff:192.0.2.7]", "192.0.519"],
+            ["192.0.2.8", "192.0.2.7.test", "7.2.0.192", "[2001:db8::c000:207]"],
+        ),
+        ("192.0.2.0/24", ["192.0.2.0", "192.0.2.255", "[64:ff9b::c000:201]"], ["192.0.3.0", "192.0.1.255"]),
+        ("0.0.0.0/0", ["192.0.2.1", "203.0.113.7"], ["a.test", "[2001:db8::1]"]),
+        ("[2001:db8::7]", ["[2001:db8::7]", "[2001:DB8:0:0::7]:81/a"], ["[2001:db8::8]", "192.0.2.7"]),
+        ("2001:db8::/32", ["[2001:db8::]", "[2001:db8:ffff::1]"], ["[2001:db9::]", "192.0.2.1"]),
+        ("::/96", ["[::1]", "[::7]"], ["[::1:0:0]", "0.0.0.1", "[::ffff:192.0.2.1]"]),
+        ("http://192.0.2.7/a", ["0xc0000207/a", "192.0.2.7/a"], ["192.0.2.7/", "www.192.0.2.7.test/a"]),
+        ("http://[2001:db8::7]/a", ["[2001:db8:0::7]/a"], ["[2001:db8::7]/", "[2001:db8::8]/a"]),
+        (
+            "http://example.test/a subdomains",
+            ["example.test/a", "b.example.test/a", "www.c.b.example.test/a?d", "www.example.test/a"],
+            ["b.example.test/", "anexample.test/a", "test/a"],
+        ),
+        (
+            "http://example.test/dir/* subdomains",
+            ["a.example.test/dir/b"],
+            ["a.example.test/dir", "a.test/dir/b"],
+        ),
+        ("http://example.test/?a=1 subdomains", ["a.example.test/?a=1"], ["a.example.test/?a=2"]),
+        (
+            "http://example.test/Ab/C nocase",
+            ["example.test/ab/c", "example.test/AB/C", "example.test/%61B/c"],
+            ["example.test/ab/c/", "example.test/ab/d"],
+        ),
+        ("http://example.test/%C3%84/* nocase", ["example.test/%c3%84/A"], ["example.test/%c3%a4/A"]),
+        (
+            "http://example.test/A?b=C nocase",
+            ["example.test/a?b=C"],
+            ["example.test/a?b=c", "example.test/a?B=C"],
+        ),
+        ("*/Ab/* nocase", ["a.test/AB/", "a.test/x/ab/C"], ["a.test/ab"]),
+        (
+            "http://example.test:8080/",
+            ["example.test:8080", "https://example.test:8080"],
+            ["example.test:80", "http://example.test"],
+        ),
+        ("http://example.test:80/", ["http://example.test:81", "https://example.test"], []),
+        (
+            "https://example.test:80/",
+            ["http://example.test", "example.test"],
+            ["https://example.test", "example.test:81"],
+        ),
+        ("example.test port=8080", ["example.test:8080/a"], ["http://example.test", "example.test:808"]),
+        ("192.0.2.7 port=81", ["192.0.2.7:81"], ["192.0.2.7:82"]),
+        ("*/a/* port=81", ["a.test:81/a/"], ["a.test:82/a/"]),
+    ],
+)
+def test_entry(line: str, blocked: list[str], passed: list[str]) -> None:
+    found = matcher(line)
+    assert [url for url in blocked if not found.check_url(url).blocked] == []
+    assert [url for url in passed if found.check_url(url) != PASS] == []
+    excused = matcher(f"@@{line}") if not line.startswith("0.0.0.0 ") else None
+    if excused is not None:
+        assert {excused.check_url(url).action for url in blocked} == {"allow"}
+
+
+# -- evasions: spellings that servers or their applications take for the listed page
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["http://EXAMPLE.TEST/a/b?id=5", "http://example.test./a/b?id=5", "http://example.test../a/b?id=5"],
+        *["http://u:p@example.test/a/b?id=5", "http://other.invalid@example.test/a/b?id=5"],
+        *[
+            "http://example.test:80/a/b?id=5",
+            "https://example.test:444/a/b?id=5",
+            "http://www.example.test/a/b?id=5",
+        ],
+        *[
+            "http://ex%61mple.test/a/b?id=5",
+            "http://\uff45xample\u3002test/a/b?id=5",
+            "http:\\\\example.test\\a\\b?id=5",
+        ],
+        *[
+            "http://example.test//a///b?id=5",
+            "http://example.test/./a/./b?id=5",
+            "http://example.test/x/../a/b?id=5",
+        ],
+        *[
+            "http://example.test/../a/b?id=5",
+            "http://example.test/%2e/a/b?id=5",
+            "http://example.test/x/%2E%2e/a/b?id=5",
+        ],
+        *[
+            "http://example.test/x%2f..%2fa/b?id=5",
+            "http://example.test/a%2Fb?id=5",
+            "http://example.test/a%5cb?id=5",
+        ],
+        *[
+            "http://example.test/%61/%62?id=5",
+            "http://example.test/%2561/b?id=5",
+            "http://example.test/a/b?%69d=5",
+        ],
+        *[
+            "http://example.test/a/b?id=%35",
+            "http://example.test/a/b?id=%2535",
+            "http://example.test/a/b?x=1&id=5",
+        ],
+        *[
+            "http://example.test/a/b?id=5&x=1",
+            "http://example.test/a/b?&&id=5&",
+            "http://example.test/a/b?id=6&id=5",
+        ],
+        *[
+            "http://example.test/a/b?id=5#x",
+            "http://example.test/a/b?id=5&id=5",
+            "http://example.test/a\t/b?i\nd=5",
+        ],
+    ],
+)
+def test_no_spelling_gets_around(url: str) -> None:
+    assert matcher("http://example.test/a/b?id=5").check_url(url).blocked
+    assert matcher("http://example.test/a/b").check_url(url).blocked
+    assert matcher("*/a/*").check_url(url).blocked
+
+
+def test_a_raw_byte_is_its_escape() -> None:
+    found = matcher("http://example.test/bücher/ä?ö=ü")
+    for target in ("/b\xc3\xbccher/\xc3\xa4?\xc3\xb6=\xc3\xbc", "/b%c3%bccher/%C3%A4?%c3%b6=%C3%BC"):
+        assert found.check("example.test", target).blocked
+    assert not found.check("example.test", "/b\xfccher/\xe4?\xf6=\xfc").blocked
+
+
+def test_nothing_of_a_long_url_is_left_unread() -> None:
+    found = matcher("http://example.test/end?id=5", "*/one/two/*", "tail.test")
+    assert found.check("example.test", "/a/.." * 13_000 + "/end?id=5").blocked
+    assert found.check("example.test", "/end?" + "x&" * 32_000 + "id=5").blocked
+    assert found.check("example.test", "/end?" + "".join(f"{n}&" for n in range(12_000)) + "id=5").blocked
+    assert found.check("example.test", "/end?%" + "25" * 30_000 + "69d=5").blocked
+    assert found.check("a.test", "/a" * 30_000 + "/one/two/").blocked
+    assert found.check_host("a." * 30_000 + "tail.test").blocked
+    deep = matcher("http://example.test" + "/a" * 30_000, "http://example.test" + "/a" * 29_999 + "/* id=x")
+    assert deep.check("example.test", "/a" * 30_000).kind == "page"
+    assert deep.check("example.test", "/a" * 29_999 + "/").entry == "x"
+    assert deep.check("example.test", "/a" * 29_999) == PASS
+    assert matcher("a." * 30_000 + "test").check_host("b." + "a." * 30_000 + "test").blocked
+
+
+# -- which entry is named
+
+BY_RANK = [
+    "http://h.example.test/d/e/p?a=1 id=params",
+    "http://h.example.test/d/e/p id=page",
+    "http://h.example.test/d/e/* id=prefix2",
+    "http://h.example.test/d/* id=prefix1",
+    "0.0.0.0 h.example.test id=host",
+    "h.example.test id=domain3",
+    "example.test id=domain2",
+    "||test^ id=domain1",
+    "*/d/e/* id=path2",
+    "*/d/* id=path1",
+    "h.example.* id=name2",
+    "example.* id=name1",
+]
+NUMERIC_BY_RANK = [
+    "http://192.0.2.7/d/p id=page",
+    "*/d/* id=path",
+    "192.0.2.7 id=address",
+    "192.0.2.0/24 id=network24",
+    "192.0.0.0/16 id=network16",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "url"),
+    [(BY_RANK, "http://h.example.test/d/e/p?a=1&b=2"), (NUMERIC_BY_RANK, "http://192.0.2.7/d/p")],
+)
+@pytest.mark.parametrize("several_lists", [False, True])
+def test_the_most_specific_entry_is_named(lines: list[str], url: str, several_lists: bool) -> None:
+    for first in range(len(lines)):
+        rest = lines[first:]
+        found = (
+            matcher(**{f"l{n}": [line] for n, line in enumerate(rest)})
+            if several_lists
+            else matcher(*rest[::-1])
+        )
+        verdict = found.check_url(url)
+        assert f"id={verdict.entry}" in rest[0].split()
+        assert verdict.kind == verdict.entry.rstrip("0123456789")
+
+
+def test_allow_beats_block_however_specific() -> None:
+    lines = [*BY_RANK, "@@example.* id=excuse category=c"]
+    verdict = matcher(*lines).check_url("http://h.example.test/d/e/p?a=1")
+    assert (verdict.action, verdict.entry, verdict.category, verdict.kind) == ("allow", "excuse", "c", "name")
+    assert not verdict.blocked
+    other = matcher(blocks=BY_RANK, excuses=["@@http://h.example.test/d/e/p"])
+    assert other.check_url("http://h.example.test/d/e/p?a=1").list == "excuses"
+    assert other.check_url("http://h.example.test/d/e/q").list == "blocks"
+
+
+def test_a_verdict_names_the_entry_or_a_digest_its_category_and_list() -> None:
+    found = matcher(hotline=["a.test id=K-7 category=Phishing", "b.test"])
+    verdict = found.check_host("a.test")
+    assert (verdict.action, verdict.kind, verdict.entry, verdict.category, verdict.list) == (
+        *("block", "domain", "K-7", "phishing", "hotline"),
+    )
+    nameless = found.check_host("b.test")
+    assert nameless.category == ""
+    assert len(nameless.entry) == 16
+    assert int(nameless.entry, 16)
+    assert nameless.entry == found.check_host("c.b.test").entry
+
+
+# -- dates and ports
+
+
+def test_an_entry_is_in_force_to_the_end_of_its_last_day() -> None:
+    last = datetime(2027, 1, 31, tzinfo=UTC)
+    lines = ["a.test", "http://b.test/", "*/c/*", "192.0.2.7", "d.*"]
+    found = matcher(*[f"{line} expires=2027-01-31" for line in lines])
+    for url in ("http://a.test/", "http://b.test/", "http://x.test/c/", "http://192.0.2.7/", "http://d.test"):
+        for moment, blocked in [
+            (0.0, True),
+            (last.timestamp(), True),
+            ((last + timedelta(days=1)).timestamp() - 0.001, True),
+            ((last + timedelta(days=1)).timestamp(), False),
+        ]:
+            assert found.check_url(url, moment).blocked is blocked
+    assert found.check_address("192.0.2.7", (), 4e9) == PASS
+    assert found.check_host("a.test", (), 4e9) == PASS
+
+
+def test_an_expired_excuse_excuses_no_more() -> None:
+    found = matcher("a.test", "@@a.test expires=2027-01-31")
+    assert found.check_host("a.test", now=CREATED).action == "allow"
+    assert found.check_host("a.test", now=4e9).blocked
+
+
+def test_any_of_several_ports_and_none_given() -> None:
+    found = matcher("a.test port=81", "192.0.2.7 port=81")
+    for ports, blocked in [((), True), ((81,), True), ((80, 81), True), ((80,), False), ((80, 443), False)]:
+        assert found.check("a.test", "/", ports).blocked is blocked
+        assert found.check_host("a.test", ports).blocked is blocked
+        assert found.check_address("192.0.2.7", ports).blocked is blocked
+
+
+# -- hosts and addresses alone
+
+
+def test_a_host_alone() -> None:
+    found = matcher("a.test", "http://b.test/", "*/c/*", "d.*", "192.0.2.7", "@@e.a.test")
+    assert [
+        found.check_host(host).action
+        for host in ("a.test", "x.a.test", "b.test", "d.test", "192.0.2.7", "E.A.test.")
+    ] == [*["block", "block", "pass", "block", "block", "allow"]]
+
+
+def test_whether_a_path_matters() -> None:
+    found = matcher(
+        "a.test", "http://b.test/", "http://c.test/?a", "http://d.test/*", "http://e.test/ subdomains", "f.*"
+    )
+    below = ["b.test", "www.b.test", "c.test", "d.test", "e.test", "x.y.e.test", "B.test."]
+    not_below = ["a.test", "x.a.test", "x.b.test", "test", "f.test", "192.0.2.7", "ee.test"]
+    assert [found.lists_below(host) for host in below] == [True] * 7
+    assert [found.lists_below(host) for host in not_below] == [False] * 7
+    assert not found.has_floating
+    assert matcher("*/a/*").has_floating
+    assert not matcher("*/a/*").lists_below("a.test")
+
+
+def test_a_destination_address() -> None:
+    found = matcher(
+        "192.0.2.7 id=1", "198.51.100.0/24 id=2", "2001:db8::/32 id=3", "a.test", "@@198.51.100.9 id=4"
+    )
+    for address, entry in [
+        *[("192.0.2.7", "1"), ("::ffff:192.0.2.7", "1"), ("64:ff9b::c000:207", "1"), ("198.51.100.200", "2")],
+        *[("198.51.100.9", "4"), ("2001:db8::1", "3"), ("2001:db8::1%eth0", "3")],
+    ]:
+        assert found.check_address(address).entry == entry
+    for address in ("192.0.2.8", "2001:db9::1", "a.test", "", "%", "[2001:db8::1]", "192.0.2.07", "1" * 5000):
+        assert found.check_address(address) == PASS
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a/b", "[::", "256.0.0.1", "\0"])
+def test_what_is_no_host_is_an_error(host: str) -> None:
+    for found in (matcher("a.test"), matcher("*/a/*"), Matcher([], key())):
+        for ask in (found.check_host, found.lists_below, lambda h, m=found: m.check(h, "/")):
+            with pytest.raises(UrlError):
+                ask(host)
+
+
+# -- lists and caches
+
+
+def test_no_list_passes_everything() -> None:
+    found = Matcher([], key())
+    assert found.check("a.test", "/") == PASS
+    assert found.check_address("192.0.2.7") == PASS
+    assert not found.lists_below("a.test")
+
+
+def test_several_lists() -> None:
+    found = matcher(one=["a.test", "http://b.test/x"], two=["http://b.test/y", "*/z/*"], three=["@@b.test"])
+    assert found.check("a.test", "/").list == "one"
+    assert found.check("c.test", "/z/").list == "two"
+    assert found.check("b.test", "/y").list == "three"
+    assert [li.name for li in found.lists] == ["one", "two", "three"]
+
+
+def test_a_full_cache_of_hosts_changes_no_verdict() -> None:
+    under = key()
+    found = Matcher([load_lines([f"h{n}.test" for n in range(0, 50, 2)], under)], under, hosts=3)
+    for _ in range(3):
+        assert [found.check_host(f"h{n}.test").blocked for n in range(50)] == [True, False] * 25
+    assert [found.check_address(f"192.0.2.{n}").blocked for n in range(50)] == [False] * 50
+
+
+def test_deciding_changes_nothing() -> None:
+    found = matcher(*BY_RANK, "@@x.test")
+    url = "http://h.example.test/d/e/p?a=1"
+    first = found.check_url(url)
+    found.check_url("http://x.test/")
+    assert found.check_url(url) == first
+
+
+def test_a_page_of_many_parameter_entries() -> None:
+    found = matcher(
+        *[f"http://h.test/watch?view=1&v={n} id=v{n}" for n in range(2000)],
+        "http://h.test/watch?v=2000 id=v2000",
+    )
+    for n in (0, 7, 1999, 2000):
+        assert found.check("h.test", f"/watch?v={n}&x=y&view=1").entry == f"v{n}"
+    assert found.check("h.test", "/watch?v=1999") == PASS
+    assert found.check("h.test", "/watch?v=2001&view=1") == PASS
+    assert found.check("h.test", "/watch") == PASS
+
+
+def test_entries_that_agree_in_more_letters_than_a_pattern_has() -> None:
+    deep = "/a" * 100
+    lines = [f"http://h.test{deep}/{n} id=p{n}" for n in range(40)]
+    lines += [f"http://h.test{deep}/{n}/* id=x{n}" for n in range(40)]
+    lines += [f"*{deep}/{n}/* id=f{n}" for n in range(40)]
+    lines += [f"{n}.{'b.' * 100}test id=d{n}" for n in range(40)]
+    found = matcher(*lines)
+    for n in range(40):
+        assert found.check("h.test", f"{deep}/{n}").entry == f"p{n}"
+        assert found.check("h.test", f"{deep}/{n}/y").entry == f"x{n}"
+        assert found.check("g.test", f"/a{deep}/{n}/y").entry == f"f{n}"
+        assert found.check_host(f"c.{n}.{'b.' * 100}test").entry == f"d{n}"
+    assert found.check("h.test", f"{deep}/40") == PASS
+    assert found.check("h.test", deep) == PASS
