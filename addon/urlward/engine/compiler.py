@@ -94,7 +94,7 @@ class Compiled(NamedTuple):
 
 
 class Compiler:
-    """Takes entries one by one, gives the compiled list at the end.
+    """Takes entries one by one, gives the compiled list at the end and keeps none of their text.
 
     Args:
         key: the key that all digests are made under.
@@ -193,12 +193,15 @@ class Compiler:
             done += len(unique)
             progress(done)
             patterns.append(cut)
+        listed = sorted(self._networks)
+        self._networks = {}
+        self._key = self._key.fresh()
         return Compiled(
             (pools[0], pools[1]),
             (patterns[0], patterns[1]),
             shapes,
             categories,
-            sorted(self._networks),
+            listed,
             counts,
             by_category,
             duplicates,
