@@ -178,11 +178,11 @@ def test_patterns_stay_short_and_rows_that_share_one_are_sorted_by_digest() -> N
 
 
 def test_the_rarest_parameter_finds_an_entry() -> None:
-    lines = [f"http://example.test/?view=1&id={n}" for n in range(20)]
+    lines = [f"http://example.test/?all=1&id={n}&view=1" for n in range(20)]
     compiled = compile_lines(lines, key())
     digests = {row.digest for row in compiled.rows[Pool.ANCHORED]}
     assert len(digests) == 20
-    assert {len(row.more) for row in compiled.rows[Pool.ANCHORED]} == {1}
+    assert {len(row.more) for row in compiled.rows[Pool.ANCHORED]} == {2}
     assert len({row.more for row in compiled.rows[Pool.ANCHORED]}) == 1
 
 

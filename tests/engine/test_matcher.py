@@ -407,6 +407,39 @@ def test_what_is_no_host_is_an_error(host: str) -> None:
                 ask(host)
 
 
+# -- requests that name several hosts
+
+
+@pytest.mark.parametrize(
+    ("hosts", "target", "entry"),
+    [
+        (["x.test", "y.test"], "/", ""),
+        (["x.test", "a.test"], "/", "a"),
+        (["a.test", "x.test"], "/", "a"),
+        (["x.test", "b.test"], "/page", "b"),
+        (["x.test", "b.test"], "/other", ""),
+        (["x.test", "y.test"], "/p/q/", "path"),
+        # An excuse holds for its host, not for another that the request names beside it.
+        (["c.test", "a.test"], "/", "a"),
+        (["a.test", "c.test"], "/", "a"),
+        (["c.test", "x.test"], "/p/q/", "path"),
+        (["c.test", "x.test"], "/", "c"),
+        (["c.test"], "/p/q/", "c"),
+        ([], "/p/q/", ""),
+    ],
+)
+def test_a_block_under_any_host_counts(hosts: list[str], target: str, entry: str) -> None:
+    found = matcher("a.test id=a", "http://b.test/page id=b", "*/p/q/* id=path", "@@c.test id=c")
+    verdict = found.check_request(hosts, target)
+    assert verdict.entry == entry
+    assert verdict.action == {"": "pass", "c": "allow"}.get(entry, "block")
+
+
+def test_every_host_of_several_must_be_one() -> None:
+    with pytest.raises(UrlError):
+        matcher("a.test").check_request(["a.test", "a b"], "/")
+
+
 # -- lists and caches
 
 
