@@ -1,0 +1,83 @@
+"""urlward itself, through its public interface."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from benchmarks.engine.contenders.base import Contender, Steps
+from benchmarks.engine.material import Files, Request
+from rich.console import Console
+from rich.progress import Progress
+
+from urlward.engine.artifact import dump
+from urlward.engine.compiler import Compiler
+from urlward.engine.digest import KEY_SIZE, Key
+from urlward.engine.entry import parse_line
+from urlward.engine.loaded import LoadedList, loading
+from urlward.engine.matcher import Matcher
+
+_KEY = Key(bytes(range(KEY_SIZE)))
+_REFRESH = 1024
+"""Lines between two updates of the progress bar."""
+
+
+class Engine(Contender):
+    """Compiles to an artifact, loads it in steps."""
+
+    stores: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._artifact = b""
+        self._list: LoadedList | None = None
+        self._matcher: Matcher | None = None
+
+    def build(self, files: Files) -> Steps:
+        """Compile with a progress bar, as on a terminal."""
+        with Path(os.devnull).open("w") as nowhere:
+            console = Console(file=nowhere, force_terminal=True, width=100)
+            with Progress(console=console) as progress:
+                self._compile(files, progress)
+        yield
+
+    def _compile(self, files: Files, progress: Progress) -> None:
+        compiler = Compiler(_KEY)
+        size = files.lines.stat().st_size
+        with files.lines.open() as lines:
+            task = progress.add_task("reading", total=size)
+            done = 0
+            for number, line in enumerate(lines):
+                for entry in parse_line(line):
+                    compiler.add(entry)
+                done += len(line)
+                if not number % _REFRESH:
+                    progress.update(task, completed=done)
+        task = progress.add_task("compiling", total=len(compiler))
+        compiled = compiler.finish(lambda rows: progress.update(task, completed=rows))
+        self._artifact = dump(compiled, _KEY, name="benchmark", serial=1, created=1)
+
+    def store(self) -> bytes:
+        """The artifact."""
+        return self._artifact
+
+    def load(self, data: bytes) -> Steps:
+        """As a reload does."""
+        self._list = yield from loading(data, _KEY)
+        self._matcher = Matcher([self._list], _KEY)
+
+    def release(self) -> Steps:
+        """As a reload does with the list that it replaced."""
+        self._matcher = None
+        if self._list is not None:
+            yield from self._list.release()
+        self._list = None
+
+    def run(self, requests: Sequence[Request]) -> int:
+        """Host and target to verdict."""
+        assert self._matcher is not None
+        check = self._matcher.check
+        blocked = 0
+        for host, target in requests:
+            if check(host, target).action == "block":
+                blocked += 1
+        return blocked

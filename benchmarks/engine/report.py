@@ -1,0 +1,116 @@
+"""The part of ``benchmarks/README.md`` that is written from the JSON."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine.summary import Result
+
+BEGIN = "<!-- engine: written by `python -m benchmarks.engine --report`, not by hand -->"
+END = "<!-- engine: end -->"
+
+_MEMORY_FROM = 40_000
+"""Entries from which the allocator's granularity no longer hides what one takes."""
+
+
+def rewrite(readme: Path, result: dict[str, Any]) -> None:
+    """Put the report between the marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, _, after = _parts(readme.read_text())
+    readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
+
+
+def differs(readme: Path, result: dict[str, Any]) -> bool:
+    """Whether the text between the marks is not the report."""
+    return _parts(readme.read_text())[1] != f"\n{report(result)}"
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    before, begin, rest = text.partition(BEGIN)
+    middle, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the marks {BEGIN} and {END} are not there")
+    return before, middle, after
+
+
+def report(result: dict[str, Any]) -> str:
+    """Machine, goals and a table for each size, as Markdown."""
+    parts = [_machine(result), _goals(result["goals"])]
+    parts += [_table(result, size) for size in result["plan"]["sizes"]]
+    return "\n" + "\n\n".join(parts) + "\n\n"
+
+
+def _machine(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    versions = [f"{n} {v}" for n, v in machine["packages"].items()]
+    versions += [
+        f"{e['package']} {e['version']}"
+        for e in result["engines"].values()
+        if e["version"] and e["package"] not in machine["packages"]
+    ]
+    return (
+        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores of which one is used, "
+        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
+        f"load of the machine when the run began: {machine['load']}. Packages: {', '.join(versions)}.\n\n"
+        "![Cost, memory, building and stalls by number of entries](engine/results/engine.svg)"
+    )
+
+
+def _goals(goals: list[dict[str, Any]]) -> str:
+    rows = ["| goal | limit | measured | |", "|---|---:|---:|---|"]
+    for goal in goals:
+        mark = {True: "met", False: "**missed**", None: "not measured"}[goal["passed"]]
+        value = "-" if goal["value"] is None else _number(goal["value"])
+        rows.append(f"| {goal['goal']} | {_number(goal['limit'])} {goal['unit']} | {value} | {mark} |")
+    return "\n".join(rows)
+
+
+def _table(result: dict[str, Any], size: int) -> str:
+    rows = [
+        f"**{size:,} entries**",
+        "",
+        "| | miss µs | new host µs | near miss µs | hit µs | first hit µs | hits found | respelled found "
+        "| build s | load s | stall ms | bytes an entry |",
+        "|---|" + "---:|" * 11,
+    ]
+    for row in result["results"]:
+        if row["size"] == size:
+            title = result["engines"][row["engine"]]["title"]
+            cells = (
+                _cells(row) if row["status"] == "ok" else [f"{row['status']}: {row['detail']}", *[""] * 10]
+            )
+            rows.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _cells(row: Result) -> list[str]:
+    figures, found = row["figures"], row["found"]
+    checks = [_check(figures["check_us"][s]) for s in ("miss", "first", "near", "hit", "hit_first")]
+    hits = sum(hit for hit, _ in found["hits"].values()) / sum(total for _, total in found["hits"].values())
+    memory = _number(figures["bytes_per_entry"]) if row["size"] >= _MEMORY_FROM else "-"
+    return [
+        *checks,
+        _share(hits),
+        _share(found["respelled"][0] / found["respelled"][1]),
+        _number(figures["build_s"]),
+        _number(figures["load_s"]) if "load_s" in figures else "-",
+        _number(figures["stall_ms"]),
+        memory,
+    ]
+
+
+def _check(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.2f} ± {(spread['high'] - spread['low']) / 2:.2f}"
+
+
+def _share(value: float) -> str:
+    # Rounding must not turn nearly all into all.
+    return f"{int(value * 1000) / 10:g} %"
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
