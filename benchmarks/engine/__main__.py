@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.engine.contenders import ENTRANTS
 from benchmarks.engine.plan import FULL, QUICK
 from benchmarks.engine.plot import plot
-from benchmarks.engine.report import differs, rewrite
+from benchmarks.engine.report import differs, rewrite, to_json
 from benchmarks.engine.run import run
 
 _RESULTS = Path(__file__).parent / "results"
@@ -52,7 +52,7 @@ def main() -> int:
         lambda text: print(f"{time.monotonic() - begun:6.1f} s  {text}", file=sys.stderr),
     )
     arguments.output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(to_json(result))
     plot(result, arguments.output / "engine.svg")
     for goal in result["goals"]:
         mark = {True: "met", False: "MISSED", None: "-"}[goal["passed"]]

@@ -1,5 +1,6 @@
-"""The part of ``benchmarks/README.md`` that is written from the JSON."""
+"""The JSON, and the part of ``benchmarks/README.md`` that is written from it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,22 @@ END = "<!-- engine: end -->"
 
 _MEMORY_FROM = 40_000
 """Entries from which the allocator's granularity no longer hides what one takes."""
+
+
+def to_json(result: dict[str, Any]) -> str:
+    """The result with one line for each engine and size, so that a new run is a readable change."""
+    lines = [f'"{name}": {json.dumps(value)}' for name, value in result.items() if name != "results"]
+    rows = ",\n".join(f"  {json.dumps(_rounded(row))}" for row in result["results"])
+    return "{\n" + ",\n".join([*lines, f'"results": [\n{rows}\n]']) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Tenths of a microsecond are as much as a clock means."""
+    if isinstance(value, float):
+        return round(value, 7)
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def rewrite(readme: Path, result: dict[str, Any]) -> None:
