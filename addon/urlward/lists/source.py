@@ -124,11 +124,10 @@ def open_list(path: Path) -> BufferedReader:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as e:
         raise unreadable(path, e) from e
-    file = os.fdopen(fd, "rb")
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        file.close()
+        os.close(fd)
         raise SourceError(f"{path}: not a regular file")
-    return file
+    return os.fdopen(fd, "rb")
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> SourceError:
@@ -195,7 +194,7 @@ def _read_lines(
         whole = raw.endswith(b"\n")
         if number == 1:
             raw = raw.removeprefix(_BOM)
-        if len(raw) > _MAX_LINE_BYTES:
+        if len(raw) >= _MAX_LINE_BYTES:
             report.lines += 1
             _bad(report, BadLine(name, number, MAX_LINE, f"line is longer than {MAX_LINE} characters"))
             continue
