@@ -7,15 +7,19 @@ catches its own.
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
+from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import HttpLayer, TCPLayer, modes
 from mitmproxy.proxy.layers.tls import parse_client_hello
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from urlward.config import Config, ConfigError, read_config
 from urlward.engine.digest import Key
@@ -26,7 +30,15 @@ from urlward.lists.keeper import Keeper
 from urlward.lists.source import Budget
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings
 from urlward.proxy.guard import Guard
-from urlward.proxy.layers import CloseLayer, RefuseTlsLayer, RelayLayer, WardHttpLayer, answer_now
+from urlward.proxy.layers import (
+    CloseLayer,
+    ListedAddress,
+    RefuseTlsLayer,
+    RelayLayer,
+    WardHttpLayer,
+    answer_now,
+)
+from urlward.proxy.names import as_address
 
 logger = logging.getLogger("urlward")
 
@@ -122,6 +134,8 @@ class Urlward:
         self._running = False
         if self._watch is not None:
             self._watch.cancel()
+        with suppress(NotImplementedError, RuntimeError, ValueError):
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
     @command.command("urlward.reload")  # type: ignore[untyped-decorator]
     def reload(self) -> None:
@@ -134,20 +148,28 @@ class Urlward:
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""
         context = nextlayer.context
-        if nextlayer.layer is not None or self.guard is None:
+        if nextlayer.layer is not None:
+            return
+        if self.guard is None:
+            nextlayer.layer = CloseLayer(context)
             return
         try:
             self._next_layer(nextlayer, self.guard)
         except Exception as e:  # noqa: BLE001 - an exception here would leave mitmproxy's own layer, unfiltered
-            if not self.guard.failed(e, context.client):
+            if self.guard.failed(e, context.client):
+                nextlayer.layer = None
+            else:
                 nextlayer.layer = CloseLayer(context)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Relay the body as it comes; decide, if the request did not come through our layer."""
         state = flow.metadata.get("urlward")
-        if state == "answered" or flow.response or self.guard is None:
+        if flow.response:
             return
-        if state is None:
+        if self.guard is None:
+            flow.kill()
+            return
+        if state is None or flow.is_replay == "request":
             context = Context(flow.client_conn, ctx.options)
             context.server = flow.server_conn
             answer = self.guard.answer(flow.request, context)
@@ -155,6 +177,23 @@ class Urlward:
                 answer_now(flow, answer)
                 return
         flow.request.stream = True
+
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
+        """Look a name up before it is connected to: its address may be listed."""
+        server, guard = data.server, self.guard
+        if server.address is None or server.transport_protocol != "tcp" or guard is None:
+            return
+        host, port = server.address[:2]
+        if as_address(host) or not guard.lists_any_address():
+            return
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError:
+            return  # nor will the connection come about
+        # The first is what is connected to. Should that differ, the connection itself is checked too.
+        address = str(found[0][4][0])
+        if guard.lists_address(address, port, data.client):
+            server.error = ListedAddress(address)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Relay the body as it comes."""
@@ -187,7 +226,10 @@ class Urlward:
         if tcp and data and b"\x16\x03".startswith(data[:2]) and len(data) < 3:
             return  # the first bytes of what may be a ClientHello: wait for more
         builtin = ctx.master.addons.get("nextlayer")
-        if tcp and starts_like_tls_record(data) and _could_relay(context) and not _has_own_rules():
+        if _left_alone(builtin, nextlayer):
+            builtin.next_layer(nextlayer)
+            return
+        if tcp and starts_like_tls_record(data) and _could_relay(context):
             client_hello = None
             try:
                 client_hello = parse_client_hello(data)
@@ -233,9 +275,17 @@ def _could_relay(context: Context) -> bool:
     return not isinstance(mode, mode_specs.ReverseMode) or mode.scheme == "https"
 
 
-def _has_own_rules() -> bool:
-    """Whether the operator uses mitmproxy's own lists of connections to leave alone."""
-    return bool(ctx.options.ignore_hosts or ctx.options.allow_hosts)
+def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
+    """Whether the operator has told mitmproxy to relay this connection, or that is not known yet."""
+    if not (ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts):
+        return False
+    context = nextlayer.context
+    try:
+        if builtin._ignore_connection(context, nextlayer.data_client(), nextlayer.data_server()):
+            return True
+    except NeedsMoreData:
+        return True
+    return bool(builtin._is_destination_in_hosts(context, builtin.tcp_hosts))
 
 
 def _adopt(top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
@@ -248,12 +298,7 @@ def _adopt(top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
         ours: layer.Layer | None = None
         if isinstance(current, HttpLayer):
             ours = WardHttpLayer.replacing(current, guard)
-        elif (
-            isinstance(current, TCPLayer)
-            and current.flow is not None
-            and not chosen
-            and not ctx.options.tcp_hosts
-        ):
+        elif isinstance(current, TCPLayer) and current.flow is not None and not chosen:
             # Not HTTP at first sight. If the bytes are HTTP after all they are judged, else refused.
             ours = WardHttpLayer.replacing(current, guard)
         if ours is not None:

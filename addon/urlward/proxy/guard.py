@@ -7,6 +7,7 @@ of ours never lets a request pass, and one place writes the log.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,7 @@ class Guard:
     def answer(self, request: http.Request, context: Context) -> BlockResponse | None:
         """What a request gets instead of what it asks for; None where it may go on. Never raises."""
         self.counts.requests += 1
+        head = request.data.method == b"HEAD"
         try:
             names = names_of(request, context)
             matcher, now = self._matcher(), self._clock()
@@ -77,9 +79,9 @@ class Guard:
             return self._blocked(verdict, request, context) if verdict.blocked else None
         except UrlError as e:
             self.counts.refused += 1
-            return _plain(400, "Bad Request", f"{e}\n")
+            return _plain(400, "Bad Request", f"{e}\n", head)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
-            return self._failed(e, context.client)
+            return self._failed(e, context.client, head)
 
     def answer_connected(self, request: http.Request, context: Context, address: str) -> BlockResponse | None:
         """Likewise for the address that a name turned out to have, before anything is sent to it."""
@@ -87,7 +89,21 @@ class Guard:
             verdict = self._matcher().check_address(address, (request.port,), self._clock())
             return self._blocked(verdict, request, context) if verdict.blocked else None
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, context.client)
+            return self._failed(e, context.client, request.data.method == b"HEAD")
+
+    def lists_address(self, address: str, port: int, client: Client) -> bool:
+        """Whether a name must not be connected to because of the address that it has. Never raises."""
+        try:
+            return self._matcher().check_address(address, (port,), self._clock()).blocked
+        except Exception as e:  # noqa: BLE001 - as above
+            return self._failed(e, client) is not None
+
+    def lists_any_address(self) -> bool:
+        """Whether addresses matter at all. Never raises."""
+        try:
+            return any(li.prefixes4 or li.prefixes6 for li in self._matcher().lists)
+        except Exception:  # noqa: BLE001 - the question after this one fails in the same way, and says so
+            return True
 
     def tls(self, context: Context, sni: str | None) -> TlsDecision:
         """What becomes of a TLS connection, by its SNI and destination. Never raises."""
@@ -142,36 +158,53 @@ class Guard:
     def _blocked(self, verdict: Verdict, request: http.Request, context: Context) -> BlockResponse:
         reference = new_reference()
         self._log_block(verdict, context.client, reference)
-        return self._page.render(
-            BlockNotice(reference, verdict.list, verdict.category or None),
-            accept=request.headers.get("accept", ""),
-            accept_language=request.headers.get("accept-language", ""),
-            head=request.data.method == b"HEAD",
-        )
+        head = request.data.method == b"HEAD"
+        try:
+            return self._page.render(
+                BlockNotice(reference, verdict.list, verdict.category or None),
+                accept=request.headers.get("accept", ""),
+                accept_language=request.headers.get("accept-language", ""),
+                head=head,
+            )
+        except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of the page
+            self._log_failure(e, context.client, "blocked")
+            return _plain(451, "Unavailable For Legal Reasons", f"Blocked. Reference: {reference}\n", head)
 
     def _log_block(self, verdict: Verdict, client: Client, reference: str) -> None:
         self.counts.blocked += 1
-        logger.info(
+        _log(
+            logging.INFO,
             "%s block client=%s list=%s entry=%s category=%s reference=%s",
             timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
             reference,
         )  # fmt: skip
 
-    def _failed(self, error: Exception, client: Client) -> BlockResponse | None:
+    def _failed(self, error: Exception, client: Client, head: bool = False) -> BlockResponse | None:
+        passed = self._on_error == "pass"
+        self._log_failure(error, client, "passed" if passed else "blocked")
+        if passed:
+            return None
+        return _plain(503, "Service Unavailable", "The filter could not decide on this request.\n", head)
+
+    def _log_failure(self, error: Exception, client: Client, outcome: str) -> None:
         self.counts.errors += 1
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
         # The exception's own text may quote the request.
-        logger.error(
+        _log(
+            logging.ERROR,
             "%s error client=%s error=%s at=%s count=%d request=%s",
-            timestamp(self._clock()), _peer(client), error.__class__.__name__, place,
-            self.counts.errors, "passed" if self._on_error == "pass" else "blocked",
+            timestamp(time.time()), _peer(client), error.__class__.__name__, place,
+            self.counts.errors, outcome,
         )  # fmt: skip
-        if self._on_error == "pass":
-            return None
-        return _plain(503, "Service Unavailable", "The filter could not decide on this request.\n")
+
+
+def _log(level: int, message: str, *values: object) -> None:
+    """Log, whatever becomes of it: a full disk or a broken handler must not decide what passes."""
+    with suppress(Exception):
+        logger.log(level, message, *values)
 
 
 def timestamp(now: float) -> str:
@@ -188,7 +221,7 @@ def _first_block(verdicts: list[Verdict]) -> Verdict:
     return next((v for v in verdicts if v.blocked), PASS)
 
 
-def _plain(status: int, reason: str, text: str) -> BlockResponse:
+def _plain(status: int, reason: str, text: str, head: bool = False) -> BlockResponse:
     body = text.encode("ascii", "replace")
     return BlockResponse(
         status,
@@ -198,5 +231,5 @@ def _plain(status: int, reason: str, text: str) -> BlockResponse:
             (b"Content-Length", b"%d" % len(body)),
             (b"Cache-Control", b"no-store"),
         ),
-        body,
+        b"" if head else body,
     )

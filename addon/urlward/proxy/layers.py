@@ -7,22 +7,39 @@ has come in, and refuses to answer a streamed one at all. These layers answer at
 import time
 
 from mitmproxy import http
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import TCPLayer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    GetHttpConnection,
+    HttpLayer,
+    HTTPMode,
+    HttpStream,
+    RegisterHttpConnection,
+    SendHttp,
+)
 from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHeadersHook
+from mitmproxy.proxy.layers.http._http1 import Http1Client
 
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.guard import Guard
+from urlward.proxy.http1 import WardHttp1Client, WardHttp1Server
 
-LINGER = 5.0
+LINGER = 2.0
 """Seconds that the rest of a refused body is read and dropped, so that the answer is not lost to a
 connection reset (RFC 9112 section 9.6)."""
 
 _ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
 """TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
+
+
+class ListedAddress(str):
+    """A connection's error where the name has this listed address, and so is not connected to."""
+
+    __slots__ = ()
 
 
 class WardHttpLayer(HttpLayer):
@@ -37,6 +54,22 @@ class WardHttpLayer(HttpLayer):
         """Take the place of a layer that has not begun."""
         other.context.layers.remove(other)
         return cls(other.context, other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent, guard)
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.Start) and not is_multiplexed(self.context):
+            self.connections.setdefault(self.context.client, WardHttp1Server(self.context.fork()))
+        yield from super()._handle_event(event)
+
+    def register_connection(self, command: RegisterHttpConnection) -> layer.CommandGenerator[None]:
+        """Take a new connection to an origin into use."""
+        if isinstance(command.connection.error, ListedAddress):
+            command.err = command.connection.error
+        part: layer.Layer | None = self.connections[command.connection]
+        while part is not None:
+            if isinstance(part, Http1Client):
+                WardHttp1Client.adopt(part)
+            part = getattr(part, "child_layer", None)
+        yield from super().register_connection(command)
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Start a stream for one request."""
@@ -61,6 +94,11 @@ class WardHttpStream(HttpStream):
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Ask the guard before mitmproxy changes anything about the request."""
+        if not self.context.client.state & ConnectionState.CAN_WRITE:
+            # A head that could not be read has been answered: it is only shown, to be dropped.
+            self._answered = True
+            yield DropStream(self.stream_id)
+            return
         answer = None if event.replay_flow else self._guard.answer(event.request, self.context)
         if answer is None:
             yield from super().state_wait_for_request_headers(event)
@@ -79,15 +117,29 @@ class WardHttpStream(HttpStream):
         return (yield from super().check_invalid(request))
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        """Connect; an address that turns out to be listed gets nothing of the request."""
-        if not (yield from super().make_server_connection()):
+        """Connect, unless the name turns out to have a listed address."""
+        request, server = self.flow.request, self.flow.server_conn
+        connection, error = yield GetHttpConnection(
+            (request.host, request.port), request.scheme == "https", server.via, server.transport_protocol
+        )
+        if error and not isinstance(error, ListedAddress):
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, error, ErrorCode.CONNECT_FAILED)
+            )
             return False
-        peer = self.context.server.peername
-        answer = self._guard.answer_connected(self.flow.request, self.context, peer[0]) if peer else None
-        if answer is None:
-            return True
-        yield from self._answer(answer, self.client_state == self.state_done)
-        return False
+        address = str(error) if error else connection.peername and connection.peername[0]
+        answer = self._guard.answer_connected(request, self.context, address) if address else None
+        if answer is not None:
+            yield from self._answer(answer, self.client_state == self.state_done)
+            return False
+        if error:
+            # Listed a moment ago, and no longer.
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, "not connected", ErrorCode.CONNECT_FAILED)
+            )
+            return False
+        self.context.server = self.flow.server_conn = connection
+        return True
 
     def start_request_stream(self) -> layer.CommandGenerator[None]:
         """Stream the body, unless another addon has answered: mitmproxy would then raise."""
@@ -99,7 +151,7 @@ class WardHttpStream(HttpStream):
     def _answer(self, answer: BlockResponse, complete: bool) -> layer.CommandGenerator[None]:
         answer_now(self.flow, answer)
         assert self.flow.response is not None
-        if (not complete or answer.status == 400) and not _is_multiplexed(self.flow.request):
+        if (not complete or answer.status == 400) and not is_multiplexed(self.context):
             self.flow.response.headers["Connection"] = "close"
         yield HttpResponseHeadersHook(self.flow)
         # What follows of the request is dropped with the stream, so it counts as done.
@@ -110,7 +162,7 @@ class WardHttpStream(HttpStream):
             yield commands.RequestWakeup(LINGER)
 
     def _stop_lingering(self) -> layer.CommandGenerator[None]:
-        if _is_multiplexed(self.flow.request):
+        if is_multiplexed(self.context):
             yield SendHttp(
                 ResponseProtocolError(self.stream_id, "blocked", ErrorCode.CANCEL), self.context.client
             )
@@ -130,6 +182,9 @@ class RelayLayer(TCPLayer):
         if not self.context.server.connected:
             err = yield commands.OpenConnection(self.context.server)
             if err:
+                listed = self.context.server.error
+                if isinstance(listed, ListedAddress):
+                    self._guard.address_allowed(self.context, str(listed))
                 yield commands.CloseConnection(self.context.client)
                 self._handle_event = self.done
                 return
@@ -175,5 +230,7 @@ def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
     flow.metadata["urlward"] = "answered"
 
 
-def _is_multiplexed(request: http.Request) -> bool:
-    return request.is_http2 or request.is_http3
+def is_multiplexed(context: Context) -> bool:
+    """Whether the client speaks HTTP/2 or HTTP/3, where a request is a stream and not the connection."""
+    alpn = context.client.alpn or b""
+    return alpn == b"h2" or alpn.startswith(b"h3")

@@ -4,6 +4,7 @@ A client and an origin may disagree about which host is meant: the Host field, t
 pseudo-header, the SNI or the address dialled. What is listed under any of them is listed.
 """
 
+import re
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
+
+_LINE_BREAK = re.compile(rb"[\r\n\0]").search
+_NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
 class Names(NamedTuple):
@@ -38,8 +42,10 @@ def names_of(request: http.Request, context: Context) -> Names:
     attribute in transparent mode.
 
     Raises:
-        UrlError: two Host fields, none that could be checked, or one that is no authority.
+        UrlError: a head that two readers could read differently, two Host fields, none that could be
+            checked, or one that is no authority.
     """
+    _check_head(request, context)
     hosts: dict[str, None] = {}
     ports: dict[int, None] = {}
     scheme_port = 443 if context.client.tls or request.data.scheme == b"https" else 80
@@ -50,7 +56,8 @@ def names_of(request: http.Request, context: Context) -> Names:
             hosts[host] = None
             ports[scheme_port if port is None else port] = None
 
-    fields = [value for name, value in request.headers.fields if name.lower() == b"host"]
+    # `Host :` is not a field name, but some origin may take it for one.
+    fields = [value for name, value in request.headers.fields if name.strip().lower() == b"host"]
     if len(fields) > 1:
         raise UrlError("more than one Host field")
     for value in (*fields, request.data.authority):
@@ -81,6 +88,17 @@ def as_address(host: str) -> str:
     except ValueError:
         return ""
     return host
+
+
+def _check_head(request: http.Request, context: Context) -> None:
+    """Refuse what an origin could read as something else than we do (RFC 9112 sections 2.2, 3, 5.2)."""
+    if any(_LINE_BREAK(name) or _LINE_BREAK(value) for name, value in request.headers.fields):
+        raise UrlError("a folded field or a bare line break")
+    if _NOT_A_TARGET(request.data.method) or _NOT_A_TARGET(request.data.path):
+        raise UrlError("a blank or control character in the request line")
+    multiplexed = context.client.alpn is not None and context.client.alpn[:2] in (b"h2", b"h3")
+    if not multiplexed and request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise UrlError("not a version of HTTP that is spoken here")
 
 
 def _destination_is_configured(context: Context) -> bool:

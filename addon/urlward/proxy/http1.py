@@ -1,0 +1,156 @@
+"""mitmproxy's HTTP/1 connections, with what a relay cannot do without.
+
+mitmproxy reads a head of any size, stops at trailers, takes an interim response for the final one,
+and sends the body of an HTTP/2 request that names no length unframed, so that its origin reads
+further requests out of it. A request that nobody has judged must not reach an origin that way.
+"""
+
+import re
+from collections.abc import Generator
+from typing import Any
+
+import h11
+from mitmproxy import http
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseProtocolError,
+    ResponseTrailers,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
+
+MAX_HEAD = 1 << 16
+"""Bytes that a request or response head may have."""
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r\n]").match
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class _Trailers:
+    """Reads a body through mitmproxy's reader, and keeps the trailers that mitmproxy would stop at."""
+
+    def __init__(self, read: Any) -> None:
+        self._read = read
+        self.fields: list[tuple[bytes, bytes]] = []
+
+    def __call__(self, buffer: Any) -> Any:
+        event = self._read(buffer)
+        if isinstance(event, h11.EndOfMessage) and event.headers:
+            self.fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+            return h11.EndOfMessage()
+        return event
+
+    def read_eof(self) -> Any:
+        return self._read.read_eof()
+
+
+class _Trailing:
+    """What both sides of a relay do about trailers."""
+
+    _reader: _Trailers
+    _outgoing: http.Headers | None = None
+
+    @property
+    def body_reader(self) -> _Trailers:
+        return self._reader
+
+    @body_reader.setter
+    def body_reader(self, read: Any) -> None:
+        self._reader = _Trailers(read)
+
+    def with_trailers(
+        self, read: Generator[commands.Command, Any, None], end: type[HttpEvent], trailers: Any
+    ) -> layer.CommandGenerator[None]:
+        """Put the trailers that have been read before the end of their message."""
+        for command in read:
+            if isinstance(command, ReceiveHttp) and isinstance(command.event, end) and self._reader.fields:
+                yield ReceiveHttp(trailers(command.event.stream_id, http.Headers(self._reader.fields)))
+                self._reader.fields = []
+            yield command
+
+    def sending_trailers(self, send: Generator[commands.Command, Any, None]) -> layer.CommandGenerator[None]:
+        """Put the trailers to be sent into the last chunk; a message with a length has no place for them."""
+        for command in send:
+            if self._outgoing and isinstance(command, commands.SendData) and command.data == _LAST_CHUNK:
+                fields = b"".join(b"%s: %s\r\n" % field for field in self._outgoing.fields)
+                command = commands.SendData(command.connection, b"0\r\n" + fields + b"\r\n")
+                self._outgoing = None
+            yield command
+
+
+class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
+    """The client's side."""
+
+    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+        """Send a part of a response."""
+        if isinstance(event, ResponseTrailers):
+            self._outgoing = event.trailers
+        else:
+            yield from self.sending_trailers(super().send(event))
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        """Read a request head, behind any empty lines (RFC 9112 section 2.2), up to `MAX_HEAD`."""
+        size = len(self.buf)
+        yield from super().read_headers(event)
+        while isinstance(event, events.DataReceived) and self._reads_head() and 0 < len(self.buf) < size:
+            size = len(self.buf)
+            yield from super().read_headers(event)
+        if self._reads_head() and len(self.buf) > MAX_HEAD:
+            yield commands.SendData(self.conn, _TOO_LARGE)
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+
+    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Read a part of a request's body."""
+        yield from self.with_trailers(super().read_body(event), self.ReceiveEndOfMessage, RequestTrailers)
+
+    def _reads_head(self) -> bool:
+        return bool(self.state == self.read_headers)
+
+
+class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
+    """The origin's side."""
+
+    @classmethod
+    def adopt(cls, client: Http1Client) -> None:
+        """Make one of an `Http1Client` that has sent nothing yet; mitmproxy asks nobody which to make."""
+        client.__class__ = cls
+        client.state = client.read_headers
+
+    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+        """Send a part of a request."""
+        if isinstance(event, RequestTrailers):
+            self._outgoing = event.trailers
+            return
+        if isinstance(event, RequestHeaders) and not event.end_stream and _has_no_frame(event.request):
+            request = event.request.copy()
+            request.headers["transfer-encoding"] = "chunked"
+            event = RequestHeaders(event.stream_id, request, event.end_stream)
+        yield from self.sending_trailers(super().send(event))
+
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        """Read a response head, behind any interim responses, up to `MAX_HEAD`."""
+        if isinstance(event, events.DataReceived) and self.request:
+            while _INTERIM(bytes(self.buf)) and self.buf.maybe_extract_lines():
+                pass
+            if not self.buf:
+                return
+        yield from super().read_headers(event)
+        if self.state == self.read_headers and self.stream_id is not None and len(self.buf) > MAX_HEAD:
+            yield commands.CloseConnection(self.conn)
+            message = "response head is too large"
+            yield ReceiveHttp(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
+            self.state = self.done
+
+    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Read a part of a response's body."""
+        yield from self.with_trailers(super().read_body(event), self.ReceiveEndOfMessage, ResponseTrailers)
+
+
+def _has_no_frame(request: http.Request) -> bool:
+    """Whether HTTP/1 could not tell where this request's body ends."""
+    return (request.is_http2 or request.is_http3) and "content-length" not in request.headers

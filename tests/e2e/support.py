@@ -1,0 +1,562 @@
+"""Origins, clients and a running filter for tests with real sockets; loopback only."""
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPResponse
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from conftest import free_port, wait_for
+
+HERE = Path(__file__).parent
+TIMEOUT = 10.0
+
+LIST = """\
+# Reserved names and addresses only.
+blocked.example                           id=E-1 category=phishing
+http://paged.example/listed.html          id=E-2 category=csam
+http://paged.example/dir/*                id=E-3 category=csam
+http://paged.example/view?topic=31337     id=E-4
+*/gallery/do-not-visit/*                  id=E-5 category=csam
+127.0.0.9                                 id=E-6 category=malware
+http://panel.example/login port=8443      id=E-7
+"""
+SECRETS = (
+    "blocked.example",
+    "paged.example",
+    "listed.html",
+    "31337",
+    "do-not-visit",
+    "127.0.0.9",
+    "panel.example",
+)
+"""What no log line may contain: listed hosts, paths and addresses."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority for origins, made for one test run."""
+
+    folder: Path
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "origin-ca.pem"
+
+    def client_context(self, *more: Path, alpn: Sequence[str] = ()) -> ssl.SSLContext:
+        """Trusts the origins' authority, and others given."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        for path in more:
+            context.load_verify_locations(cafile=str(path))
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+
+def make_authority(folder: Path, names: Sequence[str]) -> Authority:
+    """An authority, and a leaf certificate of it for all names, in a folder."""
+    now = datetime.now(UTC)
+
+    def build(subject: str, issuer: str, public: Any, signer: Any, ca: bool) -> x509.Certificate:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=7))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+            )
+        )
+        if ca:
+            usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+            builder = builder.add_extension(usage, critical=True)
+        else:
+            general: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+            general.append(x509.IPAddress(ip_address("127.0.0.1")))
+            builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+        return builder.sign(signer, hashes.SHA256())
+
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = build("Test origin CA", "Test origin CA", ca_key.public_key(), ca_key, True)
+    leaf = build("origin", "Test origin CA", key.public_key(), ca_key, False)
+    (folder / "origin-ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    (folder / "origin.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    (folder / "origin.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return Authority(folder)
+
+
+_NGINX = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+worker_rlimit_nofile 4096;
+events {{ worker_connections 2048; }}
+http {{
+    log_format seen escape=json
+        '{{"port":"$server_port","method":"$request_method","host":"$http_host","uri":"$request_uri","protocol":"$server_protocol","status":"$status","length":"$request_length"}}';
+    access_log {folder}/access.log seen;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    client_max_body_size 0;
+    keepalive_requests 100000;
+    default_type text/plain;
+    ssl_certificate {folder}/origin.pem;
+    ssl_certificate_key {folder}/origin.key;
+    server {{
+        listen 127.0.0.1:{http};
+        listen 127.0.0.1:{https} ssl;
+        location / {{ return 200 "origin\\n"; }}
+        location /big {{ root {folder}; }}
+        location /slow {{ root {folder}; limit_rate 256k; }}
+        location /upload {{ dav_methods PUT; root {folder}; create_full_put_path on; }}
+    }}
+    server {{
+        listen 127.0.0.1:{h2} ssl;
+        http2 on;
+        location / {{ return 200 "origin\\n"; }}
+        location /big {{ root {folder}; }}
+        location /upload {{ dav_methods PUT; root {folder}; create_full_put_path on; }}
+    }}
+}}
+"""
+
+
+@dataclass
+class Nginx:
+    """An origin that writes down every request that reaches it."""
+
+    folder: Path
+    http: int
+    https: int
+    h2: int
+    _read: int = 0
+
+    def requests(self) -> list[dict[str, str]]:
+        """What has arrived since this was last asked."""
+        path = self.folder / "access.log"
+        lines = path.read_text().splitlines() if path.exists() else []
+        new = [json.loads(line) for line in lines[self._read :]]
+        self._read = len(lines)
+        return new
+
+
+@contextmanager
+def nginx(folder: Path) -> Iterator[Nginx]:
+    """Run nginx over the certificates in a folder."""
+    http, https, h2 = free_port(), free_port(), free_port()
+    config = folder / "nginx.conf"
+    config.write_text(_NGINX.format(folder=folder, http=http, https=https, h2=h2))
+    (folder / "upload").mkdir()
+    with (folder / "big").open("wb") as file:
+        file.truncate(50 << 20)
+    with (folder / "slow").open("wb") as file:
+        file.truncate(1 << 20)
+    process = subprocess.Popen(
+        ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for port in (http, https, h2):
+            wait_for(lambda p=port: accepts(p) or process.poll() is not None, "nginx")  # type: ignore[misc]
+        assert process.poll() is None, (folder / "error.log").read_text()
+        yield Nginx(folder, http, https, h2)
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
+
+
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something listens."""
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex((host, port)) == 0
+
+
+class RawOrigin:
+    """An origin of a few lines: counts connections, keeps what it is sent, answers with a function.
+
+    Args:
+        serve: called with the socket in a thread of its own for each connection.
+    """
+
+    def __init__(self, serve: Callable[[socket.socket], None] | None = None, host: str = "127.0.0.1") -> None:
+        self._serve = serve or answer_anything
+        self.connections = 0
+        self.received = bytearray()
+        self._listener = socket.create_server((host, 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        connection.settimeout(TIMEOUT)
+        with suppress(OSError), connection:
+            self._serve(_Recording(connection, self.received))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self._listener.close()
+        for connection in self._open:
+            with suppress(OSError):
+                connection.close()
+
+    def __enter__(self) -> "RawOrigin":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Recording:
+    def __init__(self, connection: socket.socket, received: bytearray) -> None:
+        self._connection = connection
+        self._received = received
+
+    def recv(self, size: int) -> bytes:
+        data = self._connection.recv(size)
+        if len(self._received) < 1 << 20:
+            self._received += data
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def answer_anything(connection: socket.socket) -> None:
+    """Answer each segment that ends a request head."""
+    buffer = b""
+    while data := connection.recv(65536):
+        buffer += data
+        while b"\r\n\r\n" in buffer:
+            buffer = buffer.partition(b"\r\n\r\n")[2]
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\norigin\n")
+
+
+def resident_memory(pid: int) -> int:
+    """Resident bytes of a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    match = re.search(r"VmRSS:\s+(\d+) kB", text)
+    assert match is not None
+    return int(match[1]) << 10
+
+
+@dataclass
+class Filter:
+    """``urlward run`` (or a mitmproxy tool) as a subprocess."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+    ports: list[int] = field(default_factory=list)
+    secrets: tuple[str, ...] = SECRETS
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    @property
+    def ca(self) -> Path:
+        """The authority that its own certificates are of."""
+        return self.folder / "confdir" / "mitmproxy-ca-cert.pem"
+
+    @property
+    def list_file(self) -> Path:
+        return self.folder / "list.txt"
+
+    def log(self) -> str:
+        """Everything it has printed."""
+        return "".join(
+            path.read_text(errors="replace")
+            for path in (self.folder / "stdout", self.folder / "stderr")
+            if path.exists()
+        )
+
+    def blocks(self) -> list[dict[str, str]]:
+        """The block lines so far, each as its fields."""
+        found = []
+        for line in self.log().splitlines():
+            match = re.fullmatch(r"(\S+) block ((?:\w+=\S+ ?)+)", line)
+            if match:
+                found.append({"time": match[1], **dict(part.split("=", 1) for part in match[2].split())})
+        return found
+
+    def memory(self) -> int:
+        return resident_memory(self.process.pid)
+
+    def check_log(self) -> None:
+        """No log line names what is listed, and nothing of ours or mitmproxy's broke."""
+        log = self.log()
+        for secret in self.secrets:
+            assert secret not in log, f"{secret} is in the log"
+        for bad in ("Traceback", "crashed", "Unhandled"):
+            assert bad not in log, log
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a filter under test: reserved names resolve on loopback."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(HERE / "names"),
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
+
+
+@contextmanager
+def running(
+    folder: Path,
+    *arguments: str,
+    text: str = LIST,
+    modes: Sequence[str] = ("regular",),
+    command: Sequence[str] = (sys.executable, "-m", "urlward.cli"),
+    prefix: Sequence[str] = (),
+    check: bool = True,
+    **more: str,
+) -> Iterator[Filter]:
+    """Run ``urlward run`` over a list, once in each mode."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "list.txt").write_text(text)
+    line = [
+        *prefix,
+        *command,
+        "run",
+        "--list",
+        str(folder / "list.txt"),
+        "--confdir",
+        str(folder / "confdir"),
+    ]
+    for mode in modes:
+        line += ["--mode", f"{mode}@127.0.0.1:{free_port()}" if "@" not in mode else mode]
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [*line, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment(**more)
+        )
+    proxy = Filter(process, folder)
+    try:
+
+        def ready() -> bool:
+            assert process.poll() is None, proxy.log()
+            return len(re.findall(r"listening on", proxy.log())) >= len(modes)
+
+        wait_for(ready, "the filter to listen")
+        proxy.ports = [int(p) for p in re.findall(r"listening on \S+:(\d+) ", proxy.log())]
+        yield proxy
+        if check:
+            proxy.check_log()
+    finally:
+        proxy.stop()
+
+
+# -- clients
+
+
+@dataclass
+class Response:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    reason: str = ""
+
+    @property
+    def reference(self) -> str:
+        match = re.search(rb"[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}", self.body)
+        return match[0].decode() if match else ""
+
+
+def connect(port: int, host: str = "127.0.0.1", timeout: float = TIMEOUT) -> socket.socket:
+    s = socket.create_connection((host, port), timeout)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return s
+
+
+def read_response(s: socket.socket, method: str = "GET") -> Response:
+    """Read one response and nothing behind it (unbuffered, so keep-alive and pipelining work)."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        data = s.recv(1)
+        if not data:
+            raise ConnectionError(f"closed in the head: {head!r}")
+        head += data
+
+    class Rest:
+        def __init__(self) -> None:
+            self.left = head
+
+        def makefile(self, *_: object) -> "Rest":
+            return self
+
+        def readline(self, limit: int = -1) -> bytes:
+            if self.left:
+                line, newline, self.left = self.left.partition(b"\n")
+                return line + newline
+            line = b""
+            while not line.endswith(b"\n"):
+                c = s.recv(1)
+                if not c:
+                    break
+                line += c
+            return line
+
+        def read(self, size: int = -1) -> bytes:
+            parts, got = [], 0
+            while size < 0 or got < size:
+                data = s.recv(65536 if size < 0 else min(65536, size - got))
+                if not data:
+                    break
+                parts.append(data)
+                got += len(data)
+            return b"".join(parts)
+
+        def readinto(self, buffer: memoryview) -> int:
+            data = self.read(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    response = HTTPResponse(Rest(), method=method)  # type: ignore[arg-type]
+    response.begin()
+    body = response.read()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Response(response.status, headers, body, response.reason)
+
+
+def ask(port: int, request: bytes | str, method: str = "GET") -> Response:
+    """One request on a connection of its own."""
+    with connect(port) as s:
+        s.sendall(request.encode() if isinstance(request, str) else request)
+        return read_response(s, method)
+
+
+def get(port: int, url: str, host: str | None = None) -> Response:
+    """GET through an explicit proxy."""
+    name = host if host is not None else url.split("/")[2]
+    return ask(port, f"GET {url} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")
+
+
+def tunnel(port: int, authority: str) -> socket.socket:
+    """CONNECT through an explicit proxy; the open tunnel."""
+    s = connect(port)
+    s.sendall(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        data = s.recv(1)
+        if not data:
+            break
+        head += data
+    assert head.startswith(b"HTTP/1.1 200"), head
+    return s
+
+
+def socks(port: int, host: str, target: int) -> socket.socket:
+    """SOCKS5 without authentication, by name or IPv4 address."""
+    s = connect(port)
+    s.sendall(b"\x05\x01\x00")
+    assert receive(s, 2) == b"\x05\x00"
+    try:
+        destination = b"\x01" + socket.inet_aton(host)
+    except OSError:
+        destination = b"\x03" + bytes([len(host)]) + host.encode()
+    s.sendall(b"\x05\x01\x00" + destination + target.to_bytes(2, "big"))
+    assert receive(s, 10)[:2] == b"\x05\x00"
+    return s
+
+
+def receive(s: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = s.recv(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def read_to_end(s: socket.socket) -> bytes:
+    """All that comes until the peer closes; a reset counts as an end."""
+    data = b""
+    with suppress(ConnectionError, ssl.SSLError):
+        while more := s.recv(65536):
+            data += more
+    return data
+
+
+def issuer(s: ssl.SSLSocket) -> str:
+    """Common name of the authority that a connection's certificate is of."""
+    certificate = s.getpeercert()
+    assert certificate is not None
+    for rdn in certificate["issuer"]:  # type: ignore[union-attr]
+        for name, value in rdn:  # type: ignore[misc]
+            if name == "commonName":
+                return str(value)
+    return ""
+
+
+def client_hello(name: str | None) -> bytes:
+    """A ClientHello for a name, as OpenSSL writes it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    with suppress(ssl.SSLWantReadError):
+        connection.do_handshake()
+    return outgoing.read()
+
+
+def settle(seconds: float = 0.3) -> None:
+    """Give what must not happen the time in which it would."""
+    time.sleep(seconds)
