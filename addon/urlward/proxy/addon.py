@@ -35,6 +35,7 @@ from urlward.proxy.layers import (
     ListedAddress,
     RefuseTlsLayer,
     RelayLayer,
+    Undecided,
     WardHttpLayer,
     answer_now,
 )
@@ -147,17 +148,25 @@ class Urlward:
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""
+        if nextlayer.layer is None:
+            self._decide(nextlayer)
+        if nextlayer.layer is None:
+            # Left as it is, mitmproxy's own addon would decide now, on too few bytes.
+            nextlayer.layer = Undecided(nextlayer.context, self._decide)
+
+    def _decide(self, nextlayer: layer.NextLayer) -> None:
         context = nextlayer.context
-        if nextlayer.layer is not None:
-            return
         if self.guard is None:
             nextlayer.layer = CloseLayer(context)
             return
+        before = len(context.layers)
         try:
             self._next_layer(nextlayer, self.guard)
         except Exception as e:  # noqa: BLE001 - an exception here would leave mitmproxy's own layer, unfiltered
+            del context.layers[before:]
+            nextlayer.layer = None
             if self.guard.failed(e, context.client):
-                nextlayer.layer = None
+                ctx.master.addons.get("nextlayer").next_layer(nextlayer)
             else:
                 nextlayer.layer = CloseLayer(context)
 

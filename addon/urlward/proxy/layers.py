@@ -5,6 +5,7 @@ has come in, and refuses to answer a streamed one at all. These layers answer at
 """
 
 import time
+from collections.abc import Callable
 
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
@@ -212,6 +213,25 @@ class CloseLayer(layer.Layer):
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
             yield commands.CloseConnection(self.context.client)
+
+
+class Undecided(layer.NextLayer):
+    """Waits for enough bytes to know what a connection carries.
+
+    Args:
+        context: the connection's.
+        decide: sets the layer, or leaves it None to wait for more.
+    """
+
+    def __init__(self, context: Context, decide: Callable[[layer.NextLayer], None]) -> None:
+        super().__init__(context)
+        self._decide = decide
+
+    def _ask(self) -> layer.CommandGenerator[None]:
+        self._decide(self)
+        asking = super()._ask()  # type: ignore[no-untyped-call]
+        next(asking)  # the hook, which would go to mitmproxy's addon as well
+        yield from asking
 
 
 def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
