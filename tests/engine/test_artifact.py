@@ -21,7 +21,7 @@ from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden.ward"
-GOLDEN_CHECKSUM = "f41a40dd7ad0f8c278f07480d78dbb16"
+GOLDEN_CHECKSUM = "bc85674ff05676fecc444dc27192fbc0"
 
 LINES = [
     "example.test id=1 category=phishing",

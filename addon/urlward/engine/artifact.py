@@ -35,6 +35,8 @@ from array import array
 from collections.abc import Buffer, Generator
 from enum import IntEnum
 from hashlib import blake2b
+from itertools import accumulate, pairwise
+from operator import sub
 from typing import Any, NamedTuple
 
 from urlward.engine.compiler import MAX_PATTERN, Compiled
@@ -70,11 +72,12 @@ class Section(IntEnum):
     IDS = 6  # ASCII
     SHARED = 7  # 1 byte a pattern
     ADDED = 8  # 1 byte a pattern
-    LETTERS = 9  # UTF-8
+    LETTERS = 9  # Latin-1
     GROUPS = 10  # pairs of 4 bytes: first row, end row, for groups of several rows
     PARAM_ROWS = 11  # pairs of 4 bytes: row, end of its further digests
     PARAMS = 12  # 16 bytes a digest
     NETWORKS = 13  # sealed JSON: the addresses and networks
+    SIEVE = 14  # sealed: `urlward.engine.sieve`
 
 
 class Header(NamedTuple):
@@ -116,17 +119,17 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
         created: seconds since 1970-01-01 UTC.
     """
     rows = compiled.rows[0] + compiled.rows[1]
-    has_ids = any(row.id for row in rows)
-    id_ends, param_rows = array("I"), array("I")
+    # Column by column: a loop over a million rows costs a second.
+    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * 7
+    _, digests, row_shapes, row_lengths, belows, mores, ids = columns
+    id_ends = array("I", accumulate(map(len, ids))) if any(ids) else array("I")
+    param_rows = array("I")
     params: list[bytes] = []
-    end = 0
-    for index, row in enumerate(rows):
-        if has_ids:
-            end += len(row.id)
-            id_ends.append(end)
-        if row.more:
-            params.extend(row.more)
-            param_rows.extend((index, len(params)))
+    if any(mores):
+        for index, more in enumerate(mores):
+            if more:
+                params.extend(more)
+                param_rows.extend((index, len(params)))
     shape_type = "H" if len(compiled.shapes) < 1 << 16 else "I"
     floating = len(compiled.rows[0])
     shared, added, letters, groups = _patterns(compiled, floating, len(rows))
@@ -147,19 +150,20 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     }
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
-        b"".join(row.digest for row in rows),
-        _pack(array(shape_type, (row.shape for row in rows))),
-        _pack(array("H", (row.length for row in rows))),
-        b"".join(row.below for row in rows),
+        b"".join(digests),
+        _pack(array(shape_type, row_shapes)),
+        _pack(array("H", row_lengths)),
+        b"".join(belows),
         _pack(id_ends),
-        "".join(row.id for row in rows).encode("ascii"),
+        "".join(ids).encode("ascii"),
         bytes(shared),
         bytes(added),
-        "".join(letters).encode(),
+        "".join(letters).encode("latin-1"),
         _pack(groups),
         _pack(param_rows),
         b"".join(params),
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
+        key.seal(compiled.sieve),
     ]
     ends, end = array("Q"), 0
     for section in sections:
@@ -266,13 +270,16 @@ def _patterns(
         (0, floating, compiled.patterns[0]),
         (floating, total, compiled.patterns[1]),
     ):
-        ends = [base + pattern.row for pattern in patterns[1:]] + [stop]
-        for (pattern, row, common), end in zip(patterns, ends, strict=bool(patterns)):
-            shared.append(common)
-            added.append(len(pattern) - common)
-            letters.append(pattern[common:])
-            if end - base - row > 1:
-                groups.extend((base + row, end))
+        if not patterns:
+            continue
+        texts, starts, commons = zip(*patterns, strict=True)
+        shared.extend(commons)
+        added.extend(map(sub, map(len, texts), commons))
+        letters.extend([text[common:] for text, common in zip(texts, commons, strict=True)])
+        if len(patterns) != stop - base:
+            for start, end in pairwise((*starts, stop - base)):
+                if end - start > 1:
+                    groups.extend((base + start, base + end))
     return shared, added, letters, groups
 
 

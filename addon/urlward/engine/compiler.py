@@ -4,9 +4,11 @@ Patterns are cut where they differ from their neighbours in sorted order: the au
 find candidates, the digest decides. That is what keeps a million entries at a few nodes each.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
+from zlib import crc32
 
 from urlward.engine.digest import SEGMENT_LETTERS, Key
 from urlward.engine.entry import Entry, Kind
@@ -34,6 +36,7 @@ from urlward.engine.record import (
     prefix_letters,
     prefix_text,
 )
+from urlward.engine.sieve import write_sieve
 
 MAX_PATTERN = 255
 """Letters of a pattern at most: pyahocorasick frees a trie by recursion, one frame a letter.
@@ -41,6 +44,9 @@ Entries that agree in as many share a pattern and are told apart by their digest
 
 MAX_LENGTH = 0xFFFF
 """Labels or segments an entry may have; a URL of 64 KiB cannot have more."""
+
+
+_NOWHERE = bytes(4)
 
 
 class Row(NamedTuple):
@@ -78,6 +84,7 @@ class Compiled(NamedTuple):
         shapes: what `Row.shape` points to.
         categories: what `Shape.category` points to; the first is empty.
         networks: addresses and networks in CIDR form, to be sealed.
+        sieve: what `urlward.engine.sieve` makes of the entries, likewise.
         counts: entries by kind, `allow` in front where they allow.
         by_category: entries by category.
         duplicates: entries left out because an equal one was there.
@@ -88,6 +95,7 @@ class Compiled(NamedTuple):
     shapes: list[Shape]
     categories: list[str]
     networks: list[str]
+    sieve: bytes
     counts: Counter[str]
     by_category: Counter[str]
     duplicates: int
@@ -105,10 +113,14 @@ class Compiler:
         self._key = key.fresh()
         self._rows: tuple[list[Row], list[Row]] = ([], [])
         self._shapes: dict[tuple[int, int, int, int, int], int] = {}
+        self._shape_of: dict[tuple[object, ...], int] = {}
         self._categories: dict[str, int] = {"": 0}
         self._networks: dict[str, None] = {}
         self._params: list[Entry] = []
         self._markers: set[str] = set()
+        self._sieve_hosts = array("I")
+        self._sieve_names: set[int] = set()
+        self._sieve_segments: set[int] = set()
 
     def __len__(self) -> int:
         """Entries taken so far."""
@@ -116,39 +128,43 @@ class Compiler:
 
     def add(self, entry: Entry) -> None:
         """Take an entry."""
-        kind = entry.kind
+        kind, host, path, _, _, _, _, _, _, _, subdomains = entry
         if kind is Kind.PARAMS:
             # Which parameter finds the entry is settled when all of a page's entries are known.
             self._params.append(entry)
             return
         key = self._key
-        below = b"\0\0\0\0"
-        pool = Pool.ANCHORED
+        below = _NOWHERE
+        pool = 0
         if kind is Kind.DOMAIN:
-            labels = labels_of(entry.host)
-            letters, text, length = domain_letters(key, labels), domain_text(entry.host), len(labels)
+            labels = labels_of(host)
+            letters, text, length = domain_letters(key, labels), domain_text(host), len(labels)
         elif kind is Kind.PAGE:
-            letters = host_letters(key, labels_of(entry.host)) + path_letters(key, entry.path)
-            text, length = page_text(entry.host, entry.path), 0
+            letters = host_letters(key, labels_of(host)) + path_letters(key, path)
+            text, length = page_text(host, path), 0
         elif kind is Kind.PREFIX:
-            letters = host_letters(key, labels_of(entry.host)) + prefix_letters(key, entry.path)
-            text, length = prefix_text(entry.host, entry.path), entry.path.count("/") - 1
+            letters = host_letters(key, labels_of(host)) + prefix_letters(key, path)
+            text, length = prefix_text(host, path), path.count("/") - 1
         elif kind is Kind.HOST:
-            letters, text, length = host_letters(key, labels_of(entry.host)), host_text(entry.host), 0
+            letters, text, length = host_letters(key, labels_of(host)), host_text(host), 0
         elif kind is Kind.NAME:
-            labels = entry.host.split(".")[::-1]
-            letters, text, length = name_letters(key, labels), name_text(entry.host), len(labels)
+            labels = host.split(".")[::-1]
+            letters, text, length = name_letters(key, labels), name_text(host), len(labels)
+            self._sieve_names.add(crc32(labels[0].encode("latin-1")))
         elif kind is Kind.PATH:
-            pool = Pool.FLOATING
-            letters, text = prefix_letters(key, entry.path), path_text(entry.path)
-            length = entry.path.count("/") - 1
+            pool = 1
+            letters, text, length = prefix_letters(key, path), path_text(path), path.count("/") - 1
+            self._sieve_segments.add(crc32(path[1:].partition("/")[0].encode("latin-1")))
         else:
-            self._networks[entry.host] = None
-            letters, text = network_letters(key, entry.host), network_text(entry.host)
-            length = int(entry.host.rpartition("/")[2])
+            self._networks[host] = None
+            letters, text = network_letters(key, host), network_text(host)
+            length = int(host.rpartition("/")[2])
         if kind in PAGE_KINDS:
-            below = key.digest(below_text(entry.host))[:4]
-            self._mark(entry)
+            below = key.digest(below_text(host))[:4]
+            if subdomains:
+                self._markers.add(host)
+        if kind >= Kind.DOMAIN:
+            self._sieve_hosts.append(crc32(host.encode("latin-1")))
         self._append(pool, letters, text, entry, length, below)
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> Compiled:
@@ -162,7 +178,7 @@ class Compiler:
             letters = domain_letters(self._key, labels_of(domain))[:MAX_PATTERN]
             marker = self._shape((MARKER, 0, 0, 0, 0))
             digest = self._key.digest(marker_text(domain))
-            row = Row(letters, digest, marker, domain.count(".") + 1, b"\0\0\0\0", (), "")
+            row = Row(letters, digest, marker, domain.count(".") + 1, _NOWHERE, (), "")
             self._rows[Pool.ANCHORED].append(row)
         self._markers = set()
         shapes = [Shape(*shape) for shape in self._shapes]
@@ -195,6 +211,7 @@ class Compiler:
             patterns.append(cut)
         listed = sorted(self._networks)
         self._networks = {}
+        sieve = write_sieve(self._sieve_hosts, self._sieve_names, self._sieve_segments)
         self._key = self._key.fresh()
         return Compiled(
             (pools[0], pools[1]),
@@ -202,18 +219,15 @@ class Compiler:
             shapes,
             categories,
             listed,
+            sieve,
             counts,
             by_category,
             duplicates,
         )
 
-    def _mark(self, entry: Entry) -> None:
-        if entry.subdomains:
-            self._markers.add(entry.host)
-
     def _append(
         self,
-        pool: Pool,
+        pool: int,
         letters: str,
         text: str,
         entry: Entry,
@@ -221,18 +235,30 @@ class Compiler:
         below: bytes,
         more: tuple[bytes, ...] = (),
     ) -> None:
-        flags = (
-            (Flag.ALLOW if entry.allow else 0)
-            | (Flag.NOCASE if entry.nocase else 0)
-            | (Flag.SUBDOMAINS if entry.subdomains else 0)
-            | (Flag.SEVERAL_PARAMS if more else 0)
-        )
-        category = self._categories.setdefault(entry.category, len(self._categories))
-        shape = self._shape((int(entry.kind), flags, category, entry.expires, entry.port))
-        digest = self._key.digest(text)
+        kind, _, _, _, allow, id_, category, expires, port, nocase, subdomains = entry
+        look = (kind, allow, nocase, subdomains, category, expires, port, not more)
+        shape = self._shape_of.get(look)
+        if shape is None:
+            flags = (
+                (Flag.ALLOW if allow else 0)
+                | (Flag.NOCASE if nocase else 0)
+                | (Flag.SUBDOMAINS if subdomains else 0)
+                | (Flag.SEVERAL_PARAMS if more else 0)
+            )
+            number = self._categories.setdefault(category, len(self._categories))
+            shape = self._shape_of[look] = self._shape((int(kind), flags, number, expires, port))
         # Cut here, so that rows which share a pattern are sorted by digest.
-        letters = letters[:MAX_PATTERN]
-        self._rows[pool].append(Row(letters, digest, shape, min(length, MAX_LENGTH), below, more, entry.id))
+        row = (
+            letters[:MAX_PATTERN],
+            self._key.digest(text),
+            shape,
+            min(length, MAX_LENGTH),
+            below,
+            more,
+            id_,
+        )
+        # A named tuple's own constructor takes twice as long, a million times over.
+        self._rows[pool].append(tuple.__new__(Row, row))
 
     def _shape(self, shape: tuple[int, int, int, int, int]) -> int:
         return self._shapes.setdefault(shape, len(self._shapes))
@@ -248,7 +274,9 @@ class Compiler:
             letters = host_letters(key, labels_of(host)) + path_letters(key, path)
             below = key.digest(below_text(host))[:4]
             more = tuple(key.digest(param_text(host, path, p)) for p in others)
-            self._mark(entry)
+            if entry.subdomains:
+                self._markers.add(host)
+            self._sieve_hosts.append(crc32(host.encode("latin-1")))
             self._append(Pool.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
         self._params = []
 
@@ -279,7 +307,7 @@ def _cut(rows: list[Row], granularity: int) -> Iterator[Pattern]:
         shared_after = _common(current, following)
         need = max(shared_before, shared_after) + 1
         need += -need % granularity
-        yield Pattern(current[:need], start, shared_before)
+        yield tuple.__new__(Pattern, (current[:need], start, shared_before))
         shared_before, start = shared_after, index
 
 

@@ -19,17 +19,21 @@ from urlward.engine.errors import DamagedError, KeyFileError
 KEY_SIZE = 32
 DIGEST_SIZE = 16
 
-# Letters above 0xFF stand for positions, not for text, so no digest can imitate them.
-HOST_START = "\u0100"
-HOST_END = "\u0101"
-PATH_END = "\u0102"
-NAME_START = "\u0103"
-NETWORK_START = "\u0104"
+# The first letters stand for positions, not for text: no digest is written with them. All letters are
+# Latin-1, which keeps strings short and sorting fast.
+HOST_START = "\0"
+HOST_END = "\1"
+PATH_END = "\2"
+NAME_START = "\3"
+NETWORK_START = "\4"
+_POSITIONS = 5
 
 SEGMENT_LETTERS = 4
 """Letters of a path segment."""
 
 _TOKEN_BYTES = 3
+# Byte to letter: the few bytes that would be positions share their letters with others.
+_LETTERS = bytes(byte if byte >= _POSITIONS else 0x80 + byte for byte in range(256))
 _CACHED_TOKENS = 1 << 16
 
 
@@ -98,7 +102,7 @@ class Tokens(dict[str, str]):
     through ``__getitem__`` in C. It forgets everything when full, which costs a digest (0.5 µs) for
     each text seen again, and needs no bookkeeping on the way that counts.
 
-    Labels and names become 3 letters out of 256, which makes the fewest nodes. Segments become 4
+    Labels and names become 3 letters out of 251, which makes the fewest nodes. Segments become 4
     out of 64: pyahocorasick walks a node's children one by one, and every segment of every request
     is tried at the root of the floating automata, where all letters occur.
     """
@@ -120,7 +124,8 @@ class Tokens(dict[str, str]):
         h = self._base.copy()
         h.update(text.encode("latin-1"))
         digest = h.digest()
-        letters = (b2a_base64(digest, newline=False) if self._few_letters else digest).decode("latin-1")
+        few = self._few_letters
+        letters = (b2a_base64(digest, newline=False) if few else digest.translate(_LETTERS)).decode("latin-1")
         if len(text) <= 256:
             if len(self) >= _CACHED_TOKENS:
                 self.clear()

@@ -84,6 +84,7 @@ class Entry(NamedTuple):
     subdomains: bool = False
 
 
+_NO_PARAMS: frozenset[str] = frozenset()
 _HOSTS_SINKS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - names of sinks, nothing is bound
 _HOSTS_OWN_NAMES = frozenset(
     {
@@ -193,6 +194,8 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     subject = words[0]
     if len(words) > 1 and subject in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
         return _hosts_line(words)
+    if len(words) > 1 and (entry := _plain(subject, words)) is not None:
+        return (entry,)
     allow = subject.startswith("@@")
     try:
         entry = _subject(subject[2:] if allow else subject)
@@ -204,6 +207,26 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     if len(words) == 1 and not allow:
         return (entry,)
     return (_attributes(entry, list(enumerate(words))[1:], allow),)
+
+
+def _plain(subject: str, words: list[str]) -> Entry | None:
+    """The entry of a plain domain or page with nothing but an id and a category; None for any other."""
+    page = None
+    if not _PLAIN_DOMAIN(subject):
+        page = _PLAIN_PAGE(subject)
+        if page is None:
+            return None
+    id_ = category = ""
+    for word in words[1:]:
+        if word.startswith("id=") and not id_ and _ID(word[3:]):
+            id_ = word[3:]
+        elif word.startswith("category=") and not category and _CATEGORY(word[9:]):
+            category = word[9:].lower()
+        else:
+            return None
+    if page is None:
+        return Entry(Kind.DOMAIN, subject, "", _NO_PARAMS, False, id_, category)
+    return Entry(Kind.PAGE, page[1], page[2], _NO_PARAMS, False, id_, category)
 
 
 def _without_comment(line: str) -> str:

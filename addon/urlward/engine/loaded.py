@@ -19,6 +19,7 @@ from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import DamagedError
 from urlward.engine.record import Flag, Shape
+from urlward.engine.sieve import Sieve, read_sieve
 
 SHARD = 1 << 15
 """Patterns an anchored automaton holds at most; finishing one takes about 2 ms."""
@@ -140,6 +141,7 @@ class LoadedList:
         name: from the artifact, or the source's.
         serial: likewise.
         artifact: what it was loaded from.
+        sieve: what could be listed at all.
         table: the flat part.
         floating: automata of path sequences; all are searched.
     """
@@ -161,11 +163,13 @@ class LoadedList:
         "prefixes4",
         "prefixes6",
         "serial",
+        "sieve",
         "table",
     )
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, sieve: Sieve) -> None:
         self.artifact = artifact
+        self.sieve = sieve
         self.name: str = artifact.meta["name"]
         self.serial = artifact.header.serial
         self.table = Table(artifact)
@@ -269,7 +273,7 @@ class LoadedList:
     def _build(self) -> Generator[None]:
         sections = self.artifact.sections
         shared, added = sections[Section.SHARED], sections[Section.ADDED]
-        letters = bytes(sections[Section.LETTERS]).decode()
+        letters = bytes(sections[Section.LETTERS]).decode("latin-1")
         yield
         yield from self.table.check()
         split = self.artifact.meta["floating_pattern"]
@@ -341,7 +345,13 @@ def loading(data: bytes, key: Key) -> Generator[None, None, LoadedList]:
     artifact = yield from parsing(data)
     check_key(artifact.header, key)
     try:
-        loaded = LoadedList(artifact)
+        sealed = bytes(artifact.sections[Section.SIEVE])
+        yield
+        unsealed = key.unseal(sealed)
+        yield
+        sieve = read_sieve(unsealed)
+        yield
+        loaded = LoadedList(artifact, sieve)
         yield
         yield from loaded._build()
     except (IndexError, KeyError, ValueError, TypeError, OverflowError) as e:

@@ -9,6 +9,7 @@ new one.
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
+from zlib import crc32
 
 import ahocorasick
 from cachetools import LRUCache
@@ -50,6 +51,9 @@ from urlward.engine.verdict import PASS, Verdict, decide
 
 HOSTS = 1 << 16
 """Hosts whose state is kept."""
+
+_RECENT = 1 << 12
+"""Hosts in the dictionary before the cache; it is emptied when full."""
 
 DAY = 86_400
 
@@ -120,16 +124,35 @@ class Matcher:
         self.lists = tuple(lists)
         self._key = key
         self._states = _States(self, hosts)
+        self._recent: dict[str, HostState] = {}
         self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(hosts)
         self._segments = key.segments.__getitem__
         self._floating = [(li, automaton) for li in self.lists for automaton in li.floating]
         self._floating_nocase = any(li.floating_nocase for li in self.lists)
+        floating = [li.sieve.segments for li in self.lists if li.floating]
+        # The common case asks one set in one call.
+        alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
+        self._none_begins = alone.isdisjoint if alone is not None else None
         self._names = any(li.has_names for li in self.lists)
         if self._names:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
 
     def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on one request; `check_request` for a request that names one host."""
+        if self._recent.get(host) is QUIET:
+            # The way of nearly all requests: nothing on this host, and no segment of the path is
+            # one that a path sequence begins with.
+            if not self._floating:
+                return PASS
+            path = target.partition("?")[0]
+            if "#" in path:
+                path = split_target(path)[0]
+            path = canonical_path(path)
+            if self._none_begins is None:
+                if not self._may_float(path):
+                    return PASS
+            elif self._none_begins(map(crc32, path.encode().split(b"/"))):
+                return PASS
         return self.check_request((host,), target, ports, now)
 
     def check_request(
@@ -148,13 +171,16 @@ class Matcher:
         Raises:
             UrlError: one of `hosts` is not a host.
         """
-        states = [self._states[host] for host in hosts]
-        if not self._floating and all(state is QUIET for state in states):
+        states = [self._state(host) for host in hosts]
+        quiet = all(state is QUIET for state in states)
+        if quiet and not self._floating:
             return PASS
         path, _, query = target.partition("?")
         if "#" in target:
             path, query = split_target(target)
         path = canonical_path(path)
+        if quiet and not self._may_float(path):
+            return PASS
         segments = path[1:].split("/")
         letters = "".join(map(self._segments, segments))
         anywhere: list[Verdict] = []
@@ -196,7 +222,7 @@ class Matcher:
             UrlError: `host` is not one.
         """
         found: list[Verdict] = []
-        for rule in self._states[host].rules:
+        for rule in self._state(host).rules:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
         return decide(found) if found else PASS
 
@@ -206,7 +232,7 @@ class Matcher:
         Raises:
             UrlError: `host` is not one.
         """
-        return bool(self._states[host].places)
+        return bool(self._state(host).places)
 
     @property
     def has_floating(self) -> bool:
@@ -229,17 +255,36 @@ class Matcher:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
         return decide(found)
 
+    def _may_float(self, path: str) -> bool:
+        """False where no path sequence can be in this canonical path."""
+        crcs = set(map(crc32, path.encode().split(b"/")))
+        if self._floating_nocase:
+            crcs.update(map(crc32, path.lower().encode().split(b"/")))
+        return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
+
     # -- hosts
+
+    def _state(self, host: str) -> HostState:
+        state = self._recent.get(host)
+        if state is None:
+            state = self._states[host]
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            if len(host) <= 256:
+                self._recent[host] = state
+        return state
 
     def _state_of(self, raw: str) -> HostState:
         host = canonical_host(raw)
+        numeric = is_address(host)
+        if not numeric and not any(li.sieve.may_list_host(host) for li in self.lists):
+            return QUIET
         key = self._key
         labels = labels_of(host)
-        numeric = is_address(host)
         whole = host_letters(key, labels)
         page_host = host if numeric else strip_www(host)
         page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
-        below = key.digest(below_text(page_host))[:4]
+        below = b""
         names = labels_before_suffix(host) if self._names and not numeric else ()
         rules: list[Rule] = []
         places: list[Place] = []
@@ -259,6 +304,8 @@ class Matcher:
                                 rules.extend(confirmed)
                             elif confirmed:
                                 domains.append(domain)
+            if li.has_pages and not below:
+                below = key.digest(below_text(page_host))[:4]
             if li.has_pages and li.lists_below(page_letters, below):
                 places.append(Place(li, page_letters, page_host, li.sole_shard(page_letters), False))
             for domain in dict.fromkeys(domains):

@@ -1,0 +1,105 @@
+"""A first look that costs next to nothing: could this host, or a segment of this path, be listed at all?
+
+Nearly every request is for something that no entry comes near, and keyed digests are dear where a
+request must cost a microsecond. The sieve is a table of plain CRC-32 values with false positives and
+no false negatives: what falls through goes on to the automaton and the digests, which alone decide.
+
+CRC-32 is not keyed, so a sieve would answer a dictionary attack. In an artifact it is sealed under
+the key; in memory it stands beside the key.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterable
+from typing import NamedTuple
+from zlib import crc32
+
+from urlward.engine.errors import DamagedError
+
+_HEAD = struct.Struct("<III")
+_BITS_PER_HOST = 16
+_SPREAD = 0x9E3779B1
+_MOST = 1 << 18
+"""Names or segments that are kept; with more, all are let through."""
+
+_LONG_HOST = 253
+
+
+class Sieve(NamedTuple):
+    """What could be listed.
+
+    Attributes:
+        bits: one bit a slot, a power of two of them; a host has two, made of its CRC-32.
+        names: CRC-32 of the label next to the suffix, of entries for a name under any suffix; None for all.
+        segments: CRC-32 of the first segment of path sequences; None for all.
+    """
+
+    bits: memoryview
+    names: frozenset[int] | None
+    segments: frozenset[int] | None
+
+    def may_list_host(self, host: str) -> bool:
+        """False where no entry is on this canonical host or a domain above it."""
+        rest = host.encode("latin-1")
+        if len(rest) > _LONG_HOST:
+            return True
+        names = self.names
+        if names is None or (names and not names.isdisjoint(map(crc32, rest.split(b".")))):
+            return True
+        bits, mask = self.bits, len(self.bits) * 8 - 1
+        while True:
+            value = crc32(rest)
+            slot = value & mask
+            if bits[slot >> 3] >> (slot & 7) & 1:
+                slot = _second(value) & mask
+                if bits[slot >> 3] >> (slot & 7) & 1:
+                    return True
+            dot = rest.find(b".")
+            if dot < 0:
+                return False
+            rest = rest[dot + 1 :]
+
+
+def _second(value: int) -> int:
+    """A second slot from the same CRC-32 (multiplicative hashing)."""
+    return value * _SPREAD >> 7
+
+
+def write_sieve(hosts: "array[int]", names: Iterable[int], segments: Iterable[int]) -> bytes:
+    """Make a sieve's bytes from CRC-32 values; the same values in any order give the same bytes."""
+    size = 1 << max(8, (len(hosts) * _BITS_PER_HOST).bit_length())
+    bits = bytearray(size >> 3)
+    mask = size - 1
+    for value in hosts:
+        slot, second = value & mask, _second(value) & mask
+        bits[slot >> 3] |= 1 << (slot & 7)
+        bits[second >> 3] |= 1 << (second & 7)
+    names, segments = sorted(set(names)), sorted(set(segments))
+    head = _HEAD.pack(len(bits), len(names), len(segments))
+    return head + bits + struct.pack(f"<{len(names)}I", *names) + struct.pack(f"<{len(segments)}I", *segments)
+
+
+def read_sieve(data: bytes) -> Sieve:
+    """Undo `write_sieve`.
+
+    Raises:
+        DamagedError: not one.
+    """
+    try:
+        size, names, segments = _HEAD.unpack_from(data)
+        if len(data) != _HEAD.size + size + 4 * (names + segments) or not size or size & (size - 1):
+            raise DamagedError("its sieve does not have the size it says")
+        at = _HEAD.size + size
+        return Sieve(
+            memoryview(data)[_HEAD.size : at],
+            _values(data, at, names),
+            _values(data, at + 4 * names, segments),
+        )
+    except struct.error as e:
+        raise DamagedError("its sieve does not have the size it says") from e
+
+
+def _values(data: bytes, at: int, count: int) -> frozenset[int] | None:
+    if count > _MOST:
+        return None
+    return frozenset(struct.unpack_from(f"<{count}I", data, at))

@@ -1,0 +1,81 @@
+"""The sieve: never a false negative, few false positives, nothing but its own bytes accepted."""
+
+from array import array
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from urlward.engine import sieve
+from urlward.engine.errors import DamagedError
+from urlward.engine.sieve import read_sieve, write_sieve
+
+LABEL = st.text("abcdefgh01-", min_size=1, max_size=6)
+HOSTS = st.lists(st.lists(LABEL, min_size=1, max_size=4).map(".".join), max_size=40)
+
+
+def made(hosts: list[str], names: list[str] = [], segments: list[str] = []) -> sieve.Sieve:  # noqa: B006 - read only
+    def crcs(texts: list[str]) -> list[int]:
+        return [crc32(text.encode()) for text in texts]
+
+    return read_sieve(write_sieve(array("I", crcs(hosts)), crcs(names), crcs(segments)))
+
+
+@given(HOSTS, LABEL)
+def test_listed_hosts_and_what_is_below_them_fall_through(hosts: list[str], label: str) -> None:
+    found = made(hosts)
+    assert all(found.may_list_host(host) and found.may_list_host(f"{label}.{host}") for host in hosts)
+
+
+def test_most_unlisted_hosts_are_held_back() -> None:
+    found = made([f"host{n}.test" for n in range(20_000)])
+    through = sum(found.may_list_host(f"other{n}.example") for n in range(20_000))
+    assert through < 20_000 * 0.06
+    assert not made([]).may_list_host("any.test")
+
+
+def test_a_name_under_any_suffix_falls_through_wherever_its_label_stands() -> None:
+    found = made([], names=["hopping"])
+    assert found.may_list_host("hopping.test")
+    assert found.may_list_host("a.hopping.co.example")
+    assert not found.may_list_host("hop.test")
+
+
+def test_segments_are_those_given() -> None:
+    assert made([], segments=["one", "two", "one"]).segments == {crc32(b"one"), crc32(b"two")}
+
+
+def test_hosts_of_unreasonable_length_are_not_walked() -> None:
+    assert made([]).may_list_host("a." * 200 + "test")
+
+
+def test_too_many_names_let_all_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sieve, "_MOST", 2)
+    found = made([], names=["a", "b", "c"], segments=["a", "b", "c"])
+    assert found.names is None
+    assert found.segments is None
+    assert found.may_list_host("any.test")
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50), st.randoms())
+def test_order_does_not_show(values: list[int], random: object) -> None:
+    assert write_sieve(array("I", values), values, values) == write_sieve(
+        array("I", sorted(values)), sorted(values), sorted(values, reverse=True)
+    )
+
+
+@given(st.binary(max_size=80))
+def test_other_bytes_are_damage(data: bytes) -> None:
+    try:
+        read_sieve(data)
+    except DamagedError:
+        return
+    assert len(data) >= 12
+
+
+def test_a_cut_sieve_is_damage() -> None:
+    whole = write_sieve(array("I", [1, 2]), [3], [4])
+    for length in range(len(whole)):
+        with pytest.raises(DamagedError):
+            read_sieve(whole[:length])
