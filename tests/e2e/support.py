@@ -138,6 +138,7 @@ http {{
         listen 127.0.0.1:{https} ssl;
         location / {{ return 200 "origin\\n"; }}
         location /big {{ root {folder}; }}
+        location /part {{ root {folder}; }}
         location /slow {{ root {folder}; limit_rate 256k; }}
         location /upload {{ dav_methods PUT; root {folder}; create_full_put_path on; }}
     }}
@@ -146,6 +147,7 @@ http {{
         http2 on;
         location / {{ return 200 "origin\\n"; }}
         location /big {{ root {folder}; }}
+        location /part {{ root {folder}; }}
         location /upload {{ dav_methods PUT; root {folder}; create_full_put_path on; }}
     }}
 }}
@@ -180,8 +182,9 @@ def nginx(folder: Path) -> Iterator[Nginx]:
     (folder / "upload").mkdir()
     with (folder / "big").open("wb") as file:
         file.truncate(50 << 20)
-    with (folder / "slow").open("wb") as file:
-        file.truncate(1 << 20)
+    for name in ("slow", "part"):
+        with (folder / name).open("wb") as file:
+            file.truncate(1 << 20)
     process = subprocess.Popen(
         ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)],
         stdout=subprocess.DEVNULL,

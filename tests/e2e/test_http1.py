@@ -315,7 +315,7 @@ def test_a_large_upload_at_constant_memory(proxy: Filter, origin: Nginx) -> None
 def test_trailers_pass_in_both_directions(proxy: Filter) -> None:
     def serve(connection: socket.socket) -> None:
         data = b""
-        while b"X-Sum: 1\r\n\r\n" not in data:
+        while b"x-sum: 1\r\n\r\n" not in data:
             data += connection.recv(65536)
         connection.sendall(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n"
@@ -329,7 +329,7 @@ def test_trailers_pass_in_both_directions(proxy: Filter) -> None:
             "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n".encode()
         )
         answer = b""
-        while not answer.endswith(b"X-End: 2\r\n\r\n"):
+        while not answer.endswith(b"x-end: 2\r\n\r\n"):
             data = s.recv(65536)
             assert data, answer
             answer += data

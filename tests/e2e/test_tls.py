@@ -127,7 +127,7 @@ def test_intercept_none_alerts_for_a_listed_host(
     policy, proxy = other
     with socks(proxy.ports[1], "127.0.0.1", raw.port) as s:
         if policy == "none":
-            with pytest.raises(ssl.SSLError, match="ALERT_ACCESS_DENIED|access denied"):
+            with pytest.raises(ssl.SSLError, match=r"ALERT_ACCESS_DENIED|access denied"):
                 wrapped(s, proxy, authority, "blocked.example")
             assert proxy.blocks()[-1]["entry"] == "E-1"
         else:

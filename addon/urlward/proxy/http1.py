@@ -40,7 +40,8 @@ class _Trailers:
     def __call__(self, buffer: Any) -> Any:
         event = self._read(buffer)
         if isinstance(event, h11.EndOfMessage) and event.headers:
-            self.fields = [(bytes(name), bytes(value)) for name, value in event.headers.raw_items()]
+            # Lower case, as HTTP/2 must have them (RFC 9113 section 8.2).
+            self.fields = [(bytes(name), bytes(value)) for name, value in event.headers]
             return h11.EndOfMessage()
         return event
 

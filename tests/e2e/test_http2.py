@@ -1,0 +1,237 @@
+"""HTTP/2: streams are judged one by one, and become HTTP/1 requests that mean the same."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from e2e.support import Authority, Filter, Nginx, RawOrigin, tunnel
+
+Fields = list[tuple[str, str]]
+
+
+class Http2:
+    """A client of a few lines."""
+
+    def __init__(self, s: ssl.SSLSocket) -> None:
+        assert s.selected_alpn_protocol() == "h2"
+        self.socket = s
+        config = h2.config.H2Configuration(
+            header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
+        )
+        self.connection = h2.connection.H2Connection(config)
+        self.connection.initiate_connection()
+        self.flush()
+        self.status: dict[int, int] = {}
+        self.body: dict[int, bytes] = {}
+        self.trailers: dict[int, Fields] = {}
+        self.ended: dict[int, str] = {}
+
+    def flush(self) -> None:
+        self.socket.sendall(self.connection.data_to_send())
+
+    def start(
+        self,
+        authority: str,
+        path: str = "/",
+        method: str = "GET",
+        end: bool = True,
+        more: Fields | None = None,
+    ) -> int:
+        stream = self.connection.get_next_available_stream_id()
+        head = [(":method", method), (":scheme", "https"), (":authority", authority), (":path", path)]
+        self.connection.send_headers(stream, head + (more or []), end_stream=end)
+        self.flush()
+        return stream
+
+    def send(self, stream: int, data: bytes, end: bool = False) -> None:
+        self.connection.send_data(stream, data, end_stream=end)
+        self.flush()
+
+    def receive(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError("closed")
+        for event in self.connection.receive_data(data):
+            stream: int = getattr(event, "stream_id", 0) or 0
+            if isinstance(event, h2.events.ResponseReceived):
+                self.status[stream] = int(dict(event.headers)[":status"])  # type: ignore[arg-type,call-overload]
+            elif isinstance(event, h2.events.DataReceived):
+                self.body[stream] = self.body.get(stream, b"") + event.data
+                self.connection.acknowledge_received_data(event.flow_controlled_length, stream)
+            elif isinstance(event, h2.events.TrailersReceived):
+                self.trailers[stream] = event.headers  # type: ignore[assignment]
+            elif isinstance(event, h2.events.StreamEnded):
+                self.ended[stream] = "ended"
+            elif isinstance(event, h2.events.StreamReset):
+                self.ended[stream] = "reset"
+        self.flush()
+
+    def until_ended(self, *streams: int) -> None:
+        while not all(stream in self.ended for stream in streams):
+            self.receive()
+
+
+@contextmanager
+def http2(proxy: Filter, authority: Authority, port: int, host: str = "paged.example") -> Iterator[Http2]:
+    """A connection that the filter decrypts, to an origin's port."""
+    context = authority.client_context(proxy.ca, alpn=["h2", "http/1.1"])
+    with tunnel(proxy.port, f"{host}:{port}") as s, context.wrap_socket(s, server_hostname=host) as t:
+        yield Http2(t)
+
+
+@pytest.fixture(params=["h1", "h2"])
+def port(request: pytest.FixtureRequest, origin: Nginx) -> int:
+    """An origin's port, over HTTP/1 and HTTP/2."""
+    return origin.https if request.param == "h1" else origin.h2
+
+
+def test_one_stream_is_blocked_and_the_others_go_on(
+    proxy: Filter, authority: Authority, origin: Nginx, port: int
+) -> None:
+    with http2(proxy, authority, port) as client:
+        before = client.start("paged.example", "/part")
+        blocked = client.start("paged.example", "/listed.html")
+        other = client.start("blocked.example", "/")
+        after = client.start("paged.example", "/other")
+        client.until_ended(before, blocked, other, after)
+    assert [client.status[s] for s in (blocked, other, before, after)] == [451, 451, 200, 200]
+    assert len(client.body[before]) == 1 << 20
+    assert client.body[after] == b"origin\n"
+    assert sorted(seen["uri"] for seen in origin.requests()) == ["/other", "/part"]
+
+
+def test_a_blocked_upload_is_answered_and_then_cancelled(
+    proxy: Filter, authority: Authority, raw: RawOrigin
+) -> None:
+    with http2(proxy, authority, raw.port) as client:
+        stream = client.start("paged.example", "/listed.html", "POST", end=False)
+        client.send(stream, b"the first of many")
+        client.until_ended(stream)
+        assert client.status[stream] == 451
+        # Whatever still comes is dropped, until the stream is reset.
+        client.ended.pop(stream)
+        while client.ended.get(stream) != "reset":
+            client.receive()
+        other = client.start("paged.example", "/dir/x")
+        client.until_ended(other)
+        assert client.status[other] == 451
+    assert raw.connections == 0
+
+
+@pytest.mark.parametrize("more", [[], [("content-length", "40")]], ids=["no length", "length"])
+def test_a_body_cannot_become_a_request(authority: Authority, proxy: Filter, more: Fields) -> None:
+    """An HTTP/2 body needs no length; unframed, an HTTP/1 origin would read it as the next request."""
+    body = b"GET /listed.html HTTP/1.1\r\nHost: a.b\r\n\r\n"
+    got = bytearray()
+    done = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        with authority_socket(authority, connection) as s:
+            while b"Host: a.b\r\n\r\n" not in got:
+                got.extend(s.recv(65536))
+            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            done.wait(10)
+
+    with RawOrigin(serve) as raw, http2(proxy, authority, raw.port) as client:
+        stream = client.start("paged.example", "/post", "POST", end=False, more=more)
+        client.send(stream, body[:20])
+        client.send(stream, body[20:], end=True)
+        client.until_ended(stream)
+        done.set()
+        assert client.body[stream] == b"ok"
+    head, _, rest = bytes(got).partition(b"\r\n\r\n")
+    assert b"\r\ntransfer-encoding: chunked" in head or b"\r\ncontent-length: 40" in head
+    assert not rest.startswith(b"GET") or more
+
+
+def authority_socket(authority: Authority, connection: object) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "origin.pem", authority.folder / "origin.key")
+    plain = connection._connection  # type: ignore[attr-defined]
+    return context.wrap_socket(plain, server_side=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "more"),
+    [
+        ("/ HTTP/1.1\r\nHost: blocked.example\r\n\r\nGET /listed.html", "GET", []),
+        ("/a b", "GET", []),
+        ("/", "GET /listed.html HTTP/1.1\r\nA: b\r\n\r\nGET", []),
+        ("/", "GET", [("x", "a\r\nhost: blocked.example")]),
+        ("/", "GET", [("x\r\nhost: blocked.example\r\ny", "a")]),
+        ("/", "GET", [("host", "paged.example"), ("host", "blocked.example")]),
+        ("/", "GET", [("host", "blocked.example")]),
+        ("/", "GET", [("transfer-encoding", "chunked")]),
+        ("/", "POST", [("content-length", "1"), ("content-length", "2")]),
+    ],
+)
+def test_a_head_that_would_split_is_refused(
+    proxy: Filter, authority: Authority, raw: RawOrigin, path: str, method: str, more: Fields
+) -> None:
+    with http2(proxy, authority, raw.port) as client:
+        try:
+            stream = client.start("paged.example", path, method, more=more)
+            client.until_ended(stream)
+        except (ConnectionError, ssl.SSLError):
+            pass
+        else:
+            assert client.ended[stream] == "reset" or client.status[stream] in (400, 451, 502)
+    assert bytes(raw.received) == b""
+
+
+def test_trailers_of_an_http2_client_reach_an_http1_origin(proxy: Filter, authority: Authority) -> None:
+    got = bytearray()
+
+    def serve(connection: socket.socket) -> None:
+        with authority_socket(authority, connection) as s:
+            while b"x-sum: 1" not in got:
+                got.extend(s.recv(65536))
+            s.sendall(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-End: 2\r\n\r\n"
+            )
+            s.recv(1)
+
+    with RawOrigin(serve) as raw, http2(proxy, authority, raw.port) as client:
+        stream = client.start("paged.example", "/post", "POST", end=False)
+        client.send(stream, b"abc")
+        client.connection.send_headers(stream, [("x-sum", "1")], end_stream=True)
+        client.flush()
+        client.until_ended(stream)
+        assert client.body[stream] == b"ok"
+        assert client.trailers[stream] == [("x-end", "2")]
+
+
+def test_an_upload_streams_to_both_kinds_of_origin(
+    proxy: Filter, authority: Authority, origin: Nginx, port: int
+) -> None:
+    with http2(proxy, authority, port) as client:
+        stream = client.start("paged.example", f"/upload/{port}", "PUT", end=False)
+        left = 2 << 20
+        while left:
+            window = min(client.connection.local_flow_control_window(stream), 16384, left)
+            if window:
+                client.send(stream, bytes(window), end=left == window)
+                left -= window
+            else:
+                client.receive()
+        client.until_ended(stream)
+        assert client.status[stream] in (201, 204)
+    assert (origin.folder / "upload" / str(port)).stat().st_size == 2 << 20
+
+
+def test_streams_leave_nothing_behind(proxy: Filter, authority: Authority, origin: Nginx) -> None:
+    with http2(proxy, authority, origin.h2) as client:
+        for _ in range(20):
+            client.until_ended(client.start("paged.example", "/listed.html"))
+        before = proxy.memory()
+        for _ in range(300):
+            client.until_ended(client.start("paged.example", "/listed.html"))
+        assert proxy.memory() - before < 5 << 20
+    assert origin.requests() == []
