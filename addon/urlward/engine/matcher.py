@@ -52,7 +52,7 @@ from urlward.engine.verdict import PASS, Verdict, decide
 HOSTS = 1 << 16
 """Hosts whose state is kept."""
 
-_RECENT = 1 << 12
+_RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
 
 DAY = 86_400
@@ -148,10 +148,15 @@ class Matcher:
             if "#" in path:
                 path = split_target(path)[0]
             path = canonical_path(path)
+            # A segment follows a path sequence, so the last one, which is dear because it is
+            # seldom seen twice, cannot begin one.
+            head = path[1 : path.rfind("/")]
+            if not head:
+                return PASS
             if self._none_begins is None:
-                if not self._may_float(path):
+                if not self._may_float(head):
                     return PASS
-            elif self._none_begins(map(crc32, path.encode().split(b"/"))):
+            elif self._none_begins(map(crc32, head.encode().split(b"/"))):
                 return PASS
         return self.check_request((host,), target, ports, now)
 
@@ -179,7 +184,7 @@ class Matcher:
         if "#" in target:
             path, query = split_target(target)
         path = canonical_path(path)
-        if quiet and not self._may_float(path):
+        if quiet and not self._may_float(path[1 : path.rfind("/")]):
             return PASS
         segments = path[1:].split("/")
         letters = "".join(map(self._segments, segments))
@@ -255,11 +260,11 @@ class Matcher:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
         return decide(found)
 
-    def _may_float(self, path: str) -> bool:
-        """False where no path sequence can be in this canonical path."""
-        crcs = set(map(crc32, path.encode().split(b"/")))
+    def _may_float(self, head: str) -> bool:
+        """False where no path sequence can begin in these segments of a canonical path."""
+        crcs = set(map(crc32, head.encode().split(b"/")))
         if self._floating_nocase:
-            crcs.update(map(crc32, path.lower().encode().split(b"/")))
+            crcs.update(map(crc32, head.lower().encode().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
     # -- hosts
