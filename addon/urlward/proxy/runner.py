@@ -6,12 +6,13 @@ connections, speaks TLS and resolves names, and urlward.
 
 import asyncio
 import logging
+import re
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitmproxy import exceptions, http, master, options
+from mitmproxy import exceptions, http, master, options, tcp, udp
 from mitmproxy.addons import (
     block,
     core,
@@ -30,6 +31,8 @@ from urlward.proxy.addon import Urlward
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
+
+_CANNOT_LISTEN = re.compile(r"failed to listen on (\S+) with (.+)")
 
 
 class RunError(UrlwardError):
@@ -87,6 +90,17 @@ class Messages(logging.Handler):
             return
 
 
+def in_one_line(error: str) -> str:
+    """mitmproxy's word on why it could not start, without what it says twice."""
+    match = _CANNOT_LISTEN.search(error)
+    if match is None:
+        return error
+    where, reason = match.groups()
+    if reason.startswith("could not bind on any address"):
+        reason = "not an address of this machine"
+    return f"cannot listen on {where}: {reason.rpartition('] ')[2]}"
+
+
 class Startup:
     """Tells the master's start whether anything went wrong (mitmproxy asks for an addon of this name)."""
 
@@ -99,7 +113,7 @@ class Startup:
         """Raise RunError if an error has been logged since the start."""
         await asyncio.sleep(0)
         if self._messages.startup_errors:
-            raise RunError(self._messages.startup_errors[0])
+            raise RunError(in_one_line(self._messages.startup_errors[0]))
 
     def finish(self) -> None:
         """From here on errors are logged."""
@@ -107,12 +121,20 @@ class Startup:
 
 
 class ForgetMessages:
-    """mitmproxy keeps each WebSocket and TCP message in its flow, for as long as the connection lives."""
+    """mitmproxy keeps each WebSocket, TCP and UDP message in its flow, for as long as the connection lives."""
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Keep only the message under way."""
         assert flow.websocket is not None
         del flow.websocket.messages[:-1]
+
+    def tcp_message(self, flow: tcp.TCPFlow) -> None:
+        """Likewise."""
+        del flow.messages[:-1]
+
+    def udp_message(self, flow: udp.UDPFlow) -> None:
+        """Likewise."""
+        del flow.messages[:-1]
 
 
 class Ready:
