@@ -84,7 +84,9 @@ def origin(folder: Path, port: int) -> Iterator[None]:
         f"keepalive_requests 1000000; server {{ listen 127.0.0.1:{port};\n"
         'location / { return 200 "content\\n"; } } }\n'
     )
-    process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL
+    )
     try:
         time.sleep(0.5)
         yield
@@ -178,15 +180,24 @@ async def measure(folder: Path, entries: int, reloads: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--reloads", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         result = asyncio.run(measure(Path(name), args.entries, args.reloads))
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "")
-    result["machine"] = {"cpu": cpu, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), ""
+    )
+    result["machine"] = {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
     result["date"] = time.strftime("%Y-%m-%d")
     result["longest_stall_ms"] = max(r["stall_ms"] for r in result["reloads"])
     result["memory_ratio"] = result["reloads"][-1]["resident_bytes"] / result["baseline"]["resident_bytes"]

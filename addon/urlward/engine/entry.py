@@ -108,9 +108,10 @@ _IP_LIKE = re.compile(
 )
 # Most lines are plain names and pages, already canonical: one match each instead of ten.
 _PLAIN_DOMAIN = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
-_PLAIN_PAGE = re.compile(
+_PLAIN_URL = re.compile(
     r"https?://(?:www\.)?((?!www\.|[^/]*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-])"
-    r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)+)"
+    r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)*)"
+    r"(?:(/\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]+))?"
 ).fullmatch
 # Stricter than for a request, where a client may send anything: an entry is meant to match.
 _ENTRY_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
@@ -191,11 +192,12 @@ def parse_line(line: str) -> tuple[Entry, ...]:
 
 
 def _parse_words(words: list[str]) -> tuple[Entry, ...]:
+    plain = _plain(words)
+    if plain is not None:
+        return (plain,)
     subject = words[0]
     if len(words) > 1 and subject in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
         return _hosts_line(words)
-    if len(words) > 1 and (entry := _plain(subject, words)) is not None:
-        return (entry,)
     allow = subject.startswith("@@")
     try:
         entry = _subject(subject[2:] if allow else subject)
@@ -209,24 +211,35 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     return (_attributes(entry, list(enumerate(words))[1:], allow),)
 
 
-def _plain(subject: str, words: list[str]) -> Entry | None:
-    """The entry of a plain domain or page with nothing but an id and a category; None for any other."""
-    page = None
-    if not _PLAIN_DOMAIN(subject):
-        page = _PLAIN_PAGE(subject)
-        if page is None:
+def _plain(words: list[str]) -> Entry | None:
+    """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
+    subject, path, params, rest = words[0], "", _NO_PARAMS, 1
+    if _PLAIN_DOMAIN(subject):
+        kind, host = Kind.DOMAIN, subject
+    elif url := _PLAIN_URL(subject):
+        host, path, star, query = url.groups()
+        kind = Kind.PAGE
+        if star:
+            kind, path = Kind.PREFIX, path + "/"
+        elif query:
+            params = query_parameters(query)
+            kind = Kind.PARAMS if params else Kind.PAGE
+        path = path or "/"
+    elif subject in _HOSTS_SINKS and len(words) > 1 and _PLAIN_DOMAIN(words[1]):
+        kind, host, rest = Kind.HOST, words[1], 2
+        if host in _HOSTS_OWN_NAMES:
             return None
+    else:
+        return None
     id_ = category = ""
-    for word in words[1:]:
+    for word in words[rest:]:
         if word.startswith("id=") and not id_ and _ID(word[3:]):
             id_ = word[3:]
         elif word.startswith("category=") and not category and _CATEGORY(word[9:]):
             category = word[9:].lower()
         else:
             return None
-    if page is None:
-        return Entry(Kind.DOMAIN, subject, "", _NO_PARAMS, False, id_, category)
-    return Entry(Kind.PAGE, page[1], page[2], _NO_PARAMS, False, id_, category)
+    return Entry(kind, host, path, params, False, id_, category)
 
 
 def _without_comment(line: str) -> str:
@@ -261,10 +274,6 @@ def _hosts_line(words: list[str]) -> tuple[Entry, ...]:
 
 
 def _subject(text: str) -> Entry:
-    if _PLAIN_DOMAIN(text):
-        return Entry(Kind.DOMAIN, text)
-    if page := _PLAIN_PAGE(text):
-        return Entry(Kind.PAGE, page[1], page[2])
     if not text:
         raise _Fault(0, 0, "nothing after @@")
     if "://" in text[:9]:

@@ -57,9 +57,12 @@ class Shape(NamedTuple):
         return bool(self.flags & Flag.ALLOW)
 
 
+_ADDRESS_ENDS = "0123456789]"
+
+
 def labels_of(host: str) -> list[str]:
     """A canonical host's labels from the right; an address is one label."""
-    if is_address(host):
+    if host[-1] in _ADDRESS_ENDS and is_address(host):
         return [host]
     labels = host.split(".")
     labels.reverse()

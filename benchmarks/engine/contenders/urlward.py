@@ -8,18 +8,14 @@ from typing import ClassVar
 from benchmarks.engine.contenders.base import Contender, Steps
 from benchmarks.engine.material import Files, Request
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
-from urlward.engine.artifact import dump
-from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key
-from urlward.engine.entry import parse_line
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
+from urlward.lists.build import compile_sources
 
 _KEY = Key(bytes(range(KEY_SIZE)))
-_REFRESH = 1024
-"""Lines between two updates of the progress bar."""
 
 
 class Engine(Contender):
@@ -41,20 +37,14 @@ class Engine(Contender):
         yield
 
     def _compile(self, files: Files, progress: Progress) -> None:
-        compiler = Compiler(_KEY)
-        size = files.lines.stat().st_size
-        with files.lines.open() as lines:
-            task = progress.add_task("reading", total=size)
-            done = 0
-            for number, line in enumerate(lines):
-                for entry in parse_line(line):
-                    compiler.add(entry)
-                done += len(line)
-                if not number % _REFRESH:
-                    progress.update(task, completed=done)
-        task = progress.add_task("compiling", total=len(compiler))
-        compiled = compiler.finish(lambda rows: progress.update(task, completed=rows))
-        self._artifact = dump(compiled, _KEY, name="benchmark", serial=1, created=1)
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=1.0)
+            progress.update(tasks[what], completed=share)
+
+        self._artifact, _ = compile_sources([files.lines], _KEY, name="benchmark", now=1, progress=tell)
 
     def store(self) -> bytes:
         """The artifact."""
