@@ -53,6 +53,7 @@ _OPTIONS = (
     "urlward_status",
     "urlward_config",
 )
+_CHOICES = {"urlward_intercept": ["listed", "all", "none"], "urlward_on_error": ["block", "pass"]}
 
 
 class NoListError(Exception):
@@ -84,10 +85,14 @@ class Urlward:
             str,
             "listed",
             "Which TLS connections are decrypted.",
-            ["listed", "all", "none"],
+            _CHOICES["urlward_intercept"],
         )
         loader.add_option(
-            "urlward_on_error", str, "block", "What a request gets when the filter fails.", ["block", "pass"]
+            "urlward_on_error",
+            str,
+            "block",
+            "What a request gets when the filter fails.",
+            _CHOICES["urlward_on_error"],
         )
         loader.add_option("urlward_status", int, 451, "Status of a blocked request: 451 or 403.")
         loader.add_option("urlward_config", str, "", "TOML file; the [page] table is read from it.")
@@ -97,6 +102,10 @@ class Urlward:
         if not updated.intersection(_OPTIONS):
             return
         options = ctx.options
+        for name, choices in _CHOICES.items():
+            # mitmproxy itself only offers the choices, and takes anything.
+            if getattr(options, name) not in choices:
+                raise exceptions.OptionsError(f"{name} is one of {', '.join(choices)}")
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
             page = BlockPage(page_settings(config, options.urlward_status))

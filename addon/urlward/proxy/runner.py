@@ -121,7 +121,7 @@ class Startup:
 
 
 class ForgetMessages:
-    """mitmproxy keeps each WebSocket, TCP and UDP message in its flow, for as long as the connection lives."""
+    """mitmproxy keeps each WebSocket, TCP and UDP message in its flow while the connection lives."""
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Keep only the message under way."""
