@@ -50,7 +50,7 @@ from urlward.engine.url import (
 from urlward.engine.verdict import PASS, Verdict, decide
 
 HOSTS = 1 << 16
-"""Hosts whose state is kept."""
+"""Hosts with an entry, and addresses, whose state is kept."""
 
 _RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
@@ -94,27 +94,13 @@ class HostState(NamedTuple):
 QUIET = HostState((), ())
 
 
-class _States(LRUCache[str, HostState]):
-    """Host, as requests spell it, to its state."""
-
-    def __init__(self, matcher: "Matcher", size: int) -> None:
-        super().__init__(size)
-        self._matcher = matcher
-
-    def __missing__(self, host: str) -> HostState:
-        state = self._matcher._state_of(host)
-        if len(host) <= 256:
-            self[host] = state
-        return state
-
-
 class Matcher:
     """Checks requests against a set of lists.
 
     Args:
         lists: all loaded under `key`.
         key: their key.
-        hosts: how many hosts' states to keep.
+        hosts: how many listed hosts' states to keep.
 
     A host, path or query passed in is a byte string as it came off the wire: a ``str`` whose
     characters are bytes. Times are seconds since 1970-01-01 UTC.
@@ -123,7 +109,7 @@ class Matcher:
     def __init__(self, lists: Sequence[LoadedList], key: Key, hosts: int = HOSTS) -> None:
         self.lists = tuple(lists)
         self._key = key
-        self._states = _States(self, hosts)
+        self._listed: LRUCache[str, HostState] = LRUCache(hosts)
         self._recent: dict[str, HostState] = {}
         self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(hosts)
         self._segments = key.segments.__getitem__
@@ -272,10 +258,15 @@ class Matcher:
     def _state(self, host: str) -> HostState:
         state = self._recent.get(host)
         if state is None:
-            state = self._states[host]
-            if len(self._recent) >= _RECENT:
-                self._recent.clear()
+            # A quiet host costs less to work out than to look after in a cache that keeps order.
+            state = self._listed.get(host)
+            if state is None:
+                state = self._state_of(host)
             if len(host) <= 256:
+                if state is not QUIET:
+                    self._listed[host] = state
+                if len(self._recent) >= _RECENT:
+                    self._recent.clear()
                 self._recent[host] = state
         return state
 
