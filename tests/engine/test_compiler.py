@@ -147,7 +147,7 @@ def test_rows_are_sorted_and_patterns_tell_them_apart() -> None:
     for pool, rows, patterns in zip(Pool, compiled.rows, compiled.patterns, strict=True):
         assert rows == sorted(rows)
         assert [p.letters for p in patterns] == sorted({p.letters for p in patterns})
-        ends = [p.row for p in patterns[1:]] + [len(rows)]
+        ends = [*patterns.rows[1:], len(rows)]
         before = ""
         for pattern, end in zip(patterns, ends, strict=True):
             group = rows[pattern.row : end]
@@ -168,7 +168,7 @@ def test_patterns_stay_short_and_rows_that_share_one_are_sorted_by_digest() -> N
     compiled = compile_lines(lines, key())
     groups = 0
     for rows, patterns in zip(compiled.rows, compiled.patterns, strict=True):
-        ends = [p.row for p in patterns[1:]] + [len(rows)]
+        ends = [*patterns.rows[1:], len(rows)]
         for pattern, end in zip(patterns, ends, strict=True):
             assert 0 < len(pattern.letters) <= MAX_PATTERN
             digests = [row.digest for row in rows[pattern.row : end]]
@@ -201,5 +201,5 @@ def test_progress_ends_with_the_number_of_rows() -> None:
 def test_an_empty_list_compiles() -> None:
     compiled = compile_lines([], key())
     assert compiled.rows == ([], [])
-    assert compiled.patterns == ([], [])
+    assert [len(patterns) for patterns in compiled.patterns] == [0, 0]
     assert compiled.counts == {}

@@ -36,10 +36,10 @@ from collections.abc import Buffer, Generator
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import accumulate, pairwise
-from operator import sub
+from operator import itemgetter, sub
 from typing import Any, NamedTuple
 
-from urlward.engine.compiler import MAX_PATTERN, Compiled
+from urlward.engine.compiler import MAX_PATTERN, Compiled, Row
 from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import (
@@ -120,8 +120,9 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     """
     rows = compiled.rows[0] + compiled.rows[1]
     # Column by column: a loop over a million rows costs a second.
-    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * 7
-    _, digests, row_shapes, row_lengths, belows, mores, ids = columns
+    digests, row_shapes, row_lengths, belows, mores, ids = (
+        list(map(itemgetter(n), rows)) for n in range(1, len(Row._fields))
+    )
     id_ends = array("I", accumulate(map(len, ids))) if any(ids) else array("I")
     param_rows = array("I")
     params: list[bytes] = []
@@ -270,9 +271,7 @@ def _patterns(
         (0, floating, compiled.patterns[0]),
         (floating, total, compiled.patterns[1]),
     ):
-        if not patterns:
-            continue
-        texts, starts, commons = zip(*patterns, strict=True)
+        texts, starts, commons = patterns.letters, patterns.rows, patterns.shared
         shared.extend(commons)
         added.extend(map(sub, map(len, texts), commons))
         letters.extend([text[common:] for text, common in zip(texts, commons, strict=True)])

@@ -6,7 +6,8 @@ find candidates, the digest decides. That is what keeps a million entries at a f
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
 
@@ -75,6 +76,38 @@ class Pattern(NamedTuple):
     shared: int
 
 
+@dataclass(slots=True)
+class Patterns:
+    """A pool's patterns, column by column: a million small objects cost a second to make and to free."""
+
+    letters: list[str] = field(default_factory=list)
+    rows: "array[int]" = field(default_factory=lambda: array("I"))
+    shared: bytearray = field(default_factory=bytearray)
+
+    def __len__(self) -> int:
+        return len(self.letters)
+
+    def __iter__(self) -> Iterator[Pattern]:
+        return map(Pattern, self.letters, self.rows, self.shared)
+
+    def add(self, letters: str, row: int, before: int, after: int, granularity: int) -> None:
+        """Add the shortest prefix that differs from both neighbours.
+
+        Args:
+            letters: of the row.
+            row: the group's first.
+            before: letters shared with the row before.
+            after: letters shared with the one behind.
+            granularity: the prefix has a multiple of so many letters.
+        """
+        need = (before if before > after else after) + 1
+        if granularity > 1:
+            need += -need % granularity
+        self.letters.append(letters[:need])
+        self.rows.append(row)
+        self.shared.append(before)
+
+
 class Compiled(NamedTuple):
     """A compiled list, not yet serialised.
 
@@ -91,7 +124,7 @@ class Compiled(NamedTuple):
     """
 
     rows: tuple[list[Row], list[Row]]
-    patterns: tuple[list[Pattern], list[Pattern]]
+    patterns: tuple[Patterns, Patterns]
     shapes: list[Shape]
     categories: list[str]
     networks: list[str]
@@ -187,12 +220,16 @@ class Compiler:
         categories = list(self._categories)
         duplicates = 0
         pools: list[list[Row]] = []
-        patterns: list[list[Pattern]] = []
+        patterns: list[Patterns] = []
         done = 0
         for pool in Pool:
             rows = self._rows[pool]
             rows.sort()
-            unique = list(_unique(rows))
+
+            def tell(row: int, before: int = done) -> None:
+                progress(before + row)
+
+            unique, cut = _cut(rows, SEGMENT_LETTERS if pool is Pool.FLOATING else 1, tell)
             duplicates += len(rows) - len(unique)
             rows.clear()
             for number, times in Counter([row.shape for row in unique]).items():
@@ -201,14 +238,9 @@ class Compiler:
                     counts[("allow " if shape.allow else "") + Kind(shape.kind).label] += times
                     by_category[categories[shape.category]] += times
             pools.append(unique)
-            cut: list[Pattern] = []
-            for pattern in _cut(unique, SEGMENT_LETTERS if pool is Pool.FLOATING else 1):
-                cut.append(pattern)
-                if not len(cut) & 0x3FFF:
-                    progress(done + pattern.row)
+            patterns.append(cut)
             done += len(unique)
             progress(done)
-            patterns.append(cut)
         listed = sorted(self._networks)
         self._networks = {}
         sieve = write_sieve(self._sieve_hosts, self._sieve_names, self._sieve_segments)
@@ -281,44 +313,38 @@ class Compiler:
         self._params = []
 
 
-def _unique(rows: Iterable[Row]) -> Iterator[Row]:
-    """Leave out rows that say the same; of several ids the last in order stays, so any before none."""
-    last = None
+def _cut(rows: list[Row], granularity: int, progress: Callable[[int], None]) -> tuple[list[Row], Patterns]:
+    """Sorted rows without those that say the same, and the shortest prefixes that tell letters apart.
+
+    Of rows that differ in their ids alone the last in order stays, so any before none. A prefix has a
+    multiple of `granularity` letters: floating patterns keep whole tokens, since every segment of a
+    request may be tried on them.
+    """
+    unique: list[Row] = []
+    patterns = Patterns()
+    last: Row | None = None
+    current = ""
+    start = before = 0
     for row in rows:
-        if last is not None and (row.digest != last.digest or row[:-1] != last[:-1]):
-            yield last
+        if last is not None and row[1] == last[1] and row[:-1] == last[:-1]:
+            unique[-1] = last = row
+            continue
+        letters = row[0]
+        if letters != current:
+            if last is not None:
+                # Letters that neighbours share, counted here for want of a faster call.
+                after = 0
+                for x, y in zip(current, letters, strict=False):
+                    if x != y:
+                        break
+                    after += 1
+                patterns.add(current, start, before, after, granularity)
+                before = after
+            current, start = letters, len(unique)
+            if not len(patterns) & 0x3FFF:
+                progress(start)
+        unique.append(row)
         last = row
     if last is not None:
-        yield last
-
-
-def _cut(rows: list[Row], granularity: int) -> Iterator[Pattern]:
-    """The shortest prefixes that tell rows' letters apart, in multiples of `granularity` letters.
-
-    Floating patterns keep whole tokens, since every segment of every request is tried on them.
-    """
-    shared_before = 0
-    start = 0
-    for index in range(1, len(rows) + 1):
-        current = rows[start].letters
-        following = rows[index].letters if index < len(rows) else ""
-        if following == current and index < len(rows):
-            continue
-        shared_after = _common(current, following)
-        need = max(shared_before, shared_after) + 1
-        need += -need % granularity
-        yield tuple.__new__(Pattern, (current[:need], start, shared_before))
-        shared_before, start = shared_after, index
-
-
-def _common(a: str, b: str) -> int:
-    """Length of the common prefix."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    low = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        low += 1
-    return low
+        patterns.add(current, start, before, 0, granularity)
+    return unique, patterns
