@@ -112,7 +112,7 @@ class Urlward:
             if updated & {"urlward_list", "urlward_key", "urlward_max_errors"} and options.urlward_list:
                 paths = [Path(path).expanduser() for path in options.urlward_list]
                 key = find_key(Path(options.urlward_key).expanduser() if options.urlward_key else None, paths)
-                self._take_lists(paths, key, Budget.parse(options.urlward_max_errors))
+                self._take_lists(paths, key, _budget(options.urlward_max_errors))
         except (UrlwardError, ConfigError, BlockPageError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         guard = Guard(
@@ -268,6 +268,13 @@ class Urlward:
         builtin.next_layer(nextlayer)
         if nextlayer.layer is not None:
             nextlayer.layer = _adopt(nextlayer.layer, context, guard)
+
+
+def _budget(text: str) -> Budget:
+    try:
+        return Budget.parse(text)
+    except ValueError as e:
+        raise ValueError(f"urlward_max_errors: {text!r} is not {e}") from e
 
 
 def page_settings(config: Config, status: int) -> BlockPageSettings:

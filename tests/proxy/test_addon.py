@@ -1,0 +1,369 @@
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from mitmproxy import exceptions
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import Server
+from mitmproxy.http import HTTPFlow
+from mitmproxy.proxy import events, layer, layers
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.test import taddons, tflow
+
+from e2e.support import client_hello
+from proxy.driver import Driver, make_context
+from urlward.proxy.addon import Urlward
+from urlward.proxy.layers import (
+    CloseLayer,
+    ListedAddress,
+    RefuseTlsLayer,
+    RelayLayer,
+    Undecided,
+    WardHttpLayer,
+)
+
+LIST = """\
+blocked.example id=A-1
+http://paged.example/listed id=A-2
+127.0.0.66 id=A-3
+"""
+
+
+@contextmanager
+def loaded(urlward: Urlward, folder: Path, **changes: Any) -> Iterator[taddons.context]:
+    (folder / "list.txt").write_text(LIST)
+    with taddons.context(Proxyserver(), NextLayer(), urlward) as tctx:
+        tctx.configure(urlward, urlward_list=[str(folder / "list.txt")])
+        if changes:
+            tctx.options.update(**changes)
+        yield tctx
+
+
+@pytest.fixture
+async def addon(tmp_path: Path) -> AsyncIterator[Urlward]:
+    urlward = Urlward()
+    with loaded(urlward, tmp_path):
+        yield urlward
+        urlward.done()
+
+
+@pytest.fixture
+async def tctx(tmp_path: Path) -> AsyncIterator[taddons.context]:
+    urlward = Urlward()
+    with loaded(urlward, tmp_path) as context:
+        yield context
+        urlward.done()
+
+
+def flow_to(host: str, path: str = "/") -> HTTPFlow:
+    flow = tflow.tflow()
+    flow.request.host_header = host
+    flow.request.data.host = host
+    flow.request.path = path
+    flow.server_conn = Server(address=None)
+    return flow
+
+
+def decided(
+    addon: Urlward, data: bytes, mode: str = "transparent", address: str = "203.0.113.10"
+) -> layer.Layer:
+    context = make_context(mode)
+    context.server.address = (address, 443)
+    top: dict[str, type[layer.Layer]] = {"regular": modes.HttpProxy, "reverse": modes.ReverseProxy}
+    top.get(mode.partition(":")[0], modes.TransparentProxy)(context)
+    return ask(addon, context, data)
+
+
+def ask(addon: Urlward, context: Context, *pieces: bytes) -> layer.Layer:
+    nextlayer = layer.NextLayer(context)
+    nextlayer.events = [events.Start(), *(events.DataReceived(context.client, piece) for piece in pieces)]
+    addon.next_layer(nextlayer)
+    assert nextlayer.layer is not None, "mitmproxy's own addon would decide"
+    return nextlayer.layer
+
+
+# -- options
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("urlward_list", ["/no/such/list"], "No such file"),
+        ("urlward_key", "/no/such/key", "No such file"),
+        ("urlward_config", "/no/such/config", "No such file"),
+        ("urlward_status", 200, "status"),
+        ("urlward_intercept", "sometimes", "listed, all, none"),
+        ("urlward_on_error", "ignore", "block, pass"),
+        ("urlward_max_errors", "many", "urlward_max_errors: 'many' is not a count"),
+    ],
+)
+async def test_a_bad_option_is_refused_and_changes_nothing(
+    tctx: taddons.context, option: str, value: object, said: str
+) -> None:
+    addon = tctx.master.addons.get("urlward")
+    guard, keeper = addon.guard, addon.keeper
+    with pytest.raises(exceptions.OptionsError, match=said):
+        tctx.options.update(**{option: value})
+    assert addon.keeper.matcher.check_host("blocked.example").blocked
+    assert getattr(tctx.options, option) != value
+    assert (guard is None, keeper is None) == (False, False)
+
+
+async def test_counts_outlive_a_change_of_options(tctx: taddons.context) -> None:
+    addon = tctx.master.addons.get("urlward")
+    addon.requestheaders(flow_to("blocked.example"))
+    tctx.options.update(urlward_status=403)
+    flow = flow_to("blocked.example")
+    addon.requestheaders(flow)
+    assert flow.response.status_code == 403
+    assert addon.guard.counts.blocked == 2
+
+
+async def test_other_options_are_not_ours(tctx: taddons.context) -> None:
+    addon = tctx.master.addons.get("urlward")
+    guard = addon.guard
+    tctx.options.update(stream_large_bodies="1m")
+    assert addon.guard is guard
+
+
+# -- the ordinary hooks
+
+
+async def test_a_request_outside_our_layers_is_decided_in_the_hook(addon: Urlward) -> None:
+    flow = flow_to("blocked.example")
+    addon.requestheaders(flow)
+    assert flow.response is not None
+    assert (flow.response.status_code, flow.request.stream) == (451, False)
+    addon.responseheaders(flow)
+    assert flow.response.stream is False
+
+    flow = flow_to("plain.example")
+    addon.requestheaders(flow)
+    assert (flow.response, flow.request.stream) == (None, True)
+    flow.response = tflow.tresp()
+    addon.responseheaders(flow)
+    assert flow.response.stream is True
+
+
+async def test_a_decided_request_is_not_decided_again(addon: Urlward) -> None:
+    assert addon.guard is not None
+    flow = flow_to("blocked.example")
+    flow.metadata["urlward"] = "passed"
+    addon.requestheaders(flow)
+    assert (flow.response, flow.request.stream) == (None, True)
+    assert addon.guard.counts.requests == 0
+
+
+async def test_a_replayed_request_is(addon: Urlward) -> None:
+    flow = flow_to("blocked.example")
+    flow.metadata["urlward"] = "passed"
+    flow.is_replay = "request"
+    addon.requestheaders(flow)
+    assert flow.response is not None
+    assert flow.response.status_code == 451
+
+
+async def test_another_addons_answer_stands(addon: Urlward) -> None:
+    flow = flow_to("plain.example")
+    flow.response = answer = tflow.tresp()
+    addon.requestheaders(flow)
+    assert flow.response is answer
+    assert flow.request.stream is False
+
+
+async def test_without_a_list_all_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    addon = Urlward()
+    with taddons.context(Proxyserver(), NextLayer(), addon) as tctx:
+        tctx.configure(addon, urlward_status=403)
+        addon.running()
+        assert "no list is loaded" in caplog.text
+        flow = flow_to("plain.example")
+        addon.requestheaders(flow)
+        assert flow.response is not None
+        assert flow.response.status_code == 503
+        addon.done()
+
+
+async def test_before_the_options_are_read_all_is_refused() -> None:
+    addon = Urlward()
+    flow = flow_to("plain.example")
+    addon.requestheaders(flow)
+    assert flow.error is not None
+    assert isinstance(ask(addon, make_context(), b"GET / HTTP/1.1\r\n\r\n"), CloseLayer)
+
+
+# -- layers
+
+
+async def test_first_bytes_that_do_not_tell(addon: Urlward) -> None:
+    hello = client_hello("plain.example")
+    for data in (b"\x16", b"\x16\x03", hello[:3], hello[:-1]):
+        assert isinstance(decided(addon, data), Undecided), data
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "kind"),
+    [
+        ("plain.example", "203.0.113.10", RelayLayer),
+        (None, "203.0.113.10", RelayLayer),
+        ("paged.example", "203.0.113.10", layers.ServerTLSLayer),
+        ("blocked.example", "203.0.113.10", layers.ServerTLSLayer),
+        ("plain.example", "127.0.0.66", layers.ServerTLSLayer),
+    ],
+)
+async def test_tls(addon: Urlward, name: str | None, address: str, kind: type[layer.Layer]) -> None:
+    assert type(decided(addon, client_hello(name), address=address)) is kind
+
+
+async def test_a_hello_that_is_none(addon: Urlward) -> None:
+    assert isinstance(decided(addon, b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"), RefuseTlsLayer)
+    assert isinstance(
+        decided(addon, b"\x16\x03\x01\xff\xff" + b"\x01\xff\xff\xff" + bytes(1 << 17)), RefuseTlsLayer
+    )
+
+
+@pytest.mark.parametrize("rawtcp", [True, False])
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"G", b"\r\nGET", b"SSH-2.0-x\r\n", b"\x00" * 9])
+async def test_whatever_else_is_read_as_http(tctx: taddons.context, data: bytes, rawtcp: bool) -> None:
+    tctx.options.update(rawtcp=rawtcp)
+    addon = tctx.master.addons.get("urlward")
+    for mode in ("transparent", "regular", "reverse:http://203.0.113.10"):
+        assert isinstance(decided(addon, data, mode), WardHttpLayer), mode
+
+
+async def test_layers_keep_their_order(addon: Urlward) -> None:
+    for mode, data, kinds in (
+        ("reverse:https://203.0.113.10", b"GET", [layers.ServerTLSLayer, WardHttpLayer]),
+        (
+            "reverse:https://203.0.113.10",
+            client_hello("paged.example"),
+            [layers.ServerTLSLayer, layers.ClientTLSLayer, WardHttpLayer],
+        ),
+        ("regular", client_hello("proxy.invalid"), [layers.ClientTLSLayer, WardHttpLayer]),
+        ("reverse:tcp://203.0.113.10:443", b"GET", [layers.TCPLayer]),
+    ):
+        top = decided(addon, data, mode)
+        assert [type(part) for part in top.context.layers[1:]] == kinds
+        part: Any = top
+        for kind in kinds[1:]:
+            part = part.child_layer
+            assert type(part) is kind
+
+
+async def test_the_operators_own_exceptions_stand(tctx: taddons.context) -> None:
+    addon = tctx.master.addons.get("urlward")
+    tctx.options.update(ignore_hosts=["^203\\.0\\.113\\.10:"])
+    ignored = decided(addon, client_hello("blocked.example"))
+    assert isinstance(ignored, layers.TCPLayer)
+    assert ignored.flow is None
+    # And no others: what is not ignored is relayed undecrypted as before.
+    assert type(decided(addon, client_hello("plain.example"), address="203.0.113.11")) is RelayLayer
+    tctx.options.update(ignore_hosts=[], tcp_hosts=["203.0.113.12"], rawtcp=True)
+    assert isinstance(decided(addon, b"SSH-2.0", address="203.0.113.12"), layers.TCPLayer)
+    assert isinstance(decided(addon, b"SSH-2.0", address="203.0.113.13"), WardHttpLayer)
+
+
+@pytest.mark.parametrize("on_error", ["block", "pass"])
+async def test_a_fault_in_choosing_a_layer(
+    tctx: taddons.context, on_error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    addon = tctx.master.addons.get("urlward")
+    tctx.options.update(urlward_on_error=on_error)
+    with patch.object(addon, "_next_layer", side_effect=RuntimeError("blocked.example")):
+        chosen = decided(addon, b"GET / HTTP/1.1\r\n\r\n")
+    assert type(chosen) is (CloseLayer if on_error == "block" else layers.HttpLayer)
+    assert "error=RuntimeError" in caplog.text
+    assert "blocked.example" not in caplog.text
+
+
+async def test_through_the_whole_stack(addon: Urlward) -> None:
+    """From mitmproxy's own question for a layer to the answer."""
+    context = make_context("transparent")
+    context.server.address = ("203.0.113.10", 80)
+
+    def hooks(hook: Any) -> None:
+        if handler := getattr(addon, hook.name, None):
+            handler(*hook.args())
+
+    driver = Driver(modes.TransparentProxy(context), on_hook=hooks)
+    for byte in b"GET / HTTP/1.1\r\nHost: blocked.example\r\n\r\n":
+        driver.receive(bytes([byte]))
+    assert driver.to_client.startswith(b"HTTP/1.1 451 ")
+    assert driver.opened == []
+
+
+# -- addresses of names
+
+
+async def looked_up(addon: Urlward, host: str, address: str | None) -> str | None:
+    server = Server(address=(host, 443))
+    found: Any = socket.gaierror() if address is None else None
+    answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))]
+    with patch("socket.getaddrinfo", side_effect=found, return_value=answer) as lookup:
+        await addon.server_connect(ServerConnectionHookData(server, tflow.tclient_conn()))
+        assert lookup.called is not host.startswith("127.")
+    return server.error
+
+
+async def test_a_name_with_a_listed_address_is_not_connected_to(addon: Urlward) -> None:
+    error = await looked_up(addon, "name.example", "127.0.0.66")
+    assert isinstance(error, ListedAddress)
+    assert error == "127.0.0.66"
+    assert await looked_up(addon, "name.example", "127.0.0.1") is None
+    assert await looked_up(addon, "name.example", None) is None
+    assert await looked_up(addon, "127.0.0.66", "127.0.0.66") is None, "decided on before"
+
+
+async def test_names_are_not_looked_up_where_no_address_is_listed(addon: Urlward, tmp_path: Path) -> None:
+    assert addon.keeper is not None
+    (tmp_path / "list.txt").write_text("blocked.example\n")
+    await addon.keeper.reload()
+    with patch("socket.getaddrinfo") as lookup:
+        data = ServerConnectionHookData(Server(address=("name.example", 443)), tflow.tclient_conn())
+        await addon.server_connect(data)
+    assert not lookup.called
+
+
+# -- reload
+
+
+async def test_the_reload_command(tctx: taddons.context, tmp_path: Path) -> None:
+    addon = tctx.master.addons.get("urlward")
+    (tmp_path / "list.txt").write_text(LIST + "plain.example id=A-9\n")
+    tctx.master.commands.call("urlward.reload")
+    for _ in range(500):
+        if addon.keeper.matcher.check_host("plain.example").blocked:
+            break
+        await asyncio.sleep(0.02)
+    flow = flow_to("plain.example")
+    addon.requestheaders(flow)
+    assert flow.response.status_code == 451
+
+
+async def test_running_and_done(tctx: taddons.context, caplog: pytest.LogCaptureFixture) -> None:
+    addon = tctx.master.addons.get("urlward")
+    caplog.set_level(logging.WARNING)
+    tctx.options.update(connection_strategy="eager", rawtcp=True)
+    addon.running()
+    assert "connection_strategy=lazy" in caplog.text
+    assert "rawtcp=false" in caplog.text
+    watch = addon._watch
+    addon.done()
+    with pytest.raises(asyncio.CancelledError):
+        await watch
+
+
+def test_the_script_has_one_addon() -> None:
+    from urlward import script
+
+    (addon,) = script.addons
+    assert isinstance(addon, Urlward)

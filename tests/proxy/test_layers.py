@@ -1,0 +1,377 @@
+"""The layers, events in and commands out; what sockets do to them is in tests/e2e."""
+
+import gc
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from mitmproxy.connection import ConnectionState
+from mitmproxy.proxy import commands, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from proxy.driver import Driver, make_context
+from proxy.test_guard import broken, guard
+from proxy.test_names import to
+from urlward.proxy.http1 import MAX_HEAD
+from urlward.proxy.layers import (
+    CloseLayer,
+    ListedAddress,
+    RefuseTlsLayer,
+    RelayLayer,
+    Undecided,
+    WardHttpLayer,
+    WardHttpStream,
+)
+
+ALERT = bytes([21, 3, 3, 0, 2, 2, 49])
+
+
+def stream_bodies(hook: commands.StartHook) -> None:
+    """What the addon's hooks do."""
+    if hook.name == "requestheaders" and not hook.flow.response:  # type: ignore[attr-defined]
+        hook.flow.request.stream = True  # type: ignore[attr-defined]
+    if hook.name == "responseheaders" and hook.flow.metadata.get("urlward") != "answered":  # type: ignore[attr-defined]
+        hook.flow.response.stream = True  # type: ignore[attr-defined]
+
+
+def http(context: Context | None = None, mode: HTTPMode = HTTPMode.regular, **changes: str) -> Driver:
+    return Driver(
+        WardHttpLayer(context or make_context(), mode, guard()),
+        on_hook=stream_bodies,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def get(host: str, path: str = "/", more: str = "", method: str = "GET") -> bytes:
+    return f"{method} http://{host}{path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+def test_a_blocked_request_opens_nothing() -> None:
+    driver = http()
+    driver.receive(get("blocked.example"))
+    assert driver.to_client.startswith(b"HTTP/1.1 451 Unavailable For Legal Reasons\r\n")
+    assert b"Connection: close" not in driver.to_client
+    assert (driver.opened, driver.closed, driver.wakeups) == ([], [], [])
+    assert driver.hooks == ["requestheaders", "responseheaders", "response"]
+
+
+def test_a_passing_request_is_sent_on() -> None:
+    driver = http()
+    driver.receive(get("plain.example"))
+    assert driver.to_server == b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+    driver.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc", driver.opened[0])
+    assert driver.to_client == b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc"
+    driver.receive(b"def", driver.opened[0])
+    assert driver.to_client.endswith(b"\r\n\r\nabcdef")
+
+
+def test_a_request_body_is_sent_on_as_it_comes() -> None:
+    driver = http()
+    driver.receive(get("plain.example", more="Content-Length: 6\r\n", method="POST") + b"abc")
+    assert driver.to_server.endswith(b"\r\n\r\nabc")
+    driver.receive(b"def")
+    assert driver.to_server.endswith(b"\r\n\r\nabcdef")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"])
+def test_a_block_does_not_wait_for_the_body(framing: str) -> None:
+    driver = http()
+    driver.receive(get("blocked.example", more=framing, method="POST"))
+    assert b"\r\nConnection: close\r\n" in driver.to_client
+    assert driver.closed == []
+    answer = driver.to_client
+    driver.receive(b"5\r\nabcde\r\n")
+    driver.wake()
+    assert driver.closed == [driver.client]
+    assert driver.to_client == answer
+
+
+def test_a_body_that_ends_ends_the_connection() -> None:
+    driver = http()
+    driver.receive(get("blocked.example", more="Content-Length: 3\r\n", method="POST"))
+    driver.receive(b"abc")
+    assert driver.closed == [driver.client]
+    driver.wake()
+    assert driver.closed.count(driver.client) >= 1
+
+
+def test_a_client_that_leaves_during_the_body() -> None:
+    driver = http()
+    driver.receive(get("blocked.example", more="Content-Length: 3\r\n", method="POST"))
+    driver.close()
+    driver.wake()
+    assert driver.client in driver.closed
+
+
+def test_an_answered_stream_is_forgotten() -> None:
+    driver = http()
+    top = driver.top
+    assert isinstance(top, WardHttpLayer)
+    for _ in range(3):
+        driver.receive(get("blocked.example"))
+    assert top.streams == {}
+    assert top.command_sources == {}
+    gc.collect()
+    assert not [
+        o for o in gc.get_objects() if isinstance(o, WardHttpStream) and o.context.client is driver.client
+    ]
+
+
+def test_a_refused_head_closes() -> None:
+    driver = http()
+    driver.receive(b"GET / HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n")
+    assert driver.to_client.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert driver.closed == [driver.client]
+    assert driver.opened == []
+
+
+def test_a_head_that_mitmproxy_refuses_is_answered_once() -> None:
+    driver = http()
+    driver.receive(
+        b"POST http://blocked.example/ HTTP/1.1\r\nHost: blocked.example\r\nContent-Length: x\r\n\r\n"
+    )
+    assert driver.to_client.count(b"HTTP/1.1 ") == 1
+    assert driver.to_client.startswith(b"HTTP/1.1 400 ")
+    assert (driver.hooks, driver.opened) == ([], [])
+
+
+def test_a_fault_blocks() -> None:
+    driver = Driver(WardHttpLayer(make_context(), HTTPMode.regular, broken()), on_hook=stream_bodies)
+    driver.receive(get("plain.example"))
+    assert driver.to_client.startswith(b"HTTP/1.1 503 ")
+    assert driver.opened == []
+
+
+def test_an_address_that_is_listed_gets_nothing_of_the_request() -> None:
+    driver = http(peer="192.0.2.66")
+    driver.receive(get("plain.example"))
+    assert driver.to_client.startswith(b"HTTP/1.1 451 ")
+    assert driver.to_server == b""
+
+
+@pytest.mark.parametrize("body", [True, False])
+def test_an_address_that_was_found_listed_before_connecting(body: bool) -> None:
+    driver = http(refuse=ListedAddress("192.0.2.66"))
+    more, method = ("Content-Length: 3\r\n", "POST") if body else ("", "GET")
+    driver.receive(get("plain.example", more=more, method=method))
+    assert driver.to_client.startswith(b"HTTP/1.1 451 ")
+    assert (b"\r\nConnection: close\r\n" in driver.to_client) is body
+
+
+def test_a_connection_that_fails_is_a_bad_gateway() -> None:
+    for refuse in ("refused", ListedAddress("192.0.2.7")):
+        driver = http(refuse=refuse)
+        driver.receive(get("plain.example"))
+        assert driver.to_client.startswith(b"HTTP/1.1 502 ")
+
+
+def test_connect() -> None:
+    driver = http()
+    driver.receive(b"CONNECT blocked.example:443 HTTP/1.1\r\n\r\n")
+    assert driver.to_client.startswith(b"HTTP/1.1 451 ")
+    driver = http()
+    driver.receive(b"CONNECT plain.example:443 HTTP/1.1\r\n\r\n")
+    assert driver.to_client.startswith(b"HTTP/1.1 200 ")
+    assert driver.opened == []
+
+
+def test_another_addons_answer_to_a_streamed_request() -> None:
+    """mitmproxy would raise, and leave the client without one."""
+    from mitmproxy.http import Response
+
+    def answer(hook: commands.StartHook) -> None:
+        if hook.name == "requestheaders":
+            hook.flow.request.stream = True  # type: ignore[attr-defined]
+            hook.flow.response = Response.make(418)  # type: ignore[attr-defined]
+
+    driver = Driver(WardHttpLayer(make_context(), HTTPMode.regular, guard()), on_hook=answer)
+    driver.receive(get("plain.example", more="Content-Length: 3\r\n", method="POST") + b"abc")
+    assert driver.to_client.startswith(b"HTTP/1.1 418 ")
+    assert driver.opened == []
+
+
+# -- HTTP/1 connections
+
+
+def test_empty_lines_before_a_request() -> None:
+    driver = http()
+    driver.receive(b"\r\n\r\n\r\n" + get("blocked.example"))
+    assert driver.to_client.startswith(b"HTTP/1.1 451 ")
+
+
+def test_a_head_without_end() -> None:
+    driver = http()
+    driver.receive(b"GET http://plain.example/ HTTP/1.1\r\nX: ")
+    driver.receive(b"a" * (MAX_HEAD - 1000))
+    assert driver.closed == []
+    driver.receive(b"a" * 1000)
+    assert driver.to_client.startswith(b"HTTP/1.1 431 ")
+    assert driver.closed == [driver.client]
+
+
+def test_a_response_head_without_end() -> None:
+    driver = http()
+    driver.receive(get("plain.example"))
+    driver.receive(b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD, driver.opened[0])
+    assert driver.to_client.startswith(b"HTTP/1.1 502 ")
+    assert driver.opened[0] in driver.closed
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_interim_responses(cut: int) -> None:
+    driver = http()
+    driver.receive(get("plain.example"))
+    answer = (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    )
+    driver.receive(answer[:cut], driver.opened[0])
+    driver.receive(answer[cut:], driver.opened[0])
+    assert driver.to_client == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    driver.receive(get("plain.example"))
+    assert driver.to_server.count(b"GET / ") == 2
+
+
+def test_trailers() -> None:
+    driver = http()
+    chunked = "Transfer-Encoding: chunked\r\n"
+    driver.receive(get("plain.example", more=chunked, method="POST") + b"3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n")
+    assert driver.to_server.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n")
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-End: 2\r\n\r\n"
+    driver.receive(answer, driver.opened[0])
+    assert driver.to_client == answer.replace(b"X-End", b"x-end")
+    # A message without trailers follows.
+    driver.receive(get("plain.example", more=chunked, method="POST") + b"0\r\n\r\n")
+    assert driver.to_server.endswith(b"\r\n\r\n0\r\n\r\n")
+
+
+# -- HTTP/2
+
+
+class Http2:
+    """A client's side of an HTTP/2 connection to a layer."""
+
+    def __init__(self) -> None:
+        context = make_context()
+        context.client.alpn = b"h2"
+        self.driver = http(context)
+        config = h2.config.H2Configuration(validate_outbound_headers=False)
+        self.connection = h2.connection.H2Connection(config)
+        self.connection.initiate_connection()
+        self.flush()
+
+    def flush(self) -> None:
+        self.driver.receive(self.connection.data_to_send())
+
+    def start(self, host: str, end: bool = True, path: str = "/") -> int:
+        stream = self.connection.get_next_available_stream_id()
+        head = [(":method", "POST"), (":scheme", "http"), (":authority", host), (":path", path)]
+        self.connection.send_headers(stream, head, end_stream=end)
+        self.flush()
+        return stream
+
+    def events(self) -> list[h2.events.Event]:
+        data = self.driver.sent.pop(self.driver.client, b"")
+        return list(self.connection.receive_data(data))
+
+
+def test_http2_streams_are_answered_apart() -> None:
+    client = Http2()
+    client.start("blocked.example")
+    passing = client.start("plain.example")
+    heads = [e for e in client.events() if isinstance(e, h2.events.ResponseReceived)]
+    assert [(e.stream_id, dict(e.headers)[b":status"]) for e in heads or []] == [(1, b"451")]
+    assert b"connection" not in dict(heads[0].headers)
+    assert client.driver.to_server.startswith(b"POST / HTTP/1.1\r\n")
+    client.driver.receive(b"HTTP/1.1 204 No Content\r\n\r\n", client.driver.opened[0])
+    (head,) = [e for e in client.events() if isinstance(e, h2.events.ResponseReceived)]
+    assert head.stream_id == passing
+
+
+def test_an_http2_block_does_not_wait_for_the_body() -> None:
+    client = Http2()
+    stream = client.start("blocked.example", end=False)
+    events = client.events()
+    assert any(isinstance(e, h2.events.StreamEnded) for e in events)
+    client.driver.wake()
+    (reset,) = [e for e in client.events() if isinstance(e, h2.events.StreamReset)]
+    assert reset.stream_id == stream
+    assert client.driver.closed == []
+
+
+def test_an_http2_body_without_a_length_is_framed() -> None:
+    client = Http2()
+    stream = client.start("plain.example", end=False)
+    client.connection.send_data(stream, b"GET / HTTP/1.1\r\nHost: blocked.example\r\n\r\n", end_stream=True)
+    client.flush()
+    head, _, body = client.driver.to_server.partition(b"\r\n\r\n")
+    assert b"\r\ntransfer-encoding: chunked" in head
+    assert body.startswith(b"29\r\nGET / ")
+    assert body.endswith(b"\r\n0\r\n\r\n")
+
+
+# -- connections that are not HTTP
+
+
+def test_a_relay() -> None:
+    context = to("203.0.113.10", 443)
+    driver = Driver(RelayLayer(context, guard()))
+    driver.receive(b"hello")
+    assert driver.to_server == b"hello"
+    driver.receive(b"hi", context.server)
+    assert driver.to_client == b"hi"
+    assert driver.hooks == []
+    driver.close(context.server)
+    assert context.server.state is ConnectionState.CAN_WRITE or context.server in driver.closed
+
+
+@pytest.mark.parametrize("refuse", ["", ListedAddress("192.0.2.66")])
+def test_a_relay_to_a_listed_address(refuse: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "urlward")
+    driver = Driver(RelayLayer(to("name.example", 443), guard()), peer="192.0.2.66", refuse=refuse)
+    driver.receive(b"hello")
+    assert driver.client in driver.closed
+    assert driver.to_server == b""
+    assert caplog.text.count("entry=E-3") == 1
+
+
+def test_a_relay_that_cannot_connect() -> None:
+    driver = Driver(RelayLayer(to("203.0.113.10", 443), guard()), refuse="refused")
+    assert driver.closed == [driver.client]
+    driver.receive(b"late")
+    assert driver.to_client == b""
+
+
+def test_refusing_tls() -> None:
+    driver = Driver(RefuseTlsLayer(to("203.0.113.10", 443)))
+    assert (driver.to_client, driver.closed, driver.opened) == (ALERT, [driver.client], [])
+
+
+def test_closing() -> None:
+    driver = Driver(CloseLayer(to("203.0.113.10", 443)))
+    assert (driver.to_client, driver.closed) == (b"", [driver.client])
+
+
+def test_undecided_waits_and_loses_nothing() -> None:
+    asked: list[bytes] = []
+
+    def decide(nextlayer: layer.NextLayer) -> None:
+        asked.append(nextlayer.data_client())
+        if len(nextlayer.data_client()) >= 3:
+            nextlayer.layer = RelayLayer(nextlayer.context, guard())
+
+    driver = Driver(Undecided(to("203.0.113.10", 443), decide))
+    for piece in (b"a", b"b", b"c", b"d"):
+        driver.receive(piece)
+    assert asked == [b"a", b"ab", b"abc"]
+    assert driver.to_server == b"abcd"
+    assert driver.hooks == [], "mitmproxy's own addon is not asked"
+
+
+def test_undecided_and_then_closed() -> None:
+    driver = Driver(Undecided(to("203.0.113.10", 443), lambda _: None))
+    driver.receive(b"a")
+    driver.close()
+    assert driver.closed == [driver.client]

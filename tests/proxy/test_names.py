@@ -1,0 +1,104 @@
+import pytest
+from mitmproxy.http import Headers, Request
+from mitmproxy.proxy.context import Context
+
+from proxy.driver import make_context
+from urlward.engine.errors import UrlError
+from urlward.proxy.names import Names, as_address, names_of
+
+
+def request(
+    *fields: tuple[bytes, bytes],
+    host: str = "",
+    port: int = 0,
+    method: bytes = b"GET",
+    scheme: bytes = b"",
+    authority: bytes = b"",
+    path: bytes = b"/a?b",
+    version: bytes = b"HTTP/1.1",
+) -> Request:
+    return Request(host, port, method, scheme, authority, path, version, Headers(fields), b"", None, 0, 0)
+
+
+def to(address: str | None, port: int = 80, mode: str = "transparent", sni: str | None = None) -> Context:
+    context = make_context(mode)
+    context.server.address = (address, port) if address else None
+    context.client.sni = sni
+    context.client.tls = sni is not None
+    return context
+
+
+HOST = (b"Host", b"a.example:81")
+
+
+def test_of_an_explicit_proxy_request() -> None:
+    absolute = request(HOST, host="b.example", port=82, scheme=b"http", authority=b"b.example:82")
+    assert names_of(absolute, make_context()) == Names(("a.example", "b.example"), (81, 82), "", "/a?b")
+
+
+def test_of_a_transparent_request() -> None:
+    names = names_of(request(HOST), to("192.0.2.7", 80))
+    assert names == Names(("a.example", "192.0.2.7"), (81, 80), "192.0.2.7", "/a?b")
+    names = names_of(request(HOST), to("2001:db8::7", 443, sni="c.example"))
+    assert names == Names(("a.example", "c.example", "[2001:db8::7]"), (81, 443), "2001:db8::7", "/a?b")
+
+
+def test_of_connect() -> None:
+    connect = request(
+        HOST, host="b.example", port=443, method=b"CONNECT", authority=b"b.example:443", path=b""
+    )
+    assert names_of(connect, make_context()) == Names(("a.example", "b.example"), (81, 443), "", "")
+
+
+def test_the_sni_is_enough_where_there_is_no_host() -> None:
+    assert names_of(request(), to("192.0.2.7", 443, sni="c.example")).hosts == ("c.example", "192.0.2.7")
+
+
+def test_a_reverse_proxy_has_an_origin_without_a_host() -> None:
+    assert names_of(request(), to("192.0.2.7", mode="reverse:http://192.0.2.7")).hosts == ("192.0.2.7",)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (request(), "no Host field"),
+        (request((b"Host", b"")), "no Host field"),
+        (request(HOST, HOST), "more than one"),
+        (request(HOST, (b"Host ", b"a.example")), "more than one"),
+        (request((b"Host", b"a.example\r\n b")), "folded"),
+        (request(HOST, (b"X", b"a\nb")), "folded"),
+        (request(HOST, (b"X\r\nY", b"a")), "folded"),
+        (request(HOST, (b"X", b"\0")), "folded"),
+        (request((b"Host", b"a.example:x")), "port"),
+        (request(HOST, path=b"/a b"), "blank"),
+        (request(HOST, path=b"/a\tb"), "blank"),
+        (request(HOST, method=b"GET /"), "blank"),
+        (request(HOST, version=b"HTTP/2.0"), "version"),
+        (request(HOST, version=b"HTTP/0.9"), "version"),
+    ],
+)
+def test_what_is_refused(bad: Request, why: str) -> None:
+    with pytest.raises(UrlError, match=why):
+        names_of(bad, to("192.0.2.7"))
+
+
+def test_http2_is_a_version_where_it_was_negotiated() -> None:
+    context = to("192.0.2.7", 443, sni="c.example")
+    context.client.alpn = b"h2"
+    assert names_of(request(version=b"HTTP/2.0"), context).hosts[0] == "c.example"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("a.example", ""),
+        ("192.0.2", ""),
+        ("", ""),
+    ],
+)
+def test_as_address(host: str, address: str) -> None:
+    assert as_address(host) == address

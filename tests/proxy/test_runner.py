@@ -1,0 +1,115 @@
+import io
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mitmproxy.test import tflow
+
+from urlward.proxy.runner import ForgetMessages, Messages, RunError, Settings, Startup, _master, in_one_line
+
+
+def settings(folder: Path, *extra: str) -> Settings:
+    (folder / "list.txt").write_text("blocked.example\n")
+    return Settings((folder / "list.txt",), ("regular",), ("127.0.0.1", 0), {}, str(folder), extra)
+
+
+async def test_defaults_are_safe(tmp_path: Path) -> None:
+    options = _master(settings(tmp_path), Messages()).options
+    assert options.connection_strategy == "lazy"
+    assert options.rawtcp is False
+    assert options.keep_host_header is True
+    assert options.block_global is False
+    assert options.store_streamed_bodies is False
+
+
+async def test_an_option_of_mitmproxys_own(tmp_path: Path) -> None:
+    assert _master(settings(tmp_path, "rawtcp=true"), Messages()).options.rawtcp is True
+    with pytest.raises(RunError, match="no_such"):
+        _master(settings(tmp_path, "no_such=1"), Messages())
+
+
+async def test_no_addon_keeps_flows(tmp_path: Path) -> None:
+    names = set(_master(settings(tmp_path), Messages()).addons.lookup)
+    assert "urlward" in names
+    assert not names & {
+        "view",
+        "save",
+        "readfile",
+        "dumper",
+        "eventstore",
+        "clientplayback",
+        "serverplayback",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "[Errno 98] HTTP(S) proxy failed to listen on 127.0.0.1:80 with [Errno 98] error while "
+            "attempting to bind on address ('127.0.0.1', 80): [errno 98] address already in use",
+            "cannot listen on 127.0.0.1:80: address already in use",
+        ),
+        (
+            "[Errno 13] HTTP(S) proxy failed to listen on *:80 with [Errno 13] error while "
+            "attempting to bind on address ('0.0.0.0', 80): [errno 13] permission denied",
+            "cannot listen on *:80: permission denied",
+        ),
+        (
+            "[Errno None] HTTP(S) proxy failed to listen on 192.0.2.1:80 with could not bind on any "
+            "address out of [('192.0.2.1', 80)]",
+            "cannot listen on 192.0.2.1:80: not an address of this machine",
+        ),
+        ("Something else", "Something else"),
+    ],
+)
+def test_in_one_line(error: str, said: str) -> None:
+    assert in_one_line(error) == said
+
+
+def record(name: str, level: int, text: str, **more: Any) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "", 0, text, None, **{"exc_info": None, **more})
+
+
+async def test_an_error_at_the_start_ends_it() -> None:
+    messages = Messages()
+    startup = Startup(messages)
+    await startup.shutdown_if_errored()
+    messages.emit(record("mitmproxy.proxy", logging.ERROR, "no such thing\nand more"))
+    with pytest.raises(RunError, match=r"^no such thing$"):
+        await startup.shutdown_if_errored()
+
+
+def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    messages = Messages()
+    Startup(messages).finish()
+    messages.emit(record("urlward", logging.INFO, "ours"))
+    messages.emit(record("urlward.lists", logging.WARNING, "ours, to worry about"))
+    messages.emit(record("mitmproxy.proxy", logging.WARNING, "client does not trust blocked.example"))
+    messages.emit(record("asyncio", logging.INFO, "blocked.example"))
+    try:
+        raise RuntimeError("blocked.example")
+    except RuntimeError:
+        messages.emit(record("mitmproxy", logging.ERROR, "crashed!", exc_info=sys.exc_info()))
+    out, err = capsys.readouterr()
+    assert out == "ours\n"
+    assert err == "ours, to worry about\nmitmproxy: crashed! (RuntimeError)\n"
+
+
+def test_a_closed_log_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    Messages().emit(record("urlward", logging.INFO, "ours"))
+
+
+def test_messages_are_forgotten() -> None:
+    forget = ForgetMessages()
+    ws, tcp, udp = tflow.twebsocketflow(), tflow.ttcpflow(), tflow.tudpflow()
+    assert ws.websocket is not None
+    forget.websocket_message(ws)
+    forget.tcp_message(tcp)
+    forget.udp_message(udp)
+    assert [len(ws.websocket.messages), len(tcp.messages), len(udp.messages)] == [1, 1, 1]
