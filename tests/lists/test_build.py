@@ -105,7 +105,7 @@ class TestCompileSources:
         data, report = compile_sources([source], key, name="x")
         assert report.entries == 4
         assert SENTINEL.encode() not in data
-        assert not (key.labels or key.names or key.segments)
+        assert [*key.labels, *key.names, *key.segments] == []
 
     def test_the_collector_is_as_it_was(self, source: Path) -> None:
         assert gc.isenabled()

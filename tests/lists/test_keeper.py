@@ -1,0 +1,607 @@
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import signal
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks
+from urlward.engine.digest import Key
+from urlward.lists import files, keeper
+from urlward.lists.keeper import Keeper, in_slices
+from urlward.lists.source import Budget, SourceError
+
+KEPT = "; the last good one stays in force"
+POLLS = 12
+"""So many looks at the files are enough for one that repeats itself to be heard again."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same states in a tenth of the time."""
+    monkeypatch.setattr(keeper, "INTERVAL", 0.02)
+    monkeypatch.setattr(files, "SETTLE", 0.05)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "list.txt"
+    path.write_text("a.example\nb.example\n")
+    return path
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The lines logged from INFO, each of them one line and without any entry's text."""
+    caplog.set_level(logging.INFO, "urlward.lists")
+
+    def lines() -> list[str]:
+        messages = [record.getMessage() for record in caplog.records if record.name == "urlward.lists"]
+        assert not [message for message in messages if "\n" in message or SENTINEL in message]
+        return messages
+
+    return lines
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    beside = path.with_name("beside")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.replace(path)
+
+
+async def until(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    """Wait for a state, with a bound that only a hang reaches."""
+    end = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        if asyncio.get_running_loop().time() > end:
+            pytest.fail(f"waited {timeout} s for {what}")
+        await asyncio.sleep(0.01)
+
+
+async def some_polls() -> None:
+    await asyncio.sleep(keeper.INTERVAL * POLLS)
+
+
+@asynccontextmanager
+async def watched(*paths: Path, secret: bytes = SECRET, budget: str = "1%") -> AsyncIterator[Keeper]:
+    kept = Keeper(paths, Key(secret), Budget.parse(budget))
+    kept.load()
+    watch = asyncio.create_task(kept.watch())
+    try:
+        yield kept
+        assert not watch.done()
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+class TestLoad:
+    def test_constructing_reads_nothing(self, tmp_path: Path) -> None:
+        kept = Keeper([tmp_path / "none"], Key(SECRET))
+        assert not blocks(kept.matcher, "http://a.example/")
+
+    def test_sources_and_artifacts(self, path: Path) -> None:
+        compiled = path.with_name("x.ward")
+        compiled.write_bytes(artifact(["c.example"], name="feed"))
+        kept = Keeper([path, compiled], Key(SECRET))
+        kept.load()
+        assert [li.name for li in kept.matcher.lists] == ["list", "feed"]
+        for host in ("a.example", "b.example", "c.example"):
+            assert blocks(kept.matcher, f"http://{host}/")
+        assert not blocks(kept.matcher, "http://d.example/")
+
+    def test_bad_lines_within_the_budget_are_told(self, path: Path, log: Callable[[], list[str]]) -> None:
+        path.write_text(f"a.example\n{SENTINEL}\n")
+        kept = Keeper([path], Key(SECRET), Budget.parse("50%"))
+        kept.load()
+        [line] = log()
+        assert line.startswith(f"list {path}: 1 of 2 lines could not be read; first: {path}:2:1: ")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"", "empty"),
+            (HTML, "web page"),
+            (PICTURE, "binary"),
+            (f"a.example\n{SENTINEL}\n".encode(), "1 of 2 lines could not be read"),
+            (artifact(["a.example"], OTHER_SECRET), "compiled under key"),
+            (artifact(["a.example"])[:-1], "bytes where the header says"),
+            (artifact(["a.example"])[:100], "bytes where the header says"),
+            (artifact(["a.example"])[:-1] + b"x", "checksum"),
+            (artifact(["a.example"]).replace(b"\n\x01\0", b"\n\x02\0", 1), "format version 2"),
+        ],
+        ids=["empty", "html", "binary", "bad lines", "key", "cut", "cut short", "damaged", "newer"],
+    )
+    def test_a_bad_list_is_an_error_of_one_line(self, path: Path, content: bytes, reason: str) -> None:
+        path.write_bytes(content)
+        kept = Keeper([path], Key(SECRET))
+        with pytest.raises(SourceError) as raised:
+            kept.load()
+        text = str(raised.value)
+        assert text.startswith(f"{path}: ")
+        assert text.count(f"{path}: ") == 1
+        assert reason in text
+        assert "\n" not in text
+        assert SENTINEL not in text
+
+    def test_a_missing_list(self, path: Path) -> None:
+        path.unlink()
+        with pytest.raises(SourceError, match=f"^{path}: No such file or directory$"):
+            Keeper([path], Key(SECRET)).load()
+
+
+class TestChanges:
+    async def test_replaced(self, path: Path, log: Callable[[], list[str]]) -> None:
+        async with watched(path) as kept:
+            before = kept.matcher
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert kept.matcher is not before
+            assert blocks(kept.matcher, "http://c.example/")
+            assert not blocks(kept.matcher, "http://a.example/")
+            assert len(log()) == 1
+            assert log()[0].startswith("list list: 1 entries in force, serial ")
+            assert kept.failures == 0
+
+    async def test_rewritten_in_place(self, path: Path) -> None:
+        async with watched(path) as kept:
+            path.write_text("c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_an_artifact_replaced(self, path: Path) -> None:
+        path.write_bytes(artifact(["a.example"]))
+        async with watched(path) as kept:
+            replace(path, artifact(["c.example"]))
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+            assert not blocks(kept.matcher, "http://a.example/")
+
+    async def test_a_source_becomes_an_artifact_and_back(self, path: Path) -> None:
+        async with watched(path) as kept:
+            replace(path, artifact(["c.example"]))
+            await until(lambda: kept.reloads == 1, "the artifact")
+            assert blocks(kept.matcher, "http://c.example/")
+            replace(path, "d.example\n")
+            await until(lambda: kept.reloads == 2, "the source")
+            assert blocks(kept.matcher, "http://d.example/")
+
+    async def test_a_link_is_followed(self, path: Path) -> None:
+        link, other = path.with_name("link"), path.with_name("other")
+        other.write_text("c.example\n")
+        link.symlink_to(path)
+        async with watched(link) as kept:
+            beside = path.with_name("beside")
+            beside.symlink_to(other)
+            beside.replace(link)
+            await until(lambda: kept.reloads, "what the link points to now")
+            assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_a_slow_writer_is_waited_for(self, path: Path, log: Callable[[], list[str]]) -> None:
+        async with watched(path) as kept:
+            with path.open("w") as writer:
+                for i in range(4):
+                    writer.write(f"h{i}.example\n")
+                    writer.flush()
+                    await some_polls()
+                    assert (kept.reloads, kept.failures) == (0, 0)
+                    assert blocks(kept.matcher, "http://a.example/")
+            await until(lambda: kept.reloads, "the whole list")
+            assert kept.matcher.lists[0].entries == 4
+            assert len(log()) == 1
+
+    async def test_emptied_and_filled_again(self, path: Path) -> None:
+        async with watched(path) as kept:
+            with path.open("w"):
+                await some_polls()
+                assert blocks(kept.matcher, "http://a.example/")
+            await until(lambda: kept.failures, "the empty list to be refused")
+            path.write_text("c.example\n")
+            await until(lambda: kept.reloads, "the filled list")
+            assert blocks(kept.matcher, "http://c.example/")
+            assert kept.failures == 1
+
+    async def test_touched_without_a_change(self, path: Path, log: Callable[[], list[str]]) -> None:
+        async with watched(path) as kept:
+            before = kept.matcher
+            os.utime(path, (1, 1))
+            replace(path, path.read_bytes())
+            await some_polls()
+            await some_polls()
+            assert kept.matcher is before
+            assert log() == []
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "a change after it")
+
+    async def test_many_changes_in_a_row_end_with_the_last(self, path: Path) -> None:
+        async with watched(path) as kept:
+            for i in range(40):
+                (replace if i % 2 else Path.write_text)(path, f"h{i}.example\n")
+                await asyncio.sleep(0.03 if i % 5 else 0.2)
+            await until(lambda: blocks(kept.matcher, "http://h39.example/"), "the last list")
+            assert kept.matcher.lists[0].entries == 1
+            assert kept.failures == 0
+
+    async def test_bad_lines_within_the_budget_are_told(
+        self, path: Path, log: Callable[[], list[str]]
+    ) -> None:
+        async with watched(path, budget="1") as kept:
+            replace(path, f"c.example\n{SENTINEL}\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert log()[0].startswith(f"list {path}: 1 lines could not be read; first: {path}:2:1: ")
+
+    async def test_a_list_changed_as_it_was_first_read_is_read_again(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = keeper.compile_sources
+
+        def compile_sources(*args: object, **kwargs: object) -> object:
+            result = real(*args, **kwargs)  # type: ignore[arg-type]
+            replace(path, "c.example\n")
+            return result
+
+        monkeypatch.setattr(keeper, "compile_sources", compile_sources)
+        async with watched(path) as kept:
+            assert blocks(kept.matcher, "http://a.example/")
+            await until(lambda: kept.reloads, "the list that came meanwhile")
+            assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_the_old_list_is_let_go(self, path: Path) -> None:
+        async with watched(path) as kept:
+            old = kept.matcher.lists[0]
+            matcher = weakref.ref(kept.matcher)
+            assert old.shard("x") is not None
+            replace(path, "c.example\n")
+            await until(lambda: old.shard("x") is None, "its automata to be freed")
+            gc.collect()
+            assert matcher() is None
+
+
+BAD = {
+    "empty": (b"", "empty"),
+    "blank": (b"\n\n", "empty"),
+    "web page": (HTML, "web page"),
+    "picture": (PICTURE, "binary"),
+    "comments": (b"# a.example\n", "no entry"),
+    "bad lines": (f"a.example\n{SENTINEL}\n".encode(), "1 of 2 lines could not be read, allowed are 1%"),
+    "half a line": (b"c.example\nd.exam", "half-written"),
+    "half an artifact": (artifact(["c.example"])[:-40], "bytes where the header says"),
+    "an artifact's beginning": (artifact(["c.example"])[:20], "bytes where the header says"),
+    "a damaged artifact": (artifact(["c.example"])[:-1] + b"\0", "checksum"),
+    "another key's": (artifact(["c.example"], OTHER_SECRET), "compiled under key"),
+    "a newer version": (artifact(["c.example"]).replace(b"\n\x01\0", b"\n\x09\0", 1), "format version 9"),
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "content", "reason"),
+    [(first, *bad) for first, bad in zip(itertools.cycle(["source", "artifact", "source"]), BAD.values())],
+    ids=BAD,
+)
+async def test_a_bad_list_changes_nothing_but_the_log(
+    path: Path, first: str, content: bytes, reason: str, log: Callable[[], list[str]]
+) -> None:
+    if first == "artifact":
+        path.write_bytes(artifact(["a.example"]))
+    async with watched(path) as kept:
+        before = kept.matcher
+        replace(path, content)
+        await until(lambda: kept.failures, "the refusal")
+        await some_polls()
+        assert kept.matcher is before
+        assert blocks(kept.matcher, "http://a.example/")
+        [line] = log()
+        assert line.startswith(f"list {path}: ")
+        assert line.endswith(KEPT)
+        assert line.count(str(path)) <= 2
+        assert reason in line
+        replace(path, "e.example\n")
+        await until(lambda: kept.reloads, "a good list after it")
+        assert blocks(kept.matcher, "http://e.example/")
+        assert (kept.reloads, kept.failures) == (1, 1)
+
+
+class TestFailures:
+    async def test_the_same_good_list_come_back_is_told(
+        self, path: Path, log: Callable[[], list[str]]
+    ) -> None:
+        good = path.read_bytes()
+        async with watched(path) as kept:
+            before = kept.matcher
+            replace(path, HTML)
+            await until(lambda: kept.failures, "the refusal")
+            replace(path, good)
+            await until(lambda: len(log()) > 1, "a word of its return")
+            assert log()[1] == "list list: 2 entries in force, as before"
+            assert kept.matcher is before
+
+    async def test_deleted_and_brought_back(self, path: Path, log: Callable[[], list[str]]) -> None:
+        kept_aside = path.with_name("aside")
+        async with watched(path) as kept:
+            path.rename(kept_aside)
+            await until(lambda: kept.failures, "its loss to be noticed")
+            await some_polls()
+            assert log() == [f"list {path}: gone{KEPT}"]
+            assert blocks(kept.matcher, "http://a.example/")
+            kept_aside.rename(path)
+            await until(lambda: len(log()) > 1, "a word of its return")
+            path.unlink()
+            await until(lambda: kept.failures == 2, "its loss to be noticed again")
+            path.write_text("c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+
+    @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
+    async def test_something_else_in_its_place(
+        self, path: Path, make: Callable[[Path], None], log: Callable[[], list[str]]
+    ) -> None:
+        async with watched(path) as kept:
+            path.unlink()
+            make(path)
+            await until(lambda: kept.failures, "the refusal")
+            await some_polls()
+            assert log() == [f"list {path}: not a regular file{KEPT}"]
+
+    async def test_permission_lost(self, tmp_path: Path, log: Callable[[], list[str]]) -> None:
+        path = tmp_path / "x.ward"
+        path.write_bytes(artifact(["a.example"]))
+        # pytest's folders are its user's alone; nobody must get as far as the file.
+        folders = [p for p in (tmp_path, *tmp_path.parents) if p.owner() == path.owner() and p.parent != p]
+        modes = [folder.stat().st_mode & 0o7777 for folder in folders]
+        async with watched(path) as kept:
+            beside = tmp_path / "beside"
+            beside.write_bytes(artifact(["c.example"]))
+            beside.chmod(0)
+            try:
+                for folder, mode in zip(folders, modes, strict=True):
+                    folder.chmod(mode | 0o011)
+                beside.replace(path)
+                if os.getuid() == 0:
+                    os.seteuid(65534)  # nothing is forbidden to root
+                await until(lambda: kept.failures, "the refusal")
+                await some_polls()
+            finally:
+                os.seteuid(os.getuid())
+                for folder, mode in zip(folders, modes, strict=True):
+                    folder.chmod(mode)
+            assert log() == [f"list {path}: Permission denied{KEPT}"]
+            assert blocks(kept.matcher, "http://a.example/")
+
+    async def test_one_bad_list_does_not_hold_up_another(
+        self, path: Path, log: Callable[[], list[str]]
+    ) -> None:
+        others = [path.with_name(f"other{i}.txt") for i in range(3)]
+        for i, other in enumerate(others):
+            other.write_text(f"o{i}.example\n")
+        async with watched(path, *others) as kept:
+            replace(path, HTML)
+            for i, other in enumerate(others):
+                replace(other, f"n{i}.example\n")
+            await until(lambda: kept.reloads == 3, "the other lists")
+            await until(lambda: kept.failures, "the refusal")
+            assert blocks(kept.matcher, "http://a.example/")
+            for i in range(3):
+                assert blocks(kept.matcher, f"http://n{i}.example/")
+                assert not blocks(kept.matcher, f"http://o{i}.example/")
+            assert len([line for line in log() if KEPT in line]) == 1
+
+    async def test_a_list_that_never_had_a_last_newline_needs_none(self, path: Path) -> None:
+        path.write_text("a.example")
+        async with watched(path) as kept:
+            replace(path, "c.example\nd.example")
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://d.example/")
+
+    async def test_a_writer_that_never_closes_is_spoken_of(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(files, "PATIENCE", 0.3)
+        async with watched(path) as kept:
+            with path.open("a") as writer:
+                writer.write("c.example\n")
+                writer.flush()
+                await until(log, "a word")
+                await some_polls()
+                assert log() == [f"list {path}: changed, but its writer has not closed it; waiting"]
+                assert kept.reloads == 0
+            await until(lambda: kept.reloads, "the list")
+
+
+class TestWorker:
+    async def test_killed(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = spying(monkeypatch, lambda worker: worker.send_signal(signal.SIGKILL))
+        async with watched(path) as kept:
+            replace(path, "c.example\n")
+            await until(lambda: kept.failures, "its death to be noticed")
+            await some_polls()
+            assert len(started) == 1
+            assert log() == [f"list {path}: the process that compiles it ended with -9{KEPT}"]
+            monkeypatch.undo()
+            await kept.reload()
+            assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_that_cannot_be_started(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fail(*_: object, **__: object) -> None:
+            raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+        async with watched(path) as kept:
+            replace(path, "c.example\n")
+            await until(lambda: kept.failures, "the failure")
+            await some_polls()
+            assert log() == [f"list {path}: OSError in reloading{KEPT}"]
+
+    async def test_ended_with_the_watch(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        started = spying(monkeypatch, lambda worker: worker.send_signal(signal.SIGSTOP))
+        async with watched(path):
+            replace(path, "c.example\n")
+            await until(lambda: started, "the worker")
+        assert started[0].returncode == -signal.SIGKILL
+
+    async def test_is_out_of_reach_of_ctrl_c(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        groups: list[int] = []
+        spying(monkeypatch, lambda worker: groups.append(os.getpgid(worker.pid)))
+        async with watched(path) as kept:
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+        assert groups
+        assert groups[0] != os.getpgrp()
+
+    async def test_no_file_descriptor_is_left(self, path: Path) -> None:
+        async with watched(path) as kept:
+            await kept.reload()
+            before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+            for content in ("c.example\n", HTML, "d.example\n", PICTURE, artifact(["e.example"])):
+                replace(path, content)
+                await kept.reload()
+            assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def spying(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[asyncio.subprocess.Process], object]
+) -> list[asyncio.subprocess.Process]:
+    """Do something to each worker as soon as it runs, and collect them."""
+    started: list[asyncio.subprocess.Process] = []
+    real = asyncio.create_subprocess_exec
+
+    async def start(*args: str, **kwargs: object) -> asyncio.subprocess.Process:
+        worker = await real(*args, **kwargs)  # type: ignore[arg-type]
+        act(worker)
+        started.append(worker)
+        return worker
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    return started
+
+
+class TestReload:
+    async def test_reads_again_what_has_not_changed(self, path: Path, log: Callable[[], list[str]]) -> None:
+        compiled = path.with_name("x.ward")
+        compiled.write_bytes(artifact(["c.example"]))
+        kept = Keeper([path, compiled], Key(SECRET))
+        kept.load()
+        before = kept.matcher
+        await kept.reload()
+        assert kept.matcher is not before
+        assert kept.reloads == 2
+        assert len(log()) == 2
+        assert blocks(kept.matcher, "http://a.example/")
+        assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_does_not_wait_for_a_change_to_settle(self, path: Path) -> None:
+        kept = Keeper([path], Key(SECRET))
+        kept.load()
+        replace(path, "c.example\n")
+        await kept.reload()
+        assert blocks(kept.matcher, "http://c.example/")
+
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (lambda path: path.unlink(), "gone"),
+            (lambda path: path.write_bytes(HTML), "web page"),
+            (lambda path: path.write_bytes(b"c.example\nd.ex"), "half-written"),
+        ],
+        ids=["gone", "web page", "half"],
+    )
+    async def test_a_bad_list(
+        self, path: Path, spoil: Callable[[Path], object], reason: str, log: Callable[[], list[str]]
+    ) -> None:
+        async with watched(path) as kept:
+            spoil(path)
+            await kept.reload()
+            await some_polls()
+            lines = log()
+            assert reason in lines[0]
+            assert lines[0].endswith(KEPT)
+            assert blocks(kept.matcher, "http://a.example/")
+
+    async def test_half_a_list_whose_writer_is_at_work(
+        self, path: Path, log: Callable[[], list[str]]
+    ) -> None:
+        async with watched(path) as kept:
+            with path.open("w") as writer:
+                writer.write("c.example\n")
+                writer.flush()
+                await kept.reload()
+                assert log() == [f"list {path}: being written, will be read when that is done{KEPT}"]
+                assert blocks(kept.matcher, "http://a.example/")
+                writer.write("d.example\n")
+            await until(lambda: kept.reloads, "the whole list")
+            assert kept.matcher.lists[0].entries == 2
+
+    async def test_many_at_once_are_few(self, path: Path) -> None:
+        kept = Keeper([path], Key(SECRET))
+        kept.load()
+        await asyncio.gather(*(kept.reload() for _ in range(50)))
+        await until(lambda: not kept._files[0].busy.locked(), "the last to end")
+        assert 1 <= kept.reloads <= 3
+        replace(path, "c.example\n")
+        await kept.reload()
+        assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_at_the_same_time_as_the_watch(self, path: Path) -> None:
+        async with watched(path) as kept:
+            for i in range(5):
+                replace(path, f"h{i}.example\n")
+                await asyncio.sleep(0.07)
+                await kept.reload()
+            await until(lambda: blocks(kept.matcher, "http://h4.example/"), "the last list")
+            assert kept.failures == 0
+
+
+class TestInSlices:
+    async def test_gives_way_when_the_slice_is_used_up(self) -> None:
+        ticks = iter(range(1000))
+        pauses = 0
+
+        def steps(count: int) -> "Generator[None, None, str]":
+            for _ in range(count):
+                yield
+            return "done"
+
+        async def pause() -> None:
+            nonlocal pauses
+            pauses += 1
+
+        def clock() -> float:
+            return next(ticks) * keeper.SLICE / 4
+
+        assert await in_slices(steps(14), clock=clock, pause=pause) == "done"
+        assert pauses == 3
+
+    async def test_others_run_in_between(self) -> None:
+        ran: list[int] = []
+
+        async def other() -> None:
+            for i in range(3):
+                ran.append(i)
+                await asyncio.sleep(0)
+
+        def steps() -> "Generator[None, None, int]":
+            for _ in range(10):
+                yield
+            return len(ran)
+
+        task = asyncio.create_task(other())
+        clock = iter(range(1000))
+        assert await in_slices(steps(), clock=lambda: float(next(clock))) == 3
+        await task
+
+    async def test_an_error_in_a_step_is_the_callers(self) -> None:
+        def steps() -> "Generator[None, None, None]":
+            yield
+            raise SourceError("bad")
+
+        with pytest.raises(SourceError, match="bad"):
+            await in_slices(steps())
