@@ -157,7 +157,8 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from urlward.proxy.runner import Settings, run
+    from urlward.proxy.runner import Settings, addresses, run
+    from urlward.proxy.workers import Supervisor, is_worker
 
     config = read_config(args.config) if args.config else Config()
     in_file = f"{args.config}: " if args.config else ""
@@ -184,6 +185,12 @@ def _run(args: argparse.Namespace) -> int:
         confdir=args.confdir or config.confdir or "",
         extra=tuple(f"{k}={_option_text(v)}" for k, v in config.mitmproxy.items()) + tuple(args.set or ()),
     )
+    workers = config.workers if args.workers is None else args.workers
+    if workers < 1:
+        raise _Told(f"workers: {workers} is not a number of processes")
+    if workers > 1 and not is_worker():
+        command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
+        return OK if Supervisor(command, workers, addresses(settings)).run() else ERROR
     run(settings)
     return OK
 

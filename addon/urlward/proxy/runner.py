@@ -25,9 +25,11 @@ from mitmproxy.addons import (
     tlsconfig,
     upstream_auth,
 )
+from mitmproxy.proxy import mode_specs
 
 from urlward.engine.errors import UrlwardError
 from urlward.proxy.addon import Urlward
+from urlward.proxy.workers import is_worker, share_addresses, tell_ready
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -150,6 +152,21 @@ class Ready:
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
+        tell_ready()
+
+
+def addresses(settings: Settings) -> list[tuple[str, int]]:
+    """Where the modes will listen for TCP; one that cannot be read is left for the start to refuse."""
+    host, port = settings.listen
+    found: dict[tuple[str, int], None] = {}
+    for spec in settings.modes:
+        try:
+            mode = mode_specs.ProxyMode.parse(spec)
+        except ValueError:
+            continue
+        if mode.transport_protocol != "udp":
+            found[mode.listen_host(host), mode.listen_port(port) or 0] = None
+    return list(found)
 
 
 def run(settings: Settings) -> None:
@@ -162,6 +179,8 @@ def run(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
+    if is_worker():
+        share_addresses()
     messages = Messages()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
