@@ -7,7 +7,7 @@ where the haystack itself would sort, once the patterns that a boundary extends 
 it. One bisection then says which single automaton to search.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ import ahocorasick
 
 from urlward.engine.artifact import Artifact, Section, check_key, exhaust, parsing, unpack
 from urlward.engine.compiler import MAX_PATTERN
-from urlward.engine.digest import DIGEST_SIZE, Key
+from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import DamagedError
-from urlward.engine.record import Flag, Shape
+from urlward.engine.record import Flag
 from urlward.engine.sieve import Sieve, read_sieve
+from urlward.engine.table import Table
 
 SHARD = 1 << 15
 """Patterns an anchored automaton holds at most; finishing one takes about 2 ms."""
@@ -30,100 +31,7 @@ FLOATING_SHARD = 1 << 17
 SLICE = 2048
 """Patterns added between two points at which loading can be interrupted."""
 
-_CHECK_SLICE = 1 << 15  # rows, about 0.5 ms
-
 _AFTER_ANY_LETTER = "\uffff"
-
-
-class Table:
-    """The flat part of a list: what is known of each row, in views of the artifact's bytes."""
-
-    __slots__ = (
-        "_below",
-        "_digests",
-        "_id_ends",
-        "_ids",
-        "_lengths",
-        "_param_rows",
-        "_params",
-        "_shapes",
-        "rows",
-        "shapes",
-    )
-
-    def __init__(self, artifact: Artifact) -> None:
-        sections = artifact.sections
-        self.shapes = tuple(Shape(*shape) for shape in artifact.meta["shapes"])
-        self._digests = sections[Section.DIGESTS]
-        self._shapes = unpack("H" if artifact.meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES])
-        self._lengths = unpack("H", sections[Section.LENGTHS])
-        self._below = sections[Section.BELOW]
-        self._id_ends = unpack("I", sections[Section.ID_ENDS])
-        self._ids = sections[Section.IDS]
-        self._param_rows = unpack("I", sections[Section.PARAM_ROWS])
-        self._params = sections[Section.PARAMS]
-        self.rows = len(self._lengths)
-
-    def check(self) -> Generator[None]:
-        """See that no row points outside its section, so that searching need not.
-
-        Raises:
-            DamagedError: one does.
-        """
-        fits = bytes(self._ids).isascii()
-        for start in range(0, self.rows, _CHECK_SLICE):
-            fits = fits and max(self._shapes[start : start + _CHECK_SLICE]) < len(self.shapes)
-            yield
-        params = len(self._params) // DIGEST_SIZE
-        for start in range(0, len(self._param_rows), _CHECK_SLICE):
-            fits = fits and max(self._param_rows[start + 1 : start + _CHECK_SLICE : 2]) <= params
-            yield
-        if not fits:
-            raise DamagedError("a row points outside its section")
-
-    def digest(self, row: int) -> bytes:
-        """The 16-byte digest of a row's text."""
-        return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
-
-    def shape(self, row: int) -> Shape:
-        """Kind and attributes."""
-        return self.shapes[self._shapes[row]]
-
-    def length(self, row: int) -> int:
-        """Labels of a domain or name, segments of a prefix or path sequence, bits of a network."""
-        return int(self._lengths[row])
-
-    def below(self, row: int) -> bytes:
-        """4 bytes that say which host a page, prefix or parameter row is on."""
-        return bytes(self._below[row * 4 : row * 4 + 4])
-
-    def id(self, row: int) -> str:
-        """The list body's reference, or empty."""
-        if not self._id_ends:
-            return ""
-        start = self._id_ends[row - 1] if row else 0
-        return bytes(self._ids[start : self._id_ends[row]]).decode("ascii")
-
-    def further_params(self, row: int) -> list[bytes]:
-        """Digests of the parameters that must be there besides the one that found the row."""
-        pairs = range(len(self._param_rows) // 2)
-        at = bisect_left(pairs, row, key=lambda i: self._param_rows[2 * i])
-        if at == len(pairs) or self._param_rows[2 * at] != row:
-            return []
-        start = self._param_rows[2 * at - 1] if at else 0
-        end = self._param_rows[2 * at + 1]
-        return [bytes(self._params[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]) for i in range(start, end)]
-
-    def matching(self, row: int, end: int, digest: bytes) -> Iterator[int]:
-        """The rows from `row` to `end`, which are sorted by digest, that have this one."""
-        if end - row > 8:
-            row = bisect_left(range(row, end), digest, key=self.digest) + row
-        elif end - row > 1:
-            while row < end and self.digest(row) < digest:
-                row += 1
-        while row < end and self.digest(row) == digest:
-            yield row
-            row += 1
 
 
 class Group(NamedTuple):

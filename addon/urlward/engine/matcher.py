@@ -1,97 +1,25 @@
 """Request to verdict.
 
-Most requests go to hosts that no entry is on, so what a host means for the lists is worked out once
-and kept (`HostState`); the path of such a request is only looked at for path sequences. Nothing
-here changes after construction but caches, and a matcher serves one set of lists: a reload makes a
-new one.
+What a host means for the lists is worked out once (`urlward.engine.hosts`); the path of a request to a
+host without an entry is only looked at for path sequences. Nothing here changes after construction but
+caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import ip_address, ip_network
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
-import ahocorasick
-from cachetools import LRUCache
-
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
-from urlward.engine.entry import Kind, canonical_network, strip_www
+from urlward.engine.entry import Kind
+from urlward.engine.hosts import QUIET, Hosts, Place
 from urlward.engine.loaded import LoadedList
-from urlward.engine.record import (
-    MARKER,
-    PAGE_KINDS,
-    Flag,
-    Shape,
-    below_text,
-    domain_text,
-    host_letters,
-    host_text,
-    labels_of,
-    marker_text,
-    name_letters,
-    name_text,
-    network_letters,
-    network_text,
-    page_text,
-    param_text,
-    path_text,
-    prefix_text,
-)
-from urlward.engine.suffix import labels_before_suffix
-from urlward.engine.url import (
-    canonical_host,
-    canonical_path,
-    canonical_query,
-    canonicalize,
-    is_address,
-    query_parameters,
-    split_target,
-)
+from urlward.engine.record import PAGE_KINDS, Flag, Shape, page_text, param_text, path_text, prefix_text
+from urlward.engine.url import canonical_path, canonical_query, canonicalize, query_parameters, split_target
 from urlward.engine.verdict import PASS, Verdict, decide
 
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
 
-_RECENT = 1 << 15
-"""Hosts in the dictionary before the cache; it is emptied when full."""
-
 DAY = 86_400
-
-
-class Rule(NamedTuple):
-    """A row that matches a host, whatever the path."""
-
-    list: LoadedList
-    row: int
-    shape: Shape
-
-
-class Place(NamedTuple):
-    """A host that a list has pages, prefixes or parameters on, as its rows know it.
-
-    Attributes:
-        list: the list.
-        letters: of the host; a path's letters follow.
-        host: the host that the rows' texts name: without ``www.``, or a parent domain.
-        shard: the automaton to search, or None where the path decides which.
-        subdomains: only rows with that attribute count.
-    """
-
-    list: LoadedList
-    letters: str
-    host: str
-    shard: ahocorasick.Automaton | None
-    subdomains: bool
-
-
-class HostState(NamedTuple):
-    """All that the lists say of a host without looking at a path."""
-
-    rules: tuple[Rule, ...]
-    places: tuple[Place, ...]
-
-
-QUIET = HostState((), ())
 
 
 class Matcher:
@@ -109,9 +37,8 @@ class Matcher:
     def __init__(self, lists: Sequence[LoadedList], key: Key, hosts: int = HOSTS) -> None:
         self.lists = tuple(lists)
         self._key = key
-        self._listed: LRUCache[str, HostState] = LRUCache(hosts)
-        self._recent: dict[str, HostState] = {}
-        self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(hosts)
+        self._hosts = Hosts(self.lists, key, hosts)
+        self._recent = self._hosts.recent
         self._segments = key.segments.__getitem__
         self._floating = [(li, automaton) for li in self.lists for automaton in li.floating]
         self._floating_nocase = any(li.floating_nocase for li in self.lists)
@@ -119,9 +46,6 @@ class Matcher:
         # The common case asks one set in one call.
         alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
         self._none_begins = alone.isdisjoint if alone is not None else None
-        self._names = any(li.has_names for li in self.lists)
-        if self._names:
-            labels_before_suffix("example.test")  # reads the suffix list now, not during a request
 
     def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on one request; `check_request` for a request that names one host."""
@@ -162,7 +86,7 @@ class Matcher:
         Raises:
             UrlError: one of `hosts` is not a host.
         """
-        states = [self._state(host) for host in hosts]
+        states = [self._hosts.state(host) for host in hosts]
         quiet = all(state is QUIET for state in states)
         if quiet and not self._floating:
             return PASS
@@ -213,7 +137,7 @@ class Matcher:
             UrlError: `host` is not one.
         """
         found: list[Verdict] = []
-        for rule in self._state(host).rules:
+        for rule in self._hosts.state(host).rules:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
         return decide(found) if found else PASS
 
@@ -223,7 +147,7 @@ class Matcher:
         Raises:
             UrlError: `host` is not one.
         """
-        return bool(self._state(host).places)
+        return bool(self._hosts.state(host).places)
 
     @property
     def has_floating(self) -> bool:
@@ -232,13 +156,7 @@ class Matcher:
 
     def check_address(self, address: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on a destination address; what is not an address passes."""
-        rules = self._addresses.get(address)
-        if rules is None:
-            try:
-                rules = tuple(self._network_rules(address.partition("%")[0]))
-            except ValueError:
-                rules = ()
-            self._addresses[address] = rules
+        rules = self._hosts.address_rules(address)
         if not rules:
             return PASS
         found: list[Verdict] = []
@@ -252,109 +170,6 @@ class Matcher:
         if self._floating_nocase:
             crcs.update(map(crc32, head.lower().encode().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
-
-    # -- hosts
-
-    def _state(self, host: str) -> HostState:
-        state = self._recent.get(host)
-        if state is None:
-            # A quiet host costs less to work out than to look after in a cache that keeps order.
-            state = self._listed.get(host)
-            if state is None:
-                state = self._state_of(host)
-            if len(host) <= 256:
-                if state is not QUIET:
-                    self._listed[host] = state
-                if len(self._recent) >= _RECENT:
-                    self._recent.clear()
-                self._recent[host] = state
-        return state
-
-    def _state_of(self, raw: str) -> HostState:
-        host = canonical_host(raw)
-        numeric = is_address(host)
-        if not numeric and not any(li.sieve.may_list_host(host) for li in self.lists):
-            return QUIET
-        key = self._key
-        labels = labels_of(host)
-        whole = host_letters(key, labels)
-        page_host = host if numeric else strip_www(host)
-        page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
-        below = b""
-        names = labels_before_suffix(host) if self._names and not numeric else ()
-        rules: list[Rule] = []
-        places: list[Place] = []
-        for li in self.lists:
-            domains: list[str] = []
-            shard = li.shard(whole)
-            if shard is not None:
-                for _, row, end in li.groups(shard, whole):
-                    for kind, length in li.forms(row, end):
-                        if kind == Kind.HOST:
-                            rules.extend(self._confirmed(li, row, end, kind, host_text(host)))
-                        elif kind in (Kind.DOMAIN, MARKER) and length <= len(labels):
-                            domain = ".".join(labels[length - 1 :: -1]) if length else ""
-                            text = (domain_text if kind == Kind.DOMAIN else marker_text)(domain)
-                            confirmed = self._confirmed(li, row, end, kind, text)
-                            if kind == Kind.DOMAIN:
-                                rules.extend(confirmed)
-                            elif confirmed:
-                                domains.append(domain)
-            if li.has_pages and not below:
-                below = key.digest(below_text(page_host))[:4]
-            if li.has_pages and li.lists_below(page_letters, below):
-                places.append(Place(li, page_letters, page_host, li.sole_shard(page_letters), False))
-            for domain in dict.fromkeys(domains):
-                if domain != page_host:
-                    letters = host_letters(key, labels_of(domain))
-                    places.append(Place(li, letters, domain, li.sole_shard(letters), True))
-            if names and li.has_names:
-                rules.extend(self._name_rules(li, names))
-        if numeric:
-            rules.extend(self._network_rules(host.strip("[]")))
-        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
-
-    def _confirmed(self, li: LoadedList, row: int, end: int, kind: int, text: str) -> list[Rule]:
-        shape = li.table.shape
-        return [
-            Rule(li, r, shape(r))
-            for r in li.table.matching(row, end, self._key.digest(text))
-            if shape(r).kind == kind
-        ]
-
-    def _name_rules(self, li: LoadedList, labels: tuple[str, ...]) -> Iterator[Rule]:
-        letters = name_letters(self._key, labels)
-        shard = li.shard(letters)
-        if shard is None:
-            return
-        for _, row, end in li.groups(shard, letters):
-            for kind, length in li.forms(row, end):
-                if kind == Kind.NAME and length <= len(labels):
-                    text = name_text(".".join(labels[length - 1 :: -1]))
-                    yield from self._confirmed(li, row, end, kind, text)
-
-    def _network_rules(self, address: str) -> Iterator[Rule]:
-        """Rules for an address.
-
-        Raises:
-            ValueError: not one.
-        """
-        network = canonical_network(str(ip_address(address)))
-        for li in self.lists:
-            for length in li.prefixes4 if network.version == 4 else li.prefixes6:
-                cidr = str(ip_network((int(network.network_address), length), strict=False))
-                if network.version == 6 and ":" not in cidr:
-                    cidr = str(network.supernet(new_prefix=length))
-                letters = network_letters(self._key, cidr)
-                shard = li.shard(letters)
-                if shard is None:
-                    continue
-                for _, row, end in li.groups(shard, letters):
-                    for kind, bits in li.forms(row, end):
-                        if kind in (Kind.ADDRESS, Kind.NETWORK) and bits == length:
-                            yield from self._confirmed(li, row, end, kind, network_text(cidr))
-
-    # -- paths
 
     def _check_place(
         self,

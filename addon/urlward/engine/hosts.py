@@ -1,0 +1,210 @@
+"""What a host means for the lists, worked out once.
+
+Most requests go to hosts that no entry is on; that is told by the sieve, and remembered. A host with an
+entry is searched in the automaton, as are the names under a public suffix and the networks that an
+address is in.
+"""
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+import ahocorasick
+from cachetools import LRUCache
+
+from urlward.engine.digest import Key
+from urlward.engine.entry import Kind, canonical_network, strip_www
+from urlward.engine.loaded import LoadedList
+from urlward.engine.record import (
+    MARKER,
+    Shape,
+    below_text,
+    domain_text,
+    host_letters,
+    host_text,
+    labels_of,
+    marker_text,
+    name_letters,
+    name_text,
+    network_letters,
+    network_text,
+)
+from urlward.engine.suffix import labels_before_suffix
+from urlward.engine.url import canonical_host, is_address
+
+_RECENT = 1 << 15
+"""Hosts in the dictionary before the cache; it is emptied when full."""
+
+
+class Rule(NamedTuple):
+    """A row that matches a host, whatever the path."""
+
+    list: LoadedList
+    row: int
+    shape: Shape
+
+
+class Place(NamedTuple):
+    """A host that a list has pages, prefixes or parameters on, as its rows know it.
+
+    Attributes:
+        list: the list.
+        letters: of the host; a path's letters follow.
+        host: the host that the rows' texts name: without ``www.``, or a parent domain.
+        shard: the automaton to search, or None where the path decides which.
+        subdomains: only rows with that attribute count.
+    """
+
+    list: LoadedList
+    letters: str
+    host: str
+    shard: ahocorasick.Automaton | None
+    subdomains: bool
+
+
+class HostState(NamedTuple):
+    """All that the lists say of a host without looking at a path."""
+
+    rules: tuple[Rule, ...]
+    places: tuple[Place, ...]
+
+
+QUIET = HostState((), ())
+
+
+class Hosts:
+    """Hosts and addresses, and what a set of lists says of them.
+
+    Args:
+        lists: all loaded under `key`.
+        key: their key.
+        size: listed hosts, and addresses, whose state is kept.
+
+    Attributes:
+        recent: states of hosts seen lately, as requests spell them.
+    """
+
+    def __init__(self, lists: Sequence[LoadedList], key: Key, size: int) -> None:
+        self.recent: dict[str, HostState] = {}
+        self._lists = tuple(lists)
+        self._key = key
+        self._listed: LRUCache[str, HostState] = LRUCache(size)
+        self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(size)
+        self._has_names = any(li.has_names for li in self._lists)
+        if self._has_names:
+            labels_before_suffix("example.test")  # reads the suffix list now, not during a request
+
+    def address_rules(self, address: str) -> tuple[Rule, ...]:
+        """The rules for a destination address; none for what is not an address."""
+        rules = self._addresses.get(address)
+        if rules is None:
+            try:
+                rules = tuple(self._network_rules(address.partition("%")[0]))
+            except ValueError:
+                rules = ()
+            self._addresses[address] = rules
+        return rules
+
+    def state(self, host: str) -> HostState:
+        """What the lists say of a host as it was sent, kept for the next request.
+
+        Raises:
+            UrlError: not a host.
+        """
+        state = self.recent.get(host)
+        if state is None:
+            # A quiet host costs less to work out than to look after in a cache that keeps order.
+            state = self._listed.get(host)
+            if state is None:
+                state = self._state_of(host)
+            if len(host) <= 256:
+                if state is not QUIET:
+                    self._listed[host] = state
+                if len(self.recent) >= _RECENT:
+                    self.recent.clear()
+                self.recent[host] = state
+        return state
+
+    def _state_of(self, raw: str) -> HostState:
+        host = canonical_host(raw)
+        numeric = is_address(host)
+        if not numeric and not any(li.sieve.may_list_host(host) for li in self._lists):
+            return QUIET
+        key = self._key
+        labels = labels_of(host)
+        whole = host_letters(key, labels)
+        page_host = host if numeric else strip_www(host)
+        page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
+        below = b""
+        names = labels_before_suffix(host) if self._has_names and not numeric else ()
+        rules: list[Rule] = []
+        places: list[Place] = []
+        for li in self._lists:
+            domains: list[str] = []
+            shard = li.shard(whole)
+            if shard is not None:
+                for _, row, end in li.groups(shard, whole):
+                    for kind, length in li.forms(row, end):
+                        if kind == Kind.HOST:
+                            rules.extend(self._confirmed(li, row, end, kind, host_text(host)))
+                        elif kind in (Kind.DOMAIN, MARKER) and length <= len(labels):
+                            domain = ".".join(labels[length - 1 :: -1]) if length else ""
+                            text = (domain_text if kind == Kind.DOMAIN else marker_text)(domain)
+                            confirmed = self._confirmed(li, row, end, kind, text)
+                            if kind == Kind.DOMAIN:
+                                rules.extend(confirmed)
+                            elif confirmed:
+                                domains.append(domain)
+            if li.has_pages and not below:
+                below = key.digest(below_text(page_host))[:4]
+            if li.has_pages and li.lists_below(page_letters, below):
+                places.append(Place(li, page_letters, page_host, li.sole_shard(page_letters), False))
+            for domain in dict.fromkeys(domains):
+                if domain != page_host:
+                    letters = host_letters(key, labels_of(domain))
+                    places.append(Place(li, letters, domain, li.sole_shard(letters), True))
+            if names and li.has_names:
+                rules.extend(self._name_rules(li, names))
+        if numeric:
+            rules.extend(self._network_rules(host.strip("[]")))
+        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
+
+    def _confirmed(self, li: LoadedList, row: int, end: int, kind: int, text: str) -> list[Rule]:
+        shape = li.table.shape
+        return [
+            Rule(li, r, shape(r))
+            for r in li.table.matching(row, end, self._key.digest(text))
+            if shape(r).kind == kind
+        ]
+
+    def _name_rules(self, li: LoadedList, labels: tuple[str, ...]) -> Iterator[Rule]:
+        letters = name_letters(self._key, labels)
+        shard = li.shard(letters)
+        if shard is None:
+            return
+        for _, row, end in li.groups(shard, letters):
+            for kind, length in li.forms(row, end):
+                if kind == Kind.NAME and length <= len(labels):
+                    text = name_text(".".join(labels[length - 1 :: -1]))
+                    yield from self._confirmed(li, row, end, kind, text)
+
+    def _network_rules(self, address: str) -> Iterator[Rule]:
+        """Rules for an address.
+
+        Raises:
+            ValueError: not one.
+        """
+        network = canonical_network(str(ip_address(address)))
+        for li in self._lists:
+            for length in li.prefixes4 if network.version == 4 else li.prefixes6:
+                cidr = str(ip_network((int(network.network_address), length), strict=False))
+                if network.version == 6 and ":" not in cidr:
+                    cidr = str(network.supernet(new_prefix=length))
+                letters = network_letters(self._key, cidr)
+                shard = li.shard(letters)
+                if shard is None:
+                    continue
+                for _, row, end in li.groups(shard, letters):
+                    for kind, bits in li.forms(row, end):
+                        if kind in (Kind.ADDRESS, Kind.NETWORK) and bits == length:
+                            yield from self._confirmed(li, row, end, kind, network_text(cidr))
