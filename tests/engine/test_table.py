@@ -1,0 +1,46 @@
+"""The flat table: each row's digest, kind, id and further parameters, and where rows with a digest are."""
+
+from engine.support import build
+from urlward.engine.artifact import parse
+from urlward.engine.digest import Key
+from urlward.engine.entry import Kind
+from urlward.engine.record import param_text
+from urlward.engine.table import Table
+
+SECRET = bytes(range(32))
+LINES = ["plain.test"] + [f"http://page.test/view?id={n}&lang=en id=E-{n}" for n in range(20)]
+
+
+def table() -> Table:
+    return Table(parse(build(LINES, Key(SECRET))))
+
+
+def test_rows_say_what_was_listed() -> None:
+    found = table()
+    assert found.rows == len(LINES)
+    ids = sorted(found.id(row) for row in range(found.rows))
+    assert ids == sorted(["", *(f"E-{n}" for n in range(20))])
+    assert {found.shape(row).kind for row in range(found.rows)} == {Kind.DOMAIN, Kind.PARAMS}
+    for _ in found.check():
+        pass
+
+
+def test_a_digest_leads_to_its_row() -> None:
+    found, key = table(), Key(SECRET)
+    group = [row for row in range(found.rows) if found.shape(row).kind == Kind.PARAMS]
+    start, end = group[0], group[-1] + 1
+    assert group == list(range(start, end))
+    for n in range(20):
+        digest = key.digest(param_text("page.test", "/view", f"id={n}"))
+        (row,) = found.matching(start, end, digest)
+        assert found.id(row) == f"E-{n}"
+        assert found.further_params(row) == [key.digest(param_text("page.test", "/view", "lang=en"))]
+    assert list(found.matching(start, end, bytes(16))) == []
+
+
+def test_a_row_without_further_parameters_has_none() -> None:
+    found = table()
+    (row,) = (row for row in range(found.rows) if found.shape(row).kind == Kind.DOMAIN)
+    assert found.further_params(row) == []
+    assert found.id(row) == ""
+    assert found.length(row) == 2
