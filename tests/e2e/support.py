@@ -350,7 +350,7 @@ def environment(**more: str) -> dict[str, str]:
     """For a filter under test: reserved names resolve on loopback."""
     return {
         **os.environ,
-        "PYTHONPATH": str(HERE / "names"),
+        "PYTHONPATH": os.pathsep.join([str(HERE / "names"), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONUNBUFFERED": "1",
         **more,
     }

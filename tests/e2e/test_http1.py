@@ -147,6 +147,16 @@ def test_a_bad_head_is_refused_and_nothing_is_forwarded(proxy: Filter, raw: RawO
     assert bytes(raw.received) == b""
 
 
+@pytest.mark.parametrize("body", [b"", b"abc"])
+@pytest.mark.parametrize("protocol", ["h2c", "websocket, h2c", "TLS/1.0"])
+def test_only_websocket_may_be_upgraded_to(proxy: Filter, raw: RawOrigin, body: bytes, protocol: str) -> None:
+    more = f"Content-Length: {len(body)}\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    more += f"HTTP2-Settings: AAMAAABkAAQ\r\nUpgrade: {protocol}\r\n"
+    assert ask(proxy.port, head("plain", raw.port, "/", "POST", more) + body).status == 200
+    assert b"upgrade:" not in raw.received.lower()
+    assert b"http2-settings:" not in raw.received.lower()
+
+
 def test_a_bad_chunk_ends_the_request(proxy: Filter, raw: RawOrigin) -> None:
     head = b"POST / HTTP/1.1\r\nHost: plain.example\r\nTransfer-Encoding: chunked\r\n\r\n"
     with socks(proxy.ports[1], "127.0.0.1", raw.port) as s:

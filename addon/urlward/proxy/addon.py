@@ -194,6 +194,11 @@ class Urlward:
             if answer is not None:
                 answer_now(flow, answer)
                 return
+        if flow.request.headers.get("upgrade", "").lower() != "websocket":
+            # Else an origin could switch to a protocol in which further requests pass unread. mitmproxy's
+            # own addon against h2c comes too late for a body that is streamed.
+            flow.request.headers.pop("upgrade", None)
+            flow.request.headers.pop("http2-settings", None)
         flow.request.stream = True
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
