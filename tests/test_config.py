@@ -1,0 +1,216 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from urlward.config import Config, ConfigError, HelpLink, PageTable, read_config
+
+FULL = """
+list = ["lists/one.txt", "/var/lib/urlward/two.ward"]
+key = "secret.key"
+max_errors = "25"
+mode = ["transparent", "regular@8081"]
+listen = "[::1]:8080"
+workers = 4
+intercept = "all"
+on_error = "pass"
+status = 403
+confdir = "ca"
+
+[page]
+operator = "Example School"
+authority_url = "https://authority.example/"
+objection = "mailto:it@school.example"
+template_dir = "templates"
+default_language = "fil"
+
+[[page.help]]
+label = "Help line"
+url = "https://help.example/"
+
+[page.texts.en]
+title = "Blocked"
+
+[mitmproxy]
+upstream_cert = false
+stream_large_bodies = "1m"
+anticache_size = 3
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "urlward.toml"
+
+
+def error(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def test_an_empty_file_says_nothing(path: Path) -> None:
+    path.touch()
+    assert read_config(path) == Config()
+
+
+def test_every_key(path: Path) -> None:
+    path.write_text(FULL)
+    folder = path.parent
+    assert read_config(path) == Config(
+        list=(str(folder / "lists/one.txt"), "/var/lib/urlward/two.ward"),
+        key=str(folder / "secret.key"),
+        max_errors="25",
+        mode=("transparent", "regular@8081"),
+        listen="[::1]:8080",
+        workers=4,
+        intercept="all",
+        on_error="pass",
+        status=403,
+        confdir=str(folder / "ca"),
+        page=PageTable(
+            operator="Example School",
+            authority_url="https://authority.example/",
+            objection="mailto:it@school.example",
+            help=(HelpLink(label="Help line", url="https://help.example/"),),
+            template_dir=str(folder / "templates"),
+            default_language="fil",
+            texts={"en": {"title": "Blocked"}},
+        ),
+        mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
+    )
+
+
+def test_this_file_has_every_key(path: Path) -> None:
+    path.write_text(FULL)
+    config = read_config(path)
+    assert config.model_fields_set == set(Config.model_fields)
+    assert config.page.model_fields_set == set(PageTable.model_fields)
+
+
+def test_types_are_kept(path: Path) -> None:
+    path.write_text("mitmproxy = { a = true, b = 1, c = '1' }")
+    assert [type(value) for value in read_config(path).mitmproxy.values()] == [bool, int, str]
+
+
+def test_relative_paths_are_from_the_files_folder_not_from_here(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text('list = ["a.txt", "../b.txt"]')
+    monkeypatch.chdir(path.parent.parent)
+    config = read_config(Path(path.parent.name) / path.name)
+    assert config.list == (str(path.parent / "a.txt"), str(path.parent / "../b.txt"))
+
+
+def test_a_tilde_is_the_home_folder(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    path.write_text('key = "~/urlward.key"')
+    assert read_config(path).key == "/home/somebody/urlward.key"
+
+
+def test_what_is_read_cannot_be_changed(path: Path) -> None:
+    path.touch()
+    with pytest.raises(ValueError, match="frozen"):
+        read_config(path).status = 403
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lists = []", "lists: no such key"),
+        ("[Page]", "Page: no such key"),
+        ("[page]\nopperator = 'x'", "page.opperator: no such key"),
+        ("on-error = 'block'", "on-error: no such key"),
+        ('"a\\nb" = 1', r"'a\nb': no such key"),
+        ("list = 'a.txt'", "list: input should be an array, [ … ]"),
+        ("list = { a = 1 }", "list: input should be an array, [ … ]"),
+        ("list = ['a.txt', 1]", "list.1: input should be text, in quotes"),
+        ("list = ['']", "list.0: input should not be empty"),
+        ("key = ''", "key: input should not be empty"),
+        ("confdir = ''", "confdir: input should not be empty"),
+        ("key = ['a']", "key: input should be text, in quotes"),
+        ("max_errors = 25", "max_errors: input should be text, in quotes"),
+        ("mode = 'regular'", "mode: input should be an array, [ … ]"),
+        ("listen = 8080", "listen: input should be text, in quotes"),
+        ("workers = 0", "workers: input should be greater than or equal to 1"),
+        ("workers = 257", "workers: input should be less than or equal to 256"),
+        ("workers = '4'", "workers: input should be a valid integer"),
+        ("workers = true", "workers: input should be a valid integer"),
+        ("workers = 1.0", "workers: input should be a valid integer"),
+        ("intercept = 'some'", "intercept: input should be 'listed', 'all' or 'none'"),
+        ("on_error = 'Block'", "on_error: input should be 'block' or 'pass'"),
+        ("status = 404", "status: input should be 451 or 403"),
+        ("status = '451'", "status: input should be 451 or 403"),
+        ("status = true", "status: input should be 451 or 403"),
+        ("page = 1", "page: input should be a table"),
+        ("page = []", "page: input should be a table"),
+        ("[page]\ntemplate_dir = ''", "page.template_dir: input should not be empty"),
+        ("[page]\nhelp = 'x'", "page.help: input should be an array, [ … ]"),
+        ("[page.help]\nlabel = 'x'\nurl = 'y'", "page.help: input should be an array, [ … ]"),
+        ("[page]\nhelp = ['x']", "page.help.0: input should be a table"),
+        ("[[page.help]]\nlabel = 'x'", "page.help.0.url: this key is needed"),
+        (
+            "[[page.help]]\nlabel = 'x'\nurl = 'y'\n[[page.help]]\nurl = 'y'",
+            "page.help.1.label: this key is needed",
+        ),
+        ("[[page.help]]\nlabel = 'x'\nurl = 'y'\nlang = 'z'", "page.help.0.lang: no such key"),
+        ("[[page.help]]\nlabel = 1\nurl = 'y'", "page.help.0.label: input should be text, in quotes"),
+        ("[page]\ntexts = 1", "page.texts: input should be a table"),
+        ("[page.texts]\nen = 'x'", "page.texts.en: input should be a table"),
+        ("[page.texts.en]\ntitle = 1", "page.texts.en.title: input should be text, in quotes"),
+        ("mitmproxy = 'x'", "mitmproxy: input should be a table"),
+        ("[mitmproxy]\na = 1.5", "mitmproxy.a: input should be text, a whole number, true or false"),
+        ("[mitmproxy]\na = ['x']", "mitmproxy.a: input should be text, a whole number, true or false"),
+        ("[mitmproxy.a]\nb = 1", "mitmproxy.a: input should be text, a whole number, true or false"),
+        ("status = 2020-01-01", "status: input should be 451 or 403"),
+    ],
+)
+def test_what_does_not_fit_is_named(path: Path, text: str, message: str) -> None:
+    assert error(path, text) == message
+
+
+def test_a_value_is_not_told(path: Path) -> None:
+    # A key pasted where its file's name should be must not end up in a log.
+    assert "0123" not in error(path, "key = ['0123']")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("status", "not TOML: Expected '='"),
+        ("status = 451\nstatus = 403\n", "at line 2"),
+        ("status = \n", "at line 1"),
+        (b"operator = 'x'\n\n# caf\xe9\n", "not TOML: not UTF-8 (at line 3)"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "not TOML: not UTF-8 (at line 1)"),
+        ("list = " + "[" * 10_000, "not TOML: nested too deeply"),
+        ("<html>", "not TOML"),
+    ],
+    ids=["no value", "twice", "end", "latin-1", "picture", "deep", "html"],
+)
+def test_what_is_not_toml(path: Path, text: str | bytes, part: str) -> None:
+    assert part in error(path, text)
+
+
+def test_no_such_home(path: Path) -> None:
+    assert "no such user" in error(path, 'list = ["~no-such-user-here/a.txt"]')
+
+
+def test_what_cannot_be_read(path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{path}: No such file or directory$"):
+        read_config(path)
+    with pytest.raises(ConfigError, match=f"^{path.parent}: Is a directory$"):
+        read_config(path.parent)
+    path.symlink_to(path)
+    with pytest.raises(ConfigError, match=r"^[^\n]*: Too many levels of symbolic links$"):
+        read_config(path)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
+def test_permission(path: Path) -> None:
+    path.touch(0)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        read_config(path)
