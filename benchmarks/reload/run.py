@@ -6,6 +6,7 @@ loop's longest stall with and without a reload, the time from the file's replace
 in force, and resident memory before and after.
 
     uv run python benchmarks/reload/run.py [--entries 1000000] [--reloads 5] [--output FILE]
+    uv run python benchmarks/reload/run.py --report
 """
 
 import argparse
@@ -32,6 +33,8 @@ from urlward.engine.digest import Key, format_key
 from urlward.lists.build import compile_sources
 
 CONNECTIONS = 8
+BEGIN = "<!-- reload: written by `benchmarks/reload/run.py --report`, not by hand -->"
+END = "<!-- reload: end -->"
 MARKER = "reload-marker-{}.test"
 
 
@@ -121,7 +124,8 @@ async def measure(folder: Path, entries: int, reloads: int) -> dict[str, Any]:
     ports = free_port(), free_port()
     with origin(folder, ports[0]):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(Path(__file__).with_name("filter.py")), str(path), str(folder / "key"), *map(str, ports),
+            sys.executable, str(Path(__file__).with_name("filter.py")), str(path), str(folder / "key"),
+            *map(str, ports),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
@@ -146,7 +150,8 @@ async def measure(folder: Path, entries: int, reloads: int) -> dict[str, Any]:
             baseline.append(await ask())
         result["baseline"] = {
             "stall_ms": [s for s, _ in baseline], "resident_bytes": baseline[-1][1],
-            "p50_ms": 1000 * statistics.median(load.latencies), "requests_per_s": load.done / 7,
+            "p50_ms": 1000 * statistics.median(load.latencies), "max_ms": 1000 * max(load.latencies),
+            "requests_per_s": load.done / 7,
         }  # fmt: skip
         for kind in (0, 1):
             for number in range(reloads):
@@ -165,9 +170,9 @@ async def measure(folder: Path, entries: int, reloads: int) -> dict[str, Any]:
                 await asyncio.sleep(1.5)
                 after, memory = await ask()
                 result["reloads"].append({
-                    "kind": ("artifact", "source")[kind], "in_force_s": in_force, "stall_ms": max(stall, after),
-                    "resident_bytes": memory, "p50_ms": 1000 * statistics.median(load.latencies),
-                    "max_ms": 1000 * max(load.latencies),
+                    "kind": ("artifact", "source")[kind], "in_force_s": in_force,
+                    "stall_ms": max(stall, after), "resident_bytes": memory,
+                    "p50_ms": 1000 * statistics.median(load.latencies), "max_ms": 1000 * max(load.latencies),
                 })  # fmt: skip
                 print(json.dumps(result["reloads"][-1]), flush=True)
         load.stop = True
@@ -178,6 +183,61 @@ async def measure(folder: Path, entries: int, reloads: int) -> dict[str, Any]:
     return result
 
 
+def goals(result: dict[str, Any]) -> list[tuple[str, float, str, float]]:
+    """Name, value, unit and limit of each goal."""
+    reloads = result["reloads"]
+    return [
+        ("failed requests", result["failed"], "", 0),
+        ("longest stall of the event loop, in all reloads", max(r["stall_ms"] for r in reloads), "ms", 20),
+        (
+            "resident memory after the last reload over that before the first",
+            result["memory_ratio"],
+            "times",
+            1.1,
+        ),
+    ]
+
+
+def report(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    machine, base = result["machine"], result["baseline"]
+    lines = [
+        "",
+        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, Linux "
+        f"{machine['kernel']}, CPython {machine['python']}; {result['entries']:,} entries, "
+        f"{result['requests']:,} requests.",
+        "",
+        "| goal | limit | measured | |",
+        "|---|---:|---:|---|",
+    ]
+    for name, value, unit, limit in goals(result):
+        met = "met" if value <= limit else "**missed**"
+        lines.append(f"| {name} | {limit:g} {unit} | {value:.4g} {unit} | {met} |")
+    lines += [
+        "",
+        "| | in force after s | longest stall ms | median request ms | slowest request ms | resident MB |",
+        "|---|---:|---:|---:|---:|---:|",
+        f"| no reload (1 s each) | - | {statistics.median(base['stall_ms']):.1f} | {base['p50_ms']:.1f} | "
+        f"{base['max_ms']:.0f} | {base['resident_bytes'] / 1e6:.0f} |",
+    ]
+    for kind in ("artifact", "source"):
+        rows = [r for r in result["reloads"] if r["kind"] == kind]
+        mid = {k: statistics.median(r[k] for r in rows) for k in rows[0] if k != "kind"}
+        lines.append(
+            f"| {kind} replaced (median of {len(rows)}) | {mid['in_force_s']:.1f} | {mid['stall_ms']:.1f} | "
+            f"{mid['p50_ms']:.1f} | {mid['max_ms']:.0f} | {mid['resident_bytes'] / 1e6:.0f} |"
+        )
+    return "\n".join([*lines, "", ""])
+
+
+def rewrite(result: dict[str, Any]) -> None:
+    """Put the report between its marks in ``benchmarks/README.md``."""
+    readme = Path(__file__).parents[1] / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(
@@ -186,12 +246,15 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--reloads", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"))
+    parser.add_argument("--report", action="store_true", help="only rewrite the table from the JSON")
     args = parser.parse_args()
+    if args.report:
+        rewrite(json.loads(args.output.read_text()))
+        return
     with tempfile.TemporaryDirectory() as name:
         result = asyncio.run(measure(Path(name), args.entries, args.reloads))
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), ""
-    )
+    with Path("/proc/cpuinfo").open() as file:
+        cpu = next((line.split(":")[1].strip() for line in file if "model name" in line), "")
     result["machine"] = {
         "cpu": cpu,
         "cores": os.cpu_count(),
@@ -199,10 +262,10 @@ def main() -> None:
         "python": platform.python_version(),
     }
     result["date"] = time.strftime("%Y-%m-%d")
-    result["longest_stall_ms"] = max(r["stall_ms"] for r in result["reloads"])
     result["memory_ratio"] = result["reloads"][-1]["resident_bytes"] / result["baseline"]["resident_bytes"]
     args.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({k: v for k, v in result.items() if k != "reloads"}, indent=1))
+    for goal, value, unit, limit in goals(result):
+        print(f"{'met' if value <= limit else 'MISSED'}  {goal}: {value:.4g} {unit}, limit {limit:g}")
 
 
 if __name__ == "__main__":
