@@ -76,8 +76,11 @@ def out(tmp_path: Path) -> Path:
 
 
 def spawn(*arguments: str | Path, **kwargs: object) -> "subprocess.Popen[bytes]":
+    """A process whose output is buffered, as it is for users."""
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs})  # type: ignore[call-overload, no-any-return]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    return subprocess.Popen(command, **{**pipes, **kwargs})  # type: ignore[call-overload, no-any-return]
 
 
 class TestCompile:
