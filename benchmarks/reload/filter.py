@@ -5,7 +5,6 @@ line on standard input.
 """
 
 import asyncio
-import gc
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -50,7 +49,6 @@ async def answer(clock: Clock) -> None:
 def main() -> None:
     """Run the filter with the arguments: list, key, origin's port, port."""
     path, key, origin, port = sys.argv[1:]
-    gc.freeze()
     original: Callable[[master.Master], Awaitable[None]] = master.Master.running
 
     async def running(proxy: master.Master) -> None:

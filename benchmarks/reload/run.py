@@ -33,6 +33,8 @@ from urlward.engine.digest import Key, format_key
 from urlward.lists.build import compile_sources
 
 CONNECTIONS = 8
+REQUESTS_PER_S = 300
+"""About a third of what the filter manages on one core: a machine that is full stalls by itself."""
 BEGIN = "<!-- reload: written by `benchmarks/reload/run.py --report`, not by hand -->"
 END = "<!-- reload: end -->"
 MARKER = "reload-marker-{}.test"
@@ -40,7 +42,7 @@ MARKER = "reload-marker-{}.test"
 
 @dataclass
 class Load:
-    """Requests over keep-alive connections until told to stop."""
+    """Requests at a steady pace over keep-alive connections until told to stop."""
 
     port: int
     stop: bool = False
@@ -48,14 +50,17 @@ class Load:
     failed: int = 0
     latencies: list[float] = field(default_factory=list)
 
-    async def run(self) -> None:
-        """One connection."""
+    async def run(self, offset: float) -> None:
+        """One connection, whose first request comes after `offset` seconds."""
         requests = Workload(99).requests(5000)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         number = 0
+        due = time.perf_counter() + offset
         while not self.stop:
             host, target = requests[number % len(requests)]
             number += 1
+            due += CONNECTIONS / REQUESTS_PER_S
+            await asyncio.sleep(due - time.perf_counter())
             start = time.perf_counter()
             writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
@@ -141,7 +146,7 @@ async def measure(folder: Path, entries: int, reloads: int) -> dict[str, Any]:
             return float(stall) * 1000, int(memory)
 
         load = Load(ports[1])
-        tasks = [asyncio.create_task(load.run()) for _ in range(CONNECTIONS)]
+        tasks = [asyncio.create_task(load.run(n / REQUESTS_PER_S)) for n in range(CONNECTIONS)]
         await asyncio.sleep(2)
         await ask()
         baseline = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-SETTLE = 0.4
+SETTLE = 0.25
 """Seconds a file must stay as it is before it is read, or stay away before it counts as gone."""
 
 PATIENCE = 10.0

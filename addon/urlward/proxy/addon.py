@@ -110,8 +110,8 @@ class Urlward:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
             page = BlockPage(page_settings(config, options.urlward_status))
             if updated & {"urlward_list", "urlward_key", "urlward_max_errors"} and options.urlward_list:
-                paths = [Path(path).expanduser() for path in options.urlward_list]
-                key = find_key(Path(options.urlward_key).expanduser() if options.urlward_key else None, paths)
+                paths = [_path(path) for path in options.urlward_list]
+                key = find_key(_path(options.urlward_key) if options.urlward_key else None, paths)
                 self._take_lists(paths, key, _budget(options.urlward_max_errors))
         except (UrlwardError, ConfigError, BlockPageError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
@@ -280,6 +280,13 @@ def _budget(text: str) -> Budget:
         return Budget.parse(text)
     except ValueError as e:
         raise ValueError(f"urlward_max_errors: {text!r} is not {e}") from e
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as e:
+        raise ValueError(f"{text}: no such user") from e
 
 
 def page_settings(config: Config, status: int) -> BlockPageSettings:

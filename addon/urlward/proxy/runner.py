@@ -5,6 +5,7 @@ connections, speaks TLS and resolves names, and urlward.
 """
 
 import asyncio
+import gc
 import logging
 import re
 import signal
@@ -152,6 +153,10 @@ class Ready:
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
+        # What has been made up to here stays: looking through it for garbage would stop the event loop
+        # for tens of milliseconds, again and again.
+        gc.collect()
+        gc.freeze()
         tell_ready()
 
 
@@ -196,6 +201,14 @@ async def _run(settings: Settings) -> None:
         root.removeHandler(messages)
 
 
+def _make_folder(path: Path) -> None:
+    """mitmproxy makes this folder too, but says nothing that helps where it cannot."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RunError(f"confdir: {path}: {e.strerror or e}") from e
+
+
 def _master(settings: Settings, messages: Messages) -> master.Master:
     opts = options.Options()
     proxy = master.Master(opts)
@@ -217,6 +230,8 @@ def _master(settings: Settings, messages: Messages) -> master.Master:
         Ready(server),
     )
     host, port = settings.listen
+    if settings.confdir:
+        _make_folder(Path(settings.confdir).expanduser())
     try:
         opts.update(
             mode=list(settings.modes),
