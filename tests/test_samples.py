@@ -3,7 +3,8 @@ from ipaddress import ip_address, ip_network
 
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
-from urlward.engine.entry import Entry, Kind, parse_line
+from urlward.engine.entry import Entry, Kind
+from urlward.engine.grammar import parse_line
 from urlward.lists.build import compile_sources
 from urlward.lists.source import Budget
 from urlward.samples import SAMPLE

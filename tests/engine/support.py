@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiled, Compiler
 from urlward.engine.digest import Key
-from urlward.engine.entry import parse_line
+from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
 

@@ -5,7 +5,7 @@ import pytest
 from engine.support import compile_lines, key
 from urlward.engine.compiler import MAX_PATTERN, Compiler
 from urlward.engine.digest import SEGMENT_LETTERS
-from urlward.engine.entry import parse_line
+from urlward.engine.grammar import parse_line
 from urlward.engine.record import MARKER, Pool
 
 LINES = [

@@ -12,7 +12,7 @@ from engine.support import OTHER_SECRET, SECRET, build, compile_lines, examples
 from urlward.engine.artifact import Section, dump, parse
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
-from urlward.engine.entry import parse_line
+from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
 from urlward.engine.record import Pool

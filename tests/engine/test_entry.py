@@ -1,321 +1,46 @@
-from datetime import date
+"""Entries: their kinds, networks in one form, and the ``www.`` that counts as absent."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from engine.support import examples
-from urlward.engine.entry import HOST_LEVEL, MAX_LINE, Entry, Kind, parse_line
-from urlward.engine.errors import EntryError
+from urlward.engine.entry import Kind, canonical_network, strip_www
 
 
-def entry(line: str) -> Entry:
-    (found,) = parse_line(line)
-    return found
-
-
-# -- what each line means
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("example.test", Entry(Kind.DOMAIN, "example.test")),
-        ("||example.test^", Entry(Kind.DOMAIN, "example.test")),
-        ("||example^", Entry(Kind.DOMAIN, "example")),
-        ("www.example.test", Entry(Kind.DOMAIN, "www.example.test")),
-        ("EXAMPLE.Test.", Entry(Kind.DOMAIN, "example.test")),
-        ("bücher.test", Entry(Kind.DOMAIN, "xn--bcher-kva.test")),
-        ("0.0.0.0 example.test", Entry(Kind.HOST, "example.test")),
-        ("0.0.0.0 www.example.test", Entry(Kind.HOST, "www.example.test")),
-        ("http://example.test/a/b.html", Entry(Kind.PAGE, "example.test", "/a/b.html")),
-        ("http://www.example.test/a", Entry(Kind.PAGE, "example.test", "/a")),
-        ("http://www.www.example.test/a", Entry(Kind.PAGE, "www.example.test", "/a")),
-        ("http://www.test/a", Entry(Kind.PAGE, "www.test", "/a")),
-        ("HTTPS://Example.TEST/A/../b", Entry(Kind.PAGE, "example.test", "/b")),
-        ("http://example.test/", Entry(Kind.PAGE, "example.test", "/")),
-        ("http://example.test", Entry(Kind.PAGE, "example.test", "/")),
-        ("http://example.test/a?", Entry(Kind.PAGE, "example.test", "/a")),
-        ("http://example.test/a?&=", Entry(Kind.PAGE, "example.test", "/a")),
-        ("http://example.test/a#b", Entry(Kind.PAGE, "example.test", "/a")),
-        ("http://u:p@example.test/a", Entry(Kind.PAGE, "example.test", "/a")),
-        ("http://example.test/a%2A", Entry(Kind.PAGE, "example.test", "/a*")),
-        ("http://192.0.2.7/a", Entry(Kind.PAGE, "192.0.2.7", "/a")),
-        ("http://[2001:db8::7]:81/a", Entry(Kind.PAGE, "[2001:db8::7]", "/a", port=81)),
-        ("http://example.test/a?id=5", Entry(Kind.PARAMS, "example.test", "/a", frozenset({"id=5"}))),
-        (
-            "http://example.test/?b=2&a=1&b=2",
-            Entry(Kind.PARAMS, "example.test", "/", frozenset({"a=1", "b=2"})),
-        ),
-        ("http://example.test?q=x+y", Entry(Kind.PARAMS, "example.test", "/", frozenset({"q=x%20y"}))),
-        ("http://www.example.test/dir/*", Entry(Kind.PREFIX, "example.test", "/dir/")),
-        ("http://example.test/*", Entry(Kind.PREFIX, "example.test", "/")),
-        ("http://example.test/a/./b//*", Entry(Kind.PREFIX, "example.test", "/a/b/")),
-        ("example.*", Entry(Kind.NAME, "example")),
-        ("www.Example.*", Entry(Kind.NAME, "www.example")),
-        ("||example.*^", Entry(Kind.NAME, "example")),
-        ("bücher.*", Entry(Kind.NAME, "xn--bcher-kva")),
-        ("*/gallery/one-two/*", Entry(Kind.PATH, "", "/gallery/one-two/")),
-        ("*/ä/%61/*", Entry(Kind.PATH, "", "/%C3%A4/a/")),
-        ("192.0.2.7", Entry(Kind.ADDRESS, "192.0.2.7/32")),
-        ("||192.0.2.7^", Entry(Kind.ADDRESS, "192.0.2.7/32")),
-        ("0xC0000207.", Entry(Kind.ADDRESS, "192.0.2.7/32")),
-        ("192.0.2.0/24", Entry(Kind.NETWORK, "192.0.2.0/24")),
-        ("192.0.2.7/32", Entry(Kind.ADDRESS, "192.0.2.7/32")),
-        ("[2001:db8::7]", Entry(Kind.ADDRESS, "2001:db8::7/128")),
-        ("2001:DB8::7", Entry(Kind.ADDRESS, "2001:db8::7/128")),
-        ("2001:db8::/32", Entry(Kind.NETWORK, "2001:db8::/32")),
-        ("[2001:db8::]/32", Entry(Kind.NETWORK, "2001:db8::/32")),
-        ("::ffff:192.0.2.7", Entry(Kind.ADDRESS, "192.0.2.7/32")),
-        ("64:ff9b::192.0.2.0/120", Entry(Kind.NETWORK, "192.0.2.0/24")),
-        ("@@example.test", Entry(Kind.DOMAIN, "example.test", allow=True)),
-        ("@@||example.test^", Entry(Kind.DOMAIN, "example.test", allow=True)),
-        ("@@http://example.test/a", Entry(Kind.PAGE, "example.test", "/a", allow=True)),
-        ("@@*/a/*", Entry(Kind.PATH, "", "/a/", allow=True)),
-        ("@@192.0.2.7", Entry(Kind.ADDRESS, "192.0.2.7/32", allow=True)),
-        ("@@example.*", Entry(Kind.NAME, "example", allow=True)),
-    ],
-)
-def test_line(line: str, expected: Entry) -> None:
-    assert entry(line) == expected
-    assert entry(f"  {line}\t # a comment") == expected
-
-
-@pytest.mark.parametrize("line", ["", "  ", "\n", "# example.test", "! example.test", "#", "  !", "!!", '#"'])
-def test_lines_without_an_entry(line: str) -> None:
-    assert parse_line(line) == ()
-
-
-def test_a_hosts_line_names_several_hosts_and_leaves_out_its_own() -> None:
-    hosts = parse_line("127.0.0.1  localhost a.test localhost.localdomain www.b.test id=7  # c")
-    assert [(e.kind, e.host, e.id) for e in hosts] == [
-        (Kind.HOST, "a.test", "7"),
-        (Kind.HOST, "www.b.test", "7"),
-    ]
-    assert parse_line("::1 ip6-localhost ip6-loopback") == ()
-    assert parse_line("0.0.0.0 0.0.0.0") == ()
-    assert entry(":: example.test").kind is Kind.HOST
-
-
-def test_an_address_of_no_hosts_file_is_an_entry() -> None:
-    assert entry("0.0.0.0 port=80") == Entry(Kind.ADDRESS, "0.0.0.0/32", port=80)
-
-
-# -- attributes
-
-
-def test_all_attributes() -> None:
-    words = (
-        "http://example.test/A id=Ab.1:c_- category=Phishing expires=2027-01-31 port=8080 nocase subdomains"
-    )
-    line = f'{words} note="a # b"'
-    assert entry(line) == Entry(
-        Kind.PAGE,
-        "example.test",
-        "/a",
-        id="Ab.1:c_-",
-        category="phishing",
-        expires=(date(2027, 1, 31) - date(1970, 1, 1)).days,
-        port=8080,
-        nocase=True,
-        subdomains=True,
-    )
-
-
-@pytest.mark.parametrize(
-    ("url", "port"),
-    [
-        *[
-            ("http://h.test:80/", 0),
-            ("https://h.test:443/", 0),
-            ("http://h.test/", 0),
-            ("http://h.test:/", 0),
-        ],
-        *[("https://h.test:80/", 80), ("http://h.test:443/", 443), ("http://h.test:8080/", 8080)],
-        *[("ws://h.test:80/", 0), ("wss://h.test:443/", 0), ("http://h.test/ port=80", 80)],
-        *[("http://h.test:8080/ port=8080", 8080), ("h.test port=80", 80), ("http://h.test:80/ port=81", 81)],
-    ],
-)
-def test_port(url: str, port: int) -> None:
-    assert entry(url).port == port
-
-
-def test_nocase_lowers_the_path_and_nothing_else() -> None:
-    found = entry("http://example.test/A/%C3%84?B=C nocase")
-    assert (found.path, found.params) == ("/a/%c3%84", {"B=C"})
-    assert entry("*/A/* nocase").path == "/a/"
-
-
-@pytest.mark.parametrize(
-    "word", ["expires=1970-01-02", "expires=2149-06-06", "id=" + "a" * 128, "port=65535", "note=é"]
-)
-def test_limits_that_hold(word: str) -> None:
-    entry(f"example.test {word}")
-
-
-# -- faults
-
-ATTRIBUTES = "attributes are id=, category=, expires=, port=, note=, nocase, subdomains"
-
-
-@pytest.mark.parametrize(
-    ("line", "column", "reason"),
-    [
-        ("@@", 3, "nothing after @@"),
-        ("name", 1, "a name without a dot"),
-        ("||example.test", 1, "ends with ^"),
-        ("||exa/mple^", 6, "not a host, address, page or path"),
-        ("@@||exa/mple^", 8, "not a host, address, page or path"),
-        ("example.test/a", 13, "not a host, address, page or path"),
-        ("example.test:80", 13, "not a host, address, page or path"),
-        ("  *.example.test", 3, "not a host, address, page or path"),
-        ("exa*mple.test", 4, "not a host, address, page or path"),
-        (".example.test", 1, "does not begin with a dot"),
-        ("@@.example.test", 3, "does not begin with a dot"),
-        ("||.example.test^", 3, "does not begin with a dot"),
-        ('"example.test"', 1, "character that no name has"),
-        ("exa,mple.test", 1, "character that no name has"),
-        ("http://*.example.test/", 1, "character that no name has"),
-        ("0.0.0.0 *.example.test", 9, "character that no name has"),
-        ("ftp://example.test/", 1, "scheme is not one of"),
-        ("http://", 1, "no host"),
-        ("http://exa mple.test/", 12, "not an attribute"),
-        ("http://a%20b.test/", 1, "not a valid host"),
-        ("http://h.test:x/", 1, "port is not a number"),
-        ("http://h.test:65536/", 1, "port is larger"),
-        ("http://h.test/a*", 16, "* stands only at the end of a prefix"),
-        ("http://h.test/*/a", 15, "* stands only at the end of a prefix"),
-        ("http://h.test/*/*", 15, "* stands only at the end of a prefix"),
-        ("http://h.test/a?b=*", 19, "* stands only at the end of a prefix"),
-        ("http://h.test/a/*?b", 17, "* stands only at the end of a prefix"),
-        ("*/a", 1, "begins with */ and ends with /*"),
-        ("*/*", 1, "begins with */ and ends with /*"),
-        ("*//*", 1, "names at least one segment"),
-        ("*/./a/../*", 1, "names at least one segment"),
-        ("*/a*b/*", 4, "no *, ? or # inside"),
-        ("*/a?b/*", 4, "no *, ? or # inside"),
-        ("192.0.2.7/24", 1, "host bits are set"),
-        ("192.0.2", 1, "not an address or network"),
-        ("192.0.2.256", 1, "not an address or network"),
-        ("192.0.2.0/33", 1, "not an address or network"),
-        ("2001:db8::7::", 1, "not an address or network"),
-        ("192.0.2.*", 1, "written with its length"),
-        ("*.*", 1, "a name under any suffix"),
-        (".*", 1, "a name under any suffix"),
-        ("0.0.0.0 example.test 192.0.2.7", 22, "names hosts, not addresses"),
-        ("0.0.0.0 a/b", 9, "ends it"),
-        ("0.0.0.0 a.test nocase", 16, "nocase goes with"),
-        ("example.test foo", 14, "not an attribute"),
-        ("example.test  allow", 15, "not an attribute"),
-        ("example.test allow=1", 14, "not an attribute"),
-        ("example.test nocase=1", 14, "not an attribute"),
-        ("example.test id", 14, "not an attribute"),
-        ("@@example.test foo=", 16, "not an attribute"),
-        ("example.test id=1 id=2", 19, "id is given twice"),
-        ("*/a/* nocase nocase", 14, "nocase is given twice"),
-        ("example.test id=", 17, "id has 1 to 128"),
-        ("example.test id=ü", 17, "id has 1 to 128"),
-        ("example.test id=" + "a" * 129, 17, "id has 1 to 128"),
-        ("example.test category=a:b", 23, "category has 1 to 64"),
-        ("example.test expires=tomorrow", 22, "expires is a date"),
-        ("example.test expires=1970-01-01", 22, "expires is a date from"),
-        ("example.test expires=2149-06-07", 22, "expires is a date from"),
-        ("example.test port=0", 19, "port is a number"),
-        ("example.test port=65536", 19, "port is a number"),
-        ("example.test port=٣", 19, "port is a number"),
-        ("http://example.test:8080/ port=80", 1, "different ports"),
-        ("example.test nocase", 14, "nocase goes with"),
-        ("example.test subdomains", 14, "subdomains goes with"),
-        ("*/a/* subdomains", 7, "subdomains goes with"),
-        ("192.0.2.7 subdomains", 11, "subdomains goes with"),
-        ('http://example.test/a"', 22, "a quote that nothing closes"),
-        ('example.test note="a b', 19, "a quote that nothing closes"),
-        ("a" * (MAX_LINE + 1), MAX_LINE, "line is longer"),
-    ],
-)
-def test_fault(line: str, column: int, reason: str) -> None:
-    with pytest.raises(EntryError) as caught:
-        parse_line(line)
-    assert reason in caught.value.reason
-    assert caught.value.column == column
-    assert str(caught.value).startswith(f"column {column}: {caught.value.reason}")
-
-
-def test_a_fault_has_a_hint_where_there_is_something_to_write_instead() -> None:
-    for line, hint in [
-        ("name", "||name^"),
-        ("||example.test", "||example.test^"),
-        ("example.test/a", "http://"),
-        ("*.example.test", "http://"),
-        ("192.0.2.7/24", "192.0.2.0/24"),
-        ("192.0.2.*", "192.0.2.0/24"),
-        ("http://h.test/a*", "%2A"),
-        ("example.test foo", ATTRIBUTES),
-        ('example.test"', "%22"),
-    ]:
-        with pytest.raises(EntryError) as caught:
-            parse_line(line)
-        assert hint in caught.value.hint
-        assert caught.value.hint in str(caught.value)
-
-
-PIECES = [
-    *["s", "e", "c", "r", "t", "secret", "secret", "SECRET", "http://", "@@", "||", "^", "*", "/*", "*/"],
-    *[".*", "://", ".", "/", ":", "?", "#", "&", "=", " ", '"', "%", "%2", "[", "]", "::", "192.0.2.", "/24"],
-    *[" id=", " port=", " nocase", " expires=", " category=", " note=", " subdomains", "0.0.0.0 ", "\t"],
-    *["\u3002", "\xad", "é", "\udcff", "\0", "\x1c", "\x85", "\u2003"],
-]
-
-
-@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(max_size=30))
-@examples(2500)
-def test_any_line_is_read_or_refused_with_a_place_and_without_its_text(line: str) -> None:
-    try:
-        entries = parse_line(line)
-    except EntryError as e:
-        fault = e
-    else:
-        for found in entries:
-            assert found.host.isascii()
-            assert found.path.isascii()
-            assert bool(found.path) == (found.kind in (Kind.PAGE, Kind.PREFIX, Kind.PARAMS, Kind.PATH))
-            assert bool(found.params) == (found.kind is Kind.PARAMS)
-        return
-    assert 1 <= fault.column <= max(len(line), 1) + 1
-    assert "secret" not in str(fault).lower()
-
-
-@given(
-    st.sampled_from(
-        ["a.test", "1.test", "a_b.test", "www.a.test", "www.test", "x.xn--p.test", "a.0x", "a.09", "a-.b"]
-    ),
-    st.sampled_from(
-        ["/a", "/a/b", "/.a", "/a/.", "/a//b", "/~a:b@c", "/a;b", "/a%62", "/a/", "/a,b=c", "/..", "/a!"]
-    ),
-)
-@examples(150)
-def test_the_short_way_for_plain_lines_is_the_long_way(host: str, path: str) -> None:
-    def outcome(line: str) -> object:
-        try:
-            return parse_line(line)
-        except EntryError:
-            return None
-
-    assert outcome(f"http://{host}{path}") == outcome(f"http://u@{host}{path}")
-    assert outcome(host) == outcome(f"||{host}^")
-
-
-# -- size
-
-
-def test_an_entry_of_64_kib_is_read_whole() -> None:
-    assert entry("http://example.test" + "/a" * 32_000).path == "/a" * 32_000
-    assert len(entry("http://example.test/?" + "&".join(f"p{i}" for i in range(10_000))).params) == 10_000
-    assert entry("a." * 30_000 + "test").host == "a." * 30_000 + "test"
-
-
-def test_kinds() -> None:
+def test_kinds_from_the_most_specific() -> None:
     assert [kind.label for kind in sorted(Kind, reverse=True)] == [
         *["params", "page", "prefix", "host", "domain", "path", "name", "address", "network"]
     ]
-    assert {kind.label for kind in HOST_LEVEL} == {"host", "domain", "name", "address", "network"}
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("2001:DB8::7", "2001:db8::7/128"),
+        ("::ffff:192.0.2.7", "192.0.2.7/32"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("64:ff9b::192.0.2.7", "192.0.2.7/32"),
+        ("64:ff9b::/96", "0.0.0.0/0"),
+    ],
+)
+def test_networks_have_one_form(text: str, canonical: str) -> None:
+    assert str(canonical_network(text)) == canonical
+
+
+@pytest.mark.parametrize("text", ["192.0.2.7/24", "host.test", "", "192.0.2.256"])
+def test_other_text_is_no_network(text: str) -> None:
+    with pytest.raises(ValueError):
+        canonical_network(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "stripped"),
+    [
+        ("www.a.test", "a.test"),
+        ("www.www.a.test", "www.a.test"),
+        ("www.test", "www.test"),
+        ("wwww.a.test", "wwww.a.test"),
+    ],
+)
+def test_one_www_counts_as_absent(host: str, stripped: str) -> None:
+    assert strip_www(host) == stripped

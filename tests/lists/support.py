@@ -6,7 +6,7 @@ from pathlib import Path
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key, format_key
-from urlward.engine.entry import parse_line
+from urlward.engine.grammar import parse_line
 from urlward.engine.matcher import Matcher
 
 SECRET = bytes(range(32))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lists.support import HTML, PICTURE, SECRET, SENTINEL
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
-from urlward.engine.entry import MAX_LINE, Entry
+from urlward.engine.entry import Entry
+from urlward.engine.grammar import MAX_LINE
 from urlward.lists.source import (
     KEPT_ERRORS,
     BadLine,

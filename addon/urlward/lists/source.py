@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from urlward.engine.compiler import Compiler
-from urlward.engine.entry import MAX_LINE, parse_line
 from urlward.engine.errors import EntryError, UrlwardError
+from urlward.engine.grammar import MAX_LINE, parse_line
 
 KEPT_ERRORS = 100
 """Bad lines that are kept for the report; the rest are only counted."""

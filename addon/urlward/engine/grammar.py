@@ -1,0 +1,351 @@
+"""The list grammar: one line of text to the entries it stands for.
+
+The grammar is described for its users in ``lists/README.md``. Reading is strict: a line that could
+be meant in two ways is refused with a hint, because a wrong guess blocks somebody else's page.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from urlward.engine.entry import Entry, Kind, canonical_network, strip_www
+from urlward.engine.errors import EntryError, UrlError
+from urlward.engine.url import (
+    DEFAULT_PORTS,
+    canonical_host,
+    canonical_path,
+    canonical_query,
+    is_address,
+    query_parameters,
+    split_authority,
+    split_target,
+    split_url,
+)
+
+MAX_LINE = 72 * 1024
+"""Characters a line may have: a URL of 64 KiB and its attributes."""
+
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+
+_NO_PARAMS: frozenset[str] = frozenset()
+_HOSTS_SINKS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - names of sinks, nothing is bound
+_HOSTS_OWN_NAMES = frozenset(
+    {
+        "localhost",
+        "localhost.localdomain",
+        "local",
+        "broadcasthost",
+        "ip6-localhost",
+        "ip6-loopback",
+        "ip6-localnet",
+        "ip6-mcastprefix",
+        "ip6-allnodes",
+        "ip6-allrouters",
+        "ip6-allhosts",
+        "0.0.0.0",  # noqa: S104 - a line of common hosts files, nothing is bound
+    }
+)
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
+_IP_LIKE = re.compile(
+    r"(?=[0-9\[A-Fa-f:])(?:\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?)"
+)
+# Most lines are plain names and pages, already canonical: one match each instead of ten.
+_PLAIN_DOMAIN = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
+_PLAIN_URL = re.compile(
+    r"https?://(?:www\.)?((?!www\.|[^/]*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-])"
+    r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)*)"
+    r"(?:(/\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]+))?"
+).fullmatch
+# Stricter than for a request, where a client may send anything: an entry is meant to match.
+_ENTRY_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
+_NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
+_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
+_CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
+_FLAGS = ("nocase", "subdomains")
+
+
+def _id(value: str) -> str:
+    if not _ID(value):
+        raise ValueError("id has 1 to 128 letters, digits, or ._:-")
+    return value
+
+
+def _category(value: str) -> str:
+    if not _CATEGORY(value):
+        raise ValueError("category has 1 to 64 letters, digits, or ._-")
+    return value.lower()
+
+
+def _port(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or len(value) > 5 or not 0 < int(value) < 65536:
+        raise ValueError("port is a number from 1 to 65535")
+    return int(value)
+
+
+def _expires(value: str) -> int:
+    try:
+        day = date.fromisoformat(value).toordinal() - _EPOCH_ORDINAL
+    except ValueError as e:
+        raise ValueError("expires is a date such as 2027-01-31") from e
+    if not 0 < day < 65536:
+        raise ValueError("expires is a date from 1970-01-02 to 2149-06-06")
+    return day
+
+
+_ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
+    "id": _id,
+    "category": _category,
+    "expires": _expires,
+    "port": _port,
+    "note": str,
+}
+
+
+class _Fault(Exception):
+    """A fault at an offset in one of the line's words; the column is worked out when it is told."""
+
+    def __init__(self, word: int, offset: int, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.word = word
+        self.offset = offset
+        self.reason = reason
+        self.hint = hint
+
+
+def parse_line(line: str) -> tuple[Entry, ...]:
+    """Read one line; blank and comment lines give no entry, a hosts line may give several.
+
+    Raises:
+        EntryError: the line is not of the grammar.
+    """
+    if len(line) > MAX_LINE:
+        raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
+    plain = '"' not in line and "#" not in line
+    words = line.split() if plain else _WORD.findall(_without_comment(line))
+    if not words or words[0][0] == "!":
+        return ()
+    if not plain and (quote := _unclosed_quote(line)) is not None:
+        raise EntryError(quote + 1, "a quote that nothing closes", 'note="two words", and %22 is a literal "')
+    try:
+        return _parse_words(words)
+    except _Fault as e:
+        starts = [m.start() for m in _WORD.finditer(line)]
+        column = (starts[e.word] if e.word < len(starts) else 0) + e.offset + 1
+        raise EntryError(column, e.reason, e.hint) from None
+
+
+def _parse_words(words: list[str]) -> tuple[Entry, ...]:
+    plain = _plain(words)
+    if plain is not None:
+        return (plain,)
+    subject = words[0]
+    if len(words) > 1 and subject in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
+        return _hosts_line(words)
+    allow = subject.startswith("@@")
+    try:
+        entry = _subject(subject[2:] if allow else subject)
+    except UrlError as e:
+        raise _Fault(0, 2 * allow, str(e)) from e
+    except _Fault as e:
+        e.offset += 2 * allow
+        raise
+    if len(words) == 1 and not allow:
+        return (entry,)
+    return (_attributes(entry, list(enumerate(words))[1:], allow),)
+
+
+def _plain(words: list[str]) -> Entry | None:
+    """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
+    subject, path, params, rest = words[0], "", _NO_PARAMS, 1
+    if _PLAIN_DOMAIN(subject):
+        kind, host = Kind.DOMAIN, subject
+    elif url := _PLAIN_URL(subject):
+        host, path, star, query = url.groups()
+        kind = Kind.PAGE
+        if star:
+            kind, path = Kind.PREFIX, path + "/"
+        elif query:
+            params = query_parameters(query)
+            kind = Kind.PARAMS if params else Kind.PAGE
+        path = path or "/"
+    elif subject in _HOSTS_SINKS and len(words) > 1 and _PLAIN_DOMAIN(words[1]):
+        kind, host, rest = Kind.HOST, words[1], 2
+        if host in _HOSTS_OWN_NAMES:
+            return None
+    else:
+        return None
+    id_ = category = ""
+    for word in words[rest:]:
+        if word.startswith("id=") and not id_ and _ID(word[3:]):
+            id_ = word[3:]
+        elif word.startswith("category=") and not category and _CATEGORY(word[9:]):
+            category = word[9:].lower()
+        else:
+            return None
+    return Entry(kind, host, path, params, False, id_, category)
+
+
+def _without_comment(line: str) -> str:
+    """The line up to a ``#`` that begins a word (one inside a word is a URL's fragment)."""
+    for match in _WORD.finditer(line):
+        if match[0].startswith("#"):
+            return line[: match.start()]
+    return line
+
+
+def _unclosed_quote(line: str) -> int | None:
+    """Offset of a quote before any comment that no other quote closes."""
+    line = _without_comment(line)
+    return line.rfind('"') if line.count('"') % 2 else None
+
+
+def _hosts_line(words: list[str]) -> tuple[Entry, ...]:
+    numbered = list(enumerate(words))[1:]
+    attributes = [(i, w) for i, w in numbered if w in _FLAGS or "=" in w]
+    entries = []
+    for i, name in numbered:
+        if name in _FLAGS or "=" in name or name.lower() in _HOSTS_OWN_NAMES:
+            continue
+        try:
+            host = _host(name)
+        except UrlError as e:
+            raise _Fault(i, 0, str(e)) from e
+        if _IP_LIKE.fullmatch(host):
+            raise _Fault(i, 0, "a hosts line names hosts, not addresses")
+        entries.append(_attributes(Entry(Kind.HOST, host), attributes, False))
+    return tuple(entries)
+
+
+def _subject(text: str) -> Entry:
+    if not text:
+        raise _Fault(0, 0, "nothing after @@")
+    if "://" in text[:9]:
+        return _url(text)
+    if text.startswith("*/"):
+        return _path_sequence(text)
+    if _IP_LIKE.fullmatch(text):
+        return _network(text)
+    name, offset = text, 0
+    if text.startswith("||"):
+        if not text.endswith("^"):
+            raise _Fault(0, 0, "an entry that begins with || ends with ^", "||example.test^")
+        name, offset = text[2:-1], 2
+        if _IP_LIKE.fullmatch(name):
+            return _network(name)
+    if name.endswith(".*"):
+        return _name_under_suffix(name)
+    if not _NAME.fullmatch(name):
+        bad = next((i for i, c in enumerate(name) if not _NAME.fullmatch(c)), 0)
+        hint = "a page begins with http://, a path on any host is */path/*"
+        raise _Fault(0, offset + bad, "not a host, address, page or path", hint)
+    if name.startswith("."):
+        raise _Fault(0, offset, "a name does not begin with a dot", "example.test covers its subdomains")
+    host = _host(name)
+    if "." not in host and not offset and not host.startswith("["):
+        raise _Fault(0, 0, "a name without a dot", "write ||name^ if all of it is meant")
+    if is_address(host):
+        return _network(host)
+    return Entry(Kind.DOMAIN, host)
+
+
+def _host(text: str) -> str:
+    if not text.isascii():
+        text = text.encode("utf-8", "surrogatepass").decode("latin-1")
+    host = canonical_host(text)
+    if not _ENTRY_HOST(host):
+        raise UrlError("host has a character that no name has")
+    return host
+
+
+def _url(text: str) -> Entry:
+    scheme, authority, target = split_url(text)
+    host, port = split_authority(authority)
+    host = strip_www(_host(host))
+    if port is None or port == DEFAULT_PORTS.get(scheme):
+        port = 0
+    raw_path, raw_query = split_target(target)
+    if "*" in target and ("*" in raw_path or "*" in raw_query):
+        if not raw_path.endswith("/*") or raw_path.count("*") > 1 or raw_query:
+            hint = "http://example.test/dir/*, and %2A is a literal *"
+            raise _Fault(0, text.find("*"), "* stands only at the end of a prefix, after a slash", hint)
+        return Entry(Kind.PREFIX, host, canonical_path(raw_path[:-1]), port=port)
+    path = canonical_path(raw_path)
+    if raw_query:
+        params = query_parameters(canonical_query(raw_query))
+        if params:
+            return Entry(Kind.PARAMS, host, path, params, port=port)
+    return Entry(Kind.PAGE, host, path, port=port)
+
+
+def _path_sequence(text: str) -> Entry:
+    if len(text) < 4 or not text.endswith("/*"):
+        raise _Fault(0, 0, "a path on any host begins with */ and ends with /*", "*/gallery/one-two/*")
+    inner = text[1:-1]
+    for i, c in enumerate(inner):
+        if c in "*?#":
+            raise _Fault(0, i + 1, "a path sequence has no *, ? or # inside")
+    if not inner.isascii():
+        inner = inner.encode("utf-8", "surrogatepass").decode("latin-1")
+    path = canonical_path(inner)
+    if path == "/":
+        raise _Fault(0, 0, "a path sequence names at least one segment")
+    return Entry(Kind.PATH, "", path)
+
+
+def _network(text: str) -> Entry:
+    try:
+        network = canonical_network(text.replace("[", "").replace("]", ""))
+    except ValueError as e:
+        reason = "host bits are set" if "host bits" in str(e) else "not an address or network"
+        raise _Fault(0, 0, reason, "192.0.2.7, 192.0.2.0/24, [2001:db8::7]") from e
+    kind = Kind.ADDRESS if network.prefixlen == network.max_prefixlen else Kind.NETWORK
+    return Entry(kind, str(network))
+
+
+def _name_under_suffix(text: str) -> Entry:
+    name = text[:-2]
+    if "*" in name or not _NAME.fullmatch(name):
+        raise _Fault(0, 0, "a name under any suffix is name.*", "example.*")
+    if all(label.isdecimal() for label in name.split(".")):
+        raise _Fault(0, 0, "a network is written with its length", "192.0.2.0/24")
+    # Canonicalised in front of a label that cannot be mistaken for a number.
+    host = _host(f"{name}.suffix")
+    if not host.endswith(".suffix"):
+        raise _Fault(0, 0, "not a name", "example.*")
+    return Entry(Kind.NAME, host[: -len(".suffix")])
+
+
+def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entry:
+    values: dict[str, Any] = {"allow": allow}
+    for i, word in words:
+        name, equals, value = word.partition("=")
+        if name in values and name != "allow":
+            raise _Fault(i, 0, f"{name} is given twice")
+        if equals and name in _ATTRIBUTES:
+            if '"' in value:
+                value = value.strip('"')
+            try:
+                values[name] = _ATTRIBUTES[name](value)
+            except ValueError as e:
+                raise _Fault(i, len(name) + 1, str(e)) from e
+        elif not equals and name in _FLAGS:
+            _check_flag(entry, name, i)
+            values[name] = True
+        else:
+            known = ", ".join([f"{a}=" for a in _ATTRIBUTES] + list(_FLAGS))
+            raise _Fault(i, 0, "not an attribute", f"attributes are {known}")
+    values.pop("note", None)
+    if values.get("port", entry.port) != entry.port and entry.port:
+        raise _Fault(0, 0, "the URL and port= name different ports")
+    if "nocase" in values:
+        values["path"] = entry.path.lower()
+    return entry._replace(**values)
+
+
+def _check_flag(entry: Entry, name: str, word: int) -> None:
+    with_path = entry.kind in (Kind.PAGE, Kind.PARAMS, Kind.PREFIX)
+    if name == "subdomains" and not with_path:
+        raise _Fault(word, 0, "subdomains goes with a page, prefix or parameter entry")
+    if name == "nocase" and not with_path and entry.kind is not Kind.PATH:
+        raise _Fault(word, 0, "nocase goes with an entry that has a path")
