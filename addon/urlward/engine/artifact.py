@@ -36,10 +36,10 @@ from collections.abc import Buffer, Generator
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import accumulate, pairwise
-from operator import itemgetter, sub
+from operator import sub
 from typing import Any, NamedTuple
 
-from urlward.engine.compiler import MAX_PATTERN, Compiled, Row
+from urlward.engine.compiler import MAX_PATTERN, Compiled
 from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import (
@@ -118,11 +118,8 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
         serial: rises with each issue of the list.
         created: seconds since 1970-01-01 UTC.
     """
-    rows = compiled.rows[0] + compiled.rows[1]
-    # Column by column: a loop over a million rows costs a second.
-    digests, row_shapes, row_lengths, belows, mores, ids = (
-        list(map(itemgetter(n), rows)) for n in range(1, len(Row._fields))
-    )
+    anchored, floating_rows = compiled.rows
+    ids, mores = anchored.ids + floating_rows.ids, anchored.more + floating_rows.more
     id_ends = array("I", accumulate(map(len, ids))) if any(ids) else array("I")
     param_rows = array("I")
     params: list[bytes] = []
@@ -132,8 +129,8 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
                 params.extend(more)
                 param_rows.extend((index, len(params)))
     shape_type = "H" if len(compiled.shapes) < 1 << 16 else "I"
-    floating = len(compiled.rows[0])
-    shared, added, letters, groups = _patterns(compiled, floating, len(rows))
+    floating = len(anchored)
+    shared, added, letters, groups = _patterns(compiled, floating, len(ids))
     lengths = sorted({int(n.rpartition("/")[2]) for n in compiled.networks if "." in n})
     lengths6 = sorted({int(n.rpartition("/")[2]) for n in compiled.networks if ":" in n})
     meta = {
@@ -151,10 +148,10 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     }
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
-        b"".join(digests),
-        _pack(array(shape_type, row_shapes)),
-        _pack(array("H", row_lengths)),
-        b"".join(belows),
+        b"".join(anchored.digests) + b"".join(floating_rows.digests),
+        _pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
+        _pack(anchored.lengths + floating_rows.lengths),
+        b"".join(anchored.below) + b"".join(floating_rows.below),
         _pack(id_ends),
         "".join(ids).encode("ascii"),
         bytes(shared),

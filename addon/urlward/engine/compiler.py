@@ -108,6 +108,27 @@ class Patterns:
         self.shared.append(before)
 
 
+@dataclass(slots=True)
+class Rows:
+    """A pool's rows in order, column by column, as an artifact stores them."""
+
+    letters: list[str] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    shapes: "array[int]" = field(default_factory=lambda: array("I"))
+    lengths: "array[int]" = field(default_factory=lambda: array("H"))
+    below: list[bytes] = field(default_factory=list)
+    more: list[tuple[bytes, ...]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(
+            Row, self.letters, self.digests, self.shapes, self.lengths, self.below, self.more, self.ids
+        )
+
+
 class Compiled(NamedTuple):
     """A compiled list, not yet serialised.
 
@@ -123,7 +144,7 @@ class Compiled(NamedTuple):
         duplicates: entries left out because an equal one was there.
     """
 
-    rows: tuple[list[Row], list[Row]]
+    rows: tuple[Rows, Rows]
     patterns: tuple[Patterns, Patterns]
     shapes: list[Shape]
     categories: list[str]
@@ -151,6 +172,8 @@ class Compiler:
         self._networks: dict[str, None] = {}
         self._params: list[Entry] = []
         self._markers: set[str] = set()
+        self._last_host = ""
+        self._last_below = _NOWHERE
         self._sieve_hosts = array("I")
         self._sieve_names: set[int] = set()
         self._sieve_segments: set[int] = set()
@@ -193,7 +216,7 @@ class Compiler:
             letters, text = network_letters(key, host), network_text(host)
             length = int(host.rpartition("/")[2])
         if kind in PAGE_KINDS:
-            below = key.digest(below_text(host))[:4]
+            below = self._below(host)
             if subdomains:
                 self._markers.add(host)
         if kind >= Kind.DOMAIN:
@@ -219,7 +242,7 @@ class Compiler:
         by_category: Counter[str] = Counter()
         categories = list(self._categories)
         duplicates = 0
-        pools: list[list[Row]] = []
+        pools: list[Rows] = []
         patterns: list[Patterns] = []
         done = 0
         for pool in Pool:
@@ -232,7 +255,7 @@ class Compiler:
             unique, cut = _cut(rows, SEGMENT_LETTERS if pool is Pool.FLOATING else 1, tell)
             duplicates += len(rows) - len(unique)
             rows.clear()
-            for number, times in Counter([row.shape for row in unique]).items():
+            for number, times in Counter(unique.shapes).items():
                 shape = shapes[number]
                 if shape.kind != MARKER:
                     counts[("allow " if shape.allow else "") + Kind(shape.kind).label] += times
@@ -245,6 +268,7 @@ class Compiler:
         self._networks = {}
         sieve = write_sieve(self._sieve_hosts, self._sieve_names, self._sieve_segments)
         self._key = self._key.fresh()
+        self._last_host = ""
         return Compiled(
             (pools[0], pools[1]),
             (patterns[0], patterns[1]),
@@ -268,7 +292,9 @@ class Compiler:
         more: tuple[bytes, ...] = (),
     ) -> None:
         kind, _, _, _, allow, id_, category, expires, port, nocase, subdomains = entry
-        look = (kind, allow, nocase, subdomains, category, expires, port, not more)
+        look: tuple[object, ...] = (kind, category)
+        if allow or nocase or subdomains or expires or port or more:
+            look = (kind, category, allow, nocase, subdomains, expires, port, not more)
         shape = self._shape_of.get(look)
         if shape is None:
             flags = (
@@ -292,6 +318,12 @@ class Compiler:
         # A named tuple's own constructor takes twice as long, a million times over.
         self._rows[pool].append(tuple.__new__(Row, row))
 
+    def _below(self, host: str) -> bytes:
+        """Which host a page is on; lists name the pages of one host together."""
+        if host != self._last_host:
+            self._last_host, self._last_below = host, self._key.digest(below_text(host))[:4]
+        return self._last_below
+
     def _shape(self, shape: tuple[int, int, int, int, int]) -> int:
         return self._shapes.setdefault(shape, len(self._shapes))
 
@@ -304,7 +336,7 @@ class Compiler:
             host, path = entry.host, entry.path
             first, *others = sorted(entry.params, key=lambda p: (frequency[host, path, p], p))
             letters = host_letters(key, labels_of(host)) + path_letters(key, path)
-            below = key.digest(below_text(host))[:4]
+            below = self._below(host)
             more = tuple(key.digest(param_text(host, path, p)) for p in others)
             if entry.subdomains:
                 self._markers.add(host)
@@ -313,23 +345,25 @@ class Compiler:
         self._params = []
 
 
-def _cut(rows: list[Row], granularity: int, progress: Callable[[int], None]) -> tuple[list[Row], Patterns]:
+def _cut(rows: list[Row], granularity: int, progress: Callable[[int], None]) -> tuple[Rows, Patterns]:
     """Sorted rows without those that say the same, and the shortest prefixes that tell letters apart.
 
     Of rows that differ in their ids alone the last in order stays, so any before none. A prefix has a
     multiple of `granularity` letters: floating patterns keep whole tokens, since every segment of a
     request may be tried on them.
     """
-    unique: list[Row] = []
-    patterns = Patterns()
+    unique, patterns = Rows(), Patterns()
+    texts, digests, shapes, lengths = unique.letters, unique.digests, unique.shapes, unique.lengths
+    belows, mores, ids = unique.below, unique.more, unique.ids
     last: Row | None = None
     current = ""
     start = before = 0
     for row in rows:
-        if last is not None and row[1] == last[1] and row[:-1] == last[:-1]:
-            unique[-1] = last = row
+        letters, digest, shape, length, below, more, id_ = row
+        if last is not None and digest == last[1] and row[:-1] == last[:-1]:
+            ids[-1] = id_
+            last = row
             continue
-        letters = row[0]
         if letters != current:
             if last is not None:
                 # Letters that neighbours share, counted here for want of a faster call.
@@ -340,10 +374,17 @@ def _cut(rows: list[Row], granularity: int, progress: Callable[[int], None]) -> 
                     after += 1
                 patterns.add(current, start, before, after, granularity)
                 before = after
-            current, start = letters, len(unique)
+            current, start = letters, len(digests)
             if not len(patterns) & 0x3FFF:
                 progress(start)
-        unique.append(row)
+        # All at once: a row is nowhere near the one before it in memory, and to visit it costs most.
+        texts.append(letters)
+        digests.append(digest)
+        shapes.append(shape)
+        lengths.append(length)
+        belows.append(below)
+        mores.append(more)
+        ids.append(id_)
         last = row
     if last is not None:
         patterns.add(current, start, before, 0, granularity)

@@ -185,38 +185,36 @@ def _read_lines(
     path: Path, file: BinaryIO, compiler: Compiler, report: Report, progress: Callable[[int], None]
 ) -> None:
     name = str(path)
-    done = 0
-    whole = True
+    done = lines = entries = 0
+    raw = b"\n"
+    add = compiler.add
     for number, raw in enumerate(_lines(file), 1):
         done += len(raw)
         if not number & 0xFFF:
             progress(done)
-        whole = raw.endswith(b"\n")
         if number == 1:
             raw = raw.removeprefix(_BOM)
-        if len(raw) >= _MAX_LINE_BYTES:
-            report.lines += 1
-            _bad(report, BadLine(name, number, MAX_LINE, f"line is longer than {MAX_LINE} characters"))
-            continue
         try:
-            line = raw.decode()
+            if len(raw) >= _MAX_LINE_BYTES:
+                raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
+            found = parse_line(raw.decode())
         except UnicodeDecodeError as e:
-            report.lines += 1
+            lines += 1
             _bad(report, BadLine(name, number, len(raw[: e.start].decode()) + 1, "not UTF-8"))
             continue
-        try:
-            entries = parse_line(line)
         except EntryError as e:
-            report.lines += 1
+            lines += 1
             reason = e.reason + (f" ({e.hint})" if e.hint else "")
             _bad(report, BadLine(name, number, e.column, reason))
             continue
-        if entries:
-            report.lines += 1
-            report.entries += len(entries)
-            for entry in entries:
-                compiler.add(entry)
-    report.ends_with_newline = whole
+        if found:
+            lines += 1
+            entries += len(found)
+            for entry in found:
+                add(entry)
+    report.lines += lines
+    report.entries += entries
+    report.ends_with_newline = raw.endswith(b"\n")
     progress(done)
 
 
