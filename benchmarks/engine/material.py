@@ -14,10 +14,13 @@ from benchmarks.engine.plan import Plan
 from benchmarks.engine.translate import adblock_rule, expression, literal, literal_address, parameter
 from benchmarks.workload import Workload
 
-from urlward.engine.entry import HOST_LEVEL, Entry, Kind, parse_line
+from urlward.engine.entry import Entry, Kind
+from urlward.engine.grammar import parse_line
 
 Request = tuple[str, str]
 """Host and target."""
+
+_HOST_LEVEL = frozenset({Kind.NETWORK, Kind.ADDRESS, Kind.NAME, Kind.DOMAIN, Kind.HOST})
 
 
 class Files(NamedTuple):
@@ -145,8 +148,8 @@ class RequestMaker:
 
     def near(self, entries: Sequence[Entry], count: int) -> list[Request]:
         """Requests for unlisted pages of hosts of which other pages are listed."""
-        listed = {entry.host for entry in entries if entry.kind in HOST_LEVEL}
-        pages = [e.host for e in entries if e.kind not in HOST_LEVEL and e.host]
+        listed = {entry.host for entry in entries if entry.kind in _HOST_LEVEL}
+        pages = [e.host for e in entries if e.kind not in _HOST_LEVEL and e.host]
         hosts = [host for host in pages if not _under(host, listed)]
         # No word of the vocabulary has an h, so no page or prefix begins like these.
         return [(self._random.choice(hosts), f"/h{self.workload.path()[1:]}") for _ in range(count)]
