@@ -35,6 +35,9 @@ from urlward.engine.url import canonical_host, is_address
 _RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
 
+_LONG = 256
+"""Characters from which a host is not remembered."""
+
 
 class Rule(NamedTuple):
     """A row that matches a host, whatever the path."""
@@ -90,6 +93,7 @@ class Hosts:
         self._key = key
         self._listed: LRUCache[str, HostState] = LRUCache(size)
         self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(size)
+        self._sieve = self._lists[0].sieve if len(self._lists) == 1 else None
         self._has_names = any(li.has_names for li in self._lists)
         if self._has_names:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
@@ -112,24 +116,31 @@ class Hosts:
             UrlError: not a host.
         """
         state = self.recent.get(host)
-        if state is None:
+        if state is not None:
+            return state
+        canonical = canonical_host(host)
+        if not is_address(canonical) and not self._may_list(canonical):
             # A quiet host costs less to work out than to look after in a cache that keeps order.
+            state = QUIET
+        else:
             state = self._listed.get(host)
             if state is None:
-                state = self._state_of(host)
-            if len(host) <= 256:
-                if state is not QUIET:
-                    self._listed[host] = state
-                if len(self.recent) >= _RECENT:
-                    self.recent.clear()
-                self.recent[host] = state
+                state = self._search(canonical)
+            if len(host) <= _LONG:
+                self._listed[host] = state
+        if len(host) <= _LONG:
+            if len(self.recent) >= _RECENT:
+                self.recent.clear()
+            self.recent[host] = state
         return state
 
-    def _state_of(self, raw: str) -> HostState:
-        host = canonical_host(raw)
+    def _may_list(self, host: str) -> bool:
+        if self._sieve is not None:
+            return self._sieve.may_list_host(host)
+        return any(li.sieve.may_list_host(host) for li in self._lists)
+
+    def _search(self, host: str) -> HostState:
         numeric = is_address(host)
-        if not numeric and not any(li.sieve.may_list_host(host) for li in self._lists):
-            return QUIET
         key = self._key
         labels = labels_of(host)
         whole = host_letters(key, labels)

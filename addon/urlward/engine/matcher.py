@@ -49,7 +49,10 @@ class Matcher:
 
     def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on one request; `check_request` for a request that names one host."""
-        if self._recent.get(host) is QUIET:
+        state = self._recent.get(host)
+        if state is None:
+            state = self._hosts.state(host)
+        if state is QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
             # one that a path sequence begins with.
             if not self._floating:
