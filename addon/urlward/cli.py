@@ -376,7 +376,7 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     start = time.monotonic()
-    bar = Bar(console=Console(stderr=True), transient=True, redirect_stdout=False)
+    bar = Bar(console=Console(stderr=True), transient=True, refresh_per_second=4, redirect_stdout=False)
     tasks: dict[str, Any] = {}
 
     def tell(what: str, share: float) -> None:

@@ -220,7 +220,7 @@ class Compiler:
             if subdomains:
                 self._markers.add(host)
         if kind >= Kind.DOMAIN:
-            self._sieve_hosts.append(crc32(host.encode("latin-1")))
+            self._sieve_hosts.append(crc32(host.encode()))
         self._append(pool, letters, text, entry, length, below)
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> Compiled:
@@ -340,7 +340,7 @@ class Compiler:
             more = tuple(key.digest(param_text(host, path, p)) for p in others)
             if entry.subdomains:
                 self._markers.add(host)
-            self._sieve_hosts.append(crc32(host.encode("latin-1")))
+            self._sieve_hosts.append(crc32(host.encode()))
             self._append(Pool.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
         self._params = []
 

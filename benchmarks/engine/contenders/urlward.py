@@ -32,7 +32,7 @@ class Engine(Contender):
         """Compile with a progress bar, as on a terminal."""
         with Path(os.devnull).open("w") as nowhere:
             console = Console(file=nowhere, force_terminal=True, width=100)
-            with Progress(console=console) as progress:
+            with Progress(console=console, refresh_per_second=4) as progress:
                 self._compile(files, progress)
         yield
 
