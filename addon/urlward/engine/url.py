@@ -206,7 +206,12 @@ def canonical_path(path: str) -> str:
     """Reduce a path as sent to its canonical form; linear in its length."""
     if _PLAIN_PATH(path) and "//" not in path and "/." not in path and path.startswith("/"):
         return path
-    path = _unescape(path.translate(_STRIP)).replace("\\", "/")
+    path = _resolve(_unescape(path.translate(_STRIP)).replace("\\", "/"))
+    return _escape(path, _ESCAPE_PATH)
+
+
+def _resolve(path: str) -> str:
+    """Take dot segments and empty ones out of a path."""
     segments: list[str] = []
     parts = path.split("/")
     for part in parts:
@@ -217,8 +222,24 @@ def canonical_path(path: str) -> str:
             segments.append(part)
     if not segments:
         return "/"
-    tail = "/" if parts[-1] in ("", ".", "..") else ""
-    return _escape("/" + "/".join(segments) + tail, _ESCAPE_PATH)
+    return "/" + "/".join(segments) + ("/" if parts[-1] in ("", ".", "..") else "")
+
+
+def target_readings(target: str) -> tuple[str, ...]:
+    """Other targets that an origin may make of one, because it unescapes once or keeps backslashes.
+
+    A dot segment then takes away another segment than in the canonical form: ``/a%5Cb/../page`` is
+    ``/page`` to nginx. Nearly every target has none.
+    """
+    path, query = split_target(target)
+    if ("%25" not in path and "\\" not in path and "%5c" not in path.lower()) or ".." not in _unescape(path):
+        return ()
+    once = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+    found: dict[str, None] = {}
+    for text in (once, once.replace("\\", "/")):
+        resolved = _resolve(text).replace("?", "%3F").replace("#", "%23")
+        found[f"{resolved}?{query}"] = None
+    return tuple(found)
 
 
 def canonical_query(query: str) -> str:

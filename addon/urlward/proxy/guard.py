@@ -17,6 +17,7 @@ from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
+from urlward.engine.url import target_readings
 from urlward.engine.verdict import PASS, Verdict
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
 from urlward.proxy.names import as_address, names_of
@@ -74,6 +75,9 @@ class Guard:
                 verdict = _first_block([matcher.check_host(h, names.ports, now) for h in names.hosts])
             else:
                 verdict = matcher.check_request(names.hosts, names.target, names.ports, now)
+                for reading in target_readings(names.target):
+                    if not verdict.blocked:
+                        verdict = matcher.check_request(names.hosts, reading, names.ports, now)
             if not verdict.blocked and names.address:
                 verdict = matcher.check_address(names.address, names.ports, now)
             return self._blocked(verdict, request, context) if verdict.blocked else None

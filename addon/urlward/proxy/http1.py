@@ -10,12 +10,14 @@ from collections.abc import Generator
 from typing import Any
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
+    RequestProtocolError,
     RequestTrailers,
     ResponseProtocolError,
     ResponseTrailers,
@@ -108,6 +110,13 @@ class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Read a part of a request's body."""
         yield from self.with_trailers(super().read_body(event), self.ReceiveEndOfMessage, RequestTrailers)
+        # What the reader leaves is a chunk's head or trailers; neither may grow without end.
+        if self.state == self.read_body and len(self.buf) > MAX_HEAD:
+            self.buf = ReceiveBuffer()
+            self.state = self.done
+            yield commands.CloseConnection(self.conn)
+            message = "chunk head or trailers are too large"
+            yield ReceiveHttp(RequestProtocolError(self.stream_id, message, ErrorCode.GENERIC_CLIENT_ERROR))
 
     def _reads_head(self) -> bool:
         return bool(self.state == self.read_headers)

@@ -51,6 +51,9 @@ def names_of(request: http.Request, context: Context) -> Names:
     scheme_port = 443 if context.client.tls or request.data.scheme == b"https" else 80
 
     def take(authority: str) -> None:
+        if "@" in authority:
+            # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
+            raise UrlError("user information in a host")
         host, port = split_authority(authority)
         if host:
             hosts[host] = None
@@ -77,6 +80,9 @@ def names_of(request: http.Request, context: Context) -> Names:
         hosts[f"[{address}]" if ":" in address else host] = None
         ports[port] = None
     target = "" if request.data.method == b"CONNECT" else request.data.path.decode("latin-1")
+    if target and not target.startswith("/") and target != "*":
+        # In HTTP/2 a path is all that is allowed; sent on to an HTTP/1 origin this could name a host.
+        raise UrlError("a path that does not begin with a slash")
     return Names(tuple(hosts), tuple(ports), address, target)
 
 
