@@ -61,6 +61,15 @@ def test_hangup_reaches_all(proxy: Filter) -> None:
     wait_for(lambda: proxy.log().count("entries in force") == before + 2, "both to reload")
 
 
+def test_a_hangup_while_workers_start_ends_none(tmp_path: Path, origin: Nginx) -> None:
+    with running(tmp_path, "--workers", "2", modes=[f"reverse:http://127.0.0.1:{origin.http}"]) as proxy:
+        # The first listens, the second has only just been started.
+        proxy.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: proxy.log().count("listening on") == 2, "both workers")
+        assert "takes its place" not in proxy.log()
+        assert len(workers_of(proxy)) == 2
+
+
 def test_the_end_of_one_is_the_end_of_all(proxy: Filter) -> None:
     pids = workers_of(proxy)
     assert proxy.stop() == 0

@@ -92,7 +92,7 @@ class Key:
         try:
             return ChaCha20Poly1305(self._seal).decrypt(sealed[:12], sealed[12:], self.id)
         except (InvalidTag, ValueError) as e:
-            raise DamagedError("the sealed networks do not open under this key") from e
+            raise DamagedError("a sealed section does not open under this key") from e
 
 
 class Tokens(dict[str, str]):

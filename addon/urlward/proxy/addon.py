@@ -21,7 +21,7 @@ from mitmproxy.proxy.layers import HttpLayer, TCPLayer, modes
 from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
-from urlward.config import Config, ConfigError, read_config
+from urlward.config import Config, read_config
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
@@ -113,7 +113,12 @@ class Urlward:
                 paths = [_path(path) for path in options.urlward_list]
                 key = find_key(_path(options.urlward_key) if options.urlward_key else None, paths)
                 self._take_lists(paths, key, _budget(options.urlward_max_errors))
-        except (UrlwardError, ConfigError, BlockPageError, ValueError) as e:
+        except BlockPageError as e:
+            table = (
+                "" if e.key == "status" or not options.urlward_config else f"{options.urlward_config}: page."
+            )
+            raise exceptions.OptionsError(f"urlward: {table}{e}") from e
+        except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         guard = Guard(
             self._matcher, page, on_error=options.urlward_on_error, intercept=options.urlward_intercept

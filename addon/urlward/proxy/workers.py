@@ -125,14 +125,19 @@ class Supervisor:
         environment = {**os.environ, WORKER: str(number)}
         if ready is not None:
             environment[READY] = str(ready)
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            self._command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=() if ready is None else (ready,),
-            # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
-            process_group=0,
-        )
+        # Blocked until the worker can take it, so that a reload asked for too early is late and not fatal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                self._command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=() if ready is None else (ready,),
+                # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
+                process_group=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         return _Worker(number, process, time.monotonic())
 
     def _look_after(self, worker: _Worker) -> None:
@@ -200,7 +205,9 @@ def share_addresses() -> None:
 
 
 def tell_ready() -> None:
-    """Tell the supervisor that this worker serves."""
+    """Tell the supervisor that this worker serves, and take the signals that it held back."""
+    if is_worker():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     fd = os.environ.pop(READY, "")
     if fd:
         os.close(int(fd))
