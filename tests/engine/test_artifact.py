@@ -19,6 +19,7 @@ from urlward.engine.errors import (
 )
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
+from urlward.engine.steps import exhaust
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden.ward"
 GOLDEN_CHECKSUM = "bc85674ff05676fecc444dc27192fbc0"
@@ -49,7 +50,7 @@ def golden() -> bytes:
 def repaired(data: bytes) -> bytes:
     """The same bytes under a checksum that fits them, as whoever forges a file would write it."""
     forged = bytearray(data)
-    forged[32:48] = artifact.exhaust(artifact._checksum(bytes(forged)))
+    forged[32:48] = exhaust(artifact._checksum(bytes(forged)))
     return bytes(forged)
 
 
@@ -82,7 +83,7 @@ def use(data: bytes) -> None:
         matcher.check(host, "/DIR/one/two/page?x=1&y=2")
         matcher.check(host, "/page?x=1&y=2&y=3", (8080,))
         matcher.check_host(host)
-        matcher.lists_below(host)
+        matcher.list_below(host)
         matcher.check_address(host.strip("[]"))
     list(loaded.release())
 

@@ -49,6 +49,7 @@ from urlward.engine.errors import (
     TruncatedError,
     WrongKeyError,
 )
+from urlward.engine.steps import exhaust
 
 MAGIC = b"URLWARD\n"
 VERSION = 1
@@ -176,8 +177,10 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     return bytes(data)
 
 
-def parse(data: bytes) -> Artifact:
+def parse(data: Buffer) -> Artifact:
     """Check an artifact's bytes and cut them into sections.
+
+    Sections are views of `data`, which is not copied: mapped memory will do, if it never changes.
 
     Raises:
         NotAnArtifactError, NewerVersionError, TruncatedError, DamagedError: what is wrong.
@@ -185,29 +188,29 @@ def parse(data: bytes) -> Artifact:
     return exhaust(parsing(data))
 
 
-def parsing(data: bytes) -> Generator[None, None, Artifact]:
+def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     """`parse`, in steps of about a millisecond."""
-    if data[: len(MAGIC)] != MAGIC:
+    view = memoryview(data)
+    if view[: len(MAGIC)] != MAGIC:
         raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
-    if len(data) < HEADER_SIZE:
-        raise TruncatedError(len(data), HEADER_SIZE)
-    (_, version, header_size, count, size, *rest) = _HEADER.unpack_from(data)
+    if len(view) < HEADER_SIZE:
+        raise TruncatedError(len(view), HEADER_SIZE)
+    (_, version, header_size, count, size, *rest) = _HEADER.unpack_from(view)
     if version > VERSION:
         raise NewerVersionError(version, VERSION)
     header = Header(rest[0], size, *rest[1:8])
-    if len(data) != size:
-        raise TruncatedError(len(data), size)
-    if (yield from _checksum(data)) != header.checksum:
+    if len(view) != size:
+        raise TruncatedError(len(view), size)
+    if (yield from _checksum(view)) != header.checksum:
         raise DamagedError("its checksum does not fit its content: copy or fetch it again")
     if any(header.signature) and not any(header.signer):
         raise DamagedError("it has a signature and no signer: copy or fetch it again")
     if not version or header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
         raise DamagedError("its section table does not fit its size")
     start = HEADER_SIZE + 8 * count
-    ends = list(unpack("Q", memoryview(data)[HEADER_SIZE:start]))
+    ends = list(unpack("Q", view[HEADER_SIZE:start]))
     if ends != sorted(ends) or ends[-1] != size - start:
         raise DamagedError("its section table does not fit its size")
-    view = memoryview(data)
     sections = tuple(view[start + a : start + b] for a, b in zip([0, *ends], ends, strict=False))
     try:
         meta = json.loads(bytes(sections[Section.META]))
@@ -215,16 +218,6 @@ def parsing(data: bytes) -> Generator[None, None, Artifact]:
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise DamagedError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
-
-
-def exhaust[T](steps: Generator[None, None, T]) -> T:
-    """Run a generator of steps to its end and give what it returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as e:
-            result: T = e.value
-            return result
 
 
 def check_key(header: Header, key: Key) -> None:

@@ -8,18 +8,19 @@ it. One bisection then says which single automaton to search.
 """
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Buffer, Generator, Iterator
 from typing import NamedTuple
 
 import ahocorasick
 
-from urlward.engine.artifact import Artifact, Section, check_key, exhaust, parsing, unpack
+from urlward.engine.artifact import Artifact, Section, check_key, parsing, unpack
 from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import DamagedError
 from urlward.engine.record import Flag
 from urlward.engine.sieve import Sieve, read_sieve
+from urlward.engine.steps import exhaust
 from urlward.engine.table import Table
 
 SHARD = 1 << 14
@@ -242,10 +243,11 @@ class LoadedList:
             yield
 
 
-def loading(data: bytes, key: Key) -> Generator[None, None, LoadedList]:
+def loading(data: Buffer, key: Key) -> Generator[None, None, LoadedList]:
     """Load an artifact step by step; the generator's return value is the list.
 
-    Each step takes a few milliseconds at most, whatever the artifact's size.
+    Each step takes a few milliseconds at most, whatever the artifact's size. The list keeps views of
+    `data`; private are the automata, the sieve and what is remembered while searching.
 
     Raises:
         ArtifactError: as `parse` and `check_key`; DamagedError where sections contradict each other.
@@ -267,7 +269,7 @@ def loading(data: bytes, key: Key) -> Generator[None, None, LoadedList]:
     return loaded
 
 
-def load(data: bytes, key: Key) -> LoadedList:
+def load(data: Buffer, key: Key) -> LoadedList:
     """Load an artifact at once.
 
     Raises:
