@@ -116,6 +116,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--intercept", choices=["listed", "all", "none"], help="TLS connections to decrypt (listed)"
     )
+    run.add_argument(
+        "--tls-block", choices=["page", "alert"], help="what a host listed whole gets over TLS (page)"
+    )
+    run.add_argument("--http2", action="store_true", default=None, help="HTTP/2 inside intercepted TLS")
+    run.add_argument("--other", choices=["close", "relay"], help="what is neither HTTP nor TLS (close)")
     run.add_argument("--on-error", choices=["block", "pass"], help="what a fault of the filter does (block)")
     run.add_argument("--status", type=int, choices=[451, 403], help="status of a blocked request (451)")
     run.add_argument("--confdir", metavar="DIR", help="folder of the certificate authority (~/.mitmproxy)")
@@ -170,6 +175,8 @@ def _run(args: argparse.Namespace) -> int:
     options: dict[str, str | int] = {
         "urlward_max_errors": str(_budget(max_errors, "" if args.max_errors else in_file)),
         "urlward_intercept": args.intercept or config.intercept,
+        "urlward_tls_block": args.tls_block or config.tls_block,
+        "urlward_other": args.other or config.other,
         "urlward_on_error": args.on_error or config.on_error,
         "urlward_status": args.status or config.status,
     }
@@ -182,6 +189,7 @@ def _run(args: argparse.Namespace) -> int:
         modes=tuple(args.mode or config.mode) or ("regular",),
         listen=_address(listen, "" if args.listen else in_file),
         options=options,
+        http2=config.http2 if args.http2 is None else args.http2,
         confdir=args.confdir or config.confdir or "",
         extra=tuple(f"{k}={_option_text(v)}" for k, v in config.mitmproxy.items()) + tuple(args.set or ()),
     )

@@ -54,6 +54,9 @@ class Config(_Table):
     listen: str | None = None
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     intercept: Intercept = "listed"
+    tls_block: Literal["page", "alert"] = "page"
+    http2: bool = False
+    other: Literal["close", "relay"] = "close"
     on_error: OnError = "block"
     status: Literal[451, 403] = 451
     confdir: FileName | None = None

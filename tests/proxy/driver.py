@@ -15,6 +15,10 @@ from urlward.engine.matcher import Matcher
 NOW = 1_800_000_000.0
 
 
+def nobody(_: Client) -> None:
+    """No handler carries a connection here."""
+
+
 def make_matcher(*lines: str) -> Matcher:
     """A matcher over a list of these lines, called ``test``."""
     return matcher(test=lines)

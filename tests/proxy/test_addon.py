@@ -22,11 +22,10 @@ from mitmproxy.test import taddons, tflow
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
 from urlward.proxy.addon import Urlward
+from urlward.proxy.http_layer import ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
-    ListedAddress,
     RefuseTlsLayer,
-    RelayLayer,
     Undecided,
     WardHttpLayer,
 )

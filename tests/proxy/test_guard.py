@@ -8,8 +8,9 @@ from mitmproxy.http import Request
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_names import request, to
 from urlward.engine.errors import UrlError
-from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.guard import Guard, timestamp
+from urlward.proxy.names import NO_NAMES, Names
 
 LINES = (
     "blocked.example id=E-1 category=phishing",
@@ -32,6 +33,11 @@ def broken(**changes: Any) -> Guard:
     return Guard(fail, BlockPage(BlockPageSettings()), clock=lambda: NOW, **changes)
 
 
+def answered(answer: BlockResponse | Names) -> BlockResponse:
+    assert isinstance(answer, BlockResponse)
+    return answer
+
+
 def for_host(host: str, path: str = "/", **changes: Any) -> Request:
     return request((b"Host", host.encode()), path=path.encode(), **changes)
 
@@ -50,7 +56,7 @@ def for_host(host: str, path: str = "/", **changes: Any) -> Request:
 )
 def test_answer(host: str, path: str, status: int | None) -> None:
     answer = guard().answer(for_host(host, path), make_context())
-    assert (answer.status if answer else None) == status
+    assert (answer.status if isinstance(answer, BlockResponse) else None) == status
 
 
 def test_every_request_is_counted_once() -> None:
@@ -63,7 +69,6 @@ def test_every_request_is_counted_once() -> None:
 def test_a_block_is_one_line_without_the_url(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         answer = guard().answer(for_host("blocked.example", "/some/path"), make_context())
-    assert answer is not None
     line = (
         r"2027-01-15T08:00:00\.000Z block client=192\.0\.2\.1:1234 list=test entry=E-1 category=phishing "
         r"reference=([0-9A-Z-]+)"
@@ -71,13 +76,12 @@ def test_a_block_is_one_line_without_the_url(caplog: pytest.LogCaptureFixture) -
     (message,) = [record.message for record in caplog.records if record.name == "urlward"]
     match = re.fullmatch(line, message)
     assert match is not None, message
-    assert match[1].encode() in answer.body
+    assert match[1].encode() in answered(answer).body
 
 
 def test_the_destination_address_counts() -> None:
     answer = guard().answer(for_host("plain.example"), to("192.0.2.66"))
-    assert answer is not None
-    assert answer.status == 451
+    assert answered(answer).status == 451
 
 
 @pytest.mark.parametrize(
@@ -95,9 +99,9 @@ def test_the_destination_address_counts() -> None:
 )
 def test_tls(sni: str | None, address: str | None, listed: str, none: str) -> None:
     context = to(address, 443)
-    assert guard().tls(context, sni) == listed
-    assert guard(intercept="none").tls(context, sni) == none
-    assert guard(intercept="all").tls(context, sni) == "intercept"
+    assert guard().tls(context, sni)[0] == listed
+    assert guard(intercept="none").tls(context, sni)[0] == none
+    assert guard(intercept="all").tls(context, sni)[0] == "intercept"
 
 
 def test_addresses() -> None:
@@ -107,10 +111,9 @@ def test_addresses() -> None:
     assert not g.address_allowed(context, "192.0.2.66")
     assert g.lists_address("192.0.2.66", 80, context.client)
     assert not g.lists_address("192.0.2.7", 80, context.client)
-    assert g.answer_connected(for_host("plain.example"), context, "192.0.2.7") is None
-    answer = g.answer_connected(for_host("plain.example"), context, "192.0.2.66")
-    assert answer is not None
-    assert answer.status == 451
+    assert g.answer_connected(for_host("plain.example"), context.client, "192.0.2.7", 80) is None
+    answer = g.answer_connected(for_host("plain.example"), context.client, "192.0.2.66", 80)
+    assert answered(answer).status == 451
 
 
 @pytest.mark.parametrize("on_error", ["block", "pass"])
@@ -118,11 +121,11 @@ def test_a_fault_is_one_line_with_a_count(on_error: str, caplog: pytest.LogCaptu
     g, context = broken(on_error=on_error), to("192.0.2.7")
     passes = on_error == "pass"
     answer = g.answer(for_host("plain.example"), context)
-    assert (answer is None) if passes else (answer is not None and answer.status == 503)
-    assert g.tls(context, "plain.example") == ("relay" if passes else "refuse")
+    assert (answer == NO_NAMES) if passes else (answered(answer).status == 503)
+    assert g.tls(context, "plain.example")[0] == ("relay" if passes else "refuse")
     assert g.address_allowed(context, "192.0.2.7") is passes
     assert g.lists_address("192.0.2.7", 80, context.client) is not passes
-    connected = g.answer_connected(for_host("plain.example"), context, "192.0.2.7")
+    connected = g.answer_connected(for_host("plain.example"), context.client, "192.0.2.7", 80)
     assert (connected is None) is passes
     assert g.lists_any_address()
     outcome = "passed" if passes else "blocked"
@@ -144,9 +147,8 @@ def test_a_block_whose_page_fails_is_a_block(
 
     monkeypatch.setattr(BlockPage, "render", fail)
     answer = guard(on_error=on_error).answer(for_host("blocked.example"), make_context())
-    assert answer is not None
-    assert answer.status == 451
-    reference = re.search(rb"[0-9A-Z]{4}-[0-9A-Z-]+", answer.body)
+    assert answered(answer).status == 451
+    reference = re.search(rb"[0-9A-Z]{4}-[0-9A-Z-]+", answered(answer).body)
     assert reference is not None
     assert f"reference={reference[0].decode()}" in caplog.text
 
@@ -157,19 +159,16 @@ def test_a_broken_log_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(logging.getLogger("urlward"), "log", fail)
     answer = guard(on_error="pass").answer(for_host("blocked.example"), make_context())
-    assert answer is not None
-    assert answer.status == 451
+    assert answered(answer).status == 451
     answer = broken().answer(for_host("plain.example"), make_context())
-    assert answer is not None
-    assert answer.status == 503
+    assert answered(answer).status == 503
 
 
 def test_an_answer_to_head_has_no_body() -> None:
     for g, host in ((guard(), "blocked.example"), (guard(), "a b"), (broken(), "plain.example")):
         answer = g.answer(for_host(host, method=b"HEAD"), make_context())
-        assert answer is not None
-        assert answer.body == b""
-        assert int(dict(answer.headers)[b"Content-Length"]) > 0
+        assert answered(answer).body == b""
+        assert int(dict(answered(answer).headers)[b"Content-Length"]) > 0
 
 
 def test_timestamp() -> None:

@@ -6,24 +6,24 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from proxy.driver import Driver, make_context
+from proxy.driver import Driver, make_context, nobody
 from proxy.test_guard import broken, guard
+from proxy.test_http_layer import relay_layer
 from proxy.test_names import to
 from urlward.proxy.http1 import MAX_HEAD
+from urlward.proxy.http_layer import ListedAddress
 from urlward.proxy.layers import (
     CloseLayer,
-    ListedAddress,
     RefuseTlsLayer,
-    RelayLayer,
     Undecided,
     WardHttpLayer,
     WardHttpStream,
 )
+from urlward.proxy.live import Live
 
 ALERT = bytes([21, 3, 3, 0, 2, 2, 49])
 
@@ -38,7 +38,7 @@ def stream_bodies(hook: commands.StartHook) -> None:
 
 def http(context: Context | None = None, mode: HTTPMode = HTTPMode.regular, **changes: str) -> Driver:
     return Driver(
-        WardHttpLayer(context or make_context(), mode, guard()),
+        WardHttpLayer(context or make_context(), mode, guard(), Live(), nobody),
         on_hook=stream_bodies,
         **changes,  # type: ignore[arg-type]
     )
@@ -138,7 +138,9 @@ def test_a_head_that_mitmproxy_refuses_is_answered_once() -> None:
 
 
 def test_a_fault_blocks() -> None:
-    driver = Driver(WardHttpLayer(make_context(), HTTPMode.regular, broken()), on_hook=stream_bodies)
+    driver = Driver(
+        WardHttpLayer(make_context(), HTTPMode.regular, broken(), Live(), nobody), on_hook=stream_bodies
+    )
     driver.receive(get("plain.example"))
     assert driver.to_client.startswith(b"HTTP/1.1 503 ")
     assert driver.opened == []
@@ -186,7 +188,7 @@ def test_another_addons_answer_to_a_streamed_request() -> None:
             hook.flow.request.stream = True  # type: ignore[attr-defined]
             hook.flow.response = Response.make(418)  # type: ignore[attr-defined]
 
-    driver = Driver(WardHttpLayer(make_context(), HTTPMode.regular, guard()), on_hook=answer)
+    driver = Driver(WardHttpLayer(make_context(), HTTPMode.regular, guard(), Live(), nobody), on_hook=answer)
     driver.receive(get("plain.example", more="Content-Length: 3\r\n", method="POST") + b"abc")
     assert driver.to_client.startswith(b"HTTP/1.1 418 ")
     assert driver.opened == []
@@ -312,36 +314,7 @@ def test_an_http2_body_without_a_length_is_framed() -> None:
     assert body.endswith(b"\r\n0\r\n\r\n")
 
 
-# -- connections that are not HTTP
-
-
-def test_a_relay() -> None:
-    context = to("203.0.113.10", 443)
-    driver = Driver(RelayLayer(context, guard()))
-    driver.receive(b"hello")
-    assert driver.to_server == b"hello"
-    driver.receive(b"hi", context.server)
-    assert driver.to_client == b"hi"
-    assert driver.hooks == []
-    driver.close(context.server)
-    assert context.server.state is ConnectionState.CAN_WRITE or context.server in driver.closed
-
-
-@pytest.mark.parametrize("refuse", ["", ListedAddress("192.0.2.66")])
-def test_a_relay_to_a_listed_address(refuse: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "urlward")
-    driver = Driver(RelayLayer(to("name.example", 443), guard()), peer="192.0.2.66", refuse=refuse)
-    driver.receive(b"hello")
-    assert driver.client in driver.closed
-    assert driver.to_server == b""
-    assert caplog.text.count("entry=E-3") == 1
-
-
-def test_a_relay_that_cannot_connect() -> None:
-    driver = Driver(RelayLayer(to("203.0.113.10", 443), guard()), refuse="refused")
-    assert driver.closed == [driver.client]
-    driver.receive(b"late")
-    assert driver.to_client == b""
+# -- other layers
 
 
 def test_refusing_tls() -> None:
@@ -360,7 +333,7 @@ def test_undecided_waits_and_loses_nothing() -> None:
     def decide(nextlayer: layer.NextLayer) -> None:
         asked.append(nextlayer.data_client())
         if len(nextlayer.data_client()) >= 3:
-            nextlayer.layer = RelayLayer(nextlayer.context, guard())
+            nextlayer.layer = relay_layer(nextlayer.context)
 
     driver = Driver(Undecided(to("203.0.113.10", 443), decide))
     for piece in (b"a", b"b", b"c", b"d"):

@@ -7,7 +7,7 @@ from mitmproxy.test import taddons, tflow
 
 from engine.support import matcher
 from urlward.engine.url import target_readings
-from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.guard import Guard
 
 LINES = ("http://page.test/listed.html", "http://page.test/dir/*", "whole.test", "*/seq/one/*")
@@ -22,7 +22,7 @@ def status(host: str, path: str) -> int:
     request.headers["Host"] = host
     with taddons.context() as tctx:
         answer = guard.answer(request, Context(tflow.tclient_conn(), tctx.options))
-    return answer.status if answer else 200
+    return answer.status if isinstance(answer, BlockResponse) else 200
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,19 @@ from zlib import crc32
 
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
-from urlward.engine.hosts import QUIET, Hosts, Place
+from urlward.engine.hosts import QUIET, Hosts, HostState, Place
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import PAGE_KINDS, Flag, Shape, page_text, param_text, path_text, prefix_text
-from urlward.engine.url import canonical_path, canonical_query, canonicalize, query_parameters, split_target
+from urlward.engine.url import (
+    DEFAULT_PORTS,
+    canonical_path,
+    canonical_query,
+    query_parameters,
+    split_authority,
+    split_target,
+    split_url,
+    target_readings,
+)
 from urlward.engine.verdict import PASS, Verdict, decide
 
 HOSTS = 1 << 16
@@ -60,6 +69,8 @@ class Matcher:
             path = target.partition("?")[0]
             if "#" in path:
                 path = split_target(path)[0]
+            if "%" in path or "\\" in path:
+                return self.check_request((host,), target, ports, now)
             path = canonical_path(path)
             # A segment follows a path sequence, so the last one, which is dear because it is
             # seldom seen twice, cannot begin one.
@@ -93,6 +104,15 @@ class Matcher:
         quiet = all(state is QUIET for state in states)
         if quiet and not self._floating:
             return PASS
+        verdict = self._check_target(states, quiet, target, ports, now)
+        for reading in target_readings(target):
+            if not verdict.blocked:
+                verdict = self._check_target(states, quiet, reading, ports, now)
+        return verdict
+
+    def _check_target(
+        self, states: list[HostState], quiet: bool, target: str, ports: Sequence[int], now: float
+    ) -> Verdict:
         path, _, query = target.partition("?")
         if "#" in target:
             path, query = split_target(target)
@@ -123,15 +143,28 @@ class Matcher:
                 allowed = verdict
         return allowed
 
+    def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
+        """Whether nothing is listed on any of these hosts, nor the address, so that `check` of the first
+        decides on a request.
+
+        Raises:
+            UrlError: one of `hosts` is not a host.
+        """
+        return all(self._hosts.state(host) is QUIET for host in hosts) and not (
+            address and self._hosts.address_rules(address)
+        )
+
     def check_url(self, url: str | bytes, now: float = 0.0) -> Verdict:
         """Decide on a whole URL.
 
         Raises:
             UrlError: it has no canonical form.
         """
-        canonical = canonicalize(url)
-        target = f"{canonical.path}?{canonical.query}"
-        return self.check(canonical.host, target, () if canonical.port is None else (canonical.port,), now)
+        scheme, authority, target = split_url(url)
+        host, port = split_authority(authority)
+        if port is None:
+            port = DEFAULT_PORTS.get(scheme)
+        return self.check(host, target, () if port is None else (port,), now)
 
     def check_host(self, host: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on a host alone: CONNECT, or a TLS connection by its SNI.
@@ -144,13 +177,15 @@ class Matcher:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
         return decide(found) if found else PASS
 
-    def lists_below(self, host: str) -> bool:
-        """Whether a page, prefix or parameter entry is on this host, so that its path matters.
+    def list_below(self, host: str) -> str:
+        """The list that has a page, prefix or parameter entry on this host, so that its path matters; or
+        empty.
 
         Raises:
             UrlError: `host` is not one.
         """
-        return bool(self._hosts.state(host).places)
+        places = self._hosts.state(host).places
+        return places[0].list.name if places else ""
 
     @property
     def has_floating(self) -> bool:

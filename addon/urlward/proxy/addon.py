@@ -8,17 +8,20 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
 from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
+from mitmproxy.connection import Client
 from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import HttpLayer, TCPLayer, modes
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.tls import parse_client_hello
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from urlward.config import Config, read_config
@@ -28,20 +31,25 @@ from urlward.engine.matcher import Matcher
 from urlward.lists.build import find_key
 from urlward.lists.keeper import Keeper
 from urlward.lists.source import Budget
-from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings
+from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.guard import Guard
+from urlward.proxy.http_layer import HttpRelayLayer, ListedAddress, RelayLayer
+from urlward.proxy.kind import kind_of
 from urlward.proxy.layers import (
     CloseLayer,
-    ListedAddress,
     RefuseTlsLayer,
-    RelayLayer,
     Undecided,
     WardHttpLayer,
     answer_now,
+    is_multiplexed,
 )
-from urlward.proxy.names import as_address
+from urlward.proxy.live import Live
+from urlward.proxy.names import as_address, names_of_tls
 
 logger = logging.getLogger("urlward")
+
+RECHECK = 0.25
+"""Seconds between two looks at whether lists have changed under what is under way."""
 
 _MAX_CLIENT_HELLO = 1 << 16
 _OPTIONS = (
@@ -49,11 +57,19 @@ _OPTIONS = (
     "urlward_key",
     "urlward_max_errors",
     "urlward_intercept",
+    "urlward_tls_block",
+    "urlward_other",
+    "urlward_flows",
     "urlward_on_error",
     "urlward_status",
     "urlward_config",
 )
-_CHOICES = {"urlward_intercept": ["listed", "all", "none"], "urlward_on_error": ["block", "pass"]}
+_CHOICES = {
+    "urlward_intercept": ["listed", "all", "none"],
+    "urlward_tls_block": ["page", "alert"],
+    "urlward_other": ["close", "relay"],
+    "urlward_on_error": ["block", "pass"],
+}
 
 
 class NoListError(Exception):
@@ -66,11 +82,13 @@ class Urlward:
     Attributes:
         keeper: the lists in force, None before they are loaded.
         guard: decides; None before the options are read.
+        live: the exchanges under way.
     """
 
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
         self.guard: Guard | None = None
+        self.live = Live()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._running = False
@@ -86,6 +104,26 @@ class Urlward:
             "listed",
             "Which TLS connections are decrypted.",
             _CHOICES["urlward_intercept"],
+        )
+        loader.add_option(
+            "urlward_tls_block",
+            str,
+            "page",
+            "What a host listed whole gets over TLS: the block page, or an alert.",
+            _CHOICES["urlward_tls_block"],
+        )
+        loader.add_option(
+            "urlward_other",
+            str,
+            "close",
+            "What becomes of a connection that is neither HTTP nor TLS.",
+            _CHOICES["urlward_other"],
+        )
+        loader.add_option(
+            "urlward_flows",
+            bool,
+            True,
+            "Give every request to mitmproxy's flows, where other addons see it; many times slower.",
         )
         loader.add_option(
             "urlward_on_error",
@@ -121,7 +159,11 @@ class Urlward:
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         guard = Guard(
-            self._matcher, page, on_error=options.urlward_on_error, intercept=options.urlward_intercept
+            self._matcher,
+            page,
+            on_error=options.urlward_on_error,
+            intercept=options.urlward_intercept,
+            tls_block=options.urlward_tls_block,
         )
         if self.guard is not None:
             guard.counts = self.guard.counts
@@ -139,6 +181,8 @@ class Urlward:
                     "set %s=%s: otherwise a listed host is contacted or a trick is let by", name, value
                 )
         self._start_watch()
+        self._start(self.live.look_after())
+        self._start(self._cut_listed())
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         except (NotImplementedError, RuntimeError, ValueError):
@@ -149,6 +193,8 @@ class Urlward:
         self._running = False
         if self._watch is not None:
             self._watch.cancel()
+        for task in self._tasks:
+            task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
@@ -156,9 +202,22 @@ class Urlward:
     def reload(self) -> None:
         """Read all lists again."""
         if self.keeper is not None:
-            task = asyncio.get_running_loop().create_task(self.keeper.reload())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self.keeper.reload())
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _cut_listed(self) -> None:
+        """Judge what is under way again whenever other lists come into force."""
+        judged = self.keeper and self.keeper.matcher
+        while True:
+            await asyncio.sleep(RECHECK)
+            matcher = self.keeper and self.keeper.matcher
+            if matcher is not judged and self.guard is not None:
+                judged = matcher
+                await self.live.recheck(self.guard)
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""
@@ -196,7 +255,7 @@ class Urlward:
             context = Context(flow.client_conn, ctx.options)
             context.server = flow.server_conn
             answer = self.guard.answer(flow.request, context)
-            if answer is not None:
+            if isinstance(answer, BlockResponse):
                 answer_now(flow, answer)
                 return
         if flow.request.headers.get("upgrade", "").lower() != "websocket":
@@ -205,6 +264,10 @@ class Urlward:
             flow.request.headers.pop("upgrade", None)
             flow.request.headers.pop("http2-settings", None)
         flow.request.stream = True
+
+    def client_disconnected(self, client: Client) -> None:
+        """Nothing of it is under way any more."""
+        self.live.forget(client)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
         """Look a name up before it is connected to: its address may be listed."""
@@ -257,27 +320,70 @@ class Urlward:
         if _left_alone(builtin, nextlayer):
             builtin.next_layer(nextlayer)
             return
-        if tcp and starts_like_tls_record(data) and _could_relay(context):
-            client_hello = None
-            try:
-                client_hello = parse_client_hello(data)
-            except ValueError:
-                nextlayer.layer = RefuseTlsLayer(context)
+        if tcp and starts_like_tls_record(data):
+            if _could_relay(context) and not self._intercepts(nextlayer, guard, data):
                 return
-            if client_hello is None:
-                if len(data) > _MAX_CLIENT_HELLO:
-                    nextlayer.layer = RefuseTlsLayer(context)
-                return
-            decision = guard.tls(context, client_hello.sni)
-            if decision == "relay":
-                nextlayer.layer = RelayLayer(context, guard)
-                return
-            if decision == "refuse":
-                nextlayer.layer = RefuseTlsLayer(context)
+        elif tcp and data and ctx.options.urlward_other == "relay" and _is_for_origin(context):
+            kind = kind_of(data)
+            if kind == "other":
+                names = names_of_tls(context, context.client.sni)
+                nextlayer.layer = RelayLayer(context, guard, self.live, self._handler, names)
+            if kind != "http":
                 return
         builtin.next_layer(nextlayer)
         if nextlayer.layer is not None:
-            nextlayer.layer = _adopt(nextlayer.layer, context, guard)
+            nextlayer.layer = self._adopt(nextlayer.layer, context, guard)
+
+    def _intercepts(self, nextlayer: layer.NextLayer, guard: Guard, data: bytes) -> bool:
+        """Whether TLS is to be intercepted; if not it is relayed, refused, or not known yet."""
+        context = nextlayer.context
+        try:
+            client_hello = parse_client_hello(data)
+        except ValueError:
+            nextlayer.layer = RefuseTlsLayer(context)
+            return False
+        if client_hello is None:
+            if len(data) > _MAX_CLIENT_HELLO:
+                nextlayer.layer = RefuseTlsLayer(context)
+            return False
+        decision, names = guard.tls(context, client_hello.sni)
+        if decision == "relay":
+            nextlayer.layer = RelayLayer(context, guard, self.live, self._handler, names)
+        elif decision == "refuse":
+            nextlayer.layer = RefuseTlsLayer(context)
+        return decision == "intercept"
+
+    def _adopt(self, top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
+        """Replace mitmproxy's HTTP layer in a stack of new layers, or its guess that there is no HTTP."""
+        mode = context.client.proxy_mode
+        chosen = isinstance(mode, mode_specs.ReverseMode) and mode.scheme in ("tcp", "tls")
+        parent: layer.Layer | None = None
+        current: layer.Layer | None = top
+        while current is not None:
+            # Not HTTP at first sight, a TCP layer: if the bytes are HTTP after all they are judged.
+            if isinstance(current, HttpLayer) or (
+                isinstance(current, TCPLayer) and current.flow is not None and not chosen
+            ):
+                context.layers.remove(current)
+                ours = self._http_layer(current, context, guard)
+                if parent is None:
+                    return ours
+                parent.child_layer = ours  # type: ignore[attr-defined]
+                return top
+            parent, current = current, getattr(current, "child_layer", None)
+        return top
+
+    def _http_layer(self, other: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
+        """The layer of ours in the place of one of mitmproxy's."""
+        http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
+        by_flows = ctx.options.urlward_flows or http_mode is not HTTPMode.transparent
+        if by_flows or is_multiplexed(context) or context.client.transport_protocol != "tcp":
+            return WardHttpLayer(context, http_mode, guard, self.live, self._handler)
+        return HttpRelayLayer(context, guard, self.live, self._handler)
+
+    def _handler(self, client: Client) -> ConnectionHandler | None:
+        server = ctx.master.addons.get("proxyserver")
+        return server.connections.get(client.id) if server is not None else None
 
 
 def _budget(text: str) -> Budget:
@@ -317,6 +423,13 @@ def _could_relay(context: Context) -> bool:
     return not isinstance(mode, mode_specs.ReverseMode) or mode.scheme == "https"
 
 
+def _is_for_origin(context: Context) -> bool:
+    """Whether what begins here is not spoken to the proxy itself."""
+    return context.server.address is not None and not isinstance(
+        context.layers[-1], (modes.HttpProxy, modes.HttpUpstreamProxy)
+    )
+
+
 def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
     """Whether the operator has told mitmproxy to relay this connection, or that is not known yet."""
     if not (ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts):
@@ -328,25 +441,3 @@ def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
     except NeedsMoreData:
         return True
     return bool(builtin._is_destination_in_hosts(context, builtin.tcp_hosts))
-
-
-def _adopt(top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
-    """Replace mitmproxy's HTTP layer in a stack of new layers, and its guess that something is not HTTP."""
-    mode = context.client.proxy_mode
-    chosen = isinstance(mode, mode_specs.ReverseMode) and mode.scheme in ("tcp", "tls")
-    parent: layer.Layer | None = None
-    current: layer.Layer | None = top
-    while current is not None:
-        ours: layer.Layer | None = None
-        if isinstance(current, HttpLayer):
-            ours = WardHttpLayer.replacing(current, guard)
-        elif isinstance(current, TCPLayer) and current.flow is not None and not chosen:
-            # Not HTTP at first sight. If the bytes are HTTP after all they are judged, else refused.
-            ours = WardHttpLayer.replacing(current, guard)
-        if ours is not None:
-            if parent is None:
-                return ours
-            parent.child_layer = ours  # type: ignore[attr-defined]
-            return top
-        parent, current = current, getattr(current, "child_layer", None)
-    return top

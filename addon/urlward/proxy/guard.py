@@ -17,10 +17,11 @@ from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
-from urlward.engine.url import target_readings
 from urlward.engine.verdict import PASS, Verdict
+from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
-from urlward.proxy.names import as_address, names_of
+from urlward.proxy.head import RequestHead
+from urlward.proxy.names import NO_NAMES, Names, Place, names_of, names_of_tls
 
 logger = logging.getLogger("urlward")
 
@@ -45,6 +46,7 @@ class Guard:
         page: renders block pages.
         on_error: what a request gets when deciding on it fails: ``block`` or ``pass``.
         intercept: which TLS connections are decrypted: ``listed``, ``all`` or ``none``.
+        tls_block: what a listed host gets over TLS: ``page`` or ``alert``.
         clock: seconds since 1970-01-01 UTC.
     """
 
@@ -55,6 +57,7 @@ class Guard:
         *,
         on_error: str = "block",
         intercept: str = "listed",
+        tls_block: str = "page",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counts = Counts()
@@ -62,38 +65,78 @@ class Guard:
         self._page = page
         self._on_error = on_error
         self._intercept = intercept
+        self._tls_block = tls_block
         self._clock = clock
 
-    def answer(self, request: http.Request, context: Context) -> BlockResponse | None:
-        """What a request gets instead of what it asks for; None where it may go on. Never raises."""
+    def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
+        """What a request gets instead of what it asks for, or the names that it passes under.
+
+        Never raises.
+        """
         self.counts.requests += 1
         head = request.data.method == b"HEAD"
         try:
             names = names_of(request, context)
-            matcher, now = self._matcher(), self._clock()
-            if request.data.method == b"CONNECT":
-                verdict = _first_block([matcher.check_host(h, names.ports, now) for h in names.hosts])
-            else:
-                verdict = matcher.check_request(names.hosts, names.target, names.ports, now)
-                for reading in target_readings(names.target):
-                    if not verdict.blocked:
-                        verdict = matcher.check_request(names.hosts, reading, names.ports, now)
-            if not verdict.blocked and names.address:
-                verdict = matcher.check_address(names.address, names.ports, now)
-            return self._blocked(verdict, request, context) if verdict.blocked else None
+            verdict = self._verdict(names)
+            return self._blocked(verdict, request, context.client) if verdict.blocked else names
         except UrlError as e:
             self.counts.refused += 1
-            return _plain(400, "Bad Request", f"{e}\n", head)
+            return plain(400, str(e), head=head)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
-            return self._failed(e, context.client, head)
+            return self._failed(e, context.client, head) or NO_NAMES
 
-    def answer_connected(self, request: http.Request, context: Context, address: str) -> BlockResponse | None:
+    def answer_head(self, head: RequestHead, place: Place, client: Client) -> BlockResponse | Names:
+        """Likewise for a head that the HTTP layer has read."""
+        self.counts.requests += 1
+        try:
+            names = place.names(head)
+            matcher = self._matcher()
+            if place.is_quiet(names, matcher):
+                verdict = matcher.check(names.hosts[0], names.target, names.ports, self._clock())
+            else:
+                verdict = self._verdict(names)
+            return self._blocked(verdict, head, client) if verdict.blocked else names
+        except UrlError as e:
+            self.counts.refused += 1
+            return plain(400, str(e), head=head.method == b"HEAD")
+        except Exception as e:  # noqa: BLE001 - as above
+            return self._failed(e, client, head.method == b"HEAD") or NO_NAMES
+
+    def still_passes(self, names: Names, client: Client) -> bool:
+        """Whether what is under way may go on, under the lists that are in force now. Never raises."""
+        try:
+            verdict = self._verdict(names)
+            if not verdict.blocked and not names.target:
+                # Relayed unread, which it may not be where a page of its host is listed.
+                found = self._list_below(names)
+                verdict = Verdict("block", entry="-", list=found) if found else verdict
+            if verdict.blocked:
+                self._log_block(verdict, client, new_reference(), cut=True)
+            return not verdict.blocked
+        except Exception as e:  # noqa: BLE001 - as above
+            return self._failed(e, client) is None
+
+    def _verdict(self, names: Names) -> Verdict:
+        """The decision on all names of a request; on hosts alone where it has no target."""
+        matcher, now = self._matcher(), self._clock()
+        if names.target:
+            verdict = matcher.check_request(names.hosts, names.target, names.ports, now)
+        else:
+            verdict = _first_block([matcher.check_host(h, names.ports, now) for h in names.hosts])
+        if not verdict.blocked and names.address:
+            verdict = matcher.check_address(names.address, names.ports, now)
+        return verdict
+
+    def answer_connected(
+        self, request: http.Request | RequestHead, client: Client, address: str, port: int
+    ) -> BlockResponse | None:
         """Likewise for the address that a name turned out to have, before anything is sent to it."""
         try:
-            verdict = self._matcher().check_address(address, (request.port,), self._clock())
-            return self._blocked(verdict, request, context) if verdict.blocked else None
+            verdict = self._matcher().check_address(address, (port,), self._clock())
+            return self._blocked(verdict, request, client) if verdict.blocked else None
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, context.client, request.data.method == b"HEAD")
+            method = request.method if isinstance(request, RequestHead) else request.data.method
+            return self._failed(e, client, method == b"HEAD")
 
     def lists_address(self, address: str, port: int, client: Client) -> bool:
         """Whether a name must not be connected to because of the address that it has. Never raises."""
@@ -109,15 +152,17 @@ class Guard:
         except Exception:  # noqa: BLE001 - the question after this one fails in the same way, and says so
             return True
 
-    def tls(self, context: Context, sni: str | None) -> TlsDecision:
-        """What becomes of a TLS connection, by its SNI and destination. Never raises."""
+    def tls(self, context: Context, sni: str | None) -> tuple[TlsDecision, Names]:
+        """What becomes of a TLS connection, by its SNI and destination, and by which names. Never raises."""
+        names = NO_NAMES
         try:
-            return self._tls(context, sni)
+            names = names_of_tls(context, sni)
+            return self._tls(names, context.client), names
         except UrlError:
             self.counts.refused += 1
-            return "refuse"
+            return "refuse", names
         except Exception as e:  # noqa: BLE001 - as above
-            return "refuse" if self._failed(e, context.client) is not None else "relay"
+            return "refuse" if self._failed(e, context.client) is not None else "relay", names
 
     def address_allowed(self, context: Context, address: str) -> bool:
         """Whether a connection that is relayed unread may go to this address. Never raises."""
@@ -134,51 +179,55 @@ class Guard:
         """Log a fault of ours in the layers around; True where the operator says to let pass."""
         return self._failed(error, client) is None
 
-    def _tls(self, context: Context, sni: str | None) -> TlsDecision:
+    def _tls(self, names: Names, client: Client) -> TlsDecision:
+        shows_page = self._tls_block == "page" and self._intercept != "none"
+        if self._intercept == "all" and shows_page:
+            return "intercept"
+        verdict = self._verdict(names)
+        if verdict.blocked and not shows_page:
+            self._log_block(verdict, client, new_reference())
+            return "refuse"
         if self._intercept == "all":
             return "intercept"
-        matcher, now = self._matcher(), self._clock()
-        hosts: list[str] = [sni] if sni else []
-        ports: tuple[int, ...] = ()
-        verdict = PASS
-        if context.server.address is not None:
-            host, port = context.server.address[:2]
-            ports = (port,)
-            address = as_address(host)
-            hosts.append(f"[{address}]" if ":" in address else host)
-            if address:
-                verdict = matcher.check_address(address, ports, now)
-        if not verdict.blocked:
-            verdict = _first_block([matcher.check_host(h, ports, now) for h in hosts])
-        if self._intercept == "none":
-            if verdict.blocked:
-                self._log_block(verdict, context.client, new_reference())
-                return "refuse"
-            return "relay"
-        if verdict.blocked or any(matcher.lists_below(h) for h in hosts):
+        if verdict.blocked or self._list_below(names):
             return "intercept"
         return "relay"
 
-    def _blocked(self, verdict: Verdict, request: http.Request, context: Context) -> BlockResponse:
+    def _list_below(self, names: Names) -> str:
+        """The list because of which a connection to these hosts is not relayed unread, or empty."""
+        if self._intercept == "none":
+            return ""
+        return next(filter(None, map(self._matcher().list_below, names.hosts)), "")
+
+    def _blocked(
+        self, verdict: Verdict, request: http.Request | RequestHead, client: Client
+    ) -> BlockResponse:
         reference = new_reference()
-        self._log_block(verdict, context.client, reference)
-        head = request.data.method == b"HEAD"
+        self._log_block(verdict, client, reference)
+        if isinstance(request, RequestHead):
+            head = request.method == b"HEAD"
+            accept, language = (
+                request.get(name).decode("latin-1") for name in (b"accept", b"accept-language")
+            )
+        else:
+            head = request.data.method == b"HEAD"
+            accept, language = (request.headers.get(name, "") for name in ("accept", "accept-language"))
         try:
             return self._page.render(
                 BlockNotice(reference, verdict.list, verdict.category or None),
-                accept=request.headers.get("accept", ""),
-                accept_language=request.headers.get("accept-language", ""),
+                accept=accept,
+                accept_language=language,
                 head=head,
             )
         except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of the page
-            self._log_failure(e, context.client, "blocked")
-            return _plain(451, "Unavailable For Legal Reasons", f"Blocked. Reference: {reference}\n", head)
+            self._log_failure(e, client, "blocked")
+            return plain(451, f"Blocked. Reference: {reference}", head=head)
 
-    def _log_block(self, verdict: Verdict, client: Client, reference: str) -> None:
+    def _log_block(self, verdict: Verdict, client: Client, reference: str, *, cut: bool = False) -> None:
         self.counts.blocked += 1
         _log(
             logging.INFO,
-            "%s block client=%s list=%s entry=%s category=%s reference=%s",
+            f"%s {'cut' if cut else 'block'} client=%s list=%s entry=%s category=%s reference=%s",
             timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
             reference,
         )  # fmt: skip
@@ -188,7 +237,7 @@ class Guard:
         self._log_failure(error, client, "passed" if passed else "blocked")
         if passed:
             return None
-        return _plain(503, "Service Unavailable", "The filter could not decide on this request.\n", head)
+        return plain(503, "The filter could not decide on this request.", head=head)
 
     def _log_failure(self, error: Exception, client: Client, outcome: str) -> None:
         self.counts.errors += 1
@@ -223,17 +272,3 @@ def _peer(client: Client) -> str:
 
 def _first_block(verdicts: list[Verdict]) -> Verdict:
     return next((v for v in verdicts if v.blocked), PASS)
-
-
-def _plain(status: int, reason: str, text: str, head: bool = False) -> BlockResponse:
-    body = text.encode("ascii", "replace")
-    return BlockResponse(
-        status,
-        reason,
-        (
-            (b"Content-Type", b"text/plain; charset=utf-8"),
-            (b"Content-Length", b"%d" % len(body)),
-            (b"Cache-Control", b"no-store"),
-        ),
-        b"" if head else body,
-    )

@@ -5,13 +5,12 @@ has come in, and refuses to answer a streamed one at all. These layers answer at
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
@@ -26,35 +25,25 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRespo
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
 from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.express import LINGER
 from urlward.proxy.guard import Guard
 from urlward.proxy.http1 import WardHttp1Client, WardHttp1Server
-
-LINGER = 2.0
-"""Seconds that the rest of a refused body is read and dropped, so that the answer is not lost to a
-connection reset (RFC 9112 section 9.6)."""
+from urlward.proxy.http_layer import ListedAddress, Lookup, cut_off
+from urlward.proxy.live import Live
+from urlward.proxy.names import NO_NAMES, Names
 
 _ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
 """TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
 
 
-class ListedAddress(str):
-    """A connection's error where the name has this listed address, and so is not connected to."""
-
-    __slots__ = ()
-
-
 class WardHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, with streams that ask the guard first."""
 
-    def __init__(self, context: Context, mode: HTTPMode, guard: Guard) -> None:
+    def __init__(self, context: Context, mode: HTTPMode, guard: Guard, live: Live, lookup: Lookup) -> None:
         super().__init__(context, mode)
         self._guard = guard
-
-    @classmethod
-    def replacing(cls, other: layer.Layer, guard: Guard) -> "WardHttpLayer":
-        """Take the place of a layer that has not begun."""
-        other.context.layers.remove(other)
-        return cls(other.context, other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent, guard)
+        self._live = live
+        self._lookup = lookup
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start) and not is_multiplexed(self.context):
@@ -74,7 +63,7 @@ class WardHttpLayer(HttpLayer):
 
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         """Start a stream for one request."""
-        stream = WardHttpStream(self.context.fork(), stream_id, self._guard)
+        stream = WardHttpStream(self.context.fork(), stream_id, self._guard, self._live, self._lookup)
         self.streams[stream_id] = stream
         yield from self.event_to_child(stream, events.Start())
 
@@ -82,9 +71,13 @@ class WardHttpLayer(HttpLayer):
 class WardHttpStream(HttpStream):
     """One request: decided at its head, answered at once or relayed as it comes."""
 
-    def __init__(self, context: Context, stream_id: int, guard: Guard) -> None:
+    def __init__(self, context: Context, stream_id: int, guard: Guard, live: Live, lookup: Lookup) -> None:
         super().__init__(context, stream_id)
+        self.client = context.client
         self._guard = guard
+        self._live = live
+        self._lookup = lookup
+        self._names: Names | None = None
         self._answered = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -92,6 +85,8 @@ class WardHttpStream(HttpStream):
             yield from self._stop_lingering()
         elif not self._answered:
             yield from super()._handle_event(event)
+            if self._over(self.client_state) and self._over(self.server_state):
+                self._live.discard(self)
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Ask the guard before mitmproxy changes anything about the request."""
@@ -100,8 +95,11 @@ class WardHttpStream(HttpStream):
             self._answered = True
             yield DropStream(self.stream_id)
             return
-        answer = None if event.replay_flow else self._guard.answer(event.request, self.context)
-        if answer is None:
+        answer = NO_NAMES if event.replay_flow else self._guard.answer(event.request, self.context)
+        if isinstance(answer, Names):
+            if answer.target:
+                self._names = answer
+                self._live.add(self)
             yield from super().state_wait_for_request_headers(event)
             return
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
@@ -129,7 +127,9 @@ class WardHttpStream(HttpStream):
             )
             return False
         address = str(error) if error else connection.peername and connection.peername[0]
-        answer = self._guard.answer_connected(request, self.context, address) if address else None
+        answer = (
+            self._guard.answer_connected(request, self.client, address, request.port) if address else None
+        )
         if answer is not None:
             yield from self._answer(answer, self.client_state == self.state_done)
             return False
@@ -162,6 +162,31 @@ class WardHttpStream(HttpStream):
         if not complete:
             yield commands.RequestWakeup(LINGER)
 
+    def _over(self, state: object) -> bool:
+        return state in (self.state_done, self.state_errored)
+
+    # -- as a member of `Live`
+
+    def live(self) -> Iterable[Names]:
+        """What is under way."""
+        return [self._names] if self._names else ()
+
+    def reads_head(self) -> bool:
+        """Never: mitmproxy reads heads."""
+        return False
+
+    def idle(self) -> bool:
+        """Never: a stream that is done is no member."""
+        return False
+
+    def touch(self) -> None:
+        """mitmproxy carries the bytes, and knows."""
+
+    def cut(self) -> None:
+        """Close the connection at once, since mitmproxy would end a single stream only at its next event."""
+        self._live.discard(self)
+        cut_off(self._lookup(self.client), self.client)
+
     def _stop_lingering(self) -> layer.CommandGenerator[None]:
         if is_multiplexed(self.context):
             yield SendHttp(
@@ -169,33 +194,6 @@ class WardHttpStream(HttpStream):
             )
         else:
             yield commands.CloseConnection(self.context.client)
-
-
-class RelayLayer(TCPLayer):
-    """Bytes both ways, unread and unrecorded, unless the address connected to is listed."""
-
-    def __init__(self, context: Context, guard: Guard) -> None:
-        super().__init__(context, ignore=True)
-        self._guard = guard
-        self._handle_event = self._connect
-
-    def _connect(self, _: events.Event) -> layer.CommandGenerator[None]:
-        if not self.context.server.connected:
-            err = yield commands.OpenConnection(self.context.server)
-            if err:
-                listed = self.context.server.error
-                if isinstance(listed, ListedAddress):
-                    self._guard.address_allowed(self.context, str(listed))
-                yield commands.CloseConnection(self.context.client)
-                self._handle_event = self.done
-                return
-        peer = self.context.server.peername
-        if peer and not self._guard.address_allowed(self.context, peer[0]):
-            yield commands.CloseConnection(self.context.server)
-            yield commands.CloseConnection(self.context.client)
-            self._handle_event = self.done
-            return
-        self._handle_event = self.relay_messages
 
 
 class RefuseTlsLayer(layer.Layer):

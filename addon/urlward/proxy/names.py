@@ -5,6 +5,7 @@ pseudo-header, the SNI or the address dialled. What is listed under any of them 
 """
 
 import re
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -13,9 +14,12 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
+from urlward.engine.matcher import Matcher
 from urlward.engine.url import split_authority
+from urlward.proxy.head import RequestHead
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
+_AUTHORITY = re.compile(r"[^/?#]*").match
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
@@ -35,6 +39,108 @@ class Names(NamedTuple):
     target: str
 
 
+NO_NAMES = Names((), (), "", "")
+"""Of a request that passes although it could not be judged."""
+
+
+class Place:
+    """What is known of a connection before any request on it.
+
+    Attributes:
+        sni: the name that TLS was begun with, or empty.
+        address: the destination's IP address, or empty.
+        port: its port, or 0.
+    """
+
+    __slots__ = (
+        "_configured",
+        "_destination",
+        "_host",
+        "_known",
+        "_quiet",
+        "_scheme_port",
+        "address",
+        "port",
+        "sni",
+    )
+
+    def __init__(self, context: Context, *, https: bool = False) -> None:
+        self.sni = context.client.sni or ""
+        self.address = ""
+        self.port = 0
+        self._destination = ""
+        if context.server.address is not None:
+            host, self.port = context.server.address[:2]
+            self.address = as_address(host)
+            self._destination = f"[{self.address}]" if ":" in self.address else host
+        # In reverse mode the operator has named the origin, by address perhaps.
+        self._configured = isinstance(context.client.proxy_mode, mode_specs.ReverseMode)
+        self._scheme_port = 443 if context.client.tls or https else 80
+        self._host: bytes | None = None
+        self._known: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
+        self._quiet: tuple[object, tuple[str, ...], bool] = (None, (), False)
+
+    def names(self, head: RequestHead) -> Names:
+        """The names in a request's head and around it.
+
+        Raises:
+            UrlError: as `names_of`.
+        """
+        target = head.target.decode("latin-1")
+        if len(head.hosts) == 1 and target.startswith("/"):
+            # Requests of one connection have the same Host, nearly always.
+            if head.hosts[0] != self._host:
+                self._known = self.collect(head.hosts)
+                self._host = head.hosts[0]
+            hosts, ports = self._known
+            return Names(hosts, ports, self.address, target)
+        authority = ""
+        port = self._scheme_port
+        if target != "*" and not target.startswith("/"):
+            scheme, authority, target = split_absolute(target)
+            port = 443 if scheme == "https" else port
+        return Names(*self.collect(head.hosts, authority, scheme_port=port), self.address, target)
+
+    def collect(
+        self, fields: Sequence[bytes], *authorities: str, scheme_port: int = 0
+    ) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Hosts and ports, from Host fields, other authorities and the connection.
+
+        Raises:
+            UrlError: as `names_of`.
+        """
+        if len(fields) > 1:
+            raise UrlError("more than one Host field")
+        hosts: dict[str, None] = {}
+        ports: dict[int, None] = {}
+        for authority in (*(value.strip(b" \t").decode("latin-1") for value in fields), *authorities):
+            if "@" in authority:
+                # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
+                raise UrlError("user information in a host")
+            host, port = split_authority(authority)
+            if host:
+                hosts[host] = None
+                ports[scheme_port or self._scheme_port if port is None else port] = None
+        if self.sni:
+            hosts[self.sni] = None
+        if self._destination:
+            if not hosts and self.address and not self._configured:
+                # An origin answers such a request with its default site, whose name nobody here knows.
+                raise UrlError("no Host field")
+            hosts[self._destination] = None
+            ports[self.port] = None
+        return tuple(hosts), tuple(ports)
+
+    def is_quiet(self, names: Names, matcher: Matcher) -> bool:
+        """Whether nothing is listed on any of the hosts, and the address is not, so that only path
+        sequences can match. Remembered for the hosts and the matcher of the last request."""
+        known, hosts, quiet = self._quiet
+        if known is not matcher or hosts is not names.hosts:
+            quiet = bool(names.hosts) and matcher.is_quiet(names.hosts, names.address)
+            self._quiet = (matcher, names.hosts, quiet)
+        return quiet
+
+
 def names_of(request: http.Request, context: Context) -> Names:
     """Collect the names in a request's head and around it.
 
@@ -46,44 +152,46 @@ def names_of(request: http.Request, context: Context) -> Names:
             checked, or one that is no authority.
     """
     _check_head(request, context)
-    hosts: dict[str, None] = {}
-    ports: dict[int, None] = {}
-    scheme_port = 443 if context.client.tls or request.data.scheme == b"https" else 80
-
-    def take(authority: str) -> None:
-        if "@" in authority:
-            # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
-            raise UrlError("user information in a host")
-        host, port = split_authority(authority)
-        if host:
-            hosts[host] = None
-            ports[scheme_port if port is None else port] = None
-
+    place = Place(context, https=request.data.scheme == b"https")
     # `Host :` is not a field name, but some origin may take it for one.
     fields = [value for name, value in request.headers.fields if name.strip().lower() == b"host"]
-    if len(fields) > 1:
-        raise UrlError("more than one Host field")
-    for value in (*fields, request.data.authority):
-        take(value.strip(b" \t").decode("latin-1"))
+    authorities = [request.data.authority.decode("latin-1")]
     if request.data.host:
-        hosts[request.data.host] = None
-        ports[request.data.port or scheme_port] = None
-    if context.client.sni:
-        hosts[context.client.sni] = None
-    address = ""
-    if context.server.address is not None:
-        host, port = context.server.address[:2]
-        address = as_address(host)
-        if not hosts and address and not _destination_is_configured(context):
-            # An origin answers such a request with its default site, whose name nobody here knows.
-            raise UrlError("no Host field")
-        hosts[f"[{address}]" if ":" in address else host] = None
-        ports[port] = None
+        host = request.data.host
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        authorities.append(f"{host}:{request.data.port}" if request.data.port else host)
+    hosts, ports = place.collect(fields, *authorities)
     target = "" if request.data.method == b"CONNECT" else request.data.path.decode("latin-1")
     if target and not target.startswith("/") and target != "*":
         # In HTTP/2 a path is all that is allowed; sent on to an HTTP/1 origin this could name a host.
         raise UrlError("a path that does not begin with a slash")
-    return Names(tuple(hosts), tuple(ports), address, target)
+    return Names(hosts, ports, place.address, target)
+
+
+def names_of_tls(context: Context, sni: str | None) -> Names:
+    """The names that a ClientHello goes to; they have no target."""
+    hosts: dict[str, None] = dict.fromkeys([sni] if sni else [])
+    if context.server.address is None:
+        return Names(tuple(hosts), (), "", "")
+    host, port = context.server.address[:2]
+    address = as_address(host)
+    hosts[f"[{address}]" if ":" in address else host] = None
+    return Names(tuple(hosts), (port,), address, "")
+
+
+def split_absolute(target: str) -> tuple[str, str, str]:
+    """Cut a target in absolute form into scheme, authority and the target below it (RFC 9112 section 3.2.2).
+
+    Raises:
+        UrlError: it has no host, or a scheme other than http and https.
+    """
+    scheme, _, rest = target.partition("://")
+    scheme = scheme.lower()
+    end = _AUTHORITY(rest).end()  # type: ignore[union-attr]
+    if scheme not in ("http", "https") or not end:
+        raise UrlError("a target that is neither a path nor a URL")
+    path = rest[end:]
+    return scheme, rest[:end], path if path.startswith("/") else f"/{path}"
 
 
 def as_address(host: str) -> str:
@@ -105,8 +213,3 @@ def _check_head(request: http.Request, context: Context) -> None:
     multiplexed = context.client.alpn is not None and context.client.alpn[:2] in (b"h2", b"h3")
     if not multiplexed and request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise UrlError("not a version of HTTP that is spoken here")
-
-
-def _destination_is_configured(context: Context) -> bool:
-    """In reverse mode the operator has named the origin, by address perhaps."""
-    return isinstance(context.client.proxy_mode, mode_specs.ReverseMode)

@@ -53,6 +53,7 @@ class Settings:
         options: values for ``urlward_…`` options.
         confdir: where mitmproxy keeps its certificate authority, or empty for its default.
         extra: ``OPTION=VALUE`` for mitmproxy's own options.
+        http2: whether HTTP/2 may be spoken inside intercepted TLS, through mitmproxy's flows.
     """
 
     lists: tuple[Path, ...]
@@ -61,6 +62,7 @@ class Settings:
     options: dict[str, str | int]
     confdir: str
     extra: tuple[str, ...]
+    http2: bool = False
 
 
 class Messages(logging.Handler):
@@ -245,6 +247,9 @@ def _master(settings: Settings, messages: Messages) -> master.Master:
             keep_host_header=True,
             # Clients with public addresses are an internet provider's customers.
             block_global=False,
+            http2=settings.http2,
+            # No other addon looks at flows here, so what HTTP/1 relays needs none.
+            urlward_flows=False,
             **({"confdir": settings.confdir} if settings.confdir else {}),
         )
         opts.set(*settings.extra)

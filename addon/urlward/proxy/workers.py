@@ -1,7 +1,8 @@
 """``urlward run --workers N``: several filters behind one address, and one process that looks after them.
 
 Each worker is an ordinary ``urlward run`` that shares its listening address (SO_REUSEPORT, so that the
-kernel spreads connections over them). One that dies is replaced while the others serve on.
+kernel spreads connections over them). One that dies is replaced while the others serve on. Lists are
+made once for all of them (`urlward.lists.broker`), and their flat part is memory that all map.
 """
 
 import asyncio
@@ -19,12 +20,17 @@ from typing import Any
 from mitmproxy.proxy import mode_servers
 
 from urlward.engine.errors import UrlwardError
+from urlward.lists.broker import Broker
+from urlward.lists.shared import DOOR
 
 WORKER = "URLWARD_WORKER"
 """In a worker's environment: its number."""
 
 READY = "URLWARD_READY"
 """In a worker's environment: the file descriptor that it closes when it serves."""
+
+PRIVATE = "URLWARD_PRIVATE"
+"""In the supervisor's environment, set to anything: each worker keeps lists of its own, to compare with."""
 
 STOP_WITHIN = 10.0
 """Seconds that workers have to end."""
@@ -61,6 +67,7 @@ class Supervisor:
         self._count = count
         self._addresses = list(addresses)
         self._workers: list[_Worker] = []
+        self._broker: Broker | None = None
         self._stopping = False
 
     def run(self) -> bool:
@@ -76,6 +83,9 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)
+        if not os.environ.get(PRIVATE):
+            self._broker = Broker()
+            self._broker.start()
         try:
             # One first: what is wrong with a list or an option is said once, not once a worker.
             if not self._start_first():
@@ -123,8 +133,13 @@ class Supervisor:
 
     def _start(self, number: int, ready: int | None = None) -> _Worker:
         environment = {**os.environ, WORKER: str(number)}
+        passed = []
         if ready is not None:
             environment[READY] = str(ready)
+            passed.append(ready)
+        if self._broker is not None:
+            passed.append(self._broker.door.fileno())
+            environment[DOOR] = str(passed[-1])
         # Blocked until the worker can take it, so that a reload asked for too early is late and not fatal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
@@ -132,7 +147,7 @@ class Supervisor:
                 self._command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                pass_fds=() if ready is None else (ready,),
+                pass_fds=passed,
                 # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
                 process_group=0,
             )
@@ -177,6 +192,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+        if self._broker is not None:
+            self._broker.close()
 
 
 def is_worker() -> bool:

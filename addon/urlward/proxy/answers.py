@@ -1,0 +1,40 @@
+"""Answers that the filter gives itself, and their form on the wire."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+
+from urlward.proxy.block_page import BlockResponse
+
+
+def plain(status: int, text: str, *, head: bool = False) -> BlockResponse:
+    """A line of text.
+
+    Args:
+        status: its code.
+        text: of ASCII, without the line's end.
+        head: whether the request was HEAD, whose answer has no body.
+    """
+    body = f"{text}\n".encode("ascii", "replace")
+    return BlockResponse(
+        status,
+        HTTPStatus(status).phrase,
+        (
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Cache-Control", b"no-store"),
+        ),
+        b"" if head else body,
+    )
+
+
+def on_wire(answer: BlockResponse, *, keep_alive: bool) -> bytes:
+    """An answer as HTTP/1.1."""
+    fields = b"".join(b"%b: %b\r\n" % field for field in answer.headers)
+    return b"HTTP/1.1 %d %b\r\n%bDate: %b\r\nConnection: %b\r\n\r\n%b" % (
+        answer.status,
+        answer.reason.encode(),
+        fields,
+        formatdate(usegmt=True).encode(),
+        b"keep-alive" if keep_alive else b"close",
+        answer.body,
+    )

@@ -1,0 +1,157 @@
+"""Where the body of an HTTP/1 message ends (RFC 9112 sections 6 and 7).
+
+A body is not read, only counted: `feed` is given what has arrived and says how far the body goes in it.
+"""
+
+import re
+from typing import Final, Protocol
+
+_MAX_LINE: Final = 1 << 13
+"""Bytes of a chunk's head."""
+
+_MAX_TRAILERS: Final = 1 << 16
+
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?\r").fullmatch
+# Some servers pad the size with blanks, to its right or left.
+_LENIENT_CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").fullmatch
+
+
+class FramingError(Exception):
+    """A chunked body that another reader could read differently."""
+
+
+class Body(Protocol):
+    """A body of which more may come.
+
+    Attributes:
+        done: whether all of it has come.
+    """
+
+    done: bool
+
+    def feed(self, data: bytes, position: int) -> int:
+        """Count what has arrived.
+
+        Args:
+            data: what has arrived.
+            position: where in it the body goes on.
+
+        Returns:
+            Where the body ends in it, or its length.
+
+        Raises:
+            FramingError: that cannot be told.
+        """
+
+
+class Counted:
+    """A body of a given length, more than 0."""
+
+    __slots__ = ("_left", "done")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = False
+
+    def feed(self, data: bytes, position: int) -> int:
+        """As `Body.feed`."""
+        here = len(data) - position
+        if here < self._left:
+            self._left -= here
+            return len(data)
+        self.done = True
+        return position + self._left
+
+
+class Unbounded:
+    """A body that ends with its connection."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def feed(self, data: bytes, position: int) -> int:
+        """As `Body.feed`."""
+        return max(len(data), position)
+
+
+class Chunked:
+    """A chunked body.
+
+    Args:
+        lenient: whether a size may have blanks around it. For responses: nothing is judged by them.
+    """
+
+    __slots__ = ("_chunk", "_left", "_line", "_room", "_trailers", "done")
+
+    def __init__(self, *, lenient: bool = False) -> None:
+        self.done = False
+        self._chunk = _LENIENT_CHUNK if lenient else _CHUNK
+        # Bytes of data that are left in the chunk, and of the line break behind them.
+        self._left = 0
+        self._line = b""
+        self._trailers = False
+        self._room = _MAX_TRAILERS
+
+    def feed(self, data: bytes, position: int) -> int:
+        """As `Body.feed`."""
+        end = len(data)
+        while position < end:
+            if self._left > 2:
+                step = min(self._left - 2, end - position)
+                position += step
+                self._left -= step
+            elif self._left:
+                if data[position] != (13 if self._left == 2 else 10):
+                    raise FramingError("a chunk that is longer than its size")
+                position += 1
+                self._left -= 1
+            else:
+                newline = data.find(b"\n", position)
+                if newline < 0:
+                    self._keep(data[position:])
+                    return end
+                line = data[position:newline]
+                if self._line:
+                    line, self._line = self._line + line, b""
+                position = newline + 1
+                if self._trailers:
+                    self._read_trailer(line)
+                    if self.done:
+                        return position
+                else:
+                    match = self._chunk(line)
+                    if match is None or len(line) > _MAX_LINE:
+                        raise FramingError("a chunk without a size")
+                    size = int(match[1], 16)
+                    if size:
+                        self._left = size + 2
+                    else:
+                        self._trailers = True
+        return position
+
+    def _keep(self, part: bytes) -> None:
+        self._line += part
+        if len(self._line) > _MAX_LINE:
+            raise FramingError("a chunk's head or a trailer without end")
+
+    def _read_trailer(self, line: bytes) -> None:
+        if line == b"\r":
+            self.done = True
+            return
+        self._room -= len(line)
+        if self._room < 0 or _TRAILER(line) is None:
+            raise FramingError("trailers that are none")
+
+
+class Empty:
+    """No body."""
+
+    __slots__ = ()
+    done = True
+
+    def feed(self, data: bytes, position: int) -> int:  # noqa: ARG002
+        """As `Body.feed`."""
+        return position

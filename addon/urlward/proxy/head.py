@@ -1,0 +1,246 @@
+"""Heads of HTTP/1 messages: llhttp reads them, and what two readers could read differently is refused.
+
+A request that the filter reads in one way and its origin in another is a request that nobody has
+judged (RFC 9112 section 11.2). So a request head must be beyond doubt: its line is taken apart here by
+one strict pattern, its fields by llhttp without leniencies, its framing by the rules of RFC 9112
+section 6.3 without the choices that they leave.
+"""
+
+import re
+from typing import Final
+
+import httptools
+
+MAX_HEAD: Final = 1 << 16
+"""Bytes that a request or response head may have."""
+
+END = re.compile(rb"\r?\n\r?\n").search
+"""Finds the empty line behind a head, as lenient readers see it."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
+_WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
+_UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
+_NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
+_MAX_DIGITS = 18
+
+
+class HeadError(Exception):
+    """A request head that is refused.
+
+    Attributes:
+        status: of the answer.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RequestHead:
+    """What a request's head says.
+
+    Attributes:
+        method: as sent.
+        target: as sent, in any of the forms of RFC 9112 section 3.2.
+        minor: of the version, 0 or 1.
+        fields: names and values as sent, without white space around them.
+        hosts: values of the Host fields.
+        length: of the body in bytes, or None where it is chunked.
+        expects: whether the body waits for an interim response (RFC 9110 section 10.1.1).
+        websocket: whether an upgrade to WebSocket is asked for.
+        other_upgrade: whether another is.
+        keep_alive: whether the client will send further requests.
+    """
+
+    __slots__ = (
+        "expects",
+        "fields",
+        "hosts",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "other_upgrade",
+        "target",
+        "websocket",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.hosts: list[bytes] = []
+        self.length: int | None = 0
+        self.expects = False
+        self.websocket = False
+        self.other_upgrade = False
+        self.keep_alive = minor == 1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field; llhttp calls this."""
+        self.fields.append((name, value))
+
+    def get(self, name: bytes) -> bytes:
+        """The first value of a field, by its lower-case name, or empty."""
+        return next((value for n, value in self.fields if n.lower() == name), b"")
+
+
+class ResponseHead:
+    """What a response's head says.
+
+    Attributes:
+        status: its code.
+        fields: as sent.
+        length: of the body in bytes; None where it is chunked, -1 where it ends with the connection.
+    """
+
+    __slots__ = ("fields", "length", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.length: int | None = -1
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field; llhttp calls this."""
+        self.fields.append((name, value))
+
+
+def read_request_head(data: bytes) -> RequestHead:
+    """Read a request head, from its first letter to its empty line.
+
+    Raises:
+        HeadError: it is malformed, or could be read in more than one way.
+    """
+    line = _REQUEST_LINE(data)
+    if line is None:
+        raise HeadError(*_line_error(data))
+    head = RequestHead(line[1], line[2], 1 if line[3] == b"1" else 0)
+    try:
+        try:
+            _feed(head, data)
+        except (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError):
+            # Methods that llhttp does not know and targets in UTF-8 are somebody's, and judged by us.
+            del head.fields[:]
+            _feed(head, _NEUTRAL_LINE % line[3] + data[line.end() :])
+    except httptools.HttpParserError as e:
+        raise HeadError(400, "a head that is not of HTTP/1.1") from e
+    _read_fields(head)
+    return head
+
+
+def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
+    """Read a response head, from its first letter to its empty line.
+
+    Args:
+        data: the head.
+        to_head: whether it answers a HEAD request.
+
+    Raises:
+        ValueError: it is malformed; what it frames cannot be told.
+    """
+    head = ResponseHead()
+    parser = httptools.HttpResponseParser(head)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as e:
+        raise ValueError("not a response of HTTP/1.1") from e
+    status = head.status = parser.get_status_code()
+    if to_head or status < 200 or status in (204, 304):
+        head.length = 0
+        return head
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for name, value in head.fields:
+        if len(name) == 14 and name.lower() == b"content-length":
+            lengths.append(value.strip(b" \t"))
+        elif len(name) == 17 and name.lower() == b"transfer-encoding":
+            codings.append(value)
+    if codings:
+        last = b",".join(codings).rpartition(b",")[2].strip(b" \t").lower()
+        head.length = None if last == b"chunked" and not lengths else -1
+    elif lengths:
+        if len(set(lengths)) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
+            raise ValueError("a length that is none")
+        head.length = int(lengths[0])
+    return head
+
+
+def could_be_head(data: bytes | bytearray) -> bool:
+    """Whether a head whose end has not come yet has begun like one.
+
+    An origin that speaks HTTP/0.9 would not wait for the end of anything else.
+    """
+    line, newline, _ = data.partition(b"\n")
+    return not newline or _WHOLE_LINE(line) is not None
+
+
+def without_upgrade(data: bytes) -> bytes:
+    """A head without the fields that offer another protocol, in which requests would pass unread."""
+    return _UPGRADE_LINES(b"", data)
+
+
+def _feed(head: RequestHead, data: bytes) -> None:
+    try:
+        httptools.HttpRequestParser(head).feed_data(data)
+    except httptools.HttpParserUpgrade:
+        return  # llhttp stops at the end of a head that asks for one, which is where we stop
+
+
+def _line_error(data: bytes) -> tuple[int, str]:
+    line = data.partition(b"\n")[0]
+    if re.search(rb" HTTP/\d+(\.\d+)?\r?$", line) and not re.search(rb" HTTP/1\.[01]\r?$", line):
+        return 505, "not a version of HTTP that is spoken here"
+    return 400, "not a request line of HTTP/1.1"
+
+
+def _read_fields(head: RequestHead) -> None:
+    length: bytes | None = None
+    chunked = False
+    for name, value in head.fields:
+        # By length first: most fields are none of these.
+        match len(name):
+            case 4:
+                if name.lower() == b"host":
+                    head.hosts.append(value)
+            case 6:
+                if name.lower() == b"expect":
+                    head.expects = True
+            case 7:
+                if name.lower() == b"upgrade":
+                    if value.strip(b" \t").lower() == b"websocket" and not head.websocket:
+                        head.websocket = True
+                    else:
+                        head.other_upgrade = True
+            case 10:
+                if name.lower() == b"connection":
+                    options = value.lower()
+                    if b"close" in options:
+                        head.keep_alive = False
+                    elif b"keep-alive" in options:
+                        head.keep_alive = True
+            case 14:
+                if name.lower() == b"content-length":
+                    if length is not None:
+                        raise HeadError(400, "more than one Content-Length")
+                    length = value.strip(b" \t")
+            case 17:
+                if name.lower() == b"transfer-encoding":
+                    if chunked or value.strip(b" \t").lower() != b"chunked" or not head.minor:
+                        raise HeadError(400, "a Transfer-Encoding other than chunked")
+                    chunked = True
+    if chunked:
+        if length is not None:
+            raise HeadError(400, "Content-Length beside Transfer-Encoding")
+        head.length = None
+    elif length is not None:
+        if not length.isdigit() or len(length) > _MAX_DIGITS:
+            raise HeadError(400, "a Content-Length that is no number")
+        head.length = int(length)
+    if head.other_upgrade:
+        head.websocket = False

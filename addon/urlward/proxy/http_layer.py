@@ -1,0 +1,231 @@
+"""Layers that relay: HTTP/1 with each request judged, and bytes that nobody reads.
+
+They take events and give commands, as mitmproxy's layers do, and pass everything through a relay
+(`urlward.proxy.relay`). Once both connections are open, and where both are plain sockets, the relay goes
+on without mitmproxy (`urlward.proxy.express`).
+"""
+
+from collections.abc import Callable, Iterable
+
+from mitmproxy.connection import Client, ConnectionState
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.server import ConnectionHandler
+
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.express import LINGER, Relay, take_over
+from urlward.proxy.guard import Guard
+from urlward.proxy.head import RequestHead
+from urlward.proxy.live import Live
+from urlward.proxy.names import Names, Place
+from urlward.proxy.relay import HttpRelay, RawRelay
+
+type Lookup = Callable[[Client], ConnectionHandler | None]
+"""The handler of a client's connection, or None in a test without sockets."""
+
+
+class ListedAddress(str):
+    """A connection's error where the name has this listed address, and so is not connected to."""
+
+    __slots__ = ()
+
+
+class RelayingLayer(layer.Layer):
+    """What the layers have in common.
+
+    Args:
+        context: of the connection.
+        guard: decides.
+        live: where the layer will be a member.
+        lookup: finds the handler that carries it.
+    """
+
+    relay: Relay
+
+    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup) -> None:
+        super().__init__(context)
+        self.client = context.client
+        self._guard = guard
+        self._live = live
+        self._lookup = lookup
+        self._out: list[commands.Command] = []
+        self._connect_wanted = False
+        self._express = False
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if self._express:
+            if isinstance(event, events.ConnectionClosed):
+                # Both are closed already; this lets mitmproxy clean up.
+                yield commands.CloseConnection(self.context.client)
+            elif isinstance(event, events.DataReceived):
+                self._feed(event)
+            return
+        if isinstance(event, events.Start):
+            self._live.add(self)
+            yield from self._begin()
+        else:
+            self._feed(event)
+        while self._out or self._connect_wanted:
+            out, self._out = self._out, []
+            yield from out
+            if self._connect_wanted:
+                self._connect_wanted = False
+                yield from self._connect()
+        if self.context.server.state is ConnectionState.OPEN and take_over(
+            self.context, self._lookup(self.client), self.relay, self._guard, self._live
+        ):
+            self._express = True
+            self._live.discard(self)
+
+    def _begin(self) -> layer.CommandGenerator[None]:
+        yield from ()
+
+    def _feed(self, event: events.Event) -> None:
+        try:
+            match event:
+                case events.DataReceived():
+                    if event.connection is self.client:
+                        self.relay.client_data(event.data)
+                    else:
+                        self.relay.server_data(event.data)
+                case events.ConnectionClosed():
+                    if event.connection is self.client:
+                        self.relay.client_ended()
+                    else:
+                        self.relay.server_ended()
+                case events.Wakeup():
+                    self.close()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
+            self._guard.failed(e, self.client)
+            self._out.clear()
+            self._connect_wanted = False
+            self.close()
+
+    def _connect(self) -> layer.CommandGenerator[None]:
+        raise NotImplementedError
+
+    # -- what the relay asks for
+
+    def connect(self) -> None:
+        """Open the connection to the origin."""
+        self._connect_wanted = True
+
+    def send_client(self, data: bytes) -> None:
+        """Send."""
+        if self.client.state & ConnectionState.CAN_WRITE:
+            self._out.append(commands.SendData(self.client, data))
+
+    def send_server(self, data: bytes) -> None:
+        """Send."""
+        if self.context.server.state & ConnectionState.CAN_WRITE:
+            self._out.append(commands.SendData(self.context.server, data))
+
+    def end_client(self) -> None:
+        """Send the client no more."""
+        if self.client.state & ConnectionState.CAN_WRITE:
+            self._out.append(commands.CloseTcpConnection(self.client, half_close=True))
+
+    def end_server(self) -> None:
+        """Send the origin no more."""
+        if self.context.server.state & ConnectionState.CAN_WRITE:
+            self._out.append(commands.CloseTcpConnection(self.context.server, half_close=True))
+
+    def close_server(self) -> None:
+        """Close the connection to the origin."""
+        if self.context.server.state is not ConnectionState.CLOSED:
+            self._out.append(commands.CloseConnection(self.context.server))
+
+    def close(self) -> None:
+        """Close both."""
+        self._live.discard(self)
+        self.close_server()
+        if self.client.state is not ConnectionState.CLOSED:
+            self._out.append(commands.CloseConnection(self.client))
+
+    def linger(self) -> None:
+        """Close both in a while."""
+        self._out.append(commands.RequestWakeup(LINGER))
+
+    # -- as a member of `Live`
+
+    def live(self) -> Iterable[Names]:
+        """What is under way."""
+        return self.relay.live
+
+    def reads_head(self) -> bool:
+        """Whether a request head has begun and not ended."""
+        return self.relay.reads_head
+
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self.relay.idle
+
+    def touch(self) -> None:
+        """mitmproxy carries the bytes, and knows."""
+
+    def cut(self) -> None:
+        """Close both at once."""
+        self._live.discard(self)
+        cut_off(self._lookup(self.client), self.client)
+
+
+class HttpRelayLayer(RelayingLayer):
+    """HTTP/1 between a client and one origin, which the connection names."""
+
+    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup) -> None:
+        super().__init__(context, guard, live, lookup)
+        self._place = Place(context)
+        self.relay: HttpRelay = HttpRelay(self, self._judge)
+
+    def _judge(self, head: RequestHead) -> Names | BlockResponse:
+        return self._guard.answer_head(head, self._place, self.client)
+
+    def _connect(self) -> layer.CommandGenerator[None]:
+        server = self.context.server
+        error = None
+        if server.state is ConnectionState.CLOSED:
+            error = yield commands.OpenConnection(server)
+        answer = None
+        listed = server.error if isinstance(server.error, ListedAddress) else None
+        address = listed or (server.peername and server.peername[0])
+        if address and self.relay.pending:
+            answer = self._guard.answer_connected(
+                self.relay.pending[0].head, self.client, str(address), self._place.port
+            )
+        if answer is not None and not error:
+            self.close_server()
+        if error or answer is not None:
+            self.relay.not_connected(answer)
+        else:
+            self.relay.connected()
+
+
+class RelayLayer(RelayingLayer):
+    """Bytes both ways, unread and unrecorded, unless the address connected to is listed.
+
+    Args:
+        names: what the connection passed under.
+    """
+
+    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup, names: Names) -> None:
+        super().__init__(context, guard, live, lookup)
+        self.relay: RawRelay = RawRelay(self, names)
+
+    def _begin(self) -> layer.CommandGenerator[None]:
+        server = self.context.server
+        error = None
+        if server.state is ConnectionState.CLOSED:
+            error = yield commands.OpenConnection(server)
+        listed = server.error if isinstance(server.error, ListedAddress) else None
+        address = listed or (server.peername and server.peername[0])
+        if (address and not self._guard.address_allowed(self.context, str(address))) or error:
+            self.close()
+
+
+def cut_off(handler: ConnectionHandler | None, client: Client) -> None:
+    """Close a client's connection that mitmproxy carries, and with it those to origins."""
+    if handler is None:
+        return
+    io = handler.transports.get(client)
+    if io is not None and io.handler is not None:
+        io.handler.cancel("listed")

@@ -1,0 +1,121 @@
+"""The exchanges under way: asked again when the lists change, and kept from lasting without end.
+
+A stream that began before its page was listed would go on for hours. So whatever is under way keeps
+the names that it passed under, and after a reload is judged again by them; what is listed now is cut.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from mitmproxy.connection import Client
+
+from urlward.proxy.guard import Guard
+from urlward.proxy.names import Names
+
+TICK = 5.0
+"""Seconds between two looks at everything that is under way."""
+
+HEAD_TIMEOUT = 60.0
+"""Seconds that a request head may take to come in."""
+
+_SLICE = 0.002
+
+
+class Member(Protocol):
+    """A connection, or a stream of one.
+
+    Attributes:
+        client: whose.
+    """
+
+    client: Client
+
+    def live(self) -> Iterable[Names]:
+        """What is under way."""
+
+    def reads_head(self) -> bool:
+        """Whether a request head has begun and not ended."""
+
+    def idle(self) -> bool:
+        """Whether nothing is under way, so that closing disturbs nobody."""
+
+    def touch(self) -> None:
+        """Tell mitmproxy's time limit of what it has not seen."""
+
+    def cut(self) -> None:
+        """Close the connection at once."""
+
+
+class Live:
+    """All members."""
+
+    def __init__(self) -> None:
+        self._members: dict[Client, dict[int, Member]] = {}
+        self._heads: dict[int, float] = {}
+
+    def __iter__(self) -> Iterator[Member]:
+        for members in list(self._members.values()):
+            yield from list(members.values())
+
+    def add(self, member: Member) -> None:
+        """Take a member in."""
+        self._members.setdefault(member.client, {})[id(member)] = member
+
+    def discard(self, member: Member) -> None:
+        """Let it go, if it is there."""
+        members = self._members.get(member.client)
+        if members is not None:
+            members.pop(id(member), None)
+            if not members:
+                del self._members[member.client]
+
+    def forget(self, client: Client) -> None:
+        """Let all members of a connection go that has ended."""
+        self._members.pop(client, None)
+
+    async def recheck(self, guard: Guard) -> int:
+        """Judge everything under way again, and cut what is listed; how many that is."""
+        cut = 0
+        until = time.monotonic() + _SLICE
+        for member in self:
+            if not all(guard.still_passes(names, member.client) for names in member.live()):
+                cut += 1
+                member.cut()
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + _SLICE
+        return cut
+
+    async def look_after(self) -> None:
+        """End what takes too long, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            self.tick(time.monotonic())
+
+    def tick(self, now: float) -> None:
+        """One look.
+
+        Args:
+            now: seconds on a clock that does not go back.
+        """
+        heads: dict[int, float] = {}
+        for member in self:
+            key = id(member)
+            member.touch()
+            if member.reads_head():
+                since = heads[key] = self._heads.get(key, now)
+                if now - since >= HEAD_TIMEOUT:
+                    member.cut()
+        self._heads = heads
+
+    def close_idle(self) -> int:
+        """Close what is at rest; how many are not."""
+        busy = 0
+        for member in self:
+            if member.idle():
+                member.cut()
+            else:
+                busy += 1
+        return busy

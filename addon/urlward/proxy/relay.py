@@ -1,0 +1,542 @@
+"""One client and its origin, relayed over HTTP/1: each request is judged at its head, the rest is counted.
+
+Sans-IO: bytes and ends of connections come in through methods, and go out through `Ends`. What passes is
+passed on as it came. A request that must not pass is answered in its turn, behind the responses to
+those before it, and nothing that follows it is read.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+from urlward.proxy.answers import on_wire, plain
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded
+from urlward.proxy.head import (
+    END,
+    MAX_HEAD,
+    HeadError,
+    RequestHead,
+    could_be_head,
+    read_request_head,
+    read_response_head,
+    without_upgrade,
+)
+from urlward.proxy.names import Names
+
+MAX_HELD: Final = 1 << 16
+"""Bytes kept of what a client sends before its upgrade is answered."""
+
+MAX_PENDING: Final = 1000
+"""Requests without a response that a client may have sent."""
+
+MAX_BLANK: Final = 8
+"""Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
+
+type Judge = Callable[[RequestHead], Names | BlockResponse]
+"""What a request is answered with, or the names that it passed under. Never raises."""
+
+
+class Ends(Protocol):
+    """The two connections."""
+
+    def connect(self) -> None:
+        """Open the one to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
+
+    def send_client(self, data: bytes) -> None:
+        """Send."""
+
+    def send_server(self, data: bytes) -> None:
+        """Send."""
+
+    def end_client(self) -> None:
+        """Send the client no more, but go on reading."""
+
+    def end_server(self) -> None:
+        """Likewise for the origin."""
+
+    def close_server(self) -> None:
+        """Close the connection to the origin, if there is one."""
+
+    def close(self) -> None:
+        """Close both, once all that was sent is out."""
+
+    def linger(self) -> None:
+        """Close both in a while, or when the client has ended: it may still be sending, and a connection
+        that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
+
+
+class Pending:
+    """A request that its origin has to answer."""
+
+    __slots__ = ("begun", "body_begun", "continued", "expects", "head", "is_head", "names", "websocket")
+
+    def __init__(self, head: RequestHead, names: Names) -> None:
+        self.head = head
+        self.is_head = head.method == b"HEAD"
+        self.names = names
+        self.websocket = head.websocket
+        self.expects = head.expects
+        self.continued = False
+        self.begun = False
+        """Whether any of its response has come."""
+        self.body_begun = False
+        """Whether any of its body has been sent on."""
+
+    @property
+    def awaits_leave(self) -> bool:
+        """Whether its body is not sent before the origin asks for it."""
+        return self.expects and not self.continued and not self.body_begun
+
+
+class HttpRelay:
+    """Relays one client connection to one origin.
+
+    Args:
+        ends: the connections.
+        judge: decides on each request.
+
+    Attributes:
+        ends: the connections.
+        pending: requests under way, the oldest first.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_blank",
+        "_body",
+        "_client_ended",
+        "_close_after",
+        "_deaf",
+        "_done",
+        "_early",
+        "_held",
+        "_judge",
+        "_refused_switch",
+        "_requests",
+        "_response",
+        "_response_held",
+        "_server",
+        "_server_ended",
+        "_switched",
+        "_switching",
+        "ends",
+        "pending",
+    )
+
+    inside_tls: Final = True
+
+    def __init__(self, ends: Ends, judge: Judge) -> None:
+        self.pending: deque[Pending] = deque()
+        self.ends = ends
+        self._judge = judge
+        self._requests = 0
+
+        self._held = bytearray()
+        """Of a head that has not ended, or behind an upgrade that is not answered."""
+        self._blank = 0
+        self._body: Body | None = None
+        """Of the request that is coming in."""
+        self._switching = False
+        """Whether an upgrade waits for its answer."""
+        self._refused_switch = False
+        """Whether it has just been refused, and what was sent behind it may go on."""
+        self._switched = False
+        """Whether both sides have left HTTP."""
+        self._deaf = False
+        """Whether what the client sends is dropped."""
+        self._client_ended = False
+
+        self._server: Literal["none", "opening", "open", "closed"] = "none"
+        self._early: list[bytes] = []
+        self._response: Body | None = None
+        """Of the response that is coming in."""
+        self._response_held = b""
+        self._server_ended = False
+        self._answer: bytes | None = None
+        """Ours, waiting for its turn."""
+        self._close_after = False
+        self._done = False
+
+    @property
+    def live(self) -> list[Names]:
+        """What the requests under way passed under."""
+        return [pending.names for pending in self.pending]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, so that closing disturbs nobody."""
+        return not (self.pending or self._held or self._body or self._switched or self._answer)
+
+    @property
+    def reads_head(self) -> bool:
+        """Whether a request head has begun and not ended."""
+        return bool(self._held) and not self._switching
+
+    def client_data(self, data: bytes) -> None:
+        """The client has sent something."""
+        if self._deaf:
+            return
+        if self._switched:
+            self._to_server(data)
+            return
+        held = self._held
+        if not held:
+            self._read_requests(data)
+            return
+        seen = len(held)
+        held += data
+        if self._switching:
+            self._bound_held()
+        # Each byte is looked at once, however slowly they come.
+        elif held.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
+            self._look_at_start(seen)
+        else:
+            self._read_held()
+
+    def client_ended(self) -> None:
+        """The client will send no more."""
+        if self._client_ended:
+            return
+        self._client_ended = True
+        if self._switched:
+            if self._server_ended:
+                self.ends.close()
+            else:
+                self.ends.end_server()
+        elif self._done or self._held or self._body or not (self.pending or self._answer):
+            # Cut off in the middle, or at rest. A client that only ends its sending gets its responses.
+            self.ends.close()
+        self._deaf = True
+
+    def connected(self) -> None:
+        """The connection to the origin is open."""
+        if self._done:
+            self.ends.close_server()
+            return
+        self._server = "open"
+        early, self._early = b"".join(self._early), []
+        if early:
+            self.ends.send_server(early)
+
+    def not_connected(self, answer: BlockResponse | None = None) -> None:
+        """The origin cannot be reached, or must not be.
+
+        Args:
+            answer: where it must not be.
+        """
+        self._server = "closed"
+        self._early.clear()
+        self._fail(answer)
+
+    def server_data(self, data: bytes) -> None:
+        """The origin has sent something."""
+        if self._switched:
+            self.ends.send_client(data)
+            return
+        if self._done:
+            return
+        if self._response_held:
+            data = self._response_held + data
+            self._response_held = b""
+        position, size = 0, len(data)
+        while position < size:
+            body = self._response
+            if body is None:
+                end = self._read_response_head(data, position)
+                if not end:
+                    self._response_held = data[position:]
+                    break
+                position = end
+                body = self._response
+                if body is None:
+                    if self._switched:
+                        self.ends.send_client(data)
+                        held, self._held = bytes(self._held), bytearray()
+                        if held:
+                            self._to_server(held)
+                        return
+                    continue  # an interim response
+            if not body.done:
+                try:
+                    position = body.feed(data, position)
+                except FramingError:
+                    # Whatever it is, the client can make of it what it can.
+                    self._relay_until_close()
+                    position = size
+            if body.done:
+                self._response = None
+                self.pending.popleft()
+                if not self.pending and (self._answer or self._close_after or self._client_ended):
+                    self.ends.send_client(data[:position])
+                    self._end_turn()
+                    return
+        if position:
+            self.ends.send_client(data if position == size else data[:position])
+        if self._refused_switch:
+            self._refused_switch = False
+            self._read_held()
+
+    def server_ended(self) -> None:
+        """The origin will send no more."""
+        if self._server_ended or self._done:
+            return
+        self._server_ended = True
+        if self._switched:
+            if self._client_ended:
+                self.ends.close()
+            else:
+                self.ends.end_client()
+            return
+        self._server = "closed"
+        if self.pending and not self.pending[0].begun and self._requests == 1 and not self._response_held:
+            self._fail()
+        else:
+            # On a connection that has served before, clients try again by themselves where that is safe.
+            self._finish()
+
+    # -- requests
+
+    def _read_requests(self, data: bytes) -> None:
+        position = start = 0
+        size = len(data)
+        while position < size:
+            if self._body is not None:
+                try:
+                    position = self._body.feed(data, position)
+                except FramingError as e:
+                    # The origin, which waits for the rest, might find a request in it.
+                    self.pending.clear()
+                    self._refuse(HeadError(400, str(e)))
+                    return
+                if self.pending:
+                    self.pending[-1].body_begun = True
+                if self._body.done:
+                    self._body = None
+                continue
+            if start < position:
+                self._to_server(data[start:position])
+                start = position
+            if self._switching:
+                self._held += data[position:]
+                self._bound_held()
+                return
+            if data[position] in b"\r\n":
+                position = start = position + 1
+                self._blank += 1
+                if self._blank > MAX_BLANK:
+                    self._refuse(HeadError(400, "empty lines before a request"))
+                    return
+                continue
+            end = data.find(b"\r\n\r\n", position) + 4
+            if end < 4:
+                self._held += data[position:]
+                self._look_at_start(0)
+                return
+            raw = data if not position and end == size else data[position:end]
+            head = self._judged(raw, more=end < size)
+            if head is None:
+                return
+            position = end
+            if head.other_upgrade:
+                self._to_server(without_upgrade(raw))
+                start = position
+        if start < size:
+            self._to_server(data if not start else data[start:])
+
+    def _judged(self, raw: bytes, *, more: bool) -> RequestHead | None:
+        """A request that passes; None where it does not, and has been answered."""
+        self._blank = 0
+        try:
+            if len(raw) > MAX_HEAD:
+                raise HeadError(431, "a head that is too large")
+            head = read_request_head(raw)
+            if head.method == b"CONNECT":
+                raise HeadError(405, "no proxy is asked for here")
+            if len(self.pending) >= MAX_PENDING:
+                raise HeadError(429, "too many requests without waiting for a response")
+        except HeadError as e:
+            self._refuse(e)
+            return None
+        found = self._judge(head)
+        if not isinstance(found, Names):
+            whole = not more and head.length == 0 and found.status != 400
+            self._answer_with(found, keep_alive=whole and head.keep_alive and not self.pending)
+            return None
+        self.pending.append(Pending(head, found))
+        self._requests += 1
+        if head.length:
+            self._body = Counted(head.length)
+        elif head.length is None:
+            self._body = Chunked()
+        if head.websocket:
+            self._switching = True
+        return head
+
+    def _look_at_start(self, seen: int) -> None:
+        """See that what has come of a head may become one."""
+        held = self._held
+        if len(held) > MAX_HEAD:
+            self._refuse(HeadError(431, "a head that is too large"))
+        elif (held.find(b"\n") >= seen and not could_be_head(held)) or END(held, max(seen - 3, 0)):
+            self._refuse(HeadError(400, "not a head of HTTP/1.1"))
+
+    def _bound_held(self) -> None:
+        if len(self._held) > MAX_HELD:
+            self._finish()
+
+    def _read_held(self) -> None:
+        if self._deaf:
+            return
+        data = bytes(self._held)
+        self._held.clear()
+        self._read_requests(data)
+
+    def _to_server(self, data: bytes) -> None:
+        if self._server == "open":
+            self.ends.send_server(data)
+        elif self._server != "closed":
+            self._early.append(data)
+            if self._server == "none":
+                self._server = "opening"
+                self.ends.connect()
+
+    # -- responses
+
+    def _read_response_head(self, data: bytes, position: int) -> int:
+        """Where a response's head ends; 0 where it has not ended yet."""
+        if not self.pending:
+            # Said unasked, such as 408 before an idle connection is closed.
+            self._relay_until_close()
+            return position
+        found = END(data, position)
+        if found is None:
+            if len(data) - position > MAX_HEAD:
+                self._relay_until_close()
+                return position
+            return 0
+        end = found.end()
+        pending = self.pending[0]
+        try:
+            head = read_response_head(data[position:end], to_head=pending.is_head)
+        except ValueError:
+            self._relay_until_close()
+            return position
+        pending.begun = True
+        if head.status == 101:
+            if pending.websocket and len(self.pending) == 1:
+                self._switched = True
+                self._switching = False
+                return end
+            self._relay_until_close()
+            return position
+        if head.status < 200:
+            pending.continued = True
+            return end
+        if head.length is None:
+            self._response = Chunked(lenient=True)
+        elif head.length < 0:
+            self._relay_until_close()
+        elif head.length:
+            self._response = Counted(head.length)
+        else:
+            self._response = Empty()
+        if pending.websocket:
+            self._switching = False
+            self._refused_switch = True
+        if self._body is not None and len(self.pending) == 1 and pending.awaits_leave:
+            # Refused before its body: the origin may take what comes next for a body or for a request.
+            self._deaf = self._close_after = True
+        return end
+
+    def _relay_until_close(self) -> None:
+        self._response = Unbounded()
+        self._deaf = True
+        self._held.clear()
+
+    # -- answers and ends
+
+    def _refuse(self, error: HeadError) -> None:
+        self._answer_with(plain(error.status, str(error)), keep_alive=False)
+
+    def _answer_with(self, answer: BlockResponse, *, keep_alive: bool) -> None:
+        """Answer in its turn."""
+        data = on_wire(answer, keep_alive=keep_alive)
+        if keep_alive:
+            self.ends.send_client(data)
+            return
+        self._deaf = True
+        self._held.clear()
+        self._answer = data
+        if not self.pending:
+            self._end_turn()
+
+    def _fail(self, answer: BlockResponse | None = None) -> None:
+        """Answer for an origin that does not."""
+        is_head = bool(self.pending) and self.pending[0].is_head
+        self.pending.clear()
+        self._answer_with(answer or plain(502, "The origin does not answer.", head=is_head), keep_alive=False)
+
+    def _end_turn(self) -> None:
+        """All responses are out: send our answer, if there is one, and end."""
+        if self._answer is not None:
+            self.ends.send_client(self._answer)
+            self._answer = None
+        self._finish()
+
+    def _finish(self) -> None:
+        self._done = self._deaf = True
+        self.pending.clear()
+        self._held.clear()
+        self._early.clear()
+        if self._client_ended:
+            self.ends.close()
+        else:
+            self.ends.close_server()
+            self.ends.end_client()
+            self.ends.linger()
+
+
+class RawRelay:
+    """Relays bytes that nobody reads.
+
+    Args:
+        ends: the connections, both open.
+        names: what is relayed passed under these.
+    """
+
+    __slots__ = ("_client_ended", "_server_ended", "ends", "live")
+
+    inside_tls: Final = False
+    idle: Final = False
+    reads_head: Final = False
+
+    def __init__(self, ends: Ends, names: Names) -> None:
+        self.ends = ends
+        self.live = [names]
+        self._client_ended = False
+        self._server_ended = False
+
+    def client_data(self, data: bytes) -> None:
+        """The client has sent something."""
+        self.ends.send_server(data)
+
+    def client_ended(self) -> None:
+        """The client will send no more."""
+        self._client_ended = True
+        if self._server_ended:
+            self.ends.close()
+        else:
+            self.ends.end_server()
+
+    def server_data(self, data: bytes) -> None:
+        """The origin has sent something."""
+        self.ends.send_client(data)
+
+    def server_ended(self) -> None:
+        """The origin will send no more."""
+        self._server_ended = True
+        if self._client_ended:
+            self.ends.close()
+        else:
+            self.ends.end_client()
