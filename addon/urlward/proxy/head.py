@@ -117,7 +117,7 @@ def read_request_head(data: bytes) -> RequestHead:
     """
     line = _REQUEST_LINE(data)
     if line is None:
-        raise HeadError(*_line_error(data))
+        raise HeadError(400, "not a request line of HTTP/1.1")
     head = RequestHead(line[1], line[2], 1 if line[3] == b"1" else 0)
     try:
         try:
@@ -149,7 +149,9 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as e:
-        raise ValueError("not a response of HTTP/1.1") from e
+        # llhttp stops behind 101 with an error of this kind where there is no `Connection: upgrade`.
+        if parser.get_status_code() != 101:
+            raise ValueError("not a response of HTTP/1.1") from e
     status = head.status = parser.get_status_code()
     if to_head or status < 200 or status in (204, 304):
         head.length = 0
@@ -190,13 +192,6 @@ def _feed(head: RequestHead, data: bytes) -> None:
         httptools.HttpRequestParser(head).feed_data(data)
     except httptools.HttpParserUpgrade:
         return  # llhttp stops at the end of a head that asks for one, which is where we stop
-
-
-def _line_error(data: bytes) -> tuple[int, str]:
-    line = data.partition(b"\n")[0]
-    if re.search(rb" HTTP/\d+(\.\d+)?\r?$", line) and not re.search(rb" HTTP/1\.[01]\r?$", line):
-        return 505, "not a version of HTTP that is spoken here"
-    return 400, "not a request line of HTTP/1.1"
 
 
 def _read_fields(head: RequestHead) -> None:

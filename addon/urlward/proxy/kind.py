@@ -7,8 +7,8 @@ _MAX_LINE = 1 << 12
 
 # What an origin could read as a request line, if a lenient one: a word, a blank, and a target of any form.
 # Empty lines and blanks before it, and blanks of other kinds, are some origin's leniency too.
-_COULD_BE = re.compile(rb"[\x00-\x20]*[!-~]+[\x00-\x20]+(?:[/*\\\\%]|[A-Za-z][A-Za-z0-9+.-]*:)").match
-_COULD_BEGIN = re.compile(rb"[\x00-\x20]*(?:[!-~]+(?:[\x00-\x20]+[A-Za-z0-9+.-]*)?)?").fullmatch
+_COULD_BE = re.compile(rb"[\x00\t-\r ]*[!-~]+[\x00-\x20]+(?:[/*\\\\%]|[A-Za-z][A-Za-z0-9+.-]*:)").match
+_COULD_BEGIN = re.compile(rb"[\x00\t-\r ]*(?:[!-~]+(?:[\x00-\x20]+[A-Za-z0-9+.-]*)?)?").fullmatch
 
 
 def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:

@@ -244,7 +244,7 @@ class HttpRelay:
             body = self._response
             if body is None:
                 end = self._read_response_head(data, position)
-                if not end:
+                if end < 0:
                     self._response_held = data[position:]
                     break
                 position = end
@@ -404,7 +404,7 @@ class HttpRelay:
     # -- responses
 
     def _read_response_head(self, data: bytes, position: int) -> int:
-        """Where a response's head ends; 0 where it has not ended yet."""
+        """Where a response's head ends; -1 where it has not ended yet."""
         if not self.pending:
             # Said unasked, such as 408 before an idle connection is closed.
             self._relay_until_close()
@@ -414,7 +414,7 @@ class HttpRelay:
             if len(data) - position > MAX_HEAD:
                 self._relay_until_close()
                 return position
-            return 0
+            return -1
         end = found.end()
         pending = self.pending[0]
         try:

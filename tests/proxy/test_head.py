@@ -1,0 +1,179 @@
+import pytest
+
+from urlward.proxy.head import (
+    HeadError,
+    could_be_head,
+    read_request_head,
+    read_response_head,
+    without_upgrade,
+)
+
+
+def head(*fields: str, line: str = "GET / HTTP/1.1") -> bytes:
+    return "\r\n".join([line, *fields, "", ""]).encode("latin-1")
+
+
+def test_a_request() -> None:
+    found = read_request_head(head("HOST:a.test ", "X-A:", "x-a:\t b\t", line="GET /a?b#c HTTP/1.0"))
+    assert (found.method, found.target, found.minor) == (b"GET", b"/a?b#c", 0)
+    assert [value.strip() for value in found.hosts] == [b"a.test"]
+    assert (found.length, found.keep_alive, found.expects, found.websocket) == (0, False, False, False)
+    assert found.get(b"x-a") == b""
+    assert found.get(b"none") == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "PROPFIND", "QUERY", "get", "X-1!", "CONNECT", "SOURCE"])
+@pytest.mark.parametrize("target", ["/", "*", "http://b.test/c", "/caf\xc3\xa9", '/"<>\\^`{|}', "a.test:80"])
+def test_methods_and_targets_of_every_kind(method: str, target: str) -> None:
+    found = read_request_head(head("Host: a.test", "Content-Length: 3", line=f"{method} {target} HTTP/1.1"))
+    assert (found.method, found.target) == (method.encode(), target.encode("latin-1"))
+    assert (found.hosts, found.length, found.fields) == (
+        [b"a.test"],
+        3,
+        [(b"Host", b"a.test"), (b"Content-Length", b"3")],
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET\t/ HTTP/1.1",
+        " GET / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / HTTP/1.2",
+        "GET / HTTP/2.0",
+        "GET / HTTP/0.9",
+        "GET / http/1.1",
+        "GET / ICE/1.0",
+        "GET / HTTP/1.11",
+        "GET /",
+        "GET /a\x0bb HTTP/1.1",
+        "GET /\x00 HTTP/1.1",
+        "GET /\x7f HTTP/1.1",
+        "G(T / HTTP/1.1",
+        "GET / HTTP/1.1\nX: y",
+        "",
+    ],
+)
+def test_lines_in_doubt(line: str) -> None:
+    with pytest.raises(HeadError) as info:
+        read_request_head(head("Host: a.test", line=line))
+    assert info.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Host : a.test",
+        "X y: z",
+        ": z",
+        "no colon",
+        "X: a\r\n folded",
+        "X: a\nY: b",
+        "X: a\rY: b",
+        "X: a\x00b",
+        "X: \x01",
+        "Content-Length: 5\r\nContent-Length: 5",
+        "Content-Length: +5",
+        "Content-Length: 5, 5",
+        "Content-Length: 0x5",
+        "Content-Length: ",
+        "Content-Length: 1" + "0" * 20,
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: \x0bchunked",
+        "Transfer-Encoding:",
+        "Transfer_Encoding : chunked",
+    ],
+)
+def test_fields_in_doubt(field: str) -> None:
+    for method in ("GET", "POST", "UNKNOWN"):
+        with pytest.raises(HeadError):
+            read_request_head(head("Host: a.test", field, line=f"{method} / HTTP/1.1"))
+
+
+def test_framing() -> None:
+    assert read_request_head(head("Content-Length: 007")).length == 7
+    assert read_request_head(head("transfer-encoding: Chunked ")).length is None
+    with pytest.raises(HeadError):
+        read_request_head(head("Transfer-Encoding: chunked", line="GET / HTTP/1.0"))
+
+
+@pytest.mark.parametrize(
+    ("minor", "field", "keep"),
+    [
+        (1, "X: y", True),
+        (1, "Connection: Close", False),
+        (1, "connection: te, close", False),
+        (0, "X: y", False),
+        (0, "Connection: keep-alive", True),
+    ],
+)
+def test_keep_alive(minor: int, field: str, keep: bool) -> None:
+    assert read_request_head(head(field, line=f"GET / HTTP/1.{minor}")).keep_alive is keep
+
+
+@pytest.mark.parametrize(
+    ("fields", "websocket", "other"),
+    [
+        (["Upgrade: WebSocket", "Connection: Upgrade"], True, False),
+        (["Upgrade: websocket"], True, False),
+        (["Upgrade: h2c", "Connection: Upgrade"], False, True),
+        (["Upgrade: websocket", "Upgrade: h2c"], False, True),
+        (["Upgrade: websocket", "Upgrade: websocket"], False, True),
+        (["Upgrade: websocket, h2c"], False, True),
+        (["Expect: 100-continue"], False, False),
+    ],
+)
+def test_upgrades(fields: list[str], websocket: bool, other: bool) -> None:
+    found = read_request_head(head(*fields))
+    assert (found.websocket, found.other_upgrade) == (websocket, other)
+    assert found.expects == fields[0].startswith("Expect")
+
+
+def test_an_upgrade_is_taken_out() -> None:
+    whole = head("A: b", "UPGRADE: h2c, x", "Connection: Upgrade", "http2-settings:", "upgrade : y", "C: d")
+    assert without_upgrade(whole) == head("A: b", "Connection: Upgrade", "C: d")
+
+
+@pytest.mark.parametrize(
+    ("fields", "length"),
+    [
+        ([], -1),
+        (["Content-Length: 5"], 5),
+        (["Content-Length: 5", "Content-Length: 5"], -2),
+        (["Content-Length: 5", "Content-Length: 6"], -2),
+        (["Content-Length: x"], -2),
+        (["Transfer-Encoding: chunked"], None),
+        (["Transfer-Encoding: gzip, chunked"], None),
+        (["Transfer-Encoding: gzip"], -1),
+    ],
+)
+def test_the_length_of_a_response(fields: list[str], length: int | None) -> None:
+    data = head(*fields, line="HTTP/1.1 200 OK")
+    if length == -2:
+        with pytest.raises(ValueError):
+            read_response_head(data, to_head=False)
+        return
+    assert read_response_head(data, to_head=False).length == length
+    assert read_response_head(data, to_head=True).length == 0
+
+
+@pytest.mark.parametrize("status", [100, 103, 101, 204, 304])
+def test_statuses_without_a_body(status: int) -> None:
+    found = read_response_head(head("X: y", line=f"HTTP/1.1 {status} X"), to_head=False)
+    assert (found.status, found.length) == (status, 0)
+
+
+def test_what_may_become_a_head() -> None:
+    for data in (b"", b"G", b"GET / HT", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX", bytearray(b"x y")):
+        assert could_be_head(data)
+    for data in (b"GET /\r\n", b"hello\n", b"GET / HTTP/2.0\r\n", b"\x00\n", b"GET  / HTTP/1.1\n"):
+        assert not could_be_head(data)

@@ -1,0 +1,137 @@
+import logging
+
+import pytest
+from mitmproxy.connection import Client
+
+from proxy.driver import make_context, make_matcher
+from urlward.engine.matcher import Matcher
+from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.guard import Guard
+from urlward.proxy.live import HEAD_TIMEOUT, Live
+from urlward.proxy.names import Names
+
+OLD, NEW = (
+    make_matcher("other.test"),
+    make_matcher("a.test id=E-1", "http://b.test/page id=E-2", "192.0.2.66"),
+)
+
+
+class Member:
+    def __init__(self, *names: Names, client: Client | None = None) -> None:
+        self.client = client or make_context().client
+        self.names = names
+        self.head = False
+        self.touched = 0
+        self.was_cut = False
+
+    def live(self) -> tuple[Names, ...]:
+        return self.names
+
+    def reads_head(self) -> bool:
+        return self.head
+
+    def idle(self) -> bool:
+        return not self.names
+
+    def touch(self) -> None:
+        self.touched += 1
+
+    def cut(self) -> None:
+        self.was_cut = True
+
+
+def names(host: str, target: str = "", address: str = "") -> Names:
+    return Names((host,), (80,), address, target)
+
+
+class Lists:
+    matcher: Matcher = OLD
+
+    def guard(self, **changes: str) -> Guard:
+        return Guard(lambda: self.matcher, BlockPage(BlockPageSettings()), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("under_way", "intercept", "cut"),
+    [
+        (names("a.test", "/x"), "listed", True),
+        (names("c.test", "/x"), "listed", False),
+        (names("b.test", "/page"), "listed", True),
+        (names("b.test", "/other"), "listed", False),
+        (names("c.test", "/x", "192.0.2.66"), "listed", True),
+        # Relayed unread: any page on its host could be what it carries.
+        (names("b.test"), "listed", True),
+        (names("b.test"), "none", False),
+        (names("a.test"), "none", True),
+        (names("c.test"), "listed", False),
+    ],
+)
+async def test_what_a_new_list_cuts(
+    under_way: Names, intercept: str, cut: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    lists, live, member = Lists(), Live(), Member(under_way)
+    guard = lists.guard(intercept=intercept)
+    live.add(member)
+    assert await live.recheck(guard) == 0
+    lists.matcher = NEW
+    assert await live.recheck(guard) == cut
+    assert member.was_cut is cut
+    assert caplog.text.count(" cut client=") == cut
+
+
+async def test_a_fault_does_as_the_operator_says() -> None:
+    def fail() -> Matcher:
+        raise RuntimeError
+
+    for on_error, cut in (("block", 1), ("pass", 0)):
+        live = Live()
+        live.add(Member(names("a.test", "/")))
+        guard = Guard(fail, BlockPage(BlockPageSettings()), on_error=on_error)
+        assert await live.recheck(guard) == cut
+
+
+async def test_many_give_way_to_traffic() -> None:
+    live = Live()
+    for _ in range(3000):
+        live.add(Member(names("a.test", "/")))
+    lists = Lists()
+    lists.matcher = NEW
+    assert await live.recheck(lists.guard()) == 3000
+
+
+def test_a_head_may_not_take_for_ever() -> None:
+    live, slow, quick = Live(), Member(), Member()
+    live.add(slow)
+    live.add(quick)
+    slow.head = quick.head = True
+    live.tick(100)
+    quick.head = False
+    live.tick(100 + HEAD_TIMEOUT / 2)
+    quick.head = True
+    live.tick(100 + HEAD_TIMEOUT)
+    assert (slow.was_cut, quick.was_cut) == (True, False)
+    assert (slow.touched, quick.touched) == (3, 3)
+
+
+def test_membership() -> None:
+    live, one = Live(), Member()
+    other = Member(client=one.client)
+    live.add(one)
+    live.add(other)
+    live.add(one)
+    assert list(live) == [one, other]
+    live.discard(one)
+    live.discard(one)
+    assert list(live) == [other]
+    live.forget(one.client)
+    live.discard(other)
+    assert list(live) == []
+
+
+def test_closing_what_is_at_rest() -> None:
+    live, at_rest, busy = Live(), Member(), Member(names("a.test", "/"))
+    live.add(at_rest)
+    live.add(busy)
+    assert live.close_idle() == 1
+    assert (at_rest.was_cut, busy.was_cut) == (True, False)

@@ -1,0 +1,456 @@
+"""The relay, without connections: bytes in, bytes out, and never a request that nobody judged."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from urlward.proxy.answers import plain
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.head import MAX_HEAD, RequestHead
+from urlward.proxy.names import Names
+from urlward.proxy.relay import MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay, RawRelay
+
+
+class Ends:
+    """Remembers what a relay asks for."""
+
+    def __init__(self) -> None:
+        self.client = self.server = b""
+        self.asked: list[str] = []
+
+    def send_client(self, data: bytes) -> None:
+        assert data
+        assert not {"end client", "close"} & set(self.asked), "sent behind the end"
+        self.client += data
+
+    def send_server(self, data: bytes) -> None:
+        assert data
+        assert not {"end server", "close server", "close"} & set(self.asked), "sent behind the end"
+        self.server += data
+
+    def connect(self) -> None:
+        self.asked.append("connect")
+
+    def end_client(self) -> None:
+        self.asked.append("end client")
+
+    def end_server(self) -> None:
+        self.asked.append("end server")
+
+    def close_server(self) -> None:
+        self.asked.append("close server")
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+    def linger(self) -> None:
+        self.asked.append("linger")
+
+
+class Case:
+    """A relay whose origin is reached at once."""
+
+    def __init__(self, *, reached: bool = True) -> None:
+        self.ends = Ends()
+        self.judged: list[bytes] = []
+        self.relay = HttpRelay(self.ends, self._judge)
+        if reached:
+            self.ends.connect = self._connected  # type: ignore[method-assign]
+
+    def _connected(self) -> None:
+        self.ends.asked.append("connect")
+        self.relay.connected()
+
+    def _judge(self, head: RequestHead) -> Names | BlockResponse:
+        self.judged.append(head.target)
+        if b"listed" in head.target:
+            return plain(451, "blocked", head=head.method == b"HEAD")
+        return Names(("a.test",), (80,), "", head.target.decode("latin-1"))
+
+    def client(self, *pieces: bytes) -> "Case":
+        for piece in pieces:
+            self.relay.client_data(piece)
+        return self
+
+    def server(self, *pieces: bytes) -> "Case":
+        for piece in pieces:
+            self.relay.server_data(piece)
+        return self
+
+    @property
+    def blocked(self) -> bool:
+        return b"HTTP/1.1 451 " in self.ends.client
+
+
+def get(path: str = "/", more: str = "", method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: a.test\r\n{more}\r\n".encode("latin-1")
+
+
+def ok(body: str = "ok", more: str = "") -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{more}\r\n{body}".encode()
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDED = ["close server", "end client", "linger"]
+
+
+def test_bytes_pass_as_they_came() -> None:
+    odd = b"GET /a?b#c HTTP/1.0\r\nhOsT:  a.test\t\r\nX-Y:\r\nX-Y: \xe9\r\n\r\n"
+    case = Case().client(odd).server(ok())
+    assert (case.ends.server, case.ends.client) == (odd, ok())
+    assert case.ends.asked == ["connect"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_pieces_make_no_difference(size: int) -> None:
+    sent = (
+        get("/1")
+        + CHUNKED
+        + b"3;x=y\r\nabc\r\n0\r\nT: 1\r\n\r\n"
+        + get("/2", "Content-Length: 3\r\n", "PUT")
+        + b"xyz"
+    )
+    got = (
+        ok()
+        + b"HTTP/1.1 100 Continue\r\n\r\n"
+        + ok("")
+        + b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    got += b"2\r\nhi\r\n0\r\n\r\n"
+    case = Case()
+    case.client(*(sent[i : i + size] for i in range(0, len(sent), size)))
+    case.server(*(got[i : i + size] for i in range(0, len(got), size)))
+    assert (case.ends.server, case.ends.client) == (sent, got)
+    assert case.judged == [b"/1", b"/", b"/2"]
+    assert case.relay.idle
+
+
+def test_a_block_closes_nothing_where_nothing_is_open() -> None:
+    case = Case().client(get("/listed"))
+    assert case.blocked
+    assert case.ends.asked == []
+    case.client(get("/other"))
+    assert case.ends.server == get("/other")
+
+
+def test_a_block_comes_in_its_turn() -> None:
+    case = Case().client(get("/1") + get("/2") + get("/listed") + get("/3"))
+    assert case.ends.server == get("/1") + get("/2")
+    assert case.ends.client == b""
+    case.server(ok("one"))
+    assert not case.blocked
+    case.server(ok("two") + b"junk")
+    assert case.ends.client.startswith(ok("one") + ok("two") + b"HTTP/1.1 451 ")
+    assert b"junk" not in case.ends.client
+    assert case.judged == [b"/1", b"/2", b"/listed"]
+    assert case.ends.asked == ["connect", *ENDED]
+    case.client(get("/4"))
+    assert case.judged[-1] == b"/listed"
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"])
+def test_a_block_does_not_wait_for_a_body(body: str) -> None:
+    case = Case().client(get("/listed", body, "POST"))
+    assert case.blocked
+    assert b"\r\nConnection: close\r\n" in case.ends.client
+    assert case.ends.server == b""
+    case.client(b"5\r\nabcde\r\n0\r\n\r\n" + get("/listed"))
+    assert case.judged == [b"/listed"]
+
+
+def test_head_responses_have_no_body() -> None:
+    case = Case().client(get("/1", method="HEAD") + get("/2"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+    case.server(head + ok())
+    assert case.ends.client == head + ok()
+    assert case.relay.idle
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_statuses_without_a_body(status: str) -> None:
+    response = f"HTTP/1.1 {status}\r\nContent-Length: 7\r\n\r\n".encode()
+    case = Case().client(get("/1") + get("/listed")).server(response)
+    assert case.ends.client.startswith(response + b"HTTP/1.1 451 ")
+
+
+def test_an_origin_that_is_not_reached() -> None:
+    case = Case(reached=False).client(get("/1"))
+    case.relay.not_connected()
+    assert case.ends.client.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+def test_what_comes_while_connecting_waits() -> None:
+    case = Case(reached=False).client(get("/1"), CHUNKED, b"1\r\na\r\n0\r\n\r\n")
+    assert case.ends.server == b""
+    case.relay.connected()
+    assert case.ends.server == get("/1") + CHUNKED + b"1\r\na\r\n0\r\n\r\n"
+
+
+def test_an_origin_that_ends_before_it_answers() -> None:
+    case = Case().client(get("/1"))
+    case.relay.server_ended()
+    assert case.ends.client.startswith(b"HTTP/1.1 502 ")
+    # On a connection that has served before, a client tries again where it may.
+    case = Case().client(get("/1")).server(ok()).client(get("/2"))
+    case.relay.server_ended()
+    assert case.ends.client == ok()
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+def test_a_response_that_ends_with_the_connection() -> None:
+    case = Case().client(get("/1") + get("/2"))
+    case.server(b"HTTP/1.0 200 OK\r\n\r\nabc", b"def")
+    assert case.ends.client.endswith(b"abcdef")
+    case.client(get("/3"))
+    assert case.judged == [b"/1", b"/2"], "nobody would answer"
+    case.relay.server_ended()
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"ICY 200 OK\r\n\r\nmusic",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a size\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nwhatever",
+        b"\x00" * (MAX_HEAD + 1),
+    ],
+)
+def test_a_response_that_makes_no_sense_is_the_clients_to_read(response: bytes) -> None:
+    case = Case().client(get("/1")).server(response)
+    assert case.ends.client == response
+    case.client(get("/listed")).server(b"more")
+    assert case.ends.client == response + b"more"
+    assert case.judged == [b"/1"], "no request is read behind it"
+
+
+def test_blanks_around_a_chunk_size_are_borne() -> None:
+    case = Case().client(get("/1") + get("/listed"))
+    case.server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2  \r\nok\r\n0\r\n\r\n")
+    assert case.blocked
+
+
+def test_what_an_origin_says_unasked() -> None:
+    case = Case().client(get("/1")).server(ok(), b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    assert case.ends.client.endswith(b"408 Request Timeout\r\n\r\n")
+    case.relay.server_ended()
+    assert case.ends.asked[-1] == "linger"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /\r\n", 400),
+        (b"get\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: a.test\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\n\nGET /listed HTTP/1.1\r\n\r\n", 400),
+        (b"CONNECT a.test:80 HTTP/1.1\r\nHost: a.test\r\n\r\n", 405),
+        (b"\r\n" * MAX_BLANK + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET /" + b"a" * MAX_HEAD, 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * MAX_HEAD + b"\r\n\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\n", 400),
+    ],
+)
+def test_refused(request_: bytes, status: int) -> None:
+    for pieces in ([request_], [request_[i : i + 1000] for i in range(0, len(request_), 1000)]):
+        case = Case().client(*pieces)
+        assert case.ends.client.startswith(b"HTTP/1.1 %d " % status)
+        assert (case.ends.server, case.judged) == (b"", [])
+        assert case.ends.asked == ENDED
+
+
+def test_a_few_empty_lines_are_dropped() -> None:
+    case = Case().client(b"\r\n", b"\n" + get("/1") + b"\r\n" + get("/2"), b"\r\n", get("/3"))
+    assert case.ends.server == get("/1") + get("/2") + get("/3")
+
+
+def test_a_body_that_two_readers_could_end_elsewhere() -> None:
+    case = Case().client(CHUNKED, b"1\r\naGET /listed HTTP/1.1\r\n\r\n")
+    assert case.ends.server == CHUNKED
+    assert case.ends.client.startswith(b"HTTP/1.1 400 ")
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+def test_more_requests_than_anyone_sends() -> None:
+    case = Case().client(get() * (MAX_PENDING + 1))
+    assert len(case.relay.pending) == MAX_PENDING
+    case.server(ok() * MAX_PENDING)
+    assert case.ends.client.count(b"HTTP/1.1 200 ") == MAX_PENDING
+    assert case.ends.client.count(b"HTTP/1.1 429 ") == 1
+
+
+# -- Expect
+
+
+EXPECT = get("/", "Content-Length: 40\r\nExpect: 100-continue\r\n", "POST")
+
+
+def test_a_body_that_is_asked_for() -> None:
+    case = Case().client(EXPECT).server(b"HTTP/1.1 100 Continue\r\n\r\n").client(b"a" * 40).server(ok())
+    assert case.ends.client == b"HTTP/1.1 100 Continue\r\n\r\n" + ok()
+    case.client(get("/2"))
+    assert case.judged == [b"/", b"/2"]
+
+
+def test_a_body_that_is_refused_before_it_came() -> None:
+    # The origin is done with this request; its body would be read as the next.
+    case = Case().client(EXPECT).server(ok()).client(get("/listed") + b"x" * 40)
+    assert case.ends.server == EXPECT
+    assert case.ends.client == ok()
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+def test_an_early_answer_to_a_body_under_way() -> None:
+    request = get("/", "Content-Length: 4\r\n", "POST")
+    case = Case().client(request, b"ab").server(ok()).client(b"cd" + get("/2"))
+    assert case.ends.server == request + b"abcd" + get("/2")
+
+
+# -- upgrades
+
+
+WEBSOCKET = get("/chat", "Upgrade: websocket\r\nConnection: Upgrade\r\n")
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+
+
+def test_a_websocket_is_not_read() -> None:
+    case = Case().client(WEBSOCKET + b"early").server(SWITCH + b"hello").client(b"GET /listed\r\n\r\n")
+    assert case.ends.server == WEBSOCKET + b"earlyGET /listed\r\n\r\n"
+    case.server(b"HTTP/1.1 200\r\n\r\n")
+    assert case.ends.client == SWITCH + b"helloHTTP/1.1 200\r\n\r\n"
+    assert [names.target for names in case.relay.live] == ["/chat"]
+    case.relay.client_ended()
+    assert case.ends.asked == ["connect", "end server"]
+    case.relay.server_ended()
+    assert case.ends.asked == ["connect", "end server", "close"]
+
+
+def test_what_comes_behind_a_refused_websocket_is_judged() -> None:
+    case = Case().client(WEBSOCKET, get("/listed"))
+    assert case.ends.server == WEBSOCKET
+    case.server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    assert case.blocked
+    assert case.ends.server == WEBSOCKET
+
+
+def test_what_is_kept_behind_an_upgrade_has_a_bound() -> None:
+    case = Case().client(WEBSOCKET, b"x" * MAX_HELD, b"x")
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket, h2c", "TLS/1.0", ""])
+def test_other_upgrades_are_not_offered(upgrade: str) -> None:
+    case = Case().client(get("/", f"Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABk\r\nX: y\r\n"))
+    assert case.ends.server == get("/", "X: y\r\n")
+
+
+# -- ends
+
+
+def test_a_client_that_only_ends_its_sending_gets_its_response() -> None:
+    case = Case().client(get("/1"))
+    case.relay.client_ended()
+    assert case.ends.asked == ["connect"]
+    case.server(ok())
+    assert case.ends.client == ok()
+    assert case.ends.asked == ["connect", "close"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", get("/", "Content-Length: 5\r\n", "POST") + b"ab"])
+def test_a_client_that_leaves(sent: bytes) -> None:
+    case = Case()
+    if sent:
+        case.client(sent)
+    case.relay.client_ended()
+    assert case.ends.asked[-1] == "close"
+
+
+def test_a_client_that_ends_behind_an_answer() -> None:
+    case = Case().client(get("/listed", "Content-Length: 5\r\n", "POST"))
+    case.relay.client_ended()
+    assert case.ends.asked == [*ENDED, "close"]
+
+
+def test_a_raw_relay() -> None:
+    ends = Ends()
+    relay = RawRelay(ends, Names(("a.test",), (443,), "", ""))
+    relay.client_data(b"a")
+    relay.server_data(b"b")
+    assert (ends.server, ends.client) == (b"a", b"b")
+    relay.server_ended()
+    relay.client_data(b"c")
+    relay.client_ended()
+    assert (ends.server, ends.asked) == (b"ac", ["end client", "close"])
+
+
+# -- the invariant
+
+
+PIECES = st.sampled_from(
+    [
+        get("/1"),
+        get("/listed"),
+        get("/2", "Content-Length: 5\r\n", "POST"),
+        b"hello",
+        CHUNKED,
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"0\r\n",
+        b"\r\n",
+        b"\n",
+        b"GET /listed HTTP/1.1\r\n",
+        b"Host: a.test\r\n",
+        EXPECT,
+        WEBSOCKET,
+        b"x" * 40,
+        b"junk",
+        b"\x00",
+    ]
+)
+ANSWERS = st.sampled_from(
+    [ok(), b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n"]
+)
+
+
+@given(
+    st.lists(
+        st.one_of(PIECES.map(lambda p: ("client", p)), ANSWERS.map(lambda p: ("server", p))), max_size=12
+    )
+)
+def test_no_order_of_pieces_brings_a_listed_request_to_an_origin(steps: list[tuple[str, bytes]]) -> None:
+    case = Case()
+    for side, piece in steps:
+        if side == "client":
+            case.client(piece)
+        else:
+            case.server(piece)
+    # An origin that frames as RFC 9112 says finds exactly the requests that were judged and passed.
+    found = requests_in(case.ends.server)
+    passed = [target for target in case.judged if b"listed" not in target]
+    assert found == passed[: len(found)]
+
+
+def requests_in(data: bytes) -> list[bytes]:
+    """The targets that a strict origin reads."""
+    targets = []
+    while b"\r\n\r\n" in data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        targets.append(head.split(b" ")[1])
+        if b"Content-Length: " in head:
+            data = data[int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0]) :]
+        elif b"chunked" in head:
+            while data:
+                line, _, rest = data.partition(b"\r\n")
+                try:
+                    size = int(line.split(b";")[0], 16)
+                except ValueError:
+                    return targets  # the beginning of a chunk's head
+                data = rest[size + 2 :] if size else rest.partition(b"\r\n")[2]
+                if not size:
+                    break
+    return targets
