@@ -1,0 +1,177 @@
+"""Runs rows along ways, and says what went past the filter or was stopped without a reason."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from evasion.client import Answer, exchange
+from evasion.lab import Lab, Way
+from evasion.origins import Line
+from evasion.rows import Row, StreamRow
+from evasion.streams import exchange_streams
+
+LATE = 0.01
+"""Seconds by which an origin's log may lag behind its answer."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a row on a way; `fault` is empty where all is as it should be."""
+
+    way: Way
+    row: Row
+    answer: Answer
+    lines: tuple[Line, ...]
+    fault: str
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n    origin: {line}" for line in self.lines)
+        return (
+            f"{self.way}: {self.fault}\n    sent: {self.row.turns!r}"
+            f"\n    got: {self.answer.data[:200]!r} {self.answer.error}{lines}"
+        )
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """The same for a row of HTTP/2."""
+
+    way: Way
+    row: StreamRow
+    answer: Answer
+    got: tuple[str, ...]
+    lines: tuple[Line, ...]
+    fault: str
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n    origin: {line}" for line in self.lines)
+        return (
+            f"{self.way}: {self.fault}\n    sent: {self.row.before} {self.row.fields}"
+            f"\n    got: {self.got} {self.answer.error}{lines}"
+        )
+
+
+def takes(way: Way, row: Row) -> bool:
+    """Whether a row is meant for a way."""
+    if row.listed_address and way.mode != "transparent":
+        return False
+    if way.wire not in row.wires or way.origin not in row.origins:
+        return False
+    if way.engine in ("bare", "relay"):
+        return True
+    return way.engine in row.engines and way.mode in row.expected
+
+
+def expectation(way: Way, row: Row) -> tuple[str, ...]:
+    """What a row is to come to on a way.
+
+    A filter that relays what it cannot read may let an origin refuse what is refused otherwise.
+    """
+    expected = row.expected.get(way.mode, ("any",))
+    if way.engine in row.engines or set(expected) == {"served"}:
+        return expected
+    return ("any",)
+
+
+def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row]) -> list[Result]:
+    """All rows along all ways, which are gone side by side; on one way a row follows the other.
+
+    That way, what an origin logs can be laid to a row.
+    """
+    rows, ways = list(rows), list(ways)
+    with ThreadPoolExecutor(max(1, len(ways))) as pool:
+        parts = [pool.submit(_along, lab, way, rows) for way in ways]
+        return [result for part in parts for result in part.result()]
+
+
+def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
+    log, address = lab.log_of(way), lab.addresses[way]
+    listed = lab.listed[way.engine]
+    log.take(address)
+    results = []
+    for row in rows:
+        if not takes(way, row):
+            continue
+        answer = exchange(lab, way, row)
+        expected = expectation(way, row)
+        served = expected.count("served")
+        end = time.monotonic() + 0.5
+        while served and len(log.take(address, keep=True)) < served and time.monotonic() < end:
+            time.sleep(0.005)
+        time.sleep(LATE)
+        lines = (*log.take(address), *(log.take(listed) if row.listed_address else ()))
+        if row.tls.resume and lines and not lines[0].listed:
+            lines = lines[1:]  # of the connection whose session is resumed
+        fault = "" if way.engine == "bare" else judge(expected, answer, lines)
+        results.append(Result(way, row, answer, lines, fault))
+    time.sleep(0.3)
+    late = tuple(line for line in log.take(address) if line.listed)
+    if late and way.engine != "bare" and results:
+        results.append(Result(way, results[-1].row, Answer(), late, "the log tells late of a listed page"))
+    return results
+
+
+def judge(
+    expected: tuple[str, ...], answer: Answer, lines: tuple[Line, ...], got: list[str] | None = None
+) -> str:
+    """What is wrong with an answer, or empty."""
+    if answer.leaked:
+        return "BYPASS: the listed page came back"
+    if any(line.listed for line in lines):
+        return "BYPASS: the origin served the listed page"
+    got = answer.outcomes() if got is None else got
+    if not _matches(expected, got):
+        silent = ", then silence" if answer.silent else ""
+        return f"expected {' '.join(expected)}, got {' '.join(got) or 'no answer'}{silent}"
+    if set(expected) <= {"blocked", "served"} and len(lines) > expected.count("served"):
+        return "what was blocked reached the origin"
+    return ""
+
+
+def _matches(expected: tuple[str, ...], got: list[str]) -> bool:
+    for number, word in enumerate(expected):
+        seen = got[number] if number < len(got) else "refused"
+        if word in ("held", "refused"):
+            allowed = ("blocked", "refused") if word == "held" else ("refused",)
+            # What follows is lost with the connection, or refused as well.
+            return (
+                all(w in allowed for w in (seen, *got[number + 1 :]))
+                if _last(expected, number)
+                else (seen in allowed and _matches(expected[number + 1 :], got[number + 1 :]))
+            )
+        if word == "relayed":
+            return number < len(got)
+        if word == "any":
+            if _last(expected, number):
+                return True
+            continue
+        if seen != word or number >= len(got):
+            return False
+    return len(got) <= len(expected)
+
+
+def _last(expected: tuple[str, ...], number: int) -> bool:
+    return number == len(expected) - 1
+
+
+def run_streams(lab: Lab, ways: Iterable[Way], rows: Iterable[StreamRow]) -> list[StreamResult]:
+    """The same for rows of HTTP/2."""
+    rows, ways = list(rows), list(ways)
+    with ThreadPoolExecutor(max(1, len(ways))) as pool:
+        parts = [pool.submit(_streams_along, lab, way, rows) for way in ways]
+        return [result for part in parts for result in part.result()]
+
+
+def _streams_along(lab: Lab, way: Way, rows: list[StreamRow]) -> list[StreamResult]:
+    log, address = lab.log_of(way), lab.addresses[way]
+    log.take(address)
+    results = []
+    for row in rows:
+        answer, got = exchange_streams(lab, way, row)
+        time.sleep(LATE)
+        lines = tuple(log.take(address))
+        expected = ("served",) * bool(row.before) + (row.expected,)
+        fault = "" if way.engine == "bare" else judge(expected, answer, lines, got)
+        results.append(StreamResult(way, row, answer, tuple(got), lines, fault))
+    return results

@@ -1,0 +1,119 @@
+"""Every row along every way: nothing listed gets past, and nothing unlisted is stopped."""
+
+import warnings
+from collections import Counter
+
+import pytest
+
+from evasion.judge import Result, StreamResult, run, run_streams
+from evasion.lab import ENGINES, Lab, all_ways
+from evasion.rows import Row, StreamRow, load_rows, load_stream_rows
+
+ROWS = {
+    "spelling": 230,
+    "framing": 240,
+    "segmentation": 41,
+    "connection": 62,
+    "tls": 56,
+    "other": 24,
+    "http2": 68,
+}
+"""How many rows each family has: a row that is lost would not be missed otherwise."""
+TEETH = 330
+"""How many rows at least get a listed page where no filter stands between."""
+
+
+def chosen(request: pytest.FixtureRequest) -> set[str]:
+    """The rows that this run of pytest has selected."""
+    found = set()
+    for item in request.session.items:
+        row = (
+            item.callspec.params.get("row")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        if isinstance(row, Row | StreamRow):
+            found.add(row.name)
+    return found
+
+
+@pytest.fixture(scope="session")
+def results(laboratory: Lab, request: pytest.FixtureRequest) -> dict[str, list[Result]]:
+    """What became of the rows, by name; all ways are gone side by side."""
+    names = chosen(request)
+    ways = [way for way in laboratory.ways if way.engine != "bare"]
+    found: dict[str, list[Result]] = {name: [] for name in names}
+    for result in run(laboratory, ways, [row for row in load_rows() if row.name in names]):
+        found[result.row.name].append(result)
+    return found
+
+
+@pytest.fixture(scope="session")
+def stream_results(laboratory: Lab, request: pytest.FixtureRequest) -> dict[str, list[StreamResult]]:
+    """The same for HTTP/2."""
+    names = chosen(request)
+    ways = [way for way in laboratory.ways if way.engine == "all" and way.wire == "tls"]
+    found: dict[str, list[StreamResult]] = {name: [] for name in names}
+    for result in run_streams(laboratory, ways, [row for row in load_stream_rows() if row.name in names]):
+        found[result.row.name].append(result)
+    return found
+
+
+def check(results: list[Result] | list[StreamResult]) -> None:
+    if not results:
+        pytest.skip("no way for this row: needs root, ip, nft, or a flag that this urlward does not have")
+    faults = [str(result) for result in results if result.fault]
+    assert not faults, f"{len(faults)} of {len(results)} ways\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize("row", load_rows(), ids=lambda row: f"{row.family}-{row.name}")
+def test_row(results: dict[str, list[Result]], row: Row) -> None:
+    check(results[row.name])
+
+
+@pytest.mark.parametrize("row", load_stream_rows(), ids=lambda row: row.name)
+def test_stream_row(stream_results: dict[str, list[StreamResult]], row: StreamRow) -> None:
+    check(stream_results[row.name])
+
+
+def test_every_row_is_there() -> None:
+    counts = Counter(row.family for row in load_rows())
+    counts["http2"] = len(load_stream_rows())
+    assert dict(counts) == ROWS
+    assert counts.total() >= 120
+
+
+def test_the_rows_have_teeth(laboratory: Lab) -> None:
+    """Sent to the bare origins, most tricks get the listed page, or the filter would have an easy time."""
+    bare = [way for way in laboratory.ways if way.engine == "bare"]
+    found: dict[str, set[str]] = {}
+    for result in run(laboratory, bare, load_rows()):
+        if result.answer.leaked or any(line.listed for line in result.lines):
+            found.setdefault(result.row.name, set()).add(result.way.origin)
+    for stream in run_streams(laboratory, [way for way in bare if way.wire == "tls"], load_stream_rows()):
+        if stream.answer.leaked or any(line.listed for line in stream.lines):
+            found.setdefault(stream.row.name, set()).add(stream.way.origin)
+    recorded = {row.name: set(row.bare) for row in (*load_rows(), *load_stream_rows()) if row.bare}
+    # Other versions of the origins may know other tricks.
+    for name in sorted(found.keys() | recorded.keys()):
+        if found.get(name) != recorded.get(name):
+            warnings.warn(f"{name}: bare was {recorded.get(name)}, is {found.get(name)}", stacklevel=1)
+    assert len(found) >= TEETH
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_way_was_gone(laboratory: Lab, engine: str) -> None:
+    ways = {way for way in all_ways(True) if way.engine == engine}
+    if engine not in laboratory.filters:
+        pytest.skip(f"this urlward has no {engine}: {ENGINES[engine]}")
+    if laboratory.client is None:
+        pytest.skip("transparent mode needs root, ip and nft")
+    assert ways <= set(laboratory.ways)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.usefixtures("results", "stream_results")
+def test_no_log_tells_what_is_listed(laboratory: Lab, engine: str) -> None:
+    if engine not in laboratory.filters:
+        pytest.skip(f"this urlward has no {engine}: {ENGINES[engine]}")
+    laboratory.filters[engine].check_log()
