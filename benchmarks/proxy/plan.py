@@ -1,0 +1,66 @@
+"""What is measured, and how long."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Case(StrEnum):
+    """One kind of traffic."""
+
+    KEEP = "plain keep-alive"
+    CLOSE = "plain new connection each"
+    INTERCEPTED = "TLS intercepted"
+    RELAYED = "TLS relayed"
+    DOWNLOAD = "download plain"
+    DOWNLOAD_INTERCEPTED = "download intercepted"
+    BLOCK = "block page"
+    RELOAD = "reload in the middle"
+
+
+DOWNLOADS = (Case.DOWNLOAD, Case.DOWNLOAD_INTERCEPTED)
+
+GOAL_ENTRIES = 1_000_000
+"""The list that the limits are for."""
+
+PROXY_CORE, LOAD_CORE = 0, 1
+"""The load's core also has the origin; the row without a proxy says what it can do."""
+
+PROCESSES = 8
+"""Load generators at a time, each with requests of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything.
+
+    Attributes:
+        entries: in urlward's list.
+        peer_entries: in everybody else's.
+        rounds: turns that each proxy takes.
+        seconds: of load in a cell, after a second to warm up.
+        reload_seconds: of load in the cell with a reload.
+        downloads: in a cell, one after the other.
+        download_bytes: of each.
+        urls: different ones that are asked for.
+        connections: of each load generator.
+        soak_every: seconds between reloads.
+        soak_segment: seconds that one set of load generators runs in the soak.
+    """
+
+    entries: int = GOAL_ENTRIES
+    peer_entries: int = 20_000
+    rounds: int = 5
+    seconds: int = 3
+    reload_seconds: int = 6
+    downloads: int = 4
+    download_bytes: int = 50_000_000
+    urls: int = 100_000
+    connections: int = 4
+    soak_every: float = 5
+    soak_segment: int = 30
+
+
+FULL = Plan()
+QUICK = Plan(
+    entries=20_000, peer_entries=2_000, rounds=1, seconds=1, reload_seconds=3, downloads=1, soak_segment=10
+)

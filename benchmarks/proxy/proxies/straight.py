@@ -1,0 +1,36 @@
+"""No proxy: what load and origin can do by themselves, sharing a core."""
+
+from typing import ClassVar, override
+
+from benchmarks.proxy import origin
+from benchmarks.proxy.plan import Case
+from benchmarks.proxy.proxies.base import Proxy, Without
+
+_NOTHING = "no proxy"
+
+
+class Straight(Proxy):
+    """Nothing in between."""
+
+    name = "none"
+    title = "no proxy"
+    programs = ("nginx",)
+    ports = origin.STRAIGHT
+    without: ClassVar[Without] = {
+        Case.INTERCEPTED: _NOTHING,
+        Case.BLOCK: _NOTHING,
+        Case.RELOAD: _NOTHING,
+    }
+
+    @override
+    @classmethod
+    def version(cls) -> str:
+        return f"nginx {origin.version()}"
+
+    @override
+    def prepare(self) -> None:
+        pass
+
+    @override
+    def command(self) -> list[str]:
+        return ["sleep", "infinity"]

@@ -1,0 +1,87 @@
+"""A network of its own: the origin's address, who is sent through the proxy, and names.
+
+All of it lives in namespaces of this process, so it is gone when the process is, however it ends.
+The proxy is transparent: connections of the load's user to the origin's ports 80 and 443 are
+redirected to it, its own go through, and nothing else needs to know of it. The load's connections
+have a source address that no other proxy's load had: what the kernel remembers of a connection would
+else send a new one with the same ports past the proxy, or to one that is gone.
+"""
+
+import os
+import resource
+import subprocess
+from collections.abc import Iterable
+from itertools import cycle
+from pathlib import Path
+
+ORIGIN = "198.51.100.10"
+LOAD_USER = 65534
+"""Nobody: no proxy may run as this one."""
+MARK = 0x75
+"""A socket of ours with this mark is routed and redirected like the load's."""
+LOAD_NETWORK = "192.0.2."
+"""What source addresses of the load begin with."""
+
+_TABLE = "75"
+_sources = cycle(range(1, 255))
+
+_SETTINGS = {
+    # A new connection each means tens of thousands that wait for their end.
+    "net/ipv4/ip_local_port_range": "1024 65535",
+    "net/ipv4/tcp_tw_reuse": "1",
+    "net/ipv4/tcp_max_tw_buckets": "262144",
+    "net/core/somaxconn": "4096",
+    "net/netfilter/nf_conntrack_tcp_timeout_time_wait": "1",
+    "net/netfilter/nf_conntrack_tcp_timeout_close": "1",
+}
+_OPEN_FILES = 20_000
+
+
+def enter(folder: Path, hosts: Iterable[str]) -> None:
+    """Leave the machine's network for an empty one in which these hosts are the origin.
+
+    Raises:
+        PermissionError: not root.
+    """
+    os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
+    _do("mount", "--make-rprivate", "/")
+    names = folder / "hosts"
+    names.write_text(f"127.0.0.1 localhost {os.uname().nodename}\n")
+    with names.open("a") as file:
+        file.writelines(f"{ORIGIN} {host}\n" for host in hosts)
+    names.chmod(0o644)
+    _do("mount", "--bind", str(names), "/etc/hosts")
+    _do("ip", "link", "set", "lo", "up")
+    _do("ip", "addr", "add", f"{ORIGIN}/32", "dev", "lo")
+    _do("ip", "addr", "add", f"{LOAD_NETWORK}0/24", "dev", "lo")
+    # The table of local addresses comes first unless it is moved.
+    _do("ip", "rule", "add", "pref", "9", "lookup", "local")
+    _do("ip", "rule", "del", "pref", "0")
+    _do("ip", "rule", "add", "pref", "1", "uidrange", f"{LOAD_USER}-{LOAD_USER}", "lookup", _TABLE)
+    _do("ip", "rule", "add", "pref", "2", "fwmark", str(MARK), "lookup", _TABLE)
+    for name, value in _SETTINGS.items():
+        path = Path("/proc/sys", name)
+        if path.exists():
+            path.write_text(value)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def redirect(ports: tuple[int, int]) -> None:
+    """Send the load's HTTP and HTTPS to these ports, and give it a new source address."""
+    rules = [
+        f"{who} ip daddr {ORIGIN} tcp dport {origin} redirect to :{port}"
+        for who in (f"meta skuid {LOAD_USER}", f"meta mark {MARK}")
+        for origin, port in zip((80, 443), ports, strict=True)
+    ]
+    chain = "type nat hook output priority -100; " + "; ".join(rules)
+    table = "table ip load"
+    text = f"{table}\ndelete {table}\n{table} {{ chain out {{ {chain}; }}; }}\n"
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True, capture_output=True)
+    source = f"{LOAD_NETWORK}{next(_sources)}"
+    _do("ip", "route", "replace", "local", ORIGIN, "dev", "lo", "src", source, "table", _TABLE)
+
+
+def _do(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,0 +1,128 @@
+"""From rounds to figures, from figures to goals."""
+
+from collections.abc import Sequence
+from statistics import median, quantiles
+from typing import Any, TypedDict
+
+from benchmarks.proxy.plan import DOWNLOADS, GOAL_ENTRIES, Case
+
+type Row = dict[str, Any]
+
+SUBJECT = "urlward"
+SOAK_MINUTES = 10
+LEVEL = 1.05
+"""Memory is level where the last third of the soak has at most so much over the first."""
+
+_RATIOS = (
+    (Case.KEEP, "squid", 1.0),
+    (Case.KEEP, "squidguard", 2.0),
+    (Case.INTERCEPTED, "squid-tls", 0.8),
+    (Case.RELAYED, "mitmdump", 1.0),
+    (Case.CLOSE, "squid", 0.5),
+    (Case.DOWNLOAD_INTERCEPTED, "squid-tls", 0.5),
+)
+"""Case, whom urlward is compared with, and how many times its rate urlward must reach."""
+
+_NAMES = {
+    "squid": "Squid's", "squidguard": "Squid's with squidGuard", "squid-tls": "Squid's with ssl-bump",
+    "mitmdump": "stock mitmproxy's",
+}  # fmt: skip
+
+
+class Goal(TypedDict):
+    """One goal.
+
+    Attributes:
+        least: the value is to be at least the limit; else at most.
+        passed: None where it was not measured as it is meant.
+    """
+
+    goal: str
+    unit: str
+    least: bool
+    limit: float
+    value: float | None
+    passed: bool | None
+
+
+def rate(case: str) -> str:
+    """The figure that says how much went through in a case."""
+    return "megabytes_s" if case in DOWNLOADS else "requests_s"
+
+
+def summarise(row: Row) -> None:
+    """Add the medians of a row's rounds, and what was wrong in any of them."""
+    row["problems"] = list(dict.fromkeys(p for cell in row["rounds"] for p in cell["problems"]))
+    name = rate(row["case"])
+    cells = [cell for cell in row["rounds"] if name in cell]
+    if not cells:
+        row["figures"] = None
+        return
+    figures: dict[str, Any] = {name: _spread([cell[name] for cell in cells])}
+    for figure in ("p50_ms", "p99_ms", "proxy_busy", "load_idle"):
+        if figure in cells[0]:
+            figures[figure] = round(median(cell[figure] for cell in cells), 3)
+    figures["max_ms"] = max(cell["max_ms"] for cell in cells)
+    figures["failed"] = sum(cell["failed"] for cell in cells)
+    waits = [cell["in_force_s"] for cell in cells if cell.get("in_force_s") is not None]
+    if waits:
+        figures["in_force_s"] = round(median(waits), 2)
+    row["figures"] = figures
+
+
+def find(rows: Sequence[Row], proxy: str, case: Case) -> Row | None:
+    """The row of a proxy and a case, if it has figures."""
+    for row in rows:
+        if row["proxy"] == proxy and row["case"] == case and row["figures"]:
+            return row
+    return None
+
+
+def goals(result: dict[str, Any]) -> list[Goal]:
+    """Each goal with its limit, the value and whether it is met; None where it was not measured."""
+    rows = result["results"]
+    full = result["plan"]["entries"] == GOAL_ENTRIES
+    found = [
+        _goal(f"{case}: rate over {_NAMES[peer]}", "times", limit, _ratio(rows, peer, case), full, least=True)
+        for case, peer, limit in _RATIOS
+    ]
+    reload = find(rows, SUBJECT, Case.RELOAD)
+    failed = reload["figures"]["failed"] if reload else None
+    found.append(_goal("reload in the middle: failed requests", "", 0, failed, full))
+    mine = [row for row in rows if row["proxy"] == SUBJECT]
+    wrong = sum(bool(cell["problems"]) for row in mine for cell in row["rounds"]) if mine else None
+    found.append(_goal("turns of urlward in which anything was not as it must be", "", 0, wrong, full))
+    soak = result.get("soak")
+    whole = soak is not None and soak["minutes"] >= SOAK_MINUTES and soak["entries"] == GOAL_ENTRIES
+    for name, figure, limit in (
+        ("soak: failed requests", "failed", 0),
+        ("soak: missed blocks", "missed", 0),
+        ("soak: memory of the last third over that of the first", "memory_ratio", LEVEL),
+    ):
+        value = soak["figures"][figure] if soak else None
+        found.append(_goal(name, "times" if figure == "memory_ratio" else "", limit, value, whole))
+    return found
+
+
+def _goal(
+    name: str, unit: str, limit: float, value: float | None, judged: bool, *, least: bool = False
+) -> Goal:
+    passed = None if value is None or not judged else (value >= limit if least else value <= limit)
+    value = None if value is None else round(value, 3)
+    return Goal(goal=name, unit=unit, least=least, limit=limit, value=value, passed=passed)
+
+
+def _ratio(rows: Sequence[Row], peer: str, case: Case) -> float | None:
+    """The median of the rounds' ratios: numerator and denominator are of one round."""
+    above, below = find(rows, SUBJECT, case), find(rows, peer, case)
+    if above is None or below is None:
+        return None
+    name = rate(case)
+    pairs = zip(above["rounds"], below["rounds"], strict=False)
+    ratios = [a[name] / b[name] for a, b in pairs if name in a and b.get(name)]
+    return median(ratios) if ratios else None
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": round(median(values), 1), "low": round(low, 1), "high": round(high, 1)}
