@@ -33,7 +33,7 @@ class Member:
     def idle(self) -> bool:
         return not self.names
 
-    def touch(self) -> None:
+    def touch(self, now: float) -> None:
         self.touched += 1
 
     def cut(self) -> None:

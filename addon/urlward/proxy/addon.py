@@ -15,12 +15,10 @@ from pathlib import Path
 from mitmproxy import addonmanager, command, ctx, exceptions, http
 from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
 from mitmproxy.connection import Client
-from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import layer, mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import HttpLayer, TCPLayer, modes
+from mitmproxy.proxy.layers import HttpLayer, TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
@@ -32,9 +30,9 @@ from urlward.lists.build import find_key
 from urlward.lists.keeper import Keeper
 from urlward.lists.source import Budget
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
+from urlward.proxy.decide import Decision, decide
 from urlward.proxy.guard import Guard
 from urlward.proxy.http_layer import HttpRelayLayer, ListedAddress, RelayLayer
-from urlward.proxy.kind import kind_of
 from urlward.proxy.layers import (
     CloseLayer,
     RefuseTlsLayer,
@@ -44,14 +42,13 @@ from urlward.proxy.layers import (
     is_multiplexed,
 )
 from urlward.proxy.live import Live
-from urlward.proxy.names import as_address, names_of_tls
+from urlward.proxy.names import as_address
 
 logger = logging.getLogger("urlward")
 
 RECHECK = 0.25
 """Seconds between two looks at whether lists have changed under what is under way."""
 
-_MAX_CLIENT_HELLO = 1 << 16
 _OPTIONS = (
     "urlward_list",
     "urlward_key",
@@ -64,6 +61,18 @@ _OPTIONS = (
     "urlward_status",
     "urlward_config",
 )
+# Options by which something else than urlward decides on connections and requests.
+_OTHERS = (
+    "urlward_flows",
+    "ignore_hosts",
+    "allow_hosts",
+    "tcp_hosts",
+    "block_private",
+    "block_global",
+    "proxyauth",
+    "upstream_auth",
+)
+_TCP_TIMEOUT = 600.0
 _CHOICES = {
     "urlward_intercept": ["listed", "all", "none"],
     "urlward_tls_block": ["page", "alert"],
@@ -83,12 +92,17 @@ class Urlward:
         keeper: the lists in force, None before they are loaded.
         guard: decides; None before the options are read.
         live: the exchanges under way.
+        alone: whether no other addon, nor mitmproxy itself, has a say in connections and requests.
+        tcp_timeout: seconds without a byte after which a connection is closed.
     """
 
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
         self.guard: Guard | None = None
         self.live = Live()
+        self.alone = False
+        self.tcp_timeout = _TCP_TIMEOUT
+        self._relays_other = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._running = False
@@ -137,6 +151,10 @@ class Urlward:
 
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use, or refuse them with what is wrong."""
+        # Kept, because mitmproxy copies an option's value each time it is read.
+        self.alone = not any(getattr(ctx.options, name) for name in _OTHERS if name in ctx.options)
+        self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
+        self._relays_other = ctx.options.urlward_other == "relay"
         if not updated.intersection(_OPTIONS):
             return
         options = ctx.options
@@ -312,46 +330,28 @@ class Urlward:
             self._watch = asyncio.get_running_loop().create_task(self.keeper.watch())
 
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
-        context, data = nextlayer.context, nextlayer.data_client()
-        tcp = context.client.transport_protocol == "tcp"
-        if tcp and data and b"\x16\x03".startswith(data[:2]) and len(data) < 3:
-            return  # the first bytes of what may be a ClientHello: wait for more
+        context = nextlayer.context
         builtin = ctx.master.addons.get("nextlayer")
         if _left_alone(builtin, nextlayer):
             builtin.next_layer(nextlayer)
             return
-        if tcp and starts_like_tls_record(data):
-            if _could_relay(context) and not self._intercepts(nextlayer, guard, data):
+        if context.client.transport_protocol == "tcp":
+            decision = self.decide(context, nextlayer.data_client(), guard)
+            if decision.what == "wait":
                 return
-        elif tcp and data and ctx.options.urlward_other == "relay" and _is_for_origin(context):
-            kind = kind_of(data)
-            if kind == "other":
-                names = names_of_tls(context, context.client.sni)
-                nextlayer.layer = RelayLayer(context, guard, self.live, self._handler, names)
-            if kind != "http":
+            if decision.what == "relay":
+                nextlayer.layer = RelayLayer(context, guard, self.live, self.handler, decision.names)
+                return
+            if decision.what == "refuse":
+                nextlayer.layer = RefuseTlsLayer(context)
                 return
         builtin.next_layer(nextlayer)
         if nextlayer.layer is not None:
             nextlayer.layer = self._adopt(nextlayer.layer, context, guard)
 
-    def _intercepts(self, nextlayer: layer.NextLayer, guard: Guard, data: bytes) -> bool:
-        """Whether TLS is to be intercepted; if not it is relayed, refused, or not known yet."""
-        context = nextlayer.context
-        try:
-            client_hello = parse_client_hello(data)
-        except ValueError:
-            nextlayer.layer = RefuseTlsLayer(context)
-            return False
-        if client_hello is None:
-            if len(data) > _MAX_CLIENT_HELLO:
-                nextlayer.layer = RefuseTlsLayer(context)
-            return False
-        decision, names = guard.tls(context, client_hello.sni)
-        if decision == "relay":
-            nextlayer.layer = RelayLayer(context, guard, self.live, self._handler, names)
-        elif decision == "refuse":
-            nextlayer.layer = RefuseTlsLayer(context)
-        return decision == "intercept"
+    def decide(self, context: Context, data: bytes, guard: Guard) -> Decision:
+        """What becomes of a TCP connection, by what its client has sent."""
+        return decide(context, data, guard, relays_other=self._relays_other)
 
     def _adopt(self, top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
         """Replace mitmproxy's HTTP layer in a stack of new layers, or its guess that there is no HTTP."""
@@ -378,10 +378,11 @@ class Urlward:
         http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
         by_flows = ctx.options.urlward_flows or http_mode is not HTTPMode.transparent
         if by_flows or is_multiplexed(context) or context.client.transport_protocol != "tcp":
-            return WardHttpLayer(context, http_mode, guard, self.live, self._handler)
-        return HttpRelayLayer(context, guard, self.live, self._handler)
+            return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
+        return HttpRelayLayer(context, guard, self.live, self.handler)
 
-    def _handler(self, client: Client) -> ConnectionHandler | None:
+    def handler(self, client: Client) -> ConnectionHandler | None:
+        """Mitmproxy's handler of a client's connection, if it has one."""
         server = ctx.master.addons.get("proxyserver")
         return server.connections.get(client.id) if server is not None else None
 
@@ -412,21 +413,6 @@ def page_settings(config: Config, status: int) -> BlockPageSettings:
         texts=page.texts,
         template_dir=Path(page.template_dir) if page.template_dir else None,
         default_language=page.default_language,
-    )
-
-
-def _could_relay(context: Context) -> bool:
-    """Whether TLS that begins here is meant for an origin, not for the proxy itself."""
-    if context.client.tls or isinstance(context.layers[-1], (modes.HttpProxy, modes.HttpUpstreamProxy)):
-        return False
-    mode = context.client.proxy_mode
-    return not isinstance(mode, mode_specs.ReverseMode) or mode.scheme == "https"
-
-
-def _is_for_origin(context: Context) -> bool:
-    """Whether what begins here is not spoken to the proxy itself."""
-    return context.server.address is not None and not isinstance(
-        context.layers[-1], (modes.HttpProxy, modes.HttpUpstreamProxy)
     )
 
 

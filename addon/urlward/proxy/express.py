@@ -16,15 +16,15 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionHandler
 from OpenSSL import SSL
 
+from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.guard import Guard
 from urlward.proxy.live import Live
 from urlward.proxy.names import Names
+from urlward.proxy.ports import Port, TlsPort
 from urlward.proxy.relay import Ends
 
 LINGER = 2.0
 """Seconds that a client's sending is read and dropped behind an answer."""
-
-_TLS_READ = 1 << 16
 
 
 class Relay(Protocol):
@@ -52,6 +52,12 @@ class Relay(Protocol):
     def live(self) -> Iterable[Names]:
         """What is under way."""
 
+    def connected(self) -> None:
+        """The connection to the origin is open."""
+
+    def not_connected(self, answer: BlockResponse | None = None) -> None:
+        """The origin cannot be reached, or must not be."""
+
     def client_data(self, data: bytes) -> None:
         """The client has sent something."""
 
@@ -65,165 +71,50 @@ class Relay(Protocol):
         """The origin will send no more."""
 
 
-class Port(asyncio.Protocol):
-    """One of the two connections."""
-
-    def __init__(self, express: "Express", transport: asyncio.Transport) -> None:
-        self.transport = transport
-        self.peer: Port
-        self.receive: Callable[[bytes], None]
-        self.ended: Callable[[], None]
-        self.gone = False
-        self._express = express
-        self._streams = transport.get_protocol()
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-        if not self.gone:
-            self.transport.write(data)
-
-    def end(self) -> None:
-        """Send no more."""
-        if not self.gone and not self.transport.is_closing():
-            self.transport.write_eof()
-
-    def close(self) -> None:
-        """Close once all is sent."""
-        self.gone = True
-        self.transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        self._express.active = True
-        try:
-            self.receive(data)
-        except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
-            self._express.broken(e)
-
-    def eof_received(self) -> bool:
-        """Called by the event loop; the other direction stays open."""
-        try:
-            self.ended()
-        except Exception as e:  # noqa: BLE001 - as above
-            self._express.broken(e)
-        return True
-
-    def pause_writing(self) -> None:
-        """Called by the event loop: the receiver is slower than the sender."""
-        self.peer.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Called by the event loop."""
-        self.peer.transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop; mitmproxy's reader learns of it here."""
-        self.gone = True
-        self._streams.connection_lost(exc)
-        self._express.lost(self)
-
-
-class TlsPort(Port):
-    """One whose bytes OpenSSL wraps, in a session that mitmproxy has begun."""
-
-    def __init__(self, express: "Express", transport: asyncio.Transport, tls: SSL.Connection) -> None:
-        super().__init__(express, transport)
-        self._tls = tls
-        self._shut = False
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-        if not self.gone:
-            self._tls.sendall(data)
-            self._flush()
-
-    def end(self) -> None:
-        """Send no more, and say so inside the session, where a cut could not forge it."""
-        if not self.gone and not self.transport.is_closing():
-            self._shut_down()
-            self.transport.write_eof()
-
-    def close(self) -> None:
-        """Likewise, and close."""
-        if not self.gone and not self.transport.is_closing():
-            self._shut_down()
-        super().close()
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        self._express.active = True
-        try:
-            self._tls.bio_write(data)
-            parts = []
-            ended = False
-            try:
-                while True:
-                    parts.append(self._tls.recv(_TLS_READ))
-            except SSL.WantReadError:
-                pass
-            except SSL.ZeroReturnError:
-                ended = True
-            except SSL.Error:
-                # What was whole is passed on; nothing behind it can be.
-                self._flush()
-                self._express.close_after(self.receive, b"".join(parts))
-                return
-            if parts:
-                self.receive(parts[0] if len(parts) == 1 else b"".join(parts))
-            # A key update or the like may have to be answered.
-            self._flush()
-            if ended:
-                self.ended()
-        except Exception as e:  # noqa: BLE001 - as above
-            self._express.broken(e)
-
-    def _flush(self) -> None:
-        try:
-            while True:
-                self.transport.write(self._tls.bio_read(_TLS_READ))
-        except SSL.WantReadError:
-            pass
-
-    def _shut_down(self) -> None:
-        if not self._shut:
-            self._shut = True
-            try:
-                self._tls.shutdown()
-            except SSL.Error:
-                return
-            self._flush()
-
-
 class Express:
     """Both connections of a relay, and what it asks of them (`urlward.proxy.relay.Ends`).
 
+    Args:
+        client: whose.
+        relay: decides on what comes.
+        guard: logs what fails.
+        live: where this becomes a member.
+        limit: seconds without a byte after which both are closed.
+
     Attributes:
         client: whose.
-        active: whether anything has come since this was last set to False.
+        active: whether anything has come since the last look.
     """
 
-    def __init__(self, handler: ConnectionHandler, relay: Relay, guard: Guard, live: Live) -> None:
-        self.client: Client = handler.client
-        self.active = False
-        self._handler = handler
+    def __init__(self, client: Client, relay: Relay, guard: Guard, live: Live, limit: float) -> None:
+        self.client = client
+        self.active = True
         self._relay = relay
         relay.ends = self
         self._guard = guard
         self._live = live
-        self._lost = 0
-        self._client: Port
-        self._server: Port
+        self._limit = limit
+        self._since = 0.0
+        self._client: Port | None = None
+        self._server: Port | None = None
+        # The ports' own methods, for one call less in sending.
+        self.send_client: Callable[[bytes], None] = _nowhere
+        self.send_server: Callable[[bytes], None] = _nowhere
 
-    def take(self, client: Port, server: Port) -> None:
-        """Take the transports over."""
-        self._client, self._server = client, server
-        client.peer, server.peer = server, client
-        client.receive, client.ended = self._relay.client_data, self._relay.client_ended
-        server.receive, server.ended = self._relay.server_data, self._relay.server_ended
-        self.send_client, self.send_server = client.write, server.write
-        client.transport.set_protocol(client)
-        server.transport.set_protocol(server)
+    def take_client(self, port: Port) -> None:
+        """Take the client's connection over."""
+        self._client = port
+        port.receive, port.ended = self._relay.client_data, self._relay.client_ended
+        self.send_client = port.write
         self._live.add(self)
+
+    def take_server(self, port: Port) -> None:
+        """Take the connection to the origin over."""
+        assert self._client is not None
+        self._server = port
+        port.receive, port.ended = self._relay.server_data, self._relay.server_ended
+        self.send_server = port.write
+        port.peer, self._client.peer = self._client, port
 
     def connect(self) -> None:
         """Never called: both are open."""
@@ -231,24 +122,29 @@ class Express:
 
     def end_client(self) -> None:
         """Send the client no more."""
-        self._client.end()
+        if self._client is not None:
+            self._client.end()
 
     def end_server(self) -> None:
         """Send the origin no more."""
-        self._server.end()
+        if self._server is not None:
+            self._server.end()
 
     def close_server(self) -> None:
         """Close the connection to the origin."""
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
 
     def close(self) -> None:
         """Close both."""
-        self._client.close()
-        self._server.close()
+        if self._client is not None:
+            self._client.close()
+        self.close_server()
 
     def linger(self) -> None:
         """Close both in a while."""
-        self._client.transport.resume_reading()
+        if self._client is not None:
+            self._client.transport.resume_reading()
         asyncio.get_running_loop().call_later(LINGER, self.close)
 
     def broken(self, error: Exception) -> None:
@@ -256,25 +152,21 @@ class Express:
         self._guard.failed(error, self.client)
         self.cut()
 
-    def close_after(self, receive: Callable[[bytes], None], data: bytes) -> None:
-        """A TLS session has broken down behind these bytes."""
-        if data:
-            receive(data)
-        self.close()
-
     def lost(self, port: Port) -> None:
         """A connection is closed."""
-        self._lost += 1
-        if self._lost == 2:
-            self._live.discard(self)
-        elif port is self._client:
-            self._server.close()
+        if port is self._client:
+            self._client = None
+            self.close_server()
         else:
-            try:
-                self._relay.server_ended()
-            except Exception as e:  # noqa: BLE001 - as above
-                self.broken(e)
-            self._client.transport.resume_reading()
+            self._server = None
+            if self._client is not None:
+                try:
+                    self._relay.server_ended()
+                except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+                    self.broken(e)
+                self._client.transport.resume_reading()
+        if self._client is None:
+            self._live.discard(self)
 
     # -- as a member of `Live`
 
@@ -290,17 +182,39 @@ class Express:
         """Whether nothing is under way."""
         return self._relay.idle
 
-    def touch(self) -> None:
-        """Tell mitmproxy's time limit that something has come."""
+    def touch(self, now: float) -> None:
+        """See that something comes now and then."""
         if self.active:
             self.active = False
-            self._handler.timeout_watchdog.register_activity()
+            self._since = now
+        elif now - self._since >= self._limit:
+            self.cut()
 
     def cut(self) -> None:
         """Close both at once."""
         for port in (self._client, self._server):
-            port.gone = True
-            port.transport.abort()
+            if port is not None:
+                port.gone = True
+                port.transport.abort()
+
+
+def _nowhere(data: bytes) -> None:
+    """Send on a connection that is not open."""
+    raise AssertionError(len(data))
+
+
+class TakenOver(Express):
+    """One whose connections mitmproxy has opened, and will clean up."""
+
+    def __init__(self, handler: ConnectionHandler, relay: Relay, guard: Guard, live: Live) -> None:
+        super().__init__(handler.client, relay, guard, live, limit=float("inf"))
+        self._handler = handler
+
+    def touch(self, now: float) -> None:
+        """Tell mitmproxy's time limit that something has come."""
+        if self.active:
+            self._handler.timeout_watchdog.register_activity()
+        super().touch(now)
 
 
 def take_over(
@@ -330,9 +244,13 @@ def take_over(
         if transport is None or len(sessions) > 1:
             return False
         ways.append((transport, sessions[0].tls if sessions and relay.inside_tls else None))
-    express = Express(handler, relay, guard, live)
-    client, server = (TlsPort(express, t, tls) if tls else Port(express, t) for t, tls in ways)
-    express.take(client, server)
+    express = TakenOver(handler, relay, guard, live)
+    ports = [TlsPort(express, t, tls) if tls else Port(express, t) for t, tls in ways]
+    express.take_client(ports[0])
+    express.take_server(ports[1])
+    for port in ports:
+        port.streams = port.transport.get_protocol()
+        port.transport.set_protocol(port)
     return True
 
 

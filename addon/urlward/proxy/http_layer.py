@@ -160,7 +160,7 @@ class RelayingLayer(layer.Layer):
         """Whether nothing is under way."""
         return self.relay.idle
 
-    def touch(self) -> None:
+    def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
 
     def cut(self) -> None:

@@ -32,7 +32,7 @@ from urlward.proxy.http_layer import ListedAddress, Lookup, cut_off
 from urlward.proxy.live import Live
 from urlward.proxy.names import NO_NAMES, Names
 
-_ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
+ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
 """TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
 
 
@@ -179,7 +179,7 @@ class WardHttpStream(HttpStream):
         """Never: a stream that is done is no member."""
         return False
 
-    def touch(self) -> None:
+    def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
 
     def cut(self) -> None:
@@ -201,7 +201,7 @@ class RefuseTlsLayer(layer.Layer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
-            yield commands.SendData(self.context.client, _ACCESS_DENIED)
+            yield commands.SendData(self.context.client, ACCESS_DENIED)
             yield commands.CloseConnection(self.context.client)
 
 

@@ -41,8 +41,12 @@ class Member(Protocol):
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
 
-    def touch(self) -> None:
-        """Tell mitmproxy's time limit of what it has not seen."""
+    def touch(self, now: float) -> None:
+        """See to time limits; called every few seconds.
+
+        Args:
+            now: seconds on a clock that does not go back.
+        """
 
     def cut(self) -> None:
         """Close the connection at once."""
@@ -103,7 +107,7 @@ class Live:
         heads: dict[int, float] = {}
         for member in self:
             key = id(member)
-            member.touch()
+            member.touch(now)
             if member.reads_head():
                 since = heads[key] = self._heads.get(key, now)
                 if now - since >= HEAD_TIMEOUT:

@@ -501,21 +501,33 @@ class RawRelay:
     """Relays bytes that nobody reads.
 
     Args:
-        ends: the connections, both open.
+        ends: the connections.
         names: what is relayed passed under these.
+        early: what has come from the client before the other connection is open.
     """
 
-    __slots__ = ("_client_ended", "_server_ended", "ends", "live")
+    __slots__ = ("_client_ended", "_early", "_server_ended", "ends", "live")
 
     inside_tls: Final = False
     idle: Final = False
     reads_head: Final = False
 
-    def __init__(self, ends: Ends, names: Names) -> None:
+    def __init__(self, ends: Ends, names: Names, early: bytes = b"") -> None:
         self.ends = ends
         self.live = [names]
+        self._early = early
         self._client_ended = False
         self._server_ended = False
+
+    def connected(self) -> None:
+        """The connection to the origin is open."""
+        early, self._early = self._early, b""
+        if early:
+            self.ends.send_server(early)
+
+    def not_connected(self, answer: BlockResponse | None = None) -> None:  # noqa: ARG002
+        """It cannot be opened, or must not be."""
+        self.ends.close()
 
     def client_data(self, data: bytes) -> None:
         """The client has sent something."""

@@ -30,6 +30,7 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.engine.errors import UrlwardError
 from urlward.proxy.addon import Urlward
+from urlward.proxy.front import listen_in_front
 from urlward.proxy.workers import is_worker, share_addresses, tell_ready
 
 DEFAULT_HOST = "127.0.0.1"
@@ -215,6 +216,8 @@ def _master(settings: Settings, messages: Messages) -> master.Master:
     opts = options.Options()
     proxy = master.Master(opts)
     server = proxyserver.Proxyserver()
+    urlward = Urlward()
+    listen_in_front(urlward, reuse_port=is_worker())
     proxy.addons.add(
         core.Core(),
         block.Block(),
@@ -223,7 +226,7 @@ def _master(settings: Settings, messages: Messages) -> master.Master:
         proxyauth.ProxyAuth(),
         server,
         dns_resolver.DnsResolver(),
-        Urlward(),
+        urlward,
         next_layer.NextLayer(),
         tlsconfig.TlsConfig(),
         upstream_auth.UpstreamAuth(),
