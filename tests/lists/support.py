@@ -1,5 +1,7 @@
 """What the lists' tests share: keys, files of lists, and what a matcher blocks."""
 
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,3 +43,13 @@ def blocks(matcher: Matcher, url: str) -> bool:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def settled_fds() -> int:
+    """Open file descriptors, when their number has been the same for a while."""
+    same, number = 0, -1
+    while same < 5:
+        now = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        same, number = (same + 1, number) if now == number else (0, now)
+        time.sleep(0.01)
+    return number

@@ -12,6 +12,8 @@ from urlward.engine.digest import Key, format_key
 from urlward.engine.errors import DamagedError, KeyFileError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
+from urlward.lists import build
+from urlward.lists.broker import Broker
 from urlward.lists.build import (
     checksum,
     compile_sources,
@@ -25,6 +27,7 @@ from urlward.lists.build import (
     told,
     write_atomically,
 )
+from urlward.lists.shared import Shared
 from urlward.lists.source import Budget, SourceError
 
 FULL = OSError(28, "No space left on device")
@@ -326,6 +329,20 @@ class TestFindKey:
         before = names_in(source.parent)
         assert find_key(None, [source]).secret != find_key(None, [source]).secret
         assert names_in(source.parent) == before
+
+    def test_workers_share_one(self, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        broker = Broker()
+        broker.start()
+        monkeypatch.setattr(build, "inherited", lambda: Shared(broker.door))
+        shared = find_key(None, [source]).secret
+        assert find_key(None, [source]).secret == shared
+        # A list that is gone may still be in force in other workers, under the key that it would get.
+        assert find_key(None, [source.with_name("gone")]).secret == shared
+        artifact = source.with_name("gone.ward")
+        key_file(key_beside(artifact))
+        assert find_key(None, [artifact]).secret == SECRET
+        broker.close()
+        assert find_key(None, [source]).secret not in (shared, find_key(None, [source]).secret)
 
     def test_a_list_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="No such file"):

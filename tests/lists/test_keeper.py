@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks
 from urlward.engine.digest import Key
-from urlward.lists import files, keeper
+from urlward.lists import files, keeper, reader
+from urlward.lists.broker import Broker
 from urlward.lists.keeper import Keeper, in_slices
+from urlward.lists.shared import Shared
 from urlward.lists.source import Budget, SourceError
 
 KEPT = "; the last good one stays in force"
@@ -69,8 +71,10 @@ async def some_polls() -> None:
 
 
 @asynccontextmanager
-async def watched(*paths: Path, secret: bytes = SECRET, budget: str = "1%") -> AsyncIterator[Keeper]:
-    kept = Keeper(paths, Key(secret), Budget.parse(budget))
+async def watched(
+    *paths: Path, secret: bytes = SECRET, budget: str = "1%", shared: Shared | None = None
+) -> AsyncIterator[Keeper]:
+    kept = Keeper(paths, Key(secret), Budget.parse(budget), shared)
     kept.load()
     watch = asyncio.create_task(kept.watch())
     try:
@@ -239,14 +243,14 @@ class TestChanges:
     async def test_a_list_changed_as_it_was_first_read_is_read_again(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = keeper.compile_sources
+        real = reader.compile_sources
 
         def compile_sources(*args: object, **kwargs: object) -> object:
             result = real(*args, **kwargs)  # type: ignore[arg-type]
             replace(path, "c.example\n")
             return result
 
-        monkeypatch.setattr(keeper, "compile_sources", compile_sources)
+        monkeypatch.setattr(reader, "compile_sources", compile_sources)
         async with watched(path) as kept:
             assert blocks(kept.matcher, "http://a.example/")
             await until(lambda: kept.reloads, "the list that came meanwhile")
@@ -261,6 +265,26 @@ class TestChanges:
             await until(lambda: old.shard("x") is None, "its automata to be freed")
             gc.collect()
             assert matcher() is None
+
+    async def test_its_memory_is_let_go_whatever_the_collector_does(self, path: Path) -> None:
+        async with watched(path) as kept:
+            matcher = kept.matcher
+            gc.collect()
+            gc.disable()
+            try:
+                before = memory_maps()
+                for number in range(3):
+                    replace(path, f"c{number}.example\n")
+                    await until(lambda n=number: kept.reloads == n + 1, "the new list")  # type: ignore[misc]
+                    await until(lambda: memory_maps() == before, "the old list's memory to be let go")
+            finally:
+                gc.enable()
+            assert matcher.lists  # as a cycle of garbage would keep it
+
+
+def memory_maps() -> int:
+    """How many pieces of lists' memory this process has mapped."""
+    return Path("/proc/self/maps").read_text().count("memfd:urlward")
 
 
 BAD = {
@@ -411,6 +435,70 @@ class TestFailures:
                 assert log() == [f"list {path}: changed, but its writer has not closed it; waiting"]
                 assert kept.reloads == 0
             await until(lambda: kept.reloads, "the list")
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    broker = Broker()
+    broker.start()
+    yield broker
+    broker.close()
+
+
+class TestBesideOtherWorkers:
+    """A keeper that takes the place of one that died, while the other has the list."""
+
+    @pytest.mark.parametrize(
+        "content", [HTML, b"", b"c.example\nd.ex", None], ids=["web page", "empty", "half", "gone"]
+    )
+    async def test_a_list_gone_bad_is_the_others_last_good_one(
+        self, path: Path, broker: Broker, content: bytes | None, log: Callable[[], list[str]]
+    ) -> None:
+        other = Keeper([path], Key(SECRET), shared=Shared(broker.door))
+        other.load()
+        path.unlink() if content is None else path.write_bytes(content)
+        async with watched(path, shared=Shared(broker.door)) as kept:
+            assert blocks(kept.matcher, "http://a.example/")
+            assert not blocks(kept.matcher, "http://c.example/")
+            await until(lambda: kept.failures, "a word of it")
+            await some_polls()
+            assert len(log()) == 1
+            assert log()[0].endswith(KEPT)
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "the next good one")
+            assert blocks(kept.matcher, "http://c.example/")
+
+    async def test_a_list_that_is_being_written_comes_when_that_is_done(
+        self, path: Path, broker: Broker, log: Callable[[], list[str]]
+    ) -> None:
+        other = Keeper([path], Key(SECRET), shared=Shared(broker.door))
+        other.load()
+        with path.open("w") as writer:
+            writer.write("c.example\n")
+            writer.flush()
+            async with watched(path, shared=Shared(broker.door)) as kept:
+                await some_polls()
+                assert blocks(kept.matcher, "http://a.example/")
+                writer.close()
+                await until(lambda: kept.reloads, "the whole list")
+                assert blocks(kept.matcher, "http://c.example/")
+        assert len(log()) == 1
+
+    async def test_a_reload_is_compiled_once(
+        self, path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        started = spying(monkeypatch, lambda worker: None)
+        async with (
+            watched(path, shared=Shared(broker.door)) as one,
+            watched(path, shared=Shared(broker.door)) as other,
+        ):
+            for number in range(1, 4):
+                replace(path, f"c{number}.example\n")
+                await until(lambda n=number: (one.reloads, other.reloads) == (n, n), "both")  # type: ignore[misc]
+                assert len(started) == number
+                assert one.matcher.lists[0].serial == other.matcher.lists[0].serial
+            await asyncio.gather(one.reload(), other.reload())
+            assert len(started) == 3
 
 
 class TestWorker:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import wait_for
 from lists.support import HTML, SECRET, SENTINEL, blocks
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
@@ -21,8 +22,14 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def request(path: Path, budget: str = "1%") -> bytes:
-    asked = {"path": str(path), "key": SECRET.hex(), "name": "mine", "budget": budget}
+def request(path: Path, budget: str = "1%", parent: int | None = None) -> bytes:
+    asked = {
+        "path": str(path),
+        "key": SECRET.hex(),
+        "name": "mine",
+        "budget": budget,
+        "parent": parent or os.getpid(),
+    }
     return json.dumps(asked).encode()
 
 
@@ -65,8 +72,9 @@ def test_a_refusal_is_an_answer(path: Path, content: bytes | None) -> None:
     done, data = run(request(path))
     assert (done.returncode, done.stderr, data) == (0, b"", b"")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["error"]
     assert answer["error"].startswith(f"{path}: ")
+    # What the system refused, it may give the next time; the content stays what it is.
+    assert answer["lasting"] == (content is not None)
 
 
 def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:
@@ -75,6 +83,44 @@ def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:
     done, data = run(request(path))
     assert json.loads(done.stdout)["bad"] == 0
     assert load(data, Key(SECRET)).entries == 1
+
+
+def test_a_parent_that_ended_before_it_began_wants_nothing(path: Path) -> None:
+    done, data = run(request(path, parent=os.getppid()))
+    assert (done.returncode, done.stdout, data) == (1, b"", b"")
+
+
+PARENT = """
+import subprocess, sys
+command = [sys.executable, "-m", "urlward.lists.worker", "9"]
+print(subprocess.Popen(command, stdin=subprocess.PIPE).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_ends_with_its_parent() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        process = Path("/proc") / parent.stdout.readline().decode().strip()
+        # The end of its standard input would end it too.
+        stdin = os.open(process / "fd" / "0", os.O_WRONLY)
+        try:
+            wait_for(lambda: int(field(process, "SigIgn"), 16) & 0b11 == 0b11, "its signals to be set")
+            parent.kill()
+            wait_for(lambda: field(process, "State")[:1] in ("", "Z"), "its end")
+        finally:
+            os.close(stdin)
+
+
+def field(process: Path, name: str) -> str:
+    """A field of a process's status, empty when it has ended."""
+    try:
+        lines = (process / "status").read_text().splitlines()
+    except OSError:
+        return ""
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
 
 
 def test_the_folder_it_starts_in_lends_it_no_code(path: Path) -> None:
@@ -88,9 +134,10 @@ def test_in_this_process(
 ) -> None:
     ignored: list[int] = []
     nice: list[int] = []
-    monkeypatch.setattr(sys, "stdin", io.StringIO(request(path).decode()))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(request(path, parent=os.getppid()).decode()))
     monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
     monkeypatch.setattr(os, "nice", nice.append)
+    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)  # ours is none of its business
     output = path.with_name("out")
     fd = os.open(output, os.O_WRONLY | os.O_CREAT)
     monkeypatch.setattr(sys, "argv", ["worker", str(fd)])

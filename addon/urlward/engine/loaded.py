@@ -168,9 +168,11 @@ class LoadedList:
         return group
 
     def release(self) -> Iterator[None]:
-        """Free the automata one by one, to be called when nothing uses the list any more.
+        """Free the automata one by one and let go of the flat part, when nothing uses the list any more.
 
-        Freeing a million patterns at once would stop every other thread for as long.
+        Freeing a million patterns at once would stop every other thread for as long, and waiting until the
+        list itself goes could take for ever: a matcher is part of a cycle, which the collector need never
+        look at (`gc.freeze`).
         """
         while self._shards:
             self._shards.pop()
@@ -178,6 +180,8 @@ class LoadedList:
         while self.floating:
             self.floating.pop()
             yield
+        self.artifact = self.artifact._replace(sections=())
+        del self.table
 
     def _build(self) -> Generator[None]:
         sections = self.artifact.sections

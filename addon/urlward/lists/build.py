@@ -13,6 +13,7 @@ from urlward.engine.artifact import MAGIC, dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
+from urlward.lists.shared import inherited
 from urlward.lists.source import (
     Budget,
     Report,
@@ -198,7 +199,8 @@ def read_key(path: Path) -> Key:
 def find_key(path: Path | None, lists: Sequence[Path]) -> Key:
     """The key for some lists: the file given, or the one that `compile` made beside an artifact.
 
-    Sources alone need none that lasts: they get a new one, which dies with the process.
+    Sources alone need none that lasts: they get a new one, which dies with the process, or with the last
+    of the workers, which share it.
 
     Raises:
         KeyFileError: an artifact has no key.
@@ -206,13 +208,20 @@ def find_key(path: Path | None, lists: Sequence[Path]) -> Key:
     """
     if path is not None:
         return read_key(path)
+    shared = inherited()
     for artifact in lists:
-        if is_artifact(artifact):
-            beside = key_beside(artifact)
+        beside = key_beside(artifact)
+        try:
+            needs_key = is_artifact(artifact)
+        except SourceError:
+            if shared is None:
+                raise
+            needs_key = beside.exists()  # other workers may still have the list
+        if needs_key:
             if not beside.exists():
                 raise KeyFileError(f"{artifact}: an artifact needs its key: --key FILE, or {beside}")
             return read_key(beside)
-    return Key(secrets.token_bytes(KEY_SIZE))
+    return Key((shared and shared.key()) or secrets.token_bytes(KEY_SIZE))
 
 
 def key_beside(artifact: Path) -> Path:

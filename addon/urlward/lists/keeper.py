@@ -6,31 +6,21 @@ happens in slices or in another process, because the event loop that it runs on 
 
 import asyncio
 import ctypes
-import json
 import logging
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import LoadedList, load, loading
 from urlward.engine.matcher import Matcher
-from urlward.lists.build import (
-    Progress,
-    checksum,
-    compile_sources,
-    is_artifact,
-    name_of,
-    read_artifact,
-    silent,
-    told,
-)
+from urlward.engine.steps import Steps
+from urlward.lists.build import Progress, checksum, silent, told
 from urlward.lists.files import Signature, Watch, being_written
+from urlward.lists.reader import Reader, SupersededError
+from urlward.lists.shared import Shared, inherited
 from urlward.lists.source import Budget, SourceError
 
 logger = logging.getLogger("urlward.lists")
@@ -39,9 +29,6 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 INTERVAL = 0.2
 """Seconds between two looks at the files."""
-
-WORKERS = 2
-"""Sources compiled at once; a million lines take a core and several hundred megabytes."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -68,19 +55,21 @@ class Keeper:
         paths: sources and artifacts.
         key: for both.
         budget: of bad lines in a source.
+        shared: what this process shares with other workers; what it inherited where not given.
     """
 
-    def __init__(self, paths: Sequence[Path], key: Key, budget: Budget | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[Path], key: Key, budget: Budget | None = None, shared: Shared | None = None
+    ) -> None:
         self.paths = tuple(paths)
         self.key = key
         self.reloads = 0
         self.failures = 0
         self.matcher = Matcher((), key)
         """The matcher in force; read it once a request."""
-        self._budget = budget or Budget()
+        self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared)
         self._files: list[_File] = []
         self._loading = asyncio.Lock()
-        self._workers = asyncio.Semaphore(WORKERS)
 
     def load(self, progress: Progress = silent) -> None:
         """Load all lists for the first time, at once.
@@ -88,32 +77,9 @@ class Keeper:
         Raises:
             UrlwardError: a list is bad. There is no last good one to fall back to yet.
         """
-        files = []
-        for path in self.paths:
-            signature = Signature.of(path)
-            whole = True
-            try:
-                content = checksum(path)
-                if is_artifact(path):
-                    loaded = load(read_artifact(path), self.key)
-                else:
-                    data, report = compile_sources(
-                        [path], self.key, name=name_of(path), budget=self._budget, progress=progress
-                    )
-                    whole = report.ends_with_newline
-                    if report.bad:
-                        logger.warning(
-                            "list %s: %d of %d lines could not be read; first: %s",
-                            path, report.bad, report.lines, report.bad_lines[0],
-                        )  # fmt: skip
-                    loaded = load(data, self.key)
-            except UrlwardError as e:
-                raise SourceError(told(path, e)) from e
-            if Signature.of(path) != signature:
-                content = b""
-            files.append(_File(Watch(path, signature), loaded, whole, content))
-        self._files = files
+        self._files = [self._first(path, progress) for path in self.paths]
         self._swap()
+        _give_back()
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""
@@ -130,6 +96,22 @@ class Keeper:
     async def reload(self) -> None:
         """Read every file again now, changed or not."""
         await asyncio.gather(*map(self._reload, self._files))
+
+    def _first(self, path: Path, progress: Progress) -> _File:
+        signature = Signature.of(path)
+        try:
+            read = self._reader.read_now(path, progress)
+            loaded = load(read.data, self.key)
+        except UrlwardError as e:
+            last = self._reader.last_good(path)
+            if last is None:
+                raise SourceError(told(path, e)) from e
+            # What the other workers have. As if nothing had been seen: the watch will say what is wrong.
+            return _File(Watch(path), load(last.data, self.key), last.whole, b"")
+        if Signature.of(path) != signature:
+            return _File(Watch(path, signature), loaded, read.whole, b"")
+        self._reader.keep(path, read.content)
+        return _File(Watch(path, signature), loaded, read.whole, read.content)
 
     def _look(self, file: _File) -> Signature | None:
         now = time.monotonic()
@@ -166,22 +148,21 @@ class Keeper:
                 if content == file.checksum and not unchanged_too:
                     self._unchanged(file, signature)
                     return
-                data, whole = await self._read(path)
-                if file.ends_with_newline and not whole:
-                    raise SourceError(f"{path}: its last line has no end: half-written?")
-                if Signature.of(path) != signature:
-                    return  # changed while it was read: the next look will see it settle
+                read = await self._reader.read(path, content, signature, was_whole=file.ends_with_newline)
                 async with self._loading:
-                    loaded = await in_slices(loading(data, self.key))
+                    loaded = await in_slices(loading(read.data, self.key))
+            except SupersededError:
+                return
             except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
                 if Signature.of(path) == signature:
                     file.watch.seen = signature
                     known = told(path, e) if isinstance(e, UrlwardError) else None
                     self._keep(file, known or f"{path}: {type(e).__name__} in reloading")
                 return
-            old, file.loaded, file.ends_with_newline = file.loaded, loaded, whole
+            old, file.loaded, file.ends_with_newline = file.loaded, loaded, read.whole
             file.watch.seen, file.checksum, file.failed = signature, content, False
             self._swap()
+            self._reader.keep(path, content)
             self.reloads += 1
             logger.info(
                 "list %s: %d entries in force, serial %d, after %.1f s",
@@ -202,52 +183,6 @@ class Keeper:
             file.failed = False
             logger.info("list %s: %d entries in force, as before", file.loaded.name, file.loaded.entries)
 
-    async def _read(self, path: Path) -> tuple[bytes, bool]:
-        """An artifact's bytes, and whether the file's last line is whole."""
-        if is_artifact(path):
-            return await asyncio.to_thread(read_artifact, path), True
-        return await self._compile(path)
-
-    async def _compile(self, path: Path) -> tuple[bytes, bool]:
-        """Compile in another process (`urlward.lists.worker`)."""
-        async with self._workers:
-            return await self._compile_now(path)
-
-    async def _compile_now(self, path: Path) -> tuple[bytes, bool]:
-        fd = os.memfd_create("urlward", os.MFD_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "urlward.lists.worker", str(fd),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                pass_fds=(fd,),
-                process_group=0,  # Ctrl-C is for us; the worker is ended in order
-            )  # fmt: skip
-            request = {
-                "path": str(path),
-                "key": self.key.secret.hex(),
-                "name": name_of(path),
-                "budget": str(self._budget),
-            }
-            try:
-                out, _ = await worker.communicate(json.dumps(request).encode())
-            except asyncio.CancelledError:
-                worker.kill()
-                await worker.wait()
-                raise
-            if worker.returncode:
-                raise SourceError(f"{path}: the process that compiles it ended with {worker.returncode}")
-            answer: dict[str, Any] = json.loads(out)
-            if "error" in answer:
-                raise SourceError(answer["error"])
-            if answer["bad"]:
-                logger.warning(
-                    "list %s: %d lines could not be read; first: %s", path, answer["bad"], answer["first"]
-                )
-            file.seek(0)
-            return await asyncio.to_thread(file.read), bool(answer["ends_with_newline"])
-
     def _swap(self) -> None:
         self.matcher = Matcher([file.loaded for file in self._files], self.key)
 
@@ -256,8 +191,13 @@ async def _free(old: LoadedList) -> None:
     """Free a list that nothing uses any more, piece by piece, and give its memory back."""
     for _ in old.release():
         await asyncio.sleep(0)
+    _give_back()
+
+
+def _give_back() -> None:
+    """Give freed memory back, which glibc would keep to itself; takes about 1 ms."""
     if _malloc_trim is not None:
-        _malloc_trim(0)  # about 1 ms; glibc keeps freed memory to itself otherwise
+        _malloc_trim(0)
 
 
 async def in_slices[T](
@@ -273,13 +213,10 @@ async def in_slices[T](
         clock: seconds.
         pause: how to give way.
     """
+    run = Steps(steps)
     until = clock() + SLICE
-    while True:
-        try:
-            next(steps)
-        except StopIteration as e:
-            result: T = e.value
-            return result
+    for _ in run:
         if clock() >= until:
             await pause()
             until = clock() + SLICE
+    return run.result

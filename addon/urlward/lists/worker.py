@@ -5,6 +5,7 @@ hold their text. The parent passes the secret key on standard input and a file d
 the artifact to; the report comes back on standard output as one JSON object.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -16,13 +17,18 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.build import compile_sources
 from urlward.lists.source import Budget
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> None:
     """Run as ``python -m urlward.lists.worker FD``."""
+    _end_with_parent()
     # Signals that are meant for the parent and sent to all processes of that name.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.load(sys.stdin)
+    if request["parent"] != os.getppid():
+        sys.exit(1)  # it ended before we could ask to end with it
     # Traffic comes first: the parent's event loop is on the same machine.
     os.nice(5)
     try:
@@ -40,8 +46,14 @@ def main() -> None:
             "ends_with_newline": report.ends_with_newline,
         }
     except UrlwardError as e:
-        answer = {"error": str(e)}
+        # Whoever is told this need not try the same content again, unless it was the system that refused.
+        answer = {"error": str(e), "lasting": not isinstance(e.__cause__, OSError | ValueError)}
     json.dump(answer, sys.stdout)
+
+
+def _end_with_parent() -> None:
+    """What a killed worker had begun, another begins anew: two at once would only take its memory."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""An artifact's bytes in memory that processes can share, and that nobody can change any more.
+
+A memfd has no name in any folder: nothing is left of it when the last process that uses it has ended,
+however that came about, and no limit of /dev/shm applies. Sealed (memfd_create(2), F_ADD_SEALS), it can
+neither be written nor cut short by anyone, so that a mapping of it cannot fault, which one of the
+operator's own file could.
+"""
+
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Buffer
+from pathlib import Path
+
+from urlward.lists.source import open_list, unreadable
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_CHUNK = 1 << 20
+
+
+def new() -> int:
+    """A file descriptor to write an artifact to."""
+    return os.memfd_create("urlward", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(fd: int) -> None:
+    """Let nobody change what is in it from now on.
+
+    Raises:
+        OSError: not memory of `new`, or mapped for writing.
+    """
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def view(fd: int) -> memoryview:
+    """Map sealed memory, to be read only; the descriptor may be closed.
+
+    Raises:
+        OSError: not sealed, so it may still be half-written.
+    """
+    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        raise OSError(errno.EPERM, "not sealed")
+    if not os.fstat(fd).st_size:
+        return memoryview(b"")  # which cannot be mapped
+    # Private or shared is one where nobody can write, but Linux before 6.7 refuses the latter.
+    return memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+
+
+def sealed(data: Buffer) -> int:
+    """A descriptor of sealed memory with these bytes in it."""
+    fd = new()
+    try:
+        _write(fd, data)
+        seal(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def sealed_copy(path: Path) -> tuple[int, bytes]:
+    """A descriptor of sealed memory with a list file's bytes in it, and their checksum (`build.checksum`).
+
+    Raises:
+        SourceError: the file is not readable.
+    """
+    h = hashlib.blake2b()
+    fd = new()
+    try:
+        with open_list(path) as file:
+            while chunk := _read(path, file.fileno()):
+                h.update(chunk)
+                _write(fd, chunk)
+        seal(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, h.digest()
+
+
+def _read(path: Path, fd: int) -> bytes:
+    try:
+        return os.read(fd, _CHUNK)
+    except OSError as e:
+        raise unreadable(path, e) from e
+
+
+def _write(fd: int, data: Buffer) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

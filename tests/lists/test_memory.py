@@ -1,0 +1,97 @@
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from lists.support import SECRET, artifact, blocks
+from urlward.engine.digest import Key
+from urlward.engine.loaded import load
+from urlward.engine.matcher import Matcher
+from urlward.lists import memory
+from urlward.lists.build import checksum
+from urlward.lists.source import SourceError
+
+
+@pytest.fixture
+def fd() -> int:
+    return memory.sealed(b"content")
+
+
+def test_what_was_written_is_read(fd: int) -> None:
+    view = memory.view(fd)
+    os.close(fd)
+    assert bytes(view) == b"content"
+    assert view.readonly
+
+
+def test_nobody_can_change_it(fd: int) -> None:
+    view = memory.view(fd)
+    with pytest.raises(PermissionError):
+        os.write(fd, b"x")
+    with pytest.raises(PermissionError):
+        os.truncate(fd, 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(fd, 0)  # which would be writable
+    assert bytes(view) == b"content"
+    os.close(fd)
+
+
+def test_what_may_be_half_written_is_not_mapped() -> None:
+    fd = memory.new()
+    os.write(fd, b"half")
+    with pytest.raises(OSError, match="not sealed"):
+        memory.view(fd)
+    os.close(fd)
+
+
+def test_nothing_is_a_view_too() -> None:
+    fd = memory.sealed(b"")
+    assert bytes(memory.view(fd)) == b""
+    os.close(fd)
+
+
+def test_a_list_needs_no_copy_of_it(tmp_path: Path) -> None:
+    data = artifact(["a.example id=1", "http://b.example/page"])
+    fd = memory.sealed(data)
+    view = memory.view(fd)
+    os.close(fd)
+    loaded = load(view, Key(SECRET))
+    assert {section.obj for section in loaded.artifact.sections} == {view.obj}
+    assert blocks(Matcher([loaded], Key(SECRET)), "http://b.example/page")
+    assert not [part for part in loaded.artifact.sections if not part.readonly]
+
+
+class TestCopy:
+    def test_bytes_and_their_checksum(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory, "_CHUNK", 1000)
+        path = tmp_path / "list"
+        path.write_bytes(os.urandom(3210))
+        fd, content = memory.sealed_copy(path)
+        assert content == checksum(path)
+        assert bytes(memory.view(fd)) == path.read_bytes()
+        path.write_bytes(b"")  # a mapping of the file itself would end us now
+        assert len(memory.view(fd)) == 3210
+        os.close(fd)
+
+    @pytest.mark.parametrize("make", [lambda p: None, os.mkdir, os.mkfifo], ids=["missing", "folder", "pipe"])
+    def test_not_a_file(self, tmp_path: Path, make: object) -> None:
+        path = tmp_path / "list"
+        make(path)  # type: ignore[operator]
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        with pytest.raises(SourceError, match=f"^{path}: "):
+            memory.sealed_copy(path)
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+    def test_no_memory_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "list"
+        path.write_bytes(b"x")
+
+        def full(fd: int, data: bytes) -> int:
+            raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(os, "write", full)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        with pytest.raises(OSError, match="Cannot allocate"):
+            memory.sealed_copy(path)
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
