@@ -73,8 +73,10 @@ def measure(bench: Bench, subject: Subject, case: Case) -> Cell:
         cell = _reload(bench, subject)
     else:
         cell = figures(load.total(start(bench, case, bench.plan.seconds, _begin(bench))))
-    took = time.monotonic() - begun
-    cell["proxy_busy"] = round((cpu_seconds(subject.pid) - busy) / took, 3)
+    took, spent = time.monotonic() - begun, cpu_seconds(subject.pid) - busy
+    cell["proxy_busy"] = round(spent / took, 3)
+    if "requests" in cell and spent > 0:
+        cell["per_cpu_s"] = round(cell["requests"] / spent, 1)
     cell["load_idle"] = round((_idle(LOAD_CORE) - idle) / took, 3)
     cell["at_origin"] = bench.origin.requests() - (passed if case is Case.BLOCK else probed)
     problems += _doubts(subject, case, cell, bench.origin.missed() - missed)
@@ -156,7 +158,9 @@ def _doubts(subject: Subject, case: Case, cell: Cell, missed: int) -> list[str]:
     problems = []
     if missed:
         problems.append(f"{missed} listed requests reached the origin")
-    if cell.get("failed"):
+    if cell.get("failed") and case is Case.BLOCK:
+        problems.append(f"{cell['failed']} connections were cut behind {cell['requests']} answers")
+    elif cell.get("failed"):
         problems.append(f"{cell['failed']} failed requests")
     if case is Case.BLOCK:
         others = {s: n for s, n in cell.get("statuses", {}).items() if int(s) not in subject.proxy.blocked}

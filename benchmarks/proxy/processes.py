@@ -51,8 +51,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     for pid in members[1:]:
         # Helpers in sessions of their own; a number that came to be somebody else's has another parent.
-        if Path(f"/proc/{pid}").exists() and _stat(pid)[1] in (1, *members):
-            with suppress(ProcessLookupError):
+        with suppress(OSError):
+            if _stat(pid)[1] in (1, *members):
                 os.kill(pid, signal.SIGKILL)
     process.wait()
 

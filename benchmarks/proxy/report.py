@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.proxy.plan import Case
-from benchmarks.proxy.summary import Goal, find, rate
+from benchmarks.proxy.summary import Goal, find, limited, rate
 
 BEGIN = "<!-- proxy: written by `python -m benchmarks.proxy --report`, not by hand -->"
 END = "<!-- proxy: end -->"
@@ -17,8 +17,6 @@ _COLUMNS = {
     Case.DOWNLOAD_INTERCEPTED: "download intercepted MB/s",
 }  # fmt: skip
 _TIMED = (Case.KEEP, Case.CLOSE, Case.INTERCEPTED, Case.RELAYED, Case.BLOCK)
-_FULL, _IDLE = 0.9, 0.05
-"""A rate is the load's limit where the proxy's core has more to give than this and the load's has less."""
 
 
 def to_json(result: dict[str, Any]) -> str:
@@ -110,9 +108,8 @@ def _rate(row: dict[str, Any] | None, case: Case) -> str:
         return "-"
     figures = row["figures"]
     spread = figures[rate(case)]
-    limited = figures["proxy_busy"] < _FULL and figures["load_idle"] < _IDLE
     half = (spread["high"] - spread["low"]) / 2
-    return f"{'≥ ' if limited else ''}{spread['median']:,.0f} ± {half:,.0f}"
+    return f"{'≥ ' if limited(row) else ''}{spread['median']:,.0f} ± {half:,.0f}"
 
 
 def _latencies(result: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def soak(plan: Plan, minutes: float, say: Callable[[str], None]) -> dict[str, An
         with started(b, proxy, [0]) as subject:
             watch = _Watch(b, subject)
             threads = [
-                threading.Thread(target=work, daemon=True)
+                threading.Thread(target=watch.guarded, args=(work,), daemon=True)
                 for work in (watch.replace, watch.look, watch.download)
             ]
             for thread in threads:
@@ -42,7 +42,7 @@ def soak(plan: Plan, minutes: float, say: Callable[[str], None]) -> dict[str, An
             watch.stop.set()
             for thread in threads:
                 thread.join()
-    return _summary(plan, minutes, segments, watch, b.origin.missed())
+        return _summary(plan, minutes, segments, watch, b.origin.missed())
 
 
 class _Watch:
@@ -56,6 +56,14 @@ class _Watch:
         self.memory: list[tuple[float, float]] = []
         self.downloads: list[float] = []
         self.failed_downloads = 0
+        self.faults: list[str] = []
+
+    def guarded(self, work: Callable[[], None]) -> None:
+        """What goes wrong in a thread must not pass for nothing having gone wrong."""
+        try:
+            work()
+        except Exception as e:  # noqa: BLE001
+            self.faults.append(f"{work.__name__}: {type(e).__name__}: {e}")
 
     def replace(self) -> None:
         """Put the other version in place, at fixed times, and wait until it is in force."""
@@ -89,7 +97,7 @@ class _Watch:
         late = sum(wait is None for wait in self.waits)
         return (
             f"{len(self.waits)} reloads, {late} not in force; {len(self.downloads)} downloads, "
-            f"{self.failed_downloads} failed; {self.memory[-1][1]} MB"
+            f"{self.failed_downloads} failed; {self.memory[-1][1] if self.memory else 0} MB; {self.faults}"
         )
 
 
@@ -139,6 +147,7 @@ def _summary(
         "segment_s": plan.soak_segment,
         "segments": segments,
         "memory": watch.memory,
+        "faults": watch.faults,
         "figures": {
             "requests": requests,
             "downloads": len(watch.downloads),
@@ -148,8 +157,8 @@ def _summary(
             "slowest_ms": max(max(s["slowest_ms"].values()) for s in segments),
             "failed": sum(s["failed"] for s in segments)
             + watch.failed_downloads
-            + len(watch.waits)
-            - len(waits),
+            + (len(watch.waits) - len(waits))
+            + len(watch.faults),
             "missed": max(sum(s["missed"] for s in segments), at_origin),
             **level(watch.memory),
         },
