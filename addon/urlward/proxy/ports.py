@@ -63,7 +63,14 @@ class Port(asyncio.Protocol):
     def end(self) -> None:
         """Send no more."""
         if not self.gone and not self.transport.is_closing():
+            self._write_eof()
+
+    def _write_eof(self) -> None:
+        self.gone = True
+        try:
             self.transport.write_eof()
+        except OSError:
+            self.transport.abort()  # reset by the peer, of which the event loop does not know yet
 
     def close(self) -> None:
         """Close once all is sent."""
@@ -122,7 +129,7 @@ class TlsPort(Port):
         """Send no more, and say so inside the session, where a cut could not forge it."""
         if not self.gone and not self.transport.is_closing():
             self._shut_down()
-            self.transport.write_eof()
+            self._write_eof()
 
     def close(self) -> None:
         """Likewise, and close."""
