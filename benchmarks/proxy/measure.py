@@ -59,11 +59,11 @@ class Subject:
 
 def measure(bench: Bench, subject: Subject, case: Case) -> Cell:
     """Run one case."""
-    missed, passed = bench.origin.missed(), bench.origin.requests()
+    missed = bench.origin.missed()
     problems = check(bench, subject, case)
     if not problems and case not in DOWNLOADS:
         load.total(start(bench, case, 1, 0.0))
-    probed = bench.origin.requests()
+    passed = bench.origin.requests()
     busy, idle, begun = cpu_seconds(subject.pid), _idle(LOAD_CORE), time.monotonic()
     if problems:
         cell: Cell = {}
@@ -78,7 +78,7 @@ def measure(bench: Bench, subject: Subject, case: Case) -> Cell:
     if "requests" in cell and spent > 0:
         cell["per_cpu_s"] = round(cell["requests"] / spent, 1)
     cell["load_idle"] = round((_idle(LOAD_CORE) - idle) / took, 3)
-    cell["at_origin"] = bench.origin.requests() - (passed if case is Case.BLOCK else probed)
+    cell["at_origin"] = bench.origin.requests() - passed
     problems += _doubts(subject, case, cell, bench.origin.missed() - missed)
     cell["problems"] = problems
     return cell
@@ -166,8 +166,6 @@ def _doubts(subject: Subject, case: Case, cell: Cell, missed: int) -> list[str]:
         others = {s: n for s, n in cell.get("statuses", {}).items() if int(s) not in subject.proxy.blocked}
         if others:
             problems.append(f"answers that are no block page: {others}")
-        if cell["at_origin"]:
-            problems.append(f"{cell['at_origin']} requests at the origin")
     elif cell.get("refused"):
         problems.append(f"{cell['refused']} requests were refused")
     elif cell["at_origin"] < cell.get("requests", 0):

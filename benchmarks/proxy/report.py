@@ -79,7 +79,8 @@ def goals_table(goals: list[Goal]) -> str:
     """Goal, limit, measured, met or missed."""
     rows = ["| goal | limit | measured | |", "|---|---:|---:|---|"]
     for goal in goals:
-        mark = {True: "met", False: "**missed**", None: "not measured"}[goal["passed"]]
+        unjudged = "not measured" if goal["value"] is None else "not judged"
+        mark = {True: "met", False: "**missed**", None: unjudged}[goal["passed"]]
         value = "-" if goal["value"] is None else number(goal["value"])
         limit = f"{'at least' if goal['least'] else 'at most'} {number(goal['limit'])} {goal['unit']}".strip()
         rows.append(f"| {goal['goal']} | {limit} | {value} | {mark} |")
