@@ -58,7 +58,7 @@ def takes(way: Way, row: Row) -> bool:
         return False
     if way.wire not in row.wires or way.origin not in row.origins:
         return False
-    if way.engine in ("bare", "relay"):
+    if way.engine == "bare" or (way.engine == "relay" and "layer" in row.engines):
         return True
     return way.engine in row.engines and way.mode in row.expected
 

@@ -12,14 +12,14 @@ from evasion.rows import Row, StreamRow, load_rows, load_stream_rows
 ROWS = {
     "spelling": 230,
     "framing": 240,
-    "segmentation": 41,
+    "segmentation": 43,
     "connection": 62,
-    "tls": 56,
+    "tls": 59,
     "other": 24,
     "http2": 68,
 }
 """How many rows each family has: a row that is lost would not be missed otherwise."""
-TEETH = 330
+TEETH = 325
 """How many rows at least get a listed page where no filter stands between."""
 
 
