@@ -116,6 +116,7 @@ class HttpRelay:
         "_requests",
         "_response",
         "_response_held",
+        "_sending",
         "_server",
         "_server_ended",
         "_switched",
@@ -137,6 +138,8 @@ class HttpRelay:
         self._blank = 0
         self._body: Body | None = None
         """Of the request that is coming in."""
+        self._sending: Pending | None = None
+        """Whose body it is."""
         self._switching = False
         """Whether an upgrade waits for its answer."""
         self._refused_switch = False
@@ -161,7 +164,10 @@ class HttpRelay:
     @property
     def live(self) -> list[Names]:
         """What the requests under way passed under."""
-        return [pending.names for pending in self.pending]
+        found = [pending.names for pending in self.pending]
+        if self._body is not None and self._sending is not None and self._sending not in self.pending:
+            found.append(self._sending.names)  # answered before all of it was sent
+        return found
 
     @property
     def idle(self) -> bool:
@@ -309,8 +315,8 @@ class HttpRelay:
                     self.pending.clear()
                     self._refuse(HeadError(400, str(e)))
                     return
-                if self.pending:
-                    self.pending[-1].body_begun = True
+                if self._sending is not None:
+                    self._sending.body_begun = True
                 if self._body.done:
                     self._body = None
                 continue
@@ -363,7 +369,8 @@ class HttpRelay:
             whole = not more and head.length == 0 and found.status != 400
             self._answer_with(found, keep_alive=whole and head.keep_alive and not self.pending)
             return None
-        self.pending.append(Pending(head, found))
+        self._sending = Pending(head, found)
+        self.pending.append(self._sending)
         self._requests += 1
         if head.length:
             self._body = Counted(head.length)

@@ -1,0 +1,205 @@
+"""What is listed while it is under way is cut within a second, and the log says so."""
+
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import wait_for
+from e2e.support import (
+    LIST,
+    Authority,
+    Filter,
+    Nginx,
+    RawOrigin,
+    connect,
+    read_response,
+    read_to_end,
+    running,
+    socks,
+    tunnel,
+)
+from e2e.test_websocket import echo
+
+WITHIN = 1.0
+"""Seconds from the list's taking effect."""
+
+
+@pytest.fixture
+def own(tmp_path: Path, authority: Authority) -> Iterator[Filter]:
+    """A filter whose list may be changed."""
+    trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.certificate}")
+    with running(tmp_path, *trust, "--http2", modes=("regular", "socks5")) as proxy:
+        yield proxy
+
+
+def add(proxy: Filter, line: str) -> None:
+    before = proxy.log().count("entries in force")
+    new = proxy.list_file.with_suffix(".new")
+    new.write_text(f"{LIST}{line}\n")
+    new.replace(proxy.list_file)
+    wait_for(lambda: proxy.log().count("entries in force") > before, "the list to take effect")
+
+
+def ends_within(s: socket.socket, seconds: float) -> bool:
+    """Whether a stream ends that would go on for ever."""
+    s.settimeout(0.1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if not s.recv(1 << 16):
+                return True
+        except TimeoutError:
+            continue
+        except (ConnectionError, ssl.SSLError):
+            return True
+    return False
+
+
+def endless(connection: socket.socket) -> None:
+    """An origin that answers with a stream."""
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        connection.sendall(b"5\r\nhello\r\n")
+        time.sleep(0.02)
+
+
+def request(target: str) -> bytes:
+    return f"GET {target} HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode()
+
+
+def by_socks(proxy: Filter, port: int) -> socket.socket:
+    s = socks(proxy.ports[1], "plain.example", port)
+    s.sendall(request("/stream"))
+    return s
+
+
+def by_connect(proxy: Filter, port: int) -> socket.socket:
+    s = tunnel(proxy.port, f"plain.example:{port}")
+    s.sendall(request("/stream"))
+    return s
+
+
+def explicit(proxy: Filter, port: int) -> socket.socket:
+    s = connect(proxy.port)
+    s.sendall(request(f"http://plain.example:{port}/stream"))
+    return s
+
+
+@pytest.mark.parametrize("way", [by_socks, by_connect, explicit])
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("http://plain.example/stream id=C-1", True),
+        ("plain.example id=C-2", True),
+        ("http://plain.example/other id=C-3", False),
+    ],
+)
+def test_a_stream(own: Filter, way: Callable[[Filter, int], socket.socket], line: str, cut: bool) -> None:
+    with RawOrigin(endless) as raw, way(own, raw.port) as s:
+        assert s.recv(12) == b"HTTP/1.1 200"
+        add(own, line)
+        assert ends_within(s, WITHIN) is cut
+        cuts = re.findall(r" cut client=\S+ list=list entry=(\S+) ", own.log())
+        assert cuts == ([line.rpartition("=")[2]] if cut else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("http://paged.example/listed-later id=C-1", True),
+        ("http://paged.example/other id=C-2", False),
+        ("127.0.0.1 id=C-3", True),
+    ],
+)
+def test_a_stream_inside_intercepted_tls(own: Filter, authority: Authority, line: str, cut: bool) -> None:
+    def serve(connection: socket.socket) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(authority.folder / "origin.pem", authority.folder / "origin.key")
+        with context.wrap_socket(connection._connection, server_side=True) as inner:  # type: ignore[attr-defined]
+            endless(inner)
+
+    context = authority.client_context(own.ca)
+    with (
+        RawOrigin(serve) as raw,
+        socks(own.ports[1], "127.0.0.1", raw.port) as plain,
+        context.wrap_socket(plain, server_hostname="paged.example") as s,
+    ):
+        s.sendall(b"GET /listed-later HTTP/1.1\r\nHost: paged.example\r\n\r\n")
+        assert s.recv(12) == b"HTTP/1.1 200"
+        add(own, line)
+        assert ends_within(s, WITHIN) is cut
+
+
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("plain.example id=C-1", True),
+        ("http://plain.example/any.html id=C-2", True),
+        ("other.example id=C-3", False),
+    ],
+)
+def test_tls_that_is_relayed(own: Filter, authority: Authority, origin: Nginx, line: str, cut: bool) -> None:
+    context = authority.client_context()
+    with (
+        socks(own.ports[1], "127.0.0.1", origin.https) as plain,
+        context.wrap_socket(plain, server_hostname="plain.example") as s,
+    ):
+        s.sendall(b"GET /slow HTTP/1.1\r\nHost: plain.example\r\n\r\n")
+        assert s.recv(12) == b"HTTP/1.1 200"
+        add(own, line)
+        assert ends_within(s, WITHIN) is cut
+        assert (" cut client=" in own.log()) is cut
+
+
+def test_a_websocket(own: Filter) -> None:
+    with RawOrigin(echo) as raw, socks(own.ports[1], "plain.example", raw.port) as s:
+        s.sendall(
+            b"GET /chat HTTP/1.1\r\nHost: plain.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert s.recv(12) == b"HTTP/1.1 101"
+        add(own, "http://plain.example/chat id=C-1")
+        assert ends_within(s, WITHIN)
+
+
+def test_an_upload(own: Filter, raw: RawOrigin) -> None:
+    with socks(own.ports[1], "plain.example", raw.port) as s:
+        s.sendall(b"PUT /up HTTP/1.1\r\nHost: plain.example\r\nContent-Length: 1000000000\r\n\r\n")
+        stop = threading.Event()
+
+        def send() -> None:
+            try:
+                while not stop.is_set():
+                    s.sendall(b"x" * 1000)
+                    time.sleep(0.01)
+            except OSError:
+                return
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            add(own, "http://plain.example/up id=C-1")
+            wait_for(lambda: not thread.is_alive(), "the upload to be cut", timeout=WITHIN + 1)
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_a_connection_at_rest_is_left_alone(own: Filter, raw: RawOrigin) -> None:
+    with socks(own.ports[1], "plain.example", raw.port) as s:
+        s.sendall(request("/stream"))
+        assert read_response(s).status == 200
+        add(own, "http://plain.example/stream id=C-1")
+        time.sleep(WITHIN)
+        s.sendall(request("/other"))
+        assert read_response(s).status == 200
+        s.sendall(request("/stream"))
+        assert read_response(s).status == 451
+        read_to_end(s)

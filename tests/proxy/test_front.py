@@ -1,0 +1,304 @@
+"""The front and the short way, with real sockets in one process; mitmproxy is a stand-in that takes notes."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy.proxy import mode_specs
+from mitmproxy.test import taddons
+
+from e2e.support import client_hello
+from proxy.test_addon import loaded
+from urlward.proxy.addon import Urlward
+from urlward.proxy.express import Express
+from urlward.proxy.front import Front
+from urlward.proxy.relay import HttpRelay
+
+type Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+GET = b"GET /%b HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Rig:
+    """A front before an origin."""
+
+    def __init__(self, addon: Urlward, tctx: taddons.context) -> None:
+        self.addon = addon
+        self.tctx = tctx
+        self.handed: list[bytes] = []
+        self.port = self.origin_port = 0
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self, serve: Serve, scheme: str = "http", host: str = "127.0.0.1") -> None:
+        origin = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.origin_port = origin.sockets[0].getsockname()[1]
+        mode = mode_specs.ProxyMode.parse(f"reverse:{scheme}://{host}:{self.origin_port}")
+        instance = SimpleNamespace(mode=mode, handle_stream=self._mitmproxy)
+        front = await asyncio.get_running_loop().create_server(
+            lambda: Front(instance, self.addon), "127.0.0.1", 0
+        )
+        self.port = front.sockets[0].getsockname()[1]
+        self._servers += [origin, front]
+
+    async def _mitmproxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.handed.append(await reader.read(65536))
+        writer.close()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self, *pieces: bytes) -> bytes:
+        """Send on a connection of its own, and read to the end."""
+        reader, writer = await self.connect()
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        with suppress(OSError):
+            writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        return answer
+
+    async def settled(self) -> None:
+        """Nothing is left of any connection."""
+        for _ in range(200):
+            if not list(self.addon.live):
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("something is left")
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    addon = Urlward()
+    with loaded(addon, tmp_path, urlward_flows=False) as tctx:
+        rig = Rig(addon, tctx)
+        yield rig
+        rig.close()
+        addon.done()
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An origin."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(OK)
+    writer.close()
+
+
+async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
+    await rig.start(answer)
+    assert await rig.ask(GET % b"a", GET % b"b") == OK * 2
+    blocked = await rig.ask(GET.replace(b"plain", b"blocked") % b"a")
+    assert blocked.startswith(b"HTTP/1.1 451 ")
+    in_turn = await rig.ask(GET % b"a" + GET.replace(b"plain", b"blocked") % b"a" + GET % b"b")
+    assert in_turn.startswith(OK + b"HTTP/1.1 451 ")
+    assert rig.handed == []
+    await rig.settled()
+
+
+async def test_every_byte_by_itself(rig: Rig) -> None:
+    await rig.start(answer)
+    reader, writer = await rig.connect()
+    for byte in GET % b"a":
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0)
+    assert await reader.readexactly(len(OK)) == OK
+    writer.close()
+    await rig.settled()
+
+
+async def test_what_is_not_ours_goes_to_mitmproxy_whole(rig: Rig) -> None:
+    await rig.start(answer)
+    hello = client_hello("plain.example")
+    await rig.ask(hello[:2], hello[2:9], hello[9:])
+    assert rig.handed == [hello]
+    await rig.start(answer, "https")
+    await rig.ask(GET % b"a")
+    assert rig.handed[1:] == [GET % b"a"], "plain here, TLS to the origin"
+    for option, value in (("ignore_hosts", ["x"]), ("urlward_flows", True), ("tcp_hosts", ["y"])):
+        rig.tctx.options.update(**{option: value})
+        await rig.ask(b"anything")
+        assert rig.handed.pop() == b"anything"
+        rig.tctx.options.reset()
+        assert rig.addon.alone is False, "the default is flows"
+        rig.tctx.options.update(urlward_flows=False)
+    await rig.settled()
+
+
+async def test_tls_that_is_relayed(rig: Rig) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.read(65536))
+        writer.write_eof()
+
+    await rig.start(greet, "https")
+    hello = client_hello("plain.example")
+    assert await rig.ask(hello) == b"you said " + hello
+    refused = await rig.ask(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
+    assert refused == bytes([21, 3, 3, 0, 2, 2, 49])
+    assert rig.handed == []
+    await rig.settled()
+
+
+async def test_an_origin_that_is_not_there(rig: Rig) -> None:
+    await rig.start(answer)
+    rig._servers[0].close()
+    await asyncio.sleep(0.05)
+    assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 502 ")
+    await rig.start(answer, "https")
+    rig._servers[2].close()
+    await asyncio.sleep(0.05)
+    assert await rig.ask(client_hello("plain.example")) == b""
+    await rig.settled()
+
+
+@pytest.mark.parametrize("listed", ["127.0.0.66", "127.0.0.1"])
+async def test_a_name_whose_address_is_listed(rig: Rig, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.addon.keeper.paths[0].write_text(f"{listed} id=A-9\n")  # type: ignore[union-attr]
+    await rig.addon.keeper.reload()  # type: ignore[union-attr]
+    await rig.start(answer, host="localhost")
+    found = await rig.ask(GET % b"a")
+    assert found.startswith(b"HTTP/1.1 451 " if listed == "127.0.0.1" else OK)
+    await rig.settled()
+
+
+async def test_a_connection_to_itself_is_not_made(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.start(answer)
+    server = rig.tctx.master.addons.get("proxyserver")
+    itself = SimpleNamespace(
+        listen_addrs=[("127.0.0.1", rig.origin_port)], mode=SimpleNamespace(transport_protocol="tcp")
+    )
+    monkeypatch.setattr(server, "servers", [itself])
+    assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize("on_error", ["block", "pass"])
+async def test_a_fault_does_as_the_operator_says(
+    rig: Rig, on_error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.start(answer)
+    rig.tctx.options.update(urlward_on_error=on_error)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(rig.addon, "decide", fail)
+    assert await rig.ask(b"anything") == b""
+    assert rig.handed == ([] if on_error == "block" else [b"anything"])
+    monkeypatch.undo()
+    monkeypatch.setattr(HttpRelay, "client_data", fail)
+    assert await rig.ask(GET % b"a") == b""
+    await rig.settled()
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+@pytest.mark.parametrize("upload", [True, False])
+async def test_a_slow_receiver_holds_the_sender_back(rig: Rig, upload: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if upload:
+            await asyncio.sleep(60)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        await flood(writer)
+
+    await rig.start(serve)
+    _, writer = await rig.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Length: %d\r\n\r\n" % (10**9 * upload))
+    task = asyncio.create_task(flood(writer)) if upload else None
+    await asyncio.sleep(1)
+    (express,) = rig.addon.live
+    assert isinstance(express, Express)
+    held = [port.transport.get_write_buffer_size() for port in (express._client, express._server) if port]
+    assert max(held) < 1 << 20
+    assert not (express._client if upload else express._server).transport.is_reading()  # type: ignore[union-attr]
+    if task:
+        task.cancel()
+    writer.transport.abort()
+    express.cut()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("who", ["client", "origin"])
+async def test_a_reset(rig: Rig, who: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        reset(writer)
+
+    await rig.start(serve)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    assert await reader.readexactly(len(OK)) == OK
+    if who == "client":
+        reset(writer)
+    else:
+        writer.write(GET % b"b")
+        assert await asyncio.wait_for(reader.read(), 5) == b"", "so that it is tried again"
+        writer.close()
+    await rig.settled()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def test_time_limits(rig: Rig) -> None:
+    await rig.start(answer)
+    silent, begun, at_rest = [await rig.connect() for _ in range(3)]
+    begun[1].write(b"GET / HTTP/1.1\r\nHost: pl")
+    at_rest[1].write(GET % b"a")
+    await at_rest[0].readexactly(len(OK))
+    live = rig.addon.live
+    now = asyncio.get_running_loop().time()
+    live.tick(now)
+    live.tick(now + 61)
+    assert await asyncio.wait_for(closed(begun[0]), 5), "a head may take a minute"
+    live.tick(now + rig.addon.tcp_timeout + 62)
+    for reader, _ in (silent, at_rest):
+        assert await asyncio.wait_for(closed(reader), 5)
+    await rig.settled()
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    try:
+        return await reader.read() == b""
+    except ConnectionError:
+        return True
+
+
+async def test_a_client_that_leaves_while_the_origin_is_sought(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.start(answer)
+    sought = asyncio.Event()
+
+    async def slow(data: Any) -> None:
+        sought.set()
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(rig.addon, "server_connect", slow)
+    _, writer = await rig.connect()
+    writer.write(GET % b"a")
+    await sought.wait()
+    writer.transport.abort()
+    await asyncio.sleep(0.4)
+    await rig.settled()
