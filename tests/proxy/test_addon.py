@@ -22,9 +22,10 @@ from mitmproxy.test import taddons, tflow
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
 from urlward.proxy.addon import Urlward
-from urlward.proxy.http_layer import ListedAddress, RelayLayer
+from urlward.proxy.http_layer import HttpRelayLayer, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
+    Later,
     RefuseTlsLayer,
     Undecided,
     WardHttpLayer,
@@ -241,13 +242,13 @@ async def test_whatever_else_is_read_as_http(tctx: taddons.context, data: bytes,
 
 async def test_layers_keep_their_order(addon: Urlward) -> None:
     for mode, data, kinds in (
-        ("reverse:https://203.0.113.10", b"GET", [layers.ServerTLSLayer, WardHttpLayer]),
+        ("reverse:https://203.0.113.10", b"GET", [layers.ServerTLSLayer, Later]),
         (
             "reverse:https://203.0.113.10",
             client_hello("paged.example"),
-            [layers.ServerTLSLayer, layers.ClientTLSLayer, WardHttpLayer],
+            [layers.ServerTLSLayer, layers.ClientTLSLayer, Later],
         ),
-        ("regular", client_hello("proxy.invalid"), [layers.ClientTLSLayer, WardHttpLayer]),
+        ("regular", client_hello("proxy.invalid"), [layers.ClientTLSLayer, Later]),
         ("reverse:tcp://203.0.113.10:443", b"GET", [layers.TCPLayer]),
     ):
         top = decided(addon, data, mode)
@@ -256,6 +257,28 @@ async def test_layers_keep_their_order(addon: Urlward) -> None:
         for kind in kinds[1:]:
             part = part.child_layer
             assert type(part) is kind
+
+
+@pytest.mark.parametrize(
+    ("flows", "alpn", "kind"),
+    [(False, b"http/1.1", HttpRelayLayer), (False, b"h2", WardHttpLayer), (True, b"http/1.1", WardHttpLayer)],
+)
+async def test_what_is_inside_tls_is_known_once_it_has_begun(
+    tctx: taddons.context, flows: bool, alpn: bytes, kind: type[layer.Layer]
+) -> None:
+    tctx.options.update(urlward_flows=flows)
+    addon = tctx.master.addons.get("urlward")
+    top: Any = decided(addon, client_hello("paged.example"), "reverse:https://203.0.113.10")
+    context = top.context
+    later = top.child_layer.child_layer
+    assert isinstance(later, Later)
+    context.client.sni, context.client.alpn = "paged.example", alpn
+    list(later.handle_event(events.Start()))
+    made = context.layers[-1]
+    assert type(made) is kind
+    assert later not in context.layers
+    if isinstance(made, HttpRelayLayer):
+        assert made._place.sni == "paged.example"
 
 
 async def test_the_operators_own_exceptions_stand(tctx: taddons.context) -> None:

@@ -48,7 +48,7 @@ class Rig:
         self._servers += [origin, front]
 
     async def _mitmproxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.handed.append(await reader.read(65536))
+        self.handed.append(await reader.read())
         writer.close()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
@@ -35,6 +36,7 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.http_layer import HttpRelayLayer, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
+    Later,
     RefuseTlsLayer,
     Undecided,
     WardHttpLayer,
@@ -365,10 +367,12 @@ class Urlward:
                 isinstance(current, TCPLayer) and current.flow is not None and not chosen
             ):
                 context.layers.remove(current)
-                ours = self._http_layer(current, context, guard)
                 if parent is None:
-                    return ours
-                parent.child_layer = ours  # type: ignore[attr-defined]
+                    return self._http_layer(current, context, guard)
+                # Inside TLS that has yet to begin: its SNI and ALPN are not known.
+                parent.child_layer = Later(  # type: ignore[attr-defined]
+                    context, partial(self._http_layer, current, context, guard)
+                )
                 return top
             parent, current = current, getattr(current, "child_layer", None)
         return top

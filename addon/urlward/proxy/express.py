@@ -234,6 +234,8 @@ def take_over(
     """
     if handler is None or context.server.via is not None:
         return False
+    if getattr(handler._server_event_lock, "_waiters", None):
+        return False  # something that came before is on its way to the layer
     ways: list[tuple[asyncio.Transport, SSL.Connection | None]] = []
     for connection, kind in (
         (context.client, layers.ClientTLSLayer),
