@@ -1,6 +1,7 @@
 """``--workers``: one address, several processes, and none of them missed when it dies."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,18 +11,23 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import Filter, Nginx, get, running
+from e2e.support import LIST, Filter, Nginx, get, running
 
 
 def workers_of(proxy: Filter) -> list[int]:
     """Process ids of the supervisor's children."""
-    children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children")
-    return [int(pid) for pid in children.read_text().split()]
+    return children_of(proxy.process.pid)
+
+
+BAD_LINE = "could not be read; first: "
+"""In the line that whoever compiles the list writes."""
 
 
 @pytest.fixture
 def proxy(tmp_path: Path, origin: Nginx) -> Iterator[Filter]:
-    with running(tmp_path, "--workers", "2", modes=[f"reverse:http://127.0.0.1:{origin.http}"]) as proxy:
+    arguments = ["--workers", "2", "--max-errors", "1"]
+    modes = [f"reverse:http://127.0.0.1:{origin.http}"]
+    with running(tmp_path, *arguments, modes=modes, text=f"{LIST}?\n") as proxy:
         wait_for(lambda: proxy.log().count("listening on") == 2, "both workers")
         yield proxy
 
@@ -78,6 +84,160 @@ def test_the_end_of_one_is_the_end_of_all(proxy: Filter) -> None:
     pids = workers_of(proxy)
     assert proxy.stop() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def maps(pid: int) -> set[str]:
+    """Inodes of the lists' memory that a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    fields = [line.split(maxsplit=5) for line in lines]
+    return {
+        f"{device} {inode}" for _, _, _, device, inode, *name in fields if "memfd:urlward" in "".join(name)
+    }
+
+
+def in_force(proxy: Filter) -> int:
+    return proxy.log().count("entries in force")
+
+
+def test_all_map_the_same_memory_and_nobody_can_write_to_it(proxy: Filter) -> None:
+    one, other = workers_of(proxy)
+    assert len(maps(one)) == 1
+    assert maps(one) == maps(other)
+    for pid in (one, other):
+        [mapping] = [
+            line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "memfd:urlward" in line
+        ]
+        assert mapping.split()[1][:3] == "r--"
+    # The supervisor holds it for workers to come, and is no larger for it.
+    assert not maps(proxy.process.pid)
+
+
+def test_a_replacement_maps_what_is_there_and_compiles_nothing(proxy: Filter) -> None:
+    killed, other = workers_of(proxy)
+    before = maps(other)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: proxy.log().count("listening on") == 3, "the new worker to serve")
+    [fresh] = set(workers_of(proxy)) - {other}
+    assert maps(fresh) == before == maps(other)
+    assert proxy.log().count(BAD_LINE) == 1
+    os.kill(other, signal.SIGKILL)
+    wait_for(lambda: proxy.log().count("listening on") == 4, "another new worker to serve")
+    assert [maps(pid) for pid in workers_of(proxy)] == [before] * 2
+    assert proxy.log().count(BAD_LINE) == 1
+    assert {status(proxy, "http://blocked.example/") for _ in range(20)} == {451}
+
+
+def test_a_reload_is_compiled_once_and_reaches_all(proxy: Filter) -> None:
+    for round_ in (1, 2, 3):
+        before = maps(workers_of(proxy)[0])
+        with proxy.list_file.open("a") as file:
+            file.write(f"added-{round_}.test\n")
+        wait_for(lambda n=round_: in_force(proxy) == 2 + 2 * n, "both to reload")  # type: ignore[misc]
+        assert proxy.log().count(BAD_LINE) == 1 + round_
+        assert {status(proxy, f"http://added-{round_}.test/") for _ in range(20)} == {451}
+        wait_for(lambda: len(maps(workers_of(proxy)[0])) == 1, "the old list to be let go")
+        one, other = map(maps, workers_of(proxy))
+        assert one == other != before
+    serials = re.findall(r"serial (\d+)", proxy.log())
+    assert len(set(serials[-2:])) == 1
+
+
+def test_a_list_that_all_refuse_is_compiled_once_and_a_replacement_has_the_last_good_one(
+    proxy: Filter,
+) -> None:
+    good = maps(workers_of(proxy)[0])
+    proxy.list_file.write_text("blocked.example\n" + "?\n" * 10)
+    wait_for(lambda: proxy.log().count("stays in force") == 2, "both to refuse it")
+    killed, other = workers_of(proxy)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: proxy.log().count("listening on") == 3, "the new worker to serve")
+    wait_for(lambda: proxy.log().count("stays in force") == 3, "its word too")
+    assert [maps(pid) for pid in workers_of(proxy)] == [good] * 2
+    assert {status(proxy, "http://paged.example/listed.html") for _ in range(20)} == {451}
+    proxy.list_file.unlink()
+    os.kill(other, signal.SIGKILL)
+    wait_for(lambda: proxy.log().count("listening on") == 4, "another new worker to serve")
+    assert [maps(pid) for pid in workers_of(proxy)] == [good] * 2
+    assert {status(proxy, "http://paged.example/listed.html") for _ in range(20)} == {451}
+
+
+def test_a_worker_killed_while_it_compiles_leaves_that_to_the_other(tmp_path: Path, origin: Nginx) -> None:
+    text = LIST + "".join(f"host-{n}.test\n" for n in range(60_000))
+    with running(
+        tmp_path, "--workers", "2", modes=[f"reverse:http://127.0.0.1:{origin.http}"], text=LIST
+    ) as proxy:
+        wait_for(lambda: proxy.log().count("listening on") == 2, "both workers")
+        proxy.list_file.write_text(text)
+        wait_for(lambda: any(map(children_of, workers_of(proxy))), "one to compile")
+        [killed] = [pid for pid in workers_of(proxy) if children_of(pid)]
+        [compiling] = children_of(killed)
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: has_ended(compiling), "the compiler's end", 2)
+        # Whether the other or the replacement is next, both come to the same.
+        wait_for(lambda: proxy.log().count("60007 entries in force") == 2, "both to have it", 60)
+        one, other = map(maps, workers_of(proxy))
+        assert one == other
+        assert {status(proxy, "http://host-59999.test/") for _ in range(20)} == {451}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left(proxy: Filter, number: signal.Signals) -> None:
+    before, shm = memory_files(), set(Path("/dev/shm").iterdir())
+    assert len(before) >= 3
+    pids = [proxy.process.pid, *workers_of(proxy)]
+    proxy.process.send_signal(number)
+    assert proxy.process.wait(15) == 0
+    assert all(map(has_ended, pids))
+    assert memory_files() <= before - set(pids)
+    assert set(Path("/dev/shm").iterdir()) == shm
+
+
+def test_workers_serve_on_without_their_supervisor_and_nothing_is_left_after_them(proxy: Filter) -> None:
+    shm = set(Path("/dev/shm").iterdir())
+    pids = workers_of(proxy)
+    try:
+        proxy.process.kill()
+        proxy.process.wait()
+        with proxy.list_file.open("a") as file:
+            file.write("added-later.test\n")
+        wait_for(lambda: in_force(proxy) == 4, "both to reload")
+        assert proxy.log().count("lists are not shared") == 2
+        assert {status(proxy, "http://added-later.test/") for _ in range(20)} == {451}
+        one, other = map(maps, pids)
+        assert one != other
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: all(map(has_ended, pids)), "their end")
+    assert not memory_files() & set(pids)
+    assert set(Path("/dev/shm").iterdir()) == shm
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def memory_files() -> set[int]:
+    """Processes that have memory of lists open."""
+    found = set()
+    for fd in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if "memfd:urlward" in str(fd.readlink()):
+                found.add(int(fd.parts[2]))
+        except OSError:
+            continue
+    return found
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
