@@ -499,6 +499,11 @@ class TestBesideOtherWorkers:
                 assert one.matcher.lists[0].serial == other.matcher.lists[0].serial
             await asyncio.gather(one.reload(), other.reload())
             assert len(started) == 3
+            # What was reloaded is what a replacement gets when the file is bad.
+            replace(path, HTML)
+            replacement = Keeper([path], Key(SECRET), shared=Shared(broker.door))
+            replacement.load()
+            assert blocks(replacement.matcher, "http://c3.example/")
 
 
 class TestWorker:

@@ -155,11 +155,11 @@ class TestTurn:
             results = [asyncio.create_task(t.result()) for t in (second, third)]
             await asyncio.sleep(0.05)
             first.close()
-            done, waiting = await asyncio.wait(results, return_when=asyncio.FIRST_COMPLETED)
+            done, waiting = await asyncio.wait(results, timeout=5, return_when=asyncio.FIRST_COMPLETED)
             assert [task.result() for task in done] == [None]
             assert len(waiting) == 1
             give(second if results[0] in done else third, b"artifact")
-            assert content_of(await waiting.pop()) == b"artifact"
+            assert content_of(await asyncio.wait_for(waiting.pop(), 5)) == b"artifact"
 
     async def test_who_dies_leaves_it_to_the_next(self, broker: Broker, worker: Shared) -> None:
         door = broker.door.fileno()
@@ -293,7 +293,7 @@ class TestFailures:
         monkeypatch.setattr(shared, "MADE_WITHIN", 0.1)
         with Turn(worker, "s", "c") as turn, Turn(other, "s", "c") as second:
             assert await turn.result() is None
-            assert await second.result() is None
+            assert await asyncio.wait_for(second.result(), 5) is None
             give(second, b"y")
             assert len(warnings(caplog)) == 1
             give(turn, b"x")
