@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from urlward import samples
+from urlward.allocator import choose_allocator
 from urlward.config import Config, read_config
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlError, UrlwardError
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         parsed = _parser().parse_args(arguments)
         if arguments is None and parsed.command is _run:
-            _choose_allocator()
+            choose_allocator()
         code = _dispatch(parsed)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -68,16 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _failed(f"a bug: {type(e).__name__} at {_place(e)}; please report it")
     _drop_output()
     sys.exit(code)
-
-
-def _choose_allocator() -> None:
-    """Start again with the C library's allocator, unless one has been chosen.
-
-    Python's own keeps small objects in arenas that it can give back only whole. A reload leaves
-    holes in nearly all of them, and with each the process grows.
-    """
-    if sys.platform == "linux" and "PYTHONMALLOC" not in os.environ:
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONMALLOC": "malloc"})  # noqa: S606
 
 
 def _failed(message: str) -> int:
