@@ -39,12 +39,17 @@ class Matcher:
         key: their key.
         hosts: how many listed hosts' states to keep.
 
+    Attributes:
+        lists: as given.
+        identity: tells one matcher from another without keeping it, and its lists, in memory.
+
     A host, path or query passed in is a byte string as it came off the wire: a ``str`` whose
     characters are bytes. Times are seconds since 1970-01-01 UTC.
     """
 
     def __init__(self, lists: Sequence[LoadedList], key: Key, hosts: int = HOSTS) -> None:
         self.lists = tuple(lists)
+        self.identity = object()
         self._key = key
         self._hosts = Hosts(self.lists, key, hosts)
         self._recent = self._hosts.recent

@@ -21,7 +21,7 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.live import Live
 from urlward.proxy.names import Names
 from urlward.proxy.ports import Port, TlsPort
-from urlward.proxy.relay import Ends
+from urlward.proxy.relay import NO_ENDS, Ends
 
 LINGER = 2.0
 """Seconds that a client's sending is read and dropped behind an answer."""
@@ -154,6 +154,7 @@ class Express:
 
     def lost(self, port: Port) -> None:
         """A connection is closed."""
+        port.forget()
         if port is self._client:
             self._client = None
             self.close_server()
@@ -167,6 +168,10 @@ class Express:
                 self._client.transport.resume_reading()
         if self._client is None:
             self._live.discard(self)
+        if self._client is None and self._server is None:
+            # What is over refers to itself no more, and goes without waiting for the collector.
+            self._relay.ends = NO_ENDS
+            self.send_client = self.send_server = _nowhere
 
     # -- as a member of `Live`
 
@@ -199,8 +204,7 @@ class Express:
 
 
 def _nowhere(data: bytes) -> None:
-    """Send on a connection that is not open."""
-    raise AssertionError(len(data))
+    """Send on a connection that is not open, or no more."""
 
 
 class TakenOver(Express):

@@ -26,7 +26,7 @@ from urlward.proxy.http_layer import ListedAddress
 from urlward.proxy.layers import ACCESS_DENIED
 from urlward.proxy.names import Names, Place
 from urlward.proxy.ports import Port
-from urlward.proxy.relay import HttpRelay, RawRelay
+from urlward.proxy.relay import NO_ENDS, HttpRelay, RawRelay
 
 logger = logging.getLogger("urlward")
 
@@ -109,7 +109,7 @@ class Front(asyncio.Protocol):
     def _begin(self, decision: Decision, context: Context) -> None:
         match decision.what:
             case "relay":
-                raw = RawRelay(_NO_ENDS, decision.names, self._data)
+                raw = RawRelay(NO_ENDS, decision.names, self._data)
                 self._express(raw, context).connect()
             case "http":
                 if self._needs_tls(context):
@@ -120,7 +120,7 @@ class Front(asyncio.Protocol):
                 def judge(head: RequestHead) -> Names | BlockResponse:
                     return guard.answer_head(head, place, client)
 
-                port = self._express(HttpRelay(_NO_ENDS, judge), context).port
+                port = self._express(HttpRelay(NO_ENDS, judge), context).port
                 port.data_received(self._data)
             case "refuse":
                 self._transport.write(ACCESS_DENIED)
@@ -246,16 +246,6 @@ class Direct(Express):
 
 NOT_SHOWN = BlockResponse(451, "", (), b"")
 """For a relay that nobody reads, and that so shows nothing."""
-
-
-class _NoEnds:
-    """Until a relay is given its ends."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(name)
-
-
-_NO_ENDS: Any = _NoEnds()
 
 
 def listen_in_front(addon: Urlward, *, reuse_port: bool) -> None:

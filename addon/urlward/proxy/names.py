@@ -135,9 +135,9 @@ class Place:
         """Whether nothing is listed on any of the hosts, and the address is not, so that only path
         sequences can match. Remembered for the hosts and the matcher of the last request."""
         known, hosts, quiet = self._quiet
-        if known is not matcher or hosts is not names.hosts:
+        if known is not matcher.identity or hosts is not names.hosts:
             quiet = bool(names.hosts) and matcher.is_quiet(names.hosts, names.address)
-            self._quiet = (matcher, names.hosts, quiet)
+            self._quiet = (matcher.identity, names.hosts, quiet)
         return quiet
 
 

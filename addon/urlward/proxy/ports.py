@@ -25,6 +25,14 @@ class Owner(Protocol):
         """A connection is closed."""
 
 
+def _ignore(data: bytes) -> None:
+    """Take nothing."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Port(asyncio.Protocol):
     """One of the two connections.
 
@@ -92,6 +100,13 @@ class Port(asyncio.Protocol):
         except Exception as e:  # noqa: BLE001 - as above
             self._owner.broken(e)
         return True
+
+    def forget(self) -> None:
+        """Nothing more will come; what it referred to is not kept."""
+        self.receive, self.ended = _ignore, _nothing
+        if self.peer is not None:
+            self.peer.peer = None
+            self.peer = None
 
     def pause_writing(self) -> None:
         """Called by the event loop: the receiver is slower than the sender."""

@@ -66,6 +66,25 @@ class Ends(Protocol):
         that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
 
 
+class _NoEnds:
+    """Takes all and does nothing."""
+
+    def connect(self) -> None:
+        """Nothing."""
+
+    def send_client(self, data: bytes) -> None:
+        """Nothing."""
+
+    def send_server(self, data: bytes) -> None:
+        """Nothing."""
+
+    end_client = end_server = close_server = close = linger = connect
+
+
+NO_ENDS: Ends = _NoEnds()
+"""Before a relay has been given its ends, and after they are closed."""
+
+
 class Pending:
     """A request that its origin has to answer."""
 
