@@ -83,11 +83,14 @@ class Running:
         peak = _Peak(self._process.pid)
         beside = path.with_name("beside")
         beside.write_bytes(content.read_bytes())
-        start = time.perf_counter()
-        beside.replace(path)
-        self.wait(" after ", before + self._workers)
-        took = time.perf_counter() - start
-        return {"in_force_s": took, "peak_pss": peak.end()}
+        try:
+            start = time.perf_counter()
+            beside.replace(path)
+            self.wait(" after ", before + self._workers)
+            took = time.perf_counter() - start
+        finally:
+            highest = peak.end()
+        return {"in_force_s": took, "peak_pss": highest}
 
 
 class _Peak:
