@@ -474,10 +474,12 @@ class TestRun:
         assert settings.lists == (SAMPLE,)
         assert settings.modes == ("regular",)
         assert settings.listen == ("127.0.0.1", 8080)
-        assert (settings.confdir, settings.extra) == ("", ())
+        assert (settings.confdir, settings.extra, settings.http2) == ("", (), False)
         assert settings.options == {
             "urlward_max_errors": "1%",
             "urlward_intercept": "listed",
+            "urlward_tls_block": "page",
+            "urlward_other": "close",
             "urlward_on_error": "block",
             "urlward_status": 451,
         }
@@ -492,9 +494,12 @@ class TestRun:
         assert settings.listen == ("::1", 8081)
         assert settings.confdir == str(tmp_path / "ca")
         assert settings.extra == ("upstream_cert=false", "stream_large_bodies=1m")
+        assert settings.http2
         assert settings.options == {
             "urlward_max_errors": "25",
             "urlward_intercept": "all",
+            "urlward_tls_block": "alert",
+            "urlward_other": "relay",
             "urlward_on_error": "pass",
             "urlward_status": 403,
             "urlward_config": str(config),
@@ -507,6 +512,7 @@ class TestRun:
         done = urlward(
             "run", "--config", self.config(tmp_path), "--list", "c.txt", "--key", "k", "--max-errors", "0",
             "--mode", "regular", "--listen", "192.0.2.1:0", "--intercept", "none", "--on-error", "block",
+            "--tls-block", "page", "--other", "close", "--no-http2",
             "--status", "451", "--confdir", "d", "--set", "upstream_cert=true",
         )  # fmt: skip
         assert done == (0, "", "")
@@ -516,9 +522,12 @@ class TestRun:
         assert settings.listen == ("192.0.2.1", 0)
         assert settings.confdir == "d"
         assert settings.extra[-1] == "upstream_cert=true"
+        assert not settings.http2
         assert settings.options == {
             "urlward_max_errors": "0",
             "urlward_intercept": "none",
+            "urlward_tls_block": "page",
+            "urlward_other": "close",
             "urlward_on_error": "block",
             "urlward_status": 451,
             "urlward_config": str(tmp_path / "urlward.toml"),
@@ -536,6 +545,9 @@ class TestRun:
             mode = ["transparent", "socks5"]
             listen = "[::1]:8081"
             intercept = "all"
+tls_block = "alert"
+http2 = true
+other = "relay"
             on_error = "pass"
             status = 403
             confdir = "ca"

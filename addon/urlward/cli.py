@@ -123,7 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--tls-block", choices=["page", "alert"], help="what a host listed whole gets over TLS (page)"
     )
-    run.add_argument("--http2", action="store_true", default=None, help="HTTP/2 inside intercepted TLS")
+    run.add_argument(
+        "--http2",
+        action=argparse.BooleanOptionalAction,
+        help="HTTP/2 inside intercepted TLS (no)",
+    )
     run.add_argument("--other", choices=["close", "relay"], help="what is neither HTTP nor TLS (close)")
     run.add_argument("--on-error", choices=["block", "pass"], help="what a fault of the filter does (block)")
     run.add_argument("--status", type=int, choices=[451, 403], help="status of a blocked request (451)")
