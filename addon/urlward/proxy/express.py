@@ -45,6 +45,10 @@ class Relay(Protocol):
         """Whether nothing is under way."""
 
     @property
+    def endless(self) -> bool:
+        """Whether what is relayed has no end that could be known."""
+
+    @property
     def reads_head(self) -> bool:
         """Whether a request head has begun and not ended."""
 
@@ -184,8 +188,8 @@ class Express:
         return self._relay.reads_head
 
     def idle(self) -> bool:
-        """Whether nothing is under way."""
-        return self._relay.idle
+        """Whether nothing is under way, or nothing has come since the last look where that cannot be told."""
+        return self._relay.idle or (self._relay.endless and not self.active)
 
     def touch(self, now: float) -> None:
         """See that something comes now and then."""

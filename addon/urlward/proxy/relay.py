@@ -194,6 +194,11 @@ class HttpRelay:
         return not (self.pending or self._held or self._body or self._switched or self._answer)
 
     @property
+    def endless(self) -> bool:
+        """Whether what is relayed has no end that could be known; then silence is all the rest there is."""
+        return self._switched
+
+    @property
     def reads_head(self) -> bool:
         """Whether a request head has begun and not ended."""
         return bool(self._held) and not self._switching
@@ -536,6 +541,7 @@ class RawRelay:
 
     inside_tls: Final = False
     idle: Final = False
+    endless: Final = True
     reads_head: Final = False
 
     def __init__(self, ends: Ends, names: Names, early: bytes = b"") -> None:

@@ -10,6 +10,7 @@ import logging
 import re
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,12 @@ from urlward.engine.errors import UrlwardError
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.workers import is_worker, share_addresses, tell_ready
+
+DRAIN_WITHIN = 8.0
+"""Seconds that what is under way has to end; the supervisor of workers waits a little longer."""
+
+DRAIN_LOOK = 0.5
+"""Seconds between two looks at that."""
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -163,6 +170,41 @@ class Ready:
         tell_ready()
 
 
+class Drain:
+    """Ends the filter when what is under way has ended, or after `DRAIN_WITHIN` seconds."""
+
+    def __init__(self, proxy: master.Master) -> None:
+        self._proxy = proxy
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Take no more connections, and end with the last; at once when asked a second time."""
+        if self._task is not None:
+            self._proxy.shutdown()
+            return
+        self._task = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        try:
+            live = self._proxy.addons.get("urlward").live
+            for instance in self._proxy.addons.get("proxyserver").servers:
+                if instance.is_running:
+                    await instance.stop()
+            start = time.monotonic()
+            live.tick(start)
+            busy = live.close_idle()
+            if busy:
+                logging.getLogger("urlward").info(
+                    "ending with the %d connections that are in use, in %d s at most", busy, DRAIN_WITHIN
+                )
+            while busy and time.monotonic() < start + DRAIN_WITHIN:
+                await asyncio.sleep(DRAIN_LOOK)
+                busy = live.close_idle()
+                live.tick(time.monotonic())
+        finally:
+            self._proxy.shutdown()
+
+
 def addresses(settings: Settings) -> list[tuple[str, int]]:
     """Where the modes will listen for TCP; one that cannot be read is left for the start to refuse."""
     host, port = settings.listen
@@ -196,8 +238,9 @@ async def _run(settings: Settings) -> None:
     try:
         proxy = _master(settings, messages)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, proxy.shutdown)
+        drain = Drain(proxy)
+        loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
+        loop.add_signal_handler(signal.SIGTERM, drain.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         await proxy.run()
     finally:

@@ -1,0 +1,86 @@
+"""SIGTERM: what is under way ends first."""
+
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import wait_for
+from e2e.support import RawOrigin, connect, read_response, read_to_end, running, socks
+
+
+def slow(connection: socket.socket) -> None:
+    """An origin that takes its time over each answer."""
+    while connection.recv(65536):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        time.sleep(1)
+        connection.sendall(b"origin")
+
+
+REQUEST = b"GET /slow HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_response_under_way_arrives_whole(tmp_path: Path, workers: str) -> None:
+    with (
+        RawOrigin(slow) as raw,
+        running(tmp_path, "--workers", workers, modes=[f"reverse:http://127.0.0.1:{raw.port}"]) as proxy,
+        connect(proxy.port) as busy,
+        connect(proxy.port) as at_rest,
+    ):
+        at_rest.sendall(REQUEST)
+        assert read_response(at_rest).body == b"origin"
+        busy.sendall(REQUEST)
+        assert busy.recv(12) == b"HTTP/1.1 200"
+        proxy.process.send_signal(signal.SIGTERM)
+        assert read_to_end(at_rest) == b"", "at rest, and so closed at once"
+        wait_for(lambda: refused(proxy.port), "the listening socket to close")
+        assert read_to_end(busy).endswith(b"\r\n\r\norigin")
+        assert proxy.process.wait(10) == 0
+        assert "ending with the 1 connections" in proxy.log()
+
+
+def refused(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6000000\r\n\r\n")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    with (
+        RawOrigin(endless) as raw,
+        running(tmp_path, modes=["socks5"]) as proxy,
+        socks(proxy.port, "127.0.0.1", raw.port) as s,
+    ):
+        s.sendall(REQUEST)
+        assert s.recv(12) == b"HTTP/1.1 200"
+        proxy.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            proxy.process.wait(1)
+        proxy.process.send_signal(signal.SIGTERM)
+        assert proxy.process.wait(5) == 0
+
+
+def test_a_silent_tunnel_is_not_waited_for(tmp_path: Path) -> None:
+    def silent(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            pass
+
+    with (
+        RawOrigin(silent) as raw,
+        running(tmp_path, "--other", "relay", modes=["socks5"]) as proxy,
+        socks(proxy.port, "127.0.0.1", raw.port) as s,
+    ):
+        s.sendall(b"SSH-2.0-x\r\n")
+        wait_for(lambda: bytes(raw.received), "the tunnel")
+        proxy.process.send_signal(signal.SIGTERM)
+        assert proxy.process.wait(6) == 0
