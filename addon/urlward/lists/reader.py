@@ -181,6 +181,8 @@ class Reader:
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=(fd,),
             process_group=0,  # Ctrl-C is for us; the worker is ended in order
+            # It ends with its memory, and is a quarter faster with Python's own allocator.
+            env={**os.environ, "PYTHONMALLOC": "default"},
         )  # fmt: skip
         request = {
             "path": str(path),

@@ -97,7 +97,9 @@ class Messages(logging.Handler):
             return
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         try:
-            print(text if ours else f"mitmproxy: {text}", file=stream, flush=True)
+            # In one piece: several workers write to the same place.
+            stream.write(f"{text}\n" if ours else f"mitmproxy: {text}\n")
+            stream.flush()
         except (OSError, ValueError):
             # Nobody reads any more; traffic is more important than the log.
             return
