@@ -48,7 +48,8 @@ def refused(port: int) -> bool:
         return s.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_signal_does_not_wait(tmp_path: Path, workers: str) -> None:
     def endless(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6000000\r\n\r\n")
@@ -58,7 +59,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
 
     with (
         RawOrigin(endless) as raw,
-        running(tmp_path, modes=["socks5"]) as proxy,
+        running(tmp_path, "--workers", workers, modes=["socks5"]) as proxy,
         socks(proxy.port, "127.0.0.1", raw.port) as s,
     ):
         s.sendall(REQUEST)
@@ -68,6 +69,43 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
             proxy.process.wait(1)
         proxy.process.send_signal(signal.SIGTERM)
         assert proxy.process.wait(5) == 0
+
+
+def test_a_tunnel_that_is_used_goes_on(tmp_path: Path) -> None:
+    def talkative(connection: socket.socket) -> None:
+        connection.recv(65536)
+        for _ in range(30):
+            connection.sendall(b"x" * 1000)
+            time.sleep(0.1)
+
+    with (
+        RawOrigin(talkative) as raw,
+        running(tmp_path, "--other", "relay", modes=["socks5"]) as proxy,
+        socks(proxy.port, "127.0.0.1", raw.port) as s,
+    ):
+        s.sendall(b"SSH-2.0-x\r\n")
+        assert s.recv(1) == b"x"
+        proxy.process.send_signal(signal.SIGTERM)
+        assert len(read_to_end(s)) == 29_999
+
+
+def test_a_client_that_reads_slowly_gets_all(tmp_path: Path) -> None:
+    size = 20_000_000
+
+    def quick(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+
+    with (
+        RawOrigin(quick) as raw,
+        running(tmp_path, modes=["socks5"]) as proxy,
+        socks(proxy.port, "127.0.0.1", raw.port) as s,
+    ):
+        s.sendall(REQUEST)
+        assert s.recv(1) == b"H"
+        proxy.process.send_signal(signal.SIGTERM)
+        time.sleep(2)
+        assert read_to_end(s).count(b"x") == size
 
 
 def test_a_silent_tunnel_is_not_waited_for(tmp_path: Path) -> None:

@@ -81,10 +81,18 @@ def greet(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("other", ["close", "relay"])
-def test_what_is_neither_http_nor_tls(tmp_path: Path, other: str) -> None:
+def test_what_is_neither_http_nor_tls(tmp_path: Path, authority: Authority, other: str) -> None:
+    def greet_inside(connection: socket.socket) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(authority.folder / "origin.pem", authority.folder / "origin.key")
+        with context.wrap_socket(connection._connection, server_side=True) as inner:  # type: ignore[attr-defined]
+            greet(inner)
+
+    trust = ("--set", f"ssl_verify_upstream_trusted_ca={authority.certificate}")
     with (
-        running(tmp_path, "--other", other, modes=("socks5",)) as proxy,
+        running(tmp_path, *trust, "--other", other, modes=("socks5",)) as proxy,
         RawOrigin(greet) as raw,
+        RawOrigin(greet_inside) as origin_of_tls,
         running(tmp_path / "r", "--other", other, modes=[f"reverse:http://127.0.0.1:{raw.port}"]) as reverse,
     ):
         for hello in (b"SSH-2.0-OpenSSH_9.2\r\n", b"\x10\x25\x00\x04MQTT", b"\x80\x01\x02"):
@@ -94,6 +102,16 @@ def test_what_is_neither_http_nor_tls(tmp_path: Path, other: str) -> None:
                     s.shutdown(socket.SHUT_WR)
                     said = read_to_end(s)
                     assert (said == b"you said " + hello) is (other == "relay"), said
+        # Inside TLS that is ended here it goes on inside TLS.
+        context = authority.client_context(proxy.ca)
+        for port, said in ((origin_of_tls.port, b"you said SSH-2.0-x"), (raw.port, b"")):
+            with (
+                socks(proxy.port, "127.0.0.1", port) as plain,
+                context.wrap_socket(plain, server_hostname="paged.example") as inner,
+            ):
+                inner.sendall(b"SSH-2.0-x\r\n")
+                assert (said in read_to_end(inner)) is (other == "relay" or not said)  # type: ignore[arg-type]
+        assert b"SSH-2.0-x\r\n" not in bytes(raw.received)
         # A listed address is no way around.
         with socks(proxy.port, "127.0.0.9", raw.port) as s:
             s.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")

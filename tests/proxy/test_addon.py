@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test import taddons, tflow
+from mitmproxy.tls import TlsData
 
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
@@ -259,6 +261,33 @@ async def test_layers_keep_their_order(addon: Urlward) -> None:
             assert type(part) is kind
 
 
+async def test_a_handshake_may_not_take_for_ever(addon: Urlward) -> None:
+    top = decided(addon, client_hello("paged.example"))
+    client = top.context.client
+    (member,) = addon.live
+    assert (member.head(), member.client) == (0, client)
+    addon.tls_established_client(TlsData(client, top.context))
+    assert list(addon.live) == []
+
+
+async def test_the_filter_does_not_connect_to_itself(
+    tctx: taddons.context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addon = tctx.master.addons.get("urlward")
+    server = SimpleNamespace(listen_addrs=[("0.0.0.0", 8080)])
+    monkeypatch.setattr(tctx.master.addons.get("proxyserver"), "servers", [server])
+    for host, port, refused in (
+        ("127.0.0.1", 8080, True),
+        ("127.0.0.1", 8081, False),
+        ("::1", 8080, True),
+        ("203.0.113.10", 8080, False),
+        ("localhost", 8080, True),
+    ):
+        data = ServerConnectionHookData(Server(address=(host, port)), make_context().client)
+        await addon.server_connect(data)
+        assert (data.server.error is not None) is refused, host
+
+
 @pytest.mark.parametrize(
     ("flows", "alpn", "kind"),
     [(False, b"http/1.1", HttpRelayLayer), (False, b"h2", WardHttpLayer), (True, b"http/1.1", WardHttpLayer)],
@@ -266,7 +295,7 @@ async def test_layers_keep_their_order(addon: Urlward) -> None:
 async def test_what_is_inside_tls_is_known_once_it_has_begun(
     tctx: taddons.context, flows: bool, alpn: bytes, kind: type[layer.Layer]
 ) -> None:
-    tctx.options.update(urlward_flows=flows)
+    tctx.options.update(urlward_flows=flows, keep_host_header=True)
     addon = tctx.master.addons.get("urlward")
     top: Any = decided(addon, client_hello("paged.example"), "reverse:https://203.0.113.10")
     context = top.context

@@ -33,6 +33,16 @@ def test_by_the_first_bytes(data: bytes, what: str) -> None:
     assert decide(to("203.0.113.10", 443), data, guard(), relays_other=False).what == what
 
 
+def test_a_hello_in_many_records() -> None:
+    body = HELLO[5:]
+    for size, what in ((len(body) // 20, "relay"), (1, "refuse")):
+        pieces = [body[i : i + size] for i in range(0, len(body), size)]
+        data = b"".join(HELLO[:3] + len(piece).to_bytes(2) + piece for piece in pieces)
+        if what == "relay":
+            assert decide(to("203.0.113.10", 443), data[:-1], guard(), relays_other=False).what == "wait"
+        assert decide(to("203.0.113.10", 443), data, guard(), relays_other=False).what == what
+
+
 def test_what_is_neither_is_relayed_where_that_is_wanted() -> None:
     for data, what in (
         (b"SSH-2.0-x\r\n", "relay"),

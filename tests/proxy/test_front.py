@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mitmproxy import platform
 from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons
 
@@ -36,10 +37,11 @@ class Rig:
         self.port = self.origin_port = 0
         self._servers: list[asyncio.Server] = []
 
-    async def start(self, serve: Serve, scheme: str = "http", host: str = "127.0.0.1") -> None:
+    async def start(self, serve: Serve, spec: str = "reverse:http://127.0.0.1") -> None:
+        """Begin to listen; in transparent mode the destination is always the origin."""
         origin = await asyncio.start_server(serve, "127.0.0.1", 0)
         self.origin_port = origin.sockets[0].getsockname()[1]
-        mode = mode_specs.ProxyMode.parse(f"reverse:{scheme}://{host}:{self.origin_port}")
+        mode = mode_specs.ProxyMode.parse(spec if spec == "transparent" else f"{spec}:{self.origin_port}")
         instance = SimpleNamespace(mode=mode, handle_stream=self._mitmproxy)
         front = await asyncio.get_running_loop().create_server(
             lambda: Front(instance, self.addon), "127.0.0.1", 0
@@ -80,10 +82,11 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
     addon = Urlward()
-    with loaded(addon, tmp_path, urlward_flows=False) as tctx:
+    with loaded(addon, tmp_path, urlward_flows=False, keep_host_header=True) as tctx:
         rig = Rig(addon, tctx)
+        monkeypatch.setattr(platform, "original_addr", lambda _: ("127.0.0.1", rig.origin_port))
         yield rig
         rig.close()
         addon.done()
@@ -125,16 +128,17 @@ async def test_what_is_not_ours_goes_to_mitmproxy_whole(rig: Rig) -> None:
     hello = client_hello("plain.example")
     await rig.ask(hello[:2], hello[2:9], hello[9:])
     assert rig.handed == [hello]
-    await rig.start(answer, "https")
-    await rig.ask(GET % b"a")
-    assert rig.handed[1:] == [GET % b"a"], "plain here, TLS to the origin"
-    for option, value in (("ignore_hosts", ["x"]), ("urlward_flows", True), ("tcp_hosts", ["y"])):
+    for option, value in (
+        ("ignore_hosts", ["x"]),
+        ("urlward_flows", True),
+        ("keep_host_header", False),
+        ("tcp_hosts", ["y"]),
+    ):
         rig.tctx.options.update(**{option: value})
         await rig.ask(b"anything")
         assert rig.handed.pop() == b"anything"
         rig.tctx.options.reset()
-        assert rig.addon.alone is False, "the default is flows"
-        rig.tctx.options.update(urlward_flows=False)
+        rig.tctx.options.update(urlward_flows=False, keep_host_header=True)
     await rig.settled()
 
 
@@ -143,7 +147,7 @@ async def test_tls_that_is_relayed(rig: Rig) -> None:
         writer.write(b"you said " + await reader.read(65536))
         writer.write_eof()
 
-    await rig.start(greet, "https")
+    await rig.start(greet, "transparent")
     hello = client_hello("plain.example")
     assert await rig.ask(hello) == b"you said " + hello
     refused = await rig.ask(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
@@ -152,12 +156,26 @@ async def test_tls_that_is_relayed(rig: Rig) -> None:
     await rig.settled()
 
 
+async def test_what_is_neither_is_judged_before_it_is_relayed(rig: Rig) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.read(65536))
+        writer.close()
+
+    rig.tctx.options.update(urlward_other="relay")
+    await rig.start(greet)
+    assert await rig.ask(b"SSH-2.0-x\r\n") == b"you said SSH-2.0-x\r\n"
+    rig.addon.keeper.paths[0].write_text("127.0.0.1 id=A-9\n")  # type: ignore[union-attr]
+    await rig.addon.keeper.reload()  # type: ignore[union-attr]
+    assert await rig.ask(b"SSH-2.0-x\r\n") == b""
+    await rig.settled()
+
+
 async def test_an_origin_that_is_not_there(rig: Rig) -> None:
     await rig.start(answer)
     rig._servers[0].close()
     await asyncio.sleep(0.05)
     assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 502 ")
-    await rig.start(answer, "https")
+    await rig.start(answer, "transparent")
     rig._servers[2].close()
     await asyncio.sleep(0.05)
     assert await rig.ask(client_hello("plain.example")) == b""
@@ -168,7 +186,7 @@ async def test_an_origin_that_is_not_there(rig: Rig) -> None:
 async def test_a_name_whose_address_is_listed(rig: Rig, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.addon.keeper.paths[0].write_text(f"{listed} id=A-9\n")  # type: ignore[union-attr]
     await rig.addon.keeper.reload()  # type: ignore[union-attr]
-    await rig.start(answer, host="localhost")
+    await rig.start(answer, "reverse:http://localhost")
     found = await rig.ask(GET % b"a")
     assert found.startswith(b"HTTP/1.1 451 " if listed == "127.0.0.1" else OK)
     await rig.settled()
@@ -186,7 +204,7 @@ async def test_a_connection_to_itself_is_not_made(rig: Rig, monkeypatch: pytest.
 
 @pytest.mark.parametrize("on_error", ["block", "pass"])
 async def test_a_fault_does_as_the_operator_says(
-    rig: Rig, on_error: str, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, on_error: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await rig.start(answer)
     rig.tctx.options.update(urlward_on_error=on_error)
@@ -199,7 +217,9 @@ async def test_a_fault_does_as_the_operator_says(
     assert rig.handed == ([] if on_error == "block" else [b"anything"])
     monkeypatch.undo()
     monkeypatch.setattr(HttpRelay, "client_data", fail)
+    # What has happened to its bytes is not known, so a relay that breaks is cut in either case.
     assert await rig.ask(GET % b"a") == b""
+    assert "request=cut" in caplog.text
     await rig.settled()
 
 
@@ -207,6 +227,28 @@ async def flood(writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(b"x" * 65536)
         await writer.drain()
+
+
+async def test_an_upload_that_comes_at_once_waits_for_its_origin(rig: Rig) -> None:
+    async def stalled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    await rig.start(stalled)
+    _, writer = await rig.connect()
+    # More than a socket holds, in the first read already.
+    writer.write(
+        b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 10**7
+    )
+    task = asyncio.create_task(flood(writer))
+    await asyncio.sleep(1)
+    (express,) = rig.addon.live
+    assert isinstance(express, Express)
+    assert express._server is not None
+    assert express._server.transport.get_write_buffer_size() < 1 << 20
+    task.cancel()
+    writer.transport.abort()
+    express.cut()
+    await rig.settled()
 
 
 @pytest.mark.parametrize("upload", [True, False])
@@ -261,6 +303,22 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+async def test_a_download_that_breaks_off_does_not_look_whole(rig: Rig) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+        await asyncio.sleep(0.1)
+        reset(writer)
+
+    await rig.start(serve)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await rig.settled()
+
+
 async def test_time_limits(rig: Rig) -> None:
     await rig.start(answer)
     silent, begun, at_rest = [await rig.connect() for _ in range(3)]
@@ -271,10 +329,11 @@ async def test_time_limits(rig: Rig) -> None:
     now = asyncio.get_running_loop().time()
     live.tick(now)
     live.tick(now + 61)
-    assert await asyncio.wait_for(closed(begun[0]), 5), "a head may take a minute"
+    for reader, _ in (begun, silent):
+        assert await asyncio.wait_for(closed(reader), 5), "a head may take a minute"
+    assert len(list(live)) == 1
     live.tick(now + rig.addon.tcp_timeout + 62)
-    for reader, _ in (silent, at_rest):
-        assert await asyncio.wait_for(closed(reader), 5)
+    assert await asyncio.wait_for(closed(at_rest[0]), 5)
     await rig.settled()
 
 
@@ -285,8 +344,9 @@ async def closed(reader: asyncio.StreamReader) -> bool:
         return True
 
 
+@pytest.mark.parametrize("cut", [True, False])
 async def test_a_client_that_leaves_while_the_origin_is_sought(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, cut: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await rig.start(answer)
     sought = asyncio.Event()
@@ -299,6 +359,10 @@ async def test_a_client_that_leaves_while_the_origin_is_sought(
     _, writer = await rig.connect()
     writer.write(GET % b"a")
     await sought.wait()
+    if cut:
+        (express,) = rig.addon.live
+        express.cut()
     writer.transport.abort()
     await asyncio.sleep(0.4)
     await rig.settled()
+    assert caplog.text == ""

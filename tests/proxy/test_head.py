@@ -148,7 +148,12 @@ def test_an_upgrade_is_taken_out() -> None:
     [
         ([], -1),
         (["Content-Length: 5"], 5),
-        (["Content-Length: 5", "Content-Length: 5"], -2),
+        (["Content-Length: 5", "Content-Length: 5"], 5),
+        (["Content-Length: 5, 5"], 5),
+        (["Content-Length: 5", "Transfer-Encoding: chunked"], None),
+        (["Content-Length: 5", "Transfer-Encoding: identity"], 5),
+        (["X: a", " folded", "Content-Length: 5"], 5),
+        (["Bad field: x", "no colon", "X: \x01", "Content-Length : 5"], 5),
         (["Content-Length: 5", "Content-Length: 6"], -2),
         (["Content-Length: x"], -2),
         (["Transfer-Encoding: chunked"], None),
@@ -164,6 +169,22 @@ def test_the_length_of_a_response(fields: list[str], length: int | None) -> None
         return
     assert read_response_head(data, to_head=False).length == length
     assert read_response_head(data, to_head=True).length == 0
+
+
+@pytest.mark.parametrize(
+    "data", [b"HTTP/1.1 200 OK\nContent-Length: 5\n\n", b"HTTP/1.1 200\r\nContent-Length: 5\n\r\n"]
+)
+def test_line_breaks_of_every_kind(data: bytes) -> None:
+    found = read_response_head(data, to_head=False)
+    assert (found.status, found.length) == (200, 5)
+
+
+@pytest.mark.parametrize(
+    "data", [b"ICY 200 OK\r\n\r\n", b"\r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 OK\r\n\r\n"]
+)
+def test_what_is_no_response(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        read_response_head(data, to_head=False)
 
 
 @pytest.mark.parametrize("status", [100, 103, 101, 204, 304])

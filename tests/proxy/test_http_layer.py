@@ -101,6 +101,7 @@ def test_membership_ends_with_the_connection() -> None:
     driver.receive(OK, driver.opened[0])
     assert list(member.live()) == []
     assert member.idle()
+    assert member.head() is None
     driver.close()
     assert list(live) == []
 

@@ -20,15 +20,15 @@ class Member:
     def __init__(self, *names: Names, client: Client | None = None) -> None:
         self.client = client or make_context().client
         self.names = names
-        self.head = False
+        self.reading: int | None = None
         self.touched = 0
         self.was_cut = False
 
     def live(self) -> tuple[Names, ...]:
         return self.names
 
-    def reads_head(self) -> bool:
-        return self.head
+    def head(self) -> int | None:
+        return self.reading
 
     def idle(self) -> bool:
         return not self.names
@@ -59,9 +59,10 @@ class Lists:
         (names("b.test", "/page"), "listed", True),
         (names("b.test", "/other"), "listed", False),
         (names("c.test", "/x", "192.0.2.66"), "listed", True),
-        # Relayed unread: any page on its host could be what it carries.
-        (names("b.test"), "listed", True),
-        (names("b.test"), "none", False),
+        # TLS relayed unread: any page on its host could be what it carries.
+        (names("b.test")._replace(tls=True), "listed", True),
+        (names("b.test")._replace(tls=True), "none", False),
+        (names("b.test"), "listed", False),
         (names("a.test"), "none", True),
         (names("c.test"), "listed", False),
     ],
@@ -101,17 +102,38 @@ async def test_many_give_way_to_traffic() -> None:
 
 
 def test_a_head_may_not_take_for_ever() -> None:
-    live, slow, quick = Live(), Member(), Member()
+    live, slow, quick, busy = Live(), Member(), Member(), Member()
     live.add(slow)
     live.add(quick)
-    slow.head = quick.head = True
+    live.add(busy)
+    slow.reading = quick.reading = busy.reading = 0
     live.tick(100)
-    quick.head = False
+    quick.reading = None
+    busy.reading = 7  # always in the middle of a head, but of another each time
     live.tick(100 + HEAD_TIMEOUT / 2)
-    quick.head = True
+    quick.reading = 0
+    busy.reading = 9
     live.tick(100 + HEAD_TIMEOUT)
-    assert (slow.was_cut, quick.was_cut) == (True, False)
+    assert (slow.was_cut, quick.was_cut, busy.was_cut) == (True, False, False)
     assert (slow.touched, quick.touched) == (3, 3)
+
+
+async def test_one_that_breaks_does_not_hide_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Member):
+        def live(self) -> tuple[Names, ...]:
+            raise RuntimeError
+
+        def touch(self, now: float) -> None:
+            raise RuntimeError
+
+    live, lists, other = Live(), Lists(), Member(names("a.test", "/x"))
+    live.add(Broken())
+    live.add(other)
+    live.tick(1)
+    assert other.touched == 1
+    lists.matcher = NEW
+    assert await live.recheck(lists.guard()) == 1
+    assert caplog.text.count("RuntimeError") == 2
 
 
 def test_membership() -> None:

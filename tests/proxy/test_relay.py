@@ -17,6 +17,7 @@ class Ends:
     def __init__(self) -> None:
         self.client = self.server = b""
         self.asked: list[str] = []
+        self.behind = False
 
     def send_client(self, data: bytes) -> None:
         assert data
@@ -45,6 +46,9 @@ class Ends:
 
     def linger(self) -> None:
         self.asked.append("linger")
+
+    def client_is_behind(self) -> bool:
+        return self.behind
 
 
 class Case:
@@ -211,7 +215,6 @@ def test_a_response_that_ends_with_the_connection() -> None:
 @pytest.mark.parametrize(
     "response",
     [
-        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
         b"ICY 200 OK\r\n\r\nmusic",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a size\r\n",
@@ -220,11 +223,45 @@ def test_a_response_that_ends_with_the_connection() -> None:
     ],
 )
 def test_a_response_that_makes_no_sense_is_the_clients_to_read(response: bytes) -> None:
-    case = Case().client(get("/1")).server(response)
-    assert case.ends.client == response
+    case = Case().client(get("/1")).server(response, b"more")
+    assert case.ends.client == response + b"more"
+    # Who asks on has understood it, and asks again on a new connection.
     case.client(get("/listed")).server(b"more")
     assert case.ends.client == response + b"more"
     assert case.judged == [b"/1"], "no request is read behind it"
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\nX Y: z\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok\r\n",
+    ],
+)
+def test_a_response_that_clients_bear_keeps_its_place(response: bytes) -> None:
+    for pieces in ([response], [response[i : i + 1] for i in range(len(response))]):
+        case = Case().client(get("/1")).server(*pieces).client(get("/2")).server(ok())
+        assert case.ends.client == response + ok()
+        assert case.judged == [b"/1", b"/2"]
+
+
+def test_what_an_origin_sent_before_it_broke_off() -> None:
+    case = Case().client(get("/1")).server(b"HTTP/1.1 200 OK\r\nContent-")
+    case.relay.server_ended()
+    assert case.ends.client == b"HTTP/1.1 200 OK\r\nContent-"
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+def test_a_client_that_takes_no_pages_gets_no_more() -> None:
+    case = Case().client(get("/listed"))
+    assert b"\r\nConnection: keep-alive\r\n" in case.ends.client
+    case.ends.behind = True
+    case.client(get("/listed"))
+    assert case.ends.client.count(b"\r\nConnection: close\r\n") == 1
+    assert case.ends.asked == ENDED
 
 
 def test_blanks_around_a_chunk_size_are_borne() -> None:
@@ -297,18 +334,50 @@ def test_a_body_that_is_asked_for() -> None:
     assert case.judged == [b"/", b"/2"]
 
 
-def test_a_body_that_is_refused_before_it_came() -> None:
-    # The origin is done with this request; its body would be read as the next.
-    case = Case().client(EXPECT).server(ok()).client(get("/listed") + b"x" * 40)
-    assert case.ends.server == EXPECT
-    assert case.ends.client == ok()
+def test_a_body_that_comes_although_it_was_answered_before() -> None:
+    # The origin may read it, or be done with this request and take the body for the next.
+    case = Case().client(EXPECT).server(ok())
+    assert case.ends.asked == ["connect"]
+    case.client((get("/listed") + b"x" * 40)[:40]).server(b"HTTP/1.1 200 OK\r\n\r\nlisted")
+    assert case.ends.server == EXPECT + (get("/listed") + b"x" * 40)[:40]
+    assert case.ends.client == ok(), "nothing that it makes of the body comes back"
     assert case.ends.asked == ["connect", *ENDED]
+
+
+def test_a_body_that_comes_into_an_answer_under_way() -> None:
+    case = Case().client(EXPECT).server(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nso")
+    case.client(b"a" * 40, get("/listed")).server(b" far", b"HTTP/1.1 200 OK\r\n\r\nlisted")
+    assert case.ends.server == EXPECT + b"a" * 40
+    assert case.ends.client.endswith(b"\r\n\r\nso far")
+    assert case.ends.asked == ["connect", *ENDED]
+    case = Case().client(EXPECT).server(b"HTTP/1.0 200 OK\r\n\r\nso").client(b"a" * 40).server(b" far")
+    assert case.ends.server == EXPECT + b"a" * 40
+    assert case.ends.client.endswith(b"so far")
 
 
 def test_an_early_answer_to_a_body_under_way() -> None:
     request = get("/", "Content-Length: 4\r\n", "POST")
     case = Case().client(request, b"ab").server(ok()).client(b"cd" + get("/2"))
     assert case.ends.server == request + b"abcd" + get("/2")
+
+
+def test_an_early_answer_without_a_length_does_not_stop_the_upload() -> None:
+    request = get("/", "Content-Length: 10\r\n", "POST")
+    case = (
+        Case().client(request, b"hello").server(b"HTTP/1.0 200 OK\r\n\r\nso far").client(b"world" + get("/2"))
+    )
+    assert case.ends.server == request + b"helloworld"
+    case.client(get("/3"))
+    assert case.judged == [b"/"]
+    case.relay.server_ended()
+    assert case.ends.client.endswith(b"so far")
+
+
+def test_no_answer_of_ours_gets_into_a_response() -> None:
+    case = Case().client(get("/1"), CHUNKED).server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    case.client(b"not a size\r\n")
+    assert case.ends.client.endswith(b"half")
+    assert case.ends.asked == ["connect", *ENDED]
 
 
 # -- upgrades
@@ -324,6 +393,7 @@ def test_a_websocket_is_not_read() -> None:
     case.server(b"HTTP/1.1 200\r\n\r\n")
     assert case.ends.client == SWITCH + b"helloHTTP/1.1 200\r\n\r\n"
     assert [names.target for names in case.relay.live] == ["/chat"]
+    assert case.relay.endless
     case.relay.client_ended()
     assert case.ends.asked == ["connect", "end server"]
     case.relay.server_ended()

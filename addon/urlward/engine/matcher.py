@@ -192,11 +192,6 @@ class Matcher:
         places = self._hosts.state(host).places
         return places[0].list.name if places else ""
 
-    @property
-    def has_floating(self) -> bool:
-        """Whether a path sequence is listed, so that any host's path matters."""
-        return bool(self._floating)
-
     def check_address(self, address: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on a destination address; what is not an address passes."""
         rules = self._hosts.address_rules(address)

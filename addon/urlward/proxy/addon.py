@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
 from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
@@ -22,6 +23,7 @@ from mitmproxy.proxy.layers import HttpLayer, TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import TlsData
 
 from urlward.config import Config, read_config
 from urlward.engine.digest import Key
@@ -33,7 +35,7 @@ from urlward.lists.source import Budget
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.decide import Decision, decide
 from urlward.proxy.guard import Guard
-from urlward.proxy.http_layer import HttpRelayLayer, ListedAddress, RelayLayer
+from urlward.proxy.http_layer import Handshake, HttpRelayLayer, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
     Later,
@@ -41,10 +43,9 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
     answer_now,
-    is_multiplexed,
 )
 from urlward.proxy.live import Live
-from urlward.proxy.names import as_address
+from urlward.proxy.names import as_address, is_multiplexed
 
 logger = logging.getLogger("urlward")
 
@@ -63,17 +64,10 @@ _OPTIONS = (
     "urlward_status",
     "urlward_config",
 )
-# Options by which something else than urlward decides on connections and requests.
-_OTHERS = (
-    "urlward_flows",
-    "ignore_hosts",
-    "allow_hosts",
-    "tcp_hosts",
-    "block_private",
-    "block_global",
-    "proxyauth",
-    "upstream_auth",
-)
+# Options that only mitmproxy's flows heed.
+_BY_FLOWS = ("urlward_flows", "proxyauth", "upstream_auth", "body_size_limit", "stream_large_bodies")
+# Options by which mitmproxy decides on connections.
+_OTHERS = ("ignore_hosts", "allow_hosts", "tcp_hosts", "block_private", "block_global")
 _TCP_TIMEOUT = 600.0
 _CHOICES = {
     "urlward_intercept": ["listed", "all", "none"],
@@ -94,7 +88,6 @@ class Urlward:
         keeper: the lists in force, None before they are loaded.
         guard: decides; None before the options are read.
         live: the exchanges under way.
-        alone: whether no other addon, nor mitmproxy itself, has a say in connections and requests.
         tcp_timeout: seconds without a byte after which a connection is closed.
     """
 
@@ -102,9 +95,11 @@ class Urlward:
         self.keeper: Keeper | None = None
         self.guard: Guard | None = None
         self.live = Live()
-        self.alone = False
+        self._others = False
+        self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
         self._relays_other = False
+        self._by_flows = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
         self._running = False
@@ -154,7 +149,9 @@ class Urlward:
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use, or refuse them with what is wrong."""
         # Kept, because mitmproxy copies an option's value each time it is read.
-        self.alone = not any(getattr(ctx.options, name) for name in _OTHERS if name in ctx.options)
+        self._by_flows = any(_set(name) for name in _BY_FLOWS)
+        self._keeps_host = _set("keep_host_header", True)
+        self._others = any(_set(name) for name in _OTHERS)
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"
         if not updated.intersection(_OPTIONS):
@@ -227,7 +224,12 @@ class Urlward:
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task has ended: %s", type(task.exception()).__name__)
 
     async def _cut_listed(self) -> None:
         """Judge what is under way again whenever other lists come into force."""
@@ -295,7 +297,12 @@ class Urlward:
         if server.address is None or server.transport_protocol != "tcp" or guard is None:
             return
         host, port = server.address[:2]
-        if as_address(host) or not guard.lists_any_address():
+        ours = self._listens_on(port)
+        if as_address(host):
+            if ours and is_local(host):
+                server.error = "a connection of the filter to itself"
+            return
+        if not ours and not guard.lists_any_address():
             return
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -303,8 +310,14 @@ class Urlward:
             return  # nor will the connection come about
         # The first is what is connected to. Should that differ, the connection itself is checked too.
         address = str(found[0][4][0])
-        if guard.lists_address(address, port, data.client):
+        if ours and is_local(address):
+            server.error = "a connection of the filter to itself"
+        elif guard.lists_address(address, port, data.client):
             server.error = ListedAddress(address)
+
+    def _listens_on(self, port: int) -> bool:
+        servers = ctx.master.addons.get("proxyserver").servers
+        return any(address[1] == port for server in servers for address in server.listen_addrs)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Relay the body as it comes."""
@@ -347,6 +360,11 @@ class Urlward:
             if decision.what == "refuse":
                 nextlayer.layer = RefuseTlsLayer(context)
                 return
+            if decision.what == "close":
+                nextlayer.layer = CloseLayer(context)
+                return
+            if decision.what == "tls":
+                self.live.add(Handshake(context.client, self.handler))
         builtin.next_layer(nextlayer)
         if nextlayer.layer is not None:
             nextlayer.layer = self._adopt(nextlayer.layer, context, guard)
@@ -354,6 +372,12 @@ class Urlward:
     def decide(self, context: Context, data: bytes, guard: Guard) -> Decision:
         """What becomes of a TCP connection, by what its client has sent."""
         return decide(context, data, guard, relays_other=self._relays_other)
+
+    def tls_established_client(self, data: TlsData) -> None:
+        """A handshake has ended in time."""
+        for member in self.live.of(data.context.client):
+            if isinstance(member, Handshake):
+                self.live.discard(member)
 
     def _adopt(self, top: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
         """Replace mitmproxy's HTTP layer in a stack of new layers, or its guess that there is no HTTP."""
@@ -380,15 +404,43 @@ class Urlward:
     def _http_layer(self, other: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
         """The layer of ours in the place of one of mitmproxy's."""
         http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
-        by_flows = ctx.options.urlward_flows or http_mode is not HTTPMode.transparent
-        if by_flows or is_multiplexed(context) or context.client.transport_protocol != "tcp":
+        if (
+            self._goes_by_flows(context.client.proxy_mode)
+            or http_mode is not HTTPMode.transparent
+            or is_multiplexed(context)
+            or context.client.transport_protocol != "tcp"
+        ):
             return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
         return HttpRelayLayer(context, guard, self.live, self.handler)
+
+    def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
+        """Whether requests are for mitmproxy's flows to change or for other addons to see."""
+        return self._by_flows or (isinstance(mode, mode_specs.ReverseMode) and not self._keeps_host)
+
+    def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
+        """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""
+        return not self._others and not self._goes_by_flows(mode)
 
     def handler(self, client: Client) -> ConnectionHandler | None:
         """Mitmproxy's handler of a client's connection, if it has one."""
         server = ctx.master.addons.get("proxyserver")
         return server.connections.get(client.id) if server is not None else None
+
+
+def is_local(address: str) -> bool:
+    """Whether an IP address is one of this machine's."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _set(name: str, absent: Any = None) -> Any:
+    """An option's value, also where no addon has declared it."""
+    return getattr(ctx.options, name) if name in ctx.options else absent
 
 
 def _budget(text: str) -> Budget:

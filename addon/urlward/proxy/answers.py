@@ -5,6 +5,9 @@ from http import HTTPStatus
 
 from urlward.proxy.block_page import BlockResponse
 
+ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
+"""TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
+
 
 def plain(status: int, text: str, *, head: bool = False) -> BlockResponse:
     """A line of text.

@@ -13,22 +13,24 @@ from urlward.proxy.kind import kind_of
 from urlward.proxy.names import NO_NAMES, Names, names_of_tls
 
 _MAX_CLIENT_HELLO = 1 << 16
+_MAX_RECORDS = 32
 
 
 class Decision(NamedTuple):
     """What becomes of a connection.
 
     Attributes:
-        what: ``wait`` for more bytes; ``relay`` unread; ``refuse`` with an alert; read as ``http``; or
-            ``tls``, to be ended here for what is inside it.
+        what: ``wait`` for more bytes; ``relay`` unread; ``refuse`` with an alert; ``close``; read as
+            ``http``; or ``tls``, to be ended here for what is inside it.
         names: what it is relayed under.
     """
 
-    what: Literal["wait", "relay", "refuse", "http", "tls"]
+    what: Literal["wait", "relay", "refuse", "close", "http", "tls"]
     names: Names = NO_NAMES
 
 
-WAIT, REFUSE, HTTP, TLS = Decision("wait"), Decision("refuse"), Decision("http"), Decision("tls")
+WAIT, REFUSE, CLOSE = Decision("wait"), Decision("refuse"), Decision("close")
+HTTP, TLS = Decision("http"), Decision("tls")
 
 
 def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool) -> Decision:
@@ -43,12 +45,43 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool) -
     if len(data) < 3 and b"\x16\x03".startswith(data[:2]):
         return WAIT  # nothing yet, or the first bytes of what may be a ClientHello
     if starts_like_tls_record(data):
+        whole = _is_whole(data)
+        if whole is not True:
+            return WAIT if whole is None else REFUSE
         return _decide_tls(context, data, guard) if _is_tls_for_origin(context) else TLS
     if relays_other and _is_for_origin(context):
         kind = kind_of(data)
-        if kind != "http":
-            return WAIT if kind == "unknown" else Decision("relay", names_of_tls(context, context.client.sni))
+        if kind == "unknown":
+            return WAIT
+        if kind == "other":
+            names = names_of_tls(context, context.client.sni)._replace(tls=False)
+            return Decision("relay", names) if guard.passes(names, context.client) else CLOSE
     return HTTP
+
+
+def _is_whole(data: bytes) -> bool | None:
+    """Whether a ClientHello has come whole; None where it has not yet, False where it never will.
+
+    It is parsed once, however many pieces it comes in.
+    """
+    position = size = have = 0
+    for _ in range(_MAX_RECORDS):
+        if len(data) < position + 5:
+            return None
+        length = int.from_bytes(data[position + 3 : position + 5])
+        if data[position] != 22 or not length:
+            return False
+        start, position = position + 5, position + 5 + length
+        if not have:
+            if len(data) < start + 4:
+                return None if length >= 4 else False
+            size = 4 + int.from_bytes(data[start + 1 : start + 4])
+            if data[start] != 1 or size > _MAX_CLIENT_HELLO:
+                return False
+        have += length
+        if have >= size:
+            return True if len(data) >= position else None
+    return False
 
 
 def _decide_tls(context: Context, data: bytes, guard: Guard) -> Decision:
@@ -57,7 +90,7 @@ def _decide_tls(context: Context, data: bytes, guard: Guard) -> Decision:
     except ValueError:
         return REFUSE
     if client_hello is None:
-        return REFUSE if len(data) > _MAX_CLIENT_HELLO else WAIT
+        return REFUSE
     decision, names = guard.tls(context, client_hello.sni)
     if decision == "relay":
         return Decision("relay", names)

@@ -19,7 +19,7 @@ from OpenSSL import SSL
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.guard import Guard
 from urlward.proxy.live import Live
-from urlward.proxy.names import Names
+from urlward.proxy.names import Names, is_multiplexed
 from urlward.proxy.ports import Port, TlsPort
 from urlward.proxy.relay import NO_ENDS, Ends
 
@@ -37,10 +37,6 @@ class Relay(Protocol):
     ends: Ends
 
     @property
-    def inside_tls(self) -> bool:
-        """Whether they are those inside the TLS sessions, if there are any."""
-
-    @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
 
@@ -49,8 +45,12 @@ class Relay(Protocol):
         """Whether what is relayed has no end that could be known."""
 
     @property
-    def reads_head(self) -> bool:
-        """Whether a request head has begun and not ended."""
+    def unbounded(self) -> bool:
+        """Whether only the end of the connection tells where a response ends."""
+
+    @property
+    def head(self) -> int | None:
+        """Which request's head has begun and not ended, if one has."""
 
     @property
     def live(self) -> Iterable[Names]:
@@ -83,7 +83,7 @@ class Express:
         relay: decides on what comes.
         guard: logs what fails.
         live: where this becomes a member.
-        limit: seconds without a byte after which both are closed.
+        limit: seconds without a byte after which both are closed; infinite where mitmproxy sees to that.
 
     Attributes:
         client: whose.
@@ -124,6 +124,10 @@ class Express:
         """Never called: both are open."""
         raise AssertionError
 
+    def client_is_behind(self) -> bool:
+        """Whether the client has yet to take what it has been sent."""
+        return self._client is not None and self._client.transport.get_write_buffer_size() > 0
+
     def end_client(self) -> None:
         """Send the client no more."""
         if self._client is not None:
@@ -153,7 +157,7 @@ class Express:
 
     def broken(self, error: Exception) -> None:
         """Something of ours has failed."""
-        self._guard.failed(error, self.client)
+        self._guard.broken(error, self.client)
         self.cut()
 
     def lost(self, port: Port) -> None:
@@ -164,12 +168,18 @@ class Express:
             self.close_server()
         else:
             self._server = None
-            if self._client is not None:
+            if self._client is not None and port.broken and self._relay.unbounded:
+                # A clean end would say that this is all there is.
+                self._client.reset()
+            elif self._client is not None:
                 try:
                     self._relay.server_ended()
                 except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                     self.broken(e)
-                self._client.transport.resume_reading()
+                if self._relay.endless:
+                    self._client.close()
+                else:
+                    self._client.transport.resume_reading()
         if self._client is None:
             self._live.discard(self)
         if self._client is None and self._server is None:
@@ -183,13 +193,18 @@ class Express:
         """What is under way."""
         return self._relay.live
 
-    def reads_head(self) -> bool:
-        """Whether a request head has begun and not ended."""
-        return self._relay.reads_head
+    def head(self) -> int | None:
+        """Which request's head has begun and not ended, if one has."""
+        return self._relay.head
 
     def idle(self) -> bool:
         """Whether nothing is under way, or nothing has come since the last look where that cannot be told."""
+        if any(port is not None and port.transport.get_write_buffer_size() for port in self._ports()):
+            return False
         return self._relay.idle or (self._relay.endless and not self.active)
+
+    def _ports(self) -> tuple[Port | None, Port | None]:
+        return self._client, self._server
 
     def touch(self, now: float) -> None:
         """See that something comes now and then."""
@@ -201,7 +216,7 @@ class Express:
 
     def cut(self) -> None:
         """Close both at once."""
-        for port in (self._client, self._server):
+        for port in self._ports():
             if port is not None:
                 port.gone = True
                 port.transport.abort()
@@ -227,7 +242,7 @@ class TakenOver(Express):
 
 def take_over(
     context: Context, handler: ConnectionHandler | None, relay: Relay, guard: Guard, live: Live
-) -> bool:
+) -> TakenOver | None:
     """Take a relay's connections over.
 
     Args:
@@ -238,12 +253,12 @@ def take_over(
         live: where the relay will be a member.
 
     Returns:
-        False where mitmproxy must go on carrying it, perhaps only for now.
+        Who carries it now; None where mitmproxy must go on, perhaps only for a while.
     """
-    if handler is None or context.server.via is not None:
-        return False
+    if handler is None or context.server.via is not None or is_multiplexed(context):
+        return None
     if getattr(handler._server_event_lock, "_waiters", None):
-        return False  # something that came before is on its way to the layer
+        return None  # something that came before is on its way to the layer
     ways: list[tuple[asyncio.Transport, SSL.Connection | None]] = []
     for connection, kind in (
         (context.client, layers.ClientTLSLayer),
@@ -252,8 +267,8 @@ def take_over(
         transport = _free_transport(handler, connection)
         sessions = [layer for layer in context.layers if isinstance(layer, kind)]
         if transport is None or len(sessions) > 1:
-            return False
-        ways.append((transport, sessions[0].tls if sessions and relay.inside_tls else None))
+            return None
+        ways.append((transport, sessions[0].tls if sessions else None))
     express = TakenOver(handler, relay, guard, live)
     ports = [TlsPort(express, t, tls) if tls else Port(express, t) for t, tls in ways]
     express.take_client(ports[0])
@@ -261,7 +276,7 @@ def take_over(
     for port in ports:
         port.streams = port.transport.get_protocol()
         port.transport.set_protocol(port)
-    return True
+    return express
 
 
 def _free_transport(handler: ConnectionHandler, connection: Connection) -> asyncio.Transport | None:

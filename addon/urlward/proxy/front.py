@@ -7,6 +7,8 @@ an option of mitmproxy's says something about, is handed to mitmproxy with all t
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from typing import Any
 
@@ -17,20 +19,23 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from urlward.proxy.addon import Urlward
+from urlward.proxy.answers import ACCESS_DENIED
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.decide import Decision
 from urlward.proxy.express import Express, Relay
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http_layer import ListedAddress
-from urlward.proxy.layers import ACCESS_DENIED
+from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import Names, Place
 from urlward.proxy.ports import Port
 from urlward.proxy.relay import NO_ENDS, HttpRelay, RawRelay
 
 logger = logging.getLogger("urlward")
 
+_ACCEPTED_AT_ONCE = 64
 _BACKLOG = 1024
+"""Connections that the kernel keeps until they are taken; asyncio's own `backlog` is both numbers at once."""
 
 
 class Front(asyncio.Protocol):
@@ -47,13 +52,12 @@ class Front(asyncio.Protocol):
         self._data = b""
         self._context: Context | None = None
         self._since = time.monotonic()
-        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if not self._addon.alone or self._addon.guard is None:
+        if not self._addon.is_alone(self._instance.mode) or self._addon.guard is None:
             self._to_mitmproxy()
             return
         try:
@@ -112,9 +116,6 @@ class Front(asyncio.Protocol):
                 raw = RawRelay(NO_ENDS, decision.names, self._data)
                 self._express(raw, context).connect()
             case "http":
-                if self._needs_tls(context):
-                    self._to_mitmproxy()
-                    return
                 place, guard, client = Place(context), self._guard, self.client
 
                 def judge(head: RequestHead) -> Names | BlockResponse:
@@ -125,14 +126,10 @@ class Front(asyncio.Protocol):
             case "refuse":
                 self._transport.write(ACCESS_DENIED)
                 self._transport.close()
+            case "close":
+                self._transport.close()
             case "tls":
                 self._to_mitmproxy()
-
-    @staticmethod
-    def _needs_tls(context: Context) -> bool:
-        """Whether what is plain here goes to its origin inside TLS."""
-        mode = context.client.proxy_mode
-        return isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "https"
 
     def _express(self, relay: Relay, context: Context) -> "Direct":
         self._addon.live.discard(self)
@@ -160,9 +157,9 @@ class Front(asyncio.Protocol):
         """Nothing yet."""
         return ()
 
-    def reads_head(self) -> bool:
+    def head(self) -> int | None:
         """Whether something has begun and is not known yet."""
-        return bool(self._data)
+        return 0 if self._data else None
 
     def idle(self) -> bool:
         """Whether nothing has come."""
@@ -170,7 +167,7 @@ class Front(asyncio.Protocol):
 
     def touch(self, now: float) -> None:
         """Close what stays silent."""
-        if now - self._since >= self._addon.tcp_timeout:
+        if now - self._since >= min(self._addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
 
     def cut(self) -> None:
@@ -179,7 +176,11 @@ class Front(asyncio.Protocol):
 
 
 class Direct(Express):
-    """A relay whose connection to the origin is opened here, once something is to be sent."""
+    """A relay whose connection to the origin is opened here, once something is to be sent.
+
+    Attributes:
+        port: the client's.
+    """
 
     port: Port
 
@@ -194,21 +195,28 @@ class Direct(Express):
         self.port.transport.pause_reading()
         self._opening = asyncio.get_running_loop().create_task(self._open())
 
+    def lost(self, port: Port) -> None:
+        """A connection is closed."""
+        super().lost(port)
+        if self._client is None and self._opening is not None:
+            self._opening.cancel()
+
     async def _open(self) -> None:
         try:
             answer, connected = await self._reach()
             if self._client is None:
-                self.close_server()
-            elif connected:
+                return
+            # Before what has come so far is sent on: if that is more than the origin takes, it stops again.
+            self.port.transport.resume_reading()
+            if connected:
                 self._relay.connected()
             else:
                 self._relay.not_connected(answer)
-            if self._client is not None:
-                self.port.transport.resume_reading()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
 
     async def _reach(self) -> tuple[BlockResponse | None, bool]:
+        """Connect; what is answered where that must not be, and whether the connection is open."""
         server = self._context.server
         assert server.address is not None
         host, port = server.address[:2]
@@ -227,16 +235,21 @@ class Direct(Express):
             )
         except OSError:
             return None, False
+        if self._client is None:
+            ours.transport.abort()
+            return None, False
         self.take_server(ours)
         address = ours.transport.get_extra_info("peername")[0]
         if address == host:
-            return None, True  # judged before
+            return None, True  # judged before, as the destination
         answer = self._listed(address, port)
         return answer, answer is None
 
     def _listed(self, address: str, port: int) -> BlockResponse | None:
         """What is answered where a name has this address, None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
+            if not self._relay.pending:
+                return None  # it has ended meanwhile
             head = self._relay.pending[0].head
             return self._guard.answer_connected(head, self.client, address, port)
         if self._guard.address_allowed(self._context, address):
@@ -260,13 +273,16 @@ def listen_in_front(addon: Urlward, *, reuse_port: bool) -> None:
     async def listen(self: Any, host: str, port: int) -> list[Any]:
         mode = self.mode
         served = isinstance(mode, mode_specs.TransparentMode) or (
-            isinstance(mode, mode_specs.ReverseMode) and mode.scheme in ("http", "https")
+            isinstance(mode, mode_specs.ReverseMode) and mode.scheme == "http"
         )
-        if not served or not port or mode.transport_protocol == "both":
+        if not served or not port:  # mitmproxy looks for a free port itself
             return await original(self, host, port)
         server = await asyncio.get_running_loop().create_server(
-            lambda: Front(self, addon), host, port, reuse_port=reuse_port, backlog=_BACKLOG
+            lambda: Front(self, addon), host, port, reuse_port=reuse_port, backlog=_ACCEPTED_AT_ONCE
         )
+        for listening in server.sockets:
+            with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                same.listen(_BACKLOG)
         return [server]
 
     mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign]

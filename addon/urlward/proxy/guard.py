@@ -106,7 +106,7 @@ class Guard:
         """Whether what is under way may go on, under the lists that are in force now. Never raises."""
         try:
             verdict = self._verdict(names)
-            if not verdict.blocked and not names.target:
+            if not verdict.blocked and names.tls:
                 # Relayed unread, which it may not be where a page of its host is listed.
                 found = self._list_below(names)
                 verdict = Verdict("block", entry="-", list=found) if found else verdict
@@ -130,7 +130,10 @@ class Guard:
     def answer_connected(
         self, request: http.Request | RequestHead, client: Client, address: str, port: int
     ) -> BlockResponse | None:
-        """Likewise for the address that a name turned out to have, before anything is sent to it."""
+        """What a request gets where the address that its host turned out to have is listed, or None.
+
+        Never raises.
+        """
         try:
             verdict = self._matcher().check_address(address, (port,), self._clock())
             return self._blocked(verdict, request, client) if verdict.blocked else None
@@ -174,6 +177,23 @@ class Guard:
             return not verdict.blocked
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, context.client) is None
+
+    def passes(self, names: Names, client: Client) -> bool:
+        """Whether what is neither HTTP nor TLS may be relayed. Never raises."""
+        try:
+            verdict = self._verdict(names)
+            if verdict.blocked:
+                self._log_block(verdict, client, new_reference())
+            return not verdict.blocked
+        except UrlError:
+            self.counts.refused += 1
+            return False
+        except Exception as e:  # noqa: BLE001 - as above
+            return self._failed(e, client) is None
+
+    def broken(self, error: Exception, client: Client) -> None:
+        """Log a fault of ours for which a connection is cut, whatever the operator says of requests."""
+        self._log_failure(error, client, "cut")
 
     def failed(self, error: Exception, client: Client) -> bool:
         """Log a fault of ours in the layers around; True where the operator says to let pass."""

@@ -21,6 +21,9 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
+_BREAK = re.compile(rb"\r?\n")
+_FOLD = re.compile(rb"\r?\n[ \t]+")
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
 _NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
 _MAX_DIGITS = 18
@@ -146,13 +149,15 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
     parser = httptools.HttpResponseParser(head)
     try:
         parser.feed_data(data)
+        status = parser.get_status_code()
     except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError as e:
-        # llhttp stops behind 101 with an error of this kind where there is no `Connection: upgrade`.
-        if parser.get_status_code() != 101:
-            raise ValueError("not a response of HTTP/1.1") from e
-    status = head.status = parser.get_status_code()
+        status = parser.get_status_code()
+    except httptools.HttpParserError:
+        # Nothing is judged by a response, and clients bear much.
+        status = _read_leniently(head, data)
+    if not status:
+        raise ValueError("no response at all")
+    head.status = status
     if to_head or status < 200 or status in (204, 304):
         head.length = 0
         return head
@@ -160,17 +165,35 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
     codings: list[bytes] = []
     for name, value in head.fields:
         if len(name) == 14 and name.lower() == b"content-length":
-            lengths.append(value.strip(b" \t"))
+            lengths += (part.strip(b" \t") for part in value.split(b","))
         elif len(name) == 17 and name.lower() == b"transfer-encoding":
             codings.append(value)
     if codings:
         last = b",".join(codings).rpartition(b",")[2].strip(b" \t").lower()
-        head.length = None if last == b"chunked" and not lengths else -1
-    elif lengths:
+        # A length beside it does not count (RFC 9112 section 6.3).
+        head.length = None if last == b"chunked" else -1
+    if codings and (head.length is None or not lengths or last != b"identity"):
+        return head
+    if lengths:
         if len(set(lengths)) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
             raise ValueError("a length that is none")
         head.length = int(lengths[0])
     return head
+
+
+def _read_leniently(head: ResponseHead, data: bytes) -> int:
+    """Read a response head that llhttp does not: line breaks without CR, folded and malformed fields.
+
+    Raises:
+        ValueError: it has no status line.
+    """
+    line, *lines = _BREAK.split(_FOLD.sub(b" ", data))
+    match = _STATUS_LINE(line)
+    if match is None:
+        raise ValueError("not a response of HTTP/1.1")
+    parted = (field.partition(b":") for field in lines)
+    head.fields = [(name.rstrip(b" \t"), value.strip(b" \t")) for name, _, value in parted]
+    return int(match[1])
 
 
 def could_be_head(data: bytes | bytearray) -> bool:

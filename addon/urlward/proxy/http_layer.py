@@ -5,6 +5,7 @@ They take events and give commands, as mitmproxy's layers do, and pass everythin
 on without mitmproxy (`urlward.proxy.express`).
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from mitmproxy.connection import Client, ConnectionState
@@ -13,7 +14,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionHandler
 
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.express import LINGER, Relay, take_over
+from urlward.proxy.express import LINGER, Relay, TakenOver, take_over
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.live import Live
@@ -50,10 +51,10 @@ class RelayingLayer(layer.Layer):
         self._lookup = lookup
         self._out: list[commands.Command] = []
         self._connect_wanted = False
-        self._express = False
+        self._express: TakenOver | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if self._express:
+        if self._express is not None:
             if isinstance(event, events.ConnectionClosed):
                 # Both are closed already; this lets mitmproxy clean up.
                 yield commands.CloseConnection(self.context.client)
@@ -71,11 +72,11 @@ class RelayingLayer(layer.Layer):
             if self._connect_wanted:
                 self._connect_wanted = False
                 yield from self._connect()
-        if self.context.server.state is ConnectionState.OPEN and take_over(
-            self.context, self._lookup(self.client), self.relay, self._guard, self._live
-        ):
-            self._express = True
-            self._live.discard(self)
+        if self.context.server.state is ConnectionState.OPEN:
+            handler = self._lookup(self.client)
+            self._express = take_over(self.context, handler, self.relay, self._guard, self._live)
+            if self._express is not None:
+                self._live.discard(self)
 
     def _begin(self) -> layer.CommandGenerator[None]:
         yield from ()
@@ -96,7 +97,10 @@ class RelayingLayer(layer.Layer):
                 case events.Wakeup():
                     self.close()
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
-            self._guard.failed(e, self.client)
+            if self._express is not None:
+                self._express.broken(e)
+                return
+            self._guard.broken(e, self.client)
             self._out.clear()
             self._connect_wanted = False
             self.close()
@@ -109,6 +113,28 @@ class RelayingLayer(layer.Layer):
     def connect(self) -> None:
         """Open the connection to the origin."""
         self._connect_wanted = True
+
+    def client_is_behind(self) -> bool:
+        """Whether the client has yet to take what it has been sent."""
+        transport = self._client_transport()
+        return transport is not None and transport.get_write_buffer_size() > 0
+
+    def _client_transport(self) -> asyncio.Transport | None:
+        handler = self._lookup(self.client)
+        io = handler.transports.get(self.client) if handler is not None else None
+        writer = io.writer if io is not None else None
+        transport = writer.transport if isinstance(writer, asyncio.StreamWriter) else None
+        return transport if isinstance(transport, asyncio.Transport) else None
+
+    def _open(self) -> layer.CommandGenerator[str | None]:
+        """Open the connection to the origin; nothing is read of the client meanwhile."""
+        transport = self._client_transport()
+        if transport is not None:
+            transport.pause_reading()
+        error = yield commands.OpenConnection(self.context.server)
+        if transport is not None:
+            transport.resume_reading()
+        return error  # type: ignore[no-any-return]
 
     def send_client(self, data: bytes) -> None:
         """Send."""
@@ -152,9 +178,9 @@ class RelayingLayer(layer.Layer):
         """What is under way."""
         return self.relay.live
 
-    def reads_head(self) -> bool:
-        """Whether a request head has begun and not ended."""
-        return self.relay.reads_head
+    def head(self) -> int | None:
+        """Which request's head has begun and not ended, if one has."""
+        return self.relay.head
 
     def idle(self) -> bool:
         """Whether nothing is under way."""
@@ -184,7 +210,7 @@ class HttpRelayLayer(RelayingLayer):
         server = self.context.server
         error = None
         if server.state is ConnectionState.CLOSED:
-            error = yield commands.OpenConnection(server)
+            error = yield from self._open()
         answer = None
         listed = server.error if isinstance(server.error, ListedAddress) else None
         address = listed or (server.peername and server.peername[0])
@@ -215,11 +241,38 @@ class RelayLayer(RelayingLayer):
         server = self.context.server
         error = None
         if server.state is ConnectionState.CLOSED:
-            error = yield commands.OpenConnection(server)
+            error = yield from self._open()
         listed = server.error if isinstance(server.error, ListedAddress) else None
         address = listed or (server.peername and server.peername[0])
         if (address and not self._guard.address_allowed(self.context, str(address))) or error:
             self.close()
+
+
+class Handshake:
+    """A TLS handshake with a client, as a member of `Live`: it may take as long as a request's head."""
+
+    def __init__(self, client: Client, lookup: Lookup) -> None:
+        self.client = client
+        self._lookup = lookup
+
+    def live(self) -> tuple[Names, ...]:
+        """Nothing yet."""
+        return ()
+
+    def head(self) -> int:
+        """It has begun and not ended."""
+        return 0
+
+    def idle(self) -> bool:
+        """Nothing is lost with it."""
+        return True
+
+    def touch(self, now: float) -> None:
+        """mitmproxy carries the bytes, and knows."""
+
+    def cut(self) -> None:
+        """Close the connection."""
+        cut_off(self._lookup(self.client), self.client)
 
 
 def cut_off(handler: ConnectionHandler | None, client: Client) -> None:

@@ -5,20 +5,23 @@ from typing import Literal
 
 _MAX_LINE = 1 << 12
 
-# What an origin could read as a request line, if a lenient one: a word, a blank, and a target of any form.
-# Empty lines and blanks before it, and blanks of other kinds, are some origin's leniency too.
-_COULD_BE = re.compile(rb"[\x00\t-\r ]*[!-~]+[\x00-\x20]+(?:[/*\\\\%]|[A-Za-z][A-Za-z0-9+.-]*:)").match
-_COULD_BEGIN = re.compile(rb"[\x00\t-\r ]*(?:[!-~]+(?:[\x00-\x20]+[A-Za-z0-9+.-]*)?)?").fullmatch
+# What some origin passes over before a request: nginx and Apache line breaks, others more.
+_PASSED_OVER = b"\x00\t\n\x0b\x0c\r "
+# What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form.
+_COULD_BE = re.compile(rb"[!-~]+[\x00-\x20]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)").match
+_COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20]+[A-Za-z0-9+.-]*)?)?").fullmatch
 
 
 def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
     """What a client's first bytes are.
 
     Returns:
-        ``other`` only where no origin would find a request in them, ``unknown`` where there are too few.
+        ``other`` only where no origin would find a request in them, ``unknown`` where there are too few. What
+        may still become a request when it should have, is ``http``.
     """
-    if _COULD_BE(data) or b"HTTP/" in data[:_MAX_LINE]:
+    text = data.lstrip(_PASSED_OVER)
+    if _COULD_BE(text) or b"HTTP/" in data[:_MAX_LINE]:
         return "http"
-    if len(data) < _MAX_LINE and _COULD_BEGIN(data) and b"\n" not in data.lstrip():
-        return "unknown"
-    return "other"
+    if not _COULD_BEGIN(text) or b"\n" in text:
+        return "other"
+    return "unknown" if len(data) < _MAX_LINE else "http"

@@ -24,16 +24,14 @@ from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, Respo
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Client
 
+from urlward.proxy.answers import ACCESS_DENIED
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.express import LINGER
 from urlward.proxy.guard import Guard
 from urlward.proxy.http1 import WardHttp1Client, WardHttp1Server
 from urlward.proxy.http_layer import ListedAddress, Lookup, cut_off
 from urlward.proxy.live import Live
-from urlward.proxy.names import NO_NAMES, Names
-
-ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
-"""TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
+from urlward.proxy.names import NO_NAMES, Names, is_multiplexed
 
 
 class WardHttpLayer(HttpLayer):
@@ -171,9 +169,8 @@ class WardHttpStream(HttpStream):
         """What is under way."""
         return [self._names] if self._names else ()
 
-    def reads_head(self) -> bool:
-        """Never: mitmproxy reads heads."""
-        return False
+    def head(self) -> int | None:
+        """None: mitmproxy reads heads."""
 
     def idle(self) -> bool:
         """Never: a stream that is done is no member."""
@@ -266,9 +263,3 @@ def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
         now,
     )
     flow.metadata["urlward"] = "answered"
-
-
-def is_multiplexed(context: Context) -> bool:
-    """Whether the client speaks HTTP/2 or HTTP/3, where a request is a stream and not the connection."""
-    alpn = context.client.alpn or b""
-    return alpn == b"h2" or alpn.startswith(b"h3")

@@ -5,6 +5,7 @@ the names that it passed under, and after a reload is judged again by them; what
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -22,6 +23,8 @@ HEAD_TIMEOUT = 60.0
 
 _SLICE = 0.002
 
+logger = logging.getLogger("urlward")
+
 
 class Member(Protocol):
     """A connection, or a stream of one.
@@ -35,8 +38,8 @@ class Member(Protocol):
     def live(self) -> Iterable[Names]:
         """What is under way."""
 
-    def reads_head(self) -> bool:
-        """Whether a request head has begun and not ended."""
+    def head(self) -> int | None:
+        """Which request's head has begun and not ended, if one has."""
 
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
@@ -57,7 +60,7 @@ class Live:
 
     def __init__(self) -> None:
         self._members: dict[Client, dict[int, Member]] = {}
-        self._heads: dict[int, float] = {}
+        self._heads: dict[int, tuple[int, float]] = {}
 
     def __iter__(self) -> Iterator[Member]:
         for members in list(self._members.values()):
@@ -75,6 +78,10 @@ class Live:
             if not members:
                 del self._members[member.client]
 
+    def of(self, client: Client) -> list[Member]:
+        """A connection's members."""
+        return list(self._members.get(client, {}).values())
+
     def forget(self, client: Client) -> None:
         """Let all members of a connection go that has ended."""
         self._members.pop(client, None)
@@ -84,9 +91,12 @@ class Live:
         cut = 0
         until = time.monotonic() + _SLICE
         for member in self:
-            if not all(guard.still_passes(names, member.client) for names in member.live()):
-                cut += 1
-                member.cut()
+            try:
+                if not all(guard.still_passes(names, member.client) for names in member.live()):
+                    cut += 1
+                    member.cut()
+            except Exception as e:  # noqa: BLE001 - one that cannot be looked at must not hide the others
+                guard.broken(e, member.client)
             if time.monotonic() > until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + _SLICE
@@ -104,14 +114,18 @@ class Live:
         Args:
             now: seconds on a clock that does not go back.
         """
-        heads: dict[int, float] = {}
+        heads: dict[int, tuple[int, float]] = {}
         for member in self:
-            key = id(member)
-            member.touch(now)
-            if member.reads_head():
-                since = heads[key] = self._heads.get(key, now)
-                if now - since >= HEAD_TIMEOUT:
-                    member.cut()
+            try:
+                member.touch(now)
+                head = member.head()
+                if head is not None:
+                    known, since = self._heads.get(id(member), (head, now))
+                    heads[id(member)] = head, since if known == head else now
+                    if now - heads[id(member)][1] >= HEAD_TIMEOUT:
+                        member.cut()
+            except Exception as e:  # noqa: BLE001 - as above
+                logger.error("%s in looking after a connection", type(e).__name__)
         self._heads = heads
 
     def close_idle(self) -> int:

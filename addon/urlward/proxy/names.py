@@ -30,13 +30,15 @@ class Names(NamedTuple):
         hosts: each once, without port, byte strings as sent.
         ports: every port that is named, so that an entry with a port cannot be dodged by naming another.
         address: the destination's IP address, or empty.
-        target: path and query as sent, a byte string; empty for CONNECT.
+        target: path and query as sent, a byte string; empty for CONNECT and for what is not HTTP.
+        tls: whether it is TLS that goes by these names.
     """
 
     hosts: tuple[str, ...]
     ports: tuple[int, ...]
     address: str
     target: str
+    tls: bool = False
 
 
 NO_NAMES = Names((), (), "", "")
@@ -168,15 +170,21 @@ def names_of(request: http.Request, context: Context) -> Names:
     return Names(hosts, ports, place.address, target)
 
 
+def is_multiplexed(context: Context) -> bool:
+    """Whether the client speaks HTTP/2 or HTTP/3, where a request is a stream and not the connection."""
+    alpn = context.client.alpn or b""
+    return alpn == b"h2" or alpn.startswith(b"h3")
+
+
 def names_of_tls(context: Context, sni: str | None) -> Names:
     """The names that a ClientHello goes to; they have no target."""
     hosts: dict[str, None] = dict.fromkeys([sni] if sni else [])
     if context.server.address is None:
-        return Names(tuple(hosts), (), "", "")
+        return Names(tuple(hosts), (), "", "", tls=True)
     host, port = context.server.address[:2]
     address = as_address(host)
     hosts[f"[{address}]" if ":" in address else host] = None
-    return Names(tuple(hosts), (port,), address, "")
+    return Names(tuple(hosts), (port,), address, "", tls=True)
 
 
 def split_absolute(target: str) -> tuple[str, str, str]:
@@ -210,6 +218,5 @@ def _check_head(request: http.Request, context: Context) -> None:
         raise UrlError("a folded field or a bare line break")
     if _NOT_A_TARGET(request.data.method) or _NOT_A_TARGET(request.data.path):
         raise UrlError("a blank or control character in the request line")
-    multiplexed = context.client.alpn is not None and context.client.alpn[:2] in (b"h2", b"h3")
-    if not multiplexed and request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0"):
+    if not is_multiplexed(context) and request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise UrlError("not a version of HTTP that is spoken here")

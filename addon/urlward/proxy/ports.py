@@ -1,6 +1,8 @@
 """The two ends of a relay that goes on without mitmproxy: protocols on asyncio's transports."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -45,14 +47,16 @@ class Port(asyncio.Protocol):
         receive: takes what comes.
         ended: is told that no more will come.
         gone: whether nothing is to be sent any more.
+        broken: whether the connection has not ended but been reset.
         streams: the protocol whose place this one has taken, which waits for the end.
     """
 
     def __init__(self, owner: Owner, transport: asyncio.Transport | None = None) -> None:
         self.peer: Port | None = None
-        self.receive: Callable[[bytes], None]
-        self.ended: Callable[[], None]
+        self.receive: Callable[[bytes], None] = _ignore
+        self.ended: Callable[[], None] = _nothing
         self.gone = False
+        self.broken = False
         self.streams: asyncio.BaseProtocol | None = None
         self._owner = owner
         if transport is not None:
@@ -79,6 +83,12 @@ class Port(asyncio.Protocol):
             self.transport.write_eof()
         except OSError:
             self.transport.abort()  # reset by the peer, of which the event loop does not know yet
+
+    def reset(self) -> None:
+        """Close once all is sent, but so that the peer cannot take it for the end."""
+        linger = struct.pack("ii", 1, 0)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        Port.close(self)
 
     def close(self) -> None:
         """Close once all is sent."""
@@ -121,6 +131,7 @@ class Port(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop; mitmproxy's reader learns of it here."""
         self.gone = True
+        self.broken = exc is not None
         if self.streams is not None:
             self.streams.connection_lost(exc)
         self._owner.lost(self)
@@ -172,7 +183,8 @@ class TlsPort(Port):
             if parts:
                 self.receive(parts[0] if len(parts) == 1 else b"".join(parts))
             # A key update or the like may have to be answered.
-            self._flush()
+            if not self.gone:
+                self._flush()
             if ended:
                 self.ended()
         except Exception as e:  # noqa: BLE001 - as above

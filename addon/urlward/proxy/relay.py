@@ -40,6 +40,9 @@ type Judge = Callable[[RequestHead], Names | BlockResponse]
 class Ends(Protocol):
     """The two connections."""
 
+    def client_is_behind(self) -> bool:
+        """Whether the client has yet to take what it has been sent."""
+
     def connect(self) -> None:
         """Open the one to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
 
@@ -77,6 +80,10 @@ class _NoEnds:
 
     def send_server(self, data: bytes) -> None:
         """Nothing."""
+
+    def client_is_behind(self) -> bool:
+        """No."""
+        return False
 
     end_client = end_server = close_server = close = linger = connect
 
@@ -129,12 +136,17 @@ class HttpRelay:
         "_deaf",
         "_done",
         "_early",
+        "_heads",
         "_held",
         "_judge",
+        "_last",
+        "_lost_place",
+        "_mute",
         "_refused_switch",
         "_requests",
         "_response",
         "_response_held",
+        "_response_seen",
         "_sending",
         "_server",
         "_server_ended",
@@ -144,13 +156,13 @@ class HttpRelay:
         "pending",
     )
 
-    inside_tls: Final = True
-
     def __init__(self, ends: Ends, judge: Judge) -> None:
         self.pending: deque[Pending] = deque()
         self.ends = ends
         self._judge = judge
+        self._heads = 0
         self._requests = 0
+        """Those that have passed."""
 
         self._held = bytearray()
         """Of a head that has not ended, or behind an upgrade that is not answered."""
@@ -174,9 +186,17 @@ class HttpRelay:
         self._response: Body | None = None
         """Of the response that is coming in."""
         self._response_held = b""
+        self._response_seen = 0
+        """Bytes of it that have been looked through."""
         self._server_ended = False
         self._answer: bytes | None = None
         """Ours, waiting for its turn."""
+        self._last = False
+        """Whether the response that is coming in is the last."""
+        self._lost_place = False
+        """Whether nobody knows where it ends."""
+        self._mute = False
+        """Whether what the origin sends is dropped."""
         self._close_after = False
         self._done = False
 
@@ -199,13 +219,21 @@ class HttpRelay:
         return self._switched
 
     @property
-    def reads_head(self) -> bool:
-        """Whether a request head has begun and not ended."""
-        return bool(self._held) and not self._switching
+    def unbounded(self) -> bool:
+        """Whether only the end of the connection tells where a response ends."""
+        return isinstance(self._response, Unbounded)
+
+    @property
+    def head(self) -> int | None:
+        """Which request's head has begun and not ended, if one has."""
+        return self._heads if self._held and not self._switching else None
 
     def client_data(self, data: bytes) -> None:
         """The client has sent something."""
         if self._deaf:
+            if self._lost_place and not self._done:
+                # The client has understood the response, and asks on. It will ask again on a new connection.
+                self._finish()
             return
         if self._switched:
             self._to_server(data)
@@ -264,7 +292,7 @@ class HttpRelay:
         if self._switched:
             self.ends.send_client(data)
             return
-        if self._done:
+        if self._done or self._mute:
             return
         if self._response_held:
             data = self._response_held + data
@@ -276,7 +304,9 @@ class HttpRelay:
                 end = self._read_response_head(data, position)
                 if end < 0:
                     self._response_held = data[position:]
+                    self._response_seen = size - position
                     break
+                self._response_seen = 0
                 position = end
                 body = self._response
                 if body is None:
@@ -292,14 +322,18 @@ class HttpRelay:
                     position = body.feed(data, position)
                 except FramingError:
                     # Whatever it is, the client can make of it what it can.
-                    self._relay_until_close()
+                    self._lose_place()
                     position = size
             if body.done:
                 self._response = None
                 self.pending.popleft()
                 if not self.pending and (self._answer or self._close_after or self._client_ended):
                     self.ends.send_client(data[:position])
-                    self._end_turn()
+                    if self._close_after and self._body is not None and not self._client_ended:
+                        # Its body may still come, but what the origin makes of it does not reach the client.
+                        self._mute = True
+                    else:
+                        self._end_turn()
                     return
         if position:
             self.ends.send_client(data if position == size else data[:position])
@@ -319,7 +353,11 @@ class HttpRelay:
                 self.ends.end_client()
             return
         self._server = "closed"
-        if self.pending and not self.pending[0].begun and self._requests == 1 and not self._response_held:
+        if self._response_held:
+            self.ends.send_client(self._response_held)
+            self._response_held = b""
+            self._finish()
+        elif self.pending and not self.pending[0].begun and self._requests == 1:
             self._fail()
         else:
             # On a connection that has served before, clients try again by themselves where that is safe.
@@ -336,13 +374,21 @@ class HttpRelay:
                     position = self._body.feed(data, position)
                 except FramingError as e:
                     # The origin, which waits for the rest, might find a request in it.
+                    begun = self._response is not None or (bool(self.pending) and self.pending[0].begun)
                     self.pending.clear()
-                    self._refuse(HeadError(400, str(e)))
+                    if begun:
+                        self._finish()
+                    else:
+                        self._refuse(HeadError(400, str(e)))
                     return
                 if self._sending is not None:
                     self._sending.body_begun = True
                 if self._body.done:
                     self._body = None
+                    if self._last:
+                        self._deaf = True
+                        size = position
+                        break
                 continue
             if start < position:
                 self._to_server(data[start:position])
@@ -372,11 +418,14 @@ class HttpRelay:
                 self._to_server(without_upgrade(raw))
                 start = position
         if start < size:
-            self._to_server(data if not start else data[start:])
+            self._to_server(data if not start and size == len(data) else data[start:size])
+        if self._mute and self._body is None:
+            self._finish()
 
     def _judged(self, raw: bytes, *, more: bool) -> RequestHead | None:
         """A request that passes; None where it does not, and has been answered."""
         self._blank = 0
+        self._heads += 1
         try:
             if len(raw) > MAX_HEAD:
                 raise HeadError(431, "a head that is too large")
@@ -391,7 +440,9 @@ class HttpRelay:
         found = self._judge(head)
         if not isinstance(found, Names):
             whole = not more and head.length == 0 and found.status != 400
-            self._answer_with(found, keep_alive=whole and head.keep_alive and not self.pending)
+            # A client that does not take our pages gets no more of them.
+            keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
+            self._answer_with(found, keep_alive=keep_alive)
             return None
         self._sending = Pending(head, found)
         self.pending.append(self._sending)
@@ -436,14 +487,18 @@ class HttpRelay:
 
     def _read_response_head(self, data: bytes, position: int) -> int:
         """Where a response's head ends; -1 where it has not ended yet."""
+        while position < len(data) and data[position] in b"\r\n":
+            position += 1  # behind a body, as some servers put them
+        if position == len(data):
+            return position
         if not self.pending:
             # Said unasked, such as 408 before an idle connection is closed.
             self._relay_until_close()
             return position
-        found = END(data, position)
+        found = END(data, position + max(self._response_seen - 3, 0))
         if found is None:
             if len(data) - position > MAX_HEAD:
-                self._relay_until_close()
+                self._lose_place()
                 return position
             return -1
         end = found.end()
@@ -451,7 +506,7 @@ class HttpRelay:
         try:
             head = read_response_head(data[position:end], to_head=pending.is_head)
         except ValueError:
-            self._relay_until_close()
+            self._lose_place()
             return position
         pending.begun = True
         if head.status == 101:
@@ -459,7 +514,7 @@ class HttpRelay:
                 self._switched = True
                 self._switching = False
                 return end
-            self._relay_until_close()
+            self._lose_place()
             return position
         if head.status < 200:
             pending.continued = True
@@ -476,14 +531,21 @@ class HttpRelay:
             self._switching = False
             self._refused_switch = True
         if self._body is not None and len(self.pending) == 1 and pending.awaits_leave:
-            # Refused before its body: the origin may take what comes next for a body or for a request.
-            self._deaf = self._close_after = True
+            # Answered before its body: the origin may take what comes next for the body or for a request.
+            self._last = self._close_after = True
         return end
 
     def _relay_until_close(self) -> None:
+        """Relay what comes as one response; no further request would be answered, so none is read."""
         self._response = Unbounded()
-        self._deaf = True
+        self._last = True
+        self._deaf = self._body is None
         self._held.clear()
+
+    def _lose_place(self) -> None:
+        """Relay what comes without knowing where the response ends."""
+        self._relay_until_close()
+        self._deaf = self._lost_place = True
 
     # -- answers and ends
 
@@ -539,10 +601,10 @@ class RawRelay:
 
     __slots__ = ("_client_ended", "_early", "_server_ended", "ends", "live")
 
-    inside_tls: Final = False
     idle: Final = False
     endless: Final = True
-    reads_head: Final = False
+    unbounded: Final = False
+    head: Final = None
 
     def __init__(self, ends: Ends, names: Names, early: bytes = b"") -> None:
         self.ends = ends

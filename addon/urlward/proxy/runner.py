@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import re
+import resource
 import signal
 import sys
 import time
@@ -33,6 +34,8 @@ from urlward.engine.errors import UrlwardError
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.workers import is_worker, share_addresses, tell_ready
+
+_REPEAT = 5.0
 
 DRAIN_WITHIN = 8.0
 """Seconds that what is under way has to end; the supervisor of workers waits a little longer."""
@@ -83,6 +86,8 @@ class Messages(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.startup_errors: list[str] | None = []
+        self._last = ""
+        self._said = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message, or keep it where the start has yet to succeed."""
@@ -90,6 +95,11 @@ class Messages(logging.Handler):
         if not ours and record.levelno < logging.ERROR:
             return
         text = record.getMessage().split("\n", 1)[0]
+        if not ours:
+            # What is wrong with the machine, such as no file descriptors left, is said with each connection.
+            if text == self._last and record.created < self._said + _REPEAT:
+                return
+            self._last, self._said = text, record.created
         if record.exc_info and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__})"
         if record.levelno >= logging.ERROR and self.startup_errors is not None:
@@ -194,15 +204,17 @@ class Drain:
                     await instance.stop()
             start = time.monotonic()
             live.tick(start)
+            # Where the end of something cannot be known, silence tells.
+            await asyncio.sleep(DRAIN_LOOK)
             busy = live.close_idle()
             if busy:
                 logging.getLogger("urlward").info(
                     "ending with the %d connections that are in use, in %d s at most", busy, DRAIN_WITHIN
                 )
             while busy and time.monotonic() < start + DRAIN_WITHIN:
+                live.tick(time.monotonic())
                 await asyncio.sleep(DRAIN_LOOK)
                 busy = live.close_idle()
-                live.tick(time.monotonic())
         finally:
             self._proxy.shutdown()
 
@@ -244,6 +256,9 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
         loop.add_signal_handler(signal.SIGTERM, drain.begin)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        # Each connection takes two file descriptors; the usual soft limit is for programs that use select().
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         await proxy.run()
     finally:
         root.removeHandler(messages)

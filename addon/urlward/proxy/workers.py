@@ -68,7 +68,8 @@ class Supervisor:
         self._addresses = list(addresses)
         self._workers: list[_Worker] = []
         self._broker: Broker | None = None
-        self._stopping = False
+        self._stopping = 0
+        """The signal that has asked for the end."""
 
     def run(self) -> bool:
         """Supervise until SIGTERM or SIGINT.
@@ -121,7 +122,7 @@ class Supervisor:
         # Nothing is ever written: the end of file says that the worker serves, or has ended.
         with os.fdopen(ready, "rb") as pipe:
             pipe.read()
-        return self._stopping or not self._ended_soon(worker)
+        return bool(self._stopping) or not self._ended_soon(worker)
 
     @staticmethod
     def _ended_soon(worker: _Worker) -> bool:
@@ -173,8 +174,11 @@ class Supervisor:
             fresh = self._start(worker.number)
             worker.process, worker.started, worker.due = fresh.process, fresh.started, None
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            # Asked again: whoever asks does not want to wait for what is under way.
+            self._pass_on(number, frame)
+        self._stopping = number
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         for worker in self._workers:
@@ -184,7 +188,7 @@ class Supervisor:
     def _end(self) -> None:
         for worker in self._workers:
             if worker.process.poll() is None:
-                worker.process.terminate()
+                worker.process.send_signal(self._stopping or signal.SIGTERM)
         end = time.monotonic() + STOP_WITHIN
         for worker in self._workers:
             try:
