@@ -1,5 +1,6 @@
 """``urlward run`` as a process: its options, its start, its end, and what it prints."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -55,13 +56,14 @@ def test_what_cannot_start_says_so_in_one_line(
     assert "Errno" not in result.stderr
 
 
-def test_sigterm_ends_it_at_once_whatever_is_under_way(tmp_path: Path, origin: Nginx) -> None:
+def test_ctrl_c_ends_it_at_once_whatever_is_under_way(tmp_path: Path, origin: Nginx) -> None:
     with running(tmp_path) as proxy, connect(proxy.port) as idle, connect(proxy.port) as busy:
         idle.sendall(b"GET http://plain")
         url = f"http://plain.example:{origin.http}/slow"
         busy.sendall(f"GET {url} HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode())
         assert busy.recv(1) == b"H"
-        assert proxy.stop() == 0
+        proxy.process.send_signal(signal.SIGINT)
+        assert proxy.process.wait(5) == 0
         assert proxy.log().count("\n") == 2, proxy.log()
 
 

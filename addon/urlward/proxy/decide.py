@@ -13,7 +13,7 @@ from urlward.proxy.kind import kind_of
 from urlward.proxy.names import NO_NAMES, Names, names_of_tls
 
 _MAX_CLIENT_HELLO = 1 << 16
-_MAX_RECORDS = 32
+_MAX_RECORDS = 128
 
 
 class Decision(NamedTuple):

@@ -5,8 +5,8 @@ from typing import Literal
 
 _MAX_LINE = 1 << 12
 
-# What some origin passes over before a request: nginx and Apache line breaks, others more.
-_PASSED_OVER = b"\x00\t\n\x0b\x0c\r "
+# What origins pass over before a request: line breaks and blanks, if not NULs, which only make one doubtful.
+_PASSED_OVER = b"\t\n\x0b\x0c\r "
 # What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form.
 _COULD_BE = re.compile(rb"[!-~]+[\x00-\x20]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)").match
 _COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20]+[A-Za-z0-9+.-]*)?)?").fullmatch
@@ -20,7 +20,7 @@ def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
         may still become a request when it should have, is ``http``.
     """
     text = data.lstrip(_PASSED_OVER)
-    if _COULD_BE(text) or b"HTTP/" in data[:_MAX_LINE]:
+    if _COULD_BE(text.lstrip(b"\0" + _PASSED_OVER)) or b"HTTP/" in data[:_MAX_LINE]:
         return "http"
     if not _COULD_BEGIN(text) or b"\n" in text:
         return "other"
