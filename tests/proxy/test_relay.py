@@ -8,7 +8,7 @@ from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
-from urlward.proxy.relay import MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay, RawRelay
+from urlward.proxy.relay import MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay
 
 
 class Ends:
@@ -444,18 +444,6 @@ def test_a_client_that_ends_behind_an_answer() -> None:
     case = Case().client(get("/listed", "Content-Length: 5\r\n", "POST"))
     case.relay.client_ended()
     assert case.ends.asked == [*ENDED, "close"]
-
-
-def test_a_raw_relay() -> None:
-    ends = Ends()
-    relay = RawRelay(ends, Names(("a.test",), (443,), "", ""))
-    relay.client_data(b"a")
-    relay.server_data(b"b")
-    assert (ends.server, ends.client) == (b"a", b"b")
-    relay.server_ended()
-    relay.client_data(b"c")
-    relay.client_ended()
-    assert (ends.server, ends.asked) == (b"ac", ["end client", "close"])
 
 
 # -- the invariant

@@ -17,11 +17,11 @@ from mitmproxy.proxy.server import ConnectionHandler
 from OpenSSL import SSL
 
 from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.ends import NO_ENDS, Ends
 from urlward.proxy.guard import Guard
 from urlward.proxy.live import Live
 from urlward.proxy.names import Names, is_multiplexed
 from urlward.proxy.ports import Port, TlsPort
-from urlward.proxy.relay import NO_ENDS, Ends
 
 LINGER = 2.0
 """Seconds that a client's sending is read and dropped behind an answer."""
@@ -76,7 +76,7 @@ class Relay(Protocol):
 
 
 class Express:
-    """Both connections of a relay, and what it asks of them (`urlward.proxy.relay.Ends`).
+    """Both connections of a relay, and what it asks of them (`urlward.proxy.ends.Ends`).
 
     Args:
         client: whose.

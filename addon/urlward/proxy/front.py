@@ -22,6 +22,7 @@ from urlward.proxy.addon import Urlward
 from urlward.proxy.answers import ACCESS_DENIED
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.decide import Decision
+from urlward.proxy.ends import NO_ENDS
 from urlward.proxy.express import Express, Relay
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
@@ -29,7 +30,8 @@ from urlward.proxy.http_layer import ListedAddress
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import Names, Place
 from urlward.proxy.ports import Port
-from urlward.proxy.relay import NO_ENDS, HttpRelay, RawRelay
+from urlward.proxy.raw_relay import RawRelay
+from urlward.proxy.relay import HttpRelay
 
 logger = logging.getLogger("urlward")
 

@@ -19,7 +19,8 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.live import Live
 from urlward.proxy.names import Names, Place
-from urlward.proxy.relay import HttpRelay, RawRelay
+from urlward.proxy.raw_relay import RawRelay
+from urlward.proxy.relay import HttpRelay
 
 type Lookup = Callable[[Client], ConnectionHandler | None]
 """The handler of a client's connection, or None in a test without sockets."""

@@ -1,16 +1,17 @@
 """One client and its origin, relayed over HTTP/1: each request is judged at its head, the rest is counted.
 
-Sans-IO: bytes and ends of connections come in through methods, and go out through `Ends`. What passes is
-passed on as it came. A request that must not pass is answered in its turn, behind the responses to
-those before it, and nothing that follows it is read.
+Sans-IO: bytes and ends of connections come in through methods, and go out through `urlward.proxy.ends`.
+What passes is passed on as it came. A request that must not pass is answered in its turn, behind the
+responses to those before it, and nothing that follows it is read.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from urlward.proxy.answers import on_wire, plain
 from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.ends import Ends
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded
 from urlward.proxy.head import (
     END,
@@ -35,61 +36,6 @@ MAX_BLANK: Final = 8
 
 type Judge = Callable[[RequestHead], Names | BlockResponse]
 """What a request is answered with, or the names that it passed under. Never raises."""
-
-
-class Ends(Protocol):
-    """The two connections."""
-
-    def client_is_behind(self) -> bool:
-        """Whether the client has yet to take what it has been sent."""
-
-    def connect(self) -> None:
-        """Open the one to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
-
-    def send_client(self, data: bytes) -> None:
-        """Send."""
-
-    def send_server(self, data: bytes) -> None:
-        """Send."""
-
-    def end_client(self) -> None:
-        """Send the client no more, but go on reading."""
-
-    def end_server(self) -> None:
-        """Likewise for the origin."""
-
-    def close_server(self) -> None:
-        """Close the connection to the origin, if there is one."""
-
-    def close(self) -> None:
-        """Close both, once all that was sent is out."""
-
-    def linger(self) -> None:
-        """Close both in a while, or when the client has ended: it may still be sending, and a connection
-        that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
-
-
-class _NoEnds:
-    """Takes all and does nothing."""
-
-    def connect(self) -> None:
-        """Nothing."""
-
-    def send_client(self, data: bytes) -> None:
-        """Nothing."""
-
-    def send_server(self, data: bytes) -> None:
-        """Nothing."""
-
-    def client_is_behind(self) -> bool:
-        """No."""
-        return False
-
-    end_client = end_server = close_server = close = linger = connect
-
-
-NO_ENDS: Ends = _NoEnds()
-"""Before a relay has been given its ends, and after they are closed."""
 
 
 class Pending:
@@ -588,61 +534,3 @@ class HttpRelay:
             self.ends.close_server()
             self.ends.end_client()
             self.ends.linger()
-
-
-class RawRelay:
-    """Relays bytes that nobody reads.
-
-    Args:
-        ends: the connections.
-        names: what is relayed passed under these.
-        early: what has come from the client before the other connection is open.
-    """
-
-    __slots__ = ("_client_ended", "_early", "_server_ended", "ends", "live")
-
-    idle: Final = False
-    endless: Final = True
-    unbounded: Final = False
-    head: Final = None
-
-    def __init__(self, ends: Ends, names: Names, early: bytes = b"") -> None:
-        self.ends = ends
-        self.live = [names]
-        self._early = early
-        self._client_ended = False
-        self._server_ended = False
-
-    def connected(self) -> None:
-        """The connection to the origin is open."""
-        early, self._early = self._early, b""
-        if early:
-            self.ends.send_server(early)
-
-    def not_connected(self, answer: BlockResponse | None = None) -> None:  # noqa: ARG002
-        """It cannot be opened, or must not be."""
-        self.ends.close()
-
-    def client_data(self, data: bytes) -> None:
-        """The client has sent something."""
-        self.ends.send_server(data)
-
-    def client_ended(self) -> None:
-        """The client will send no more."""
-        self._client_ended = True
-        if self._server_ended:
-            self.ends.close()
-        else:
-            self.ends.end_server()
-
-    def server_data(self, data: bytes) -> None:
-        """The origin has sent something."""
-        self.ends.send_client(data)
-
-    def server_ended(self) -> None:
-        """The origin will send no more."""
-        self._server_ended = True
-        if self._client_ended:
-            self.ends.close()
-        else:
-            self.ends.end_client()

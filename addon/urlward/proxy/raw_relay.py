@@ -1,0 +1,65 @@
+"""A relay of bytes that nobody reads."""
+
+from typing import Final
+
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.ends import Ends
+from urlward.proxy.names import Names
+
+
+class RawRelay:
+    """Relays bytes that nobody reads.
+
+    Args:
+        ends: the connections.
+        names: what is relayed passed under these.
+        early: what has come from the client before the other connection is open.
+    """
+
+    __slots__ = ("_client_ended", "_early", "_server_ended", "ends", "live")
+
+    idle: Final = False
+    endless: Final = True
+    unbounded: Final = False
+    head: Final = None
+
+    def __init__(self, ends: Ends, names: Names, early: bytes = b"") -> None:
+        self.ends = ends
+        self.live = [names]
+        self._early = early
+        self._client_ended = False
+        self._server_ended = False
+
+    def connected(self) -> None:
+        """The connection to the origin is open."""
+        early, self._early = self._early, b""
+        if early:
+            self.ends.send_server(early)
+
+    def not_connected(self, answer: BlockResponse | None = None) -> None:  # noqa: ARG002
+        """It cannot be opened, or must not be."""
+        self.ends.close()
+
+    def client_data(self, data: bytes) -> None:
+        """The client has sent something."""
+        self.ends.send_server(data)
+
+    def client_ended(self) -> None:
+        """The client will send no more."""
+        self._client_ended = True
+        if self._server_ended:
+            self.ends.close()
+        else:
+            self.ends.end_server()
+
+    def server_data(self, data: bytes) -> None:
+        """The origin has sent something."""
+        self.ends.send_client(data)
+
+    def server_ended(self) -> None:
+        """The origin will send no more."""
+        self._server_ended = True
+        if self._client_ended:
+            self.ends.close()
+        else:
+            self.ends.end_client()
