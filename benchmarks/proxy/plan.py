@@ -49,7 +49,7 @@ class Plan:
 
     entries: int = GOAL_ENTRIES
     peer_entries: int = 20_000
-    rounds: int = 5
+    rounds: int = 3
     seconds: int = 3
     reload_seconds: int = 6
     downloads: int = 4

@@ -19,7 +19,6 @@ from e2e.support import (
     RawOrigin,
     connect,
     read_response,
-    read_to_end,
     running,
     socks,
     tunnel,
@@ -202,4 +201,3 @@ def test_a_connection_at_rest_is_left_alone(own: Filter, raw: RawOrigin) -> None
         assert read_response(s).status == 200
         s.sendall(request("/stream"))
         assert read_response(s).status == 451
-        read_to_end(s)

@@ -15,13 +15,10 @@ from e2e.support import (
     Filter,
     Nginx,
     RawOrigin,
-    client_hello,
     connect,
     get,
     read_response,
-    receive,
     running,
-    tunnel,
 )
 
 ADDED = "http://plain.example/added.html id=R-1\n"
@@ -121,21 +118,6 @@ def test_a_download_under_way_is_finished(own: Filter) -> None:
         go_on.set()
         response = read_response(s)
         assert (response.status, response.body) == (200, b"firstlater")
-
-
-def test_a_connection_that_was_relayed_stays(own: Filter) -> None:
-    def serve(connection: socket.socket) -> None:
-        while data := connection.recv(65536):
-            connection.sendall(data)
-
-    with RawOrigin(serve) as raw, tunnel(own.port, f"plain.example:{raw.port}") as s:
-        hello = client_hello("plain.example")
-        s.sendall(hello)
-        assert receive(s, len(hello)) == hello
-        replace(own, LIST + "plain.example id=R-2\n")
-        wait_for(lambda: get(own.port, "http://plain.example:9/").status == 451, "the list")
-        s.sendall(b"more")
-        assert receive(s, 4) == b"more"
 
 
 def test_sighup_reloads(own: Filter, origin: Nginx) -> None:
