@@ -463,7 +463,7 @@ class TestRun:
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[runner.Settings]:
         """What the runner was asked to do, instead of doing it."""
         asked: list[runner.Settings] = []
-        monkeypatch.setattr(runner, "run", asked.append)
+        monkeypatch.setattr(runner, "run", lambda settings, _: asked.append(settings))
         return asked
 
     def test_as_it_comes(self, urlward: Urlward, asked: list[runner.Settings]) -> None:
@@ -482,6 +482,7 @@ class TestRun:
             "urlward_other": "close",
             "urlward_on_error": "block",
             "urlward_status": 451,
+            "urlward_monitor": False,
         }
 
     def test_the_file_says_all(self, urlward: Urlward, asked: list[runner.Settings], tmp_path: Path) -> None:
@@ -502,6 +503,7 @@ class TestRun:
             "urlward_other": "relay",
             "urlward_on_error": "pass",
             "urlward_status": 403,
+            "urlward_monitor": False,
             "urlward_config": str(config),
             "urlward_key": str(tmp_path / "key"),
         }
@@ -530,6 +532,7 @@ class TestRun:
             "urlward_other": "close",
             "urlward_on_error": "block",
             "urlward_status": 451,
+            "urlward_monitor": False,
             "urlward_config": str(tmp_path / "urlward.toml"),
             "urlward_key": "k",
         }

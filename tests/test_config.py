@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from urlward.config import Config, ConfigError, HelpLink, PageTable, read_config
+from urlward.config import Config, ConfigError, DnsTable, GatewayTable, HelpLink, PageTable, read_config
 
 FULL = """
 list = ["lists/one.txt", "/var/lib/urlward/two.ward"]
@@ -19,6 +19,7 @@ http2 = true
 other = "relay"
 on_error = "pass"
 status = 403
+monitor = true
 confdir = "ca"
 
 [page]
@@ -34,6 +35,30 @@ url = "https://help.example/"
 
 [page.texts.en]
 title = "Blocked"
+
+[gateway]
+interfaces = ["lan0"]
+clients = ["192.0.2.0/24", "2001:db8:1::/64"]
+exempt = ["192.0.2.7/32"]
+never = ["198.51.100.0/24"]
+ports = [80, 443, 8080]
+steer = true
+steered = "intercept"
+fail = "closed"
+on_stop = "keep"
+intercept_port = 8091
+max_addresses = 1000
+max_change = 10
+
+[gateway.dns]
+port = 5354
+resolvers = ["203.0.113.53", "[2001:db8::53]:5300"]
+listed_hosts = "page"
+page_addresses = ["192.0.2.254"]
+canary = false
+timeout = 1
+max_ttl = 60
+remember = 50
 
 [mitmproxy]
 upstream_cert = false
@@ -78,6 +103,7 @@ def test_every_key(path: Path) -> None:
         other="relay",
         on_error="pass",
         status=403,
+        monitor=True,
         confdir=str(folder / "ca"),
         page=PageTable(
             operator="Example School",
@@ -88,6 +114,30 @@ def test_every_key(path: Path) -> None:
             default_language="fil",
             texts={"en": {"title": "Blocked"}},
         ),
+        gateway=GatewayTable(
+            interfaces=("lan0",),
+            clients=("192.0.2.0/24", "2001:db8:1::/64"),
+            exempt=("192.0.2.7/32",),
+            never=("198.51.100.0/24",),
+            ports=(80, 443, 8080),
+            steer=True,
+            steered="intercept",
+            fail="closed",
+            on_stop="keep",
+            intercept_port=8091,
+            max_addresses=1000,
+            max_change=10,
+            dns=DnsTable(
+                port=5354,
+                resolvers=("203.0.113.53", "[2001:db8::53]:5300"),
+                listed_hosts="page",
+                page_addresses=("192.0.2.254",),
+                canary=False,
+                timeout=1.0,
+                max_ttl=60,
+                remember=50,
+            ),
+        ),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
 
@@ -97,6 +147,8 @@ def test_this_file_has_every_key(path: Path) -> None:
     config = read_config(path)
     assert config.model_fields_set == set(Config.model_fields)
     assert config.page.model_fields_set == set(PageTable.model_fields)
+    assert config.gateway.model_fields_set == set(GatewayTable.model_fields)
+    assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)
 
 
 def test_types_are_kept(path: Path) -> None:

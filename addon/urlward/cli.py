@@ -23,6 +23,8 @@ from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
+from urlward.gateway.commands import add_gateway_commands
+from urlward.gateway.lab.commands import add_lab_commands
 from urlward.lists.build import (
     Progress,
     compile_sources,
@@ -131,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--other", choices=["close", "relay"], help="what is neither HTTP nor TLS (close)")
     run.add_argument("--on-error", choices=["block", "pass"], help="what a fault of the filter does (block)")
     run.add_argument("--status", type=int, choices=[451, 403], help="status of a blocked request (451)")
+    run.add_argument(
+        "--monitor", action=argparse.BooleanOptionalAction, help="block nothing, log what would be (no)"
+    )
+    run.add_argument(
+        "--steer", action=argparse.BooleanOptionalAction, help="answer DNS, filter what may be listed (no)"
+    )
     run.add_argument("--confdir", metavar="DIR", help="folder of the certificate authority (~/.mitmproxy)")
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags go before what it says")
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
@@ -156,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     keygen = command("keygen", _keygen, "Make a key.")
     keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
 
+    add_gateway_commands(command)
+    add_lab_commands(command)
+
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     command("demo", _demo, "Show it all on this machine, without root or network.")
     return parser
@@ -170,6 +181,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from urlward.gateway.steering import Steering, steering_modes
     from urlward.proxy.runner import Settings, addresses, run
     from urlward.proxy.workers import Supervisor, is_worker
 
@@ -180,6 +192,7 @@ def _run(args: argparse.Namespace) -> int:
     listen = args.listen or config.listen
     if not args.list and not config.list:
         print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
+    steer = config.gateway.steer if args.steer is None else args.steer
     options: dict[str, str | int] = {
         "urlward_max_errors": str(_budget(max_errors, "" if args.max_errors else in_file)),
         "urlward_intercept": args.intercept or config.intercept,
@@ -187,6 +200,7 @@ def _run(args: argparse.Namespace) -> int:
         "urlward_other": args.other or config.other,
         "urlward_on_error": args.on_error or config.on_error,
         "urlward_status": args.status or config.status,
+        "urlward_monitor": config.monitor if args.monitor is None else args.monitor,
     }
     if args.config:
         options["urlward_config"] = str(args.config.resolve())
@@ -194,8 +208,8 @@ def _run(args: argparse.Namespace) -> int:
         options["urlward_key"] = str(key)
     settings = Settings(
         lists=lists,
-        modes=tuple(args.mode or config.mode) or ("regular",),
-        listen=_address(listen, "" if args.listen else in_file),
+        modes=tuple(args.mode or config.mode) or (steering_modes(config.gateway) if steer else ("regular",)),
+        listen=_address(listen or (":8080" if steer else None), "" if args.listen else in_file),
         options=options,
         http2=config.http2 if args.http2 is None else args.http2,
         confdir=args.confdir or config.confdir or "",
@@ -207,7 +221,7 @@ def _run(args: argparse.Namespace) -> int:
     if workers > 1 and not is_worker():
         command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
         return OK if Supervisor(command, workers, addresses(settings)).run() else ERROR
-    run(settings)
+    run(settings, [Steering(config.gateway)] if steer else [])
     return OK
 
 

@@ -62,6 +62,7 @@ _OPTIONS = (
     "urlward_flows",
     "urlward_on_error",
     "urlward_status",
+    "urlward_monitor",
     "urlward_config",
 )
 # Options that only mitmproxy's flows heed.
@@ -116,6 +117,7 @@ class Urlward:
             "Which TLS connections are decrypted.",
             _CHOICES["urlward_intercept"],
         )
+        loader.add_option("urlward_monitor", bool, False, "Block nothing, log what would be blocked.")
         loader.add_option(
             "urlward_tls_block",
             str,

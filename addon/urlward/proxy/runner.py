@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,16 +234,20 @@ def addresses(settings: Settings) -> list[tuple[str, int]]:
     return list(found)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, addons: Sequence[object] = ()) -> None:
     """Filter until SIGINT or SIGTERM.
+
+    Args:
+        settings: see there.
+        addons: further ones; they come behind urlward's.
 
     Raises:
         RunError: a list, an option or an address is not usable.
     """
-    asyncio.run(_run(settings))
+    asyncio.run(_run(settings, addons))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, addons: Sequence[object]) -> None:
     if is_worker():
         share_addresses()
     messages = Messages()
@@ -250,7 +255,7 @@ async def _run(settings: Settings) -> None:
     root.setLevel(logging.INFO)
     root.addHandler(messages)
     try:
-        proxy = _master(settings, messages)
+        proxy = _master(settings, messages, addons)
         loop = asyncio.get_running_loop()
         drain = Drain(proxy)
         loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
@@ -272,7 +277,7 @@ def _make_folder(path: Path) -> None:
         raise RunError(f"confdir: {path}: {e.strerror or e}") from e
 
 
-def _master(settings: Settings, messages: Messages) -> master.Master:
+def _master(settings: Settings, messages: Messages, addons: Sequence[object] = ()) -> master.Master:
     opts = options.Options()
     proxy = master.Master(opts)
     server = proxyserver.Proxyserver()
@@ -287,6 +292,7 @@ def _master(settings: Settings, messages: Messages) -> master.Master:
         server,
         dns_resolver.DnsResolver(),
         urlward,
+        *addons,
         next_layer.NextLayer(),
         tlsconfig.TlsConfig(),
         upstream_auth.UpstreamAuth(),

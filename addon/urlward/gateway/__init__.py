@@ -1,0 +1,1 @@
+"""The gateway: kernel rules, DNS steering, the service, and the pilot lab."""
