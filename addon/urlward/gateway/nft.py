@@ -1,0 +1,141 @@
+"""nftables in this process, through libnftables.
+
+A program started for each name would cost a thousand times what the kernel takes for an element. The
+library has no maintained binding that handles inet tables, and what is needed of it are these few
+functions (`libnftables(3)`).
+"""
+
+import ctypes
+import json
+from functools import cache
+from typing import Any
+
+from urlward.gateway.errors import (
+    NftError,
+    NftMissingError,
+    NftPermissionError,
+    NoTableError,
+    SetFullError,
+)
+
+_LIBRARY = "libnftables.so.1"
+_JSON = 1 << 4
+"""NFT_CTX_OUTPUT_JSON."""
+
+_KINDS: tuple[tuple[str, type[NftError], str], ...] = (
+    (
+        "Operation not permitted",
+        NftPermissionError,
+        "changing rules needs root or the capability CAP_NET_ADMIN",
+    ),
+    ("Permission denied", NftPermissionError, "changing rules needs root or the capability CAP_NET_ADMIN"),
+    ("No such file or directory", NoTableError, "no such table, chain, set or element"),
+    ("Too many open files in system", SetFullError, "the set is full: raise gateway.max_addresses"),
+    ("Protocol not supported", NftMissingError, "this kernel has no nf_tables: load the module nf_tables"),
+)
+
+
+class Nft:
+    """A connection to the kernel's nf_tables, in the network namespace of the thread that makes it.
+
+    Raises:
+        NftMissingError: no library.
+        NftError: no connection.
+    """
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._context = self._library.nft_ctx_new(0)
+        if not self._context:
+            raise NftError("nftables: no connection to the kernel")
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
+
+    def run(self, commands: str) -> None:
+        """Do all of the commands, or none.
+
+        Args:
+            commands: in nft's language, separated by line ends or ``;``.
+
+        Raises:
+            NoTableError: something that a command names is missing.
+            SetFullError: no room for an element.
+            NftPermissionError: not for this process.
+            NftError: any other refusal.
+        """
+        self._command(commands, 0)
+
+    def check(self, commands: str) -> None:
+        """Let the library and the kernel say what `run` would, and change nothing.
+
+        Raises:
+            NftError: as `run`.
+        """
+        self._library.nft_ctx_set_dry_run(self._context, True)
+        try:
+            self._command(commands, 0)
+        finally:
+            self._library.nft_ctx_set_dry_run(self._context, False)
+
+    def json(self, commands: str) -> list[dict[str, Any]]:
+        """What ``list`` commands show, as objects (`libnftables-json(5)`), without the one on the library.
+
+        Raises:
+            NftError: as `run`.
+        """
+        text = self._command(commands, _JSON)
+        objects: list[dict[str, Any]] = json.loads(text)["nftables"] if text.strip() else []
+        return [one for one in objects if "metainfo" not in one]
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._context:
+            self._library.nft_ctx_free(self._context)
+            self._context = None
+
+    def _command(self, commands: str, flags: int) -> str:
+        if not self._context:
+            raise NftError("nftables: the connection to the kernel is closed")
+        self._library.nft_ctx_output_set_flags(self._context, flags)
+        code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        # Reading a buffer empties it for the next command.
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+        errors: bytes = self._library.nft_ctx_get_error_buffer(self._context)
+        if code:
+            raise _error(errors.decode(errors="replace"))
+        return output.decode()
+
+
+def _error(text: str) -> NftError:
+    """The library's first error. What it quotes of the command stays untold: that may hold addresses."""
+    said = next((line for line in text.splitlines() if "Error: " in line), text.strip() or "unknown error")
+    said = said.rpartition("Error: ")[2].removeprefix("Could not process rule: ")
+    for sign, kind, words in _KINDS:
+        if sign in said:
+            return kind(f"nftables: {words}")
+    return NftError(f"nftables: {said[:1].lower()}{said[1:]}")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+    except OSError as e:
+        raise NftMissingError(
+            f"nftables: no {_LIBRARY} on this machine: install it (apt install libnftables1, or nftables)"
+        ) from e
+    context, text = ctypes.c_void_p, ctypes.c_char_p
+    for name, result, arguments in (
+        ("nft_ctx_new", context, [ctypes.c_uint32]),
+        ("nft_ctx_free", None, [context]),
+        ("nft_ctx_buffer_output", ctypes.c_int, [context]),
+        ("nft_ctx_buffer_error", ctypes.c_int, [context]),
+        ("nft_ctx_get_output_buffer", text, [context]),
+        ("nft_ctx_get_error_buffer", text, [context]),
+        ("nft_ctx_output_set_flags", None, [context, ctypes.c_uint]),
+        ("nft_ctx_set_dry_run", None, [context, ctypes.c_bool]),
+        ("nft_run_cmd_from_buffer", ctypes.c_int, [context, text]),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library

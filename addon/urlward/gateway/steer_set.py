@@ -1,0 +1,266 @@
+"""What workers do to the kernel's sets: steer, cut, list networks, show that they live."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from time import monotonic
+from typing import Any
+
+from cachetools import LRUCache
+
+from urlward.config import GatewayTable
+from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
+from urlward.gateway.nft import Nft
+from urlward.gateway.steerable import Address, Network, Steerable, image, plain
+from urlward.gateway.table import (
+    ALIVE,
+    BELOW,
+    BOTH_PROTOCOLS,
+    CUT,
+    CUT_LISTED,
+    FAMILY_AND_NAME,
+    LISTED,
+    SETUP,
+    STEERED,
+    Setup,
+)
+
+ALIVE_FOR = 2
+"""Seconds that the kernel takes a worker to live after its last `SteerSet.beat`."""
+
+CUT_FOR = 300
+"""Seconds that a connection which sends nothing may have before it goes unnoticed; see `SteerSet.cut`."""
+
+_LONGER = 60
+"""Seconds that an element stays beyond what was asked for; so long it needs no renewal."""
+
+_ITEMS_A_COMMAND = 2_000
+
+
+class SteerSet:
+    """The kernel's sets, for one worker.
+
+    Each method that changes them returns when the kernel has the change. Commands go to the kernel in
+    order, from a thread of their own: a slow kernel does not stop the event loop.
+
+    Args:
+        gateway: the configuration that the rules were made from.
+        nft: the connection to use, made by the thread that makes this object otherwise.
+    """
+
+    def __init__(self, gateway: GatewayTable, nft: Nft | None = None) -> None:
+        self._gateway = gateway
+        self._nft = nft or Nft()
+        self._steerable = Steerable(gateway)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
+        self._until: LRUCache[tuple[str, Address], float] = LRUCache(2 * gateway.max_addresses)
+        """By the clock of `monotonic`, until when the kernel keeps an element."""
+
+    def check(self, listen_port: int, dns_port: int) -> None:
+        """See whether the rules are there, and for this filter; needed once, before the rest.
+
+        Args:
+            listen_port: of the transparent proxy.
+            dns_port: where DNS is answered, 0 where nothing is steered.
+
+        Raises:
+            GatewayError: no rules, rules for another filter, or no permission.
+        """
+        try:
+            setup = Setup.of(self._nft.json(f"list chain {FAMILY_AND_NAME} {SETUP}"))
+        except NoTableError as e:
+            raise GatewayError("no rules in the kernel: run `urlward gateway up` first") from e
+        if setup is None:
+            raise GatewayError("the kernel's rules are another release's: run `urlward gateway up`")
+        again = "run `urlward gateway up` with this configuration"
+        if bool(setup.dns) != bool(dns_port):
+            are, this = ("steer", "does not") if setup.dns else ("do not steer", "does")
+            raise GatewayError(f"the kernel's rules {are}, this filter {this}: {again}")
+        intercept = self._gateway.intercept_port if dns_port and self._gateway.steered == "intercept" else 0
+        for what, rules, ours in (
+            ("port", setup.listen, listen_port),
+            ("DNS port", setup.dns, dns_port),
+            ("intercept_port", setup.intercept, intercept),
+        ):
+            if rules != ours:
+                raise GatewayError(
+                    f"the kernel's rules are for {what} {rules or 'none'}, this filter has {ours or 'none'}: "
+                    f"{again}"
+                )
+
+    def steerable(self, address: str) -> bool:
+        """Whether an address may be steered; see `urlward.gateway.steerable`."""
+        parsed = plain(address)
+        return parsed is not None and self._steerable(parsed)
+
+    async def steer(self, addresses: Iterable[str], seconds: int, *, below: bool = False) -> int:
+        """Have connections to addresses come to the filter.
+
+        Args:
+            addresses: those that must never be steered are left out.
+            seconds: for at least so long, from now.
+            below: whether they are those of a name with entries below host level.
+
+        Returns:
+            How many addresses are steered.
+
+        Raises:
+            SetFullError: `max_addresses` are steered already; those that there was room for are steered.
+            NftError: the kernel refused.
+        """
+        wanted = [address for address in self._plain(addresses) if self._steerable(address)]
+        kinds = (STEERED, BELOW) if below and self._gateway.steered == "intercept" else (STEERED,)
+        enough = monotonic() + seconds
+        missing = [
+            (_of(sets, address), address)
+            for address in wanted
+            for sets in kinds
+            if self._until.get((_of(sets, address), address), 0.0) < enough
+        ]
+        if missing:
+            await self._renew(missing, seconds + _LONGER)
+        return len(wanted)
+
+    async def cut(self, addresses: Iterable[str], seconds: int = CUT_FOR) -> None:
+        """End connections that pass the filter by because they are older than what was steered.
+
+        Holds for what is steered or listed at the same time, and while a worker lives. A connection
+        ends with its next packet; only one that sends none for all of the time escapes.
+
+        Args:
+            addresses: whose.
+            seconds: for how long the kernel looks out for their packets.
+
+        Raises:
+            SetFullError: as `steer`.
+            NftError: the kernel refused.
+        """
+        wanted = [address for address in self._plain(addresses) if self._steerable(address)]
+        if wanted:
+            await self._renew([(_of(CUT, address), address) for address in wanted], seconds, keep=False)
+
+    async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
+        """Have connections to networks and addresses come to the filter, in place of those named before.
+
+        Args:
+            networks: in any order; they may overlap. What must never be steered is left out by the rules.
+            cut: whether connections to them that are open end.
+
+        Raises:
+            NftError: the kernel refused; what was listed before is in force.
+        """
+        parsed = [ip_network(network, strict=False) for network in networks]
+        await self._do(lambda: self._nft.run("\n".join(_replacing(parsed, cut=cut))))
+
+    async def beat(self) -> None:
+        """Show that a worker lives, for `ALIVE_FOR` seconds.
+
+        Raises:
+            NoTableError: the rules are gone.
+            NftError: the kernel refused.
+        """
+        keys = [(ALIVE, str(protocol)) for protocol in BOTH_PROTOCOLS]
+        try:
+            await self._do(lambda: self._nft.run(_renewing(keys, ALIVE_FOR)))
+        except NoTableError:
+            # Once they are back, they hold nothing of what was steered.
+            self._until.clear()
+            raise
+
+    async def close(self) -> None:
+        """Do what has been asked for, and no more."""
+        await self._do(self._nft.close)
+        self._thread.shutdown(wait=False)
+
+    @staticmethod
+    def _plain(addresses: Iterable[str]) -> list[Address]:
+        found = dict.fromkeys(map(plain, addresses))
+        return [address for address in found if address is not None]
+
+    async def _renew(
+        self, elements: Sequence[tuple[str, Address]], seconds: int, *, keep: bool = True
+    ) -> None:
+        until = monotonic() + seconds
+        failed: SetFullError | None = None
+        try:
+            await self._do(lambda: self._run_renewal(elements, seconds))
+            done = list(elements)
+        except SetFullError as e:
+            # All or none: one by one, those that are there already are renewed, and what fits is added.
+            failed, done = e, []
+            if len(elements) > 1:
+                for element in elements:
+                    try:
+                        await self._do(partial(self._run_renewal, [element], seconds))
+                        done.append(element)
+                    except SetFullError as further:
+                        failed = further
+        if keep:
+            self._until.update(dict.fromkeys(done, until))
+        if failed is not None:
+            raise failed
+
+    def _run_renewal(self, elements: Sequence[tuple[str, Address]], seconds: int) -> None:
+        commands = _renewing([(name, str(address)) for name, address in elements], seconds)
+        try:
+            self._nft.run(commands)
+        except NoTableError:
+            # An element whose time is up between its addition and its deletion, on older kernels.
+            self._nft.run(commands)
+
+    async def _do(self, function: Callable[[], Any]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def _of(sets: tuple[str, str], address: Address) -> str:
+    return sets[address.version == 6]
+
+
+def _renewing(elements: Sequence[tuple[str, str]], seconds: int) -> str:
+    """Add elements, with a timeout that begins now where they are there already.
+
+    Adding an element again does not renew it, except on the newest kernels; and what is deleted must be
+    there. All three in one transaction: packets see either the old or the new one.
+    """
+    by_set: dict[str, list[str]] = {}
+    for name, key in elements:
+        by_set.setdefault(name, []).append(key)
+    commands: list[str] = []
+    for name, keys in by_set.items():
+        timed = ", ".join(f"{key} timeout {seconds}s" for key in keys)
+        add = f"add element {FAMILY_AND_NAME} {name} {{ {timed} }}"
+        delete = f"delete element {FAMILY_AND_NAME} {name} {{ {', '.join(keys)} }}"
+        commands += (add, delete, add)
+    return "\n".join(commands)
+
+
+def _replacing(networks: Iterable[Network], *, cut: bool) -> list[str]:
+    four, six = _by_family(networks)
+    commands = [f"flush set {FAMILY_AND_NAME} {name}" for name in (*LISTED, CUT_LISTED)]
+    for name, keys in zip(LISTED, (_keys(four), _keys(six)), strict=True):
+        for i in range(0, len(keys), _ITEMS_A_COMMAND):
+            some = ", ".join(keys[i : i + _ITEMS_A_COMMAND])
+            commands.append(f"add element {FAMILY_AND_NAME} {name} {{ {some} }}")
+    if cut:
+        both = ", ".join(map(str, BOTH_PROTOCOLS))
+        commands.append(f"add element {FAMILY_AND_NAME} {CUT_LISTED} {{ {both} }}")
+    return commands
+
+
+def _by_family(networks: Iterable[Network]) -> tuple[list[IPv4Network], list[IPv6Network]]:
+    four: list[IPv4Network] = []
+    six: list[IPv6Network] = []
+    for network in networks:
+        if isinstance(network, IPv4Network):
+            four.append(network)
+            # A client in an IPv6-only network reaches it under another address.
+            six.append(image(network))
+        else:
+            six.append(network)
+    return four, six
+
+
+def _keys[N: (IPv4Network, IPv6Network)](networks: Iterable[N]) -> list[str]:
+    return [str(network) for network in collapse_addresses(networks)]

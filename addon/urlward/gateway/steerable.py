@@ -1,0 +1,112 @@
+"""What must never be steered, whatever a list or an answer says.
+
+A name on a list belongs to whoever runs it: by answering with somebody else's address its owner could
+draw that address's traffic into the filter. What a network lives on stays out of reach.
+"""
+
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from time import monotonic
+
+from urlward.config import GatewayTable
+from urlward.gateway.system import own_addresses
+
+type Address = IPv4Address | IPv6Address
+type Network = IPv4Network | IPv6Network
+
+NEVER_STEERED = tuple(
+    ip_network(network)
+    for network in (
+        "0.0.0.0/8",  # this network (RFC 1122 sec. 3.2.1.3)
+        "10.0.0.0/8",  # private (RFC 1918)
+        "100.64.0.0/10",  # shared, behind a provider's NAT (RFC 6598)
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local (RFC 3927)
+        "172.16.0.0/12",  # private
+        "192.168.0.0/16",  # private
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and the broadcast address
+        "::/127",  # unspecified and loopback
+        "fc00::/7",  # unique local (RFC 4193)
+        "fe80::/10",  # link-local
+        "fec0::/10",  # site-local (RFC 3879)
+        "ff00::/8",  # multicast
+    )
+)
+
+PUBLIC_RESOLVERS = frozenset(
+    ip_address(address)
+    for address in (
+        *("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"),  # Cloudflare
+        *("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),  # Google
+        *("9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),  # Quad9
+        *("208.67.222.222", "208.67.220.220", "2620:119:35::35", "2620:119:53::53"),  # OpenDNS
+    )
+)
+"""Resolvers that whole networks depend on; by an answer with one of these a listed site could break them."""
+
+NAT64 = IPv6Network("64:ff9b::/96")
+"""IPv4 as seen from an IPv6-only network (RFC 6052 sec. 2.1)."""
+
+_OWN_FOR = 60.0
+"""Seconds that this machine's addresses are taken to stay."""
+
+
+class Steerable:
+    """Knows what may be steered.
+
+    Args:
+        gateway: `never` and `dns.page_addresses` of it.
+        own: gives this machine's addresses.
+    """
+
+    def __init__(self, gateway: GatewayTable, own: Callable[[], frozenset[Address]] = own_addresses) -> None:
+        self._never = (*NEVER_STEERED, *map(ip_network, gateway.never))
+        self._configured = self._never[len(NEVER_STEERED) :]
+        self._pages = frozenset(map(ip_address, gateway.dns.page_addresses))
+        self._read_own = own
+        self._own: frozenset[Address] = frozenset()
+        self._own_until = 0.0
+
+    def __call__(self, address: Address) -> bool:
+        """Whether an address, as `plain` gives it, may be steered."""
+        inner = embedded(address)
+        if address in self._pages:
+            return not _within(address, self._configured)
+        if any(one in PUBLIC_RESOLVERS or _within(one, self._never) for one in (address, inner)):
+            return False
+        own = self._own_addresses()
+        return address not in own and inner not in own
+
+    def _own_addresses(self) -> frozenset[Address]:
+        now = monotonic()
+        if now >= self._own_until:
+            self._own, self._own_until = self._read_own(), now + _OWN_FOR
+        return self._own
+
+
+def plain(address: str) -> Address | None:
+    """An address as packets carry it: IPv4-mapped ones as IPv4, without a zone; None where it is none."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return None
+    if isinstance(parsed, IPv6Address):
+        return parsed.ipv4_mapped or IPv6Address(int(parsed))
+    return parsed
+
+
+def embedded(address: Address) -> Address:
+    """The IPv4 address that a NAT64 address leads to; any other as it is."""
+    if isinstance(address, IPv6Address) and address in NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def image(network: IPv4Network) -> IPv6Network:
+    """An IPv4 network as seen through NAT64."""
+    return IPv6Network((int(NAT64.network_address) | int(network.network_address), 96 + network.prefixlen))
+
+
+def _within(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

@@ -1,0 +1,75 @@
+"""The nftables table ``inet urlward``: its names, and what its rules say they are for."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+FAMILY_AND_NAME = "inet urlward"
+
+SETUP = "setup"
+"""A chain that nothing jumps to; the comment of its one rule is a `Setup`."""
+
+STEERED = ("steer4", "steer6")
+BELOW = ("below4", "below6")
+LISTED = ("listed4", "listed6")
+CUT = ("cut4", "cut6")
+ALIVE = "alive"
+"""Holds TCP and UDP, by number, while a worker lives."""
+
+CUT_LISTED = "cut_listed"
+"""Holds TCP and UDP, by number, where open connections to what is listed itself are to end."""
+
+BOTH_PROTOCOLS = (6, 17)
+"""TCP and UDP by number: names would depend on the machine's /etc/protocols."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What installed rules are for.
+
+    Attributes:
+        listen: port of the transparent proxy.
+        dns: port where DNS is answered, 0 where names are not steered.
+        intercept: port of connections that are to be intercepted, 0 where there is none.
+        fail: ``open`` or ``closed``.
+        config: digest of all that the rules were made from.
+    """
+
+    listen: int
+    dns: int
+    intercept: int
+    fail: str
+    config: str
+
+    def __str__(self) -> str:
+        return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote.
+
+        Raises:
+            ValueError: something else.
+        """
+        values = dict(part.partition("=")[::2] for part in text.split())
+        try:
+            return cls(
+                listen=int(values["listen"]),
+                dns=int(values["dns"]),
+                intercept=int(values["intercept"]),
+                fail=values["fail"],
+                config=values["config"],
+            )
+        except KeyError as e:
+            raise ValueError(f"{e.args[0]} is missing") from e
+
+    @classmethod
+    def of(cls, listing: list[dict[str, Any]]) -> Self | None:
+        """The one in a listing of the table or of its chain `SETUP`, if any."""
+        for one in listing:
+            rule = one.get("rule", {})
+            if rule.get("chain") == SETUP:
+                try:
+                    return cls.parse(rule.get("comment", ""))
+                except ValueError:
+                    return None
+        return None
