@@ -8,6 +8,7 @@ functions (`libnftables(3)`).
 import ctypes
 import json
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from urlward.gateway.errors import (
@@ -38,6 +39,8 @@ _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
 class Nft:
     """A connection to the kernel's nf_tables, in the network namespace of the thread that makes it.
 
+    Threads may share it; they wait for each other.
+
     Raises:
         NftMissingError: no library.
         NftError: no connection.
@@ -45,6 +48,7 @@ class Nft:
 
     def __init__(self) -> None:
         self._library = _library()
+        self._lock = Lock()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftError("nftables: no connection to the kernel")
@@ -71,11 +75,7 @@ class Nft:
         Raises:
             NftError: as `run`.
         """
-        self._library.nft_ctx_set_dry_run(self._context, True)
-        try:
-            self._command(commands, 0)
-        finally:
-            self._library.nft_ctx_set_dry_run(self._context, False)
+        self._command(commands, 0, dry=True)
 
     def json(self, commands: str) -> list[dict[str, Any]]:
         """What ``list`` commands show, as objects (`libnftables-json(5)`), without the one on the library.
@@ -89,18 +89,21 @@ class Nft:
 
     def close(self) -> None:
         """Let the connection go."""
-        if self._context:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
+        with self._lock:
+            if self._context:
+                self._library.nft_ctx_free(self._context)
+                self._context = None
 
-    def _command(self, commands: str, flags: int) -> str:
-        if not self._context:
-            raise NftError("nftables: the connection to the kernel is closed")
-        self._library.nft_ctx_output_set_flags(self._context, flags)
-        code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
-        # Reading a buffer empties it for the next command.
-        output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
-        errors: bytes = self._library.nft_ctx_get_error_buffer(self._context)
+    def _command(self, commands: str, flags: int, *, dry: bool = False) -> str:
+        with self._lock:
+            if not self._context:
+                raise NftError("nftables: the connection to the kernel is closed")
+            self._library.nft_ctx_output_set_flags(self._context, flags)
+            self._library.nft_ctx_set_dry_run(self._context, dry)
+            code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+            # Reading a buffer empties it for the next command.
+            output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+            errors: bytes = self._library.nft_ctx_get_error_buffer(self._context)
         if code:
             raise _error(errors.decode(errors="replace"))
         return output.decode()

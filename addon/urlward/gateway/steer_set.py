@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from time import monotonic
 from typing import Any
 
@@ -12,16 +11,17 @@ from cachetools import LRUCache
 
 from urlward.config import GatewayTable
 from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
+from urlward.gateway.listed import Listed, digest_of
 from urlward.gateway.nft import Nft
-from urlward.gateway.steerable import Address, Network, Steerable, image, plain
+from urlward.gateway.steerable import Address, Steerable, plain
 from urlward.gateway.table import (
     ALIVE,
     BELOW,
     BOTH_PROTOCOLS,
     CUT,
-    CUT_LISTED,
+    CUT_FOR,
     FAMILY_AND_NAME,
-    LISTED,
+    LISTED_DIGEST,
     SETUP,
     STEERED,
     Setup,
@@ -30,20 +30,18 @@ from urlward.gateway.table import (
 ALIVE_FOR = 2
 """Seconds that the kernel takes a worker to live after its last `SteerSet.beat`."""
 
-CUT_FOR = 300
-"""Seconds that a connection which sends nothing may have before it goes unnoticed; see `SteerSet.cut`."""
+_GRACE = 60
+"""Seconds beyond `dns.max_ttl` up to which no other worker's call shortens what was asked for."""
 
 _LONGER = 60
 """Seconds that an element stays beyond what was asked for; so long it needs no renewal."""
-
-_ITEMS_A_COMMAND = 2_000
 
 
 class SteerSet:
     """The kernel's sets, for one worker.
 
-    Each method that changes them returns when the kernel has the change. Commands go to the kernel in
-    order, from a thread of their own: a slow kernel does not stop the event loop.
+    Each method that changes them returns when the kernel has the change. Commands go to the kernel from
+    threads: a slow kernel does not stop the event loop, nor a long list of networks a name that waits.
 
     Args:
         gateway: the configuration that the rules were made from.
@@ -53,8 +51,10 @@ class SteerSet:
     def __init__(self, gateway: GatewayTable, nft: Nft | None = None) -> None:
         self._gateway = gateway
         self._nft = nft or Nft()
+        self._list_nft = nft or Nft()
         self._steerable = Steerable(gateway)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
+        self._list_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-lists")
         self._until: LRUCache[tuple[str, Address], float] = LRUCache(2 * gateway.max_addresses)
         """By the clock of `monotonic`, until when the kernel keeps an element."""
 
@@ -100,7 +100,7 @@ class SteerSet:
 
         Args:
             addresses: those that must never be steered are left out.
-            seconds: for at least so long, from now.
+            seconds: for at least so long, from now; up to a minute more than `dns.max_ttl`.
             below: whether they are those of a name with entries below host level.
 
         Returns:
@@ -120,7 +120,8 @@ class SteerSet:
             if self._until.get((_of(sets, address), address), 0.0) < enough
         ]
         if missing:
-            await self._renew(missing, seconds + _LONGER)
+            # Workers do not know what others have promised, so each asks for as much as any may have.
+            await self._renew(missing, max(seconds, self._gateway.dns.max_ttl + _GRACE) + _LONGER)
         return len(wanted)
 
     async def cut(self, addresses: Iterable[str], seconds: int = CUT_FOR) -> None:
@@ -151,8 +152,13 @@ class SteerSet:
         Raises:
             NftError: the kernel refused; what was listed before is in force.
         """
-        parsed = [ip_network(network, strict=False) for network in networks]
-        await self._do(lambda: self._nft.run("\n".join(_replacing(parsed, cut=cut))))
+        await _in(self._list_thread, lambda: self._list(list(networks), cut=cut))
+
+    def _list(self, networks: list[str], *, cut: bool) -> None:
+        listed = Listed(networks, cut=cut)
+        chain = f"{FAMILY_AND_NAME} {LISTED_DIGEST}"
+        if digest_of(self._list_nft.json(f"list chain {chain}")) != listed.digest:
+            self._list_nft.run(listed.commands())
 
     async def beat(self) -> None:
         """Show that a worker lives, for `ALIVE_FOR` seconds.
@@ -163,7 +169,7 @@ class SteerSet:
         """
         keys = [(ALIVE, str(protocol)) for protocol in BOTH_PROTOCOLS]
         try:
-            await self._do(lambda: self._nft.run(_renewing(keys, ALIVE_FOR)))
+            await _in(self._thread, lambda: self._nft.run(_renewing(keys, ALIVE_FOR)))
         except NoTableError:
             # Once they are back, they hold nothing of what was steered.
             self._until.clear()
@@ -171,8 +177,9 @@ class SteerSet:
 
     async def close(self) -> None:
         """Do what has been asked for, and no more."""
-        await self._do(self._nft.close)
-        self._thread.shutdown(wait=False)
+        for thread, nft in ((self._list_thread, self._list_nft), (self._thread, self._nft)):
+            await _in(thread, nft.close)
+            thread.shutdown(wait=False)
 
     @staticmethod
     def _plain(addresses: Iterable[str]) -> list[Address]:
@@ -185,7 +192,7 @@ class SteerSet:
         until = monotonic() + seconds
         failed: SetFullError | None = None
         try:
-            await self._do(lambda: self._run_renewal(elements, seconds))
+            await _in(self._thread, lambda: self._run_renewal(elements, seconds))
             done = list(elements)
         except SetFullError as e:
             # All or none: one by one, those that are there already are renewed, and what fits is added.
@@ -193,7 +200,7 @@ class SteerSet:
             if len(elements) > 1:
                 for element in elements:
                     try:
-                        await self._do(partial(self._run_renewal, [element], seconds))
+                        await _in(self._thread, partial(self._run_renewal, [element], seconds))
                         done.append(element)
                     except SetFullError as further:
                         failed = further
@@ -210,8 +217,9 @@ class SteerSet:
             # An element whose time is up between its addition and its deletion, on older kernels.
             self._nft.run(commands)
 
-    async def _do(self, function: Callable[[], Any]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+async def _in(thread: ThreadPoolExecutor, function: Callable[[], Any]) -> None:
+    await asyncio.get_running_loop().run_in_executor(thread, function)
 
 
 def _of(sets: tuple[str, str], address: Address) -> str:
@@ -234,33 +242,3 @@ def _renewing(elements: Sequence[tuple[str, str]], seconds: int) -> str:
         delete = f"delete element {FAMILY_AND_NAME} {name} {{ {', '.join(keys)} }}"
         commands += (add, delete, add)
     return "\n".join(commands)
-
-
-def _replacing(networks: Iterable[Network], *, cut: bool) -> list[str]:
-    four, six = _by_family(networks)
-    commands = [f"flush set {FAMILY_AND_NAME} {name}" for name in (*LISTED, CUT_LISTED)]
-    for name, keys in zip(LISTED, (_keys(four), _keys(six)), strict=True):
-        for i in range(0, len(keys), _ITEMS_A_COMMAND):
-            some = ", ".join(keys[i : i + _ITEMS_A_COMMAND])
-            commands.append(f"add element {FAMILY_AND_NAME} {name} {{ {some} }}")
-    if cut:
-        both = ", ".join(map(str, BOTH_PROTOCOLS))
-        commands.append(f"add element {FAMILY_AND_NAME} {CUT_LISTED} {{ {both} }}")
-    return commands
-
-
-def _by_family(networks: Iterable[Network]) -> tuple[list[IPv4Network], list[IPv6Network]]:
-    four: list[IPv4Network] = []
-    six: list[IPv6Network] = []
-    for network in networks:
-        if isinstance(network, IPv4Network):
-            four.append(network)
-            # A client in an IPv6-only network reaches it under another address.
-            six.append(image(network))
-        else:
-            six.append(network)
-    return four, six
-
-
-def _keys[N: (IPv4Network, IPv6Network)](networks: Iterable[N]) -> list[str]:
-    return [str(network) for network in collapse_addresses(networks)]

@@ -103,10 +103,5 @@ def embedded(address: Address) -> Address:
     return address
 
 
-def image(network: IPv4Network) -> IPv6Network:
-    """An IPv4 network as seen through NAT64."""
-    return IPv6Network((int(NAT64.network_address) | int(network.network_address), 96 + network.prefixlen))
-
-
 def _within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address.version == network.version and address in network for network in networks)

@@ -8,6 +8,9 @@ FAMILY_AND_NAME = "inet urlward"
 SETUP = "setup"
 """A chain that nothing jumps to; the comment of its one rule is a `Setup`."""
 
+LISTED_DIGEST = "listed_digest"
+"""Likewise; the comment tells what `LISTED` holds."""
+
 STEERED = ("steer4", "steer6")
 BELOW = ("below4", "below6")
 LISTED = ("listed4", "listed6")
@@ -17,6 +20,9 @@ ALIVE = "alive"
 
 CUT_LISTED = "cut_listed"
 """Holds TCP and UDP, by number, where open connections to what is listed itself are to end."""
+
+CUT_FOR = 300
+"""Seconds that packets of such connections are looked out for; see `SteerSet.cut`."""
 
 BOTH_PROTOCOLS = (6, 17)
 """TCP and UDP by number: names would depend on the machine's /etc/protocols."""
