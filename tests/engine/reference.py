@@ -148,3 +148,15 @@ def check_address(rules: list[Rule], address: str, ports: tuple[int, ...], now: 
 def lists_below(rules: list[Rule], host: str) -> bool:
     host = canonical_host(host)
     return any(r.is_on(host) for r in rules)
+
+
+def level(rules: list[Rule], host: str, now: float) -> str:
+    host = canonical_host(host)
+    rules = [r for r in rules if r.in_force((), now)]
+    of_host = [r for r in rules if r.of_host and r.matches_host(host)]
+    below = [r for r in rules if r.is_on(host)]
+    if any(r.allow and not r.port for r in of_host) or all(r.allow for r in of_host + below):
+        return ""
+    excused = any(r.allow for r in [*of_host, *below, *(r for r in rules if r.kind == "path")])
+    whole = any(not r.allow and not r.port for r in of_host)
+    return "whole" if whole and not excused else "below"

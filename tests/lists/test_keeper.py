@@ -653,6 +653,50 @@ class TestReload:
             assert kept.failures == 0
 
 
+class TestNetworks:
+    def test_of_all_lists(self, path: Path) -> None:
+        path.write_text("a.example\n192.0.2.0/24\n@@192.0.2.9\n")
+        compiled = path.with_name("x.ward")
+        compiled.write_bytes(artifact(["192.0.2.0/24", "2001:db8::7", "192.0.2.1 expires=2025-01-01"]))
+        kept = Keeper([path, compiled], Key(SECRET))
+        assert kept.networks() == []
+        kept.load()
+        assert sorted(kept.networks()) == ["192.0.2.0/24", "2001:db8::7/128"]
+
+    async def test_of_a_matcher_that_has_just_gone_out_of_use(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path.write_text("192.0.2.1\n")
+        kept = Keeper([path], Key(SECRET))
+        kept.load()
+        old = kept.matcher
+        await kept.reload()
+        matchers = iter([old, kept.matcher])
+        monkeypatch.setattr(Keeper, "matcher", property(lambda _: next(matchers)), raising=False)
+        assert kept.networks() == ["192.0.2.1/32"]
+
+    async def test_in_a_thread_while_lists_go_out_of_use(self, path: Path) -> None:
+        compiled = path.with_name("x.ward")
+        listed = sorted(f"192.0.2.{n}/32" for n in range(200))
+        compiled.write_bytes(artifact([*(n.removesuffix("/32") for n in listed), "@@2001:db8::7"]))
+        kept = Keeper([compiled], Key(SECRET))
+        kept.load()
+        over = False
+
+        def ask() -> int:
+            times = 0
+            while not over:
+                assert sorted(kept.networks()) == listed
+                times += 1
+            return times
+
+        asking = asyncio.create_task(asyncio.to_thread(ask))
+        for _ in range(30):
+            await kept.reload()
+        over = True
+        assert await asking
+
+
 class TestInSlices:
     async def test_gives_way_when_the_slice_is_used_up(self) -> None:
         ticks = iter(range(1000))

@@ -18,7 +18,7 @@ from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import DamagedError
-from urlward.engine.record import Flag
+from urlward.engine.record import Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
 from urlward.engine.table import Table
@@ -53,6 +53,7 @@ class LoadedList:
         sieve: what could be listed at all.
         table: the flat part.
         floating: automata of path sequences; all are searched.
+        pages_only_block: whether no page, prefix or parameter entry allows or expires.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class LoadedList:
         "has_pages",
         "name",
         "nocase",
+        "pages_only_block",
         "pattern_lengths",
         "prefixes4",
         "prefixes6",
@@ -90,6 +92,7 @@ class LoadedList:
         shapes = self.table.shapes
         self.has_names = any(s.kind == Kind.NAME for s in shapes)
         self.has_pages = any(s.kind >= Kind.PREFIX for s in shapes)
+        self.pages_only_block = not any(s.kind >= Kind.PREFIX and (s.allow or s.expires) for s in shapes)
         self.nocase = any(s.flags & Flag.NOCASE and s.kind != Kind.PATH for s in shapes)
         self.floating_nocase = any(s.flags & Flag.NOCASE and s.kind == Kind.PATH for s in shapes)
         self._shards: list[ahocorasick.Automaton] = []
@@ -133,22 +136,29 @@ class LoadedList:
 
     def lists_below(self, letters: str, below: bytes) -> bool:
         """Whether a page, prefix or parameter entry is on the host with these letters."""
+        return any(self._is_below(row, end, below) for row, end in self._groups_below(letters))
+
+    def shapes_below(self, letters: str, below: bytes) -> Iterator[Shape]:
+        """Those entries, by what they have in common with others."""
+        table = self.table
+        for row, end in self._groups_below(letters):
+            for r in range(row, end):
+                if self._is_below(r, r + 1, below):
+                    yield table.shape(r)
+
+    def _groups_below(self, letters: str) -> Iterator[tuple[int, int]]:
         shard = self.shard(letters)
         if shard is None:
-            return False
+            return
         for _, row, end in self.groups(shard, letters):
-            if self._is_below(row, end, below):
-                return True
+            yield row, end
         # Patterns that go on beyond the host: those of this host, and of any other whose labels
         # have the same letters (one in 2^24 a label), which is why each is asked.
         low = max(bisect_right(self._bounds, letters) - 1, 0)
         high = max(bisect_right(self._bounds, letters + _AFTER_ANY_LETTER) - 1, 0)
         for shard in self._shards[low : high + 1]:
             if shard.match(letters):
-                for value in shard.values(letters):
-                    if self._is_below(*self.group(value), below):
-                        return True
-        return False
+                yield from map(self.group, shard.values(letters))
 
     def _is_below(self, row: int, end: int, below: bytes) -> bool:
         if end - row == 1:

@@ -11,6 +11,7 @@ from zlib import crc32
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
 from urlward.engine.hosts import QUIET, Hosts, HostState, Place
+from urlward.engine.level import Level, level_of
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import PAGE_KINDS, Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
@@ -27,8 +28,6 @@ from urlward.engine.verdict import PASS, Verdict, decide
 
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
-
-DAY = 86_400
 
 
 class Matcher:
@@ -60,6 +59,9 @@ class Matcher:
         # The common case asks one set in one call.
         alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
         self._none_begins = alone.isdisjoint if alone is not None else None
+        self._floating_allows = [
+            shape for li in self.lists for shape in li.table.shapes if shape.kind == Kind.PATH and shape.allow
+        ]
 
     def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on one request; `check_request` for a request that names one host."""
@@ -192,6 +194,20 @@ class Matcher:
         places = self._hosts.state(host).places
         return places[0].list.name if places else ""
 
+    def level(self, host: str, now: float = 0.0) -> Level:
+        """How much of a host is listed; a lookup in a dictionary where nothing is, and it has been asked for
+        lately in the same spelling.
+
+        Path sequences that block are on no host, and do not count.
+
+        Raises:
+            UrlError: `host` is not one.
+        """
+        state = self._recent.get(host)
+        if state is None:
+            state = self._hosts.state(host)
+        return "" if state is QUIET else level_of(state, self._floating_allows, self._key, now)
+
     def check_address(self, address: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
         """Decide on a destination address; what is not an address passes."""
         rules = self._hosts.address_rules(address)
@@ -323,7 +339,7 @@ class Matcher:
         """Add a confirmed row's verdict, unless its port or date says otherwise."""
         if shape.port and ports and shape.port not in ports:
             return
-        if shape.expires and now >= (shape.expires + 1) * DAY:
+        if shape.is_over(now):
             return
         table = li.table
         found.append(

@@ -23,6 +23,8 @@ class Flag:
     SEVERAL_PARAMS = 8
 
 
+DAY = 86_400
+
 MARKER = 0
 """Kind of the record that says: entries on this domain have the attribute ``subdomains``."""
 
@@ -55,6 +57,10 @@ class Shape(NamedTuple):
     def allow(self) -> bool:
         """True for an ``@@`` entry."""
         return bool(self.flags & Flag.ALLOW)
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has expired, at a number of seconds since 1970-01-01 UTC."""
+        return bool(self.expires) and now >= (self.expires + 1) * DAY
 
 
 _ADDRESS_ENDS = "0123456789]"

@@ -16,6 +16,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import LoadedList, load, loading
 from urlward.engine.matcher import Matcher
+from urlward.engine.networks import blocking_networks
 from urlward.engine.steps import Steps
 from urlward.lists.build import Progress, checksum, silent, told
 from urlward.lists.files import Signature, Watch, being_written
@@ -96,6 +97,19 @@ class Keeper:
     async def reload(self) -> None:
         """Read every file again now, changed or not."""
         await asyncio.gather(*map(self._reload, self._files))
+
+    def networks(self) -> list[str]:
+        """The addresses and networks that the lists in force block, in CIDR form, each once, in no order.
+
+        May be called in another thread, since it takes as long as `blocking_networks` says.
+        """
+        while True:
+            # What is in force has its sections. One that goes out of use from here on keeps them for us.
+            artifacts = [loaded.artifact for loaded in self.matcher.lists]
+            if all(artifact.sections for artifact in artifacts):
+                break
+        now = time.time()
+        return list(dict.fromkeys(n for a in artifacts for n in blocking_networks(a, self.key, now)))
 
     def _first(self, path: Path, progress: Progress) -> _File:
         signature = Signature.of(path)
