@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from urlward.gateway.alone import alone
     from urlward.gateway.steering import Steering, steering_modes
     from urlward.proxy.runner import Settings, addresses, run
     from urlward.proxy.workers import Supervisor, is_worker
@@ -202,6 +203,8 @@ def _run(args: argparse.Namespace) -> int:
         "urlward_status": args.status or config.status,
         "urlward_monitor": config.monitor if args.monitor is None else args.monitor,
     }
+    if steer and config.gateway.steered == "intercept":
+        options["urlward_intercept_port"] = config.gateway.intercept_port
     if args.config:
         options["urlward_config"] = str(args.config.resolve())
     if key := args.key or config.key:
@@ -218,10 +221,15 @@ def _run(args: argparse.Namespace) -> int:
     workers = config.workers if args.workers is None else args.workers
     if workers < 1:
         raise _Told(f"workers: {workers} is not a number of processes")
-    if workers > 1 and not is_worker():
-        command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
-        return OK if Supervisor(command, workers, addresses(settings)).run() else ERROR
-    run(settings, [Steering(config.gateway)] if steer else [])
+    with alone() if steer and not is_worker() else nullcontext():
+        if workers > 1 and not is_worker():
+            command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
+            return OK if Supervisor(command, workers, addresses(settings)).run() else ERROR
+        addons = []
+        if steer:
+            addons.append(Steering(config.gateway))
+            addons[0].check(settings.modes, settings.listen[1])
+        run(settings, addons)
     return OK
 
 

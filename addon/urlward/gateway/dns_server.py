@@ -1,0 +1,117 @@
+"""The network's DNS on this machine: sockets of both families and transports, resolvers behind them."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Sequence
+
+from urlward.gateway.dns_forward import Forwarder, Report
+from urlward.gateway.dns_service import Service
+from urlward.gateway.dns_tcp import TcpEndpoint
+from urlward.gateway.dns_tcp_way import TcpWay
+from urlward.gateway.dns_udp import UdpEndpoint
+from urlward.gateway.dns_udp_way import UdpWay
+from urlward.gateway.faults import Faults
+from urlward.gateway.judge import Judge
+from urlward.gateway.policy import Policy
+from urlward.gateway.resolved import Resolved
+from urlward.gateway.resolvers import Resolver
+
+_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+
+def make_service(
+    resolvers: Sequence[Resolver],
+    timeout: float,
+    judge: Judge,
+    policy: Policy,
+    resolved: Resolved,
+    faults: Faults,
+) -> tuple[Service, tuple[Forwarder, Forwarder]]:
+    """A service, and what asks the resolvers for it.
+
+    Args:
+        resolvers: in the order of preference.
+        timeout: seconds that an answer may take.
+        judge: see `Service`.
+        policy: likewise.
+        resolved: likewise.
+        faults: likewise.
+    """
+    report = Report([str(resolver) for resolver in resolvers])
+    udp_ways = [UdpWay(resolver) for resolver in resolvers]
+    tcp_ways = [TcpWay(resolver) for resolver in resolvers]
+    udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)
+    for way in udp_ways:
+        way.forwarder = udp
+    for line in tcp_ways:
+        line.forwarder = tcp
+    return Service(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
+
+
+class DnsServer:
+    """The sockets of one address, as one of mitmproxy's servers.
+
+    Args:
+        service: answers queries.
+        lingers: seconds for which queries are still answered once the end has been asked for: the kernel
+            does not know of it at once.
+        stopping: called when the end is asked for.
+    """
+
+    def __init__(self, service: Service, lingers: float, stopping: Callable[[], None]) -> None:
+        self._service = service
+        self._lingers = lingers
+        self._stopping = stopping
+        self._endpoints: list[UdpEndpoint | TcpEndpoint] = []
+        self._closing: asyncio.TimerHandle | None = None
+
+    async def listen(self, host: str, port: int, *, reuse_port: bool) -> None:
+        """Begin.
+
+        Args:
+            host: address; both families' where empty.
+            port: of both transports.
+            reuse_port: whether other processes listen on the same address.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        try:
+            for address in (host,) if host else ("0.0.0.0", "::"):  # noqa: S104 - as the operator says
+                try:
+                    self._endpoints.append(UdpEndpoint(self._service, address, port, reuse_port=reuse_port))
+                    tcp = TcpEndpoint(self._service)
+                    self._endpoints.append(tcp)
+                    await tcp.listen(address, port, reuse_port=reuse_port)
+                except OSError as e:
+                    if host or address != "::" or e.errno not in _NO_SUCH_FAMILY:
+                        raise
+        except OSError:
+            self.end()
+            raise
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """That listen."""
+        return [each for endpoint in self._endpoints for each in endpoint.sockets]
+
+    def close(self) -> None:
+        """Ask for the end."""
+        if self._closing is None:
+            self._stopping()
+            self._closing = asyncio.get_running_loop().call_later(self._lingers, self.end)
+
+    @property
+    def lingering(self) -> float:
+        """Seconds for which queries are still answered after the end has been asked for."""
+        if self._closing is None or self._closing.cancelled():
+            return 0.0
+        return max(0.0, self._closing.when() - asyncio.get_running_loop().time())
+
+    def end(self) -> None:
+        """End."""
+        if self._closing is not None:
+            self._closing.cancel()
+        for endpoint in self._endpoints:
+            endpoint.close()

@@ -1,0 +1,196 @@
+"""Queries over TCP (RFC 7766): several under way on a connection, each answered when its answer is there."""
+
+import asyncio
+import socket
+
+from urlward.gateway.dns_service import Client, Service
+from urlward.gateway.dns_stream import Messages, framed
+
+CONNECTIONS = 1_000
+"""At a time."""
+
+CONNECTIONS_OF_ONE = 50
+"""Of one address."""
+
+OUTSTANDING = 64
+"""Queries of a connection that wait for their answers; the next are read when one is there."""
+
+IDLE = 10.0
+"""Seconds that a connection may take for its next query, or to take an answer."""
+
+_BACKLOG = 256
+
+
+class TcpEndpoint:
+    """Listens for connections.
+
+    Args:
+        service: answers queries.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._server: asyncio.Server | None = None
+        self._connections: set[TcpClient] = set()
+        self._of: dict[str, int] = {}
+
+    async def listen(self, host: str, port: int, *, reuse_port: bool) -> None:
+        """Begin.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: TcpClient(self), host, port, reuse_port=reuse_port, backlog=_BACKLOG
+        )
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """As an `asyncio.Server` has them."""
+        return tuple(self._server.sockets) if self._server is not None else ()
+
+    def close(self) -> None:
+        """Take no more connections, and no more queries on those that are open."""
+        if self._server is not None:
+            self._server.close()
+        for client in tuple(self._connections):
+            client.finish()
+
+    def admit(self, client: "TcpClient") -> bool:
+        """Count a connection, if there is room for it."""
+        of = self._of.get(client.host, 0)
+        if len(self._connections) >= CONNECTIONS or of >= CONNECTIONS_OF_ONE:
+            return False
+        self._connections.add(client)
+        self._of[client.host] = of + 1
+        return True
+
+    def forget(self, client: "TcpClient") -> None:
+        """A connection is gone."""
+        if client not in self._connections:
+            return
+        self._connections.discard(client)
+        left = self._of[client.host] - 1
+        if left:
+            self._of[client.host] = left
+        else:
+            del self._of[client.host]
+
+
+class TcpClient(asyncio.Protocol):
+    """A connection."""
+
+    def __init__(self, endpoint: TcpEndpoint) -> None:
+        self.host = ""
+        self._endpoint = endpoint
+        self._messages = Messages()
+        self._unread: list[bytes] = []
+        self._owed = 0
+        self._gone = False
+        self._ends = False
+        self._paused = False
+        self._full = False
+        self._until = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.host = str(peer[0]) if peer else ""
+        if not self._endpoint.admit(self):
+            self._gone = True
+            transport.abort()
+            return
+        self._active()
+        self._timer = self._loop.call_later(IDLE, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._active()
+        try:
+            self._unread.extend(self._messages.feed(data))
+            self._take()
+        except Exception as e:  # noqa: BLE001 - as over UDP
+            self._endpoint.service.failed(e)
+            self._transport.abort()
+
+    def eof_received(self) -> bool:
+        """Called by the event loop: answers that are owed are still sent."""
+        self._ends = True
+        self._take()
+        return True
+
+    def finish(self) -> None:
+        """Take no more queries, and end when all answers are sent."""
+        self._ends = True
+        self._unread.clear()
+        self._take()
+
+    def answer(self, data: bytes) -> None:
+        """See `Client`."""
+        self._owed -= 1
+        if self._gone:
+            return
+        self._active()
+        self._transport.write(framed(data))
+        if self._unread or self._paused or self._ends:
+            # Not from within the service, which this answer comes from.
+            self._loop.call_soon(self._take)
+
+    def same(self, other: Client) -> bool:
+        """See `Client`."""
+        return other is self
+
+    def pause_writing(self) -> None:
+        """Called by the event loop: answers are not taken."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._full = False
+        self._active()
+        self._take()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Called by the event loop."""
+        self._gone = True
+        self._unread.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._endpoint.forget(self)
+
+    def _take(self) -> None:
+        """Ask what may be asked now, and read on if that is all."""
+        while self._unread and self._owed < OUTSTANDING and not self._full and not self._gone:
+            self._owed += 1
+            if not self._endpoint.service.ask(self._unread.pop(0), self, tcp=True):
+                self._owed -= 1
+                self._transport.abort()
+                return
+        if self._gone:
+            return
+        if self._ends:
+            if not self._unread and not self._owed:
+                self._transport.close()
+            return
+        waits = bool(self._unread) or self._owed >= OUTSTANDING or self._full
+        if waits != self._paused:
+            self._paused = waits
+            if waits:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _active(self) -> None:
+        self._until = self._loop.time() + IDLE
+
+    def _look(self) -> None:
+        """Close what has done nothing for too long; answers that are owed are waited for."""
+        now = self._loop.time()
+        if now < self._until or (self._owed and not self._full):
+            self._timer = self._loop.call_later(max(self._until - now, 1.0), self._look)
+        else:
+            self._transport.abort() if self._full or self._messages.begun else self._transport.close()

@@ -1,0 +1,127 @@
+"""Queries over UDP. An answer leaves from the address that was asked, whichever of this machine's that is."""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+from urlward.gateway.dns_service import Client, Service
+
+logger = logging.getLogger("urlward.gateway")
+
+_READS = 64
+"""Datagrams that are read before something else has its turn."""
+
+_BUFFER = 1 << 20
+_MOST_QUERY = 4096
+_ANCILLARY = 64
+_LINK_LOCAL = b"\xfe\x80"
+# Known to Python only from version 3.14 on.
+_IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
+
+
+class UdpEndpoint:
+    """A socket that takes queries.
+
+    Args:
+        service: answers them.
+        host: address to listen on.
+        port: likewise.
+        reuse_port: whether other processes listen on the same address.
+
+    Raises:
+        OSError: that is not possible.
+    """
+
+    def __init__(self, service: Service, host: str, port: int, *, reuse_port: bool) -> None:
+        self._service = service
+        self._six = ":" in host
+        family = socket.AF_INET6 if self._six else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._prepare(reuse_port=reuse_port)
+            self._socket.bind((host, port))
+        except OSError:
+            self._socket.close()
+            raise
+        self.send = self._socket.sendmsg
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """As an `asyncio.Server` has them."""
+        return (self._socket,) if self._socket.fileno() >= 0 else ()
+
+    def close(self) -> None:
+        """Take no more queries. What is under way has no socket to be answered by."""
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+
+    def _prepare(self, *, reuse_port: bool) -> None:
+        option = self._socket.setsockopt
+        if reuse_port:
+            option(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        option(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        if self._six:
+            option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+    def _read(self) -> None:
+        receive, ask, local = self._socket.recvmsg, self._service.ask, _local6 if self._six else _local4
+        for _ in range(_READS):
+            try:
+                query, ancillary, flags, peer = receive(_MOST_QUERY, _ANCILLARY)
+            except OSError:
+                return  # nothing more, or what the network says of an earlier answer
+            if flags & socket.MSG_TRUNC:
+                continue
+            try:
+                ask(query, UdpClient(self, peer, local(ancillary)))
+            except Exception as e:  # noqa: BLE001 - one query must not end the reading of all
+                self._service.failed(e)
+            if self._socket.fileno() < 0:
+                return
+
+
+class UdpClient:
+    """Who has sent a query."""
+
+    __slots__ = ("_endpoint", "_local", "_peer", "host")
+
+    def __init__(self, endpoint: UdpEndpoint, peer: Any, local: list[tuple[int, int, bytes]]) -> None:
+        self._endpoint = endpoint
+        self._peer = peer
+        self._local = local
+        self.host: str = peer[0]
+
+    def answer(self, data: bytes) -> None:
+        """See `Client`."""
+        try:
+            self._endpoint.send((data,), self._local, 0, self._peer)
+        except OSError:
+            return  # clients ask again
+
+    def same(self, other: Client) -> bool:
+        """See `Client`."""
+        return isinstance(other, UdpClient) and self._peer == other._peer
+
+
+def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """From which address to answer: `struct in_pktinfo` of ip(7), the interface left to routing."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return [(level, kind, b"\0\0\0\0" + data[4:8] + b"\0\0\0\0")]
+    return []
+
+
+def _local6(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """Likewise: `struct in6_pktinfo` (RFC 3542 section 6); a link-local address needs its interface."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            interface = data[16:] if data.startswith(_LINK_LOCAL) else b"\0\0\0\0"
+            return [(level, kind, data[:16] + interface)]
+    return []

@@ -1,0 +1,226 @@
+"""DNS messages as they come (RFC 1035 section 4): just as much of one as tells whether a list names it.
+
+Nearly every answer is of a name that nobody lists, and is passed on as it came. So nothing is built here:
+names, addresses and times are read in one walk, and a message that ends early or points forward is refused.
+"""
+
+import re
+import struct
+from typing import NamedTuple
+
+HEADER = 12
+"""Bytes of a message before its question."""
+
+A, CNAME, AAAA, DNAME, OPT, SVCB, HTTPS = 1, 5, 28, 39, 41, 64, 65
+FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 1, 2, 3, 4, 5
+
+PLAIN_SIZE = 512
+"""Bytes of the largest answer over UDP without EDNS."""
+
+_MOST_NAME = 254
+_OPT_SIZE = 11
+_COUNTS = struct.Struct(">HHH").unpack_from
+_RECORD = struct.Struct(">HHIH").unpack_from
+_SHORT = struct.Struct(">H").unpack_from
+_PAIR = struct.Struct(">HH").unpack_from
+_HINT4, _HINT6 = 4, 6
+_MOST_TTL = 1 << 31
+
+# A dot would end a label, a percent sign be an escape, and what is not ASCII be another spelling: a name
+# with one of them is no host that a client could ask for in a URL. What else no host has, the engine says.
+_HOST = re.compile(rb"[!-$&-~]*").fullmatch
+
+
+class WireError(Exception):
+    """Not a DNS message that can be read."""
+
+
+class Question(NamedTuple):
+    """The one question of a message.
+
+    Attributes:
+        host: its name in small letters without the last dot; empty where no host has such a name.
+        type: record type.
+        end: offset behind it.
+    """
+
+    host: str
+    type: int
+    end: int
+
+
+class Edns(NamedTuple):
+    """What a query says of itself beyond its question (RFC 6891).
+
+    Attributes:
+        size: bytes of the largest answer over UDP.
+        dnssec: whether signatures are wanted.
+    """
+
+    size: int
+    dnssec: bool
+
+
+class Scan(NamedTuple):
+    """What an answer says.
+
+    Attributes:
+        hosts: every host that owns a record of its answer or additional section, or that one leads to, the
+            question's first; empty for a name that is no host.
+        four: IPv4 addresses, 4 bytes each.
+        six: IPv6 addresses, 16 bytes each.
+        ttl: the shortest time of the records that have led to an address, in seconds.
+        service: whether there is an HTTPS or SVCB record.
+    """
+
+    hosts: tuple[str, ...]
+    four: bytes
+    six: bytes
+    ttl: int
+    service: bool
+
+
+def read_question(data: bytes) -> Question:
+    """Read the question of a message that says it has one.
+
+    Raises:
+        WireError: it has none that can be read.
+    """
+    try:
+        host, at = _name(data, HEADER)
+        (kind,) = _SHORT(data, at)
+        if len(data) < at + 4:
+            raise WireError
+    except (IndexError, struct.error) as e:
+        raise WireError from e
+    return Question(host, kind, at + 4)
+
+
+def read_edns(data: bytes, end: int) -> Edns | None:
+    """The EDNS record of a query, if there is one and it stands first, as clients put it.
+
+    Args:
+        data: the query.
+        end: of its question.
+    """
+    if data[end : end + 3] != b"\0\0\x29" or len(data) < end + _OPT_SIZE:
+        return None
+    return Edns(max(PLAIN_SIZE, int(_SHORT(data, end + 3)[0])), bool(data[end + 7] & 0x80))
+
+
+def scan(data: bytes, question: Question) -> Scan:
+    """Read an answer.
+
+    Args:
+        data: the message; its question is the one given.
+        question: as `read_question` gives it.
+
+    Raises:
+        WireError: its answer or additional section cannot be read.
+    """
+    try:
+        return _scan(data, question)
+    except (IndexError, struct.error) as e:
+        raise WireError from e
+
+
+def _scan(data: bytes, question: Question) -> Scan:
+    answers, authorities, additionals = _COUNTS(data, 6)
+    first, _, at = question
+    hosts = [first]
+    four = six = b""
+    ttl = _MOST_TTL
+    service = False
+    size = len(data)
+    for number in range(answers + authorities + additionals):
+        if data[at] == 0xC0 and data[at + 1] == HEADER:
+            owner = first
+            at += 2
+        else:
+            owner, at = _name(data, at)
+        kind, _, life, length = _RECORD(data, at)
+        at += 10
+        end = at + length
+        if end > size:
+            raise WireError
+        if answers <= number < answers + authorities or kind == OPT:
+            at = end
+            continue
+        if owner != first:
+            hosts.append(owner)
+        if kind == A and length == 4:
+            four += data[at:end]
+        elif kind == AAAA and length == 16:
+            six += data[at:end]
+        elif kind in (CNAME, DNAME):
+            hosts.append(_name(data, at)[0])
+        elif kind in (SVCB, HTTPS):
+            service = True
+            target, behind = _name(data, at + 2)
+            hosts.append(target)
+            hint4, hint6 = _hints(data, behind, end)
+            four += hint4
+            six += hint6
+        else:
+            at = end
+            continue
+        if life < ttl:
+            ttl = life
+        elif life >= _MOST_TTL:
+            ttl = 0
+        at = end
+    return Scan(
+        (first,) if len(hosts) == 1 else tuple(dict.fromkeys(hosts)),
+        four,
+        six,
+        ttl if ttl < _MOST_TTL else 0,
+        service,
+    )
+
+
+def _hints(data: bytes, at: int, end: int) -> tuple[bytes, bytes]:
+    """The ipv4hint and ipv6hint of service parameters (RFC 9460 section 7.3)."""
+    found = {_HINT4: b"", _HINT6: b""}
+    while at + 4 <= end:
+        key, length = _PAIR(data, at)
+        at += 4
+        if key in found and at + length <= end:
+            found[key] += data[at : at + length]
+        at += length
+    four, six = found.values()
+    return four[: len(four) & ~3], six[: len(six) & ~15]
+
+
+def _name(data: bytes, at: int) -> tuple[str, int]:
+    """The host at an offset, and the offset behind it; pointers lead back only, so each name ends."""
+    labels = []
+    behind = 0
+    limit = at
+    size = 0
+    while True:
+        length = data[at]
+        at += 1
+        if length < 64:
+            if not length:
+                break
+            size += length + 1
+            if size > _MOST_NAME:
+                raise WireError
+            label = data[at : at + length]
+            if len(label) != length:
+                raise WireError
+            labels.append(label)
+            at += length
+        elif length >= 192:
+            target = (length & 63) << 8 | data[at]
+            if target >= limit:
+                raise WireError
+            if not behind:
+                behind = at + 1
+            limit = at = target
+        else:
+            raise WireError
+    name = b".".join(labels)
+    if name.count(b".") != len(labels) - 1 or not _HOST(name):
+        return "", behind or at
+    return name.lower().decode("latin-1"), behind or at

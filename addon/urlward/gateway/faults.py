@@ -1,0 +1,55 @@
+"""Faults of ours, in one line each and not too many of them."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from urlward.engine.errors import UrlwardError
+
+logger = logging.getLogger("urlward.gateway")
+
+SAID_AGAIN = 10.0
+"""Seconds between two lines on the same fault."""
+
+
+_KINDS = 100
+
+
+class Faults:
+    """Says what has gone wrong.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[str, float] = {}
+        self._untold: dict[str, int] = {}
+
+    def say(self, error: Exception, outcome: str) -> None:
+        """Log a fault.
+
+        Args:
+            error: its own words are told where they are ours; others might name what is listed.
+            outcome: what has become of it.
+        """
+        if isinstance(error, UrlwardError):
+            what = str(error)
+        else:
+            where = error.__traceback__
+            while where is not None and where.tb_next is not None:
+                where = where.tb_next
+            place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
+            what = f"{type(error).__name__} at {place}"
+        line = f"{what}: {outcome}"
+        now = self._clock()
+        if now < self._said.get(line, float("-inf")) + SAID_AGAIN:
+            self._untold[line] = self._untold.get(line, 0) + 1
+            return
+        if len(self._said) >= _KINDS:
+            self._said.clear()
+            self._untold.clear()
+        untold = self._untold.pop(line, 0)
+        self._said[line] = now
+        logger.error("%s%s", line, f" (and {untold} times before)" if untold else "")

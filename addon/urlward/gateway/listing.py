@@ -1,0 +1,146 @@
+"""What a changed list means for the kernel: names resolved before, and networks.
+
+Of what a list comes to name, the addresses are steered at once, and connections that are open end, so
+that they come back through the filter. What is no longer listed leaves the kernel with its time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from urlward.gateway.faults import Faults
+from urlward.gateway.judge import BELOW, Judge
+from urlward.gateway.policy import Steers
+from urlward.gateway.resolved import Newly, Resolved
+from urlward.lists.keeper import Keeper, in_slices
+
+logger = logging.getLogger("urlward.gateway")
+
+_AT_ONCE = 250
+"""Addresses in one command."""
+
+
+class Kernel(Steers, Protocol):
+    """What is needed of `urlward.gateway.steer_set.SteerSet`."""
+
+    async def cut(self, addresses: Iterable[str]) -> None:
+        """End connections that are older than what is steered."""
+
+    async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
+        """Have connections to networks come to the filter."""
+
+
+class Listing:
+    """Carries changed lists into the kernel.
+
+    Args:
+        kernel: its sets.
+        resolved: names resolved lately.
+        judge: knows what is listed.
+        max_change: addresses that one change may steer.
+        faults: are told what goes wrong.
+
+    Attributes:
+        monitor: whether connections are left alone.
+    """
+
+    def __init__(
+        self, kernel: Kernel, resolved: Resolved, judge: Judge, max_change: int, faults: Faults
+    ) -> None:
+        self.monitor = False
+        self._kernel = kernel
+        self._resolved = resolved
+        self._judge = judge
+        self._max_change = max_change
+        self._faults = faults
+        self._networks: frozenset[str] | None = None
+
+    async def names(self) -> None:
+        """Steer names that are listed now and were not, and end connections to them. Never raises."""
+        try:
+            newly = await in_slices(self._resolved.changes(self._judge.find))
+            if newly:
+                await self._take(newly)
+        except Exception as e:  # noqa: BLE001 - the next change, and the next answer, are to be acted on
+            self._faults.say(e, "names listed now, and resolved before, are not all steered")
+
+    def lost(self) -> None:
+        """The kernel has lost all that it had of us."""
+        self._networks = None
+
+    async def again(self) -> None:
+        """Steer all names that are listed, once the kernel can take them again. Never raises."""
+        try:
+            for some in _pieces(await in_slices(self._resolved.listed())):
+                await self._steer(some)
+        except Exception as e:  # noqa: BLE001 - as above
+            self._faults.say(e, "names resolved before the rules came back are not all steered")
+
+    async def networks(self, keeper: Keeper) -> bool:
+        """Steer the networks and addresses that are listed themselves. Never raises.
+
+        Returns:
+            Whether the kernel has them.
+        """
+        try:
+            networks = frozenset(await asyncio.to_thread(keeper.networks))
+            if networks != self._networks:
+                await self._kernel.list_networks(networks, cut=not self.monitor)
+                self._networks = networks
+        except Exception as e:  # noqa: BLE001 - as above
+            self._faults.say(e, "listed networks are not steered")
+            return False
+        return True
+
+    async def _take(self, newly: list[Newly]) -> None:
+        taken: list[Newly] = []
+        addresses: set[str] = set()
+        left: set[str] = set()
+        for one in newly:
+            its = {address for address, _ in one.addresses}
+            if len(addresses | its) <= self._max_change:
+                addresses |= its
+                taken.append(one)
+            else:
+                left |= its
+        cut = dict.fromkeys(address for one in taken if one.cut for address, _ in one.addresses)
+        for some in _pieces(taken):
+            await self._steer(some)
+        if not self.monitor:
+            for i in range(0, len(cut), _AT_ONCE):
+                await self._kernel.cut(tuple(cut)[i : i + _AT_ONCE])
+        for one in taken:
+            self._resolved.settle(one.key, one.found)
+        logger.info(
+            "%d names resolved before are listed now: %d addresses steered, %s",
+            len(taken), len(addresses),
+            f"{len(cut)} would be cut off" if self.monitor else f"connections to {len(cut)} cut",
+        )  # fmt: skip
+        if left - addresses:
+            logger.warning(
+                "%d names more are listed now, but %d addresses are left until they are asked for again: "
+                "gateway.max_change is %d",
+                len(newly) - len(taken), len(left - addresses), self._max_change,
+            )  # fmt: skip
+
+    async def _steer(self, names: list[Newly]) -> None:
+        for below in (False, True):
+            some = [pair for one in names if bool(one.found & BELOW) is below for pair in one.addresses]
+            if some:
+                seconds = max(left for _, left in some)
+                await self._kernel.steer([address for address, _ in some], seconds, below=below)
+
+
+def _pieces(names: list[Newly]) -> Iterator[list[Newly]]:
+    """Names by so many addresses as go into one command."""
+    some: list[Newly] = []
+    count = 0
+    for one in names:
+        some.append(one)
+        count += len(one.addresses)
+        if count >= _AT_ONCE:
+            yield some
+            some, count = [], 0
+    if some:
+        yield some

@@ -1,0 +1,176 @@
+"""What becomes of names that are listed, and of those by which clients find ways past the network's DNS."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Literal, Protocol
+
+import dns.ipv4
+import dns.ipv6
+
+from urlward.config import GatewayTable
+from urlward.engine.matcher import Matcher
+from urlward.gateway.dns_answers import REFUSED_TTL, absent, changed, denied, page
+from urlward.gateway.dns_wire import AAAA, A, Question, Scan
+from urlward.gateway.judge import BELOW, WHOLE, Found, Judge
+from urlward.gateway.resolved import MARGIN
+from urlward.proxy.block_page import new_reference
+from urlward.proxy.decision_log import timestamp
+
+logger = logging.getLogger("urlward")
+
+MOST_ADDRESSES = 64
+"""Of each family that are steered, and told, for one answer."""
+
+OFF_SWITCHES = frozenset(
+    (
+        # https://support.mozilla.org/kb/canary-domain-use-application-dnsnet
+        "use-application-dns.net",
+        # https://developer.apple.com/support/prepare-your-network-for-icloud-private-relay
+        "mask.icloud.com",
+        "mask-h2.icloud.com",
+    )
+)
+"""Names that are not there where clients shall use the network's own DNS."""
+
+DISCOVERY = "resolver.arpa"
+"""Where clients ask whether a resolver has an encrypted door (RFC 9462); it has none that is filtered."""
+
+type Reason = Literal["listed", "off", "discovery"]
+
+
+class Steers(Protocol):
+    """What is needed of `urlward.gateway.steer_set.SteerSet`."""
+
+    async def steer(self, addresses: Iterable[str], seconds: int, *, below: bool = False) -> int:
+        """Have connections to addresses come to the filter."""
+
+
+class Policy:
+    """Answers for names that are listed.
+
+    Args:
+        gateway: the configuration.
+        steer_set: the kernel's.
+        judge: knows what is listed.
+        matcher: gives the matcher in force, to name an entry in the log.
+
+    Attributes:
+        monitor: whether nothing is refused.
+        on_error: what an answer gets, of a host listed whole, when handling it fails: ``block`` or ``pass``.
+    """
+
+    def __init__(
+        self, gateway: GatewayTable, steer_set: Steers, judge: Judge, matcher: Callable[[], Matcher]
+    ) -> None:
+        self.monitor = False
+        self.on_error = "block"
+        self._steer_set = steer_set
+        self._judge = judge
+        self._matcher = matcher
+        self._ports = frozenset(gateway.ports)
+        self._listed_hosts = gateway.dns.listed_hosts
+        self._canary = gateway.dns.canary
+        self._max_ttl = gateway.dns.max_ttl
+        self._refused_ttl = min(gateway.dns.max_ttl, REFUSED_TTL)
+        self._pages = tuple(map(ip_address, gateway.dns.page_addresses))
+
+    @property
+    def blocks_on_error(self) -> bool:
+        """Whether a host listed whole is refused where a fault keeps it from being steered."""
+        return self.on_error == "block" and not self.monitor
+
+    @property
+    def _refuses(self) -> bool:
+        return self._listed_hosts != "steer" and not self.monitor
+
+    def reason(self, question: Question) -> Reason | None:
+        """Why a query is answered by us, and no resolver asked."""
+        host = question.host
+        if self._canary:
+            if host in OFF_SWITCHES:
+                return "off"
+            if host.endswith(DISCOVERY) and host[: -len(DISCOVERY)][-1:] in ("", "."):
+                return "discovery"
+        if self._refuses and self._judge.find((host,)) & WHOLE:
+            return "listed"
+        return None
+
+    async def own_answer(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes:
+        """The answer to such a query.
+
+        Args:
+            query: as sent.
+            question: of it.
+            reason: as `reason` gave it.
+            client: address, for the log.
+
+        Raises:
+            NftError: the block page's addresses could not be steered.
+        """
+        if reason == "listed":
+            return await self._refuse(query, question, (question.host,), client)
+        return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
+
+    async def answer(
+        self, query: bytes, question: Question, data: bytes, read: Scan, found: Found, size: int, client: str
+    ) -> bytes:
+        """The answer to a query, once the addresses in it are steered.
+
+        Args:
+            query: as sent.
+            question: of it.
+            data: as a resolver answered.
+            read: what that says.
+            found: what the lists say of its hosts, which is something.
+            size: most bytes that the client takes.
+            client: address, for the log.
+
+        Raises:
+            NftError: the addresses could not be steered.
+            dns.exception.DNSException: dnspython does not read the answer.
+        """
+        if found & WHOLE and self._refuses:
+            return await self._refuse(query, question, read.hosts, client)
+        if not (read.four or read.six or read.service):
+            return data
+        four, six = read.four[: 4 * MOST_ADDRESSES], read.six[: 16 * MOST_ADDRESSES]
+        addresses = dict.fromkeys(
+            [dns.ipv4.inet_ntoa(four[i : i + 4]) for i in range(0, len(four), 4)]
+            + [dns.ipv6.inet_ntoa(six[i : i + 16]) for i in range(0, len(six), 16)]
+        )
+        if addresses:
+            # The longest that any client is told, so that one answer after another renews nothing.
+            await self._steer_set.steer(addresses, self._max_ttl + MARGIN, below=bool(found & BELOW))
+        try:
+            return changed(data, max_ttl=self._max_ttl, ports=self._ports, keep=addresses, size=size)
+        except Exception:
+            if read.service:
+                # What could not be read might lead past the filter. Without it, addresses are asked for.
+                return absent(query, question, 0)
+            raise
+
+    async def _refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
+        if self._listed_hosts == "page":
+            if self._pages:
+                await self._steer_set.steer(map(str, self._pages), self._refused_ttl + MARGIN)
+            return page(query, question, self._pages, self._refused_ttl)
+        if question.type in (A, AAAA):
+            self._log(hosts, client)
+        return denied(query, question, self._refused_ttl)
+
+    def _log(self, hosts: tuple[str, ...], client: str) -> None:
+        """The same line as for a request, since there will be none."""
+        now = time.time()
+        matcher = self._matcher()
+        for host in hosts:
+            if not self._judge.find((host,)) & WHOLE:
+                continue
+            verdict = matcher.check_host(host, (), now)
+            logger.info(
+                "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
+                timestamp(now), client, verdict.list or "-", verdict.entry or "-", verdict.category or "-",
+                new_reference(),
+            )  # fmt: skip
+            return

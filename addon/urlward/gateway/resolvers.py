@@ -1,0 +1,119 @@
+"""Which resolvers are asked: those of the configuration, or the system's (`resolv.conf(5)`)."""
+
+import re
+import socket
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from urlward.gateway.errors import GatewayError
+
+SYSTEM = Path("/etc/resolv.conf")
+
+_PORT = 53
+_MOST = 3
+_WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<four>[^:\]]+):(?P<port4>\d+)")
+
+
+class ResolverError(GatewayError):
+    """No resolver that can be asked; the message says what to do."""
+
+
+class Resolver(NamedTuple):
+    """A resolver.
+
+    Attributes:
+        host: address, with a zone where that is needed.
+        port: its port.
+        family: of the address.
+        address: for sockets.
+    """
+
+    host: str
+    port: int
+    family: socket.AddressFamily
+    address: Any
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port != _PORT else self.host
+
+
+def parse_resolver(text: str) -> Resolver:
+    """Read ``192.0.2.53``, ``192.0.2.53:5300``, ``2001:db8::53`` or ``[2001:db8::53]:5300``.
+
+    Raises:
+        ResolverError: something else.
+    """
+    match = _WITH_PORT.fullmatch(text)
+    host, port = text, _PORT
+    if match is not None:
+        host = match["six"] or match["four"]
+        port = int(match["port6"] or match["port4"] or _PORT)
+    try:
+        ip_address(host)
+        if not 0 < port < 65536:
+            raise ValueError(port)
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        )
+    except (OSError, ValueError) as e:
+        raise ResolverError(
+            f"gateway.dns.resolvers: {text!r} is not an address, or [address]:port with an IPv6 address"
+        ) from e
+    return Resolver(host, port, found[0][0], found[0][4])
+
+
+def resolvers(
+    configured: Sequence[str],
+    own: Collection[IPv4Address | IPv6Address],
+    port: int,
+    system: Path = SYSTEM,
+) -> tuple[Resolver, ...]:
+    """The resolvers to ask, in order.
+
+    Args:
+        configured: as in the configuration; those of the system where empty.
+        own: addresses of this machine.
+        port: where this filter answers, so that it does not ask itself.
+        system: file that names the system's.
+
+    Raises:
+        ResolverError: one cannot be read, is this filter, or there is none.
+    """
+    if configured:
+        found = [parse_resolver(text) for text in configured]
+        for resolver in found:
+            if _is_self(resolver, own, port):
+                raise ResolverError(f"gateway.dns.resolvers: {resolver} is this filter itself")
+    else:
+        found = [r for r in _of_system(system) if not _is_self(r, own, port)]
+        if not found:
+            raise ResolverError(
+                f"no DNS resolver to ask: {system} names none but this filter; set gateway.dns.resolvers"
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def _of_system(path: Path) -> list[Resolver]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            try:
+                found.append(parse_resolver(words[1]))
+            except ResolverError:
+                continue
+    return found[:_MOST]
+
+
+def _is_self(resolver: Resolver, own: Collection[IPv4Address | IPv6Address], port: int) -> bool:
+    address = ip_address(resolver.host)
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or IPv6Address(int(address))
+    return resolver.port == port and (address in own or address.is_loopback or address.is_unspecified)
