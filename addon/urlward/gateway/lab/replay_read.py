@@ -1,0 +1,268 @@
+"""The bytes of a log: from a file or standard input, decompressed, cut into blocks of whole lines."""
+
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol, Self
+
+from urlward.gateway.lab.errors import LabError
+from urlward.gateway.lab.replay_lines import MOST_LINES
+
+BLOCK = 1 << 20
+"""Bytes of a block at most, and of a line."""
+
+HEAD = 1 << 16
+"""Bytes that a log's kind is told by."""
+
+EXTRA = "pip install 'urlward[lab]'"
+
+_CHUNK = 1 << 18
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = b"\x2a\x4d\x18"
+_OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decoder with the interface of the others."""
+
+    def __init__(self) -> None:
+        self._z = zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._z.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._z.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._z.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._z.decompress(self._z.unconsumed_tail + data, max_length)
+
+
+class Source:
+    """A log as bytes, whatever it is compressed with.
+
+    Args:
+        path: of the file; ``-`` is standard input.
+
+    Attributes:
+        name: for messages to who named it.
+        size: of the file in bytes; 0 where that is not known.
+        consumed: bytes of it read so far.
+        trouble: why it could not be read to its end, or empty.
+
+    Raises:
+        LabError: not readable, or compressed with something else than gzip or zstd.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = "standard input" if str(path) == "-" else str(path)
+        self.consumed = 0
+        self.trouble = ""
+        self._decoder: _Decoder | None = None
+        self._new: Callable[[], _Decoder] = _Gzip
+        self._damaged: type[Exception] = zlib.error
+        try:
+            self._file = _open(path)
+            status = os.fstat(self._file.fileno())
+        except (OSError, ValueError) as e:
+            raise LabError(f"{self.name}: {getattr(e, 'strerror', None) or e}") from e
+        self.may_reopen = stat.S_ISREG(status.st_mode) and str(path) != "-"
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        self._ahead = b""
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def peek(self) -> bytes:
+        """The first `HEAD` bytes, or all where it has fewer; before anything is read."""
+        while len(self._ahead) < HEAD and (more := self._next(HEAD)):
+            self._ahead += more
+        return self._ahead[:HEAD]
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """So many bytes at most; empty at the end.
+
+        Raises:
+            LabError: the system does not give them.
+        """
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._next(size)
+
+    def _begin(self) -> None:
+        raw = b""
+        while len(raw) < 6 and (more := self._raw(_CHUNK)):
+            raw += more
+        for magic, program in _OTHERS.items():
+            if raw.startswith(magic):
+                raise LabError(
+                    f"{self.name}: neither text nor gzip nor zstd; try: {program} FILE | … replay -"
+                )
+        self._first = raw
+        if raw.startswith(_GZIP):
+            self._new, self._damaged = _Gzip, zlib.error
+        elif raw.startswith(_ZSTD) or raw[1:4] == _SKIPPABLE:
+            self._new, self._damaged = _zstd(self.name)
+        else:
+            self._ahead = raw
+            return
+        self._decoder = self._new()
+
+    def _next(self, size: int) -> bytes:
+        if self._decoder is None:
+            return self._raw(size)
+        while not self.trouble:
+            data = b""
+            if self._first:
+                data, self._first = self._first, b""
+            elif self._decoder.eof:
+                data = self._decoder.unused_data or self._raw(_CHUNK)
+                if not data.strip(b"\0"):
+                    break  # what tape drives and some tools fill up with
+                self._decoder = self._new()
+            elif self._decoder.needs_input:
+                data = self._raw(_CHUNK)
+            try:
+                out = self._decoder.decompress(data, size)
+            except self._damaged:
+                self.trouble = "damaged"
+                break
+            if out:
+                return out
+            if not data and not self._decoder.eof:
+                self.trouble = "cut short"
+        return b""
+
+    def _raw(self, size: int) -> bytes:
+        try:
+            data = os.read(self._file.fileno(), size)
+        except OSError as e:
+            raise LabError(f"{self.name}: {e.strerror or e}") from e
+        self.consumed += len(data)
+        return data
+
+
+def _open(path: Path) -> IO[bytes]:
+    if str(path) == "-":
+        if sys.stdin is None:
+            raise ValueError("closed")
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+    return path.open("rb", buffering=0)
+
+
+def _zstd(name: str) -> tuple[Callable[[], _Decoder], type[Exception]]:
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError as e:
+        raise LabError(f"{name}: zstd needs a package more: {EXTRA}") from e
+    return zstd.ZstdDecompressor, zstd.ZstdError
+
+
+class Block(NamedTuple):
+    """Whole lines.
+
+    Attributes:
+        first: number of the first.
+        data: the lines.
+        lost: why line `first` is not there, where there is no data.
+    """
+
+    first: int
+    data: bytes
+    lost: str = ""
+
+
+def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
+    """Cut a log into blocks of whole lines.
+
+    Args:
+        source: the log.
+        quotes: whether a line break between double quotes is none.
+    """
+    rest, first = b"", 1
+    while True:
+        data = _fill(source, rest)
+        if len(data) < BLOCK:
+            break
+        cut = _cut(data, quotes)
+        if not cut:
+            yield Block(first, b"", f"longer than {BLOCK:,} bytes")
+            rest, first = _after_line(source), first + 1
+            continue
+        yield Block(first, data[:cut])
+        rest, first = data[cut:], first + data.count(b"\n", 0, cut)
+    if source.trouble and not data.endswith(b"\n"):
+        # Half a line could be read as another URL.
+        end = data.rfind(b"\n") + 1
+        if data[:end]:
+            yield Block(first, data[:end])
+        if data[end:]:
+            yield Block(first + data.count(b"\n"), b"", "cut short")
+    elif data:
+        yield Block(first, data)
+
+
+def _fill(source: Source, data: bytes) -> bytes:
+    parts, have = [data], len(data)
+    while have < BLOCK and (more := source.read(BLOCK - have)):
+        parts.append(more)
+        have += len(more)
+    return b"".join(parts)
+
+
+def _cut(data: bytes, quotes: bool) -> int:
+    """Where the last whole line ends; 0 where there is none."""
+    last = data.rfind(b"\n") + 1
+    if not quotes:
+        return last
+    cut, odd = last, data.count(b'"', 0, last) & 1
+    for _ in range(MOST_LINES):
+        if not odd or not cut:
+            break
+        before = data.rfind(b"\n", 0, cut - 1) + 1
+        odd ^= data.count(b'"', before, cut) & 1
+        cut = before
+    return cut if cut and not odd else last
+
+
+def _after_line(source: Source) -> bytes:
+    while data := source.read(BLOCK):
+        end = data.find(b"\n") + 1
+        if end:
+            return data[end:]
+    return b""
