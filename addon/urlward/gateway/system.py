@@ -3,14 +3,14 @@
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-_PROC = Path("/proc")
+_PROC = Path("/proc/thread-self")
 
 
 def own_addresses(proc: Path = _PROC) -> frozenset[IPv4Address | IPv6Address]:
     """All unicast addresses of this machine, in this network namespace.
 
     Args:
-        proc: where the kernel's files are.
+        proc: the folder of a process, whose network namespace is meant; the calling thread's.
     """
     found: set[IPv4Address | IPv6Address] = set()
     address = ""

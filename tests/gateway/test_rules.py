@@ -1,0 +1,414 @@
+"""Rules against real traffic, in namespaces."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import wait_for
+from e2e.test_modes import may_make_namespaces
+from gateway.network import (
+    DNS,
+    FILTER,
+    IPV4,
+    IPV6,
+    Family,
+    Namespace,
+    Network,
+    first_line,
+    network,
+)
+from urlward.gateway.errors import NftError
+from urlward.gateway.rules import rules
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+families = pytest.mark.parametrize("f", [IPV4, IPV6], ids=["ipv4", "ipv6"])
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Network]:
+    with network("rules") as made:
+        yield made
+
+
+@pytest.fixture
+def net(running: Network) -> Iterator[Network]:
+    yield running
+    running.down()
+
+
+@families
+def test_steered_addresses_are_redirected_and_nothing_else(net: Network, f: Family) -> None:
+    net.up(exempt=(f.exempt,))
+    net.add(f.of("steer"), f.origin)
+    for port in (80, 443):
+        assert net.says(f.origin, port) == f"filter {f.client} {f.origin} {port}"
+    assert net.says(f.origin, 8443) == f"origin {f.client} {f.origin} 8443"
+    assert net.says(f.other) == f"origin {f.client} {f.other} 443"
+    assert net.says(f.origin, source=f.exempt) == f"origin {f.exempt} {f.origin} 443"
+    assert net.says(f.origin, who=net.neighbour) == f"origin {f.neighbour} {f.origin} 443"
+    assert net.says(f.origin, who=net.gateway).startswith("origin "), "the filter's own connections"
+
+
+@families
+def test_clients_and_never(net: Network, f: Family) -> None:
+    net.up(clients=(f.exempt,), never=(f.other,))
+    net.add(f.of("steer"), f.origin, f.other)
+    assert net.says(f.origin).startswith("origin ")
+    assert net.says(f.origin, source=f.exempt) == f"filter {f.exempt} {f.origin} 443"
+    assert net.says(f.other, source=f.exempt).startswith("origin ")
+
+
+@families
+def test_networks_that_are_listed_themselves(net: Network, f: Family) -> None:
+    net.up()
+    network = "203.0.113.0/28" if f.version == 4 else "2001:db8:f::/123"
+    net.nft.run(f"add element inet urlward {f.of('listed')} {{ {network} }}")
+    assert net.says(f.origin).startswith("filter ")
+    assert net.says(f.other).startswith("origin ")
+
+
+@families
+def test_connections_to_intercept_have_a_port_of_their_own(net: Network, f: Family) -> None:
+    for steered, below in (("intercept", "intercept"), ("relay", "filter")):
+        net.up(steered=steered)
+        net.add(f.of("steer"), f.origin, f.other)
+        net.add(f.of("below"), f.origin)
+        assert net.says(f.origin) == f"{below} {f.client} {f.origin} 443"
+        assert net.says(f.other).startswith("filter ")
+
+
+@families
+def test_without_steering_everything_on_the_ports_is_redirected(net: Network, f: Family) -> None:
+    net.up(steer=False, never=(f.other,), ports=(443,))
+    assert net.says(f.origin).startswith("filter ")
+    assert net.says(f.origin, 80).startswith("origin ")
+    assert net.says(f.other).startswith("origin ")
+    assert net.says(f.lan).startswith("own "), "the gateway's own servers"
+    assert ask(net, f.resolver, 53) == "origin"
+    with pytest.raises(ConnectionRefusedError):
+        ask(net, f.origin, 443)
+
+
+@families
+def test_the_gateways_own_addresses(net: Network, f: Family) -> None:
+    net.up(dns={"page_addresses": (f.wan,)})
+    net.add(f.of("steer"), f.lan, f.wan)
+    assert net.says(f.lan).startswith("own "), "even where a name has led there"
+    assert net.says(f.wan) == f"filter {f.client} {f.wan} 443"
+
+
+def ask(net: Network, address: str, port: int, who: Namespace | None = None) -> str:
+    """Who answers a datagram."""
+    with (who or net.client).udp(address, port) as s:
+        return exchange(s)[0]
+
+
+def exchange(s: socket.socket) -> list[str]:
+    """Who answers, from where it was asked, and with what."""
+    s.send(b"question")
+    return s.recv(2048).decode().split()
+
+
+@families
+def test_quic_to_steered_addresses_is_rejected(net: Network, f: Family) -> None:
+    net.up()
+    net.add(f.of("steer"), f.origin)
+    with pytest.raises(ConnectionRefusedError):
+        ask(net, f.origin, 443)
+    assert ask(net, f.origin, 8443) == "origin"
+    assert ask(net, f.other, 443) == "origin"
+    assert ask(net, f.origin, 443, net.neighbour) == "origin"
+    net.die()
+    assert ask(net, f.origin, 443) == "origin"
+
+
+@families
+@pytest.mark.parametrize("fail", ["open", "closed"])
+def test_while_no_worker_lives(net: Network, f: Family, fail: str) -> None:
+    net.up(alive=False, fail=fail)
+    net.add(f.of("steer"), f.origin)
+    assert net.says(f.other).startswith("origin ")
+    assert net.says(f.origin, 8443).startswith("origin ")
+    if fail == "open":
+        assert net.says(f.origin).startswith("origin ")
+        return
+    with pytest.raises(ConnectionRefusedError):
+        net.says(f.origin)
+    with pytest.raises(ConnectionRefusedError):
+        ask(net, f.origin, 443)
+    net.live()
+    assert net.says(f.origin).startswith("filter ")
+
+
+@families
+def test_without_steering_while_no_worker_lives(net: Network, f: Family) -> None:
+    net.up(alive=False, steer=False)
+    assert net.says(f.origin).startswith("origin ")
+    net.up(alive=False, steer=False, fail="closed")
+    with pytest.raises(ConnectionRefusedError):
+        net.says(f.origin)
+    assert net.says(f.origin, 8443).startswith("origin ")
+
+
+@families
+def test_names_are_asked_of_the_filter_or_else_of_a_resolver(net: Network, f: Family) -> None:
+    net.up(exempt=(f.exempt,), never=(f.other,))
+    for address in (f.lan, f.origin):
+        # From one port all the time, as some forwarders ask.
+        with net.client.udp(address, 53) as s:
+            for _ in range(2):
+                net.live()
+                assert exchange(s) == ["filter", f.client, "question"]
+                net.die()
+                assert exchange(s) == ["origin", f.wan, "question"], "and back the same way"
+        net.live()
+        assert net.says(address, 53).startswith(f"filter {f.client}")
+        net.die()
+        assert net.says(address, 53) == f"origin {f.wan} {f.resolver} 53"
+    for alive in (net.die, net.live):
+        alive()
+        assert net.says(f.origin, 53, f.exempt) == f"origin {f.exempt} {f.origin} 53"
+        assert net.says(f.other, 53) == f"origin {f.client} {f.other} 53"
+
+
+@families
+def test_who_may_come_to_the_filters_ports(net: Network, f: Family) -> None:
+    net.up()
+    for port in (FILTER, DNS):
+        assert net.says(f.lan, port).startswith("filter ")
+        with pytest.raises(TimeoutError):
+            net.world.connect(f.wan, port, patience=0.3)
+    with net.world.udp(f.wan, DNS) as s:
+        s.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            exchange(s)
+    assert net.says(f.wan, 443, who=net.world).startswith("own ")
+    net.die()
+    assert net.says(f.wan, FILTER, who=net.world).startswith("filter "), "not ours while nobody lives"
+
+
+def echo(s: socket.socket) -> bool:
+    """Whether what is sent comes back."""
+    s.sendall(b"still here")
+    return s.recv(100) == b"still here"
+
+
+def read_to_end(s: socket.socket) -> bool:
+    """Read all that comes; whether the end is a reset."""
+    try:
+        while s.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def connected(net: Network, address: str, port: int = 443) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection that goes past the filter."""
+    speaker = net.speakers["origin"]
+    before = len(speaker.connections)
+    ours = net.client.connect(address, port)
+    assert first_line(ours).startswith("origin ")
+    return ours, speaker.connections[before]
+
+
+@families
+def test_cut_ends_what_is_older(net: Network, f: Family) -> None:
+    net.up(exempt=(f.exempt,))
+    download, _ = connected(net, f.origin)
+    download.sendall(b"flood")
+    silent, at_origin = connected(net, f.origin)
+    pushed, pusher = connected(net, f.origin)
+    unfiltered, _ = connected(net, f.origin, 8443)
+    other, _ = connected(net, f.other)
+    quic = net.client.udp(f.origin, 443)
+    assert exchange(quic)[0] == "origin"
+    exempt = net.client.connect(f.origin, 443, f.exempt)
+    try:
+        first_line(exempt)
+        download.recv(1000)
+        net.add(f.of("steer"), f.origin)
+        assert echo(silent), "steering alone ends nothing"
+        net.add(f.of("cut"), f.origin, f.other)
+
+        assert read_to_end(download)
+        # The client is told with its next packet, and so is the origin.
+        with pytest.raises(ConnectionResetError):
+            echo(silent)
+        wait_for(lambda: is_reset(at_origin), "the origin to know")
+        # An origin that speaks first: nothing of it arrives, and both are told.
+        pusher.send(b"secret")
+        with pytest.raises(ConnectionResetError):
+            pushed.recv(10)
+        wait_for(lambda: is_reset(pusher), "the origin to know")
+        with pytest.raises(ConnectionRefusedError):
+            exchange(quic)
+        for s in (unfiltered, other, exempt):
+            assert echo(s)
+        assert net.says(f.origin).startswith("filter ")
+    finally:
+        for s in (download, silent, pushed, unfiltered, other, quic, exempt):
+            s.close()
+
+
+def is_reset(s: socket.socket) -> bool:
+    return s.fileno() < 0 or s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
+@families
+def test_cut_ends_nothing_while_no_worker_lives(net: Network, f: Family) -> None:
+    net.up(alive=False)
+    ours, _ = connected(net, f.origin)
+    with ours:
+        net.add(f.of("steer"), f.origin)
+        net.add(f.of("cut"), f.origin)
+        assert echo(ours)
+        net.live()
+        with pytest.raises(ConnectionResetError):
+            echo(ours)
+
+
+@families
+def test_connections_to_what_is_listed_itself_end(net: Network, f: Family) -> None:
+    net.up()
+    ours, _ = connected(net, f.origin)
+    with ours:
+        net.nft.run(f"add element inet urlward {f.of('listed')} {{ {f.origin} }}")
+        assert echo(ours), "not where nothing is to be cut"
+        net.add("cut_listed", "6", "17")
+        with pytest.raises(ConnectionResetError):
+            echo(ours)
+
+
+@families
+def test_connections_that_the_kernel_has_forgotten(net: Network, f: Family) -> None:
+    net.up()
+    ours, theirs = connected(net, f.origin)
+    other, _ = connected(net, f.other)
+    with ours, other:
+        net.add(f.of("steer"), f.origin)
+        net.forget()
+        theirs.send(b"secret")
+        with pytest.raises(ConnectionResetError):
+            echo(ours)
+        assert echo(other)
+
+
+@families
+def test_a_connection_that_has_missed_its_redirection_comes_again(net: Network, f: Family) -> None:
+    net.up(alive=False)
+    # Judged by the rules for new connections while nobody lives, and then by those for what passes.
+    net.nft.run("insert rule inet urlward forward add @alive { meta l4proto timeout 60s }")
+    net.nft.run(f"add element inet urlward {f.of('steer')} {{ {f.origin} timeout 60s }}")
+    assert net.says(f.origin) == f"filter {f.client} {f.origin} 443", "with the second SYN"
+
+
+# -- the rules as a whole
+
+
+def ruleset(net: Network) -> str:
+    return "\n".join(sorted(map(str, strip_handles(net.nft.json("list ruleset")))))
+
+
+def strip_handles(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: strip_handles(v) for k, v in value.items() if k not in ("handle", "expires")}
+    return [strip_handles(one) for one in value] if isinstance(value, list) else value
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "all": {"steer": False},
+    "steer": {"clients": ("192.0.2.0/26",), "never": ("198.51.100.0/24", "198.51.100.7")},
+    "strict": {
+        "interfaces": ("lan0", "wg*"),
+        "exempt": ("192.0.2.9", "2001:db8:1::9"),
+        "steered": "intercept",
+        "fail": "closed",
+        "ports": (443, 80, 8443),
+        "dns": {"page_addresses": ("192.0.2.62",)},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_twice_is_as_once(net: Network, name: str) -> None:
+    plan = net.up(alive=False, **CONFIGURATIONS[name])
+    once = ruleset(net)
+    net.nft.run(rules(plan, net.nft.json("list table inet urlward")))
+    assert ruleset(net) == once
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_from_any_other_configuration(net: Network, name: str) -> None:
+    plan = net.up(alive=False, **CONFIGURATIONS[name])
+    fresh = ruleset(net)
+    for other in CONFIGURATIONS.values():
+        net.up(alive=False, max_addresses=7, **other)
+        net.nft.run(rules(plan, net.nft.json("list table inet urlward")))
+        assert ruleset(net) == fresh
+
+
+def elements(net: Network, name: str) -> list[str]:
+    listed = net.nft.json(f"list set inet urlward {name}")[0]["set"].get("elem", [])
+    return sorted(
+        str(one["elem"]["val"] if isinstance(one, dict) and "elem" in one else one) for one in listed
+    )
+
+
+def test_a_changed_configuration_keeps_what_workers_have_put_in(net: Network) -> None:
+    net.up()
+    net.add("steer4", "203.0.113.1", "203.0.113.2")
+    net.add("steer4", "203.0.113.3", seconds=60)
+    net.add("cut6", IPV6.origin)
+    net.nft.run("add element inet urlward listed4 { 198.51.100.0/25, 198.51.100.200-198.51.100.202 }")
+    kept = {
+        "steer4": ["203.0.113.1", "203.0.113.2", "203.0.113.3"],
+        "cut6": [IPV6.origin],
+        "alive": ["tcp", "udp"],
+        "listed4": elements(net, "listed4"),
+    }
+    for values in ({"fail": "closed"}, {"max_addresses": 100}, {"ports": (443,), "exempt": (IPV4.exempt,)}):
+        net.nft.run(rules(net.plan(**values), net.nft.json("list table inet urlward")))
+        assert {name: elements(net, name) for name in kept} == kept
+    left = net.nft.json("list set inet urlward steer4")[0]["set"]["elem"]
+    assert all(one["elem"]["expires"] > 500 for one in left if one["elem"]["val"] != "203.0.113.3")
+    net.nft.run(rules(net.plan(max_addresses=2), net.nft.json("list table inet urlward")))
+    assert elements(net, "steer4") == kept["steer4"][:2], "those that would have stayed longest"
+
+
+def test_nothing_else_is_touched(net: Network) -> None:
+    net.nft.run(FOREIGN)
+    try:
+        before = ruleset(net)
+        plan = net.up()
+        assert "urlward" in ruleset(net)
+        net.nft.run(rules(plan))
+        net.down()
+        assert ruleset(net) == before
+    finally:
+        net.nft.run("delete table inet other; delete table ip urlward")
+
+
+FOREIGN = """\
+table inet other {
+    set steer4 { type ipv4_addr; elements = { 192.0.2.7 }; }
+    chain prerouting { type nat hook prerouting priority dstnat; tcp dport 22 redirect to :2222; }
+    chain forward { type filter hook forward priority filter; ip saddr @steer4 counter drop; }
+}
+table ip urlward {
+    chain forward { type filter hook forward priority filter; }
+}
+"""
+
+
+def test_a_script_that_fails_changes_nothing(net: Network) -> None:
+    net.up()
+    net.add("steer4", IPV4.origin)
+    before = ruleset(net)
+    with pytest.raises(NftError):
+        net.nft.run(rules(net.plan(fail="closed")) + "\nadd rule inet urlward nowhere accept\n")
+    net.nft.check(rules(net.plan(fail="closed")))
+    assert ruleset(net) == before
