@@ -1,0 +1,147 @@
+"""What a step does before it asks: reloads, faults, and looks at the gateway's rules."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from urlward.gateway.lab.addresses import GATEWAY
+from urlward.gateway.lab.outcome import Outcome, Result
+from urlward.gateway.lab.scenario import Step
+from urlward.gateway.lab.world import World
+
+_SLOW = 3.0
+"""Seconds that a slow resolver takes, where the step does not say."""
+
+type Checked = tuple[Result, str]
+
+
+def act(world: World, number: int, step: Step) -> Outcome | None:
+    """Do a step's action.
+
+    Args:
+        world: the lab.
+        number: of the step, from 0.
+        step: with an action.
+
+    Returns:
+        What it has shown, where it is a check.
+    """
+    assert step.action
+    checked = _ACTIONS[step.action](world, step)
+    if checked is None:
+        return None
+    title = f"{number + 1}" + (f" {step.name}" if step.name else "")
+    return Outcome(title, step.action, "the lab", "", checked[0], checked[1])
+
+
+def _reload(world: World, step: Step) -> None:
+    world.filter.write_list(step.entries)
+
+
+def _kill_worker(world: World, _: Step) -> None:
+    world.filter.kill_workers(1)
+
+
+def _kill_all_workers(world: World, _: Step) -> None:
+    world.filter.kill_workers()
+
+
+def _kill_filter(world: World, _: Step) -> None:
+    world.filter.kill()
+
+
+def _stop_filter(world: World, _: Step) -> Checked:
+    code = world.filter.stop()
+    if code:
+        return Result.UNEXPECTED, f"it ended with {code}"
+    return Result.PASSED, "it ended with 0"
+
+
+def _start_filter(world: World, _: Step) -> None:
+    world.start_filter()
+
+
+def _second_filter(world: World, _: Step) -> Checked:
+    done = world.filter.second()
+    lines = done.stderr.strip().splitlines()
+    if done.returncode == 2 and len(lines) == 1 and lines[0].startswith("urlward: "):
+        return Result.PASSED, "refused, in one line"
+    return Result.UNEXPECTED, f"ended with {done.returncode} and {len(lines)} lines"
+
+
+def _stop_resolver(world: World, _: Step) -> None:
+    world.resolver.stop()
+
+
+def _hang_resolver(world: World, _: Step) -> None:
+    world.resolver.hang()
+
+
+def _slow_resolver(world: World, step: Step) -> None:
+    world.resolver.slow(step.value or _SLOW)
+
+
+def _fill_disk(world: World, _: Step) -> None:
+    world.filter.fill_disk()
+
+
+def _damage_list(world: World, _: Step) -> None:
+    world.filter.damage_list()
+
+
+def _rules_gone(world: World, _: Step) -> Checked:
+    rules = world.agent(GATEWAY).ask("rules")
+    return (Result.UNEXPECTED, "there are rules") if rules["there"] else (Result.PASSED, "there are none")
+
+
+def _rules_there(world: World, _: Step) -> Checked:
+    rules = world.agent(GATEWAY).ask("rules")
+    return (Result.PASSED, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
+
+
+def _restore(world: World, _: Step) -> None:
+    world.restore()
+
+
+_ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
+    "reload": _reload,
+    "kill-worker": _kill_worker,
+    "kill-all-workers": _kill_all_workers,
+    "kill-filter": _kill_filter,
+    "stop-filter": _stop_filter,
+    "start-filter": _start_filter,
+    "second-filter": _second_filter,
+    "stop-resolver": _stop_resolver,
+    "hang-resolver": _hang_resolver,
+    "slow-resolver": _slow_resolver,
+    "fill-disk": _fill_disk,
+    "damage-list": _damage_list,
+    "rules-gone": _rules_gone,
+    "rules-there": _rules_there,
+    "restore": _restore,
+}
+
+
+def named_secrets(log: str, secrets: set[str]) -> int:
+    """How many of the list's hosts and pages stand in a log; there should be none."""
+    return sum(secret in log for secret in secrets)
+
+
+def descriptors(pid: int) -> int:
+    """Open files of a process."""
+    try:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    except OSError:
+        return 0
+
+
+def resources(pids: list[int]) -> dict[str, Any]:
+    """What processes hold: open files and resident bytes."""
+    kib = 0
+    for pid in pids:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        kib += next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)
+    return {"descriptors": sum(map(descriptors, pids)), "bytes": kib << 10}

@@ -1,0 +1,222 @@
+"""Figures: added latency, throughput, transfer, and what a reload does, each beside plain routing.
+
+Plain routing is the neighbour's way through the same gateway to the same origins, which no rule is about.
+Both are measured in turns in the same run, so that what else the machine does meets both.
+"""
+
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from urlward.gateway.lab.addresses import CLIENT, NEIGHBOUR
+from urlward.gateway.lab.errors import LabError
+from urlward.gateway.lab.isolation import environment
+from urlward.gateway.lab.machines import AgentLink
+from urlward.gateway.lab.needs import WRK, find
+from urlward.gateway.lab.scenario import Measure, Measured
+from urlward.gateway.lab.topology import inside
+from urlward.gateway.lab.world import World
+
+_SLICE = 0.25
+_RATE = 200.0
+"""Requests a second while a reload's effect is measured."""
+
+_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of single requests, one at a time.
+
+    Attributes:
+        at: what was asked for.
+        fresh: whether each request had a connection of its own.
+        plain, through: by plain routing, and from a filtered client.
+        failed: requests that were not answered with a page.
+    """
+
+    at: Measured
+    fresh: bool
+    plain: tuple[float, ...]
+    through: tuple[float, ...]
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Throughput, in ``requests/s`` or ``MB/s``."""
+
+    at: Measured
+    unit: str
+    plain: float
+    through: float
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Requests at a steady rate while the list is replaced.
+
+    Attributes:
+        at: what was asked for.
+        samples: seconds since the begin, milliseconds, and whether it was answered.
+        reloads: seconds since the begin of each.
+    """
+
+    at: Measured
+    samples: tuple[tuple[float, float, bool], ...]
+    reloads: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Figures:
+    """All that was measured in a run."""
+
+    latencies: list[Latency] = field(default_factory=list)
+    rates: list[Rate] = field(default_factory=list)
+    reloads: list[Reload] = field(default_factory=list)
+    tool: str = ""
+    """That has measured throughput."""
+
+
+def measure(world: World, wanted: Measure, seconds: float | None, figures: Figures) -> None:
+    """Measure what a step wants.
+
+    Args:
+        world: the lab.
+        wanted: what.
+        seconds: for each figure, in place of the step's own.
+        figures: is added to.
+
+    Raises:
+        LabError: nothing could be measured.
+    """
+    each = seconds or wanted.seconds
+    for at in wanted.urls:
+        match wanted.what:
+            case "latency":
+                figures.latencies += [_latency(world, at, fresh, each) for fresh in (False, True)]
+            case "throughput":
+                figures.tool = "wrk" if find(WRK.name) else "the lab's own client, itself slow"
+                figures.rates.append(_throughput(world, at, each, wanted.connections))
+            case "bulk":
+                figures.rates.append(_bulk(at))
+            case "reload":
+                figures.reloads.append(_reload(world, at, each))
+
+
+def _latency(world: World, at: Measured, fresh: bool, seconds: float) -> Latency:
+    agents = [world.agent(machine.name) for machine in (NEIGHBOUR, CLIENT)]
+    found: list[list[float]] = [[], []]
+    failed = 0
+    for agent in agents:
+        _sample(agent, at.url, _SLICE, fresh)  # warms up caches, also the filter's
+    for turn in range(max(2, round(seconds / _SLICE))):
+        samples = _sample(agents[turn % 2], at.url, _SLICE, fresh)
+        found[turn % 2] += [ms for _, ms, status in samples if status == 200]
+        failed += sum(status != 200 for _, _, status in samples)
+    if not all(found):
+        raise LabError(f"lab: nothing was answered, so stage {at.stage} cannot be measured")
+    return Latency(at, fresh, tuple(found[0]), tuple(found[1]), failed)
+
+
+def _sample(agent: AgentLink, url: str, seconds: float, fresh: bool, rate: float = 0) -> list[Any]:
+    answer = agent.ask(
+        "sample", url=url, family=4, seconds=seconds, fresh=fresh, rate=rate, patience=seconds + 60
+    )
+    if "error" in answer:
+        raise LabError(f"lab: cannot measure: {answer['error']}")
+    samples: list[Any] = answer["samples"]
+    return samples
+
+
+def _throughput(world: World, at: Measured, seconds: float, connections: int) -> Rate:
+    found, failed = [], 0
+    for machine in (NEIGHBOUR, CLIENT):
+        if find(WRK.name):
+            rate, bad = _wrk(machine.name, at.url, seconds, connections)
+        else:
+            rate, bad = _own(world.agent(machine.name), at.url, seconds, connections)
+        found.append(rate)
+        failed += bad
+    return Rate(at, "requests/s", found[0], found[1], failed)
+
+
+def _wrk(machine: str, url: str, seconds: float, connections: int) -> tuple[float, int]:
+    command = [
+        find(WRK.name) or WRK.name, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s",
+        "--timeout=10s", "-H", "User-Agent: urlward-load", url,
+    ]  # fmt: skip
+    done = subprocess.run(  # noqa: S603 - the scenario's URL is an argument
+        inside(machine, command), capture_output=True, text=True, check=False, env=environment()
+    )
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    if not rate:
+        words = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["says nothing"]
+        raise LabError(f"lab: wrk: {words[0]}")
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+    errors = _ERRORS.search(done.stdout)
+    failed = sum(map(int, errors.groups())) if errors else 0
+    return float(rate[1]), failed + (int(refused[1]) if refused else 0)
+
+
+def _own(agent: AgentLink, url: str, seconds: float, connections: int) -> tuple[float, int]:
+    def one(_: int) -> Sequence[Any]:
+        return _sample(agent, url, seconds, fresh=False)
+
+    with ThreadPoolExecutor(min(connections, 16)) as pool:
+        samples = [sample for found in pool.map(one, range(min(connections, 16))) for sample in found]
+    failed = sum(status != 200 for _, _, status in samples)
+    return (len(samples) - failed) / seconds, failed
+
+
+def _bulk(at: Measured) -> Rate:
+    found, failed = [], 0
+    for machine in (NEIGHBOUR, CLIENT):
+        command = [
+            find("curl") or "curl", "-s", "-4", "--max-time", "120", "-A", "urlward-load", "-o", "/dev/null",
+            "-w", "%{speed_download} %{http_code}", at.url,
+        ]  # fmt: skip
+        done = subprocess.run(  # noqa: S603 - the scenario's URL is an argument
+            inside(machine.name, command), capture_output=True, text=True, check=False, env=environment()
+        )
+        speed, _, status = done.stdout.partition(" ")
+        failed += bool(done.returncode) or status != "200"
+        found.append(float(speed or 0) / 1e6)
+    return Rate(at, "MB/s", found[0], found[1], failed)
+
+
+def _reload(world: World, at: Measured, seconds: float) -> Reload:
+    agent = world.agent(CLIENT.name)
+    _sample(agent, at.url, _SLICE, fresh=False)
+    begin = time.time()
+    reloads = []
+
+    def replace(number: int) -> None:
+        world.filter.write_list(f"later{number}.invalid id=LATER-{number}\n")
+        reloads.append(time.time() - begin)
+
+    timers = [threading.Timer(seconds * share, replace, [n]) for n, share in enumerate((0.25, 0.6))]
+    for timer in timers:
+        timer.start()
+    try:
+        samples = _sample(agent, at.url, seconds, fresh=False, rate=_RATE)
+    finally:
+        for timer in timers:
+            timer.cancel()
+        world.filter.write_list("")
+    found = tuple((moment - begin, ms, status == 200) for moment, ms, status in samples)
+    return Reload(at, found, tuple(reloads))
+
+
+def label(at: Measured, show_urls: bool) -> str:
+    """A measured URL for a report."""
+    scheme = urlsplit(at.url).scheme.upper()
+    names = {1: "1 kernel", 2: "2 relay", 3: "3 match", "dns": "DNS"}
+    return f"{names[at.stage]}, {scheme}" + (f" ({urlsplit(at.url).hostname})" if show_urls else "")

@@ -1,0 +1,145 @@
+"""What came of an attempt, and whether that is what was expected."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from urlward.gateway.lab.report import Mark
+
+STAGES: dict[str | int | None, str] = {"dns": "DNS", 1: "1 kernel", 2: "2 relay", 3: "3 match"}
+"""Stages by their names in a scenario, as people read them."""
+
+
+class Result(StrEnum):
+    """Of an attempt."""
+
+    CAUGHT = "caught"
+    PASSED = "passed"
+    MISSED = "missed"
+    WRONG = "wrongly blocked"
+    UNEXPECTED = "not as expected"
+
+    @property
+    def good(self) -> bool:
+        """Whether this is as it should be."""
+        return self in (Result.CAUGHT, Result.PASSED)
+
+    @property
+    def mark(self) -> Mark:
+        """For a report."""
+        return Mark(self.value, "good" if self.good else "bad")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a client, the origin and the filter's log say of one attempt.
+
+    Attributes:
+        status: of HTTP, as the client has got it; 0 without an answer.
+        blocked: whether that was the filter's block page.
+        served: how often the origin has served it.
+        stage: that has decided; None where that cannot be told.
+        entry, category: of the hit, from the filter's log.
+        error: what the client has met, in a few words; empty where it has got an answer.
+        seconds: it took.
+        detail: more for the report, such as the protocol.
+    """
+
+    status: int = 0
+    blocked: bool = False
+    served: int = 0
+    stage: str | int | None = None
+    entry: str = ""
+    category: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One attempt of one client.
+
+    Attributes:
+        step: number and name of the step.
+        what: the URL, or the line that it is on.
+        client: name of the client, and the machine it is on.
+        expected: in words.
+        result: judged.
+        reason: why, in words.
+        seen: what was seen.
+        after: seconds after which the expectation came true, where it had time.
+        why: the scenario's own words.
+    """
+
+    step: str
+    what: str
+    client: str
+    expected: str
+    result: Result
+    reason: str
+    seen: Seen = field(default_factory=Seen)
+    after: float | None = None
+    why: str = ""
+
+    def as_data(self) -> dict[str, Any]:
+        """For ``report.json``."""
+        seen = self.seen
+        return {
+            "step": self.step, "what": self.what, "client": self.client, "expected": self.expected,
+            "result": self.result.value, "reason": self.reason, "stage": seen.stage, "status": seen.status,
+            "served": seen.served, "entry": seen.entry, "category": seen.category, "error": seen.error,
+            "milliseconds": round(seen.seconds * 1000, 1), "after_s": self.after,
+        }  # fmt: skip
+
+
+def judge(
+    expect: str, stage: str | int | None, entry: str | None, seen: Seen, monitor: bool
+) -> tuple[Result, str]:
+    """Whether what was seen is what was expected.
+
+    The origin's log decides whether something has arrived, whatever the client says.
+
+    Args:
+        expect: ``block``, ``refuse`` or ``pass``.
+        stage, entry: that should have decided, where the scenario says so.
+        seen: what was seen.
+        monitor: whether the filter only says what it would block.
+
+    Returns:
+        The result, and why in words.
+    """
+    if expect == "pass" or (monitor and expect == "block"):
+        result, reason = _judge_pass(seen)
+    else:
+        result, reason = _judge_block(expect, seen)
+    if not result.good:
+        return result, reason
+    if stage is not None and seen.stage != stage:
+        return Result.UNEXPECTED, f"decided by stage {STAGES.get(seen.stage, 'unknown')}"
+    if entry is not None and seen.entry != entry:
+        return Result.UNEXPECTED, f"by entry {seen.entry or 'unknown'}"
+    return result, reason
+
+
+def _judge_pass(seen: Seen) -> tuple[Result, str]:
+    if seen.blocked:
+        return Result.WRONG, "block page"
+    if not seen.served:
+        return Result.WRONG, f"did not arrive: {seen.error or f'status {seen.status}'}"
+    if seen.error:
+        return Result.WRONG, f"arrived, but the client met: {seen.error}"
+    return Result.PASSED, "served by the origin"
+
+
+def _judge_block(expect: str, seen: Seen) -> tuple[Result, str]:
+    if seen.served:
+        return Result.MISSED, "served by the origin"
+    if seen.blocked:
+        return Result.CAUGHT, "block page"
+    how = seen.error or f"status {seen.status}"
+    if expect == "refuse":
+        return Result.CAUGHT, how
+    if seen.entry:
+        return Result.CAUGHT, f"ended ({how})"
+    return Result.UNEXPECTED, f"not served, but not blocked either: {how}"

@@ -1,0 +1,110 @@
+"""A run: the scenario's steps in order, and the report of what came of them."""
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from urlward.gateway.lab.actions import act, named_secrets
+from urlward.gateway.lab.attempts import Attempt, Attempts
+from urlward.gateway.lab.measure import Figures, measure
+from urlward.gateway.lab.outcome import Outcome, Result
+from urlward.gateway.lab.progress import Progress
+from urlward.gateway.lab.scenario import Loaded, Step
+from urlward.gateway.lab.world import World
+
+
+@dataclass(slots=True)
+class Ran:
+    """What a run has shown.
+
+    Attributes:
+        loaded: the scenario.
+        begun: when.
+        seconds: it took.
+        outcomes: of all attempts and checks.
+        figures: that were measured.
+        left_out: clients that this machine does not have, and why.
+        ipv6: whether the kernel has it.
+    """
+
+    loaded: Loaded
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    outcomes: list[Outcome] = field(default_factory=list)
+    figures: Figures = field(default_factory=Figures)
+    left_out: dict[str, str] = field(default_factory=dict)
+    ipv6: bool = True
+
+    @property
+    def good(self) -> bool:
+        """Whether all expectations hold."""
+        return bool(self.outcomes or self.figures.latencies) and all(o.result.good for o in self.outcomes)
+
+
+def run_scenario(
+    loaded: Loaded, ipv6: bool, progress: Progress, folder: Path, seconds: float | None = None, *, last: bool
+) -> Ran:
+    """Start everything, do all steps, and end everything.
+
+    Args:
+        loaded: the scenario.
+        ipv6: whether the kernel has it.
+        progress: is told how it goes.
+        folder: for all files.
+        seconds: of each measurement and repetition, in place of the scenario's own.
+        last: whether all that runs ends with this process anyway.
+
+    Raises:
+        LabError: the lab itself has failed, which says nothing of the filter.
+    """
+    ran = Ran(loaded, ipv6=ipv6)
+    begin = time.monotonic()
+    progress.begin(len(loaded.scenario.steps))
+    with World(loaded, ipv6, progress.say, folder, last=last) as world:
+        attempts = Attempts(world, progress.outcome)
+        for number, step in enumerate(loaded.scenario.steps):
+            progress.step(number, step.name or step.action or "requests")
+            _do(world, attempts, ran, number, step, seconds)
+        attempts.look_again()
+        ran.outcomes += attempts.outcomes
+        ran.outcomes.append(_confidential(world))
+        ran.left_out = attempts.left_out
+        ran.seconds = time.monotonic() - begin
+    return ran
+
+
+def _do(world: World, attempts: Attempts, ran: Ran, number: int, step: Step, seconds: float | None) -> None:
+    begin = time.monotonic()
+    if step.action and (checked := act(world, number, step)):
+        ran.outcomes.append(checked)
+    if step.wait:
+        time.sleep(step.wait)
+    asked = attempts.of(number, step)
+    if asked and step.seconds:
+        _repeat(world, attempts, asked, step, seconds or step.seconds)
+    elif asked:
+        attempts.run(asked, step.within, begin)
+    if step.measure:
+        measure(world, step.measure, seconds, ran.figures)
+
+
+def _repeat(world: World, attempts: Attempts, asked: list[Attempt], step: Step, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    every = step.reload_every
+    turn = 0
+    while time.monotonic() < end:
+        until = min(end, time.monotonic() + every) if every else end
+        if every:
+            turn += 1
+            world.filter.write_list(f"turn{turn}.invalid id=TURN-{turn}\n")
+        attempts.repeat(asked, until)
+    if every:
+        world.filter.write_list("")
+
+
+def _confidential(world: World) -> Outcome:
+    found = named_secrets(world.filter.log.text(), world.filter.secrets())
+    result = Result.UNEXPECTED if found else Result.PASSED
+    reason = f"{found} of the list's hosts and pages stand in it" if found else "it names nothing of the list"
+    return Outcome("the filter's log", "log", "the lab", "names nothing listed", result, reason)
