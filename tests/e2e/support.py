@@ -164,10 +164,19 @@ class Nginx:
     h2: int
     _read: int = 0
 
-    def requests(self) -> list[dict[str, str]]:
-        """What has arrived since this was last asked."""
+    def requests(self, expected: int = 0) -> list[dict[str, str]]:
+        """What has arrived since this was last asked; so many are waited for, since nginx writes its log
+        when the client has its answer."""
         path = self.folder / "access.log"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines: list[str] = []
+
+        def arrived() -> bool:
+            nonlocal lines
+            text = path.read_text() if path.exists() else ""
+            lines = text[: text.rfind("\n") + 1].splitlines()
+            return len(lines) >= self._read + expected
+
+        wait_for(arrived, f"{expected} requests at the origin")
         new = [json.loads(line) for line in lines[self._read :]]
         self._read = len(lines)
         return new
@@ -314,11 +323,11 @@ class Filter:
             if path.exists()
         )
 
-    def blocks(self) -> list[dict[str, str]]:
-        """The block lines so far, each as its fields."""
+    def blocks(self, word: str = "block") -> list[dict[str, str]]:
+        """The block lines so far, or others of that form, each as its fields."""
         found = []
         for line in self.log().splitlines():
-            match = re.fullmatch(r"(\S+) block ((?:\w+=\S+ ?)+)", line)
+            match = re.fullmatch(rf"(\S+) {word} ((?:\w+=\S+ ?)+)", line)
             if match:
                 found.append({"time": match[1], **dict(part.split("=", 1) for part in match[2].split())})
         return found

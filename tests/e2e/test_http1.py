@@ -32,7 +32,7 @@ def head(host: str, port: int, path: str = "/", method: str = "GET", more: str =
 def test_an_unlisted_page_is_relayed(proxy: Filter, origin: Nginx) -> None:
     response = get(proxy.port, f"http://plain.example:{origin.http}/page?x=1")
     assert (response.status, response.body) == (200, b"origin\n")
-    (seen,) = origin.requests()
+    (seen,) = origin.requests(1)
     assert (seen["host"], seen["uri"]) == (f"plain.example:{origin.http}", "/page?x=1")
 
 
@@ -174,7 +174,7 @@ def test_keep_alive_goes_on_after_a_block_without_a_body(proxy: Filter, origin: 
             assert "connection" not in blocked.headers
             s.sendall(head("plain", origin.http))
             assert read_response(s).body == b"origin\n"
-    assert len(origin.requests()) == 3
+    assert len(origin.requests(3)) == 3
 
 
 def test_pipelined_requests_are_answered_in_order(proxy: Filter, origin: Nginx) -> None:
@@ -184,7 +184,7 @@ def test_pipelined_requests_are_answered_in_order(proxy: Filter, origin: Nginx) 
         s.sendall("".join(request.format(host, origin.http) for host in hosts).encode())
         statuses = [read_response(s).status for _ in hosts]
     assert statuses == [200, 451, 200, 451, 200]
-    assert len(origin.requests()) == 3
+    assert len(origin.requests(3)) == 3
 
 
 def test_head_is_blocked_without_a_body(proxy: Filter, origin: Nginx) -> None:
@@ -203,7 +203,7 @@ def test_an_http_10_client(proxy: Filter, origin: Nginx) -> None:
             s.sendall(f"GET http://{host}.example:{origin.http}/ HTTP/1.0\r\n\r\n".encode())
             answer = read_to_end(s)
         assert answer.split(b" ", 2)[1] == status
-    assert len(origin.requests()) == 1
+    assert len(origin.requests(1)) == 1
 
 
 @pytest.mark.parametrize(

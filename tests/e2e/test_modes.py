@@ -43,7 +43,7 @@ def test_reverse_http(tmp_path: Path, origin: Nginx) -> None:
         assert ask(proxy.port, request("paged.example", "http://blocked.example/")).status == 451
         # The operator has named the origin: a request without a Host is for that one.
         assert ask(proxy.port, "GET / HTTP/1.0\r\n\r\n").status == 200
-    hosts = [seen["host"] for seen in origin.requests()]
+    hosts = [seen["host"] for seen in origin.requests(2)]
     assert hosts == ["plain.example", ""], "the origin is asked for the host that the client has asked for"
 
 
@@ -62,7 +62,7 @@ def test_reverse_https(tmp_path: Path, authority: Authority, origin: Nginx, port
             assert fetch(s, "paged.example", "/other").body == b"origin\n"
         with context.wrap_socket(connect(proxy.port), server_hostname="plain.example") as s:
             assert fetch(s, "plain.example").body == b"origin\n"
-    assert [seen["uri"] for seen in origin.requests()] == ["/", "/other", "/"]
+    assert [seen["uri"] for seen in origin.requests(3)] == ["/", "/other", "/"]
 
 
 def test_upstream(tmp_path: Path, proxy: Filter, authority: Authority, origin: Nginx, raw: RawOrigin) -> None:
@@ -83,7 +83,7 @@ def test_upstream(tmp_path: Path, proxy: Filter, authority: Authority, origin: N
             with tunnel(child.port, f"plain.example:{raw.port}") as s:
                 s.sendall(b"SSH-2.0-x\r\n\r\n")
                 read_to_end(s)
-    assert len(origin.requests()) == 3
+    assert len(origin.requests(3)) == 3
     assert bytes(raw.received) == b""
 
 
@@ -251,7 +251,7 @@ def test_ssl_of_the_proxy_itself(proxy: Filter, authority: Authority, origin: Ng
         assert read_response(s).status == 451
         s.sendall(f"GET http://plain.example:{origin.http}/ HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode())
         assert read_response(s).status == 200
-    assert len(origin.requests()) == 1
+    assert len(origin.requests(1)) == 1
 
 
 def test_a_hello_that_is_cut_off(proxy: Filter, raw: RawOrigin) -> None:

@@ -136,7 +136,7 @@ def test_without_a_usable_list_everything_is_refused(tmp_path: Path, origin: Ngi
         os.utime(copy, (stat.st_atime, stat.st_mtime + 5))
         wait_for(lambda: "No such file" in proxy.log(), "the fault")
         assert closed_or_status(proxy, url) in (0, 503)
-        assert len(origin.requests()) == 1
+        assert len(origin.requests(1)) == 1
 
 
 def closed_or_status(proxy: Filter, url: str) -> int:
