@@ -32,6 +32,7 @@ from mitmproxy.addons import (
 from mitmproxy.proxy import mode_specs
 
 from urlward.engine.errors import UrlwardError
+from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.workers import is_worker, share_addresses, tell_ready
@@ -181,6 +182,7 @@ class Ready:
         gc.collect()
         gc.freeze()
         tell_ready()
+        notify.ready()
 
 
 class Drain:
@@ -195,6 +197,7 @@ class Drain:
         if self._task is not None:
             self._proxy.shutdown()
             return
+        notify.stopping()
         self._task = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:
@@ -264,7 +267,11 @@ async def _run(settings: Settings, addons: Sequence[object]) -> None:
         # Each connection takes two file descriptors; the usual soft limit is for programs that use select().
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        await proxy.run()
+        life = loop.create_task(notify.stay_alive())
+        try:
+            await proxy.run()
+        finally:
+            life.cancel()
     finally:
         root.removeHandler(messages)
 

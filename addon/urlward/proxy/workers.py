@@ -22,6 +22,7 @@ from mitmproxy.proxy import mode_servers
 from urlward.engine.errors import UrlwardError
 from urlward.lists.broker import Broker
 from urlward.lists.shared import DOOR
+from urlward.proxy import notify
 
 WORKER = "URLWARD_WORKER"
 """In a worker's environment: its number."""
@@ -92,8 +93,10 @@ class Supervisor:
             if not self._start_first():
                 return False
             self._workers.extend(self._start(number) for number in range(1, self._count))
+            notify.ready()
             while not self._stopping:
                 time.sleep(_LOOK)
+                notify.alive()
                 for worker in self._workers:
                     self._look_after(worker)
             return True
@@ -134,6 +137,8 @@ class Supervisor:
 
     def _start(self, number: int, ready: int | None = None) -> _Worker:
         environment = {**os.environ, WORKER: str(number)}
+        for name in notify.FOR_THE_MAIN_PROCESS:
+            environment.pop(name, None)
         passed = []
         if ready is not None:
             environment[READY] = str(ready)
@@ -186,6 +191,7 @@ class Supervisor:
                 worker.process.send_signal(number)
 
     def _end(self) -> None:
+        notify.stopping()
         for worker in self._workers:
             if worker.process.poll() is None:
                 worker.process.send_signal(self._stopping or signal.SIGTERM)

@@ -1,0 +1,65 @@
+"""What the service manager is told: ready, alive, stopping (`sd_notify(3)`).
+
+Without systemd all of it does nothing.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+
+SOCKET = "NOTIFY_SOCKET"
+INTERVAL = "WATCHDOG_USEC"
+WHO = "WATCHDOG_PID"
+
+FOR_THE_MAIN_PROCESS = (SOCKET, INTERVAL, WHO)
+"""Variables of the environment that a child must not have, or it would speak for its parent."""
+
+_said = float("-inf")
+
+
+def ready() -> None:
+    """Say that the filter serves."""
+    _send("READY=1")
+
+
+def stopping() -> None:
+    """Say that it will end."""
+    _send("STOPPING=1")
+
+
+def alive() -> None:
+    """Say that it lives, unless that has been said lately; whoever has a loop calls this in each round."""
+    global _said
+    wait = interval()
+    now = time.monotonic()
+    if wait is not None and now - _said >= wait:
+        _said = now
+        _send("WATCHDOG=1")
+
+
+def interval() -> float | None:
+    """Seconds between two signs of life, half of what is asked for; None where none is asked for."""
+    try:
+        seconds = int(os.environ[INTERVAL]) / 1e6
+        meant = int(os.environ.get(WHO, os.getpid()))
+    except (KeyError, ValueError):
+        return None
+    return seconds / 2 if seconds > 0 and meant == os.getpid() else None
+
+
+async def stay_alive() -> None:
+    """Say so for as long as the event loop turns."""
+    while (wait := interval()) is not None:
+        alive()
+        await asyncio.sleep(wait / 2)
+
+
+def _send(message: str) -> None:
+    path = os.environ.get(SOCKET, "")
+    if not path:
+        return
+    # A service manager that cannot be reached is no reason to stop filtering.
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as s:
+        s.sendto(message.encode(), "\0" + path[1:] if path.startswith("@") else path)
