@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def decided(
     context = make_context(mode)
     context.server.address = (address, 443)
     top: dict[str, type[layer.Layer]] = {"regular": modes.HttpProxy, "reverse": modes.ReverseProxy}
-    top.get(mode.partition(":")[0], modes.TransparentProxy)(context)
+    top.get(re.split("[:@]", mode)[0], modes.TransparentProxy)(context)
     return ask(addon, context, data)
 
 
@@ -130,6 +131,14 @@ async def test_counts_outlive_a_change_of_options(tctx: taddons.context) -> None
     assert addon.guard.counts.blocked == 2
 
 
+async def test_tls_on_a_port_where_none_is_relayed_unread(tctx: taddons.context) -> None:
+    addon = tctx.master.addons.get("urlward")
+    tctx.options.update(urlward_intercept_port=8090)
+    hello = client_hello("plain.example")
+    assert isinstance(decided(addon, hello, "transparent@8090"), layers.ServerTLSLayer)
+    assert isinstance(decided(addon, hello, "transparent@8080"), RelayLayer)
+
+
 async def test_other_options_are_not_ours(tctx: taddons.context) -> None:
     addon = tctx.master.addons.get("urlward")
     guard = addon.guard
@@ -163,6 +172,19 @@ async def test_a_decided_request_is_not_decided_again(addon: Urlward) -> None:
     addon.requestheaders(flow)
     assert (flow.response, flow.request.stream) == (None, True)
     assert addon.guard.counts.requests == 0
+
+
+async def test_a_monitored_request_passes(tctx: taddons.context, caplog: pytest.LogCaptureFixture) -> None:
+    addon = tctx.master.addons.get("urlward")
+    caplog.set_level(logging.INFO)
+    tctx.options.update(urlward_monitor=True)
+    addon.running()
+    assert "monitor: nothing is blocked" in caplog.text
+    flow = flow_to("blocked.example")
+    addon.requestheaders(flow)
+    assert (flow.response, flow.request.stream) == (None, True)
+    assert " would-block client=" in caplog.text
+    assert (addon.guard.counts.blocked, addon.guard.counts.would_block) == (0, 1)
 
 
 async def test_a_replayed_request_is(addon: Urlward) -> None:

@@ -57,6 +57,25 @@ def test_what_is_neither_is_relayed_where_that_is_wanted() -> None:
     )
 
 
+def test_where_no_tls_is_relayed_unread() -> None:
+    strict = guard(intercept_port=8090)
+    for mode, what in (("transparent@8090", "tls"), ("transparent@8080", "relay")):
+        assert decide(to("203.0.113.10", 443, mode), HELLO, strict, relays_other=False).what == what
+    # Only TLS: the rest is decided as everywhere.
+    there = to("203.0.113.10", 443, "transparent@8090")
+    assert decide(there, b"GET ", strict, relays_other=False).what == "http"
+    assert decide(there, b"SSH-2.0-x\r\n", strict, relays_other=True).what == "relay"
+
+
+def test_what_is_monitored() -> None:
+    monitor = guard(monitor=True)
+    hello = client_hello("whole.example")
+    found = decide(to("203.0.113.10", 443), hello, monitor, relays_other=False)
+    assert (found.what, found.names.told, found.names.tls) == ("relay", True, True)
+    found = decide(to("192.0.2.66", 22), b"SSH-2.0-x\r\n", monitor, relays_other=True)
+    assert (found.what, found.names.told, found.names.tls) == ("relay", True, False)
+
+
 def test_what_is_spoken_to_the_proxy_itself() -> None:
     context = make_context("regular")
     modes.HttpProxy(context)

@@ -1,6 +1,7 @@
 """The front and the short way, with real sockets in one process; mitmproxy is a stand-in that takes notes."""
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,14 +12,15 @@ from typing import Any
 
 import pytest
 from mitmproxy import platform
-from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.test import taddons
 
+from conftest import free_port
 from e2e.support import client_hello
 from proxy.test_addon import loaded
 from urlward.proxy.addon import Urlward
 from urlward.proxy.express import Express
-from urlward.proxy.front import Front
+from urlward.proxy.front import Front, listen_in_front
 from urlward.proxy.relay import HttpRelay
 
 type Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -200,6 +202,51 @@ async def test_a_connection_to_itself_is_not_made(rig: Rig, monkeypatch: pytest.
     )
     monkeypatch.setattr(server, "servers", [itself])
     assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_connection_that_nothing_has_redirected_is_closed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.start(answer, "transparent")
+    monkeypatch.setattr(platform, "original_addr", lambda s: s.getsockname()[:2])
+    reader, writer = await rig.connect()
+    assert await asyncio.wait_for(reader.read(), 5) == b"", "without waiting for what it has to say"
+    writer.close()
+    await rig.settled()
+    assert caplog.text == ""
+
+
+async def test_monitoring_lets_everything_pass(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rig.tctx.options.update(urlward_monitor=True)
+    await rig.start(answer, "reverse:http://localhost")
+    rig.addon.keeper.paths[0].write_text("blocked.example id=A-1\n127.0.0.1 id=A-9\n")  # type: ignore[union-attr]
+    await rig.addon.keeper.reload()  # type: ignore[union-attr]
+    caplog.clear()
+    # The address is told with each request, like a host; what is listed twice is told once.
+    assert await rig.ask(GET % b"a" + GET.replace(b"plain", b"blocked") % b"b", GET % b"c") == OK * 3
+    assert [message.partition(" entry=")[2][:3] for message in caplog.messages] == ["A-1", "A-9", "A-9"]
+    assert caplog.text.count(" would-block ") == 3
+    await rig.settled()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_workers_share_the_ports_of_every_mode(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    monkeypatch.setattr(
+        mode_servers.AsyncioServerInstance, "listen", mode_servers.AsyncioServerInstance.listen
+    )
+    listen_in_front(Urlward(), reuse_port=shared)
+    listen = mode_servers.AsyncioServerInstance.listen
+    for spec in ("transparent", "transparent@8090", "reverse:http://127.0.0.1"):
+        instance: Any = SimpleNamespace(mode=mode_specs.ProxyMode.parse(spec))
+        port = free_port()
+        (server,) = await listen(instance, "127.0.0.1", port)
+        (listening,) = server.sockets
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == shared
+        if shared:
+            (other,) = await listen(instance, "127.0.0.1", port)
+            other.close()
+        server.close()
 
 
 @pytest.mark.parametrize("on_error", ["block", "pass"])

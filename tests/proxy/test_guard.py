@@ -1,5 +1,6 @@
 import logging
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_names import request, to
 from urlward.engine.errors import UrlError
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
-from urlward.proxy.guard import Guard, timestamp
-from urlward.proxy.names import NO_NAMES, Names
+from urlward.proxy.guard import Guard
+from urlward.proxy.head import read_request_head
+from urlward.proxy.names import NO_NAMES, Names, Place
 
 LINES = (
     "blocked.example id=E-1 category=phishing",
@@ -18,6 +20,7 @@ LINES = (
     "192.0.2.66 id=E-3",
     "@@http://blocked.example/about id=E-4",
     "http://old.example/ expires=2020-01-01 id=E-5",
+    "whole.example id=W-1",
 )
 
 
@@ -107,12 +110,12 @@ def test_tls(sni: str | None, address: str | None, listed: str, none: str) -> No
 def test_addresses() -> None:
     g, context = guard(), to("192.0.2.7")
     assert g.lists_any_address()
-    assert g.address_allowed(context, "192.0.2.7")
-    assert not g.address_allowed(context, "192.0.2.66")
+    assert g.address_allowed(context, NO_NAMES, "192.0.2.7")
+    assert not g.address_allowed(context, NO_NAMES, "192.0.2.66")
     assert g.lists_address("192.0.2.66", 80, context.client)
     assert not g.lists_address("192.0.2.7", 80, context.client)
-    assert g.answer_connected(for_host("plain.example"), context.client, "192.0.2.7", 80) is None
-    answer = g.answer_connected(for_host("plain.example"), context.client, "192.0.2.66", 80)
+    assert g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.7", 80) is None
+    answer = g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.66", 80)
     assert answered(answer).status == 451
 
 
@@ -123,9 +126,9 @@ def test_a_fault_is_one_line_with_a_count(on_error: str, caplog: pytest.LogCaptu
     answer = g.answer(for_host("plain.example"), context)
     assert (answer == NO_NAMES) if passes else (answered(answer).status == 503)
     assert g.tls(context, "plain.example")[0] == ("relay" if passes else "refuse")
-    assert g.address_allowed(context, "192.0.2.7") is passes
+    assert g.address_allowed(context, NO_NAMES, "192.0.2.7") is passes
     assert g.lists_address("192.0.2.7", 80, context.client) is not passes
-    connected = g.answer_connected(for_host("plain.example"), context.client, "192.0.2.7", 80)
+    connected = g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.7", 80)
     assert (connected is None) is passes
     assert g.lists_any_address()
     outcome = "passed" if passes else "blocked"
@@ -171,6 +174,152 @@ def test_an_answer_to_head_has_no_body() -> None:
         assert int(dict(answered(answer).headers)[b"Content-Length"]) > 0
 
 
-def test_timestamp() -> None:
-    assert timestamp(0) == "1970-01-01T00:00:00.000Z"
-    assert timestamp(1_800_000_000.25) == "2027-01-15T08:00:00.250Z"
+# -- a network that is only monitored
+
+
+def words(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What has been said, and of which entry."""
+    return [" ".join(re.sub(r"^\S+ (\S+) .* entry=(\S+) .*$", r"\1 \2", m).split()) for m in caplog.messages]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "address", "entry"),
+    [
+        ("plain.example", "/", None, ""),
+        ("blocked.example", "/", None, "E-1"),
+        ("blocked.example", "/about", None, ""),
+        ("paged.example", "/listed", None, "E-2"),
+        ("plain.example", "/", "192.0.2.66", "E-3"),
+    ],
+)
+def test_monitored_requests_pass(
+    host: str, path: str, address: str | None, entry: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    g, context = guard(monitor=True), to(address)
+    head = read_request_head(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    found = [
+        g.answer(for_host(host, path), context if address else make_context()),
+        g.answer_head(head, Place(context), context.client),
+    ]
+    for names in found:
+        assert isinstance(names, Names)
+        assert (names.hosts[0], names.target, names.told) == (host, path, bool(entry))
+    assert words(caplog) == [f"would-block {entry}"] * 2 * bool(entry)
+    assert (g.counts.requests, g.counts.blocked, g.counts.would_block) == (2, 0, 2 * bool(entry))
+    assert not [secret for secret in (host, path, "192.0.2.66") if secret != "/" and secret in caplog.text]
+
+
+def test_what_cannot_be_read_or_judged_is_refused_while_monitoring() -> None:
+    g = guard(monitor=True)
+    assert answered(g.answer(for_host("a b"), make_context())).status == 400
+    assert g.tls(to("192.0.2.7", 443), "a b")[0] == "refuse"
+    assert g.relayed(Names(("a b",), (), "", ""), make_context().client) is None
+    assert answered(broken(monitor=True).answer(for_host("plain.example"), make_context())).status == 503
+
+
+@pytest.mark.parametrize("changes", [{}, {"intercept": "none"}, {"tls_block": "alert"}, {"intercept": "all"}])
+@pytest.mark.parametrize(
+    ("sni", "address", "what", "entry"),
+    [
+        ("plain.example", "192.0.2.7", "relay", ""),
+        ("paged.example", "192.0.2.7", "intercept", ""),
+        # For the page alone it would be decrypted otherwise.
+        ("other.example", "192.0.2.66", "relay", "E-3"),
+        ("whole.example", "192.0.2.7", "relay", "W-1"),
+        # There are pages to be seen, unless the connection would have been refused.
+        ("blocked.example", "192.0.2.7", "intercept", "E-1"),
+    ],
+)
+def test_monitored_tls(
+    sni: str, address: str, what: str, entry: str, changes: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    g, context = guard(monitor=True, **changes), to(address, 443)
+    match changes:
+        case {"intercept": "none"}:
+            what = "relay"
+        case {"intercept": "all"}:
+            what = "intercept"
+        case {"tls_block": "alert"} if entry:
+            what = "relay"
+    decision, names = g.tls(context, sni)
+    assert decision == what
+    # Inside, each request is told for itself.
+    entry = entry if what == "relay" else ""
+    assert words(caplog) == [f"would-block {entry}"] * bool(entry)
+    assert names.told is bool(entry)
+
+
+def test_addresses_that_names_lead_to_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    g, context = guard(monitor=True), to("plain.example", 443)
+    client = context.client
+    assert not g.lists_address("192.0.2.66", 80, client)
+    assert caplog.messages == []
+    request, names = for_host("plain.example"), Names(("plain.example",), (80,), "", "/")
+    for told in (False, True):
+        names = names._replace(told=told)
+        assert g.address_allowed(context, names, "192.0.2.66")
+        assert g.answer_connected(request, names, client, "192.0.2.66", 80) is None
+        assert words(caplog) == ["would-block E-3"] * 2
+
+
+def test_what_is_neither_http_nor_tls_is_told_and_relayed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    listed, other = (Names((host,), (22,), "", "") for host in ("blocked.example", "plain.example"))
+    client = make_context().client
+    assert guard().relayed(other, client) is other
+    assert guard().relayed(listed, client) is None
+    assert guard(monitor=True).relayed(listed, client) == listed._replace(told=True)
+    assert words(caplog) == ["block E-1", "would-block E-1"]
+
+
+def test_a_tunnel_that_is_told_is_not_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    g, context = guard(monitor=True), to("whole.example", 443)
+    context.layers.append(SimpleNamespace(told=True))  # type: ignore[arg-type]
+    decision, names = g.tls(context, "whole.example")
+    assert (decision, names.told) == ("relay", True)
+    head = read_request_head(b"GET / HTTP/1.1\r\nHost: whole.example\r\n\r\n")
+    g.answer_head(head, Place(context), context.client)
+    assert caplog.messages == []
+
+
+def test_review(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    client = make_context().client
+    listed, other = (Names((host,), (80,), "", "/") for host in ("blocked.example", "plain.example"))
+    for g, outcome in ((guard(), "cut"), (guard(monitor=True), "told")):
+        assert g.review(other, client) == "passes"
+        assert g.review(listed, client) == outcome
+        # Where monitoring has just ended, what has been told is cut all the same.
+        assert g.review(listed, client, told=True) == outcome
+        assert g.review(listed._replace(told=True), client) == outcome
+    assert words(caplog) == ["cut E-1"] * 3 + ["would-cut E-1"]
+
+
+# -- connections that arrive where none is relayed unread
+
+
+@pytest.mark.parametrize(
+    ("changes", "plain", "blocked"),
+    [
+        ({}, "intercept", "intercept"),
+        ({"tls_block": "alert"}, "intercept", "refuse"),
+        ({"intercept": "none"}, "relay", "refuse"),
+        ({"intercept": "all"}, "intercept", "intercept"),
+        ({"monitor": True}, "intercept", "intercept"),
+        ({"monitor": True, "intercept": "none"}, "relay", "relay"),
+    ],
+)
+def test_whatever_the_sni(changes: dict[str, Any], plain: str, blocked: str) -> None:
+    strict, usual = guard(intercept_port=8090, **changes), guard(**changes)
+    there, elsewhere, nowhere = (
+        to("192.0.2.7", 443, mode) for mode in ("transparent@8090", "transparent@8080", "transparent")
+    )
+    for sni, what in (("plain.example", plain), (None, plain), ("whole.example", blocked)):
+        assert strict.tls(there, sni)[0] == what
+        for context in (elsewhere, nowhere):
+            assert strict.tls(context, sni)[0] == usual.tls(context, sni)[0]
+        assert usual.tls(nowhere, sni)[0] == usual.tls(there, sni)[0]

@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import pytest
 from mitmproxy.connection import Client
@@ -47,8 +48,8 @@ def names(host: str, target: str = "", address: str = "") -> Names:
 class Lists:
     matcher: Matcher = OLD
 
-    def guard(self, **changes: str) -> Guard:
-        return Guard(lambda: self.matcher, BlockPage(BlockPageSettings()), **changes)  # type: ignore[arg-type]
+    def guard(self, **changes: Any) -> Guard:
+        return Guard(lambda: self.matcher, BlockPage(BlockPageSettings()), **changes)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,30 @@ async def test_what_a_new_list_cuts(
     assert await live.recheck(guard) == cut
     assert member.was_cut is cut
     assert caplog.text.count(" cut client=") == cut
+
+
+async def test_what_goes_on_where_nothing_is_blocked_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lists, live = Lists(), Live()
+    # Two requests on one connection; one that was told when it began; one that ends.
+    both = Member(names("a.test", "/1"), names("a.test", "/2"))
+    begun, ending = Member(names("a.test", "/3")._replace(told=True)), Member(names("a.test", "/4"))
+    for member in (both, begun, ending):
+        live.add(member)
+    guard = lists.guard(monitor=True)
+    assert await live.recheck(guard) == 0
+    assert caplog.messages == []
+    lists.matcher = NEW
+    for _ in range(3):
+        assert await live.recheck(guard) == 0
+        assert caplog.text.count(" would-cut client=") == 3
+        live.discard(ending)
+    both.names = (*both.names, names("a.test", "/5"))
+    await live.recheck(guard)
+    assert caplog.text.count(" would-cut client=") == 4
+    assert not any(member.was_cut for member in (both, begun, ending))
+    assert len(live._told) == 4, "what is over is not kept"
+    assert await live.recheck(lists.guard()) == 2, "where monitoring has ended"
 
 
 async def test_a_fault_does_as_the_operator_says() -> None:

@@ -2,9 +2,10 @@ import pytest
 from mitmproxy.http import Headers, Request
 from mitmproxy.proxy.context import Context
 
-from proxy.driver import make_context
+from proxy.driver import make_context, make_matcher
 from urlward.engine.errors import UrlError
-from urlward.proxy.names import Names, as_address, names_of
+from urlward.proxy.head import RequestHead, read_request_head
+from urlward.proxy.names import Names, Place, as_address, names_of
 
 
 def request(
@@ -56,6 +57,28 @@ def test_the_sni_is_enough_where_there_is_no_host() -> None:
 
 def test_a_reverse_proxy_has_an_origin_without_a_host() -> None:
     assert names_of(request(), to("192.0.2.7", mode="reverse:http://192.0.2.7")).hosts == ("192.0.2.7",)
+
+
+def head(text: bytes) -> RequestHead:
+    return read_request_head(text.replace(b"|", b"\r\n"))
+
+
+def test_an_address_that_a_name_has_led_to_counts_for_the_requests_that_follow() -> None:
+    place, lists = Place(to("a.example", 80)), make_matcher("192.0.2.66")
+    first = head(b"GET / HTTP/1.1|Host: a.example||")
+    assert place.names(first).address == ""
+    assert place.is_quiet(place.names(first), lists)
+    place.reached("192.0.2.66")
+    place.reached("192.0.2.7")
+    assert place.names(first).address == "192.0.2.66"
+    assert not place.is_quiet(place.names(first), lists)
+    # The destination's name is known as before, so none is missing.
+    assert place.names(head(b"GET / HTTP/1.0||")).hosts == ("a.example",)
+    known = Place(to("192.0.2.7", 80))
+    known.reached("192.0.2.66")
+    assert known.address == "192.0.2.7"
+    with pytest.raises(UrlError, match="no Host field"):
+        known.names(head(b"GET / HTTP/1.0||"))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ _OPTIONS = (
     "urlward_on_error",
     "urlward_status",
     "urlward_monitor",
+    "urlward_intercept_port",
     "urlward_config",
 )
 # Options that only mitmproxy's flows heed.
@@ -118,6 +119,12 @@ class Urlward:
             _CHOICES["urlward_intercept"],
         )
         loader.add_option("urlward_monitor", bool, False, "Block nothing, log what would be blocked.")
+        loader.add_option(
+            "urlward_intercept_port",
+            int,
+            0,
+            "Listening port whose TLS connections are decrypted whatever host they name; 0 for none.",
+        )
         loader.add_option(
             "urlward_tls_block",
             str,
@@ -177,22 +184,24 @@ class Urlward:
             raise exceptions.OptionsError(f"urlward: {table}{e}") from e
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
-        guard = Guard(
+        self.guard = Guard(
             self._matcher,
             page,
             on_error=options.urlward_on_error,
             intercept=options.urlward_intercept,
             tls_block=options.urlward_tls_block,
+            monitor=options.urlward_monitor,
+            intercept_port=options.urlward_intercept_port,
+            counts=self.guard.counts if self.guard is not None else None,
         )
-        if self.guard is not None:
-            guard.counts = self.guard.counts
-        self.guard = guard
 
     def running(self) -> None:
         """Start looking after the lists. Not a coroutine: that would break a script's live reload."""
         self._running = True
         if self.keeper is None:
             logger.error("no list is loaded (option urlward_list): every request is refused")
+        if ctx.options.urlward_monitor:
+            logger.warning("monitor: nothing is blocked, what would be is logged")
         for name, safe in (("connection_strategy", "lazy"), ("rawtcp", False)):
             if getattr(ctx.options, name) != safe:
                 value = str(safe).lower()

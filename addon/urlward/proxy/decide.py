@@ -55,7 +55,8 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool) -
             return WAIT
         if kind == "other":
             names = names_of_tls(context, context.client.sni)._replace(tls=False)
-            return Decision("relay", names) if guard.passes(names, context.client) else CLOSE
+            relayed = guard.relayed(names, context.client)
+            return CLOSE if relayed is None else Decision("relay", relayed)
     return HTTP
 
 

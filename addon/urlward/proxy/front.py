@@ -63,12 +63,16 @@ class Front(asyncio.Protocol):
             self._to_mitmproxy()
             return
         try:
-            self._context = self._make_context(self._addon.guard)
+            context = self._make_context(self._addon.guard)
         except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
             logger.error("no original destination: %s", type(e).__name__)
             transport.abort()
             return
-        self.client = self._context.client
+        if self._is_direct(context):
+            transport.close()
+            return
+        self._context = context
+        self.client = context.client
         self._addon.live.add(self)
 
     def _make_context(self, guard: Guard) -> Context:
@@ -90,6 +94,13 @@ class Front(asyncio.Protocol):
                 transport.get_extra_info("socket")
             )
         return context
+
+    def _is_direct(self, context: Context) -> bool:
+        """Whether no rule has redirected a connection here, which would be one of the filter to itself."""
+        if isinstance(self._instance.mode, mode_specs.ReverseMode):
+            return False
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return context.server.address == (host.partition("%")[0], port)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -123,8 +134,9 @@ class Front(asyncio.Protocol):
                 def judge(head: RequestHead) -> Names | BlockResponse:
                     return guard.answer_head(head, place, client)
 
-                port = self._express(HttpRelay(NO_ENDS, judge), context).port
-                port.data_received(self._data)
+                express = self._express(HttpRelay(NO_ENDS, judge), context)
+                express.place = place
+                express.port.data_received(self._data)
             case "refuse":
                 self._transport.write(ACCESS_DENIED)
                 self._transport.close()
@@ -182,9 +194,11 @@ class Direct(Express):
 
     Attributes:
         port: the client's.
+        place: what is known of the connection, where requests are judged by it.
     """
 
     port: Port
+    place: Place | None = None
 
     def __init__(self, relay: Relay, context: Context, addon: Urlward, guard: Guard) -> None:
         super().__init__(context.client, relay, guard, addon.live, addon.tcp_timeout)
@@ -244,6 +258,8 @@ class Direct(Express):
         address = ours.transport.get_extra_info("peername")[0]
         if address == host:
             return None, True  # judged before, as the destination
+        if self.place is not None:
+            self.place.reached(address)
         answer = self._listed(address, port)
         return answer, answer is None
 
@@ -252,11 +268,10 @@ class Direct(Express):
         if isinstance(self._relay, HttpRelay):
             if not self._relay.pending:
                 return None  # it has ended meanwhile
-            head = self._relay.pending[0].head
-            return self._guard.answer_connected(head, self.client, address, port)
-        if self._guard.address_allowed(self._context, address):
-            return None
-        return NOT_SHOWN
+            first = self._relay.pending[0]
+            return self._guard.answer_connected(first.head, first.names, self.client, address, port)
+        (names,) = self._relay.live
+        return None if self._guard.address_allowed(self._context, names, address) else NOT_SHOWN
 
 
 NOT_SHOWN = BlockResponse(451, "", (), b"")

@@ -1,14 +1,12 @@
 """The decision on a request or connection, and what is said of it.
 
 Everything that the addon asks goes through here, so that one place holds the rule that an exception
-of ours never lets a request pass, and one place writes the log.
+of ours never lets a request pass, one place writes the log, and one place knows that nothing is blocked
+where the filter only monitors.
 """
 
-import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
 from mitmproxy import http
@@ -20,22 +18,12 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import PASS, Verdict
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
+from urlward.proxy.decision_log import Counts, DecisionLog
 from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Names, Place, names_of, names_of_tls
 
-logger = logging.getLogger("urlward")
-
 TlsDecision = Literal["relay", "intercept", "refuse"]
-
-
-@dataclass(slots=True)
-class Counts:
-    """What has happened since the start."""
-
-    requests: int = 0
-    blocked: int = 0
-    refused: int = 0
-    errors: int = 0
+Review = Literal["passes", "cut", "told"]
 
 
 class Guard:
@@ -47,7 +35,18 @@ class Guard:
         on_error: what a request gets when deciding on it fails: ``block`` or ``pass``.
         intercept: which TLS connections are decrypted: ``listed``, ``all`` or ``none``.
         tls_block: what a listed host gets over TLS: ``page`` or ``alert``.
+        monitor: whether nothing is blocked, and what would be is logged and counted, once a request or
+            connection. Only what is listed passes: what cannot be read is refused all the same, since it
+            cannot be monitored either. A TLS connection that would be decrypted for the block page alone
+            is relayed; one whose host has pages listed is decrypted, so that they are seen, unless
+            `intercept` is ``none``, with which only names and addresses are looked at.
+        intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
+            unless `intercept` is ``none``; 0 for none.
+        counts: to go on with.
         clock: seconds since 1970-01-01 UTC.
+
+    Attributes:
+        counts: so far.
     """
 
     def __init__(
@@ -58,14 +57,20 @@ class Guard:
         on_error: str = "block",
         intercept: str = "listed",
         tls_block: str = "page",
+        monitor: bool = False,
+        intercept_port: int = 0,
+        counts: Counts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.counts = Counts()
+        self.counts = counts or Counts()
+        self._log = DecisionLog(self.counts, clock, monitor=monitor)
         self._matcher = matcher
         self._page = page
         self._on_error = on_error
         self._intercept = intercept
         self._tls_block = tls_block
+        self._monitor = monitor
+        self._intercept_port = intercept_port
         self._clock = clock
 
     def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
@@ -78,7 +83,7 @@ class Guard:
         try:
             names = names_of(request, context)
             verdict = self._verdict(names)
-            return self._blocked(verdict, request, context.client) if verdict.blocked else names
+            return self._listed(verdict, names, request, context.client) if verdict.blocked else names
         except UrlError as e:
             self.counts.refused += 1
             return plain(400, str(e), head=head)
@@ -95,26 +100,38 @@ class Guard:
                 verdict = matcher.check(names.hosts[0], names.target, names.ports, self._clock())
             else:
                 verdict = self._verdict(names)
-            return self._blocked(verdict, head, client) if verdict.blocked else names
+            return self._listed(verdict, names, head, client) if verdict.blocked else names
         except UrlError as e:
             self.counts.refused += 1
             return plain(400, str(e), head=head.method == b"HEAD")
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, client, head.method == b"HEAD") or NO_NAMES
 
-    def still_passes(self, names: Names, client: Client) -> bool:
-        """Whether what is under way may go on, under the lists that are in force now. Never raises."""
+    def review(self, names: Names, client: Client, *, told: bool = False) -> Review:
+        """Whether what is under way may go on, under the lists that are in force now. Never raises.
+
+        Args:
+            names: that it passed under.
+            client: whose it is.
+            told: whether this has said before that it is listed.
+
+        Returns:
+            ``told`` where it goes on although it is listed, since nothing is blocked.
+        """
+        if self._monitor and (told or names.told):
+            return "told"
         try:
             verdict = self._verdict(names)
             if not verdict.blocked and names.tls:
                 # Relayed unread, which it may not be where a page of its host is listed.
                 found = self._list_below(names)
                 verdict = Verdict("block", entry="-", list=found) if found else verdict
-            if verdict.blocked:
-                self._log_block(verdict, client, new_reference(), cut=True)
-            return not verdict.blocked
+            if not verdict.blocked:
+                return "passes"
+            self._log.block(verdict, client, new_reference(), cut=True)
+            return "told" if self._monitor else "cut"
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, client) is None
+            return "passes" if self._failed(e, client) is None else "cut"
 
     def _verdict(self, names: Names) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
@@ -128,21 +145,31 @@ class Guard:
         return verdict
 
     def answer_connected(
-        self, request: http.Request | RequestHead, client: Client, address: str, port: int
+        self, request: http.Request | RequestHead, names: Names, client: Client, address: str, port: int
     ) -> BlockResponse | None:
         """What a request gets where the address that its host turned out to have is listed, or None.
 
         Never raises.
+
+        Args:
+            request: it.
+            names: that it passed under.
+            client: whose it is.
+            address: of the connection to the origin.
+            port: likewise.
         """
         try:
             verdict = self._matcher().check_address(address, (port,), self._clock())
-            return self._blocked(verdict, request, client) if verdict.blocked else None
+            answer = self._listed(verdict, names, request, client) if verdict.blocked else None
+            return answer if isinstance(answer, BlockResponse) else None
         except Exception as e:  # noqa: BLE001 - as above
             method = request.method if isinstance(request, RequestHead) else request.data.method
             return self._failed(e, client, method == b"HEAD")
 
     def lists_address(self, address: str, port: int, client: Client) -> bool:
         """Whether a name must not be connected to because of the address that it has. Never raises."""
+        if self._monitor:
+            return False  # told once it is connected to
         try:
             return self._matcher().check_address(address, (port,), self._clock()).blocked
         except Exception as e:  # noqa: BLE001 - as above
@@ -160,58 +187,63 @@ class Guard:
         names = NO_NAMES
         try:
             names = names_of_tls(context, sni)
-            return self._tls(names, context.client), names
+            return self._tls(names, context.client)
         except UrlError:
             self.counts.refused += 1
             return "refuse", names
         except Exception as e:  # noqa: BLE001 - as above
             return "refuse" if self._failed(e, context.client) is not None else "relay", names
 
-    def address_allowed(self, context: Context, address: str) -> bool:
+    def address_allowed(self, context: Context, names: Names, address: str) -> bool:
         """Whether a connection that is relayed unread may go to this address. Never raises."""
         try:
             port = context.server.address[1] if context.server.address else 0
             verdict = self._matcher().check_address(address, (port,), self._clock())
-            if verdict.blocked:
-                self._log_block(verdict, context.client, new_reference())
-            return not verdict.blocked
+            return not verdict.blocked or self._relayed(verdict, names, context.client) is not None
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, context.client) is None
 
-    def passes(self, names: Names, client: Client) -> bool:
-        """Whether what is neither HTTP nor TLS may be relayed. Never raises."""
+    def relayed(self, names: Names, client: Client) -> Names | None:
+        """The names under which what is neither HTTP nor TLS is relayed, None where it may not be.
+
+        Never raises.
+        """
         try:
             verdict = self._verdict(names)
-            if verdict.blocked:
-                self._log_block(verdict, client, new_reference())
-            return not verdict.blocked
+            return self._relayed(verdict, names, client) if verdict.blocked else names
         except UrlError:
             self.counts.refused += 1
-            return False
+            return None
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, client) is None
+            return names if self._failed(e, client) is None else None
 
     def broken(self, error: Exception, client: Client) -> None:
         """Log a fault of ours for which a connection is cut, whatever the operator says of requests."""
-        self._log_failure(error, client, "cut")
+        self._log.failure(error, client, "cut")
 
     def failed(self, error: Exception, client: Client) -> bool:
         """Log a fault of ours in the layers around; True where the operator says to let pass."""
         return self._failed(error, client) is None
 
-    def _tls(self, names: Names, client: Client) -> TlsDecision:
+    def _tls(self, names: Names, client: Client) -> tuple[TlsDecision, Names]:
         shows_page = self._tls_block == "page" and self._intercept != "none"
-        if self._intercept == "all" and shows_page:
-            return "intercept"
+        whatever = self._intercept == "all" or self._is_strict(client)
+        if whatever and shows_page:
+            return "intercept", names
         verdict = self._verdict(names)
-        if verdict.blocked and not shows_page:
-            self._log_block(verdict, client, new_reference())
-            return "refuse"
-        if self._intercept == "all":
-            return "intercept"
-        if verdict.blocked or self._list_below(names):
-            return "intercept"
-        return "relay"
+        looked_into = whatever or bool(self._list_below(names))
+        if verdict.blocked and not (shows_page and (looked_into or not self._monitor)):
+            relayed = self._relayed(verdict, names, client)
+            return ("relay", relayed) if relayed is not None else ("refuse", names)
+        return "intercept" if verdict.blocked or looked_into else "relay", names
+
+    def _is_strict(self, client: Client) -> bool:
+        """Whether a connection arrived where none is relayed unread."""
+        return (
+            bool(self._intercept_port)
+            and client.proxy_mode.custom_listen_port == self._intercept_port
+            and self._intercept != "none"
+        )
 
     def _list_below(self, names: Names) -> str:
         """The list because of which a connection to these hosts is not relayed unread, or empty."""
@@ -219,11 +251,27 @@ class Guard:
             return ""
         return next(filter(None, map(self._matcher().list_below, names.hosts)), "")
 
-    def _blocked(
-        self, verdict: Verdict, request: http.Request | RequestHead, client: Client
-    ) -> BlockResponse:
+    def _relayed(self, verdict: Verdict, names: Names, client: Client) -> Names | None:
+        """The names under which what is listed is relayed unread, or None, as it may not be."""
+        if self._monitor:
+            return self._tell(verdict, names, client)
+        self._log.block(verdict, client, new_reference())
+        return None
+
+    def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
+        """Say of what is listed and passes that it does."""
+        if not names.told:
+            self._log.block(verdict, client, new_reference())
+        return names._replace(told=True)
+
+    def _listed(
+        self, verdict: Verdict, names: Names, request: http.Request | RequestHead, client: Client
+    ) -> BlockResponse | Names:
+        """What a request gets that is listed."""
+        if self._monitor:
+            return self._tell(verdict, names, client)
         reference = new_reference()
-        self._log_block(verdict, client, reference)
+        self._log.block(verdict, client, reference)
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
             accept, language = (
@@ -240,54 +288,15 @@ class Guard:
                 head=head,
             )
         except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of the page
-            self._log_failure(e, client, "blocked")
+            self._log.failure(e, client, "blocked")
             return plain(451, f"Blocked. Reference: {reference}", head=head)
-
-    def _log_block(self, verdict: Verdict, client: Client, reference: str, *, cut: bool = False) -> None:
-        self.counts.blocked += 1
-        _log(
-            logging.INFO,
-            f"%s {'cut' if cut else 'block'} client=%s list=%s entry=%s category=%s reference=%s",
-            timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
-            reference,
-        )  # fmt: skip
 
     def _failed(self, error: Exception, client: Client, head: bool = False) -> BlockResponse | None:
         passed = self._on_error == "pass"
-        self._log_failure(error, client, "passed" if passed else "blocked")
+        self._log.failure(error, client, "passed" if passed else "blocked")
         if passed:
             return None
         return plain(503, "The filter could not decide on this request.", head=head)
-
-    def _log_failure(self, error: Exception, client: Client, outcome: str) -> None:
-        self.counts.errors += 1
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
-        # The exception's own text may quote the request.
-        _log(
-            logging.ERROR,
-            "%s error client=%s error=%s at=%s count=%d request=%s",
-            timestamp(time.time()), _peer(client), error.__class__.__name__, place,
-            self.counts.errors, outcome,
-        )  # fmt: skip
-
-
-def _log(level: int, message: str, *values: object) -> None:
-    """Log, whatever becomes of it: a full disk or a broken handler must not decide what passes."""
-    with suppress(Exception):
-        logger.log(level, message, *values)
-
-
-def timestamp(now: float) -> str:
-    """UTC to the millisecond, RFC 3339."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-
-
-def _peer(client: Client) -> str:
-    host, port = client.peername[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _first_block(verdicts: list[Verdict]) -> Verdict:

@@ -216,9 +216,11 @@ class HttpRelayLayer(RelayingLayer):
         listed = server.error if isinstance(server.error, ListedAddress) else None
         address = listed or (server.peername and server.peername[0])
         if address and self.relay.pending:
+            first = self.relay.pending[0]
             answer = self._guard.answer_connected(
-                self.relay.pending[0].head, self.client, str(address), self._place.port
+                first.head, first.names, self.client, str(address), self._place.port
             )
+            self._place.reached(str(address))
         if answer is not None and not error:
             self.close_server()
         if error or answer is not None:
@@ -236,6 +238,7 @@ class RelayLayer(RelayingLayer):
 
     def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup, names: Names) -> None:
         super().__init__(context, guard, live, lookup)
+        self._names = names
         self.relay: RawRelay = RawRelay(self, names)
 
     def _begin(self) -> layer.CommandGenerator[None]:
@@ -245,7 +248,8 @@ class RelayLayer(RelayingLayer):
             error = yield from self._open()
         listed = server.error if isinstance(server.error, ListedAddress) else None
         address = listed or (server.peername and server.peername[0])
-        if (address and not self._guard.address_allowed(self.context, str(address))) or error:
+        allowed = not address or self._guard.address_allowed(self.context, self._names, str(address))
+        if error or not allowed:
             self.close()
 
 

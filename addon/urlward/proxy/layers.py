@@ -75,7 +75,7 @@ class WardHttpStream(HttpStream):
         self._guard = guard
         self._live = live
         self._lookup = lookup
-        self._names: Names | None = None
+        self._names = NO_NAMES
         self._answered = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -95,8 +95,8 @@ class WardHttpStream(HttpStream):
             return
         answer = NO_NAMES if event.replay_flow else self._guard.answer(event.request, self.context)
         if isinstance(answer, Names):
+            self._names = answer
             if answer.target:
-                self._names = answer
                 self._live.add(self)
             yield from super().state_wait_for_request_headers(event)
             return
@@ -126,7 +126,9 @@ class WardHttpStream(HttpStream):
             return False
         address = str(error) if error else connection.peername and connection.peername[0]
         answer = (
-            self._guard.answer_connected(request, self.client, address, request.port) if address else None
+            self._guard.answer_connected(request, self._names, self.client, address, request.port)
+            if address
+            else None
         )
         if answer is not None:
             yield from self._answer(answer, self.client_state == self.state_done)
@@ -160,6 +162,11 @@ class WardHttpStream(HttpStream):
         if not complete:
             yield commands.RequestWakeup(LINGER)
 
+    @property
+    def told(self) -> bool:
+        """Whether it would have been blocked, and so with it what follows inside."""
+        return self._names.told
+
     def _over(self, state: object) -> bool:
         return state in (self.state_done, self.state_errored)
 
@@ -167,7 +174,7 @@ class WardHttpStream(HttpStream):
 
     def live(self) -> Iterable[Names]:
         """What is under way."""
-        return [self._names] if self._names else ()
+        return (self._names,)
 
     def head(self) -> int | None:
         """None: mitmproxy reads heads."""

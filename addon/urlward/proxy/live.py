@@ -61,6 +61,8 @@ class Live:
     def __init__(self) -> None:
         self._members: dict[Client, dict[int, Member]] = {}
         self._heads: dict[int, tuple[int, float]] = {}
+        self._told: dict[int, Names] = {}
+        """What is listed and goes on, since nothing is blocked: said once, not at each reload."""
 
     def __iter__(self) -> Iterator[Member]:
         for members in list(self._members.values()):
@@ -89,10 +91,11 @@ class Live:
     async def recheck(self, guard: Guard) -> int:
         """Judge everything under way again, and cut what is listed; how many that is."""
         cut = 0
+        told: dict[int, Names] = {}
         until = time.monotonic() + _SLICE
         for member in self:
             try:
-                if not all(guard.still_passes(names, member.client) for names in member.live()):
+                if self._is_cut(member, guard, told):
                     cut += 1
                     member.cut()
             except Exception as e:  # noqa: BLE001 - one that cannot be looked at must not hide the others
@@ -100,7 +103,17 @@ class Live:
             if time.monotonic() > until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + _SLICE
+        self._told = told
         return cut
+
+    def _is_cut(self, member: Member, guard: Guard, told: dict[int, Names]) -> bool:
+        for names in member.live():
+            review = guard.review(names, member.client, told=id(names) in self._told)
+            if review == "cut":
+                return True
+            if review == "told":
+                told[id(names)] = names  # kept, so that no other comes to have this number
+        return False
 
     async def look_after(self) -> None:
         """End what takes too long, until cancelled."""

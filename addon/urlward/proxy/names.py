@@ -32,6 +32,7 @@ class Names(NamedTuple):
         address: the destination's IP address, or empty.
         target: path and query as sent, a byte string; empty for CONNECT and for what is not HTTP.
         tls: whether it is TLS that goes by these names.
+        told: whether the log has said that it would be blocked, where nothing is.
     """
 
     hosts: tuple[str, ...]
@@ -39,6 +40,7 @@ class Names(NamedTuple):
     address: str
     target: str
     tls: bool = False
+    told: bool = False
 
 
 NO_NAMES = Names((), (), "", "")
@@ -55,12 +57,13 @@ class Place:
     """
 
     __slots__ = (
-        "_configured",
+        "_by_name",
         "_destination",
         "_host",
         "_known",
         "_quiet",
         "_scheme_port",
+        "_told",
         "address",
         "port",
         "sni",
@@ -76,7 +79,8 @@ class Place:
             self.address = as_address(host)
             self._destination = f"[{self.address}]" if ":" in self.address else host
         # In reverse mode the operator has named the origin, by address perhaps.
-        self._configured = isinstance(context.client.proxy_mode, mode_specs.ReverseMode)
+        self._by_name = not self.address or isinstance(context.client.proxy_mode, mode_specs.ReverseMode)
+        self._told = is_told(context)
         self._scheme_port = 443 if context.client.tls or https else 80
         self._host: bytes | None = None
         self._known: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
@@ -95,13 +99,14 @@ class Place:
                 self._known = self.collect(head.hosts)
                 self._host = head.hosts[0]
             hosts, ports = self._known
-            return Names(hosts, ports, self.address, target)
+            return Names(hosts, ports, self.address, target, False, self._told)
         authority = ""
         port = self._scheme_port
         if target != "*" and not target.startswith("/"):
             scheme, authority, target = split_absolute(target)
             port = 443 if scheme == "https" else port
-        return Names(*self.collect(head.hosts, authority, scheme_port=port), self.address, target)
+        hosts, ports = self.collect(head.hosts, authority, scheme_port=port)
+        return Names(hosts, ports, self.address, target, False, self._told)
 
     def collect(
         self, fields: Sequence[bytes], *authorities: str, scheme_port: int = 0
@@ -126,12 +131,18 @@ class Place:
         if self.sni:
             hosts[self.sni] = None
         if self._destination:
-            if not hosts and self.address and not self._configured:
+            if not hosts and not self._by_name:
                 # An origin answers such a request with its default site, whose name nobody here knows.
                 raise UrlError("no Host field")
             hosts[self._destination] = None
             ports[self.port] = None
         return tuple(hosts), tuple(ports)
+
+    def reached(self, address: str) -> None:
+        """Take note of the address that a name has led to, for the requests that follow."""
+        if not self.address:
+            self.address = address
+            self._quiet = (None, (), False)
 
     def is_quiet(self, names: Names, matcher: Matcher) -> bool:
         """Whether nothing is listed on any of the hosts, and the address is not, so that only path
@@ -167,7 +178,7 @@ def names_of(request: http.Request, context: Context) -> Names:
     if target and not target.startswith("/") and target != "*":
         # In HTTP/2 a path is all that is allowed; sent on to an HTTP/1 origin this could name a host.
         raise UrlError("a path that does not begin with a slash")
-    return Names(hosts, ports, place.address, target)
+    return Names(hosts, ports, place.address, target, False, is_told(context))
 
 
 def is_multiplexed(context: Context) -> bool:
@@ -180,11 +191,16 @@ def names_of_tls(context: Context, sni: str | None) -> Names:
     """The names that a ClientHello goes to; they have no target."""
     hosts: dict[str, None] = dict.fromkeys([sni] if sni else [])
     if context.server.address is None:
-        return Names(tuple(hosts), (), "", "", tls=True)
+        return Names(tuple(hosts), (), "", "", True, is_told(context))
     host, port = context.server.address[:2]
     address = as_address(host)
     hosts[f"[{address}]" if ":" in address else host] = None
-    return Names(tuple(hosts), (port,), address, "", tls=True)
+    return Names(tuple(hosts), (port,), address, "", True, is_told(context))
+
+
+def is_told(context: Context) -> bool:
+    """Whether this is inside a tunnel that would be blocked, so that no more is to be said of it."""
+    return any(getattr(part, "told", False) for part in context.layers)
 
 
 def split_absolute(target: str) -> tuple[str, str, str]:

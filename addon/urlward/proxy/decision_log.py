@@ -1,0 +1,107 @@
+"""What is counted and said of decisions and faults: one line each, and never a URL, a host or a path."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mitmproxy.connection import Client
+
+from urlward.engine.verdict import Verdict
+
+logger = logging.getLogger("urlward")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the start.
+
+    Attributes:
+        requests: that were judged.
+        blocked: requests and connections that were answered, refused or cut because they are listed.
+        would_block: those that would have been, where nothing is blocked.
+        refused: what could not be read.
+        errors: faults of ours.
+    """
+
+    requests: int = 0
+    blocked: int = 0
+    would_block: int = 0
+    refused: int = 0
+    errors: int = 0
+
+
+class DecisionLog:
+    """Counts, and writes the lines.
+
+    Args:
+        counts: to go on with.
+        monitor: whether nothing is blocked.
+        clock: seconds since 1970-01-01 UTC.
+
+    Attributes:
+        counts: so far.
+    """
+
+    def __init__(self, counts: Counts, clock: Callable[[], float], *, monitor: bool) -> None:
+        self.counts = counts
+        self._clock = clock
+        self._monitor = monitor
+
+    def block(self, verdict: Verdict, client: Client, reference: str, *, cut: bool = False) -> None:
+        """Say what is blocked, or would be.
+
+        Args:
+            verdict: a blocking one.
+            client: whose request or connection it is.
+            reference: stands on the block page as well.
+            cut: whether it was under way when it was listed.
+        """
+        if self._monitor:
+            self.counts.would_block += 1
+        else:
+            self.counts.blocked += 1
+        _log(
+            logging.INFO,
+            f"%s {'would-' * self._monitor}{'cut' if cut else 'block'} "
+            "client=%s list=%s entry=%s category=%s reference=%s",
+            timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
+            reference,
+        )  # fmt: skip
+
+    def failure(self, error: Exception, client: Client, outcome: str) -> None:
+        """Say what has failed, and where.
+
+        Args:
+            error: raised by something of ours; its own text, which may quote the request, is not told.
+            client: whose request or connection it is.
+            outcome: what becomes of that.
+        """
+        self.counts.errors += 1
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
+        _log(
+            logging.ERROR,
+            "%s error client=%s error=%s at=%s count=%d request=%s",
+            timestamp(time.time()), _peer(client), error.__class__.__name__, place,
+            self.counts.errors, outcome,
+        )  # fmt: skip
+
+
+def timestamp(now: float) -> str:
+    """UTC to the millisecond, RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+
+
+def _peer(client: Client) -> str:
+    host, port = client.peername[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _log(level: int, message: str, *values: object) -> None:
+    """Log, whatever becomes of it: a full disk or a broken handler must not decide what passes."""
+    with suppress(Exception):
+        logger.log(level, message, *values)

@@ -1,0 +1,78 @@
+import logging
+
+import pytest
+
+from proxy.driver import NOW, make_context
+from urlward.engine.verdict import Verdict
+from urlward.proxy.decision_log import Counts, DecisionLog, timestamp
+
+CLIENT = make_context().client
+VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")
+
+
+def log(*, monitor: bool = False) -> DecisionLog:
+    return DecisionLog(Counts(), lambda: NOW, monitor=monitor)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "cut", "word", "counted"),
+    [
+        (False, False, "block", (1, 0)),
+        (False, True, "cut", (1, 0)),
+        (True, False, "would-block", (0, 1)),
+        (True, True, "would-cut", (0, 1)),
+    ],
+)
+def test_a_block(
+    monitor: bool, cut: bool, word: str, counted: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    written = log(monitor=monitor)
+    written.block(VERDICT, CLIENT, "AAAA-BBBB-CCCC", cut=cut)
+    assert caplog.messages == [
+        f"2027-01-15T08:00:00.000Z {word} client=192.0.2.1:1234 list=feed entry=E-1 category=phishing "
+        "reference=AAAA-BBBB-CCCC"
+    ]
+    assert (written.counts.blocked, written.counts.would_block) == counted
+
+
+def test_a_block_without_a_category_of_a_client_with_an_ipv6_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    client = make_context().client
+    client.peername = ("2001:db8::1", 1234, 0, 0)  # type: ignore[assignment]
+    log().block(Verdict("block", list="feed", entry="E-2"), client, "R")
+    assert " client=[2001:db8::1]:1234 list=feed entry=E-2 category=- reference=R" in caplog.text
+
+
+def test_a_failure_tells_where_and_not_what(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("http://blocked.example/secret")
+
+    written = log()
+    for count in (1, 2):
+        try:
+            fail()
+        except RuntimeError as e:
+            written.failure(e, CLIENT, "cut")
+        assert written.counts.errors == count
+    assert caplog.messages[1].endswith(" count=2 request=cut")
+    assert " error client=192.0.2.1:1234 error=RuntimeError at=" in caplog.messages[0]
+    assert ".fail:" in caplog.messages[0]
+    assert "secret" not in caplog.text
+
+
+def test_a_broken_handler_is_nobodys_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(logging.getLogger("urlward"), "log", fail)
+    written = log()
+    written.block(VERDICT, CLIENT, "R")
+    assert written.counts.blocked == 1
+
+
+def test_timestamp() -> None:
+    assert timestamp(0) == "1970-01-01T00:00:00.000Z"
+    assert timestamp(1_800_000_000.25) == "2027-01-15T08:00:00.250Z"
