@@ -1,11 +1,215 @@
 """``urlward gateway`` and ``urlward ca``."""
 
 import argparse
-from collections.abc import Callable
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+from urlward.config import Config, read_config
+
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
+
+DONE, NOT_FILTERED = 0, 1
 
 
 def add_gateway_commands(command: Command) -> None:
     """Declare them; what they need is imported when they run."""
+    gateway = command("gateway", None, "Rules in the kernel, and the service.")
+    of_gateway = gateway.add_subparsers(required=True, metavar="COMMAND")
+
+    up = _sub(of_gateway, "up", _up, "Put the rules into force, in place of those that are there.")
+    _plan_arguments(up)
+    up.add_argument("--replace", action="store_true", help="also those of another filter that lives")
+
+    down = _sub(of_gateway, "down", _down, "Take the rules away.")
+    _config_argument(down)
+    down.add_argument(
+        "--if-stopped",
+        action="store_true",
+        help="only where systemd says that the service has been stopped, and gateway.on_stop is down",
+    )
+
+    status = _sub(of_gateway, "status", _status, "Exit code 0 where traffic is filtered, 1 where it is not.")
+    _plan_arguments(status)
+    status.add_argument("--json", action="store_true", help="as a JSON object")
+
+    _plan_arguments(_sub(of_gateway, "print", _print, "Show the rules, for review; nft -f reads them."))
+
+    install = _sub(of_gateway, "install", _install, "Write the systemd service.")
+    _config_argument(install)
+    install.add_argument("--print", action="store_true", help="show the files instead of writing them")
+    install.add_argument("--prefix", type=Path, default=Path("/"), metavar="DIR", help="root folder (/)")
+
+    ca = command("ca", _ca, "Show the certificate authority of interception.")
+    _ca_arguments(ca)
+    of_ca = ca.add_subparsers(metavar="COMMAND")
+    export = _sub(of_ca, "export", _ca_export, "Write its certificate, without the key.")
+    _ca_arguments(export, default=argparse.SUPPRESS)
+    export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    export.add_argument("--format", choices=["pem", "der", "p12"], default="pem", help="of the file (pem)")
+    page = _sub(of_ca, "page", _ca_page, "Write a page that users fetch the certificate from.")
+    _ca_arguments(page, default=argparse.SUPPRESS)
+    page.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+
+
+def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text, allow_abbrev=False
+    )
+    sub.set_defaults(command=function)
+    return sub
+
+
+def _config_argument(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help="TOML file")
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where the filter listens (:8080)")
+    parser.add_argument(
+        "--steer", action=argparse.BooleanOptionalAction, help="filter what may be listed (as configured)"
+    )
+    parser.add_argument(
+        "--fail", choices=["open", "closed"], help="what filtered traffic gets while no worker lives"
+    )
+
+
+def _ca_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
+    parser.add_argument("--confdir", default=default, metavar="DIR", help="its folder (~/.mitmproxy)")
+    _config_argument(parser, default)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    config = read_config(args.config) if args.config else Config()
+    changes = {name: value for name in ("steer", "fail") if (value := getattr(args, name, None)) is not None}
+    return config.model_copy(update={"gateway": config.gateway.model_copy(update=changes)})
+
+
+def _note(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"urlward: {line}", file=sys.stderr, flush=True)
+
+
+def _up(args: argparse.Namespace) -> int:
+    from urlward.gateway import control
+    from urlward.gateway.nft import Nft
+    from urlward.gateway.planning import planned
+    from urlward.gateway.system import unmet
+
+    made = planned(_config(args), args.listen)
+    gateway = made.plan.gateway
+    before = control.up(Nft(), made.plan, replace=args.replace)
+    _note((*made.notes, *unmet(made.plan.families)))
+    print(
+        f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
+        f"ports {', '.join(map(str, gateway.ports))} to {made.plan.listen}, "
+        + (f"DNS to {gateway.dns.port}, " if gateway.steer else "no steering, ")
+        + f"fail {gateway.fail}"
+    )
+    return DONE
+
+
+def _down(args: argparse.Namespace) -> int:
+    from urlward.gateway import control
+    from urlward.gateway.nft import Nft
+
+    if args.if_stopped:
+        # After a crash the rules stay, since they say what traffic gets while no worker lives.
+        stopped = os.environ.get("SERVICE_RESULT", "success") == "success"
+        if not stopped or _config(args).gateway.on_stop == "keep":
+            print("rules kept")
+            return DONE
+    control.down(Nft())
+    print("no rules")
+    return DONE
+
+
+def _status(args: argparse.Namespace) -> int:
+    from urlward.gateway import control
+    from urlward.gateway.nft import Nft
+    from urlward.gateway.planning import planned
+    from urlward.gateway.rules import setup_of
+    from urlward.gateway.system import FORWARDING, missing_interfaces, sysctl
+
+    config = _config(args)
+    found = control.status(Nft())
+    shown = found.as_json()
+    if args.config:
+        shown["as_configured"] = found.setup == setup_of(planned(config, args.listen).plan)
+        shown["missing_interfaces"] = missing_interfaces(config.gateway.interfaces)
+    shown["sysctl"] = {name: sysctl(name) for name in FORWARDING.values()}
+    if args.json:
+        print(json.dumps(shown))
+    else:
+        for name, value in shown.items():
+            print(f"{name.replace('_', ' '):20}{_words(value)}")
+    return DONE if found.setup is not None and found.alive else NOT_FILTERED
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _print(args: argparse.Namespace) -> int:
+    from urlward.gateway.planning import planned
+    from urlward.gateway.rules import rules
+
+    made = planned(_config(args), args.listen)
+    _note(made.notes)
+    print(rules(made.plan), end="")
+    return DONE
+
+
+def _install(args: argparse.Namespace) -> int:
+    from urlward.gateway.service import files, install, next_steps
+
+    made = files(args.config, _config(args))
+    if args.print:
+        for path, text in made.items():
+            print(f"# {path}\n{text}", end="")
+        return DONE
+    for written in install(made, args.prefix):
+        print(written)
+    _note(next_steps(args.config, _config(args)))
+    return DONE
+
+
+def _ca(args: argparse.Namespace) -> int:
+    from urlward.gateway.ca import describe
+
+    print(describe(_authority(args)), end="")
+    return DONE
+
+
+def _ca_export(args: argparse.Namespace) -> int:
+    from urlward.gateway.ca import export
+
+    export(_authority(args), args.output, args.format)
+    print(args.output)
+    return DONE
+
+
+def _ca_page(args: argparse.Namespace) -> int:
+    from urlward.gateway.ca_page import write_page
+
+    for written in write_page(_authority(args), args.output, _config(args)):
+        print(written)
+    return DONE
+
+
+def _authority(args: argparse.Namespace) -> Any:
+    from urlward.gateway.ca import DEFAULT_FOLDER, authority
+
+    config = _config(args)
+    folder = Path(args.confdir or config.confdir or DEFAULT_FOLDER).expanduser()
+    return authority(folder, int(config.mitmproxy.get("key_size", 2048)))

@@ -8,6 +8,7 @@ functions (`libnftables(3)`).
 import ctypes
 import json
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -23,16 +24,19 @@ _LIBRARY = "libnftables.so.1"
 _JSON = 1 << 4
 """NFT_CTX_OUTPUT_JSON."""
 
+_TERSE = 1 << 11
+"""NFT_CTX_OUTPUT_TERSE."""
+
+_NOT_PERMITTED = "nftables: reading and changing rules needs root or the capability CAP_NET_ADMIN"
+
+_CAP_NET_ADMIN = 12
+
 _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
-    (
-        "Operation not permitted",
-        NftPermissionError,
-        "changing rules needs root or the capability CAP_NET_ADMIN",
-    ),
-    ("Permission denied", NftPermissionError, "changing rules needs root or the capability CAP_NET_ADMIN"),
-    ("No such file or directory", NoTableError, "no such table, chain, set or element"),
-    ("Too many open files in system", SetFullError, "the set is full: raise gateway.max_addresses"),
-    ("Protocol not supported", NftMissingError, "this kernel has no nf_tables: load the module nf_tables"),
+    ("Operation not permitted", NftPermissionError, _NOT_PERMITTED),
+    ("Permission denied", NftPermissionError, _NOT_PERMITTED),
+    ("No such file or directory", NoTableError, "nftables: no such table, chain, set or element"),
+    ("Too many open files in system", SetFullError, "nftables: a set is full: raise gateway.max_addresses"),
+    ("Protocol not supported", NftMissingError, "nftables: this kernel has none: modprobe nf_tables"),
 )
 
 
@@ -43,11 +47,15 @@ class Nft:
 
     Raises:
         NftMissingError: no library.
+        NftPermissionError: this thread lacks the capability, so the kernel would refuse everything.
         NftError: no connection.
     """
 
     def __init__(self) -> None:
         self._library = _library()
+        if not _is_capable():
+            # The library would say so too, and besides print a line of its own.
+            raise NftPermissionError(_NOT_PERMITTED)
         self._lock = Lock()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
@@ -77,13 +85,17 @@ class Nft:
         """
         self._command(commands, 0, dry=True)
 
-    def json(self, commands: str) -> list[dict[str, Any]]:
+    def json(self, commands: str, *, terse: bool = False) -> list[dict[str, Any]]:
         """What ``list`` commands show, as objects (`libnftables-json(5)`), without the one on the library.
+
+        Args:
+            commands: as for `run`.
+            terse: whether to leave out the elements of sets.
 
         Raises:
             NftError: as `run`.
         """
-        text = self._command(commands, _JSON)
+        text = self._command(commands, _JSON | _TERSE if terse else _JSON)
         objects: list[dict[str, Any]] = json.loads(text)["nftables"] if text.strip() else []
         return [one for one in objects if "metainfo" not in one]
 
@@ -115,8 +127,17 @@ def _error(text: str) -> NftError:
     said = said.rpartition("Error: ")[2].removeprefix("Could not process rule: ")
     for sign, kind, words in _KINDS:
         if sign in said:
-            return kind(f"nftables: {words}")
+            return kind(words)
     return NftError(f"nftables: {said[:1].lower()}{said[1:]}")
+
+
+def _is_capable() -> bool:
+    try:
+        status = Path("/proc/thread-self/status").read_text()
+    except OSError:
+        return True  # the kernel will say
+    effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), "CapEff: -1")
+    return bool(int(effective.split()[1], 16) >> _CAP_NET_ADMIN & 1)
 
 
 @cache

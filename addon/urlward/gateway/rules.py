@@ -127,7 +127,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
 
     Args:
         plan: what they are made from.
-        existing: a listing of the table, with the elements of those sets that `outdated` names.
+        existing: a listing of the table, and of each of those sets that `outdated` names, with elements.
 
     Raises:
         GatewayError: the plan does not make sense.
@@ -166,7 +166,7 @@ def outdated(plan: Plan, existing: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of sets that are not as the plan has them."""
     wanted = {definition.name: definition for definition in _sets(plan.gateway)}
     found = [one["set"] for one in existing if "set" in one and one["set"]["name"] in wanted]
-    return [one["name"] for one in found if not wanted[one["name"]].is_as(one)]
+    return list(dict.fromkeys(one["name"] for one in found if not wanted[one["name"]].is_as(one)))
 
 
 def _check(plan: Plan, setup: Setup) -> None:

@@ -1,28 +1,72 @@
 """What the machine itself says: its addresses, its interfaces, its kernel's settings."""
 
+import socket
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-_PROC = Path("/proc/thread-self")
+_PROC = Path("/proc")
+_THREAD = _PROC / "thread-self"
+"""Its network namespace is the one of the thread that looks."""
+
+FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
-def own_addresses(proc: Path = _PROC) -> frozenset[IPv4Address | IPv6Address]:
+def own_addresses(process: Path = _THREAD) -> frozenset[IPv4Address | IPv6Address]:
     """All unicast addresses of this machine, in this network namespace.
 
     Args:
-        proc: the folder of a process, whose network namespace is meant; the calling thread's.
+        process: the folder of one, whose network namespace is meant.
     """
     found: set[IPv4Address | IPv6Address] = set()
     address = ""
-    for line in _lines(proc / "net/fib_trie"):
+    for line in _lines(process / "net/fib_trie"):
         # "|-- 192.0.2.1" names a leaf; what it is follows.
         mark, _, rest = line.strip().partition(" ")
         if mark == "|--":
             address = rest
         elif line.strip() == "/32 host LOCAL":
             found.add(IPv4Address(address))
-    found.update(IPv6Address(bytes.fromhex(line[:32])) for line in _lines(proc / "net/if_inet6"))
+    found.update(IPv6Address(bytes.fromhex(line[:32])) for line in _lines(process / "net/if_inet6"))
     return frozenset(found)
+
+
+def has_ipv6(process: Path = _THREAD) -> bool:
+    """Whether the kernel speaks IPv6 at all."""
+    return (process / "net/if_inet6").exists()
+
+
+def sysctl(name: str, proc: Path = _PROC) -> str | None:
+    """A kernel setting, such as ``net.ipv4.ip_forward``; None where there is none of that name."""
+    lines = _lines(proc.joinpath("sys", *name.split(".")))
+    return lines[0].strip() if lines else None
+
+
+def unmet(families: Iterable[int], proc: Path = _PROC) -> Iterator[str]:
+    """What the kernel is not set to, for traffic to be routed and filtered; a line each.
+
+    Args:
+        families: 4, 6 or both.
+        proc: where the kernel's files are.
+    """
+    for family in families:
+        name = FORWARDING[family]
+        if sysctl(name, proc) == "0":
+            yield f"{name} is 0, so no IPv{family} traffic is routed: sysctl -w {name}=1"
+    if 6 in families and sysctl("net.ipv6.conf.all.disable_ipv6", proc) == "1":
+        yield "IPv6 is off in this kernel (net.ipv6.conf.all.disable_ipv6 is 1): IPv4 alone is filtered"
+    if sysctl("net.netfilter.nf_conntrack_max", proc) is None:
+        yield "this kernel does not track connections: modprobe nf_conntrack"
+
+
+def missing_interfaces(names: Iterable[str]) -> list[str]:
+    """Those that this machine does not have, or not yet; a name may end in ``*``."""
+    present = [name for _, name in socket.if_nameindex()]
+    return [
+        name
+        for name in names
+        if not any(one.startswith(name[:-1]) if name.endswith("*") else one == name for one in present)
+    ]
 
 
 def _lines(path: Path) -> list[str]:

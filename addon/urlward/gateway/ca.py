@@ -1,0 +1,133 @@
+"""The certificate authority of interception: mitmproxy makes and keeps it, users must come to trust it."""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
+from mitmproxy.certs import CertStore
+
+from urlward.gateway.errors import GatewayError
+from urlward.lists.build import write_atomically
+
+DEFAULT_FOLDER = "~/.mitmproxy"
+
+FORMATS = ("pem", "der", "p12")
+
+_NAME = "mitmproxy"
+"""What mitmproxy's files begin with."""
+
+_SECRET = (f"{_NAME}-ca.pem", f"{_NAME}-ca.p12")
+
+_FILES = (
+    (_SECRET[0], "PEM", "secret: certificate and key, what the filter signs with"),
+    (_SECRET[1], "PKCS #12", "secret: the same"),
+    (f"{_NAME}-ca-cert.pem", "PEM", "for Linux, Firefox and most programs"),
+    (f"{_NAME}-ca-cert.cer", "PEM", "for Android"),
+    (f"{_NAME}-ca-cert.p12", "PKCS #12", "for Windows"),
+)
+
+_EXPLANATION = """\
+A browser shows a block page over HTTPS, and opens the other pages of a host with listed pages, only if it
+trusts this certificate. Unless all is intercepted, connections to hosts without an entry are not decrypted
+and do not need it.
+Whoever has the key can pass for any site before all who trust it: it stays on this machine.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority.
+
+    Attributes:
+        folder: where its files are.
+        certificate: it.
+    """
+
+    folder: Path
+    certificate: x509.Certificate
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, as browsers and operating systems show it."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return datetime.now(UTC) > self.certificate.not_valid_after_utc
+
+    def encoded(self, form: str) -> bytes:
+        """The certificate alone, in one of `FORMATS`."""
+        if form == "der":
+            return self.certificate.public_bytes(serialization.Encoding.DER)
+        if form == "p12":
+            return pkcs12.serialize_key_and_certificates(
+                _NAME.encode(), None, None, [self.certificate], serialization.NoEncryption()
+            )
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def authority(folder: Path, key_size: int = 2048) -> Authority:
+    """The one in a folder, made where there is none.
+
+    Args:
+        folder: mitmproxy's ``confdir``.
+        key_size: of a key that is made, in bits.
+
+    Raises:
+        GatewayError: the folder or the files cannot be used.
+    """
+    path = folder / _SECRET[0]
+    try:
+        if not path.exists():
+            CertStore.create_store(folder, _NAME, key_size)
+            _give_to_owner(folder)
+        # The chain's first is the one that signs.
+        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except OSError as e:
+        raise GatewayError(f"{e.filename or folder}: {e.strerror or e}") from e
+    except ValueError as e:
+        raise GatewayError(f"{path}: no certificate in it: move it away, and a new one is made") from e
+    return Authority(folder, certificate)
+
+
+def describe(one: Authority) -> str:
+    """All about it, in lines."""
+    certificate = one.certificate
+    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    lines = [
+        f"subject      {certificate.subject.rfc4514_string()}",
+        f"SHA-256      {one.fingerprint}",
+        f"valid        {certificate.not_valid_before_utc:%Y-%m-%d} to {until}"
+        + (", expired: move its files away, and a new one is made" if one.expired else ""),
+        f"folder       {one.folder}",
+    ]
+    present = [(name, form, use) for name, form, use in _FILES if (one.folder / name).exists()]
+    lines += [f"  {name:24} {form:9} {use}" for name, form, use in present]
+    return "\n".join(lines) + f"\n\n{_EXPLANATION}"
+
+
+def export(one: Authority, path: Path, form: str) -> None:
+    """Write the certificate, without the key.
+
+    Raises:
+        GatewayError: the path is that of a key.
+        SourceError: not writable.
+    """
+    for name in _SECRET:
+        secret = one.folder / name
+        if secret.exists() and path.exists() and path.samefile(secret):
+            raise GatewayError(f"{path}: holds the key, and would be overwritten")
+    write_atomically(path, one.encoded(form))
+
+
+def _give_to_owner(folder: Path) -> None:
+    """What root makes in a service's folder is for the service to read."""
+    owner = folder.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        for path in folder.glob(f"{_NAME}-*"):
+            os.chown(path, owner.st_uid, owner.st_gid)
