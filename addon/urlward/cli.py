@@ -18,7 +18,7 @@ from typing import Any
 
 from urlward import samples
 from urlward.allocator import choose_allocator
-from urlward.config import Config, read_config
+from urlward.config import Config, GatewayTable, read_config
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.matcher import Matcher
@@ -182,7 +182,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from urlward.gateway.alone import alone
-    from urlward.gateway.steering import Steering, steering_modes
+    from urlward.gateway.steering import steering_modes
     from urlward.proxy.runner import Settings, addresses, run
     from urlward.proxy.workers import Supervisor, is_worker
 
@@ -225,12 +225,25 @@ def _run(args: argparse.Namespace) -> int:
         if workers > 1 and not is_worker():
             command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
             return OK if Supervisor(command, workers, addresses(settings)).run() else ERROR
-        addons = []
-        if steer:
-            addons.append(Steering(config.gateway))
-            addons[0].check(settings.modes, settings.listen[1])
-        run(settings, addons)
+        run(settings, _gateway_addons(config.gateway, steer, settings.modes, settings.listen[1]))
     return OK
+
+
+def _gateway_addons(gateway: GatewayTable, steer: bool, modes: Sequence[str], port: int) -> list[object]:
+    """What works with the kernel's rules, where there are some for this filter."""
+    from urlward.gateway.heartbeat import Heartbeat, transparent_port
+    from urlward.gateway.steering import Steering
+
+    if steer:
+        steering = Steering(gateway)
+        steering.check(modes, port)
+        return [steering]
+    takes = transparent_port(modes, port)
+    if not gateway.interfaces or takes is None:
+        return []
+    heartbeat = Heartbeat(gateway)
+    heartbeat.check(takes)
+    return [heartbeat]
 
 
 def _compile(args: argparse.Namespace) -> int:

@@ -1,0 +1,87 @@
+"""Signs of life where nothing is steered: the rules redirect only while somebody takes what they redirect."""
+
+import asyncio
+from collections.abc import Sequence
+
+from mitmproxy import ctx
+from mitmproxy.proxy import mode_specs
+
+from urlward.config import GatewayTable
+from urlward.gateway.errors import NoTableError
+from urlward.gateway.faults import Faults
+from urlward.gateway.steer_set import SteerSet
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
+
+
+class Heartbeat:
+    """An addon that shows that this filter lives.
+
+    Args:
+        gateway: the configuration that the rules were made from.
+        steer_set: the kernel's sets; made where not given.
+
+    Raises:
+        NftError: nftables is not to be had here.
+    """
+
+    def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:
+        self._steer_set = SteerSet(gateway) if steer_set is None else steer_set
+        self._faults = Faults()
+        self._task: asyncio.Task[None] | None = None
+
+    def check(self, port: int) -> None:
+        """See whether the kernel's rules lead to this filter.
+
+        Args:
+            port: of the transparent proxy.
+
+        Raises:
+            GatewayError: they do not, or there are none.
+        """
+        self._steer_set.check(port, 0)
+
+    def running(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._live())
+
+    async def done(self) -> None:
+        """End; without signs of life the rules take effect that are for that."""
+        if self._task is not None:
+            self._task.cancel()
+        await self._steer_set.close()
+
+    async def _live(self) -> None:
+        while True:
+            if _listens():
+                try:
+                    await self._steer_set.beat()
+                except NoTableError as e:
+                    self._faults.say(e, "nothing is filtered; run `urlward gateway up`")
+                except Exception as e:  # noqa: BLE001 - the next beat may succeed
+                    self._faults.say(e, "the kernel is not told that this filter lives")
+            await asyncio.sleep(BEAT)
+
+
+def transparent_port(modes: Sequence[str], port: int) -> int | None:
+    """Where redirected connections arrive, or None where none are taken.
+
+    Args:
+        modes: mitmproxy mode specifications.
+        port: where those listen that say nothing else.
+    """
+    for spec in modes:
+        try:
+            mode = mode_specs.ProxyMode.parse(spec)
+        except ValueError:
+            continue  # the start will refuse it
+        if isinstance(mode, mode_specs.TransparentMode):
+            return mode.custom_listen_port or port
+    return None
+
+
+def _listens() -> bool:
+    """Whether connections are still taken: a filter that is to end takes no more."""
+    servers = ctx.master.addons.get("proxyserver").servers
+    return any(server.is_running for server in servers if isinstance(server.mode, mode_specs.TransparentMode))
