@@ -54,7 +54,7 @@ def _stop_filter(world: World, _: Step) -> Checked:
     code = world.filter.stop()
     if code:
         return Result.UNEXPECTED, f"it ended with {code}"
-    return Result.PASSED, "it ended with 0"
+    return Result.HELD, "it ended with 0"
 
 
 def _start_filter(world: World, _: Step) -> None:
@@ -65,7 +65,7 @@ def _second_filter(world: World, _: Step) -> Checked:
     done = world.filter.second()
     lines = done.stderr.strip().splitlines()
     if done.returncode == 2 and len(lines) == 1 and lines[0].startswith("urlward: "):
-        return Result.PASSED, "refused, in one line"
+        return Result.HELD, "refused, in one line"
     return Result.UNEXPECTED, f"ended with {done.returncode} and {len(lines)} lines"
 
 
@@ -91,12 +91,12 @@ def _damage_list(world: World, _: Step) -> None:
 
 def _rules_gone(world: World, _: Step) -> Checked:
     rules = world.agent(GATEWAY).ask("rules")
-    return (Result.UNEXPECTED, "there are rules") if rules["there"] else (Result.PASSED, "there are none")
+    return (Result.UNEXPECTED, "there are rules") if rules["there"] else (Result.HELD, "there are none")
 
 
 def _rules_there(world: World, _: Step) -> Checked:
     rules = world.agent(GATEWAY).ask("rules")
-    return (Result.PASSED, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
+    return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
 
 
 def _restore(world: World, _: Step) -> None:

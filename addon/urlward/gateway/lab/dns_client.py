@@ -13,9 +13,7 @@ import dns.rdtypes.svcbbase
 _PARAMETERS = dns.rdtypes.svcbbase.ParamKey
 
 
-def ask_dns(
-    name: str, kind: str, server: str, *, tcp: bool = False, timeout: float = 5.0, port: int = 53
-) -> dict[str, Any]:
+def ask_dns(name: str, kind: str, server: str, *, tcp: bool = False, timeout: float = 5.0) -> dict[str, Any]:
     """Ask one question.
 
     Args:
@@ -24,7 +22,6 @@ def ask_dns(
         server: address of the resolver.
         tcp: whether over TCP.
         timeout: seconds.
-        port: of the resolver.
 
     Returns:
         ``rcode``, ``addresses``, ``ttl`` (the least of all records) and ``parameters`` (names of SVCB
@@ -33,7 +30,7 @@ def ask_dns(
     query = dns.message.make_query(name, kind)
     ask = dns.query.tcp if tcp else dns.query.udp
     try:
-        reply = ask(query, server, timeout=timeout, port=port)
+        reply = ask(query, server, timeout=timeout)
     except dns.exception.Timeout:
         return {"error": "timeout"}
     except dns.exception.DNSException as e:

@@ -26,6 +26,9 @@ from urlward.gateway.lab.topology import inside, run
 from urlward.lists.build import write_atomically
 
 _LINE = re.compile(r"(\S+) (block|would-block|cut|would-cut) ((?:\w+=\S+ ?)+)")
+_LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
+"""Each worker says it once."""
+
 _LIST_MB = 32
 """Of the small file system, beside three times the list."""
 
@@ -133,7 +136,7 @@ class Filter:
         def serves() -> bool:
             assert self._service is not None
             self._service.check()
-            return len(re.findall(r"listening on .*transparent", self.log.text()[said:])) >= workers
+            return len(_LISTENS.findall(self.log.text(), said)) >= workers
 
         wait_until(serves, "urlward to listen", _START_WITHIN)
 
@@ -148,10 +151,12 @@ class Filter:
             raise LabError("lab: a second urlward runs beside the first") from e
 
     def stop(self) -> int:
-        """As a service is stopped; the exit code."""
+        """As the service is stopped; the exit code."""
         if self._service is None:
             return 0
-        return self._service.stop(signal.SIGTERM, patience=20)
+        code = self._service.stop(signal.SIGTERM, patience=20)
+        run(inside(GATEWAY, self._command("gateway", "down", "--if-stopped", "--config", str(self.config))))
+        return code
 
     def remove_rules(self) -> None:
         """Whatever the configuration says of keeping them."""

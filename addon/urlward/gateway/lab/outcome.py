@@ -15,6 +15,7 @@ class Result(StrEnum):
 
     CAUGHT = "caught"
     PASSED = "passed"
+    HELD = "as it should be"
     MISSED = "missed"
     WRONG = "wrongly blocked"
     UNEXPECTED = "not as expected"
@@ -22,7 +23,7 @@ class Result(StrEnum):
     @property
     def good(self) -> bool:
         """Whether this is as it should be."""
-        return self in (Result.CAUGHT, Result.PASSED)
+        return self in (Result.CAUGHT, Result.PASSED, Result.HELD)
 
     @property
     def mark(self) -> Mark:

@@ -58,6 +58,7 @@ class Progress:
             f"  {outcome.result.value}: step {outcome.step}: {outcome.what} ({outcome.client}): "
             f"{outcome.reason}",
             markup=False,
+            soft_wrap=True,
         )
 
     def end(self, good: bool, outcomes: Sequence[Outcome], seconds: float, page: Path) -> None:
@@ -65,5 +66,7 @@ class Progress:
         counts = Counter(outcome.result for outcome in outcomes)
         told = ", ".join(f"{counts[result]} {result.value}" for result in Result if counts[result])
         verdict = "[green]as expected[/]" if good else "[red]not as expected[/]"
-        self._console.print(f"lab {escape(self._name)}: {verdict}: {told or 'measured'}; {seconds:.1f} s")
+        self._console.print(
+            f"lab {escape(self._name)}: {verdict}: {told or 'measured'}; {seconds:.1f} s", soft_wrap=True
+        )
         self._console.print(f"report: {page}", markup=False, soft_wrap=True)

@@ -75,9 +75,9 @@ def run_scenario(
 
 
 def _do(world: World, attempts: Attempts, ran: Ran, number: int, step: Step, seconds: float | None) -> None:
-    begin = time.monotonic()
     if step.action and (checked := act(world, number, step)):
-        ran.outcomes.append(checked)
+        attempts.add(checked)
+    begin = time.monotonic()
     if step.wait:
         time.sleep(step.wait)
     asked = attempts.of(number, step)
@@ -105,6 +105,6 @@ def _repeat(world: World, attempts: Attempts, asked: list[Attempt], step: Step, 
 
 def _confidential(world: World) -> Outcome:
     found = named_secrets(world.filter.log.text(), world.filter.secrets())
-    result = Result.UNEXPECTED if found else Result.PASSED
+    result = Result.UNEXPECTED if found else Result.HELD
     reason = f"{found} of the list's hosts and pages stand in it" if found else "it names nothing of the list"
     return Outcome("the filter's log", "log", "the lab", "names nothing listed", result, reason)

@@ -5,6 +5,7 @@ one line that names its place. The reference of all keys is the docstrings here.
 """
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def _url(text: str) -> str:
 
 
 def _reserved(name: str) -> str:
-    if name.rstrip(".").rpartition(".")[2] not in ("test", "example", "invalid", "arpa", "net"):
+    if name.rstrip(".").rpartition(".")[2].lower() not in ("test", "example", "invalid", "arpa", "net"):
         raise ValueError(f"{name!r} is not a reserved name, such as site.example (RFC 2606)")
     return name
 
@@ -330,8 +331,9 @@ def _lines(text: str, scenario: Scenario) -> tuple[tuple[int, ...], ...]:
     for step in scenario.steps:
         numbers = []
         for request in step.requests:
-            quoted = json.dumps(request.url or request.dns, ensure_ascii=False)
-            here = (n for n in range(at, len(lines)) if quoted in lines[n] and lines[n].lstrip()[:1] != "#")
+            quoted = re.escape(json.dumps(request.url or request.dns, ensure_ascii=False))
+            asks = re.compile(rf"^[^#]*\b(?:url|dns)\s*=\s*{quoted}")
+            here = (n for n in range(at, len(lines)) if asks.search(lines[n]))
             number = next(here, None)
             numbers.append(0 if number is None else number + 1)
             at = at if number is None else number + 1

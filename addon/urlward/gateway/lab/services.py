@@ -121,6 +121,7 @@ class Resolver:
         """Let it answer as it should."""
         self.stop()
         self._running = [self._dnsmasq(53, self._addresses)]
+        self._wait(self._running[0], 0)
 
     def stop(self) -> None:
         """End it: its machine refuses queries."""
@@ -141,7 +142,7 @@ class Resolver:
         command = [sys.executable, "-m", "urlward.gateway.lab.slow_dns", str(seconds), *self._addresses]
         front = Service("slow resolver", RESOLVER.name, command, self._logs / "slow-dns.log")
         self._running = [front, behind]
-        self._wait(front, self._addresses[0], 53, seconds)
+        self._wait(front, seconds)
 
     def _dnsmasq(self, port: int, addresses: list[str]) -> Service:
         path = self._folder / "dnsmasq.conf"
@@ -156,14 +157,13 @@ class Resolver:
         )
         command = [find("dnsmasq") or "dnsmasq", "--keep-in-foreground", f"--conf-file={path}"]
         service = Service("dnsmasq", RESOLVER.name, command, self._logs / "dnsmasq.out")
-        self._wait(service, addresses[0], port, 0)
         return service
 
-    def _wait(self, service: Service, address: str, port: int, seconds: float) -> None:
+    def _wait(self, service: Service, seconds: float) -> None:
         def answers() -> bool:
             service.check()
             answer = self._agent.ask(
-                "dns", name="probe.invalid", kind="A", server=address, port=port, timeout=seconds + 0.5
+                "dns", name="probe.invalid", kind="A", server=self._addresses[0], timeout=seconds + 0.5
             )
             return "rcode" in answer
 

@@ -11,7 +11,7 @@ from urlward.gateway.lab.report import Bar, Bars, Cell, Fact, Mark, Report, Sect
 from urlward.gateway.lab.run import Ran
 from urlward.gateway.lab.summary_figures import figure_data, figure_sections
 
-_ORDER = (Result.MISSED, Result.WRONG, Result.UNEXPECTED, Result.CAUGHT, Result.PASSED)
+_ORDER = (Result.MISSED, Result.WRONG, Result.UNEXPECTED, Result.CAUGHT, Result.PASSED, Result.HELD)
 _MOST_ROWS = 500
 _STAGES = """\
 Stage 1 is the kernel: traffic to addresses that no listed name leads to is routed and not looked at.
@@ -32,9 +32,9 @@ def summarise(ran: Ran) -> Report:
         facts=(
             Fact("caught", counts[Result.CAUGHT], "listed, and did not arrive"),
             Fact("missed", _zero(counts[Result.MISSED]), "listed, but served"),
-            Fact("passed", counts[Result.PASSED], "as they should"),
+            Fact("passed", counts[Result.PASSED], "unlisted, and arrived"),
             Fact("wrongly blocked", _zero(counts[Result.WRONG]), "unlisted, but did not arrive"),
-            Fact("otherwise unexpected", _zero(counts[Result.UNEXPECTED])),
+            Fact("other checks failed", _zero(counts[Result.UNEXPECTED]), f"{counts[Result.HELD]:,} held"),
         ),
         sections=tuple(section for section in sections if section is not None),
         environment=_environment(ran),

@@ -30,8 +30,9 @@ def run(command: Sequence[str], text: str | None = None) -> str:
     except OSError as e:
         raise LabError(f"lab: {command[0]}: {e.strerror}") from e
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()[:1] or [f"ended with {done.returncode}"]
-        raise LabError(f"lab: {' '.join(command[:6])}: {words[0]}")
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"ended with {done.returncode}"]
+        ours = [line.removeprefix("urlward: ") for line in lines if line.startswith("urlward: ")]
+        raise LabError(f"lab: {ours[0]}" if ours else f"lab: {' '.join(command[:6])}: {lines[0]}")
     return done.stdout
 
 
@@ -49,10 +50,11 @@ def make_network(ipv6: bool) -> None:
     forward = ["net.ipv4.ip_forward"] + (["net.ipv6.conf.all.forwarding"] if ipv6 else [])
     for setting in forward:
         set_sysctl(GATEWAY, setting, "1")
-    # Origins' addresses are bound to by servers that start before these exist on an interface.
-    run(inside(ORIGIN.name, ["ip", "route", "add", "local", ORIGINS4, "dev", "lo"]))
-    if ipv6:
-        run(inside(ORIGIN.name, ["ip", "-6", "route", "add", "local", ORIGINS6, "dev", "lo"]))
+
+
+def add_origins(addresses: Iterable[str]) -> None:
+    """Give the origins' machine these addresses."""
+    _ip(ORIGIN.name, (f"addr replace {a}/{128 if ':' in a else 32} dev lo" for a in addresses))
 
 
 def set_sysctl(namespace: str, name: str, value: str) -> None:

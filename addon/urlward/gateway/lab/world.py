@@ -21,6 +21,7 @@ from urlward.gateway.lab.made import DOMAIN
 from urlward.gateway.lab.material import make_certificates, write_bundle, write_chromium_policy
 from urlward.gateway.lab.scenario import Loaded
 from urlward.gateway.lab.services import Resolver, start_origins, wait_until
+from urlward.gateway.lab.topology import add_origins
 from urlward.gateway.lab.witness import Witness, machine_of
 
 type Say = Callable[[str], None]
@@ -100,6 +101,7 @@ class World:
         every = [Site(name, None, site.host) for name, site in self.sites.items()]
         names = {n for site in every for n in (site.name, f"*.{site.name}")} | {f"*.{DOMAIN}"}
         addresses = [a for site in self.sites.values() if site.place for a in site.place.both]
+        add_origins(a for a in addresses if self.ipv6 or ":" not in a)
         certificates = make_certificates(self.folder, sorted(names), addresses)
         write_bundle(BUNDLE, [certificates.authority])
         with ThreadPoolExecutor(1) as pool:
