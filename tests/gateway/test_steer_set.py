@@ -1,0 +1,209 @@
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.config import DnsTable, GatewayTable
+from urlward.gateway import control
+from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
+from urlward.gateway.nft import Nft
+from urlward.gateway.rules import Plan
+from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
+from urlward.gateway.table import CUT_FOR
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+GATEWAY = GatewayTable(interfaces=("lan0",), steer=True, max_addresses=4, dns=DnsTable(max_ttl=100))
+STAYS = 100 + 60 + 60
+
+
+class Watched(Nft):
+    """Counts what changes the kernel."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        super().__init__()
+
+    def run(self, commands: str) -> None:
+        self.changes += 1
+        super().run(commands)
+
+
+@pytest.fixture
+def nft() -> Iterator[Watched]:
+    with own_network():
+        made = Watched()
+        control.up(made, Plan(GATEWAY, 8080))
+        made.changes = 0
+        yield made
+        made.close()
+
+
+@pytest.fixture
+async def steer_set(nft: Watched) -> AsyncIterator[SteerSet]:
+    made = SteerSet(GATEWAY, nft)
+    yield made
+    await made.close()
+
+
+def held(nft: Nft, name: str) -> dict[str, int]:
+    """Elements and the seconds that each has left."""
+    elements = nft.json(f"list set inet urlward {name}")[0]["set"].get("elem", [])
+    return {one["elem"]["val"]: one["elem"]["expires"] for one in elements}
+
+
+def keys(nft: Nft, name: str) -> list[str]:
+    elements: list[Any] = nft.json(f"list set inet urlward {name}")[0]["set"].get("elem", [])
+    return [str(one) for one in elements]
+
+
+def test_check(nft: Watched) -> None:
+    steer_set = SteerSet(GATEWAY, nft)
+    steer_set.check(8080, 5353)
+    for ports, message in (
+        ((9090, 5353), "for port 8080, this filter has 9090: run `urlward gateway up`"),
+        ((8080, 53), "for DNS port 5353, this filter has 53"),
+        ((8080, 0), "rules steer, this filter does not"),
+    ):
+        with pytest.raises(GatewayError, match=message):
+            steer_set.check(*ports)
+    strict = SteerSet(GATEWAY.model_copy(update={"steered": "intercept"}), nft)
+    with pytest.raises(GatewayError, match="for intercept_port none, this filter has 8090"):
+        strict.check(8080, 5353)
+    nft.run('flush chain inet urlward setup; add rule inet urlward setup return comment "something"')
+    with pytest.raises(GatewayError, match="another release"):
+        steer_set.check(8080, 5353)
+    control.down(nft)
+    with pytest.raises(GatewayError, match="no rules in the kernel: run `urlward gateway up` first"):
+        steer_set.check(8080, 5353)
+
+
+async def test_steer(steer_set: SteerSet, nft: Watched) -> None:
+    addresses = [
+        "192.0.2.1",
+        "::ffff:192.0.2.2",
+        "2001:db8::1",
+        "192.0.2.1",
+        "10.0.0.1",
+        "nonsense",
+        "8.8.8.8",
+    ]
+    assert await steer_set.steer(addresses, 30) == 3
+    assert list(held(nft, "steer4")) == ["192.0.2.1", "192.0.2.2"]
+    assert list(held(nft, "steer6")) == ["2001:db8::1"]
+    assert all(STAYS - 5 <= left <= STAYS for left in held(nft, "steer4").values())
+    assert nft.changes == 1
+    assert await steer_set.steer(["10.0.0.1"], 30) == 0
+    assert nft.changes == 1
+
+
+async def test_what_stays_long_enough_needs_no_command(steer_set: SteerSet, nft: Watched) -> None:
+    await steer_set.steer(["192.0.2.1"], 100)
+    for _ in range(10):
+        assert await steer_set.steer(["192.0.2.1"], 100) == 1
+    assert nft.changes == 1
+    await steer_set.steer(["192.0.2.1"], 500)
+    assert held(nft, "steer4")["192.0.2.1"] > 500
+    await steer_set.steer(["192.0.2.1", "192.0.2.2"], 100)
+    assert held(nft, "steer4")["192.0.2.1"] > 500, "not shortened by a later call"
+
+
+async def test_a_worker_does_not_shorten_what_another_has_promised(steer_set: SteerSet, nft: Watched) -> None:
+    other = SteerSet(GATEWAY, nft)
+    await steer_set.steer(["192.0.2.1"], 100 + 60)
+    await other.steer(["192.0.2.1"], 1)
+    assert held(nft, "steer4")["192.0.2.1"] >= 100 + 60
+
+
+@pytest.mark.parametrize(("steered", "held_below"), [("intercept", ["192.0.2.1"]), ("relay", [])])
+async def test_below(nft: Watched, steered: str, held_below: list[str]) -> None:
+    steer_set = SteerSet(GATEWAY.model_copy(update={"steered": steered}), nft)
+    await steer_set.steer(["192.0.2.1"], 30, below=True)
+    await steer_set.steer(["192.0.2.2"], 30)
+    assert list(held(nft, "below4")) == held_below
+    assert list(held(nft, "steer4")) == ["192.0.2.1", "192.0.2.2"]
+
+
+async def test_a_full_set(steer_set: SteerSet, nft: Watched) -> None:
+    await steer_set.steer(["192.0.2.1", "192.0.2.2", "192.0.2.3"], 30)
+    with pytest.raises(SetFullError, match="max_addresses"):
+        await steer_set.steer(["192.0.2.1", "192.0.2.4", "192.0.2.5"], 500)
+    assert sorted(held(nft, "steer4")) == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
+    assert held(nft, "steer4")["192.0.2.1"] > 500, "what is there is renewed all the same"
+    # What was not taken is asked for again.
+    with pytest.raises(SetFullError):
+        await steer_set.steer(["192.0.2.5"], 30)
+
+
+async def test_cut(steer_set: SteerSet, nft: Watched) -> None:
+    await steer_set.cut(["192.0.2.1", "2001:db8::1", "127.0.0.1"])
+    await steer_set.cut(["192.0.2.1"], 1000)
+    assert 900 < held(nft, "cut4")["192.0.2.1"] <= 1000
+    assert held(nft, "cut6") == {"2001:db8::1": pytest.approx(CUT_FOR, abs=5)}
+    assert len(held(nft, "cut4")) == 1
+
+
+async def test_listed_networks_replace_each_other(steer_set: SteerSet, nft: Watched) -> None:
+    await steer_set.list_networks(["192.0.2.0/24", "192.0.2.7", "198.51.100.7", "2001:db8::/32"], cut=True)
+    assert len(keys(nft, "listed4")) == 2
+    assert len(keys(nft, "listed6")) == 3, "with what the two are called behind NAT64"
+    assert set(held(nft, "cut_listed")) == {"tcp", "udp"}
+    await steer_set.list_networks(["203.0.113.0/24"])
+    assert keys(nft, "listed4") == ["{'prefix': {'addr': '203.0.113.0', 'len': 24}}"]
+    assert held(nft, "cut_listed") == {}
+    await steer_set.list_networks([])
+    assert keys(nft, "listed4") == keys(nft, "listed6") == []
+
+
+async def test_the_same_networks_are_put_in_once_for_all_workers(steer_set: SteerSet, nft: Watched) -> None:
+    other = SteerSet(GATEWAY, nft)
+    for one in (steer_set, other, steer_set):
+        await one.list_networks(["192.0.2.0/24", "198.51.100.0/24"])
+    assert nft.changes == 1
+
+
+async def test_tens_of_thousands_of_networks_stop_nothing_else(nft: Watched) -> None:
+    steer_set = SteerSet(GATEWAY)
+    networks = [f"198.18.{i >> 7 & 255}.{i * 2 & 255}" for i in range(30_000)]
+    task = asyncio.create_task(steer_set.list_networks(networks))
+    beats = 0
+    while not task.done():
+        await steer_set.beat()
+        beats += 1
+    await task
+    assert beats > 1
+    assert len(keys(nft, "listed4")) == 30_000
+    await steer_set.close()
+
+
+async def test_beat(steer_set: SteerSet, nft: Watched) -> None:
+    for _ in range(2):
+        await steer_set.beat()
+        assert {key for key, left in held(nft, "alive").items() if left <= ALIVE_FOR} == {"tcp", "udp"}
+
+
+async def test_once_the_rules_are_gone_nothing_counts_as_steered(steer_set: SteerSet, nft: Watched) -> None:
+    await steer_set.steer(["192.0.2.1"], 30)
+    control.down(nft)
+    with pytest.raises(NoTableError):
+        await steer_set.beat()
+    control.up(nft, Plan(GATEWAY, 8080))
+    await steer_set.beat()
+    await steer_set.steer(["192.0.2.1"], 30)
+    assert list(held(nft, "steer4")) == ["192.0.2.1"]
+
+
+async def test_a_slow_kernel_does_not_stop_the_event_loop(
+    steer_set: SteerSet, nft: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(nft, "run", lambda _: go_on.wait(10))
+    task = asyncio.create_task(steer_set.steer(["192.0.2.1"], 30))
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    assert await task == 1

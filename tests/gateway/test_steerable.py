@@ -1,0 +1,64 @@
+from ipaddress import ip_address
+
+import pytest
+
+from urlward.config import DnsTable, GatewayTable
+from urlward.gateway.steerable import PUBLIC_RESOLVERS, Address, Steerable, embedded, plain
+
+OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::fe")))
+GATEWAY = GatewayTable(
+    never=("198.51.100.0/24", "2001:db8:5::/48"),
+    dns=DnsTable(page_addresses=("192.0.2.253", "10.0.0.1", "198.51.100.1")),
+)
+
+
+def parsed(text: str) -> Address:
+    address = plain(text)
+    assert address is not None
+    return address
+
+
+@pytest.mark.parametrize(
+    "address",
+    """
+    192.0.2.1 203.0.113.1 2001:db8::1 ::ffff:203.0.113.1 64:ff9b::203.0.113.1
+    192.0.2.253 10.0.0.1 100.63.255.255 172.15.255.255 172.32.0.0 223.255.255.255
+    """.split(),
+)
+def test_steered(address: str) -> None:
+    assert Steerable(GATEWAY, lambda: OWN)(parsed(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    """
+    0.0.0.0 127.0.0.1 127.255.0.1 10.0.0.2 100.64.0.1 169.254.1.1 172.16.0.1
+    192.168.1.1 224.0.0.1 239.1.1.1 255.255.255.255 :: ::1 fe80::1 fe80::1%eth0
+    fc00::1 fdff::1 ff02::1 ::ffff:127.0.0.1 64:ff9b::10.0.0.2 64:ff9b::192.0.2.254
+    192.0.2.254 2001:db8::fe 198.51.100.7 198.51.100.1 2001:db8:5::1 1.1.1.1
+    """.split()
+    + [str(address) for address in sorted(PUBLIC_RESOLVERS, key=str)],
+)
+def test_never_steered(address: str) -> None:
+    assert not Steerable(GATEWAY, lambda: OWN)(parsed(address))
+
+
+def test_this_machines_addresses_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("urlward.gateway.steerable.monotonic", lambda: now)
+    own: set[Address] = set()
+    steerable = Steerable(GATEWAY, lambda: frozenset(own))
+    address = ip_address("203.0.113.1")
+    assert steerable(address)
+    own.add(address)
+    assert steerable(address)
+    now += 61
+    assert not steerable(address)
+
+
+def test_plain() -> None:
+    assert str(plain("fe80::1%eth0")) == "fe80::1"
+    assert str(plain("::ffff:192.0.2.1")) == "192.0.2.1"
+    assert plain("example.test") is plain("") is None
+    assert embedded(ip_address("64:ff9b::192.0.2.1")) == ip_address("192.0.2.1")
+    assert embedded(ip_address("64:ff9b:1::1")) == ip_address("64:ff9b:1::1")
