@@ -106,6 +106,7 @@ def ask(addon: Urlward, context: Context, *pieces: bytes) -> layer.Layer:
         ("urlward_status", 200, "status"),
         ("urlward_intercept", "sometimes", "listed, all, none"),
         ("urlward_on_error", "ignore", "block, pass"),
+        ("urlward_intercept_port", 65536, "urlward_intercept_port is a port"),
         ("urlward_max_errors", "many", "urlward_max_errors: 'many' is not a count"),
     ],
 )

@@ -71,6 +71,7 @@ _BY_FLOWS = ("urlward_flows", "proxyauth", "upstream_auth", "body_size_limit", "
 # Options by which mitmproxy decides on connections.
 _OTHERS = ("ignore_hosts", "allow_hosts", "tcp_hosts", "block_private", "block_global")
 _TCP_TIMEOUT = 600.0
+_MAX_PORT = 0xFFFF
 _CHOICES = {
     "urlward_intercept": ["listed", "all", "none"],
     "urlward_tls_block": ["page", "alert"],
@@ -170,6 +171,8 @@ class Urlward:
             # mitmproxy itself only offers the choices, and takes anything.
             if getattr(options, name) not in choices:
                 raise exceptions.OptionsError(f"{name} is one of {', '.join(choices)}")
+        if not 0 <= options.urlward_intercept_port <= _MAX_PORT:
+            raise exceptions.OptionsError(f"urlward_intercept_port is a port, 1 to {_MAX_PORT}, or 0 for none")
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
             page = BlockPage(page_settings(config, options.urlward_status))
