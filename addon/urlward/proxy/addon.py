@@ -172,7 +172,9 @@ class Urlward:
             if getattr(options, name) not in choices:
                 raise exceptions.OptionsError(f"{name} is one of {', '.join(choices)}")
         if not 0 <= options.urlward_intercept_port <= _MAX_PORT:
-            raise exceptions.OptionsError(f"urlward_intercept_port is a port, 1 to {_MAX_PORT}, or 0 for none")
+            raise exceptions.OptionsError(
+                f"urlward_intercept_port is a port up to {_MAX_PORT}, or 0 for none"
+            )
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
             page = BlockPage(page_settings(config, options.urlward_status))
