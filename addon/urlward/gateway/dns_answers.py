@@ -152,7 +152,8 @@ def changed(
             if kept != list(rrset):
                 unsigned.add((rrset.name, rrset.rdtype))
                 rrset.clear()
-                rrset.update(kept)
+                for rdata in kept:
+                    rrset.add(rdata)
         if unsigned:
             message.flags &= ~dns.flags.AD
             section[:] = [

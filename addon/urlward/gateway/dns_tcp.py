@@ -191,6 +191,6 @@ class TcpClient(asyncio.Protocol):
         """Close what has done nothing for too long; answers that are owed are waited for."""
         now = self._loop.time()
         if now < self._until or (self._owed and not self._full):
-            self._timer = self._loop.call_later(max(self._until - now, 1.0), self._look)
+            self._timer = self._loop.call_later(max(self._until - now, IDLE / 10), self._look)
         else:
             self._transport.abort() if self._full or self._messages.begun else self._transport.close()

@@ -1,0 +1,282 @@
+"""What stands around DNS under test: resolvers that do as they are told, a kernel that takes notes."""
+
+import asyncio
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dns.asyncquery
+import dns.message
+import dns.rrset
+import pytest
+
+from conftest import free_port, wait_for
+from urlward.config import DnsTable, GatewayTable
+from urlward.engine.digest import Key
+from urlward.gateway.dns_server import DnsServer, make_service
+from urlward.gateway.faults import Faults
+from urlward.gateway.judge import Judge
+from urlward.gateway.policy import Policy
+from urlward.gateway.resolved import Resolved
+from urlward.gateway.resolvers import Resolver, parse_resolver
+from urlward.lists.keeper import Keeper
+
+LIST = """\
+blocked.example id=D-1 category=phishing
+http://paged.example/listed.html id=D-2
+"""
+
+type Answer = Callable[[dns.message.Message], Iterable[bytes] | bytes | None]
+
+
+def records(*lines: str) -> Answer:
+    """Answer with records such as ``60 A 192.0.2.1``, whatever is asked, where the type fits."""
+
+    def answer(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query, recursion_available=True)
+        for line in lines:
+            ttl, kind, data = line.split(" ", 2)
+            rrset = dns.rrset.from_text(query.question[0].name, int(ttl), "IN", kind, data)
+            if rrset.rdtype == query.question[0].rdtype:
+                response.answer.append(rrset)
+        return response.to_wire(max_size=65535)
+
+    return answer
+
+
+class Upstream(asyncio.DatagramProtocol):
+    """A resolver over UDP and TCP.
+
+    Attributes:
+        answer: what is answered to a query.
+        asked: names, in order, those over TCP too.
+        peers: that have asked over UDP.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+        self.wires: list[bytes] = []
+        self.peers: list[Any] = []
+        self.connections = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self, port: int = 0, *, host: str = "127.0.0.1") -> "Upstream":
+        loop = asyncio.get_running_loop()
+        port = port or free_port(host)
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, port))
+        self._server = await asyncio.start_server(self._serve, host, port)
+        self.port = port
+        return self
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.peers.append(addr)
+        for reply in self._replies(data):
+            self._transport.sendto(reply, addr)
+
+    def _replies(self, data: bytes) -> Iterable[bytes]:
+        query = dns.message.from_wire(data)
+        self.wires.append(data)
+        self.asked.append(query.question[0].name.to_text(omit_final_dot=True))
+        found = self.answer(query)
+        return () if found is None else (found,) if isinstance(found, bytes) else found
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                size = int.from_bytes(await reader.readexactly(2))
+                for reply in self._replies(await reader.readexactly(size)):
+                    writer.write(len(reply).to_bytes(2) + reply)
+        writer.close()
+
+    def close_connections(self) -> None:
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+
+    def close(self) -> None:
+        self._transport.close()
+        self.close_connections()
+        if self._server is not None:
+            self._server.close()
+
+
+class Kernel:
+    """In place of `SteerSet`.
+
+    Attributes:
+        steered: calls, as (addresses, seconds, below).
+        cuts: addresses of calls.
+        networks: as last listed.
+        fault: raised where it is set.
+        gate: waited for where it is set.
+    """
+
+    def __init__(self) -> None:
+        self.steered: list[tuple[list[str], int, bool]] = []
+        self.cuts: list[list[str]] = []
+        self.networks: list[str] = []
+        self.listings: list[bool] = []
+        self.beats = 0
+        self.closed = False
+        self.fault: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    @property
+    def addresses(self) -> set[str]:
+        return {address for addresses, _, _ in self.steered for address in addresses}
+
+    async def _pass(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    async def steer(self, addresses: Iterable[str], seconds: int, *, below: bool = False) -> int:
+        await self._pass()
+        self.steered.append((list(addresses), seconds, below))
+        return len(self.steered[-1][0])
+
+    async def cut(self, addresses: Iterable[str]) -> None:
+        await self._pass()
+        self.cuts.append(list(addresses))
+
+    async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
+        await self._pass()
+        self.networks = sorted(networks)
+        self.listings.append(cut)
+
+    async def beat(self) -> None:
+        await self._pass()
+        self.beats += 1
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def keep(folder: Path, text: str = LIST) -> Keeper:
+    """Lists in force."""
+    path = folder / "list.txt"
+    path.write_text(text)
+    keeper = Keeper([path], Key(bytes(32)))
+    keeper.load()
+    return keeper
+
+
+class Rig:
+    """A server with resolvers behind it."""
+
+    def __init__(self, keeper: Keeper, gateway: GatewayTable, resolvers: Sequence[Resolver]) -> None:
+        self.kernel = Kernel()
+        self.keeper = keeper
+        self.faults = Faults()
+        self.judge = Judge(lambda: self.keeper.matcher, self.faults)
+        self.policy = Policy(gateway, self.kernel, self.judge, lambda: self.keeper.matcher)
+        self.resolved = Resolved(gateway.dns.remember)
+        self.service, self.forwarders = make_service(
+            resolvers, gateway.dns.timeout, self.judge, self.policy, self.resolved, self.faults
+        )
+        self.server = DnsServer(self.service, 0.0, lambda: None)
+        self.port = 0
+
+    async def ask(
+        self, name: str, kind: str = "A", *, host: str = "127.0.0.1", tcp: bool = False, **values: Any
+    ) -> dns.message.Message:
+        """As a client does."""
+        query = dns.message.make_query(name, kind, **values)
+        return await self.send(query, host=host, tcp=tcp)
+
+    async def send(
+        self, query: dns.message.Message, *, host: str = "127.0.0.1", tcp: bool = False
+    ) -> dns.message.Message:
+        how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
+        return await how(query, host, timeout=8, port=self.port)
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    *upstreams: Upstream | int,
+    text: str = LIST,
+    host: str = "127.0.0.1",
+    gateway: dict[str, Any] | None = None,
+    **values: Any,
+) -> AsyncIterator[Rig]:
+    """Run a server.
+
+    Args:
+        folder: for the list.
+        upstreams: resolvers, or the ports of some.
+        text: of the list.
+        host: to listen on.
+        gateway: further values of ``[gateway]``.
+        values: of ``[gateway.dns]``.
+    """
+    resolvers = [parse_resolver(f"127.0.0.1:{u if isinstance(u, int) else u.port}") for u in upstreams]
+    table = GatewayTable(dns=DnsTable(**values), **(gateway or {}))
+    rig = Rig(keep(folder, text), table, resolvers)
+    rig.port = free_port()
+    await rig.server.listen(host, rig.port, reuse_port=False)
+    try:
+        yield rig
+    finally:
+        rig.server.end()
+        for forwarder in rig.forwarders:
+            forwarder.close()
+        for upstream in upstreams:
+            if isinstance(upstream, Upstream):
+                upstream.close()
+
+
+async def until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+    """Poll until true."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"waited {timeout} s for {what}")
+        await asyncio.sleep(0.005)
+
+
+@contextmanager
+def dnsmasq(
+    folder: Path, *lines: str, port: int = 0, address: str = "127.0.0.1", prefix: Sequence[str] = ()
+) -> Iterator[int]:
+    """Run dnsmasq over configuration lines such as ``host-record=a.example,192.0.2.1``; gives its port."""
+    program = shutil.which("dnsmasq")
+    if program is None:
+        pytest.skip("needs dnsmasq")
+    port = port or free_port()
+    config = folder / f"dnsmasq-{port}.conf"
+    config.write_text(
+        "\n".join(
+            (f"port={port}", f"listen-address={address}", "bind-interfaces", "no-resolv", "no-hosts", *lines)
+        )
+    )
+    command = [
+        *prefix,
+        program,
+        "--keep-in-foreground",
+        "--user=root",
+        f"--conf-file={config}",
+        "--pid-file=",
+    ]
+    log = folder / f"dnsmasq-{port}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--log-facility=-"], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    try:
+        wait_for(lambda: process.poll() is not None or "started" in log.read_text(), "dnsmasq")
+        assert process.poll() is None, log.read_text()
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -1,0 +1,203 @@
+"""Real clients over TCP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import dns.message
+import pytest
+
+from gateway.dns_support import Rig, Upstream, records, serving, until
+from gateway.test_dns_wire import question
+from urlward.gateway import dns_tcp
+from urlward.gateway.dns_stream import framed
+from urlward.gateway.dns_tcp import TcpEndpoint
+
+GOOD = records("60 A 192.0.2.1")
+
+
+@pytest.fixture
+async def upstream() -> Upstream:
+    return await Upstream(GOOD).start()
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
+    async with serving(tmp_path, upstream, host="", timeout=0.4) as rig:
+        yield rig
+
+
+async def connect(rig: Rig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", rig.port)
+
+
+async def receive(reader: asyncio.StreamReader) -> dns.message.Message:
+    async with asyncio.timeout(5):
+        size = int.from_bytes(await reader.readexactly(2))
+        return dns.message.from_wire(await reader.readexactly(size))
+
+
+def wire(name: str) -> bytes:
+    return framed(question(name).to_wire())
+
+
+def name(message: dns.message.Message) -> str:
+    return message.question[0].name.to_text(omit_final_dot=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_one_query(rig: Rig, host: str) -> None:
+    assert (await rig.ask("plain.example", host=host, tcp=True)).answer
+
+
+async def test_pipelined_and_in_pieces(rig: Rig, upstream: Upstream) -> None:
+    reader, writer = await connect(rig)
+    stream = b"".join(wire(f"n{i}.example") for i in range(200))
+    for at in range(0, len(stream), 97):
+        writer.write(stream[at : at + 97])
+        await writer.drain()
+    got = {name(await receive(reader)) for _ in range(200)}
+    assert got == {f"n{i}.example" for i in range(200)}
+    writer.close()
+
+
+async def test_a_slow_name_holds_up_no_other(rig: Rig, upstream: Upstream) -> None:
+    upstream.answer = lambda query: None if "slow" in query.question[0].to_text() else GOOD(query)
+    reader, writer = await connect(rig)
+    writer.write(wire("slow.example") + wire("quick.example"))
+    assert name(await receive(reader)) == "quick.example"
+    assert name(await receive(reader)) == "slow.example"
+    writer.close()
+
+
+async def test_so_many_under_way_on_a_connection(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_tcp, "OUTSTANDING", 3)
+    upstream.answer = lambda _: None
+    reader, writer = await connect(rig)
+    for i in range(10):
+        writer.write(wire(f"n{i}.example"))
+    await until(lambda: len(upstream.asked) >= 3, "the first")
+    assert rig.service._owed == 3
+    upstream.answer = GOOD
+    assert {name(await receive(reader)) for _ in range(10)} == {f"n{i}.example" for i in range(10)}
+    writer.close()
+
+
+async def test_an_end_behind_queries(rig: Rig) -> None:
+    """What was asked before is answered, and then the connection ends."""
+    reader, writer = await connect(rig)
+    for i in range(100):
+        writer.write(wire(f"n{i}.example"))
+    writer.write_eof()
+    for _ in range(100):
+        await receive(reader)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_what_is_no_query_ends_the_connection(rig: Rig) -> None:
+    reader, writer = await connect(rig)
+    writer.write(framed(b"short"))
+    assert await closed(reader)
+    writer.close()
+    reader, writer = await connect(rig)
+    writer.write(wire("plain.example"))
+    await receive(reader)
+    writer.write(framed(dns.message.make_response(question()).to_wire()))
+    assert await closed(reader)
+    writer.close()
+
+
+async def closed(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(5):
+        try:
+            return await reader.read() == b""
+        except ConnectionError:
+            return True
+
+
+@pytest.mark.parametrize("begun", [b"", b"\0\x20half"])
+async def test_idle_connections_end(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(dns_tcp, "IDLE", 0.2)
+    upstream.answer = lambda _: None
+    reader, writer = await connect(rig)
+    writer.write(wire("slow.example"))
+    assert (await receive(reader)).rcode() == 2, "a query that waits is no idleness"
+    writer.write(begun)
+    assert await closed(reader)
+    writer.close()
+
+
+async def test_a_client_that_reads_nothing(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither answered without end nor kept."""
+    monkeypatch.setattr(dns_tcp, "IDLE", 0.3)
+    long = records(*(f"60 A 192.0.{i // 250}.{i % 250}" for i in range(4000)))(question("plain.example"))
+    assert isinstance(long, bytes)
+    upstream.answer = lambda query: query.id.to_bytes(2) + long[2:]
+    reader, writer = await connect(rig)
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    stream = wire("plain.example") * 1000
+    with pytest.raises(ConnectionError):  # noqa: PT012
+        async with asyncio.timeout(20):
+            while True:
+                writer.write(stream)
+                await writer.drain()
+    await until(lambda: rig.service._owed == 0, "nothing owed")
+    writer.transport.abort()
+
+
+async def test_so_many_connections(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_tcp, "CONNECTIONS_OF_ONE", 3)
+    open_ones = [await connect(rig) for _ in range(3)]
+    for _, writer in open_ones:
+        writer.write(wire("plain.example"))
+    for reader, _ in open_ones:
+        await receive(reader)
+    reader, writer = await connect(rig)
+    assert await closed(reader)
+    writer.close()
+    open_ones[0][1].close()
+    endpoint = next(e for e in rig.server._endpoints if isinstance(e, TcpEndpoint))
+    await until(lambda: len(endpoint._connections) == 2, "room")
+    assert (await rig.ask("plain.example", tcp=True)).answer
+    monkeypatch.setattr(dns_tcp, "CONNECTIONS", 2)
+    reader, other = await connect(rig)
+    assert await closed(reader)
+    other.close()
+    for _, writer in open_ones:
+        writer.close()
+    await until(lambda: not endpoint._of, "all gone")
+
+
+async def test_a_client_that_leaves_before_the_answer(rig: Rig, upstream: Upstream) -> None:
+    upstream.answer = lambda _: None
+    _, writer = await connect(rig)
+    writer.write(wire("slow.example"))
+    await until(lambda: upstream.asked, "the query")
+    writer.transport.abort()
+    await until(lambda: rig.service._owed == 0, "the end")
+    assert (await rig.ask("slow.example", tcp=True)).rcode() == 2
+
+
+async def test_the_end(rig: Rig, upstream: Upstream) -> None:
+    """Answers that are owed are sent."""
+    held: list[dns.message.Message] = []
+    upstream.answer = lambda query: held.append(query)
+    reader, writer = await connect(rig)
+    idle, idle_writer = await connect(rig)
+    idle_writer.write(wire("idle.example"))
+    writer.write(wire("plain.example"))
+    await until(lambda: len(held) == 2, "the queries")
+    rig.server.end()
+    assert (await receive(reader)).rcode() == 2
+    assert await closed(reader)
+    await receive(idle)
+    assert await closed(idle)
+    writer.close()
+    idle_writer.close()

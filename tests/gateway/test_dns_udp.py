@@ -1,0 +1,108 @@
+"""Real clients over UDP."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import dns.exception
+import dns.message
+import pytest
+
+from gateway.dns_support import Rig, Upstream, records, serving, until
+from gateway.test_dns_wire import question
+from urlward.gateway.dns_udp import UdpEndpoint
+
+GOOD = records("60 A 192.0.2.1")
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with serving(tmp_path, await Upstream(GOOD).start(), host="") as rig:
+        yield rig
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.77", "::1"])
+async def test_answers_leave_from_the_address_that_was_asked(rig: Rig, host: str) -> None:
+    """dnspython refuses any other."""
+    assert (await rig.ask("plain.example", host=host)).answer
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        s.connect((host, rig.port))
+        s.send(question().to_wire())
+        loop = asyncio.get_running_loop()
+        assert await asyncio.wait_for(loop.sock_recv(s, 4096), 5)
+
+
+async def test_both_families_are_listened_on(rig: Rig) -> None:
+    names = {(s.family, s.type) for s in rig.server.sockets}
+    assert len(names) == 4
+
+
+async def test_many_at_once(rig: Rig) -> None:
+    answers = await asyncio.gather(*(rig.ask(f"n{i}.example") for i in range(300)))
+    assert {a.question[0].name.to_text() for a in answers} == {f"n{i}.example." for i in range(300)}
+
+
+async def test_what_is_no_query_is_dropped(rig: Rig) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        s.connect(("127.0.0.1", rig.port))
+        for data in (
+            b"",
+            b"x",
+            dns.message.make_response(question()).to_wire(),
+            question().to_wire() + bytes(5000),
+        ):
+            s.send(data)
+        s.send(good := question().to_wire())
+        assert (await asyncio.wait_for(loop.sock_recv(s, 4096), 5))[:2] == good[:2]
+        with pytest.raises(BlockingIOError):
+            s.recv(1)
+
+
+async def test_a_client_that_is_gone(rig: Rig) -> None:
+    """Its port says so, by ICMP; others are answered on."""
+    for _ in range(20):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.connect(("127.0.0.1", rig.port))
+            s.send(question().to_wire())
+    assert (await rig.ask("plain.example")).answer
+
+
+async def test_a_fault_costs_one_query(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def fail(*_: object, **__: object) -> bool:
+        asked.append(1)
+        raise RuntimeError
+
+    monkeypatch.setattr(rig.service, "ask", fail)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.connect(("127.0.0.1", rig.port))
+        s.send(question().to_wire())
+        await until(lambda: asked, "the query")
+    monkeypatch.undo()
+    assert (await rig.ask("plain.example")).answer
+    assert "RuntimeError" in caplog.text
+
+
+async def test_workers_share_an_address(rig: Rig, tmp_path: Path) -> None:
+    one = UdpEndpoint(rig.service, "127.0.0.1", 0, reuse_port=True)
+    port = one.sockets[0].getsockname()[1]
+    other = UdpEndpoint(rig.service, "127.0.0.1", port, reuse_port=True)
+    with pytest.raises(OSError, match="in use"):
+        UdpEndpoint(rig.service, "127.0.0.1", port, reuse_port=False)
+    one.close()
+    one.close()
+    assert one.sockets == ()
+    other.close()
+
+
+async def test_the_end(rig: Rig) -> None:
+    rig.server.end()
+    with pytest.raises((dns.exception.DNSException, OSError)):
+        await asyncio.wait_for(rig.ask("plain.example"), 0.3)
