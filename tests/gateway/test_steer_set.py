@@ -18,7 +18,7 @@ from urlward.gateway.table import CUT_FOR
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
 GATEWAY = GatewayTable(interfaces=("lan0",), steer=True, max_addresses=4, dns=DnsTable(max_ttl=100))
-STAYS = 100 + 60 + 60
+LONGER = 120
 
 
 class Watched(Nft):
@@ -95,7 +95,7 @@ async def test_steer(steer_set: SteerSet, nft: Watched) -> None:
     assert await steer_set.steer(addresses, 30) == 3
     assert list(held(nft, "steer4")) == ["192.0.2.1", "192.0.2.2"]
     assert list(held(nft, "steer6")) == ["2001:db8::1"]
-    assert all(STAYS - 5 <= left <= STAYS for left in held(nft, "steer4").values())
+    assert all(30 < left <= 30 + LONGER for left in held(nft, "steer4").values())
     assert nft.changes == 1
     assert await steer_set.steer(["10.0.0.1"], 30) == 0
     assert nft.changes == 1
@@ -114,9 +114,16 @@ async def test_what_stays_long_enough_needs_no_command(steer_set: SteerSet, nft:
 
 async def test_a_worker_does_not_shorten_what_another_has_promised(steer_set: SteerSet, nft: Watched) -> None:
     other = SteerSet(GATEWAY, nft)
-    await steer_set.steer(["192.0.2.1"], 100 + 60)
-    await other.steer(["192.0.2.1"], 1)
-    assert held(nft, "steer4")["192.0.2.1"] >= 100 + 60
+    await steer_set.steer(["192.0.2.1", "2001:db8::1"], 86_400)
+    await other.steer(["192.0.2.1", "2001:db8::1", "192.0.2.2"], 10)
+    assert held(nft, "steer4")["192.0.2.1"] > 86_390
+    assert held(nft, "steer6")["2001:db8::1"] > 86_390
+    assert 10 < held(nft, "steer4")["192.0.2.2"] <= 10 + LONGER
+    changes = nft.changes
+    await other.steer(["192.0.2.1"], 80_000)
+    assert nft.changes == changes, "and knows it from then on"
+    await other.steer(["192.0.2.1"], 90_000)
+    assert held(nft, "steer4")["192.0.2.1"] > 89_990
 
 
 @pytest.mark.parametrize(("steered", "held_below"), [("intercept", ["192.0.2.1"]), ("relay", [])])

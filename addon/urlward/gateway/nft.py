@@ -7,12 +7,14 @@ functions (`libnftables(3)`).
 
 import ctypes
 import json
+import re
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from urlward.gateway.errors import (
+    ExistsError,
     NftError,
     NftMissingError,
     NftPermissionError,
@@ -31,10 +33,15 @@ _NOT_PERMITTED = "nftables: reading and changing rules needs root or the capabil
 
 _CAP_NET_ADMIN = 12
 
+_EXPIRES = re.compile(r"\bexpires ((?:\d+[a-z]+)+)")
+_TIME = re.compile(r"(\d+)([a-z]+)")
+_UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
 _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
     ("Operation not permitted", NftPermissionError, _NOT_PERMITTED),
     ("Permission denied", NftPermissionError, _NOT_PERMITTED),
     ("No such file or directory", NoTableError, "nftables: no such table, chain, set or element"),
+    ("File exists", ExistsError, "nftables: there already"),
     ("Too many open files in system", SetFullError, "nftables: a set is full: raise gateway.max_addresses"),
     ("Protocol not supported", NftMissingError, "nftables: this kernel has none: modprobe nf_tables"),
 )
@@ -98,6 +105,25 @@ class Nft:
         text = self._command(commands, _JSON | _TERSE if terse else _JSON)
         objects: list[dict[str, Any]] = json.loads(text)["nftables"] if text.strip() else []
         return [one for one in objects if "metainfo" not in one]
+
+    def left(self, element: str) -> float:
+        """Seconds that an element of a set stays, 0 where it is not there.
+
+        Args:
+            element: as in ``get element``, such as ``inet t s { 192.0.2.1 }``.
+
+        Raises:
+            NftError: as `run`.
+        """
+        try:
+            # This one command is not shown as JSON.
+            shown = self._command(f"get element {element}", 0)
+        except NoTableError:
+            return 0.0
+        match = _EXPIRES.search(shown)
+        if match is None:
+            return float("inf")
+        return sum(int(number) * _UNITS[unit] for number, unit in _TIME.findall(match[1]))
 
     def close(self) -> None:
         """Let the connection go."""

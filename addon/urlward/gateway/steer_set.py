@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from cachetools import LRUCache
 
 from urlward.config import GatewayTable
+from urlward.gateway.elements import Element, lengthen, renew
 from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
 from urlward.gateway.listed import Listed, digest_of
 from urlward.gateway.nft import Nft
@@ -30,10 +30,7 @@ from urlward.gateway.table import (
 ALIVE_FOR = 2
 """Seconds that the kernel takes a worker to live after its last `SteerSet.beat`."""
 
-_GRACE = 60
-"""Seconds beyond `dns.max_ttl` up to which no other worker's call shortens what was asked for."""
-
-_LONGER = 60
+_LONGER = 120
 """Seconds that an element stays beyond what was asked for; so long it needs no renewal."""
 
 
@@ -55,7 +52,7 @@ class SteerSet:
         self._steerable = Steerable(gateway)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
         self._list_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-lists")
-        self._until: LRUCache[tuple[str, Address], float] = LRUCache(2 * gateway.max_addresses)
+        self._until: LRUCache[Element, float] = LRUCache(2 * gateway.max_addresses)
         """By the clock of `monotonic`, until when the kernel keeps an element."""
 
     def check(self, listen_port: int, dns_port: int) -> None:
@@ -100,7 +97,7 @@ class SteerSet:
 
         Args:
             addresses: those that must never be steered are left out.
-            seconds: for at least so long, from now; up to a minute more than `dns.max_ttl`.
+            seconds: for at least so long, from now.
             below: whether they are those of a name with entries below host level.
 
         Returns:
@@ -112,16 +109,15 @@ class SteerSet:
         """
         wanted = [address for address in self._plain(addresses) if self._steerable(address)]
         kinds = (STEERED, BELOW) if below and self._gateway.steered == "intercept" else (STEERED,)
+        elements: list[Element] = [(_of(sets, address), address) for address in wanted for sets in kinds]
         enough = monotonic() + seconds
-        missing = [
-            (_of(sets, address), address)
-            for address in wanted
-            for sets in kinds
-            if self._until.get((_of(sets, address), address), 0.0) < enough
-        ]
+        missing = [one for one in elements if self._until.get(one, 0.0) < enough]
         if missing:
-            # Workers do not know what others have promised, so each asks for as much as any may have.
-            await self._renew(missing, max(seconds, self._gateway.dns.max_ttl + _GRACE) + _LONGER)
+            done, full = await self._each(lambda some: lengthen(self._nft, some, seconds, _LONGER), missing)
+            for stay in done:
+                self._until.update(stay)
+            if full is not None:
+                raise full
         return len(wanted)
 
     async def cut(self, addresses: Iterable[str], seconds: int = CUT_FOR) -> None:
@@ -140,7 +136,10 @@ class SteerSet:
         """
         wanted = [address for address in self._plain(addresses) if self._steerable(address)]
         if wanted:
-            await self._renew([(_of(CUT, address), address) for address in wanted], seconds, keep=False)
+            elements: list[Element] = [(_of(CUT, address), address) for address in wanted]
+            _, full = await self._each(lambda some: renew(self._nft, some, seconds), elements)
+            if full is not None:
+                raise full
 
     async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
         """Have connections to networks and addresses come to the filter, in place of those named before.
@@ -167,9 +166,9 @@ class SteerSet:
             NoTableError: the rules are gone.
             NftError: the kernel refused.
         """
-        keys = [(ALIVE, str(protocol)) for protocol in BOTH_PROTOCOLS]
+        elements: list[Element] = [(ALIVE, protocol) for protocol in BOTH_PROTOCOLS]
         try:
-            await _in(self._thread, lambda: self._nft.run(_renewing(keys, ALIVE_FOR)))
+            await _in(self._thread, lambda: renew(self._nft, elements, ALIVE_FOR))
         except NoTableError:
             # Once they are back, they hold nothing of what was steered.
             self._until.clear()
@@ -186,59 +185,26 @@ class SteerSet:
         found = dict.fromkeys(map(plain, addresses))
         return [address for address in found if address is not None]
 
-    async def _renew(
-        self, elements: Sequence[tuple[str, Address]], seconds: int, *, keep: bool = True
-    ) -> None:
-        until = monotonic() + seconds
-        failed: SetFullError | None = None
+    async def _each[Result](
+        self, command: Callable[[Sequence[Element]], Result], elements: Sequence[Element]
+    ) -> tuple[list[Result], SetFullError | None]:
+        """Do it to all at once; where there is no room for all, to each that there is room for."""
         try:
-            await _in(self._thread, lambda: self._run_renewal(elements, seconds))
-            done = list(elements)
+            return [await _in(self._thread, partial(command, elements))], None
         except SetFullError as e:
-            # All or none: one by one, those that are there already are renewed, and what fits is added.
-            failed, done = e, []
-            if len(elements) > 1:
-                for element in elements:
-                    try:
-                        await _in(self._thread, partial(self._run_renewal, [element], seconds))
-                        done.append(element)
-                    except SetFullError as further:
-                        failed = further
-        if keep:
-            self._until.update(dict.fromkeys(done, until))
-        if failed is not None:
-            raise failed
-
-    def _run_renewal(self, elements: Sequence[tuple[str, Address]], seconds: int) -> None:
-        commands = _renewing([(name, str(address)) for name, address in elements], seconds)
-        try:
-            self._nft.run(commands)
-        except NoTableError:
-            # An element whose time is up between its addition and its deletion, on older kernels.
-            self._nft.run(commands)
+            full = e
+        done = []
+        for element in elements if len(elements) > 1 else ():
+            try:
+                done.append(await _in(self._thread, partial(command, [element])))
+            except SetFullError as e:
+                full = e
+        return done, full
 
 
-async def _in(thread: ThreadPoolExecutor, function: Callable[[], Any]) -> None:
-    await asyncio.get_running_loop().run_in_executor(thread, function)
+async def _in[Result](thread: ThreadPoolExecutor, function: Callable[[], Result]) -> Result:
+    return await asyncio.get_running_loop().run_in_executor(thread, function)
 
 
 def _of(sets: tuple[str, str], address: Address) -> str:
     return sets[address.version == 6]
-
-
-def _renewing(elements: Sequence[tuple[str, str]], seconds: int) -> str:
-    """Add elements, with a timeout that begins now where they are there already.
-
-    Adding an element again does not renew it, except on the newest kernels; and what is deleted must be
-    there. All three in one transaction: packets see either the old or the new one.
-    """
-    by_set: dict[str, list[str]] = {}
-    for name, key in elements:
-        by_set.setdefault(name, []).append(key)
-    commands: list[str] = []
-    for name, keys in by_set.items():
-        timed = ", ".join(f"{key} timeout {seconds}s" for key in keys)
-        add = f"add element {FAMILY_AND_NAME} {name} {{ {timed} }}"
-        delete = f"delete element {FAMILY_AND_NAME} {name} {{ {', '.join(keys)} }}"
-        commands += (add, delete, add)
-    return "\n".join(commands)
