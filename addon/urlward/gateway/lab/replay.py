@@ -130,19 +130,20 @@ def replay(
         for number, log in enumerate(logs, 1):
             with log.source or Source(log.path) as source:
                 for block in _blocks(source, log.spec):
+                    log.lines = block.first - 1 + block.lines
                     if block.lost:
-                        log.lines = block.first
                         lost.lines += 1
                         lost.add_bad(block.lost, 1, [(number, block.first)])
                         continue
                     pool.judge(log.spec, block.data, number, block.first)
-                    log.lines = block.first - 1 + block.data.count(b"\n") + (not block.data.endswith(b"\n"))
                     so_far = Progress(number, done_bytes + source.consumed, done_lines + log.lines)
                     progress(so_far)
                 log.trouble = source.trouble
                 done_bytes, done_lines = done_bytes + source.consumed, done_lines + log.lines
         tally = pool.finish()
     tally.merge(lost)
+    if not any(log.has_time for log in logs):
+        clock = "now"
     return Replay(tally, logs, clock, now, time.monotonic() - start)
 
 

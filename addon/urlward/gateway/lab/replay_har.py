@@ -52,10 +52,10 @@ def har_blocks(source: Source) -> Iterator[Block]:
         lines.append(line)
         count += 1
         if len(lines) == _LINES:
-            yield Block(count - len(lines) + 1, b"".join(lines))
+            yield Block(count - len(lines) + 1, len(lines), b"".join(lines))
             lines = []
     if lines:
-        yield Block(count - len(lines) + 1, b"".join(lines))
+        yield Block(count - len(lines) + 1, len(lines), b"".join(lines))
 
 
 def _entries(source: Source) -> Iterator[bytes]:

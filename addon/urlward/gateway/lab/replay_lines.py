@@ -12,8 +12,9 @@ import csv
 import re
 from calendar import timegm
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
-from operator import add
 from typing import Any, NamedTuple
 
 from urlward.engine.errors import UrlwardError
@@ -93,11 +94,8 @@ class LineFormat:
         def column(name: str) -> Sequence[str]:
             return found[groups[name] - 1] if name in groups else ()
 
-        times = column("time")
-        if "zone" in groups:
-            times = tuple(map(add, times, column("zone")))
         return Columns(
-            len(rows), column("origin"), column("target"), column("tunnel"), column("odd"), times,
+            len(rows), column("origin"), column("target"), column("tunnel"), column("odd"), column("time"),
             column("client"), column("status"),
         )  # fmt: skip
 
@@ -110,7 +108,7 @@ class LineFormat:
         raise NotImplementedError
 
     def second(self, time: str) -> int:
-        """Seconds since 1970-01-01 UTC, rounded down by less than two minutes; never over midnight UTC.
+        """Seconds since 1970-01-01 UTC; may be rounded down by less than two minutes, never over midnight.
 
         Raises:
             ValueError: no time that there is.
@@ -166,8 +164,7 @@ class Combined(LineFormat):
         origin = "" if sites else rf"(?P<origin>{ORIGIN})?"
         front = r'"?(?P<origin>[^\x00-\x20"/?#\\]+)"? ' if sites else ""
         self.pattern = re.compile(
-            rf"^{front}(?P<client>(?!- )[!-\xff]+) [^\n\[]*\["
-            rf"(?P<time>\d\d/(?:{'|'.join(_MONTHS)})/\d{{4}}:\d\d:\d\d):\d\d (?P<zone>[+-]\d{{4}})\] "
+            rf"^{front}(?P<client>(?!- )[!-\xff]+) [^\n\[]*\[(?P<time>[!-~]{{20}} [!-~]{{5}})\] "
             r'"(?:CONNECT (?P<tunnel>[!#-.0-\[\]-\xff]+)'
             rf'|[A-Z]+ {origin}(?P<target>/[!#-\[\]-\xff]*)) HTTP/[0-9.]+" '
             r"(?P<status>\d{3}) [^\n]*$|^(?P<odd>[^\n]*)$",
@@ -175,10 +172,10 @@ class Combined(LineFormat):
         )
         self._line = re.compile(
             (r'"?(?P<site>[^\s"]+)"? ' if sites else "")
-            + r'(?P<client>(?!- )\S+) .*?\[(?P<time>[^\]:]*:\d\d:\d\d)[^\] ]* (?P<zone>[+-]\d{4})\] '
-            r'"(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-)(?: |\Z)',
+            + r'(?P<client>(?!- )\S+) .*?\[(?P<time>[^\]]*)\] "(?P<request>(?:[^"\\]|\\.)*)" '
+            r"(?P<status>\d{3}|-)(?: |\Z)",
             re.ASCII,
-        )  # fmt: skip
+        )
 
     def read(self, line: str) -> Request | None:
         """See `LineFormat.read`."""
@@ -194,8 +191,7 @@ class Combined(LineFormat):
             target = f"{self._site_of(found)}{target}"
         elif target == "*":
             return None
-        time = found["time"] + found["zone"]
-        return Request(target, tunnel, time, found["client"], found["status"].strip("-"))
+        return Request(target, tunnel, found["time"], found["client"], found["status"].strip("-"))
 
     def _site_of(self, found: re.Match[str]) -> str:
         site = found["site"] if self._sites else self.site
@@ -205,18 +201,32 @@ class Combined(LineFormat):
 
     def second(self, time: str) -> int:
         """See `LineFormat.second`."""
-        date, hour, rest = time.split(":")
-        day, month, year = date.split("/")
-        hours, minutes = int(hour), int(rest[:2])
-        if not (0 < int(day) <= 31 and hours < 24 and minutes < 60):
+        if len(time) != _TIME:
             raise ValueError(time)
-        east = int(rest[3:5]) * 60 + int(rest[5:7])
-        local = timegm((int(year), _MONTHS.index(month) + 1, int(day), hours, minutes, 0))
-        return local - 60 * (-east if rest[2] == "-" else east)
+        hour, minute, second = int(time[12:14]), int(time[15:17]), int(time[18:20])
+        east = 60 * int(time[22:24]) + int(time[24:26])
+        if hour > 23 or minute > 59 or second > 60:
+            raise ValueError(time)
+        local = _midnight(time[:11]) + 3600 * hour + 60 * minute + second
+        return local + 60 * east if time[21] == "-" else local - 60 * east
+
+
+_TIME = len("25/Nov/2026:09:14:00 +0000")
+
+
+@lru_cache(64)
+def _midnight(date: str) -> int:
+    """Seconds since 1970-01-01 at the beginning of a day, such as 25/Nov/2026.
+
+    Raises:
+        ValueError: there is no such day.
+    """
+    day, month, year = date.split("/")
+    return timegm(datetime(int(year), _MONTHS.index(month) + 1, int(day), tzinfo=UTC).timetuple())
 
 
 class Urls(LineFormat):
-    """A URL a line."""
+    """A URL a line; a line that begins with ``#`` is a remark."""
 
     pattern = re.compile(
         rf"^(?P<origin>{ORIGIN})(?P<target>[/?][!-\xff]*)?\r?$|^(?P<odd>[^\n]*)$", re.MULTILINE
@@ -224,7 +234,7 @@ class Urls(LineFormat):
 
     def read(self, line: str) -> Request | None:
         """See `LineFormat.read`."""
-        return Request(line)
+        return None if line.startswith("#") else Request(line)
 
 
 class Csv(Urls):
@@ -256,7 +266,7 @@ class Csv(Urls):
             lines.pop()
         urls: list[str] = []
         while len(urls) < len(lines):
-            reader = csv.reader(islice(lines, len(urls), None), delimiter=self._delimiter)
+            reader = csv.reader(islice(lines, len(urls), None), delimiter=self._delimiter, strict=True)
             try:
                 self._read_rows(reader, urls)
             except csv.Error:
@@ -272,11 +282,11 @@ class Csv(Urls):
                 if lines > MOST_LINES:
                     raise csv.Error  # a quote that does not end
                 urls.extend([""] * (lines - 1))
-            if len(row) > column and (url := row[column]):
+            if len(row) > column and (url := row[column]) and not row[0].startswith("#"):
                 # A break inside is no part of a URL (WHATWG URL standard, section 4.4).
                 urls.append(url.replace("\n", "").replace("\r", "") if not url.isprintable() else url)
             else:
-                urls.append(_NO_CELL if row else "")
+                urls.append(_NO_CELL if row and not row[0].startswith("#") else "")
 
 
 MOST_LINES = 20

@@ -89,6 +89,7 @@ class Pool:
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
+            worker.process.close()
             worker.results.close()
 
     def judge(self, spec: Spec, data: bytes, log: int, first: int) -> None:

@@ -11,8 +11,8 @@ from typing import IO, NamedTuple, Protocol, Self
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_lines import MOST_LINES
 
-BLOCK = 1 << 20
-"""Bytes of a block at most, and of a line."""
+BLOCK = 1 << 18
+"""Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
 
 HEAD = 1 << 16
 """Bytes that a log's kind is told by."""
@@ -198,11 +198,13 @@ class Block(NamedTuple):
 
     Attributes:
         first: number of the first.
-        data: the lines.
+        lines: how many.
+        data: they.
         lost: why line `first` is not there, where there is no data.
     """
 
     first: int
+    lines: int
     data: bytes
     lost: str = ""
 
@@ -221,20 +223,20 @@ def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
             break
         cut = _cut(data, quotes)
         if not cut:
-            yield Block(first, b"", f"longer than {BLOCK:,} bytes")
+            yield Block(first, 1, b"", f"longer than {BLOCK:,} bytes")
             rest, first = _after_line(source), first + 1
             continue
-        yield Block(first, data[:cut])
-        rest, first = data[cut:], first + data.count(b"\n", 0, cut)
-    if source.trouble and not data.endswith(b"\n"):
-        # Half a line could be read as another URL.
-        end = data.rfind(b"\n") + 1
-        if data[:end]:
-            yield Block(first, data[:end])
-        if data[end:]:
-            yield Block(first + data.count(b"\n"), b"", "cut short")
-    elif data:
-        yield Block(first, data)
+        lines = data.count(b"\n", 0, cut)
+        yield Block(first, lines, data[:cut])
+        rest, first = data[cut:], first + lines
+    # Half a line could be read as another URL.
+    end = data.rfind(b"\n") + 1 if source.trouble else len(data)
+    lines = data.count(b"\n", 0, end)
+    lines += bool(end) and not data.endswith(b"\n", 0, end)
+    if end:
+        yield Block(first, lines, data[:end])
+    if data[end:]:
+        yield Block(first + lines, 1, b"", "cut short")
 
 
 def _fill(source: Source, data: bytes) -> bytes:
