@@ -156,8 +156,7 @@ class Resolver:
             sites=self._records,
         )
         command = [find("dnsmasq") or "dnsmasq", "--keep-in-foreground", f"--conf-file={path}"]
-        service = Service("dnsmasq", RESOLVER.name, command, self._logs / "dnsmasq.out")
-        return service
+        return Service("dnsmasq", RESOLVER.name, command, self._logs / "dnsmasq.out")
 
     def _wait(self, service: Service, seconds: float) -> None:
         def answers() -> bool:
