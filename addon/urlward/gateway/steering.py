@@ -15,6 +15,7 @@ from urlward.gateway.dns_forward import Forwarder
 from urlward.gateway.dns_server import DnsServer, make_service
 from urlward.gateway.errors import NoTableError
 from urlward.gateway.faults import Faults
+from urlward.gateway.heartbeat import BEAT, transparent_port
 from urlward.gateway.judge import Judge
 from urlward.gateway.listing import Listing
 from urlward.gateway.policy import Policy
@@ -26,9 +27,6 @@ from urlward.lists.keeper import Keeper, in_slices
 from urlward.proxy.workers import WORKER, is_worker
 
 logger = logging.getLogger("urlward.gateway")
-
-BEAT = 0.5
-"""Seconds between two signs of life."""
 
 RECHECK = 0.2
 """Seconds between two looks at whether lists have changed."""
@@ -78,6 +76,8 @@ class Steering:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._rules_gone = False
+        self._rules_back = 0
+        """How many times they have come back."""
 
     def check(self, modes: Sequence[str], port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -89,14 +89,7 @@ class Steering:
         Raises:
             GatewayError: they do not; there are none; this process may not change them.
         """
-        listens = port
-        for spec in modes:
-            mode = mode_specs.ProxyMode.parse(spec)
-            if isinstance(mode, mode_specs.TransparentMode) and (
-                mode.custom_listen_port != self._gateway.intercept_port
-            ):
-                listens = mode.custom_listen_port or port
-        self._steer_set.check(listens, self._gateway.dns.port)
+        self._steer_set.check(transparent_port(modes, port) or port, self._gateway.dns.port)
 
     def load(self, loader: addonmanager.Loader) -> None:  # noqa: ARG002
         """Take the place of mitmproxy's servers of mode ``dns``."""
@@ -177,6 +170,7 @@ class Steering:
                     await self._steer_set.beat()
                     if self._rules_gone:
                         self._rules_gone = False
+                        self._rules_back += 1
                         logger.warning("the rules are back")
                         await self._listing.again()
                 except NoTableError as e:
@@ -188,18 +182,17 @@ class Steering:
             await asyncio.sleep(BEAT)
 
     async def _follow(self, act: Callable[[Keeper], Awaitable[bool]]) -> None:
-        """Act on the lists whenever others come into force, or the rules have come back."""
+        """Act on the lists whenever others come into force, and when the rules have come back."""
         done: object = None
         while True:
             keeper = self._keeper()
-            if self._rules_gone:
-                done = None
-            elif keeper is not None and keeper.matcher.identity is not done:
-                identity = keeper.matcher.identity
-                if await act(keeper):
-                    done = identity
-                else:
-                    await asyncio.sleep(BEAT)
+            if keeper is not None:
+                state = (keeper.matcher.identity, self._rules_back)
+                if state != done:
+                    if await act(keeper):
+                        done = state
+                    else:
+                        await asyncio.sleep(BEAT)
             await asyncio.sleep(RECHECK)
 
     async def _names(self, _: Keeper) -> bool:

@@ -1,0 +1,22 @@
+import pytest
+
+from urlward.gateway import alone as module
+from urlward.gateway.alone import alone
+from urlward.gateway.errors import GatewayError
+
+
+def test_a_second_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NAME", f"{module.NAME}-test")
+    with alone(), pytest.raises(GatewayError, match="another urlward steers in this network namespace"):
+        alone()
+    with alone():
+        pass
+
+
+def test_what_else_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NAME", "\0" + "x" * 500)
+    with pytest.raises((GatewayError, OSError)):
+        alone()
+    monkeypatch.setattr(module, "NAME", "/nowhere/at/all")
+    with pytest.raises(GatewayError, match="cannot see whether another urlward steers: No such file"):
+        alone()

@@ -1,0 +1,143 @@
+"""The whole of it in front of dnsmasq."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+
+from conftest import free_port
+from gateway.dns_support import Upstream, dnsmasq, records, serving
+from urlward.gateway.dns_server import DnsServer
+
+ZONE = (
+    "host-record=plain.example,192.0.2.1,2001:db8::1",
+    "host-record=blocked.example,192.0.2.2,2001:db8::2",
+    "host-record=paged.example,192.0.2.3",
+    "cname=alias.example,middle.example",
+    "cname=middle.example,www.blocked.example",
+    "host-record=www.blocked.example,192.0.2.4",
+    "txt-record=long.example," + ",".join(["x" * 200] * 4),
+    *(f"host-record=many.example,198.51.100.{i}" for i in range(1, 121)),
+    "local-ttl=3600",
+)
+
+
+@pytest.fixture(scope="module")
+def resolver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with dnsmasq(tmp_path_factory.mktemp("dnsmasq"), *ZONE) as port:
+        yield port
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_it_works(tmp_path: Path, resolver: int, tcp: bool, host: str) -> None:
+    async with serving(tmp_path, resolver, host="") as rig:
+
+        async def ask(name: str, kind: str = "A") -> dns.message.Message:
+            return await rig.ask(name, kind, host=host, tcp=tcp, use_edns=0)
+
+        got = await ask("plain.example")
+        assert (got.answer[0][0].address, got.answer[0].ttl) == ("192.0.2.1", 3600)
+        assert (await ask("plain.example", "AAAA")).answer[0][0].address == "2001:db8::1"
+        assert not rig.kernel.steered
+        got = await ask("alias.example")
+        assert [r.ttl for r in got.answer] == [300, 300, 300]
+        assert got.answer[2][0].address == "192.0.2.4"
+        assert rig.kernel.addresses == {"192.0.2.4"}
+        assert (await ask("blocked.example", "AAAA")).answer[0].ttl == 300
+        assert (await ask("nothing.example")).rcode() in (dns.rcode.NXDOMAIN, dns.rcode.REFUSED)
+        assert len(rig.resolved) == 4
+
+
+async def test_long_answers_come_over_tcp(tmp_path: Path, resolver: int) -> None:
+    async with serving(tmp_path, resolver) as rig:
+        got = await rig.ask("long.example", "TXT")
+        assert got.flags & dns.flags.TC
+        got = await rig.ask("long.example", "TXT", tcp=True)
+        assert len(got.answer[0][0].strings) == 4
+
+
+async def test_more_queries_than_dnsmasq_takes_on_a_connection(tmp_path: Path, resolver: int) -> None:
+    async with serving(tmp_path, resolver, timeout=8) as rig:
+        for _ in range(3):
+            answers = await asyncio.gather(*(rig.ask("plain.example", tcp=True, id=i) for i in range(40)))
+            assert all(a.answer for a in answers)
+
+
+async def test_a_dead_resolver_before_a_living_one(tmp_path: Path, resolver: int) -> None:
+    silent = await Upstream(lambda _: None).start()
+    async with serving(tmp_path, silent, free_port(), resolver, timeout=0.6) as rig:
+        assert (await rig.ask("plain.example")).answer
+        assert (await rig.ask("plain.example", tcp=True)).answer
+        asked = len(silent.asked)
+        for _ in range(20):
+            assert (await rig.ask("plain.example")).answer
+        assert len(silent.asked) == asked, "it is remembered"
+
+
+async def test_a_resolver_that_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    async with serving(tmp_path, port, timeout=0.5) as rig:
+        assert (await rig.ask("plain.example")).rcode() == dns.rcode.SERVFAIL
+        upstream = await Upstream(records("60 A 192.0.2.1")).start(port)
+        assert (await rig.ask("plain.example")).answer, "where it is the only one, at once"
+        assert [m for m in caplog.messages if "resolver" in m] == [
+            f"no DNS resolver answers (127.0.0.1:{port}): clients are told that the server has failed",
+            "DNS resolvers answer again",
+        ]
+        upstream.close()
+
+
+async def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        port = free_port()
+        with closing(socket.socket(socket.AF_INET, kind)) as taken:
+            taken.bind(("127.0.0.1", port))
+            if kind == socket.SOCK_STREAM:
+                taken.listen()
+            async with serving(tmp_path, 9) as rig:
+                server = DnsServer(rig.service, 0.0, lambda: None)
+                with pytest.raises(OSError, match="in use"):
+                    await server.listen("127.0.0.1", port, reuse_port=False)
+                assert server.sockets == [], "nothing is left"
+
+
+async def test_a_kernel_without_ipv6(tmp_path: Path, resolver: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = socket.socket.bind
+
+    def bind(self: socket.socket, address: tuple[object, ...]) -> None:
+        if self.family == socket.AF_INET6:
+            raise OSError(99, "Cannot assign requested address")
+        original(self, address)
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    async with serving(tmp_path, resolver, host="") as rig:
+        assert {s.family for s in rig.server.sockets} == {socket.AF_INET}
+        assert (await rig.ask("plain.example")).answer
+
+
+async def test_the_end_is_later_than_it_is_asked_for(tmp_path: Path, resolver: int) -> None:
+    """The kernel sends queries here until it has learned of the end."""
+    asked = []
+    async with serving(tmp_path, resolver) as rig:
+        server = DnsServer(rig.service, 0.3, lambda: asked.append(1))
+        rig.port = free_port()
+        await server.listen("127.0.0.1", rig.port, reuse_port=False)
+        assert server.lingering == 0
+        server.close()
+        server.close()
+        assert asked == [1]
+        assert server.lingering > 0
+        assert (await rig.ask("plain.example")).answer
+        await asyncio.sleep(server.lingering + 0.1)
+        assert server.sockets == []
+        assert server.lingering == 0
+        with pytest.raises((dns.exception.DNSException, OSError)):
+            await rig.ask("plain.example", tcp=True)

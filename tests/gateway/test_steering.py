@@ -1,0 +1,226 @@
+"""The addon in mitmproxy, and a kernel that takes notes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import dns.asyncquery
+import dns.message
+import pytest
+from mitmproxy.addons.next_layer import NextLayer
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.proxy import mode_servers
+from mitmproxy.test import taddons
+
+from conftest import free_port
+from gateway.dns_support import LIST, Kernel, Upstream, records, until
+from urlward.config import DnsTable, GatewayTable
+from urlward.gateway import steering
+from urlward.gateway.errors import GatewayError, NftError, NoTableError
+from urlward.gateway.resolvers import ResolverError
+from urlward.gateway.steering import Steering, steering_modes
+from urlward.proxy.addon import Urlward
+from urlward.proxy.workers import WORKER
+
+
+class Rig:
+    """The addon, running."""
+
+    def __init__(self, folder: Path, upstream: Upstream, tctx: taddons.context, addon: Steering) -> None:
+        self.list = folder / "list.txt"
+        self.upstream = upstream
+        self.tctx = tctx
+        self.addon = addon
+        self.port = addon._gateway.dns.port
+        self.kernel: Kernel = addon._steer_set  # type: ignore[assignment]
+        self.urlward: Urlward = tctx.master.addons.get("urlward")
+
+    async def ask(self, name: str) -> dns.message.Message:
+        return await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", 5, self.port)
+
+    async def relist(self, text: str) -> None:
+        self.list.write_text(text)
+        assert self.urlward.keeper is not None
+        await self.urlward.keeper.reload()
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = LIST, **values: Any
+) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(
+        mode_servers.AsyncioServerInstance, "listen", mode_servers.AsyncioServerInstance.listen
+    )
+    monkeypatch.setattr(steering, "BEAT", 0.02)
+    monkeypatch.setattr(steering, "_LINGERS", 0.1)
+    upstream = await Upstream(records("60 A 192.0.2.1")).start()
+    table = GatewayTable(dns=DnsTable(port=free_port(), resolvers=(f"127.0.0.1:{upstream.port}",)), **values)
+    addon = Steering(table, Kernel())  # type: ignore[arg-type]
+    (folder / "list.txt").write_text(text)
+    server, urlward = Proxyserver(), Urlward()
+    with taddons.context(server, NextLayer(), urlward, addon) as tctx:
+        tctx.configure(urlward, urlward_list=[str(folder / "list.txt")])
+        tctx.options.update(listen_host="127.0.0.1", mode=[f"dns@{table.dns.port}"])
+        server.running()
+        assert await server.setup_servers()
+        urlward.running()
+        addon.running()
+        rig = Rig(folder, upstream, tctx, addon)
+        yield rig
+        for instance in server.servers:
+            if instance.is_running:
+                await instance.stop()
+        urlward.done()
+        await addon.done()
+        assert rig.kernel.closed
+        upstream.close()
+
+
+def test_modes() -> None:
+    assert steering_modes(GatewayTable()) == ("transparent", "dns@5353")
+    table = GatewayTable(steered="intercept", intercept_port=8091, dns=DnsTable(port=53))
+    assert steering_modes(table) == ("transparent", "transparent@8091", "dns@53")
+
+
+async def test_dns_is_answered_and_steers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        addresses = {a[:2] for s in rig.tctx.master.addons.get("proxyserver").servers for a in s.listen_addrs}
+        assert addresses == {("127.0.0.1", rig.port)}
+        assert (await rig.ask("plain.example")).answer[0].ttl == 60
+        assert not rig.kernel.steered
+        assert (await rig.ask("blocked.example")).answer
+        assert rig.kernel.addresses == {"192.0.2.1"}
+
+
+async def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        await until(lambda: rig.kernel.beats > 2, "beats")
+        keeper, rig.urlward.keeper = rig.urlward.keeper, None
+        await asyncio.sleep(0.05)
+        before = rig.kernel.beats
+        await asyncio.sleep(0.1)
+        assert rig.kernel.beats == before, "without a list"
+        rig.urlward.keeper = keeper
+        await until(lambda: rig.kernel.beats > before, "beats")
+        for instance in rig.tctx.master.addons.get("proxyserver").servers:
+            await instance.stop()
+        await asyncio.sleep(0.05)
+        before = rig.kernel.beats
+        assert (await rig.ask("plain.example")).answer, "until the kernel has learned of it"
+        await asyncio.sleep(0.1)
+        assert rig.kernel.beats == before, "a filter that ends shows none"
+
+
+async def test_names_listed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        assert (await rig.ask("new.example")).answer[0].ttl == 60
+        assert not rig.kernel.steered
+        await rig.relist(LIST + "http://new.example/x.html\n")
+        start = time.monotonic()
+        await until(lambda: rig.kernel.cuts == [["192.0.2.1"]], "the change")
+        assert time.monotonic() - start < 2
+        assert rig.kernel.steered[0][2], "below host level"
+
+
+@pytest.mark.parametrize(("worker", "lists"), [("", True), ("0", True), ("1", False)])
+async def test_one_worker_lists_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: str, lists: bool
+) -> None:
+    if worker:
+        monkeypatch.setenv(WORKER, worker)
+    async with running(tmp_path, monkeypatch, "192.0.2.0/28\n") as rig:
+        if lists:
+            await until(lambda: rig.kernel.networks == ["192.0.2.0/28"], "networks")
+        await rig.relist("192.0.2.0/28\n192.0.2.77\nnew.example\n")
+        if lists:
+            await until(lambda: rig.kernel.networks == ["192.0.2.0/28", "192.0.2.77/32"], "networks")
+            rig.kernel.fault = NftError("the kernel refused")
+            await rig.relist("192.0.2.0/28\n")
+            await asyncio.sleep(0.3)
+            rig.kernel.fault = None
+            await until(lambda: rig.kernel.networks == ["192.0.2.0/28"], "another try")
+        else:
+            await asyncio.sleep(0.5)
+            assert rig.kernel.listings == []
+
+
+async def test_rules_that_go_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, monkeypatch, LIST + "192.0.2.99\n") as rig:
+        await rig.ask("blocked.example")
+        await until(lambda: rig.kernel.networks, "networks")
+        rig.kernel.fault = NoTableError("nftables: no such table")
+        await until(lambda: "run `urlward gateway up`" in caplog.text, "the line")
+        assert (await rig.ask("paged.example")).answer, "an answer passes"
+        rig.kernel.steered.clear()
+        rig.kernel.networks = []
+        rig.kernel.fault = None
+        await until(lambda: "192.0.2.1" in rig.kernel.addresses, "what was steered")
+        await until(lambda: rig.kernel.networks, "what was listed")
+        assert "the rules are back" in caplog.text
+
+
+async def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        policy = rig.addon._policy
+        assert (policy.monitor, policy.on_error, policy.blocks_on_error) == (False, "block", True)
+        rig.tctx.options.update(urlward_monitor=True)
+        assert (policy.monitor, rig.addon._listing.monitor, policy.blocks_on_error) == (True, True, False)
+        rig.tctx.options.update(urlward_monitor=False, urlward_on_error="pass")
+        assert (policy.monitor, policy.on_error, policy.blocks_on_error) == (False, "pass", False)
+
+
+async def test_a_loop_goes_on_after_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, monkeypatch) as rig:
+        rig.kernel.fault = RuntimeError("blocked.example")
+        await until(lambda: "is not told that this filter lives" in caplog.text, "the line")
+        before = rig.kernel.beats
+        rig.kernel.fault = None
+        await until(lambda: rig.kernel.beats > before, "beats")
+        assert "blocked.example" not in caplog.text
+
+
+async def test_names_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "SWEEP", 0.05)
+    async with running(tmp_path, monkeypatch) as rig:
+        await rig.ask("plain.example")
+        resolved = rig.addon._resolved
+        assert len(resolved) == 1
+        now = time.monotonic()
+        monkeypatch.setattr(resolved, "_clock", lambda: now + 10_000)
+        await until(lambda: len(resolved) == 0, "the sweep")
+
+
+class Checked(Kernel):
+    """Keeps what it is asked about its rules."""
+
+    def check(self, listen_port: int, dns_port: int) -> None:
+        self.checked = (listen_port, dns_port)
+        if self.fault is not None:
+            raise self.fault
+
+
+def test_rules_are_looked_at_before_the_start() -> None:
+    kernel = Checked()
+    table = GatewayTable(dns=DnsTable(resolvers=("192.0.2.53",)))
+    addon = Steering(table, kernel)  # type: ignore[arg-type]
+    addon.check(("transparent", "dns@5353"), 8080)
+    assert kernel.checked == (8080, 5353)
+    addon.check(("transparent@127.0.0.1:9090", "dns@5353"), 8080)
+    assert kernel.checked == (9090, 5353)
+    addon.check(("no such mode",), 8080)
+    kernel.fault = GatewayError("no rules")
+    with pytest.raises(GatewayError, match="no rules"):
+        addon.check(("transparent",), 8080)
+
+
+def test_a_resolver_that_is_this_filter() -> None:
+    table = GatewayTable(dns=DnsTable(resolvers=("127.0.0.1:5353",)))
+    with pytest.raises(ResolverError, match="is this filter itself"):
+        Steering(table, Kernel())  # type: ignore[arg-type]
