@@ -1,0 +1,93 @@
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.config import GatewayTable
+from urlward.gateway import control
+from urlward.gateway.errors import GatewayError, NftError, NoTableError
+from urlward.gateway.nft import Nft
+from urlward.gateway.rules import Plan, setup_of
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+PLAN = Plan(GatewayTable(interfaces=("lan0",), steer=True), 8080)
+
+
+@pytest.fixture
+def nft() -> Iterator[Nft]:
+    with own_network():
+        made = Nft()
+        yield made
+        made.close()
+
+
+def test_up_and_down(nft: Nft) -> None:
+    assert control.status(nft).setup is None
+    assert control.up(nft, PLAN) is False
+    assert control.up(nft, PLAN) is True
+    found = control.status(nft)
+    assert (found.setup, found.alive) == (setup_of(PLAN), False)
+    control.down(nft)
+    control.down(nft)
+    assert nft.json("list ruleset") == []
+
+
+def test_status_counts(nft: Nft) -> None:
+    control.up(nft, PLAN)
+    nft.run("add element inet urlward steer4 { 192.0.2.1 timeout 60s, 192.0.2.2 timeout 60s }")
+    nft.run("add element inet urlward listed6 { 2001:db8::/32 }")
+    nft.run("add element inet urlward cut6 { 2001:db8::1 timeout 60s }")
+    nft.run("add element inet urlward alive { 6 timeout 60s, 17 timeout 60s }")
+    found = control.status(nft).as_json()
+    assert (found["up"], found["alive"], found["setup"]["listen"]) == (True, True, 8080)
+    assert found["steered"] == {"ipv4": 2, "ipv6": 0}
+    assert found["listed"] == {"ipv4": 0, "ipv6": 1}
+    assert found["cut"] == {"ipv4": 0, "ipv6": 1}
+    assert found["below"] == {"ipv4": 0, "ipv6": 0}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(PLAN, listen=9090),
+        replace(PLAN, gateway=PLAN.gateway.model_copy(update={"steer": False})),
+        replace(PLAN, gateway=PLAN.gateway.model_copy(update={"steered": "intercept"})),
+    ],
+)
+def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: Plan) -> None:
+    control.up(nft, PLAN)
+    nft.run("add element inet urlward alive { 6 timeout 60s, 17 timeout 60s }")
+    with pytest.raises(GatewayError, match=r"for a filter on port 8080, which lives: .* --replace"):
+        control.up(nft, other)
+    assert control.status(nft).setup == setup_of(PLAN)
+    # Its own, changed, are no conflict.
+    control.up(nft, replace(PLAN, gateway=PLAN.gateway.model_copy(update={"fail": "closed"})))
+    control.up(nft, other, replace=True)
+    assert control.status(nft).setup == setup_of(other)
+
+
+def test_one_that_has_died_does_not(nft: Nft) -> None:
+    control.up(nft, PLAN)
+    control.up(nft, replace(PLAN, listen=9090))
+    found = control.status(nft).setup
+    assert found is not None
+    assert found.listen == 9090
+
+
+def test_nothing_changes_where_a_check_fails(nft: Nft, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def refuse(error: NftError) -> None:
+        raise error
+
+    monkeypatch.setattr(nft, "run", ran.append)
+    monkeypatch.setattr(nft, "check", lambda _: refuse(NoTableError("no such")))
+    with pytest.raises(GatewayError, match="this kernel lacks something of nf_tables"):
+        control.up(nft, PLAN)
+    monkeypatch.setattr(nft, "check", lambda _: refuse(NftError("other")))
+    with pytest.raises(NftError, match="other"):
+        control.up(nft, PLAN)
+    assert ran == []

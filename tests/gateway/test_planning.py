@@ -1,0 +1,114 @@
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from urlward.config import Config
+from urlward.gateway import planning
+from urlward.gateway.errors import GatewayError
+from urlward.gateway.planning import Planned, parse_listen, planned
+
+V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(planning, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
+    monkeypatch.setattr(planning, "has_ipv6", lambda: True)
+    monkeypatch.setattr(planning, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
+    monkeypatch.setattr(planning, "sysctl", lambda _: "1")
+    monkeypatch.setattr(planning, "_STUB_OF", tmp_path / "stub")
+
+
+def plan(system: Path = Path("/nowhere"), **values: Any) -> Planned:
+    gateway = {"interfaces": ["lan0"], **values.pop("gateway", {})}
+    return planned(Config.model_validate({"gateway": gateway, **values}), system=system)
+
+
+def test_as_configured() -> None:
+    made = plan(gateway={"steer": True, "dns": {"resolvers": ["203.0.113.53", "[2001:db8::53]:5300"]}})
+    assert made.notes == ()
+    assert (made.plan.listen, made.plan.resolvers, made.plan.families) == (8080, (V4, V6), (4, 6))
+
+
+@pytest.mark.parametrize(
+    ("values", "port"),
+    [
+        ({"listen": ":9090"}, 9090),
+        ({"listen": "[::]:9090"}, 9090),
+        ({"listen": ":9090", "mode": ["regular@3128", "transparent"]}, 9090),
+        ({"listen": ":9090", "mode": ["transparent@8443"]}, 8443),
+        ({"mode": ["transparent@8090", "transparent@8081"]}, 8081),
+    ],
+)
+def test_where_connections_arrive(values: dict[str, Any], port: int) -> None:
+    assert plan(**values).plan.listen == port
+
+
+def test_the_flag_goes_before_the_file() -> None:
+    config = Config.model_validate({"listen": ":9090", "gateway": {"interfaces": ["lan0"]}})
+    assert planned(config).plan.listen == 9090
+    assert planned(config, ":7070").plan.listen == 7070
+    assert parse_listen("[2001:db8::1]:80") == ("2001:db8::1", 80)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"listen": "8080"}, "listen: '8080' is not HOST:PORT"),
+        ({"listen": ":0"}, "is not HOST:PORT"),
+        ({"listen": ":99999999999"}, "is not HOST:PORT"),
+        ({"listen": "127.0.0.1:8080"}, "do not arrive at 127.0.0.1; listen on all addresses"),
+        ({"mode": ["transparent@192.0.2.1:8080"]}, "do not arrive at 192.0.2.1"),
+        ({"mode": ["nonsense"]}, "mode: 'nonsense'"),
+        ({"gateway": {"steer": True, "dns": {"resolvers": ["x"]}}}, "gateway.dns.resolvers: 'x'"),
+        ({"gateway": {"steer": True}}, "no DNS resolver to ask"),
+    ],
+)
+def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        plan(**values)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (note,) = plan(gateway={"interfaces": ["lan0", "wg7"]}).notes
+    assert note == "gateway.interfaces: there is no wg7 on this machine, or not yet"
+    (note,) = plan(gateway={"clients": ["192.0.2.0/24"]}).notes
+    assert "no IPv6 network" in note
+    assert plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes == ()
+    made = plan(listen="0.0.0.0:8080")
+    assert (made.plan.families, len(made.notes)) == ((4,), 1)
+    monkeypatch.setattr(planning, "has_ipv6", lambda: False)
+    made = plan()
+    assert (made.plan.families, made.notes) == ((4,), ("this kernel has no IPv6: IPv4 alone is filtered",))
+
+
+@pytest.mark.parametrize(
+    ("resolvers", "chosen", "notes"),
+    [
+        (["127.0.0.1", "203.0.113.53", "203.0.113.54"], (V4,), 0),
+        (["127.0.0.53:5300"], (), 2),
+        (["[2001:db8::53]:5300", "fe80::1%lo"], (V6,), 1),
+    ],
+)
+def test_resolvers_for_the_time_when_no_worker_lives(
+    resolvers: list[str], chosen: tuple[object, ...], notes: int
+) -> None:
+    made = plan(gateway={"steer": True, "dns": {"resolvers": resolvers}})
+    assert made.plan.resolvers == chosen
+    assert len(made.notes) == notes
+    assert all("while no worker lives" in note for note in made.notes)
+
+
+def test_the_systems_resolvers(tmp_path: Path) -> None:
+    system = tmp_path / "resolv.conf"
+    system.write_text("nameserver 203.0.113.53\n")
+    assert plan(system=system, gateway={"steer": True}).plan.resolvers == (V4,)
+    # A stub of systemd-resolved answers this machine alone; those behind it answer others too.
+    system.write_text("nameserver 127.0.0.53\n")
+    assert plan(system=system, gateway={"steer": True}).plan.resolvers == ()
+    (tmp_path / "stub").write_text("nameserver 203.0.113.53\n")
+    assert plan(system=system, gateway={"steer": True}).plan.resolvers == (V4,)

@@ -1,0 +1,202 @@
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import urlward
+from conftest import wait_for
+from e2e.test_modes import may_make_namespaces
+from gateway.network import IPV4, IPV6, Network, network
+from gateway.unprivileged import NOBODY
+from urlward.config import Config
+from urlward.gateway.errors import GatewayError
+from urlward.gateway.service import STATE, UNIT, USER, files, install, next_steps
+from urlward.proxy import notify
+
+HERE = Path(__file__).parent
+
+
+def configuration(**gateway: Any) -> Config:
+    return Config.model_validate({"gateway": {"interfaces": ["lan0"], **gateway}})
+
+
+def settings(unit: str) -> dict[str, str]:
+    """The last value of each setting."""
+    return dict(line.partition("=")[::2] for line in unit.splitlines() if re.match(r"[A-Z]\w+=", line))
+
+
+def test_the_unit() -> None:
+    made = files(Path("/srv/urlward/net.toml"), configuration())
+    assert set(made) == {UNIT, USER}
+    unit = settings(made[UNIT])
+    urlward = Path(sys.executable).with_name("urlward")
+    assert unit["ExecStartPre"] == f"{urlward} gateway up --config /srv/urlward/net.toml"
+    assert unit["ExecStart"] == f"{urlward} run --config /srv/urlward/net.toml --confdir {STATE}"
+    assert unit["ExecStopPost"] == f"{urlward} gateway down --if-stopped --config /srv/urlward/net.toml"
+    assert unit["AmbientCapabilities"] == unit["CapabilityBoundingSet"] == "CAP_NET_ADMIN"
+    assert unit["User"] == "urlward"
+    assert unit["User"] in made[USER]
+
+
+def test_what_a_configuration_changes() -> None:
+    unit = settings(files(None, configuration(dns={"port": 53}))[UNIT])
+    assert unit["AmbientCapabilities"] == "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"
+    unit = settings(files(None, Config(confdir="/srv/ca"))[UNIT])
+    assert unit["ReadWritePaths"] == "/srv/ca"
+    assert "--confdir" not in unit["ExecStart"]
+
+
+@pytest.mark.parametrize("path", ["/srv/my lists/net.toml", "/srv/50%/net.toml", '/srv/"/net.toml'])
+def test_a_path_that_a_unit_cannot_name(path: str) -> None:
+    with pytest.raises(GatewayError, match="a service cannot use a path"):
+        files(Path(path), configuration())
+
+
+def test_install(tmp_path: Path) -> None:
+    made = files(None, configuration())
+    written = list(install(made, tmp_path))
+    assert written == [tmp_path / path.relative_to("/") for path in made]
+    for path, text in zip(written, made.values(), strict=True):
+        assert path.read_text() == text
+        assert path.stat().st_mode & 0o777 == 0o644
+    assert list(install(made, tmp_path)) == written, "again"
+    with pytest.raises(GatewayError, match="Not a directory"):
+        list(install(made, written[0]))
+
+
+def test_next_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "closed"
+    program = closed / "bin/python"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    program.with_name("urlward").touch()
+    closed.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert any("other users cannot read" in step for step in next_steps(None, Config()))
+    config = tmp_path / "net.toml"
+    assert any("readable for the user urlward" in step for step in next_steps(config, Config()))
+    config.touch()
+    assert any("say where clients come in" in step for step in next_steps(config, Config()))
+    assert "systemctl enable --now urlward" in next_steps(config, configuration())[-1]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_takes_it(tmp_path: Path) -> None:
+    unit, _ = install(files(None, configuration()), tmp_path)
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- the unit's commands, as its user and with its capabilities
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Network]:
+    with network("svc") as made:
+        yield made
+
+
+CONFIGURATION = """\
+list = ["{folder}/list.txt"]
+listen = ":8088"
+workers = {workers}
+[gateway]
+interfaces = ["lan0"]
+steer = true
+dns = {{ port = 5388, resolvers = ["203.0.113.53"] }}
+"""
+
+
+class Service:
+    """Does with a unit what systemd would."""
+
+    def __init__(self, net: Network, folder: Path, workers: int) -> None:
+        self.folder = folder
+        (folder / "list.txt").write_text(f"{IPV4.origin}\n[{IPV6.origin}]\n")
+        config = folder / "net.toml"
+        config.write_text(CONFIGURATION.format(folder=folder, workers=workers))
+        self.unit = settings(files(config, configuration())[UNIT].replace(str(STATE), str(folder / "ca")))
+        self._net = net
+        self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.manager.bind(str(folder / "notify"))
+        self.manager.settimeout(30)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+
+    def command(self, name: str) -> list[str]:
+        readable = [sys.prefix, sys.base_prefix, str(Path(urlward.__file__).parents[1]), str(self.folder)]
+        return [
+            *self._net.gateway.prefix, "unshare", "-m", sys.executable, str(HERE / "unprivileged.py"),
+            self.unit["AmbientCapabilities"], *dict.fromkeys(os.path.realpath(one) for one in readable), "--",
+            *self.unit[name].split(),
+        ]  # fmt: skip
+
+    def run(self, name: str, **environment: str) -> str:
+        done = subprocess.run(
+            self.command(name), capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    @contextmanager
+    def running(self) -> Iterator["subprocess.Popen[str]"]:
+        environment = {
+            **os.environ,
+            notify.SOCKET: str(self.folder / "notify"),
+            notify.INTERVAL: "200000",
+        }
+        with (self.folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                self.command("ExecStart"), stdout=log, stderr=log, env=environment, text=True
+            )
+            try:
+                yield process
+            finally:
+                process.terminate()
+                process.wait(30)
+
+    def heard(self, message: bytes) -> bool:
+        while (one := self.manager.recv(100)) != message:
+            assert one in (b"READY=1", b"WATCHDOG=1", b"STOPPING=1")
+        return True
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_service_filters_without_root(net: Network, tmp_path_factory: Any, workers: int) -> None:
+    folder = tmp_path_factory.mktemp("service")
+    service = Service(net, folder, workers)
+    service.run("ExecStartPre")
+    with service.running() as process:
+        assert service.heard(b"READY=1"), (folder / "log").read_text()
+        assert service.heard(b"WATCHDOG=1")
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert re.search(rf"^Uid:\s+{NOBODY}\b", status, re.M)
+        assert re.search(r"^CapEff:\s+0*1000$", status, re.M)
+        for f in (IPV4, IPV6):
+            wait_for(lambda f=f: "451" in get(net, f.origin), "the listed address to be steered")
+            assert get(net, f.other).startswith("origin")
+        process.send_signal(signal.SIGTERM)
+        assert service.heard(b"STOPPING=1")
+        assert process.wait(30) == 0
+    assert service.run("ExecStopPost", SERVICE_RESULT="watchdog") == "rules kept\n"
+    assert net.nft.json("list table inet urlward", terse=True)
+    assert service.run("ExecStopPost", SERVICE_RESULT="success") == "no rules\n"
+    assert net.nft.json("list ruleset") == []
+    service.manager.close()
+
+
+def get(net: Network, address: str) -> str:
+    """The first line of what a request gets."""
+    with net.client.connect(address, 80) as s:
+        s.sendall(b"GET / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n\r\n")
+        return s.recv(100).decode(errors="replace").splitlines()[0]

@@ -1,0 +1,93 @@
+import subprocess
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.gateway.system import has_ipv6, missing_interfaces, own_addresses, sysctl, unmet
+
+TRIE = """\
+Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 127.0.0.0/8 2 0 2
+           |-- 127.0.0.1
+              /32 host LOCAL
+        |-- 127.255.255.255
+           /32 link BROADCAST
+     +-- 192.0.2.0/24 2 0 2
+        |-- 192.0.2.0
+           /24 link UNICAST
+        |-- 192.0.2.1
+           /32 host LOCAL
+Local:
+        |-- 192.0.2.1
+           /32 host LOCAL
+"""
+INET6 = """\
+00000000000000000000000000000001 01 80 10 80       lo
+20010db8000000000000000000000001 02 40 00 80     eth0
+fe80000000000000005056fffe000001 02 40 20 80     eth0
+"""
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    for name, text in {
+        "net/fib_trie": TRIE,
+        "net/if_inet6": INET6,
+        "sys/net/ipv4/ip_forward": "1\n",
+        "sys/net/ipv6/conf/all/forwarding": "0\n",
+        "sys/net/ipv6/conf/all/disable_ipv6": "0\n",
+        "sys/net/netfilter/nf_conntrack_max": "65536\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_own_addresses(proc: Path) -> None:
+    expected = {"127.0.0.1", "192.0.2.1", "::1", "2001:db8::1", "fe80::50:56ff:fe00:1"}
+    assert own_addresses(proc) == {ip_address(one) for one in expected}
+    assert has_ipv6(proc)
+    (proc / "net/if_inet6").unlink()
+    assert own_addresses(proc) == {ip_address("127.0.0.1"), ip_address("192.0.2.1")}
+    assert not has_ipv6(proc)
+    assert own_addresses(proc / "nowhere") == set()
+
+
+def test_what_the_kernel_is_not_set_to(proc: Path) -> None:
+    assert sysctl("net.ipv4.ip_forward", proc) == "1"
+    assert sysctl("net.ipv4.nothing", proc) is None
+    assert list(unmet((4,), proc)) == []
+    assert list(unmet((4, 6), proc)) == [
+        "net.ipv6.conf.all.forwarding is 0, so no IPv6 traffic is routed: "
+        "sysctl -w net.ipv6.conf.all.forwarding=1"
+    ]
+    (proc / "sys/net/ipv4/ip_forward").write_text("0\n")
+    (proc / "sys/net/ipv6/conf/all/disable_ipv6").write_text("1\n")
+    (proc / "sys/net/netfilter/nf_conntrack_max").unlink()
+    lines = list(unmet((4, 6), proc))
+    assert [line.split()[0] for line in lines] == [
+        "net.ipv4.ip_forward",
+        "net.ipv6.conf.all.forwarding",
+        "IPv6",
+        "this",
+    ]
+    assert "IPv4 alone is filtered" in lines[2]
+    assert "modprobe nf_conntrack" in lines[3]
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_this_thread_s_network() -> None:
+    with own_network():
+        subprocess.run(["ip", "addr", "add", "192.0.2.1/24", "dev", "lo"], check=True)
+        subprocess.run(["ip", "addr", "add", "2001:db8::1/64", "dev", "lo", "nodad"], check=True)
+        found = own_addresses()
+        assert {ip_address("192.0.2.1"), ip_address("2001:db8::1"), ip_address("::1")} <= found
+        assert len(found) == 4
+        assert missing_interfaces(["lo", "l*", "eth9", "wg*"]) == ["eth9", "wg*"]
