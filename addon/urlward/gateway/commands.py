@@ -165,8 +165,9 @@ def _print(args: argparse.Namespace) -> int:
     from urlward.gateway.rules import rules
 
     made = planned(_config(args), args.listen)
+    text = rules(made.plan)
     _note(made.notes)
-    print(rules(made.plan), end="")
+    print(text, end="")
     return DONE
 
 

@@ -1,0 +1,112 @@
+import os
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from urlward.gateway import ca
+from urlward.gateway.ca import FORMATS, Authority, authority, describe, export
+from urlward.gateway.errors import GatewayError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("confdir"))
+
+
+def read(data: bytes, form: str) -> x509.Certificate:
+    if form == "p12":
+        loaded = pkcs12.load_pkcs12(data, None)
+        assert loaded.key is None
+        return (loaded.cert or loaded.additional_certs[0]).certificate
+    return {"pem": x509.load_pem_x509_certificate, "der": x509.load_der_x509_certificate}[form](data)
+
+
+def test_one_is_made_and_stays(made: Authority) -> None:
+    again = authority(made.folder)
+    assert again == made
+    assert made.fingerprint.replace(":", "").lower() == made.certificate.fingerprint(hashes.SHA256()).hex()
+    for name in ("mitmproxy-ca.pem", "mitmproxy-ca.p12"):
+        assert (made.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_it_is_the_one_that_mitmproxy_signs_with(made: Authority) -> None:
+    from mitmproxy.certs import CertStore
+
+    store = CertStore.from_store(made.folder, "mitmproxy", 2048)
+    assert store.default_ca.to_cryptography() == made.certificate
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_export_is_the_certificate_alone(made: Authority, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "out"
+    export(made, path, form)
+    data = path.read_bytes()
+    assert read(data, form) == made.certificate
+    assert b"PRIVATE" not in data
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_openssl_finds_no_key_in_it(made: Authority, tmp_path: Path) -> None:
+    export(made, tmp_path / "out.p12", "p12")
+    command = ["openssl", "pkcs12", "-in", tmp_path / "out.p12", "-passin", "pass:", "-nodes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("BEGIN CERTIFICATE") == 1
+    assert "PRIVATE KEY" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["mitmproxy-ca.pem", "mitmproxy-ca.p12"])
+def test_export_never_overwrites_the_key(made: Authority, tmp_path: Path, name: str) -> None:
+    secret = made.folder / name
+    before = secret.read_bytes()
+    link = tmp_path / "link"
+    link.symlink_to(secret)
+    for path in (secret, link):
+        with pytest.raises(GatewayError, match="holds the key"):
+            export(made, path, "pem")
+    assert secret.read_bytes() == before
+
+
+def test_describe(made: Authority, tmp_path: Path) -> None:
+    text = describe(made)
+    for part in (made.fingerprint, "CN=mitmproxy", str(made.folder), "mitmproxy-ca-cert.pem", "secret"):
+        assert part in text
+    assert "expired" not in text
+    (tmp_path / "mitmproxy-ca.pem").write_bytes((made.folder / "mitmproxy-ca.pem").read_bytes())
+    text = describe(authority(tmp_path))
+    assert "mitmproxy-ca-cert.p12" not in text, "only what is there"
+
+
+def test_an_expired_one(made: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return datetime(2099, 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(ca, "datetime", Later)
+    assert "expired: move its files away" in describe(made)
+
+
+def test_what_is_no_authority(made: Authority, tmp_path: Path) -> None:
+    (tmp_path / "mitmproxy-ca.pem").write_text("nonsense")
+    with pytest.raises(GatewayError, match=r"mitmproxy-ca.pem: no certificate in it"):
+        authority(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(GatewayError, match="Not a directory"):
+        authority(tmp_path / "file/confdir")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_makes_for_a_service_the_service_can_read(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    authority(folder)
+    assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
+    assert (folder / "mitmproxy-ca.pem").stat().st_mode & 0o777 == 0o600

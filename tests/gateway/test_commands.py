@@ -1,0 +1,182 @@
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.cli import main
+from urlward.gateway.nft import Nft
+
+type Run = Callable[..., tuple[int, str, str]]
+
+CONFIGURATION = """\
+listen = ":8080"
+[gateway]
+interfaces = ["lan0"]
+steer = true
+on_stop = "{on_stop}"
+dns = {{ resolvers = ["203.0.113.53"] }}
+"""
+
+needs_root = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "net.toml"
+    path.write_text(CONFIGURATION.format(on_stop="down"))
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        out, err = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def nft() -> Iterator[Nft]:
+    with own_network():
+        made = Nft()
+        yield made
+        made.close()
+
+
+@needs_root
+def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
+    code, out, _ = run("gateway", "status")
+    assert (code, out.splitlines()[0].split()) == (1, ["up", "no"])
+    code, out, err = run("gateway", "up", "--config", config)
+    assert (code, out) == (0, "rules in force: lan0, ports 80, 443 to 8080, DNS to 5353, fail open\n")
+    assert [line.split()[1] for line in err.splitlines()] == [
+        "gateway.interfaces:",
+        "net.ipv4.ip_forward",
+        "net.ipv6.conf.all.forwarding",
+    ]
+    assert run("gateway", "up", "--config", config)[1].startswith("rules replaced: ")
+    assert run("gateway", "status")[0] == 1, "nobody lives"
+    nft.run("add element inet urlward alive { 6 timeout 60s }")
+    code, out, _ = run("gateway", "status", "--json", "--config", config)
+    found = json.loads(out)
+    assert code == 0
+    assert (found["up"], found["alive"], found["as_configured"]) == (True, True, True)
+    assert (found["setup"]["listen"], found["setup"]["fail"]) == (8080, "open")
+    assert (found["missing_interfaces"], found["sysctl"]["net.ipv4.ip_forward"]) == (["lan0"], "0")
+    assert found["steered"] == {"ipv4": 0, "ipv6": 0}
+    assert run("gateway", "up", "--config", config, "--fail", "closed", "--no-steer", "--replace")[0] == 0
+    found = json.loads(run("gateway", "status", "--json", "--config", config)[1])
+    assert (found["as_configured"], found["setup"]["dns"], found["setup"]["fail"]) == (False, 0, "closed")
+    assert run("gateway", "down") == (0, "no rules\n", "")
+    assert run("gateway", "down") == (0, "no rules\n", "")
+    assert nft.json("list ruleset") == []
+
+
+@needs_root
+def test_a_second_filter(run: Run, nft: Nft, config: str) -> None:
+    run("gateway", "up", "--config", config)
+    nft.run("add element inet urlward alive { 6 timeout 60s }")
+    code, out, err = run("gateway", "up", "--config", config, "--listen", ":9090")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "for a filter on port 8080, which lives" in err
+    code, _, err = run("run", "--config", config, "--listen", ":9090")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the kernel's rules are for port 8080, this filter has 9090" in err
+
+
+@needs_root
+def test_a_filter_without_rules(run: Run, nft: Nft, config: str) -> None:
+    for more in ((), ("--no-steer", "--mode", "transparent")):
+        code, _, err = run("run", "--config", config, *more)
+        assert (code, err) == (2, "urlward: no rules in the kernel: run `urlward gateway up` first\n")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("on_stop", "result", "left"),
+    [("down", "success", False), ("down", "", False), ("down", "signal", True), ("keep", "success", True)],
+)
+def test_down_where_the_service_has_been_stopped(
+    run: Run, nft: Nft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_stop: str, result: str, left: bool
+) -> None:
+    config = tmp_path / "net.toml"
+    config.write_text(CONFIGURATION.format(on_stop=on_stop))
+    run("gateway", "up", "--config", str(config))
+    monkeypatch.delenv("SERVICE_RESULT", raising=False)
+    if result:
+        monkeypatch.setenv("SERVICE_RESULT", result)
+    code, out, _ = run("gateway", "down", "--if-stopped", "--config", str(config))
+    assert (code, out) == (0, "rules kept\n" if left else "no rules\n")
+    assert bool(nft.json("list ruleset")) is left
+
+
+def test_print_is_what_nft_reads(run: Run, config: str, tmp_path: Path) -> None:
+    code, out, _ = run("gateway", "print", "--config", config, "--fail", "closed")
+    assert code == 0
+    assert "reject with tcp reset" in out
+    assert "redirect to :8080" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "gateway.interfaces: say where clients come in"),
+        ('[gateway]\ninterfaces = ["a b"]', "'a b' is not the name of an interface"),
+        ("[gateway]\ninterfaces = ['x\" drop']", "is not the name of an interface"),
+        ('[gateway]\ninterfaces = ["lo"]', "'lo' is not the name of an interface"),
+        ('listen = "127.0.0.1:80"\n[gateway]\ninterfaces = ["lan0"]', "do not arrive at 127.0.0.1"),
+        (
+            '[gateway]\ninterfaces = ["lan0"]\nsteer = true\n'
+            'dns = { port = 8080, resolvers = ["203.0.113.53"] }',
+            "port 8080 twice",
+        ),
+        ('[gateway]\nclients = ["192.0.2.1/24"]', "gateway.clients"),
+    ],
+)
+def test_what_is_refused(run: Run, tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "net.toml"
+    path.write_text(text)
+    code, out, err = run("gateway", "print", "--config", str(path))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_install(run: Run, tmp_path: Path, config: str) -> None:
+    code, out, _ = run("gateway", "install", "--print", "--config", config)
+    assert code == 0
+    assert out.startswith("# /etc/systemd/system/urlward.service\n[Unit]\n")
+    code, out, err = run("gateway", "install", "--prefix", str(tmp_path), "--config", config)
+    assert code == 0
+    assert [Path(line).name for line in out.splitlines()] == ["urlward.service", "urlward.conf"]
+    assert err.splitlines()[-1].endswith("systemctl enable --now urlward")
+
+
+def test_ca(run: Run, tmp_path: Path) -> None:
+    confdir = str(tmp_path / "ca")
+    code, out, _ = run("ca", "--confdir", confdir)
+    assert code == 0
+    assert out == run("ca", "--confdir", confdir)[1], "the same one"
+    config = tmp_path / "net.toml"
+    config.write_text('confdir = "ca"\n[page]\noperator = "Example Net"\n')
+    assert run("ca", "--config", str(config))[1] == out
+    certificate = tmp_path / "out.pem"
+    # Flags go before or after the command's name.
+    for arguments in (("ca", "--confdir", confdir, "export"), ("ca", "export", "--confdir", confdir)):
+        certificate.unlink(missing_ok=True)
+        assert run(*arguments, "-o", str(certificate)) == (0, f"{certificate}\n", "")
+    assert certificate.read_bytes() == (tmp_path / "ca/mitmproxy-ca-cert.pem").read_bytes()
+    code, out, _ = run("ca", "page", "--config", str(config), "-o", str(tmp_path / "page"))
+    assert code == 0
+    assert "Example Net" in (tmp_path / "page/index.html").read_text()
+    shutil.rmtree(tmp_path / "ca")
+    (tmp_path / "ca").write_text("")
+    code, out, err = run("ca", "--confdir", confdir)
+    assert (code, out, err.count("\n")) == (2, "", 1)
