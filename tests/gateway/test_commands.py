@@ -118,9 +118,11 @@ def test_down_where_the_service_has_been_stopped(
     assert bool(nft.json("list ruleset")) is left
 
 
-def test_print_is_what_nft_reads(run: Run, config: str, tmp_path: Path) -> None:
+@needs_root
+def test_print_is_what_nft_reads(run: Run, nft: Nft, config: str) -> None:
     code, out, _ = run("gateway", "print", "--config", config, "--fail", "closed")
     assert code == 0
+    nft.check(out)
     assert "reject with tcp reset" in out
     assert "redirect to :8080" in out
 
