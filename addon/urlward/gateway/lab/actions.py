@@ -1,8 +1,7 @@
 """What a step does before it asks: reloads, faults, and looks at the gateway's rules."""
 
+import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from urlward.gateway.lab.addresses import GATEWAY
 from urlward.gateway.lab.outcome import Outcome, Result
@@ -11,6 +10,12 @@ from urlward.gateway.lab.world import World
 
 _SLOW = 3.0
 """Seconds that a slow resolver takes, where the step does not say."""
+
+_SETTLES = 10.0
+"""Seconds after which what timed out must be gone."""
+
+_MORE_DESCRIPTORS, _MORE_BYTES = 24, 64 << 20
+"""That the filter may hold beyond what it began with."""
 
 type Checked = tuple[Result, str]
 
@@ -99,6 +104,18 @@ def _rules_there(world: World, _: Step) -> Checked:
     return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
 
 
+def _nothing_piles_up(world: World, _: Step) -> Checked:
+    before, now = world.begun_with, world.filter.holds()
+    end = time.monotonic() + _SETTLES
+    while now.descriptors > before.descriptors + _MORE_DESCRIPTORS and time.monotonic() < end:
+        time.sleep(0.1)
+        now = world.filter.holds()
+    files, size = now.descriptors - before.descriptors, now.bytes - before.bytes
+    told = f"{files:+} open files, {size / 1e6:+.0f} MB"
+    good = files <= _MORE_DESCRIPTORS and size <= _MORE_BYTES
+    return (Result.HELD if good else Result.UNEXPECTED), told
+
+
 def _restore(world: World, _: Step) -> None:
     world.restore()
 
@@ -118,6 +135,7 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
     "damage-list": _damage_list,
     "rules-gone": _rules_gone,
     "rules-there": _rules_there,
+    "nothing-piles-up": _nothing_piles_up,
     "restore": _restore,
 }
 
@@ -125,23 +143,3 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
 def named_secrets(log: str, secrets: set[str]) -> int:
     """How many of the list's hosts and pages stand in a log; there should be none."""
     return sum(secret in log for secret in secrets)
-
-
-def descriptors(pid: int) -> int:
-    """Open files of a process."""
-    try:
-        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    except OSError:
-        return 0
-
-
-def resources(pids: list[int]) -> dict[str, Any]:
-    """What processes hold: open files and resident bytes."""
-    kib = 0
-    for pid in pids:
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            continue
-        kib += next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)
-    return {"descriptors": sum(map(descriptors, pids)), "bytes": kib << 10}

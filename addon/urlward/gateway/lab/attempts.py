@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urlward.gateway.lab import made
 from urlward.gateway.lab.clients import Got, is_stream, missing, send
 from urlward.gateway.lab.outcome import Outcome, Result, Seen, judge
-from urlward.gateway.lab.scenario import Request, Step
+from urlward.gateway.lab.scenario import Measured, Request, Step
 from urlward.gateway.lab.witness import machine_of
 from urlward.gateway.lab.world import World
 
@@ -104,6 +104,13 @@ class Attempts:
         """Do them again and again until that moment (`time.monotonic`)."""
         while time.monotonic() < until:
             self.run(attempts)
+
+    def probe(self, number: int, step: Step, at: Measured) -> None:
+        """See whether what is to be measured is of its stage."""
+        request = Request.model_validate({"url": at.url, "expect": "pass", "stage": at.stage})
+        shown = self._shown(request, 0, 0) if self._world.loaded.scenario.show_urls else "measured"
+        title = f"{number + 1}" + (f" {step.name}" if step.name else "")
+        self._keep(self._one(Attempt(title, request, shown, "curl-1-4", "client"), None, time.monotonic()))
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome that was found otherwise."""

@@ -52,6 +52,14 @@ class Event:
     reference: str
 
 
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What processes hold: open files, and bytes of memory."""
+
+    descriptors: int
+    bytes: int
+
+
 @dataclass(slots=True)
 class Log:
     """The filter's log, read as it grows."""
@@ -191,6 +199,11 @@ class Filter:
         pid = self._service.process.pid
         return children_of(pid) if self._scenario.filter.workers > 1 else [pid]
 
+    def holds(self) -> Holds:
+        """What its processes hold."""
+        pids = self.workers()
+        return Holds(sum(map(_descriptors, pids)), sum(map(_memory, pids)))
+
     def write_list(self, more: str | None = None) -> None:
         """Replace the list: what it began with, and these lines (the last ones where None)."""
         self._more = self._more if more is None else more
@@ -264,3 +277,17 @@ def _list_text(loaded: Loaded) -> str:
     if table.make:
         text += "".join(made.lines(table.make.entries, table.make.seed))
     return text
+
+
+def _descriptors(pid: int) -> int:
+    with suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0
+
+
+def _memory(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+    return 0

@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +19,20 @@ from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.isolation import environment
 from urlward.gateway.lab.machines import AgentLink
 from urlward.gateway.lab.needs import WRK, find
+from urlward.gateway.lab.outcome import STAGES
 from urlward.gateway.lab.scenario import Measure, Measured
 from urlward.gateway.lab.topology import inside
 from urlward.gateway.lab.world import World
 
 _SLICE = 0.25
+_ROUNDS = 2
 _RATE = 200.0
 """Requests a second while a reload's effect is measured."""
 
 _ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
+
+
+type Probe = Callable[[Measured], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,19 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Throughput, in ``requests/s`` or ``MB/s``."""
+    """Throughput: the runs by plain routing and those from a filtered client, in turns.
+
+    Attributes:
+        at: what was asked for.
+        unit: ``requests/s`` or ``MB/s``.
+        plain, through: of each run.
+        failed: requests.
+    """
 
     at: Measured
     unit: str
-    plain: float
-    through: float
+    plain: tuple[float, ...]
+    through: tuple[float, ...]
     failed: int
 
 
@@ -85,7 +97,7 @@ class Figures:
     """That has measured throughput."""
 
 
-def measure(world: World, wanted: Measure, seconds: float | None, figures: Figures) -> None:
+def measure(world: World, wanted: Measure, seconds: float | None, figures: Figures, probe: Probe) -> None:
     """Measure what a step wants.
 
     Args:
@@ -93,12 +105,17 @@ def measure(world: World, wanted: Measure, seconds: float | None, figures: Figur
         wanted: what.
         seconds: for each figure, in place of the step's own.
         figures: is added to.
+        probe: sees, before and after each figure, whether it is of the stage that it should be of.
 
     Raises:
         LabError: nothing could be measured.
     """
     each = seconds or wanted.seconds
     for at in wanted.urls:
+        for name in wanted.names:
+            for kind in ("A", "AAAA"):
+                world.agent(CLIENT.name).ask("dns", name=name, kind=kind, server=world.resolver_of(4))
+        probe(at)
         match wanted.what:
             case "latency":
                 figures.latencies += [_latency(world, at, fresh, each) for fresh in (False, True)]
@@ -106,9 +123,10 @@ def measure(world: World, wanted: Measure, seconds: float | None, figures: Figur
                 figures.tool = "wrk" if find(WRK.name) else "the lab's own client, itself slow"
                 figures.rates.append(_throughput(world, at, each, wanted.connections))
             case "bulk":
-                figures.rates.append(_bulk(at))
+                figures.rates.append(_bulk(at, each))
             case "reload":
                 figures.reloads.append(_reload(world, at, each))
+        probe(at)
 
 
 def _latency(world: World, at: Measured, fresh: bool, seconds: float) -> Latency:
@@ -137,15 +155,18 @@ def _sample(agent: AgentLink, url: str, seconds: float, fresh: bool, rate: float
 
 
 def _throughput(world: World, at: Measured, seconds: float, connections: int) -> Rate:
-    found, failed = [], 0
-    for machine in (NEIGHBOUR, CLIENT):
+    def run(machine: str) -> tuple[float, int]:
         if find(WRK.name):
-            rate, bad = _wrk(machine.name, at.url, seconds, connections)
-        else:
-            rate, bad = _own(world.agent(machine.name), at.url, seconds, connections)
-        found.append(rate)
-        failed += bad
-    return Rate(at, "requests/s", found[0], found[1], failed)
+            return _wrk(machine, at.url, seconds / _ROUNDS, connections)
+        return _own(world.agent(machine), at.url, seconds / _ROUNDS, connections)
+
+    return _in_turns(at, "requests/s", run, _ROUNDS)
+
+
+def _in_turns(at: Measured, unit: str, run: Callable[[str], tuple[float, int]], rounds: int) -> Rate:
+    done = [[run(machine.name) for machine in (NEIGHBOUR, CLIENT)] for _ in range(rounds)]
+    plain, through = (tuple(pair[place][0] for pair in done) for place in (0, 1))
+    return Rate(at, unit, plain, through, sum(bad for pair in done for _, bad in pair))
 
 
 def _wrk(machine: str, url: str, seconds: float, connections: int) -> tuple[float, int]:
@@ -176,20 +197,19 @@ def _own(agent: AgentLink, url: str, seconds: float, connections: int) -> tuple[
     return (len(samples) - failed) / seconds, failed
 
 
-def _bulk(at: Measured) -> Rate:
-    found, failed = [], 0
-    for machine in (NEIGHBOUR, CLIENT):
+def _bulk(at: Measured, seconds: float) -> Rate:
+    def run(machine: str) -> tuple[float, int]:
         command = [
             find("curl") or "curl", "-s", "-4", "--max-time", "120", "-A", "urlward-load", "-o", "/dev/null",
             "-w", "%{speed_download} %{http_code}", at.url,
         ]  # fmt: skip
         done = subprocess.run(  # noqa: S603 - the scenario's URL is an argument
-            inside(machine.name, command), capture_output=True, text=True, check=False, env=environment()
+            inside(machine, command), capture_output=True, text=True, check=False, env=environment()
         )
         speed, _, status = done.stdout.partition(" ")
-        failed += bool(done.returncode) or status != "200"
-        found.append(float(speed or 0) / 1e6)
-    return Rate(at, "MB/s", found[0], found[1], failed)
+        return float(speed or 0) / 1e6, int(bool(done.returncode) or status != "200")
+
+    return _in_turns(at, "MB/s", run, max(_ROUNDS, round(seconds)))
 
 
 def _reload(world: World, at: Measured, seconds: float) -> Reload:
@@ -215,8 +235,6 @@ def _reload(world: World, at: Measured, seconds: float) -> Reload:
     return Reload(at, found, tuple(reloads))
 
 
-def label(at: Measured, show_urls: bool) -> str:
-    """A measured URL for a report."""
-    scheme = urlsplit(at.url).scheme.upper()
-    names = {1: "1 kernel", 2: "2 relay", 3: "3 match", "dns": "DNS"}
-    return f"{names[at.stage]}, {scheme}" + (f" ({urlsplit(at.url).hostname})" if show_urls else "")
+def label(at: Measured) -> str:
+    """A measured URL for a report: its stage and scheme."""
+    return f"{STAGES[at.stage]}, {urlsplit(at.url).scheme.upper()}"

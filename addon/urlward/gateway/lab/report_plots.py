@@ -16,9 +16,9 @@ _INK, _GRID = "#010101", "#020202"
 _ROLES = {_INK: "var(--ink)", _GRID: "var(--line)"}
 _STATES = {"plain": "#030301", "good": "#030302", "bad": "#030303", "warn": "#030304"}
 _ROLES |= {colour: f"var(--{state})" for state, colour in _STATES.items()}
-_SERIES = [f"#0404{number:02x}" for number in range(1, 7)]
+_SERIES = [f"#0404{number:02x}" for number in range(1, 9)]
 _ROLES |= {colour: f"var(--series{number})" for number, colour in enumerate(_SERIES, 1)}
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
 
 _SETTINGS: Any = {
     "svg.fonttype": "none",

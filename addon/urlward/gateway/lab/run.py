@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from urlward.gateway.lab.actions import act, named_secrets
@@ -86,7 +87,7 @@ def _do(world: World, attempts: Attempts, ran: Ran, number: int, step: Step, sec
     elif asked:
         attempts.run(asked, step.within, begin)
     if step.measure:
-        measure(world, step.measure, seconds, ran.figures)
+        measure(world, step.measure, seconds, ran.figures, partial(attempts.probe, number, step))
 
 
 def _repeat(world: World, attempts: Attempts, asked: list[Attempt], step: Step, seconds: float) -> None:

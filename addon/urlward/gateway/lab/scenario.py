@@ -31,7 +31,7 @@ Answer = Literal["answer", "empty", "nxdomain", "failure", "timeout"]
 Action = Literal[
     "reload", "kill-worker", "kill-all-workers", "kill-filter", "stop-filter", "start-filter",
     "second-filter", "stop-resolver", "hang-resolver", "slow-resolver", "fill-disk", "damage-list",
-    "rules-gone", "rules-there", "restore",
+    "rules-gone", "rules-there", "nothing-piles-up", "restore",
 ]  # fmt: skip
 
 
@@ -201,12 +201,14 @@ class Measure(_Table):
         urls: for each stage; of ``bulk``, the file's size in MB is its last path segment.
         seconds: for each figure.
         connections: at a time, for throughput.
+        names: that a client resolves before each figure, so that their addresses are steered.
     """
 
     what: Literal["latency", "throughput", "bulk", "reload"]
     urls: Annotated[tuple[Measured, ...], Field(strict=False, min_length=1)]
     seconds: Seconds = 5.0
     connections: Annotated[int, Field(ge=1, le=1000)] = 16
+    names: Annotated[tuple[Annotated[str, AfterValidator(_reserved)], ...], Field(strict=False)] = ()
 
 
 class Step(_Table):

@@ -21,10 +21,10 @@ reads the request itself: of plain HTTP, and inside TLS of hosts that have an en
 
 def summarise(ran: Ran) -> Report:
     """The report of a run."""
-    outcomes, show = ran.outcomes, ran.loaded.scenario.show_urls
+    outcomes = ran.outcomes
     counts = Counter(outcome.result for outcome in outcomes)
     sections = [_matrix(outcomes), _wrong(outcomes), _timing(outcomes)]
-    sections += [*figure_sections(ran.figures, show), _attempts(outcomes)]
+    sections += [*figure_sections(ran.figures), _attempts(outcomes)]
     return Report(
         title=f"urlward lab: {ran.loaded.name}",
         verdict=_verdict(ran, counts),
@@ -43,7 +43,7 @@ def summarise(ran: Ran) -> Report:
             "good": ran.good,
             "counts": {result.name.lower(): counts[result] for result in Result},
             "outcomes": [outcome.as_data() for outcome in outcomes],
-            **figure_data(ran.figures, show),
+            **figure_data(ran.figures),
         },
     )
 

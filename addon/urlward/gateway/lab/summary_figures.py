@@ -1,6 +1,7 @@
 """The figures of a run for its report: latency, throughput, and what a reload does."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from urlward.gateway.lab.measure import Figures, Latency, Rate, Reload, label
@@ -9,9 +10,11 @@ from urlward.gateway.lab.report import (
     Bars,
     Cell,
     Event,
+    Fact,
     Lines,
     Section,
     Series,
+    State,
     Table,
     cdf,
     quantile,
@@ -30,35 +33,34 @@ _RELOAD_COLUMNS = {
 }
 
 
-def figure_sections(figures: Figures, show: bool) -> list[Section | None]:
+def figure_sections(figures: Figures) -> list[Section | None]:
     """A section for each kind of figure; None where none was measured.
 
     Args:
         figures: of a run.
-        show: whether host names may be shown.
     """
     return [
-        _latency(figures.latencies, show),
-        _rates(figures.rates, show, figures.tool),
-        _reload(figures.reloads, show),
+        _latency(figures.latencies),
+        _rates(figures.rates, figures.tool),
+        _reload(figures.reloads),
     ]
 
 
-def figure_data(figures: Figures, show: bool) -> dict[str, Any]:
+def figure_data(figures: Figures) -> dict[str, Any]:
     """The same for ``report.json``; times in milliseconds."""
     return {
-        "latency_ms": [_latency_data(one, show) for one in figures.latencies],
-        "rates": [_rate_data(one, show) for one in figures.rates],
+        "latency_ms": [_latency_data(one) for one in figures.latencies],
+        "rates": [_rate_data(one) for one in figures.rates],
         "reloads": [{"stage": one.at.stage, **_reload_data(one)} for one in figures.reloads],
     }
 
 
-def _latency(latencies: Sequence[Latency], show: bool) -> Section | None:
+def _latency(latencies: Sequence[Latency]) -> Section | None:
     if not latencies:
         return None
     rows: list[tuple[Cell, ...]] = []
     for one in latencies:
-        data = _latency_data(one, show)
+        data = _latency_data(one)
         rows.append((
             data["what"], data["connection"], data["plain_p50"], data["plain_p99"], data["through_p50"],
             data["through_p99"], data["added_p50"], data["added_p99"], one.failed,
@@ -82,6 +84,11 @@ def _latency(latencies: Sequence[Latency], show: bool) -> Section | None:
         "Added latency",
         "One request at a time, in turns from a filtered client and from the neighbour, whose traffic is "
         "routed plainly through the same gateway to the same origin. What was added is the difference.",
+        facts=tuple(
+            Fact(f"added by {label(one.at)}", _latency_data(one)["added_p50"], "ms at p50, open connection")
+            for one in latencies
+            if not one.fresh
+        ),
         tables=(Table("Latency (ms)", columns, tuple(rows)),),
         plots=tuple(plots),
     )
@@ -95,14 +102,14 @@ def _curves(latencies: Sequence[Latency]) -> tuple[Series, ...]:
         if scheme not in seen:
             seen.add(scheme)
             found.append(cdf(f"plain routing, {scheme}", one.plain))
-        found.append(cdf(label(one.at, False), one.through))
+        found.append(cdf(label(one.at), one.through))
     return tuple(found)
 
 
-def _latency_data(one: Latency, show: bool) -> dict[str, Cell]:
+def _latency_data(one: Latency) -> dict[str, Cell]:
     p50, p99 = ([quantile(values, share) for values in (one.plain, one.through)] for share in (0.5, 0.99))
     return {
-        "what": label(one.at, show), "stage": one.at.stage,
+        "what": label(one.at), "stage": one.at.stage,
         "connection": "new" if one.fresh else "open", "count": len(one.plain) + len(one.through),
         "plain_p50": p50[0], "plain_p99": p99[0], "through_p50": p50[1], "through_p99": p99[1],
         "added_p50": _difference(p50), "added_p99": _difference(p99), "failed": one.failed,
@@ -114,13 +121,13 @@ def _difference(pair: Sequence[float | None]) -> float | None:
     return None if plain is None or through is None else through - plain
 
 
-def _rates(rates: Sequence[Rate], show: bool, tool: str) -> Section | None:
+def _rates(rates: Sequence[Rate], tool: str) -> Section | None:
     if not rates:
         return None
     rows: list[tuple[Cell, ...]] = [
         (
-            label(one.at, show), one.unit, one.plain, one.through,
-            one.through / one.plain if one.plain else None, one.failed,
+            label(one.at), one.unit, fmean(one.plain), fmean(one.through),
+            fmean(one.through) / fmean(one.plain) if any(one.plain) else None, one.failed,
         )
         for one in rates
     ]  # fmt: skip
@@ -129,11 +136,9 @@ def _rates(rates: Sequence[Rate], show: bool, tool: str) -> Section | None:
         bars: list[Bar] = []
         for one in rates:
             if one.unit == unit:
-                name = label(one.at, False)
-                bars += [
-                    Bar(f"{name}: plain routing", one.plain),
-                    Bar(f"{name}: filtered", one.through, state="good"),
-                ]
+                name = label(one.at)
+                bars.append(_bar(f"{name}: plain routing", one.plain, "plain"))
+                bars.append(_bar(f"{name}: filtered", one.through, "good"))
         plots.append(Bars(f"Throughput ({unit})", unit, tuple(bars), "Plain routing beside each stage."))
     explanation = "As much as two cores can do that also run client and origin."
     return Section(
@@ -148,26 +153,31 @@ def _rates(rates: Sequence[Rate], show: bool, tool: str) -> Section | None:
     )
 
 
-def _rate_data(one: Rate, show: bool) -> dict[str, Cell]:
+def _bar(name: str, runs: Sequence[float], state: State) -> Bar:
+    return Bar(name, fmean(runs), min(runs), max(runs), state)
+
+
+def _rate_data(one: Rate) -> dict[str, Cell]:
     return {
-        "what": label(one.at, show), "stage": one.at.stage, "unit": one.unit,
-        "plain": one.plain, "through": one.through, "failed": one.failed,
+        "what": label(one.at), "stage": one.at.stage, "unit": one.unit,
+        "plain": fmean(one.plain), "through": fmean(one.through), "failed": one.failed,
+        "runs": len(one.plain),
     }  # fmt: skip
 
 
-def _reload(reloads: Sequence[Reload], show: bool) -> Section | None:
+def _reload(reloads: Sequence[Reload]) -> Section | None:
     if not reloads:
         return None
     rows: list[tuple[Cell, ...]] = []
     plots = []
     for one in reloads:
         data = _reload_data(one)
-        rows.append((label(one.at, show), *(data[name] for name in _RELOAD_COLUMNS)))
+        rows.append((label(one.at), *(data[name] for name in _RELOAD_COLUMNS)))
         plots.append(
             Lines(
-                f"Requests while the list is replaced: {label(one.at, False)}",
+                f"Requests while the list is replaced: {label(one.at)}",
                 "seconds",
-                "slowest request in each tenth of a second (ms)",
+                "slowest in 0.1 s (ms)",
                 (Series("filtered client", _slowest(one)),),
                 "Peaks at the dotted lines are what a reload costs.",
                 events=tuple(Event(at, "list replaced") for at in one.reloads),

@@ -116,6 +116,7 @@ class World:
         if CHROMIUM.is_dir():
             write_chromium_policy(CHROMIUM_POLICIES, [certificates.authority, self.filter.authority])
         self._wait_for_dns()
+        self.begun_with = self.filter.holds()
         self.witness = Witness(self.logs / "origin.log", self.filter.log)
 
     def _start_origins(self, certificates: object) -> Service:
