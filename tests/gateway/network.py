@@ -223,6 +223,8 @@ class Speaker:
         s.close()
 
     def close(self) -> None:
+        if self._stop.fileno() < 0:
+            return  # closed before
         self._stop.send(b"x")
         self._thread.join(PATIENCE)
         for s in (*self._listeners, *self._datagrams, *self.connections, self._stop, self._stopped):

@@ -1,0 +1,148 @@
+"""``urlward run --steer`` behind the kernel's rules, in namespaces."""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dns.message
+import dns.query
+
+from conftest import wait_for
+from e2e.support import Filter, read_response, running
+from gateway.dns_support import dnsmasq
+from gateway.network import IPV4, IPV6, Family, Network, network
+
+TEXT = """\
+blocked.example id=S-1
+http://paged.example/listed.html id=S-2
+203.0.113.66 id=S-3
+"""
+RESOLVER_PORT = 5300
+MANY = 200
+ZONE = (
+    f"host-record=plain.example,{IPV4.other},{IPV6.other}",
+    f"host-record=blocked.example,{IPV4.origin},{IPV6.origin}",
+    "host-record=paged.example,203.0.113.30,2001:db8:f::30",
+    "host-record=shared.example,203.0.113.30,2001:db8:f::30",
+    "host-record=later.example,203.0.113.40,2001:db8:f::40",
+    "cname=alias.example,www.blocked.example",
+    "host-record=www.blocked.example,203.0.113.50",
+    *(f"host-record=n{i}.blocked.example,198.51.100.{i + 10}" for i in range(MANY)),
+)
+CONFIG = """\
+[gateway]
+interfaces = ["lan0"]
+steer = true
+{more}
+[gateway.dns]
+resolvers = ["{four}:{port}", "[{six}]:{port}"]
+{dns}
+"""
+
+
+@contextmanager
+def resolving(folder: Path, prefix: str) -> Iterator[Network]:
+    """A network with a resolver, and no filter yet.
+
+    Args:
+        folder: for files.
+        prefix: of namespaces' names, one for each module that uses this.
+    """
+    with network(prefix) as made:
+        # The filter comes in their place.
+        for name in ("filter", "intercept", "own"):
+            made.speakers.pop(name).close()
+        for address in (f"{IPV4.resolver}/32", f"{IPV6.resolver}/128"):
+            more = ["nodad"] if ":" in address else []
+            command = ["ip", "-n", made.world.name, "addr", "add", address, "dev", "lo", *more]
+            subprocess.run(command, check=True, capture_output=True)
+        more = [f"listen-address={IPV6.resolver}", *ZONE]
+        inside = made.world.prefix
+        with dnsmasq(folder, *more, port=RESOLVER_PORT, address=IPV4.resolver, prefix=inside):
+            yield made
+
+
+def configure(folder: Path, more: str = "", dns_more: str = "") -> Path:
+    path = folder / "urlward.toml"
+    path.write_text(
+        CONFIG.format(more=more, dns=dns_more, four=IPV4.resolver, six=IPV6.resolver, port=RESOLVER_PORT)
+    )
+    return path
+
+
+def command(net: Network, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    line = [*net.gateway.prefix, sys.executable, "-m", "urlward.cli", *arguments]
+    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def steering(
+    net: Network,
+    folder: Path,
+    *arguments: str,
+    text: str = TEXT,
+    workers: int = 2,
+    more: str = "",
+    dns_more: str = "",
+) -> Iterator[Filter]:
+    """Rules up, and the filter behind them."""
+    config = str(configure(folder, more, dns_more))
+    up = command(net, "gateway", "up", "--config", config, "--replace")
+    assert up.returncode == 0, up.stderr
+    try:
+        with running(
+            folder, "--config", config, "--workers", str(workers), *arguments,
+            modes=(), text=text, prefix=net.gateway.prefix,
+        ) as proxy:  # fmt: skip
+            wait_for(
+                lambda: len(set(re.findall(r"listening on .*\(dns", proxy.log()))) and alive(net),
+                "the filter",
+            )
+            wait_for(lambda: proxy.log().count("(dns@5353)") >= 2 * workers, "all workers")
+            yield proxy
+    finally:
+        command(net, "gateway", "down", "--config", config)
+
+
+def alive(net: Network) -> bool:
+    return bool(elements(net, "alive"))
+
+
+def elements(net: Network, name: str) -> set[str]:
+    """Keys in a set."""
+    found: set[str] = set()
+    for one in net.nft.json(f"list set inet urlward {name}"):
+        for element in one.get("set", {}).get("elem", ()):
+            value = element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+            found.add(str(value))
+    return found
+
+
+def ask(
+    net: Network, name: str, kind: str = "A", f: Family = IPV4, *, tcp: bool = False, timeout: float = 5
+) -> dns.message.Message:
+    """From the client, to any address: the rules lead it here."""
+    query = dns.message.make_query(name, kind)
+    server = f.world  # an address at which nobody answers DNS
+    if tcp:
+        with net.client.connect(server, 53) as s:
+            s.setblocking(False)
+            return dns.query.tcp(query, server, timeout, sock=s)
+    with net.client.make(f.family, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        return dns.query.udp(query, server, timeout, sock=s)
+
+
+def address(message: dns.message.Message) -> str:
+    return str(message.answer[-1][0].address)
+
+
+def get(net: Network, where: str, host: str, path: str = "/") -> int:
+    """The status that a browser would see."""
+    with net.client.connect(where, 80) as s:
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return read_response(s).status

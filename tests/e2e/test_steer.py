@@ -1,0 +1,123 @@
+"""``urlward run --steer`` behind the kernel's rules, in namespaces: DNS, the sets, the filter."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.exception
+import pytest
+
+from conftest import wait_for
+from e2e.steer_support import MANY, TEXT, address, ask, command, configure, elements, get, resolving, steering
+from e2e.support import Filter
+from e2e.test_modes import may_make_namespaces
+from gateway.network import IPV4, IPV6, Family, Network, first_line
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+families = pytest.mark.parametrize("f", [IPV4, IPV6], ids=["ipv4", "ipv6"])
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    with resolving(tmp_path_factory.mktemp("steer"), "steer") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def proxy(net: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filter]:
+    """Two workers."""
+    with steering(net, tmp_path_factory.mktemp("shared")) as proxy:
+        yield proxy
+
+
+@families
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_what_is_not_listed_stays_in_the_kernel(net: Network, proxy: Filter, f: Family, tcp: bool) -> None:
+    kind = "A" if f.version == 4 else "AAAA"
+    for _ in range(4):
+        assert address(ask(net, "plain.example", kind, f, tcp=tcp)) == f.other
+    assert f.other not in elements(net, f.of("steer"))
+    assert net.says(f.other, 80) == f"origin {f.client} {f.other} 80"
+
+
+@families
+def test_what_is_listed_comes_to_the_filter(net: Network, proxy: Filter, f: Family) -> None:
+    kind = "A" if f.version == 4 else "AAAA"
+    got = ask(net, "blocked.example", kind, f)
+    assert address(got) == f.origin
+    assert f.origin in elements(net, f.of("steer"))
+    assert get(net, f.origin, "blocked.example") == 451
+    shared = address(ask(net, "paged.example", kind, f))
+    assert get(net, shared, "paged.example", "/listed.html") == 451
+    assert shared == address(ask(net, "shared.example", kind, f)), "also that of a name nobody lists"
+
+
+def test_addresses_are_in_the_kernel_before_the_answer_leaves(net: Network, proxy: Filter) -> None:
+    for number in range(MANY):
+        where = address(ask(net, f"n{number}.blocked.example"))
+        assert net.nft.left(f"inet urlward steer4 {{ {where} }}") > 900
+
+
+def test_names_that_lead_to_one(net: Network, proxy: Filter) -> None:
+    where = address(ask(net, "alias.example"))
+    assert where in elements(net, "steer4")
+    assert get(net, where, "www.blocked.example") == 451
+
+
+def test_listed_addresses(net: Network, proxy: Filter) -> None:
+    assert get(net, "203.0.113.66", "plain.example") == 451
+
+
+def test_a_name_listed_after_it_was_resolved(net: Network, proxy: Filter) -> None:
+    where = address(ask(net, "later.example"))
+    with net.client.connect(where, 80) as s:
+        assert first_line(s).startswith("origin ")
+        proxy.list_file.write_text(TEXT + "later.example id=S-9\n")
+        wait_for(lambda: proxy.log().count("entries in force, serial") > 2, "the list")
+        start = time.monotonic()
+        wait_for(lambda: where in elements(net, "steer4"), "the set", 2)
+        assert get(net, where, "later.example") == 451
+        wait_for(lambda: is_cut(s), "the end of the connection that was open", 2 + start - time.monotonic())
+    assert "names resolved before are listed now" in proxy.log()
+    assert address(ask(net, "plain.example")) == IPV4.other
+
+
+def is_cut(s: socket.socket) -> bool:
+    s.settimeout(0.2)
+    try:
+        s.send(b"x")
+        return s.recv(10) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_a_worker_that_dies_is_not_missed(net: Network, proxy: Filter) -> None:
+    workers = [int(p) for p in children(proxy.process.pid)]
+    subprocess.run(["kill", "-9", str(workers[1])], check=True)
+    deadline = time.monotonic() + 1.5
+    failures = 0
+    while time.monotonic() < deadline:
+        try:
+            assert address(ask(net, "plain.example", timeout=0.5)) == IPV4.other
+        except dns.exception.Timeout:
+            failures += 1
+    assert failures <= 2, "queries that it had taken"
+    wait_for(lambda: len(children(proxy.process.pid)) == 2, "another worker")
+
+
+def children(pid: int) -> list[str]:
+    """Of the command that a namespace's prefix runs, or that has become it."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_a_second_one_says_so(net: Network, proxy: Filter, tmp_path: Path) -> None:
+    second = command(net, "run", "--config", str(configure(tmp_path)), "--list", str(proxy.list_file))
+    assert (second.returncode, second.stderr) == (
+        2,
+        "urlward: another urlward steers in this network namespace\n",
+    )

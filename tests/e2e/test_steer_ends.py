@@ -1,0 +1,46 @@
+"""``urlward run --steer`` behind the kernel's rules, in namespaces: how it begins and ends."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.steer_support import address, alive, ask, command, configure, elements, get, resolving, steering
+from e2e.test_modes import may_make_namespaces
+from gateway.network import IPV4, Network
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    with resolving(tmp_path_factory.mktemp("steer"), "ends") as made:
+        yield made
+
+
+def test_without_rules(net: Network, tmp_path: Path) -> None:
+    found = command(net, "run", "--config", str(configure(tmp_path)))
+    assert (found.returncode, found.stderr) == (
+        2,
+        "urlward: no rules in the kernel: run `urlward gateway up` first\n",
+    )
+
+
+def test_the_end_harms_nobody(net: Network, tmp_path: Path) -> None:
+    """Neither a query nor an unlisted connection fails while the filter ends, and after."""
+    dns_more = f'listed_hosts = "page"\npage_addresses = ["{IPV4.lan}"]'
+    with steering(net, tmp_path, workers=1, more='steered = "intercept"', dns_more=dns_more) as proxy:
+        where = address(ask(net, "blocked.example"))
+        assert where == IPV4.lan
+        assert get(net, where, "blocked.example") == 451
+        assert "(transparent@8090)" in proxy.log()
+        assert address(ask(net, "paged.example")) in elements(net, "below4")
+        proxy.process.send_signal(signal.SIGTERM)
+        ended = False
+        while not ended:
+            ended = proxy.process.poll() is not None
+            assert address(ask(net, "plain.example")) == IPV4.other
+            assert net.says(IPV4.other, 80).startswith("origin ")
+        assert not alive(net)
+        assert proxy.process.returncode == 0
