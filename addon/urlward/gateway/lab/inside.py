@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -116,23 +116,27 @@ def _paused() -> Iterator[None]:
         if answer != b"+":
             raise LabError("lab: another run is under way in it")
         yield
+        # It is back as it was when it hangs up.
+        holder.shutdown(socket.SHUT_WR)
+        holder.recv(1)
 
 
 def _hold(loaded: Loaded, ipv6: bool) -> int:
     """Keep the services up; whoever connects to the control socket has the network for itself."""
-    with socket.socket(socket.AF_UNIX) as control:
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(INTERRUPTED))
+    with socket.socket(socket.AF_UNIX) as control, ExitStack() as guests:
         control.bind(str(_CONTROL))
         control.listen(8)
-        told = False
+        untold = True
         while True:
             with World(loaded, ipv6, lambda _: None, WORK / "up", last=False):
-                if not told:
-                    told = True
+                guests.close()
+                if untold:
                     print(READY, flush=True)
                     _let_go()
-                guest = control.accept()[0]
-            with guest:
-                _serve(control, guest)
+                untold = False
+                guest = guests.enter_context(control.accept()[0])
+            _serve(control, guest)
             shutil.rmtree(WORK / "up", ignore_errors=True)
 
 

@@ -104,14 +104,18 @@ class World:
         add_origins(a for a in addresses if self.ipv6 or ":" not in a)
         certificates = make_certificates(self.folder, sorted(names), addresses)
         write_bundle(BUNDLE, [certificates.authority])
-        with ThreadPoolExecutor(1) as pool:
-            self._say("the filter")
-            self.filter = Filter(self.folder, self.loaded, certificates.authority, self.ipv6)
+        self._say("the filter")
+        self.filter = Filter(self.folder, self.loaded, certificates.authority, self.ipv6)
+        self._stack.callback(self._stop_filter)
+        pool = ThreadPoolExecutor(1)
+        try:
             starting = pool.submit(self.filter.start)
-            self._stack.callback(self._stop_filter)
             self._origins = self._start_origins(certificates)
             self.resolver = self._start_resolver()
             starting.result()
+        finally:
+            # Who is interrupted does not wait for the filter.
+            pool.shutdown(wait=False)
         write_bundle(BUNDLE, [certificates.authority, self.filter.authority])
         if CHROMIUM.is_dir():
             write_chromium_policy(CHROMIUM_POLICIES, [certificates.authority, self.filter.authority])
