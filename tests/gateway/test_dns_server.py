@@ -85,7 +85,8 @@ async def test_a_dead_resolver_before_a_living_one(tmp_path: Path, resolver: int
 async def test_a_resolver_that_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     async with serving(tmp_path, port, timeout=0.5) as rig:
-        assert (await rig.ask("plain.example")).rcode() == dns.rcode.SERVFAIL
+        for _ in range(3):
+            assert (await rig.ask("plain.example")).rcode() == dns.rcode.SERVFAIL
         upstream = await Upstream(records("60 A 192.0.2.1")).start(port)
         assert (await rig.ask("plain.example")).answer, "where it is the only one, at once"
         assert [m for m in caplog.messages if "resolver" in m] == [

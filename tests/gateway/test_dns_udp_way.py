@@ -108,12 +108,12 @@ async def test_ports_and_ids_by_chance(make: Make, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dns_udp_way, "QUERIES", 10)
     upstream = await Upstream(GOOD).start()
     asker = make(upstream.port)
-    for _ in range(300):
+    for _ in range(100):
         assert await asker.ask()
     ids = [wire[:2] for wire in upstream.wires]
-    assert len(set(ids)) > 290
-    assert len(set(upstream.peers)) >= 300 // 10, "each port for so many queries"
-    assert len(set(upstream.peers[:100])) > 5
+    assert len(set(ids)) > 95
+    assert len(set(upstream.peers)) >= 100 // 10, "each port for so many queries"
+    assert len(set(upstream.peers[:50])) > 5
     await until(lambda: sum(source is not None for source in asker.ways[0]._sources) <= SOURCES, "sockets")
     upstream.close()
 

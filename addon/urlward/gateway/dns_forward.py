@@ -24,6 +24,9 @@ SAID_AGAIN = 60.0
 UNDER_WAY = 10_000
 """Queries that may wait for resolvers; beyond, clients are told that the server has failed."""
 
+_SEVERAL = 3
+"""Queries without an answer that are not a name's fault."""
+
 _TICK = 0.05
 _FAILURES = (SERVFAIL, REFUSED)
 _REFUSALS = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
@@ -257,17 +260,20 @@ class Report:
         self._resolvers = ", ".join(resolvers)
         self._heard = self._said = float("-inf")
         self._is_said = False
+        self._unanswered = 0
 
     def answered(self, now: float) -> None:
         """A resolver has answered."""
         self._heard = now
+        self._unanswered = 0
         if self._is_said:
             self._is_said = False
             logger.warning("DNS resolvers answer again")
 
     def unanswered(self, now: float, within: float) -> None:
         """None has, and so a query has failed."""
-        if self._heard > now - within or now < self._said + SAID_AGAIN:
+        self._unanswered += 1
+        if self._unanswered < _SEVERAL or self._heard > now - within or now < self._said + SAID_AGAIN:
             return
         self._said, self._is_said = now, True
         logger.error(

@@ -78,6 +78,7 @@ class Steering:
         self._rules_gone = False
         self._rules_back = 0
         """How many times they have come back."""
+        self._restored = 0
 
     def check(self, modes: Sequence[str], port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -172,7 +173,6 @@ class Steering:
                         self._rules_gone = False
                         self._rules_back += 1
                         logger.warning("the rules are back")
-                        await self._listing.again()
                 except NoTableError as e:
                     self._rules_gone = True
                     self._listing.lost()
@@ -196,6 +196,9 @@ class Steering:
             await asyncio.sleep(RECHECK)
 
     async def _names(self, _: Keeper) -> bool:
+        if self._restored != self._rules_back:
+            self._restored = self._rules_back
+            await self._listing.again()
         await self._listing.names()
         return True
 
