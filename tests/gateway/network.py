@@ -45,6 +45,7 @@ class Family:
     origin: str
     other: str
     resolver: str
+    private: str
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -65,6 +66,7 @@ IPV4 = Family(
     origin="203.0.113.10",
     other="203.0.113.20",
     resolver="203.0.113.53",
+    private="10.9.9.9",
 )
 IPV6 = Family(
     6,
@@ -77,6 +79,7 @@ IPV6 = Family(
     origin="2001:db8:f::10",
     other="2001:db8:f::20",
     resolver="2001:db8:f::53",
+    private="fd09::9",
 )
 _NEIGHBOURS_GATEWAY = ("192.0.2.126", "2001:db8:2::fe")
 RESOLVERS = ((ip_address(IPV4.resolver), 53), (ip_address(IPV6.resolver), 53))
@@ -373,8 +376,10 @@ def _wire(names: dict[str, str]) -> None:
     ):
         _ip("-n", name, "route", "add", "default", "via", v4)
         _ip("-n", name, "-6", "route", "add", "default", "via", v6)
-    _ip("-n", w, "route", "add", "local", "203.0.113.0/24", "dev", "lo")
-    _ip("-n", w, "-6", "route", "add", "local", "2001:db8:f::/64", "dev", "lo")
+    for network in ("203.0.113.0/24", f"{IPV4.private}/32"):
+        _ip("-n", w, "route", "add", "local", network, "dev", "lo")
+    for network in ("2001:db8:f::/64", f"{IPV6.private}/128"):
+        _ip("-n", w, "-6", "route", "add", "local", network, "dev", "lo")
 
 
 def _ip(*arguments: str) -> None:

@@ -1,6 +1,7 @@
 """Rules against real traffic, in namespaces."""
 
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_clients_and_never(net: Network, f: Family) -> None:
     assert net.says(f.origin).startswith("origin ")
     assert net.says(f.origin, source=f.exempt) == f"filter {f.exempt} {f.origin} 443"
     assert net.says(f.other, source=f.exempt).startswith("origin ")
+
+
+@families
+def test_what_must_never_be_steered_is_not(net: Network, f: Family) -> None:
+    net.up()
+    net.add(f.of("steer"), f.private)
+    net.nft.run(f"add element inet urlward {f.of('listed')} {{ {f.private} }}")
+    assert net.says(f.private) == f"origin {f.client} {f.private} 443"
+    assert ask(net, f.private, 443) == "origin"
+    net.up(steer=False)
+    assert net.says(f.private).startswith("filter "), "where everything is filtered, it is too"
 
 
 @families
@@ -186,8 +198,20 @@ def test_who_may_come_to_the_filters_ports(net: Network, f: Family) -> None:
         with pytest.raises(TimeoutError):
             exchange(s)
     assert net.says(f.wan, 443, who=net.world).startswith("own ")
+    net.nft.run(ELSEWHERE)
+    try:
+        assert net.says(f.wan, 9999, who=net.world).startswith("filter "), "whom others redirect"
+    finally:
+        net.nft.run("delete table inet other")
     net.die()
     assert net.says(f.wan, FILTER, who=net.world).startswith("filter "), "not ours while nobody lives"
+
+
+ELSEWHERE = """\
+table inet other {
+    chain prerouting { type nat hook prerouting priority dstnat; tcp dport 9999 redirect to :8080; }
+}
+"""
 
 
 def echo(s: socket.socket) -> bool:
@@ -222,6 +246,7 @@ def test_cut_ends_what_is_older(net: Network, f: Family) -> None:
     download.sendall(b"flood")
     silent, at_origin = connected(net, f.origin)
     pushed, pusher = connected(net, f.origin)
+    given_up, at_other_end = connected(net, f.origin)
     unfiltered, _ = connected(net, f.origin, 8443)
     other, _ = connected(net, f.other)
     quic = net.client.udp(f.origin, 443)
@@ -246,11 +271,15 @@ def test_cut_ends_what_is_older(net: Network, f: Family) -> None:
         wait_for(lambda: is_reset(pusher), "the origin to know")
         with pytest.raises(ConnectionRefusedError):
             exchange(quic)
+        # A client that ends by itself is heard.
+        given_up.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        given_up.close()
+        wait_for(lambda: is_reset(at_other_end), "the origin to know")
         for s in (unfiltered, other, exempt):
             assert echo(s)
         assert net.says(f.origin).startswith("filter ")
     finally:
-        for s in (download, silent, pushed, unfiltered, other, quic, exempt):
+        for s in (download, silent, pushed, given_up, unfiltered, other, quic, exempt):
             s.close()
 
 
