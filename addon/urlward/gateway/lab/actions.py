@@ -138,8 +138,3 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
     "nothing-piles-up": _nothing_piles_up,
     "restore": _restore,
 }
-
-
-def named_secrets(log: str, secrets: set[str]) -> int:
-    """How many of the list's hosts and pages stand in a log; there should be none."""
-    return sum(secret in log for secret in secrets)

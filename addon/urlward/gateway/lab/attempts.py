@@ -166,7 +166,8 @@ class Attempts:
 
     def _look(self, request: Request, tag: str, got: Got) -> Seen:
         secure = urlsplit(request.url or "").scheme == "https"
-        return self._world.witness.look(tag, got, secure, self._world.loaded.scenario.filter.status)
+        table = self._world.loaded.scenario.filter
+        return self._world.witness.look(tag, got, secure, table.status, monitor=table.monitor)
 
     def _dns(self, attempt: Attempt) -> tuple[Seen, tuple[Result, str]]:
         request = attempt.request

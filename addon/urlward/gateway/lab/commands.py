@@ -19,6 +19,7 @@ type Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Ar
 """Declares a subcommand by its name, its function, which returns the exit code, and its help."""
 
 OK = 0
+_CODES = (OK, 1, 2, 130)
 _END_WITHIN = 10.0
 _DEFAULT = "lab"
 
@@ -114,7 +115,7 @@ def _path(scenario: str) -> str:
 
 def _wait(process: "subprocess.Popen[bytes]") -> int:
     try:
-        return process.wait()
+        code = process.wait()
     except KeyboardInterrupt:
         # The lab has had the same signal from the terminal; it needs no longer than this.
         with suppress(subprocess.TimeoutExpired):
@@ -124,6 +125,9 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
         if process.poll() is None:
             process.kill()
             process.wait()
+    if code not in _CODES:
+        raise LabError(f"lab: its process has ended with {code}")
+    return code
 
 
 def _up(args: argparse.Namespace) -> int:

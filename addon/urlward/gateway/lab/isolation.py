@@ -8,7 +8,6 @@ started it too (the parent death signal), except for a lab that stays up.
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,9 @@ BUNDLE, RESOLV = WORK / "trusted.pem", WORK / "resolv.conf"
 _BUNDLES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/ssl/cert.pem"))
 CHROMIUM = Path("/etc/chromium")
 CHROMIUM_POLICIES = CHROMIUM / "policies" / "managed"
+
+_NOT_KEPT = ("*.key", "mitmproxy-ca.*", "bulk", "slow", "filler")
+"""Secrets, and files of zeros."""
 
 _UNSHARE = (
     "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--net", "--ipc", "--mount-proc",
@@ -170,12 +172,6 @@ def copy_out(folder: Path, to: Path) -> None:
         LabError: it cannot be written there.
     """
     try:
-        shutil.copytree(folder, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.key"))
+        shutil.copytree(folder, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NOT_KEPT))
     except (OSError, shutil.Error) as e:
         raise LabError(f"{to}: {getattr(e, 'strerror', None) or 'cannot be written whole'}") from e
-
-
-def give_up(process: "subprocess.Popen[bytes]") -> None:
-    """End a lab at once."""
-    process.kill()
-    process.wait()

@@ -155,12 +155,15 @@ def _sample(agent: AgentLink, url: str, seconds: float, fresh: bool, rate: float
 
 
 def _throughput(world: World, at: Measured, seconds: float, connections: int) -> Rate:
+    # wrk runs for whole seconds.
+    rounds = _ROUNDS if seconds >= _ROUNDS else 1
+
     def run(machine: str) -> tuple[float, int]:
         if find(WRK.name):
-            return _wrk(machine, at.url, seconds / _ROUNDS, connections)
-        return _own(world.agent(machine), at.url, seconds / _ROUNDS, connections)
+            return _wrk(machine, at.url, seconds / rounds, connections)
+        return _own(world.agent(machine), at.url, seconds / rounds, connections)
 
-    return _in_turns(at, "requests/s", run, _ROUNDS)
+    return _in_turns(at, "requests/s", run, rounds)
 
 
 def _in_turns(at: Measured, unit: str, run: Callable[[str], tuple[float, int]], rounds: int) -> Rate:

@@ -74,5 +74,5 @@ def _check_namespaces() -> None:
 
 
 def has_ipv6() -> bool:
-    """Whether the kernel has IPv6, and does not keep it off in new namespaces."""
-    return Path("/proc/sys/net/ipv6").exists()
+    """Whether the kernel has IPv6."""
+    return Path("/proc/net/if_inet6").exists()

@@ -110,7 +110,9 @@ def judge(
     Returns:
         The result, and why in words.
     """
-    if expect == "pass" or (monitor and expect == "block"):
+    if monitor and expect == "block":
+        result, reason = _judge_monitored(seen)
+    elif expect == "pass":
         result, reason = _judge_pass(seen)
     else:
         result, reason = _judge_block(expect, seen)
@@ -131,6 +133,15 @@ def _judge_pass(seen: Seen) -> tuple[Result, str]:
     if seen.error:
         return Result.WRONG, f"arrived, but the client met: {seen.error}"
     return Result.PASSED, "served by the origin"
+
+
+def _judge_monitored(seen: Seen) -> tuple[Result, str]:
+    result, reason = _judge_pass(seen)
+    if not result.good:
+        return result, reason
+    if not seen.entry:
+        return Result.MISSED, "served, and the filter has not said that it would block it"
+    return Result.CAUGHT, "served, and said to be blocked (monitor)"
 
 
 def _judge_block(expect: str, seen: Seen) -> tuple[Result, str]:

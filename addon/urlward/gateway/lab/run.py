@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from urlward.gateway.lab.actions import act, named_secrets
+from urlward.gateway.lab.actions import act
 from urlward.gateway.lab.attempts import Attempt, Attempts
 from urlward.gateway.lab.measure import Figures, measure
 from urlward.gateway.lab.outcome import Outcome, Result
 from urlward.gateway.lab.progress import Progress
 from urlward.gateway.lab.scenario import Loaded, Step
 from urlward.gateway.lab.world import World
+
+_BROKEN = ("Traceback", "Unhandled", "crashed")
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ def run_scenario(
             _do(world, attempts, ran, number, step, seconds)
         attempts.look_again()
         ran.outcomes += attempts.outcomes
-        ran.outcomes.append(_confidential(world))
+        ran.outcomes += _log(world)
         ran.left_out = attempts.left_out
         ran.seconds = time.monotonic() - begin
     return ran
@@ -104,8 +106,19 @@ def _repeat(world: World, attempts: Attempts, asked: list[Attempt], step: Step, 
         world.filter.write_list("")
 
 
-def _confidential(world: World) -> Outcome:
-    found = named_secrets(world.filter.log.text(), world.filter.secrets())
-    result = Result.UNEXPECTED if found else Result.HELD
-    reason = f"{found} of the list's hosts and pages stand in it" if found else "it names nothing of the list"
-    return Outcome("the filter's log", "log", "the lab", "names nothing listed", result, reason)
+def _log(world: World) -> list[Outcome]:
+    """What must not stand in the filter's log."""
+    text = world.filter.log.text()
+    named = sum(secret in text for secret in world.filter.secrets())
+    broken = sum(word in text for word in _BROKEN)
+    checks = (
+        ("names nothing listed", named, f"{named} of the list's hosts and pages stand in it"),
+        ("no fault of its own", broken, "an error that nobody has caught stands in it"),
+    )
+    return [
+        Outcome(
+            "the filter's log", "log", "the lab", expected,
+            Result.UNEXPECTED if bad else Result.HELD, reason if bad else "so it is",
+        )
+        for expected, bad, reason in checks
+    ]  # fmt: skip

@@ -21,7 +21,8 @@ SHIPPED = Path(__file__).parent / "scenarios"
 
 CURLS = ("curl-1-4", "curl-1-6", "curl-2-4", "curl-2-6", "curl-3-4", "curl-3-6")
 PYTHONS = ("python-4", "python-6")
-CLIENTS = (*CURLS, *PYTHONS, "chromium")
+CHROMIUM = "chromium"
+CLIENTS = (*CURLS, *PYTHONS, CHROMIUM)
 """``curl-HTTP-IP``, the lab's own client in Python, and a browser."""
 
 Source = Literal["client", "client6", "exempt", "neighbour"]
@@ -185,6 +186,11 @@ class Request(_Table):
             raise ValueError("dns needs answer" if self.dns else "url has expect in place of answer")
         return self
 
+    def beyond_browsers(self, source: str) -> bool:
+        """Whether a browser that is only told a URL cannot send it."""
+        odd = self.host or self.to or self.method != "GET" or (self.source or source) == "exempt"
+        return bool(odd) and not (self.dns or self.keep or self.raw or self.cached)
+
 
 class Measured(_Table):
     """A URL that is measured, from a filtered client and by plain routing from the neighbour."""
@@ -248,6 +254,9 @@ class Step(_Table):
     def _something(self) -> Self:
         if not (self.action or self.wait or self.requests or self.draw or self.measure):
             raise ValueError("a step needs one of action, wait, requests, draw and measure")
+        for number, request in enumerate(self.requests, 1):
+            if CHROMIUM in (request.clients or self.clients) and request.beyond_browsers(self.source):
+                raise ValueError(f"request {number} is not one that {CHROMIUM} can make")
         return self
 
 

@@ -62,7 +62,7 @@ class Witness:
                     self._lines[told["tag"]].append(Line(*values))
             return list(self._lines[tag])
 
-    def look(self, tag: str, got: Got, secure: bool, status: int) -> Seen:
+    def look(self, tag: str, got: Got, secure: bool, status: int, *, monitor: bool = False) -> Seen:
         """What there is to see of an attempt.
 
         Args:
@@ -70,8 +70,9 @@ class Witness:
             got: by the client.
             secure: whether it was over TLS.
             status: that the filter's block page has.
+            monitor: whether the filter only says what it would block, so that all clients get answers.
         """
-        event = self._event(got)
+        event = self._event(got, monitor)
         blocked = event is not None and bool(event.reference) and event.reference in got.body
         end = time.monotonic() + _PATIENCE
         lines = self.lines(tag)
@@ -95,14 +96,14 @@ class Witness:
     def look_again(self, tag: str, outcome: Outcome) -> Outcome:
         """What is judged caught, once more when all is over: the origin's log has the last word."""
         served = sum(line.served for line in self.lines(tag))
-        if outcome.result is not Result.CAUGHT or not served:
+        if outcome.result is not Result.CAUGHT or outcome.seen.served or not served:
             return outcome
         seen = replace(outcome.seen, served=served)
         return replace(outcome, result=Result.MISSED, reason="served by the origin, late", seen=seen)
 
-    def _event(self, got: Got) -> Event | None:
+    def _event(self, got: Got, monitor: bool) -> Event | None:
         found = _REFERENCE.findall(got.body)
-        if not found and not got.error and got.status < 400:
+        if not found and not got.error and got.status < 400 and not monitor:
             return None
         end = time.monotonic() + (_PATIENCE if found else 0)
         while True:
