@@ -172,8 +172,10 @@ def _print(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from urlward.gateway.service import files, install, next_steps
+    from urlward.gateway.service import CONFIG, files, install, next_steps
 
+    if args.config is None and CONFIG.exists():
+        args.config = CONFIG
     made = files(args.config, _config(args))
     if args.print:
         for path, text in made.items():
