@@ -61,9 +61,14 @@ def test_a_process_that_dies_is_told() -> None:
         victim = multiprocessing.active_children()[0]
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
         with pytest.raises(LabError, match="a process that judges lines was ended by signal 9"):
-            for _ in range(100_000):
-                pool.judge(SPEC, BLOCKED, 1, 1)
+            judge_many(pool)
+
+
+def judge_many(pool: Pool) -> None:
+    for _ in range(100_000):
+        pool.judge(SPEC, BLOCKED, 1, 1)
 
 
 def test_one_that_dies_at_the_end_too() -> None:
@@ -84,6 +89,15 @@ def test_all_that_die_too() -> None:
             victim.join()
         with pytest.raises(LabError, match="signal 9"):
             pool.judge(SPEC, BLOCKED, 1, 1)
+
+
+def test_ctrl_c_is_left_to_whoever_began_them() -> None:
+    with Pool(Judge(sample(), NOW), 2) as pool:
+        for process in multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+        pool.judge(SPEC, BLOCKED, 1, 1)
+        assert pool.finish().blocked == 1
 
 
 def test_a_bug_is_told_without_the_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,8 +275,10 @@ def _bad(replay: Replay) -> list[tuple[str, Bad]]:
 
 
 def _distinct(label: str, hit: Distinct, seen: Distinct) -> Fact:
+    if not seen.count:
+        return Fact(label, None, "not in the logs")
     about = "" if seen.exact else "about "
-    return Fact(label, hit.count if seen.count else None, f"of {about}{seen.count:,}" if seen.count else "")
+    return Fact(label, hit.count, f"of {about}{seen.count:,}, {_share(hit.count, seen.count)}")
 
 
 def _distinct_data(seen: Distinct, hit: Distinct) -> dict[str, Any]:

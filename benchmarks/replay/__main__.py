@@ -1,0 +1,130 @@
+"""Command line of the replay benchmark."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engine.machine import describe
+from benchmarks.replay.logs import requests, write
+from benchmarks.workload import Workload
+
+from urlward.engine.digest import Key, format_key
+from urlward.engine.loaded import load
+from urlward.engine.matcher import Matcher
+from urlward.lists.build import compile_sources
+
+_RESULTS = Path(__file__).with_name("results.json")
+_KEY = Key(b"benchmark-key-with-32-bytes-----")
+
+type Figures = tuple[float, float]
+"""Requests a second, and CPU seconds a million requests."""
+
+
+def main() -> None:
+    parser = ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small list and short logs; writes nothing")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    entries, lines, rounds = (
+        (20_000, 50_000, 1) if arguments.quick else (1_000_000, 1_000_000, arguments.rounds)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(Path(folder), entries, lines, rounds)
+    if not arguments.quick:
+        _RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(report(result))
+
+
+def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
+    """All figures of all rounds."""
+    source = folder / "list.txt"
+    source.write_text("\n".join([*Workload(1).entries(entries), ""]))
+    (folder / "key").write_bytes(format_key(_KEY.secret))
+    artifact = compile_sources([source], _KEY, name="benchmark")[0]
+    (folder / "list.ward").write_bytes(artifact)
+    pairs = requests(lines)
+    logs = write(folder, pairs)
+    matcher = Matcher([load(artifact, _KEY)], _KEY)
+    workers = len(os.sched_getaffinity(0))
+    figures: dict[str, list[Figures]] = {name: [] for name in ("matcher alone", *logs)}
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": describe(), "entries": entries, "lines": lines}
+    empty = folder / "empty.log"
+    empty.touch()
+    for _ in range(rounds):
+        figures["matcher alone"].append(alone(matcher, pairs, workers))
+        _, without = replay(folder, empty)
+        for name, path in logs.items():
+            seconds, cpu = replay(folder, path)
+            figures[name].append((lines / seconds, (cpu - without) * 1e6 / lines))
+    return result | {"workers": workers, "figures": figures}
+
+
+def replay(folder: Path, log: Path) -> tuple[float, float]:
+    """Seconds that it says it took, and CPU seconds of all its processes."""
+    command = [sys.executable, "-m", "urlward.cli", "lab", "replay", "--json"]
+    command += ["--list", str(folder / "list.ward"), "--key", str(folder / "key"), str(log)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    out = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return json.loads(out)["seconds"], usage.ru_utime + usage.ru_stime
+
+
+def alone(matcher: Matcher, pairs: list[tuple[str, str]], workers: int) -> Figures:
+    """Nothing but `Matcher.check`."""
+
+    def check(part: list[tuple[str, str]]) -> None:
+        one = Matcher(matcher.lists, _KEY)
+        for host, target in part:
+            one.check(host, target, (80,), 1.8e9)
+
+    size = -(-len(pairs) // workers)
+    start = time.monotonic()
+    pids = [forked(check, pairs[at : at + size]) for at in range(0, len(pairs), size)]
+    cpu = 0.0
+    for pid in pids:
+        _, _, usage = os.wait4(pid, 0)
+        cpu += usage.ru_utime + usage.ru_stime
+    return len(pairs) / (time.monotonic() - start), cpu * 1e6 / len(pairs)
+
+
+def forked(check: Callable[[list[tuple[str, str]]], None], part: list[tuple[str, str]]) -> int:
+    pid = os.fork()
+    if not pid:
+        check(part)
+        os._exit(0)
+    return pid
+
+
+def report(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    machine = result["machine"]
+    lines = [
+        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, load {machine['load']} "
+        f"then, {machine['python']}; {result['entries']:,} entries, {result['lines']:,} requests, "
+        f"{result['workers']} processes.",
+        "",
+        "| log | requests/s, median | best | CPU s a million requests, median | best |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, rounds in result["figures"].items():
+        rates, cpu = zip(*rounds, strict=True)
+        lines.append(
+            f"| {name} | {statistics.median(rates):,.0f} | {max(rates):,.0f} | {statistics.median(cpu):.2f} "
+            f"| {min(cpu):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

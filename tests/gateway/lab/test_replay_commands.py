@@ -1,0 +1,57 @@
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.lab.replay_support import SAMPLE, squid
+from urlward import cli
+
+COMMAND = [sys.executable, "-m", "urlward.cli", "lab", "replay"]
+
+
+def test_help_says_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["lab", "replay", "--help"])
+    assert raised.value.code == 0
+    told = capsys.readouterr().out
+    for word in (
+        "LOG",
+        "--list",
+        "--format",
+        "--host",
+        "--column",
+        "--time",
+        "--output",
+        "--json",
+        "Squid",
+        "HAR",
+    ):
+        assert word in told
+
+
+def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_text(f"{squid('http://unlisted.test/')}\n" * 400_000)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "--json", "--list", SAMPLE, "--workers", "1", path],
+        stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+    )  # fmt: skip
+    os.close(theirs)
+    told = b""
+    try:
+        while more := os.read(ours, 65536):
+            told += more
+    except OSError:
+        pass  # the other end is closed
+    os.close(ours)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert b'"requests": 400000' in out
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.decode())
+    assert re.search(r"reading logs .*log 1 of 1, [\d,]+ lines, [\d,]+ lines/s", text)
+    assert "unlisted" not in text
