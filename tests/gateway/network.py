@@ -287,6 +287,10 @@ class Network:
         elements = ", ".join(f"{key} timeout {seconds}s" for key in keys)
         self.nft.run(f"add element inet urlward {name} {{ {elements} }}")
 
+    def cut(self, name: str, *keys: str) -> None:
+        self.add("cutting", "6", "17")
+        self.add(name, *keys)
+
     def live(self) -> None:
         self.add("alive", "6", "17")
 

@@ -257,7 +257,7 @@ def test_cut_ends_what_is_older(net: Network, f: Family) -> None:
         download.recv(1000)
         net.add(f.of("steer"), f.origin)
         assert echo(silent), "steering alone ends nothing"
-        net.add(f.of("cut"), f.origin, f.other)
+        net.cut(f.of("cut"), f.origin, f.other)
 
         assert read_to_end(download)
         # The client is told with its next packet, and so is the origin.
@@ -293,7 +293,7 @@ def test_cut_ends_nothing_while_no_worker_lives(net: Network, f: Family) -> None
     ours, _ = connected(net, f.origin)
     with ours:
         net.add(f.of("steer"), f.origin)
-        net.add(f.of("cut"), f.origin)
+        net.cut(f.of("cut"), f.origin)
         assert echo(ours)
         net.live()
         with pytest.raises(ConnectionResetError):
@@ -307,7 +307,7 @@ def test_connections_to_what_is_listed_itself_end(net: Network, f: Family) -> No
     with ours:
         net.nft.run(f"add element inet urlward {f.of('listed')} {{ {f.origin} }}")
         assert echo(ours), "not where nothing is to be cut"
-        net.add("cut_listed", "6", "17")
+        net.cut("cut_listed", "6", "17")
         with pytest.raises(ConnectionResetError):
             echo(ours)
 

@@ -152,13 +152,16 @@ async def test_cut(steer_set: SteerSet, nft: Watched) -> None:
     assert 900 < held(nft, "cut4")["192.0.2.1"] <= 1000
     assert held(nft, "cut6") == {"2001:db8::1": pytest.approx(CUT_FOR, abs=5)}
     assert len(held(nft, "cut4")) == 1
+    await steer_set.cut(["192.0.2.1"], 10)
+    assert held(nft, "cut4")["192.0.2.1"] > 900
+    assert {key for key, left in held(nft, "cutting").items() if left > 900} == {"tcp", "udp"}
 
 
 async def test_listed_networks_replace_each_other(steer_set: SteerSet, nft: Watched) -> None:
     await steer_set.list_networks(["192.0.2.0/24", "192.0.2.7", "198.51.100.7", "2001:db8::/32"], cut=True)
     assert len(keys(nft, "listed4")) == 2
     assert len(keys(nft, "listed6")) == 3, "with what the two are called behind NAT64"
-    assert set(held(nft, "cut_listed")) == {"tcp", "udp"}
+    assert set(held(nft, "cut_listed")) == set(held(nft, "cutting")) == {"tcp", "udp"}
     await steer_set.list_networks(["203.0.113.0/24"])
     assert keys(nft, "listed4") == ["{'prefix': {'addr': '203.0.113.0', 'len': 24}}"]
     assert held(nft, "cut_listed") == {}

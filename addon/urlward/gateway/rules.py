@@ -23,6 +23,7 @@ from urlward.gateway.table import (
     BELOW,
     CUT,
     CUT_LISTED,
+    CUTTING,
     FAMILY_AND_NAME,
     LISTED,
     LISTED_DIGEST,
@@ -33,8 +34,8 @@ from urlward.gateway.table import (
 
 _CHAINS = (
     *("prerouting_raw", "prerouting", "postrouting", "forward", "input"),
-    *("apart", "from_clients", "filtered", "names", "to_origins", "missed", "from_origins"),
-    *("open", "cut_to", "end_to", "cut_from", "end_from", "strangers", SETUP, LISTED_DIGEST),
+    *("questions", "apart", "from_clients", "filtered", "names", "to_origins", "missed", "from_origins"),
+    *("known", "open", "cut_to", "end_to", "cut_from", "end_from", "strangers", SETUP, LISTED_DIGEST),
 )
 _FIXED = ("clients", "exempt", "never", "unsteered")
 """Sets that the configuration fills, of both families each."""
@@ -198,7 +199,7 @@ def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
             yield SetDefinition(name, f"ipv{n}_addr", "timeout", gateway.max_addresses)
     for name, n in zip(LISTED, (4, 6), strict=True):
         yield SetDefinition(name, f"ipv{n}_addr", "interval")
-    for name in (ALIVE, CUT_LISTED):
+    for name in (ALIVE, CUTTING, CUT_LISTED):
         yield SetDefinition(name, "inet_proto", "timeout")
 
 

@@ -20,6 +20,7 @@ from urlward.gateway.table import (
     BOTH_PROTOCOLS,
     CUT,
     CUT_FOR,
+    CUTTING,
     FAMILY_AND_NAME,
     LISTED_DIGEST,
     SETUP,
@@ -32,6 +33,9 @@ ALIVE_FOR = 2
 
 _LONGER = 120
 """Seconds that an element stays beyond what was asked for; so long it needs no renewal."""
+
+_LIFE: tuple[Element, ...] = tuple((ALIVE, protocol) for protocol in BOTH_PROTOCOLS)
+_CUTS: tuple[Element, ...] = tuple((CUTTING, protocol) for protocol in BOTH_PROTOCOLS)
 
 
 class SteerSet:
@@ -137,7 +141,9 @@ class SteerSet:
         wanted = [address for address in self._plain(addresses) if self._steerable(address)]
         if wanted:
             elements: list[Element] = [(_of(CUT, address), address) for address in wanted]
-            _, full = await self._each(lambda some: renew(self._nft, some, seconds), elements)
+            _, full = await self._each(
+                lambda some: lengthen(self._nft, [*_CUTS, *some], seconds, 0), elements
+            )
             if full is not None:
                 raise full
 
@@ -157,6 +163,8 @@ class SteerSet:
         listed = Listed(networks, cut=cut)
         chain = f"{FAMILY_AND_NAME} {LISTED_DIGEST}"
         if digest_of(self._list_nft.json(f"list chain {chain}")) != listed.digest:
+            if cut:
+                lengthen(self._list_nft, _CUTS, CUT_FOR, 0)
             self._list_nft.run(listed.commands())
 
     async def beat(self) -> None:
@@ -166,9 +174,8 @@ class SteerSet:
             NoTableError: the rules are gone.
             NftError: the kernel refused.
         """
-        elements: list[Element] = [(ALIVE, protocol) for protocol in BOTH_PROTOCOLS]
         try:
-            await _in(self._thread, lambda: renew(self._nft, elements, ALIVE_FOR))
+            await _in(self._thread, lambda: renew(self._nft, _LIFE, ALIVE_FOR))
         except NoTableError:
             # Once they are back, they hold nothing of what was steered.
             self._until.clear()

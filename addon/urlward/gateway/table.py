@@ -21,6 +21,9 @@ ALIVE = "alive"
 CUT_LISTED = "cut_listed"
 """Holds TCP and UDP, by number, where open connections to what is listed itself are to end."""
 
+CUTTING = "cutting"
+"""Likewise where any open connections are to end: packets of all others need no look at what is cut."""
+
 CUT_FOR = 300
 """Seconds that packets of such connections are looked out for; see `SteerSet.cut`."""
 
