@@ -6,6 +6,7 @@ Exit codes of ``lab run``: 0 all expectations hold, 1 not all do, 2 an error.
 import argparse
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -147,13 +148,18 @@ def _up(args: argparse.Namespace) -> int:
         detached(str(Order("hold", _path(args.scenario)))),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        # What it keeps open must not be this command's own: a shell would wait for that to be closed.
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
     try:
         assert process.stdout is not None
-        if process.stdout.readline().strip() != READY:
-            # It has said why.
+        for line in process.stdout:
+            if line.strip() == READY:
+                break
+            print(line, end="", file=sys.stderr)
+        else:
             return process.wait()
         pid = child_of(process.pid)
         start = started_at(pid) if pid else None

@@ -79,7 +79,7 @@ def _bars(figure: Any, axes: Any, plot: "Bars") -> bool:
         axes.barh(place, bar.value, height=0.62, color=_STATES[bar.state])
         if bar.low is not None and bar.high is not None:
             spread = [[max(bar.value - bar.low, 0)], [max(bar.high - bar.value, 0)]]
-            axes.errorbar(bar.value, place, xerr=spread, ecolor=_INK, capsize=3, fmt="none")
+            axes.errorbar(bar.value, place, xerr=spread, color=_INK, ecolor=_INK, capsize=3, fmt="none")
         axes.annotate(
             _short(bar.value), (max(bar.value, bar.high or 0), place), (5, 0),
             textcoords="offset points", va="center",
