@@ -112,13 +112,13 @@ def alive(net: Network) -> bool:
     return bool(elements(net, "alive"))
 
 
-def elements(net: Network, name: str) -> set[str]:
-    """Keys in a set."""
-    found: set[str] = set()
+def elements(net: Network, name: str) -> dict[str, int]:
+    """Keys in a set, with the seconds that each stays."""
+    found: dict[str, int] = {}
     for one in net.nft.json(f"list set inet urlward {name}"):
         for element in one.get("set", {}).get("elem", ()):
-            value = element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
-            found.add(str(value))
+            elem = element["elem"] if isinstance(element, dict) and "elem" in element else {"val": element}
+            found[str(elem["val"])] = elem.get("expires", 0)
     return found
 
 

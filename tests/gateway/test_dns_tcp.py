@@ -118,6 +118,33 @@ async def closed(reader: asyncio.StreamReader) -> bool:
             return True
 
 
+async def test_many_that_are_answered_at_once(rig: Rig) -> None:
+    reader, writer = await connect(rig)
+    bad = question().to_wire()
+    writer.write(framed(bad[:2] + b"\x28" + bad[3:]) * 5000)
+    for _ in range(5000):
+        assert (await receive(reader)).rcode() == 4
+    writer.write(wire("plain.example"))
+    assert (await receive(reader)).answer
+    writer.close()
+
+
+async def test_a_fault_costs_one_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise RuntimeError
+
+    monkeypatch.setattr(rig.service, "ask", fail)
+    reader, writer = await connect(rig)
+    writer.write(wire("plain.example"))
+    assert await closed(reader)
+    writer.close()
+    monkeypatch.undo()
+    assert (await rig.ask("plain.example", tcp=True)).answer
+    assert "RuntimeError" in caplog.text
+
+
 @pytest.mark.parametrize("begun", [b"", b"\0\x20half"])
 async def test_idle_connections_end(
     rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, begun: bytes

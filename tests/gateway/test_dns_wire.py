@@ -59,8 +59,10 @@ def test_a_chain_of_names() -> None:
     )
     assert read == Scan(
         ("www.plain.example", "edge.cdn.example", "pool.cdn.example"),
+        ("www.plain.example", "edge.cdn.example", "pool.cdn.example"),
         ipaddress.ip_address("192.0.2.1").packed,
         ipaddress.ip_address("2001:db8::1").packed,
+        (),
         20,
         False,
     )
@@ -76,6 +78,7 @@ def test_names_that_lead_on() -> None:
         )
     )
     assert read.hosts == ("a.old.example", "old.example", "new.example", "a.new.example")
+    assert read.chain == ("a.old.example", "a.new.example")
     read = scanned(
         answer(
             question("plain.example", "HTTPS"),
@@ -91,9 +94,29 @@ def test_the_sections() -> None:
     response = answer(question("plain.example", "MX"), "plain.example 60 MX 10 mail.example.")
     add(response, "plain.example 60 NS ns.example.", "x.example 5 A 192.0.2.9", section="authority")
     add(response, "mail.example 40 A 192.0.2.3", section="additional")
+    add(response, "plain.example 30 A 192.0.2.4", "mail.example 40 HTTPS 1 . alpn=h3", section="additional")
+    add(response, "mail.example 40 CNAME x.example.", section="additional")
     read = scanned(response)
-    assert (read.hosts, read.four) == (("plain.example", "mail.example"), b"\xc0\0\2\3")
-    assert read.ttl == 40
+    assert (read.hosts, read.four, read.six) == (("plain.example",), b"\xc0\0\2\4", b"")
+    assert read.beside == (("mail.example", b"\xc0\0\2\3"), ("mail.example", b""))
+    assert (read.ttl, read.service) == (30, True)
+
+
+def test_aliases_in_any_order() -> None:
+    read = scanned(
+        answer(
+            question("a.example"),
+            "b.example 60 CNAME c.example.",
+            "a.example 60 CNAME b.example.",
+            "x.example 60 CNAME y.example.",
+        )
+    )
+    assert read.chain == ("a.example", "b.example", "c.example")
+    assert "y.example" in read.hosts
+    read = scanned(
+        answer(question("a.example"), "a.example 60 CNAME b.example.", "b.example 60 CNAME a.example.")
+    )
+    assert read.chain == ("a.example", "b.example", "a.example")
 
 
 def test_times_that_are_none() -> None:
@@ -176,6 +199,7 @@ def test_any_bytes(head: bytes, rest: bytes) -> None:
         return
 
 
+LEADING = {dns.rdatatype.from_text(kind) for kind in ("A", "AAAA", "CNAME", "DNAME", "HTTPS", "SVCB")}
 LABEL = st.sampled_from(["a", "B", "www", "xn--bcher-kva", "_8443", "x" * 63, "0"])
 NAME = st.lists(LABEL, min_size=1, max_size=3).map(lambda labels: ".".join(labels) + ".")
 TTL = st.integers(0, 2**31 - 1)
@@ -205,13 +229,17 @@ def expected(wire: bytes) -> tuple[set[str], set[str]]:
     message = dns.message.from_wire(wire, one_rr_per_rrset=True)
     hosts = {host(message.question[0].name)}
     addresses: set[str] = set()
-    for rrset in (*message.answer, *message.additional):
-        hosts.add(host(rrset.name))
-        for rdata in rrset:
+    for section in (message.answer, message.additional):
+        for rrset in section:
             if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
-                addresses.add(str(ipaddress.ip_address(rdata.address)))
-            elif rrset.rdtype in (dns.rdatatype.CNAME, dns.rdatatype.HTTPS):
-                hosts.add(host(rdata.target))
+                addresses.add(str(ipaddress.ip_address(rrset[0].address)))
+            if rrset.rdtype not in LEADING or (
+                section is message.additional and host(rrset.name) not in hosts
+            ):
+                continue
+            hosts.add(host(rrset.name))
+            if rrset.rdtype in (dns.rdatatype.CNAME, dns.rdatatype.HTTPS):
+                hosts.add(host(rrset[0].target))
             if rrset.rdtype == dns.rdatatype.HTTPS:
                 addresses.add("192.0.2.1")
     return hosts, addresses
@@ -225,7 +253,8 @@ def found(wire: bytes) -> tuple[set[str], set[str]]:
     read = scan(wire, read_question(wire))
     four = {str(ipaddress.ip_address(read.four[i : i + 4])) for i in range(0, len(read.four), 4)}
     six = {str(ipaddress.ip_address(read.six[i : i + 16])) for i in range(0, len(read.six), 16)}
-    return set(read.hosts), four | six
+    beside = {str(ipaddress.ip_address(address)) for _, address in read.beside if address}
+    return set(read.hosts), four | six | beside
 
 
 @given(MESSAGE)

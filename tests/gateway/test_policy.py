@@ -14,6 +14,7 @@ import dns.rrset
 import pytest
 
 from gateway.dns_support import Rig, Upstream, records, serving
+from urlward.gateway import dns_service
 from urlward.gateway.errors import NftError, SetFullError
 from urlward.gateway.resolved import MARGIN
 
@@ -117,6 +118,32 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
         got = addresses(await rig.ask("blocked.example", tcp=True))
         assert len(got) == 64
         assert set(got) == rig.kernel.addresses
+
+
+def mail(query: dns.message.Message) -> bytes:
+    """An unlisted name whose mail goes to a listed host, and to another."""
+    response = dns.message.make_response(query, recursion_available=True)
+    name = query.question[0].name
+    response.answer.append(dns.rrset.from_text(name, 60, "IN", "MX", "1 x.blocked.example.", "2 y.example."))
+    for host, address in (("x.blocked.example.", "192.0.2.8"), ("y.example.", "192.0.2.9")):
+        response.additional.append(dns.rrset.from_text(host, 900, "IN", "A", address))
+    return response.to_wire()
+
+
+@pytest.mark.parametrize("listed_hosts", ["steer", "nxdomain"])
+async def test_what_an_answer_speaks_of_beside(tmp_path: Path, listed_hosts: str) -> None:
+    upstream = await Upstream(mail).start()
+    async with serving(tmp_path, upstream, listed_hosts=listed_hosts) as rig:
+        got = await rig.ask("plain.example", "MX")
+        assert len(got.answer[0]) == 2, "a host listed whole is not what was asked for"
+        assert [r[0].address for r in got.additional] == ["192.0.2.8", "192.0.2.9"]
+        assert rig.kernel.addresses == {"192.0.2.8"}
+        assert len(rig.resolved) == 2
+        rig.kernel.fault = NftError("the kernel refused")
+        assert (await rig.ask("plain.example", "MX", use_edns=0)).answer
+        upstream.answer = records("60 A 192.0.2.1")
+        rig.kernel.fault = None
+        assert (await rig.ask("x.blocked.example")).rcode() == (3 if listed_hosts == "nxdomain" else 0)
 
 
 def refusing(tmp_path: Path, upstream: Upstream, **values: Any) -> AbstractAsyncContextManager[Rig]:
@@ -236,6 +263,17 @@ async def test_a_fault_anywhere(
         await rig.ask("blocked.example")
         assert "blocked.example" not in caplog.text
         assert caplog.messages
+
+
+async def test_an_answer_that_breaks_us(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        monkeypatch.setattr(dns_service, "scan", lambda *_: 1 / 0)
+        for name in ("plain.example", "paged.example"):
+            assert addresses(await rig.ask(name)) == ["192.0.2.1"]
+        assert (await rig.ask("blocked.example")).rcode() == dns.rcode.SERVFAIL
+        assert len(caplog.messages) == 2
 
 
 async def test_what_cannot_be_remembered_passes(

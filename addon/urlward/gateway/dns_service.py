@@ -165,10 +165,18 @@ class Service:
 
     def answered(self, asked: Asked, data: bytes | None) -> None:
         """A resolver has answered, or none has."""
+        if data is None:
+            self._reply(asked, self._failure(asked))
+            return
+        try:
+            self._look_at(asked, data)
+        except Exception as e:  # noqa: BLE001 - as in `_steer`
+            whole = bool(self._judge.find((asked.question.host,)) & WHOLE)
+            self._reply(asked, self._despite(e, asked, data, whole=whole))
+
+    def _look_at(self, asked: Asked, data: bytes) -> None:
         question = asked.question
         try:
-            if data is None:
-                raise WireError
             read = scan(data, question)
         except WireError:
             # What we cannot read, no client could.
@@ -177,15 +185,23 @@ class Service:
         if data[HEADER : question.end] != asked.query[HEADER : question.end]:
             data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]
         found = self._judge.find(read.hosts)
-        if read.four or read.six:
-            try:
-                self._resolved.remember(read.hosts, read.four, read.six, read.ttl, found)
-            except Exception as e:  # noqa: BLE001 - the answer counts for more
-                self._faults.say(e, "an answer is not remembered")
+        self._remember(read, found)
+        for host, _ in read.beside:
+            found |= self._judge.find((host,))
         if found:
             self._start(self._steer(asked, data, read, found))
         else:
             self._reply(asked, data)
+
+    def _remember(self, read: Scan, found: Found) -> None:
+        try:
+            if read.four or read.six:
+                self._resolved.remember(read.hosts, read.four, read.six, read.ttl, found)
+            for host, address in read.beside:
+                four, six = (address, b"") if len(address) == 4 else (b"", address)
+                self._resolved.remember((host,), four, six, read.ttl, self._judge.find((host,)))
+        except Exception as e:  # noqa: BLE001 - the answer counts for more
+            self._faults.say(e, "an answer is not remembered")
 
     async def _answer_ourselves(self, asked: Asked, reason: Reason) -> None:
         try:
@@ -201,16 +217,24 @@ class Service:
         self._reply(asked, data)
 
     async def _steer(self, asked: Asked, data: bytes, read: Scan, found: Found) -> None:
+        # What else the answer speaks of does not make it a listed host's.
+        whole = bool(found & WHOLE and self._judge.find(read.chain) & WHOLE)
         try:
             client = asked.clients[0][1].host
             size = _MOST_TCP if asked.tcp else _size(asked)
-            data = await self._policy.answer(asked.query, asked.question, data, read, found, size, client)
+            if whole and self._policy.refuses:
+                data = await self._policy.refuse(asked.query, asked.question, read.chain, client)
+            else:
+                data = await self._policy.answer(asked.query, asked.question, data, read, found, size)
         except Exception as e:  # noqa: BLE001 - what is not listed whole is not blocked by a fault of ours
-            blocks = bool(found & WHOLE) and self._policy.blocks_on_error
-            self._faults.say(e, "an answer is withheld" if blocks else "an answer passes, not steered")
-            if blocks:
-                data = self._failure(asked)
+            data = self._despite(e, asked, data, whole=whole)
         self._reply(asked, data)
+
+    def _despite(self, fault: Exception, asked: Asked, data: bytes, *, whole: bool) -> bytes:
+        """What is answered where a fault has kept us from steering."""
+        blocks = whole and self._policy.blocks_on_error
+        self._faults.say(fault, "an answer is withheld" if blocks else "an answer passes, not steered")
+        return self._failure(asked) if blocks else data
 
     def _owe(self, asked: Asked, number: bytes, client: Client) -> None:
         asked.clients.append((number, client))

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import deque
 
 from urlward.gateway.dns_service import Client, Service
 from urlward.gateway.dns_stream import Messages, framed
@@ -84,7 +85,8 @@ class TcpClient(asyncio.Protocol):
         self.host = ""
         self._endpoint = endpoint
         self._messages = Messages()
-        self._unread: list[bytes] = []
+        self._unread: deque[bytes] = deque()
+        self._taking = False
         self._owed = 0
         self._gone = False
         self._ends = False
@@ -110,12 +112,9 @@ class TcpClient(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self._active()
-        try:
-            self._unread.extend(self._messages.feed(data))
+        self._unread.extend(self._messages.feed(data))
+        if not self._taking:
             self._take()
-        except Exception as e:  # noqa: BLE001 - as over UDP
-            self._endpoint.service.failed(e)
-            self._transport.abort()
 
     def eof_received(self) -> bool:
         """Called by the event loop: answers that are owed are still sent."""
@@ -137,12 +136,11 @@ class TcpClient(asyncio.Protocol):
         self._active()
         self._transport.write(framed(data))
         if self._unread or self._paused or self._ends:
-            # Not from within the service, which this answer comes from.
-            self._loop.call_soon(self._take)
+            self._take_soon()
 
-    def same(self, other: Client) -> bool:
-        """See `Client`."""
-        return other is self
+    def same(self, other: Client) -> bool:  # noqa: ARG002
+        """See `Client`. Nothing is lost on a stream, so what is asked twice is answered twice."""
+        return False
 
     def pause_writing(self) -> None:
         """Called by the event loop: answers are not taken."""
@@ -162,16 +160,42 @@ class TcpClient(asyncio.Protocol):
             self._timer.cancel()
         self._endpoint.forget(self)
 
+    def _take_soon(self) -> None:
+        """Not from within the service, which an answer comes from; and others have their turn before."""
+        if not self._taking:
+            self._taking = True
+            self._loop.call_soon(self._take)
+
     def _take(self) -> None:
         """Ask what may be asked now, and read on if that is all."""
-        while self._unread and self._owed < OUTSTANDING and not self._full and not self._gone:
+        self._taking = True
+        try:
+            going_on = self._ask_some()
+        except Exception as e:  # noqa: BLE001 - as over UDP
+            self._endpoint.service.failed(e)
+            going_on = False
+        self._taking = False
+        if not going_on:
+            self._transport.abort()
+        elif not self._gone:
+            self._read_on()
+
+    def _ask_some(self) -> bool:
+        """Ask; False where that was no query."""
+        for _ in range(OUTSTANDING):
+            if not self._may_ask():
+                break
             self._owed += 1
-            if not self._endpoint.service.ask(self._unread.pop(0), self, tcp=True):
-                self._owed -= 1
-                self._transport.abort()
-                return
-        if self._gone:
-            return
+            if not self._endpoint.service.ask(self._unread.popleft(), self, tcp=True):
+                return False
+        return True
+
+    def _may_ask(self) -> bool:
+        return bool(self._unread) and self._owed < OUTSTANDING and not self._full and not self._gone
+
+    def _read_on(self) -> None:
+        if self._may_ask():
+            self._take_soon()
         if self._ends:
             if not self._unread and not self._owed:
                 self._transport.close()

@@ -25,6 +25,8 @@ _SHORT = struct.Struct(">H").unpack_from
 _PAIR = struct.Struct(">HH").unpack_from
 _HINT4, _HINT6 = 4, 6
 _MOST_TTL = 1 << 31
+_SERVICES = (SVCB, HTTPS)
+_LEADING = frozenset((A, AAAA, CNAME, DNAME, SVCB, HTTPS))
 
 # A dot would end a label, a percent sign be an escape, and what is not ASCII be another spelling: a name
 # with one of them is no host that a client could ask for in a URL. What else no host has, the engine says.
@@ -65,17 +67,21 @@ class Scan(NamedTuple):
     """What an answer says.
 
     Attributes:
-        hosts: every host that owns a record of its answer or additional section, or that one leads to, the
-            question's first; empty for a name that is no host.
-        four: IPv4 addresses, 4 bytes each.
+        hosts: every host that owns a record of its answer section, or that one leads to, the question's
+            first; empty for a name that is no host.
+        chain: the question's host, and those that CNAMEs lead to from there.
+        four: IPv4 addresses of these hosts, 4 bytes each.
         six: IPv6 addresses, 16 bytes each.
+        beside: other hosts of the additional section, and addresses of one family.
         ttl: the shortest time of the records that have led to an address, in seconds.
         service: whether there is an HTTPS or SVCB record.
     """
 
     hosts: tuple[str, ...]
+    chain: tuple[str, ...]
     four: bytes
     six: bytes
+    beside: tuple[tuple[str, bytes], ...]
     ttl: int
     service: bool
 
@@ -128,6 +134,8 @@ def _scan(data: bytes, question: Question) -> Scan:
     answers, authorities, additionals = _COUNTS(data, 6)
     first, _, at = question
     hosts = [first]
+    aliases: dict[str, str] = {}
+    beside: list[tuple[str, bytes]] = []
     four = six = b""
     ttl = _MOST_TTL
     service = False
@@ -139,43 +147,61 @@ def _scan(data: bytes, question: Question) -> Scan:
         else:
             owner, at = _name(data, at)
         kind, _, life, length = _RECORD(data, at)
-        at += 10
-        end = at + length
-        if end > size:
+        start = at + 10
+        at = start + length
+        if at > size:
             raise WireError
-        if answers <= number < answers + authorities or kind == OPT:
-            at = end
-            continue
-        if owner != first:
-            hosts.append(owner)
-        if kind == A and length == 4:
-            four += data[at:end]
-        elif kind == AAAA and length == 16:
-            six += data[at:end]
-        elif kind in (CNAME, DNAME):
-            hosts.append(_name(data, at)[0])
-        elif kind in (SVCB, HTTPS):
-            service = True
-            target, behind = _name(data, at + 2)
-            hosts.append(target)
-            hint4, hint6 = _hints(data, behind, end)
-            four += hint4
-            six += hint6
-        else:
-            at = end
+        if kind not in _LEADING or answers <= number < answers + authorities:
             continue
         if life < ttl:
             ttl = life
         elif life >= _MOST_TTL:
             ttl = 0
-        at = end
+        if number >= answers and owner not in hosts:
+            if (kind == A and length == 4) or (kind == AAAA and length == 16):
+                beside.append((owner, data[start:at]))
+            elif kind in _SERVICES:
+                service = True
+                beside.append((owner, b""))
+            continue
+        if owner != first:
+            hosts.append(owner)
+        if kind == A:
+            if length == 4:
+                four += data[start:at]
+        elif kind == AAAA:
+            if length == 16:
+                six += data[start:at]
+        elif kind in _SERVICES:
+            service = True
+            target, behind = _name(data, start + 2)
+            hosts.append(target)
+            hint4, hint6 = _hints(data, behind, at)
+            four += hint4
+            six += hint6
+        else:
+            target, _ = _name(data, start)
+            hosts.append(target)
+            if kind == CNAME:
+                aliases[owner] = target
     return Scan(
+        # In the order they come, and each once.
         (first,) if len(hosts) == 1 else tuple(dict.fromkeys(hosts)),
+        _chain(first, aliases) if aliases else (first,),
         four,
         six,
+        tuple(beside),
         ttl if ttl < _MOST_TTL else 0,
         service,
     )
+
+
+def _chain(first: str, aliases: dict[str, str]) -> tuple[str, ...]:
+    """Where a name leads; each alias is followed once."""
+    chain = [first]
+    while chain[-1] in aliases:
+        chain.append(aliases.pop(chain[-1]))
+    return tuple(chain)
 
 
 def _hints(data: bytes, at: int, end: int) -> tuple[bytes, bytes]:

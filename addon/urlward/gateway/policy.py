@@ -23,6 +23,8 @@ logger = logging.getLogger("urlward")
 MOST_ADDRESSES = 64
 """Of each family that are steered, and told, for one answer."""
 
+_MOST_IN_ALL = 4 * MOST_ADDRESSES
+
 OFF_SWITCHES = frozenset(
     (
         # https://support.mozilla.org/kb/canary-domain-use-application-dnsnet
@@ -82,7 +84,8 @@ class Policy:
         return self.on_error == "block" and not self.monitor
 
     @property
-    def _refuses(self) -> bool:
+    def refuses(self) -> bool:
+        """Whether hosts listed whole are not to be found, or have the block page's address."""
         return self._listed_hosts != "steer" and not self.monitor
 
     def reason(self, question: Question) -> Reason | None:
@@ -93,7 +96,7 @@ class Policy:
                 return "off"
             if host.endswith(DISCOVERY) and host[: -len(DISCOVERY)][-1:] in ("", "."):
                 return "discovery"
-        if self._refuses and self._judge.find((host,)) & WHOLE:
+        if self.refuses and self._judge.find((host,)) & WHOLE:
             return "listed"
         return None
 
@@ -110,11 +113,31 @@ class Policy:
             NftError: the block page's addresses could not be steered.
         """
         if reason == "listed":
-            return await self._refuse(query, question, (question.host,), client)
+            return await self.refuse(query, question, (question.host,), client)
         return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
 
+    async def refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
+        """The answer for a host listed whole.
+
+        Args:
+            query: as sent.
+            question: of it.
+            hosts: of which one is.
+            client: address, for the log.
+
+        Raises:
+            NftError: the block page's addresses could not be steered.
+        """
+        if self._listed_hosts == "page":
+            if self._pages:
+                await self._steer_set.steer(map(str, self._pages), self._refused_ttl + MARGIN)
+            return page(query, question, self._pages, self._refused_ttl)
+        if question.type in (A, AAAA):
+            self._log(hosts, client)
+        return denied(query, question, self._refused_ttl)
+
     async def answer(
-        self, query: bytes, question: Question, data: bytes, read: Scan, found: Found, size: int, client: str
+        self, query: bytes, question: Question, data: bytes, read: Scan, found: Found, size: int
     ) -> bytes:
         """The answer to a query, once the addresses in it are steered.
 
@@ -125,40 +148,41 @@ class Policy:
             read: what that says.
             found: what the lists say of its hosts, which is something.
             size: most bytes that the client takes.
-            client: address, for the log.
 
         Raises:
             NftError: the addresses could not be steered.
             dns.exception.DNSException: dnspython does not read the answer.
         """
-        if found & WHOLE and self._refuses:
-            return await self._refuse(query, question, read.hosts, client)
-        if not (read.four or read.six or read.service):
+        told, steered = self._addresses(read)
+        if not (told or read.service):
             return data
-        four, six = read.four[: 4 * MOST_ADDRESSES], read.six[: 16 * MOST_ADDRESSES]
-        addresses = dict.fromkeys(
-            [dns.ipv4.inet_ntoa(four[i : i + 4]) for i in range(0, len(four), 4)]
-            + [dns.ipv6.inet_ntoa(six[i : i + 16]) for i in range(0, len(six), 16)]
-        )
-        if addresses:
+        if steered:
             # The longest that any client is told, so that one answer after another renews nothing.
-            await self._steer_set.steer(addresses, self._max_ttl + MARGIN, below=bool(found & BELOW))
+            await self._steer_set.steer(steered, self._max_ttl + MARGIN, below=bool(found & BELOW))
         try:
-            return changed(data, max_ttl=self._max_ttl, ports=self._ports, keep=addresses, size=size)
+            return changed(data, max_ttl=self._max_ttl, ports=self._ports, keep=told, size=size)
         except Exception:
             if read.service:
                 # What could not be read might lead past the filter. Without it, addresses are asked for.
                 return absent(query, question, 0)
             raise
 
-    async def _refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
-        if self._listed_hosts == "page":
-            if self._pages:
-                await self._steer_set.steer(map(str, self._pages), self._refused_ttl + MARGIN)
-            return page(query, question, self._pages, self._refused_ttl)
-        if question.type in (A, AAAA):
-            self._log(hosts, client)
-        return denied(query, question, self._refused_ttl)
+    def _addresses(self, read: Scan) -> tuple[set[str], list[str]]:
+        """The addresses that may be told, and those of them that are steered."""
+        four, six = _texts(read.four, 4), _texts(read.six, 16)
+        steered = []
+        if self._judge.find(read.hosts):
+            four, six = four[:MOST_ADDRESSES], six[:MOST_ADDRESSES]
+            steered = four + six
+        told = {*four, *six}
+        for host, address in read.beside:
+            text = _text(address)
+            if not self._judge.find((host,)):
+                told.add(text)
+            elif len(steered) < _MOST_IN_ALL:
+                told.add(text)
+                steered.append(text)
+        return told, list(dict.fromkeys(filter(None, steered)))
 
     def _log(self, hosts: tuple[str, ...], client: str) -> None:
         """The same line as for a request, since there will be none."""
@@ -174,3 +198,14 @@ class Policy:
                 new_reference(),
             )  # fmt: skip
             return
+
+
+def _texts(addresses: bytes, size: int) -> list[str]:
+    return [_text(addresses[i : i + size]) for i in range(0, len(addresses), size)]
+
+
+def _text(address: bytes) -> str:
+    """As dnspython writes it; nothing for nothing."""
+    if not address:
+        return ""
+    return dns.ipv4.inet_ntoa(address) if len(address) == 4 else dns.ipv6.inet_ntoa(address)
