@@ -189,3 +189,4 @@ def test_a_signed_message_and_what_is_behind_one() -> None:
     settings = {"max_ttl": 9, "ports": (443,), "keep": KEEP, "size": 65535}
     got = dns.message.from_wire(changed(data + b"junk", **settings), keyring=False)  # type: ignore[arg-type]
     assert got.answer[0].ttl == 9
+    assert not got.had_tsig

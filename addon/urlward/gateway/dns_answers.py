@@ -139,6 +139,7 @@ def changed(
         dns.exception.DNSException: not a message that dnspython reads.
     """
     message = dns.message.from_wire(answer, keyring=False, ignore_trailing=True)
+    message.tsig = None  # it would not hold for what is changed
     for section in (message.answer, message.additional):
         unsigned = set()
         for rrset in section:

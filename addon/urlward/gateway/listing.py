@@ -114,14 +114,14 @@ class Listing:
             self._resolved.settle(one.key, one.found)
         logger.info(
             "%d names resolved before are listed now: %d addresses steered, %s",
-            len(taken), len(addresses),
+            _names(taken), len(addresses),
             f"{len(cut)} would be cut off" if self.monitor else f"connections to {len(cut)} cut",
         )  # fmt: skip
         if left - addresses:
             logger.warning(
                 "%d names more are listed now, but %d addresses are left until they are asked for again: "
                 "gateway.max_change is %d",
-                len(newly) - len(taken), len(left - addresses), self._max_change,
+                _names(newly) - _names(taken), len(left - addresses), self._max_change,
             )  # fmt: skip
 
     async def _steer(self, names: list[Newly]) -> None:
@@ -130,6 +130,11 @@ class Listing:
             if some:
                 seconds = max(left for _, left in some)
                 await self._kernel.steer([address for address, _ in some], seconds, below=below)
+
+
+def _names(some: list[Newly]) -> int:
+    """How many names, each with addresses of one family or both."""
+    return len({one.key[2:] for one in some})
 
 
 def _pieces(names: list[Newly]) -> Iterator[list[Newly]]:
