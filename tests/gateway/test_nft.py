@@ -45,15 +45,6 @@ def test_what_is_listed(nft: Nft) -> None:
     assert "elem" not in nft.json("list set inet urlward s")[0]["set"]
 
 
-@pytest.mark.parametrize("seconds", [1, 59, 60, 3600, 90_061, 700_000])
-def test_what_time_is_left(nft: Nft, seconds: int) -> None:
-    nft.run(SETS + f"add element inet urlward s {{ 192.0.2.1 timeout {seconds}s }}")
-    assert seconds - 1 < nft.left("inet urlward s { 192.0.2.1 }") <= seconds
-    assert nft.left("inet urlward s { 192.0.2.2 }") == 0
-    nft.run("add element inet urlward s { 192.0.2.3 }")
-    assert nft.left("inet urlward s { 192.0.2.3 }") == float("inf")
-
-
 def test_a_full_set(nft: Nft) -> None:
     nft.run(SETS + "add element inet urlward s { 192.0.2.1, 192.0.2.2 }")
     with pytest.raises(SetFullError, match="is full: raise gateway"):

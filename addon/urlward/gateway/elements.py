@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from time import monotonic
 
-from urlward.gateway.errors import ExistsError, NoTableError
+from urlward.gateway.errors import NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import Address
 from urlward.gateway.table import FAMILY_AND_NAME
@@ -22,7 +22,7 @@ def renew(nft: Nft, elements: Iterable[Element], seconds: int) -> None:
         NftError: the kernel refused; nothing has changed.
     """
     by_set = _by_set(elements)
-    add = _adding("add", by_set, seconds)
+    add = [f"add element {_named(name)} {{ {_timed(keys, seconds)} }}" for name, keys in by_set.items()]
     delete = [f"delete element {_named(name)} {{ {', '.join(keys)} }}" for name, keys in by_set.items()]
     commands = "\n".join((*add, *delete, *add))
     try:
@@ -47,23 +47,18 @@ def lengthen(nft: Nft, elements: Sequence[Element], seconds: int, more: int) -> 
     Raises:
         NftError: as `renew`.
     """
-    asked = monotonic()
-    try:
-        nft.run("\n".join(_adding("create", _by_set(elements), seconds + more)))
-    except ExistsError:
-        left = {(name, key): nft.left(f"{_named(name)} {{ {key} }}") for name, key in elements}
-    else:
-        return dict.fromkeys(elements, asked + seconds + more)
-    short = [element for element, remaining in left.items() if remaining < seconds]
-    if short:
-        renew(nft, short, seconds + more)
-        left |= dict.fromkeys(short, seconds + more)
+    with nft.turn():
+        asked = monotonic()
+        left = {(name, key): nft.left(name, _packed(key)) for name, key in elements}
+        short = [element for element, remaining in left.items() if remaining < seconds]
+        if short:
+            renew(nft, short, seconds + more)
+            left |= dict.fromkeys(short, seconds + more)
     return {element: asked + remaining for element, remaining in left.items()}
 
 
-def _adding(how: str, by_set: dict[str, list[str]], seconds: int) -> list[str]:
-    timed = {name: [f"{key} timeout {seconds}s" for key in keys] for name, keys in by_set.items()}
-    return [f"{how} element {_named(name)} {{ {', '.join(keys)} }}" for name, keys in timed.items()]
+def _timed(keys: Iterable[str], seconds: int) -> str:
+    return ", ".join(f"{key} timeout {seconds}s" for key in keys)
 
 
 def _by_set(elements: Iterable[Element]) -> dict[str, list[str]]:
@@ -71,6 +66,10 @@ def _by_set(elements: Iterable[Element]) -> dict[str, list[str]]:
     for name, key in elements:
         found.setdefault(name, []).append(str(key))
     return found
+
+
+def _packed(key: Address | int) -> bytes:
+    return bytes([key]) if isinstance(key, int) else key.packed
 
 
 def _named(name: str) -> str:

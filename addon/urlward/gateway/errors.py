@@ -23,9 +23,5 @@ class NoTableError(NftError):
     """A table, chain, set or element that a command names is not there."""
 
 
-class ExistsError(NftError):
-    """What was to be created is there already."""
-
-
 class SetFullError(NftError):
     """A set holds as many elements as it may."""

@@ -7,20 +7,22 @@ functions (`libnftables(3)`).
 
 import ctypes
 import json
-import re
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from urlward.gateway.errors import (
-    ExistsError,
     NftError,
     NftMissingError,
     NftPermissionError,
     NoTableError,
     SetFullError,
 )
+from urlward.gateway.expiry import Expiry
+from urlward.gateway.table import TABLE
+from urlward.gateway.turn import Turn
 
 _LIBRARY = "libnftables.so.1"
 _JSON = 1 << 4
@@ -33,15 +35,10 @@ _NOT_PERMITTED = "nftables: reading and changing rules needs root or the capabil
 
 _CAP_NET_ADMIN = 12
 
-_EXPIRES = re.compile(r"\bexpires ((?:\d+[a-z]+)+)")
-_TIME = re.compile(r"(\d+)([a-z]+)")
-_UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-
 _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
     ("Operation not permitted", NftPermissionError, _NOT_PERMITTED),
     ("Permission denied", NftPermissionError, _NOT_PERMITTED),
     ("No such file or directory", NoTableError, "nftables: no such table, chain, set or element"),
-    ("File exists", ExistsError, "nftables: there already"),
     ("Too many open files in system", SetFullError, "nftables: a set is full: raise gateway.max_addresses"),
     ("Protocol not supported", NftMissingError, "nftables: this kernel has none: modprobe nf_tables"),
 )
@@ -67,6 +64,8 @@ class Nft:
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftError("nftables: no connection to the kernel")
+        self._expiry = Expiry(TABLE)
+        self._turn = Turn()
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
@@ -106,24 +105,18 @@ class Nft:
         objects: list[dict[str, Any]] = json.loads(text)["nftables"] if text.strip() else []
         return [one for one in objects if "metainfo" not in one]
 
-    def left(self, element: str) -> float:
-        """Seconds that an element of a set stays, 0 where it is not there.
-
-        Args:
-            element: as in ``get element``, such as ``inet t s { 192.0.2.1 }``.
+    def left(self, name: str, key: bytes) -> float:
+        """Seconds that an element of one of the table's sets stays; see `Expiry.left`.
 
         Raises:
-            NftError: as `run`.
+            NftError: the kernel does not say.
         """
-        try:
-            # This one command is not shown as JSON.
-            shown = self._command(f"get element {element}", 0)
-        except NoTableError:
-            return 0.0
-        match = _EXPIRES.search(shown)
-        if match is None:
-            return float("inf")
-        return sum(int(number) * _UNITS[unit] for number, unit in _TIME.findall(match[1]))
+        with self._lock:
+            return self._expiry.left(name, key)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Keep other processes that do the same from changing what is looked at before a change."""
+        return self._turn.taken()
 
     def close(self) -> None:
         """Let the connection go."""
@@ -131,6 +124,8 @@ class Nft:
             if self._context:
                 self._library.nft_ctx_free(self._context)
                 self._context = None
+                self._expiry.close()
+                self._turn.close()
 
     def _command(self, commands: str, flags: int, *, dry: bool = False) -> str:
         with self._lock:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-FAMILY_AND_NAME = "inet urlward"
+TABLE = "urlward"
+FAMILY_AND_NAME = f"inet {TABLE}"
 
 SETUP = "setup"
 """A chain that nothing jumps to; the comment of its one rule is a `Setup`."""

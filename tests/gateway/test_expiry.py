@@ -1,0 +1,77 @@
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.gateway.errors import NftError
+from urlward.gateway.expiry import Expiry
+from urlward.gateway.nft import Nft
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+SETS = """\
+add table inet t
+add set inet t four { type ipv4_addr; flags timeout; }
+add set inet t six { type ipv6_addr; flags timeout; }
+add set inet t protocols { type inet_proto; flags timeout; }
+"""
+
+
+@pytest.fixture
+def nft() -> Iterator[Nft]:
+    with own_network():
+        made = Nft()
+        made.run(SETS)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def expiry(nft: Nft) -> Iterator[Expiry]:
+    made = Expiry("t")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("seconds", [1, 59, 3600, 90_061, 700_000])
+@pytest.mark.parametrize(
+    ("name", "key", "packed"),
+    [
+        ("four", "192.0.2.1", ip_address("192.0.2.1").packed),
+        ("six", "2001:db8::1", ip_address("2001:db8::1").packed),
+        ("protocols", "17", b"\x11"),
+    ],
+)
+def test_what_time_is_left(
+    nft: Nft, expiry: Expiry, name: str, key: str, packed: bytes, seconds: int
+) -> None:
+    assert expiry.left(name, packed) == 0
+    nft.run(f"add element inet t {name} {{ {key} timeout {seconds}s }}")
+    assert seconds - 1 < expiry.left(name, packed) <= seconds
+    assert expiry.left(name, packed[:-1] + b"\xfe") == 0
+
+
+def test_no_timeout(nft: Nft, expiry: Expiry) -> None:
+    nft.run("add element inet t four { 192.0.2.1 }")
+    assert expiry.left("four", ip_address("192.0.2.1").packed) == float("inf")
+
+
+def test_what_is_not_there(nft: Nft, expiry: Expiry) -> None:
+    assert expiry.left("nowhere", b"\0\0\0\0") == 0
+    nft.run("delete table inet t")
+    assert expiry.left("four", b"\0\0\0\0") == 0
+
+
+def test_a_key_of_another_size(expiry: Expiry) -> None:
+    with pytest.raises(NftError, match=r"^nftables: "):
+        expiry.left("four", b"\0")
+    assert expiry.left("four", b"\0\0\0\0") == 0, "the next answer is to the next question"
+
+
+def test_a_full_set_takes_no_longer(nft: Nft, expiry: Expiry) -> None:
+    addresses = [f"198.18.{i >> 8}.{i & 255} timeout 60s" for i in range(20_000)]
+    nft.run(f"add element inet t four {{ {', '.join(addresses)} }}")
+    packed = ip_address("198.18.0.1").packed
+    assert all(0 < expiry.left("four", packed) <= 60 for _ in range(1000))
