@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from urlward.gateway.lab.addresses import GATEWAY
+from urlward.gateway.lab.lacking import without_forwarding, without_ipv6, without_nftables
 from urlward.gateway.lab.outcome import Outcome, Result
 from urlward.gateway.lab.scenario import Step
 from urlward.gateway.lab.world import World
@@ -104,6 +105,18 @@ def _rules_there(world: World, _: Step) -> Checked:
     return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
 
 
+def _no_forwarding(world: World, _: Step) -> Checked:
+    return without_forwarding(world.filter.up_command, world.ipv6)
+
+
+def _no_ipv6(world: World, _: Step) -> Checked:
+    return without_ipv6(world.filter.up_command, world.ipv6)
+
+
+def _no_nftables(world: World, _: Step) -> Checked:
+    return without_nftables(world.filter.up_command)
+
+
 def _nothing_piles_up(world: World, _: Step) -> Checked:
     before, now = world.begun_with, world.filter.holds()
     end = time.monotonic() + _SETTLES
@@ -135,6 +148,9 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
     "damage-list": _damage_list,
     "rules-gone": _rules_gone,
     "rules-there": _rules_there,
+    "no-forwarding": _no_forwarding,
+    "no-ipv6": _no_ipv6,
+    "no-nftables": _no_nftables,
     "nothing-piles-up": _nothing_piles_up,
     "restore": _restore,
 }

@@ -150,7 +150,7 @@ class Agent:
         """
         parts = urlsplit(url)
         address = self._address(parts.hostname or "", family, cached=False)
-        target = (address, 443 if parts.scheme == "https" else 80)
+        target = (address, parts.port or (443 if parts.scheme == "https" else 80))
         head = _head(parts, None, "urlward-load", "GET", not fresh).encode()
         samples: list[tuple[float, float, int]] = []
         s: socket.socket | None = None

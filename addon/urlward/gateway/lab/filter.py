@@ -125,6 +125,11 @@ class Filter:
         return self.confdir / "mitmproxy-ca-cert.pem"
 
     @property
+    def up_command(self) -> list[str]:
+        """That sets the rules."""
+        return self._command("gateway", "up", "--config", str(self.config))
+
+    @property
     def running(self) -> bool:
         """Whether its main process is there."""
         return self._service is not None and self._service.process.poll() is None
@@ -135,7 +140,7 @@ class Filter:
         Raises:
             LabError: it does not start; with what it has said.
         """
-        run(inside(GATEWAY, self._command("gateway", "up", "--config", str(self.config))))
+        run(inside(GATEWAY, self.up_command))
         said = len(self.log.text())
         command = self._command("run", "--config", str(self.config))
         self._service = Service("urlward", GATEWAY, command, self.log.path, environment())

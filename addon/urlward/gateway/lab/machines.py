@@ -1,5 +1,6 @@
 """Programs on the lab's machines: services in the background, single commands, and agents."""
 
+import io
 import json
 import signal
 import subprocess
@@ -90,7 +91,7 @@ class AgentLink:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
+                bufsize=0,
                 env=environment,
                 start_new_session=True,
             )
@@ -120,8 +121,11 @@ class AgentLink:
                 raise LabError(f"lab: the client on {self.machine} has ended")
             number = next(self._numbers)
             self._waiting[number] = (arrived, answer)
-            self._process.stdin.write(json.dumps({"number": number, "do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
+            line = json.dumps({"number": number, "do": do, **arguments}).encode()
+            try:
+                self._process.stdin.write(line + b"\n")
+            except OSError as e:
+                raise LabError(f"lab: the client on {self.machine} has ended") from e
         if not arrived.wait(patience):
             raise LabError(f"lab: the client on {self.machine} does not answer ({do})")
         if "bug" in answer or self._ended:
@@ -134,8 +138,8 @@ class AgentLink:
         self._process.wait()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        assert isinstance(self._process.stdout, io.RawIOBase)
+        for line in io.BufferedReader(self._process.stdout):
             with suppress(ValueError, KeyError):
                 answer = json.loads(line)
                 arrived, place = self._waiting.pop(answer.pop("number"))

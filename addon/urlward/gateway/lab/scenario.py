@@ -32,7 +32,8 @@ Answer = Literal["answer", "empty", "nxdomain", "failure", "timeout"]
 Action = Literal[
     "reload", "kill-worker", "kill-all-workers", "kill-filter", "stop-filter", "start-filter",
     "second-filter", "stop-resolver", "hang-resolver", "slow-resolver", "fill-disk", "damage-list",
-    "rules-gone", "rules-there", "nothing-piles-up", "restore",
+    "rules-gone", "rules-there", "nothing-piles-up", "no-forwarding", "no-ipv6",
+    "no-nftables", "restore",
 ]  # fmt: skip
 
 
