@@ -108,10 +108,11 @@ def net() -> Iterator[Network]:
 CONFIGURATION = """\
 list = ["{folder}/list.txt"]
 listen = ":8088"
+mode = {mode}
 workers = {workers}
 [gateway]
 interfaces = ["lan0"]
-steer = true
+steer = {steer}
 dns = {{ port = 5388, resolvers = ["203.0.113.53"] }}
 """
 
@@ -119,11 +120,11 @@ dns = {{ port = 5388, resolvers = ["203.0.113.53"] }}
 class Service:
     """Does with a unit what systemd would."""
 
-    def __init__(self, net: Network, folder: Path, workers: int) -> None:
+    def __init__(self, net: Network, folder: Path, **values: str) -> None:
         self.folder = folder
         (folder / "list.txt").write_text(f"{IPV4.origin}\n[{IPV6.origin}]\n")
         config = folder / "net.toml"
-        config.write_text(CONFIGURATION.format(folder=folder, workers=workers))
+        config.write_text(CONFIGURATION.format(folder=folder, **values))
         self.unit = settings(files(config, configuration())[UNIT].replace(str(STATE), str(folder / "ca")))
         self._net = net
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -171,10 +172,19 @@ class Service:
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_service_filters_without_root(net: Network, tmp_path_factory: Any, workers: int) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steer": "false", "mode": '["transparent"]', "workers": "1"},
+        {"steer": "true", "mode": "[]", "workers": "2"},
+    ],
+    ids=["all", "steer"],
+)
+def test_the_service_filters_without_root(
+    net: Network, tmp_path_factory: Any, values: dict[str, str]
+) -> None:
     folder = tmp_path_factory.mktemp("service")
-    service = Service(net, folder, workers)
+    service = Service(net, folder, **values)
     service.run("ExecStartPre")
     with service.running() as process:
         assert service.heard(b"READY=1"), (folder / "log").read_text()
@@ -183,8 +193,9 @@ def test_the_service_filters_without_root(net: Network, tmp_path_factory: Any, w
         assert re.search(rf"^Uid:\s+{NOBODY}\b", status, re.M)
         assert re.search(r"^CapEff:\s+0*1000$", status, re.M)
         for f in (IPV4, IPV6):
-            wait_for(lambda f=f: "451" in get(net, f.origin), "the listed address to be steered")
-            assert get(net, f.other).startswith("origin")
+            wait_for(lambda f=f: "451" in get(net, f.origin), "the listed address to be filtered")
+            who = f.client if values["steer"] == "true" else f.wan
+            assert get(net, f.other) == f"origin {who} {f.other} 80"
         process.send_signal(signal.SIGTERM)
         assert service.heard(b"STOPPING=1")
         assert process.wait(30) == 0
