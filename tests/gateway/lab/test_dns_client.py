@@ -35,7 +35,8 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, 'a.example. 60 HTTPS 1 . alpn="h3,h2" ech="AAL+DQ==" port=443')
+    ech = "AEX+DQBBUgAgACBVMkmxYbXIkMIuVoDWCsXxcFcIDnzC9kVpAPzbNhCsOQAEAAEAAQASY292ZXIuYmxvY2tlZC50ZXN0AAA="
+    answer(monkeypatch, f'a.example. 60 HTTPS 1 . alpn="h3,h2" ech="{ech}" port=443')
     assert ask_dns("a.example", "HTTPS", "192.0.2.53")["parameters"] == ["alpn", "ech", "h2", "h3", "port"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from urlward.gateway.lab import made
+from urlward.gateway.lab.addresses import CLIENT6
 from urlward.gateway.lab.clients import Got, is_stream, missing, send
 from urlward.gateway.lab.outcome import Outcome, Result, Seen, judge
 from urlward.gateway.lab.scenario import Measured, Request, Step
@@ -79,7 +80,7 @@ class Attempts:
                     request = Request.model_validate({"url": url, "expect": expect})
                     client = step.clients[place % len(step.clients)]
                     found.append(Attempt(title, request, f"drawn {place + 1}", client, step.source))
-        return [attempt for attempt in found if self._has(attempt.client)]
+        return [attempt for attempt in found if self._can(attempt)]
 
     def run(
         self, attempts: Sequence[Attempt], within: float | None = None, begin: float | None = None
@@ -192,10 +193,15 @@ class Attempts:
         else:
             yield from clients
 
-    def _has(self, client: str) -> bool:
-        why = missing(client, self._world.ipv6)
+    def _can(self, attempt: Attempt) -> bool:
+        """Whether this machine has what an attempt needs."""
+        request, name = attempt.request, attempt.client
+        why = missing(name, self._world.ipv6)
+        of_ipv6 = attempt.source == CLIENT6.name or ":" in f"{request.server}{request.to or ''}"
+        if not why and not self._world.ipv6 and (of_ipv6 or (request.dns and request.type == "AAAA")):
+            name, why = "what is about IPv6", "this kernel has none"
         if why:
-            self.left_out[client] = why
+            self.left_out[name] = why
         return not why
 
     def _shown(self, request: Request, line: int, place: int) -> str:

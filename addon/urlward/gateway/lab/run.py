@@ -112,13 +112,18 @@ def _log(world: World) -> list[Outcome]:
     named = sum(secret in text for secret in world.filter.secrets())
     broken = sum(word in text for word in _BROKEN)
     checks = (
-        ("names nothing listed", named, f"{named} of the list's hosts and pages stand in it"),
-        ("no fault of its own", broken, "an error that nobody has caught stands in it"),
+        (
+            "names nothing listed",
+            named,
+            f"{named} of the list's hosts and pages stand in it",
+            "it names none",
+        ),
+        ("no fault of its own", broken, "an error that nobody has caught stands in it", "it tells of none"),
     )
     return [
         Outcome(
             "the filter's log", "log", "the lab", expected,
-            Result.UNEXPECTED if bad else Result.HELD, reason if bad else "so it is",
+            Result.UNEXPECTED if bad else Result.HELD, wrong if bad else right,
         )
-        for expected, bad, reason in checks
+        for expected, bad, wrong, right in checks
     ]  # fmt: skip

@@ -84,7 +84,7 @@ def _matrix(outcomes: Sequence[Outcome]) -> Section | None:
             counted.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1]), -item[1])
         )
     ]
-    by_stage = Counter(_stage(outcome) for outcome in outcomes)
+    by_stage = Counter((_stage(outcome), not outcome.result.good) for outcome in outcomes)
     clients = Counter((outcome.client, outcome.result.good) for outcome in outcomes)
     names = sorted({name for name, _ in clients} - {"the lab"})
     return Section(
@@ -103,7 +103,10 @@ def _matrix(outcomes: Sequence[Outcome]) -> Section | None:
             Bars(
                 "Decisions by stage",
                 "requests",
-                tuple(Bar(stage, count) for stage, count in sorted(by_stage.items())),
+                tuple(
+                    Bar(f"{stage}: not as expected" if bad else stage, count, state="bad" if bad else "plain")
+                    for (stage, bad), count in sorted(by_stage.items())
+                ),
                 "How many requests each stage decided.",
             ),
         ),
@@ -115,7 +118,8 @@ def _by_entry(outcomes: Sequence[Outcome]) -> tuple[Table, ...]:
     if not hits:
         return ()
     rows = tuple(
-        (entry, category or None, count) for (entry, category), count in hits.most_common(_MOST_ROWS)
+        (entry, None if category == "-" else category, count)
+        for (entry, category), count in hits.most_common(_MOST_ROWS)
     )
     note = "Entries are named by their id, never by what they list."
     return (Table("Hits by entry", ("entry", "category", "hits"), rows, note, folded=len(rows) > 12),)
@@ -125,11 +129,11 @@ def _wrong(outcomes: Sequence[Outcome]) -> Section | None:
     wrong = [outcome for outcome in outcomes if not outcome.result.good]
     if not wrong:
         return None
-    rows = tuple((*_row(outcome), outcome.why or None) for outcome in wrong[:_MOST_ROWS])
+    rows = tuple((*_row(outcome)[:6], outcome.why or None) for outcome in wrong[:_MOST_ROWS])
     return Section(
         "What was not as expected",
         "Each of these needs an explanation before this goes live.",
-        tables=(Table("Not as expected", (*_COLUMNS, "what the scenario says of it"), rows),),
+        tables=(Table("Not as expected", (*_COLUMNS[:6], "what the scenario says of it"), rows),),
     )
 
 
