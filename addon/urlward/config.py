@@ -103,9 +103,8 @@ class GatewayTable(_Table):
         ports: TCP ports that are filtered.
         steer: whether only what may be listed is filtered, found out by answering DNS; all of `ports`
             otherwise.
-        steered: what a TLS connection to a steered address gets whose host is not listed itself, where
-            the address is also that of a host with pages listed: ``relay``, or ``intercept`` for networks
-            that must not let a host hide behind another's name.
+        steered: what a TLS connection to a steered address gets whose host has no entry: ``relay``, or
+            ``intercept`` for networks that must not let a listed host hide behind another's name.
         fail: whether what would be filtered passes (``open``) or not (``closed``) while no worker lives.
         on_stop: whether the rules go (``down``) or stay (``keep``) when the service is stopped.
         intercept_port: where such connections arrive; `steered` ``intercept`` alone needs it.

@@ -113,7 +113,7 @@ class Kernel:
     """In place of `SteerSet`.
 
     Attributes:
-        steered: calls, as (addresses, seconds, below).
+        steered: calls, as (addresses, seconds).
         cuts: addresses of calls.
         networks: as last listed.
         fault: raised where it is set.
@@ -121,7 +121,7 @@ class Kernel:
     """
 
     def __init__(self) -> None:
-        self.steered: list[tuple[list[str], int, bool]] = []
+        self.steered: list[tuple[list[str], int]] = []
         self.cuts: list[list[str]] = []
         self.networks: list[str] = []
         self.listings: list[bool] = []
@@ -132,7 +132,7 @@ class Kernel:
 
     @property
     def addresses(self) -> set[str]:
-        return {address for addresses, _, _ in self.steered for address in addresses}
+        return {address for addresses, _ in self.steered for address in addresses}
 
     async def _pass(self) -> None:
         if self.gate is not None:
@@ -140,9 +140,9 @@ class Kernel:
         if self.fault is not None:
             raise self.fault
 
-    async def steer(self, addresses: Iterable[str], seconds: int, *, below: bool = False) -> int:
+    async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         await self._pass()
-        self.steered.append((list(addresses), seconds, below))
+        self.steered.append((list(addresses), seconds))
         return len(self.steered[-1][0])
 
     async def cut(self, addresses: Iterable[str]) -> None:

@@ -46,7 +46,6 @@ def test_status_counts(nft: Nft) -> None:
     assert found["steered"] == {"ipv4": 2, "ipv6": 0}
     assert found["listed"] == {"ipv4": 0, "ipv6": 1}
     assert found["cut"] == {"ipv4": 0, "ipv6": 1}
-    assert found["below"] == {"ipv4": 0, "ipv6": 0}
 
 
 @pytest.mark.parametrize(

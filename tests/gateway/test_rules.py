@@ -84,11 +84,11 @@ def test_networks_that_are_listed_themselves(net: Network, f: Family) -> None:
 
 @families
 def test_connections_to_intercept_have_a_port_of_their_own(net: Network, f: Family) -> None:
-    for steered, below in (("intercept", "intercept"), ("relay", "filter")):
+    for steered, port in (("intercept", "intercept"), ("relay", "filter")):
         net.up(steered=steered)
-        net.add(f.of("steer"), f.origin, f.other)
-        net.add(f.of("below"), f.origin)
-        assert net.says(f.origin) == f"{below} {f.client} {f.origin} 443"
+        net.add(f.of("steer"), f.origin)
+        net.nft.run(f"add element inet urlward {f.of('listed')} {{ {f.other} }}")
+        assert net.says(f.origin) == f"{port} {f.client} {f.origin} 443"
         assert net.says(f.other).startswith("filter ")
 
 

@@ -126,15 +126,6 @@ async def test_a_worker_does_not_shorten_what_another_has_promised(steer_set: St
     assert held(nft, "steer4")["192.0.2.1"] > 89_990
 
 
-@pytest.mark.parametrize(("steered", "held_below"), [("intercept", ["192.0.2.1"]), ("relay", [])])
-async def test_below(nft: Watched, steered: str, held_below: list[str]) -> None:
-    steer_set = SteerSet(GATEWAY.model_copy(update={"steered": steered}), nft)
-    await steer_set.steer(["192.0.2.1"], 30, below=True)
-    await steer_set.steer(["192.0.2.2"], 30)
-    assert list(held(nft, "below4")) == held_below
-    assert list(held(nft, "steer4")) == ["192.0.2.1", "192.0.2.2"]
-
-
 async def test_a_full_set(steer_set: SteerSet, nft: Watched) -> None:
     await steer_set.steer(["192.0.2.1", "192.0.2.2", "192.0.2.3"], 30)
     with pytest.raises(SetFullError, match="max_addresses"):

@@ -7,9 +7,9 @@ from typing import Any
 from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan, outdated, rules, setup_of
-from urlward.gateway.table import ALIVE, BELOW, CUT, FAMILY_AND_NAME, LISTED, STEERED, Setup
+from urlward.gateway.table import ALIVE, CUT, FAMILY_AND_NAME, LISTED, STEERED, Setup
 
-_COUNTED = {"steered": STEERED, "below": BELOW, "listed": LISTED, "cut": CUT}
+_COUNTED = {"steered": STEERED, "listed": LISTED, "cut": CUT}
 
 
 @dataclass(frozen=True, slots=True)

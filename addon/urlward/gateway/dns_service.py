@@ -225,7 +225,7 @@ class Service:
             if whole and self._policy.refuses:
                 data = await self._policy.refuse(asked.query, asked.question, read.chain, client)
             else:
-                data = await self._policy.answer(asked.query, asked.question, data, read, found, size)
+                data = await self._policy.answer(asked.query, asked.question, data, read, size)
         except Exception as e:  # noqa: BLE001 - what is not listed whole is not blocked by a fault of ours
             data = self._despite(e, asked, data, whole=whole)
         self._reply(asked, data)

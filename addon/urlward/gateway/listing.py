@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from urlward.gateway.faults import Faults
-from urlward.gateway.judge import BELOW, Judge
+from urlward.gateway.judge import Judge
 from urlward.gateway.policy import Steers
 from urlward.gateway.resolved import Newly, Resolved
 from urlward.lists.keeper import Keeper, in_slices
@@ -104,7 +104,7 @@ class Listing:
                 taken.append(one)
             else:
                 left |= its
-        cut = dict.fromkeys(address for one in taken if one.cut for address, _ in one.addresses)
+        cut = dict.fromkeys(address for one in taken for address, _ in one.addresses)
         for some in _pieces(taken):
             await self._steer(some)
         if not self.monitor:
@@ -125,11 +125,9 @@ class Listing:
             )  # fmt: skip
 
     async def _steer(self, names: list[Newly]) -> None:
-        for below in (False, True):
-            some = [pair for one in names if bool(one.found & BELOW) is below for pair in one.addresses]
-            if some:
-                seconds = max(left for _, left in some)
-                await self._kernel.steer([address for address, _ in some], seconds, below=below)
+        some = [pair for one in names for pair in one.addresses]
+        if some:
+            await self._kernel.steer([address for address, _ in some], max(left for _, left in some))
 
 
 def _names(some: list[Newly]) -> int:

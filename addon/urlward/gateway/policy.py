@@ -13,7 +13,7 @@ from urlward.config import GatewayTable
 from urlward.engine.matcher import Matcher
 from urlward.gateway.dns_answers import REFUSED_TTL, absent, changed, denied, page
 from urlward.gateway.dns_wire import AAAA, A, Question, Scan
-from urlward.gateway.judge import BELOW, WHOLE, Found, Judge
+from urlward.gateway.judge import WHOLE, Judge
 from urlward.gateway.resolved import MARGIN
 from urlward.proxy.block_page import new_reference
 from urlward.proxy.decision_log import timestamp
@@ -45,7 +45,7 @@ type Reason = Literal["listed", "off", "discovery"]
 class Steers(Protocol):
     """What is needed of `urlward.gateway.steer_set.SteerSet`."""
 
-    async def steer(self, addresses: Iterable[str], seconds: int, *, below: bool = False) -> int:
+    async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         """Have connections to addresses come to the filter."""
 
 
@@ -136,17 +136,14 @@ class Policy:
             self._log(hosts, client)
         return denied(query, question, self._refused_ttl)
 
-    async def answer(
-        self, query: bytes, question: Question, data: bytes, read: Scan, found: Found, size: int
-    ) -> bytes:
+    async def answer(self, query: bytes, question: Question, data: bytes, read: Scan, size: int) -> bytes:
         """The answer to a query, once the addresses in it are steered.
 
         Args:
             query: as sent.
             question: of it.
             data: as a resolver answered.
-            read: what that says.
-            found: what the lists say of its hosts, which is something.
+            read: what that says, of hosts some of which are listed.
             size: most bytes that the client takes.
 
         Raises:
@@ -158,7 +155,7 @@ class Policy:
             return data
         if steered:
             # The longest that any client is told, so that one answer after another renews nothing.
-            await self._steer_set.steer(steered, self._max_ttl + MARGIN, below=bool(found & BELOW))
+            await self._steer_set.steer(steered, self._max_ttl + MARGIN)
         try:
             return changed(data, max_ttl=self._max_ttl, ports=self._ports, keep=told, size=size)
         except Exception:

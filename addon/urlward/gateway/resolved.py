@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cachetools import Cache, LRUCache
 
-from urlward.gateway.judge import BELOW, Found
+from urlward.gateway.judge import Found
 
 MARGIN = 900
 """Seconds for which an address may be used beyond the time told; resolvers in clients, and browsers, keep
@@ -32,18 +32,16 @@ type _Known = tuple[Found, int, bytes, tuple[tuple[int, bytes], ...]]
 
 
 class Newly(NamedTuple):
-    """A name that the lists say something else of.
+    """A name that the lists say something of.
 
     Attributes:
         key: of its entry.
         found: what they say now.
-        cut: whether connections to its addresses were not steered before.
         addresses: with the seconds for which they may still be used.
     """
 
     key: str
     found: Found
-    cut: bool
     addresses: tuple[tuple[str, int], ...]
 
 
@@ -113,7 +111,7 @@ class Resolved:
             find: what the lists say of hosts.
 
         Returns:
-            Names that they say more of than before; those used lately first. `settle` is to follow.
+            Names that they say something of, and did not; those used lately first. `settle` is to follow.
         """
         newly = []
         now = int(self._clock())
@@ -125,8 +123,8 @@ class Resolved:
                 continue
             found = find(tuple(key[2:].split(" ")))
             before = known[0]
-            if found and (not before or (found & BELOW and not before & BELOW)):
-                newly.append((known[1], Newly(key, found, not before, tuple(_addresses(key, known, now)))))
+            if found and not before:
+                newly.append((known[1], Newly(key, found, tuple(_addresses(key, known, now)))))
             elif found != before:
                 self.settle(key, found)
         newly.sort(key=lambda one: -one[0])
@@ -141,7 +139,7 @@ class Resolved:
                 yield
             known = self._look(key, now)
             if known is not None and known[0]:
-                found.append(Newly(key, known[0], False, tuple(_addresses(key, known, now))))
+                found.append(Newly(key, known[0], tuple(_addresses(key, known, now))))
         return found
 
     def settle(self, key: str, found: Found) -> None:

@@ -20,7 +20,6 @@ from urlward.gateway.errors import GatewayError
 from urlward.gateway.steerable import NEVER_STEERED, PUBLIC_RESOLVERS, Network
 from urlward.gateway.table import (
     ALIVE,
-    BELOW,
     CUT,
     CUT_LISTED,
     CUTTING,
@@ -155,7 +154,6 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         exempt=bool(gateway.exempt),
         never=bool(gateway.never),
         steer=gateway.steer,
-        intercept=plan.intercepts,
         closed=gateway.fail == "closed",
         ports=", ".join(map(str, sorted(set(gateway.ports)))),
         own_ports=sorted({port for port in (setup.listen, setup.dns, setup.intercept) if port}),
@@ -194,7 +192,7 @@ def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
     for n in (4, 6):
         key = f"ipv{n}_addr . inet_service"
         yield SetDefinition(f"told{n}", key, "timeout,dynamic", _TOLD_MOST, _TOLD_FOR, fixed=True)
-    for names in (STEERED, BELOW, CUT):
+    for names in (STEERED, CUT):
         for name, n in zip(names, (4, 6), strict=True):
             yield SetDefinition(name, f"ipv{n}_addr", "timeout", gateway.max_addresses)
     for name, n in zip(LISTED, (4, 6), strict=True):

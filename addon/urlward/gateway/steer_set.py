@@ -16,7 +16,6 @@ from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import Address, Steerable, plain
 from urlward.gateway.table import (
     ALIVE,
-    BELOW,
     BOTH_PROTOCOLS,
     CUT,
     CUT_FOR,
@@ -96,13 +95,12 @@ class SteerSet:
         parsed = plain(address)
         return parsed is not None and self._steerable(parsed)
 
-    async def steer(self, addresses: Iterable[str], seconds: int, *, below: bool = False) -> int:
+    async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         """Have connections to addresses come to the filter.
 
         Args:
             addresses: those that must never be steered are left out.
             seconds: for at least so long, from now.
-            below: whether they are those of a name with entries below host level.
 
         Returns:
             How many addresses are steered.
@@ -112,8 +110,7 @@ class SteerSet:
             NftError: the kernel refused.
         """
         wanted = [address for address in self._plain(addresses) if self._steerable(address)]
-        kinds = (STEERED, BELOW) if below and self._gateway.steered == "intercept" else (STEERED,)
-        elements: list[Element] = [(_of(sets, address), address) for address in wanted for sets in kinds]
+        elements: list[Element] = [(_of(STEERED, address), address) for address in wanted]
         enough = monotonic() + seconds
         missing = [one for one in elements if self._until.get(one, 0.0) < enough]
         if missing:

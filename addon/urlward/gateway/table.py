@@ -13,7 +13,6 @@ LISTED_DIGEST = "listed_digest"
 """Likewise; the comment tells what `LISTED` holds."""
 
 STEERED = ("steer4", "steer6")
-BELOW = ("below4", "below6")
 LISTED = ("listed4", "listed6")
 CUT = ("cut4", "cut6")
 ALIVE = "alive"

@@ -79,7 +79,8 @@ def test_drawn_urls_are_shared_out(world: Any) -> None:
 
 
 def judged(world: Any, place: int, within: float | None, *answers: dict[str, Any]) -> Outcome:
-    world.agent = lambda _source, agent=Agent(*answers): agent
+    agent = Agent(*answers)
+    world.agent = lambda _source: agent
     made = Attempts(world, lambda _outcome: None)
     attempt = [a for a in made.of(0, world.loaded.scenario.steps[0]) if a.request.dns][place]
     made.run([attempt], within)
