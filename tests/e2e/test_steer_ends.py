@@ -35,7 +35,7 @@ def test_the_end_harms_nobody(net: Network, tmp_path: Path) -> None:
         assert where == IPV4.lan
         assert get(net, where, "blocked.example") == 451
         assert "(transparent@8090)" in proxy.log()
-        assert address(ask(net, "paged.example")) in elements(net, "below4")
+        assert address(ask(net, "paged.example")) in elements(net, "steer4")
         proxy.process.send_signal(signal.SIGTERM)
         ended = False
         while not ended:
