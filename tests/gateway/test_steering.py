@@ -214,10 +214,19 @@ def test_rules_are_looked_at_before_the_start() -> None:
     assert kernel.checked == (8080, 5353)
     addon.check(("transparent@127.0.0.1:9090", "dns@5353"), 8080)
     assert kernel.checked == (9090, 5353)
-    addon.check(("no such mode",), 8080)
     kernel.fault = GatewayError("no rules")
     with pytest.raises(GatewayError, match="no rules"):
-        addon.check(("transparent",), 8080)
+        addon.check(("transparent", "dns@5353"), 8080)
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [("regular",), ("transparent",), ("regular", "dns@5353"), ("transparent", "dns@5300"), ("no such",)],
+)
+def test_modes_that_the_rules_do_not_lead_to(modes: tuple[str, ...]) -> None:
+    addon = Steering(GatewayTable(dns=DnsTable(resolvers=("192.0.2.53",))), Checked())  # type: ignore[arg-type]
+    with pytest.raises(GatewayError, match="mode: steering needs transparent, dns@5353;"):
+        addon.check(modes, 8080)
 
 
 def test_a_resolver_that_is_this_filter() -> None:

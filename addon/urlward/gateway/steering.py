@@ -13,7 +13,7 @@ from urlward.config import GatewayTable
 from urlward.engine.matcher import Matcher
 from urlward.gateway.dns_forward import Forwarder
 from urlward.gateway.dns_server import DnsServer, make_service
-from urlward.gateway.errors import NoTableError
+from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.faults import Faults
 from urlward.gateway.heartbeat import BEAT, transparent_port
 from urlward.gateway.judge import Judge
@@ -90,7 +90,11 @@ class Steering:
         Raises:
             GatewayError: they do not; there are none; this process may not change them.
         """
-        self._steer_set.check(transparent_port(modes, port) or port, self._gateway.dns.port)
+        takes, dns_port = transparent_port(modes, port), self._gateway.dns.port
+        if takes is None or not any(_answers(spec, dns_port) for spec in modes):
+            wanted = ", ".join(steering_modes(self._gateway))
+            raise GatewayError(f"mode: steering needs {wanted}; that is the default: leave mode out")
+        self._steer_set.check(takes, dns_port)
 
     def load(self, loader: addonmanager.Loader) -> None:  # noqa: ARG002
         """Take the place of mitmproxy's servers of mode ``dns``."""
@@ -212,3 +216,12 @@ class Steering:
                 await in_slices(self._resolved.sweep())
             except Exception as e:  # noqa: BLE001 - nothing depends on it but memory
                 self._faults.say(e, "names are kept for longer than needed")
+
+
+def _answers(spec: str, port: int) -> bool:
+    """Whether a mode answers DNS at a port."""
+    try:
+        mode = mode_specs.ProxyMode.parse(spec)
+    except ValueError:
+        return False
+    return isinstance(mode, mode_specs.DnsMode) and mode.custom_listen_port == port

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.lab.lab_support import lab, report, why_not
+from urlward.gateway.lab.commands import SHIPPED
 from urlward.gateway.lab.scenario import shipped
 
 SECONDS = {"load": "0.5", "churn": "5"}
@@ -31,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "Future
 
 
 def test_all_are_here() -> None:
-    assert sorted(shipped()) == sorted(LONGEST_FIRST)
+    assert sorted(shipped()) == sorted(LONGEST_FIRST) == sorted(SHIPPED)
 
 
 @pytest.mark.parametrize("name", LONGEST_FIRST)

@@ -23,6 +23,7 @@ OK = 0
 _CODES = (OK, 1, 2, 130)
 _END_WITHIN = 10.0
 _DEFAULT = "lab"
+SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor")
 
 
 def add_lab_commands(command: Command) -> None:
@@ -44,9 +45,7 @@ def add_lab_commands(command: Command) -> None:
 def add_run(add: Add) -> None:
     """``lab run SCENARIO``."""
     parser = add("run", _run, "Run a scenario in a network of its own, and write a report.")
-    parser.add_argument(
-        "scenario", metavar="SCENARIO", help="smoke, evasion, churn, failure, load, or a file"
-    )
+    parser.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
     parser.add_argument(
         "--report", type=Path, metavar="FOLDER", help="for report.html and report.json (lab-report/SCENARIO)"
     )
