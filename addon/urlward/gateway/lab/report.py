@@ -259,7 +259,7 @@ def _figure_columns(table: Table) -> list[bool]:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as text: thousands parted by commas, and three figures that count."""
+    """A cell as text: thousands parted by commas, three figures that count, of milliseconds no nanoseconds."""
     if cell is None:
         return "\N{EN DASH}"
     if isinstance(cell, Mark):
@@ -267,7 +267,7 @@ def shown(cell: Cell) -> str:
     if isinstance(cell, int) or (isinstance(cell, float) and abs(cell) >= 1000):
         return f"{cell:,.0f}"
     if isinstance(cell, float):
-        return f"{cell:.3g}" if cell else "0"
+        return f"{cell:.3g}" if abs(cell) >= 0.0005 else "0"
     return cell
 
 
