@@ -124,7 +124,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "text"),
-    [(1234567, "1,234,567"), (0.0, "0"), (-8e-05, "0"), (0.01234, "0.0123"), (1234.5, "1,234"), (None, "\N{EN DASH}"),
+    [(1234567, "1,234,567"), (0.0, "0"), (-8e-05, "0"), (0.01234, "0.0123"), (1234.5, "1,234"),
+     (None, "\N{EN DASH}"),
      ("x", "x"),
      (Mark("bad", "bad"), "bad")],
 )  # fmt: skip

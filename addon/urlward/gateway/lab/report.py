@@ -259,7 +259,7 @@ def _figure_columns(table: Table) -> list[bool]:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as text: thousands parted by commas, three figures that count, of milliseconds no nanoseconds."""
+    """A cell as text: thousands parted by commas, three figures that count, no ten-thousandths."""
     if cell is None:
         return "\N{EN DASH}"
     if isinstance(cell, Mark):
