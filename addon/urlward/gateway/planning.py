@@ -124,8 +124,8 @@ def _resolvers(
             chosen.append(one)
         elif family == 4 or not chosen:
             notes.append(
-                f"gateway.dns.resolvers: none that clients can be sent to over IPv{family}: "
-                "so asked, this machine does not answer while no worker lives"
+                f"gateway.dns.resolvers: none that clients can be sent to over IPv{family}, "
+                "so that such queries fail while no worker lives"
             )
     return tuple(chosen)
 
