@@ -13,9 +13,9 @@ def networks_of(*lines: str) -> list[str]:
     return sorted(blocking_networks(parse(build(lines, key())), key(), JUNE))
 
 
-def test_addresses_and_networks_of_both_families_and_nothing_else() -> None:
+def test_addresses_and_networks_of_both_families() -> None:
     lines = ("192.0.2.7", "[2001:db8::7]", "198.51.100.0/24", "2001:db8:1::/48", "::ffff:203.0.113.9")
-    assert networks_of(*lines, "a.test", "http://b.test/", "*/x/*", "http://192.0.2.9/page") == [
+    assert networks_of(*lines, "a.test", "http://b.test/", "*/x/*") == [
         "192.0.2.7/32",
         "198.51.100.0/24",
         "2001:db8:1::/48",
@@ -23,6 +23,13 @@ def test_addresses_and_networks_of_both_families_and_nothing_else() -> None:
         "203.0.113.9/32",
     ]
     assert networks_of("a.test") == []
+
+
+def test_addresses_that_have_pages_listed() -> None:
+    lines = ("http://192.0.2.9/page", "http://[2001:db8::9]/a/*", "http://192.0.2.10/a?id=5", "192.0.2.11")
+    expected = ["192.0.2.10", "192.0.2.11/32", "192.0.2.9", "2001:db8::9"]
+    assert networks_of(*lines) == expected
+    assert networks_of(*lines, "@@192.0.2.12") == expected
 
 
 def test_what_blocks_nothing_is_left_out() -> None:

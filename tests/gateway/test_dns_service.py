@@ -8,6 +8,7 @@ import dns.flags
 import dns.message
 import dns.opcode
 import dns.rcode
+import dns.rrset
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -160,11 +161,14 @@ async def test_answers_that_cannot_be_read(rig: Rig, upstream: Upstream) -> None
     assert client.codes == [dns.rcode.SERVFAIL]
 
 
-async def test_truncated_answers_pass(rig: Rig, upstream: Upstream) -> None:
+@pytest.mark.parametrize("missing", [0, 3])
+async def test_truncated_answers_pass(rig: Rig, upstream: Upstream, missing: int) -> None:
     def cut(query: dns.message.Message) -> bytes:
         response = dns.message.make_response(query)
+        response.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "192.0.2.1"))
         response.flags |= dns.flags.TC
-        return response.to_wire()
+        wire = response.to_wire()
+        return wire[: len(wire) - missing]
 
     upstream.answer = cut
     client = Asker()

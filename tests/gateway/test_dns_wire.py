@@ -127,20 +127,20 @@ def test_times_that_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "labels",
+    ("labels", "host"),
     [
-        (b"blocked.example",),
-        (b"blocked%2e", b"example"),
-        ("blocked。example".encode(),),
-        (b"block\0ed", b"example"),
-        (b"blocked", b"exam ple"),
-        (),
+        ((b"blocked.example",), "_"),
+        ((b"blocked%2e", b"Example"), "_.example"),
+        (("blocked。example".encode(),), "_"),
+        ((b"block\0ed", b"a.b", b"example"), "_._.example"),
+        ((b"blocked", b"exam ple"), "blocked._"),
+        ((), ""),
     ],
 )
-def test_names_that_are_no_hosts(labels: tuple[bytes, ...]) -> None:
+def test_names_that_are_no_hosts(labels: tuple[bytes, ...], host: str) -> None:
     name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     wire = bytes(4) + b"\0\1" + bytes(6) + name + b"\0\1\0\1"
-    assert read_question(wire) == Question("", 1, len(wire))
+    assert read_question(wire) == Question(host, 1, len(wire))
 
 
 def test_odd_names_that_a_browser_asks_for() -> None:

@@ -35,6 +35,14 @@ def test_names_that_are_no_hosts(tmp_path: Path, host: str, caplog: pytest.LogCa
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(
+    "host", ["xn--a.blocked.example", "a.xn--a.b.blocked.example", "a|b.blocked.example"]
+)
+def test_they_are_below_domains_all_the_same(tmp_path: Path, host: str) -> None:
+    keeper = keep(tmp_path, TEXT)
+    assert Judge(lambda: keeper.matcher, Faults()).find((host,)) == WHOLE
+
+
 def test_a_fault_lists_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def matcher() -> Matcher:
         raise RuntimeError("plain.example")

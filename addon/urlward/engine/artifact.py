@@ -132,8 +132,9 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     shape_type = "H" if len(compiled.shapes) < 1 << 16 else "I"
     floating = len(anchored)
     shared, added, letters, groups = _patterns(compiled, floating, len(ids))
-    lengths = sorted({int(n.rpartition("/")[2]) for n in compiled.networks if "." in n})
-    lengths6 = sorted({int(n.rpartition("/")[2]) for n in compiled.networks if ":" in n})
+    prefixes = [(n, n.rpartition("/")[2]) for n in compiled.networks if "/" in n]
+    lengths = sorted({int(length) for n, length in prefixes if "." in n})
+    lengths6 = sorted({int(length) for n, length in prefixes if ":" in n})
     meta = {
         "name": name,
         "entries": sum(compiled.counts.values()),
@@ -227,7 +228,10 @@ def check_key(header: Header, key: Key) -> None:
 
 
 def networks(artifact: Artifact, key: Key) -> list[str]:
-    """The listed addresses and networks in CIDR form, for the kernel's steer set.
+    """The listed addresses and networks, for the kernel's steer set.
+
+    Returns:
+        Those that are listed themselves in CIDR form, and addresses that have pages listed without ``/``.
 
     Raises:
         DamagedError: not sealed under this key.

@@ -38,6 +38,7 @@ from urlward.engine.record import (
     prefix_text,
 )
 from urlward.engine.sieve import write_sieve
+from urlward.engine.url import is_address
 
 MAX_PATTERN = 255
 """Letters of a pattern at most: pyahocorasick frees a trie by recursion, one frame a letter.
@@ -185,6 +186,9 @@ class Compiler:
     def add(self, entry: Entry) -> None:
         """Take an entry."""
         kind, host, path, _, _, _, _, _, _, _, subdomains = entry
+        if (kind is Kind.PARAMS or kind in PAGE_KINDS) and is_address(host):
+            # No name leads there: who asks for the page goes straight to the address.
+            self._networks[host.strip("[]")] = None
         if kind is Kind.PARAMS:
             # Which parameter finds the entry is settled when all of a page's entries are known.
             self._params.append(entry)

@@ -179,8 +179,9 @@ class Service:
         try:
             read = scan(data, question)
         except WireError:
-            # What we cannot read, no client could.
-            self._reply(asked, self._failure(asked))
+            # What we cannot read, no client could; one that is cut off says so, and is asked for by TCP.
+            cut_off = not asked.tcp and len(data) > 2 and data[2] & 2
+            self._reply(asked, truncated(data, question) if cut_off else self._failure(asked))
             return
         if data[HEADER : question.end] != asked.query[HEADER : question.end]:
             data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]

@@ -248,5 +248,6 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
             raise WireError
     name = b".".join(labels)
     if name.count(b".") != len(labels) - 1 or not _HOST(name):
-        return "", behind or at
+        # What it is below may be listed.
+        name = b".".join(label if _HOST(label) and b"." not in label else b"_" for label in labels)
     return name.lower().decode("latin-1"), behind or at

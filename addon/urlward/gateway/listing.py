@@ -56,26 +56,38 @@ class Listing:
         self._faults = faults
         self._networks: frozenset[str] | None = None
 
-    async def names(self) -> None:
-        """Steer names that are listed now and were not, and end connections to them. Never raises."""
+    async def names(self) -> bool:
+        """Steer names that are listed now and were not, and end connections to them. Never raises.
+
+        Returns:
+            Whether it is done.
+        """
         try:
             newly = await in_slices(self._resolved.changes(self._judge.find))
             if newly:
                 await self._take(newly)
         except Exception as e:  # noqa: BLE001 - the next change, and the next answer, are to be acted on
             self._faults.say(e, "names listed now, and resolved before, are not all steered")
+            return False
+        return True
 
     def lost(self) -> None:
         """The kernel has lost all that it had of us."""
         self._networks = None
 
-    async def again(self) -> None:
-        """Steer all names that are listed, once the kernel can take them again. Never raises."""
+    async def again(self) -> bool:
+        """Steer all names that are listed, once the kernel can take them again. Never raises.
+
+        Returns:
+            Whether it is done.
+        """
         try:
             for some in _pieces(await in_slices(self._resolved.listed())):
                 await self._steer(some)
         except Exception as e:  # noqa: BLE001 - as above
             self._faults.say(e, "names resolved before the rules came back are not all steered")
+            return False
+        return True
 
     async def networks(self, keeper: Keeper) -> bool:
         """Steer the networks and addresses that are listed themselves. Never raises.

@@ -39,6 +39,8 @@ _CHAINS = (
 _FIXED = ("clients", "exempt", "never", "unsteered")
 """Sets that the configuration fills, of both families each."""
 
+_LINK_LOCAL = ip_network("fe80::/10")
+
 _ZONE = 21365
 """Of conntrack, for DNS while no worker lives; a number that nobody else is likely to take."""
 
@@ -186,6 +188,9 @@ def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
     unsteered = [*map(str, NEVER_STEERED), *map(str, PUBLIC_RESOLVERS)]
     for kind, values in zip(_FIXED, (gateway.clients, gateway.exempt, gateway.never, unsteered), strict=True):
         networks = [ip_network(value) for value in values]
+        if kind == "clients" and any(network.version == 6 for network in networks):
+            # Where the router's own link-local address is the resolver, clients ask it from theirs.
+            networks.append(_LINK_LOCAL)
         for n in (4, 6):
             elements = _collapsed(networks, n)
             yield SetDefinition(f"{kind}{n}", f"ipv{n}_addr", "interval", elements=elements, fixed=True)

@@ -52,9 +52,12 @@ class SteerSet:
         self._gateway = gateway
         self._nft = nft or Nft()
         self._list_nft = nft or Nft()
+        self._beat_nft = nft or Nft()
         self._steerable = Steerable(gateway)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
         self._list_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-lists")
+        # However many names wait, the kernel is to know that this worker lives.
+        self._beat_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-beat")
         self._until: LRUCache[Element, float] = LRUCache(2 * gateway.max_addresses)
         """By the clock of `monotonic`, until when the kernel keeps an element."""
 
@@ -172,7 +175,7 @@ class SteerSet:
             NftError: the kernel refused.
         """
         try:
-            await _in(self._thread, lambda: renew(self._nft, _LIFE, ALIVE_FOR))
+            await _in(self._beat_thread, lambda: renew(self._beat_nft, _LIFE, ALIVE_FOR))
         except NoTableError:
             # Once they are back, they hold nothing of what was steered.
             self._until.clear()
@@ -180,7 +183,11 @@ class SteerSet:
 
     async def close(self) -> None:
         """Do what has been asked for, and no more."""
-        for thread, nft in ((self._list_thread, self._list_nft), (self._thread, self._nft)):
+        for thread, nft in (
+            (self._list_thread, self._list_nft),
+            (self._beat_thread, self._beat_nft),
+            (self._thread, self._nft),
+        ):
             await _in(thread, nft.close)
             thread.shutdown(wait=False)
 

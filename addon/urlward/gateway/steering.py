@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from mitmproxy import addonmanager, ctx
@@ -136,6 +137,11 @@ class Steering:
 
     def running(self) -> None:
         """Begin to show that this filter lives, and to carry changed lists into the kernel."""
+        addon = ctx.master.addons.get("urlward")
+        if addon is not None:
+            addon.page_addresses = frozenset(
+                str(ip_address(page)) for page in self._gateway.dns.page_addresses
+            )
         work: list[Coroutine[None, None, None]] = [self._live(), self._follow(self._names), self._forget()]
         if os.environ.get(WORKER, "0") == "0":
             work.append(self._follow(self._networks))
@@ -200,11 +206,10 @@ class Steering:
             await asyncio.sleep(RECHECK)
 
     async def _names(self, _: Keeper) -> bool:
-        if self._restored != self._rules_back:
-            self._restored = self._rules_back
-            await self._listing.again()
-        await self._listing.names()
-        return True
+        back = self._rules_back
+        if self._restored != back and await self._listing.again():
+            self._restored = back
+        return await self._listing.names() and self._restored == back
 
     async def _networks(self, keeper: Keeper) -> bool:
         return await self._listing.networks(keeper)

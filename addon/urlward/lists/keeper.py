@@ -99,7 +99,7 @@ class Keeper:
         await asyncio.gather(*map(self._reload, self._files))
 
     def networks(self) -> list[str]:
-        """The addresses and networks that the lists in force block, in CIDR form, each once, in no order.
+        """The addresses and networks that the lists in force block, or some pages of; each once, in no order.
 
         May be called in another thread, since it takes as long as `blocking_networks` says.
         """

@@ -92,12 +92,14 @@ class Urlward:
         guard: decides; None before the options are read.
         live: the exchanges under way.
         tcp_timeout: seconds without a byte after which a connection is closed.
+        page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
         self.guard: Guard | None = None
         self.live = Live()
+        self.page_addresses: frozenset[str] = frozenset()
         self._others = False
         self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
@@ -315,7 +317,9 @@ class Urlward:
         host, port = server.address[:2]
         ours = self._listens_on(port)
         if as_address(host):
-            if ours and is_local(host):
+            if host in self.page_addresses:
+                server.error = "nothing but block pages is here"
+            elif ours and is_local(host):
                 server.error = "a connection of the filter to itself"
             return
         if not ours and not guard.lists_any_address():
