@@ -16,6 +16,7 @@ import pytest
 from gateway.dns_support import Rig, Upstream, records, serving
 from urlward.gateway import dns_service
 from urlward.gateway.errors import NftError, SetFullError
+from urlward.gateway.quota import MOST
 from urlward.gateway.resolved import MARGIN
 
 NORMAL = records("600 A 192.0.2.1", "600 AAAA 2001:db8::1", '600 HTTPS 1 . alpn="h3,h2"', "600 TXT text")
@@ -118,6 +119,26 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
         got = addresses(await rig.ask("blocked.example", tcp=True))
         assert len(got) == 64
         assert set(got) == rig.kernel.addresses
+
+
+async def test_one_domain_does_not_fill_the_set(tmp_path: Path) -> None:
+    count = 0
+
+    def others(query: dns.message.Message) -> bytes:
+        nonlocal count
+        count += 1
+        answer = records(*(f"60 AAAA 2001:db8:{count:x}::{i}" for i in range(1, 65)))(query)
+        assert isinstance(answer, bytes)
+        return answer
+
+    upstream = await Upstream(others).start()
+    async with serving(tmp_path, upstream) as rig:
+        told = set()
+        for i in range(12):
+            told.update(addresses(await rig.ask(f"n{i}.blocked.example", "AAAA", tcp=True)))
+        assert len(told) == MOST
+        assert told == rig.kernel.addresses
+        assert len(addresses(await rig.ask("paged.example", "AAAA", tcp=True))) == 64
 
 
 def mail(query: dns.message.Message) -> bytes:

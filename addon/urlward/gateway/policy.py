@@ -14,6 +14,7 @@ from urlward.engine.matcher import Matcher
 from urlward.gateway.dns_answers import REFUSED_TTL, absent, changed, denied, page
 from urlward.gateway.dns_wire import AAAA, A, Question, Scan
 from urlward.gateway.judge import WHOLE, Judge
+from urlward.gateway.quota import Quota
 from urlward.gateway.resolved import MARGIN
 from urlward.proxy.block_page import new_reference
 from urlward.proxy.decision_log import timestamp
@@ -75,6 +76,7 @@ class Policy:
         self._listed_hosts = gateway.dns.listed_hosts
         self._canary = gateway.dns.canary
         self._max_ttl = gateway.dns.max_ttl
+        self._quota = Quota(gateway.dns.max_ttl + MARGIN)
         self._refused_ttl = min(gateway.dns.max_ttl, REFUSED_TTL)
         self._pages = tuple(map(ip_address, gateway.dns.page_addresses))
 
@@ -167,16 +169,16 @@ class Policy:
     def _addresses(self, read: Scan) -> tuple[set[str], list[str]]:
         """The addresses that may be told, and those of them that are steered."""
         four, six = _texts(read.four, 4), _texts(read.six, 16)
-        steered = []
-        if self._judge.find(read.hosts):
-            four, six = four[:MOST_ADDRESSES], six[:MOST_ADDRESSES]
-            steered = four + six
-        told = {*four, *six}
+        told, steered = {*four, *six}, []
+        listed = next((host for host in read.hosts if self._judge.find((host,))), None)
+        if listed is not None:
+            steered = self._quota.take(listed, four[:MOST_ADDRESSES] + six[:MOST_ADDRESSES])
+            told = set(steered)
         for host, address in read.beside:
             text = _text(address)
             if not self._judge.find((host,)):
                 told.add(text)
-            elif len(steered) < _MOST_IN_ALL:
+            elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,)):
                 told.add(text)
                 steered.append(text)
         return told, list(dict.fromkeys(filter(None, steered)))
