@@ -129,6 +129,19 @@ def test_pieces_make_no_difference(size: int) -> None:
     assert case.relay.idle
 
 
+@pytest.mark.parametrize("size", [1, 7, 500])
+def test_no_response_leads_past_the_filter(size: int) -> None:
+    got = (
+        ok("\nAlt-Svc: x", 'Alt-Svc: h3=":443"\r\nalt-svc : h2="b.test:443"\r\nX-Alt-Svc: 1\r\n')
+        + b'HTTP/1.1 103 Early Hints\r\nALT-SVC: h3=":1"\r\n\r\n'
+        + ok()
+    )
+    case = Case().client(get(), get())
+    case.server(*(got[i : i + size] for i in range(0, len(got), size)))
+    hidden = got.replace(b"\r\nAlt-Svc", b"\r\nXlt-Svc").replace(b"\r\nalt-svc", b"\r\nXlt-svc")
+    assert case.ends.client == hidden.replace(b"\r\nALT-SVC", b"\r\nXLT-SVC")
+
+
 def test_a_block_closes_nothing_where_nothing_is_open() -> None:
     case = Case().client(get("/listed"))
     assert case.blocked

@@ -153,7 +153,7 @@ class Policy:
             dns.exception.DNSException: dnspython does not read the answer.
         """
         told, steered = self._addresses(read)
-        if not (told or read.service):
+        if not (read.four or read.six or read.beside or read.service):
             return data
         if steered:
             # The longest that any client is told, so that one answer after another renews nothing.

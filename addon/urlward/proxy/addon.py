@@ -340,9 +340,10 @@ class Urlward:
         return any(address[1] == port for server in servers for address in server.listen_addrs)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Relay the body as it comes."""
+        """Relay the body as it comes, and lead nobody past the filter (`without_alternatives`)."""
         if flow.response is not None and flow.metadata.get("urlward") != "answered":
             flow.response.stream = True
+            flow.response.headers.pop("alt-svc", None)
 
     def _matcher(self) -> Matcher:
         if self.keeper is None:

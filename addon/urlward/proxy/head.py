@@ -17,6 +17,9 @@ MAX_HEAD: Final = 1 << 16
 END = re.compile(rb"\r?\n\r?\n").search
 """Finds the empty line behind a head, as lenient readers see it."""
 
+ALTERNATIVE = re.compile(rb"\n[Aa][Ll][Tt]-[Ss][Vv][Cc][ \t]*:").search
+"""Finds Alt-Svc (RFC 7838) in a response's head."""
+
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
@@ -262,3 +265,14 @@ def _read_fields(head: RequestHead) -> None:
         head.length = int(length)
     if head.other_upgrade:
         head.websocket = False
+
+
+def without_alternatives(data: bytes, start: int, end: int) -> bytes:
+    """The same with Alt-Svc in the head from `start` to `end` under a name of that length that means nothing.
+
+    It would have the client come back by another address or protocol, past the filter.
+    """
+    while found := ALTERNATIVE(data, start, end):
+        at = found.start() + 1
+        data = data[:at] + b"X" + data[at + 1 :]
+    return data

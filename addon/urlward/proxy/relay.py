@@ -1,8 +1,9 @@
 """One client and its origin, relayed over HTTP/1: each request is judged at its head, the rest is counted.
 
 Sans-IO: bytes and ends of connections come in through methods, and go out through `urlward.proxy.ends`.
-What passes is passed on as it came. A request that must not pass is answered in its turn, behind the
-responses to those before it, and nothing that follows it is read.
+What passes is passed on as it came, but that no response names another way to its host. A request that
+must not pass is answered in its turn, behind the responses to those before it, and nothing that follows
+it is read.
 """
 
 from collections import deque
@@ -14,6 +15,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.ends import Ends
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded
 from urlward.proxy.head import (
+    ALTERNATIVE,
     END,
     MAX_HEAD,
     HeadError,
@@ -21,6 +23,7 @@ from urlward.proxy.head import (
     could_be_head,
     read_request_head,
     read_response_head,
+    without_alternatives,
     without_upgrade,
 )
 from urlward.proxy.names import Names
@@ -253,6 +256,8 @@ class HttpRelay:
                     self._response_seen = size - position
                     break
                 self._response_seen = 0
+                if ALTERNATIVE(data, position, end):
+                    data = without_alternatives(data, position, end)
                 position = end
                 body = self._response
                 if body is None:
