@@ -1,9 +1,10 @@
 """What workers do to the kernel's sets: steer, cut, list networks, show that they live."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from ipaddress import IPv6Address
 from time import monotonic
 
 from cachetools import LRUCache
@@ -13,7 +14,7 @@ from urlward.gateway.elements import Element, lengthen, renew
 from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
 from urlward.gateway.listed import Listed, digest_of
 from urlward.gateway.nft import Nft
-from urlward.gateway.steerable import Address, Steerable, plain
+from urlward.gateway.steerable import NAT64, Address, Steerable, plain
 from urlward.gateway.table import (
     ALIVE,
     BOTH_PROTOCOLS,
@@ -113,7 +114,7 @@ class SteerSet:
             NftError: the kernel refused.
         """
         wanted = [address for address in self._plain(addresses) if self._steerable(address)]
-        elements: list[Element] = [(_of(STEERED, address), address) for address in wanted]
+        elements: list[Element] = [(_of(STEERED, one), one) for one in _all_forms(wanted)]
         enough = monotonic() + seconds
         missing = [one for one in elements if self._until.get(one, 0.0) < enough]
         if missing:
@@ -140,7 +141,7 @@ class SteerSet:
         """
         wanted = [address for address in self._plain(addresses) if self._steerable(address)]
         if wanted:
-            elements: list[Element] = [(_of(CUT, address), address) for address in wanted]
+            elements: list[Element] = [(_of(CUT, one), one) for one in _all_forms(wanted)]
             _, full = await self._each(
                 lambda some: lengthen(self._nft, [*_CUTS, *some], seconds, 0), elements
             )
@@ -219,3 +220,11 @@ async def _in[Result](thread: ThreadPoolExecutor, function: Callable[[], Result]
 
 def _of(sets: tuple[str, str], address: Address) -> str:
     return sets[address.version == 6]
+
+
+def _all_forms(addresses: Iterable[Address]) -> Iterator[Address]:
+    """Each, and for IPv4 the form under which clients of an IPv6-only network reach it."""
+    for address in addresses:
+        yield address
+        if address.version == 4:
+            yield IPv6Address(int(NAT64.network_address) + int(address))
