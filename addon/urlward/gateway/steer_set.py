@@ -161,6 +161,8 @@ class SteerSet:
         await _in(self._list_thread, lambda: self._list(list(networks), cut=cut))
 
     def _list(self, networks: list[str], *, cut: bool) -> None:
+        # Where there are none, nothing has to end, and packets need no closer look.
+        cut = cut and bool(networks)
         listed = Listed(networks, cut=cut)
         chain = f"{FAMILY_AND_NAME} {LISTED_DIGEST}"
         if digest_of(self._list_nft.json(f"list chain {chain}")) != listed.digest:
