@@ -2,11 +2,16 @@
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a job in the background; what tests start would inherit it, and never end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
