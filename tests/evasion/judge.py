@@ -85,6 +85,12 @@ def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row]) -> list[Result]:
         return [result for part in parts for result in part.result()]
 
 
+def _is_late(line: Line, row: Row) -> bool:
+    """Whether a refusal is of an earlier row: origins tell of some only when they give the connection up."""
+    refused = line.status == "400" and line.request.startswith("GET ") and "\\" not in line.request
+    return refused and line.request.encode() not in b"".join(row.turns)
+
+
 def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     log, address = lab.log_of(way), lab.addresses[way]
     listed = lab.listed[way.engine]
@@ -103,6 +109,7 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
         lines = (*log.take(address), *(log.take(listed) if row.listed_address else ()))
         if row.tls.resume and lines and not lines[0].listed:
             lines = lines[1:]  # of the connection whose session is resumed
+        lines = tuple(line for line in lines if not _is_late(line, row))
         fault = "" if way.engine == "bare" else judge(expected, answer, lines)
         results.append(Result(way, row, answer, lines, fault))
     time.sleep(0.3)
