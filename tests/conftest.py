@@ -1,6 +1,7 @@
 """What all tests share: free ports, waiting, and a local server of each kind that a test needs."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -14,12 +15,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(10_000 + _WORKER * 5_000, 15_000 + _WORKER * 5_000))
+"""Of this process alone, and none that the kernel gives to connections."""
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port that was free a moment ago."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as s:
-        s.bind((host, 0))
-        return int(s.getsockname()[1])
+    while True:
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                s.bind((host, next(_ports)))
+                return int(s.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = 15.0) -> None:
