@@ -14,7 +14,6 @@ from e2e.support import (
     LIST,
     Filter,
     Nginx,
-    RawOrigin,
     connect,
     get,
     read_response,
@@ -97,27 +96,6 @@ def test_a_replaced_list_takes_effect_without_a_failed_request(own: Filter, orig
             wait_for(lambda b=before: load.done > b + 50, "requests after the change")  # type: ignore[misc]
     assert load.failures == []
     assert load.done > 200
-
-
-def test_a_download_under_way_is_finished(own: Filter) -> None:
-    """Even of what is listed by now: it was decided on at its head."""
-    go_on = threading.Event()
-
-    def serve(connection: socket.socket) -> None:
-        connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
-        assert go_on.wait(20)
-        connection.sendall(b"later")
-
-    with RawOrigin(serve) as raw, connect(own.port) as s:
-        url = f"http://plain.example:{raw.port}/added.html"
-        s.sendall(f"GET {url} HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode())
-        wait_for(lambda: raw.connections, "the download to begin")
-        replace(own, LIST + ADDED)
-        wait_for(lambda: get(own.port, "http://plain.example:9/added.html").status == 451, "the list")
-        go_on.set()
-        response = read_response(s)
-        assert (response.status, response.body) == (200, b"firstlater")
 
 
 def test_sighup_reloads(own: Filter, origin: Nginx) -> None:
