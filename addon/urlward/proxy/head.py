@@ -17,7 +17,7 @@ MAX_HEAD: Final = 1 << 16
 END = re.compile(rb"\r?\n\r?\n").search
 """Finds the empty line behind a head, as lenient readers see it."""
 
-ALTERNATIVE = re.compile(rb"\n[Aa][Ll][Tt]-[Ss][Vv][Cc][ \t]*:").search
+_ALTERNATIVE = re.compile(rb"\n[Aa][Ll][Tt]-[Ss][Vv][Cc][ \t]*:").search
 """Finds Alt-Svc (RFC 7838) in a response's head."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -272,7 +272,7 @@ def without_alternatives(data: bytes, start: int, end: int) -> bytes:
 
     It would have the client come back by another address or protocol, past the filter.
     """
-    while found := ALTERNATIVE(data, start, end):
+    while found := _ALTERNATIVE(data, start, end):
         at = found.start() + 1
         data = data[:at] + b"X" + data[at + 1 :]
     return data

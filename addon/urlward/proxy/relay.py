@@ -15,7 +15,6 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.ends import Ends
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded
 from urlward.proxy.head import (
-    ALTERNATIVE,
     END,
     MAX_HEAD,
     HeadError,
@@ -256,8 +255,7 @@ class HttpRelay:
                     self._response_seen = size - position
                     break
                 self._response_seen = 0
-                if ALTERNATIVE(data, position, end):
-                    data = without_alternatives(data, position, end)
+                data = without_alternatives(data, position, end)
                 position = end
                 body = self._response
                 if body is None:
