@@ -18,8 +18,18 @@ def rewrite(readme: Path, name: str, text: str) -> None:
     """
     first = f"<!-- {name}: written by `python -m benchmarks.{name} --report`, not by hand -->"
     last = f"<!-- {name}: end -->"
-    before, begin, rest = readme.read_text().partition(first)
-    _, end, after = rest.partition(last)
-    if not begin or not end:
-        raise ValueError(f"the marks {first} and {last} are not there")
+    before, _, after = parts(readme.read_text(), first, last)
     readme.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}")
+
+
+def parts(text: str, begin: str, end: str) -> tuple[str, str, str]:
+    """What stands before, between and behind two marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, first, rest = text.partition(begin)
+    between, last, after = rest.partition(end)
+    if not first or not last:
+        raise ValueError(f"the marks {begin} and {end} are not there")
+    return before, between, after

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.summary import Result
+from benchmarks.readme import parts
 
 BEGIN = "<!-- engine: written by `python -m benchmarks.engine --report`, not by hand -->"
 END = "<!-- engine: end -->"
@@ -35,21 +36,13 @@ def rewrite(readme: Path, result: dict[str, Any]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    before, _, after = _parts(readme.read_text())
+    before, _, after = parts(readme.read_text(), BEGIN, END)
     readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
 
 
 def differs(readme: Path, result: dict[str, Any]) -> bool:
     """Whether the text between the marks is not the report."""
-    return _parts(readme.read_text())[1] != f"\n{report(result)}"
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    before, begin, rest = text.partition(BEGIN)
-    middle, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the marks {BEGIN} and {END} are not there")
-    return before, middle, after
+    return parts(readme.read_text(), BEGIN, END)[1] != f"\n{report(result)}"
 
 
 def report(result: dict[str, Any]) -> str:

@@ -4,6 +4,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from benchmarks.readme import parts
+
 BEGIN = "<!-- workers: written by `python -m benchmarks.workers --report`, not by hand -->"
 END = "<!-- workers: end -->"
 
@@ -14,10 +16,7 @@ def rewrite(readme: Path, result: dict[str, Any]) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the marks {BEGIN} and {END} are not there")
+    before, _, after = parts(readme.read_text(), BEGIN, END)
     readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
 
 
