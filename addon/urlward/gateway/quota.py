@@ -5,12 +5,15 @@ fill the kernel's set, so that no other name could be steered, and lead any numb
 services here.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 
 from cachetools import TTLCache
 
 from urlward.engine.suffix import labels_before_suffix
+
+logger = logging.getLogger("urlward.gateway")
 
 MOST = 512
 """Addresses of one registrable domain in a `Quota`'s time."""
@@ -28,6 +31,7 @@ class Quota:
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._taken: TTLCache[str, set[str]] = TTLCache(_DOMAINS, seconds, clock)
+        self._said: TTLCache[str, bool] = TTLCache(_DOMAINS, seconds, clock)
 
     def take(self, host: str, addresses: Iterable[str]) -> list[str]:
         """Those of the addresses that a host may steer.
@@ -42,9 +46,14 @@ class Quota:
         taken = self._taken.get(domain)
         if taken is None:
             taken = self._taken[domain] = set()
-        allowed = []
+        allowed: list[str] = []
         for address in addresses:
             if address in taken or len(taken) < MOST:
                 taken.add(address)
                 allowed.append(address)
+            elif domain not in self._said:
+                self._said[domain] = True
+                logger.warning(
+                    "a listed site has %d addresses: no more are steered, nor told, for a while", MOST
+                )
         return allowed
