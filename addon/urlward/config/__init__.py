@@ -1,0 +1,114 @@
+"""The configuration file: all that the flags of ``urlward run`` say, and the block page's texts.
+
+TOML, read strictly: a key that is not known, or a value that does not fit, is an error that names it,
+since a misspelt safety setting that is silently ignored is no setting at all.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from urlward.config.gateway import DnsTable, GatewayTable
+from urlward.config.page import HelpLink, PageTable
+from urlward.config.tables import FileName, Table
+from urlward.engine.errors import UrlwardError
+
+__all__ = [
+    "Config", "ConfigError", "DnsTable", "GatewayTable", "HelpLink", "PageTable", "describe", "read_config",
+]  # fmt: skip
+
+Intercept = Literal["listed", "all", "none"]
+OnError = Literal["block", "pass"]
+
+
+class ConfigError(UrlwardError):
+    """A configuration that cannot be used; the message names file and key."""
+
+
+class Config(Table):
+    """The whole file."""
+
+    list: tuple[FileName, ...] = Field(default=(), strict=False)
+    key: FileName | None = None
+    max_errors: str = "1%"
+    mode: tuple[str, ...] = Field(default=(), strict=False)
+    listen: str | None = None
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    intercept: Intercept = "listed"
+    tls_block: Literal["page", "alert"] = "page"
+    http2: bool = False
+    other: Literal["close", "relay"] = "close"
+    on_error: OnError = "block"
+    status: Literal[451, 403] = 451
+    monitor: bool = False
+    confdir: FileName | None = None
+    page: PageTable = PageTable()
+    gateway: GatewayTable = GatewayTable()
+    mitmproxy: dict[str, str | int | bool] = Field(default={})
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a configuration file; relative paths in it are from its own folder.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown key or a value that does not fit.
+    """
+    try:
+        with path.open("rb") as file:
+            data = tomllib.load(file)
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror or e}") from e
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{path}: not TOML: {e}") from e
+    except UnicodeDecodeError as e:
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise ConfigError(f"{path}: not TOML: not UTF-8 (at line {line})") from e
+    except RecursionError as e:
+        raise ConfigError(f"{path}: not TOML: nested too deeply") from e
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as e:
+        raise ConfigError(f"{path}: {describe(e)}") from e
+    try:
+        return _resolved(config, path.resolve().parent)
+    except RuntimeError as e:
+        raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
+
+
+def describe(error: ValidationError) -> str:
+    """The first fault in one line, by the name of its key."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = first["loc"]
+    message = _TOML_WORDS.get(first["type"], first["msg"])
+    if location[0] == "mitmproxy" and len(location) > 1:
+        # What follows the option's name is a member of the union of types.
+        location, message = location[:2], "input should be text, a whole number, true or false"
+    key = ".".join(part if str(part).isprintable() else repr(part) for part in map(str, location))
+    return f"{key}: {message[0].lower()}{message[1:]}"
+
+
+_TOML_WORDS = {
+    "extra_forbidden": "no such key",
+    "missing": "this key is needed",
+    "tuple_type": "input should be an array, [ … ]",
+    "dict_type": "input should be a table",
+    "model_type": "input should be a table",
+    "model_attributes_type": "input should be a table",
+    "string_type": "input should be text, in quotes",
+    "string_too_short": "input should not be empty",
+}
+
+
+def _resolved(config: Config, folder: Path) -> Config:
+    def at(value: str | None) -> str | None:
+        return None if value is None else str(folder / Path(value).expanduser())
+
+    changes: dict[str, Any] = {
+        "list": tuple(str(at(path)) for path in config.list),
+        "key": at(config.key),
+        "confdir": at(config.confdir),
+        "page": config.page.model_copy(update={"template_dir": at(config.page.template_dir)}),
+    }
+    return config.model_copy(update=changes)
