@@ -63,7 +63,7 @@ def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
     (folder / "list.ward").write_bytes(artifact)
     pairs = requests(lines)
     logs = write(folder, pairs)
-    matcher = Matcher([load(artifact, _KEY)], _KEY)
+    matcher = Matcher([load(artifact, _KEY)])
     workers = len(os.sched_getaffinity(0))
     figures: dict[str, list[Figures]] = {name: [] for name in (_ALONE, *logs)}
     result = {"date": time.strftime("%Y-%m-%d"), "machine": describe(), "entries": entries, "lines": lines}
@@ -95,7 +95,7 @@ def alone(matcher: Matcher, pairs: list[tuple[str, str]], workers: int) -> Figur
     """Nothing but `Matcher.check`."""
 
     def check(part: list[tuple[str, str]]) -> None:
-        one = Matcher(matcher.lists, _KEY)
+        one = Matcher(matcher.lists)
         for host, target in part:
             one.check(host, target, (80,), 1.8e9)
 

@@ -58,4 +58,4 @@ def matcher(*lines: str, **named: Iterable[str]) -> Matcher:
     lists = [load_lines(entries, under, name) for name, entries in named.items()]
     if lines:
         lists.insert(0, load_lines(lines, under))
-    return Matcher(lists, under)
+    return Matcher(lists)

@@ -70,7 +70,7 @@ def use(data: bytes) -> None:
     """Load, and ask everything that reads a row."""
     under = Key(SECRET)
     loaded = load(data, under)
-    matcher = Matcher([loaded], under)
+    matcher = Matcher([loaded])
     for host in (
         "example.test",
         "a.sub.test",
@@ -83,7 +83,7 @@ def use(data: bytes) -> None:
         matcher.check(host, "/DIR/one/two/page?x=1&y=2")
         matcher.check(host, "/page?x=1&y=2&y=3", (8080,))
         matcher.check_host(host)
-        matcher.list_below(host)
+        matcher.lists_below(host)
         matcher.check_address(host.strip("[]"))
     list(loaded.release())
 
@@ -136,7 +136,7 @@ def test_golden_bytes() -> None:
 
 def test_an_artifact_of_the_first_release_still_works() -> None:
     under = Key(SECRET)
-    matcher = Matcher([load(GOLDEN.read_bytes(), under)], under)
+    matcher = Matcher([load(GOLDEN.read_bytes(), under)])
     for url, entry in [
         ("http://example.test/", "1"),
         ("http://host.test/", "2"),

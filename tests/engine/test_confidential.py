@@ -104,7 +104,7 @@ def test_no_word_of_the_source_is_in_the_artifact() -> None:
 def test_no_word_of_the_source_is_in_memory_after_loading() -> None:
     under = Key(SECRET)
     loaded = load(build(LINES, under), under)
-    matcher = Matcher([loaded], under)
+    matcher = Matcher([loaded])
     assert matcher.check_host("unlisted.invalid").action == "pass"
     found = list(texts(loaded, matcher, under))
     assert len(found) > 50
@@ -186,7 +186,7 @@ def test_words_of_any_list_are_nowhere(words: list[str]) -> None:
     under = Key(SECRET)
     data = build(lines, under)
     loaded = load(data, under)
-    found = list(texts(loaded, Matcher([loaded], under)))
+    found = list(texts(loaded, Matcher([loaded])))
     for word in words:
         assert not [text for text in found if word in text]
 

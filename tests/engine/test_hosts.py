@@ -23,7 +23,7 @@ LINES = [
 @pytest.fixture
 def hosts() -> Hosts:
     key = Key(SECRET)
-    return Hosts([load(build(LINES, key), key)], key, 100)
+    return Hosts([load(build(LINES, key), key)], 100)
 
 
 def kinds(hosts: Hosts, host: str) -> list[int]:

@@ -7,16 +7,16 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
 from engine import reference
 from engine.reference import SUFFIXES, Rule
-from engine.support import build, examples, key
-from urlward.engine.digest import Tokens
+from engine.support import OTHER_SECRET, build, examples, key
+from urlward.engine.digest import Key, Tokens
 from urlward.engine.errors import UrlError
-from urlward.engine.loaded import load
+from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import PASS, Verdict
 
@@ -144,9 +144,19 @@ SHAPES = st.tuples(
 
 
 def loaded(lists: list[list[Rule]]) -> Matcher:
-    under = key()
-    artifacts = [build([rule.line() for rule in lines], under, f"l{n}") for n, lines in enumerate(lists)]
-    return Matcher([load(artifact, under) for artifact in artifacts], under)
+    """A matcher of these lists, of which every second is under a key of its own."""
+    keys = (key(), Key(OTHER_SECRET))
+    return Matcher(
+        [
+            load(build([rule.line() for rule in lines], keys[n % 2], f"l{n}"), keys[n % 2])
+            for n, lines in enumerate(lists)
+        ]
+    )
+
+
+def without(loaded: LoadedList, ids: set[str]) -> LoadedList:
+    """A list less the entries with these ids."""
+    return loaded.without(frozenset(r for r in range(loaded.table.rows) if loaded.table.id(r) in ids))
 
 
 def number(lists: list[list[Rule]]) -> list[list[Rule]]:
@@ -179,9 +189,35 @@ def test_requests(
         for host, target, *at in requests:
             agree(matcher.check(host, target, *at), reference.check(everything, host, target, *at))
             agree(matcher.check_host(host, *at), reference.check_host(everything, host, *at))
-            assert bool(matcher.list_below(host)) == reference.lists_below(everything, host)
+            assert bool(matcher.lists_below(host)) == reference.lists_below(everything, host)
             address = host.strip("[]")
             agree(matcher.check_address(address, *at), reference.check_address(everything, address, *at))
+
+
+@given(LISTS.map(number), REQUESTS, SHAPES, st.data())
+@examples(400)
+def test_rows_that_are_removed_count_no_more(
+    lists: list[list[Rule]],
+    requests: list[tuple[str, str, tuple[int, ...], float]],
+    shape: tuple[int, int, int, int],
+    data: st.DataObject,
+) -> None:
+    everything = [rule for lines in lists for rule in lines]
+    gone = set(data.draw(st.lists(st.sampled_from(everything)))) if everything else set()
+    left = [rule for rule in everything if rule not in gone]
+    with shapes(*shape):
+        whole = loaded(lists)
+        lessened = [without(li, {rule.id for rule in gone}) for li in whole.lists]
+        # An entry of which there were several is one row, which has the id of only one of them.
+        assume(sum(len(li.removed) for li in lessened) == len(gone))
+        matcher = Matcher(lessened)
+        for host, target, *at in requests:
+            agree(matcher.check(host, target, *at), reference.check(left, host, target, *at))
+            if not any(rule.subdomains for rule in gone):  # the row that marks their domain is still there
+                assert bool(matcher.lists_below(host)) == reference.lists_below(left, host)
+            address = host.strip("[]")
+            agree(matcher.check_address(address, *at), reference.check_address(left, address, *at))
+            agree(whole.check(host, target, *at), reference.check(everything, host, target, *at))
 
 
 @given(LISTS.map(number), st.data(), SHAPES)
@@ -231,6 +267,6 @@ def respell_host(host: str, data: st.DataObject) -> str:
 @pytest.mark.parametrize("host", ["", ".", "%", "a b"])
 def test_what_is_no_host_is_an_error(host: str) -> None:
     matcher = loaded([[Rule("domain", "l0.0", "a.test"), Rule("path", "l0.1", path="/a/")]])
-    for ask in (matcher.check_host, matcher.list_below, lambda h: matcher.check(h, "/")):
+    for ask in (matcher.check_host, matcher.lists_below, lambda h: matcher.check(h, "/")):
         with pytest.raises(UrlError):
             ask(host)

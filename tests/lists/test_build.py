@@ -56,7 +56,7 @@ class TestCompileSources:
         key = Key(SECRET)
         data, report = compile_sources([source], key, name="mine")
         loaded = load(data, key)
-        matcher = Matcher([loaded], key)
+        matcher = Matcher([loaded])
         assert (loaded.name, loaded.entries, report.entries) == ("mine", 2, 2)
         assert blocks(matcher, "http://a.example/")
         assert blocks(matcher, "http://sub.b.example/x")

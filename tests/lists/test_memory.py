@@ -58,7 +58,7 @@ def test_a_list_needs_no_copy_of_it(tmp_path: Path) -> None:
     os.close(fd)
     loaded = load(view, Key(SECRET))
     assert {section.obj for section in loaded.artifact.sections} == {view.obj}
-    assert blocks(Matcher([loaded], Key(SECRET)), "http://b.example/page")
+    assert blocks(Matcher([loaded]), "http://b.example/page")
     assert not [part for part in loaded.artifact.sections if not part.readonly]
 
 

@@ -61,7 +61,7 @@ def test_compiles_into_the_descriptor(path: Path) -> None:
     key = Key(SECRET)
     loaded = load(data, key)
     assert loaded.name == "mine"
-    assert blocks(Matcher([loaded], key), "http://b.example/")
+    assert blocks(Matcher([loaded]), "http://b.example/")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Place(NamedTuple):
 
     Attributes:
         list: the list.
+        keyed: number of the list's key, among those of the lists.
         letters: of the host; a path's letters follow.
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
         shard: the automaton to search, or None where the path decides which.
@@ -59,6 +60,7 @@ class Place(NamedTuple):
     """
 
     list: LoadedList
+    keyed: int
     letters: str
     host: str
     shard: ahocorasick.Automaton | None
@@ -79,23 +81,29 @@ class Hosts:
     """Hosts and addresses, and what a set of lists says of them.
 
     Args:
-        lists: all loaded under `key`.
-        key: their key.
+        lists: in any order, under any keys.
         size: listed hosts, and addresses, whose state is kept.
+        protected: lists that name, by entries of any kind but pages, hosts and addresses that guarded lists
+            cannot block whole.
 
     Attributes:
         recent: states of hosts seen lately, as requests spell them.
+        keys: of the lists, each once.
     """
 
-    def __init__(self, lists: Sequence[LoadedList], key: Key, size: int) -> None:
+    def __init__(self, lists: Sequence[LoadedList], size: int, protected: Sequence[LoadedList] = ()) -> None:
         self.recent: dict[str, HostState] = {}
         self._lists = tuple(lists)
-        self._key = key
+        by_id = {li.key.id: li.key for li in self._lists}
+        self.keys = tuple(by_id.values())
+        self._by_key = [(key, [li for li in self._lists if li.key.id == key.id]) for key in self.keys]
+        self._protected = Hosts(protected, size) if protected else None
+        self._guards = any(li.guarded for li in self._lists)
         self._listed: LRUCache[str, HostState] = LRUCache(size)
         self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(size)
         self._sieve = self._lists[0].sieve if len(self._lists) == 1 else None
         self._has_names = any(li.has_names for li in self._lists)
-        if self._has_names:
+        if self._has_names or self._guards:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
 
     def address_rules(self, address: str) -> tuple[Rule, ...]:
@@ -106,6 +114,8 @@ class Hosts:
                 rules = tuple(self._network_rules(address.partition("%")[0]))
             except ValueError:
                 rules = ()
+            if self._guards and rules and self.protects_address(address):
+                rules = tuple(filter(_may_decide, rules))
             self._addresses[address] = rules
         return rules
 
@@ -139,18 +149,58 @@ class Hosts:
             return self._sieve.may_list_host(host)
         return any(li.sieve.may_list_host(host) for li in self._lists)
 
+    def protects(self, host: str) -> bool:
+        """Whether a canonical host is protected from being blocked whole."""
+        return self._protected is not None and bool(self._protected.state(host).rules)
+
+    def protects_address(self, address: str) -> bool:
+        """Likewise for a destination address."""
+        return self._protected is not None and bool(self._protected.address_rules(address))
+
     def _search(self, host: str) -> HostState:
+        rules: list[Rule] = []
+        places: list[Place] = []
+        for number, (key, lists) in enumerate(self._by_key):
+            self._search_under(key, number, lists, host, rules, places)
+        if is_address(host):
+            rules.extend(self._network_rules(host.strip("[]")))
+        if self._guards and rules:
+            rules = self._without_guarded(host, rules)
+        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
+
+    def _without_guarded(self, host: str, rules: list[Rule]) -> list[Rule]:
+        """The rules but for those by which guarded lists block what is protected, or all under a suffix."""
+        if self.protects(host):
+            return list(filter(_may_decide, rules))
+        if is_address(host):
+            return rules
+        suffix = host.count(".") + 1 - len(labels_before_suffix(host))
+        return [
+            rule
+            for rule in rules
+            if _may_decide(rule)
+            or rule.shape.kind != Kind.DOMAIN
+            or rule.list.table.length(rule.row) > suffix
+        ]
+
+    def _search_under(
+        self,
+        key: Key,
+        number: int,
+        lists: Sequence[LoadedList],
+        host: str,
+        rules: list[Rule],
+        places: list[Place],
+    ) -> None:
+        """Add what the lists under one key say of a host."""
         numeric = is_address(host)
-        key = self._key
         labels = labels_of(host)
         whole = host_letters(key, labels)
         page_host = host if numeric else strip_www(host)
         page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
         below = b""
         names = labels_before_suffix(host) if self._has_names and not numeric else ()
-        rules: list[Rule] = []
-        places: list[Place] = []
-        for li in self._lists:
+        for li in lists:
             domains: list[str] = []
             shard = li.shard(whole)
             if shard is not None:
@@ -169,27 +219,24 @@ class Hosts:
             if li.has_pages and not below:
                 below = key.digest(below_text(page_host))[:4]
             if li.has_pages and li.lists_below(page_letters, below):
-                places.append(Place(li, page_letters, page_host, li.sole_shard(page_letters), False))
+                places.append(Place(li, number, page_letters, page_host, li.sole_shard(page_letters), False))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters = host_letters(key, labels_of(domain))
-                    places.append(Place(li, letters, domain, li.sole_shard(letters), True))
+                    places.append(Place(li, number, letters, domain, li.sole_shard(letters), True))
             if names and li.has_names:
                 rules.extend(self._name_rules(li, names))
-        if numeric:
-            rules.extend(self._network_rules(host.strip("[]")))
-        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
 
     def _confirmed(self, li: LoadedList, row: int, end: int, kind: int, text: str) -> list[Rule]:
-        shape = li.table.shape
+        shape, removed = li.table.shape, li.removed
         return [
             Rule(li, r, shape(r))
-            for r in li.table.matching(row, end, self._key.digest(text))
-            if shape(r).kind == kind
+            for r in li.table.matching(row, end, li.key.digest(text))
+            if shape(r).kind == kind and r not in removed
         ]
 
     def _name_rules(self, li: LoadedList, labels: tuple[str, ...]) -> Iterator[Rule]:
-        letters = name_letters(self._key, labels)
+        letters = name_letters(li.key, labels)
         shard = li.shard(letters)
         if shard is None:
             return
@@ -211,7 +258,7 @@ class Hosts:
                 cidr = str(ip_network((int(network.network_address), length), strict=False))
                 if network.version == 6 and ":" not in cidr:
                     cidr = str(network.supernet(new_prefix=length))
-                letters = network_letters(self._key, cidr)
+                letters = network_letters(li.key, cidr)
                 shard = li.shard(letters)
                 if shard is None:
                     continue
@@ -219,3 +266,8 @@ class Hosts:
                     for kind, bits in li.forms(row, end):
                         if kind in (Kind.ADDRESS, Kind.NETWORK) and bits == length:
                             yield from self._confirmed(li, row, end, kind, network_text(cidr))
+
+
+def _may_decide(rule: Rule) -> bool:
+    """Whether a rule counts on what is protected."""
+    return rule.shape.allow or not rule.list.guarded

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Literal
 
-from urlward.engine.digest import Key
 from urlward.engine.hosts import HostState, Place
 from urlward.engine.record import Flag, Shape, below_text
 
@@ -15,13 +14,12 @@ LOOK = 256
 """Rows below a host that are looked at for what they say; beyond, they may say anything."""
 
 
-def level_of(state: HostState, floating: Iterable[Shape], key: Key, now: float) -> Level:
+def level_of(state: HostState, floating: Iterable[Shape], now: float) -> Level:
     """The level of a host.
 
     Args:
         state: of the host.
         floating: shapes of the ``@@`` path sequences, which hold on any host.
-        key: the lists'.
         now: seconds since 1970-01-01 UTC, for entries that expire.
     """
     blocks_all = blocks_some = excuses = False
@@ -40,20 +38,20 @@ def level_of(state: HostState, floating: Iterable[Shape], key: Key, now: float) 
     for place in state.places:
         if blocks_some and (excuses or not blocks_all):
             break
-        blocks, allows = _below(place, key, now)
+        blocks, allows = _below(place, now)
         blocks_some, excuses = blocks_some or blocks, excuses or allows
     if not blocks_all:
         return "below" if blocks_some else ""
     return "below" if excuses or not all(shape.is_over(now) for shape in floating) else "whole"
 
 
-def _below(place: Place, key: Key, now: float) -> tuple[bool, bool]:
+def _below(place: Place, now: float) -> tuple[bool, bool]:
     """Whether any entry in force on a place blocks, and whether any allows."""
     li = place.list
     if li.pages_only_block:
         return True, False
     blocks = allows = False
-    below = key.digest(below_text(place.host))[:4]
+    below = li.key.digest(below_text(place.host))[:4]
     seen = 0
     for shape in islice(li.shapes_below(place.letters, below), LOOK):
         seen += 1

@@ -9,6 +9,7 @@ it. One bisection then says which single automaton to search.
 
 from bisect import bisect_right
 from collections.abc import Buffer, Generator, Iterator
+from copy import copy
 from typing import NamedTuple
 
 import ahocorasick
@@ -47,13 +48,16 @@ class LoadedList:
     """An immutable list, ready to be searched.
 
     Attributes:
-        name: from the artifact, or the source's.
-        serial: likewise.
+        key: that it was compiled under.
+        name: from the artifact, or the one it was loaded under.
+        guarded: whether it cannot block protected hosts at host level.
+        serial: from the artifact.
         artifact: what it was loaded from.
         sieve: what could be listed at all.
         table: the flat part.
         floating: automata of path sequences; all are searched.
         pages_only_block: whether no page, prefix or parameter entry allows or expires.
+        removed: rows that no longer count.
     """
 
     __slots__ = (
@@ -65,23 +69,31 @@ class LoadedList:
         "floating",
         "floating_nocase",
         "floating_row",
+        "guarded",
         "has_names",
         "has_pages",
+        "key",
         "name",
         "nocase",
         "pages_only_block",
         "pattern_lengths",
         "prefixes4",
         "prefixes6",
+        "removed",
         "serial",
         "sieve",
         "table",
     )
 
-    def __init__(self, artifact: Artifact, sieve: Sieve) -> None:
+    def __init__(
+        self, artifact: Artifact, key: Key, sieve: Sieve, name: str = "", *, guarded: bool = False
+    ) -> None:
         self.artifact = artifact
+        self.key = key
         self.sieve = sieve
-        self.name: str = artifact.meta["name"]
+        self.name: str = name or artifact.meta["name"]
+        self.guarded = guarded
+        self.removed: frozenset[int] = frozenset()
         self.serial = artifact.header.serial
         self.table = Table(artifact)
         self.prefixes4: list[int] = artifact.meta["prefixes4"]
@@ -105,6 +117,13 @@ class LoadedList:
     def entries(self) -> int:
         """Number of entries."""
         return int(self.artifact.meta["entries"])
+
+    def without(self, rows: frozenset[int]) -> "LoadedList":
+        """The same list as if these rows were not in it; it shares everything with this one."""
+        other = copy(self)
+        other.removed = self.removed | rows
+        other._summaries = {}
+        return other
 
     def shard(self, letters: str) -> ahocorasick.Automaton | None:
         """The one anchored automaton that has every pattern these letters can begin with."""
@@ -163,16 +182,19 @@ class LoadedList:
     def _is_below(self, row: int, end: int, below: bytes) -> bool:
         if end - row == 1:
             table = self.table
-            return table.below(row) == below and table.shape(row).kind >= Kind.PREFIX
+            return (
+                table.below(row) == below and table.shape(row).kind >= Kind.PREFIX and row not in self.removed
+            )
         return below in self._summary(row, end).below
 
     def _summary(self, row: int, end: int) -> Group:
         group = self._summaries.get(row)
         if group is None:
-            table = self.table
+            table, removed = self.table, self.removed
+            rows = [r for r in range(row, end) if r not in removed] if removed else range(row, end)
             group = Group(
-                frozenset((table.shape(r).kind, table.length(r)) for r in range(row, end)),
-                frozenset(table.below(r) for r in range(row, end) if table.shape(r).kind >= Kind.PREFIX),
+                frozenset((table.shape(r).kind, table.length(r)) for r in rows),
+                frozenset(table.below(r) for r in rows if table.shape(r).kind >= Kind.PREFIX),
             )
             self._summaries[row] = group
         return group
@@ -257,11 +279,19 @@ class LoadedList:
             yield
 
 
-def loading(data: Buffer, key: Key) -> Generator[None, None, LoadedList]:
+def loading(
+    data: Buffer, key: Key, name: str = "", *, guarded: bool = False
+) -> Generator[None, None, LoadedList]:
     """Load an artifact step by step; the generator's return value is the list.
 
     Each step takes a few milliseconds at most, whatever the artifact's size. The list keeps views of
     `data`; private are the automata, the sieve and what is remembered while searching.
+
+    Args:
+        data: the artifact.
+        key: that it was compiled under.
+        name: of the list, in place of the artifact's own.
+        guarded: see `LoadedList`.
 
     Raises:
         ArtifactError: as `parse` and `check_key`; DamagedError where sections contradict each other.
@@ -275,7 +305,7 @@ def loading(data: Buffer, key: Key) -> Generator[None, None, LoadedList]:
         yield
         sieve = read_sieve(unsealed)
         yield
-        loaded = LoadedList(artifact, sieve)
+        loaded = LoadedList(artifact, key, sieve, name, guarded=guarded)
         yield
         yield from loaded._build()
     except (IndexError, KeyError, ValueError, TypeError, OverflowError) as e:
@@ -283,10 +313,10 @@ def loading(data: Buffer, key: Key) -> Generator[None, None, LoadedList]:
     return loaded
 
 
-def load(data: Buffer, key: Key) -> LoadedList:
+def load(data: Buffer, key: Key, name: str = "", *, guarded: bool = False) -> LoadedList:
     """Load an artifact at once.
 
     Raises:
         ArtifactError: as `loading`.
     """
-    return exhaust(loading(data, key))
+    return exhaust(loading(data, key, name, guarded=guarded))

@@ -16,6 +16,7 @@ from urlward.engine.loaded import LoadedList
 from urlward.engine.record import PAGE_KINDS, Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
     DEFAULT_PORTS,
+    canonical_host,
     canonical_path,
     canonical_query,
     query_parameters,
@@ -24,7 +25,7 @@ from urlward.engine.url import (
     split_url,
     target_readings,
 )
-from urlward.engine.verdict import PASS, Verdict, decide
+from urlward.engine.verdict import PASS, Decide, Verdict, decide
 
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
@@ -34,26 +35,31 @@ class Matcher:
     """Checks requests against a set of lists.
 
     Args:
-        lists: all loaded under `key`.
-        key: their key.
+        lists: under any keys.
         hosts: how many listed hosts' states to keep.
+        protected: lists of hosts and addresses that guarded lists cannot block whole.
 
     Attributes:
         lists: as given.
         identity: tells one matcher from another without keeping it, and its lists, in memory.
 
     A host, path or query passed in is a byte string as it came off the wire: a ``str`` whose
-    characters are bytes. Times are seconds since 1970-01-01 UTC.
+    characters are bytes. Times are seconds since 1970-01-01 UTC. Where several entries match on a host,
+    `decide` makes the verdict; nothing is asked of it where none does.
     """
 
-    def __init__(self, lists: Sequence[LoadedList], key: Key, hosts: int = HOSTS) -> None:
+    def __init__(
+        self, lists: Sequence[LoadedList], hosts: int = HOSTS, protected: Sequence[LoadedList] = ()
+    ) -> None:
         self.lists = tuple(lists)
         self.identity = object()
-        self._key = key
-        self._hosts = Hosts(self.lists, key, hosts)
+        self._hosts = Hosts(self.lists, hosts, protected)
         self._recent = self._hosts.recent
-        self._segments = key.segments.__getitem__
-        self._floating = [(li, automaton) for li in self.lists for automaton in li.floating]
+        self._segments = [key.segments.__getitem__ for key in self._hosts.keys]
+        numbers = {key.id: number for number, key in enumerate(self._hosts.keys)}
+        self._floating = [
+            (li, numbers[li.key.id], automaton) for li in self.lists for automaton in li.floating
+        ]
         self._floating_nocase = any(li.floating_nocase for li in self.lists)
         floating = [li.sieve.segments for li in self.lists if li.floating]
         # The common case asks one set in one call.
@@ -63,7 +69,14 @@ class Matcher:
             shape for li in self.lists for shape in li.table.shapes if shape.kind == Kind.PATH and shape.allow
         ]
 
-    def check(self, host: str, target: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+    def check(
+        self,
+        host: str,
+        target: str,
+        ports: Sequence[int] = (),
+        now: float = 0.0,
+        decide: Decide = decide,
+    ) -> Verdict:
         """Decide on one request; `check_request` for a request that names one host."""
         state = self._recent.get(host)
         if state is None:
@@ -77,7 +90,7 @@ class Matcher:
             if "#" in path:
                 path = split_target(path)[0]
             if "%" in path or "\\" in path:
-                return self.check_request((host,), target, ports, now)
+                return self.check_request((host,), target, ports, now, decide)
             path = canonical_path(path)
             # A segment follows a path sequence, so the last one, which is dear because it is
             # seldom seen twice, cannot begin one.
@@ -89,10 +102,15 @@ class Matcher:
                     return PASS
             elif self._none_begins(map(crc32, head.encode().split(b"/"))):
                 return PASS
-        return self.check_request((host,), target, ports, now)
+        return self.check_request((host,), target, ports, now, decide)
 
     def check_request(
-        self, hosts: Sequence[str], target: str, ports: Sequence[int] = (), now: float = 0.0
+        self,
+        hosts: Sequence[str],
+        target: str,
+        ports: Sequence[int] = (),
+        now: float = 0.0,
+        decide: Decide = decide,
     ) -> Verdict:
         """Decide on one request.
 
@@ -103,6 +121,7 @@ class Matcher:
             ports: every port the request names; an entry with a port matches any of them. Empty
                 stands for unknown, and matches all.
             now: for entries that expire.
+            decide: makes a host's verdict.
 
         Raises:
             UrlError: one of `hosts` is not a host.
@@ -111,14 +130,21 @@ class Matcher:
         quiet = all(state is QUIET for state in states)
         if quiet and not self._floating:
             return PASS
-        verdict = self._check_target(states, quiet, target, ports, now)
+        verdict = self._check_target(states, quiet, target, ports, now, decide)
         for reading in target_readings(target):
             if not verdict.blocked:
-                verdict = self._check_target(states, quiet, reading, ports, now)
+                other = self._check_target(states, quiet, reading, ports, now, decide)
+                verdict = other if other.blocked or verdict.action != "monitor" else verdict
         return verdict
 
     def _check_target(
-        self, states: list[HostState], quiet: bool, target: str, ports: Sequence[int], now: float
+        self,
+        states: list[HostState],
+        quiet: bool,
+        target: str,
+        ports: Sequence[int],
+        now: float,
+        decide: Decide,
     ) -> Verdict:
         path, _, query = target.partition("?")
         if "#" in target:
@@ -127,14 +153,14 @@ class Matcher:
         if quiet and not self._may_float(path[1 : path.rfind("/")]):
             return PASS
         segments = path[1:].split("/")
-        letters = "".join(map(self._segments, segments))
+        letters = ["".join(map(segment, segments)) for segment in self._segments]
         anywhere: list[Verdict] = []
-        for li, automaton in self._floating:
-            for last, value in automaton.iter(letters):
+        for li, keyed, automaton in self._floating:
+            for last, value in automaton.iter(letters[keyed]):
                 self._floating_candidate(li, last, value, segments, False, ports, now, anywhere)
         if self._floating_nocase:
             self._check_floating_nocase(path, ports, now, anywhere)
-        allowed = PASS
+        passed = PASS
         for state in states:
             found = anywhere
             if state is not QUIET:
@@ -142,13 +168,13 @@ class Matcher:
                 for rule in state.rules:
                     self._judge(rule.list, rule.row, rule.shape, ports, now, found)
                 for place in state.places:
-                    self._check_place(place, path, letters + PATH_END, query, ports, now, found)
+                    self._check_place(place, path, letters[place.keyed] + PATH_END, query, ports, now, found)
             if found:
                 verdict = decide(found)
                 if verdict.blocked:
                     return verdict
-                allowed = verdict
-        return allowed
+                passed = verdict if passed.action != "monitor" else passed
+        return passed
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
         """Whether nothing is listed on any of these hosts, nor the address, so that `check` of the first
@@ -161,7 +187,7 @@ class Matcher:
             address and self._hosts.address_rules(address)
         )
 
-    def check_url(self, url: str | bytes, now: float = 0.0) -> Verdict:
+    def check_url(self, url: str | bytes, now: float = 0.0, decide: Decide = decide) -> Verdict:
         """Decide on a whole URL.
 
         Raises:
@@ -171,9 +197,11 @@ class Matcher:
         host, port = split_authority(authority)
         if port is None:
             port = DEFAULT_PORTS.get(scheme)
-        return self.check(host, target, () if port is None else (port,), now)
+        return self.check(host, target, () if port is None else (port,), now, decide)
 
-    def check_host(self, host: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+    def check_host(
+        self, host: str, ports: Sequence[int] = (), now: float = 0.0, decide: Decide = decide
+    ) -> Verdict:
         """Decide on a host alone: CONNECT, or a TLS connection by its SNI.
 
         Raises:
@@ -184,15 +212,22 @@ class Matcher:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
         return decide(found) if found else PASS
 
-    def list_below(self, host: str) -> str:
-        """The list that has a page, prefix or parameter entry on this host, so that its path matters; or
-        empty.
+    def lists_below(self, host: str) -> tuple[str, ...]:
+        """The lists that have a page, prefix or parameter entry on this host, so that its path matters.
 
         Raises:
             UrlError: `host` is not one.
         """
         places = self._hosts.state(host).places
-        return places[0].list.name if places else ""
+        return tuple(place.list.name for place in places) if places else ()
+
+    def protects(self, host: str) -> bool:
+        """Whether a host is protected from being blocked whole by guarded lists.
+
+        Raises:
+            UrlError: `host` is not one.
+        """
+        return self._hosts.protects(canonical_host(host))
 
     def level(self, host: str, now: float = 0.0) -> Level:
         """How much of a host is listed; a lookup in a dictionary where nothing is, and it has been asked for
@@ -206,9 +241,11 @@ class Matcher:
         state = self._recent.get(host)
         if state is None:
             state = self._hosts.state(host)
-        return "" if state is QUIET else level_of(state, self._floating_allows, self._key, now)
+        return "" if state is QUIET else level_of(state, self._floating_allows, now)
 
-    def check_address(self, address: str, ports: Sequence[int] = (), now: float = 0.0) -> Verdict:
+    def check_address(
+        self, address: str, ports: Sequence[int] = (), now: float = 0.0, decide: Decide = decide
+    ) -> Verdict:
         """Decide on a destination address; what is not an address passes."""
         rules = self._hosts.address_rules(address)
         if not rules:
@@ -216,7 +253,7 @@ class Matcher:
         found: list[Verdict] = []
         for rule in rules:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
-        return decide(found)
+        return decide(found) if found else PASS
 
     def _may_float(self, head: str) -> bool:
         """False where no path sequence can begin in these segments of a canonical path."""
@@ -239,7 +276,7 @@ class Matcher:
         if place.list.nocase:
             lower = path.lower()
             if lower != path:
-                letters = "".join(map(self._segments, lower[1:].split("/"))) + PATH_END
+                letters = "".join(map(self._segments[place.keyed], lower[1:].split("/"))) + PATH_END
                 self._search_place(place, lower, letters, query, True, ports, now, found)
 
     def _search_place(
@@ -266,13 +303,13 @@ class Matcher:
                     continue
                 digests: Iterable[bytes]
                 if kind == Kind.PAGE:
-                    digests = (self._key.digest(page_text(place.host, path)),)
+                    digests = (li.key.digest(page_text(place.host, path)),)
                 elif kind == Kind.PREFIX:
                     prefix = _leading(path, length)
-                    digests = (self._key.digest(prefix_text(place.host, prefix)),) if prefix else ()
+                    digests = (li.key.digest(prefix_text(place.host, prefix)),) if prefix else ()
                 else:
                     if params is None:
-                        params = self._param_digests(place.host, path, query)
+                        params = _param_digests(li.key, place.host, path, query)
                     digests = params
                 for digest in digests:
                     for r in li.table.matching(row, end, digest):
@@ -285,10 +322,6 @@ class Matcher:
                             continue
                         self._judge(li, r, shape, ports, now, found)
 
-    def _param_digests(self, host: str, path: str, query: str) -> dict[bytes, None]:
-        params = query_parameters(canonical_query(query))
-        return dict.fromkeys(self._key.digest(param_text(host, path, p)) for p in params)
-
     def _check_floating_nocase(
         self, path: str, ports: Sequence[int], now: float, found: list[Verdict]
     ) -> None:
@@ -296,10 +329,10 @@ class Matcher:
         if lower == path:
             return
         segments = lower[1:].split("/")
-        letters = "".join(map(self._segments, segments))
-        for li, automaton in self._floating:
+        letters = ["".join(map(segment, segments)) for segment in self._segments]
+        for li, keyed, automaton in self._floating:
             if li.floating_nocase:
-                for last, value in automaton.iter(letters):
+                for last, value in automaton.iter(letters[keyed]):
                     self._floating_candidate(li, last, value, segments, True, ports, now, found)
 
     def _floating_candidate(
@@ -322,7 +355,7 @@ class Matcher:
             if kind != Kind.PATH or first + length >= len(segments):
                 continue
             text = path_text("/" + "/".join(segments[first : first + length]) + "/")
-            for r in li.table.matching(row, end, self._key.digest(text)):
+            for r in li.table.matching(row, end, li.key.digest(text)):
                 shape = li.table.shape(r)
                 if shape.kind == kind and (not nocase or shape.flags & Flag.NOCASE):
                     self._judge(li, r, shape, ports, now, found)
@@ -337,6 +370,8 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         """Add a confirmed row's verdict, unless its port or date says otherwise."""
+        if row in li.removed:
+            return
         if shape.port and ports and shape.port not in ports:
             return
         if shape.is_over(now):
@@ -352,6 +387,11 @@ class Matcher:
                 shape.kind << 17 | table.length(row),
             )
         )
+
+
+def _param_digests(key: Key, host: str, path: str, query: str) -> dict[bytes, None]:
+    params = query_parameters(canonical_query(query))
+    return dict.fromkeys(key.digest(param_text(host, path, p)) for p in params)
 
 
 def _leading(path: str, segments: int) -> str:

@@ -1,9 +1,10 @@
 """Verdicts: what the engine says of a request."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Action = Literal["block", "allow", "pass"]
+Action = Literal["block", "allow", "monitor", "pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,8 @@ class Verdict:
     """The decision on one request and the entry that made it.
 
     Attributes:
-        action: ``block``; ``allow`` where an ``@@`` entry decided; ``pass`` where no entry matched.
+        action: ``block``; ``allow`` where an ``@@`` entry decided; ``monitor`` where what is listed is to be
+            said and not blocked; ``pass`` where no entry matched.
         kind: of the deciding entry (``page``, ``domain``, …), or empty.
         entry: its id, or the first 16 hexadecimal digits of its digest where it has none.
         category: or empty.
@@ -33,6 +35,9 @@ class Verdict:
 
 
 PASS = Verdict("pass")
+
+type Decide = Callable[[list[Verdict]], Verdict]
+"""Makes one verdict of those of all entries that match on one host, of which there is at least one."""
 
 
 def decide(found: list[Verdict]) -> Verdict:

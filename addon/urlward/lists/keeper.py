@@ -66,7 +66,7 @@ class Keeper:
         self.key = key
         self.reloads = 0
         self.failures = 0
-        self.matcher = Matcher((), key)
+        self.matcher = Matcher(())
         """The matcher in force; read it once a request."""
         self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared)
         self._files: list[_File] = []
@@ -198,7 +198,7 @@ class Keeper:
             logger.info("list %s: %d entries in force, as before", file.loaded.name, file.loaded.entries)
 
     def _swap(self) -> None:
-        self.matcher = Matcher([file.loaded for file in self._files], self.key)
+        self.matcher = Matcher([file.loaded for file in self._files])
 
 
 async def _free(old: LoadedList) -> None:

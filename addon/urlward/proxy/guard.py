@@ -249,7 +249,8 @@ class Guard:
         """The list because of which a connection to these hosts is not relayed unread, or empty."""
         if self._intercept == "none":
             return ""
-        return next(filter(None, map(self._matcher().list_below, names.hosts)), "")
+        lists_below = self._matcher().lists_below
+        return next((name for host in names.hosts for name in lists_below(host)), "")
 
     def _relayed(self, verdict: Verdict, names: Names, client: Client) -> Names | None:
         """The names under which what is listed is relayed unread, or None, as it may not be."""

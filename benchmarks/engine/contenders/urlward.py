@@ -53,7 +53,7 @@ class Engine(Contender):
     def load(self, data: bytes) -> Steps:
         """As a reload does."""
         self._list = yield from loading(data, _KEY)
-        self._matcher = Matcher([self._list], _KEY)
+        self._matcher = Matcher([self._list])
 
     def release(self) -> Steps:
         """As a reload does with the list that it replaced."""

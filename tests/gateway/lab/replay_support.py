@@ -19,7 +19,7 @@ NOW = 1_795_597_200.0
 
 
 def matcher_of(lines: Iterable[str]) -> Matcher:
-    return Matcher([load(artifact(lines), Key(SECRET))], Key(SECRET))
+    return Matcher([load(artifact(lines), Key(SECRET))])
 
 
 def sample() -> Matcher:

@@ -229,7 +229,7 @@ class Judge:
         origin = Origin(host, () if port is None else (port,), tls)
         origin.quiet = self._matcher.is_quiet((host,), "")
         if not origin.quiet:
-            origin.below = bool(self._matcher.list_below(host))
+            origin.below = bool(self._matcher.lists_below(host))
         origin.hashed = self._hash(canonical_host(host))
         self._met.append(origin.hashed)
         return origin
