@@ -389,10 +389,14 @@ class TestInfo:
             "bytes": len(data),
             "checksum": header.checksum.hex(),
             "signed": False,
+            "signer": "-",
+            "signature": "none",
+            "valid_from": "-",
+            "valid_until": "-",
         }
         words = urlward("info", output)
         assert words.code == 0
-        assert "kinds      domain 2, page 1\n" in words.out
+        assert "kinds       domain 2, page 1\n" in words.out
 
     def test_needs_no_key_and_shows_no_entry(self, urlward: Urlward, output: Path) -> None:
         output.write_bytes(artifact([f"{SENTINEL}.example", "192.0.2.7"], OTHER_SECRET))

@@ -40,6 +40,15 @@ from urlward.lists.build import (
 )
 from urlward.lists.keeper import Keeper
 from urlward.lists.source import BadLine, Budget, SourceError
+from urlward.lists.trust_commands import (
+    add_issue_arguments,
+    add_trust_argument,
+    add_trust_commands,
+    issue_of,
+    make_signing_key,
+    signature_facts,
+    trust_facts,
+)
 
 OK, BLOCKED, ERROR = 0, 1, 2
 INTERRUPTED, NOBODY_READS = 130, 141
@@ -151,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--name", help="name of the list (the first source's)")
     build.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
+    add_issue_arguments(build)
 
     check = command("check", _check, "Say what would be blocked, without visiting anything.")
     _list_arguments(check)
@@ -160,10 +170,15 @@ def _parser() -> argparse.ArgumentParser:
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="as a JSON object")
+    add_trust_argument(info)
 
     keygen = command("keygen", _keygen, "Make a key.")
     keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    keygen.add_argument(
+        "--signing", action="store_true", help="a signing key: FILE is private, FILE.pub is public"
+    )
 
+    add_trust_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)
 
@@ -248,8 +263,9 @@ def _gateway_addons(gateway: GatewayTable, steer: bool, modes: Sequence[str], po
 
 def _compile(args: argparse.Namespace) -> int:
     budget = _budget(args.max_errors)
+    issue = issue_of(args, args.output)
     path = args.key or key_beside(args.output)
-    for kept in (*args.sources, path):
+    for kept in (*args.sources, path, *([args.sign] if args.sign else [])):
         if _are_same(kept, args.output):
             raise _Told(f"{args.output}: is read from, and would be overwritten")
     made = not args.key and not path.exists()
@@ -263,6 +279,7 @@ def _compile(args: argparse.Namespace) -> int:
                 name=args.name or name_of(args.sources[0]),
                 budget=budget,
                 progress=progress,
+                issue=issue,
             )
         write_atomically(args.output, data)
     except BaseException as e:
@@ -344,14 +361,19 @@ def _info(args: argparse.Namespace) -> int:
         "bytes": header.size,
         "checksum": header.checksum.hex(),
         "signed": any(header.signer),
+        **signature_facts(header),
     }
+    facts, failure = trust_facts(header, args.trust)
+    shown |= facts
     if args.json:
         print(json.dumps(shown))
-        return OK
-    for name, value in shown.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
-        print(f"{name:11}{value}")
+    else:
+        for name, value in shown.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
+            print(f"{name.replace('_', ' '):12}{value}")
+    if failure:
+        raise _Told(told(args.file, failure))
     return OK
 
 
@@ -367,6 +389,8 @@ class _Told(UrlwardError):
 
 
 def _keygen(args: argparse.Namespace) -> int:
+    if args.signing:
+        return make_signing_key(args.output)
     key = new_key_file(args.output)
     print(f"{args.output}: key {key.id.hex()}")
     return OK

@@ -57,7 +57,8 @@ HEADER_SIZE = 256
 
 _HEADER = struct.Struct("<8sHHIQ8s16sQQQQ32s64s80s")
 _CHECKSUM = slice(32, 48)
-_SIGNATURE = slice(112, 176)
+SIGNATURE = slice(112, 176)
+_ISSUE = ((48, "<Q"), (64, "<QQ32s64s"))
 _CHUNK = 1 << 20
 
 
@@ -82,7 +83,7 @@ class Section(IntEnum):
 
 
 class Header(NamedTuple):
-    """What an artifact says of itself before its sections are read."""
+    """What an artifact says of itself before its sections are read; `raw` is all of its bytes."""
 
     key_id: bytes
     size: int
@@ -93,6 +94,7 @@ class Header(NamedTuple):
     valid_until: int
     signer: bytes
     signature: bytes
+    raw: bytes
 
 
 class Artifact(NamedTuple):
@@ -109,7 +111,16 @@ class Artifact(NamedTuple):
     sections: tuple[memoryview, ...]
 
 
-def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) -> bytes:
+def dump(
+    compiled: Compiled,
+    key: Key,
+    *,
+    name: str,
+    serial: int,
+    created: int,
+    valid_from: int = 0,
+    valid_until: int = 0,
+) -> bytes:
     """Serialise; the same input gives the same bytes.
 
     Args:
@@ -118,6 +129,8 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
         name: of the list, shown in verdicts.
         serial: rises with each issue of the list.
         created: seconds since 1970-01-01 UTC.
+        valid_from: likewise; 0 for always.
+        valid_until: likewise.
     """
     anchored, floating_rows = compiled.rows
     ids, mores = anchored.ids + floating_rows.ids, anchored.more + floating_rows.more
@@ -170,12 +183,46 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
         end += len(section)
         ends.append(end)
     size = HEADER_SIZE + 8 * len(sections) + end
-    header = _HEADER.pack(
-        MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"", serial, created, 0, 0, b"", b"", b""
-    )
+    fixed = (MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"")
+    header = _HEADER.pack(*fixed, serial, created, valid_from, valid_until, b"", b"", b"")
     data = bytearray(b"".join([header, _pack(ends), *sections]))
     data[_CHECKSUM] = exhaust(_checksum(data))
     return bytes(data)
+
+
+def reissue(data: Buffer, *, serial: int, valid_from: int, valid_until: int, signer: bytes) -> bytearray:
+    """An artifact with another serial, dates and signer, its checksum made anew and no signature.
+
+    Args:
+        data: the whole file.
+        serial: see `dump`.
+        valid_from: likewise.
+        valid_until: likewise.
+        signer: 32 bytes of its public key.
+    """
+    made = bytearray(data)
+    values = ((serial,), (valid_from, valid_until, signer, bytes(64)))
+    for (offset, layout), fields in zip(_ISSUE, values, strict=True):
+        struct.pack_into(layout, made, offset, *fields)
+    made[_CHECKSUM] = exhaust(_checksum(made))
+    return made
+
+
+def read_header(data: Buffer) -> Header:
+    """The header at the beginning of some bytes, of which no more than that is looked at.
+
+    Raises:
+        NotAnArtifactError, NewerVersionError, TruncatedError: what is wrong.
+    """
+    view = memoryview(data)
+    if view[: len(MAGIC)] != MAGIC:
+        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
+    if len(view) < HEADER_SIZE:
+        raise TruncatedError(len(view), HEADER_SIZE)
+    (_, version, _, _, size, *rest) = _HEADER.unpack_from(view)
+    if version > VERSION:
+        raise NewerVersionError(version, VERSION)
+    return Header._make((rest[0], size, *rest[1:8], bytes(view[:HEADER_SIZE])))
 
 
 def parse(data: Buffer) -> Artifact:
@@ -191,15 +238,9 @@ def parse(data: Buffer) -> Artifact:
 
 def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     """`parse`, in steps of about a millisecond."""
+    header = read_header(data)
     view = memoryview(data)
-    if view[: len(MAGIC)] != MAGIC:
-        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
-    if len(view) < HEADER_SIZE:
-        raise TruncatedError(len(view), HEADER_SIZE)
-    (_, version, header_size, count, size, *rest) = _HEADER.unpack_from(view)
-    if version > VERSION:
-        raise NewerVersionError(version, VERSION)
-    header = Header(rest[0], size, *rest[1:8])
+    (_, version, header_size, count, size, *_) = _HEADER.unpack_from(view)
     if len(view) != size:
         raise TruncatedError(len(view), size)
     if (yield from _checksum(view)) != header.checksum:
@@ -324,7 +365,7 @@ def _checksum(data: Buffer) -> Generator[None, None, bytes]:
     h = blake2b(digest_size=16)
     head = bytearray(view[:HEADER_SIZE])
     head[_CHECKSUM] = bytes(16)
-    head[_SIGNATURE] = bytes(64)
+    head[SIGNATURE] = bytes(64)
     h.update(head)
     for start in range(HEADER_SIZE, len(view), _CHUNK):
         h.update(view[start : start + _CHUNK])

@@ -70,3 +70,40 @@ class WrongKeyError(ArtifactError):
         super().__init__(f"compiled under key {expected}, the key given is {found}")
         self.found = found
         self.expected = expected
+
+
+class UnsignedError(ArtifactError):
+    """The artifact bears no signature."""
+
+    def __init__(self) -> None:
+        super().__init__("not signed")
+
+
+class SignatureError(ArtifactError):
+    """The signature is not one of the key that the artifact names over what it says.
+
+    Attributes:
+        signer: the public key it names, in hexadecimal.
+    """
+
+    def __init__(self, signer: str) -> None:
+        super().__init__(f"its signature is not one of the key it names, {signer[:16]}…: fetch it again")
+        self.signer = signer
+
+
+class WrongSignerError(ArtifactError):
+    """The artifact was signed by another key.
+
+    Attributes:
+        found: the public key it names, in hexadecimal.
+        expected: the one asked for, likewise.
+    """
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"signed by {found[:16]}…, not by {expected[:16]}…")
+        self.found = found
+        self.expected = expected
+
+
+class RotationError(UrlwardError):
+    """A statement that is no valid rotation of a signing key, or contradicts another."""

@@ -13,6 +13,8 @@ from urlward.engine.artifact import MAGIC, dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
+from urlward.engine.signing import sign_artifact
+from urlward.lists.issue import ISSUE, Issue
 from urlward.lists.shared import inherited
 from urlward.lists.source import (
     Budget,
@@ -56,6 +58,7 @@ def compile_sources(
     budget: Budget | None = None,
     now: float | None = None,
     progress: Progress = silent,
+    issue: Issue = ISSUE,
 ) -> tuple[bytes, Report]:
     """Compile one or more sources into one artifact.
 
@@ -64,8 +67,10 @@ def compile_sources(
         key: to compile under.
         name: of the list.
         budget: of bad lines; 1 % where not given.
-        now: the artifact's date and serial, seconds since 1970-01-01 UTC; the clock where not given.
+        now: the artifact's date, and serial where `issue` has none, seconds since 1970-01-01 UTC; the clock
+            where not given.
         progress: told how far it is.
+        issue: serial, dates and signing key.
 
     Raises:
         SourceError: a source is no list, or has too many bad lines.
@@ -87,7 +92,17 @@ def compile_sources(
         rows = max(len(compiler), 1)
         compiled = compiler.finish(lambda done: progress("compiling", min(done / rows, 1)))
         del compiler
-        data = dump(compiled, key, name=name, serial=int(now), created=int(now))
+        data = dump(
+            compiled,
+            key,
+            name=name,
+            serial=int(now) if issue.serial is None else issue.serial,
+            created=int(now),
+            valid_from=issue.valid_from or 0,
+            valid_until=issue.valid_until or 0,
+        )
+        if issue.key is not None:
+            data = sign_artifact(data, issue.key)
         progress("compiling", 1)
     return data, report
 
@@ -148,7 +163,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise SourceError(f"{path}: a folder, not a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        _write_new(temporary, data, mode)
+        write_new(temporary, data, mode)
         try:
             temporary.replace(path)
         except BaseException:
@@ -165,8 +180,12 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.close(directory)
 
 
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that is not there yet, whole or not at all."""
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that is not there yet, whole or not at all.
+
+    Raises:
+        OSError: it is there, or cannot be written.
+    """
     with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
         try:
             file.write(data)
@@ -237,7 +256,7 @@ def new_key_file(path: Path) -> Key:
     """
     secret = secrets.token_bytes(KEY_SIZE)
     try:
-        _write_new(path, format_key(secret), 0o600)
+        write_new(path, format_key(secret), 0o600)
     except FileExistsError as e:
         raise KeyFileError(f"{path}: there already; a key is never overwritten") from e
     except OSError as e:

@@ -1,0 +1,72 @@
+"""What an issue of a list is given beside its entries: serial, dates, signature."""
+
+from dataclasses import dataclass
+
+from urlward.engine.dates import parse_time
+from urlward.engine.errors import UrlwardError
+from urlward.engine.rotation import MAX_SERIAL
+from urlward.engine.signing import SigningKey
+
+
+class IssueError(UrlwardError):
+    """A serial or date that no issue can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One issue of a list.
+
+    Attributes:
+        serial: higher than that of any issue before; None for the clock's seconds, or that of an artifact
+            which is there already.
+        valid_from: seconds since 1970-01-01 UTC, 0 for always; None for always, or likewise.
+        valid_until: likewise.
+        key: to sign with.
+
+    Raises:
+        IssueError: out of range, or it ends before it begins.
+    """
+
+    serial: int | None = None
+    valid_from: int | None = None
+    valid_until: int | None = None
+    key: SigningKey | None = None
+
+    def __post_init__(self) -> None:
+        if self.serial is not None and not 0 <= self.serial <= MAX_SERIAL:
+            raise IssueError(f"serial: {self.serial} is not a number from 0 to {MAX_SERIAL}")
+        if self.valid_until and (self.valid_from or 0) >= self.valid_until:
+            raise IssueError("valid-until: not after valid-from")
+
+
+ISSUE = Issue()
+"""Serial by the clock, always valid, unsigned."""
+
+
+def read_issue(serial: str | None, valid_from: str | None, valid_until: str | None) -> Issue:
+    """An issue from what the command line says of it, unsigned.
+
+    Args:
+        serial: a number.
+        valid_from: a date, which is its beginning, or a time (`parse_time`).
+        valid_until: likewise, but a date is its end.
+
+    Raises:
+        IssueError: one of them is none, or they contradict each other.
+    """
+    if serial is not None and not (serial.isascii() and serial.isdecimal() and len(serial) <= 20):
+        raise IssueError(f"serial: {serial!r} is not a number from 0 to {MAX_SERIAL}")
+    return Issue(
+        None if serial is None else int(serial),
+        _time("valid-from", valid_from, whole_day=False),
+        _time("valid-until", valid_until, whole_day=True),
+    )
+
+
+def _time(name: str, text: str | None, *, whole_day: bool) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_time(text, whole_day=whole_day)
+    except ValueError as e:
+        raise IssueError(f"{name}: {text!r} is {e}") from e

@@ -1,0 +1,307 @@
+"""Whose lists are taken, and which of their issues.
+
+Trust begins with public keys that the operator names. A rotation statement (`urlward.engine.rotation`)
+signed by one of them passes it on to the next: from then on the old key's artifacts are good up to the
+statement's serial alone. Whoever stole the old key can sign a statement too, so of two different ones by the
+same key the first that was taken holds, and the second is refused loudly.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from urlward.engine.artifact import Header
+from urlward.engine.dates import time_text
+from urlward.engine.errors import (
+    ArtifactError,
+    KeyFileError,
+    RotationError,
+    SignatureError,
+    UnsignedError,
+)
+from urlward.engine.rotation import ROTATION_MAGIC, Rotation, parse_rotation
+from urlward.engine.signing import PublicKey, check_signature, parse_public_key, signer_of
+from urlward.lists.signing_keys import read_key_file
+
+GRACE = 7 * 86400.0
+"""Seconds for which an expired list is still taken, under an alarm."""
+
+MAX_ROTATIONS = 100
+"""Statements that one trust takes in."""
+
+_SHARE, _LONGEST = 10, 7 * 86400
+_NAMED_KEYS = 3
+_HEX = re.compile(r"[0-9A-Fa-f]{64}")
+
+type Reason = Literal[
+    "unsigned",
+    "unknown signer",
+    "bad signature",
+    "key not yet in use",
+    "retired key",
+    "older serial",
+    "forked serial",
+    "not yet valid",
+    "expired",
+]
+
+
+class TrustError(ArtifactError):
+    """An artifact that is not to be taken.
+
+    Attributes:
+        reason: in a word or two, for metrics.
+        found: what the artifact has: a key, a serial, a checksum or a time.
+        expected: what it should have.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, found: str, expected: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+        self.found = found
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """How long an artifact that may be taken is good for.
+
+    Attributes:
+        state: ``expiring`` in the last tenth of its time or the last week, whichever is shorter;
+            ``expired`` when past it, but in grace.
+        until: end of its time, seconds since 1970-01-01 UTC; 0 for none.
+        message: a sentence for the alarm; empty where `state` is ``ok``.
+        signer: whose signature has been verified; None where none was asked for.
+    """
+
+    state: Literal["ok", "expiring", "expired"]
+    until: int
+    message: str
+    signer: PublicKey | None = None
+
+
+class _Term(NamedTuple):
+    """When a key signs: from a time on, and up to a serial where it has been retired."""
+
+    start: int
+    retired: Rotation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Public keys and the statements that hand over from them; without keys, no signature is asked for.
+
+    Args:
+        keys: named by the operator.
+        rotations: statements, in any order; those that lead from no trusted key count for nothing.
+
+    Raises:
+        RotationError: two of them contradict each other, they run in a circle, or are too many.
+    """
+
+    keys: frozenset[PublicKey] = frozenset()
+    rotations: tuple[Rotation, ...] = ()
+    _terms: Mapping[PublicKey, _Term] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_terms", MappingProxyType(_terms(self.keys, self.rotations)))
+
+    def with_rotation(self, rotation: Rotation) -> "Trust":
+        """The trust that one more statement makes; itself where it has been taken before.
+
+        Raises:
+            RotationError: its old key is not trusted, or it contradicts what has been taken.
+        """
+        if rotation in self.rotations:
+            return self
+        if rotation.old not in self._terms:
+            raise RotationError(
+                f"a rotation from {rotation.old.short}, which is not trusted ({_listed(self._terms)})"
+            )
+        return Trust(self.keys, (*self.rotations, rotation))
+
+    def check(
+        self,
+        header: Header,
+        *,
+        last_serial: int,
+        now: float,
+        last_checksum: bytes = b"",
+        grace: float = GRACE,
+    ) -> Validity:
+        """Whether an artifact may be taken, and for how long.
+
+        Args:
+            header: of `urlward.engine.artifact.parse`, which ties the rest of the artifact to it.
+            last_serial: of the last issue taken; 0 for none.
+            now: seconds since 1970-01-01 UTC.
+            last_checksum: of the last issue taken; another artifact of the same serial is refused. Empty
+                where it is not known.
+            grace: seconds for which an expired artifact is still taken.
+
+        Raises:
+            TrustError: why not.
+        """
+        signer = self.check_signer(header, now=now)
+        check_serial(header, last_serial, last_checksum)
+        return check_dates(header, now=now, grace=grace, signer=signer)
+
+    def check_signer(self, header: Header, *, now: float) -> PublicKey | None:
+        """Whether an artifact has been signed by who may; None where this trust has no keys.
+
+        Raises:
+            TrustError: ``unsigned``, ``unknown signer``, ``bad signature``, ``key not yet in use``,
+                ``retired key``.
+        """
+        if not self.keys:
+            return None
+        known = _listed(self._terms)
+        signer = signer_of(header)
+        term = self._terms.get(signer) if signer else None
+        if signer and term is None:
+            text = f"signed by {signer.short}, trusted: {known}; is a rotation statement missing?"
+            raise TrustError("unknown signer", text, found=str(signer), expected=known)
+        try:
+            signer = check_signature(header)
+        except UnsignedError as e:
+            text = f"not signed, trusted: {known}"
+            raise TrustError("unsigned", text, found="no signature", expected=known) from e
+        except SignatureError as e:
+            raise TrustError("bad signature", str(e), found=header.signature.hex(), expected=e.signer) from e
+        _check_term(header, signer, self._terms[signer], now)
+        return signer
+
+
+def read_trust(paths: Sequence[str | Path]) -> Trust:
+    """A trust from what the operator gives.
+
+    Args:
+        paths: files of public keys or of rotation statements, and public keys of 64 hexadecimal digits; none
+            of them for a trust without keys.
+
+    Raises:
+        KeyFileError: a file is missing or neither, or there are statements and no key.
+        RotationError: a statement is none, or contradicts another.
+    """
+    keys: list[PublicKey] = []
+    rotations: list[Rotation] = []
+    for path in paths:
+        found = _read(path)
+        if isinstance(found, Rotation):
+            rotations.append(found)
+        else:
+            keys.append(found)
+    if paths and not keys:
+        # A trust without keys would take everything.
+        raise KeyFileError("trust: rotation statements alone; name the public key that they begin with")
+    return Trust(frozenset(keys), tuple(dict.fromkeys(rotations)))
+
+
+def check_serial(header: Header, last_serial: int, last_checksum: bytes = b"") -> None:
+    """Refuse an issue that has been overtaken; see `Trust.check`.
+
+    Raises:
+        TrustError: ``older serial``, ``forked serial``.
+    """
+    serial = header.serial
+    if serial < last_serial:
+        text = f"serial {serial}, but {last_serial} has been taken: an older artifact, served again"
+        raise TrustError("older serial", text, found=str(serial), expected=str(last_serial))
+    if serial == last_serial and last_checksum and last_checksum != header.checksum:
+        found, expected = header.checksum.hex(), last_checksum.hex()
+        text = f"serial {serial} has been taken with checksum {expected}, this one has {found}"
+        raise TrustError(
+            "forked serial", f"{text}: two artifacts of one serial", found=found, expected=expected
+        )
+
+
+def check_dates(header: Header, *, now: float, grace: float, signer: PublicKey | None = None) -> Validity:
+    """How long an artifact is good for; see `Trust.check`.
+
+    Raises:
+        TrustError: ``not yet valid``, ``expired``.
+    """
+    start, until = header.valid_from, header.valid_until
+    if now < start:
+        text = f"valid from {time_text(start)}, which is to come (is the clock right?)"
+        raise TrustError("not yet valid", text, found=time_text(start), expected=time_text(int(now)))
+    if not until:
+        return Validity("ok", until, "", signer)
+    end = time_text(until)
+    if now >= until + grace:
+        text = f"expired at {end}, and the {_span(grace)} of grace are over: a newer issue is needed"
+        raise TrustError("expired", text, found=end, expected=time_text(int(now)))
+    if now >= until:
+        left = _span(until + grace - now)
+        return Validity("expired", until, f"expired at {end}, is not taken any more in {left}", signer)
+    if until - now <= min(max(until - (start or header.created), 0) / _SHARE, _LONGEST):
+        return Validity("expiring", until, f"expires at {end}, in {_span(until - now)}", signer)
+    return Validity("ok", until, "", signer)
+
+
+def _check_term(header: Header, signer: PublicKey, term: _Term, now: float) -> None:
+    if now < term.start:
+        start = time_text(term.start)
+        text = f"signed by {signer.short}, which signs from {start} (is the clock right?)"
+        raise TrustError("key not yet in use", text, found=time_text(int(now)), expected=start)
+    if term.retired is not None and header.serial > term.retired.last_serial:
+        last, new = term.retired.last_serial, term.retired.new
+        text = f"serial {header.serial} signed by {signer.short}, which was retired after serial {last}"
+        raise TrustError(
+            "retired key", f"{text} for {new.short}", found=str(header.serial), expected=f"at most {last}"
+        )
+
+
+def _terms(keys: Iterable[PublicKey], rotations: Sequence[Rotation]) -> dict[PublicKey, _Term]:
+    """Which keys sign when, following the statements from each key to the last."""
+    if len(rotations) > MAX_ROTATIONS:
+        raise RotationError(f"{len(rotations)} rotation statements, at most {MAX_ROTATIONS} are taken")
+    next_of: dict[PublicKey, Rotation] = {}
+    for rotation in rotations:
+        other = next_of.setdefault(rotation.old, rotation)
+        if other != rotation:
+            raise RotationError(
+                f"two rotations from {rotation.old.short}, to {other.new.short} and to {rotation.new.short}: "
+                "one of them may be a thief's, ask the list body"
+            )
+    terms: dict[PublicKey, _Term] = {}
+    for root in keys:
+        key, start, seen = root, 0, {root}
+        while True:
+            rotation_on = next_of.get(key)
+            known = terms.get(key)
+            terms[key] = _Term(min(start, known.start) if known else start, rotation_on)
+            if rotation_on is None:
+                break
+            key, start = rotation_on.new, max(start, rotation_on.start)
+            if key in seen:
+                raise RotationError(f"rotations that lead back to {key.short}")
+            seen.add(key)
+    return terms
+
+
+def _read(path: str | Path) -> PublicKey | Rotation:
+    try:
+        if isinstance(path, str) and _HEX.fullmatch(path):
+            return parse_public_key(path.encode())
+        data = read_key_file(Path(path).expanduser())
+        return parse_rotation(data) if data.startswith(ROTATION_MAGIC) else parse_public_key(data)
+    except (KeyFileError, RotationError) as e:
+        raise type(e)(f"{path}: {e}") from e
+
+
+def _listed(keys: Iterable[PublicKey]) -> str:
+    names = sorted(key.short for key in keys)
+    more = len(names) - _NAMED_KEYS
+    return ", ".join(names[:_NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _span(seconds: float) -> str:
+    """A duration in the unit that fits it."""
+    for unit, size in (("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds / 60, 0):.0f} minutes"
