@@ -8,15 +8,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import DnsTable, GatewayTable
 from urlward.config.page import HelpLink, PageTable
 from urlward.config.tables import FileName, Table
 from urlward.engine.errors import UrlwardError
 
 __all__ = [
-    "Config", "ConfigError", "DnsTable", "GatewayTable", "HelpLink", "PageTable", "describe", "read_config",
+    "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "HelpLink", "PageTable", "describe",
+    "read_config",
 ]  # fmt: skip
 
 Intercept = Literal["listed", "all", "none"]
@@ -33,6 +35,8 @@ class Config(Table):
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
     max_errors: str = "1%"
+    state: FileName | None = None
+    feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
     listen: str | None = None
     workers: Annotated[int, Field(ge=1, le=256)] = 1
@@ -108,6 +112,8 @@ def _resolved(config: Config, folder: Path) -> Config:
     changes: dict[str, Any] = {
         "list": tuple(str(at(path)) for path in config.list),
         "key": at(config.key),
+        "state": at(config.state),
+        "feed": tuple(feed.at(folder) for feed in config.feed),
         "confdir": at(config.confdir),
         "page": config.page.model_copy(update={"template_dir": at(config.page.template_dir)}),
     }

@@ -1,0 +1,183 @@
+"""``[[feed]]``: lists that arrive by themselves."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from urlward.config.tables import FileName, Table
+from urlward.config.units import Bytes, Seconds
+
+HOUR = 3_600.0
+
+Share = Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)]
+Variable = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
+Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\z")]
+
+_PAIRS = (
+    ("url", "path"),
+    ("password_file", "password_env"),
+    ("token_file", "token_env"),
+    ("token_file", "user"),
+    ("token_env", "user"),
+)
+"""Keys of which a feed has one at most."""
+
+_NEEDS = {
+    "password_file": "user",
+    "password_env": "user",
+    "client_key": "client_cert",
+}
+"""Keys that say nothing without another."""
+
+_OF_URLS = (
+    "user", "password_file", "password_env", "token_file", "token_env",
+    "client_cert", "client_key", "ca", "proxy",
+)  # fmt: skip
+"""Keys that say nothing of a path."""
+
+_FILES = ("path", "password_file", "token_file", "client_cert", "client_key", "ca", "key")
+_PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+class FeedTable(Table):
+    """``[[feed]]``: one list that is fetched, or watched where it lies.
+
+    Attributes:
+        name: what the list is called in logs, verdicts and the state folder.
+        url: where it is fetched from, or
+        path: the file or folder that is watched.
+        format: of its text (`urlward.lists.formats`); an artifact is known by itself.
+        columns: for formats with columns: which column holds what.
+        delimiter: between columns.
+        category: of entries that have none.
+        interval: seconds between two refreshes.
+        jitter: share of `interval` by which each moves at random, so that not all clients come at once.
+        timeout: seconds that a whole fetch may take.
+        connect_timeout: seconds that a connection may take.
+        max_size: bytes that a body may have once it is decompressed.
+        user, password_file, password_env: basic authentication; the password is in the file, or in the
+            environment variable.
+        token_file, token_env: bearer authentication, likewise.
+        client_cert, client_key: PEM files; the key may stand in the certificate's.
+        ca: PEM file of the authorities that the server's certificate may be of; the system's otherwise.
+        proxy: URL of the proxy to fetch through.
+        max_errors: bad lines that a text may have; as for lists where not given.
+        max_shrink: share of its entries that a refresh may take away.
+        max_grow: share that it may add.
+        min_entries: entries that a list must have.
+        stale_after: seconds without a successful refresh after which there is an alarm.
+        trust: public keys (files, or 64 hexadecimal digits) and files of rotation statements; where there are
+            some, nothing is taken but artifacts signed so.
+        key: key file of its artifacts; the lists' key otherwise.
+        grace: seconds that an artifact is taken, and stays in force, beyond its validity.
+        delta: whether deltas are asked for.
+        use: what its entries do.
+        protect: whether protected hosts are kept from it.
+    """
+
+    name: Name
+    url: str | None = None
+    path: FileName | None = None
+    format: str = "grammar"
+    columns: dict[str, str] = Field(default={})
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    category: str = ""
+    interval: Annotated[Seconds, Field(ge=1, le=30 * 24 * HOUR)] = 6 * HOUR
+    jitter: Annotated[Share, Field(le=0.5)] = 0.1
+    timeout: Annotated[Seconds, Field(gt=0, le=24 * HOUR)] = 300.0
+    connect_timeout: Annotated[Seconds, Field(gt=0, le=600)] = 10.0
+    max_size: Annotated[Bytes, Field(ge=1)] = 512 << 20
+    user: str | None = None
+    password_file: FileName | None = None
+    password_env: Variable | None = None
+    token_file: FileName | None = None
+    token_env: Variable | None = None
+    client_cert: FileName | None = None
+    client_key: FileName | None = None
+    ca: FileName | None = None
+    proxy: str | None = None
+    max_errors: str | None = None
+    max_shrink: Annotated[Share, Field(le=1)] = 0.2
+    max_grow: Share = 1.0
+    min_entries: Annotated[int, Field(ge=1)] = 1
+    stale_after: Annotated[Seconds, Field(gt=0)] | None = None
+    trust: tuple[FileName, ...] = Field(default=(), strict=False)
+    key: FileName | None = None
+    grace: Annotated[Seconds, Field(ge=0)] = 7 * 24 * HOUR
+    delta: bool = True
+    use: Literal["block", "monitor", "allow"] = "block"
+    protect: bool = True
+
+    @property
+    def stale_limit(self) -> float:
+        """`stale_after`; where not given four intervals, an hour at least."""
+        return max(4 * self.interval, HOUR) if self.stale_after is None else self.stale_after
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        for one, other in _PAIRS:
+            if {one, other} <= given:
+                raise ValueError(f"{one} and {other} are both given: one of them only")
+        for one, other in _NEEDS.items():
+            if one in given and other not in given:
+                raise ValueError(f"{one} is given without {other}")
+        if not {"url", "path"} & given:
+            raise ValueError("url or path is needed")
+        if self.user is not None and not {"password_file", "password_env"} & given:
+            raise ValueError("user is given without password_file or password_env")
+        if self.path is not None and (of_urls := sorted(given & {*_OF_URLS})):
+            raise ValueError(f"{of_urls[0]} and path are both given: a path is not fetched")
+        if self.url is not None:
+            _check_url("url", self.url)
+        if self.proxy is not None:
+            _check_url("proxy", self.proxy)
+        return self
+
+    def at(self, folder: Path) -> "FeedTable":
+        """The same with relative file names taken from a folder.
+
+        Raises:
+            RuntimeError: a ``~`` that stands for no home folder.
+        """
+        changes: dict[str, Any] = {
+            name: str(folder / Path(value).expanduser())
+            for name in _FILES
+            if (value := getattr(self, name)) is not None
+        }
+        changes["trust"] = tuple(
+            value if _PUBLIC_KEY.fullmatch(value) else str(folder / Path(value).expanduser())
+            for value in self.trust
+        )
+        return self.model_copy(update=changes)
+
+
+def check_names(feeds: tuple[FeedTable, ...]) -> tuple[FeedTable, ...]:
+    """The feeds, each of a name of its own.
+
+    Raises:
+        ValueError: two have the same.
+    """
+    for name, count in Counter(feed.name for feed in feeds).items():
+        if count > 1:
+            first, second, *_ = (n for n, feed in enumerate(feeds) if feed.name == name)
+            raise ValueError(f"feed.{first} and feed.{second} have the same name, {name}")
+    return feeds
+
+
+def _check_url(key: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise ValueError(f"{key} is not an http:// or https:// URL")
+    if key == "url" and "@" in parts.netloc:
+        raise ValueError(f"{key} holds credentials: use user and password_file, so that they stay unsaid")
+    if parts.fragment:
+        raise ValueError(f"{key} has a fragment, which is not sent")

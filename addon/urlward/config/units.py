@@ -1,0 +1,52 @@
+"""Lengths of time and sizes as people write them: ``6h``, ``1h30m``, ``512MB``."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
+_SIZE = re.compile(r"(\d{1,15})\s?([kmg]?)i?b?", re.IGNORECASE)
+
+
+def seconds(value: object) -> object:
+    """Seconds of a text such as ``90s``, ``15m``, ``6h``, ``2d`` or ``1h30m``; what is no text stays as it is.
+
+    Raises:
+        ValueError: a text of another form.
+    """
+    if not isinstance(value, str):
+        return value
+    parts = _PART.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise ValueError("write a time such as 90s, 15m, 6h, 2d or 1h30m")
+    return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def size(value: object) -> object:
+    """Bytes of a text such as ``512MB`` (units of 1024) or ``1000000``; what is no text stays as it is.
+
+    Raises:
+        ValueError: a text of another form.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError("write a size such as 512MB, 64kB or 1GB")
+    return int(match[1]) * _BYTES[match[2].lower()]
+
+
+def in_words(length: float) -> str:
+    """A length of time in its largest unit that is whole or nearly so: ``45s``, ``12m``, ``6h``, ``3d``."""
+    for unit in ("d", "h", "m"):
+        if length >= 2 * _SECONDS[unit] or (length >= _SECONDS[unit] and length % _SECONDS[unit] == 0):
+            return f"{length / _SECONDS[unit]:.0f}{unit}"
+    return f"{length:.0f}s"
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(strict=False, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(size)]

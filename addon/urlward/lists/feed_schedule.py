@@ -1,0 +1,96 @@
+"""When a feed is asked next.
+
+- After a success, and after a body that was refused for what it holds: the interval, moved at random by its
+  jitter. A server that calls its answer fresh for longer (RFC 9111, section 4.2.1) is left alone for so
+  long, within `MOST_FRESH`.
+- After a failure to get a body: a minute, or an interval where that is shorter; then twice as long each
+  time, to an hour, or 16 intervals where that is shorter. A server that says when to come back (RFC 9110,
+  section 10.2.3) is not asked before, within a day.
+- At the start: a feed without any artifact at once; one whose time has come while nothing ran within half a
+  minute, since there may be many.
+"""
+
+from collections.abc import Callable
+
+FIRST_RETRY = 60.0
+"""Seconds until a failed fetch is tried again."""
+
+LAST_RETRY = 3_600.0
+"""Seconds between tries at most."""
+
+RETRY_INTERVALS = 16
+"""Likewise, in intervals."""
+
+LONGEST = 86_400.0
+"""Seconds that a server may have us wait at most."""
+
+MOST_FRESH = 4
+"""Intervals that an answer may be fresh for at most."""
+
+SPREAD = 30.0
+"""Seconds over which feeds that are due at the start are spread."""
+
+type Random = Callable[[], float]
+"""Gives a number from 0 to 1 (excluded)."""
+
+
+def after_success(
+    now: float, interval: float, jitter: float, random: Random, *, fresh_for: float | None = None
+) -> float:
+    """The next run after one that went well, or whose body was refused.
+
+    Args:
+        now: seconds since any moment; the answer is too.
+        interval: seconds between two runs.
+        jitter: share of it.
+        random: for the jitter.
+        fresh_for: seconds that the server calls its answer fresh.
+    """
+    fresh = min(fresh_for or 0.0, MOST_FRESH * interval, max(LONGEST, interval))
+    return now + max(_jittered(interval, jitter, random), fresh)
+
+
+def after_failure(
+    now: float,
+    interval: float,
+    jitter: float,
+    random: Random,
+    *,
+    failures: int,
+    retry_after: float | None = None,
+) -> float:
+    """The next run after one that got no body.
+
+    Args:
+        now, interval, jitter, random: as for `after_success`.
+        failures: in a row, this one counted.
+        retry_after: seconds that the server asked to be left alone.
+    """
+    first = min(FIRST_RETRY, interval)
+    most = max(min(LAST_RETRY, RETRY_INTERVALS * interval), first)
+    back_off = min(first * 2.0 ** min(max(failures, 1) - 1, 32), most)
+    return now + max(_jittered(back_off, jitter, random), min(retry_after or 0.0, LONGEST))
+
+
+def at_start(
+    now: float, interval: float, random: Random, *, next_run: float, not_before: float, has_artifact: bool
+) -> float:
+    """The first run of a process.
+
+    Args:
+        now, interval, random: as for `after_success`.
+        next_run: what was planned before, 0 for nothing.
+        not_before: when the server allows it, 0 for always.
+        has_artifact: whether there is a list to filter with meanwhile.
+    """
+    allowed = min(not_before, now + LONGEST)
+    if not has_artifact:
+        return max(now, allowed)
+    if next_run <= now:
+        return max(now + min(SPREAD, interval) * random(), allowed)
+    # A plan of a longer interval, or of a clock that was wrong, must not hold for ever.
+    return max(min(next_run, now + MOST_FRESH * interval), allowed)
+
+
+def _jittered(length: float, jitter: float, random: Random) -> float:
+    return length * (1 + jitter * (2 * random() - 1))

@@ -1,0 +1,151 @@
+"""A feed's files in the state folder: the artifact in force, and the facts.
+
+``feeds/NAME.ward`` is the artifact in force, ``NAME.change`` how the one before it becomes this one
+(`urlward.engine.delta`), ``NAME.json`` the facts, ``NAME.lock`` what a refresh holds. A list's text is
+never here.
+
+Each file is written whole or not at all and is on the disk before the next one is begun, in this order:
+
+1. the change, so that a filter that has the old artifact loaded can put the new one in force at once;
+2. the artifact;
+3. the facts.
+
+Whoever is killed between two of them leaves a store that is good: a change without its artifact leads
+from the one that is there to one that the next refresh brings again; facts that do not name the artifact
+that is there are of an older one, and what they know of its body does not count.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from urlward.engine.artifact import Header, parse
+from urlward.engine.errors import ArtifactError
+from urlward.lists.build import read_artifact
+from urlward.lists.feed_facts import Facts, dump_facts, parse_facts
+from urlward.lists.source import SourceError
+from urlward.lists.state import locked, made_folder, unusable, write_private
+
+_SUFFIXES = (".ward", ".change", ".json")
+
+
+class InForce(NamedTuple):
+    """The artifact that a feed has.
+
+    Attributes:
+        data: its bytes.
+        header: of it.
+        entries: how many it has.
+    """
+
+    data: bytes
+    header: Header
+    entries: int
+
+
+class FeedStore:
+    """One feed's files.
+
+    Args:
+        state: the state folder, made where it is not there.
+        name: of the feed.
+
+    Raises:
+        StateError: the folder cannot be made.
+    """
+
+    def __init__(self, state: Path, name: str) -> None:
+        self.name = name
+        self.state = made_folder(state)
+        self._folder = made_folder(state / "feeds")
+
+    @property
+    def path(self) -> Path:
+        """The artifact in force."""
+        return self._file(".ward")
+
+    @property
+    def change_path(self) -> Path:
+        """How a filter that has the artifact before it gets there."""
+        return self._file(".change")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only one that refreshes this feed; waits its turn.
+
+        Raises:
+            StateError: the lock file cannot be made.
+        """
+        path = self._file(".lock")
+        if not path.exists():
+            with locked(self._folder):
+                if not path.exists():
+                    write_private(path, b"")
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as e:
+            raise unusable(path, e) from e
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self._clean()
+            yield
+        finally:
+            os.close(fd)
+
+    def facts(self) -> Facts:
+        """What is remembered; nothing where that cannot be read."""
+        try:
+            return parse_facts(self._file(".json").read_bytes())
+        except OSError:
+            return Facts()
+
+    def in_force(self) -> InForce | None:
+        """The artifact in force, None where there is none, or none that is whole."""
+        try:
+            data = read_artifact(self.path)
+            artifact = parse(data)
+        except (SourceError, ArtifactError):
+            return None
+        return InForce(data, artifact.header, artifact.meta["entries"])
+
+    def write_change(self, change: bytes) -> None:
+        """Let a running filter have the next artifact before it is written.
+
+        Raises:
+            StateError: not writable.
+        """
+        write_private(self.change_path, change)
+
+    def write_artifact(self, data: bytes, *, by_change: bool) -> None:
+        """Put an artifact in force.
+
+        Args:
+            data: its bytes.
+            by_change: whether `write_change` has said the same; otherwise what it last said is of no use.
+
+        Raises:
+            StateError: not writable.
+        """
+        write_private(self.path, data)
+        if not by_change:
+            self.change_path.unlink(missing_ok=True)
+
+    def write_facts(self, facts: Facts) -> None:
+        """Remember.
+
+        Raises:
+            StateError: not writable.
+        """
+        write_private(self._file(".json"), dump_facts(facts))
+
+    def _file(self, suffix: str) -> Path:
+        return self._folder / f"{self.name}{suffix}"
+
+    def _clean(self) -> None:
+        """Remove what a killed writer has left."""
+        for suffix in _SUFFIXES:
+            with suppress(OSError):
+                self._file(suffix).with_name(f".{self.name}{suffix}.tmp").unlink(missing_ok=True)
