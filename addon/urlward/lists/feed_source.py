@@ -66,14 +66,6 @@ def content(file: BinaryIO, key: Key, recipe: str) -> str:
     return h.hexdigest()
 
 
-def without_url(text: str, feed: FeedTable) -> str:
-    """A message without the feed's URL, whose path or query may be a secret."""
-    for url in (feed.url, feed.proxy):
-        if url:
-            text = text.replace(url, "the URL")
-    return text
-
-
 def _hash(key: Key, data: bytes) -> "blake2b":
     return blake2b(data, key=key.secret, digest_size=16, person=b"urlward feed")
 

@@ -22,15 +22,8 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Run as ``python -m urlward.lists.worker FD``."""
-    _end_with_parent()
-    # Signals that are meant for the parent and sent to all processes of that name.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.load(sys.stdin)
-    if request["parent"] != os.getppid():
-        sys.exit(1)  # it ended before we could ask to end with it
-    # Traffic comes first: the parent's event loop is on the same machine.
-    os.nice(5)
+    prepare_process(request["parent"])
     try:
         data, report = compile_sources(
             [Path(request["path"])],
@@ -51,9 +44,24 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def _end_with_parent() -> None:
-    """What a killed worker had begun, another begins anew: two at once would only take its memory."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def prepare_process(parent: int) -> None:
+    """Make this process one that compiles for another, and ends with it."""
+    end_with_parent(parent, signal.SIGKILL)
+    # Signals that are meant for the parent and sent to all processes of that name.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Traffic comes first: the parent's event loop is on the same machine.
+    os.nice(5)
+
+
+def end_with_parent(parent: int, by: signal.Signals) -> None:
+    """Get a signal when the parent ends; end at once where it has ended before we could ask for that.
+
+    What a killed process had begun, another begins anew: two at once would only take its memory.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+    if parent != os.getppid():
+        sys.exit(1)
 
 
 if __name__ == "__main__":

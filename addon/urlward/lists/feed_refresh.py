@@ -1,0 +1,206 @@
+"""One refresh of one feed: look, check, put in force, remember.
+
+Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
+"""
+
+import random as random_module
+import time
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from urlward.config import Config, FeedTable
+from urlward.config.units import in_words
+from urlward.engine.artifact import parse
+from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
+from urlward.lists.feed_candidate import Candidate, Look, Unchanged
+from urlward.lists.feed_counts import changes
+from urlward.lists.feed_facts import Facts, Refused
+from urlward.lists.feed_guards import ACCEPTABLE, RefusedError, check_size
+from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
+from urlward.lists.feed_source import SecretError
+from urlward.lists.feed_store import FeedStore, InForce
+from urlward.lists.fetch import FetchError
+from urlward.lists.source import SourceError
+from urlward.lists.state import StateError, local_key
+from urlward.lists.trust import TrustError
+
+ACCEPTED_FOR = 7 * 86_400.0
+"""Seconds for which an operator's word is good."""
+
+_REASONS: dict[type[Exception], str] = {
+    KeyFileError: "key",
+    RotationError: "rotation",
+    SecretError: "secret",
+    SourceError: "unreadable",
+    StateError: "state",
+}
+_ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
+"""What is wrong with a body that the server may soon have right again."""
+
+
+class Outcome(NamedTuple):
+    """How a refresh went.
+
+    Attributes:
+        state: ``new`` where another list is in force, ``failed`` where the last good one had to stay.
+        text: what to say of it, without the feed's name.
+    """
+
+    state: Literal["new", "unchanged", "failed"]
+    text: str
+
+
+def refresh(
+    feed: FeedTable,
+    config: Config,
+    state: Path,
+    *,
+    now: float | None = None,
+    random: Random = random_module.random,
+) -> Outcome:
+    """Refresh a feed once; waits while another process does.
+
+    Args:
+        feed: which.
+        config: the rest of the configuration.
+        state: the state folder.
+        now: seconds since 1970-01-01 UTC; the clock where not given.
+        random: for the next run's jitter.
+
+    Raises:
+        StateError: the state folder cannot be used.
+        KeyFileError: its key cannot.
+    """
+    key = local_key(state)
+    store = FeedStore(state, feed.name)
+    with store.locked():
+        moment = time.time() if now is None else now
+        facts, in_force = store.facts(), store.in_force()
+        _prepare(facts, in_force, moment)
+        look = Look(feed, config, state, store.path, key, facts, in_force, moment)
+        outcome = _refresh(look, store, random)
+        store.write_facts(facts)
+    return outcome
+
+
+def _prepare(facts: Facts, in_force: InForce | None, now: float) -> None:
+    facts.since = facts.since or now
+    facts.last_attempt = now
+    if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
+        facts.accepted = None
+    if in_force is not None:
+        facts.serial, facts.entries = in_force.header.serial, in_force.entries
+
+
+def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
+    try:
+        found = look.take()
+        if isinstance(found, Candidate):
+            accepted = _guard(look, found)
+            _put_in_force(look, store, found)
+            text = _told(look.facts, found, accepted=accepted)
+        else:
+            text = f"{look.facts.entries} entries, as before"
+        return _succeeded(look, found, text, random)
+    except (UrlwardError, OSError) as e:
+        return _failed(look, e, random)
+
+
+def _guard(look: Look, found: Candidate) -> bool:
+    facts = look.facts
+    try:
+        return check_size(look.feed, found.entries, look.before, facts.accepted, found.content)
+    except RefusedError as e:
+        same = facts.refused is not None and facts.refused.content == found.content
+        at = facts.refused.at if same and facts.refused else look.now
+        facts.refused = Refused(e.reason, found.content, e.entries, e.before, at)
+        raise
+
+
+def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
+    facts = look.facts
+    if found.change:
+        store.write_change(found.change)
+    store.write_artifact(found.data, by_change=bool(found.change))
+    facts.added, facts.removed = found.counts or _count(look, found)
+    facts.serial, facts.entries, facts.kind = found.header.serial, found.entries, found.kind
+    facts.bad, facts.unsupported = found.bad, found.unsupported
+    facts.last_change = look.now
+    facts.checksum = found.header.checksum.hex()
+    facts.etag = facts.last_modified = ""
+    if found.kind == "artifact":
+        facts.highest = max(found.header.serial, 0 if look.moved else facts.highest)
+    facts.accepted = None
+
+
+def _count(look: Look, found: Candidate) -> tuple[int, int]:
+    if look.in_force is None:
+        return found.entries, 0
+    if look.in_force.header.key_id != found.header.key_id:
+        return found.entries, look.in_force.entries
+    return changes(parse(look.in_force.data), parse(found.data))
+
+
+def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Random) -> Outcome:
+    facts, feed = look.facts, look.feed
+    if isinstance(found, Unchanged) and look.in_force is not None:
+        facts.checksum = look.in_force.header.checksum.hex()
+        facts.kind = "artifact" if found.content == facts.checksum else "text"
+    facts.recipe, facts.content = look.recipe, found.content
+    if found.validators is not None:
+        facts.etag, facts.last_modified = found.validators.etag, found.validators.last_modified
+    facts.last_success = look.now
+    facts.failures, facts.reason, facts.error = 0, "", ""
+    facts.refused, facts.not_before = None, 0.0
+    facts.next_run = after_success(
+        look.now, feed.interval, feed.jitter, random, fresh_for=_within(found.fresh_for, feed.stale_limit)
+    )
+    return Outcome("new" if isinstance(found, Candidate) else "unchanged", text)
+
+
+def _failed(look: Look, error: Exception, random: Random) -> Outcome:
+    facts, feed = look.facts, look.feed
+    facts.failures += 1
+    facts.reason, facts.error = _reason(error), _text(error)
+    retry_after = error.retry_after if isinstance(error, FetchError) else None
+    facts.not_before = look.now + min(retry_after, LONGEST) if retry_after else 0.0
+    if isinstance(error, RefusedError | TrustError) and facts.reason not in _ASK_AGAIN:
+        facts.next_run = after_success(look.now, feed.interval, feed.jitter, random)
+    else:
+        facts.next_run = after_failure(
+            look.now, feed.interval, feed.jitter, random, failures=facts.failures, retry_after=retry_after
+        )
+    stays = "the last good one stays in force" if look.in_force is not None else "there is no list yet"
+    hint = f"; `urlward feeds accept {feed.name}` lets it through once" if facts.reason in ACCEPTABLE else ""
+    return Outcome("failed", f"{facts.reason}: {facts.error}; {stays}{hint}")
+
+
+def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:
+    text = f"{facts.entries} entries fetched, serial {facts.serial}, +{facts.added} -{facts.removed}"
+    parts = [text]
+    if found.note:
+        parts.append(found.note)
+    if accepted:
+        parts.append("accepted by the operator")
+    if found.unsupported:
+        parts.append(f"{found.unsupported} unsupported lines left out")
+    if found.bad:
+        parts.append(f"{found.bad} bad lines left out, first: {found.first}")
+    return ", ".join(parts)
+
+
+def _within(fresh_for: float | None, stale_limit: float) -> float | None:
+    """Freshness must not let a feed go stale."""
+    return None if fresh_for is None else min(fresh_for, stale_limit / 2)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RefusedError | FetchError | TrustError):
+        return str(error.reason).replace(" ", "-")
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "system")
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error)

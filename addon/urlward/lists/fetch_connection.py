@@ -1,0 +1,222 @@
+"""One request over one connection: straight to the server, or by way of a proxy.
+
+urllib3's connections without its pools, because nothing here is used twice, and because a pool's log
+names each URL with its query.
+"""
+
+import logging
+import re
+import socket
+import ssl
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import unquote
+
+from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
+from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.response import HTTPResponse
+from urllib3.util import Url, parse_url
+
+from urlward.lists import fetch_tls
+from urlward.lists.fetch_deadline import Deadline, connect
+from urlward.lists.fetch_errors import FetchError, connection_error
+
+FAILURES = (OSError, HTTPException, HTTPError, ValueError)
+"""What sockets, http.client and urllib3 raise; ValueError for fields that are no HTTP."""
+
+_PORTS = {"http": 80, "https": 443}
+_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})\b")
+
+for _name in ("urllib3.connection", "urllib3.response"):
+    # They quote URLs, and fields that a server sent, when those are not well formed.
+    logging.getLogger(_name).addFilter(lambda _: False)
+
+
+def parse(text: str, what: str) -> Url:
+    """A URL of http or https with a host and no user information.
+
+    Args:
+        text: the URL.
+        what: the message calls it.
+
+    Raises:
+        FetchError: anything else ("url").
+    """
+    try:
+        url = parse_url(text)
+    except LocationParseError:
+        raise FetchError(f"{what}: not a URL", "url") from None
+    if url.scheme not in _PORTS or not url.host:
+        raise FetchError(f"{what}: neither http:// nor https:// and a host", "url")
+    if url.auth is not None:
+        raise FetchError(f"{what}: user information in it; credentials have settings of their own", "url")
+    return url
+
+
+def parse_proxy(text: str) -> tuple[Url, dict[str, str]]:
+    """A proxy's URL without its user information, and the fields that user information stands for.
+
+    Raises:
+        FetchError: not a proxy of http or https ("settings").
+    """
+    try:
+        url = parse_url(text)
+    except LocationParseError:
+        url = Url()
+    if url.scheme not in _PORTS or not url.host:
+        raise FetchError("proxy: neither http:// nor https:// and a host", "settings")
+    fields = {"Proxy-Authorization": basic(*_user(url.auth))} if url.auth is not None else {}
+    return Url(url.scheme, None, url.host, url.port), fields
+
+
+def _user(auth: str) -> tuple[str, str]:
+    user, _, password = auth.partition(":")
+    return unquote(user), unquote(password)
+
+
+def basic(user: str, password: str) -> str:
+    """The credentials' field value (RFC 7617, UTF-8)."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+def place(url: Url) -> tuple[str, str, int]:
+    """Scheme, host and port: an origin (RFC 9110, section 4.3.1)."""
+    scheme, host = url.scheme or "", (url.host or "").lower()
+    return scheme, host.strip("[]"), url.port or _PORTS[scheme]
+
+
+def peer(url: Url) -> str:
+    """Scheme, host and port, for messages."""
+    scheme, _, port = place(url)
+    return f"{scheme}://{url.host}" + ("" if port == _PORTS[scheme] else f":{port}")
+
+
+class _Plain(HTTPConnection):
+    dial: Callable[[], socket.socket]
+
+    def _new_conn(self) -> socket.socket:
+        return self.dial()
+
+
+class _Secure(HTTPSConnection):
+    dial: Callable[[], socket.socket]
+
+    def _new_conn(self) -> socket.socket:
+        return self.dial()
+
+
+_Connection = _Plain | _Secure
+
+
+class Way:
+    """How servers are reached.
+
+    Args:
+        proxy: the proxy's URL, or None to go straight.
+        ca: file of the CAs to trust in place of the system's.
+        connect_timeout: seconds for name, TCP, tunnel and TLS together.
+
+    Raises:
+        FetchError: the proxy's URL, or the file, is not usable ("settings").
+    """
+
+    def __init__(self, proxy: str | None, ca: str | None, connect_timeout: float) -> None:
+        self._proxy: Url | None = None
+        self._proxy_fields: dict[str, str] = {}
+        self._proxy_config: ProxyConfig | None = None
+        if proxy is not None:
+            self._proxy, self._proxy_fields = parse_proxy(proxy)
+            self._proxy_config = ProxyConfig(fetch_tls.proxy_context(ca), False, None, None)
+        self._connect_timeout = connect_timeout
+
+    @contextmanager
+    def get(
+        self, url: Url, fields: Mapping[str, str], tls: ssl.SSLContext, deadline: Deadline
+    ) -> Iterator[HTTPResponse]:
+        """Send a GET and yield its answer, whose body can be read until the deadline.
+
+        Args:
+            url: of http or https.
+            fields: of the request.
+            tls: for https.
+            deadline: of all that is done within.
+
+        Raises:
+            FetchError: no answer.
+        """
+        connection = self._connection(url, tls)
+        try:
+            self._connect(connection, url, deadline)
+            connection.timeout = deadline.left()
+            with deadline.cutting(connection.sock):
+                response = self._ask(connection, url, fields)
+                deadline.left()  # http.client takes a head that is cut off for a whole one
+                yield response
+        finally:
+            connection.close()
+
+    def _connection(self, url: Url, tls: ssl.SSLContext) -> _Connection:
+        scheme, host, port = place(url)
+        if self._proxy is None:
+            return _Plain(host, port) if scheme == "http" else _Secure(host, port, ssl_context=tls)
+        by, proxy_host, proxy_port = place(self._proxy)
+        if scheme == by == "http":
+            return _Plain(proxy_host, proxy_port, proxy=self._proxy)
+        secure = _Secure(
+            proxy_host, proxy_port, proxy=self._proxy, proxy_config=self._proxy_config, ssl_context=tls
+        )
+        if scheme == "https":
+            secure.set_tunnel(host, port, self._proxy_fields, by)
+        return secure
+
+    def _connect(self, connection: _Connection, url: Url, deadline: Deadline) -> None:
+        within = Deadline(self._connect_timeout, peer(url), "no connection", within=deadline)
+        connection.timeout = within.left()
+        with ExitStack() as cuts:
+
+            def dial() -> socket.socket:
+                _, host, port = place(self._proxy or url)
+                sock = connect(host, port, within)
+                cuts.enter_context(within.cutting(sock))
+                return sock
+
+            connection.dial = dial
+            try:
+                connection.connect()
+            except FetchError as e:
+                if self._proxy is None or e.reason != "dns":
+                    raise
+                raise FetchError(f"proxy {e}", "proxy") from None
+            except FAILURES as e:
+                raise self._failure(e, connection, url) from None
+            within.left()
+        if not isinstance(connection.sock, socket.socket) or isinstance(connection.sock, ssl.SSLSocket):
+            secured: Any = connection.sock  # or urllib3's of TLS within TLS
+            # An end of data that the server has not signed could be anyone's doing.
+            secured.suppress_ragged_eofs = False
+
+    def _failure(self, error: Exception, connection: _Connection, url: Url) -> FetchError:
+        if self._proxy is None:
+            return connection_error(error, peer(url))
+        if isinstance(error, ssl.SSLError) and connection.proxy_is_verified is not None:
+            return connection_error(error, peer(url))  # inside the tunnel
+        refused = _REFUSED.match(str(error))
+        if refused:
+            return FetchError(
+                f"proxy {peer(self._proxy)}: refuses the tunnel with status {refused[1]}", "proxy"
+            )
+        return FetchError(f"proxy {connection_error(error, peer(self._proxy))}", "proxy")
+
+    def _ask(self, connection: _Connection, url: Url, fields: Mapping[str, str]) -> HTTPResponse:
+        target = url.request_uri
+        if self._proxy is not None and url.scheme == "http":
+            target = url._replace(fragment=None).url
+            fields = {**fields, **self._proxy_fields}
+        try:
+            connection.request("GET", target, headers=fields, preload_content=False, decode_content=False)
+            return connection.getresponse()
+        except FAILURES as e:
+            raise connection_error(e, peer(url)) from None

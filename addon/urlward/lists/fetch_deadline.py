@@ -1,0 +1,138 @@
+"""A limit on a whole exchange, however its parts are drawn out.
+
+A socket's own timeout begins anew with each byte, and looking up a name cannot be interrupted at all.
+So names are looked up in a thread that may be left behind, and a timer ends the connection under
+whoever waits on it.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from urlward.lists.fetch_errors import FetchError
+
+Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+
+
+class Deadline:
+    """A moment that an exchange must have ended by.
+
+    Args:
+        seconds: from now.
+        peer: whom the error names.
+        waited_for: and what did not happen.
+        within: a deadline that this one does not outlast.
+    """
+
+    def __init__(
+        self, seconds: float, peer: str, waited_for: str, *, within: "Deadline | None" = None
+    ) -> None:
+        self._end = time.monotonic() + seconds
+        self._message = f"{peer}: {waited_for} within {seconds:g} s"
+        self._within = within
+
+    def left(self) -> float:
+        """Seconds left.
+
+        Raises:
+            FetchError: none ("timeout").
+        """
+        outer = self._within.left() if self._within else None
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self.error()
+        return left if outer is None else min(left, outer)
+
+    def error(self) -> FetchError:
+        """That it has passed."""
+        return FetchError(self._message, "timeout")
+
+    @contextmanager
+    def cutting(self, sock: socket.socket) -> Iterator[None]:
+        """End a connection at the deadline, so that whoever waits on it wakes up.
+
+        An error that comes of that is the deadline's. An end of data is for the caller to doubt: ask
+        for what is `left`.
+
+        Args:
+            sock: of the connection; what TLS makes of it later is ended as well.
+
+        Raises:
+            FetchError: it has passed ("timeout").
+        """
+        same = socket.socket(fileno=os.dup(sock.fileno()))
+        timer = threading.Timer(self.left(), _end, (same,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception:
+            self.left()
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            same.close()
+
+
+def _end(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """A TCP connection to the first of a host's addresses that takes one.
+
+    Raises:
+        FetchError: no address ("dns"), or not in time ("timeout").
+        OSError: the last address's fault.
+    """
+    addresses = resolve(host, port, deadline)
+    for number, (family, address) in enumerate(addresses):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            # One that swallows everything leaves time for the others.
+            sock.settimeout(deadline.left() / (len(addresses) - number))
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(deadline.left())
+        except OSError as e:
+            sock.close()
+            failure = deadline.error() if isinstance(e, TimeoutError) else e
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+def resolve(host: str, port: int, deadline: Deadline) -> list[Address]:
+    """A host's addresses, the system's way.
+
+    Raises:
+        FetchError: none ("dns"), or not in time ("timeout").
+    """
+    found: list[Address] = []
+    failure: list[str] = []
+
+    def ask() -> None:
+        try:
+            for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                found.append((family, address))  # type: ignore[arg-type]
+        except OSError as e:
+            failure.append(e.strerror or os.strerror(e.errno or 0))
+        except UnicodeError:
+            failure.append("not a host name")
+
+    thread = threading.Thread(target=ask, name="urlward-resolve", daemon=True)
+    thread.start()
+    thread.join(deadline.left())
+    if thread.is_alive():
+        raise deadline.error()
+    if not found:
+        raise FetchError(f"{host}: {failure[0] if failure else 'no address'}", "dns")
+    return found

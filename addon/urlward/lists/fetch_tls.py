@@ -1,0 +1,59 @@
+"""TLS towards a feed's server: whom to trust, and who we are."""
+
+import ssl
+from pathlib import Path
+
+from urlward.lists.fetch_errors import FetchError
+
+
+def context(ca: str | None, client_cert: str | None = None, client_key: str | None = None) -> ssl.SSLContext:
+    """Verifies certificates and names.
+
+    Args:
+        ca: file of the CAs to trust in place of the system's.
+        client_cert: file of our certificate and its chain, PEM.
+        client_key: file of its key; where not given, it is in the file of the certificate.
+
+    Raises:
+        FetchError: a file is not readable, or not what it should be ("settings", "secret").
+    """
+    try:
+        made = ssl.create_default_context(cafile=ca)
+    except OSError as e:
+        raise FetchError(f"{ca}: {_words(e, 'no CA certificates in PEM form')}", "settings") from None
+    if client_cert is not None:
+        _identify(made, client_cert, client_key)
+    return made
+
+
+def proxy_context(ca: str | None) -> ssl.SSLContext:
+    """For the proxy's own certificate: the system's CAs, and those of the feed's file."""
+    made = context(None)
+    if ca is not None:
+        context(ca)  # whose errors say which file it is
+        made.load_verify_locations(cafile=ca)
+    return made
+
+
+def _identify(made: ssl.SSLContext, cert: str, key: str | None) -> None:
+    for path in filter(None, (cert, key)):
+        try:
+            Path(path).open("rb").close()
+        except OSError as e:
+            raise FetchError(f"{path}: {e.strerror or e}", "secret") from None
+    try:
+        made.load_cert_chain(cert, key, password=_no_password)
+    except (OSError, ValueError):
+        # OpenSSL's words may quote from the file.
+        raise FetchError(
+            f"{cert}: no certificate and key that belong together, in PEM form without a passphrase", "secret"
+        ) from None
+
+
+def _no_password() -> bytes:
+    """Without this, OpenSSL asks for one on the terminal."""
+    raise ValueError
+
+
+def _words(error: OSError, otherwise: str) -> str:
+    return otherwise if isinstance(error, ssl.SSLError) else str(error.strerror or error)
