@@ -32,7 +32,7 @@ class Rig:
         self.resolved.remember((host,), four, six, 100, found)
 
     async def change(self, text: str = LIST) -> None:
-        self.keeper.paths[0].write_text(text)
+        self.keeper.files[0].path.write_text(text)
         await self.keeper.reload()
         await self.listing.names()
 
@@ -148,7 +148,7 @@ async def test_rules_that_come_back(rig: Rig, caplog: pytest.LogCaptureFixture) 
 async def test_what_is_asked_meanwhile(rig: Rig) -> None:
     """Levels that were found by an answer after the change are no reason not to cut."""
     rig.see("blocked.example", "192.0.2.1")
-    rig.keeper.paths[0].write_text(LIST)
+    rig.keeper.files[0].path.write_text(LIST)
     await rig.keeper.reload()
     rig.see("blocked.example", "192.0.2.1")
     await rig.listing.names()

@@ -166,7 +166,7 @@ async def test_what_is_neither_is_judged_before_it_is_relayed(rig: Rig) -> None:
     rig.tctx.options.update(urlward_other="relay")
     await rig.start(greet)
     assert await rig.ask(b"SSH-2.0-x\r\n") == b"you said SSH-2.0-x\r\n"
-    rig.addon.keeper.paths[0].write_text("127.0.0.1 id=A-9\n")  # type: ignore[union-attr]
+    rig.addon.keeper.files[0].path.write_text("127.0.0.1 id=A-9\n")  # type: ignore[union-attr]
     await rig.addon.keeper.reload()  # type: ignore[union-attr]
     assert await rig.ask(b"SSH-2.0-x\r\n") == b""
     await rig.settled()
@@ -186,7 +186,7 @@ async def test_an_origin_that_is_not_there(rig: Rig) -> None:
 
 @pytest.mark.parametrize("listed", ["127.0.0.66", "127.0.0.1"])
 async def test_a_name_whose_address_is_listed(rig: Rig, listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.addon.keeper.paths[0].write_text(f"{listed} id=A-9\n")  # type: ignore[union-attr]
+    rig.addon.keeper.files[0].path.write_text(f"{listed} id=A-9\n")  # type: ignore[union-attr]
     await rig.addon.keeper.reload()  # type: ignore[union-attr]
     await rig.start(answer, "reverse:http://localhost")
     found = await rig.ask(GET % b"a")
@@ -220,7 +220,7 @@ async def test_monitoring_lets_everything_pass(rig: Rig, caplog: pytest.LogCaptu
     caplog.set_level(logging.INFO)
     rig.tctx.options.update(urlward_monitor=True)
     await rig.start(answer, "reverse:http://localhost")
-    rig.addon.keeper.paths[0].write_text("blocked.example id=A-1\n127.0.0.1 id=A-9\n")  # type: ignore[union-attr]
+    rig.addon.keeper.files[0].path.write_text("blocked.example id=A-1\n127.0.0.1 id=A-9\n")  # type: ignore[union-attr]
     await rig.addon.keeper.reload()  # type: ignore[union-attr]
     caplog.clear()
     # The address is told with each request, like a host; what is listed twice is told once.

@@ -19,7 +19,7 @@ from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import DamagedError
-from urlward.engine.record import Flag, Shape
+from urlward.engine.record import MARKER, Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
 from urlward.engine.table import Table
@@ -116,7 +116,8 @@ class LoadedList:
     @property
     def entries(self) -> int:
         """Number of entries."""
-        return int(self.artifact.meta["entries"])
+        gone = sum(self.table.shape(row).kind != MARKER for row in self.removed)
+        return int(self.artifact.meta["entries"]) - gone
 
     def without(self, rows: frozenset[int]) -> "LoadedList":
         """The same list as if these rows were not in it; it shares everything with this one."""

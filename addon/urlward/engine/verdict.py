@@ -33,6 +33,11 @@ class Verdict:
         """True for ``block``."""
         return self.action == "block"
 
+    @property
+    def listed(self) -> bool:
+        """True for ``block`` and ``monitor``."""
+        return self.action in ("block", "monitor")
+
 
 PASS = Verdict("pass")
 

@@ -215,11 +215,11 @@ def read_key(path: Path) -> Key:
         raise KeyFileError(f"{path}: {e}") from e
 
 
-def find_key(path: Path | None, lists: Sequence[Path]) -> Key:
+def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None) -> Key:
     """The key for some lists: the file given, or the one that `compile` made beside an artifact.
 
-    Sources alone need none that lasts: they get a new one, which dies with the process, or with the last
-    of the workers, which share it.
+    Sources alone need none that lasts: they get the local one, or else a new one, which dies with the
+    process, or with the last of the workers, which share it.
 
     Raises:
         KeyFileError: an artifact has no key.
@@ -240,6 +240,8 @@ def find_key(path: Path | None, lists: Sequence[Path]) -> Key:
             if not beside.exists():
                 raise KeyFileError(f"{artifact}: an artifact needs its key: --key FILE, or {beside}")
             return read_key(beside)
+    if local is not None:
+        return local
     return Key((shared and shared.key()) or secrets.token_bytes(KEY_SIZE))
 
 

@@ -44,10 +44,12 @@ class Watch:
     Attributes:
         path: the file.
         seen: the signature that was last acted on.
+        whole: whether it is only ever replaced as a whole, so that it can be read at once.
     """
 
     path: Path
     seen: Signature | None = None
+    whole: bool = False
     _pending: Signature | None = None
     _since: float = 0.0
     _missing_since: float | None = None
@@ -88,6 +90,8 @@ class Watch:
         if signature is None or signature == self.seen:
             self._pending = None
             return None
+        if self.whole:
+            return signature
         if signature != self._pending:
             self._pending, self._since = signature, now
             return None

@@ -9,17 +9,18 @@ import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.engine.loaded import LoadedList, load, loading
+from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
-from urlward.engine.steps import Steps
+from urlward.engine.steps import Steps, exhaust
 from urlward.lists.build import Progress, checksum, silent, told
 from urlward.lists.files import Signature, Watch, being_written
+from urlward.lists.kept import Kept, ListFile
 from urlward.lists.reader import Reader, SupersededError
 from urlward.lists.shared import Shared, inherited
 from urlward.lists.source import Budget, SourceError
@@ -35,41 +36,51 @@ SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
 
 
-@dataclass(slots=True)
-class _File:
-    watch: Watch
-    loaded: LoadedList
-    ends_with_newline: bool
-    checksum: bytes
-    """Of what is loaded; empty where that is not certain."""
-    failed: bool = False
-    """Whether the last word in the log was that this file is no good."""
-    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    reloads_wanted: int = 0
-    reloads_begun: int = 0
+class Exceptions(Protocol):
+    """What is excused for a while, besides what the lists say.
+
+    Attributes:
+        lists: the exceptions in force.
+    """
+
+    lists: list[LoadedList]
+
+    def look(self, now: float) -> bool:
+        """Whether others are in force from now on, seconds since 1970-01-01 UTC. Never raises."""
 
 
 class Keeper:
     """Loads lists, keeps them up to date, and gives the matcher in force.
 
     Args:
-        paths: sources and artifacts.
-        key: for both.
+        files: sources and artifacts.
+        key: for those that have none of their own.
         budget: of bad lines in a source.
         shared: what this process shares with other workers; what it inherited where not given.
+        protected: lists of hosts that guarded lists cannot block whole.
+        exceptions: what else is excused for a while, if anything can be.
     """
 
     def __init__(
-        self, paths: Sequence[Path], key: Key, budget: Budget | None = None, shared: Shared | None = None
+        self,
+        files: Sequence[Path | ListFile],
+        key: Key,
+        budget: Budget | None = None,
+        shared: Shared | None = None,
+        *,
+        protected: Sequence[LoadedList] = (),
+        exceptions: "Exceptions | None" = None,
     ) -> None:
-        self.paths = tuple(paths)
+        self.files = tuple(file if isinstance(file, ListFile) else ListFile(file) for file in files)
         self.key = key
         self.reloads = 0
         self.failures = 0
         self.matcher = Matcher(())
         """The matcher in force; read it once a request."""
+        self._protected = tuple(protected)
+        self._exceptions = exceptions
         self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared)
-        self._files: list[_File] = []
+        self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
 
     def load(self, progress: Progress = silent) -> None:
@@ -78,9 +89,16 @@ class Keeper:
         Raises:
             UrlwardError: a list is bad. There is no last good one to fall back to yet.
         """
-        self._files = [self._first(path, progress) for path in self.paths]
+        self._kept = [self._first(file, progress) for file in self.files]
+        if self._exceptions is not None:
+            self._exceptions.look(time.time())
         self._swap()
         _give_back()
+
+    @property
+    def names(self) -> list[str]:
+        """The lists' names, of feeds also before they are there."""
+        return [kept.name for kept in self._kept]
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""
@@ -88,15 +106,15 @@ class Keeper:
         async with asyncio.TaskGroup() as refreshing:
             while True:
                 await asyncio.sleep(INTERVAL)
-                for file in self._files:
-                    if not file.busy.locked():
-                        signature = self._look(file)
-                        if signature is not None:
-                            refreshing.create_task(self._refresh(file, signature))
+                for kept in self._kept:
+                    if not kept.busy.locked():
+                        self._look(kept, refreshing)
+                if self._exceptions is not None and self._exceptions.look(time.time()):
+                    self._swap()
 
     async def reload(self) -> None:
         """Read every file again now, changed or not."""
-        await asyncio.gather(*map(self._reload, self._files))
+        await asyncio.gather(*(self._reload(kept) for kept in self._kept if not kept.spec.stored))
 
     def networks(self) -> list[str]:
         """The addresses and networks that the lists in force block, or some pages of; each once, in no order.
@@ -105,100 +123,187 @@ class Keeper:
         """
         while True:
             # What is in force has its sections. One that goes out of use from here on keeps them for us.
-            artifacts = [loaded.artifact for loaded in self.matcher.lists]
-            if all(artifact.sections for artifact in artifacts):
+            lists = [(loaded.artifact, loaded.key) for loaded in self.matcher.lists]
+            if all(artifact.sections for artifact, _ in lists):
                 break
         now = time.time()
-        return list(dict.fromkeys(n for a in artifacts for n in blocking_networks(a, self.key, now)))
+        return list(dict.fromkeys(n for a, key in lists for n in blocking_networks(a, key, now)))
 
-    def _first(self, path: Path, progress: Progress) -> _File:
+    def _load(
+        self, file: ListFile, data: memoryview, before: Header | None = None
+    ) -> Generator[None, None, LoadedList]:
+        """Load an artifact under the key that it names, if it may come after what is in force.
+
+        Raises:
+            ArtifactError: it is no good, or not to be taken.
+        """
+        header = read_header(data)
+        if file.trust is not None:
+            serial, checksum = (before.serial, before.checksum) if before is not None else (0, b"")
+            file.trust.check(header, last_serial=serial, last_checksum=checksum, now=time.time())
+        key = next((key for key in file.keys if key.id == header.key_id), self.key)
+        return loading(data, key, file.name, guarded=file.guarded)
+
+    def _first(self, file: ListFile, progress: Progress) -> Kept:
+        path = file.path
         signature = Signature.of(path)
+        if file.stored:
+            return self._first_stored(file, signature)
         try:
             read = self._reader.read_now(path, progress)
-            loaded = load(read.data, self.key)
+            loaded = exhaust(self._load(file, read.data))
         except UrlwardError as e:
             last = self._reader.last_good(path)
             if last is None:
                 raise SourceError(told(path, e)) from e
             # What the other workers have. As if nothing had been seen: the watch will say what is wrong.
-            return _File(Watch(path), load(last.data, self.key), last.whole, b"")
+            return Kept(file, Watch(path), exhaust(self._load(file, last.data)), last.whole)
         if Signature.of(path) != signature:
-            return _File(Watch(path, signature), loaded, read.whole, b"")
+            return Kept(file, Watch(path, signature), loaded, read.whole)
         self._reader.keep(path, read.content)
-        return _File(Watch(path, signature), loaded, read.whole, read.content)
+        return Kept(file, Watch(path, signature), loaded, read.whole, read.content)
 
-    def _look(self, file: _File) -> Signature | None:
+    def _first_stored(self, file: ListFile, signature: Signature | None) -> Kept:
+        """A feed's artifact, which may not be there yet, and whose feed will bring another if it is no good."""
+        kept = Kept(file, Watch(file.path, whole=True))
+        if signature is None:
+            logger.warning("list %s: not there yet, nothing on it is blocked", file.name)
+            return kept
+        kept.watch.seen = signature
+        try:
+            read = self._reader.read_now(file.path)
+            kept.take(exhaust(self._load(file, read.data)), signature, read.content, whole=True)
+            self._reader.keep(file.path, read.content)
+            exhaust(self._take_change(kept))
+        except UrlwardError as e:
+            last = self._reader.last_good(file.path)
+            if last is not None:
+                kept.take(exhaust(self._load(file, last.data)), signature, b"", whole=True)
+            kept.failed = True
+            logger.error("list %s: nothing on it is blocked until it comes anew", told(file.path, e))
+        return kept
+
+    def _look(self, kept: Kept, refreshing: asyncio.TaskGroup) -> None:
         now = time.monotonic()
-        watch = file.watch
-        if watch.vanished(now):
-            self._keep(file, f"{watch.path}: gone")
+        watch = kept.watch
+        if kept.spec.stored and kept.change_watch.ready(now) is not None:
+            refreshing.create_task(self._change(kept))
+            return
+        if (kept.loaded is not None or not kept.spec.stored) and watch.vanished(now):
+            self._keep(kept, f"{watch.path}: gone")
         signature = watch.ready(now)
         if signature is None and watch.kept_open(now):
             logger.warning("list %s: changed, but its writer has not closed it; waiting", watch.path)
-        return signature
+        if signature is not None:
+            refreshing.create_task(self._refresh(kept, signature))
 
-    async def _reload(self, file: _File) -> None:
-        path = file.watch.path
-        file.reloads_wanted += 1
-        mine = file.reloads_wanted
-        async with file.busy:
-            if file.reloads_begun >= mine:
+    async def _change(self, kept: Kept) -> None:
+        """Put a small change in force, before the whole comes."""
+        async with kept.busy:
+            start = time.monotonic()
+            try:
+                if not await in_slices(self._take_change(kept)):
+                    return
+            except Exception as e:  # noqa: BLE001 - the whole follows
+                logger.warning(
+                    "list %s: %s in a change to it; waiting for the whole", kept.spec.name, type(e).__name__
+                )
+                return
+            self._swap()
+            self._say(kept, start)
+
+    def _take_change(self, kept: Kept) -> Generator[None, None, bool]:
+        """Take what the store says has changed, if it is about what is loaded.
+
+        Raises:
+            UrlwardError: it is no good.
+        """
+        kept.change_watch.seen = Signature.of(kept.spec.change)
+        try:
+            data = kept.spec.change.read_bytes()
+        except FileNotFoundError:
+            return False
+        if kept.loaded is None:
+            return False
+        change = read_change(data, kept.loaded.key)
+        if change.old_checksum != kept.loaded.artifact.header.checksum:
+            return False
+        yield
+        added = (yield from self._load(kept.spec, memoryview(change.added))) if change.added else None
+        kept.take_change(change.removed, added, change.header)
+        return True
+
+    async def _reload(self, kept: Kept) -> None:
+        path = kept.watch.path
+        kept.reloads_wanted += 1
+        mine = kept.reloads_wanted
+        async with kept.busy:
+            if kept.reloads_begun >= mine:
                 return  # one that began after this was asked for reads the file
-            file.reloads_begun = file.reloads_wanted
+            kept.reloads_begun = kept.reloads_wanted
         signature = Signature.of(path)
         if signature is None:
-            self._keep(file, f"{path}: gone")
+            self._keep(kept, f"{path}: gone")
         elif being_written(path):
-            self._keep(file, f"{path}: being written, will be read when that is done")
+            self._keep(kept, f"{path}: being written, will be read when that is done")
         else:
-            await self._refresh(file, signature, unchanged_too=True)
+            await self._refresh(kept, signature, unchanged_too=True)
 
-    async def _refresh(self, file: _File, signature: Signature, *, unchanged_too: bool = False) -> None:
-        async with file.busy:
-            path = file.watch.path
+    async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
+        async with kept.busy:
+            path = kept.watch.path
             start = time.monotonic()
             try:
                 content = await asyncio.to_thread(checksum, path)
-                if content == file.checksum and not unchanged_too:
-                    self._unchanged(file, signature)
+                if content == kept.checksum and not unchanged_too:
+                    self._unchanged(kept, signature)
                     return
-                read = await self._reader.read(path, content, signature, was_whole=file.ends_with_newline)
+                read = await self._reader.read(path, content, signature, was_whole=kept.ends_with_newline)
                 async with self._loading:
-                    loaded = await in_slices(loading(read.data, self.key))
+                    loaded = await in_slices(self._load(kept.spec, read.data))
             except SupersededError:
                 return
             except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
                 if Signature.of(path) == signature:
-                    file.watch.seen = signature
+                    kept.watch.seen = signature
                     known = told(path, e) if isinstance(e, UrlwardError) else None
-                    self._keep(file, known or f"{path}: {type(e).__name__} in reloading")
+                    self._keep(kept, known or f"{path}: {type(e).__name__} in reloading")
                 return
-            old, file.loaded, file.ends_with_newline = file.loaded, loaded, read.whole
-            file.watch.seen, file.checksum, file.failed = signature, content, False
+            in_force = kept.header is not None and kept.header.checksum == loaded.artifact.header.checksum
+            old = kept.take(loaded, signature, content, whole=read.whole)
             self._swap()
             self._reader.keep(path, content)
-            self.reloads += 1
-            logger.info(
-                "list %s: %d entries in force, serial %d, after %.1f s",
-                loaded.name, loaded.entries, loaded.serial, time.monotonic() - start,
-            )  # fmt: skip
-            await _free(old)
+            if unchanged_too or not in_force:
+                self._say(kept, start)
+            for each in old:
+                await _free(each)
 
-    def _keep(self, file: _File, why: str) -> None:
+    def _say(self, kept: Kept, start: float) -> None:
+        self.reloads += 1
+        assert kept.header is not None
+        logger.info(
+            "list %s: %d entries in force, serial %d, after %.1f s",
+            kept.name, kept.entries, kept.header.serial, time.monotonic() - start,
+        )  # fmt: skip
+
+    def _keep(self, kept: Kept, why: str) -> None:
         self.failures += 1
-        file.failed = True
+        kept.failed = True
         logger.error("list %s; the last good one stays in force", why)
 
-    def _unchanged(self, file: _File, signature: Signature) -> None:
-        if Signature.of(file.watch.path) != signature:
+    def _unchanged(self, kept: Kept, signature: Signature) -> None:
+        if Signature.of(kept.watch.path) != signature:
             return
-        file.watch.seen = signature
-        if file.failed:
-            file.failed = False
-            logger.info("list %s: %d entries in force, as before", file.loaded.name, file.loaded.entries)
+        kept.watch.seen = signature
+        if kept.failed:
+            kept.failed = False
+            logger.info("list %s: %d entries in force, as before", kept.name, kept.entries)
 
     def _swap(self) -> None:
-        self.matcher = Matcher([file.loaded for file in self._files])
+        lists = [loaded for kept in self._kept for loaded in kept.in_force]
+        if self._exceptions is not None:
+            lists += self._exceptions.lists
+        self.matcher = Matcher(lists, protected=self._protected)
 
 
 async def _free(old: LoadedList) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,15 +26,16 @@ from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
-from urlward.config import Config, read_config
-from urlward.engine.digest import Key
+from urlward.config import Config, PageTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
-from urlward.lists.build import find_key
 from urlward.lists.keeper import Keeper
+from urlward.lists.policy import Policy
+from urlward.lists.setup import make_keeper, make_policy
 from urlward.lists.source import Budget
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.decide import Decision, decide
+from urlward.proxy.feeder import Feeder
 from urlward.proxy.guard import Guard
 from urlward.proxy.http_layer import Handshake, HttpRelayLayer, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
@@ -46,6 +48,7 @@ from urlward.proxy.layers import (
 )
 from urlward.proxy.live import Live
 from urlward.proxy.names import as_address, is_multiplexed
+from urlward.proxy.workers import is_first
 
 logger = logging.getLogger("urlward")
 
@@ -55,6 +58,7 @@ RECHECK = 0.25
 _OPTIONS = (
     "urlward_list",
     "urlward_key",
+    "urlward_trust",
     "urlward_max_errors",
     "urlward_intercept",
     "urlward_tls_block",
@@ -65,6 +69,10 @@ _OPTIONS = (
     "urlward_monitor",
     "urlward_intercept_port",
     "urlward_config",
+)
+# Options that say which lists there are.
+_OF_LISTS = frozenset(
+    {"urlward_list", "urlward_key", "urlward_trust", "urlward_max_errors", "urlward_config"}
 )
 # Options that only mitmproxy's flows heed.
 _BY_FLOWS = ("urlward_flows", "proxyauth", "upstream_auth", "body_size_limit", "stream_large_bodies")
@@ -90,6 +98,8 @@ class Urlward:
     Attributes:
         keeper: the lists in force, None before they are loaded.
         guard: decides; None before the options are read.
+        policy: what holds for which client; None where the same does for all.
+        feeder: fetches feeds; None where there are none, or another worker does it.
         live: the exchanges under way.
         tcp_timeout: seconds without a byte after which a connection is closed.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
@@ -98,6 +108,8 @@ class Urlward:
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
         self.guard: Guard | None = None
+        self.policy: Policy | None = None
+        self.feeder: Feeder | None = None
         self.live = Live()
         self.page_addresses: frozenset[str] = frozenset()
         self._others = False
@@ -113,6 +125,12 @@ class Urlward:
         """Declare the options (their names begin with ``urlward_``; `block_*` is mitmproxy's own)."""
         loader.add_option("urlward_list", Sequence[str], [], "Lists: sources or compiled .ward artifacts.")
         loader.add_option("urlward_key", str, "", "File with the lists' key.")
+        loader.add_option(
+            "urlward_trust",
+            Sequence[str],
+            [],
+            "Public keys, and rotation statements, of who may sign artifacts.",
+        )
         loader.add_option("urlward_max_errors", str, "1%", "Bad lines a source may have: a count or a share.")
         loader.add_option(
             "urlward_intercept",
@@ -156,7 +174,9 @@ class Urlward:
             _CHOICES["urlward_on_error"],
         )
         loader.add_option("urlward_status", int, 451, "Status of a blocked request: 451 or 403.")
-        loader.add_option("urlward_config", str, "", "TOML file; the [page] table is read from it.")
+        loader.add_option(
+            "urlward_config", str, "", "TOML file; feeds, policy and block pages are read from it."
+        )
 
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use, or refuse them with what is wrong."""
@@ -179,16 +199,10 @@ class Urlward:
             )
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
-            page = BlockPage(page_settings(config, options.urlward_status))
-            if updated & {"urlward_list", "urlward_key", "urlward_max_errors"} and options.urlward_list:
-                paths = [_path(path) for path in options.urlward_list]
-                key = find_key(_path(options.urlward_key) if options.urlward_key else None, paths)
-                self._take_lists(paths, key, _budget(options.urlward_max_errors))
-        except BlockPageError as e:
-            table = (
-                "" if e.key == "status" or not options.urlward_config else f"{options.urlward_config}: page."
-            )
-            raise exceptions.OptionsError(f"urlward: {table}{e}") from e
+            page, pages = _block_pages(config, options.urlward_config, options.urlward_status)
+            if updated & _OF_LISTS and (options.urlward_list or config.feed):
+                self._take_lists(config)
+            self.policy = make_policy(config, self.keeper)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self.guard = Guard(
@@ -199,6 +213,8 @@ class Urlward:
             tls_block=options.urlward_tls_block,
             monitor=options.urlward_monitor,
             intercept_port=options.urlward_intercept_port,
+            policy=self.policy,
+            pages=pages,
             counts=self.guard.counts if self.guard is not None else None,
         )
 
@@ -238,6 +254,8 @@ class Urlward:
         """Read all lists again."""
         if self.keeper is not None:
             self._start(self.keeper.reload())
+        if self.feeder is not None:
+            self.feeder.refresh()
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -250,14 +268,19 @@ class Urlward:
             logger.error("a task has ended: %s", type(task.exception()).__name__)
 
     async def _cut_listed(self) -> None:
-        """Judge what is under way again whenever other lists come into force."""
-        judged = self.keeper and self.keeper.matcher
+        """Judge what is under way again whenever other lists, or other rules, come into force."""
+        judged = self._in_force()
         while True:
             await asyncio.sleep(RECHECK)
-            matcher = self.keeper and self.keeper.matcher
-            if matcher is not judged and self.guard is not None:
-                judged = matcher
+            in_force = self._in_force()
+            if in_force != judged and self.guard is not None:
+                judged = in_force
                 await self.live.recheck(self.guard)
+
+    def _in_force(self) -> tuple[object, object, float]:
+        """Tells one state of lists and rules from another."""
+        matcher = self.keeper.matcher.identity if self.keeper is not None else None
+        return matcher, self.policy, self.policy.until(time.time()) if self.policy is not None else 0.0
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""
@@ -350,10 +373,20 @@ class Urlward:
             raise NoListError
         return self.keeper.matcher
 
-    def _take_lists(self, paths: list[Path], key: Key, budget: Budget) -> None:
-        keeper = Keeper(paths, key, budget)
+    def _take_lists(self, config: Config) -> None:
+        options = ctx.options
+        keeper = make_keeper(
+            [_path(path) for path in options.urlward_list],
+            config,
+            key_file=_path(options.urlward_key) if options.urlward_key else None,
+            trust=options.urlward_trust,
+            budget=_budget(options.urlward_max_errors),
+        )
         keeper.load()
         self.keeper = keeper
+        self.feeder = None
+        if config.feed and is_first():
+            self.feeder = Feeder(Path(options.urlward_config), options.urlward_key)
         for loaded in keeper.matcher.lists:
             logger.info("list %s: %d entries in force, serial %d", loaded.name, loaded.entries, loaded.serial)
         if self._running:
@@ -363,7 +396,14 @@ class Urlward:
         if self._watch is not None:
             self._watch.cancel()
         if self.keeper is not None:
-            self._watch = asyncio.get_running_loop().create_task(self.keeper.watch())
+            self._watch = asyncio.get_running_loop().create_task(self._look_after(self.keeper, self.feeder))
+
+    @staticmethod
+    async def _look_after(keeper: Keeper, feeder: Feeder | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keeper.watch())
+            if feeder is not None:
+                group.create_task(feeder.run())
 
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
         context = nextlayer.context
@@ -478,9 +518,25 @@ def _path(text: str) -> Path:
         raise ValueError(f"{text}: no such user") from e
 
 
-def page_settings(config: Config, status: int) -> BlockPageSettings:
-    """The block page's settings from the configuration."""
-    page = config.page
+def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dict[str, BlockPage]]:
+    """The block page, and its variants by name.
+
+    Raises:
+        ValueError: one cannot be made; the message names the key.
+    """
+
+    def made(table: PageTable, where: str) -> BlockPage:
+        try:
+            return BlockPage(page_settings(table, status))
+        except BlockPageError as e:
+            raise ValueError(str(e) if e.key == "status" or not file else f"{file}: {where}.{e}") from e
+
+    variants = {name: made(table, f"pages.{name}") for name, table in config.pages.items()}
+    return made(config.page, "page"), variants
+
+
+def page_settings(page: PageTable, status: int) -> BlockPageSettings:
+    """The block page's settings from its table."""
     return BlockPageSettings(
         status=status,
         operator=page.operator,

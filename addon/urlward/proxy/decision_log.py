@@ -37,37 +37,46 @@ class DecisionLog:
 
     Args:
         counts: to go on with.
-        monitor: whether nothing is blocked.
         clock: seconds since 1970-01-01 UTC.
 
     Attributes:
         counts: so far.
     """
 
-    def __init__(self, counts: Counts, clock: Callable[[], float], *, monitor: bool) -> None:
+    def __init__(self, counts: Counts, clock: Callable[[], float]) -> None:
         self.counts = counts
         self._clock = clock
-        self._monitor = monitor
 
-    def block(self, verdict: Verdict, client: Client, reference: str, *, cut: bool = False) -> None:
+    def block(
+        self,
+        verdict: Verdict,
+        client: Client,
+        reference: str,
+        *,
+        cut: bool = False,
+        would: bool = False,
+        group: str = "",
+    ) -> None:
         """Say what is blocked, or would be.
 
         Args:
-            verdict: a blocking one.
+            verdict: of what is listed.
             client: whose request or connection it is.
             reference: stands on the block page as well.
             cut: whether it was under way when it was listed.
+            would: whether it passes, since it is only to be said.
+            group: that the client is in.
         """
-        if self._monitor:
+        if would:
             self.counts.would_block += 1
         else:
             self.counts.blocked += 1
         _log(
             logging.INFO,
-            f"%s {'would-' * self._monitor}{'cut' if cut else 'block'} "
-            "client=%s list=%s entry=%s category=%s reference=%s",
+            f"%s {'would-' * would}{'cut' if cut else 'block'} "
+            "client=%s list=%s entry=%s category=%s reference=%s%s",
             timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
-            reference,
+            reference, f" group={group}" * bool(group),
         )  # fmt: skip
 
     def failure(self, error: Exception, client: Client, outcome: str) -> None:

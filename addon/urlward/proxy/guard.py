@@ -6,7 +6,8 @@ where the filter only monitors.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from mitmproxy import http
@@ -15,7 +16,8 @@ from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
-from urlward.engine.verdict import PASS, Verdict
+from urlward.engine.verdict import PASS, Decide, Verdict, decide
+from urlward.lists.policy import Policy, View
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
 from urlward.proxy.decision_log import Counts, DecisionLog
@@ -24,6 +26,9 @@ from urlward.proxy.names import NO_NAMES, Names, Place, names_of, names_of_tls
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]
+
+EVERYONE = View("", "", (), (), {})
+"""What holds for every client where there is no policy."""
 
 
 class Guard:
@@ -40,6 +45,8 @@ class Guard:
             cannot be monitored either. A TLS connection that would be decrypted for the block page alone
             is relayed; one whose host has pages listed is decrypted, so that they are seen, unless
             `intercept` is ``none``, with which only names and addresses are looked at.
+        policy: what holds for which client; None where the same does for all.
+        pages: block pages of groups, by name.
         intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
             unless `intercept` is ``none``; 0 for none.
         counts: to go on with.
@@ -59,13 +66,17 @@ class Guard:
         tls_block: str = "page",
         monitor: bool = False,
         intercept_port: int = 0,
+        policy: Policy | None = None,
+        pages: Mapping[str, BlockPage] | None = None,
         counts: Counts | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counts = counts or Counts()
-        self._log = DecisionLog(self.counts, clock, monitor=monitor)
+        self._log = DecisionLog(self.counts, clock)
         self._matcher = matcher
         self._page = page
+        self._policy = policy
+        self._pages = pages or {}
         self._on_error = on_error
         self._intercept = intercept
         self._tls_block = tls_block
@@ -82,8 +93,8 @@ class Guard:
         head = request.data.method == b"HEAD"
         try:
             names = names_of(request, context)
-            verdict = self._verdict(names)
-            return self._listed(verdict, names, request, context.client) if verdict.blocked else names
+            verdict = self._verdict(names, context.client)
+            return self._listed(verdict, names, request, context.client) if verdict.listed else names
         except UrlError as e:
             self.counts.refused += 1
             return plain(400, str(e), head=head)
@@ -98,9 +109,11 @@ class Guard:
             matcher = self._matcher()
             if place.is_quiet(names, matcher):
                 verdict = matcher.check(names.hosts[0], names.target, names.ports, self._clock())
+                if verdict is not PASS and self._policy is not None:
+                    verdict = self._verdict(names, client)
             else:
-                verdict = self._verdict(names)
-            return self._listed(verdict, names, head, client) if verdict.blocked else names
+                verdict = self._verdict(names, client)
+            return self._listed(verdict, names, head, client) if verdict.listed else names
         except UrlError as e:
             self.counts.refused += 1
             return plain(400, str(e), head=head.method == b"HEAD")
@@ -121,28 +134,47 @@ class Guard:
         if self._monitor and (told or names.told):
             return "told"
         try:
-            verdict = self._verdict(names)
+            verdict = self._verdict(names, client)
             if not verdict.blocked and names.tls:
                 # Relayed unread, which it may not be where a page of its host is listed.
-                found = self._list_below(names)
-                verdict = Verdict("block", entry="-", list=found) if found else verdict
-            if not verdict.blocked:
+                found = self._list_below(names, client)
+                below = self._decide(client)([Verdict("block", entry="-", list=found)]) if found else PASS
+                verdict = below if below.listed else verdict
+            if not verdict.listed:
                 return "passes"
-            self._log.block(verdict, client, new_reference(), cut=True)
-            return "told" if self._monitor else "cut"
+            would = self._only_told(verdict)
+            if not would or not (told or names.told):
+                group = self._view(client).group
+                self._log.block(verdict, client, new_reference(), cut=True, would=would, group=group)
+            return "told" if would else "cut"
         except Exception as e:  # noqa: BLE001 - as above
             return "passes" if self._failed(e, client) is None else "cut"
 
-    def _verdict(self, names: Names) -> Verdict:
+    def _verdict(self, names: Names, client: Client) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
-        matcher, now = self._matcher(), self._clock()
+        matcher, now, judge = self._matcher(), self._clock(), self._decide(client)
         if names.target:
-            verdict = matcher.check_request(names.hosts, names.target, names.ports, now)
+            verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
-            verdict = _first_block([matcher.check_host(h, names.ports, now) for h in names.hosts])
+            verdict = _gravest([matcher.check_host(h, names.ports, now, judge) for h in names.hosts])
         if not verdict.blocked and names.address:
-            verdict = matcher.check_address(names.address, names.ports, now)
+            verdict = _gravest([matcher.check_address(names.address, names.ports, now, judge), verdict])
         return verdict
+
+    def _view(self, client: Client) -> View:
+        """What holds for a client now."""
+        return EVERYONE if self._policy is None else self._policy.view(client.peername[0], self._clock())
+
+    def _decide(self, client: Client) -> Decide:
+        """What makes a verdict of the entries that match, for a client."""
+        return decide if self._policy is None else partial(_decide_for, self._view, client)
+
+    def _check_address(self, address: str, port: int, client: Client) -> Verdict:
+        return self._matcher().check_address(address, (port,), self._clock(), self._decide(client))
+
+    def _only_told(self, verdict: Verdict) -> bool:
+        """Whether what is listed passes all the same."""
+        return self._monitor or not verdict.blocked
 
     def answer_connected(
         self, request: http.Request | RequestHead, names: Names, client: Client, address: str, port: int
@@ -159,8 +191,8 @@ class Guard:
             port: likewise.
         """
         try:
-            verdict = self._matcher().check_address(address, (port,), self._clock())
-            answer = self._listed(verdict, names, request, client) if verdict.blocked else None
+            verdict = self._check_address(address, port, client)
+            answer = self._listed(verdict, names, request, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
         except Exception as e:  # noqa: BLE001 - as above
             method = request.method if isinstance(request, RequestHead) else request.data.method
@@ -171,7 +203,7 @@ class Guard:
         if self._monitor:
             return False  # told once it is connected to
         try:
-            return self._matcher().check_address(address, (port,), self._clock()).blocked
+            return self._check_address(address, port, client).blocked
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, client) is not None
 
@@ -198,8 +230,8 @@ class Guard:
         """Whether a connection that is relayed unread may go to this address. Never raises."""
         try:
             port = context.server.address[1] if context.server.address else 0
-            verdict = self._matcher().check_address(address, (port,), self._clock())
-            return not verdict.blocked or self._relayed(verdict, names, context.client) is not None
+            verdict = self._check_address(address, port, context.client)
+            return not verdict.listed or self._relayed(verdict, names, context.client) is not None
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, context.client) is None
 
@@ -209,8 +241,8 @@ class Guard:
         Never raises.
         """
         try:
-            verdict = self._verdict(names)
-            return self._relayed(verdict, names, client) if verdict.blocked else names
+            verdict = self._verdict(names, client)
+            return self._relayed(verdict, names, client) if verdict.listed else names
         except UrlError:
             self.counts.refused += 1
             return None
@@ -230,12 +262,12 @@ class Guard:
         whatever = self._intercept == "all" or self._is_strict(client)
         if whatever and shows_page:
             return "intercept", names
-        verdict = self._verdict(names)
-        looked_into = whatever or bool(self._list_below(names))
-        if verdict.blocked and not (shows_page and (looked_into or not self._monitor)):
+        verdict = self._verdict(names, client)
+        looked_into = whatever or bool(self._list_below(names, client))
+        if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
             relayed = self._relayed(verdict, names, client)
             return ("relay", relayed) if relayed is not None else ("refuse", names)
-        return "intercept" if verdict.blocked or looked_into else "relay", names
+        return "intercept" if verdict.listed or looked_into else "relay", names
 
     def _is_strict(self, client: Client) -> bool:
         """Whether a connection arrived where none is relayed unread."""
@@ -245,34 +277,35 @@ class Guard:
             and self._intercept != "none"
         )
 
-    def _list_below(self, names: Names) -> str:
+    def _list_below(self, names: Names, client: Client) -> str:
         """The list because of which a connection to these hosts is not relayed unread, or empty."""
         if self._intercept == "none":
             return ""
         lists_below = self._matcher().lists_below
-        return next((name for host in names.hosts for name in lists_below(host)), "")
+        found = [name for host in names.hosts for name in lists_below(host)]
+        return next(filter(self._view(client).watches, found), "") if found else ""
 
     def _relayed(self, verdict: Verdict, names: Names, client: Client) -> Names | None:
         """The names under which what is listed is relayed unread, or None, as it may not be."""
-        if self._monitor:
+        if self._only_told(verdict):
             return self._tell(verdict, names, client)
-        self._log.block(verdict, client, new_reference())
+        self._log.block(verdict, client, new_reference(), group=self._view(client).group)
         return None
 
     def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
         """Say of what is listed and passes that it does."""
         if not names.told:
-            self._log.block(verdict, client, new_reference())
+            self._log.block(verdict, client, new_reference(), would=True, group=self._view(client).group)
         return names._replace(told=True)
 
     def _listed(
         self, verdict: Verdict, names: Names, request: http.Request | RequestHead, client: Client
     ) -> BlockResponse | Names:
         """What a request gets that is listed."""
-        if self._monitor:
+        if self._only_told(verdict):
             return self._tell(verdict, names, client)
-        reference = new_reference()
-        self._log.block(verdict, client, reference)
+        reference, view = new_reference(), self._view(client)
+        self._log.block(verdict, client, reference, group=view.group)
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
             accept, language = (
@@ -282,7 +315,7 @@ class Guard:
             head = request.data.method == b"HEAD"
             accept, language = (request.headers.get(name, "") for name in ("accept", "accept-language"))
         try:
-            return self._page.render(
+            return self._pages.get(view.page, self._page).render(
                 BlockNotice(reference, verdict.list, verdict.category or None),
                 accept=accept,
                 accept_language=language,
@@ -300,5 +333,10 @@ class Guard:
         return plain(503, "The filter could not decide on this request.", head=head)
 
 
-def _first_block(verdicts: list[Verdict]) -> Verdict:
-    return next((v for v in verdicts if v.blocked), PASS)
+def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verdict]) -> Verdict:
+    return view(client).decide(found)
+
+
+def _gravest(verdicts: list[Verdict]) -> Verdict:
+    """The first that blocks, else the first that is to be told of."""
+    return next((v for v in verdicts if v.blocked), next((v for v in verdicts if v.listed), PASS))

@@ -211,11 +211,16 @@ def is_worker() -> bool:
     return WORKER in os.environ
 
 
+def is_first() -> bool:
+    """Whether this process does what one has to do for all."""
+    return os.environ.get(WORKER, "0") == "0"
+
+
 def share_addresses() -> None:
     """Let mitmproxy's TCP servers share their addresses with other workers'."""
     if getattr(mode_servers.AsyncioServerInstance.listen, "shared", False):
         return
-    first = os.environ.get(WORKER) == "0"
+    first = is_first()
     original = mode_servers.AsyncioServerInstance.listen
 
     async def listen(self: Any, host: str, port: int) -> list[Any]:

@@ -1,0 +1,104 @@
+"""One list that is kept in force: what there is of it, and what is known of its file."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from urlward.engine.artifact import Header
+from urlward.engine.digest import Key
+from urlward.engine.loaded import LoadedList
+from urlward.lists.files import Signature, Watch
+from urlward.lists.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """A list to be kept in force.
+
+    Attributes:
+        path: a source, or an artifact.
+        keys: that an artifact may be under, besides that of all lists.
+        name: of the list, in place of the artifact's or the file's.
+        stored: whether it is a feed's artifact in the store (`urlward.lists.feed_store`): it may not be
+            there yet, is always replaced as a whole, and a small file beside it may say what has changed.
+        guarded: whether it cannot block protected hosts at host level.
+        trust: who may have signed an artifact, and which issue of it is taken; None where all are.
+    """
+
+    path: Path
+    keys: tuple[Key, ...] = ()
+    name: str = ""
+    stored: bool = False
+    guarded: bool = False
+    trust: Trust | None = None
+
+    @property
+    def change(self) -> Path:
+        """Where the store says what has changed since the artifact was loaded."""
+        return self.path.with_suffix(".change")
+
+
+@dataclass(slots=True)
+class Kept:
+    """A list and its file.
+
+    Attributes:
+        spec: what it is.
+        watch: of the file.
+        change_watch: of what says how it has changed, where it is stored.
+        loaded: what the artifact holds; None where there is none yet.
+        ends_with_newline: whether the source's last line had its end.
+        checksum: of the file's content that is loaded; empty where that is not certain.
+        changed: what is in force in place of `loaded`, since a small change came before the whole.
+        header: of the artifact in force, which may not be loaded yet.
+        failed: whether the last word in the log was that this file is no good.
+    """
+
+    spec: ListFile
+    watch: Watch
+    loaded: LoadedList | None = None
+    ends_with_newline: bool = True
+    checksum: bytes = b""
+    changed: tuple[LoadedList, ...] = ()
+    header: Header | None = None
+    failed: bool = False
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloads_wanted: int = 0
+    reloads_begun: int = 0
+    change_watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.change_watch = Watch(self.spec.change, whole=True)
+        if self.loaded is not None:
+            self.header = self.loaded.artifact.header
+
+    @property
+    def in_force(self) -> tuple[LoadedList, ...]:
+        """The list as searched: one, two where it has changed since it was loaded, none where it is not there."""
+        return self.changed or (() if self.loaded is None else (self.loaded,))
+
+    @property
+    def name(self) -> str:
+        """The list's name."""
+        return self.spec.name or (self.loaded.name if self.loaded is not None else "")
+
+    @property
+    def entries(self) -> int:
+        """Number of entries in force."""
+        return sum(loaded.entries for loaded in self.in_force)
+
+    def take(
+        self, loaded: LoadedList, signature: Signature, content: bytes, *, whole: bool
+    ) -> list[LoadedList]:
+        """Put an artifact in force; gives what has gone out of use."""
+        old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
+        self.loaded, self.changed, self.ends_with_newline = loaded, (), whole
+        self.header = loaded.artifact.header
+        self.watch.seen, self.checksum, self.failed = signature, content, False
+        return old
+
+    def take_change(self, removed: frozenset[int], added: LoadedList | None, header: Header) -> None:
+        """Put a change to what is loaded in force."""
+        assert self.loaded is not None
+        self.changed = (self.loaded.without(removed), *([] if added is None else [added]))
+        self.header = header

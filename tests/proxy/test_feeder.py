@@ -1,0 +1,98 @@
+"""The process that fetches feeds lives as long as the filter, and no longer."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from urlward.proxy import feeder
+from urlward.proxy.feeder import Feeder
+
+PROGRAM = """
+import json, os, pathlib, signal, sys
+request = json.loads(sys.stdin.readline())
+out = pathlib.Path(sys.argv[1])
+def note(*_):
+    with out.open("a") as file:
+        file.write("refresh\\n")
+signal.signal(signal.SIGHUP, note)
+with out.open("a") as file:
+    file.write(json.dumps([os.getpid(), request]) + "\\n")
+while True:
+    signal.pause()
+"""
+
+
+@asynccontextmanager
+async def running(command: tuple[str, ...]) -> AsyncIterator[Feeder]:
+    fed = Feeder(Path("some.toml"), "some.key", command)
+    task = asyncio.create_task(fed.run())
+    try:
+        yield fed
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def lines(path: Path, count: int) -> list[str]:
+    """So many lines of a file, once they are there."""
+    async with asyncio.timeout(20):
+        while not path.exists() or len(found := path.read_text().splitlines()) < count:
+            await asyncio.sleep(0.02)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_it_is_told_what_to_fetch_and_when(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    async with running((sys.executable, "-c", PROGRAM, str(out))) as fed:
+        pid, request = json.loads((await lines(out, 1))[0])
+        assert request == {"config": "some.toml", "key": "some.key", "parent": os.getpid()}
+        fed.refresh()
+        assert (await lines(out, 2))[1] == "refresh"
+        assert alive(pid)
+    assert not alive(pid)
+
+
+async def test_another_takes_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "BACKOFF", (0.0, 0.01))
+    out = tmp_path / "out"
+    async with running((sys.executable, "-c", PROGRAM, str(out))) as fed:
+        first = json.loads((await lines(out, 1))[0])[0]
+        os.kill(first, 9)
+        second = json.loads((await lines(out, 2))[1])[0]
+        assert second != first
+        assert not alive(first)
+        fed.refresh()
+        await lines(out, 3)
+    assert "ended with -9; a new one takes its place" in caplog.text
+    assert not alive(second)
+
+
+async def test_one_that_cannot_start_is_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.ERROR)
+    monkeypatch.setattr(feeder, "BACKOFF", (0.0, 0.01))
+    async with running(("/nonexistent",)) as fed:
+        fed.refresh()
+        async with asyncio.timeout(20):
+            while len(caplog.records) < 3:
+                await asyncio.sleep(0.01)
+    assert "No such file or directory" in caplog.text
