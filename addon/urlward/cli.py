@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "Filter traffic.")
     _list_arguments(run)
     run.add_argument(
+        "--trust",
+        nargs="+",
+        action="extend",
+        metavar="PUBLIC",
+        help="public keys, and rotation statements, of who may sign artifacts (anyone)",
+    )
+    run.add_argument(
         "--mode", action="append", metavar="SPEC", help="mitmproxy mode: regular, transparent, …"
     )
     run.add_argument("--listen", metavar="HOST:PORT", help="address to listen on (127.0.0.1:8080)")
@@ -203,13 +210,13 @@ def _run(args: argparse.Namespace) -> int:
 
     config = read_config(args.config) if args.config else Config()
     in_file = f"{args.config}: " if args.config else ""
-    lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,)
+    lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,) * (not config.feed)
     max_errors = args.max_errors or config.max_errors
     listen = args.listen or config.listen
-    if not args.list and not config.list:
+    if lists == (samples.SAMPLE,):
         print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
     steer = config.gateway.steer if args.steer is None else args.steer
-    options: dict[str, str | int] = {
+    options: dict[str, str | int | list[str]] = {
         "urlward_max_errors": str(_budget(max_errors, "" if args.max_errors else in_file)),
         "urlward_intercept": args.intercept or config.intercept,
         "urlward_tls_block": args.tls_block or config.tls_block,
@@ -224,6 +231,8 @@ def _run(args: argparse.Namespace) -> int:
         options["urlward_config"] = str(args.config.resolve())
     if key := args.key or config.key:
         options["urlward_key"] = str(key)
+    if trust := args.trust or config.trust:
+        options["urlward_trust"] = list(trust)
     settings = Settings(
         lists=lists,
         modes=tuple(args.mode or config.mode) or (steering_modes(config.gateway) if steer else ("regular",)),

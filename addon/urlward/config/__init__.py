@@ -14,7 +14,7 @@ from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import DnsTable, GatewayTable
 from urlward.config.page import HelpLink, PageTable
 from urlward.config.policy import GroupTable, PolicyError, RuleTable, ScheduleTable, Use, check_policy
-from urlward.config.tables import FileName, Table
+from urlward.config.tables import FileName, Table, trust_at
 from urlward.engine.errors import UrlwardError
 
 __all__ = [
@@ -35,6 +35,7 @@ class Config(Table):
 
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
+    trust: tuple[FileName, ...] = Field(default=(), strict=False)
     max_errors: str = "1%"
     feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
@@ -85,12 +86,30 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {describe(e)}") from e
     try:
         check_policy(config.group, config.rule, config.schedule, config.pages)
+        _check_dns(config)
     except PolicyError as e:
         raise ConfigError(f"{path}: {e}") from e
     try:
         return _resolved(config, path.resolve().parent)
     except RuntimeError as e:
         raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
+
+
+def _check_dns(config: Config) -> None:
+    """DNS is answered alike for all clients, so it cannot deny what is not blocked for all.
+
+    Raises:
+        PolicyError: it is to.
+    """
+    answer = config.gateway.dns.listed_hosts
+    others = [("group", config.group), ("rule", config.rule)]
+    places = [f"{name}.0" for name, tables in others if tables]
+    places += [f"feed.{n}.use" for n, feed in enumerate(config.feed) if feed.use == "monitor"]
+    if answer != "steer" and places:
+        raise PolicyError(
+            f'gateway.dns.listed_hosts: "{answer}" is for all clients at all times, and {places[0]} is not; '
+            'use "steer"'
+        )
 
 
 def describe(error: ValidationError) -> str:
@@ -128,6 +147,7 @@ def _resolved(config: Config, folder: Path) -> Config:
     changes: dict[str, Any] = {
         "list": tuple(str(at(path)) for path in config.list),
         "key": at(config.key),
+        "trust": trust_at(config.trust, folder),
         "state": at(config.state),
         "feed": tuple(feed.at(folder) for feed in config.feed),
         "confdir": at(config.confdir),

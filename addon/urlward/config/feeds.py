@@ -1,6 +1,5 @@
 """``[[feed]]``: lists that arrive by themselves."""
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from urlward.config.tables import FileName, Table
+from urlward.config.tables import FileName, Table, trust_at
 from urlward.config.units import Bytes, Seconds
 
 HOUR = 3_600.0
@@ -40,7 +39,6 @@ _OF_URLS = (
 """Keys that say nothing of a path."""
 
 _FILES = ("path", "password_file", "token_file", "client_cert", "client_key", "ca", "key")
-_PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class FeedTable(Table):
@@ -149,10 +147,7 @@ class FeedTable(Table):
             for name in _FILES
             if (value := getattr(self, name)) is not None
         }
-        changes["trust"] = tuple(
-            value if _PUBLIC_KEY.fullmatch(value) else str(folder / Path(value).expanduser())
-            for value in self.trust
-        )
+        changes["trust"] = trust_at(self.trust, folder)
         return self.model_copy(update=changes)
 
 

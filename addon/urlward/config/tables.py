@@ -1,6 +1,8 @@
 """What the tables of the configuration file have in common."""
 
+import re
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -25,6 +27,20 @@ def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
         except ValueError as e:
             raise ValueError(f"{value!r} is not an IP address") from e
     return values
+
+
+_PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
+
+
+def trust_at(values: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+    """Public keys and files of who is trusted, relative files taken from a folder.
+
+    Raises:
+        RuntimeError: a ``~`` that stands for no home folder.
+    """
+    return tuple(
+        value if _PUBLIC_KEY(value) else str(folder / Path(value).expanduser()) for value in values
+    )
 
 
 class Table(BaseModel):

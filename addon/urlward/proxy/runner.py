@@ -60,7 +60,7 @@ class Settings:
     """What ``urlward run`` was asked to do.
 
     Attributes:
-        lists: sources and artifacts, at least one.
+        lists: sources and artifacts; none where the configuration names feeds.
         modes: mitmproxy mode specifications.
         listen: host and port; an empty host stands for all addresses.
         options: values for ``urlward_…`` options.
@@ -72,7 +72,7 @@ class Settings:
     lists: tuple[Path, ...]
     modes: tuple[str, ...]
     listen: tuple[str, int]
-    options: dict[str, str | int]
+    options: dict[str, str | int | list[str]]
     confdir: str
     extra: tuple[str, ...]
     http2: bool = False

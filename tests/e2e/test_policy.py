@@ -1,0 +1,132 @@
+"""What is blocked for some clients is not for others, nor at all times, and says so in its own page."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import wait_for
+from e2e.conftest import trust
+from e2e.support import Authority, Filter, Nginx, issuer, read_response, running
+
+CONFIG = """\
+[[group]]
+name = "staff"
+networks = ["127.0.0.2/32"]
+  [[group.rule]]
+  categories = ["games"]
+  action = "allow"
+  [[group.rule]]
+  categories = ["ads"]
+  action = "monitor"
+
+[[group]]
+name = "pupils"
+networks = ["127.0.0.0/29"]
+page = "school"
+  [[group.rule]]
+  categories = ["never"]
+  action = "block"
+  schedule = "past"
+
+[[rule]]
+action = "allow"
+
+[schedule.past]
+zone = "UTC"
+days = ["mon"]
+from = "00:00"
+to = "00:01"
+
+[page]
+operator = "Example Net"
+[pages.school]
+operator = "Example School"
+"""
+LIST = """\
+games.example category=games id=P-1
+ads.example category=ads id=P-2
+csam.example category=csam id=P-3
+http://plain.example/game category=games id=P-4
+"""
+STAFF, PUPIL, OTHERS = "127.0.0.2", "127.0.0.3", "127.0.0.9"
+
+
+@pytest.fixture(scope="module")
+def proxy(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filter]:
+    folder = tmp_path_factory.mktemp("policy")
+    config = folder / "urlward.toml"
+    config.write_text(CONFIG)
+    with running(folder, "--config", str(config), *trust(authority), text=LIST) as proxy:
+        proxy.secrets = ("games.example", "ads.example", "csam.example")
+        yield proxy
+
+
+def connect(proxy: Filter, client: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), 10, source_address=(client, 0))
+
+
+def ask(proxy: Filter, client: str, url: str) -> tuple[int, bytes]:
+    with connect(proxy, client) as s:
+        host = url.split("/")[2]
+        s.sendall(f"GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        response = read_response(s)
+    return response.status, response.body
+
+
+@pytest.mark.parametrize(
+    ("host", "staff", "pupil", "others"),
+    [
+        ("games.example", 200, 451, 200),
+        ("ads.example", 200, 451, 200),
+        ("csam.example", 451, 451, 200),
+        ("unlisted.example", 200, 200, 200),
+    ],
+)
+def test_each_group_has_its_own(
+    proxy: Filter, origin: Nginx, host: str, staff: int, pupil: int, others: int
+) -> None:
+    url = f"http://{host}:{origin.http}/"
+    assert [ask(proxy, client, url)[0] for client in (STAFF, PUPIL, OTHERS)] == [staff, pupil, others]
+
+
+def test_the_page_and_the_log_say_who(proxy: Filter, origin: Nginx) -> None:
+    url = f"http://csam.example:{origin.http}/"
+    assert b"Example School" in ask(proxy, PUPIL, url)[1]
+    assert proxy.blocks()[-1]["group"] == "pupils"
+    assert b"Example Net" in ask(proxy, STAFF, url)[1]
+    assert proxy.blocks()[-1]["group"] == "staff"
+
+
+def test_what_is_monitored_is_said(proxy: Filter, origin: Nginx) -> None:
+    before = len(proxy.blocks("would-block"))
+    assert ask(proxy, STAFF, f"http://ads.example:{origin.http}/")[0] == 200
+    wait_for(lambda: len(proxy.blocks("would-block")) > before, "the line")
+    line = proxy.blocks("would-block")[-1]
+    assert (line["entry"], line["category"], line["group"]) == ("P-2", "ads", "staff")
+
+
+@pytest.mark.parametrize(("client", "decrypted"), [(PUPIL, True), (STAFF, True), (OTHERS, False)])
+def test_nothing_is_decrypted_for_those_whom_it_does_not_concern(
+    proxy: Filter, authority: Authority, origin: Nginx, client: str, decrypted: bool
+) -> None:
+    with connect(proxy, client) as s:
+        s.sendall(f"CONNECT plain.example:{origin.https} HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode())
+        assert read_response(s, "CONNECT").status == 200
+        context = authority.client_context(proxy.ca)
+        with context.wrap_socket(s, server_hostname="plain.example") as tls:
+            assert (issuer(tls) == "mitmproxy") is decrypted
+
+
+def test_a_host_allowed_for_a_group_is_relayed(proxy: Filter, authority: Authority, origin: Nginx) -> None:
+    for client, blocked in ((STAFF, False), (PUPIL, True)):
+        with connect(proxy, client) as s:
+            s.sendall(f"CONNECT games.example:{origin.https} HTTP/1.1\r\nHost: games.example\r\n\r\n".encode())
+            response = read_response(s, "CONNECT")
+            assert (response.status == 451) is blocked
+            if not blocked:
+                context: ssl.SSLContext = authority.client_context(proxy.ca)
+                with context.wrap_socket(s, server_hostname="games.example") as tls:
+                    assert issuer(tls) == "Test origin CA"
