@@ -13,7 +13,7 @@ from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, 
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import check_signature, sign_artifact, signer_of
 from urlward.lists.build import read_artifact, told, write_atomically
-from urlward.lists.issue import Issue, IssueError, read_issue
+from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
 from urlward.lists.signing_keys import (
     new_signing_key,
     public_beside,
@@ -158,13 +158,12 @@ def _sign(args: argparse.Namespace) -> int:
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    # Read as an issue is, since a statement's serial and date are one's.
-    given = read_issue(args.last_serial, args.start, None)
+    last, start = read_serial("last-serial", args.last_serial), read_date("from", args.start)
     now = int(time.time())
-    start = now if given.valid_from is None else given.valid_from
-    last = now if given.serial is None else given.serial
     old, new = read_signing_key(args.old), read_public_key(args.new)
-    made = make_rotation(old, new, start=start, last_serial=last)
+    made = make_rotation(
+        old, new, start=now if start is None else start, last_serial=now if last is None else last
+    )
     write_key_file(args.output, made.text(), 0o644)
     print(
         f"{args.output}: {made.old.short} signs up to serial {made.last_serial}, "
