@@ -56,7 +56,9 @@ def check_head(head: bytes) -> None:
         raise RefusedError("binary", "binary data, not a list")
 
 
-def check_size(feed: FeedTable, entries: int, before: int | None, accepted: Accepted | None, content: str) -> bool:
+def check_size(
+    feed: FeedTable, entries: int, before: int | None, accepted: Accepted | None, content: str
+) -> bool:
     """See whether a list has as many entries as one would think.
 
     Args:

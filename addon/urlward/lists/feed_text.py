@@ -70,7 +70,9 @@ def compile_text(
             raise OSError(0, f"the process that compiles it ended with {done.returncode}")
         answer = json.loads(done.stdout)
         if "error" in answer:
-            raise RefusedError(answer["reason"], answer["error"].replace(f"{path}: ", "").replace(str(path), ""))
+            raise RefusedError(
+                answer["reason"], answer["error"].replace(f"{path}: ", "").replace(str(path), "")
+            )
         return Compiled(os.pread(fd, os.fstat(fd).st_size, 0), **answer)
     finally:
         os.close(fd)
