@@ -13,7 +13,7 @@ _SIZE = re.compile(r"(\d{1,15})\s?([kmg]?)i?b?", re.IGNORECASE)
 
 
 def seconds(value: object) -> object:
-    """Seconds of a text such as ``90s``, ``15m``, ``6h``, ``2d`` or ``1h30m``; what is no text stays as it is.
+    """Seconds of a text such as ``90s``, ``6h``, ``2d`` or ``1h30m``; what is no text stays as it is.
 
     Raises:
         ValueError: a text of another form.

@@ -125,6 +125,13 @@ class Look:
         facts, in_force = self.facts, self.in_force
         return not self.moved and in_force is not None and facts.checksum == in_force.header.checksum.hex()
 
+    @property
+    def _validators(self) -> Validators:
+        facts = self.facts
+        if not self.body_is_known:
+            return Validators()
+        return Validators(facts.etag, facts.last_modified, facts.validators_of)
+
     def take(self) -> Unchanged | Candidate:
         """Look.
 
@@ -139,7 +146,7 @@ class Look:
             found, note = self._by_delta(source)
             if found is not None:
                 return found
-            if not (self.facts.etag or self.facts.last_modified) and (same := self._by_header(source)):
+            if not self._validators and (same := self._by_header(source)):
                 return same
         found = self._whole(source)
         return found._replace(note=note) if isinstance(found, Candidate) else found
@@ -147,12 +154,11 @@ class Look:
     # -- by HTTP
 
     def _whole(self, source: Origin) -> Unchanged | Candidate:
-        known = Validators(self.facts.etag, self.facts.last_modified)
-        answer = fetch(source, known if self.body_is_known else Validators("", ""))
+        answer = fetch(source, self._validators)
         if answer.kind == "absent":
             raise RefusedError("absent", "the server has no such file (404 or 410)")
         if answer.fd is None:
-            return Unchanged(self.facts.content, None, answer.fresh_for)
+            return Unchanged(self.facts.content, answer.validators, answer.fresh_for)
         try:
             return self._body(answer.fd, answer.validators, answer.fresh_for, source)
         finally:
@@ -164,7 +170,7 @@ class Look:
         header = self.in_force.header
         url = beside(source.url, f".{header.serial}.delta")
         try:
-            answer = fetch(replace(source, url=url), Validators("", ""))
+            answer = fetch(replace(source, url=url))
             data = _read(answer)
             if data is None:
                 return None, ""
@@ -193,7 +199,7 @@ class Look:
         """
         assert self.in_force is not None
         try:
-            answer = fetch(source, Validators("", ""), headers=_HEAD_ONLY)
+            answer = fetch(source, headers=_HEAD_ONLY)
             data = _read(answer)
             if data is None or read_header(data) != self.in_force.header:
                 return None
@@ -203,7 +209,7 @@ class Look:
 
     def _rotated(self, trust: Trust, source: Origin) -> Trust | None:
         """The trust with the statement that the feed has beside its artifact; None where it has none."""
-        answer = fetch(replace(source, url=beside(source.url, ".rotation")), Validators("", ""))
+        answer = fetch(replace(source, url=beside(source.url, ".rotation")))
         statement = _read(answer)
         return None if statement is None else take_rotation(trust, statement, self.state)
 

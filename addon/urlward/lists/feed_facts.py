@@ -56,7 +56,7 @@ class Facts:
         kind: of the body: ``text`` or ``artifact``.
         checksum: of the artifact that `content` and the validators belong to, in hexadecimal.
         content: of the body that it was made of; keyed.
-        etag, last_modified: what the server called that body.
+        etag, last_modified, validators_of: what the server called that body (`fetch.Validators`).
         last_attempt, last_success, last_change: when it was asked, answered well, and gave a new list.
         serial, highest: of the artifact in force, and the highest that the feed has had from its body.
         entries, added, removed: in force; by the last change.
@@ -77,6 +77,7 @@ class Facts:
     content: str = ""
     etag: str = ""
     last_modified: str = ""
+    validators_of: str = ""
     last_attempt: float = 0.0
     last_success: float = 0.0
     last_change: float = 0.0
@@ -96,10 +97,6 @@ class Facts:
     accepted: Accepted | None = None
     alarms: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
-
-    def forget_body(self) -> None:
-        """Ask for the whole body the next time."""
-        self.checksum = self.content = self.etag = self.last_modified = ""
 
 
 def dump_facts(facts: Facts) -> bytes:

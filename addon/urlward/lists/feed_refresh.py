@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from urlward.config import Config, FeedTable
-from urlward.config.units import in_words
 from urlward.engine.artifact import parse
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
+from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_candidate import Candidate, Look, Unchanged
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_facts import Facts, Refused
@@ -44,10 +44,12 @@ class Outcome(NamedTuple):
     Attributes:
         state: ``new`` where another list is in force, ``failed`` where the last good one had to stay.
         text: what to say of it, without the feed's name.
+        next_run: when the feed is to be asked next, seconds since 1970-01-01 UTC.
     """
 
     state: Literal["new", "unchanged", "failed"]
     text: str
+    next_run: float
 
 
 def refresh(
@@ -57,8 +59,9 @@ def refresh(
     *,
     now: float | None = None,
     random: Random = random_module.random,
+    wait: bool = True,
 ) -> Outcome:
-    """Refresh a feed once; waits while another process does.
+    """Refresh a feed once.
 
     Args:
         feed: which.
@@ -66,19 +69,22 @@ def refresh(
         state: the state folder.
         now: seconds since 1970-01-01 UTC; the clock where not given.
         random: for the next run's jitter.
+        wait: while another process is at it.
 
     Raises:
+        BusyError: another process is at it.
         StateError: the state folder cannot be used.
         KeyFileError: its key cannot.
     """
     key = local_key(state)
     store = FeedStore(state, feed.name)
-    with store.locked():
+    with store.locked(wait=wait):
         moment = time.time() if now is None else now
         facts, in_force = store.facts(), store.in_force()
         _prepare(facts, in_force, moment)
         look = Look(feed, config, state, store.path, key, facts, in_force, moment)
         outcome = _refresh(look, store, random)
+        facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
     return outcome
 
@@ -127,7 +133,7 @@ def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
     facts.bad, facts.unsupported = found.bad, found.unsupported
     facts.last_change = look.now
     facts.checksum = found.header.checksum.hex()
-    facts.etag = facts.last_modified = ""
+    facts.etag = facts.last_modified = facts.validators_of = ""
     if found.kind == "artifact":
         facts.highest = max(found.header.serial, 0 if look.moved else facts.highest)
     facts.accepted = None
@@ -148,14 +154,15 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
         facts.kind = "artifact" if found.content == facts.checksum else "text"
     facts.recipe, facts.content = look.recipe, found.content
     if found.validators is not None:
-        facts.etag, facts.last_modified = found.validators.etag, found.validators.last_modified
+        said = found.validators
+        facts.etag, facts.last_modified, facts.validators_of = said.etag, said.last_modified, said.of
     facts.last_success = look.now
     facts.failures, facts.reason, facts.error = 0, "", ""
     facts.refused, facts.not_before = None, 0.0
     facts.next_run = after_success(
         look.now, feed.interval, feed.jitter, random, fresh_for=_within(found.fresh_for, feed.stale_limit)
     )
-    return Outcome("new" if isinstance(found, Candidate) else "unchanged", text)
+    return Outcome("new" if isinstance(found, Candidate) else "unchanged", text, facts.next_run)
 
 
 def _failed(look: Look, error: Exception, random: Random) -> Outcome:
@@ -172,7 +179,7 @@ def _failed(look: Look, error: Exception, random: Random) -> Outcome:
         )
     stays = "the last good one stays in force" if look.in_force is not None else "there is no list yet"
     hint = f"; `urlward feeds accept {feed.name}` lets it through once" if facts.reason in ACCEPTABLE else ""
-    return Outcome("failed", f"{facts.reason}: {facts.error}; {stays}{hint}")
+    return Outcome("failed", f"{facts.reason}: {facts.error}; {stays}{hint}", facts.next_run)
 
 
 def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:

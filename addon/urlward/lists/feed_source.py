@@ -33,9 +33,9 @@ def origin(feed: FeedTable, environment: Mapping[str, str] = os.environ) -> Orig
         user=feed.user,
         password=_secret(feed, "password", environment),
         token=_secret(feed, "token", environment),
-        client_cert=_file(feed.client_cert),
-        client_key=_file(feed.client_key),
-        ca=_file(feed.ca),
+        client_cert=feed.client_cert,
+        client_key=feed.client_key,
+        ca=feed.ca,
         proxy=feed.proxy,
         timeout=feed.timeout,
         connect_timeout=feed.connect_timeout,
@@ -68,10 +68,6 @@ def content(file: BinaryIO, key: Key, recipe: str) -> str:
 
 def _hash(key: Key, data: bytes) -> "blake2b":
     return blake2b(data, key=key.secret, digest_size=16, person=b"urlward feed")
-
-
-def _file(name: str | None) -> Path | None:
-    return None if name is None else Path(name)
 
 
 def _secret(

@@ -22,14 +22,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from urlward.engine.artifact import Header, parse
+from urlward.engine.artifact import HEADER_SIZE, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
 from urlward.lists.build import read_artifact
 from urlward.lists.feed_facts import Facts, dump_facts, parse_facts
-from urlward.lists.source import SourceError
-from urlward.lists.state import locked, made_folder, unusable, write_private
+from urlward.lists.source import SourceError, open_list
+from urlward.lists.state import StateError, locked, made_folder, unusable, write_private
 
 _SUFFIXES = (".ward", ".change", ".json")
+
+
+class BusyError(StateError):
+    """Another process is at it."""
 
 
 class InForce(NamedTuple):
@@ -73,10 +77,14 @@ class FeedStore:
         return self._file(".change")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only one that refreshes this feed; waits its turn.
+    def locked(self, *, wait: bool = True) -> Iterator[None]:
+        """Be the only one that refreshes this feed.
+
+        Args:
+            wait: for its turn, where another does.
 
         Raises:
+            BusyError: another does.
             StateError: the lock file cannot be made.
         """
         path = self._file(".lock")
@@ -89,7 +97,10 @@ class FeedStore:
         except OSError as e:
             raise unusable(path, e) from e
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as e:
+                raise BusyError(f"{self.name}: being refreshed already") from e
             self._clean()
             yield
         finally:
@@ -110,6 +121,14 @@ class FeedStore:
         except (SourceError, ArtifactError):
             return None
         return InForce(data, artifact.header, artifact.meta["entries"])
+
+    def header(self) -> Header | None:
+        """Of the artifact in force, by its first bytes alone; None where there is none."""
+        try:
+            with open_list(self.path) as file:
+                return read_header(file.read(HEADER_SIZE))
+        except (SourceError, ArtifactError, OSError):
+            return None
 
     def write_change(self, change: bytes) -> None:
         """Let a running filter have the next artifact before it is written.

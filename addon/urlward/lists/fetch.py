@@ -99,7 +99,8 @@ def fetch(
     Args:
         origin: of the feed.
         validators: of what is there already, from the answer that gave it.
-        headers: fields that are sent too, wherever a redirect leads; nothing secret.
+        headers: fields that are sent too, wherever a redirect leads; nothing secret. With a ``Range``, the
+            body may be that part (206, RFC 9110, section 15.3.7) or the whole: the server decides.
 
     Raises:
         FetchError: there is none, or not within the limits.
@@ -155,7 +156,7 @@ class _Exchange:
             return Answer("unchanged", None, 0, self._validated(url, fields), fresh_for, url.url)
         if status in (404, 410):
             return Answer("absent", None, 0, Validators(), fresh_for, url.url)
-        if status != 200:
+        if status != 200 and not (status == 206 and "Range" in self._headers):
             raise _status_error(url, status, fetch_fields.retry_after(fields))
         fd, size = self._body(url, response)
         kept = _validators(url, fields)

@@ -1,0 +1,132 @@
+"""``urlward feeds``."""
+
+import argparse
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from urlward.config import Config, FeedTable, read_config
+from urlward.engine.errors import UrlwardError
+
+type Command = Callable[[str, Any, str], argparse.ArgumentParser]
+
+DONE, WRONG = 0, 1
+DEFAULT_CONFIG = Path("/etc/urlward/urlward.toml")
+MAX_WHY = 500
+
+
+class FeedCommandError(UrlwardError):
+    """What was asked for cannot be done."""
+
+
+def add_feed_commands(command: Command) -> None:
+    """Declare them; what they need is imported when they run."""
+    feeds = command("feeds", None, "Lists that arrive by themselves.")
+    of_feeds = feeds.add_subparsers(required=True, metavar="COMMAND")
+
+    status = _sub(of_feeds, "status", _status, "Exit code 0 where all feeds are well, 1 where one is not.")
+    status.add_argument("--json", action="store_true", help="as a JSON array")
+    status.add_argument("names", nargs="*", metavar="NAME", help="of the feeds (all)")
+
+    refresh = _sub(
+        of_feeds, "refresh", _refresh, "Fetch now; a filter that runs takes what is new by itself."
+    )
+    refresh.add_argument("--wait", action="store_true", help="for feeds that are being refreshed already")
+    refresh.add_argument("names", nargs="*", metavar="NAME", help="of the feeds (all)")
+
+    accept = _sub(of_feeds, "accept", _accept, "Let a list through once that has shrunk or grown too much.")
+    accept.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+    accept.add_argument("name", metavar="NAME", help="of the feed")
+
+
+def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text, allow_abbrev=False
+    )
+    sub.set_defaults(command=function)
+    sub.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({DEFAULT_CONFIG})")
+    sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    return sub
+
+
+def _read(args: argparse.Namespace) -> tuple[Config, Path]:
+    from urlward.lists.state import state_folder
+
+    path = args.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    config = read_config(path) if path else Config()
+    if not config.feed:
+        raise FeedCommandError(f"{path or 'no --config given'}: no [[feed]] in it")
+    return config, state_folder(args.state or config.state)
+
+
+def _chosen(config: Config, names: Sequence[str]) -> list[FeedTable]:
+    by_name = {feed.name: feed for feed in config.feed}
+    for name in names:
+        if name not in by_name:
+            raise FeedCommandError(f"no feed is called {name!r}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in dict.fromkeys(names)] or list(config.feed)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from urlward.lists.feed_status import status, table
+
+    config, state = _read(args)
+    now = time.time()
+    rows = [status(feed, state, now) for feed in _chosen(config, args.names)]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print("\n".join(table(rows)))
+    return DONE if all(row["state"] == "ok" for row in rows) else WRONG
+
+
+def _refresh(args: argparse.Namespace) -> int:
+    config, state = _read(args)
+    feeds = _chosen(config, args.names)
+    with ThreadPoolExecutor(2) as threads:
+        results = threads.map(lambda feed: _refresh_one(feed, config, state, wait=args.wait), feeds)
+        return max(results, default=DONE)
+
+
+def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) -> int:
+    from urlward.lists.feed_refresh import refresh
+    from urlward.lists.feed_store import BusyError
+
+    try:
+        outcome = refresh(feed, config, state, wait=wait)
+    except BusyError:
+        print(f"{feed.name}: being refreshed already", flush=True)
+        return DONE
+    failed = outcome.state == "failed"
+    print(f"{feed.name}: {outcome.text}", file=sys.stderr if failed else sys.stdout, flush=True)
+    return WRONG if failed else DONE
+
+
+def _accept(args: argparse.Namespace) -> int:
+    from urlward.lists.feed_accept import accept
+
+    why = args.why.strip()
+    if not why or not why.isprintable() or len(why) > MAX_WHY:
+        raise FeedCommandError(f"--why: needed, one line of at most {MAX_WHY} characters")
+    config, state = _read(args)
+    (feed,) = _chosen(config, [args.name])
+    refused = accept(feed, state, why=why, who=_user(), now=time.time())
+    if refused is None:
+        print(f"{feed.name}: nothing was refused; the next list that is, for its size, is let through once")
+        return DONE
+    print(f"{feed.name}: the list of {refused.entries} entries is let through once", flush=True)
+    return _refresh_one(feed, config, state, wait=True)
+
+
+def _user() -> str:
+    """Who is at the keyboard, also behind sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,197 @@
+"""The process that keeps the feeds up to date, beside the filter.
+
+The filter starts it and it ends with the filter. On standard input it is given one JSON object: ``config``
+(path of the configuration file), ``parent`` (the filter's process id), and where they are not as configured
+``key`` (path of the lists' key) and ``state`` (the state folder). SIGHUP refreshes every feed now, SIGTERM
+ends it. Whatever it is doing then, the state folder is good (`urlward.lists.feed_store`).
+
+It says one line for each list that is new, each failure, and the first answer of several that nothing has
+changed. An alarm is an error, said when it begins and once an hour while it lasts.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from urlward.config import Config, FeedTable, read_config
+from urlward.engine.errors import UrlwardError
+from urlward.lists.feed_alarms import alarms
+from urlward.lists.feed_refresh import Outcome, refresh
+from urlward.lists.feed_schedule import after_failure, at_start
+from urlward.lists.feed_store import FeedStore
+from urlward.lists.feed_watch import PathWatch
+from urlward.lists.state import state_folder
+from urlward.lists.worker import end_with_parent
+
+logger = logging.getLogger("urlward.lists")
+
+AT_ONCE = 2
+"""Feeds refreshed at a time."""
+
+WATCH = 1.0
+"""Seconds between two looks at a path, and at whether another process has refreshed a feed."""
+
+ALARM_LOOK = 10.0
+"""Seconds between two looks for alarms."""
+
+ALARM_AGAIN = 3_600.0
+"""Seconds after which an alarm that lasts is said again."""
+
+
+class Feeds:
+    """Looks after all feeds.
+
+    Args:
+        config: with the feeds.
+        state: the state folder.
+    """
+
+    def __init__(self, config: Config, state: Path) -> None:
+        self._config = config
+        self._state = state
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._now = {feed.name: asyncio.Event() for feed in config.feed}
+        self._said: dict[tuple[str, str], float] = {}
+
+    def refresh_all(self) -> None:
+        """Refresh every feed as soon as may be."""
+        for event in self._now.values():
+            event.set()
+
+    async def run(self) -> None:
+        """Look after them until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for feed in self._config.feed:
+                tasks.create_task(self._look_after(feed))
+            tasks.create_task(self._watch_alarms())
+
+    async def _look_after(self, feed: FeedTable) -> None:
+        store = FeedStore(self._state, feed.name)
+        watch = PathWatch(Path(feed.path)) if feed.path is not None else None
+        facts = store.facts()
+        next_run = at_start(
+            time.time(),
+            feed.interval,
+            random.random,
+            next_run=facts.next_run,
+            not_before=facts.not_before,
+            has_artifact=store.header() is not None,
+        )
+        failures, was = 0, ""
+        while True:
+            await self._until_due(feed, store, next_run, watch)
+            async with self._slots:
+                if watch is not None:
+                    watch.acted()
+                self._now[feed.name].clear()
+                outcome = await asyncio.to_thread(self._refresh, feed, failures)
+            failures = failures + 1 if outcome.state == "failed" else 0
+            self._say(feed, outcome, was)
+            was, next_run = outcome.state, outcome.next_run
+
+    async def _until_due(
+        self, feed: FeedTable, store: FeedStore, next_run: float, watch: PathWatch | None
+    ) -> None:
+        event = self._now[feed.name]
+        known = store.facts().last_attempt
+        while (left := next_run - time.time()) > 0:
+            if watch is not None and watch.changed():
+                return
+            try:
+                await asyncio.wait_for(event.wait(), min(left, WATCH))
+            except TimeoutError:
+                facts = store.facts()
+                if facts.last_attempt != known:  # by `urlward feeds refresh`
+                    known, next_run = facts.last_attempt, facts.next_run
+            else:
+                return
+
+    def _refresh(self, feed: FeedTable, failures: int) -> Outcome:
+        try:
+            return refresh(feed, self._config, self._state)
+        except UrlwardError as e:
+            text = str(e)
+        except Exception as e:  # noqa: BLE001 - one feed that breaks us must not end the others
+            text = f"a bug: {type(e).__name__}"
+        now = time.time()
+        next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)
+        return Outcome("failed", f"{text}; what is in force stays", next_run)
+
+    def _say(self, feed: FeedTable, outcome: Outcome, was: str) -> None:
+        if outcome.state == "failed":
+            logger.error("list %s: %s", feed.name, outcome.text)
+        elif outcome.state == "new" or was != outcome.state:
+            logger.info("list %s: %s", feed.name, outcome.text)
+
+    async def _watch_alarms(self) -> None:
+        while True:
+            await asyncio.sleep(ALARM_LOOK)
+            for feed in self._config.feed:
+                store = FeedStore(self._state, feed.name)
+                self._alarm(feed, alarms(feed, store.facts(), store.header(), time.time()))
+
+    def _alarm(self, feed: FeedTable, found: dict[str, str]) -> None:
+        now = time.monotonic()
+        for kind, text in found.items():
+            if now - self._said.get((feed.name, kind), -ALARM_AGAIN) >= ALARM_AGAIN:
+                self._said[feed.name, kind] = now
+                logger.error("list %s: %s: %s", feed.name, kind, text)
+        for name, kind in list(self._said):
+            if name == feed.name and kind not in found:
+                del self._said[name, kind]
+                logger.info("list %s: no longer %s", name, kind)
+
+
+class _Lines(logging.Handler):
+    """One line a message, as the filter writes them: to standard error from WARNING on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        try:
+            stream.write(record.getMessage().split("\n", 1)[0] + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            return  # nobody reads any more
+
+
+async def _run(feeds: Feeds) -> None:
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(feeds.run())
+    loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        # Threads that fetch would be waited for; nothing is lost by ending them where they are.
+        os._exit(0)
+
+
+def main() -> None:
+    """Run as a process, told what to do on standard input."""
+    asked = json.load(sys.stdin)
+    # A kernel that keeps files' leases sends this to whoever holds one (`urlward.lists.files`).
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    end_with_parent(asked["parent"], signal.SIGTERM)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_Lines())
+    try:
+        config = read_config(Path(asked["config"]))
+        if asked.get("key"):
+            config = config.model_copy(update={"key": asked["key"]})
+        state = state_folder(asked.get("state") or config.state)
+        asyncio.run(_run(Feeds(config, state)))
+    except UrlwardError as e:
+        logger.error("feeds: %s", e)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
