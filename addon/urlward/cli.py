@@ -25,6 +25,7 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
 from urlward.gateway.commands import add_gateway_commands
 from urlward.gateway.lab.commands import add_lab_commands
+from urlward.lists.allow_commands import add_allow_commands
 from urlward.lists.build import (
     Progress,
     compile_sources,
@@ -38,6 +39,7 @@ from urlward.lists.build import (
     told,
     write_atomically,
 )
+from urlward.lists.feed_commands import add_feed_commands
 from urlward.lists.keeper import Keeper
 from urlward.lists.source import BadLine, Budget, SourceError
 from urlward.lists.trust_commands import (
@@ -186,6 +188,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     add_trust_commands(command)
+    add_feed_commands(command)
+    add_allow_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)
 

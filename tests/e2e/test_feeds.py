@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from e2e.support import Filter, Nginx, accepts, environment, get, running
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
+from urlward.lists.allows import add_allow
 from urlward.lists.build import compile_sources, read_key
 from urlward.lists.issue import Issue
+from urlward.lists.state import local_key
 
 LISTED, OTHER, MORE = "listed.example", "other.example", "more.example"
 SIGNING = SigningKey(bytes(range(32)))
@@ -194,7 +197,9 @@ def test_what_is_allowed_for_a_while(tmp_path: Path, served: Path, origin: Nginx
     publish(served, "list.txt", f"{LISTED}\nhttp://{OTHER}/page\n")
     with server(served, port), filtering(tmp_path, config) as proxy:
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed to arrive")
-        told = urlward("allow", f"http://{LISTED}/", "--for", "1h", "--why", "ticket 7", "--config", str(config))
+        told = urlward(
+            "allow", f"http://{LISTED}/", "--for", "1h", "--why", "ticket 7", "--config", str(config)
+        )
         assert told.returncode == 0, told.stderr
         wait_for(lambda: status(proxy, origin, LISTED) == 200, "the exception")
         assert get(proxy.port, f"http://{LISTED}:{origin.http}/other").status == 451
@@ -203,8 +208,8 @@ def test_what_is_allowed_for_a_while(tmp_path: Path, served: Path, origin: Nginx
         told = urlward("allow", "--end", id_, "--why", "done", "--config", str(config))
         assert told.returncode == 0, told.stderr
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "its end")
-        told = urlward("allow", LISTED, "--for", "2s", "--why", "short", "--config", str(config))
-        assert told.returncode == 0, told.stderr
+        state = tmp_path / "state"
+        add_allow(state, local_key(state), LISTED, 2, "short", "me", whole_host=False, now=time.time())
         wait_for(lambda: status(proxy, origin, LISTED) == 200, "the exception")
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the end that comes by itself")
     kept = (tmp_path / "state" / "audit.jsonl").read_text() + (tmp_path / "state" / "allows.json").read_text()

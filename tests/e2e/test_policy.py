@@ -123,7 +123,9 @@ def test_nothing_is_decrypted_for_those_whom_it_does_not_concern(
 def test_a_host_allowed_for_a_group_is_relayed(proxy: Filter, authority: Authority, origin: Nginx) -> None:
     for client, blocked in ((STAFF, False), (PUPIL, True)):
         with connect(proxy, client) as s:
-            s.sendall(f"CONNECT games.example:{origin.https} HTTP/1.1\r\nHost: games.example\r\n\r\n".encode())
+            s.sendall(
+                f"CONNECT games.example:{origin.https} HTTP/1.1\r\nHost: games.example\r\n\r\n".encode()
+            )
             response = read_response(s, "CONNECT")
             assert (response.status == 451) is blocked
             if not blocked:

@@ -39,7 +39,14 @@ def test_where_it_is(
     configured: str | None, environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert state_folder(configured, environment) == Path(folder)
+
+
+def test_roots_commands_find_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert state_folder(None, {}) == Path("/var/lib/urlward")
+    assert state_folder(None, {"XDG_STATE_HOME": "/x"}) == Path("/x/urlward")
 
 
 def test_the_folder_and_the_key_are_the_owners_alone(tmp_path: Path) -> None:

@@ -18,9 +18,12 @@ from urlward.config.tables import FileName, Table, trust_at
 from urlward.engine.errors import UrlwardError
 
 __all__ = [
-    "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable", "HelpLink", "PageTable",
-    "RuleTable", "ScheduleTable", "Use", "describe", "read_config",
+    "SYSTEM", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable", "HelpLink",
+    "PageTable", "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
 ]  # fmt: skip
+
+SYSTEM = Path("/etc/urlward/urlward.toml")
+"""The machine's configuration: the service's, and that of commands which are given none."""
 
 Intercept = Literal["listed", "all", "none"]
 OnError = Literal["block", "pass"]
@@ -59,6 +62,16 @@ class Config(Table):
     page: PageTable = PageTable()
     gateway: GatewayTable = GatewayTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
+
+
+def configured(path: Path | None) -> tuple[Path | None, Config]:
+    """The configuration of a file, where none is given of the machine's, and else the defaults; and its path.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
+    found = path or (SYSTEM if SYSTEM.exists() else None)
+    return found, read_config(found) if found is not None else Config()
 
 
 def read_config(path: Path) -> Config:

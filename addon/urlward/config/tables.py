@@ -38,9 +38,7 @@ def trust_at(values: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     Raises:
         RuntimeError: a ``~`` that stands for no home folder.
     """
-    return tuple(
-        value if _PUBLIC_KEY(value) else str(folder / Path(value).expanduser()) for value in values
-    )
+    return tuple(value if _PUBLIC_KEY(value) else str(folder / Path(value).expanduser()) for value in values)
 
 
 class Table(BaseModel):

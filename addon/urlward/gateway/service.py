@@ -10,12 +10,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from urlward.config import SYSTEM as CONFIG
 from urlward.config import Config
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
+from urlward.lists.state import SERVICE as STATE
 
-CONFIG = Path("/etc/urlward/urlward.toml")
-STATE = Path("/var/lib/urlward")
 UNIT = Path("/etc/systemd/system/urlward.service")
 USER = Path("/etc/sysusers.d/urlward.conf")
 
@@ -50,6 +50,7 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
             config=path,
             state=STATE,
             confdir=config.confdir,
+            writable=" ".join(filter(None, (config.confdir, config.state))),
             capabilities=" ".join(capabilities),
         ),
         USER: user.render(state=STATE),

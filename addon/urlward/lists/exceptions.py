@@ -6,10 +6,12 @@ from pathlib import Path
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import LoadedList, load
-from urlward.lists.allows import ALLOWS_FILE, compile_allows, next_end
+from urlward.lists.allows import FILE, compile_allows, current_allows, expire_allows, next_end
 from urlward.lists.files import Signature
 
 logger = logging.getLogger("urlward.lists")
+
+_NEVER = float("inf")
 
 
 class TemporaryAllows:
@@ -26,26 +28,27 @@ class TemporaryAllows:
     def __init__(self, state: Path, key: Key) -> None:
         self.lists: list[LoadedList] = []
         self._state = state
-        self._path = state / ALLOWS_FILE
+        self._path = state / FILE
         self._key = key
         self._seen: Signature | None = None
-        self._end = float("inf")
+        self._end = _NEVER
 
     def look(self, now: float) -> bool:
-        """Whether others are in force from now on, seconds since 1970-01-01 UTC. Never raises.
-
-        A file that cannot be read changes nothing but that what has ended has ended.
-        """
+        """Whether others are in force from now on, seconds since 1970-01-01 UTC. Never raises."""
         signature = Signature.of(self._path)
-        if signature == self._seen and now < self._end:
+        ended = now >= self._end
+        if signature == self._seen and not ended:
             return False
         had = bool(self.lists)
         self._seen = signature
         try:
-            data = compile_allows(self._state, self._key, now)
-            self._end = next_end(self._state, now)
+            allows = current_allows(self._state, now)
+            data = compile_allows(allows, self._key, now)
             self.lists = [load(data, self._key)] if data is not None else []
+            self._end = next_end(allows, now) or _NEVER
+            if ended:
+                expire_allows(self._state, now)
         except UrlwardError as e:
-            self.lists, self._end = [], float("inf")
-            logger.error("%s; nothing is allowed for a while", e)
+            self.lists, self._end = [], _NEVER
+            logger.error("%s; nothing is excused for a while", e)
         return had or bool(self.lists)

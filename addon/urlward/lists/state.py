@@ -17,6 +17,9 @@ from urlward.lists.build import read_key
 
 KEY_FILE = "key"
 
+SERVICE = Path("/var/lib/urlward")
+"""The service's folder, and root's (Filesystem Hierarchy Standard 3.0, section 5.8)."""
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -25,8 +28,8 @@ class StateError(UrlwardError):
 
 
 def state_folder(configured: str | Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the state is: as configured, else the service's folder (systemd.exec(5), StateDirectory), else
-    the user's (XDG Base Directory Specification).
+    """Where the state is: as configured, else the service's folder (systemd.exec(5), StateDirectory), which
+    root's commands use too, else the user's (XDG Base Directory Specification).
 
     Raises:
         StateError: none of these, and no home folder.
@@ -38,6 +41,8 @@ def state_folder(configured: str | Path | None = None, environment: Mapping[str,
         return Path(service)
     if (user := environment.get("XDG_STATE_HOME", "")).startswith("/"):
         return Path(user, "urlward")
+    if os.geteuid() == 0:
+        return SERVICE
     try:
         return Path.home() / ".local/state/urlward"
     except RuntimeError as e:
