@@ -5,12 +5,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from urlward.engine.delta import make_delta
+from workload import Workload
+
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
 from urlward.lists.build import compile_sources
 from urlward.lists.issue import Issue
-
-from workload import Workload
 
 KEY = Key(b"benchmark-key-with-32-bytes-----")
 CHANGES = 1_000

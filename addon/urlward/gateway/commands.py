@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from urlward.config import Config, read_config
+from urlward.config import SYSTEM, Config, read_config
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -172,10 +172,10 @@ def _print(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from urlward.gateway.service import CONFIG, files, install, next_steps
+    from urlward.gateway.service import files, install, next_steps
 
-    if args.config is None and CONFIG.exists():
-        args.config = CONFIG
+    if args.config is None and SYSTEM.exists():
+        args.config = SYSTEM
     made = files(args.config, _config(args))
     if args.print:
         for path, text in made.items():

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from urlward.config import SYSTEM as CONFIG
-from urlward.config import Config
+from urlward.config import SYSTEM, Config
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
 from urlward.lists.state import SERVICE as STATE
@@ -26,13 +25,13 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
     """The service's files, by where they belong.
 
     Args:
-        config_path: of the configuration that the service will use; `CONFIG` where None.
+        config_path: of the configuration that the service will use; `SYSTEM` where None.
         config: what it says.
 
     Raises:
         GatewayError: a path that a unit cannot name.
     """
-    path = (config_path or CONFIG).absolute()
+    path = (config_path or SYSTEM).absolute()
     command = _command()
     for one in (path, command):
         if any(c.isspace() or c in "%\\\"'$;" for c in str(one)):
@@ -76,7 +75,7 @@ def install(made: Mapping[Path, str], prefix: Path) -> Iterator[Path]:
 
 def next_steps(config_path: Path | None, config: Config) -> list[str]:
     """What is left to do, a line each."""
-    path = (config_path or CONFIG).absolute()
+    path = (config_path or SYSTEM).absolute()
     steps = []
     for one in (_command(), Path(sys.executable).resolve()):
         closed = _closed(one)

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from urlward.engine.artifact import Header, read_header
+from urlward.engine.delta import read_change
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import LoadedList, loading
@@ -164,7 +166,7 @@ class Keeper:
         return Kept(file, Watch(path, signature), loaded, read.whole, read.content)
 
     def _first_stored(self, file: ListFile, signature: Signature | None) -> Kept:
-        """A feed's artifact, which may not be there yet, and whose feed will bring another if it is no good."""
+        """A feed's artifact: it may not be there yet, and one that is no good will be replaced."""
         kept = Kept(file, Watch(file.path, whole=True))
         if signature is None:
             logger.warning("list %s: not there yet, nothing on it is blocked", file.name)

@@ -74,7 +74,7 @@ class Kept:
 
     @property
     def in_force(self) -> tuple[LoadedList, ...]:
-        """The list as searched: one, two where it has changed since it was loaded, none where it is not there."""
+        """The list as searched: two where it has changed since it was loaded, none where it is not there."""
         return self.changed or (() if self.loaded is None else (self.loaded,))
 
     @property

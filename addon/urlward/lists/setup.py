@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from urlward.config import Config
-from urlward.config.policy import PolicyError, check_policy
+from urlward.config.policy import Use, check_policy
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.lists.build import compile_sources, find_key, read_key
@@ -75,7 +75,7 @@ def make_policy(config: Config, keeper: Keeper | None) -> Policy | None:
     Raises:
         PolicyError: a rule names a list that there is none of.
     """
-    uses = {name: "block" for name in (keeper.names if keeper is not None else ())}
+    uses: dict[str, Use] = dict.fromkeys(keeper.names if keeper is not None else (), "block")
     uses |= {feed.name: feed.use for feed in config.feed}
     check_policy(config.group, config.rule, config.schedule, config.pages, uses)
     macs = any(group.macs for group in config.group)
