@@ -32,7 +32,7 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Buffer, Generator
+from collections.abc import Buffer, Generator, Iterable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import accumulate, pairwise
@@ -151,31 +151,38 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
         b"".join(anchored.digests) + b"".join(floating_rows.digests),
-        _pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
-        _pack(anchored.lengths + floating_rows.lengths),
+        pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
+        pack(anchored.lengths + floating_rows.lengths),
         b"".join(anchored.below) + b"".join(floating_rows.below),
-        _pack(id_ends),
+        pack(id_ends),
         "".join(ids).encode("ascii"),
         bytes(shared),
         bytes(added),
         "".join(letters).encode("latin-1"),
-        _pack(groups),
-        _pack(param_rows),
+        pack(groups),
+        pack(param_rows),
         b"".join(params),
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
     ]
-    ends, end = array("Q"), 0
-    for section in sections:
-        end += len(section)
-        ends.append(end)
-    size = HEADER_SIZE + 8 * len(sections) + end
+    return write(sections, key, serial=serial, created=created)
+
+
+def write(sections: Sequence[bytes], key: Key, *, serial: int, created: int) -> bytes:
+    """An unsigned file of these sections."""
+    table = section_table(map(len, sections))
+    size = HEADER_SIZE + len(table) + sum(map(len, sections))
     header = _HEADER.pack(
         MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"", serial, created, 0, 0, b"", b"", b""
     )
-    data = bytearray(b"".join([header, _pack(ends), *sections]))
+    data = bytearray(b"".join([header, table, *sections]))
     data[_CHECKSUM] = exhaust(_checksum(data))
     return bytes(data)
+
+
+def section_table(sizes: Iterable[int]) -> bytes:
+    """Where each section ends, for sections of these sizes."""
+    return pack(array("Q", accumulate(sizes)))
 
 
 def parse(data: Buffer) -> Artifact:
@@ -192,14 +199,8 @@ def parse(data: Buffer) -> Artifact:
 def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     """`parse`, in steps of about a millisecond."""
     view = memoryview(data)
-    if view[: len(MAGIC)] != MAGIC:
-        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
-    if len(view) < HEADER_SIZE:
-        raise TruncatedError(len(view), HEADER_SIZE)
-    (_, version, header_size, count, size, *rest) = _HEADER.unpack_from(view)
-    if version > VERSION:
-        raise NewerVersionError(version, VERSION)
-    header = Header(rest[0], size, *rest[1:8])
+    header = read_header(view)
+    _, version, header_size, count, size, *_ = _HEADER.unpack_from(view)
     if len(view) != size:
         raise TruncatedError(len(view), size)
     if (yield from _checksum(view)) != header.checksum:
@@ -219,6 +220,23 @@ def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise DamagedError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
+
+
+def read_header(data: Buffer) -> Header:
+    """The header that an artifact's bytes begin with, whether or not the rest is there.
+
+    Raises:
+        NotAnArtifactError, NewerVersionError, TruncatedError: what is wrong.
+    """
+    view = memoryview(data)
+    if view[: len(MAGIC)] != MAGIC:
+        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
+    if len(view) < HEADER_SIZE:
+        raise TruncatedError(len(view), HEADER_SIZE)
+    _, version, _, _, size, *rest = _HEADER.unpack_from(view)
+    if version > VERSION:
+        raise NewerVersionError(version, VERSION)
+    return Header(rest[0], size, *rest[1:8])
 
 
 def check_key(header: Header, key: Key) -> None:
@@ -250,7 +268,8 @@ def unpack(typecode: str, data: Buffer) -> memoryview:
     return view.cast(typecode)  # type: ignore[call-overload, no-any-return]
 
 
-def _pack(numbers: "array[int]") -> bytes:
+def pack(numbers: "array[int]") -> bytes:
+    """Undo `unpack`."""
     if sys.byteorder == "big":
         numbers = array(numbers.typecode, numbers)
         numbers.byteswap()
