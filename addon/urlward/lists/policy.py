@@ -30,6 +30,7 @@ class Rule(NamedTuple):
     """A rule as it is asked.
 
     Attributes:
+        number: among those of its group.
         place: its key in the configuration.
         lists: None for all.
         categories: None for all.
@@ -37,6 +38,7 @@ class Rule(NamedTuple):
         schedule: name, or empty.
     """
 
+    number: int
     place: str
     lists: frozenset[str] | None
     categories: frozenset[str] | None
@@ -242,6 +244,7 @@ class Policy:
 def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[Rule, ...]:
     return tuple(
         Rule(
+            index,
             f"{where}.{index}",
             None if table.lists is None else frozenset(table.lists),
             None if table.categories is None else frozenset(table.categories),
