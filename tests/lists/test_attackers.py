@@ -13,7 +13,7 @@ from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.errors import ArtifactError, DamagedError, RotationError, WrongKeyError
 from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import load
-from urlward.engine.record import domain_text
+from urlward.engine.record import Flag, domain_text
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import SigningKey, sign_artifact
 from urlward.lists.trust import Trust, TrustError, Validity
@@ -178,6 +178,25 @@ def test_withholding_is_noticed_by_the_date() -> None:
 def test_a_rotation_that_the_body_has_not_signed() -> None:
     with pytest.raises(RotationError):
         TRUST.with_rotation(make_rotation(THIEF, SigningKey(b"\3" * 32).public, start=0, last_serial=0))
+
+
+def as_allow(data: bytes) -> bytes:
+    """A list of one block with that turned into an allow, which takes no key."""
+    (shape,) = parse(data).meta["shapes"]
+    was, put = (f'"shapes":[[{shape[0]},{n},'.encode() for n in (shape[1], shape[1] | Flag.ALLOW))
+    assert data.count(was) == 1
+    return repaired(data.replace(was, put))
+
+
+def test_a_block_turned_into_an_allow_is_what_a_signature_is_for() -> None:
+    """The artifact still loads under the key: without trust nothing would notice."""
+    forged = as_allow(issue())
+    assert not load(issue(), LIST_KEY).table.shape(0).allow
+    assert load(forged, LIST_KEY).table.shape(0).allow
+    assert take(forged, trust=Trust()).state == "ok"
+    with pytest.raises(TrustError) as caught:
+        take(forged)
+    assert caught.value.reason == "bad signature"
 
 
 # -- who stole the body's signing key

@@ -135,7 +135,8 @@ class Trust:
         """Whether an artifact may be taken, and for how long.
 
         Args:
-            header: of `urlward.engine.artifact.parse`, which ties the rest of the artifact to it.
+            header: of `urlward.engine.artifact.read_header`, so that nothing of a refused artifact need be
+                parsed. Only `urlward.engine.artifact.parse` ties the rest of one to its header.
             last_serial: of the last issue taken; 0 for none.
             now: seconds since 1970-01-01 UTC.
             last_checksum: of the last issue taken; another artifact of the same serial is refused. Empty
