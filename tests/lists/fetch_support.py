@@ -112,7 +112,11 @@ http {{
         }}
         location /gzip/ {{ gzip on; gzip_min_length 1; gzip_types text/plain; alias {folder}/www/; }}
         location /labelled/ {{ add_header Content-Encoding gzip; alias {folder}/www/; }}
-        location /fresh/ {{ add_header Cache-Control "public, max-age=600"; add_header Age 100; alias {folder}/www/; }}
+        location /fresh/ {{
+            add_header Cache-Control "public, max-age=600";
+            add_header Age 100;
+            alias {folder}/www/;
+        }}
         location /expires/ {{ expires 10m; alias {folder}/www/; }}
         location = /401 {{ return 401; }}
         location = /403 {{ return 403; }}
@@ -255,8 +259,8 @@ def refusal(origin: Origin, validators: Validators | None = None) -> FetchError:
     with pytest.raises(FetchError) as caught:
         fetch(origin, validators or Validators())
     text = f"{caught.value} {caught.value!r} {origin!r}"
-    for secret in (*SECRETS, "token", "Basic "):
-        assert secret not in text.replace("the token", ""), f"{secret} in: {text}"
+    for secret in (*SECRETS, "Basic ", "Bearer "):
+        assert secret not in text, f"{secret} in: {text}"
     assert "\n" not in str(caught.value)
     assert memory_descriptors() == before
     return caught.value
