@@ -227,7 +227,8 @@ class RawOrigin:
         self._serve = serve or answer_anything
         self.connections = 0
         self.received = bytearray()
-        self._listener = socket.create_server((host, 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()

@@ -101,4 +101,4 @@ def _cause(error: Exception) -> Exception:
 
 
 def _tls_words(error: ssl.SSLError) -> str:
-    return str(error.reason or "no reason given").lower().replace("_", " ")
+    return str(getattr(error, "reason", None) or "no reason given").lower().replace("_", " ")
