@@ -637,7 +637,7 @@ class TestReload:
         kept = Keeper([path], Key(SECRET))
         kept.load()
         await asyncio.gather(*(kept.reload() for _ in range(50)))
-        await until(lambda: not kept._files[0].busy.locked(), "the last to end")
+        await until(lambda: not kept._kept[0].busy.locked(), "the last to end")
         assert 1 <= kept.reloads <= 3
         replace(path, "c.example\n")
         await kept.reload()

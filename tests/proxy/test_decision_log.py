@@ -10,12 +10,12 @@ CLIENT = make_context().client
 VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")
 
 
-def log(*, monitor: bool = False) -> DecisionLog:
-    return DecisionLog(Counts(), lambda: NOW, monitor=monitor)
+def log() -> DecisionLog:
+    return DecisionLog(Counts(), lambda: NOW)
 
 
 @pytest.mark.parametrize(
-    ("monitor", "cut", "word", "counted"),
+    ("would", "cut", "word", "counted"),
     [
         (False, False, "block", (1, 0)),
         (False, True, "cut", (1, 0)),
@@ -24,11 +24,11 @@ def log(*, monitor: bool = False) -> DecisionLog:
     ],
 )
 def test_a_block(
-    monitor: bool, cut: bool, word: str, counted: tuple[int, int], caplog: pytest.LogCaptureFixture
+    would: bool, cut: bool, word: str, counted: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    written = log(monitor=monitor)
-    written.block(VERDICT, CLIENT, "AAAA-BBBB-CCCC", cut=cut)
+    written = log()
+    written.block(VERDICT, CLIENT, "AAAA-BBBB-CCCC", cut=cut, would=would)
     assert caplog.messages == [
         f"2027-01-15T08:00:00.000Z {word} client=192.0.2.1:1234 list=feed entry=E-1 category=phishing "
         "reference=AAAA-BBBB-CCCC"
@@ -42,8 +42,8 @@ def test_a_block_without_a_category_of_a_client_with_an_ipv6_address(
     caplog.set_level(logging.INFO)
     client = make_context().client
     client.peername = ("2001:db8::1", 1234, 0, 0)  # type: ignore[assignment]
-    log().block(Verdict("block", list="feed", entry="E-2"), client, "R")
-    assert " client=[2001:db8::1]:1234 list=feed entry=E-2 category=- reference=R" in caplog.text
+    log().block(Verdict("block", list="feed", entry="E-2"), client, "R", group="staff")
+    assert " client=[2001:db8::1]:1234 list=feed entry=E-2 category=- reference=R group=staff" in caplog.text
 
 
 def test_a_failure_tells_where_and_not_what(caplog: pytest.LogCaptureFixture) -> None:
