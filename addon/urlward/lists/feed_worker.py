@@ -18,6 +18,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.build import compile_sources, read_artifact
 from urlward.lists.feed_counts import changes
 from urlward.lists.formats import FormatOptions
+from urlward.lists.issue import Issue
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.worker import prepare_process
 
@@ -67,7 +68,7 @@ def _compile(asked: dict[str, Any], fd: int) -> dict[str, Any]:
         Key(bytes.fromhex(asked["key"])),
         name=asked["name"],
         budget=Budget.parse(asked["budget"]),
-        now=asked["serial"],
+        issue=Issue(serial=asked["serial"]),
         format=asked["format"],
         options=FormatOptions(asked["columns"], asked["delimiter"], asked["category"]),
     )
