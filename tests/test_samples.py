@@ -1,13 +1,17 @@
 import re
 from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
 
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.grammar import parse_line
+from urlward.engine.suffix import labels_before_suffix
 from urlward.lists.build import compile_sources
 from urlward.lists.source import Budget
-from urlward.samples import SAMPLE
+from urlward.samples import PROTECTED, SAMPLE
 
 RESERVED_NAMES = re.compile(r"(?:.+\.)?(?:test|example|invalid|localhost|example\.(?:com|net|org))")
 # RFC 5737, RFC 3849.
@@ -16,14 +20,29 @@ RESERVED_NETWORKS = [
 ]
 
 
-def entries() -> list[Entry]:
-    return [entry for line in SAMPLE.read_text().splitlines() for entry in parse_line(line)]
+def entries(path: Path = SAMPLE) -> list[Entry]:
+    return [entry for line in path.read_text().splitlines() for entry in parse_line(line)]
 
 
-def test_the_sample_is_one_clean_list() -> None:
-    data, report = compile_sources([SAMPLE], Key(bytes(32)), name="sample", budget=Budget.parse("0"))
+@pytest.mark.parametrize("path", [SAMPLE, PROTECTED], ids=lambda path: path.stem)
+def test_it_is_one_clean_list(path: Path) -> None:
+    data, report = compile_sources([path], Key(bytes(32)), name=path.stem, budget=Budget.parse("0"))
     assert report.bad == 0
-    assert parse(data).meta["entries"] == report.entries == len(entries())
+    assert parse(data).meta["entries"] == report.entries == len(entries(path))
+
+
+def test_what_is_protected_is_whole_hosts_each_of_a_kind() -> None:
+    for entry in entries(PROTECTED):
+        assert entry.kind in (Kind.DOMAIN, Kind.ADDRESS, Kind.NETWORK)
+        assert entry == Entry(entry.kind, entry.host, category=entry.category)
+        assert entry.category in {"local", "dns", "certificates", "updates", "connectivity", "time"}
+
+
+def test_nothing_protected_is_a_suffix_that_anybody_can_have_a_name_under() -> None:
+    for entry in entries(PROTECTED):
+        # Those of this machine and of DNS itself are whole top-level domains.
+        if entry.kind == Kind.DOMAIN and entry.host not in ("localhost", "local", "internal", "arpa"):
+            assert labels_before_suffix(entry.host), entry.host
 
 
 def test_it_has_an_entry_of_each_kind_and_an_allowed_one() -> None:

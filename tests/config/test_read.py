@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from urlward.config import Config, ConfigError, DnsTable, GatewayTable, HelpLink, PageTable, read_config
+from urlward.config import (
+    Config,
+    ConfigError,
+    DnsTable,
+    GatewayTable,
+    GroupTable,
+    HelpLink,
+    PageTable,
+    RuleTable,
+    ScheduleTable,
+    read_config,
+)
 
 FULL = """
 list = ["lists/one.txt", "/var/lib/urlward/two.ward"]
@@ -21,6 +32,22 @@ on_error = "pass"
 status = 403
 monitor = true
 confdir = "ca"
+state = "state"
+protect = false
+protected = ["own.txt"]
+
+[[group]]
+name = "staff"
+networks = ["203.0.113.0/24"]
+
+[[rule]]
+action = "monitor"
+
+[schedule.night]
+zone = "UTC"
+
+[pages.school]
+operator = "Example School"
 
 [page]
 operator = "Example School"
@@ -105,6 +132,13 @@ def test_every_key(path: Path) -> None:
         status=403,
         monitor=True,
         confdir=str(folder / "ca"),
+        state=str(folder / "state"),
+        protect=False,
+        protected=(str(folder / "own.txt"),),
+        group=(GroupTable(name="staff", networks=("203.0.113.0/24",)),),
+        rule=(RuleTable(action="monitor"),),
+        schedule={"night": ScheduleTable(zone="UTC")},
+        pages={"school": PageTable(operator="Example School")},
         page=PageTable(
             operator="Example School",
             authority_url="https://authority.example/",

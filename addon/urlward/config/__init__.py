@@ -13,12 +13,13 @@ from pydantic import AfterValidator, Field, ValidationError
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import DnsTable, GatewayTable
 from urlward.config.page import HelpLink, PageTable
+from urlward.config.policy import GroupTable, PolicyError, RuleTable, ScheduleTable, Use, check_policy
 from urlward.config.tables import FileName, Table
 from urlward.engine.errors import UrlwardError
 
 __all__ = [
-    "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "HelpLink", "PageTable", "describe",
-    "read_config",
+    "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable", "HelpLink", "PageTable",
+    "RuleTable", "ScheduleTable", "Use", "describe", "read_config",
 ]  # fmt: skip
 
 Intercept = Literal["listed", "all", "none"]
@@ -35,7 +36,6 @@ class Config(Table):
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
     max_errors: str = "1%"
-    state: FileName | None = None
     feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
     listen: str | None = None
@@ -48,6 +48,13 @@ class Config(Table):
     status: Literal[451, 403] = 451
     monitor: bool = False
     confdir: FileName | None = None
+    state: FileName | None = None
+    protect: bool = True
+    protected: tuple[FileName, ...] = Field(default=(), strict=False)
+    group: tuple[GroupTable, ...] = Field(default=(), strict=False)
+    rule: tuple[RuleTable, ...] = Field(default=(), strict=False)
+    schedule: dict[str, ScheduleTable] = Field(default={})
+    pages: dict[str, PageTable] = Field(default={})
     page: PageTable = PageTable()
     gateway: GatewayTable = GatewayTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
@@ -57,7 +64,8 @@ def read_config(path: Path) -> Config:
     """Read and check a configuration file; relative paths in it are from its own folder.
 
     Raises:
-        ConfigError: unreadable, not TOML, an unknown key or a value that does not fit.
+        ConfigError: unreadable, not TOML, an unknown key, a value that does not fit, or keys that contradict
+            each other. Names of lists in rules are not looked at, since flags may name other lists.
     """
     try:
         with path.open("rb") as file:
@@ -76,6 +84,10 @@ def read_config(path: Path) -> Config:
     except ValidationError as e:
         raise ConfigError(f"{path}: {describe(e)}") from e
     try:
+        check_policy(config.group, config.rule, config.schedule, config.pages)
+    except PolicyError as e:
+        raise ConfigError(f"{path}: {e}") from e
+    try:
         return _resolved(config, path.resolve().parent)
     except RuntimeError as e:
         raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
@@ -85,7 +97,7 @@ def describe(error: ValidationError) -> str:
     """The first fault in one line, by the name of its key."""
     first = error.errors(include_url=False, include_input=False)[0]
     location = first["loc"]
-    message = _TOML_WORDS.get(first["type"], first["msg"])
+    message = _TOML_WORDS.get(first["type"], first["msg"]).removeprefix("Value error, ")
     if location[0] == "mitmproxy" and len(location) > 1:
         # What follows the option's name is a member of the union of types.
         location, message = location[:2], "input should be text, a whole number, true or false"
@@ -102,6 +114,7 @@ _TOML_WORDS = {
     "model_attributes_type": "input should be a table",
     "string_type": "input should be text, in quotes",
     "string_too_short": "input should not be empty",
+    "too_short": "input should not be empty",
 }
 
 
@@ -109,12 +122,17 @@ def _resolved(config: Config, folder: Path) -> Config:
     def at(value: str | None) -> str | None:
         return None if value is None else str(folder / Path(value).expanduser())
 
+    def page(table: PageTable) -> PageTable:
+        return table.model_copy(update={"template_dir": at(table.template_dir)})
+
     changes: dict[str, Any] = {
         "list": tuple(str(at(path)) for path in config.list),
         "key": at(config.key),
-        "state": at(config.state),
         "feed": tuple(feed.at(folder) for feed in config.feed),
         "confdir": at(config.confdir),
-        "page": config.page.model_copy(update={"template_dir": at(config.page.template_dir)}),
+        "state": at(config.state),
+        "protected": tuple(str(at(path)) for path in config.protected),
+        "page": page(config.page),
+        "pages": {name: page(table) for name, table in config.pages.items()},
     }
     return config.model_copy(update=changes)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Action = Literal["block", "allow", "pass"]
+Action = Literal["block", "monitor", "allow", "pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +11,8 @@ class Verdict:
     """The decision on one request and the entry that made it.
 
     Attributes:
-        action: ``block``; ``allow`` where an ``@@`` entry decided; ``pass`` where no entry matched.
+        action: ``block``; ``monitor`` where it is said and counted, but passes; ``allow`` where an ``@@``
+            entry decided; ``pass`` where no entry matched.
         kind: of the deciding entry (``page``, ``domain``, …), or empty.
         entry: its id, or the first 16 hexadecimal digits of its digest where it has none.
         category: or empty.

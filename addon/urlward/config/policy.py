@@ -1,0 +1,222 @@
+"""``[[group]]``, ``[[rule]]``, ``[schedule.NAME]`` and ``[pages.NAME]``: whose requests the lists count for,
+when, and how.
+
+Two keys that contradict each other are an error that names both, since whichever of them were taken
+silently would be the wrong one for somebody.
+"""
+
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from urlward.config.tables import Networks, Table
+from urlward.engine.entry import canonical_network
+from urlward.engine.errors import UrlwardError
+
+Use = Literal["block", "monitor", "allow"]
+"""What becomes of an entry; as a list's own use, ``allow`` makes exceptions of all its entries."""
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_MAC = re.compile(r"[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}").fullmatch
+_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00").fullmatch
+_CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
+
+
+class PolicyError(UrlwardError):
+    """Keys that contradict each other, or name what is not there; the message names their places."""
+
+
+def _mac(value: str) -> str:
+    text = value.lower()
+    if not _MAC(text):
+        raise PydanticCustomError("mac", "not a MAC address, such as 02:00:00:00:00:01")
+    if int(text[1], 16) & 1:
+        raise PydanticCustomError("mac", "a MAC address of a group of machines, not of one")
+    return text.replace("-", ":")
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as e:
+        raise PydanticCustomError("zone", "no such time zone; one is Europe/Madrid") from e
+    return value
+
+
+def _time(value: object) -> int:
+    if not isinstance(value, str) or not _TIME(value):
+        raise PydanticCustomError("time", "not a time of day from 00:00 to 24:00, such as 08:30")
+    return int(value[:2]) * 60 + int(value[3:])
+
+
+def _category(value: str) -> str:
+    if not _CATEGORY(value):
+        raise PydanticCustomError("category", "a category has 1 to 64 letters, digits, or ._-")
+    return value.lower()
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise PydanticCustomError("name", "a name has printable characters alone")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Mac = Annotated[str, AfterValidator(_mac)]
+Category = Annotated[str, AfterValidator(_category)]
+TimeOfDay = Annotated[int, BeforeValidator(_time)]
+
+
+class RuleTable(Table):
+    """``[[rule]]`` and ``[[group.rule]]``: what becomes of some entries. The first that fits one decides.
+
+    Attributes:
+        lists: names of those that it is for; all where absent.
+        categories: likewise.
+        action: ``block``; ``monitor``, which says and counts what it lets pass; or ``allow``, as if the entry
+            were not there.
+        schedule: name of the one that it holds in; always where absent.
+    """
+
+    lists: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    categories: Annotated[tuple[Category, ...], Field(strict=False, min_length=1)] | None = None
+    action: Use
+    schedule: str | None = None
+
+
+class GroupTable(Table):
+    """``[[group]]``: clients, and what the lists mean for them.
+
+    Attributes:
+        name: shown in logs and explanations.
+        networks: of the clients; of several that hold one, the longest prefix counts.
+        macs: of clients on a network of this machine's own; they count before any network.
+        page: name of the block page's variant, ``[pages.NAME]``; ``[page]`` where absent.
+        rule: in order; where none fits an entry, its list's own use counts.
+    """
+
+    name: Name
+    networks: Networks = ()
+    macs: tuple[Mac, ...] = Field(default=(), strict=False)
+    page: str | None = None
+    rule: tuple[RuleTable, ...] = Field(default=(), strict=False)
+
+
+class ScheduleTable(Table):
+    """``[schedule.NAME]``: while a clock on a wall of `zone` shows a day and time of these.
+
+    Attributes:
+        zone: name in the IANA time zone database.
+        days: on which a span begins.
+        begins: minutes after midnight; the key is ``from``.
+        ends: likewise; the key is ``to``. At or before `begins` is on the next day.
+    """
+
+    zone: Annotated[str, AfterValidator(_zone)]
+    days: tuple[Day, ...] = Field(default=DAYS, strict=False)
+    begins: TimeOfDay = Field(default=0, alias="from")
+    ends: TimeOfDay = Field(default=24 * 60, alias="to")
+
+
+def check_policy(
+    groups: Sequence[GroupTable],
+    rules: Sequence[RuleTable],
+    schedules: Mapping[str, ScheduleTable],
+    pages: Container[str],
+    uses: Mapping[str, Use] | None = None,
+) -> None:
+    """Refuse what contradicts itself.
+
+    Args:
+        groups: in the configuration's order.
+        rules: for clients in no group.
+        schedules: by name.
+        pages: names of the block page's variants.
+        uses: every list there is, by name, and its own use; None where that is not known yet.
+
+    Raises:
+        PolicyError: the first contradiction.
+    """
+    for name, schedule in schedules.items():
+        if not schedule.days:
+            raise PolicyError(f"schedule.{_shown(name)}.days: no day, so it is never in force")
+        if schedule.begins == schedule.ends:
+            raise PolicyError(
+                f"schedule.{_shown(name)}: from and to are one time; leave both out for the whole day"
+            )
+    _check_members(groups)
+    for index, group in enumerate(groups):
+        if group.page is not None and group.page not in pages:
+            raise PolicyError(f"group.{index}.page: there is no [pages.{_shown(group.page)}]")
+        _check_rules(f"group.{index}.rule", group.rule, schedules, uses)
+    _check_rules("rule", rules, schedules, uses)
+
+
+def _check_members(groups: Sequence[GroupTable]) -> None:
+    """Names, networks and MAC addresses are each in one group, and once."""
+    seen: dict[tuple[str, str], str] = {}
+    for index, group in enumerate(groups):
+        if not group.networks and not group.macs:
+            raise PolicyError(f"group.{index}: neither networks nor macs, so that nobody is in it")
+        for kind, value, where in _members(index, group):
+            before = seen.setdefault((kind, value), f"{where} ({group.name})")
+            if before != f"{where} ({group.name})":
+                told = f"{value} is in {before} already" if kind else f"{before} has that name already"
+                raise PolicyError(f"{where}: {told}")
+
+
+def _members(index: int, group: GroupTable) -> Iterator[tuple[str, str, str]]:
+    """What no other group may have: kind (empty for the name), value and place."""
+    yield "", group.name, f"group.{index}.name"
+    for n, network in enumerate(group.networks):
+        yield "network", str(canonical_network(network)), f"group.{index}.networks.{n}"
+    for n, mac in enumerate(group.macs):
+        yield "mac", mac, f"group.{index}.macs.{n}"
+
+
+def _check_rules(
+    where: str,
+    rules: Sequence[RuleTable],
+    schedules: Mapping[str, ScheduleTable],
+    uses: Mapping[str, Use] | None,
+) -> None:
+    for index, rule in enumerate(rules):
+        place = f"{where}.{index}"
+        if rule.schedule is not None and rule.schedule not in schedules:
+            raise PolicyError(f"{place}.schedule: there is no [schedule.{_shown(rule.schedule)}]")
+        if uses is not None:
+            _check_lists(place, rule.lists or (), uses)
+        for earlier, other in enumerate(rules[:index]):
+            if _covers(other, rule):
+                raise PolicyError(f"{place}: never reached, since {where}.{earlier} fits all that it does")
+
+
+def _check_lists(place: str, lists: Sequence[str], uses: Mapping[str, Use]) -> None:
+    for n, name in enumerate(lists):
+        if name not in uses:
+            raise PolicyError(f"{place}.lists.{n}: there is no list {_shown(name)}")
+        if uses[name] == "allow":
+            raise PolicyError(f"{place}.lists.{n}: {name} is a list of exceptions, which no rule changes")
+
+
+def _covers(earlier: RuleTable, later: RuleTable) -> bool:
+    return (
+        earlier.schedule in (None, later.schedule)
+        and _holds(earlier.lists, later.lists)
+        and _holds(earlier.categories, later.categories)
+    )
+
+
+def _holds(wide: tuple[str, ...] | None, narrow: tuple[str, ...] | None) -> bool:
+    return wide is None or (narrow is not None and set(narrow) <= set(wide))
+
+
+def _shown(name: str) -> str:
+    """A name that may be anything, on one line."""
+    return name if name.isprintable() else repr(name)

@@ -1,0 +1,143 @@
+"""``urlward allow``."""
+
+import argparse
+import json
+import os
+import pwd
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from urlward.config import Config, read_config
+from urlward.lists.allows import (
+    LONGEST,
+    Allow,
+    AllowError,
+    add_allow,
+    current_allows,
+    end_allow,
+    expire_allows,
+    rfc3339,
+)
+from urlward.lists.state import local_key, state_folder
+
+type Command = Callable[[str, Any, str], argparse.ArgumentParser]
+
+DONE = 0
+
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+_NO_LOGIN = 2**32 - 1
+
+
+def add_allow_commands(command: Command) -> None:
+    """Declare it."""
+    allow = command("allow", _allow, "Let a page, or a host with its subdomains, pass for a while.")
+    allow.add_argument("url", nargs="?", metavar="URL", help="a page, or a host alone")
+    allow.add_argument("--for", dest="duration", metavar="TIME", help="30m, 2h or 3d; at most 30d")
+    allow.add_argument("--why", metavar="TEXT", help="kept in the record; without the host's name")
+    allow.add_argument("--host", action="store_true", help="the URL's host with its subdomains")
+    allow.add_argument("--list", action="store_true", help="show those in force")
+    allow.add_argument("--end", metavar="ID", help="end one before its time")
+    allow.add_argument("--json", action="store_true", help="as JSON objects")
+    allow.add_argument("--config", type=Path, metavar="FILE", help="TOML file, for its state folder")
+    allow.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+
+
+def _allow(args: argparse.Namespace) -> int:
+    _check_arguments(args)
+    now = time.time()
+    config = read_config(args.config) if args.config else Config()
+    state = args.state or state_folder(config.state)
+    if args.list:
+        if (state / "key").exists():
+            expire_allows(state, now)
+        for allow in current_allows(state, now):
+            _show(allow, now, as_json=args.json)
+    elif args.end is not None:
+        ended = end_allow(state, args.end, args.why, _who(), now=now)
+        print(json.dumps(_shown(ended)) if args.json else f"{ended.id}: ended")
+    else:
+        made = add_allow(
+            state, local_key(state), args.url, duration(args.duration), args.why, _who(),
+            whole_host=args.host, now=now,
+        )  # fmt: skip
+        _show(made, now, as_json=args.json)
+    return DONE
+
+
+def duration(text: str) -> int:
+    """Seconds of ``30m``, ``2h`` or ``3d``.
+
+    Raises:
+        AllowError: none of these, or longer than 30 days.
+    """
+    match = _DURATION(text)
+    if match is None:
+        raise AllowError(f"for: {text!r} is not a time such as 30m, 2h or 3d")
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > LONGEST:
+        raise AllowError(f"for: {text} is longer than {LONGEST // 86_400}d")
+    return seconds
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    if (args.url is not None) + args.list + (args.end is not None) != 1:
+        raise AllowError("give a URL, or --list, or --end ID")
+    if args.why is None and not args.list:
+        raise AllowError("--why TEXT is needed")
+    if args.url is not None and args.duration is None:
+        raise AllowError("--for TIME is needed, such as 2h")
+    for name, value in (("--for", args.duration), ("--host", args.host)):
+        if value and args.url is None:
+            raise AllowError(f"{name} goes with a URL")
+    if args.list and args.why is not None:
+        raise AllowError("--why goes with a URL or --end")
+
+
+def _who() -> str:
+    """Who runs this, by the login that the kernel remembers through sudo and su, and the user ID."""
+    uid = os.getuid()
+    with suppress(OSError, ValueError):
+        login = int(Path("/proc/self/loginuid").read_text())
+        if login != _NO_LOGIN:
+            return f"{_name(login)} (uid {uid})"
+    # Only root can make others believe what sudo said.
+    name = os.environ.get("SUDO_USER") if uid == 0 else None
+    return f"{name if name and name.isprintable() else _name(uid)} (uid {uid})"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _shown(allow: Allow) -> dict[str, Any]:
+    return {
+        "id": allow.id,
+        "kind": allow.kind,
+        "created": rfc3339(allow.created),
+        "until": rfc3339(allow.until),
+        "who": allow.who,
+        "why": allow.why,
+    }
+
+
+def _show(allow: Allow, now: float, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_shown(allow)))
+        return
+    what = "the page" if allow.kind == "page" else "the host and its subdomains"
+    until = f"{rfc3339(allow.until)} ({_left(allow.until - now)})"
+    print(f"{allow.id}  {what}  until {until}  {allow.who}: {allow.why}")
+
+
+def _left(seconds: float) -> str:
+    minutes = max(round(seconds / 60), 1)
+    days, hours = divmod(minutes // 60, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"

@@ -1,0 +1,290 @@
+"""Temporary allows: what an operator excuses for a while, and the record of who did so and why.
+
+``allows.json`` in the state folder has them while they last. The URL is in it as an entry of the grammar
+sealed under the local key, so that the file names nothing that is listed. ``audit.jsonl`` beside it is
+only ever added to: a line for each that was allowed, was ended, or has expired, with a keyed digest of the
+URL in place of the URL.
+
+In force they are one more list, compiled in memory: `compile_allows`.
+"""
+
+import json
+import logging
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from urlward.engine.artifact import dump
+from urlward.engine.compiler import Compiler
+from urlward.engine.digest import Key
+from urlward.engine.errors import DamagedError, EntryError, UrlError, UrlwardError
+from urlward.engine.grammar import parse_line
+from urlward.engine.url import (
+    DEFAULT_PORTS,
+    CanonicalUrl,
+    canonicalize,
+    is_address,
+    split_authority,
+    split_url,
+)
+from urlward.lists.state import append_private, locked, made_folder, unusable, write_private
+
+logger = logging.getLogger("urlward.lists")
+
+NAME = "allows"
+"""Of the list that they are."""
+
+FILE, AUDIT = "allows.json", "audit.jsonl"
+LONGEST = 30 * 86_400
+MAX_WHY = 500
+
+_VERSION = 1
+
+Kind = Literal["page", "host"]
+
+
+class AllowError(UrlwardError):
+    """An allow that cannot be made or ended, or a record of them that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """What is excused, and until when.
+
+    Attributes:
+        id: also the entry's.
+        created: seconds since 1970-01-01 UTC, as is `until`.
+        until: in force before this time.
+        why: the operator's words.
+        who: made it.
+        kind: ``page``, or ``host`` for a host and its subdomains.
+        digest: of the canonical URL, keyed, in hexadecimal.
+        sealed: the entry, under the local key.
+    """
+
+    id: str
+    created: int
+    until: int
+    why: str
+    who: str
+    kind: Kind
+    digest: str
+    sealed: bytes = field(repr=False)
+
+
+def add_allow(
+    state: Path, key: Key, url: str, seconds: int, why: str, who: str, *, whole_host: bool, now: float
+) -> Allow:
+    """Excuse a page (a URL), or a host and its subdomains (a host alone).
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        url: a URL excuses that page, with its query's parameters where it has some; a host alone, with a port
+            or without, itself and its subdomains.
+        seconds: how long, at most `LONGEST`.
+        why: one line of words, which may not name the host, since they are kept as they are.
+        who: makes it.
+        whole_host: whether a URL stands for its host.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        AllowError: there is no such entry, or a value is not as above.
+        StateError: the folder cannot be used.
+    """
+    if not 0 < seconds <= LONGEST:
+        raise AllowError(f"at most {LONGEST // 86_400} days, and not none")
+    canonical, kind, line = _entry(url, whole_host)
+    why = _words(why)
+    if _names(why, canonical.host):
+        raise AllowError("why: names the host, and is kept as it is: say it without")
+    id_ = f"a-{secrets.token_hex(4)}"
+    digest = key.digest(f"u{canonical}").hex()
+    sealed = key.seal(f"{line} id={id_}".encode("latin-1"))
+    allow = Allow(id_, int(now), int(now) + seconds, why, who, kind, digest, sealed)
+    with locked(made_folder(state)):
+        kept = _without_expired(state, now)
+        # Told first: whatever fails between the two, nothing is in force that the record does not have.
+        _audit(state, now, who, "allowed", allow)
+        _write(state, [*kept, allow])
+    return allow
+
+
+def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow:
+    """End one before its time.
+
+    Raises:
+        AllowError: there is none of that id, or `why` is not one line of words.
+        StateError: the folder cannot be used.
+    """
+    why = _words(why)
+    with locked(state):
+        kept = _without_expired(state, now)
+        ended = next((allow for allow in kept if allow.id == id_), None)
+        if ended is None:
+            raise AllowError(f"no allow {id_!r} is in force")
+        _audit(state, now, who, "ended", ended, why)
+        _write(state, [allow for allow in kept if allow is not ended])
+    return ended
+
+
+def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
+    """Those in force, as they were made; changes nothing.
+
+    Raises:
+        AllowError: the record of them is damaged.
+        StateError: it cannot be read.
+    """
+    return tuple(allow for allow in _read(state) if now < allow.until)
+
+
+def expire_allows(state: Path, now: float) -> int:
+    """Take those out of the record whose time is over, each told in the audit once; returns how many.
+
+    Raises:
+        AllowError: the record of them is damaged.
+        StateError: the folder cannot be used.
+    """
+    if all(now < allow.until for allow in _read(state)):
+        return 0
+    with locked(state):
+        before = len(_read(state))
+        return before - len(_without_expired(state, now))
+
+
+def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | None:
+    """An artifact of those in force, to be loaded under the same key; None where there are none.
+
+    One that does not open under the key excuses nothing, and the log says so.
+    """
+    compiler = Compiler(key)
+    for allow in allows:
+        if now < allow.until:
+            try:
+                line = key.unseal(allow.sealed).decode("latin-1")
+                compiler.add(parse_line(line)[0])
+            except (DamagedError, EntryError, IndexError):
+                logger.error("allow %s does not open under the local key, and is not in force", allow.id)
+    if not len(compiler):
+        return None
+    return dump(compiler.finish(), key, name=NAME, serial=int(now), created=int(now))
+
+
+def next_end(allows: Iterable[Allow], now: float) -> float | None:
+    """When the next of them ends; None where none is in force."""
+    return min((allow.until for allow in allows if now < allow.until), default=None)
+
+
+def _entry(url: str, whole_host: bool) -> tuple[CanonicalUrl, Kind, str]:
+    """Canonical form, kind, and the line of the grammar without its id."""
+    try:
+        raw = url.encode(errors="surrogateescape")
+        scheme, authority, target = split_url(raw)
+        port = split_authority(authority)[1]
+        canonical = canonicalize(raw)
+    except UrlError as e:
+        raise AllowError(f"not a URL or host: {e}") from e
+    kind: Kind = "host" if whole_host or not (scheme or target) else "page"
+    host, _, query, _ = canonical
+    if kind == "host":
+        line = f"@@{host}" if is_address(host) else f"@@||{host}^"
+    else:
+        line = f"@@http://{host}{canonical.path}" + (f"?{query}" if query else "")
+        # Which have a meaning in the grammar; escaped they are the same URL.
+        line = line.replace("*", "%2A").replace('"', "%22")
+    if port is not None and port != DEFAULT_PORTS.get(scheme):
+        line += f" port={port}"
+    try:
+        parse_line(line)
+    except EntryError as e:
+        raise AllowError(f"cannot be an entry: {e.reason}") from e
+    return canonical, kind, line
+
+
+def _words(why: str) -> str:
+    why = why.strip()
+    if not why or not why.isprintable() or len(why) > MAX_WHY:
+        raise AllowError(f"why: needed, one line of at most {MAX_WHY} characters")
+    return why
+
+
+def _names(why: str, host: str) -> bool:
+    """Whether words have a host in them; one without a dot may be a word like any other."""
+    name = host.strip("[]").removeprefix("www.")
+    return not name.isalnum() and name in why.lower()
+
+
+def _without_expired(state: Path, now: float) -> list[Allow]:
+    """Those in force, when the others are told and gone; the folder is locked."""
+    allows = _read(state)
+    kept = [allow for allow in allows if now < allow.until]
+    for allow in allows:
+        if now >= allow.until:
+            _audit(state, now, "", "expired", allow)
+    if len(kept) < len(allows):
+        _write(state, kept)
+    return kept
+
+
+def _read(state: Path) -> list[Allow]:
+    path = state / FILE
+    try:
+        data = json.loads(path.read_bytes())
+        if data["version"] != _VERSION:
+            raise AllowError(f"{path}: of another version of urlward")
+        return [_allow(one) for one in data["allows"]]
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise unusable(path, e) from e
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise AllowError(f"{path}: damaged; move it away, and allow anew what is still needed") from e
+
+
+def _allow(stored: dict[str, Any]) -> Allow:
+    sealed = b64decode(stored.pop("entry"), validate=True)
+    allow = Allow(**stored, sealed=sealed)
+    if not all(isinstance(t, int) for t in (allow.created, allow.until)):
+        raise ValueError("times are numbers")
+    return allow
+
+
+def _write(state: Path, allows: Iterable[Allow]) -> None:
+    stored = []
+    for allow in allows:
+        fields = asdict(allow)
+        fields["entry"] = b64encode(fields.pop("sealed")).decode()
+        stored.append(fields)
+    write_private(
+        state / FILE, json.dumps({"version": _VERSION, "allows": stored}, indent=1).encode() + b"\n"
+    )
+
+
+def _audit(
+    state: Path,
+    now: float,
+    who: str,
+    action: Literal["allowed", "ended", "expired"],
+    allow: Allow,
+    why: str = "",
+) -> None:
+    line = {
+        "time": rfc3339(now),
+        "action": action,
+        "id": allow.id,
+        "kind": allow.kind,
+        "who": who,
+        "until": rfc3339(allow.until),
+        "why": why or allow.why,
+        "url": allow.digest,
+    }
+    append_private(state / AUDIT, json.dumps(line).encode())
+
+
+def rfc3339(seconds: float) -> str:
+    """A number of seconds since 1970-01-01 UTC as people read it."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

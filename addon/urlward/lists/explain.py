@@ -1,0 +1,204 @@
+"""Explanations: which entry decided for a client at a time, by which rule, and what the others came to."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from urlward.engine.errors import UrlwardError
+from urlward.engine.verdict import PASS, Verdict
+from urlward.lists.allows import rfc3339
+from urlward.lists.policy import Policy, Rule, View
+
+# RFC 3339, or a date alone.
+_TIME = re.compile(
+    r"[0-9]{4}(?:-[0-9]{2}){2}(?:[Tt ][0-9]{2}(?::[0-9]{2}){2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+).fullmatch
+_YEARS = range(1970, 2200)
+"""Beyond, no entry's date reaches, and the arithmetic of time zones ends at 9999."""
+
+_ON_A_HOST = ("allow", "block", "monitor", "pass")
+# A block under one host of a request counts, whatever another is excused for.
+_ACROSS_HOSTS = ("block", "monitor", "allow", "pass")
+
+
+class TimeError(UrlwardError):
+    """Not a time or date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """One entry found, and what becomes of it.
+
+    Attributes:
+        host: that it was found on.
+        verdict: as found.
+        action: what it comes to: ``block``, ``monitor``, ``allow``, or ``pass`` where it does not count.
+        reason: in words.
+        rule: place of the rule that says so, or empty.
+        schedule: that rule's, or empty.
+        resting: places of rules before it that fit, out of their schedule.
+    """
+
+    host: str
+    verdict: Verdict
+    action: str
+    reason: str
+    rule: str
+    schedule: str
+    resting: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision, and what led to it.
+
+    Attributes:
+        verdict: the decision on all hosts together.
+        client: address.
+        now: seconds since 1970-01-01 UTC.
+        group: its name, or empty.
+        member: the key in the configuration that puts the client there, or empty.
+        page: the block page's variant, or empty.
+        until: when the next schedule begins or ends; None where none does.
+        decided: the entry that decided; None where none counts.
+        others: all others found, those that weigh most first.
+    """
+
+    verdict: Verdict
+    client: str
+    now: float
+    group: str
+    member: str
+    page: str
+    until: float | None
+    decided: Weighed | None
+    others: tuple[Weighed, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "verdict": self.verdict.action,
+            "client": self.client,
+            "time": rfc3339(self.now),
+            "group": self.group,
+            "member": self.member,
+            "page": self.page,
+            "until": None if self.until is None else rfc3339(self.until),
+            "decided": None if self.decided is None else _json(self.decided),
+            "others": [_json(one) for one in self.others],
+        }
+
+    def as_text(self) -> str:
+        """For people, on several lines."""
+        group = f"in group {self.group} ({self.member})" if self.group else "in no group"
+        lines = [
+            f"{self.verdict.action} for {self.client or 'a client'}, {group}, at {rfc3339(self.now)}",
+        ]
+        if self.decided is None:
+            lines.append("  nothing listed counts")
+        else:
+            lines.append(f"  decided by  {_text(self.decided)}")
+        lines += [f"  not by      {_text(one)}" for one in self.others]
+        if self.page:
+            lines.append(f"  block page  {self.page}")
+        if self.until is not None:
+            lines.append(f"  until       {rfc3339(self.until)}, when the next schedule begins or ends")
+        return "\n".join(lines)
+
+
+def explain(policy: Policy, found: Mapping[str, Sequence[Verdict]], client: str, now: float) -> Explanation:
+    """Explain what a client gets.
+
+    Args:
+        policy: in force.
+        found: all entries found, by the host that they are on.
+        client: its address.
+        now: seconds since 1970-01-01 UTC.
+    """
+    view = policy.view(client, now)
+    weighed = [_weigh(view, host, v) for host, several in found.items() for v in several]
+    verdict, entry = PASS, None
+    for host, several in found.items():
+        decided = view.decide(several)
+        if _ACROSS_HOSTS.index(decided.action) < _ACROSS_HOSTS.index(verdict.action):
+            verdict = decided
+            like = (one for one in weighed if one.host == host and one.action == decided.action)
+            entry = max(like, key=lambda one: one.verdict.rank)
+    others = sorted(
+        (one for one in weighed if one is not entry),
+        key=lambda one: (_ON_A_HOST.index(one.action), -one.verdict.rank),
+    )
+    until = policy.until(now)
+    return Explanation(
+        verdict, client, now, view.group, policy.membership(client).place, view.page,
+        None if until == float("inf") else until, entry, tuple(others),
+    )  # fmt: skip
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970-01-01 UTC of a time (RFC 3339, section 5.6), or of a date's first moment in UTC.
+
+    Raises:
+        TimeError: neither, or no such day or time.
+    """
+    try:
+        if not _TIME(text):
+            raise ValueError
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError as e:
+        hint = "such as 2027-01-31T08:30:00Z, with +01:00 in place of Z elsewhere, or 2027-01-31"
+        raise TimeError(f"at: {text!r} is not a time {hint}") from e
+    if moment.year not in _YEARS:
+        raise TimeError(f"at: years are from {_YEARS[0]} to {_YEARS[-1]}")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _weigh(view: View, host: str, verdict: Verdict) -> Weighed:
+    action, rule = view.outcome(verdict)
+    if verdict.action == "allow":
+        reason = "an exception"
+    elif rule is not None:
+        reason = f"by {_of(rule)}"
+    else:
+        reason = "a list of exceptions" if action == "allow" else f"no rule fits, the list's use is {action}"
+    excused = action == "allow"
+    resting = () if excused else tuple(r.place for r in _missed(view, verdict, rule))
+    return Weighed(
+        host, verdict, action, reason, rule.place if rule else "", rule.schedule if rule else "", resting
+    )
+
+
+def _missed(view: View, verdict: Verdict, rule: Rule | None) -> Iterator[Rule]:
+    """Rules that would have decided, were their schedule in force."""
+    for other in view.resting:
+        if other.fits(verdict.list, verdict.category) and (rule is None or other.number < rule.number):
+            yield other
+
+
+def _of(rule: Rule) -> str:
+    return f"{rule.place}, schedule {rule.schedule}" if rule.schedule else rule.place
+
+
+def _json(one: Weighed) -> dict[str, Any]:
+    v = one.verdict
+    return {
+        "host": one.host,
+        "verdict": one.action,
+        "kind": v.kind,
+        "id": v.entry,
+        "category": v.category,
+        "list": v.list,
+        "reason": one.reason,
+        "rule": one.rule,
+        "schedule": one.schedule,
+        "resting": list(one.resting),
+    }
+
+
+def _text(one: Weighed) -> str:
+    v = one.verdict
+    entry = " ".join(word for word in (v.kind, v.entry, v.category) if word)
+    resting = f"; {', '.join(one.resting)} fits, out of its schedule" if one.resting else ""
+    return f"{one.action:7} {entry} in {v.list} on {one.host}: {one.reason}{resting}"

@@ -1,0 +1,304 @@
+import json
+import logging
+import multiprocessing
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lists.support import SENTINEL, artifact
+from urlward.engine.artifact import parse
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlError
+from urlward.engine.loaded import load
+from urlward.engine.matcher import Matcher
+from urlward.engine.url import canonicalize
+from urlward.lists.allows import (
+    LONGEST,
+    NAME,
+    Allow,
+    AllowError,
+    add_allow,
+    compile_allows,
+    current_allows,
+    end_allow,
+    expire_allows,
+    next_end,
+)
+from urlward.lists.state import StateError, local_key
+
+NOW = 1_795_600_000.0
+HOUR = 3600
+KEY = Key(bytes(range(32)))
+
+WHOLE = [f"{SENTINEL}.test", "192.0.2.7", "[2001:db8::7]"]
+"""All of these is blocked; what of it passes has been allowed."""
+
+
+def allow(
+    state: Path,
+    url: str,
+    seconds: int = HOUR,
+    why: str = "asked for",
+    *,
+    host: bool = False,
+    now: float = NOW,
+) -> Allow:
+    return add_allow(state, KEY, url, seconds, why, "anna (uid 0)", whole_host=host, now=now)
+
+
+def matcher(allows: tuple[Allow, ...], blocked: list[str] = WHOLE, now: float = NOW) -> Matcher:
+    compiled = compile_allows(allows, KEY, now)
+    lists = [artifact(blocked), *([compiled] if compiled is not None else [])]
+    return Matcher([load(data, KEY) for data in lists], KEY)
+
+
+def audit(state: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+
+
+HOST = WHOLE[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "whole_host", "kind", "passes", "blocked"),
+    [
+        (
+            f"https://{HOST}/a/b.html", False, "page",
+            [f"http://{HOST}/a/b.html", f"https://www.{HOST}/a/b.html?q=1"],
+            [f"http://{HOST}/", f"http://{HOST}/a/b.html/c", f"http://sub.{HOST}/a/b.html"],
+        ),
+        (f"http://{HOST}/", False, "page", [f"http://{HOST}"], [f"http://{HOST}/a"]),
+        (f"http://{HOST}", False, "page", [f"http://{HOST}/"], [f"http://{HOST}/a"]),
+        (f"{HOST}/a", False, "page", [f"http://{HOST}/a"], [f"http://{HOST}/b"]),
+        (
+            f"http://{HOST}/a?id=5&x=1#part", False, "page",
+            [f"http://{HOST}/a?x=1&y=2&id=5"],
+            [f"http://{HOST}/a", f"http://{HOST}/a?id=5"],
+        ),
+        (HOST, False, "host", [f"http://{HOST}/", f"https://sub.{HOST}/any"], ["http://192.0.2.7/"]),
+        (f"http://{HOST}/a?id=5", True, "host", [f"http://{HOST}/", f"https://sub.{HOST}/any"], []),
+        (
+            f"http://{HOST}:8443/a", False, "page",
+            [f"http://{HOST}:8443/a"], [f"http://{HOST}/a", f"https://{HOST}/a"],
+        ),
+        (f"https://{HOST}:443/a", False, "page", [f"http://{HOST}:81/a"], []),
+        (f"{HOST}:8443", False, "host", [f"http://x.{HOST}:8443/a"], [f"http://{HOST}/a"]),
+        ("192.0.2.7", False, "host", ["http://192.0.2.7/a", "http://3221225991/a"], [f"http://{HOST}/"]),
+        ("192.0.2.7/a", False, "page", ["http://192.0.2.7/a"], ["http://192.0.2.7/b"]),
+        ("[2001:db8::7]", False, "host", ["http://[2001:db8:0::7]/a"], ["http://192.0.2.7/"]),
+        (f"http://{HOST}/a*b/*", False, "page", [f"http://{HOST}/a*b/*"], [f"http://{HOST}/axb/c"]),
+        (f'http://{HOST}/a"b c', False, "page", [f"http://{HOST}/a%22b%20c"], [f"http://{HOST}/a"]),
+        (f"http://{HOST}/a?*=\"#", False, "page", [f"http://{HOST}/a?*=%22"], [f"http://{HOST}/a?x"]),
+        (f"HTTP://WWW.{HOST.upper()}./A/../b", False, "page", [f"http://{HOST}/b"], [f"http://{HOST}/B"]),
+    ],
+)  # fmt: skip
+def test_what_a_url_means(
+    tmp_path: Path, url: str, whole_host: bool, kind: str, passes: list[str], blocked: list[str]
+) -> None:
+    made = allow(tmp_path, url, host=whole_host)
+    assert made.kind == kind
+    found = matcher(current_allows(tmp_path, NOW))
+    for one in passes:
+        verdict = found.check_url(one, NOW)
+        assert (verdict.action, verdict.list, verdict.entry) == ("allow", NAME, made.id), one
+    for one in blocked:
+        assert found.check_url(one, NOW).blocked, one
+
+
+@given(target=st.text(st.characters(codec="utf-8"), max_size=20))
+def test_any_page_that_can_be_asked_for_can_be_allowed(
+    tmp_path_factory: pytest.TempPathFactory, target: str
+) -> None:
+    url = f"http://{HOST}/{target}"
+    try:
+        canonicalize(url)
+    except UrlError:
+        return
+    made = add_allow(
+        tmp_path_factory.getbasetemp() / "any", KEY, url, HOUR, "asked for", "", whole_host=False, now=NOW
+    )
+    assert matcher((made,)).check_url(url, NOW).action == "allow"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "not a URL or host: no host"),
+        ("http://", "not a URL or host: no host"),
+        ("ftp://a.test/", "not a URL or host: scheme is not one of http, https, ws, wss"),
+        ("http://a.test:x/", "not a URL or host: port is not a number"),
+        ("http://[::1/", "not a URL or host: not a valid host"),
+        ("a.test:0", "cannot be an entry: port is a number from 1 to 65535"),
+        ("http://exa%21mple.test/", "cannot be an entry: host has a character that no name has"),
+    ],
+)
+def test_what_is_no_url(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(AllowError, match=f"^{message}$"):
+        allow(tmp_path, url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("why", ["", "  ", "two\nlines", "x" * 501, f"wants {HOST.upper()} back"])
+def test_a_reason_is_words_and_not_the_host(tmp_path: Path, why: str) -> None:
+    with pytest.raises(AllowError, match=r"^why: ") as raised:
+        allow(tmp_path, f"www.{HOST}", why=why)
+    assert SENTINEL not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", [0, -1, LONGEST + 1])
+def test_not_longer_than_a_month(tmp_path: Path, seconds: int) -> None:
+    with pytest.raises(AllowError, match="at most 30 days"):
+        allow(tmp_path, HOST, seconds)
+
+
+def test_it_ends_by_itself(tmp_path: Path) -> None:
+    allow(tmp_path, f"http://{HOST}/a", HOUR)
+    allow(tmp_path, f"http://{HOST}/b", 2 * HOUR)
+    allows = current_allows(tmp_path, NOW)
+    assert next_end(allows, NOW) == NOW + HOUR
+    assert next_end(allows, NOW + HOUR) == NOW + 2 * HOUR
+    assert next_end(allows, NOW + 2 * HOUR) is None
+    assert len(current_allows(tmp_path, NOW + HOUR - 1)) == 2
+    assert current_allows(tmp_path, NOW + HOUR) == allows[1:]
+    found = matcher(allows, now=NOW + HOUR)
+    assert found.check_url(f"http://{HOST}/a").blocked
+    assert found.check_url(f"http://{HOST}/b").action == "allow"
+    assert compile_allows(allows, KEY, NOW + 2 * HOUR) is None
+    assert compile_allows((), KEY, NOW) is None
+
+
+def test_it_is_ended(tmp_path: Path) -> None:
+    kept, ended = allow(tmp_path, "a.test"), allow(tmp_path, "b.test")
+    assert end_allow(tmp_path, ended.id, "done with", "berta (uid 0)", now=NOW + 1) == ended
+    assert current_allows(tmp_path, NOW + 1) == (kept,)
+    for id_ in (ended.id, "a-nothing"):
+        with pytest.raises(AllowError, match=f"^no allow '{id_}' is in force$"):
+            end_allow(tmp_path, id_, "done with", "berta (uid 0)", now=NOW + 1)
+    with pytest.raises(AllowError, match=r"^why: "):
+        end_allow(tmp_path, kept.id, " ", "berta (uid 0)", now=NOW + 1)
+
+
+def test_each_change_is_in_the_audit(tmp_path: Path) -> None:
+    one, two = allow(tmp_path, f"http://{HOST}/a"), allow(tmp_path, "b.test", 2 * HOUR, "why not")
+    end_allow(tmp_path, two.id, "done with", "berta (uid 0)", now=NOW + 60)
+    assert expire_allows(tmp_path, NOW + HOUR - 1) == 0
+    assert expire_allows(tmp_path, NOW + HOUR) == 1
+    assert expire_allows(tmp_path, NOW + HOUR) == 0
+    lines = audit(tmp_path)
+    assert [(line["action"], line["id"], line["who"], line["why"]) for line in lines] == [
+        ("allowed", one.id, "anna (uid 0)", "asked for"),
+        ("allowed", two.id, "anna (uid 0)", "why not"),
+        ("ended", two.id, "berta (uid 0)", "done with"),
+        ("expired", one.id, "", "asked for"),
+    ]
+    assert lines[0] == {
+        "time": "2026-11-25T09:46:40Z",
+        "action": "allowed",
+        "id": one.id,
+        "kind": "page",
+        "who": "anna (uid 0)",
+        "until": "2026-11-25T10:46:40Z",
+        "why": "asked for",
+        "url": KEY.digest(f"u{HOST}/a").hex(),
+    }
+    assert lines[3]["url"] == lines[0]["url"]
+
+
+def test_the_next_change_tells_of_what_has_expired(tmp_path: Path) -> None:
+    one = allow(tmp_path, "a.test")
+    two = allow(tmp_path, "b.test", now=NOW + HOUR)
+    assert [(line["action"], line["id"]) for line in audit(tmp_path)[1:]] == [
+        ("expired", one.id),
+        ("allowed", two.id),
+    ]
+
+
+def test_without_a_record_nothing_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").mkdir()
+    with pytest.raises(StateError, match=r"audit\.jsonl: Is a directory"):
+        allow(tmp_path, "a.test")
+    assert current_allows(tmp_path, NOW) == ()
+
+
+def test_no_plaintext_anywhere(tmp_path: Path) -> None:
+    made = allow(tmp_path, f"http://{HOST}/{SENTINEL}/page?{SENTINEL}=1")
+    compiled = compile_allows((made,), KEY, NOW)
+    assert compiled is not None
+    assert parse(compiled).meta["entries"] == 1
+    everything = [compiled, repr(made).encode(), *(p.read_bytes() for p in tmp_path.iterdir())]
+    assert len(everything) == 4
+    for data in everything:
+        assert SENTINEL.encode() not in data
+
+
+def test_files_are_the_owners_alone(tmp_path: Path) -> None:
+    allow(tmp_path, "a.test")
+    assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {
+        "allows.json": 0o600,
+        "audit.jsonl": 0o600,
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"version": 1, "allows": [1]}',
+        b'{"version": 1, "allows": [{"id": "a-1"}]}',
+        b"\xff",
+    ],
+)
+def test_a_damaged_record_is_not_replaced(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "allows.json").write_bytes(data)
+    for change in (
+        lambda: allow(tmp_path, "a.test"),
+        lambda: current_allows(tmp_path, NOW),
+        lambda: expire_allows(tmp_path, NOW),
+        lambda: end_allow(tmp_path, "a-1", "done with", "", now=NOW),
+    ):
+        with pytest.raises(AllowError, match=f"^{tmp_path / 'allows.json'}: damaged"):
+            change()
+    assert (tmp_path / "allows.json").read_bytes() == data
+
+
+def test_another_version(tmp_path: Path) -> None:
+    (tmp_path / "allows.json").write_text('{"version": 2}')
+    with pytest.raises(AllowError, match="of another version of urlward"):
+        current_allows(tmp_path, NOW)
+
+
+def test_what_does_not_open_excuses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    strange = add_allow(tmp_path, Key(bytes(32)), HOST, HOUR, "asked for", "", whole_host=False, now=NOW)
+    made = allow(tmp_path, f"http://{HOST}/a")
+    with caplog.at_level(logging.ERROR):
+        found = matcher(current_allows(tmp_path, NOW))
+    assert found.check_url(f"http://{HOST}/a").entry == made.id
+    assert found.check_url(f"http://{HOST}/b").blocked
+    assert [r.getMessage() for r in caplog.records] == [
+        f"allow {strange.id} does not open under the local key, and is not in force"
+    ]
+
+
+def _allow_many(state: Path) -> None:
+    key = local_key(state)
+    for _ in range(10):
+        add_allow(state, key, "a.test", HOUR, "asked for", "", whole_host=False, now=NOW)
+
+
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_allow_many, args=(tmp_path / "state",)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    allows = current_allows(tmp_path / "state", NOW)
+    assert len({one.id for one in allows}) == len(audit(tmp_path / "state")) == 40
+    found = compile_allows(allows, local_key(tmp_path / "state"), NOW)
+    assert found is not None
