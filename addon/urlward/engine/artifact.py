@@ -32,7 +32,7 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Buffer, Generator
+from collections.abc import Buffer, Generator, Iterable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import accumulate, pairwise
@@ -164,30 +164,37 @@ def dump(
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
         b"".join(anchored.digests) + b"".join(floating_rows.digests),
-        _pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
-        _pack(anchored.lengths + floating_rows.lengths),
+        pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
+        pack(anchored.lengths + floating_rows.lengths),
         b"".join(anchored.below) + b"".join(floating_rows.below),
-        _pack(id_ends),
+        pack(id_ends),
         "".join(ids).encode("ascii"),
         bytes(shared),
         bytes(added),
         "".join(letters).encode("latin-1"),
-        _pack(groups),
-        _pack(param_rows),
+        pack(groups),
+        pack(param_rows),
         b"".join(params),
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
     ]
-    ends, end = array("Q"), 0
-    for section in sections:
-        end += len(section)
-        ends.append(end)
-    size = HEADER_SIZE + 8 * len(sections) + end
+    return write(sections, key, (serial, created, valid_from, valid_until))
+
+
+def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
+    """An unsigned file of these sections; `issue` is serial, created, valid from and valid until."""
+    table = section_table(map(len, sections))
+    size = HEADER_SIZE + len(table) + sum(map(len, sections))
     fixed = (MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"")
-    header = _HEADER.pack(*fixed, serial, created, valid_from, valid_until, b"", b"", b"")
-    data = bytearray(b"".join([header, _pack(ends), *sections]))
+    header = _HEADER.pack(*fixed, *issue, b"", b"", b"")
+    data = bytearray(b"".join([header, table, *sections]))
     data[_CHECKSUM] = exhaust(_checksum(data))
     return bytes(data)
+
+
+def section_table(sizes: Iterable[int]) -> bytes:
+    """Where each section ends, for sections of these sizes."""
+    return pack(array("Q", accumulate(sizes)))
 
 
 def reissue(data: Buffer, *, serial: int, valid_from: int, valid_until: int, signer: bytes) -> bytearray:
@@ -291,7 +298,8 @@ def unpack(typecode: str, data: Buffer) -> memoryview:
     return view.cast(typecode)  # type: ignore[call-overload, no-any-return]
 
 
-def _pack(numbers: "array[int]") -> bytes:
+def pack(numbers: "array[int]") -> bytes:
+    """Undo `unpack`."""
     if sys.byteorder == "big":
         numbers = array(numbers.typecode, numbers)
         numbers.byteswap()
