@@ -38,6 +38,7 @@ from urlward.lists.build import (
     told,
     write_atomically,
 )
+from urlward.lists.import_commands import add_format_arguments, add_import_commands, format_of
 from urlward.lists.keeper import Keeper
 from urlward.lists.source import BadLine, Budget, SourceError
 
@@ -151,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--name", help="name of the list (the first source's)")
     build.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
+    add_format_arguments(build)
 
     check = command("check", _check, "Say what would be blocked, without visiting anything.")
     _list_arguments(check)
@@ -164,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     keygen = command("keygen", _keygen, "Make a key.")
     keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
 
+    add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)
 
@@ -247,6 +250,7 @@ def _gateway_addons(gateway: GatewayTable, steer: bool, modes: Sequence[str], po
 
 
 def _compile(args: argparse.Namespace) -> int:
+    format_, options = format_of(args)
     budget = _budget(args.max_errors)
     path = args.key or key_beside(args.output)
     for kept in (*args.sources, path):
@@ -263,6 +267,8 @@ def _compile(args: argparse.Namespace) -> int:
                 name=args.name or name_of(args.sources[0]),
                 budget=budget,
                 progress=progress,
+                format=format_,
+                options=options,
             )
         write_atomically(args.output, data)
     except BaseException as e:
@@ -277,7 +283,9 @@ def _compile(args: argparse.Namespace) -> int:
     entries = parse(data).meta["entries"]
     print(
         f"{args.output}: {entries} entries, {report.entries - entries} equal ones left out, "
-        f"{report.bad} bad lines, {len(data)} bytes, {time.monotonic() - start:.1f} s, "
+        f"{report.bad} bad lines, "
+        + (f"{report.unsupported} of a kind that cannot be taken, " if report.unsupported else "")
+        + f"{len(data)} bytes, {time.monotonic() - start:.1f} s, "
         f"{'new ' if made else ''}key {key.id.hex()} in {path}"
     )
     return OK
