@@ -99,8 +99,7 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            ["nginx", "-p", str(self.folder), "-e", str(self.folder / "error.log")]
-            + ["-c", str(self.folder / "nginx.conf")],
+            ["nginx", "-p", self.folder, "-e", self.folder / "error.log", "-c", self.folder / "nginx.conf"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

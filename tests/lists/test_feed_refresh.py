@@ -116,7 +116,7 @@ WARD = artifact(hosts(*range(21)).splitlines())
     ("body", "reason"),
     [
         (b"", "empty"),
-        (b"# nothing\n\n", "format"),
+        (b"# nothing\n\n", "empty"),
         (HTML, "html"),
         (PICTURE, "binary"),
         (f"a.example\n{SENTINEL}\n".encode(), "bad-lines"),
