@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,24 @@ from urlward.engine.digest import Key
 FIRST = hosts(*range(20))
 
 
-@pytest.fixture
-def text(tmp_path: Path, site: Server) -> Feed:
-    """A feed of text that has been fetched once."""
-    site.put("feed", FIRST)
-    made = feed(tmp_path, url=site.url())
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory, nginx: Server) -> Path:
+    """A folder with a state that has fetched `FIRST` once, and the file that it was."""
+    folder = tmp_path_factory.mktemp("fetched")
+    nginx.put("feed", FIRST)
+    made = feed(folder, url=nginx.url())
     assert made.refresh().state == "new"
+    shutil.copy2(nginx.folder / "www/feed", folder / "feed")
+    return folder
+
+
+@pytest.fixture
+def text(tmp_path: Path, site: Server, fetched: Path) -> Feed:
+    """A feed of text that has been fetched once."""
+    shutil.copytree(fetched / "state", tmp_path / "state")
+    shutil.copy2(fetched / "feed", site.folder / "www/feed")
+    made = feed(tmp_path, url=site.url())
+    made.now += 60
     return made
 
 
@@ -104,7 +117,8 @@ def test_faults_of_the_server(name: str, text: Feed, site: Server) -> None:
     assert facts.last_success == text.now - 60
     assert facts.next_run == text.now + (7200 if name == "429" else 60)
     assert text.store.path.read_bytes() == before
-    assert text.refresh().state == "new"
+    site.put("feed", FIRST)
+    assert text.refresh().state == "unchanged"
     assert (text.facts.reason, text.facts.failures, text.facts.not_before) == ("", 0, 0)
 
 
@@ -140,8 +154,9 @@ def test_bodies_that_are_no_good(body: bytes | str, reason: str, text: Feed, sit
     assert "/proc/" not in outcome.text
     assert text.facts.reason == reason
     assert text.store.path.read_bytes() == before
-    site.put("feed", hosts(*range(22)))
-    assert text.refresh().state == "new"
+    site.put("feed", FIRST)
+    assert text.refresh().state == "unchanged"
+    assert (text.facts.reason, text.facts.refused) == ("", None)
 
 
 def test_a_file_that_is_gone(text: Feed, site: Server) -> None:
@@ -225,9 +240,10 @@ def test_a_damaged_artifact_is_fetched_again(text: Feed) -> None:
 
 
 def test_another_format_is_another_list(text: Feed, site: Server) -> None:
-    site.put("feed", hosts(*range(2)))
+    site.put("feed", "||h1.example^\n")
     # Its size says nothing of what it was before, and no validator counts.
-    assert text.refresh(category="phishing").state == "new"
+    outcome = text.refresh(format="adblock")
+    assert outcome.state == "new", outcome
 
 
 def test_a_refused_candidate_is_not_compiled_again(

@@ -1,7 +1,7 @@
 """Compiling a feed's text in a process of its own, which ends with its memory.
 
 As `urlward.lists.worker`, but told the text's format, and what is in force: it says what the new list
-changes there, and whether anything. The request on standard input is `urlward.lists.feed_text.compile_text`'s.
+changes there, and whether anything. Asked by `urlward.lists.feed_text.compile_text`.
 """
 
 import json
