@@ -1,5 +1,6 @@
 """What the feeds' tests share: a real nginx that can be made to fail, and feeds of it."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class Server:
     https: int
     process: "subprocess.Popen[bytes] | None" = None
     _read: int = 0
+    _puts: int = 0
 
     def put(self, name: str, content: bytes | str) -> None:
         """Replace a file, as a list body would: at once, and with another validator."""
@@ -75,6 +77,9 @@ class Server:
         path.parent.mkdir(exist_ok=True)
         new = path.with_name(f"{path.name}.new")
         new.write_bytes(content.encode() if isinstance(content, str) else content)
+        self._puts += 1
+        # What nginx calls a content by is its size and the second that it is of.
+        os.utime(new, (self._puts, 1_700_000_000 + self._puts))
         new.replace(path)
 
     @contextmanager
