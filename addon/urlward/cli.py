@@ -40,6 +40,7 @@ from urlward.lists.build import (
     write_atomically,
 )
 from urlward.lists.feed_commands import add_feed_commands
+from urlward.lists.import_commands import add_format_arguments, add_import_commands, format_of
 from urlward.lists.keeper import Keeper
 from urlward.lists.source import BadLine, Budget, SourceError
 from urlward.lists.trust_commands import (
@@ -170,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--name", help="name of the list (the first source's)")
     build.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
     add_issue_arguments(build)
+    add_format_arguments(build)
 
     check = command("check", _check, "Say what would be blocked, without visiting anything.")
     _list_arguments(check)
@@ -190,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_commands(command)
     add_feed_commands(command)
     add_allow_commands(command)
+    add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)
 
@@ -275,6 +278,7 @@ def _gateway_addons(gateway: GatewayTable, steer: bool, modes: Sequence[str], po
 
 
 def _compile(args: argparse.Namespace) -> int:
+    format_, options = format_of(args)
     budget = _budget(args.max_errors)
     issue = issue_of(args, args.output)
     path = args.key or key_beside(args.output)
@@ -293,6 +297,8 @@ def _compile(args: argparse.Namespace) -> int:
                 budget=budget,
                 progress=progress,
                 issue=issue,
+                format=format_,
+                options=options,
             )
         write_atomically(args.output, data)
     except BaseException as e:
@@ -307,7 +313,9 @@ def _compile(args: argparse.Namespace) -> int:
     entries = parse(data).meta["entries"]
     print(
         f"{args.output}: {entries} entries, {report.entries - entries} equal ones left out, "
-        f"{report.bad} bad lines, {len(data)} bytes, {time.monotonic() - start:.1f} s, "
+        f"{report.bad} bad lines, "
+        + (f"{report.unsupported} of a kind that cannot be taken, " if report.unsupported else "")
+        + f"{len(data)} bytes, {time.monotonic() - start:.1f} s, "
         f"{'new ' if made else ''}key {key.id.hex()} in {path}"
     )
     return OK

@@ -4,9 +4,9 @@ import random
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from urlward.engine.delta import make_delta
 from workload import Workload
 
+from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
 from urlward.lists.build import compile_sources

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from urlward.engine.delta import make_delta
 
 from conftest import free_port, wait_for
 from e2e.support import Filter, Nginx, accepts, environment, get, running
+from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
 from urlward.lists.allows import add_allow

@@ -178,28 +178,23 @@ def dump(
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
     ]
-    return write(
-        sections, key, serial=serial, created=created, valid_from=valid_from, valid_until=valid_until
-    )
+    return write(sections, key, (serial, created, valid_from, valid_until))
 
 
-def write(
-    sections: Sequence[bytes],
-    key: Key,
-    *,
-    serial: int,
-    created: int,
-    valid_from: int = 0,
-    valid_until: int = 0,
-) -> bytes:
-    """An unsigned file of these sections; the rest as for `dump`."""
+def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
+    """An unsigned file of these sections; `issue` is serial, created, valid from and valid until."""
     table = section_table(map(len, sections))
     size = HEADER_SIZE + len(table) + sum(map(len, sections))
     fixed = (MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"")
-    header = _HEADER.pack(*fixed, serial, created, valid_from, valid_until, b"", b"", b"")
+    header = _HEADER.pack(*fixed, *issue, b"", b"", b"")
     data = bytearray(b"".join([header, table, *sections]))
     data[_CHECKSUM] = exhaust(_checksum(data))
     return bytes(data)
+
+
+def section_table(sizes: Iterable[int]) -> bytes:
+    """Where each section ends, for sections of these sizes."""
+    return pack(array("Q", accumulate(sizes)))
 
 
 def reissue(data: Buffer, *, serial: int, valid_from: int, valid_until: int, signer: bytes) -> bytearray:
@@ -235,11 +230,6 @@ def read_header(data: Buffer) -> Header:
     if version > VERSION:
         raise NewerVersionError(version, VERSION)
     return Header._make((rest[0], size, *rest[1:8], bytes(view[:HEADER_SIZE])))
-
-
-def section_table(sizes: Iterable[int]) -> bytes:
-    """Where each section ends, for sections of these sizes."""
-    return pack(array("Q", accumulate(sizes)))
 
 
 def parse(data: Buffer) -> Artifact:

@@ -54,13 +54,10 @@ class Change(NamedTuple):
     header: Header
 
 
-def make_change(
-    head: bytes, before: Artifact, after: Artifact, rows: Script, networks: bytes, key: Key
-) -> bytes:
+def make_change(before: Artifact, after: Artifact, rows: Script, networks: bytes, key: Key) -> bytes:
     """What `read_change` reads; empty where so much has changed that the list is better loaded whole.
 
     Args:
-        head: the header of `after`, as it is stored.
         before: the old artifact.
         after: the new one.
         rows: how the old rows become the new ones.
@@ -78,7 +75,9 @@ def make_change(
         inserted = [row for span in rows.put_in() for row in span]
         added = subset(after, inserted, b"[" + networks + b"]", key)
     gone = pack_numbers(gaps(row for span in rows.left_out() for row in span))
-    return write_frame(CHANGE_MAGIC, before.header, after.header, [head, gone, added], key, deflate=False)
+    return write_frame(
+        CHANGE_MAGIC, before.header, after.header, [after.header.raw, gone, added], key, deflate=False
+    )
 
 
 def read_change(data: Buffer, key: Key) -> Change:

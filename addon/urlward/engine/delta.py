@@ -6,8 +6,8 @@ has the old one loaded takes the new one into use.
 """
 
 from urlward.engine.change import Change, read_change
-from urlward.engine.delta_apply import Applied, apply_delta
+from urlward.engine.delta_apply import Applied, apply_delta, extent
 from urlward.engine.delta_format import DeltaError
 from urlward.engine.delta_make import make_delta
 
-__all__ = ["Applied", "Change", "DeltaError", "apply_delta", "make_delta", "read_change"]
+__all__ = ["Applied", "Change", "DeltaError", "apply_delta", "extent", "make_delta", "read_change"]

@@ -37,6 +37,7 @@ from urlward.engine.delta_columns import (
 from urlward.engine.delta_format import (
     DELTA_MAGIC,
     DamagedDeltaError,
+    Frame,
     MismatchError,
     WrongBaseError,
     read_columns,
@@ -91,20 +92,8 @@ def apply_delta(old: Buffer, delta: Buffer, key: Key) -> Applied:
         DeltaError: the delta is damaged, or for another artifact, or made under another key. The full
             artifact helps with all of them.
     """
-    frame = read_frame(DELTA_MAGIC, delta)
-    before = parse(old)
-    if before.header.checksum != frame.old_checksum:
-        raise WrongBaseError(
-            f"it is for the artifact with checksum {frame.old_checksum.hex()}, this one has "
-            f"{before.header.checksum.hex()}: fetch the full artifact"
-        )
-    check_key(before.header, key)
-    most = 4 * (before.header.size + frame.new_size) + (1 << 16)
-    columns = read_columns(DELTA_MAGIC, frame, key, len(Column), most)
-    if not is_plain(before) or len(columns[Column.HEADER]) != HEADER_SIZE:
-        raise DamagedDeltaError("it does not fit the artifact's sections: fetch the full artifact")
+    frame, before, columns, rows = _opened(old, delta, key)
     try:
-        rows = read_script(columns[Column.ROWS], len(before.sections[Section.LENGTHS]) // 2)
         sections = _sections(before, columns, rows, key)
         table = section_table(sum(map(_size, pieces)) for pieces in sections)
         data = b"".join([columns[Column.HEADER], table, *(piece for pieces in sections for piece in pieces)])
@@ -117,10 +106,37 @@ def apply_delta(old: Buffer, delta: Buffer, key: Key) -> Applied:
     if after.header.checksum != frame.new_checksum or after.header.size != frame.new_size:
         raise MismatchError("what it makes is another artifact than it says: fetch the full artifact")
     try:
-        change = make_change(columns[Column.HEADER], before, after, rows, columns[Column.NETWORK_ITEMS], key)
+        change = make_change(before, after, rows, columns[Column.NETWORK_ITEMS], key)
     except CONTRADICTIONS as e:
         raise DamagedDeltaError("the new artifact contradicts itself") from e
     return Applied(data, change)
+
+
+def extent(old: Buffer, delta: Buffer, key: Key) -> tuple[int, int]:
+    """How many rows a delta adds, and how many it removes; one whose attributes change is both.
+
+    Raises:
+        ArtifactError, DeltaError: as `apply_delta`.
+    """
+    _, _, _, rows = _opened(old, delta, key)
+    return rows.inserted, sum(map(len, rows.left_out()))
+
+
+def _opened(old: Buffer, delta: Buffer, key: Key) -> tuple[Frame, Artifact, Columns, Script]:
+    frame = read_frame(DELTA_MAGIC, delta)
+    before = parse(old)
+    if before.header.checksum != frame.old_checksum:
+        raise WrongBaseError(
+            f"it is for the artifact with checksum {frame.old_checksum.hex()}, this one has "
+            f"{before.header.checksum.hex()}: fetch the full artifact"
+        )
+    check_key(before.header, key)
+    most = 4 * (before.header.size + frame.new_size) + (1 << 16)
+    columns = read_columns(DELTA_MAGIC, frame, key, len(Column), most)
+    if not is_plain(before) or len(columns[Column.HEADER]) != HEADER_SIZE:
+        raise DamagedDeltaError("it does not fit the artifact's sections: fetch the full artifact")
+    rows = read_script(columns[Column.ROWS], len(before.sections[Section.LENGTHS]) // 2)
+    return frame, before, columns, rows
 
 
 def _size(piece: Buffer) -> int:

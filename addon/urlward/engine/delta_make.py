@@ -9,7 +9,7 @@ from collections.abc import Buffer, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from urlward.engine.artifact import HEADER_SIZE, Artifact, Section, check_key, parse, unpack
+from urlward.engine.artifact import Artifact, Section, check_key, parse, unpack
 from urlward.engine.delta_apply import apply_delta
 from urlward.engine.delta_columns import (
     META_SEPARATOR,
@@ -55,7 +55,7 @@ def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
     if before.header.checksum == after.header.checksum:
         raise NoDeltaError("no delta: both artifacts are the same")
     columns = dict.fromkeys(Column, b"")
-    columns[Column.HEADER] = bytes(memoryview(new)[:HEADER_SIZE])
+    columns[Column.HEADER] = after.header.raw
     _meta(before, after, columns)
     rows = _rows(before, after)
     _row_columns(after, rows, columns)

@@ -146,9 +146,10 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     if plain is not None:
         return (plain,)
     subject = words[0]
-    if len(words) > 1 and subject in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
-        return _hosts_line(words)
     allow = subject.startswith("@@")
+    sink = subject[2:] if allow else subject
+    if len(words) > 1 and sink in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
+        return _hosts_line(words, allow)
     try:
         entry = _subject(subject[2:] if allow else subject)
     except UrlError as e:
@@ -211,7 +212,7 @@ def _unclosed_quote(line: str) -> int | None:
     return line.rfind('"') if line.count('"') % 2 else None
 
 
-def _hosts_line(words: list[str]) -> tuple[Entry, ...]:
+def _hosts_line(words: list[str], allow: bool) -> tuple[Entry, ...]:
     numbered = list(enumerate(words))[1:]
     attributes = [(i, w) for i, w in numbered if w in _FLAGS or "=" in w]
     entries = []
@@ -224,7 +225,7 @@ def _hosts_line(words: list[str]) -> tuple[Entry, ...]:
             raise _Fault(i, 0, str(e)) from e
         if _IP_LIKE.fullmatch(host):
             raise _Fault(i, 0, "a hosts line names hosts, not addresses")
-        entries.append(_attributes(Entry(Kind.HOST, host), attributes, False))
+        entries.append(_attributes(Entry(Kind.HOST, host), attributes, allow))
     return tuple(entries)
 
 

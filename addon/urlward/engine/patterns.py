@@ -90,7 +90,7 @@ class Groups:
         if not all(map(le, self._firsts, self._ends)) or not all(map(le, self._ends, self._firsts[1:])):
             raise ValueError
         extra = map(sub, map(sub, self._ends, self._firsts), [1] * len(self._ends))
-        self._extra = list(accumulate(extra, initial=0))
+        self._extra: list[int] = list(accumulate(extra, initial=0))
         self._patterns: list[int] = list(map(sub, self._firsts, self._extra))
 
     def pattern(self, row: int) -> int:

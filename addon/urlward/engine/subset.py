@@ -25,7 +25,7 @@ from urlward.engine.table import Table
 def subset(artifact: Artifact, rows: Sequence[int], networks: bytes, key: Key) -> bytes:
     """An unsigned artifact of these rows, and of those that they need to be found.
 
-    Name, serial and date of creation are the original's, and so is the sieve, as it does not say which of
+    Name, serial and dates are the original's, and so is the sieve, as it does not say which of
     its bits are whose.
 
     Args:
@@ -72,10 +72,9 @@ def subset(artifact: Artifact, rows: Sequence[int], networks: bytes, key: Key) -
         Section.NETWORKS: key.seal(networks),
         Section.SIEVE: bytes(artifact.sections[Section.SIEVE]),
     }
-    header = artifact.header
-    return write(
-        [sections[section] for section in Section], key, serial=header.serial, created=header.created
-    )
+    head = artifact.header
+    issue = (head.serial, head.created, head.valid_from, head.valid_until)
+    return write([sections[section] for section in Section], key, issue)
 
 
 def _with_markers(

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from urlward.engine.artifact import MAGIC, dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.signing import sign_artifact
+from urlward.lists.formats import DEFAULTS, FormatOptions
 from urlward.lists.issue import ISSUE, Issue
 from urlward.lists.shared import inherited
 from urlward.lists.source import (
@@ -59,6 +61,8 @@ def compile_sources(
     now: float | None = None,
     progress: Progress = silent,
     issue: Issue = ISSUE,
+    format: str = "grammar",  # noqa: A002 - the word
+    options: FormatOptions = DEFAULTS,
 ) -> tuple[bytes, Report]:
     """Compile one or more sources into one artifact.
 
@@ -71,6 +75,8 @@ def compile_sources(
             where not given.
         progress: told how far it is.
         issue: serial, dates and signing key.
+        format: of the sources, one of `urlward.lists.formats.FORMATS`.
+        options: how to read it.
 
     Raises:
         SourceError: a source is no list, or has too many bad lines.
@@ -86,7 +92,7 @@ def compile_sources(
             def tell(done: int, start: int = before) -> None:
                 progress("reading", min((start + done) / total, 1))
 
-            read_source(path, compiler, report, tell)
+            read_source(path, compiler, report, tell, format, options)
             before += size
         check_budget(report, budget or Budget(), ", ".join(str(path) for path in paths))
         rows = max(len(compiler), 1)
@@ -109,6 +115,8 @@ def compile_sources(
 
 def _size(path: Path) -> int:
     try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return path.stat().st_size
     except (OSError, ValueError) as e:
         raise unreadable(path, e) from e
@@ -159,11 +167,23 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     Raises:
         SourceError: not writable.
     """
+    with written_atomically(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def written_atomically(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write to that is put in its place where the block ends, and nowhere where it raises.
+
+    Raises:
+        SourceError: not writable.
+    """
     if not path.name:
         raise SourceError(f"{path}: a folder, not a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        write_new(temporary, data, mode)
+        with _new_file(temporary, mode) as file:
+            yield file
         try:
             temporary.replace(path)
         except BaseException:
@@ -180,20 +200,27 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.close(directory)
 
 
+@contextmanager
+def _new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """A file that is not there yet, written whole or not at all."""
+    with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def write_new(path: Path, data: bytes, mode: int) -> None:
     """Write a file that is not there yet, whole or not at all.
 
     Raises:
         OSError: it is there, or cannot be written.
     """
-    with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    with _new_file(path, mode) as file:
+        file.write(data)
 
 
 def read_key(path: Path) -> Key:

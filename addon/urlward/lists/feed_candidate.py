@@ -143,9 +143,9 @@ class Look:
         source = origin(self.feed)
         note = ""
         if self.feed.delta and self.body_is_known and self.facts.kind == "artifact":
-            found, note = self._by_delta(source)
-            if found is not None:
-                return found
+            by_delta, note = self._by_delta(source)
+            if by_delta is not None:
+                return by_delta
             if not self._validators and (same := self._by_header(source)):
                 return same
         found = self._whole(source)

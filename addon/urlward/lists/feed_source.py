@@ -53,7 +53,7 @@ def recipe(feed: FeedTable, key: Key) -> str:
     """Stands for all that a feed's artifact is made of besides the body, in hexadecimal."""
     parts = [
         VERSION, key.id.hex(), feed.url, feed.path, feed.format, feed.columns, feed.delimiter, feed.category,
-        feed.key, feed.max_errors,
+        feed.key,
     ]  # fmt: skip
     return _hash(key, json.dumps(parts).encode()).hexdigest()
 

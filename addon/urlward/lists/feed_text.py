@@ -11,7 +11,6 @@ from urlward.config import FeedTable
 from urlward.engine.digest import Key
 from urlward.lists import memory
 from urlward.lists.feed_guards import RefusedError
-from urlward.lists.feed_worker import request
 
 
 class Compiled(NamedTuple):
@@ -54,7 +53,19 @@ def compile_text(
     path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text
     fd = memory.new()
     try:
-        asked = request(feed, path=path, key=key, budget=budget, serial=serial, old=old)
+        asked = {
+            "path": str(path),
+            "key": key.secret.hex(),
+            "name": feed.name,
+            "format": feed.format,
+            "columns": feed.columns,
+            "delimiter": feed.delimiter,
+            "category": feed.category,
+            "budget": budget,
+            "serial": serial,
+            "old": str(old),
+            "parent": os.getpid(),
+        }
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-P", "-m", "urlward.lists.feed_worker", str(fd)],
             input=json.dumps(asked).encode(),
@@ -70,9 +81,10 @@ def compile_text(
             raise OSError(0, f"the process that compiles it ended with {done.returncode}")
         answer = json.loads(done.stdout)
         if "error" in answer:
-            raise RefusedError(
-                answer["reason"], answer["error"].replace(f"{path}: ", "").replace(str(path), "")
-            )
+            # The path of a descriptor says nothing to anybody.
+            error = answer["error"].removeprefix(f"{path}: ").replace(str(path), feed.name)
+            raise RefusedError(answer["reason"], error)
+        answer["first"] = answer["first"].replace(str(path), feed.name)
         return Compiled(os.pread(fd, os.fstat(fd).st_size, 0), **answer)
     finally:
         os.close(fd)

@@ -1,7 +1,7 @@
 """Compiling a feed's text in a process of its own, which ends with its memory.
 
 As `urlward.lists.worker`, but told the text's format, and what is in force: it says what the new list
-changes there, and whether anything.
+changes there, and whether anything. Asked by `urlward.lists.feed_text.compile_text`.
 """
 
 import json
@@ -11,41 +11,15 @@ from collections.abc import Buffer
 from pathlib import Path
 from typing import Any
 
-from urlward.config import FeedTable
 from urlward.engine.artifact import HEADER_SIZE, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.build import compile_sources, read_artifact
 from urlward.lists.feed_counts import changes
-from urlward.lists.formats import FormatOptions
+from urlward.lists.formats import FormatError, FormatOptions
+from urlward.lists.issue import Issue
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.worker import prepare_process
-
-
-def request(feed: FeedTable, *, path: Path, key: Key, budget: str, serial: int, old: Path) -> dict[str, Any]:
-    """What to write to the process's standard input, as JSON.
-
-    Args:
-        feed: whose text it is.
-        path: of the text.
-        key: to compile under.
-        budget: of bad lines.
-        serial: of the artifact.
-        old: the artifact in force, which need not be there.
-    """
-    return {
-        "path": str(path),
-        "key": key.secret.hex(),
-        "name": feed.name,
-        "format": feed.format,
-        "columns": feed.columns,
-        "delimiter": feed.delimiter,
-        "category": feed.category,
-        "budget": budget,
-        "serial": serial,
-        "old": str(old),
-        "parent": os.getpid(),
-    }
 
 
 def main() -> None:
@@ -55,9 +29,7 @@ def main() -> None:
     try:
         answer = _compile(asked, int(sys.argv[1]))
     except SourceError as e:
-        answer = {"error": str(e), "reason": "bad-lines" if e.bad_lines else "format"}
-    except UrlwardError as e:
-        answer = {"error": str(e), "reason": "format"}
+        answer = {"error": str(e), "reason": _reason(e)}
     json.dump(answer, sys.stdout)
 
 
@@ -67,7 +39,7 @@ def _compile(asked: dict[str, Any], fd: int) -> dict[str, Any]:
         Key(bytes.fromhex(asked["key"])),
         name=asked["name"],
         budget=Budget.parse(asked["budget"]),
-        now=asked["serial"],
+        issue=Issue(serial=asked["serial"]),
         format=asked["format"],
         options=FormatOptions(asked["columns"], asked["delimiter"], asked["category"]),
     )
@@ -79,6 +51,14 @@ def _compile(asked: dict[str, Any], fd: int) -> dict[str, Any]:
         "unsupported": report.unsupported,
     }
     return answer | _compare(data, Path(asked["old"]))
+
+
+def _reason(error: SourceError) -> str:
+    if isinstance(error.__cause__, FormatError):
+        return "format"
+    if isinstance(error.__cause__, OSError):
+        return "unreadable"
+    return "bad-lines" if error.bad_lines else "empty"
 
 
 def _compare(data: Buffer, path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from urlward.engine.digest import Key
 from urlward.lists import memory
 from urlward.lists.build import Progress, checksum, compile_sources, is_artifact, name_of, silent
 from urlward.lists.files import Signature, being_written
+from urlward.lists.formats import DEFAULTS, FormatOptions
 from urlward.lists.shared import Made, Shared, Turn
 from urlward.lists.source import Budget, SourceError
 
@@ -53,12 +54,23 @@ class Reader:
         key: to compile under.
         budget: of bad lines in a source.
         shared: what this process shares with other workers, if it does.
+        format: of the sources, one of `urlward.lists.formats.FORMATS`.
+        options: how to read it.
     """
 
-    def __init__(self, key: Key, budget: Budget, shared: Shared | None) -> None:
+    def __init__(
+        self,
+        key: Key,
+        budget: Budget,
+        shared: Shared | None,
+        format: str = "grammar",  # noqa: A002 - the word
+        options: FormatOptions = DEFAULTS,
+    ) -> None:
         self._key = key
         self._budget = budget
         self._shared = shared
+        self._format = format
+        self._options = options
         self._compiling = asyncio.Semaphore(WORKERS)
 
     async def read(self, path: Path, content: bytes, signature: Signature, *, was_whole: bool) -> Read:
@@ -116,7 +128,8 @@ class Reader:
 
     def _slot(self, path: Path) -> str:
         """Stands for all that an artifact's bytes depend on besides the file's content."""
-        return self._digest(os.fsencode(f"{VERSION} {self._budget} {path.absolute()}"))
+        how = "" if self._format == "grammar" else f"{self._format} {_said(self._options)} "
+        return self._digest(os.fsencode(f"{VERSION} {self._budget} {how}{path.absolute()}"))
 
     def _digest(self, data: bytes) -> str:
         # Keyed, as everything that is made of an entry's text.
@@ -128,13 +141,21 @@ class Reader:
             fd, read = memory.sealed_copy(path)
             return Made(fd), read
         data, report = compile_sources(
-            [path], self._key, name=name_of(path), budget=self._budget, progress=progress
+            [path],
+            self._key,
+            name=name_of(path),
+            budget=self._budget,
+            progress=progress,
+            format=self._format,
+            options=self._options,
         )
         if report.bad:
             logger.warning(
                 "list %s: %d of %d lines could not be read; first: %s",
                 path, report.bad, report.lines, report.bad_lines[0],
             )  # fmt: skip
+        if report.unsupported:
+            _tell_unsupported(path, report.unsupported, report.unsupported_lines[0])
         made = Made(memory.sealed(data), report.ends_with_newline)
         return made, content if self._shared is None else checksum(path)
 
@@ -171,6 +192,8 @@ class Reader:
             logger.warning(
                 "list %s: %d lines could not be read; first: %s", path, answer["bad"], answer["first"]
             )
+        if answer["unsupported"]:
+            _tell_unsupported(path, answer["unsupported"], answer["first_unsupported"])
         return Made(fd, answer["ends_with_newline"])
 
     async def _ask_worker(self, path: Path, fd: int) -> dict[str, Any]:
@@ -189,6 +212,8 @@ class Reader:
             "key": self._key.secret.hex(),
             "name": name_of(path),
             "budget": str(self._budget),
+            "format": self._format,
+            "options": _said(self._options),
             "parent": os.getpid(),
         }
         try:
@@ -201,6 +226,20 @@ class Reader:
             raise SourceError(f"{path}: the process that compiles it ended with {worker.returncode}")
         answer: dict[str, Any] = json.loads(out)
         return answer
+
+
+def _said(options: FormatOptions) -> dict[str, Any]:
+    """Options as JSON has them."""
+    return {
+        "columns": dict(sorted(options.columns.items())),
+        "delimiter": options.delimiter,
+        "category": options.category,
+    }
+
+
+def _tell_unsupported(path: Path, count: int, first: object) -> None:
+    # Nothing is wrong with the list, and it is so at each reading.
+    logger.info("list %s: %d lines are of a kind that cannot be taken; first: %s", path, count, first)
 
 
 async def _copy(path: Path) -> tuple[Made, bytes]:

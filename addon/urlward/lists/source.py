@@ -6,109 +6,54 @@ first line is read as an entry, since a hostile or broken feed must not become a
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from urlward.engine.compiler import Compiler
-from urlward.engine.errors import EntryError, UrlwardError
+from urlward.engine.errors import EntryError
 from urlward.engine.grammar import MAX_LINE, parse_line
+from urlward.lists.formats import (
+    DEFAULTS,
+    FormatError,
+    FormatOptions,
+    Found,
+    Part,
+    Skipped,
+    format_named,
+    reason_of,
+)
+from urlward.lists.formats.stream import BOM, MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, Stream, cut_lines
+from urlward.lists.report import (
+    KEPT_ERRORS,
+    BadLine,
+    Budget,
+    Report,
+    SourceError,
+    add_bad,
+    check_budget,
+    check_entries,
+    note,
+)
 
-KEPT_ERRORS = 100
-"""Bad lines that are kept for the report; the rest are only counted."""
+__all__ = [
+    "KEPT_ERRORS",
+    "BadLine",
+    "Budget",
+    "Report",
+    "SourceError",
+    "check_budget",
+    "found_in",
+    "guard",
+    "open_list",
+    "parts_of",
+    "read_source",
+    "unreadable",
+]
 
 _SNIFFED = 4096
-_MAX_LINE_BYTES = 4 * MAX_LINE
-_BOM = b"\xef\xbb\xbf"
-
-
-class SourceError(UrlwardError):
-    """A source that is refused whole.
-
-    Attributes:
-        bad_lines: the first of the lines that were too many, where that is why.
-    """
-
-    def __init__(self, message: str, bad_lines: "Sequence[BadLine]" = ()) -> None:
-        super().__init__(message)
-        self.bad_lines = tuple(bad_lines)
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """One line that could not be read; never its text.
-
-    Attributes:
-        file: path of the source.
-        line: 1-based number.
-        column: 1-based position of the fault.
-        reason: what is wrong, and what to write instead.
-    """
-
-    file: str
-    line: int
-    column: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.reason}"
-
-
-@dataclass(slots=True)
-class Report:
-    """What reading one or more sources found.
-
-    Attributes:
-        lines: lines that are neither blank nor comment.
-        entries: entries taken.
-        bad: number of lines that could not be read.
-        bad_lines: the first of them.
-        ends_with_newline: whether the last source's last line is whole.
-    """
-
-    lines: int = 0
-    entries: int = 0
-    bad: int = 0
-    bad_lines: list[BadLine] = field(default_factory=list)
-    ends_with_newline: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How many bad lines a source may have: a count, or a share of its lines."""
-
-    count: int | None = None
-    share: float | None = 0.01
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Read ``25`` or ``2.5%``.
-
-        Raises:
-            ValueError: neither.
-        """
-        try:
-            if text.endswith("%"):
-                share = float(text[:-1]) / 100
-                if not 0 <= share <= 1:
-                    raise ValueError
-                return cls(None, share)
-            count = int(text)
-            if count < 0:
-                raise ValueError
-        except ValueError:
-            raise ValueError("a count such as 25, or a share such as 1%") from None
-        return cls(count, None)
-
-    def __str__(self) -> str:
-        return str(self.count) if self.count is not None else f"{100 * (self.share or 0):g}%"
-
-    def exceeded(self, bad: int, lines: int) -> bool:
-        """Whether so many bad lines are too many."""
-        # Rounded, because 29 % of 100 lines is a little less than 29 in binary fractions.
-        return bad > (self.count if self.count is not None else round((self.share or 0) * lines, 6))
 
 
 def open_list(path: Path) -> BufferedReader:
@@ -140,45 +85,75 @@ def read_source(
     compiler: Compiler,
     report: Report,
     progress: Callable[[int], None] = lambda _: None,
+    format: str = "grammar",  # noqa: A002 - the word
+    options: FormatOptions = DEFAULTS,
 ) -> None:
     """Read one source into a compiler.
 
     Args:
-        path: the file.
+        path: the file; of some formats, or a folder.
         compiler: takes the entries.
         report: is added to.
         progress: called with the bytes read so far, now and then.
+        format: one of `urlward.lists.formats.FORMATS`.
+        options: how to read it.
 
     Raises:
-        SourceError: not a list, or not readable.
+        SourceError: not a list, not one of that format, or not readable.
     """
-    entries, bad, kept = report.entries, report.bad, len(report.bad_lines)
-    with open_list(path) as file:
-        try:
-            _guard(path, file.read(_SNIFFED))
-            file.seek(0)
-            _read_lines(path, file, compiler, report, progress)
-        except OSError as e:
-            raise unreadable(path, e) from e
-    if report.entries == entries:
-        bad_lines = report.bad_lines[kept:]
-        count = f", {report.bad - bad} lines could not be read" if report.bad > bad else ""
-        first = f"; first: {bad_lines[0]}" if bad_lines else ""
-        raise SourceError(f"{path}: no entry in it{count}{first}", bad_lines)
+    before = replace(report, bad_lines=report.bad_lines[:], unsupported_lines=report.unsupported_lines[:])
+    parts = parts_of(path, format, options)
+    done = 0
+    for part in parts:
+        with open_list(part.path) as file:
+            try:
+                if format == "grammar":
+                    guard(path, file.read(_SNIFFED))
+                    file.seek(0)
+                    _read_lines(path, file, compiler, report, progress)
+                else:
+                    done = _read_part(part, file, done, len(parts) > 1, compiler, report, progress)
+            except OSError as e:
+                raise unreadable(part.path, e) from e
+    check_entries(path, report, before)
 
 
-def check_budget(report: Report, budget: Budget, what: str) -> None:
-    """Refuse sources with too many bad lines.
+def parts_of(path: Path, format: str, options: FormatOptions) -> list[Part]:  # noqa: A002
+    """The files of a source.
 
     Raises:
-        SourceError: too many.
+        SourceError: not readable, or nothing of that format.
     """
-    if budget.exceeded(report.bad, report.lines):
-        raise SourceError(
-            f"{what}: {report.bad} of {report.lines} lines could not be read, allowed are {budget}; "
-            f"first: {report.bad_lines[0]}",
-            report.bad_lines,
-        )
+    try:
+        return format_named(format, options).parts(path, options)
+    except FormatError as e:
+        raise SourceError(f"{path}: {e}") from e
+    except OSError as e:
+        raise unreadable(Path(e.filename or path), e) from e
+
+
+def found_in(
+    name: str, stream: Stream, part: Part, *, may_be_empty: bool = False
+) -> Iterator[Found | Skipped]:
+    """What is in one file of a source that is not the grammar.
+
+    Args:
+        name: of the file, for messages.
+        stream: its bytes.
+        part: how to read it.
+        may_be_empty: it is one of several.
+
+    Raises:
+        SourceError: not a list, or not of that format.
+    """
+    head = stream.peek(_SNIFFED)[:_SNIFFED]
+    if may_be_empty and not head:
+        return
+    guard(name, head)
+    try:
+        yield from part.read(stream, part.options)
+    except FormatError as e:
+        raise SourceError(f"{name}: {e}") from e
 
 
 def _read_lines(
@@ -188,24 +163,23 @@ def _read_lines(
     done = lines = entries = 0
     raw = b"\n"
     add = compiler.add
-    for number, raw in enumerate(_lines(file), 1):
+    for number, raw in enumerate(cut_lines(file), 1):
         done += len(raw)
         if not number & 0xFFF:
             progress(done)
         if number == 1:
-            raw = raw.removeprefix(_BOM)
+            raw = raw.removeprefix(BOM)
         try:
-            if len(raw) >= _MAX_LINE_BYTES:
-                raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
+            if len(raw) >= MAX_LINE_BYTES:
+                raise EntryError(MAX_LINE, TOO_LONG)
             found = parse_line(raw.decode())
         except UnicodeDecodeError as e:
             lines += 1
-            _bad(report, BadLine(name, number, len(raw[: e.start].decode()) + 1, "not UTF-8"))
+            add_bad(report, BadLine(name, number, len(raw[: e.start].decode()) + 1, NOT_UTF8))
             continue
         except EntryError as e:
             lines += 1
-            reason = e.reason + (f" ({e.hint})" if e.hint else "")
-            _bad(report, BadLine(name, number, e.column, reason))
+            add_bad(report, BadLine(name, number, e.column, reason_of(e)))
             continue
         if found:
             lines += 1
@@ -218,25 +192,50 @@ def _read_lines(
     progress(done)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, each cut soon after `MAX_LINE`, so that a file without any stays small in memory."""
-    while raw := file.readline(_MAX_LINE_BYTES):
-        if len(raw) == _MAX_LINE_BYTES and not raw.endswith(b"\n"):
-            rest = raw
-            while rest and not rest.endswith(b"\n"):
-                rest = file.readline(_MAX_LINE_BYTES)
-            raw += rest[-1:]
-        yield raw
+def _read_part(
+    part: Part,
+    file: BinaryIO,
+    before: int,
+    may_be_empty: bool,
+    compiler: Compiler,
+    report: Report,
+    progress: Callable[[int], None],
+) -> int:
+    """Read a file that is not the grammar; gives the bytes read so far."""
+    name, stream, last = str(part.path), Stream(file), 0
+    is_json = part.may_be_json and stream.first() in (b"[", b"{")
+    for count, each in enumerate(found_in(name, stream, part, may_be_empty=may_be_empty), 1):
+        if not count & 0xFFF:
+            progress(before + stream.done)
+        if isinstance(each, Skipped):
+            note(report, name, each)
+        else:
+            try:
+                entries = parse_line(each.text)
+            except EntryError as e:
+                note(report, name, Skipped(each.line, each.column, reason_of(e)))
+            else:
+                report.lines += each.line != last
+                report.entries += len(entries)
+                for entry in entries:
+                    compiler.add(entry)
+        last = each.line
+    report.ends_with_newline = is_json or stream.ends_with_newline
+    progress(before + stream.done)
+    return before + stream.done
 
 
-def _bad(report: Report, bad: BadLine) -> None:
-    report.bad += 1
-    if len(report.bad_lines) < KEPT_ERRORS:
-        report.bad_lines.append(bad)
+def guard(path: object, head: bytes) -> None:
+    """Refuse what cannot be a list, whatever its format.
 
+    Args:
+        path: of the source.
+        head: its first bytes.
 
-def _guard(path: Path, head: bytes) -> None:
-    text = head.removeprefix(_BOM).lstrip()
+    Raises:
+        SourceError: it is something else.
+    """
+    text = head.removeprefix(BOM).lstrip()
     if not text and len(head) < _SNIFFED:
         raise SourceError(f"{path}: empty")
     # No entry and no comment begins like this, every page and every XML document does.

@@ -15,6 +15,7 @@ from pathlib import Path
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.build import compile_sources
+from urlward.lists.formats import FormatOptions
 from urlward.lists.source import Budget
 
 _PR_SET_PDEATHSIG = 1
@@ -30,12 +31,16 @@ def main() -> None:
             Key(bytes.fromhex(request["key"])),
             name=request["name"],
             budget=Budget.parse(request["budget"]),
+            format=request.get("format", "grammar"),
+            options=FormatOptions(**request.get("options", {})),
         )
         with os.fdopen(int(sys.argv[1]), "wb") as file:
             file.write(data)
         answer = {
             "bad": report.bad,
             "first": str(report.bad_lines[0]) if report.bad_lines else "",
+            "unsupported": report.unsupported,
+            "first_unsupported": str(report.unsupported_lines[0]) if report.unsupported_lines else "",
             "ends_with_newline": report.ends_with_newline,
         }
     except UrlwardError as e:

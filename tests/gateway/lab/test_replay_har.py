@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +103,3 @@ def test_no_har(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(LabError, match="not a HAR file: it has no entries"):
         lines_of(path)
-
-
-def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ijson", None)
-    with pytest.raises(LabError, match=r"a HAR file needs a package more: pip install 'urlward\[lab\]'"):
-        lines_of(har(tmp_path / "log.har", entry()))

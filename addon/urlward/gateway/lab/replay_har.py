@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import ijson
+
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_lines import NO_URL, ORIGIN, BadLineError, LineFormat, Request
-from urlward.gateway.lab.replay_read import BLOCK, EXTRA, Block, Source
+from urlward.gateway.lab.replay_read import BLOCK, Block, Source
 
 _LINES = 4096
 _BREAKS = {9: None, 10: None, 13: None}
@@ -44,7 +46,7 @@ def har_blocks(source: Source) -> Iterator[Block]:
     """Blocks of lines for `Har`; the number of a line is that of its entry.
 
     Raises:
-        LabError: not a HAR file, or `ijson` is missing.
+        LabError: not a HAR file.
     """
     lines: list[bytes] = []
     count = 0
@@ -59,10 +61,6 @@ def har_blocks(source: Source) -> Iterator[Block]:
 
 
 def _entries(source: Source) -> Iterator[bytes]:
-    try:
-        import ijson  # type: ignore[import-untyped]
-    except ImportError as e:
-        raise LabError(f"{source.name}: a HAR file needs a package more: {EXTRA}") from e
     wanted = {f"{_ENTRY}.startedDateTime", f"{_ENTRY}.response.status", f"{_ENTRY}.request.url"}
     found: dict[str, Any] = {}
     has_entries = False

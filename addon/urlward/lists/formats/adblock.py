@@ -1,0 +1,137 @@
+"""AdBlock network rules, of host and simple path form.
+
+https://help.adblockplus.org/hc/en-us/articles/360062733293 and what uBlock Origin and AdGuard make of it:
+``||`` begins at any label of a host, ``|`` at the URL's start or end, ``^`` is a delimiter or the end, a
+rule goes on with anything where it has no end, and letters compare without regard to case.
+
+A rule that goes on becomes what it names and what is below, as its author means, and not names that begin
+alike (``||host/ad`` is no ``/adult``). An exception that is not taken leaves blocked what it excepts.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from urlward.engine.errors import UrlError
+from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.stream import text_lines
+from urlward.lists.formats.write import attributes, domain, host_alone, page, prefix
+
+_COSMETIC = re.compile(r"#@?(?:\$\??|\?|%)?#|\$@?\$")
+_OPTIONS = re.compile(r"\$(~?[a-z0-9_\-]+(?:=[^,]*)?(?:,~?[a-z0-9_\-]+(?:=[^,]*)?)*)\Z", re.IGNORECASE)
+_ANYWHERE = re.compile(r"\|\|(?P<host>[^/^*|:?#$@]+)(?P<rest>.*)", re.DOTALL)
+_AT_START = re.compile(
+    r"\|(?P<scheme>https?|wss?)://(?P<host>[^/^*|:?#$@]+)(?P<port>:\d+)?(?P<rest>.*)",
+    re.DOTALL | re.IGNORECASE,
+)
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_ALL = "^", "/"
+_HAS_CASE = "match-case"
+_MEANS_NOTHING = ("all", _HAS_CASE)
+
+
+def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    more = attributes(category=options.category)
+    conditions = 0
+    for line in text_lines(file, ()):
+        if isinstance(line, Skipped):
+            yield line
+            continue
+        number, text = line
+        rule = text.lstrip()
+        if rule.startswith("!#"):
+            conditions = max(conditions + rule.startswith("!#if") - rule.startswith("!#endif"), 0)
+            if rule.startswith("!#include"):
+                yield Skipped(number, 1, "another list: give it itself", unsupported=True)
+        if _is_comment(rule):
+            continue
+        column = len(text) - len(rule) + 1
+        try:
+            if conditions:
+                raise NotTakenError("a rule under a condition (!#if)")
+            for entry in _entries(rule):
+                yield Found(entry + more, number, column)
+        except UrlError as e:
+            yield Skipped(number, column, str(e))
+        except NotTakenError as e:
+            yield Skipped(number, column, e.reason, e.unsupported)
+
+
+def _is_comment(rule: str) -> bool:
+    return rule[0] in "![" or rule == "#" or (rule[0] == "#" and rule[1].isspace())
+
+
+def _entries(rule: str) -> list[str]:
+    """The lines for a rule; each whole, so that a rule is taken as a whole or not at all.
+
+    Raises:
+        NotTakenError: no lines of the grammar mean the same.
+        UrlError: no such host or URL.
+    """
+    if _COSMETIC.search(rule):
+        raise NotTakenError("a cosmetic rule: it changes pages")
+    allow = "@@" if rule.startswith("@@") else ""
+    pattern = rule[len(allow) :]
+    nocase = " nocase"
+    options = _OPTIONS.search(pattern)
+    if options is not None and options.start():
+        pattern = pattern[: options.start()]
+        names = options[1].lower().split(",")
+        if any(name not in _MEANS_NOTHING for name in names):
+            raise NotTakenError("an option that changes what the rule means")
+        if _HAS_CASE in names:
+            nocase = ""
+    return [allow + line for line in _lines(pattern, nocase)]
+
+
+def _lines(pattern: str, nocase: str) -> list[str]:
+    if pattern.startswith("/") and pattern.endswith("/"):
+        raise NotTakenError("a regular expression")
+    # What comes behind the end of a rule is free anyhow.
+    pattern = pattern.rstrip("*")
+    match = _ANYWHERE.fullmatch(pattern)
+    if match is not None:
+        if match["rest"] in _ALL:
+            return [_whole(match["host"], domain)]
+        return _paths(match["host"], match["rest"], f" subdomains{nocase}")
+    match = _AT_START.fullmatch(pattern)
+    if match is None:
+        if "*" in pattern:
+            raise NotTakenError("a wildcard inside")
+        raise NotTakenError(
+            "a pattern that may stand anywhere in a URL: ||host^, ||host/path, |http://host/path|"
+        )
+    port = f" port={match['port'][1:] if match['port'] else _PORTS[match['scheme'].lower()]}"
+    if match["rest"] in _ALL:
+        return [_whole(match["host"], host_alone) + port]
+    return _paths(match["host"], match["rest"], port + nocase)
+
+
+def _whole(host: str, write: Callable[[str], str]) -> str:
+    if not host.strip(".-") or host[0] in ".-" or host[-1] in ".-":
+        raise NotTakenError("part of a name")
+    return write(host)
+
+
+def _paths(host: str, rest: str, more: str) -> list[str]:
+    """Lines for a path, or for it and all below."""
+    ends, delimits = rest.endswith("|"), rest.endswith("^")
+    path = rest[:-1] if ends or delimits else rest
+    if not path.startswith("/"):
+        raise NotTakenError(
+            "a port in a rule" if path.startswith(":") else "a name that may go on: ||host^ ends it"
+        )
+    if "*" in path:
+        raise NotTakenError("a wildcard inside")
+    if any(c in path for c in "^|"):
+        raise NotTakenError("a delimiter or an anchor inside")
+    if "?" in path and not ends:
+        raise NotTakenError("a query that may go on: | ends it")
+    if len(path.split()) != 1:
+        raise NotTakenError("white space inside", unsupported=False)
+    _whole(host, host_alone)
+    lines = [] if path.endswith("/") and not ends else [page(f"http://{host}{path}")]
+    if not ends:
+        lines.append(prefix(host, path if path.endswith("/") else f"{path}/"))
+    return [line + more for line in lines]

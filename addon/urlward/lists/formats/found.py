@@ -1,0 +1,138 @@
+"""What reading a source in a foreign format gives: lines of the grammar, and what was not taken."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, NamedTuple
+
+from urlward.engine.errors import UrlwardError
+
+FIELDS = ("url", "host", "domain", "path", "id", "category", "expires")
+"""What a column of a table can be: a page, a host alone, a host with its subdomains, a path on the
+host, and an entry's attributes."""
+
+
+class FormatError(UrlwardError):
+    """A source that is not of its format, or options that make no sense with it."""
+
+
+class NotTakenError(Exception):
+    """A value that no line of the grammar stands for; never leaves this package.
+
+    Attributes:
+        reason: why, without the value.
+        unsupported: nothing is wrong with it, but the grammar cannot say it.
+    """
+
+    def __init__(self, reason: str, *, unsupported: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.unsupported = unsupported
+
+
+class Found(NamedTuple):
+    """A line of the grammar, and where it comes from.
+
+    Attributes:
+        text: the line, without its end.
+        line: 1-based number of the source's line; of the record, in JSON.
+        column: 1-based position there.
+    """
+
+    text: str
+    line: int
+    column: int = 1
+
+
+class Skipped(NamedTuple):
+    """A line of a source that no entry was made of; never its text.
+
+    Attributes:
+        line: 1-based number; of the record, in JSON.
+        column: 1-based position of the fault.
+        reason: why.
+        unsupported: nothing is wrong with the line, but the grammar cannot say what it means.
+    """
+
+    line: int
+    column: int
+    reason: str
+    unsupported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FormatOptions:
+    """How to read a source.
+
+    Attributes:
+        columns: one of `FIELDS` to the name of a table's column, or its 1-based number where there
+            is no line of names; in JSON the name of a member, ``a.b`` for a member of a member.
+        delimiter: between the columns of CSV; one character.
+        category: of entries that the source gives none.
+
+    Raises:
+        FormatError: a field that is unknown, or a delimiter that is not one character.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    delimiter: str = ","
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if name not in FIELDS:
+                raise FormatError(f"column: {name!r} is not one of {', '.join(FIELDS)}")
+            if not column:
+                raise FormatError(f"column: {name}= names no column")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n\0' or not self.delimiter.isascii():
+            raise FormatError("delimiter: one ASCII character, and neither a quote nor a line break")
+
+
+DEFAULTS = FormatOptions()
+"""Options that leave all to the format."""
+
+
+class Part(NamedTuple):
+    """One file of a source that may have several.
+
+    Attributes:
+        path: the file.
+        read: reads it.
+        options: for `read`.
+        may_be_json: see `Format`.
+    """
+
+    path: Path
+    read: "Read"
+    options: FormatOptions
+    may_be_json: bool = False
+
+
+type Read = Callable[[BinaryIO, FormatOptions], Iterator[Found | Skipped]]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format that sources can have.
+
+    Attributes:
+        read: what is in one file of it. Raises FormatError where that is something else.
+        parts: the files of a source at a path, and how to read each. Raises FormatError, OSError.
+        what: in a few words, for people.
+        is_table: whether `FormatOptions.columns` counts.
+        may_be_json: one JSON value, which is whole or not whatever its last line ends in.
+    """
+
+    read: Read
+    parts: Callable[[Path, FormatOptions], list[Part]]
+    what: str
+    is_table: bool = False
+    may_be_json: bool = False
+
+
+def format_of_files(read: Read, what: str, *, is_table: bool = False, may_be_json: bool = False) -> Format:
+    """A format whose sources are single files."""
+    return Format(
+        read, lambda path, options: [Part(path, read, options, may_be_json)], what, is_table, may_be_json
+    )

@@ -1,0 +1,67 @@
+"""Hosts files (hosts(5)): an address and the names that it is for.
+
+A name that is led to nowhere is blocked, and that name alone, as a resolver that reads the file would.
+"""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import BinaryIO
+
+from urlward.engine.errors import UrlError
+from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.stream import text_lines
+from urlward.lists.formats.write import attributes, host_alone
+
+SINKS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - names of sinks, nothing is bound
+
+_OWN_NAMES = frozenset(
+    {
+        "localhost", "localhost.localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback",
+        "ip6-localnet", "ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts",
+        "0.0.0.0",  # noqa: S104
+    }
+)  # fmt: skip
+_WORD = re.compile(r"[^\s#]+")
+
+
+def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    more = attributes(category=options.category)
+    for line in text_lines(file, (b"#",)):
+        if isinstance(line, Skipped):
+            yield line
+            continue
+        number, text = line
+        address, *words = _WORD.finditer(text.partition("#")[0])
+        names = [word for word in words if word[0].lower() not in _OWN_NAMES]
+        fault = _fault(address[0], any_names=bool(names), alone=not words)
+        if fault is not None:
+            yield Skipped(number, address.start() + 1, fault.reason, fault.unsupported)
+            continue
+        for name in names:
+            yield _found(number, name.start() + 1, name[0], more)
+
+
+def _found(number: int, column: int, name: str, more: str) -> Found | Skipped:
+    try:
+        line = host_alone(name)
+        if not line.startswith("0"):
+            raise NotTakenError("a hosts line names hosts, not addresses", unsupported=False)
+    except UrlError as e:
+        return Skipped(number, column, str(e))
+    except NotTakenError as e:
+        return Skipped(number, column, e.reason, e.unsupported)
+    return Found(line + more, number, column)
+
+
+def _fault(address: str, *, any_names: bool, alone: bool) -> NotTakenError | None:
+    if address in SINKS and not alone:
+        return None
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return NotTakenError("a hosts line is an address and names", unsupported=False)
+    if alone:
+        return NotTakenError("an address without a name", unsupported=False)
+    return NotTakenError("a name led to an address, not blocked") if any_names else None

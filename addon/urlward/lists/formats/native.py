@@ -1,0 +1,13 @@
+"""The list grammar itself (`urlward.engine.grammar`): its lines as they are."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from urlward.lists.formats.found import FormatOptions, Found, Skipped
+from urlward.lists.formats.stream import text_lines
+
+
+def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:  # noqa: ARG001 - no option counts
+    """See `Format.read`."""
+    for line in text_lines(file, (b"#", b"!")):
+        yield line if isinstance(line, Skipped) else Found(line[1], line[0])

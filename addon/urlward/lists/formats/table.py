@@ -1,0 +1,236 @@
+"""Tables: CSV (RFC 4180), JSON Lines, and JSON arrays of objects, whose columns somebody names."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import ijson
+
+from urlward.engine.errors import UrlError
+from urlward.engine.grammar import MAX_LINE
+from urlward.lists.formats.found import FIELDS, FormatError, FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.stream import (
+    MAX_LINE_BYTES,
+    TOO_LONG,
+    Stream,
+    cut_lines,
+    stream_of,
+    text_lines,
+)
+from urlward.lists.formats.write import attributes, domain, host_alone, page
+
+NAMES = ("url", "host", "domain")
+"""The fields of which one says what to block."""
+
+type Get = Callable[[str], str]
+"""A field of `FIELDS` to its value in a record, empty where it has none."""
+
+
+def found(get: Get, number: int, category: str) -> Found | Skipped:
+    """What a record stands for.
+
+    Args:
+        get: gives its fields.
+        number: of its line.
+        category: where it has none of its own.
+    """
+    try:
+        more = attributes(get("id"), get("category") or category, get("expires"))
+        return Found(_entry(get) + more, number)
+    except UrlError as e:
+        return Skipped(number, 1, str(e))
+    except NotTakenError as e:
+        return Skipped(number, 1, e.reason, e.unsupported)
+
+
+def _entry(get: Get) -> str:
+    url, host = get("url"), get("host")
+    if url:
+        return page(url)
+    if host:
+        path = get("path")
+        if not path:
+            return host_alone(host)
+        host_alone(host)  # or a host with a slash in it would be another
+        return page(f"http://{host}{path if path.startswith('/') else f'/{path}'}")
+    name = get("domain")
+    if name:
+        return domain(name)
+    raise NotTakenError("no url, host or domain in it", unsupported=False)
+
+
+def read_csv(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    columns: dict[str, int] | None = None
+    if options.columns and all(column.isdecimal() for column in options.columns.values()):
+        columns = {name: int(column) - 1 for name, column in options.columns.items()}
+        _check_columns(columns)
+    for row in rows(file, options.delimiter):
+        if isinstance(row, Skipped):
+            yield row
+        elif columns is None:
+            columns = columns_of(row[1], options.columns)
+        else:
+            yield found(getter(row[1], columns), row[0], options.category)
+
+
+def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
+    """Fields to the index of their column.
+
+    Args:
+        header: the names of a table's columns.
+        wanted: fields to such names; those that are fields themselves where it is empty.
+
+    Raises:
+        FormatError: a name is not there, or none says what to block.
+    """
+    names = [name.strip().lower() for name in header]
+    columns = {}
+    for field, name in (wanted or {name: name for name in FIELDS if name in names}).items():
+        if name.strip().lower() not in names:
+            # What stands in the first line may be an entry.
+            raise FormatError(f"line 1 names no column {name!r}: --column {field}=NAME, or its number")
+        columns[field] = names.index(name.strip().lower())
+    _check_columns(columns)
+    return columns
+
+
+def _check_columns(columns: Mapping[str, object]) -> None:
+    if not any(name in columns for name in NAMES):
+        raise FormatError("no column that says what to block: --column url=NAME (or host=, domain=)")
+
+
+def getter(row: Sequence[str], columns: Mapping[str, int]) -> Get:
+    """Gives the fields of a row."""
+
+    def get(field: str) -> str:
+        index = columns.get(field, -1)
+        return row[index].strip() if 0 <= index < len(row) else ""
+
+    return get
+
+
+def rows(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, list[str]] | Skipped]:
+    """Records of CSV that are not blank, each with the number of its last line."""
+    lines = _Lines(file)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:
+            yield Skipped(lines.number, 1, "not CSV: a quote or a line break out of place")
+            continue
+        while lines.long:
+            yield Skipped(lines.long.pop(0), MAX_LINE, TOO_LONG)
+        if any(map(str.strip, row)):
+            yield lines.number, row
+
+
+class _Lines:
+    """What `csv` reads; lines that are too long are kept from it, and noted."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._lines = cut_lines(stream_of(file))
+        self.number = 0
+        self.long: list[int] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = next(self._lines)
+        self.number += 1
+        if len(raw) >= MAX_LINE_BYTES:
+            self.long.append(self.number)
+            return "\n"
+        # Only what is used must be text; another column may have any bytes.
+        return raw.decode(errors="surrogateescape")
+
+
+def read_json_lines(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    columns = _members(options)
+    for line in text_lines(file, ()):
+        if isinstance(line, Skipped):
+            yield line
+            continue
+        number, text = line
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as e:
+            yield Skipped(number, e.colno, "not JSON")
+        except (RecursionError, ValueError):
+            yield Skipped(number, 1, "not JSON that can be read")
+        else:
+            yield found_in(record, columns, number, options.category)
+
+
+def read_json(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    columns = _members(options)
+    for number, record in enumerate(array_items(stream_of(file)), 1):
+        yield found_in(record, columns, number, options.category)
+
+
+def _members(options: FormatOptions) -> Mapping[str, str]:
+    columns = options.columns or {field: field for field in FIELDS}
+    _check_columns(columns)
+    return columns
+
+
+def array_items(stream: Stream) -> Iterator[Any]:
+    """The items of a JSON array, one by one.
+
+    Raises:
+        FormatError: not one, or not whole.
+    """
+    if stream.first() != b"[":
+        raise FormatError("not a JSON array")
+    return _whole(ijson.items(stream, "item"))
+
+
+def object_members(stream: Stream) -> Iterator[tuple[str, Any]]:
+    """The members of a JSON object, one by one.
+
+    Raises:
+        FormatError: not one, or not whole.
+    """
+    if stream.first() != b"{":
+        raise FormatError("not a JSON object")
+    return _whole(ijson.kvitems(stream, ""))
+
+
+def _whole[T](items: Iterator[T]) -> Iterator[T]:
+    """Half a document is no document: who publishes it means all of it."""
+    number = 0
+    try:
+        for item in items:
+            number += 1
+            yield item
+    except (ijson.JSONError, UnicodeError) as e:
+        raise FormatError(f"not whole, or not JSON, after record {number}") from e
+
+
+def found_in(record: object, columns: Mapping[str, str], number: int, category: str) -> Found | Skipped:
+    """What a JSON object stands for.
+
+    Args:
+        record: the object, if it is one.
+        columns: fields to members.
+        number: of the record.
+        category: where it has none of its own.
+    """
+    if not isinstance(record, dict):
+        return Skipped(number, 1, "not a JSON object")
+    return found(lambda field: _member(record, columns.get(field, "")), number, category)
+
+
+def _member(record: object, path: str) -> str:
+    for name in path.split("."):
+        record = record.get(name) if isinstance(record, dict) else None
+    if isinstance(record, str):
+        return record.strip()
+    return str(record) if isinstance(record, int) and not isinstance(record, bool) else ""

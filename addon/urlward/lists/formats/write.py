@@ -1,0 +1,153 @@
+"""Foreign values as lines of the grammar.
+
+Values come from people we do not know, so nothing of them may be read as part of the grammar: white
+space, quotes, ``#`` and ``*`` are escaped where they are part of a URL, and what cannot be an id or a
+category is made one.
+"""
+
+import re
+from datetime import UTC, datetime
+
+from urlward.engine.errors import UrlError
+from urlward.engine.url import canonical_host, is_address, split_authority, split_url
+from urlward.lists.formats.found import NotTakenError
+from urlward.lists.formats.stream import NOT_UTF8
+
+ANY_PATH = "/*"
+
+# Nothing of the grammar in it but the URL; what it leaves over goes the long way.
+_PLAIN_URL = re.compile(
+    r"https?://[A-Za-z0-9.\-]+(?::[1-9][0-9]{0,4})?"
+    r"(?:/[A-Za-z0-9_\-.,~!$&'()+:;=@%/]*(?:\?[A-Za-z0-9_\-.,~!$&'()+:;=@%/?]*)?)?"
+).fullmatch
+_PLAIN_NAME = re.compile(r"(?!xn--|.*\.xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=:[/\\]{2})").match
+_WEB = ("http", "https", "ws", "wss")
+_UNSAFE = re.compile(r"[^!$%&'()+,\-./0-9:;<=>?@A-Z\[\\\]^_`a-z{|}~]")
+_NOT_ID = re.compile(r"[^A-Za-z0-9._:\-]+")
+_NOT_CATEGORY = re.compile(r"[^A-Za-z0-9._\-]+")
+
+
+def attributes(id_: str = "", category: str = "", expires: str = "") -> str:
+    """What follows an entry: a space and an attribute for each that is not empty.
+
+    Args:
+        id_: a reference; what an id cannot have becomes ``-``, and it is cut at 128 characters.
+        category: likewise, at 64.
+        expires: a date, or a date and time (ISO 8601), whose day in UTC is the last in force.
+
+    Raises:
+        NotTakenError: `expires` is neither.
+    """
+    text = ""
+    if id_:
+        text = f" id={_NOT_ID.sub('-', id_)[:128]}"
+    if category:
+        text += f" category={_NOT_CATEGORY.sub('-', category)[:64]}"
+    if expires:
+        text += f" expires={_day(expires)}"
+    return text
+
+
+def _day(text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError) as e:
+        raise NotTakenError("expires is a date such as 2027-01-31", unsupported=False) from e
+    return moment.date().isoformat()
+
+
+def page(url: str) -> str:
+    """The line for a page: never one for a host or a prefix, whatever is in the URL.
+
+    Raises:
+        NotTakenError: of a scheme that is not the web's, or port 0.
+        UrlError: not a URL.
+    """
+    if _PLAIN_URL(url):
+        return url
+    scheme = _SCHEME(url)
+    if scheme is not None and scheme[0].lower() not in _WEB:
+        raise NotTakenError("a scheme that is not filtered: entries are http or https")
+    name, authority, target = split_url(_utf8(url))
+    host, port = split_authority(authority)
+    if not name and ("@" in authority or not any(c in host for c in ".[")):
+        raise NotTakenError("not a URL: no http:// and no name with a dot", unsupported=False)
+    if port == 0:
+        raise NotTakenError("port 0", unsupported=False)
+    return f"{name or 'http'}://{canonical_host(host)}{'' if port is None else f':{port}'}{_escaped(target)}"
+
+
+def prefix(host: str, path: str) -> str:
+    """The line for all below a folder.
+
+    Args:
+        host: a name.
+        path: from its first slash to its last.
+
+    Raises:
+        NotTakenError: the path has a query.
+        UrlError: not a host.
+    """
+    if "?" in path:
+        raise NotTakenError("a prefix with a query")
+    return f"http://{canonical_host(_bytes(host))}{_escaped(_bytes(path))}*"
+
+
+def host_alone(text: str) -> str:
+    """The line for a host without its subdomains, and any path on it.
+
+    Raises:
+        NotTakenError: an address in an odd spelling.
+        UrlError: not a host.
+    """
+    name = _name(text)
+    # An address entry would block all hosts at that address.
+    return f"http://{name}{ANY_PATH}" if is_address(name) else f"0.0.0.0 {name}"
+
+
+def domain(text: str) -> str:
+    """The line for a host with its subdomains.
+
+    Raises:
+        NotTakenError: an address in an odd spelling.
+        UrlError: not a host.
+    """
+    name = _name(text)
+    if is_address(name):
+        return f"http://{name}{ANY_PATH}"
+    return name if "." in name else f"||{name}^"
+
+
+def _name(text: str) -> str:
+    if _PLAIN_NAME(text):
+        return text
+    name = canonical_host(_bytes(text))
+    if is_address(name) and name.strip("[]") != text.strip("[]").lower():
+        raise NotTakenError("a number for a name: an address is written 192.0.2.7", unsupported=False)
+    return name
+
+
+def _utf8(text: str) -> str:
+    """The text, where it is some; bytes that are not are carried as surrogates.
+
+    Raises:
+        UrlError: it has any.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as e:
+            raise UrlError(NOT_UTF8) from e
+    return text
+
+
+def _bytes(text: str) -> str:
+    return text if text.isascii() else _utf8(text).encode().decode("latin-1")
+
+
+def _escaped(target: str) -> str:
+    target = target.partition("#")[0]
+    return _UNSAFE.sub(lambda m: f"%{ord(m[0]):02X}", target)
