@@ -22,10 +22,6 @@ def test_every_error_has_the_one_base() -> None:
             errors.SignatureError("ab" * 32),
             "its signature is not one of the key it names, abababababababab…: fetch it again",
         ),
-        (
-            errors.WrongSignerError("ab" * 32, "cd" * 32),
-            "signed by abababababababab…, not by cdcdcdcdcdcdcdcd…",
-        ),
     ],
 )
 def test_an_error_says_what_is_wrong_in_one_line(error: errors.UrlwardError, said: str) -> None:
