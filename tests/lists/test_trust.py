@@ -216,11 +216,13 @@ def test_a_later_date_in_the_chain_holds() -> None:
     trust.check(signed(C), last_serial=0, now=NOW + 10)
 
 
-def test_a_key_the_operator_names_too_needs_no_date() -> None:
-    for keys in ((A, B), (B, A)):
-        trust = trusting(*keys, rotations=[hand_over(A, B, start=NOW + DAY)])
-        trust.check(signed(B, serial=8), last_serial=0, now=NOW)
-        assert refused(trust, signed(A, serial=8)).reason == "retired key"
+@pytest.mark.parametrize("n", range(20, 30))
+def test_a_key_the_operator_names_too_needs_no_date(n: int) -> None:
+    """Whichever of the two comes first in the set."""
+    other = SigningKey(bytes([n]) * 32)
+    trust = trusting(A, other, rotations=[hand_over(A, other, start=NOW + DAY)])
+    trust.check(signed(other, serial=8), last_serial=0, now=NOW)
+    assert refused(trust, signed(A, serial=8)).reason == "retired key"
 
 
 def test_a_statement_from_nobody_trusted_counts_for_nothing() -> None:

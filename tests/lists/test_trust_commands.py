@@ -215,6 +215,10 @@ class TestRotate:
         made = parse_rotation(Path("list.rotation").read_bytes())
         assert made.last_serial == made.start > 1_700_000_000
 
+    def test_until_its_date_the_old_key_signs_what_compile_counts(self, urlward: Urlward) -> None:
+        assert urlward("rotate body next.pub -o list.rotation --from 2033-05-18T03:33:20Z").code == 0
+        assert parse_rotation(Path("list.rotation").read_bytes()).last_serial == 2_000_000_000
+
     def test_never_overwrites(self, urlward: Urlward) -> None:
         for name in ("body", "next.pub", "list.txt"):
             assert urlward(f"rotate body next.pub -o {name}").problem == (

@@ -41,7 +41,7 @@ def add_trust_commands(command: Command) -> None:
     rotate.add_argument("new", type=Path, metavar="NEW_PUBLIC", help="the one that signs instead")
     rotate.add_argument("-o", "--output", required=True, type=Path, metavar="STATEMENT")
     rotate.add_argument(
-        "--last-serial", metavar="N", help="the last that the old key signs (the clock's, as of compile)"
+        "--last-serial", metavar="N", help="the last that the old key signs (what compile counts --from as)"
     )
     rotate.add_argument("--from", dest="start", metavar="DATE", help="when the new key begins (now)")
 
@@ -159,11 +159,9 @@ def _sign(args: argparse.Namespace) -> int:
 
 def _rotate(args: argparse.Namespace) -> int:
     last, start = read_serial("last-serial", args.last_serial), read_date("from", args.start)
-    now = int(time.time())
+    start = int(time.time()) if start is None else start
     old, new = read_signing_key(args.old), read_public_key(args.new)
-    made = make_rotation(
-        old, new, start=now if start is None else start, last_serial=now if last is None else last
-    )
+    made = make_rotation(old, new, start=start, last_serial=start if last is None else last)
     write_key_file(args.output, made.text(), 0o644)
     print(
         f"{args.output}: {made.old.short} signs up to serial {made.last_serial}, "
