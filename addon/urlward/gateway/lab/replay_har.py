@@ -12,7 +12,7 @@ from typing import Any
 
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_lines import NO_URL, ORIGIN, BadLineError, LineFormat, Request
-from urlward.gateway.lab.replay_read import BLOCK, EXTRA, Block, Source
+from urlward.gateway.lab.replay_read import BLOCK, Block, Source
 
 _LINES = 4096
 _BREAKS = {9: None, 10: None, 13: None}
@@ -62,7 +62,7 @@ def _entries(source: Source) -> Iterator[bytes]:
     try:
         import ijson  # type: ignore[import-untyped]
     except ImportError as e:
-        raise LabError(f"{source.name}: a HAR file needs a package more: {EXTRA}") from e
+        raise LabError(f"{source.name}: a HAR file needs a package more: pip install 'urlward[lab]'") from e
     wanted = {f"{_ENTRY}.startedDateTime", f"{_ENTRY}.response.status", f"{_ENTRY}.request.url"}
     found: dict[str, Any] = {}
     has_entries = False
