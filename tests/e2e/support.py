@@ -249,6 +249,8 @@ class RawOrigin:
             self._serve(_Recording(connection, self.received))  # type: ignore[arg-type]
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # which ends the thread that waits on it
         self._listener.close()
         for connection in self._open:
             with suppress(OSError):

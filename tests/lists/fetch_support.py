@@ -310,10 +310,10 @@ def head(status: str = "200 OK", **fields: str | int) -> bytes:
 
 
 def drip(piece: bytes) -> Callable[[socket.socket], None]:
-    """Go on sending so many bytes, each soon enough for any timeout of a socket."""
+    """Go on sending so many bytes, each soon enough for any timeout of a socket, for ten seconds."""
 
     def go_on(connection: socket.socket) -> None:
-        while True:
+        for _ in range(200):
             connection.sendall(piece)
             time.sleep(0.05)
 

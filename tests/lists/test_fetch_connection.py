@@ -182,6 +182,7 @@ class TestUrl:
             "https://feed.test:99999/",
             "https://someone:31337@feed.test/",
             "http://a b/",
+            "https://a\udcff.test/",
         ],
     )
     def test_of_another_kind(self, url: str) -> None:

@@ -24,7 +24,7 @@ class TestExchange:
         [
             (b"", b"H"),
             (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
-            (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+            (b"HTTP/1.1 404 Not Found\r\n", b"X: y\r\n"),
             (b"HTTP/1.1 ", b"100 Continue\r\n\r\nHTTP/1.1 "),
             (head(Content_Length=1 << 20), b"x"),
             (head(), b"x"),

@@ -56,6 +56,7 @@ def test_not_in_clear_to_a_proxy() -> None:
         {"token": "31337é"},
         {"user": "some:31337"},
         {"password": PASSWORD},
+        {"user": USER, "password": "31337\udcff"},
         {"client_key": "client.key"},
     ],
 )

@@ -75,6 +75,7 @@ class TestServer:
 class TestFiles:
     def test_of_authorities(self, feeds: Server, tmp_path: Path) -> None:
         assert refusal(feeds.origin("/list.txt", ca=str(tmp_path / "none.pem"))).reason == "settings"
+        assert refusal(feeds.origin("/list.txt", ca="\0")).reason == "settings"
         assert refusal(feeds.origin("/list.txt", ca=str(feeds.folder / "good.key"))).reason == "settings"
 
     def test_replaces_the_systems(self, feeds: Server) -> None:
@@ -88,6 +89,7 @@ class TestFiles:
         ("cert", "key"),
         [
             ("none.pem", "client.key"),
+            ("\0", None),
             ("client.pem", "none.key"),
             ("client.pem", "good.key"),
             ("client.pem", None),
