@@ -11,8 +11,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +20,26 @@ from urlward import samples
 from urlward.allocator import choose_allocator
 from urlward.config import Config, GatewayTable, read_config
 from urlward.engine.artifact import parse
-from urlward.engine.errors import UrlError, UrlwardError
-from urlward.engine.matcher import Matcher
-from urlward.engine.url import canonicalize
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.commands import add_gateway_commands
 from urlward.gateway.lab.commands import add_lab_commands
 from urlward.lists.allow_commands import add_allow_commands
 from urlward.lists.build import (
-    Progress,
     compile_sources,
-    find_key,
     key_beside,
     name_of,
     new_key_file,
     read_artifact,
     read_key,
-    silent,
     told,
     write_atomically,
 )
+from urlward.lists.check_commands import add_check_command
 from urlward.lists.feed_commands import add_feed_commands
 from urlward.lists.import_commands import add_format_arguments, add_import_commands, format_of
-from urlward.lists.keeper import Keeper
-from urlward.lists.source import BadLine, Budget, SourceError
+from urlward.lists.progress import progress_bar
+from urlward.lists.report import read_budget
+from urlward.lists.source import BadLine, SourceError
 from urlward.lists.trust_commands import (
     add_issue_arguments,
     add_trust_argument,
@@ -126,13 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "Filter traffic.")
     _list_arguments(run)
-    run.add_argument(
-        "--trust",
-        nargs="+",
-        action="extend",
-        metavar="PUBLIC",
-        help="public keys, and rotation statements, of who may sign artifacts (anyone)",
-    )
+    add_trust_argument(run)
     run.add_argument(
         "--mode", action="append", metavar="SPEC", help="mitmproxy mode: regular, transparent, …"
     )
@@ -173,10 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     add_issue_arguments(build)
     add_format_arguments(build)
 
-    check = command("check", _check, "Say what would be blocked, without visiting anything.")
-    _list_arguments(check)
-    check.add_argument("--json", action="store_true", help="one JSON object a URL")
-    check.add_argument("urls", nargs="+", metavar="URL", help='"-" reads URLs from standard input')
+    add_check_command(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")
@@ -224,7 +212,9 @@ def _run(args: argparse.Namespace) -> int:
         print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
     steer = config.gateway.steer if args.steer is None else args.steer
     options: dict[str, str | int | list[str]] = {
-        "urlward_max_errors": str(_budget(max_errors, "" if args.max_errors else in_file)),
+        "urlward_max_errors": str(
+            read_budget(max_errors, "max-errors" if args.max_errors else f"{in_file}max_errors")
+        ),
         "urlward_intercept": args.intercept or config.intercept,
         "urlward_tls_block": args.tls_block or config.tls_block,
         "urlward_other": args.other or config.other,
@@ -279,7 +269,7 @@ def _gateway_addons(gateway: GatewayTable, steer: bool, modes: Sequence[str], po
 
 def _compile(args: argparse.Namespace) -> int:
     format_, options = format_of(args)
-    budget = _budget(args.max_errors)
+    budget = read_budget(args.max_errors, "max-errors")
     issue = issue_of(args, args.output)
     path = args.key or key_beside(args.output)
     for kept in (*args.sources, path, *([args.sign] if args.sign else [])):
@@ -289,7 +279,7 @@ def _compile(args: argparse.Namespace) -> int:
     key = new_key_file(path) if made else read_key(path)
     start = time.monotonic()
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             data, report = compile_sources(
                 args.sources,
                 key,
@@ -331,38 +321,6 @@ def _are_same(one: Path, other: Path) -> bool:
 def _print_bad_lines(lines: Sequence[BadLine]) -> None:
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def _check(args: argparse.Namespace) -> int:
-    lists = args.list or [samples.SAMPLE]
-    with _progress() as progress:
-        keeper = Keeper(lists, find_key(args.key, lists), _budget(args.max_errors or "1%"))
-        keeper.load(progress)
-    worst = OK
-    for url in _urls(args.urls):
-        found = _check_one(keeper.matcher, url)
-        worst = max(worst, {"block": BLOCKED, "error": ERROR}.get(found["verdict"], OK))
-        if args.json:
-            print(json.dumps(found))
-        else:
-            detail = " ".join(f"{k}={found[k]}" for k in ("kind", "id", "category", "list") if found.get(k))
-            print(f"{found['verdict']:5}  {url}  {detail or found.get('error', '')}".rstrip())
-    return worst
-
-
-def _check_one(matcher: Matcher, url: str) -> dict[str, str]:
-    found = {"url": url, "canonical": "", "verdict": "error"}
-    try:
-        raw = url.encode(errors="surrogateescape")  # the bytes as they were given
-        found["canonical"] = str(canonicalize(raw))
-        verdict = matcher.check_url(raw, time.time())
-    except UrlError as e:
-        found["error"] = str(e)
-        return found
-    found["verdict"] = verdict.action
-    if verdict.action != "pass":
-        found.update(kind=verdict.kind, id=verdict.entry, category=verdict.category, list=verdict.list)
-    return found
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -429,24 +387,6 @@ def _demo(_: argparse.Namespace) -> int:
     return OK
 
 
-def _urls(arguments: list[str]) -> Iterator[str]:
-    for argument in arguments:
-        if argument == "-":
-            for line in sys.stdin.buffer if sys.stdin is not None else ():
-                if line.strip():
-                    yield line.rstrip(b"\r\n").decode(errors="surrogateescape")
-        else:
-            yield argument
-
-
-def _budget(text: str, where: str = "") -> Budget:
-    try:
-        return Budget.parse(text)
-    except ValueError as e:
-        name = "max_errors" if where else "max-errors"
-        raise _Told(f"{where}{name}: {text!r} is not {e}") from e
-
-
 def _address(text: str | None, where: str = "") -> tuple[str, int]:
     from urlward.proxy.runner import DEFAULT_HOST, DEFAULT_PORT
 
@@ -460,34 +400,6 @@ def _address(text: str | None, where: str = "") -> tuple[str, int]:
 
 def _option_text(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar on standard error, where that is a terminal and the work takes over a second."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield silent
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    start = time.monotonic()
-    bar = Bar(console=Console(stderr=True), transient=True, refresh_per_second=4, redirect_stdout=False)
-    tasks: dict[str, Any] = {}
-
-    def tell(what: str, share: float) -> None:
-        if what not in tasks:
-            if time.monotonic() - start < 1 or share >= 1:
-                return
-            bar.start()
-            tasks[what] = bar.add_task(what, total=1.0)
-        bar.update(tasks[what], completed=share)
-
-    try:
-        yield tell
-    finally:
-        if tasks:
-            bar.stop()
 
 
 if __name__ == "__main__":

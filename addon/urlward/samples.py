@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-_PACKAGED = Path(__file__).with_name("data")
-_IN_REPOSITORY = Path(__file__).parents[2] / "lists"
 
-# The wheel carries them inside the package; an editable install runs from the repository.
-_FOLDER = _PACKAGED if _PACKAGED.exists() else _IN_REPOSITORY
+def _shipped(name: str) -> Path:
+    # The wheel carries them inside the package; an editable install runs from the repository.
+    packaged = Path(__file__).with_name("data") / name
+    return packaged if packaged.exists() else Path(__file__).parents[2] / "lists" / name
 
-SAMPLE = _FOLDER / "sample.txt"
 
-PROTECTED = _FOLDER / "protected.txt"
-"""Hosts that no list blocks whole."""
+SAMPLE = _shipped("sample.txt")
+"""One entry of each kind."""
+
+PROTECTED = _shipped("protected.txt")
+"""Hosts and addresses that no feed may block whole."""

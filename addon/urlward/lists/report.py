@@ -101,6 +101,22 @@ class Budget:
         return bad > (self.count if self.count is not None else round((self.share or 0) * lines, 6))
 
 
+def read_budget(text: str, where: str) -> Budget:
+    """A budget that somebody has set.
+
+    Args:
+        text: as for `Budget.parse`.
+        where: the flag or key.
+
+    Raises:
+        SourceError: not one.
+    """
+    try:
+        return Budget.parse(text)
+    except ValueError as e:
+        raise SourceError(f"{where}: {text!r} is not {e}") from e
+
+
 def check_entries(path: object, report: Report, before: Report) -> None:
     """Refuse a source that gave no entry.
 

@@ -15,10 +15,10 @@ from urlward.lists.keeper import Keeper
 from urlward.lists.kept import ListFile
 from urlward.lists.neighbours import Neighbours
 from urlward.lists.policy import Policy
-from urlward.lists.protected import PROTECTED
 from urlward.lists.source import Budget
 from urlward.lists.state import local_key, state_folder
 from urlward.lists.trust import read_trust
+from urlward.samples import PROTECTED
 
 
 def make_keeper(
