@@ -18,6 +18,7 @@ from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifac
 from urlward import cli
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
+from urlward.lists import check_commands
 from urlward.proxy import runner
 from urlward.samples import SAMPLE
 
@@ -671,48 +672,13 @@ class TestArguments:
     def test_a_bug_is_one_line_and_not_the_exit_code_of_a_hit(
         self, urlward: Urlward, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def bug(_: object) -> NoReturn:
+        def bug(*_: object) -> NoReturn:
             raise ValueError(f"unexpected {SENTINEL}")
 
-        monkeypatch.setattr(cli, "_check_one", lambda *_: bug(None))
+        monkeypatch.setattr(check_commands.Checker, "check", bug)
         problem = urlward("check", "a.example").problem
         assert problem.startswith("a bug: ValueError at test_cli.py:")
         assert SENTINEL not in problem
-
-
-class TestProgress:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    def told(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> str:
-        """What work of so many seconds writes to a terminal."""
-        terminal = self.Terminal()
-        clock = iter([0.0, *(seconds * i / 20 for i in range(100))])
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setenv("TERM", "xterm")
-        with monkeypatch.context() as patched:
-            patched.setattr(cli.time, "monotonic", lambda: next(clock))
-            with cli._progress() as progress:
-                for i in range(20):
-                    progress("reading", i / 20)
-                progress("reading", 1)
-                progress("compiling", 1)
-        return terminal.getvalue()
-
-    def test_a_bar_for_long_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert "reading" in self.told(monkeypatch, 3.0)
-
-    def test_not_a_byte_for_short_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.told(monkeypatch, 0.9) == ""
-
-    def test_none_where_nobody_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys, "stderr", io.StringIO())
-        with cli._progress() as progress:
-            assert progress is cli.silent
-        monkeypatch.setattr(sys, "stderr", None)
-        with cli._progress() as progress:
-            assert progress is cli.silent
 
 
 CLOSE = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-"}
