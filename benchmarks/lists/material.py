@@ -4,7 +4,7 @@ import random
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from workload import Workload
+from benchmarks.workload import Workload
 
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
@@ -24,8 +24,8 @@ def marker(issue: int) -> str:
 
 def write_sources(folder: Path, entries: int, issues: int) -> list[Path]:
     """The issues as text."""
-    lines = [f"{line} id=B-{n}" for n, line in enumerate(Workload(1).entries(entries))]
-    more = (f"{line} id=C-{n}" for n, line in enumerate(Workload(2).entries(CHANGES * issues)))
+    lines = list(Workload(1).entries(entries))
+    more = Workload(2).entries(CHANGES * issues)
     choose = random.Random(3)
     paths = []
     for issue in range(issues):
@@ -49,7 +49,11 @@ def artifacts(paths: list[Path], signing: bytes) -> list[bytes]:
         return list(pool.map(_compiled, paths, range(1, len(paths) + 1), [signing] * len(paths)))
 
 
+def _delta(old: bytes, new: bytes) -> bytes:
+    return make_delta(old, new, KEY)
+
+
 def deltas(issues: list[bytes]) -> list[bytes]:
     """From each issue to the next."""
     with ProcessPoolExecutor(2) as pool:
-        return list(pool.map(make_delta, issues[:-1], issues[1:], [KEY] * (len(issues) - 1)))
+        return list(pool.map(_delta, issues[:-1], issues[1:]))
