@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from engine.support import CREATED, OTHER_SECRET, SECRET, build, compile_lines, examples
 from urlward.engine import artifact
-from urlward.engine.artifact import HEADER_SIZE, VERSION, Section, check_key, dump, networks, parse
+from urlward.engine.artifact import (
+    HEADER_SIZE,
+    SIGNATURE,
+    VERSION,
+    Section,
+    check_key,
+    dump,
+    networks,
+    parse,
+    reissue,
+)
 from urlward.engine.digest import Key
 from urlward.engine.errors import (
     ArtifactError,
@@ -117,6 +127,32 @@ def test_an_empty_list_is_an_artifact() -> None:
     found = parse(build([], Key(SECRET)))
     assert found.meta["entries"] == 0
     use(build([], Key(SECRET)))
+
+
+def test_dates_of_an_issue() -> None:
+    compiled = compile_lines(LINES, Key(SECRET))
+    data = dump(
+        compiled,
+        Key(SECRET),
+        name="list",
+        serial=7,
+        created=CREATED,
+        valid_from=CREATED,
+        valid_until=2**64 - 1,
+    )
+    assert (parse(data).header.valid_from, parse(data).header.valid_until) == (CREATED, 2**64 - 1)
+
+
+def test_reissued_with_another_serial_dates_and_signer() -> None:
+    data = bytearray(golden())
+    data[SIGNATURE] = b"\1" * 64
+    made = reissue(data, serial=9, valid_from=1, valid_until=2, signer=b"\3" * 32)
+    header = parse(made).header
+    assert (header.serial, header.valid_from, header.valid_until) == (9, 1, 2)
+    assert (header.signer, header.signature) == (b"\3" * 32, bytes(64))
+    assert (header.created, header.key_id) == (CREATED, Key(SECRET).id)
+    assert made[HEADER_SIZE:] == golden()[HEADER_SIZE:]
+    assert header.raw == made[:HEADER_SIZE]
 
 
 # -- the format does not drift

@@ -17,6 +17,11 @@ def test_every_error_has_the_one_base() -> None:
         (errors.NewerVersionError(2, 1), "format version 2, this release reads up to 1: update urlward"),
         (errors.TruncatedError(10, 20), "10 bytes where the header says 20: copy or fetch it again"),
         (errors.WrongKeyError("aa", "bb"), "compiled under key bb, the key given is aa"),
+        (errors.UnsignedError(), "not signed"),
+        (
+            errors.SignatureError("ab" * 32),
+            "its signature is not one of the key it names, abababababababab…: fetch it again",
+        ),
     ],
 )
 def test_an_error_says_what_is_wrong_in_one_line(error: errors.UrlwardError, said: str) -> None:

@@ -58,7 +58,7 @@ HEADER_SIZE = 256
 _HEADER = struct.Struct("<8sHHIQ8s16sQQQQ32s64s80s")
 _CHECKSUM = slice(32, 48)
 SIGNATURE = slice(112, 176)
-_ISSUE = ((48, "<Q"), (64, "<QQ32s64s"))
+_SERIAL_AT, _VALIDITY_AT = 48, 64
 _CHUNK = 1 << 20
 
 
@@ -208,9 +208,8 @@ def reissue(data: Buffer, *, serial: int, valid_from: int, valid_until: int, sig
         signer: 32 bytes of its public key.
     """
     made = bytearray(data)
-    values = ((serial,), (valid_from, valid_until, signer, bytes(64)))
-    for (offset, layout), fields in zip(_ISSUE, values, strict=True):
-        struct.pack_into(layout, made, offset, *fields)
+    struct.pack_into("<Q", made, _SERIAL_AT, serial)
+    struct.pack_into("<QQ32s64s", made, _VALIDITY_AT, valid_from, valid_until, signer, b"")
     made[_CHECKSUM] = exhaust(_checksum(made))
     return made
 

@@ -91,19 +91,5 @@ class SignatureError(ArtifactError):
         self.signer = signer
 
 
-class WrongSignerError(ArtifactError):
-    """The artifact was signed by another key.
-
-    Attributes:
-        found: the public key it names, in hexadecimal.
-        expected: the one asked for, likewise.
-    """
-
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(f"signed by {found[:16]}…, not by {expected[:16]}…")
-        self.found = found
-        self.expected = expected
-
-
 class RotationError(UrlwardError):
     """A statement that is no valid rotation of a signing key, or contradicts another."""

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from urlward.engine.artifact import SIGNATURE, Header, parse, reissue
-from urlward.engine.errors import KeyFileError, SignatureError, UnsignedError, WrongSignerError
+from urlward.engine.errors import KeyFileError, SignatureError, UnsignedError
 
 SIGNING_KEY_SIZE = 32
 SIGNATURE_SIZE = 64
@@ -181,26 +181,22 @@ def signer_of(header: Header) -> PublicKey | None:
     return PublicKey(header.signer) if any(header.signer) else None
 
 
-def check_signature(header: Header, key: PublicKey | None = None) -> PublicKey:
+def check_signature(header: Header) -> PublicKey:
     """Verify that the signer an artifact names has signed it.
 
     Args:
         header: of `read_header`, or of `parse`, which alone ties the rest of the artifact to it.
-        key: who must be the signer; whoever it names where not given.
 
     Returns:
         The signer's key. Whether it is one to trust is the caller's question.
 
     Raises:
         UnsignedError: no signature.
-        WrongSignerError: it names another signer than `key`.
         SignatureError: the signature is not the signer's.
     """
     signer = signer_of(header)
     if signer is None or not any(header.signature):
         raise UnsignedError
-    if key is not None and key != signer:
-        raise WrongSignerError(str(signer), str(key))
     if not signer.verifies(header.signature, _message(header.raw)):
         raise SignatureError(str(signer))
     return signer

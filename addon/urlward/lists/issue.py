@@ -54,19 +54,39 @@ def read_issue(serial: str | None, valid_from: str | None, valid_until: str | No
     Raises:
         IssueError: one of them is none, or they contradict each other.
     """
-    if serial is not None and not (serial.isascii() and serial.isdecimal() and len(serial) <= 20):
-        raise IssueError(f"serial: {serial!r} is not a number from 0 to {MAX_SERIAL}")
     return Issue(
-        None if serial is None else int(serial),
-        _time("valid-from", valid_from, whole_day=False),
-        _time("valid-until", valid_until, whole_day=True),
+        read_serial("serial", serial),
+        read_date("valid-from", valid_from),
+        read_date("valid-until", valid_until, whole_day=True),
     )
 
 
-def _time(name: str, text: str | None, *, whole_day: bool) -> int | None:
+def read_serial(name: str, text: str | None) -> int | None:
+    """A serial from a text, None from none.
+
+    Args:
+        name: of the option, for the message.
+        text: a number.
+
+    Raises:
+        IssueError: not one in range.
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_SERIAL):
+        raise IssueError(f"{name}: {text[:40]!r} is not a number from 0 to {MAX_SERIAL}")
+    return int(text)
+
+
+def read_date(name: str, text: str | None, *, whole_day: bool = False) -> int | None:
+    """A time from a text (`parse_time`), None from none.
+
+    Raises:
+        IssueError: neither a date nor a time.
+    """
     if text is None:
         return None
     try:
         return parse_time(text, whole_day=whole_day)
     except ValueError as e:
-        raise IssueError(f"{name}: {text!r} is {e}") from e
+        raise IssueError(f"{name}: {text[:40]!r} is {e}") from e

@@ -7,21 +7,14 @@ same key the first that was taken holds, and the second is refused loudly.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
-from urlward.engine.errors import (
-    ArtifactError,
-    KeyFileError,
-    RotationError,
-    SignatureError,
-    UnsignedError,
-)
+from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, SignatureError, UnsignedError
 from urlward.engine.rotation import ROTATION_MAGIC, Rotation, parse_rotation
 from urlward.engine.signing import PublicKey, check_signature, parse_public_key, signer_of
 from urlward.lists.signing_keys import read_key_file
@@ -104,10 +97,10 @@ class Trust:
 
     keys: frozenset[PublicKey] = frozenset()
     rotations: tuple[Rotation, ...] = ()
-    _terms: Mapping[PublicKey, _Term] = field(init=False, repr=False, compare=False)
+    _terms: dict[PublicKey, _Term] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_terms", MappingProxyType(_terms(self.keys, self.rotations)))
+        object.__setattr__(self, "_terms", _terms(self.keys, self.rotations))
 
     def with_rotation(self, rotation: Rotation) -> "Trust":
         """The trust that one more statement makes; itself where it has been taken before.
@@ -135,7 +128,8 @@ class Trust:
         """Whether an artifact may be taken, and for how long.
 
         Args:
-            header: of `urlward.engine.artifact.parse`, which ties the rest of the artifact to it.
+            header: of `urlward.engine.artifact.read_header`, so that nothing of a refused artifact need be
+                parsed. Only `urlward.engine.artifact.parse` ties the rest of one to its header.
             last_serial: of the last issue taken; 0 for none.
             now: seconds since 1970-01-01 UTC.
             last_checksum: of the last issue taken; another artifact of the same serial is refused. Empty

@@ -13,7 +13,7 @@ from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, 
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import check_signature, sign_artifact, signer_of
 from urlward.lists.build import read_artifact, told, write_atomically
-from urlward.lists.issue import Issue, IssueError, read_issue
+from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
 from urlward.lists.signing_keys import (
     new_signing_key,
     public_beside,
@@ -41,7 +41,7 @@ def add_trust_commands(command: Command) -> None:
     rotate.add_argument("new", type=Path, metavar="NEW_PUBLIC", help="the one that signs instead")
     rotate.add_argument("-o", "--output", required=True, type=Path, metavar="STATEMENT")
     rotate.add_argument(
-        "--last-serial", metavar="N", help="the last that the old key signs (the clock's, as of compile)"
+        "--last-serial", metavar="N", help="the last that the old key signs (what compile counts --from as)"
     )
     rotate.add_argument("--from", dest="start", metavar="DATE", help="when the new key begins (now)")
 
@@ -158,13 +158,10 @@ def _sign(args: argparse.Namespace) -> int:
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    # Read as an issue is, since a statement's serial and date are one's.
-    given = read_issue(args.last_serial, args.start, None)
-    now = int(time.time())
-    start = now if given.valid_from is None else given.valid_from
-    last = now if given.serial is None else given.serial
+    last, start = read_serial("last-serial", args.last_serial), read_date("from", args.start)
+    start = int(time.time()) if start is None else start
     old, new = read_signing_key(args.old), read_public_key(args.new)
-    made = make_rotation(old, new, start=start, last_serial=last)
+    made = make_rotation(old, new, start=start, last_serial=start if last is None else last)
     write_key_file(args.output, made.text(), 0o644)
     print(
         f"{args.output}: {made.old.short} signs up to serial {made.last_serial}, "
