@@ -227,7 +227,8 @@ class RawOrigin:
         self._serve = serve or answer_anything
         self.connections = 0
         self.received = bytearray()
-        self._listener = socket.create_server((host, 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -248,6 +249,8 @@ class RawOrigin:
             self._serve(_Recording(connection, self.received))  # type: ignore[arg-type]
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # which ends the thread that waits on it
         self._listener.close()
         for connection in self._open:
             with suppress(OSError):

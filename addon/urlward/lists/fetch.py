@@ -33,6 +33,7 @@ __all__ = ["MAX_REDIRECTS", "Answer", "FetchError", "Origin", "Reason", "Validat
 MAX_REDIRECTS = 5
 
 _CHUNK = 1 << 16
+_CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _STATUSES: dict[int, tuple[Reason, str]] = {
     401: ("unauthorized", "the credentials are missing or wrong"),
@@ -58,9 +59,6 @@ class Validators:
     etag: str = ""
     last_modified: str = ""
     of: str = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.etag or self.last_modified)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,12 @@ def fetch(
     Raises:
         FetchError: there is none, or not within the limits.
     """
-    return _Exchange(origin, validators, headers).run()
+    exchange = _Exchange(origin, validators, headers)
+    try:
+        return exchange.run()
+    except OSError as e:
+        # Not the network's, which are told apart where they happen.
+        raise FetchError(f"this machine: {e.strerror or 'out of resources'}", "system") from None
 
 
 class _Exchange:
@@ -122,7 +125,10 @@ class _Exchange:
         url, at_home = self._url, True
         tls = self._tls(at_home)
         for _ in range(MAX_REDIRECTS + 1):
-            with self._way.get(url, self._fields(url, at_home), tls, self._deadline) as response:
+            fields = self._fields(url, at_home)
+            with self._way.get(url, fields, tls, self._deadline) as response:
+                if response.status == 304 and not _CONDITIONS.isdisjoint(fields):
+                    return self._unchanged(url, response)
                 if response.status not in _REDIRECTS:
                     return self._answer(url, response)
                 location = response.headers.get("location")
@@ -149,11 +155,14 @@ class _Exchange:
                 fields["If-Modified-Since"] = known.last_modified
         return {**fields, **self._credentials} if at_home else fields
 
+    def _unchanged(self, url: Url, response: HTTPResponse) -> Answer:
+        new, old = _validators(url, response.headers), self._validators
+        kept = Validators(new.etag or old.etag, new.last_modified or old.last_modified, new.of)
+        return Answer("unchanged", None, 0, kept, fetch_fields.fresh_for(response.headers), url.url)
+
     def _answer(self, url: Url, response: HTTPResponse) -> Answer:
         status, fields = response.status, response.headers
         fresh_for = fetch_fields.fresh_for(fields)
-        if status == 304 and self._validators:
-            return Answer("unchanged", None, 0, self._validated(url, fields), fresh_for, url.url)
         if status in (404, 410):
             return Answer("absent", None, 0, Validators(), fresh_for, url.url)
         if status != 200 and not (status == 206 and "Range" in self._headers):
@@ -162,15 +171,12 @@ class _Exchange:
         kept = _validators(url, fields)
         return Answer("new", fd, size, kept, fresh_for, url.url, fields.get("content-type", ""))
 
-    def _validated(self, url: Url, fields: Mapping[str, str]) -> Validators:
-        new, old = _validators(url, fields), self._validators
-        return Validators(new.etag or old.etag, new.last_modified or old.last_modified, new.of)
-
     def _body(self, url: Url, response: HTTPResponse) -> tuple[int, int]:
         guard = Guard(peer(url), self._origin.max_bytes, self._deadline.left)
-        length = response.headers.get("content-length")
-        framed = "chunked" in response.headers.get("transfer-encoding", "").lower()
-        if length is not None and not framed:
+        length, coding = response.headers.get("content-length"), response.headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise guard.error("a transfer coding that was not asked for", "protocol")
+        if length is not None and coding is None:
             if not _LENGTH.fullmatch(length):
                 raise guard.error("its Content-Length is no number", "protocol")
             guard.announced(int(length))
@@ -181,7 +187,7 @@ class _Exchange:
                 for chunk in content(_chunks(response, peer(url)), encoding, guard):
                     file.write(chunk)
                 size = file.tell()
-            if not size and length is None and not framed:
+            if not size and length is None and coding is None:
                 # What http.client makes of a head that was cut off, too.
                 raise guard.error("the answer ends too early", "truncated")
             os.lseek(fd, 0, os.SEEK_SET)

@@ -5,19 +5,12 @@ file name or media type, which are often wrong. One layer of each kind is taken 
 within an archive is left as it is, for the reader of lists to refuse.
 """
 
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Protocol
 
+from urlward.lists.decoders import DAMAGED, Decoder, decoder_for, gzip_decoder, zstd_decoder
 from urlward.lists.fetch_errors import FetchError, Reason
 from urlward.lists.fetch_zip import ZIP, ZipError, only_member
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 ACCEPTED = "gzip, zstd"
 """The value of Accept-Encoding (RFC 9110, section 12.5.3)."""
@@ -29,49 +22,8 @@ SMALL = 10_000_000
 """Bytes."""
 
 _PIECE = 1 << 16
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_SKIPPABLE = b"\x2a\x4d\x18"  # behind a first byte of 0x50 to 0x5f (RFC 8878, section 3.1.2)
-_WINDOW = {int(zstd.DecompressionParameter.window_log_max): 27}
-"""128 MiB, all that ``zstd --ultra`` uses."""
 
-
-class _Decoder(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Gzip:
-    """zlib's decoder with the interface of the other."""
-
-    def __init__(self) -> None:
-        self._z = zlib.decompressobj(31)
-
-    @property
-    def eof(self) -> bool:
-        return self._z.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._z.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._z.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._z.decompress(self._z.unconsumed_tail + data, max_length)
-
-
-def _zstd() -> _Decoder:
-    return zstd.ZstdDecompressor(options=_WINDOW)
-
-
-_ENCODINGS: dict[str, Callable[[], _Decoder]] = {"gzip": _Gzip, "x-gzip": _Gzip, "zstd": _zstd}
+_ENCODINGS = {"gzip": gzip_decoder, "x-gzip": gzip_decoder, "zstd": zstd_decoder}
 
 
 class Guard:
@@ -148,23 +100,22 @@ def _unpacked(data: Iterator[bytes], guard: Guard) -> Iterator[bytes]:
         if len(head) >= 4:
             break
     data = chain((head,), data)
-    if head.startswith(_GZIP):
-        return guard.unpacked(_decompressed(data, _Gzip, guard))
-    if head.startswith(_ZSTD) or (head[1:4] == _SKIPPABLE and head[0] >> 4 == 5):
-        return guard.unpacked(_decompressed(data, _zstd, guard))
+    new = decoder_for(head)
+    if new is not None:
+        return guard.unpacked(_decompressed(data, new, guard))
     if head.startswith(ZIP):
         return guard.unpacked(_unzipped(data, guard))
     return data
 
 
-def _decompressed(data: Iterator[bytes], new: Callable[[], _Decoder], guard: Guard) -> Iterator[bytes]:
+def _decompressed(data: Iterator[bytes], new: Callable[[], Decoder], guard: Guard) -> Iterator[bytes]:
     """The content of one or more members or frames, one behind the other."""
     decoder = new()
     rest = next(data, b"")
     while True:
         try:
             piece = decoder.decompress(rest, _PIECE)
-        except (zlib.error, zstd.ZstdError):
+        except DAMAGED:
             raise guard.error("the compressed data is damaged", "corrupt") from None
         yield piece  # an empty one too: what has no content can take time without end
         rest = b""

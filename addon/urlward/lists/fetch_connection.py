@@ -180,7 +180,11 @@ class Way:
             def dial() -> socket.socket:
                 _, host, port = place(self._proxy or url)
                 sock = connect(host, port, within)
-                cuts.enter_context(within.cutting(sock))
+                try:
+                    cuts.enter_context(within.cutting(sock))
+                except BaseException:
+                    sock.close()
+                    raise
                 return sock
 
             connection.dial = dial

@@ -63,19 +63,18 @@ class Deadline:
         Raises:
             FetchError: it has passed ("timeout").
         """
-        same = socket.socket(fileno=os.dup(sock.fileno()))
-        timer = threading.Timer(self.left(), _end, (same,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except Exception:
-            self.left()
-            raise
-        finally:
-            timer.cancel()
-            timer.join()
-            same.close()
+        with socket.socket(fileno=os.dup(sock.fileno())) as same:
+            timer = threading.Timer(self.left(), _end, (same,))
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            except Exception:
+                self.left()
+                raise
+            finally:
+                timer.cancel()
+                timer.join()
 
 
 def _end(sock: socket.socket) -> None:

@@ -39,7 +39,7 @@ class Origin:
     proxy: str | None = field(default=None, repr=False)
     timeout: float = 300.0
     connect_timeout: float = 10.0
-    max_bytes: int = 1 << 30
+    max_bytes: int = 1 << 28
 
 
 def credentials(origin: Origin, url: Url) -> dict[str, str]:
@@ -64,7 +64,10 @@ def credentials(origin: Origin, url: Url) -> dict[str, str]:
     if origin.user is not None:
         if ":" in origin.user:
             raise FetchError(f"{peer(url)}: a user's name has no colon", "secret")
-        return {"Authorization": basic(origin.user, origin.password or "")}
+        try:
+            return {"Authorization": basic(origin.user, origin.password or "")}
+        except UnicodeEncodeError:
+            raise FetchError(f"{peer(url)}: user or password is not UTF-8", "secret") from None
     if origin.password is not None:
         raise FetchError(f"{peer(url)}: a password without a user", "secret")
     return {}

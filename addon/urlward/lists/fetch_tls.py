@@ -19,8 +19,8 @@ def context(ca: str | None, client_cert: str | None = None, client_key: str | No
     """
     try:
         made = ssl.create_default_context(cafile=ca)
-    except OSError as e:
-        raise FetchError(f"{ca}: {_words(e, 'no CA certificates in PEM form')}", "settings") from None
+    except (OSError, ValueError) as e:
+        raise FetchError(f"{ca!r}: {_words(e, 'no CA certificates in PEM form')}", "settings") from None
     if client_cert is not None:
         _identify(made, client_cert, client_key)
     return made
@@ -39,14 +39,15 @@ def _identify(made: ssl.SSLContext, cert: str, key: str | None) -> None:
     for path in filter(None, (cert, key)):
         try:
             Path(path).open("rb").close()
-        except OSError as e:
-            raise FetchError(f"{path}: {e.strerror or e}", "secret") from None
+        except (OSError, ValueError) as e:
+            raise FetchError(f"{path!r}: {_words(e, 'not a file')}", "secret") from None
     try:
         made.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ValueError):
         # OpenSSL's words may quote from the file.
         raise FetchError(
-            f"{cert}: no certificate and key that belong together, in PEM form without a passphrase", "secret"
+            f"{cert!r}: no certificate and key that belong together, in PEM form without a passphrase",
+            "secret",
         ) from None
 
 
@@ -55,5 +56,6 @@ def _no_password() -> bytes:
     raise ValueError
 
 
-def _words(error: OSError, otherwise: str) -> str:
-    return otherwise if isinstance(error, ssl.SSLError) else str(error.strerror or error)
+def _words(error: OSError | ValueError, otherwise: str) -> str:
+    said = None if isinstance(error, ssl.SSLError | ValueError) else error.strerror
+    return said or otherwise

@@ -129,12 +129,6 @@ class TestSource:
             assert all_of(log) == b"a\n"
         os.close(reading)
 
-    def test_without_the_package_for_zstd(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "backports", None)
-        monkeypatch.setitem(sys.modules, "compression", None)
-        with pytest.raises(LabError, match=r"log: zstd needs a package more: pip install 'urlward\[lab\]'"):
-            source(tmp_path, zstd.compress(LINES))
-
 
 class TestBlocks:
     def test_are_whole_lines_in_order(self, tmp_path: Path) -> None:

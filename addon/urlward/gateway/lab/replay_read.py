@@ -3,13 +3,13 @@
 import os
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol, Self
+from typing import IO, NamedTuple, Self
 
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_lines import MOST_LINES
+from urlward.lists.decoders import DAMAGED, Decoder, decoder_for
 
 BLOCK = 1 << 18
 """Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
@@ -17,44 +17,8 @@ BLOCK = 1 << 18
 HEAD = 1 << 16
 """Bytes that a log's kind is told by."""
 
-EXTRA = "pip install 'urlward[lab]'"
-
 _CHUNK = 1 << 18
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_SKIPPABLE = b"\x2a\x4d\x18"
 _OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
-
-
-class _Decoder(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
-
-
-class _Gzip:
-    """zlib's decoder with the interface of the others."""
-
-    def __init__(self) -> None:
-        self._z = zlib.decompressobj(31)
-
-    @property
-    def eof(self) -> bool:
-        return self._z.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._z.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._z.unused_data
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._z.decompress(self._z.unconsumed_tail + data, max_length)
 
 
 class Source:
@@ -77,9 +41,8 @@ class Source:
         self.name = "standard input" if str(path) == "-" else str(path)
         self.consumed = 0
         self.trouble = ""
-        self._decoder: _Decoder | None = None
-        self._new: Callable[[], _Decoder] = _Gzip
-        self._damaged: type[Exception] = zlib.error
+        self._new: Callable[[], Decoder] | None = None
+        self._decoder: Decoder | None = None
         try:
             self._file = _open(path)
             status = os.fstat(self._file.fileno())
@@ -131,17 +94,14 @@ class Source:
                     f"{self.name}: neither text nor gzip nor zstd; try: {program} FILE | … replay -"
                 )
         self._first = raw
-        if raw.startswith(_GZIP):
-            self._new, self._damaged = _Gzip, zlib.error
-        elif raw.startswith(_ZSTD) or raw[1:4] == _SKIPPABLE:
-            self._new, self._damaged = _zstd(self.name)
-        else:
+        self._new = decoder_for(raw)
+        if self._new is None:
             self._ahead = raw
-            return
-        self._decoder = self._new()
+        else:
+            self._decoder = self._new()
 
     def _next(self, size: int) -> bytes:
-        if self._decoder is None:
+        if self._new is None or self._decoder is None:
             return self._raw(size)
         while not self.trouble:
             data = b""
@@ -156,7 +116,7 @@ class Source:
                 data = self._raw(_CHUNK)
             try:
                 out = self._decoder.decompress(data, size)
-            except self._damaged:
+            except DAMAGED:
                 self.trouble = "damaged"
                 break
             if out:
@@ -180,17 +140,6 @@ def _open(path: Path) -> IO[bytes]:
             raise ValueError("closed")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
     return path.open("rb", buffering=0)
-
-
-def _zstd(name: str) -> tuple[Callable[[], _Decoder], type[Exception]]:
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-    except ImportError as e:
-        raise LabError(f"{name}: zstd needs a package more: {EXTRA}") from e
-    return zstd.ZstdDecompressor, zstd.ZstdError
 
 
 class Block(NamedTuple):

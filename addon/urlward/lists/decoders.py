@@ -1,0 +1,85 @@
+"""Decoders of gzip and zstd, with one interface, and how to tell what needs which."""
+
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+DAMAGED = (zlib.error, zstd.ZstdError)
+"""What `Decoder.decompress` raises where the data is not what it should be."""
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = b"\x2a\x4d\x18"  # behind a first byte of 0x50 to 0x5f (RFC 8878, section 3.1.2)
+_WINDOW = {int(zstd.DecompressionParameter.window_log_max): 27}
+"""128 MiB, all that ``zstd --ultra`` uses."""
+
+
+class Decoder(Protocol):
+    """Of one gzip member or zstd frame; others may follow it."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether its end has come."""
+        ...
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing more comes of what it was given."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """What it was given behind its end."""
+        ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Some of the content, at most so many bytes.
+
+        Raises:
+            zlib.error, ZstdError: see `DAMAGED`.
+        """
+        ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._z = zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._z.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._z.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._z.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._z.decompress(self._z.unconsumed_tail + data, max_length)
+
+
+def gzip_decoder() -> Decoder:
+    """Of one member (RFC 1952)."""
+    return _Gzip()
+
+
+def zstd_decoder() -> Decoder:
+    """Of one frame (RFC 8878)."""
+    return zstd.ZstdDecompressor(options=_WINDOW)
+
+
+def decoder_for(head: bytes) -> Callable[[], Decoder] | None:
+    """What makes decoders for data whose first four bytes, or more, are these; None where it is neither."""
+    if head.startswith(_GZIP):
+        return gzip_decoder
+    if head.startswith(_ZSTD) or (head[1:4] == _SKIPPABLE and head[0] >> 4 == 5):
+        return zstd_decoder
+    return None
