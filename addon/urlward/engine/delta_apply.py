@@ -28,6 +28,7 @@ from urlward.engine.artifact import (
 )
 from urlward.engine.change import make_change
 from urlward.engine.delta_columns import (
+    CONTRADICTIONS,
     META_SEPARATOR,
     NETWORK_SEPARATOR,
     Column,
@@ -52,18 +53,6 @@ from urlward.engine.sieve import join_sieve, split_sieve
 type Columns = Sequence[bytes]
 type Sections = Sequence[memoryview]
 type Pieces = list[Buffer]
-
-CONTRADICTIONS = (
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    ArtifactError,
-)
-"""What bytes that contradict each other lead to; the checksum finds what goes unnoticed."""
 
 
 class Applied(NamedTuple):

@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import Any
 
 from urlward.engine.artifact import Artifact, Section
+from urlward.engine.errors import ArtifactError
 
 
 class Column(IntEnum):
@@ -39,6 +40,18 @@ class Column(IntEnum):
     SEGMENTS = 26  # script of its segments
     SEGMENT_ITEMS = 27
 
+
+CONTRADICTIONS = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    ArtifactError,
+)
+"""What bytes that contradict each other lead to; the checksum finds what goes unnoticed."""
 
 META_SEPARATOR = b"],["
 NETWORK_SEPARATOR = b","

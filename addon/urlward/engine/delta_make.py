@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from urlward.engine.artifact import Artifact, Section, check_key, parse, unpack
 from urlward.engine.delta_apply import apply_delta
 from urlward.engine.delta_columns import (
+    CONTRADICTIONS,
     META_SEPARATOR,
     NETWORK_SEPARATOR,
     Column,
@@ -54,6 +55,26 @@ def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
             raise NoDeltaError("no delta: an artifact has sections that this release does not know")
     if before.header.checksum == after.header.checksum:
         raise NoDeltaError("no delta: both artifacts are the same")
+    try:
+        columns = _columns(before, after, key)
+    except CONTRADICTIONS as e:
+        raise NoDeltaError("no delta: an artifact contradicts itself") from e
+    delta = write_frame(
+        DELTA_MAGIC, before.header, after.header, [columns[c] for c in Column], key, deflate=True
+    )
+    if len(delta) >= after.header.size:
+        raise NoDeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {after.header.size}")
+    try:
+        apply_delta(old, delta, key)
+    except DeltaError as e:
+        raise NoDeltaError(f"no delta: an artifact is not as this release writes them: {e}") from e
+    return delta
+
+
+type Columns = dict[Column, bytes]
+
+
+def _columns(before: Artifact, after: Artifact, key: Key) -> Columns:
     columns = dict.fromkeys(Column, b"")
     columns[Column.HEADER] = after.header.raw
     _meta(before, after, columns)
@@ -63,18 +84,7 @@ def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
     _pattern_columns(before, after, rows, columns)
     _network_columns(before, after, key, columns)
     _sieve_columns(before, after, key, columns)
-    delta = write_frame(DELTA_MAGIC, before.header, after.header, list(columns.values()), key, deflate=True)
-    if len(delta) >= after.header.size:
-        raise NoDeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {after.header.size}")
-    try:
-        made = apply_delta(old, delta, key).artifact
-    except DeltaError as e:
-        raise NoDeltaError(f"no delta: the artifacts are not as this release writes them ({e})") from e
-    assert made == new
-    return delta
-
-
-type Columns = dict[Column, bytes]
+    return columns
 
 
 def _meta(before: Artifact, after: Artifact, columns: Columns) -> None:
