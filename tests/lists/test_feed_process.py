@@ -77,7 +77,9 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
     config += '[[feed]]\nname = "three"\npath = "list.txt"\n'
     with running(tmp_path, config) as process:
         process.wait_for("list one: 20 entries fetched, serial ")
-        process.wait_for("list two: html: a web page or XML, not a list (a login page?); there is no list yet")
+        process.wait_for(
+            "list two: html: a web page or XML, not a list (a login page?); there is no list yet"
+        )
         process.wait_for("list three: 5 entries fetched, serial ")
         path.write_text(hosts(*range(6)))
         process.wait_for("list three: 6 entries fetched, ")
