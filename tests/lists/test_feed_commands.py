@@ -71,7 +71,17 @@ def test_refresh_and_status(
     assert capsys.readouterr().out.startswith("two: 1 entries fetched")
     assert urlward("status") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == "feed entries serial last success change next run state".split()
+    assert lines[0].split() == [
+        "feed",
+        "entries",
+        "serial",
+        "last",
+        "success",
+        "change",
+        "next",
+        "run",
+        "state",
+    ]
     assert lines[1].split()[:2] == ["one", "20"]
     assert lines[2].split()[-1] == "ok"
     assert len(lines) == 3
@@ -163,7 +173,7 @@ def test_what_root_makes_belongs_to_the_folders_owner(
     site.put("feed", hosts(*range(20)))
     urlward("refresh", "one")
     urlward("accept", "one", "--why", "said so")
-    made = [path for path in state.rglob("*")]
+    made = list(state.rglob("*"))
     assert {path.name for path in made} >= {"feeds", "key", "one.ward", "one.json", "one.lock", "audit.jsonl"}
     for path in made:
         found = path.stat()
