@@ -89,7 +89,8 @@ http {{
     access_log {folder}/access.log seen;
     client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
     uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-    default_type text/plain;
+    types {{ text/html html; text/plain txt; }}
+    default_type application/octet-stream;
     absolute_redirect off;
     ssl_certificate {folder}/good.pem;
     ssl_certificate_key {folder}/good.key;

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import gzip
 import logging
 import os
@@ -19,6 +20,7 @@ from lists.fetch_support import (
     memory_descriptors,
     refusal,
 )
+from urlward.lists import memory
 from urlward.lists.fetch import Answer, Origin, Validators, fetch
 
 
@@ -203,7 +205,7 @@ class TestRedirect:
     def test_to_a_login_page(self, feeds: Server) -> None:
         answer = fetch(feeds.origin("/login"))
         assert body(answer).startswith(b"<!DOCTYPE html>")
-        assert answer.content_type == "text/html" or answer.content_type == "text/plain"
+        assert answer.content_type == "text/html"
         assert answer.url.endswith("/login.html")
 
     def test_credentials_do_not_go_along(self, feeds: Server) -> None:
@@ -234,6 +236,16 @@ class TestRedirect:
     def test_to_what_is_no_url(self, location: str) -> None:
         with answering(head("302 Found", Location=location, Content_Length=0)) as url:
             assert refusal(Origin(url)).reason in ("redirect", "dns")
+
+
+class TestMachine:
+    def test_has_no_memory_left(self, feeds: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full() -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(memory, "new", full)
+        error = refusal(feeds.origin("/list.txt"))
+        assert (error.reason, str(error)) == ("system", "this machine: No space left on device")
 
 
 class TestSecrets:

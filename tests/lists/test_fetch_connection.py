@@ -223,6 +223,8 @@ class TestAnswer:
             (head(Content_Length="31337x"), "protocol"),
             (head(Content_Length="-1"), "protocol"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n123456", "protocol"),
+            (head(Transfer_Encoding="gzip, chunked") + b"2\r\nok\r\n0\r\n\r\n", "protocol"),
+            (head(Transfer_Encoding="identity", Content_Length=2) + b"ok", "protocol"),
             (b"HTTP/1.1 200 OK\r\n", "truncated"),
             (head(Content_Length=10) + b"a.test\n", "truncated"),
             (head(Content_Length=10), "truncated"),

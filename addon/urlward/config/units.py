@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
-_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])")
-_SIZE = re.compile(r"(\d{1,15})\s?([kmg]?)i?b?", re.IGNORECASE)
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15})\s?([kmg]?)i?b?", re.IGNORECASE | re.ASCII)
 
 
 def seconds(value: object) -> object:

@@ -23,10 +23,10 @@ from urlward.lists.feed_guards import SNIFFED, RefusedError, check_head, check_s
 from urlward.lists.feed_source import beside, content, origin, recipe
 from urlward.lists.feed_store import InForce
 from urlward.lists.feed_text import compile_text
-from urlward.lists.feed_trust import feed_trust, take_rotation
 from urlward.lists.fetch import Answer, FetchError, Origin, Validators, fetch
-from urlward.lists.state import StateError
-from urlward.lists.trust import Trust, TrustError
+from urlward.lists.rotations import restore_rotations, take_rotation
+from urlward.lists.state import StateError, made_folder
+from urlward.lists.trust import Trust, TrustError, read_trust
 
 _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "bomb"})
 """Faults of one body, which another need not have."""
@@ -126,6 +126,11 @@ class Look:
         return not self.moved and in_force is not None and facts.checksum == in_force.header.checksum.hex()
 
     @property
+    def _rotations(self) -> Path:
+        """Where the statements are that this feed has brought; another's mean nothing here."""
+        return self.state / "trust" / self.feed.name
+
+    @property
     def _validators(self) -> Validators:
         facts = self.facts
         if not self.body_is_known:
@@ -146,7 +151,7 @@ class Look:
             by_delta, note = self._by_delta(source)
             if by_delta is not None:
                 return by_delta
-            if not self._validators and (same := self._by_header(source)):
+            if self._validators == Validators() and (same := self._by_header(source)):
                 return same
         found = self._whole(source)
         return found._replace(note=note) if isinstance(found, Candidate) else found
@@ -211,7 +216,10 @@ class Look:
         """The trust with the statement that the feed has beside its artifact; None where it has none."""
         answer = fetch(replace(source, url=beside(source.url, ".rotation")))
         statement = _read(answer)
-        return None if statement is None else take_rotation(trust, statement, self.state)
+        if statement is None:
+            return None
+        made_folder(self._rotations.parent)
+        return take_rotation(trust, statement, made_folder(self._rotations))
 
     # -- from a path
 
@@ -299,7 +307,9 @@ class Look:
         return Candidate(data, header, artifact.meta["entries"], "artifact", mark, validators, fresh_for)
 
     def _check_trust(self, header: Header, source: Origin | None) -> None:
-        trust = feed_trust(self.feed, self.state)
+        trust = read_trust(self.feed.trust)
+        if trust.keys:
+            trust = restore_rotations(trust, self._rotations)
         try:
             self._check(trust, header)
         except TrustError as e:

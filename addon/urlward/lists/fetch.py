@@ -103,7 +103,12 @@ def fetch(
     Raises:
         FetchError: there is none, or not within the limits.
     """
-    return _Exchange(origin, validators, headers).run()
+    exchange = _Exchange(origin, validators, headers)
+    try:
+        return exchange.run()
+    except OSError as e:
+        # Not the network's, which are told apart where they happen.
+        raise FetchError(f"this machine: {e.strerror or 'out of resources'}", "system") from None
 
 
 class _Exchange:
@@ -168,9 +173,10 @@ class _Exchange:
 
     def _body(self, url: Url, response: HTTPResponse) -> tuple[int, int]:
         guard = Guard(peer(url), self._origin.max_bytes, self._deadline.left)
-        length = response.headers.get("content-length")
-        framed = "chunked" in response.headers.get("transfer-encoding", "").lower()
-        if length is not None and not framed:
+        length, coding = response.headers.get("content-length"), response.headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise guard.error("a transfer coding that was not asked for", "protocol")
+        if length is not None and coding is None:
             if not _LENGTH.fullmatch(length):
                 raise guard.error("its Content-Length is no number", "protocol")
             guard.announced(int(length))
@@ -181,7 +187,7 @@ class _Exchange:
                 for chunk in content(_chunks(response, peer(url)), encoding, guard):
                     file.write(chunk)
                 size = file.tell()
-            if not size and length is None and not framed:
+            if not size and length is None and coding is None:
                 # What http.client makes of a head that was cut off, too.
                 raise guard.error("the answer ends too early", "truncated")
             os.lseek(fd, 0, os.SEEK_SET)

@@ -1,8 +1,8 @@
 """What can go wrong on the way to a feed, in words that may stand in a log.
 
 A feed's address can be a secret in itself (some bodies put a subscriber's key into path or query), and
-so can whatever a server or proxy answers with. Messages name scheme, host and port, and nothing that
-another machine wrote.
+so can whatever a server or proxy answers with. Messages name scheme, host and port, of the feed, of its
+proxy or of where a redirect led, and nothing else that another machine wrote.
 """
 
 import ssl
@@ -35,6 +35,7 @@ Reason = Literal[
     "unsupported",  # compressed in a way that is not read here
     "too-large",  # more than `max_bytes`
     "bomb",  # decompresses to many times its size
+    "system",  # no memory, files or the like left on this machine
 ]
 
 

@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import pytest
+
+from urlward.config import ConfigError, FeedTable, read_config
+
+FULL = """
+[[feed]]
+name = "phishing"
+url = "https://lists.example/phishing.csv"
+format = "csv"
+columns = { url = "URL", id = "Reference" }
+delimiter = ";"
+category = "phishing"
+interval = "30m"
+jitter = 0.2
+timeout = "2m"
+connect_timeout = 5
+max_size = "64MB"
+user = "isp"
+password_file = "password"
+client_cert = "client.pem"
+client_key = "~/client.key"
+ca = "/etc/ssl/lists.pem"
+proxy = "http://proxy.example:3128"
+max_errors = "5"
+max_shrink = 0.5
+max_grow = 3
+min_entries = 10
+stale_after = "1d"
+trust = ["body.pub", "0101010101010101010101010101010101010101010101010101010101010101"]
+key = "lists.key"
+grace = "2d"
+delta = false
+use = "monitor"
+protect = false
+
+[[feed]]
+name = "own"
+path = "own.txt"
+"""
+
+ONE = '[[feed]]\nname = "one"\nurl = "https://lists.example/"\n'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "urlward.toml"
+
+
+def error(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    return str(raised.value).removeprefix(f"{path}: ").replace("value error, ", "")
+
+
+def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    path.write_text(FULL)
+    folder = path.parent
+    phishing, own = read_config(path).feed
+    assert phishing == FeedTable(
+        name="phishing",
+        url="https://lists.example/phishing.csv",
+        format="csv",
+        columns={"url": "URL", "id": "Reference"},
+        delimiter=";",
+        category="phishing",
+        interval=1800.0,
+        jitter=0.2,
+        timeout=120.0,
+        connect_timeout=5.0,
+        max_size=64 << 20,
+        user="isp",
+        password_file=str(folder / "password"),
+        client_cert=str(folder / "client.pem"),
+        client_key="/home/somebody/client.key",
+        ca="/etc/ssl/lists.pem",
+        proxy="http://proxy.example:3128",
+        max_errors="5",
+        max_shrink=0.5,
+        max_grow=3.0,
+        min_entries=10,
+        stale_after=86_400.0,
+        trust=(str(folder / "body.pub"), "01" * 32),
+        key=str(folder / "lists.key"),
+        grace=2 * 86_400.0,
+        delta=False,
+        use="monitor",
+        protect=False,
+    )
+    assert own == FeedTable(name="own", path=str(folder / "own.txt"))
+    elsewhere = {"path", "password_env", "token_file", "token_env"}
+    assert phishing.model_fields_set | elsewhere == set(FeedTable.model_fields)
+
+
+def test_when_a_feed_is_stale() -> None:
+    assert FeedTable(name="a", path="b").stale_limit == 24 * 3600
+    assert FeedTable(name="a", path="b", interval=60.0).stale_limit == 3600
+    assert FeedTable(name="a", path="b", interval=60.0, stale_after=90.0).stale_limit == 90
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ONE + ONE, "feed: feed.0 and feed.1 have the same name, one"),
+        (ONE + 'path = "a"', "feed.0: url and path are both given: one of them only"),
+        ('[[feed]]\nname = "one"', "feed.0: url or path is needed"),
+        (
+            ONE + 'user = "a"\npassword_file = "b"\npassword_env = "C"',
+            "feed.0: password_file and password_env are both given: one of them only",
+        ),
+        (
+            ONE + 'user = "a"\ntoken_env = "C"\npassword_env = "D"',
+            "feed.0: token_env and user are both given: one of them only",
+        ),
+        (ONE + 'user = "a"', "feed.0: user is given without password_file or password_env"),
+        (ONE + 'password_env = "A"', "feed.0: password_env is given without user"),
+        (ONE + 'client_key = "A"', "feed.0: client_key is given without client_cert"),
+        (
+            '[[feed]]\nname = "one"\npath = "a"\nca = "b"',
+            "feed.0: ca and path are both given: a path is not fetched",
+        ),
+        ('[[feed]]\nname = "one"\nurl = "ftp://a.example"', "feed.0: url is not an http:// or https:// URL"),
+        ('[[feed]]\nname = "one"\nurl = "https://"', "feed.0: url is not an http:// or https:// URL"),
+        (
+            '[[feed]]\nname = "one"\nurl = "https://a:b@lists.example/"',
+            "feed.0: url holds credentials: use user and password_file, so that they stay unsaid",
+        ),
+        (
+            '[[feed]]\nname = "one"\nurl = "https://a.example/#a"',
+            "feed.0: url has a fragment, which is not sent",
+        ),
+        (ONE + 'proxy = "proxy.example"', "feed.0: proxy is not an http:// or https:// URL"),
+        (ONE + 'interval = "0s"', "feed.0.interval: input should be greater than or equal to 1"),
+        (ONE + 'interval = "often"', "feed.0.interval: write a time such as 90s, 15m, 6h, 2d or 1h30m"),
+        (ONE + "interval = nan", "feed.0.interval: input should be a finite number"),
+        (ONE + 'max_size = "much"', "feed.0.max_size: write a size such as 512MB, 64kB or 1GB"),
+        (ONE + "max_shrink = 1.5", "feed.0.max_shrink: input should be less than or equal to 1"),
+        (ONE + 'use = "report"', "feed.0.use: input should be 'block', 'monitor' or 'allow'"),
+        (ONE + "secret = 1", "feed.0.secret: no such key"),
+    ],
+)
+def test_what_does_not_fit(path: Path, text: str, message: str) -> None:
+    assert error(path, text) == message
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-a", ".a", "a b", "ä", "a" * 65, "a\\n"])
+def test_names_are_file_names(path: Path, name: str) -> None:
+    assert error(path, f'[[feed]]\nname = "{name}"\npath = "a"').startswith("feed.0.name: ")
+
+
+def test_no_secret_in_a_representation(path: Path) -> None:
+    path.write_text(FULL)
+    (path.parent / "password").write_text("open sesame")
+    assert "sesame" not in repr(read_config(path))
