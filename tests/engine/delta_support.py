@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.reference import Rule
 from engine.support import CREATED, compile_lines, key
 from engine.test_matcher_reference import rules
-from urlward.engine.artifact import dump, parse
+from urlward.engine.artifact import dump, read_header
 from urlward.engine.delta_columns import Column
 from urlward.engine.delta_format import DELTA_MAGIC, read_columns, read_frame, write_frame
 
@@ -54,5 +54,5 @@ def opened(delta: bytes) -> dict[Column, bytes]:
 def forged(old: bytes, new: bytes, delta: bytes, changes: dict[Column, bytes]) -> bytes:
     """A delta with other columns, sealed as by one who has the key."""
     columns = opened(delta) | changes
-    headers = parse(old).header, parse(new).header
+    headers = read_header(old), read_header(new)
     return write_frame(DELTA_MAGIC, *headers, [columns[c] for c in Column], key(), deflate=True)

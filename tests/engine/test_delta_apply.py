@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from engine.delta_support import FILLER, forged, issue, opened
 from engine.support import OTHER_SECRET, build, examples, key
-from engine.test_artifact import LINES, forge, repaired
-from urlward.engine.artifact import Section, parse
-from urlward.engine.delta_apply import apply_delta, extent
-from urlward.engine.delta_columns import Column
+from engine.test_artifact import LINES, repaired, use
+from urlward.engine.artifact import HEADER_SIZE, parse, section_table
+from urlward.engine.change import read_change
+from urlward.engine.delta_apply import Applied, _sections, apply_delta, extent
+from urlward.engine.delta_columns import CONTRADICTIONS, Column
 from urlward.engine.delta_format import (
-    DamagedDeltaError,
     DeltaError,
     DeltaKeyError,
     MismatchError,
@@ -20,8 +20,10 @@ from urlward.engine.delta_format import (
     pack_numbers,
 )
 from urlward.engine.delta_make import make_delta
+from urlward.engine.delta_script import read_script
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, WrongKeyError
+from urlward.engine.table import Table
 
 OLD_LINES = [*FILLER, *LINES[::2], "http://sub.test/dir/page?a=1&b=2 id=16", "*/two/three/* id=17"]
 NEW_LINES = [
@@ -160,36 +162,94 @@ def test_forged_numbers(column: Column, numbers: list[int]) -> None:
 )
 @examples(300)
 def test_columns_changed_somewhere(changes: dict[Column, tuple[float, int, bytes]]) -> None:
-    columns = opened(DELTA)
-    made = {}
-    for column, (where, removed, added) in changes.items():
-        content = bytearray(columns[column])
-        at = int(where * (len(content) + 1))
-        content[at : at + removed] = added
-        made[column] = bytes(content)
+    made = {column: changed(opened(DELTA)[column], to) for column, to in changes.items()}
     try:
         assert apply_delta(OLD, forged(OLD, NEW, DELTA, made), key()).artifact[256:] == NEW[256:]
     except (DeltaError, ArtifactError):
         return
 
 
+# -- what a list body could make that means harm: its checksum is right, and its sections are not
+
+
+def completed(columns: dict[Column, bytes]) -> bytes:
+    """The delta of these columns, and the header that what they make needs.
+
+    Raises:
+        DeltaError, ValueError, IndexError, KeyError, TypeError, OverflowError: they make nothing.
+    """
+    before, values = parse(OLD), list(columns.values())
+    rows = read_script(columns[Column.ROWS], Table(before).rows)
+    parts = [b"".join(pieces) for pieces in _sections(before, values, rows, key())]
+    new = bytearray(b"".join([NEW[:HEADER_SIZE], section_table(map(len, parts)), *parts]))
+    new[16:24] = len(new).to_bytes(8, "little")
+    head = repaired(new)[:HEADER_SIZE]
+    return forged(OLD, head, DELTA, columns | {Column.HEADER: head})
+
+
+def use_change(made: Applied) -> None:
+    """Put it in force."""
+    change = read_change(made.change, key())
+    if change.added:
+        use(change.added)
+
+
+def test_a_delta_that_is_completed_works() -> None:
+    use_change(apply_delta(OLD, completed(opened(DELTA)), key()))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([column for column in Column if column is not Column.HEADER]),
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 9), st.binary(max_size=9))
+        | st.lists(WILD, max_size=9),
+        min_size=1,
+        max_size=3,
+    )
+)
+@examples(400)
+def test_a_new_artifact_that_contradicts_itself(
+    changes: dict[Column, tuple[float, int, bytes] | list[int]],
+) -> None:
+    try:
+        delta = completed(opened(DELTA) | {c: changed(opened(DELTA)[c], to) for c, to in changes.items()})
+    except (DeltaError, ArtifactError, *CONTRADICTIONS):
+        return
+    try:
+        use_change(apply_delta(OLD, delta, key()))
+    except (DeltaError, ArtifactError):
+        return
+
+
 @pytest.mark.parametrize(
-    ("section", "content"),
+    "changes",
     [
-        (Section.GROUPS, b"\xff" * 8),
-        (Section.GROUPS, bytes(4) + b"\5\0\0\0" + bytes(4) + b"\5\0\0\0"),
-        (Section.PARAM_ROWS, b"\xff" * 8),
-        (Section.SHAPES, b"\xff" * 2 * 150),
-        (Section.SHARED, b"\xff" * 150),
-        (Section.LETTERS, b""),
-        (Section.SIEVE, b""),
-        (Section.NETWORKS, b"x"),
+        {Column.SHARED: b"\xff"},
+        {Column.SHARED: b"\0"},
+        {Column.ADDED: b"\0"},
+        {Column.GROUP_ROWS: pack_numbers([0, 1]), Column.GROUP_SIZES: pack_numbers([9, 9])},
+        {Column.GROUP_ROWS: pack_numbers([0]), Column.GROUP_SIZES: pack_numbers([0x7FFFFFFF])},
+        {Column.GROUP_ROWS: pack_numbers([0x7FFFFFFF]), Column.GROUP_SIZES: pack_numbers([1])},
+        {Column.SHAPES: pack_numbers([0xFFFF])},
+        {Column.PARAM_COUNTS: pack_numbers([0x7FFFFFFF])},
     ],
 )
-def test_a_new_artifact_that_contradicts_itself(section: Section, content: bytes) -> None:
-    """One that has the right checksum, as a list body that means harm would make it."""
+def test_inserted_rows_that_point_anywhere(changes: dict[Column, bytes]) -> None:
     columns = opened(DELTA)
-    bad = forge(NEW, {section: content})
-    columns[Column.HEADER] = parse(bad).header.raw if len(content) else bad[:256]
-    with pytest.raises(DamagedDeltaError) if False else pytest.raises(DeltaError):
-        apply_delta(OLD, forged(OLD, bad, DELTA, columns), key())
+    for column, content in changes.items():
+        rest = (
+            columns[column][len(content) :] if column not in (Column.GROUP_ROWS, Column.GROUP_SIZES) else b""
+        )
+        columns[column] = content + rest
+    try:
+        use_change(apply_delta(OLD, completed(columns), key()))
+    except (DeltaError, ArtifactError):
+        return
+
+
+def changed(content: bytes, to: tuple[float, int, bytes] | list[int]) -> bytes:
+    if isinstance(to, list):
+        return pack_numbers(to)
+    where, removed, added = to
+    at = int(where * (len(content) + 1))
+    return content[:at] + added + content[at + removed :]

@@ -1,4 +1,5 @@
 import random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -75,7 +76,8 @@ def test_the_same_artifact_twice() -> None:
 
 
 def test_no_delta_where_the_artifact_is_no_larger() -> None:
-    with pytest.raises(NoDeltaError, match="would take"):
+    incompressible = patch("urlward.engine.delta_format.zlib.compress", lambda column, _: column)
+    with incompressible, pytest.raises(NoDeltaError, match="would take"):
         make_delta(issue(["a.test"]), issue(["b.test"], 2), key())
 
 
