@@ -11,8 +11,8 @@ from urlward.engine.artifact import dump, read_header
 from urlward.engine.delta_columns import Column
 from urlward.engine.delta_format import DELTA_MAGIC, read_columns, read_frame, write_frame
 
-# Both lists have these, so that a delta of short lists is smaller than a list.
-FILLER = [f"filler{n}.example" for n in range(100)]
+# Both lists have these, so that a delta of short lists is worth it.
+FILLER = [f"filler{n}.example" for n in range(150)]
 
 IDS = st.sampled_from(["all", "all", "some", "none"])
 

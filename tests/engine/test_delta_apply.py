@@ -9,7 +9,7 @@ from engine.support import OTHER_SECRET, build, examples, key
 from engine.test_artifact import LINES, repaired, use
 from urlward.engine.artifact import HEADER_SIZE, parse, section_table
 from urlward.engine.change import read_change
-from urlward.engine.delta_apply import Applied, _sections, apply_delta, extent
+from urlward.engine.delta_apply import Applied, _sections, apply_delta, extent, read_rows
 from urlward.engine.delta_columns import CONTRADICTIONS, Column
 from urlward.engine.delta_format import (
     DeltaError,
@@ -20,10 +20,8 @@ from urlward.engine.delta_format import (
     pack_numbers,
 )
 from urlward.engine.delta_make import make_delta
-from urlward.engine.delta_script import read_script
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, WrongKeyError
-from urlward.engine.table import Table
 
 OLD_LINES = [*FILLER, *LINES[::2], "http://sub.test/dir/page?a=1&b=2 id=16", "*/two/three/* id=17"]
 NEW_LINES = [
@@ -179,7 +177,7 @@ def completed(columns: dict[Column, bytes]) -> bytes:
         DeltaError, ValueError, IndexError, KeyError, TypeError, OverflowError: they make nothing.
     """
     before, values = parse(OLD), list(columns.values())
-    rows = read_script(columns[Column.ROWS], Table(before).rows)
+    rows = read_rows(before, values)
     parts = [b"".join(pieces) for pieces in _sections(before, values, rows, key())]
     new = bytearray(b"".join([NEW[:HEADER_SIZE], section_table(map(len, parts)), *parts]))
     new[16:24] = len(new).to_bytes(8, "little")

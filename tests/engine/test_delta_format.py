@@ -138,12 +138,15 @@ def test_columns_are_not_inflated_beyond_what_they_may_have() -> None:
 
 @given(st.lists(st.integers(0, 0xFFFFFFFF)))
 def test_numbers_come_back(numbers: list[int]) -> None:
-    assert unpack_numbers(pack_numbers(numbers)) == numbers
+    assert unpack_numbers(pack_numbers(numbers), len(numbers)).tolist() == numbers
 
 
-def test_numbers_that_are_not_whole() -> None:
+def test_numbers_that_are_not_whole_or_too_many() -> None:
+    for most in (1, 9):
+        with pytest.raises(DamagedDeltaError):
+            unpack_numbers(b"abcde", most)
     with pytest.raises(DamagedDeltaError):
-        unpack_numbers(b"abcde")
+        unpack_numbers(bytes(8), 1)
 
 
 def test_gaps() -> None:
