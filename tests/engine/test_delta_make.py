@@ -15,6 +15,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, WrongKeyError
 
 OLD = issue([*FILLER, "a.test id=1"])
+ROWS = len(FILLER) + 1
 
 
 def lines(count: int) -> list[str]:
@@ -98,9 +99,9 @@ def test_a_damaged_artifact() -> None:
     [
         (Section.GROUPS, b"\xff" * 8),
         (Section.PARAM_ROWS, b"\xff" * 8),
-        (Section.SHAPES, b"\xff" * 202),
+        (Section.SHAPES, b"\xff" * 2 * ROWS),
         (Section.IDS, b"\xff"),
-        (Section.SHARED, b"\xff" * 101),
+        (Section.SHARED, b"\xff" * ROWS),
         (Section.LETTERS, b""),
         (Section.GROUPS, bytes(4) + b"\2\0\0\0" + bytes(4) + b"\2\0\0\0"),
     ],
