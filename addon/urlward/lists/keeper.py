@@ -23,7 +23,7 @@ from urlward.engine.steps import Steps, exhaust
 from urlward.lists.build import Progress, checksum, silent, told
 from urlward.lists.files import Signature, Watch, being_written
 from urlward.lists.kept import Kept, ListFile
-from urlward.lists.reader import Reader, SupersededError
+from urlward.lists.reader import Read, Reader, SupersededError
 from urlward.lists.shared import Shared, inherited
 from urlward.lists.source import Budget, SourceError
 
@@ -131,19 +131,14 @@ class Keeper:
         now = time.time()
         return list(dict.fromkeys(n for a, key in lists for n in blocking_networks(a, key, now)))
 
-    def _load(
-        self, file: ListFile, data: memoryview, before: Header | None = None
-    ) -> Generator[None, None, LoadedList]:
-        """Load an artifact under the key that it names, if it may come after what is in force.
+    def _load(self, file: ListFile, data: memoryview) -> Generator[None, None, LoadedList]:
+        """Load an artifact under the key that it names.
 
         Raises:
-            ArtifactError: it is no good, or not to be taken.
+            ArtifactError: it is no good.
         """
-        header = read_header(data)
-        if file.trust is not None:
-            serial, checksum = (before.serial, before.checksum) if before is not None else (0, b"")
-            file.trust.check(header, last_serial=serial, last_checksum=checksum, now=time.time())
-        key = next((key for key in file.keys if key.id == header.key_id), self.key)
+        named = read_header(data).key_id
+        key = next((key for key in file.keys if key.id == named), self.key)
         return loading(data, key, file.name, guarded=file.guarded)
 
     def _first(self, file: ListFile, progress: Progress) -> Kept:
@@ -153,6 +148,7 @@ class Keeper:
             return self._first_stored(file, signature)
         try:
             read = self._reader.read_now(path, progress)
+            _check_trust(file, read)
             loaded = exhaust(self._load(file, read.data))
         except UrlwardError as e:
             last = self._reader.last_good(path)
@@ -261,6 +257,7 @@ class Keeper:
                     self._unchanged(kept, signature)
                     return
                 read = await self._reader.read(path, content, signature, was_whole=kept.ends_with_newline)
+                _check_trust(kept.spec, read, kept.header)
                 async with self._loading:
                     loaded = await in_slices(self._load(kept.spec, read.data))
             except SupersededError:
@@ -306,6 +303,21 @@ class Keeper:
         if self._exceptions is not None:
             lists += self._exceptions.lists
         self.matcher = Matcher(lists, protected=self._protected)
+
+
+def _check_trust(file: ListFile, read: Read, before: Header | None = None) -> None:
+    """Refuse an artifact that is not to be taken after what is in force.
+
+    A text is the operator's own, unless it is where a signed artifact was.
+
+    Raises:
+        TrustError: why not.
+    """
+    if file.trust is None or (read.text and not (before is not None and any(before.signer))):
+        return
+    serial, checksum = (before.serial, before.checksum) if before is not None else (0, b"")
+    header = read_header(read.data)
+    file.trust.check(header, last_serial=serial, last_checksum=checksum, now=time.time())
 
 
 async def _free(old: LoadedList) -> None:

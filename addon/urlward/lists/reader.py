@@ -40,11 +40,13 @@ class Read(NamedTuple):
         data: the artifact, in memory that nobody can change.
         whole: whether the file's last line has its end.
         content: the file's checksum.
+        text: whether the file is a source.
     """
 
     data: memoryview
     whole: bool
     content: bytes
+    text: bool
 
 
 class Reader:
@@ -93,7 +95,7 @@ class Reader:
                 if made is None:
                     made = await self._make(path, content, signature, source=source)
                     turn.give(made)
-        return _opened(path, made, content, was_whole=was_whole)
+        return _opened(path, made, content, text=source, was_whole=was_whole)
 
     def read_now(self, path: Path, progress: Progress = silent) -> Read:
         """Read a file at once, before there is any traffic.
@@ -111,7 +113,8 @@ class Reader:
                 made, read = self._make_now(path, content, progress)
                 if read == content and Signature.of(path) == signature:
                     turn.give(made)
-        return _opened(path, made, content, was_whole=last is not None and last.whole)
+        was_whole = last is not None and last.whole
+        return _opened(path, made, content, text=not is_artifact(path), was_whole=was_whole)
 
     def last_good(self, path: Path) -> Read | None:
         """What the other workers have in force, whatever has become of the file."""
@@ -257,12 +260,12 @@ def _close_result(copied: "asyncio.Future[tuple[int, bytes]]") -> None:
         os.close(copied.result()[0])
 
 
-def _opened(path: Path, made: Made, content: bytes, *, was_whole: bool = False) -> Read:
+def _opened(path: Path, made: Made, content: bytes, *, text: bool = False, was_whole: bool = False) -> Read:
     if made.fd is None:
         raise SourceError(made.error)
     try:
         if was_whole and not made.whole:
             raise SourceError(f"{path}: its last line has no end: half-written?")
-        return Read(memory.view(made.fd), made.whole, content)
+        return Read(memory.view(made.fd), made.whole, content, text)
     finally:
         os.close(made.fd)

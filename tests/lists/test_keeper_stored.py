@@ -1,0 +1,206 @@
+"""Feeds' artifacts in the store: there or not, replaced at once, and changed before the whole comes."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from lists.support import OTHER_SECRET, SECRET, blocks
+from urlward.engine.artifact import parse
+from urlward.engine.delta import apply_delta, make_delta
+from urlward.engine.digest import Key
+from urlward.engine.loaded import load
+from urlward.engine.signing import SigningKey
+from urlward.lists import keeper
+from urlward.lists.build import compile_sources
+from urlward.lists.issue import Issue
+from urlward.lists.keeper import Keeper
+from urlward.lists.kept import ListFile
+from urlward.lists.trust import Trust
+
+MANY = "".join(f"n{n}.example\n" for n in range(300))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "INTERVAL", 0.02)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    return tmp_path / "feed.ward"
+
+
+def issue(
+    folder: Path, serial: int, text: str, secret: bytes = SECRET, sign: SigningKey | None = None
+) -> bytes:
+    path = folder / "text"
+    path.write_text(MANY + text)
+    return compile_sources([path], Key(secret), name="body", issue=Issue(serial=serial, key=sign))[0]
+
+
+def put(path: Path, data: bytes) -> None:
+    beside = path.with_name("beside")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def watched(*files: ListFile) -> AsyncIterator[Keeper]:
+    kept = Keeper(files, Key(SECRET))
+    kept.load()
+    watch = asyncio.create_task(kept.watch())
+    try:
+        yield kept
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+
+
+def feed(path: Path, **more: object) -> ListFile:
+    return ListFile(path, name="feed", stored=True, **more)  # type: ignore[arg-type]
+
+
+async def test_it_may_come_later(stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with watched(feed(stored)) as kept:
+        assert "list feed: not there yet" in caplog.text
+        assert not blocks(kept.matcher, "http://a.example/")
+        assert kept.names == ["feed"]
+        put(stored, issue(tmp_path, 1, "a.example\n"))
+        await until(lambda: blocks(kept.matcher, "http://a.example/"), "the first")
+        assert kept.matcher.check_url("http://a.example/").list == "feed", (
+            "the feed's name, not the artifact's"
+        )
+        assert kept.failures == 0
+
+
+async def test_one_that_is_damaged_does_not_stop_the_start(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = issue(tmp_path, 1, "a.example\n")
+    stored.write_bytes(data[:-1])
+    async with watched(feed(stored)) as kept:
+        assert "nothing on it is blocked until it comes anew" in caplog.text
+        put(stored, data)
+        await until(lambda: blocks(kept.matcher, "http://a.example/"), "the whole one")
+
+
+async def test_it_may_be_under_a_key_of_its_own(stored: Path, tmp_path: Path) -> None:
+    stored.write_bytes(issue(tmp_path, 1, "a.example\n", OTHER_SECRET))
+    text = tmp_path / "own.txt"
+    text.write_text("b.example\n")
+    async with watched(ListFile(text), feed(stored, keys=(Key(OTHER_SECRET),))) as kept:
+        assert blocks(kept.matcher, "http://a.example/")
+        assert blocks(kept.matcher, "http://b.example/")
+        assert kept.networks() == []
+        put(stored, issue(tmp_path, 2, "c.example\n192.0.2.7\n", SECRET))
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "one under the lists' key")
+        assert kept.networks() == ["192.0.2.7/32"]
+
+
+async def test_a_change_comes_before_the_whole(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    key = Key(SECRET)
+    one = issue(tmp_path, 1, "a.example\nhttp://p.example/x\n")
+    two = issue(tmp_path, 2, "b.example\nhttp://p.example/y\n")
+    three = issue(tmp_path, 3, "b.example\nc.example\n")
+    stored.write_bytes(one)
+    change = stored.with_suffix(".change")
+    async with watched(feed(stored)) as kept:
+        put(change, apply_delta(one, make_delta(one, two, key), key).change)
+        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the change")
+        assert not blocks(kept.matcher, "http://a.example/")
+        assert not blocks(kept.matcher, "http://p.example/x")
+        assert blocks(kept.matcher, "http://p.example/y")
+        assert blocks(kept.matcher, "http://n7.example/")
+        assert "list feed: 302 entries in force, serial 2" in caplog.text
+        assert stored.read_bytes() == one
+        put(stored, two)
+        await until(lambda: len(kept.matcher.lists) == 1, "the whole")
+        assert caplog.text.count("in force, serial 2") == 1, "the whole says nothing new"
+        # One that leads from another artifact than what is loaded is not for us.
+        put(change, apply_delta(one, make_delta(one, three, key), key).change)
+        await asyncio.sleep(keeper.INTERVAL * 10)
+        assert not blocks(kept.matcher, "http://c.example/")
+        put(change, apply_delta(two, make_delta(two, three, key), key).change)
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the next")
+        assert not blocks(kept.matcher, "http://p.example/y")
+        assert kept.failures == 0
+
+
+def test_a_change_left_by_one_who_was_killed_counts_at_the_start(stored: Path, tmp_path: Path) -> None:
+    key = Key(SECRET)
+    one, two = issue(tmp_path, 1, "a.example\n"), issue(tmp_path, 2, "b.example\n")
+    stored.write_bytes(one)
+    stored.with_suffix(".change").write_bytes(apply_delta(one, make_delta(one, two, key), key).change)
+    kept = Keeper([feed(stored)], key)
+    kept.load()
+    assert blocks(kept.matcher, "http://b.example/")
+    assert not blocks(kept.matcher, "http://a.example/")
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"x", bytes(5000)])
+async def test_a_change_that_is_rubbish_changes_nothing(
+    stored: Path, tmp_path: Path, rubbish: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored.write_bytes(issue(tmp_path, 1, "a.example\n"))
+    stored.with_suffix(".change").write_bytes(rubbish)
+    async with watched(feed(stored)) as kept:
+        assert blocks(kept.matcher, "http://a.example/")
+        put(stored.with_suffix(".change"), rubbish + b"y")
+        await until(lambda: "in a change to it" in caplog.text, "a word of it")
+        assert blocks(kept.matcher, "http://a.example/")
+        put(stored, issue(tmp_path, 2, "b.example\n"))
+        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the whole")
+
+
+class TestTrust:
+    SIGNING = SigningKey(bytes(range(32)))
+
+    def trusted(self, path: Path) -> ListFile:
+        return ListFile(path, trust=Trust(frozenset({self.SIGNING.public})))
+
+    async def test_an_older_issue_changes_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "list.ward"
+        path.write_bytes(issue(tmp_path, 5, "a.example\n", sign=self.SIGNING))
+        async with watched(self.trusted(path)) as kept:
+            for serial, sign, why in ((4, self.SIGNING, "older"), (6, None, "not signed")):
+                put(path, issue(tmp_path, serial, "b.example\n", sign=sign))
+                await until(lambda w=why: w in caplog.text, why)  # type: ignore[misc]
+                assert blocks(kept.matcher, "http://a.example/")
+            put(path, b"b.example\n")
+            await until(lambda: caplog.text.count("not signed") == 2, "a text in its place to be refused")
+            assert blocks(kept.matcher, "http://a.example/")
+            put(path, issue(tmp_path, 6, "b.example\n", sign=self.SIGNING))
+            await until(lambda: blocks(kept.matcher, "http://b.example/"), "the next")
+
+    def test_at_the_start_one_that_is_not_signed_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "list.ward"
+        path.write_bytes(issue(tmp_path, 5, "a.example\n"))
+        with pytest.raises(Exception, match="not signed"):
+            Keeper([self.trusted(path)], Key(SECRET)).load()
+
+    def test_a_text_of_the_operators_needs_no_signature(self, tmp_path: Path) -> None:
+        path = tmp_path / "list.txt"
+        path.write_text("a.example\n")
+        kept = Keeper([self.trusted(path)], Key(SECRET))
+        kept.load()
+        assert blocks(kept.matcher, "http://a.example/")
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    data = issue(tmp_path, 1, "a.example\n")
+    assert parse(data).header.checksum == load(data, Key(SECRET)).artifact.header.checksum
