@@ -1,0 +1,167 @@
+"""The guard with a policy: who is asking, and when, decides what becomes of what is listed."""
+
+from typing import Any
+
+import pytest
+from mitmproxy.proxy.context import Context
+
+from proxy.driver import NOW, make_context, make_matcher
+from proxy.test_guard import for_host
+from proxy.test_names import to
+from urlward.config import Config
+from urlward.lists.policy import Policy
+from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
+from urlward.proxy.guard import Guard
+from urlward.proxy.head import read_request_head
+from urlward.proxy.names import Names, Place
+
+LINES = (
+    "games.example category=games id=G-1",
+    "csam.example category=csam id=G-2",
+    "http://paged.example/listed category=games id=G-3",
+    "192.0.2.66 category=games id=G-4",
+    "*/x/y/* category=games id=G-5",
+)
+RULES: dict[str, Any] = {
+    "group": [
+        {
+            "name": "free",
+            "networks": ["203.0.113.1/32"],
+            "rule": [{"categories": ["games"], "action": "allow"}],
+        },
+        {
+            "name": "watched",
+            "networks": ["203.0.113.2/32"],
+            "rule": [{"action": "monitor"}],
+        },
+        {"name": "school", "networks": ["203.0.113.3/32"], "page": "school"},
+        {
+            "name": "nothing",
+            "networks": ["203.0.113.4/32"],
+            "rule": [{"action": "allow"}],
+        },
+    ],
+    "pages": {"school": {"operator": "Example School"}},
+}
+FREE, WATCHED, SCHOOL, NOTHING, ANYONE = (f"203.0.113.{n}" for n in (1, 2, 3, 4, 9))
+
+
+def page(operator: str) -> BlockPage:
+    return BlockPage(BlockPageSettings(operator=operator))
+
+
+def guard(**changes: Any) -> Guard:
+    matcher = make_matcher(*LINES)
+    policy = Policy(Config.model_validate(RULES))
+    pages = {"school": page("Example School")}
+    return Guard(lambda: matcher, page("Net"), policy=policy, pages=pages, clock=lambda: NOW, **changes)
+
+
+def of(client: str, context: Context | None = None) -> Context:
+    context = context or make_context()
+    context.client.peername = (client, 1234)
+    return context
+
+
+@pytest.mark.parametrize(
+    ("client", "games", "csam"),
+    [
+        (ANYONE, 451, 451),
+        (SCHOOL, 451, 451),
+        (FREE, None, 451),
+        (WATCHED, None, None),
+        (NOTHING, None, None),
+    ],
+)
+def test_each_by_its_group(client: str, games: int | None, csam: int | None) -> None:
+    g = guard()
+    for host, path, status in (
+        ("games.example", "/", games),
+        ("csam.example", "/", csam),
+        ("paged.example", "/listed", games),
+        ("paged.example", "/other", None),
+        ("plain.example", "/x/y/z", games),
+        ("plain.example", "/", None),
+    ):
+        answer = g.answer(for_host(host, path), of(client))
+        assert (answer.status if isinstance(answer, BlockResponse) else None) == status, (host, path)
+        # The way of plain HTTP, which asks the matcher itself where nothing is on the host.
+        head = read_request_head(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        place = Place(make_context())
+        place.address = ""
+        answer = g.answer_head(head, place, of(client).client)
+        assert (answer.status if isinstance(answer, BlockResponse) else None) == status, (host, path)
+    assert g.counts.errors == 0
+
+
+@pytest.mark.parametrize(("client", "blocked"), [(ANYONE, True), (FREE, False), (WATCHED, False)])
+def test_addresses_too(client: str, blocked: bool) -> None:
+    g = guard()
+    answer = g.answer(for_host("plain.example"), of(client, to("192.0.2.66")))
+    assert isinstance(answer, BlockResponse) is blocked
+    assert g.lists_address("192.0.2.66", 80, of(client).client) is blocked
+    names = Names((), (), "", "", True)
+    assert g.address_allowed(of(client, to("192.0.2.66")), names, "192.0.2.66") is not blocked
+
+
+@pytest.mark.parametrize(
+    ("host", "decisions"),
+    [
+        # Of the page, of the host whole: who would be shown a block page is decrypted, as is who may have
+        # something there to be seen.
+        ("paged.example", {ANYONE: "intercept", FREE: "intercept", WATCHED: "intercept", NOTHING: "relay"}),
+        ("games.example", {ANYONE: "intercept", FREE: "relay", WATCHED: "relay", NOTHING: "relay"}),
+        ("plain.example", {ANYONE: "relay", FREE: "relay", WATCHED: "relay", NOTHING: "relay"}),
+    ],
+)
+def test_tls(host: str, decisions: dict[str, str]) -> None:
+    g = guard()
+    assert {client: g.tls(of(client), host)[0] for client in decisions} == decisions
+
+
+def test_what_is_monitored_is_said_once_a_connection(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    g = guard()
+    names = g.tls(of(WATCHED), "games.example")[1]
+    assert names.told
+    assert g.review(names, of(WATCHED).client) == "told"
+    assert g.review(names, of(WATCHED).client, told=True) == "told"
+    assert [m.split()[1] for m in caplog.messages] == ["would-block"]
+    assert caplog.messages[0].endswith(" group=watched")
+    assert (g.counts.would_block, g.counts.blocked) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("client", "review"), [(ANYONE, "cut"), (FREE, "passes"), (WATCHED, "told"), (NOTHING, "passes")]
+)
+def test_what_is_under_way_is_judged_by_its_client(client: str, review: str) -> None:
+    names = Names(("games.example",), (80,), "", "/")
+    assert guard().review(names, of(client).client) == review
+
+
+@pytest.mark.parametrize(("client", "review"), [(ANYONE, "cut"), (WATCHED, "told"), (NOTHING, "passes")])
+def test_what_is_relayed_unread_is_cut_where_pages_count(client: str, review: str) -> None:
+    names = Names(("paged.example",), (443,), "", "", True)
+    assert guard().review(names, of(client).client) == review
+
+
+def test_the_groups_page() -> None:
+    g = guard()
+    for client, operator in ((SCHOOL, b"Example School"), (ANYONE, b"Net")):
+        answer = g.answer(for_host("csam.example"), of(client))
+        assert isinstance(answer, BlockResponse)
+        assert operator in answer.body
+
+
+def test_a_fault_in_the_policy_blocks() -> None:
+    class Broken(Policy):
+        def view(self, client: str, now: float) -> Any:
+            raise RuntimeError("no view")
+
+    matcher = make_matcher(*LINES)
+    g = Guard(lambda: matcher, page("Net"), policy=Broken(Config()), clock=lambda: NOW)
+    answer = g.answer(for_host("games.example"), of(ANYONE))
+    assert isinstance(answer, BlockResponse)
+    assert answer.status == 503
+    assert g.tls(of(ANYONE), "games.example")[0] == "refuse"
+    assert isinstance(g.answer(for_host("plain.example"), of(ANYONE)), Names), "nothing was to be asked"
