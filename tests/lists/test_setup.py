@@ -1,0 +1,104 @@
+"""From a configuration to lists in force."""
+
+from pathlib import Path
+
+import pytest
+
+from lists.support import OTHER_SECRET, SECRET, artifact, blocks, key_file
+from urlward.config import read_config
+from urlward.config.policy import PolicyError
+from urlward.engine.errors import UrlwardError
+from urlward.lists.build import read_key
+from urlward.lists.setup import make_keeper, make_policy
+from urlward.lists.state import local_key
+
+FEED = '[[feed]]\nname = "body"\nurl = "http://127.0.0.1:1/list"\n'
+
+
+def configured(folder: Path, text: str) -> Path:
+    path = folder / "urlward.toml"
+    path.write_text(text)
+    return path
+
+
+def test_files_alone_need_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    source = tmp_path / "list.txt"
+    source.write_text("a.example\n")
+    kept = make_keeper([source], read_config(configured(tmp_path, "")))
+    kept.load()
+    assert blocks(kept.matcher, "http://a.example/")
+    assert not (tmp_path / "home").exists()
+
+
+def test_feeds_are_kept_under_the_local_key(tmp_path: Path) -> None:
+    config = read_config(configured(tmp_path, f'state = "state"\n{FEED}'))
+    key = local_key(tmp_path / "state")
+    store = tmp_path / "state" / "feeds" / "body.ward"
+    store.parent.mkdir()
+    store.write_bytes(artifact(["a.example", "ocsp.digicert.com"], key.secret))
+    kept = make_keeper([], config)
+    kept.load()
+    assert kept.names == ["body"]
+    assert blocks(kept.matcher, "http://a.example/")
+    assert not blocks(kept.matcher, "http://ocsp.digicert.com/"), "the shipped list protects it"
+
+
+@pytest.mark.parametrize(("line", "blocked"), [("protect = false\n", True), ("", False)])
+def test_protection_can_be_left_out(tmp_path: Path, line: str, blocked: bool) -> None:
+    config = read_config(configured(tmp_path, f'state = "state"\n{FEED}{line}'))
+    key = local_key(tmp_path / "state")
+    (tmp_path / "state" / "feeds").mkdir()
+    (tmp_path / "state" / "feeds" / "body.ward").write_bytes(artifact(["ocsp.digicert.com"], key.secret))
+    kept = make_keeper([], config)
+    kept.load()
+    assert blocks(kept.matcher, "http://ocsp.digicert.com/") is blocked
+
+
+def test_artifacts_may_be_under_the_lists_key_or_their_own(tmp_path: Path) -> None:
+    key_file(tmp_path / "lists.key", SECRET)
+    key_file(tmp_path / "own.key", OTHER_SECRET)
+    config = read_config(
+        configured(
+            tmp_path,
+            f'state = "state"\nkey = "lists.key"\n{FEED}[[feed]]\nname = "other"\npath = "x"\nkey = "own.key"\n',
+        )
+    )
+    folder = tmp_path / "state" / "feeds"
+    folder.mkdir(parents=True)
+    (folder / "body.ward").write_bytes(artifact(["a.example"], SECRET))
+    (folder / "other.ward").write_bytes(artifact(["b.example"], OTHER_SECRET))
+    kept = make_keeper([], config, key_file=Path(str(config.key)))
+    kept.load()
+    assert kept.key.id == read_key(tmp_path / "lists.key").id
+    assert blocks(kept.matcher, "http://a.example/")
+    assert blocks(kept.matcher, "http://b.example/")
+
+
+def test_a_protecting_list_is_read_without_a_single_fault(tmp_path: Path) -> None:
+    (tmp_path / "ours.txt").write_text("good.example\n!!\nnot a host\n")
+    config = read_config(configured(tmp_path, f'state = "state"\nprotected = ["ours.txt"]\n{FEED}'))
+    with pytest.raises(UrlwardError, match=r"ours\.txt"):
+        make_keeper([], config)
+
+
+class TestPolicy:
+    def test_none_where_all_is_blocked_for_all(self, tmp_path: Path) -> None:
+        config = read_config(configured(tmp_path, f'state = "state"\n{FEED}'))
+        assert make_policy(config, make_keeper([], config)) is None
+
+    def test_a_feeds_use_counts(self, tmp_path: Path) -> None:
+        config = read_config(configured(tmp_path, f'state = "state"\n{FEED}use = "monitor"\n'))
+        policy = make_policy(config, make_keeper([], config))
+        assert policy is not None
+        assert not policy.view("", 0).uses("body")
+        assert policy.view("", 0).watches("body")
+
+    def test_a_rule_for_a_list_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
+        config = read_config(
+            configured(tmp_path, f'state = "state"\n{FEED}[[rule]]\nlists = ["nobody"]\naction = "allow"\n')
+        )
+        kept = make_keeper([], config)
+        kept.load()
+        with pytest.raises(PolicyError, match=r"rule\.0\.lists\.0: there is no list nobody"):
+            make_policy(config, kept)
