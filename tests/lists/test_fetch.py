@@ -15,10 +15,10 @@ from lists.fetch_support import (
     Server,
     answering,
     body,
-    environment_with_proxies,
     head,
     memory_descriptors,
     refusal,
+    set_proxies,
 )
 from urlward.lists import memory
 from urlward.lists.fetch import Answer, Origin, Validators, fetch
@@ -78,7 +78,7 @@ class TestBody:
         assert seen["host"] == f"127.0.0.1:{feeds.https}"
 
     def test_environment_does_not_count(self, feeds: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        environment_with_proxies(monkeypatch)
+        set_proxies(monkeypatch)
         assert body(fetch(feeds.origin("/list.txt"))) == LIST
 
 

@@ -32,6 +32,8 @@ class Proxy:
         client = self._tls.wrap_socket(raw, server_side=True) if self._tls else raw
         with client:
             asked = read_head(client)
+            if not asked:
+                return
             self.heads.append(asked)
             if self._wanted and f"\r\nProxy-Authorization: Basic {self._wanted}\r\n" not in asked.decode():
                 client.sendall(head("407 Proxy Authentication Required 31337", Content_Length=0))
@@ -154,17 +156,25 @@ class TestProxy:
     @pytest.mark.parametrize("answer", [b"nonsense 31337\r\n\r\n", b""])
     def test_is_none(self, feeds: Server, answer: bytes) -> None:
         with answering(answer) as url:
-            error = refusal(feeds.origin("/list.txt", proxy=url))
+            error = refusal(feeds.origin("/list.txt", proxy=url.rpartition("/")[0]))
         assert error.reason == "proxy"
 
     def test_in_drops(self, feeds: Server) -> None:
         with answering(b"HTTP/1.1 200 OK\r\n", then=drip(b"X: y\r\n")) as url:
-            error = refusal(feeds.origin("/list.txt", proxy=url, connect_timeout=0.4))
+            error = refusal(feeds.origin("/list.txt", proxy=url.rpartition("/")[0], connect_timeout=0.4))
         assert error.reason == "timeout"
 
     @pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "127.0.0.1:3128", "http://", "http://[", ""])
     def test_of_another_kind(self, feeds: Server, url: str) -> None:
         assert refusal(feeds.origin("/list.txt", proxy=url)).reason == "settings"
+
+    @pytest.mark.parametrize("sign", "/?#\\")
+    def test_password_that_is_not_escaped(self, feeds: Server, sign: str) -> None:
+        for password in (f"31337{sign}x", f"x{sign}31337"):
+            proxy = f"http://someone:{password}@proxy.invalid:3128"
+            error = refusal(feeds.origin("/list.txt", proxy=proxy))
+            assert error.reason == "settings"
+            assert "someone" not in str(error)
 
 
 class TestUrl:

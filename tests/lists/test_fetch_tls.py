@@ -1,6 +1,8 @@
+import shlex
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,15 @@ class TestFiles:
             lock(feeds.folder / "client.key", feeds.folder / key)
         more = {"client_cert": str(feeds.folder / cert), "client_key": key and str(feeds.folder / key)}
         assert refusal(feeds.origin("/mutual/list.txt", **more)).reason == "secret"
+
+    def test_asks_nobody_for_a_passphrase(self, feeds: Server) -> None:
+        lock(feeds.folder / "client.key", feeds.folder / "asked.key")
+        files = [str(feeds.folder / name) for name in ("client.pem", "asked.key")]
+        code = f"from urlward.lists.fetch_tls import context; context(None, *{files!r})"
+        command = ["script", "-qec", shlex.join([sys.executable, "-c", code]), "/dev/null"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        assert "without a passphrase" in done.stdout
+        assert "Enter" not in done.stdout
 
     def test_are_not_read_for_http(self) -> None:
         with answering(head(Content_Length=2), b"ok") as url:

@@ -103,9 +103,8 @@ def fetch(
     Raises:
         FetchError: there is none, or not within the limits.
     """
-    exchange = _Exchange(origin, validators, headers)
     try:
-        return exchange.run()
+        return _Exchange(origin, validators, headers).run()
     except OSError as e:
         # Not the network's, which are told apart where they happen.
         raise FetchError(f"this machine: {e.strerror or 'out of resources'}", "system") from None

@@ -30,9 +30,8 @@ FAILURES = (OSError, HTTPException, HTTPError, ValueError)
 _PORTS = {"http": 80, "https": 443}
 _REFUSED = re.compile(r"Tunnel connection failed: (\d{3})\b")
 
-for _name in ("urllib3.connection", "urllib3.response"):
-    # They quote URLs, and fields that a server sent, when those are not well formed.
-    logging.getLogger(_name).addFilter(lambda _: False)
+# It quotes the whole URL, and what a server sent, where fields are not well formed.
+logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 
 def parse(text: str, what: str) -> Url:
@@ -66,8 +65,13 @@ def parse_proxy(text: str) -> tuple[Url, dict[str, str]]:
         url = parse_url(text)
     except LocationParseError:
         url = Url()
-    if url.scheme not in _PORTS or not url.host:
-        raise FetchError("proxy: neither http:// nor https:// and a host", "settings")
+    # A path is half of a password with a slash in it, and what seems the host is a user.
+    if url.scheme not in _PORTS or not url.host or url.request_uri != "/" or url.fragment is not None:
+        raise FetchError(
+            "proxy: not of the form http://[user:password@]host:port (with what is neither letter nor digit"
+            " in a password as %XX)",
+            "settings",
+        )
     fields = {"Proxy-Authorization": basic(*_user(url.auth))} if url.auth is not None else {}
     return Url(url.scheme, None, url.host, url.port), fields
 
@@ -129,7 +133,12 @@ class Way:
         self._proxy_config: ProxyConfig | None = None
         if proxy is not None:
             self._proxy, self._proxy_fields = parse_proxy(proxy)
-            self._proxy_config = ProxyConfig(fetch_tls.proxy_context(ca), False, None, None)
+            self._proxy_config = ProxyConfig(
+                fetch_tls.proxy_context(ca),
+                use_forwarding_for_https=False,
+                assert_hostname=None,
+                assert_fingerprint=None,
+            )
         self._connect_timeout = connect_timeout
 
     @contextmanager

@@ -3,6 +3,7 @@
 An archive's directory is at its end, so the archive is kept in memory first, as it came.
 """
 
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,9 +32,11 @@ class ZipError(Exception):
 
 class _File(FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= _MOST_AT_ONCE:
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted > _MOST_AT_ONCE:
             raise zipfile.BadZipFile
-        return super().read(size) or b""
+        return super().read(wanted) or b""
 
 
 def only_member(data: Iterable[bytes], size: int) -> Iterator[bytes]:
