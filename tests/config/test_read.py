@@ -185,6 +185,21 @@ def test_this_file_has_every_key(path: Path) -> None:
     assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)
 
 
+EXAMPLE = Path(__file__).parents[2] / "lists" / "urlward.example.toml"
+
+
+def test_the_example_is_read_with_its_groups_too(path: Path) -> None:
+    read_config(EXAMPLE)
+    before, _, groups = EXAMPLE.read_text().partition("# Who is filtered how.")
+    groups = groups[groups.index("# [[group]]") :]
+    path.write_text(before + groups.replace("\n# ", "\n").replace("\n#\n", "\n\n").removeprefix("# "))
+    config = read_config(path)
+    assert config.group[0].rule
+    assert config.rule
+    assert config.pages[config.group[0].page or ""].operator
+    assert config.schedule["lessons"].days
+
+
 def test_types_are_kept(path: Path) -> None:
     path.write_text("mitmproxy = { a = true, b = 1, c = '1' }")
     assert [type(value) for value in read_config(path).mitmproxy.values()] == [bool, int, str]

@@ -41,7 +41,9 @@ def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> 
     (made,) = current_allows(state, 0)
     until = rf"{rfc3339(made.until)} \(2 h 0 min\)"
     line = rf"{made.id}  the page  until {until}  \S+ \(uid {os.getuid()}\): asked for\n"
-    assert re.fullmatch(line, capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert re.fullmatch(line, out)
+    assert err == f"urlward: in {state}, for filters with that state folder\n"
     assert run("--list") == 0
     assert capsys.readouterr().out.startswith(f"{made.id}  the page  until ")
     assert run("--end", made.id, "--why", "done with") == 0

@@ -298,6 +298,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
     allows = current_allows(tmp_path / "state", NOW)
     assert len({one.id for one in allows}) == len(audit(tmp_path / "state")) == 40
     found = compile_allows(allows, local_key(tmp_path / "state"), NOW)

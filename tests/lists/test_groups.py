@@ -31,6 +31,7 @@ TABLES = (
         ("192.0.2.9", Membership(2, "group.2.macs.0")),
         ("::ffff:192.0.2.9", Membership(2, "group.2.macs.0")),
         ("2001:db8:1:0::9", Membership(2, "group.2.macs.1")),
+        ("2001:db8:1::9%eth0", Membership(2, "group.2.macs.1")),
         ("198.51.100.1", NOBODYS),
         ("2001:db9::1", NOBODYS),
         ("192.0.2.0/24", NOBODYS),

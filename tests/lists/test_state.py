@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,19 +75,25 @@ def test_a_key_that_is_none_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "key").read_bytes() == b"secret words"
 
 
-def _key(state: Path, into: "multiprocessing.SimpleQueue[bytes]") -> None:
-    into.put(local_key(state).secret)
+def at_once(target: Callable[..., None], *arguments: object, times: int) -> None:
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=target, args=arguments) for _ in range(times)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * times
+
+
+def _key(state: Path, results: Path) -> None:
+    (results / str(os.getpid())).write_bytes(local_key(state).secret)
 
 
 def test_many_at_once_get_one_key(tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    found: multiprocessing.SimpleQueue[bytes] = fork.SimpleQueue()
-    processes = [fork.Process(target=_key, args=(tmp_path / "state", found)) for _ in range(8)]
-    for process in processes:
-        process.start()
-    assert len({found.get() for _ in processes}) == 1
-    for process in processes:
-        process.join()
+    results = tmp_path / "results"
+    results.mkdir()
+    at_once(_key, tmp_path / "state", results, times=8)
+    assert {path.read_bytes() for path in results.iterdir()} == {local_key(tmp_path / "state").secret}
 
 
 def _count(folder: Path) -> None:
@@ -99,12 +106,7 @@ def _count(folder: Path) -> None:
 
 def test_locked_writers_lose_nothing(tmp_path: Path) -> None:
     write_private(tmp_path / "number", b"0")
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_count, args=(tmp_path,)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    at_once(_count, tmp_path, times=4)
     assert (tmp_path / "number").read_bytes() == b"100"
     assert (tmp_path / "lines").read_text().split() == [str(n) for n in range(1, 101)]
 

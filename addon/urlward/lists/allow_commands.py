@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import re
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,6 +67,8 @@ def _allow(args: argparse.Namespace) -> int:
             whole_host=args.host, now=now,
         )  # fmt: skip
         _show(made, now, as_json=args.json)
+        # A filter that runs as somebody else may have another, and would see nothing of it.
+        print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
 
 
