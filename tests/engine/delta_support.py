@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from engine.reference import Rule
 from engine.support import CREATED, compile_lines, key
 from engine.test_matcher_reference import rules
-from urlward.engine.artifact import dump
+from urlward.engine.artifact import dump, read_header
+from urlward.engine.delta_columns import Column
+from urlward.engine.delta_format import DELTA_MAGIC, read_columns, read_frame, write_frame
 
-# Both lists have these, so that a delta of short lists is smaller than a list.
-FILLER = [f"filler{n}.example" for n in range(100)]
+# Both lists have these, so that a delta of short lists is worth it.
+FILLER = [f"filler{n}.example" for n in range(150)]
 
 IDS = st.sampled_from(["all", "all", "some", "none"])
 
@@ -41,3 +43,16 @@ def issue(lines: list[str], serial: int = 1, name: str = "list") -> bytes:
     """An artifact of some lines, under `engine.support.key`."""
     under = key()
     return dump(compile_lines(lines, under), under, name=name, serial=serial, created=CREATED + serial)
+
+
+def opened(delta: bytes) -> dict[Column, bytes]:
+    """A delta's columns."""
+    columns = read_columns(DELTA_MAGIC, read_frame(DELTA_MAGIC, delta), key(), len(Column))
+    return dict(zip(Column, columns, strict=True))
+
+
+def forged(old: bytes, new: bytes, delta: bytes, changes: dict[Column, bytes]) -> bytes:
+    """A delta with other columns, sealed as by one who has the key."""
+    columns = opened(delta) | changes
+    headers = read_header(old), read_header(new)
+    return write_frame(DELTA_MAGIC, *headers, [columns[c] for c in Column], key(), deflate=True)

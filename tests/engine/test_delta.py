@@ -31,7 +31,7 @@ def test_the_new_artifact_bit_by_bit(
 
 
 @given(pairs(), REQUESTS, SHAPES)
-@examples(300)
+@examples(200)
 def test_a_change_says_of_every_request_what_the_new_artifact_says(
     lists: tuple[list[str], list[str]], requests: list[Request], shape: tuple[int, int, int, int]
 ) -> None:

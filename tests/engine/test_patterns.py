@@ -60,8 +60,7 @@ def test_patterns_what_they_begin_with_and_their_rows(
 def test_patterns_that_contradict_themselves(section: Section, content: bytes) -> None:
     patterns = Patterns(parse(forge(issue(["a.test", "b.test", "c.test"]), {section: content})))
     with pytest.raises((ValueError, IndexError)):
-        for at in range(4):
-            patterns.read(at)
+        list(map(patterns.read, range(4)))
 
 
 @pytest.mark.parametrize("pairs", [(5, 2), (0, 3, 2, 4), (4, 5, 0, 1)])

@@ -100,5 +100,5 @@ def read_change(data: Buffer, key: Key) -> Change:
         raise DamagedDeltaError("what it holds is no artifact: load the list whole") from e
     if len(head) != HEADER_SIZE or header.checksum != frame.new_checksum:
         raise DamagedDeltaError("it is for another artifact than it says: load the list whole")
-    gone = frozenset(accumulate(unpack_numbers(removed)))
+    gone = frozenset(accumulate(unpack_numbers(removed, MOST_ROWS)))
     return Change(frame.old_checksum, frame.new_checksum, gone, added, header)

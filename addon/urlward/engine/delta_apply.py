@@ -55,6 +55,10 @@ type Sections = Sequence[memoryview]
 type Pieces = list[Buffer]
 
 
+DEFLATED = 100
+"""Times as many bytes that a delta may have opened: digests hardly deflate, and most of it is digests."""
+
+
 class Applied(NamedTuple):
     """What comes of a delta.
 
@@ -84,15 +88,18 @@ def apply_delta(old: Buffer, delta: Buffer, key: Key) -> Applied:
     frame, before, columns, rows = _opened(old, delta, key)
     try:
         sections = _sections(before, columns, rows, key)
-        table = section_table(sum(map(_size, pieces)) for pieces in sections)
-        data = b"".join([columns[Column.HEADER], table, *(piece for pieces in sections for piece in pieces)])
     except CONTRADICTIONS as e:
         raise DamagedDeltaError("its columns contradict the artifact: fetch the full artifact") from e
+    sizes = [sum(map(_size, pieces)) for pieces in sections]
+    table = section_table(sizes)
+    if HEADER_SIZE + len(table) + sum(sizes) != frame.new_size:
+        raise MismatchError("what it makes has another size than it says: fetch the full artifact")
+    data = b"".join([columns[Column.HEADER], table, *(piece for pieces in sections for piece in pieces)])
     try:
         after = parse(data)
     except ArtifactError as e:
         raise MismatchError("what it makes is not the new artifact: fetch the full artifact") from e
-    if after.header.checksum != frame.new_checksum or after.header.size != frame.new_size:
+    if after.header.checksum != frame.new_checksum:
         raise MismatchError("what it makes is another artifact than it says: fetch the full artifact")
     try:
         change = make_change(before, after, rows, columns[Column.NETWORK_ITEMS], key)
@@ -120,12 +127,22 @@ def _opened(old: Buffer, delta: Buffer, key: Key) -> tuple[Frame, Artifact, Colu
             f"{before.header.checksum.hex()}: fetch the full artifact"
         )
     check_key(before.header, key)
-    most = 4 * (before.header.size + frame.new_size) + (1 << 16)
+    most = min(2 * (before.header.size + frame.new_size), DEFLATED * len(frame.sealed)) + (1 << 16)
     columns = read_columns(DELTA_MAGIC, frame, key, len(Column), most)
     if not is_plain(before) or len(columns[Column.HEADER]) != HEADER_SIZE:
         raise DamagedDeltaError("it does not fit the artifact's sections: fetch the full artifact")
-    rows = read_script(columns[Column.ROWS], len(before.sections[Section.LENGTHS]) // 2)
+    rows = read_rows(before, columns)
     return frame, before, columns, rows
+
+
+def read_rows(before: Artifact, columns: Columns) -> Script:
+    """How the old rows become the new ones.
+
+    Raises:
+        DamagedDeltaError: the script is about other rows.
+    """
+    inserted = len(columns[Column.DIGESTS]) // DIGEST_SIZE
+    return read_script(columns[Column.ROWS], len(before.sections[Section.LENGTHS]) // 2, inserted)
 
 
 def _size(piece: Buffer) -> int:
@@ -144,7 +161,9 @@ def _sections(before: Artifact, columns: Columns, rows: Script, key: Key) -> lis
         Section.META: [meta],
         Section.DIGESTS: _spliced(old, Section.DIGESTS, rows, columns[Column.DIGESTS], DIGEST_SIZE),
         Section.SHAPES: _shapes(before, json.loads(meta), columns, rows),
-        Section.LENGTHS: _spliced(old, Section.LENGTHS, rows, _narrowed(columns[Column.LENGTHS], "H"), 2),
+        Section.LENGTHS: _spliced(
+            old, Section.LENGTHS, rows, _narrowed(columns[Column.LENGTHS], "H", rows), 2
+        ),
         Section.BELOW: _spliced(old, Section.BELOW, rows, columns[Column.BELOW], 4),
         Section.ID_ENDS: id_ends,
         Section.IDS: ids,
@@ -164,24 +183,23 @@ def _spliced(old: Sections, section: Section, script: Script, inserted: bytes, w
     return [*splice(script, old[section], memoryview(inserted), width)]
 
 
-def _narrowed(column: bytes, typecode: str) -> bytes:
-    return pack(array(typecode, unpack_numbers(column)))
+def _narrowed(column: bytes, typecode: str, rows: Script) -> bytes:
+    return pack(array(typecode, unpack_numbers(column, rows.inserted)))
 
 
 def _shapes(before: Artifact, meta: dict[str, Any], columns: Columns, rows: Script) -> Pieces:
-    typecode = "H" if meta["shape_bytes"] == 2 else "I"
+    width, typecode = (2, "H") if meta["shape_bytes"] == 2 else (4, "I")
+    was = "H" if before.meta["shape_bytes"] == 2 else "I"
     numbers = shape_numbers(before.meta, meta)
     stored = before.sections[Section.SHAPES]
-    if meta["shape_bytes"] != before.meta["shape_bytes"] or numbers != list(range(len(numbers))):
+    if was != typecode or numbers != list(range(len(numbers))):
         known = [max(number, 0) for number in numbers]  # no row that stays has a shape that does not
-        was = "H" if before.meta["shape_bytes"] == 2 else "I"
         stored = memoryview(pack(array(typecode, map(known.__getitem__, unpack(was, stored)))))
-    inserted = _narrowed(columns[Column.SHAPES], typecode)
-    return [*splice(rows, stored, memoryview(inserted), meta["shape_bytes"])]
+    return [*splice(rows, stored, memoryview(_narrowed(columns[Column.SHAPES], typecode, rows)), width)]
 
 
 def _ids(old: Sections, columns: Columns, rows: Script) -> tuple[Pieces, Pieces]:
-    lengths = unpack_numbers(columns[Column.ID_LENGTHS])
+    lengths = unpack_numbers(columns[Column.ID_LENGTHS], rows.inserted)
     if len(lengths) != rows.inserted:
         raise DamagedDeltaError("a column does not fit its edit script")
     packed = old[Section.ID_ENDS] or memoryview(bytes(4 * rows.before))
@@ -207,8 +225,8 @@ def _params(old: Sections, columns: Columns, rows: Script) -> tuple[Pieces, Piec
     packed, digests = old[Section.PARAM_ROWS], old[Section.PARAMS]
     pairs = unpack("I", packed)
     of_row, ends = pairs[::2], pairs[1::2]
-    which = list(accumulate(unpack_numbers(columns[Column.PARAM_ROWS])))
-    counts = unpack_numbers(columns[Column.PARAM_COUNTS])
+    which = list(accumulate(unpack_numbers(columns[Column.PARAM_ROWS], rows.inserted)))
+    counts = unpack_numbers(columns[Column.PARAM_COUNTS], rows.inserted)
     starts, inserted = ends_of(counts), memoryview(columns[Column.PARAMS])
     params: Pieces = []
     param_rows: Pieces = []
@@ -231,7 +249,7 @@ def _params(old: Sections, columns: Columns, rows: Script) -> tuple[Pieces, Piec
 
 def _patterns(old: Sections, columns: Columns) -> tuple[Pieces, Pieces, Pieces]:
     added, letters = bytes(old[Section.ADDED]), old[Section.LETTERS]
-    script = read_script(columns[Column.PATTERNS], len(added))
+    script = read_script(columns[Column.PATTERNS], len(added), len(columns[Column.ADDED]))
     inserted_added, inserted = columns[Column.ADDED], memoryview(columns[Column.LETTERS])
     pieces: Pieces = []
     place = inserted_place = at = 0
@@ -254,8 +272,8 @@ def _groups(old: Sections, columns: Columns, rows: Script) -> Pieces:
     packed = old[Section.GROUPS]
     numbers = unpack("I", packed)
     firsts, ends = numbers[::2], numbers[1::2]
-    told_rows = list(accumulate(unpack_numbers(columns[Column.GROUP_ROWS])))
-    told = list(zip(told_rows, unpack_numbers(columns[Column.GROUP_SIZES]), strict=True))
+    told_rows = list(accumulate(unpack_numbers(columns[Column.GROUP_ROWS], rows.after)))
+    told = list(zip(told_rows, unpack_numbers(columns[Column.GROUP_SIZES], rows.after), strict=True))
     pieces: Pieces = []
     done = low = 0
     for start, end, _, _, at in rows.steps:
@@ -284,7 +302,7 @@ def _networks(old: Sections, columns: Columns, key: Key) -> bytes:
 def _sieve(old: Sections, columns: Columns, key: Key) -> bytes:
     sieve = split_sieve(key.unseal(bytes(old[Section.SIEVE])))
     bits = bytearray(columns[Column.SIEVE] or sieve.bits)
-    places = accumulate(unpack_numbers(columns[Column.SIEVE_AT]))
+    places = accumulate(unpack_numbers(columns[Column.SIEVE_AT], len(bits)))
     for at, changed in zip(places, columns[Column.SIEVE_XOR], strict=True):
         bits[at] ^= changed
     names = _edited(sieve.names, columns, Column.NAMES)
@@ -293,4 +311,6 @@ def _sieve(old: Sections, columns: Columns, key: Key) -> bytes:
 
 def _edited(packed: memoryview, columns: Columns, script: Column) -> bytes:
     inserted = memoryview(columns[script + 1])
-    return b"".join(splice(read_script(columns[script], len(packed) // 4), packed, inserted, 4))
+    return b"".join(
+        splice(read_script(columns[script], len(packed) // 4, len(inserted) // 4), packed, inserted, 4)
+    )

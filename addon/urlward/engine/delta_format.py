@@ -186,19 +186,19 @@ def pack_numbers(values: Iterable[int]) -> bytes:
     return b"".join([data[byte::4] for byte in range(4)])
 
 
-def unpack_numbers(column: bytes) -> list[int]:
+def unpack_numbers(column: bytes, most: int) -> "array[int]":
     """Undo `pack_numbers`.
 
     Raises:
-        DamagedDeltaError: not whole numbers.
+        DamagedDeltaError: not whole numbers, or more than `most` of them.
     """
     count, odd = divmod(len(column), 4)
-    if odd:
-        raise DamagedDeltaError("a column of numbers is not whole")
+    if odd or count > most:
+        raise DamagedDeltaError("a column of numbers does not have the size it can have")
     data = bytearray(len(column))
     for byte in range(4):
         data[byte::4] = column[byte * count : (byte + 1) * count]
-    return unpack("I", data).tolist()
+    return array("I", unpack("I", data))
 
 
 def gaps(ascending: Iterable[int]) -> Iterable[int]:

@@ -33,6 +33,9 @@ from urlward.engine.digest import Key
 from urlward.engine.sieve import split_sieve
 from urlward.engine.table import Table
 
+WORTH = 0.5
+"""Share of the new artifact's bytes beyond which that is better fetched itself."""
+
 
 def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
     """What makes one artifact of another.
@@ -46,7 +49,7 @@ def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
 
     Raises:
         ArtifactError: one of them is damaged, or compiled under another key.
-        NoDeltaError: they are the same, or a delta would be no smaller than the new one.
+        NoDeltaError: they are the same, or have so little in common that a delta is not worth it.
     """
     before, after = parse(old), parse(new)
     for artifact in (before, after):
@@ -62,7 +65,7 @@ def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
     delta = write_frame(
         DELTA_MAGIC, before.header, after.header, [columns[c] for c in Column], key, deflate=True
     )
-    if len(delta) >= after.header.size:
+    if len(delta) > WORTH * after.header.size:
         raise NoDeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {after.header.size}")
     try:
         apply_delta(old, delta, key)

@@ -66,27 +66,33 @@ class Script(NamedTuple):
         )
 
 
-def read_script(column: bytes, before: int) -> Script:
-    """Undo `Script.column`, for an old sequence of `before` items.
+def read_script(column: bytes, before: int, inserted: int) -> Script:
+    """Undo `Script.column`.
+
+    Args:
+        column: the script.
+        before: items of the old sequence.
+        inserted: items there are to be inserted.
 
     Raises:
-        DamagedDeltaError: it goes beyond them.
+        DamagedDeltaError: it is about more, or others.
     """
-    numbers = unpack_numbers(column)
+    # Every step takes an item or inserts one.
+    numbers = unpack_numbers(column, 3 * (before + inserted))
     count, odd = divmod(len(numbers), 3)
     if odd:
         raise DamagedDeltaError("an edit script is not whole")
-    steps, at, inserted, after = [], 0, 0, 0
+    steps, at, done, after = [], 0, 0, 0
     for skip, copy, insert in zip(
         numbers[:count], numbers[count : 2 * count], numbers[2 * count :], strict=True
     ):
         at += skip
-        steps.append(Step(at, at + copy, inserted, inserted + insert, after))
+        steps.append(Step(at, at + copy, done, done + insert, after))
         at += copy
-        inserted += insert
+        done += insert
         after += copy + insert
-    if at > before:
-        raise DamagedDeltaError("an edit script goes beyond what it edits")
+    if at > before or done != inserted:
+        raise DamagedDeltaError("an edit script is about other items than there are")
     return Script(tuple(steps), before, inserted, after)
 
 
@@ -148,12 +154,10 @@ def splice_text(column: bytes, old: bytes, inserted: bytes, separator: bytes) ->
     """Edit a text, item by item.
 
     Raises:
-        DamagedDeltaError: there are not as many items as the script says.
+        DamagedDeltaError: the script is about other items.
     """
     old_items, new_items = tokens(old, separator), tokens(inserted, separator)
-    script = read_script(column, len(old_items))
-    if len(new_items) != script.inserted:
-        raise DamagedDeltaError("a column does not fit its edit script")
+    script = read_script(column, len(old_items), len(new_items))
     items: list[bytes] = []
     for start, end, first, last, _ in script.steps:
         items += old_items[start:end]
