@@ -215,7 +215,7 @@ def _read_part(
             except EntryError as e:
                 note(report, name, Skipped(each.line, each.column, reason_of(e)))
             else:
-                report.lines += each.line != last
+                report.lines += bool(entries) and each.line != last
                 report.entries += len(entries)
                 for entry in entries:
                     compiler.add(entry)

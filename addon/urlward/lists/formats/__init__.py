@@ -98,13 +98,16 @@ def convert(format: str, file: BinaryIO, options: FormatOptions) -> Iterator[str
 def checked(found: Iterator[Found | Skipped]) -> Iterator[Found | Skipped]:
     """The same, with what is no line of the grammar after all told as not taken."""
     for each in found:
+        if isinstance(each, Skipped):
+            yield each
+            continue
         try:
-            if not isinstance(each, Skipped):
-                parse_line(each.text)
+            entries = parse_line(each.text)
         except EntryError as e:
             yield Skipped(each.line, each.column, reason_of(e))
         else:
-            yield each
+            if entries:
+                yield each
 
 
 def reason_of(error: EntryError) -> str:

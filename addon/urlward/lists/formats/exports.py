@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from urlward.lists.formats.found import FormatError, FormatOptions, Found, Skipped
+from urlward.lists.formats.json_stream import array_items, object_members
 from urlward.lists.formats.stream import Stream, stream_of
 from urlward.lists.formats.table import (
-    array_items,
     columns_of,
     found,
     found_in,
     getter,
-    object_members,
     rows,
 )
 

@@ -6,6 +6,7 @@ last `WINDOW` names, so that memory stays the same however long the zone is.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -23,7 +24,6 @@ _PASSTHRU = "rpz-passthru"
 _BLOCKING = ("", "*", "rpz-drop")
 _OTHER_TRIGGERS = ("rpz-client-ip", "rpz-nsip", "rpz-nsdname")
 _OF_THE_ZONE = (
-    "SOA",
     "RRSIG",
     "NSEC",
     "NSEC3",
@@ -48,7 +48,7 @@ class _Name:
 def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
     """See `Format.read`."""
     more = attributes(category=options.category)
-    waiting: dict[tuple[str, str], _Name] = {}
+    waiting: OrderedDict[tuple[str, str], _Name] = OrderedDict()
     for record in records(file):
         if isinstance(record, Skipped):
             yield record
@@ -71,11 +71,9 @@ def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
         else:
             name.below = name.below or record.line
         if len(waiting) > WINDOW:
-            first = next(iter(waiting))
-            yield _settled(first, waiting.pop(first), more)
+            yield _settled(*waiting.popitem(last=False), more)
     while waiting:
-        first = next(iter(waiting))
-        yield _settled(first, waiting.pop(first), more)
+        yield _settled(*waiting.popitem(last=False), more)
 
 
 def _action(record: Record) -> str:

@@ -3,17 +3,15 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
-
-import ijson
+from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.found import FIELDS, FormatError, FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.json_stream import array_items
 from urlward.lists.formats.stream import (
     MAX_LINE_BYTES,
     TOO_LONG,
-    Stream,
     cut_lines,
     stream_of,
     text_lines,
@@ -179,39 +177,6 @@ def _members(options: FormatOptions) -> Mapping[str, str]:
     columns = options.columns or {field: field for field in FIELDS}
     _check_columns(columns)
     return columns
-
-
-def array_items(stream: Stream) -> Iterator[Any]:
-    """The items of a JSON array, one by one.
-
-    Raises:
-        FormatError: not one, or not whole.
-    """
-    if stream.first() != b"[":
-        raise FormatError("not a JSON array")
-    return _whole(ijson.items(stream, "item"))
-
-
-def object_members(stream: Stream) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object, one by one.
-
-    Raises:
-        FormatError: not one, or not whole.
-    """
-    if stream.first() != b"{":
-        raise FormatError("not a JSON object")
-    return _whole(ijson.kvitems(stream, ""))
-
-
-def _whole[T](items: Iterator[T]) -> Iterator[T]:
-    """Half a document is no document: who publishes it means all of it."""
-    number = 0
-    try:
-        for item in items:
-            number += 1
-            yield item
-    except (ijson.JSONError, UnicodeError) as e:
-        raise FormatError(f"not whole, or not JSON, after record {number}") from e
 
 
 def found_in(record: object, columns: Mapping[str, str], number: int, category: str) -> Found | Skipped:

@@ -21,6 +21,7 @@ _PLAIN_URL = re.compile(
     r"(?:/[A-Za-z0-9_\-.,~!$&'()+:;=@%/]*(?:\?[A-Za-z0-9_\-.,~!$&'()+:;=@%/?]*)?)?"
 ).fullmatch
 _PLAIN_NAME = re.compile(r"(?!xn--|.*\.xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
+_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=:[/\\]{2})").match
 _WEB = ("http", "https", "ws", "wss")
 _UNSAFE = re.compile(r"[^!$%&'()+,\-./0-9:;<=>?@A-Z\[\\\]^_`a-z{|}~]")
@@ -125,6 +126,9 @@ def _name(text: str) -> str:
     if _PLAIN_NAME(text):
         return text
     name = canonical_host(_bytes(text))
+    if not _HOST(name):
+        # An `=` in it would be an attribute.
+        raise NotTakenError("host has a character that no name has", unsupported=False)
     if is_address(name) and name.strip("[]") != text.strip("[]").lower():
         raise NotTakenError("a number for a name: an address is written 192.0.2.7", unsupported=False)
     return name

@@ -24,6 +24,7 @@ _SIMPLE = re.compile(
     r"(?:(?P<cname>CNAME)\s+(?P<target>@|\.|[A-Z0-9_*\-][A-Z0-9_*\-.]*)|A\s+\d+\.\d+\.\d+\.\d+)\s*(?:;.*)?",
     re.IGNORECASE | re.DOTALL,
 ).fullmatch
+_SOA = re.compile(r"\s+(?:\d+[SMHDW]?\s+|IN\s+)*SOA\s", re.IGNORECASE).match
 _NOT_COUNTED = re.compile(r'\\.|"(?:\\.|[^"\\])*"|;[^\n]*')
 
 
@@ -83,7 +84,7 @@ class _Zone:
 
 
 def records(file: BinaryIO) -> Iterator[Record | Skipped]:
-    """The records of a zone file."""
+    """The records of a zone file but for its SOA, which says what the zone is."""
     zone = _Zone()
     for found in _joined(file):
         if isinstance(found, Skipped):
@@ -120,16 +121,21 @@ def _read(zone: _Zone, number: int, text: str) -> Iterator[Record]:
 
 
 def _read_by_library(zone: _Zone, number: int, text: str) -> Iterator[Record]:
-    name = re.split(r"\s", text, maxsplit=1)[0]
+    name, rest = re.split(r"(?=\s)", text, maxsplit=1) if len(text.split()) > 1 else (text, "")
     origin = dns.name.from_text(zone.origin or ".")
-    for rrset in dns.zonefile.read_rrsets(text, rdclass=None, default_ttl=0, origin=origin, relativize=False):
-        owner = _text(rrset.name)
-        zone.owner = owner
+    absolute = dns.name.from_text(name, origin)
+    owner = zone.owner = _text(absolute)
+    if _SOA(rest):
+        # Nothing in it counts but whose it is.
+        zone.zone = zone.zone or owner
+        zone.origin = zone.origin if zone.origin is not None else owner
+        return
+    _check(zone, name)
+    # Given with its name, a record outside the zone is not passed over in silence.
+    for rrset in dns.zonefile.read_rrsets(
+        rest, name=absolute, rdclass=None, default_ttl=0, origin=origin, relativize=False
+    ):
         kind = dns.rdatatype.to_text(rrset.rdtype)
-        if kind == "SOA" and zone.zone is None:
-            zone.zone = owner
-            zone.origin = zone.origin if zone.origin is not None or not owner else owner
-        _check(zone, name)
         target = _text(rrset[0].target) if kind == "CNAME" else None
         yield Record(number, zone.relative(owner), owner, kind, target)
 

@@ -1,0 +1,84 @@
+"""JSON documents of any size (RFC 8259), one item after another."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import ijson
+
+from urlward.lists.formats.found import FormatError
+from urlward.lists.formats.stream import Stream
+
+_CHUNK = 1 << 16
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_WHOLE_ESCAPES = re.compile(
+    rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}"
+    rb"(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?=[^\\]|\\[^u]|\\u(?![dD][c-fC-F])[0-9a-fA-F]{4})))*+",
+    re.DOTALL,
+).match
+_LONGEST = 12
+"""Bytes of an escape at most, for a pair of surrogates."""
+
+
+def array_items(stream: Stream) -> Iterator[Any]:
+    """The items of a JSON array.
+
+    Raises:
+        FormatError: not one, or not whole.
+    """
+    if stream.first() != b"[":
+        raise FormatError("not a JSON array")
+    return _whole(ijson.items(_WellFormed(stream), "item"))
+
+
+def object_members(stream: Stream) -> Iterator[tuple[str, Any]]:
+    """The members of a JSON object.
+
+    Raises:
+        FormatError: not one, or not whole.
+    """
+    if stream.first() != b"{":
+        raise FormatError("not a JSON object")
+    return _whole(ijson.kvitems(_WellFormed(stream), ""))
+
+
+def _whole[T](items: Iterator[T]) -> Iterator[T]:
+    """Half a document is no document: who publishes it means all of it."""
+    number = 0
+    try:
+        for item in items:
+            number += 1
+            yield item
+    except (ijson.JSONError, UnicodeError) as e:
+        raise FormatError(f"not whole, or not JSON, after record {number}") from e
+
+
+class _WellFormed:
+    """A file for `ijson`, in which half a surrogate pair is U+FFFD, as it is in a browser's URL.
+
+    yajl makes a question mark of it, which would make another page of the URL.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes; none at the end."""
+        if not size:
+            return b""
+        while True:
+            chunk = self._stream.read(_CHUNK)
+            data, self._rest = self._rest + chunk, b""
+            if chunk and b"\\" in data[-_LONGEST:]:
+                # An escape that the next chunk goes on with is seen whole, with it.
+                end = _WHOLE_ESCAPES(data).end()  # type: ignore[union-attr]
+                if len(data) - end < _LONGEST:  # or it is no escape
+                    data, self._rest = data[:end], data[end:]
+            if b"\\ud" in data or b"\\uD" in data:
+                data = _ESCAPE.sub(lambda m: b"\\ufffd" if m[1] else m[0], data)
+            if data or not chunk:
+                return data

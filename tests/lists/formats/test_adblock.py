@@ -1,0 +1,110 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.support import examples, matcher
+from lists.formats.support import lines, read, refused
+
+PAGE = "http://a.example/dir/page"
+
+
+@pytest.mark.parametrize(
+    ("rule", "blocked", "passed"),
+    [
+        ("||a.example^", [PAGE, "https://x.a.example/", "http://a.example:81/"], ["http://ba.example/"]),
+        ("||a.example^*", [PAGE], ["http://ba.example/"]),
+        ("||a.example/", [PAGE, "http://x.a.example/"], ["http://ba.example/"]),
+        ("||a.example^$all", [PAGE], ["http://b.example/"]),
+        ("||test^", ["http://any.test/x"], [PAGE]),
+        ("||192.0.2.7^", ["http://192.0.2.7/any"], ["http://192.0.2.8/"]),
+        (
+            "||a.example/Dir/page",
+            [PAGE, f"{PAGE}?x", f"{PAGE}/below", "http://x.a.example/DIR/PAGE"],
+            ["http://a.example/dir/", "http://a.example/dir/pages", "http://b.example/dir/page"],
+        ),
+        ("||a.example/dir/", [PAGE, "http://a.example/dir/"], ["http://a.example/dir", "http://a.example/"]),
+        ("||a.example/dir/*", [PAGE], ["http://a.example/dir"]),
+        ("||a.example/dir^", [PAGE, "http://a.example/dir"], ["http://a.example/dirx", "http://a.example/"]),
+        ("||a.example/dir/page|", [PAGE, "http://x.a.example/dir/page"], [f"{PAGE}/", f"{PAGE}/below"]),
+        ("||a.example/dir/|", ["http://a.example/dir/"], [PAGE]),
+        ("||a.example/Page|$match-case", ["http://a.example/Page"], ["http://a.example/page"]),
+        (
+            "||a.example/p?id=5|",
+            ["http://a.example/p?id=5"],
+            ["http://a.example/p", "http://a.example/p?id=6"],
+        ),
+        (
+            "|http://a.example/dir/page|",
+            [PAGE],
+            ["https://a.example/dir/page", "http://x.a.example/dir/page"],
+        ),
+        ("|https://a.example/dir/", ["https://a.example/dir/page"], [PAGE, "https://x.a.example/dir/page"]),
+        ("|http://a.example^", [PAGE], ["https://a.example/", "http://x.a.example/"]),
+        ("|http://a.example:8080/x|", ["http://a.example:8080/x"], ["http://a.example/x"]),
+    ],
+)
+def test_a_rule_blocks_as_it_does_in_a_browser(rule: str, blocked: list[str], passed: list[str]) -> None:
+    check = matcher(*lines("adblock", rule)).check_url
+    assert [url for url in blocked if not check(url).blocked] == []
+    assert [url for url in passed if check(url).blocked] == []
+
+
+def test_exceptions() -> None:
+    check = matcher(*lines("adblock", "||a.example^\n@@||a.example/dir/page|\n@@||ok.a.example^\n")).check_url
+    assert check("http://a.example/").blocked
+    assert not check(PAGE).blocked
+    assert not check("http://ok.a.example/any").blocked
+
+
+def test_comments_and_conditions() -> None:
+    text = "[Adblock Plus]\n! ||a.example^\n# b\n#\n!#if x\n!#if y\n||a.example^\n!#endif\n||b.example^\n"
+    text += "!#endif\n||c.example^\n"
+    found, skipped = read("adblock", text)
+    assert found == ["c.example"]
+    assert [(s.line, s.reason, s.unsupported) for s in skipped] == [
+        (7, "a rule under a condition (!#if)", True), (9, "a rule under a condition (!#if)", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "||a.example", "||a.example|", "||a.^", "||.a^", "||-a^", "||a.example/x^y", "||a.example/x*y",
+        "||a.example/x?y", "||a.example?y", "||a.example:81^", "||*.a.example^", "||a.example^x",
+        "||user@a.example^", "a.example", "/ads/", "/ads/*", "ads.js", "|a.example/x|", "|ftp://a.example/|",
+        "|http://a.example", "|http://a.example|", "||a.example^$third-party", "||a.example^$domain=b.example",
+        "||a.example^$all,script", "||a.example^$important", "||a.example^$badfilter", "||a.example^$~script",
+        "@@||a.example^$document", "||a.example/x$removeparam=/a$/", "a.example##.x", "##.x", "a.example#@#.x",
+        "a.example#?#.x:has(a)", "a.example#$#body{}", "a.example#%#//scriptlet()", "a.example$$script",
+        "a.example##+js(x)", "*",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_said_is_not_taken(rule: str) -> None:
+    for text in (rule, f"@@{rule.removeprefix('@@')}"):
+        skipped = refused("adblock", text)
+        assert skipped.unsupported
+        assert "a.example" not in skipped.reason
+
+
+@pytest.mark.parametrize("rule", ["||1.2^", "||a..^", "||a.example/b c", "||xn--a^"])
+def test_what_is_wrong_is_a_bad_line(rule: str) -> None:
+    found, skipped = read("adblock", rule)
+    assert not found
+    assert skipped
+
+
+_PIECES = st.sampled_from(
+    [*"|@^*/$#?!=~,. ", "a", "a.example", "||", "@@", "|http://", "$all", "\u00e9", '"', " id=x"]
+)
+
+
+@examples(500)
+@given(st.lists(_PIECES, max_size=8).map("".join))
+def test_any_rule_gives_entries_on_its_host_or_reasons(rule: str) -> None:
+    found, skipped = read("adblock", rule)
+    for line in found:
+        subject = line.removeprefix("@@").split()[0]
+        assert not subject.startswith("*")
+        assert "id=" not in line
+        assert line.startswith("@@") == rule.lstrip().startswith("@@")
+    assert not (found and skipped)

@@ -1,0 +1,54 @@
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.support import examples
+from urlward.lists.formats import json_stream
+from urlward.lists.formats.found import FormatError
+from urlward.lists.formats.json_stream import array_items, object_members
+from urlward.lists.formats.stream import Stream
+
+
+def items(text: str) -> list[object]:
+    return list(array_items(Stream(io.BytesIO(text.encode()))))
+
+
+def test_items_and_members() -> None:
+    assert items(' [1, {"a": [2]}, "b"]') == [1, {"a": [2]}, "b"]
+    assert list(object_members(Stream(io.BytesIO(b'{"a": [1], "b": {}}')))) == [("a", [1]), ("b", {})]
+
+
+@pytest.mark.parametrize("text", ["", "5", "{}"])
+def test_no_array(text: str) -> None:
+    with pytest.raises(FormatError, match="not a JSON array"):
+        items(text)
+
+
+@pytest.mark.parametrize("text", ["", "5", "[]"])
+def test_no_object(text: str) -> None:
+    with pytest.raises(FormatError, match="not a JSON object"):
+        object_members(Stream(io.BytesIO(text.encode())))
+
+
+def test_half_a_pair_is_no_question_mark() -> None:
+    assert items(r'["a\ud800b", "\udc00", "\ud83d\ude00", "\\ud800", "\ud800\ud83d\ude00"]') == [
+        "a\ufffdb", "\ufffd", "\U0001f600", "\\ud800", "\ufffd\U0001f600",
+    ]  # fmt: skip
+
+
+_PIECES = st.sampled_from(
+    ["a", "\\", '"', "\ud83d", "\ude00", "\U0001f600", "\ud800", "\udfff", "ud800", "\n", "\u00e9"]
+)
+
+
+@examples(300)
+@given(st.lists(st.lists(_PIECES, max_size=8).map("".join), max_size=6), st.integers(1, 40))
+def test_any_text_is_read_as_json_reads_it_wherever_it_is_cut(texts: list[str], chunk: int) -> None:
+    whole = json.loads(json.dumps(texts))
+    wanted = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in whole]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", chunk)
+        assert items(json.dumps(texts)) == wanted
