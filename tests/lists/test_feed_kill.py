@@ -32,7 +32,7 @@ class Body:
 
     def next(self) -> None:
         self._serial += 1
-        numbers = range(20) if self._serial % 2 else range(2, 22)
+        numbers = range(200) if self._serial % 2 else range(2, 202)
         self.last, self.now = self.now, issue(self._serial, *numbers)
         if self.last:
             self._site.put(f"feed.{self._serial - 1}.delta", make_delta(self.last, self.now, KEY))
