@@ -1,17 +1,20 @@
 """A delta makes the new artifact or raises what its caller expects, whoever made it."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.delta_support import FILLER, forged, issue, opened
 from engine.support import OTHER_SECRET, build, examples, key
-from engine.test_artifact import LINES, repaired, use
-from urlward.engine.artifact import HEADER_SIZE, parse, section_table
+from engine.test_artifact import LINES, forge, repaired, use
+from urlward.engine.artifact import HEADER_SIZE, Section, parse, section_table
 from urlward.engine.change import read_change
 from urlward.engine.delta_apply import Applied, _sections, apply_delta, extent, read_rows
 from urlward.engine.delta_columns import CONTRADICTIONS, Column
 from urlward.engine.delta_format import (
+    DamagedDeltaError,
     DeltaError,
     DeltaKeyError,
     MismatchError,
@@ -22,6 +25,7 @@ from urlward.engine.delta_format import (
 from urlward.engine.delta_make import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, WrongKeyError
+from urlward.engine.table import Table
 
 OLD_LINES = [*FILLER, *LINES[::2], "http://sub.test/dir/page?a=1&b=2 id=16", "*/two/three/* id=17"]
 NEW_LINES = [
@@ -47,6 +51,24 @@ def test_header_and_signature_come_as_they_were() -> None:
     made = apply_delta(OLD, make_delta(OLD, new, key()), key()).artifact
     assert made == new
     assert parse(made).header.signature == bytes(range(32, 96))
+
+
+def test_a_sieve_of_another_size() -> None:
+    few, many = issue([f"{n}.test" for n in range(250)]), issue([f"{n}.test" for n in range(260)], 2)
+    for old, new in ((few, many), (many, few)):
+        delta = make_delta(old, new, key())
+        assert opened(delta)[Column.SIEVE]
+        assert apply_delta(old, delta, key()).artifact == new
+
+
+def test_shapes_in_more_bytes() -> None:
+    """As where there are more than 65,536 of them."""
+    found = parse(NEW)
+    wide = b"".join(number.to_bytes(4, "little") for number in Table(found).shape_numbers)
+    meta = json.dumps(found.meta | {"shape_bytes": 4}, separators=(",", ":")).encode()
+    other = forge(NEW, {Section.META: meta, Section.SHAPES: wide})
+    for old, new in ((OLD, other), (other, OLD), (other, NEW)):
+        assert apply_delta(old, make_delta(old, new, key()), key()).artifact == new
 
 
 def test_extent() -> None:
@@ -119,8 +141,19 @@ def test_a_delta_that_makes_something_else() -> None:
 def test_a_delta_that_makes_another_artifact_than_it_says() -> None:
     other = issue([*NEW_LINES, "more.test"], 3)
     columns = opened(make_delta(OLD, other, key()))
-    with pytest.raises(MismatchError, match="than it says"):
+    with pytest.raises(MismatchError, match="another size than it says"):
         apply_delta(OLD, forged(OLD, NEW, DELTA, columns), key())
+    columns = opened(make_delta(OLD, issue(NEW_LINES, 3), key()))
+    with pytest.raises(MismatchError, match="another artifact than it says"):
+        apply_delta(OLD, forged(OLD, NEW, DELTA, columns), key())
+
+
+def test_columns_that_open_to_far_more_than_the_delta() -> None:
+    old = issue([f"{n}.test" for n in range(20_000)])
+    delta = make_delta(old, issue([f"{n}.test" for n in range(20_001)], 2), key())
+    changes = {Column.SIEVE: bytes(500_000)}
+    with pytest.raises(DamagedDeltaError, match="sizes"):
+        apply_delta(old, forged(old, NEW, delta, changes), key())
 
 
 @pytest.mark.parametrize("column", Column)

@@ -39,7 +39,7 @@ def issue(
     return sign_artifact(data, signer) if signer else data
 
 
-FIRST, SECOND, THIRD = issue(1, *range(20)), issue(2, *range(1, 22)), issue(3, *range(30))
+FIRST, SECOND, THIRD = issue(1, *range(200)), issue(2, *range(1, 202)), issue(3, *range(210))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_delta_comes_first(body: Feed, site: Server) -> None:
     site.put("feed.1.delta", make_delta(FIRST, SECOND, KEY))
     site.put("feed", SECOND)
     outcome = body.refresh()
-    assert outcome.text == "21 entries fetched, serial 2, +2 -1, by delta"
+    assert outcome.text == "201 entries fetched, serial 2, +2 -1, by delta"
     assert asked(site) == ["200 /feed.1.delta"]
     assert body.store.path.read_bytes() == SECOND
     change = read_change(body.store.change_path.read_bytes(), KEY)
@@ -87,7 +87,7 @@ def test_after_a_delta_the_whole_is_not_fetched_to_learn_that_it_is_the_same(
     assert asked(site) == ["404 /feed.2.delta", "304 /feed"]
     # Where the body offers no more deltas, the whole one comes, and what the change said is of no use.
     site.put("feed", THIRD)
-    assert body.refresh().text == "30 entries fetched, serial 3, +9 -0"
+    assert body.refresh().text == "210 entries fetched, serial 3, +9 -0"
     assert body.store.path.read_bytes() == THIRD
     assert not body.store.change_path.exists()
 
@@ -116,7 +116,7 @@ def test_a_delta_that_will_not_do(delta: bytes, body: Feed, site: Server) -> Non
     site.put("feed.1.delta", delta)
     site.put("feed", SECOND)
     outcome = body.refresh()
-    assert outcome.text.startswith("21 entries fetched, serial 2, +2 -1, delta not used: ")
+    assert outcome.text.startswith("201 entries fetched, serial 2, +2 -1, delta not used: ")
     assert body.store.path.read_bytes() == SECOND
     assert not body.store.change_path.exists()
 
@@ -129,10 +129,11 @@ def test_deltas_can_be_left(body: Feed, site: Server) -> None:
 
 
 def test_a_delta_is_no_way_around_the_guards(body: Feed, site: Server) -> None:
-    small = issue(2, 1)
+    small = issue(2, *range(20, 200))
     site.put("feed.1.delta", make_delta(FIRST, small, KEY))
     site.put("feed", small)
-    assert body.refresh().text.startswith("shrunk: 1 entries after 20: ")
+    assert body.refresh(max_shrink=0.05).text.startswith("shrunk: 180 entries after 200: ")
+    assert asked(site) == ["200 /feed.1.delta"]
     assert body.store.path.read_bytes() == FIRST
     assert not body.store.change_path.exists()
 
@@ -228,12 +229,12 @@ def test_what_nobody_trusted_has_signed(content: bytes, reason: str, tmp_path: P
 
 
 def test_a_delta_of_signed_artifacts(tmp_path: Path, site: Server) -> None:
-    first, second = issue(1, *range(20), signer=SIGNER), issue(2, *range(21), signer=SIGNER)
+    first, second = issue(1, *range(200), signer=SIGNER), issue(2, *range(201), signer=SIGNER)
     made = trusting(tmp_path, site)
     site.put("feed", first)
     made.refresh()
     # What leads to an artifact that nobody has signed does not even leave a change.
-    site.put("feed.1.delta", make_delta(first, issue(2, 666, *range(20)), KEY))
+    site.put("feed.1.delta", make_delta(first, issue(2, 666, *range(200)), KEY))
     site.put("feed", first)
     assert made.refresh().state == "unchanged"
     assert not made.store.change_path.exists()

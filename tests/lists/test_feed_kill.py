@@ -32,7 +32,7 @@ class Body:
 
     def next(self) -> None:
         self._serial += 1
-        numbers = range(20) if self._serial % 2 else range(2, 22)
+        numbers = range(200) if self._serial % 2 else range(2, 202)
         self.last, self.now = self.now, issue(self._serial, *numbers)
         if self.last:
             self._site.put(f"feed.{self._serial - 1}.delta", make_delta(self.last, self.now, KEY))
@@ -62,11 +62,12 @@ def killed_after(feed: Feed, seconds: float) -> bool:
 
 
 def killed_at(feed: Feed, event: int) -> bool:
-    """Kill a refresh at its so-and-so-many-th audit event: a file opened, renamed, removed or locked, …"""
+    """Kill a refresh where it opens, renames, removes, locks or connects something for the so-and-so-many-th
+    time (PEP 578)."""
     left = count(-event + 1)
 
     def hook(name: str, arguments: object) -> None:
-        if not next(left):
+        if name.startswith(("open", "os.", "fcntl.", "socket.")) and not next(left):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def action() -> None:

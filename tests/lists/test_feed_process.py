@@ -158,6 +158,7 @@ def is_alive(pid: int) -> bool:
 
 @contextmanager
 def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: FeedTable) -> Iterator[Feeds]:
+    monkeypatch.setattr(feed_process, "FIRST_ALARMS", 0.05)
     monkeypatch.setattr(feed_process, "ALARM_LOOK", 0.05)
     monkeypatch.setattr(feed_process, "WATCH", 0.05)
     yield Feeds(Config(feed=tables), tmp_path / "state")
@@ -194,6 +195,20 @@ async def test_a_stale_feed_is_an_alarm_until_it_is_not(
             feeds, lambda: lines(caplog, "one: no longer stale") and lines(caplog, "1 entries fetched")
         )
     assert len(lines(caplog, "one: stale")) == 1
+
+
+async def test_a_state_folder_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_process, "AFTER_FAULT", 0.05)
+    (tmp_path / "state").touch()
+    (tmp_path / "good").write_text(hosts(1))
+    feed = FeedTable(name="good", path=str(tmp_path / "good"))
+    with in_this_process(tmp_path, monkeypatch, feed) as feeds:
+        await run_until(feeds, lambda: lines(caplog, "list good: "))
+        assert lines(caplog, "list good: ")[0][1].endswith("Not a directory")
+        (tmp_path / "state").unlink()
+        await run_until(feeds, FeedStore(tmp_path / "state", "good").in_force)
 
 
 async def test_a_bug_in_one_feed_does_not_end_the_others(

@@ -13,13 +13,18 @@ DATA = artifact(["a.example", "b.example"])
 
 @pytest.fixture
 def store(tmp_path: Path) -> FeedStore:
-    return FeedStore(tmp_path / "state", "one")
+    made = FeedStore(tmp_path / "state", "one")
+    with made.locked():
+        pass
+    return made
 
 
-def test_nothing_there(store: FeedStore) -> None:
+def test_nothing_there(tmp_path: Path) -> None:
+    store = FeedStore(tmp_path / "state", "one")
     assert store.in_force() is None
     assert store.header() is None
     assert store.facts() == Facts()
+    assert names_in(tmp_path) == []
 
 
 def test_what_is_written_is_read(store: FeedStore) -> None:
@@ -83,13 +88,17 @@ def test_those_who_wait_lose_nothing(store: FeedStore, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
+    store = FeedStore(tmp_path / "state", "one")
+    with pytest.raises(StateError, match="Not a directory"), store.locked():
+        pass
     with pytest.raises(StateError, match="Not a directory"):
-        FeedStore(tmp_path / "state", "one")
+        store.facts()
 
 
 def test_a_link_in_the_place_of_the_lock(store: FeedStore, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.touch()
+    (tmp_path / "state/feeds/one.lock").unlink()
     (tmp_path / "state/feeds/one.lock").symlink_to(victim)
     with pytest.raises(StateError), store.locked():
         pass

@@ -32,6 +32,8 @@ class Proxy:
         client = self._tls.wrap_socket(raw, server_side=True) if self._tls else raw
         with client:
             asked = read_head(client)
+            if not asked:
+                return
             self.heads.append(asked)
             if self._wanted and f"\r\nProxy-Authorization: Basic {self._wanted}\r\n" not in asked.decode():
                 client.sendall(head("407 Proxy Authentication Required 31337", Content_Length=0))

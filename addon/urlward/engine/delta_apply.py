@@ -55,6 +55,10 @@ type Sections = Sequence[memoryview]
 type Pieces = list[Buffer]
 
 
+DEFLATED = 100
+"""Times as many bytes that a delta may have opened: digests hardly deflate, and most of it is digests."""
+
+
 class Applied(NamedTuple):
     """What comes of a delta.
 
@@ -84,15 +88,18 @@ def apply_delta(old: Buffer, delta: Buffer, key: Key) -> Applied:
     frame, before, columns, rows = _opened(old, delta, key)
     try:
         sections = _sections(before, columns, rows, key)
-        table = section_table(sum(map(_size, pieces)) for pieces in sections)
-        data = b"".join([columns[Column.HEADER], table, *(piece for pieces in sections for piece in pieces)])
     except CONTRADICTIONS as e:
         raise DamagedDeltaError("its columns contradict the artifact: fetch the full artifact") from e
+    sizes = [sum(map(_size, pieces)) for pieces in sections]
+    table = section_table(sizes)
+    if HEADER_SIZE + len(table) + sum(sizes) != frame.new_size:
+        raise MismatchError("what it makes has another size than it says: fetch the full artifact")
+    data = b"".join([columns[Column.HEADER], table, *(piece for pieces in sections for piece in pieces)])
     try:
         after = parse(data)
     except ArtifactError as e:
         raise MismatchError("what it makes is not the new artifact: fetch the full artifact") from e
-    if after.header.checksum != frame.new_checksum or after.header.size != frame.new_size:
+    if after.header.checksum != frame.new_checksum:
         raise MismatchError("what it makes is another artifact than it says: fetch the full artifact")
     try:
         change = make_change(before, after, rows, columns[Column.NETWORK_ITEMS], key)
@@ -120,7 +127,7 @@ def _opened(old: Buffer, delta: Buffer, key: Key) -> tuple[Frame, Artifact, Colu
             f"{before.header.checksum.hex()}: fetch the full artifact"
         )
     check_key(before.header, key)
-    most = 2 * (before.header.size + frame.new_size) + (1 << 16)
+    most = min(2 * (before.header.size + frame.new_size), DEFLATED * len(frame.sealed)) + (1 << 16)
     columns = read_columns(DELTA_MAGIC, frame, key, len(Column), most)
     if not is_plain(before) or len(columns[Column.HEADER]) != HEADER_SIZE:
         raise DamagedDeltaError("it does not fit the artifact's sections: fetch the full artifact")
@@ -181,15 +188,14 @@ def _narrowed(column: bytes, typecode: str, rows: Script) -> bytes:
 
 
 def _shapes(before: Artifact, meta: dict[str, Any], columns: Columns, rows: Script) -> Pieces:
-    typecode = "H" if meta["shape_bytes"] == 2 else "I"
+    width, typecode = (2, "H") if meta["shape_bytes"] == 2 else (4, "I")
+    was = "H" if before.meta["shape_bytes"] == 2 else "I"
     numbers = shape_numbers(before.meta, meta)
     stored = before.sections[Section.SHAPES]
-    if meta["shape_bytes"] != before.meta["shape_bytes"] or numbers != list(range(len(numbers))):
+    if was != typecode or numbers != list(range(len(numbers))):
         known = [max(number, 0) for number in numbers]  # no row that stays has a shape that does not
-        was = "H" if before.meta["shape_bytes"] == 2 else "I"
         stored = memoryview(pack(array(typecode, map(known.__getitem__, unpack(was, stored)))))
-    inserted = _narrowed(columns[Column.SHAPES], typecode, rows)
-    return [*splice(rows, stored, memoryview(inserted), meta["shape_bytes"])]
+    return [*splice(rows, stored, memoryview(_narrowed(columns[Column.SHAPES], typecode, rows)), width)]
 
 
 def _ids(old: Sections, columns: Columns, rows: Script) -> tuple[Pieces, Pieces]:

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +87,7 @@ def _status(args: argparse.Namespace) -> int:
 
 def _refresh(args: argparse.Namespace) -> int:
     config, state = _read(args)
-    feeds = _chosen(config, args.names)
-    with ThreadPoolExecutor(2) as threads:
-        results = threads.map(lambda feed: _refresh_one(feed, config, state, wait=args.wait), feeds)
-        return max(results, default=DONE)
+    return max([_refresh_one(feed, config, state, wait=args.wait) for feed in _chosen(config, args.names)])
 
 
 def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) -> int:

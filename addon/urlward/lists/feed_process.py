@@ -17,6 +17,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -27,7 +28,7 @@ from urlward.lists.feed_refresh import Outcome, refresh
 from urlward.lists.feed_schedule import after_failure, at_start
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch
-from urlward.lists.state import state_folder
+from urlward.lists.state import StateError, state_folder
 from urlward.lists.worker import end_with_parent
 
 logger = logging.getLogger("urlward.lists")
@@ -38,11 +39,17 @@ AT_ONCE = 2
 WATCH = 1.0
 """Seconds between two looks at a path, and at whether another process has refreshed a feed."""
 
+FIRST_ALARMS = 60.0
+"""Seconds after the start in which there is no alarm, since what is due is yet to be refreshed."""
+
 ALARM_LOOK = 10.0
 """Seconds between two looks for alarms."""
 
 ALARM_AGAIN = 3_600.0
 """Seconds after which an alarm that lasts is said again."""
+
+AFTER_FAULT = 60.0
+"""Seconds after which a feed is looked after again whose state was not to be had."""
 
 
 class Feeds:
@@ -69,8 +76,16 @@ class Feeds:
         """Look after them until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for feed in self._config.feed:
-                tasks.create_task(self._look_after(feed))
+                tasks.create_task(self._look_after_always(feed))
             tasks.create_task(self._watch_alarms())
+
+    async def _look_after_always(self, feed: FeedTable) -> None:
+        while True:
+            try:
+                await self._look_after(feed)
+            except Exception as e:  # noqa: BLE001 - one feed that breaks us must not end the others
+                logger.error("list %s: %s", feed.name, _said(e))
+                await asyncio.sleep(AFTER_FAULT)
 
     async def _look_after(self, feed: FeedTable) -> None:
         store = FeedStore(self._state, feed.name)
@@ -116,13 +131,10 @@ class Feeds:
     def _refresh(self, feed: FeedTable, failures: int) -> Outcome:
         try:
             return refresh(feed, self._config, self._state)
-        except UrlwardError as e:
-            text = str(e)
-        except Exception as e:  # noqa: BLE001 - one feed that breaks us must not end the others
-            text = f"a bug: {type(e).__name__}"
-        now = time.time()
-        next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)
-        return Outcome("failed", f"{text}; what is in force stays", next_run)
+        except Exception as e:  # noqa: BLE001 - a bug may be in one feed's way, and not in another's
+            now = time.time()
+            next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)
+            return Outcome("failed", f"{_said(e)}; what is in force stays", next_run)
 
     def _say(self, feed: FeedTable, outcome: Outcome, was: str) -> None:
         if outcome.state == "failed":
@@ -131,11 +143,13 @@ class Feeds:
             logger.info("list %s: %s", feed.name, outcome.text)
 
     async def _watch_alarms(self) -> None:
+        await asyncio.sleep(FIRST_ALARMS)
         while True:
-            await asyncio.sleep(ALARM_LOOK)
             for feed in self._config.feed:
                 store = FeedStore(self._state, feed.name)
-                self._alarm(feed, alarms(feed, store.facts(), store.header(), time.time()))
+                with suppress(StateError):  # which its refreshes say
+                    self._alarm(feed, alarms(feed, store.facts(), store.header(), time.time()))
+            await asyncio.sleep(ALARM_LOOK)
 
     def _alarm(self, feed: FeedTable, found: dict[str, str]) -> None:
         now = time.monotonic()
@@ -147,6 +161,11 @@ class Feeds:
             if name == feed.name and kind not in found:
                 del self._said[name, kind]
                 logger.info("list %s: no longer %s", name, kind)
+
+
+def _said(error: Exception) -> str:
+    """An error's message; that of a bug could name an entry, and stays untold."""
+    return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
 
 
 class _Lines(logging.Handler):
@@ -176,6 +195,7 @@ async def _run(feeds: Feeds) -> None:
 
 def main() -> None:
     """Run as a process, told what to do on standard input."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # all are refreshed soon enough
     asked = json.load(sys.stdin)
     # A kernel that keeps files' leases sends this to whoever holds one (`urlward.lists.files`).
     signal.signal(signal.SIGIO, signal.SIG_IGN)

@@ -54,17 +54,14 @@ class FeedStore:
     """One feed's files.
 
     Args:
-        state: the state folder, made where it is not there.
+        state: the state folder.
         name: of the feed.
-
-    Raises:
-        StateError: the folder cannot be made.
     """
 
     def __init__(self, state: Path, name: str) -> None:
         self.name = name
-        self.state = made_folder(state)
-        self._folder = made_folder(state / "feeds")
+        self._state = state
+        self._folder = state / "feeds"
 
     @property
     def path(self) -> Path:
@@ -78,15 +75,17 @@ class FeedStore:
 
     @contextmanager
     def locked(self, *, wait: bool = True) -> Iterator[None]:
-        """Be the only one that refreshes this feed.
+        """Be the only one that refreshes this feed; the folders are made where they are not there.
 
         Args:
             wait: for its turn, where another does.
 
         Raises:
             BusyError: another does.
-            StateError: the lock file cannot be made.
+            StateError: the folders or the lock file cannot be made.
         """
+        made_folder(self._state)
+        made_folder(self._folder)
         path = self._file(".lock")
         if not path.exists():
             with locked(self._folder):
@@ -107,11 +106,18 @@ class FeedStore:
             os.close(fd)
 
     def facts(self) -> Facts:
-        """What is remembered; nothing where that cannot be read."""
+        """What is remembered.
+
+        Raises:
+            StateError: not readable.
+        """
+        path = self._file(".json")
         try:
-            return parse_facts(self._file(".json").read_bytes())
-        except OSError:
+            return parse_facts(path.read_bytes())
+        except FileNotFoundError:
             return Facts()
+        except OSError as e:
+            raise unusable(path, e) from e
 
     def in_force(self) -> InForce | None:
         """The artifact in force, None where there is none, or none that is whole."""

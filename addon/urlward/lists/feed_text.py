@@ -11,6 +11,7 @@ from urlward.config import FeedTable
 from urlward.engine.digest import Key
 from urlward.lists import memory
 from urlward.lists.feed_guards import RefusedError
+from urlward.lists.source import Budget
 
 
 class Compiled(NamedTuple):
@@ -50,6 +51,10 @@ def compile_text(
         RefusedError: no list in this format.
         OSError: the system has no process or memory for it.
     """
+    try:
+        Budget.parse(budget)
+    except ValueError as e:
+        raise RefusedError("settings", f"max_errors: {e}") from e
     path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text
     fd = memory.new()
     try:
