@@ -22,7 +22,7 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.steps import exhaust
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden.ward"
-GOLDEN_CHECKSUM = "bc85674ff05676fecc444dc27192fbc0"
+GOLDEN_CHECKSUM = "6ed0dbc4af513ba474b61e41ecb91589"
 
 LINES = [
     "example.test id=1 category=phishing",

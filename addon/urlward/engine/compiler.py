@@ -6,9 +6,11 @@ find candidates, the digest decides. That is what keeps a million entries at a f
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import islice
+from operator import eq
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from urlward.engine.digest import SEGMENT_LETTERS, Key
@@ -129,6 +131,34 @@ class Rows:
             Row, self.letters, self.digests, self.shapes, self.lengths, self.below, self.more, self.ids
         )
 
+    def renumber(self, numbers: Sequence[int]) -> None:
+        """Give each row the shape that stands in `numbers` at its present one, and keep the order by it."""
+        self.shapes = array("I", map(numbers.__getitem__, self.shapes))
+        digests = self.digests
+        done = 0
+        # Rows of one digest stand together, and are few.
+        for start in [at for at, same in enumerate(map(eq, digests, islice(digests, 1, None))) if same]:
+            if start >= done:
+                done = start + 2
+                while done < len(digests) and digests[done] == digests[start]:
+                    done += 1
+                self._sort(start, done)
+
+    def _sort(self, start: int, end: int) -> None:
+        columns: tuple[Any, ...] = (
+            self.letters,
+            self.digests,
+            self.shapes,
+            self.lengths,
+            self.below,
+            self.more,
+            self.ids,
+        )
+        rows = sorted(zip(*(column[start:end] for column in columns), strict=True))
+        for at, row in enumerate(rows, start):
+            for column, value in zip(columns, row, strict=True):
+                column[at] = value
+
 
 class Compiled(NamedTuple):
     """A compiled list, not yet serialised.
@@ -241,10 +271,9 @@ class Compiler:
             row = Row(letters, digest, marker, domain.count(".") + 1, _NOWHERE, (), "")
             self._rows[Pool.ANCHORED].append(row)
         self._markers = set()
-        shapes = [Shape(*shape) for shape in self._shapes]
+        shapes, categories, numbers = _numbered(self._shapes, self._categories)
         counts: Counter[str] = Counter()
         by_category: Counter[str] = Counter()
-        categories = list(self._categories)
         duplicates = 0
         pools: list[Rows] = []
         patterns: list[Patterns] = []
@@ -259,6 +288,7 @@ class Compiler:
             unique, cut = _cut(rows, SEGMENT_LETTERS if pool is Pool.FLOATING else 1, tell)
             duplicates += len(rows) - len(unique)
             rows.clear()
+            unique.renumber(numbers)
             for number, times in Counter(unique.shapes).items():
                 shape = shapes[number]
                 if shape.kind != MARKER:
@@ -347,6 +377,20 @@ class Compiler:
             self._sieve_hosts.append(crc32(host.encode()))
             self._append(Pool.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
         self._params = []
+
+
+def _numbered(
+    shapes: Iterable[tuple[int, int, int, int, int]], categories: Iterable[str]
+) -> tuple[list[Shape], list[str], list[int]]:
+    """Shapes and categories in an order that does not hang on that of the entries, so that the artifacts of
+    nearly equal lists are nearly equal; and the new number of each shape."""
+    names = list(categories)
+    sorted_names = sorted(names)  # the empty one first
+    of_category = {name: number for number, name in enumerate(sorted_names)}
+    found = [Shape(*shape)._replace(category=of_category[names[shape[2]]]) for shape in shapes]
+    sorted_shapes = sorted(found)
+    of_shape = {shape: number for number, shape in enumerate(sorted_shapes)}
+    return sorted_shapes, sorted_names, [of_shape[shape] for shape in found]
 
 
 def _cut(rows: list[Row], granularity: int, progress: Callable[[int], None]) -> tuple[Rows, Patterns]:
