@@ -1,7 +1,8 @@
 """The flat table: each row's digest, kind, id and further parameters, and where rows with a digest are."""
 
 from engine.support import build
-from urlward.engine.artifact import parse
+from engine.test_artifact import forge
+from urlward.engine.artifact import Section, parse
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.record import param_text
@@ -44,3 +45,16 @@ def test_a_row_without_further_parameters_has_none() -> None:
     assert found.further_params(row) == []
     assert found.id(row) == ""
     assert found.length(row) == 2
+
+
+def test_what_rows_have_in_numbers() -> None:
+    found = table()
+    assert found.params == 20
+    assert [found.shapes[number] for number in found.shape_numbers] == list(
+        map(found.shape, range(found.rows))
+    )
+
+
+def test_parameters_that_point_anywhere_are_no_more_than_there_are() -> None:
+    forged = forge(build(LINES, Key(SECRET)), {Section.PARAM_ROWS: bytes(4) + b"\xff\xff\xff\xff"})
+    assert len(Table(parse(forged)).further_params(0)) == 20

@@ -32,7 +32,7 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Buffer, Generator
+from collections.abc import Buffer, Generator, Iterable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from itertools import accumulate, pairwise
@@ -57,7 +57,8 @@ HEADER_SIZE = 256
 
 _HEADER = struct.Struct("<8sHHIQ8s16sQQQQ32s64s80s")
 _CHECKSUM = slice(32, 48)
-_SIGNATURE = slice(112, 176)
+SIGNATURE = slice(112, 176)
+_ISSUE = ((48, "<Q"), (64, "<QQ32s64s"))
 _CHUNK = 1 << 20
 
 
@@ -82,7 +83,7 @@ class Section(IntEnum):
 
 
 class Header(NamedTuple):
-    """What an artifact says of itself before its sections are read."""
+    """What an artifact says of itself before its sections are read; `raw` is all of its bytes."""
 
     key_id: bytes
     size: int
@@ -93,6 +94,7 @@ class Header(NamedTuple):
     valid_until: int
     signer: bytes
     signature: bytes
+    raw: bytes
 
 
 class Artifact(NamedTuple):
@@ -109,7 +111,16 @@ class Artifact(NamedTuple):
     sections: tuple[memoryview, ...]
 
 
-def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) -> bytes:
+def dump(
+    compiled: Compiled,
+    key: Key,
+    *,
+    name: str,
+    serial: int,
+    created: int,
+    valid_from: int = 0,
+    valid_until: int = 0,
+) -> bytes:
     """Serialise; the same input gives the same bytes.
 
     Args:
@@ -118,6 +129,8 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
         name: of the list, shown in verdicts.
         serial: rises with each issue of the list.
         created: seconds since 1970-01-01 UTC.
+        valid_from: likewise; 0 for always.
+        valid_until: likewise.
     """
     anchored, floating_rows = compiled.rows
     ids, mores = anchored.ids + floating_rows.ids, anchored.more + floating_rows.more
@@ -151,31 +164,72 @@ def dump(compiled: Compiled, key: Key, *, name: str, serial: int, created: int) 
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
         b"".join(anchored.digests) + b"".join(floating_rows.digests),
-        _pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
-        _pack(anchored.lengths + floating_rows.lengths),
+        pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
+        pack(anchored.lengths + floating_rows.lengths),
         b"".join(anchored.below) + b"".join(floating_rows.below),
-        _pack(id_ends),
+        pack(id_ends),
         "".join(ids).encode("ascii"),
         bytes(shared),
         bytes(added),
         "".join(letters).encode("latin-1"),
-        _pack(groups),
-        _pack(param_rows),
+        pack(groups),
+        pack(param_rows),
         b"".join(params),
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
     ]
-    ends, end = array("Q"), 0
-    for section in sections:
-        end += len(section)
-        ends.append(end)
-    size = HEADER_SIZE + 8 * len(sections) + end
-    header = _HEADER.pack(
-        MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"", serial, created, 0, 0, b"", b"", b""
-    )
-    data = bytearray(b"".join([header, _pack(ends), *sections]))
+    return write(sections, key, (serial, created, valid_from, valid_until))
+
+
+def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
+    """An unsigned file of these sections; `issue` is serial, created, valid from and valid until."""
+    table = section_table(map(len, sections))
+    size = HEADER_SIZE + len(table) + sum(map(len, sections))
+    fixed = (MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"")
+    header = _HEADER.pack(*fixed, *issue, b"", b"", b"")
+    data = bytearray(b"".join([header, table, *sections]))
     data[_CHECKSUM] = exhaust(_checksum(data))
     return bytes(data)
+
+
+def section_table(sizes: Iterable[int]) -> bytes:
+    """Where each section ends, for sections of these sizes."""
+    return pack(array("Q", accumulate(sizes)))
+
+
+def reissue(data: Buffer, *, serial: int, valid_from: int, valid_until: int, signer: bytes) -> bytearray:
+    """An artifact with another serial, dates and signer, its checksum made anew and no signature.
+
+    Args:
+        data: the whole file.
+        serial: see `dump`.
+        valid_from: likewise.
+        valid_until: likewise.
+        signer: 32 bytes of its public key.
+    """
+    made = bytearray(data)
+    values = ((serial,), (valid_from, valid_until, signer, bytes(64)))
+    for (offset, layout), fields in zip(_ISSUE, values, strict=True):
+        struct.pack_into(layout, made, offset, *fields)
+    made[_CHECKSUM] = exhaust(_checksum(made))
+    return made
+
+
+def read_header(data: Buffer) -> Header:
+    """The header at the beginning of some bytes, of which no more than that is looked at.
+
+    Raises:
+        NotAnArtifactError, NewerVersionError, TruncatedError: what is wrong.
+    """
+    view = memoryview(data)
+    if view[: len(MAGIC)] != MAGIC:
+        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
+    if len(view) < HEADER_SIZE:
+        raise TruncatedError(len(view), HEADER_SIZE)
+    (_, version, _, _, size, *rest) = _HEADER.unpack_from(view)
+    if version > VERSION:
+        raise NewerVersionError(version, VERSION)
+    return Header._make((rest[0], size, *rest[1:8], bytes(view[:HEADER_SIZE])))
 
 
 def parse(data: Buffer) -> Artifact:
@@ -191,15 +245,9 @@ def parse(data: Buffer) -> Artifact:
 
 def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     """`parse`, in steps of about a millisecond."""
+    header = read_header(data)
     view = memoryview(data)
-    if view[: len(MAGIC)] != MAGIC:
-        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
-    if len(view) < HEADER_SIZE:
-        raise TruncatedError(len(view), HEADER_SIZE)
-    (_, version, header_size, count, size, *rest) = _HEADER.unpack_from(view)
-    if version > VERSION:
-        raise NewerVersionError(version, VERSION)
-    header = Header(rest[0], size, *rest[1:8])
+    (_, version, header_size, count, size, *_) = _HEADER.unpack_from(view)
     if len(view) != size:
         raise TruncatedError(len(view), size)
     if (yield from _checksum(view)) != header.checksum:
@@ -250,7 +298,8 @@ def unpack(typecode: str, data: Buffer) -> memoryview:
     return view.cast(typecode)  # type: ignore[call-overload, no-any-return]
 
 
-def _pack(numbers: "array[int]") -> bytes:
+def pack(numbers: "array[int]") -> bytes:
+    """Undo `unpack`."""
     if sys.byteorder == "big":
         numbers = array(numbers.typecode, numbers)
         numbers.byteswap()
@@ -324,7 +373,7 @@ def _checksum(data: Buffer) -> Generator[None, None, bytes]:
     h = blake2b(digest_size=16)
     head = bytearray(view[:HEADER_SIZE])
     head[_CHECKSUM] = bytes(16)
-    head[_SIGNATURE] = bytes(64)
+    head[SIGNATURE] = bytes(64)
     h.update(head)
     for start in range(HEADER_SIZE, len(view), _CHUNK):
         h.update(view[start : start + _CHUNK])

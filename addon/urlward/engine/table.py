@@ -13,7 +13,14 @@ _CHECK_SLICE = 1 << 15
 
 
 class Table:
-    """What is known of each row; a row is a number below `rows`."""
+    """What is known of each row; a row is a number below `rows`.
+
+    Attributes:
+        params: digests of further parameters, of all rows.
+        rows: how many.
+        shapes: what rows have in common.
+        shape_numbers: for each row an index into `shapes`.
+    """
 
     __slots__ = (
         "_below",
@@ -23,8 +30,9 @@ class Table:
         "_lengths",
         "_param_rows",
         "_params",
-        "_shapes",
+        "params",
         "rows",
+        "shape_numbers",
         "shapes",
     )
 
@@ -32,13 +40,16 @@ class Table:
         sections = artifact.sections
         self.shapes = tuple(Shape(*shape) for shape in artifact.meta["shapes"])
         self._digests = sections[Section.DIGESTS]
-        self._shapes = unpack("H" if artifact.meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES])
+        self.shape_numbers = unpack(
+            "H" if artifact.meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES]
+        )
         self._lengths = unpack("H", sections[Section.LENGTHS])
         self._below = sections[Section.BELOW]
         self._id_ends = unpack("I", sections[Section.ID_ENDS])
         self._ids = sections[Section.IDS]
         self._param_rows = unpack("I", sections[Section.PARAM_ROWS])
         self._params = sections[Section.PARAMS]
+        self.params = len(self._params) // DIGEST_SIZE
         self.rows = len(self._lengths)
 
     def check(self) -> Generator[None]:
@@ -49,11 +60,10 @@ class Table:
         """
         fits = bytes(self._ids).isascii()
         for start in range(0, self.rows, _CHECK_SLICE):
-            fits = fits and max(self._shapes[start : start + _CHECK_SLICE]) < len(self.shapes)
+            fits = fits and max(self.shape_numbers[start : start + _CHECK_SLICE]) < len(self.shapes)
             yield
-        params = len(self._params) // DIGEST_SIZE
         for start in range(0, len(self._param_rows), _CHECK_SLICE):
-            fits = fits and max(self._param_rows[start + 1 : start + _CHECK_SLICE : 2]) <= params
+            fits = fits and max(self._param_rows[start + 1 : start + _CHECK_SLICE : 2]) <= self.params
             yield
         if not fits:
             raise DamagedError("a row points outside its section")
@@ -64,7 +74,7 @@ class Table:
 
     def shape(self, row: int) -> Shape:
         """Kind and attributes."""
-        return self.shapes[self._shapes[row]]
+        return self.shapes[self.shape_numbers[row]]
 
     def length(self, row: int) -> int:
         """Labels of a domain or name, segments of a prefix or path sequence, bits of a network."""
@@ -89,7 +99,8 @@ class Table:
             return []
         start = self._param_rows[2 * at - 1] if at else 0
         end = self._param_rows[2 * at + 1]
-        return [bytes(self._params[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]) for i in range(start, end)]
+        digests = bytes(self._params[start * DIGEST_SIZE : end * DIGEST_SIZE])
+        return [digests[i : i + DIGEST_SIZE] for i in range(0, len(digests), DIGEST_SIZE)]
 
     def matching(self, row: int, end: int, digest: bytes) -> Iterator[int]:
         """The rows from `row` to `end`, which are sorted by digest, that have this one."""
