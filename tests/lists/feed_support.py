@@ -165,12 +165,8 @@ class Feed:
                 loaded = load(data, key)
             except Exception:
                 continue
-            return make_matcher(loaded, key).check_url(f"http://{host}/").blocked
+            return Matcher([loaded]).check_url(f"http://{host}/").blocked
         raise AssertionError("under no key")
-
-
-def make_matcher(loaded: Any, key: Key) -> Matcher:
-    return Matcher([loaded], key)
 
 
 def feed(tmp_path: Path, **keys: Any) -> Feed:

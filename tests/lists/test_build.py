@@ -76,7 +76,7 @@ class TestCompileSources:
         assert (report.lines, report.entries, report.unsupported) == (2, 3, 0)
         assert parse(data).meta["by_category"] == {"phishing": 3}
         assert max(told) <= 1
-        assert blocks(Matcher([load(data, key)], key), "http://b.example/C/d")
+        assert blocks(Matcher([load(data, key)]), "http://b.example/C/d")
 
     def test_several_sources_make_one_list(self, source: Path) -> None:
         other = source.with_name("other.txt")
