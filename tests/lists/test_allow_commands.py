@@ -10,7 +10,8 @@ import pytest
 from lists.support import SENTINEL
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allow_commands import add_allow_commands, duration
-from urlward.lists.allows import AllowError, current_allows, rfc3339
+from urlward.lists.allow_entry import AllowError
+from urlward.lists.allows import current_allows, rfc3339
 
 URL = f"http://{SENTINEL}.test/{SENTINEL}"
 ALLOW = (URL, "--for", "2h", "--why", "asked for")

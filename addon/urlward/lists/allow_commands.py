@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import Config, read_config
+from urlward.lists.allow_entry import AllowError
 from urlward.lists.allows import (
     LONGEST,
     Allow,
-    AllowError,
     add_allow,
     current_allows,
     end_allow,
@@ -54,8 +54,7 @@ def _allow(args: argparse.Namespace) -> int:
     config = read_config(args.config) if args.config else Config()
     state = args.state or state_folder(config.state)
     if args.list:
-        if (state / "key").exists():
-            expire_allows(state, now)
+        expire_allows(state, now)
         for allow in current_allows(state, now):
             _show(allow, now, as_json=args.json)
     elif args.end is not None:
