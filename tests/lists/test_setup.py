@@ -61,7 +61,8 @@ def test_artifacts_may_be_under_the_lists_key_or_their_own(tmp_path: Path) -> No
     config = read_config(
         configured(
             tmp_path,
-            f'state = "state"\nkey = "lists.key"\n{FEED}[[feed]]\nname = "other"\npath = "x"\nkey = "own.key"\n',
+            f'state = "state"\nkey = "lists.key"\n{FEED}'
+            '[[feed]]\nname = "other"\npath = "x"\nkey = "own.key"\n',
         )
     )
     folder = tmp_path / "state" / "feeds"

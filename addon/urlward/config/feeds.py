@@ -38,6 +38,7 @@ _OF_URLS = (
 )  # fmt: skip
 """Keys that say nothing of a path."""
 
+_TAKEN = ("allows", "protected")
 _FILES = ("path", "password_file", "token_file", "client_cert", "client_key", "ca", "key")
 
 
@@ -157,6 +158,9 @@ def check_names(feeds: tuple[FeedTable, ...]) -> tuple[FeedTable, ...]:
     Raises:
         ValueError: two have the same.
     """
+    for n, feed in enumerate(feeds):
+        if feed.name in _TAKEN:
+            raise ValueError(f"feed.{n} is called {feed.name}, as a list of the filter's own is")
     for name, count in Counter(feed.name for feed in feeds).items():
         if count > 1:
             first, second, *_ = (n for n, feed in enumerate(feeds) if feed.name == name)

@@ -17,7 +17,7 @@ from urlward.lists.explain import Explanation, explain, parse_time
 from urlward.lists.policy import Policy
 from urlward.lists.progress import progress_bar
 from urlward.lists.report import read_budget
-from urlward.lists.setup import make_keeper, make_policy
+from urlward.lists.setup import make_keeper, make_neighbours, make_policy
 from urlward.samples import SAMPLE
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -107,7 +107,10 @@ def _check(args: argparse.Namespace) -> int:
         keeper = make_keeper(lists, config, key_file=key, trust=config.trust, budget=budget)
         keeper.load(progress)
     now = time.time() if args.at is None else parse_time(args.at)
-    checker = Checker(keeper.matcher, make_policy(config, keeper), args.client, now)
+    neighbours = make_neighbours(config)
+    if neighbours is not None:
+        neighbours.refresh()
+    checker = Checker(keeper.matcher, make_policy(config, keeper, neighbours), args.client, now)
     worst = OK
     for url in _urls(args.urls):
         found = checker.check(url)

@@ -69,8 +69,18 @@ def make_keeper(
     )
 
 
-def make_policy(config: Config, keeper: Keeper | None) -> Policy | None:
+def make_neighbours(config: Config) -> Neighbours | None:
+    """What tells MAC addresses, where a configuration names any."""
+    return Neighbours() if any(group.macs for group in config.group) else None
+
+
+def make_policy(config: Config, keeper: Keeper | None, neighbours: Neighbours | None = None) -> Policy | None:
     """What a configuration says of clients; None where all lists block for all of them at all times.
+
+    Args:
+        config: the configuration.
+        keeper: of the lists, which rules may name; it has loaded them.
+        neighbours: of `make_neighbours`.
 
     Raises:
         PolicyError: a rule names a list that there is none of.
@@ -78,8 +88,7 @@ def make_policy(config: Config, keeper: Keeper | None) -> Policy | None:
     uses: dict[str, Use] = dict.fromkeys(keeper.names if keeper is not None else (), "block")
     uses |= {feed.name: feed.use for feed in config.feed}
     check_policy(config.group, config.rule, config.schedule, config.pages, uses)
-    macs = any(group.macs for group in config.group)
-    policy = Policy(config, uses, Neighbours() if macs else None)
+    policy = Policy(config, uses, neighbours)
     return None if policy.is_trivial else policy
 
 

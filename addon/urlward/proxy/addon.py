@@ -30,8 +30,9 @@ from urlward.config import Config, PageTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.lists.keeper import Keeper
+from urlward.lists.neighbours import Neighbours
 from urlward.lists.policy import Policy
-from urlward.lists.setup import make_keeper, make_policy
+from urlward.lists.setup import make_keeper, make_neighbours, make_policy
 from urlward.lists.source import Budget
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.decide import Decision, decide
@@ -99,6 +100,7 @@ class Urlward:
         keeper: the lists in force, None before they are loaded.
         guard: decides; None before the options are read.
         policy: what holds for which client; None where the same does for all.
+        neighbours: tells MAC addresses, where the policy asks for them.
         feeder: fetches feeds; None where there are none, or another worker does it.
         live: the exchanges under way.
         tcp_timeout: seconds without a byte after which a connection is closed.
@@ -109,6 +111,7 @@ class Urlward:
         self.keeper: Keeper | None = None
         self.guard: Guard | None = None
         self.policy: Policy | None = None
+        self.neighbours: Neighbours | None = None
         self.feeder: Feeder | None = None
         self.live = Live()
         self.page_addresses: frozenset[str] = frozenset()
@@ -118,7 +121,7 @@ class Urlward:
         self._relays_other = False
         self._by_flows = True
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._running = False
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -202,7 +205,8 @@ class Urlward:
             page, pages = _block_pages(config, options.urlward_config, options.urlward_status)
             if updated & _OF_LISTS and (options.urlward_list or config.feed):
                 self._take_lists(config)
-            self.policy = make_policy(config, self.keeper)
+            self.neighbours = make_neighbours(config)
+            self.policy = make_policy(config, self.keeper, self.neighbours)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self.guard = Guard(
@@ -217,6 +221,8 @@ class Urlward:
             pages=pages,
             counts=self.guard.counts if self.guard is not None else None,
         )
+        if self._running:
+            self._start_watch()
 
     def running(self) -> None:
         """Start looking after the lists. Not a coroutine: that would break a script's live reload."""
@@ -242,8 +248,6 @@ class Urlward:
     def done(self) -> None:
         """Stop."""
         self._running = False
-        if self._watch is not None:
-            self._watch.cancel()
         for task in self._tasks:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):
@@ -257,10 +261,11 @@ class Urlward:
         if self.feeder is not None:
             self.feeder.refresh()
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._over)
+        return task
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -389,21 +394,18 @@ class Urlward:
             self.feeder = Feeder(Path(options.urlward_config), options.urlward_key)
         for loaded in keeper.matcher.lists:
             logger.info("list %s: %d entries in force, serial %d", loaded.name, loaded.entries, loaded.serial)
-        if self._running:
-            self._start_watch()
 
     def _start_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        """Look after what was configured last, and no longer after what was before."""
+        for task in self._watches:
+            task.cancel()
+        self._watches = []
         if self.keeper is not None:
-            self._watch = asyncio.get_running_loop().create_task(self._look_after(self.keeper, self.feeder))
-
-    @staticmethod
-    async def _look_after(keeper: Keeper, feeder: Feeder | None) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(keeper.watch())
-            if feeder is not None:
-                group.create_task(feeder.run())
+            self._watches.append(self._start(self.keeper.watch()))
+        if self.feeder is not None:
+            self._watches.append(self._start(self.feeder.run()))
+        if self.neighbours is not None:
+            self._watches.append(self._start(self.neighbours.watch()))
 
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
         context = nextlayer.context
