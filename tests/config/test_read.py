@@ -8,6 +8,7 @@ from urlward.config import (
     Config,
     ConfigError,
     DnsTable,
+    FeedTable,
     GatewayTable,
     GroupTable,
     HelpLink,
@@ -20,6 +21,7 @@ from urlward.config import (
 FULL = """
 list = ["lists/one.txt", "/var/lib/urlward/two.ward"]
 key = "secret.key"
+trust = ["body.pub", "abababababababababababababababababababababababababababababababab"]
 max_errors = "25"
 mode = ["transparent", "regular@8081"]
 listen = "[::1]:8080"
@@ -35,6 +37,10 @@ confdir = "ca"
 state = "state"
 protect = false
 protected = ["own.txt"]
+
+[[feed]]
+name = "body"
+path = "feeds/body.txt"
 
 [[group]]
 name = "staff"
@@ -80,7 +86,7 @@ max_change = 10
 [gateway.dns]
 port = 5354
 resolvers = ["203.0.113.53", "[2001:db8::53]:5300"]
-listed_hosts = "page"
+listed_hosts = "steer"
 page_addresses = ["192.0.2.254"]
 canary = false
 timeout = 1
@@ -120,6 +126,7 @@ def test_every_key(path: Path) -> None:
     assert read_config(path) == Config(
         list=(str(folder / "lists/one.txt"), "/var/lib/urlward/two.ward"),
         key=str(folder / "secret.key"),
+        trust=(str(folder / "body.pub"), "ab" * 32),
         max_errors="25",
         mode=("transparent", "regular@8081"),
         listen="[::1]:8080",
@@ -135,6 +142,7 @@ def test_every_key(path: Path) -> None:
         state=str(folder / "state"),
         protect=False,
         protected=(str(folder / "own.txt"),),
+        feed=(FeedTable(name="body", path=str(folder / "feeds/body.txt")),),
         group=(GroupTable(name="staff", networks=("203.0.113.0/24",)),),
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
@@ -164,7 +172,7 @@ def test_every_key(path: Path) -> None:
             dns=DnsTable(
                 port=5354,
                 resolvers=("203.0.113.53", "[2001:db8::53]:5300"),
-                listed_hosts="page",
+                listed_hosts="steer",
                 page_addresses=("192.0.2.254",),
                 canary=False,
                 timeout=1.0,
@@ -174,6 +182,25 @@ def test_every_key(path: Path) -> None:
         ),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('[[group]]\nname = "a"\nnetworks = ["192.0.2.0/24"]\n', "group.0"),
+        ('[[rule]]\naction = "allow"\n', "rule.0"),
+        ('[[feed]]\nname = "a"\npath = "x"\nuse = "monitor"\n', "feed.0.use"),
+    ],
+)
+def test_dns_cannot_deny_what_is_not_blocked_for_all(path: Path, text: str, place: str) -> None:
+    dns = '[gateway.dns]\nlisted_hosts = "nxdomain"\n'
+    said = error(path, text + dns)
+    assert said.startswith('gateway.dns.listed_hosts: "nxdomain" is for all clients at all times')
+    assert f"and {place} is not" in said
+    path.write_text(text)
+    read_config(path)
+    path.write_text(dns)
+    read_config(path)
 
 
 def test_this_file_has_every_key(path: Path) -> None:

@@ -430,10 +430,12 @@ async def test_running_and_done(tctx: taddons.context, caplog: pytest.LogCapture
     addon.running()
     assert "connection_strategy=lazy" in caplog.text
     assert "rawtcp=false" in caplog.text
-    watch = addon._watch
+    watches = list(addon._watches)
+    assert watches
     addon.done()
-    with pytest.raises(asyncio.CancelledError):
-        await watch
+    for watch in watches:
+        with pytest.raises(asyncio.CancelledError):
+            await watch
 
 
 def test_the_script_has_one_addon() -> None:
