@@ -35,6 +35,7 @@ from urlward.lists.build import (
     write_atomically,
 )
 from urlward.lists.check_commands import add_check_command
+from urlward.lists.delta_commands import add_delta_commands
 from urlward.lists.feed_commands import add_feed_commands
 from urlward.lists.import_commands import add_format_arguments, add_import_commands, format_of
 from urlward.lists.progress import progress_bar
@@ -178,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     add_trust_commands(command)
+    add_delta_commands(command)
     add_feed_commands(command)
     add_allow_commands(command)
     add_import_commands(command)
