@@ -36,6 +36,7 @@ def test_domains_cover_subdomains() -> None:
         ("a.example/dir/", ["a.example/dir/", "a.example/dir/x"], ["a.example/dir", "a.example/"]),
         ("a.example", ["a.example/", "www.a.example/x"], ["sub.a.example/", "a.example.b.example/"]),
         ("a.example/", ["a.example/", "www.a.example/x"], ["sub.a.example/"]),
+        ("www.a.example", ["www.a.example/"], ["a.example/"]),
         ("www.a.example:8080/x", ["a.example/x", "www.a.example/x"], ["a.example/"]),
         ("http://a.example/x", ["a.example/x"], ["a.example/"]),
         (
@@ -82,8 +83,11 @@ def test_a_file_by_its_name() -> None:
 def test_neither(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no file named domains or urls in it"):
         parts(tmp_path, DEFAULTS)
+    (tmp_path / "list.txt").touch()
     with pytest.raises(FormatError, match="a folder, or a file named domains or urls"):
         parts(tmp_path / "list.txt", DEFAULTS)
+    with pytest.raises(FileNotFoundError):
+        parts(tmp_path / "none", DEFAULTS)
     with pytest.raises(FormatError, match="a folder, or a file named domains or urls"):
         read("squidguard", "a.example\n")
 

@@ -160,6 +160,12 @@ def test_a_host_that_is_an_address_is_not_all_hosts_there() -> None:
     assert not found.check_address("192.0.2.8").blocked
 
 
+@pytest.mark.parametrize("text", ["localhost", "LocalHost.localdomain", "broadcasthost"])
+def test_every_machines_own_names_are_no_hosts(text: str) -> None:
+    with pytest.raises(NotTakenError, match="every machine's own"):
+        host_alone(text)
+
+
 def test_prefix() -> None:
     assert prefix("A.example", "/b c/*d/") == "http://a.example/b%20c/%2Ad/*"
     with pytest.raises(NotTakenError):

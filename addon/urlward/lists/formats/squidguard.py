@@ -68,6 +68,7 @@ def parts(path: Path, options: FormatOptions) -> list[Part]:
         FormatError: nothing of the kind is there.
         OSError: a folder cannot be read.
     """
+    path.stat()
     if not path.is_dir():
         category = options.category or path.resolve().parent.name
         return [Part(path, _read_of(path.name), replace(options, category=category))]
@@ -115,11 +116,12 @@ def _url(word: str) -> list[str]:
     host, _ = split_authority(authority)
     if "?" in host:
         raise NotTakenError("a query without a path", unsupported=False)
-    whole = host_alone(host.lower())
-    host = host.lower().removeprefix("www.")
+    host = host.lower()
+    whole = host_alone(host)
     if not rest:
-        # A host is any path on it, and `www.` counts as absent.
-        return [whole] if not whole.startswith("0") else [f"0.0.0.0 {host} www.{host}"]
+        # A host is any path on it, and `www.` of a request counts as absent, but not that of a line.
+        has_www = host.startswith("www.") or not whole.startswith("0")
+        return [whole] if has_www else [whole, host_alone(f"www.{host}")]
     path = slash + rest
     if "?" in path:
         return [f"{page(f'http://{host}{path}')} nocase"]

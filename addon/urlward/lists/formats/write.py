@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 
 from urlward.engine.errors import UrlError
+from urlward.engine.grammar import HOSTS_OWN_NAMES
 from urlward.engine.url import canonical_host, is_address, split_authority, split_url
 from urlward.lists.formats.found import NotTakenError
 from urlward.lists.formats.stream import NOT_UTF8
@@ -101,10 +102,12 @@ def host_alone(text: str) -> str:
     """The line for a host without its subdomains, and any path on it.
 
     Raises:
-        NotTakenError: an address in an odd spelling.
+        NotTakenError: an address in an odd spelling, or a name such as localhost.
         UrlError: not a host.
     """
     name = _name(text)
+    if name in HOSTS_OWN_NAMES:
+        raise NotTakenError("a name that is every machine's own", unsupported=False)
     # An address entry would block all hosts at that address.
     return f"http://{name}{ANY_PATH}" if is_address(name) else f"0.0.0.0 {name}"
 
