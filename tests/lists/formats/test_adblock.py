@@ -78,6 +78,8 @@ def test_comments_and_conditions() -> None:
         "||a.example/x$removeparam=/a$/", "a.example##.x", "##.x", "a.example#@#.x",
         "a.example#?#.x:has(a)", "a.example#$#body{}", "a.example#%#//scriptlet()",
         "a.example$$script", "a.example##+js(x)", "*",
+        "||a.example//", "||a.example/.", "||a.example/x/..|", "||a.example/x/%2e%2e/", "||a.example/x\\y/",
+        "||a.example/x%2Fy", "||a.example/" + "$" * 9, "||a.example/$a" * 9,
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_is_not_taken(rule: str) -> None:

@@ -63,6 +63,19 @@ def test_bad_lines(kind: str, line: str) -> None:
     assert [(s.line, s.column, s.unsupported) for s in skipped] == [(1, 3, False)]
 
 
+@pytest.mark.parametrize(
+    "line", ["ftp://a.example/x", "a.example//", "a.example/../", "a.example/x/.", "a.example/x%2f..%2fy/"]
+)
+def test_what_is_of_a_kind_that_cannot_be_taken(line: str) -> None:
+    assert refused("squidguard-urls", line).unsupported
+
+
+def test_a_scheme_in_a_query_is_part_of_it() -> None:
+    assert lines("squidguard-urls", "a.example/x?u=http://b.example/") == [
+        "http://a.example/x?u=http://b.example/ nocase"
+    ]
+
+
 def test_a_folder_in_a_folder_names_the_category() -> None:
     of = {category: FormatOptions(category=category) for category in ("banking", "phishing", "empty")}
     assert parts(FOLDER, FormatOptions(category="other")) == [

@@ -17,9 +17,9 @@ from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.lists.formats.found import FormatError, FormatOptions, Found, NotTakenError, Part, Read, Skipped
 from urlward.lists.formats.stream import text_lines
-from urlward.lists.formats.write import attributes, domain, host_alone, page, prefix
+from urlward.lists.formats.write import attributes, check_literal, domain, host_alone, page, prefix
 
-_SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE)
+_SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE).match
 _COMMENT = (b"#",)
 
 
@@ -112,7 +112,10 @@ def _domain(word: str) -> list[str]:
 
 
 def _url(word: str) -> list[str]:
-    authority, slash, rest = _SCHEME.sub("", word).partition("/")
+    scheme = _SCHEME(word)
+    authority, slash, rest = word[scheme.end() if scheme else 0 :].partition("/")
+    if authority.endswith(":") and rest.startswith("/"):
+        raise NotTakenError("a scheme that is not filtered: entries are http or https")
     host, _ = split_authority(authority)
     if "?" in host:
         raise NotTakenError("a query without a path", unsupported=False)
@@ -123,6 +126,7 @@ def _url(word: str) -> list[str]:
         has_www = host.startswith("www.") or not whole.startswith("0")
         return [whole] if has_www else [whole, host_alone(f"www.{host}")]
     path = slash + rest
+    check_literal(path.partition("?")[0])
     if "?" in path:
         return [f"{page(f'http://{host}{path}')} nocase"]
     lines = [] if path.endswith("/") else [f"{page(f'http://{host}{path}')} nocase"]
