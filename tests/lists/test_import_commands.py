@@ -97,7 +97,7 @@ def test_several_sources_into_a_file_that_its_owner_alone_reads(imports: Import,
         "1",
     )
     assert done.out == ""
-    assert output.read_text().count("\n") == 27
+    assert output.read_text().count("\n") == 29
     assert stat.S_IMODE(output.stat().st_mode) == 0o600
     assert names_in(tmp_path) == ["list.txt"]
 
@@ -139,8 +139,14 @@ def test_a_source_is_not_overwritten(imports: Import, tmp_path: Path) -> None:
     assert source.read_text() == "0.0.0.0 a.example\n"
 
 
+def test_nor_is_a_file_of_a_folder(imports: Import, tmp_path: Path) -> None:
+    (tmp_path / "domains").write_text("a.example\n")
+    with pytest.raises(UrlwardError, match="is read from, and would be overwritten"):
+        imports("--format", "squidguard", tmp_path, "-o", tmp_path / "domains")
+
+
 def test_a_missing_source(imports: Import, tmp_path: Path) -> None:
-    for kind in ("hosts", "squidguard-urls"):
+    for kind in ("hosts", "squidguard-urls", "squidguard"):
         with pytest.raises(UrlwardError, match="No such file or directory"):
             imports("--format", kind, tmp_path / "none")
 

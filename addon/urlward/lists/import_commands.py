@@ -90,10 +90,11 @@ def _import(args: argparse.Namespace) -> int:
     except ValueError as e:
         raise FormatError(f"max-errors: {args.max_errors!r} is not {e}") from e
     report = Report()
-    with _output(args.output, args.sources) as out:
-        for source in args.sources:
+    parts = [(source, _parts(source, format_, options)) for source in args.sources]
+    with _output(args.output, [part.path for _, files in parts for part in files]) as out:
+        for source, files in parts:
             before = report.so_far()
-            for part in _parts(source, format_, options):
+            for part in files:
                 _translate(source, part, out, report, quiet=args.quiet)
             check_entries(source, report, before)
         check_budget(report, budget, ", ".join(map(str, args.sources)))
