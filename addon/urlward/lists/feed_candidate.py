@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,7 +81,7 @@ class Candidate(NamedTuple):
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Look:
     """One look at a feed.
 
@@ -114,6 +115,21 @@ class Look:
         """Whether the list in force is of a feed that was configured otherwise."""
         return self.facts.recipe not in ("", self.recipe)
 
+    @cached_property
+    def trust(self) -> Trust:
+        """Who may sign.
+
+        Raises:
+            KeyFileError, RotationError: what the operator named cannot be used.
+        """
+        trust = read_trust(self.feed.trust)
+        return restore_rotations(trust, self._rotations) if trust.keys else trust
+
+    @property
+    def trusted(self) -> str:
+        """Stands for those that the operator named."""
+        return ",".join(sorted(map(str, self.trust.keys)))
+
     @property
     def before(self) -> int | None:
         """Entries that the candidate's number is compared with."""
@@ -123,7 +139,10 @@ class Look:
     def body_is_known(self) -> bool:
         """Whether what is remembered of a body is of the one that the list in force was made of."""
         facts, in_force = self.facts, self.in_force
-        return not self.moved and in_force is not None and facts.checksum == in_force.header.checksum.hex()
+        if self.moved or in_force is None or facts.checksum != in_force.header.checksum.hex():
+            return False
+        # Whoever trusts others than before wants to know what they have signed.
+        return facts.trusted == self.trusted
 
     @property
     def _rotations(self) -> Path:
@@ -212,14 +231,16 @@ class Look:
             return None  # the whole one will tell
         return Unchanged(self.facts.content, answer.validators, answer.fresh_for)
 
-    def _rotated(self, trust: Trust, source: Origin) -> Trust | None:
+    def _rotated(self, source: Origin) -> Trust | None:
         """The trust with the statement that the feed has beside its artifact; None where it has none."""
-        answer = fetch(replace(source, url=beside(source.url, ".rotation")))
-        statement = _read(answer)
+        try:
+            statement = _read(fetch(replace(source, url=beside(source.url, ".rotation"))))
+        except FetchError:
+            return None  # the signer that nobody knows is what matters
         if statement is None:
             return None
         made_folder(self._rotations.parent)
-        return take_rotation(trust, statement, made_folder(self._rotations))
+        return take_rotation(self.trust, statement, made_folder(self._rotations))
 
     # -- from a path
 
@@ -254,7 +275,7 @@ class Look:
     def _text(
         self, text: int | Path, digest: str, validators: Validators | None, fresh_for: float | None
     ) -> Unchanged | Candidate:
-        if self.feed.trust:
+        if self.trust.keys:
             raise RefusedError("unsigned", "a text, where nothing but a signed artifact is trusted")
         if digest and self.body_is_known and digest == self.facts.content:
             return Unchanged(digest, validators, fresh_for)
@@ -266,8 +287,7 @@ class Look:
             text,
             key=self.key,
             budget=self.feed.max_errors or self.config.max_errors,
-            # It rises whatever the clock does.
-            serial=max(int(self.now), self.in_force.header.serial + 1 if self.in_force else 0),
+            serial=max(int(self.now), self._own_serial + 1),
             old=self.ward,
         )
         if made.equal:
@@ -307,15 +327,12 @@ class Look:
         return Candidate(data, header, artifact.meta["entries"], "artifact", mark, validators, fresh_for)
 
     def _check_trust(self, header: Header, source: Origin | None) -> None:
-        trust = read_trust(self.feed.trust)
-        if trust.keys:
-            trust = restore_rotations(trust, self._rotations)
         try:
-            self._check(trust, header)
+            self._check(self.trust, header)
         except TrustError as e:
             if e.reason != "unknown signer" or source is None:
                 raise
-            rotated = self._rotated(trust, source)
+            rotated = self._rotated(source)
             if rotated is None:
                 raise
             self._check(rotated, header)
@@ -335,6 +352,13 @@ class Look:
             return self.facts.highest, b""  # compiled here from a text, its serial is ours
         last = max(self.facts.highest, held.serial)
         return last, held.checksum if held.serial == last else b""
+
+    @property
+    def _own_serial(self) -> int:
+        """The serial in force where it is one of ours; they rise whatever the clock does."""
+        if self.in_force is None or self.in_force.header.key_id != self.key.id:
+            return 0
+        return self.in_force.header.serial
 
     def _key_of(self, header: Header) -> Key:
         """The key that an artifact was compiled under."""

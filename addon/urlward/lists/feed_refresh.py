@@ -152,7 +152,7 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
     if isinstance(found, Unchanged) and look.in_force is not None:
         facts.checksum = look.in_force.header.checksum.hex()
         facts.kind = "artifact" if found.content == facts.checksum else "text"
-    facts.recipe, facts.content = look.recipe, found.content
+    facts.recipe, facts.trusted, facts.content = look.recipe, look.trusted, found.content
     if found.validators is not None:
         said = found.validators
         facts.etag, facts.last_modified, facts.validators_of = said.etag, said.last_modified, said.of

@@ -71,12 +71,13 @@ def test_comments_and_conditions() -> None:
     [
         "||a.example", "||a.example|", "||a.^", "||.a^", "||-a^", "||a.example/x^y", "||a.example/x*y",
         "||a.example/x?y", "||a.example?y", "||a.example:81^", "||*.a.example^", "||a.example^x",
-        "||user@a.example^", "a.example", "/ads/", "/ads/*", "ads.js", "|a.example/x|", "|ftp://a.example/|",
-        "|http://a.example", "|http://a.example|", "||a.example^$third-party", "||a.example^$domain=b.example",
-        "||a.example^$all,script", "||a.example^$important", "||a.example^$badfilter", "||a.example^$~script",
-        "@@||a.example^$document", "||a.example/x$removeparam=/a$/", "a.example##.x", "##.x", "a.example#@#.x",
-        "a.example#?#.x:has(a)", "a.example#$#body{}", "a.example#%#//scriptlet()", "a.example$$script",
-        "a.example##+js(x)", "*",
+        "||user@a.example^", "a.example", "/ads/", "/ads/*", "ads.js", "|a.example/x|",
+        "|ftp://a.example/|", "|http://a.example", "|http://a.example|", "||a.example^$third-party",
+        "||a.example^$domain=b.example", "||a.example^$all,script", "||a.example^$important",
+        "||a.example^$badfilter", "||a.example^$~script", "@@||a.example^$document",
+        "||a.example/x$removeparam=/a$/", "a.example##.x", "##.x", "a.example#@#.x",
+        "a.example#?#.x:has(a)", "a.example#$#body{}", "a.example#%#//scriptlet()",
+        "a.example$$script", "a.example##+js(x)", "*",
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_is_not_taken(rule: str) -> None:
