@@ -250,7 +250,7 @@ def test_a_refused_candidate_is_not_compiled_again(
     site.put("feed", hosts(1))
     first = text.refresh()
     since = text.facts.refused
-    monkeypatch.setattr("urlward.lists.feed_candidate.compile_text", None)
+    monkeypatch.setattr("urlward.lists.feed_look.compile_text", None)
     assert text.refresh().text == first.text
     assert since is not None
     assert text.facts.refused == since
@@ -280,3 +280,34 @@ def test_a_full_disk_changes_nothing(text: Feed, site: Server, monkeypatch: pyte
     assert text.store.path.read_bytes() == before
     (text.state / "feeds/.phish.ward.tmp").rmdir()
     assert text.refresh().state == "new"
+
+
+def test_a_table(tmp_path: Path, site: Server) -> None:
+    site.put("feed", gzip.compress(b"Reference;Address\nR-1;h1.example/a\nR-2;h2.example/b\n"))
+    made = feed(
+        tmp_path, url=site.url(), format="csv", columns={"url": "Address", "id": "Reference"}, delimiter=";"
+    )
+    assert made.refresh().text.startswith("2 entries fetched, ")
+    assert made.refresh(format="scroll").text.startswith("format: ")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "kind"
+    folder.mkdir()
+    (folder / "domains").write_text(hosts(1, 2))
+    made = feed(tmp_path, path=str(folder), format="squidguard")
+    assert made.refresh().state == "new"
+    assert made.blocks("h2.example")
+    assert made.refresh().state == "unchanged"
+    (folder / "domains").write_text(hosts(1, 2, 3))
+    assert made.refresh().text.startswith("3 entries fetched, ")
+    (folder / "domains").write_text(hosts(*range(50)))
+    assert made.refresh().text.startswith("grown: 50 entries after 3: ")
+    (folder / "domains").unlink()
+    assert made.refresh().state == "failed"
+    assert made.blocks("h3.example")
+
+
+def test_the_local_key_is_nobody_elses(text: Feed, site: Server) -> None:
+    site.put("feed", text.store.path.read_bytes())
+    assert text.refresh().text.startswith("key: ")
