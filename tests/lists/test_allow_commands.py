@@ -1,4 +1,5 @@
 import argparse
+import io
 import json
 import os
 import re
@@ -10,7 +11,8 @@ import pytest
 from lists.support import SENTINEL
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allow_commands import add_allow_commands, duration
-from urlward.lists.allows import AllowError, current_allows, rfc3339
+from urlward.lists.allow_entry import AllowError
+from urlward.lists.allows import current_allows, rfc3339
 
 URL = f"http://{SENTINEL}.test/{SENTINEL}"
 ALLOW = (URL, "--for", "2h", "--why", "asked for")
@@ -65,6 +67,12 @@ def test_json(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert SENTINEL not in out
     run("--end", made["id"], "--why", "done with", "--json")
     assert json.loads(capsys.readouterr().out) == made
+
+
+def test_a_url_from_standard_input(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"listed.test\r\n")))
+    run("-", *ALLOW[1:])
+    assert current_allows(state, 0)[0].kind == "host"
 
 
 def test_nothing_is_ended_where_there_is_no_state(state: Path) -> None:

@@ -5,21 +5,16 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lists.support import SENTINEL, artifact
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
-from urlward.engine.errors import UrlError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.engine.url import canonicalize
+from urlward.lists.allow_entry import AllowError
 from urlward.lists.allows import (
     LONGEST,
-    NAME,
     Allow,
-    AllowError,
     add_allow,
     compile_allows,
     current_allows,
@@ -62,91 +57,28 @@ def audit(state: Path) -> list[dict[str, str]]:
 HOST = WHOLE[0]
 
 
-@pytest.mark.parametrize(
-    ("url", "whole_host", "kind", "passes", "blocked"),
-    [
-        (
-            f"https://{HOST}/a/b.html", False, "page",
-            [f"http://{HOST}/a/b.html", f"https://www.{HOST}/a/b.html?q=1"],
-            [f"http://{HOST}/", f"http://{HOST}/a/b.html/c", f"http://sub.{HOST}/a/b.html"],
-        ),
-        (f"http://{HOST}/", False, "page", [f"http://{HOST}"], [f"http://{HOST}/a"]),
-        (f"http://{HOST}", False, "page", [f"http://{HOST}/"], [f"http://{HOST}/a"]),
-        (f"{HOST}/a", False, "page", [f"http://{HOST}/a"], [f"http://{HOST}/b"]),
-        (
-            f"http://{HOST}/a?id=5&x=1#part", False, "page",
-            [f"http://{HOST}/a?x=1&y=2&id=5"],
-            [f"http://{HOST}/a", f"http://{HOST}/a?id=5"],
-        ),
-        (HOST, False, "host", [f"http://{HOST}/", f"https://sub.{HOST}/any"], ["http://192.0.2.7/"]),
-        (f"http://{HOST}/a?id=5", True, "host", [f"http://{HOST}/", f"https://sub.{HOST}/any"], []),
-        (
-            f"http://{HOST}:8443/a", False, "page",
-            [f"http://{HOST}:8443/a"], [f"http://{HOST}/a", f"https://{HOST}/a"],
-        ),
-        (f"https://{HOST}:443/a", False, "page", [f"http://{HOST}:81/a"], []),
-        (f"{HOST}:8443", False, "host", [f"http://x.{HOST}:8443/a"], [f"http://{HOST}/a"]),
-        ("192.0.2.7", False, "host", ["http://192.0.2.7/a", "http://3221225991/a"], [f"http://{HOST}/"]),
-        ("192.0.2.7/a", False, "page", ["http://192.0.2.7/a"], ["http://192.0.2.7/b"]),
-        ("[2001:db8::7]", False, "host", ["http://[2001:db8:0::7]/a"], ["http://192.0.2.7/"]),
-        (f"http://{HOST}/a*b/*", False, "page", [f"http://{HOST}/a*b/*"], [f"http://{HOST}/axb/c"]),
-        (f'http://{HOST}/a"b c', False, "page", [f"http://{HOST}/a%22b%20c"], [f"http://{HOST}/a"]),
-        (f"http://{HOST}/a?*=\"#", False, "page", [f"http://{HOST}/a?*=%22"], [f"http://{HOST}/a?x"]),
-        (f"HTTP://WWW.{HOST.upper()}./A/../b", False, "page", [f"http://{HOST}/b"], [f"http://{HOST}/B"]),
-    ],
-)  # fmt: skip
-def test_what_a_url_means(
-    tmp_path: Path, url: str, whole_host: bool, kind: str, passes: list[str], blocked: list[str]
-) -> None:
-    made = allow(tmp_path, url, host=whole_host)
-    assert made.kind == kind
-    found = matcher(current_allows(tmp_path, NOW))
-    for one in passes:
-        verdict = found.check_url(one, NOW)
-        assert (verdict.action, verdict.list, verdict.entry) == ("allow", NAME, made.id), one
-    for one in blocked:
-        assert found.check_url(one, NOW).blocked, one
-
-
-@given(target=st.text(st.characters(codec="utf-8"), max_size=20))
-def test_any_page_that_can_be_asked_for_can_be_allowed(
-    tmp_path_factory: pytest.TempPathFactory, target: str
-) -> None:
-    url = f"http://{HOST}/{target}"
-    try:
-        canonicalize(url)
-    except UrlError:
-        return
-    made = add_allow(
-        tmp_path_factory.getbasetemp() / "any", KEY, url, HOUR, "asked for", "", whole_host=False, now=NOW
-    )
-    assert matcher((made,)).check_url(url, NOW).action == "allow"
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("", "not a URL or host: no host"),
-        ("http://", "not a URL or host: no host"),
-        ("ftp://a.test/", "not a URL or host: scheme is not one of http, https, ws, wss"),
-        ("http://a.test:x/", "not a URL or host: port is not a number"),
-        ("http://[::1/", "not a URL or host: not a valid host"),
-        ("a.test:0", "cannot be an entry: port is a number from 1 to 65535"),
-        ("http://exa%21mple.test/", "cannot be an entry: host has a character that no name has"),
-    ],
-)
-def test_what_is_no_url(tmp_path: Path, url: str, message: str) -> None:
-    with pytest.raises(AllowError, match=f"^{message}$"):
-        allow(tmp_path, url)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("why", ["", "  ", "two\nlines", "x" * 501, f"wants {HOST.upper()} back"])
 def test_a_reason_is_words_and_not_the_host(tmp_path: Path, why: str) -> None:
     with pytest.raises(AllowError, match=r"^why: ") as raised:
         allow(tmp_path, f"www.{HOST}", why=why)
     assert SENTINEL not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_an_entry_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(AllowError, match=r"^not a URL or host: no host$"):
+        allow(tmp_path, "http://")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_and_a_whole_host(tmp_path: Path) -> None:
+    page, host = allow(tmp_path, f"http://{HOST}/a"), allow(tmp_path, "http://192.0.2.7/a", host=True)
+    assert (page.kind, host.kind) == ("page", "host")
+    found = matcher(current_allows(tmp_path, NOW))
+    for url, made in ((f"http://{HOST}/a", page), ("http://192.0.2.7/b", host)):
+        verdict = found.check_url(url)
+        assert (verdict.action, verdict.list, verdict.entry) == ("allow", "allows", made.id)
+    assert found.check_url(f"http://{HOST}/b").blocked
 
 
 @pytest.mark.parametrize("seconds", [0, -1, LONGEST + 1])
@@ -265,6 +197,14 @@ def test_a_damaged_record_is_not_replaced(tmp_path: Path, data: bytes) -> None:
         with pytest.raises(AllowError, match=f"^{tmp_path / 'allows.json'}: damaged"):
             change()
     assert (tmp_path / "allows.json").read_bytes() == data
+
+
+def test_times_that_are_none_are_damage(tmp_path: Path) -> None:
+    allow(tmp_path, "a.test")
+    path = tmp_path / "allows.json"
+    path.write_text(path.read_text().replace(f": {int(NOW) + HOUR}", ": 1e99"))
+    with pytest.raises(AllowError, match="damaged"):
+        current_allows(tmp_path, NOW)
 
 
 def test_another_version(tmp_path: Path) -> None:

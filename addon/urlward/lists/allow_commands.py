@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import Config, read_config
+from urlward.lists.allow_entry import AllowError
 from urlward.lists.allows import (
     LONGEST,
     Allow,
-    AllowError,
     add_allow,
     current_allows,
     end_allow,
@@ -37,7 +37,9 @@ _NO_LOGIN = 2**32 - 1
 def add_allow_commands(command: Command) -> None:
     """Declare it."""
     allow = command("allow", _allow, "Let a page, or a host with its subdomains, pass for a while.")
-    allow.add_argument("url", nargs="?", metavar="URL", help="a page, or a host alone")
+    allow.add_argument(
+        "url", nargs="?", metavar="URL", help='a page, or a host alone; "-" reads it from standard input'
+    )
     allow.add_argument("--for", dest="duration", metavar="TIME", help="30m, 2h or 3d; at most 30d")
     allow.add_argument("--why", metavar="TEXT", help="kept in the record; without the host's name")
     allow.add_argument("--host", action="store_true", help="the URL's host with its subdomains")
@@ -54,8 +56,7 @@ def _allow(args: argparse.Namespace) -> int:
     config = read_config(args.config) if args.config else Config()
     state = args.state or state_folder(config.state)
     if args.list:
-        if (state / "key").exists():
-            expire_allows(state, now)
+        expire_allows(state, now)
         for allow in current_allows(state, now):
             _show(allow, now, as_json=args.json)
     elif args.end is not None:
@@ -63,7 +64,7 @@ def _allow(args: argparse.Namespace) -> int:
         print(json.dumps(_shown(ended)) if args.json else f"{ended.id}: ended")
     else:
         made = add_allow(
-            state, local_key(state), args.url, duration(args.duration), args.why, _who(),
+            state, local_key(state), _url(args.url), duration(args.duration), args.why, _who(),
             whole_host=args.host, now=now,
         )  # fmt: skip
         _show(made, now, as_json=args.json)
@@ -99,6 +100,13 @@ def _check_arguments(args: argparse.Namespace) -> None:
             raise AllowError(f"{name} goes with a URL")
     if args.list and args.why is not None:
         raise AllowError("--why goes with a URL or --end")
+
+
+def _url(argument: str) -> str:
+    """Standard input keeps a listed URL out of the shell's history, and from who looks at processes."""
+    return (
+        sys.stdin.buffer.readline().decode(errors="surrogateescape").strip() if argument == "-" else argument
+    )
 
 
 def _who() -> str:

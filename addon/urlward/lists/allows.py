@@ -21,16 +21,9 @@ from typing import Any, Literal
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError, EntryError, UrlError, UrlwardError
+from urlward.engine.errors import DamagedError, EntryError
 from urlward.engine.grammar import parse_line
-from urlward.engine.url import (
-    DEFAULT_PORTS,
-    CanonicalUrl,
-    canonicalize,
-    is_address,
-    split_authority,
-    split_url,
-)
+from urlward.lists.allow_entry import AllowError, Kind, allowed_by
 from urlward.lists.state import append_private, locked, made_folder, unusable, write_private
 
 logger = logging.getLogger("urlward.lists")
@@ -43,12 +36,8 @@ LONGEST = 30 * 86_400
 MAX_WHY = 500
 
 _VERSION = 1
-
-Kind = Literal["page", "host"]
-
-
-class AllowError(UrlwardError):
-    """An allow that cannot be made or ended, or a record of them that cannot be read."""
+_LAST = 1 << 36
+"""A time far from any that is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +87,14 @@ def add_allow(
     """
     if not 0 < seconds <= LONGEST:
         raise AllowError(f"at most {LONGEST // 86_400} days, and not none")
-    canonical, kind, line = _entry(url, whole_host)
+    meant = allowed_by(url, whole_host=whole_host)
     why = _words(why)
-    if _names(why, canonical.host):
+    if meant.is_named_in(why):
         raise AllowError("why: names the host, and is kept as it is: say it without")
     id_ = f"a-{secrets.token_hex(4)}"
-    digest = key.digest(f"u{canonical}").hex()
-    sealed = key.seal(f"{line} id={id_}".encode("latin-1"))
-    allow = Allow(id_, int(now), int(now) + seconds, why, who, kind, digest, sealed)
+    digest = key.digest(f"u{meant.canonical}").hex()
+    sealed = key.seal(f"{meant.line} id={id_}".encode("latin-1"))
+    allow = Allow(id_, int(now), int(now) + seconds, why, who, meant.kind, digest, sealed)
     with locked(made_folder(state)):
         kept = _without_expired(state, now)
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
@@ -179,43 +168,11 @@ def next_end(allows: Iterable[Allow], now: float) -> float | None:
     return min((allow.until for allow in allows if now < allow.until), default=None)
 
 
-def _entry(url: str, whole_host: bool) -> tuple[CanonicalUrl, Kind, str]:
-    """Canonical form, kind, and the line of the grammar without its id."""
-    try:
-        raw = url.encode(errors="surrogateescape")
-        scheme, authority, target = split_url(raw)
-        port = split_authority(authority)[1]
-        canonical = canonicalize(raw)
-    except UrlError as e:
-        raise AllowError(f"not a URL or host: {e}") from e
-    kind: Kind = "host" if whole_host or not (scheme or target) else "page"
-    host, _, query, _ = canonical
-    if kind == "host":
-        line = f"@@{host}" if is_address(host) else f"@@||{host}^"
-    else:
-        line = f"@@http://{host}{canonical.path}" + (f"?{query}" if query else "")
-        # Which have a meaning in the grammar; escaped they are the same URL.
-        line = line.replace("*", "%2A").replace('"', "%22")
-    if port is not None and port != DEFAULT_PORTS.get(scheme):
-        line += f" port={port}"
-    try:
-        parse_line(line)
-    except EntryError as e:
-        raise AllowError(f"cannot be an entry: {e.reason}") from e
-    return canonical, kind, line
-
-
 def _words(why: str) -> str:
     why = why.strip()
     if not why or not why.isprintable() or len(why) > MAX_WHY:
         raise AllowError(f"why: needed, one line of at most {MAX_WHY} characters")
     return why
-
-
-def _names(why: str, host: str) -> bool:
-    """Whether words have a host in them; one without a dot may be a word like any other."""
-    name = host.strip("[]").removeprefix("www.")
-    return not name.isalnum() and name in why.lower()
 
 
 def _without_expired(state: Path, now: float) -> list[Allow]:
@@ -248,8 +205,8 @@ def _read(state: Path) -> list[Allow]:
 def _allow(stored: dict[str, Any]) -> Allow:
     sealed = b64decode(stored.pop("entry"), validate=True)
     allow = Allow(**stored, sealed=sealed)
-    if not all(isinstance(t, int) for t in (allow.created, allow.until)):
-        raise ValueError("times are numbers")
+    if not all(isinstance(t, int) and 0 <= t < _LAST for t in (allow.created, allow.until)):
+        raise ValueError("not times")
     return allow
 
 
