@@ -118,6 +118,26 @@ class TestCompile:
         assert key.read_bytes() == format_key(SECRET)
         assert urlward("check", "--key", key, "--list", output, "a.example").code == 1
 
+    def test_of_another_format(self, urlward: Urlward, source: Path, output: Path) -> None:
+        source.write_text("No;Link\n7;http://a.example/x\n8;ftp://a.example/x\n")
+        how = ("--format", "csv", "--column", "url=link", "--column", "id=no", "--delimiter", ";")
+        done = urlward("compile", source, "-o", output, *how, "--category", "phishing")
+        assert (done.code, done.err) == (0, "")
+        assert (
+            ": 1 entries, 0 equal ones left out, 0 bad lines, 1 of a kind that cannot be taken, " in done.out
+        )
+        done = urlward("check", "--list", output, "http://a.example/x")
+        assert done.out == "block  http://a.example/x  kind=page id=7 category=phishing list=list\n"
+        assert urlward("compile", source, "-o", output, "--delimiter", ";").problem == (
+            "delimiter: format grammar has none"
+        )
+
+    def test_an_import_is_a_source(self, urlward: Urlward, source: Path, output: Path) -> None:
+        done = urlward("import", "--format", "hosts", "-", "-o", source, stdin=b"0.0.0.0 a.example\n")
+        assert (done.code, done.out) == (0, "")
+        assert urlward("compile", source, "-o", output).code == 0
+        assert urlward("check", "--list", output, "a.example").code == 1
+
     def test_a_key_given_is_not_made(self, urlward: Urlward, source: Path, output: Path) -> None:
         missing = output.with_name("key")
         assert urlward("compile", source, "-o", output, "--key", missing).problem == (

@@ -29,6 +29,8 @@ def entry(line: str) -> Entry:
         ("bücher.test", Entry(Kind.DOMAIN, "xn--bcher-kva.test")),
         ("0.0.0.0 example.test", Entry(Kind.HOST, "example.test")),
         ("0.0.0.0 www.example.test", Entry(Kind.HOST, "www.example.test")),
+        ("@@0.0.0.0 example.test", Entry(Kind.HOST, "example.test", allow=True)),
+        ("@@0.0.0.0 id=7", Entry(Kind.ADDRESS, "0.0.0.0/32", allow=True, id="7")),
         ("http://example.test/a/b.html", Entry(Kind.PAGE, "example.test", "/a/b.html")),
         ("http://www.example.test/a", Entry(Kind.PAGE, "example.test", "/a")),
         ("http://www.www.example.test/a", Entry(Kind.PAGE, "www.example.test", "/a")),

@@ -26,6 +26,7 @@ from urlward.lists.build import (
     read_key,
     told,
     write_atomically,
+    written_atomically,
 )
 from urlward.lists.shared import Shared
 from urlward.lists.source import Budget, SourceError
@@ -61,6 +62,21 @@ class TestCompileSources:
         assert blocks(matcher, "http://a.example/")
         assert blocks(matcher, "http://sub.b.example/x")
         assert not blocks(matcher, "http://c.example/")
+
+    def test_another_format_and_a_folder(self, tmp_path: Path) -> None:
+        folder = tmp_path / "phishing"
+        folder.mkdir()
+        (folder / "domains").write_text("a.example\n")
+        (folder / "urls").write_text("b.example/c\n")
+        told: list[float] = []
+        key = Key(SECRET)
+        data, report = compile_sources(
+            [tmp_path], key, name="mine", format="squidguard", progress=lambda _, share: told.append(share)
+        )
+        assert (report.lines, report.entries, report.unsupported) == (2, 3, 0)
+        assert parse(data).meta["by_category"] == {"phishing": 3}
+        assert max(told) <= 1
+        assert blocks(Matcher([load(data, key)], key), "http://b.example/C/d")
 
     def test_several_sources_make_one_list(self, source: Path) -> None:
         other = source.with_name("other.txt")
@@ -219,6 +235,17 @@ class TestWriteAtomically:
         monkeypatch.setattr(os, "fsync", fsync)
         write_atomically(tmp_path / "x.ward", b"new")
         assert (tmp_path / "x.ward").read_bytes() == b"new"
+
+    def test_what_fails_while_it_is_written_leaves_nothing(self, tmp_path: Path) -> None:
+        def fail() -> None:
+            with written_atomically(tmp_path / "x", 0o600) as file:
+                file.write(b"half")
+                assert mode_of(next(tmp_path.iterdir())) == 0o600
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert names_in(tmp_path) == []
 
     def test_where_nothing_can_be_written(self, tmp_path: Path) -> None:
         file = tmp_path / "file"

@@ -15,6 +15,7 @@ from urlward.lists import reader
 from urlward.lists.broker import Broker
 from urlward.lists.build import checksum
 from urlward.lists.files import Signature
+from urlward.lists.formats import FormatOptions
 from urlward.lists.reader import Read, Reader, SupersededError
 from urlward.lists.shared import Shared
 from urlward.lists.source import Budget, SourceError
@@ -93,6 +94,18 @@ class TestAlone:
     def test_there_is_no_last_good_one_of_others(self, path: Path) -> None:
         assert new(None).last_good(path) is None
         new(None).keep(path, b"content")
+
+    @pytest.mark.parametrize("apart", [True, False])
+    async def test_another_format(self, path: Path, apart: bool, caplog: pytest.LogCaptureFixture) -> None:
+        path.write_text("Link\nhttp://a.example/\nhttp://b.example/\nftp://c.example/\n")
+        options = FormatOptions({"url": "Link"}, category="phishing")
+        one = Reader(Key(SECRET), Budget(), None, "csv", options)
+        with caplog.at_level(logging.INFO):
+            assert is_good(await read(one, path) if apart else one.read_now(path), 2)
+        assert [record.getMessage() for record in caplog.records if record.name == "urlward.lists"] == [
+            f"list {path}: 1 lines are of a kind that cannot be taken; "
+            f"first: {path}:4:1: a scheme that is not filtered: entries are http or https"
+        ]
 
     async def test_half_a_list(self, path: Path) -> None:
         path.write_text("a.example\nb.ex")
@@ -202,7 +215,7 @@ class TestShared:
             await how(one, path)
         assert [r.levelname for r in caplog.records if "could not be read" in r.getMessage()] == ["WARNING"]
 
-    async def test_another_budget_name_or_key_is_another_list(
+    async def test_another_budget_name_key_or_format_is_another_list(
         self,
         how: Callable[[Reader, Path], Awaitable[Read]],
         path: Path,
@@ -213,10 +226,12 @@ class TestShared:
         shared = workers[0]._shared
         await how(new(shared, "3"), path)
         await how(Reader(Key(bytes(32)), Budget.parse("50%"), shared), path)
+        for options in (FormatOptions(), FormatOptions(category="x")):
+            await how(Reader(Key(SECRET), Budget.parse("50%"), shared, "urls", options), path)
         other = path.with_name("other.txt")
         other.write_bytes(path.read_bytes())
         got = await how(workers[1], other)
-        assert compiled == ["list.txt"] * 3 + ["other.txt"]
+        assert compiled == ["list.txt"] * 5 + ["other.txt"]
         assert load(got.data, Key(SECRET)).name == "other"
 
 

@@ -353,3 +353,101 @@ class TestBudget:
             "list.txt: 2 of 100 lines could not be read, allowed are 1%; first: list.txt:7:3: not a host"
         )
         assert raised.value.bad_lines == tuple(report.bad_lines)
+
+
+class TestFormats:
+    def test_an_entry_is_taken_as_the_format_means_it(self, source: Path) -> None:
+        source.write_text("||a.example^\nb.example##.ad\n||c.example/d\n")
+        taken, report = Taken(), Report()
+        read_source(source, taken, report, format="adblock")
+        assert taken.hosts == ["a.example", "c.example", "c.example"]
+        assert (report.lines, report.entries, report.bad, report.unsupported) == (2, 3, 0, 1)
+        assert report.unsupported_lines == [BadLine(str(source), 2, 1, "a cosmetic rule: it changes pages")]
+
+    def test_what_cannot_be_taken_is_no_bad_line(self, source: Path) -> None:
+        source.write_text("||a.example^\n" + "b.example##.ad\n" * (KEPT_ERRORS + 50))
+        report = Report()
+        read_source(source, Taken(), report, format="adblock")
+        check_budget(report, Budget(0, None), "list")
+        assert (report.unsupported, len(report.unsupported_lines)) == (KEPT_ERRORS + 50, KEPT_ERRORS)
+
+    def test_nothing_but_what_cannot_be_taken_is_refused(self, source: Path) -> None:
+        source.write_text(f"{SENTINEL}.example##.ad\n" * 3)
+        with pytest.raises(SourceError) as raised:
+            read_source(source, Taken(), Report(), format="adblock")
+        assert str(raised.value) == (
+            f"{source}: no entry in it, 3 lines are of a kind that cannot be taken; "
+            f"first: {source}:1:1: a cosmetic rule: it changes pages"
+        )
+
+    @pytest.mark.parametrize(
+        "kind", ["hosts", "adblock", "urls", "urlhaus", "phishtank", "csv", "json", "jsonl", "rpz"]
+    )
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [(HTML, "a web page"), (PICTURE, "binary"), (b"", "empty"), (b"\xef\xbb\xbf \n", "empty")],
+    )
+    def test_the_guards_hold_for_all(self, source: Path, kind: str, content: bytes, reason: str) -> None:
+        source.write_bytes(content)
+        with pytest.raises(SourceError, match=f"^{source}: {reason}"):
+            read_source(source, Taken(), Report(), format=kind)
+
+    @pytest.mark.parametrize(
+        ("kind", "content", "reason"),
+        [
+            ("json", "{}", "not a JSON array"),
+            ("json", '[{"host": "a.example"}', "not whole, or not JSON, after record 1"),
+            ("csv", "a,b\n", "no column that says what to block"),
+            ("squidguard", "a.example\n", "a folder, or a file named domains or urls"),
+            ("nothing", "a.example\n", "format: 'nothing' is not one of"),
+        ],
+    )
+    def test_something_else_than_the_format_says(
+        self, source: Path, kind: str, content: str, reason: str
+    ) -> None:
+        source.write_text(content)
+        with pytest.raises(SourceError, match=f"^{source}: {reason}"):
+            read_source(source, Taken(), Report(), format=kind)
+
+    @pytest.mark.parametrize(
+        ("kind", "content", "whole"),
+        [
+            ("hosts", "0.0.0.0 a.example\n", True),
+            ("hosts", "0.0.0.0 a.example", False),
+            ("json", '[{"host": "a.example"}]', True),
+            ("phishtank", '[{"phish_id": 1, "url": "http://a.example/"}]', True),
+            ("phishtank", "phish_id,url\n1,http://a.example/", False),
+        ],
+    )
+    def test_whether_the_last_line_is_whole(self, source: Path, kind: str, content: str, whole: bool) -> None:
+        source.write_text(content)
+        report = Report()
+        read_source(source, Taken(), report, format=kind)
+        assert report.ends_with_newline is whole
+
+    def test_a_folder_of_several_files(self, tmp_path: Path) -> None:
+        (tmp_path / "one").mkdir()
+        (tmp_path / "two").mkdir()
+        (tmp_path / "one" / "domains").write_text("a.example\n")
+        (tmp_path / "one" / "urls").touch()
+        (tmp_path / "two" / "urls").write_text("b.example/c/\n?\n")
+        taken, report, told = Taken(), Report(), list[int]()
+        read_source(tmp_path, taken, report, told.append, "squidguard")
+        assert [(entry.host, entry.category) for entry in taken.entries] == [
+            ("a.example", "one"),
+            ("b.example", "two"),
+        ]
+        assert report.bad_lines == [BadLine(str(tmp_path / "two" / "urls"), 2, 1, "a query without a path")]
+        assert told == sorted(told)
+        assert told[-1] == 25
+
+    def test_a_folder_is_a_source_of_that_format_alone(self, tmp_path: Path) -> None:
+        for kind in ("grammar", "hosts"):
+            with pytest.raises(SourceError, match="not a regular file"):
+                read_source(tmp_path, Taken(), Report(), format=kind)
+
+    def test_a_web_page_in_a_folder_spoils_it(self, tmp_path: Path) -> None:
+        (tmp_path / "domains").write_text("a.example\n")
+        (tmp_path / "urls").write_bytes(HTML)
+        with pytest.raises(SourceError, match=f"^{tmp_path}/urls: a web page"):
+            read_source(tmp_path, Taken(), Report(), format="squidguard")

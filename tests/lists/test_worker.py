@@ -22,15 +22,21 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def request(path: Path, budget: str = "1%", parent: int | None = None) -> bytes:
+def request(path: Path, budget: str = "1%", parent: int | None = None, **more: object) -> bytes:
     asked = {
         "path": str(path),
         "key": SECRET.hex(),
         "name": "mine",
         "budget": budget,
         "parent": parent or os.getpid(),
+        **more,
     }
     return json.dumps(asked).encode()
+
+
+def matcher_of(data: bytes) -> Matcher:
+    key = Key(SECRET)
+    return Matcher([load(data, key)], key)
 
 
 def run(request: bytes, cwd: Path | None = None) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
@@ -55,13 +61,22 @@ def test_compiles_into_the_descriptor(path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     answer = json.loads(done.stdout)
     first = answer.pop("first")
-    assert answer == {"bad": 1, "ends_with_newline": False}
+    assert answer == {"bad": 1, "unsupported": 0, "first_unsupported": "", "ends_with_newline": False}
     assert first.startswith(f"{path}:2:1: ")
     assert SENTINEL not in first
-    key = Key(SECRET)
-    loaded = load(data, key)
-    assert loaded.name == "mine"
-    assert blocks(Matcher([loaded], key), "http://b.example/")
+    assert load(data, Key(SECRET)).name == "mine"
+    assert blocks(matcher_of(data), "http://b.example/")
+
+
+def test_another_format(path: Path) -> None:
+    path.write_text("no,link\n1,http://a.example/\n2,ftp://a.example/\n")
+    options = {"columns": {"url": "link"}, "category": "phishing"}
+    done, data = run(request(path, format="csv", options=options))
+    answer = json.loads(done.stdout)
+    assert answer["unsupported"] == 1
+    assert answer["first_unsupported"].startswith(f"{path}:3:1: ")
+    verdict = matcher_of(data).check_url("http://a.example/")
+    assert (verdict.action, verdict.category) == ("block", "phishing")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +157,9 @@ def test_in_this_process(
     fd = os.open(output, os.O_WRONLY | os.O_CREAT)
     monkeypatch.setattr(sys, "argv", ["worker", str(fd)])
     worker.main()
-    assert json.loads(capsys.readouterr().out) == {"bad": 0, "first": "", "ends_with_newline": True}
+    assert json.loads(capsys.readouterr().out) == {
+        "bad": 0, "first": "", "unsupported": 0, "first_unsupported": "", "ends_with_newline": True,
+    }  # fmt: skip
     assert load(output.read_bytes(), Key(SECRET)).entries == 1
     assert set(ignored) == {worker.signal.SIGHUP, worker.signal.SIGINT}
     assert [step > 0 for step in nice] == [True]

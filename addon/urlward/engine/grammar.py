@@ -29,8 +29,10 @@ MAX_LINE = 72 * 1024
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 _NO_PARAMS: frozenset[str] = frozenset()
-_HOSTS_SINKS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - names of sinks, nothing is bound
-_HOSTS_OWN_NAMES = frozenset(
+HOSTS_SINKS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - names of sinks, nothing is bound
+"""Addresses of a hosts line that lead nowhere."""
+
+HOSTS_OWN_NAMES = frozenset(
     {
         "localhost",
         "localhost.localdomain",
@@ -46,6 +48,8 @@ _HOSTS_OWN_NAMES = frozenset(
         "0.0.0.0",  # noqa: S104 - a line of common hosts files, nothing is bound
     }
 )
+"""Names in common hosts files that are the machine's own: no entries."""
+
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _IP_LIKE = re.compile(
     r"(?=[0-9\[A-Fa-f:])(?:\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?)"
@@ -148,7 +152,7 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     subject = words[0]
     allow = subject.startswith("@@")
     sink = subject[2:] if allow else subject
-    if len(words) > 1 and sink in _HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
+    if len(words) > 1 and sink in HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
         return _hosts_line(words, allow)
     try:
         entry = _subject(subject[2:] if allow else subject)
@@ -176,9 +180,9 @@ def _plain(words: list[str]) -> Entry | None:
             params = query_parameters(query)
             kind = Kind.PARAMS if params else Kind.PAGE
         path = path or "/"
-    elif subject in _HOSTS_SINKS and len(words) > 1 and _PLAIN_DOMAIN(words[1]):
+    elif subject in HOSTS_SINKS and len(words) > 1 and _PLAIN_DOMAIN(words[1]):
         kind, host, rest = Kind.HOST, words[1], 2
-        if host in _HOSTS_OWN_NAMES:
+        if host in HOSTS_OWN_NAMES:
             return None
     else:
         return None
@@ -217,7 +221,7 @@ def _hosts_line(words: list[str], allow: bool) -> tuple[Entry, ...]:
     attributes = [(i, w) for i, w in numbered if w in _FLAGS or "=" in w]
     entries = []
     for i, name in numbered:
-        if name in _FLAGS or "=" in name or name.lower() in _HOSTS_OWN_NAMES:
+        if name in _FLAGS or "=" in name or name.lower() in HOSTS_OWN_NAMES:
             continue
         try:
             host = _host(name)

@@ -4,15 +4,23 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from urlward.lists.build import written_atomically
-from urlward.lists.formats import FORMATS, FormatError, FormatOptions, Part, Skipped, checked, format_named
+from urlward.lists.formats import (
+    FORMATS,
+    FormatError,
+    FormatOptions,
+    Found,
+    Part,
+    Skipped,
+    checked,
+    format_named,
+)
 from urlward.lists.formats.stream import Stream
 from urlward.lists.report import BadLine, Budget, Report, SourceError, check_budget, check_entries, note
-from urlward.lists.source import found_in, open_list, parts_of
+from urlward.lists.source import found_in, open_list, parts_of, unreadable
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -82,10 +90,11 @@ def _import(args: argparse.Namespace) -> int:
     except ValueError as e:
         raise FormatError(f"max-errors: {args.max_errors!r} is not {e}") from e
     report = Report()
-    with _output(args.output, args.sources) as out:
-        for source in args.sources:
-            before = replace(report, bad_lines=report.bad_lines[:])
-            for part in _parts(source, format_, options):
+    parts = [(source, _parts(source, format_, options)) for source in args.sources]
+    with _output(args.output, [part.path for _, files in parts for part in files]) as out:
+        for source, files in parts:
+            before = report.so_far()
+            for part in files:
                 _translate(source, part, out, report, quiet=args.quiet)
             check_entries(source, report, before)
         check_budget(report, budget, ", ".join(map(str, args.sources)))
@@ -105,18 +114,25 @@ def _parts(source: Path, format_: str, options: FormatOptions) -> list[Part]:
 
 def _translate(source: Path, part: Part, out: BinaryIO, report: Report, *, quiet: bool) -> None:
     name, last = str(part.path), 0
-    with _opened(part.path) as file:
-        for each in checked(found_in(name, Stream(file), part, may_be_empty=part.path != source)):
-            if isinstance(each, Skipped):
-                note(report, name, each)
-                if not quiet:
-                    kind = "not taken: " if each.unsupported else ""
-                    print(BadLine(name, each.line, each.column, kind + each.reason), file=sys.stderr)
-            else:
-                out.write(each.text.encode() + b"\n")
-                report.entries += 1
-                report.lines += each.line != last
-            last = each.line
+    for each in _found(source, part):
+        if isinstance(each, Skipped):
+            note(report, name, each)
+            if not quiet:
+                kind = "not taken: " if each.unsupported else ""
+                print(BadLine(name, each.line, each.column, kind + each.reason), file=sys.stderr)
+        else:
+            out.write(each.text.encode() + b"\n")
+            report.entries += 1
+            report.lines += each.line != last
+        last = each.line
+
+
+def _found(source: Path, part: Part) -> Iterator[Found | Skipped]:
+    try:
+        with _opened(part.path) as file:
+            yield from checked(found_in(str(part.path), Stream(file), part, may_be_empty=part.path != source))
+    except OSError as e:
+        raise unreadable(part.path, e) from e
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What reading lists found, how much of it may be bad, and the refusal of those of which too much is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import Skipped
@@ -63,6 +63,10 @@ class Report:
     unsupported: int = 0
     unsupported_lines: list[BadLine] = field(default_factory=list)
     ends_with_newline: bool = True
+
+    def so_far(self) -> "Report":
+        """A copy, by which to tell what one more source adds."""
+        return replace(self, bad_lines=self.bad_lines[:], unsupported_lines=self.unsupported_lines[:])
 
 
 @dataclass(frozen=True, slots=True)

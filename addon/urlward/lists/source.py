@@ -7,7 +7,6 @@ first line is read as an entry, since a hostile or broken feed must not become a
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -101,7 +100,7 @@ def read_source(
     Raises:
         SourceError: not a list, not one of that format, or not readable.
     """
-    before = replace(report, bad_lines=report.bad_lines[:], unsupported_lines=report.unsupported_lines[:])
+    before = report.so_far()
     parts = parts_of(path, format, options)
     done = 0
     for part in parts:

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import lines, read, refused
+from urlward.engine.url import canonicalize
 
 PAGE = "http://a.example/dir/page"
 
@@ -78,6 +79,8 @@ def test_comments_and_conditions() -> None:
         "||a.example/x$removeparam=/a$/", "a.example##.x", "##.x", "a.example#@#.x",
         "a.example#?#.x:has(a)", "a.example#$#body{}", "a.example#%#//scriptlet()",
         "a.example$$script", "a.example##+js(x)", "*",
+        "||a.example//", "||a.example/.", "||a.example/x/..|", "||a.example/x/%2e%2e/", "||a.example/x\\y/",
+        "||a.example/x%2Fy", "||a.example/" + "$" * 9, "||a.example/$a" * 9,
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_is_not_taken(rule: str) -> None:
@@ -109,3 +112,21 @@ def test_any_rule_gives_entries_on_its_host_or_reasons(rule: str) -> None:
         assert "id=" not in line
         assert line.startswith("@@") == rule.lstrip().startswith("@@")
     assert not (found and skipped)
+
+
+_PATHS = st.lists(st.sampled_from(["/", "a", "A", ".", "..", "%2e", "%2F", "//", "b"]), max_size=6).map(
+    "".join
+)
+
+
+@examples(300)
+@given(_PATHS, st.sampled_from(["", "^", "/"]), st.lists(_PATHS, min_size=1, max_size=8))
+def test_nothing_is_blocked_that_does_not_begin_as_the_rule_says(
+    rule: str, end: str, paths: list[str]
+) -> None:
+    found, _ = read("adblock", f"||a.example/{rule}{end}")
+    check = matcher("b.example", *found).check_url
+    for path in paths:
+        if check(f"http://a.example/{path}").blocked:
+            asked = canonicalize(f"http://a.example/{path}").path
+            assert asked.lower().startswith(f"/{rule}".lower())

@@ -36,6 +36,7 @@ def test_domains_cover_subdomains() -> None:
         ("a.example/dir/", ["a.example/dir/", "a.example/dir/x"], ["a.example/dir", "a.example/"]),
         ("a.example", ["a.example/", "www.a.example/x"], ["sub.a.example/", "a.example.b.example/"]),
         ("a.example/", ["a.example/", "www.a.example/x"], ["sub.a.example/"]),
+        ("www.a.example", ["www.a.example/"], ["a.example/"]),
         ("www.a.example:8080/x", ["a.example/x", "www.a.example/x"], ["a.example/"]),
         ("http://a.example/x", ["a.example/x"], ["a.example/"]),
         (
@@ -62,6 +63,19 @@ def test_bad_lines(kind: str, line: str) -> None:
     assert [(s.line, s.column, s.unsupported) for s in skipped] == [(1, 3, False)]
 
 
+@pytest.mark.parametrize(
+    "line", ["ftp://a.example/x", "a.example//", "a.example/../", "a.example/x/.", "a.example/x%2f..%2fy/"]
+)
+def test_what_is_of_a_kind_that_cannot_be_taken(line: str) -> None:
+    assert refused("squidguard-urls", line).unsupported
+
+
+def test_a_scheme_in_a_query_is_part_of_it() -> None:
+    assert lines("squidguard-urls", "a.example/x?u=http://b.example/") == [
+        "http://a.example/x?u=http://b.example/ nocase"
+    ]
+
+
 def test_a_folder_in_a_folder_names_the_category() -> None:
     of = {category: FormatOptions(category=category) for category in ("banking", "phishing", "empty")}
     assert parts(FOLDER, FormatOptions(category="other")) == [
@@ -82,8 +96,11 @@ def test_a_file_by_its_name() -> None:
 def test_neither(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no file named domains or urls in it"):
         parts(tmp_path, DEFAULTS)
+    (tmp_path / "list.txt").touch()
     with pytest.raises(FormatError, match="a folder, or a file named domains or urls"):
         parts(tmp_path / "list.txt", DEFAULTS)
+    with pytest.raises(FileNotFoundError):
+        parts(tmp_path / "none", DEFAULTS)
     with pytest.raises(FormatError, match="a folder, or a file named domains or urls"):
         read("squidguard", "a.example\n")
 

@@ -8,7 +8,7 @@ from urlward.engine.errors import EntryError, UrlError
 from urlward.engine.grammar import parse_line
 from urlward.engine.url import canonicalize
 from urlward.lists.formats.found import NotTakenError
-from urlward.lists.formats.write import attributes, domain, host_alone, page, prefix
+from urlward.lists.formats.write import attributes, check_literal, domain, host_alone, page, prefix
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,24 @@ def test_a_host_that_is_an_address_is_not_all_hosts_there() -> None:
     assert found.check_url("http://192.0.2.8/any").blocked
     assert not found.check_address("192.0.2.7").blocked
     assert not found.check_address("192.0.2.8").blocked
+
+
+@pytest.mark.parametrize("text", ["localhost", "LocalHost.localdomain", "broadcasthost"])
+def test_every_machines_own_names_are_no_hosts(text: str) -> None:
+    with pytest.raises(NotTakenError, match="every machine's own"):
+        host_alone(text)
+
+
+@pytest.mark.parametrize(
+    "path", ["/a/../", "/.", "//", "/a//b", "/a%2fb", "/a\\b", "/%2e%2e/", "/a%252f../b", "/a%5Cb", "/a/.."]
+)
+def test_a_path_that_would_be_another(path: str) -> None:
+    with pytest.raises(NotTakenError, match="dot segments or odd slashes"):
+        check_literal(path)
+
+
+def test_a_path_that_stays() -> None:
+    check_literal("/a.b/..c/é%20/")
 
 
 def test_prefix() -> None:

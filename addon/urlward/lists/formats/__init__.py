@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
-from urlward.lists.formats import adblock, exports, hosts, native, rpz, squidguard, table, urls
+from urlward.lists.formats import adblock, exports, hosts, native, squidguard, table, urls
 from urlward.lists.formats.found import (
     DEFAULTS,
     FIELDS,
@@ -40,6 +40,14 @@ __all__ = [
     "reason_of",
 ]
 
+
+def _read_rpz(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    # dnspython takes longer to import than all else here.
+    from urlward.lists.formats import rpz
+
+    return rpz.read(file, options)
+
+
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "grammar": _of_files(native.read, "the list grammar"),
@@ -54,7 +62,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "squidguard": Format(squidguard.read, squidguard.parts, "squidGuard or ufdbGuard folder"),
         "squidguard-domains": _of_files(squidguard.read_domains, "squidGuard file domains, of any name"),
         "squidguard-urls": _of_files(squidguard.read_urls, "squidGuard file urls, of any name"),
-        "rpz": _of_files(rpz.read, "DNS response policy zone"),
+        "rpz": _of_files(_read_rpz, "DNS response policy zone"),
     }
 )
 

@@ -15,10 +15,14 @@ from typing import BinaryIO
 from urlward.engine.errors import UrlError
 from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
 from urlward.lists.formats.stream import text_lines
-from urlward.lists.formats.write import attributes, domain, host_alone, page, prefix
+from urlward.lists.formats.write import attributes, check_literal, domain, host_alone, page, prefix
 
 _COSMETIC = re.compile(r"#@?(?:\$\??|\?|%)?#|\$@?\$")
-_OPTIONS = re.compile(r"\$(~?[a-z0-9_\-]+(?:=[^,]*)?(?:,~?[a-z0-9_\-]+(?:=[^,]*)?)*)\Z", re.IGNORECASE)
+_OPTION = r"~?[a-z0-9_\-]++(?:=[^,]*+)?"
+_OPTIONS = re.compile(rf"{_OPTION}(?:,{_OPTION})*+", re.IGNORECASE).fullmatch
+_MOST_DOLLARS = 8
+"""Places where options may begin; a path may have the sign too."""
+
 _ANYWHERE = re.compile(r"\|\|(?P<host>[^/^*|:?#$@]+)(?P<rest>.*)", re.DOTALL)
 _AT_START = re.compile(
     r"\|(?P<scheme>https?|wss?)://(?P<host>[^/^*|:?#$@]+)(?P<port>:\d+)?(?P<rest>.*)",
@@ -74,15 +78,24 @@ def _entries(rule: str) -> list[str]:
     allow = "@@" if rule.startswith("@@") else ""
     pattern = rule[len(allow) :]
     nocase = " nocase"
-    options = _OPTIONS.search(pattern)
-    if options is not None and options.start():
-        pattern = pattern[: options.start()]
-        names = options[1].lower().split(",")
-        if any(name not in _MEANS_NOTHING for name in names):
-            raise NotTakenError("an option that changes what the rule means")
-        if _HAS_CASE in names:
-            nocase = ""
+    pattern, options = _without_options(pattern)
+    if any(name not in _MEANS_NOTHING for name in options):
+        raise NotTakenError("an option that changes what the rule means")
+    if _HAS_CASE in options:
+        nocase = ""
     return [allow + line for line in _lines(pattern, nocase)]
+
+
+def _without_options(pattern: str) -> tuple[str, list[str]]:
+    """A pattern, and the options that follow it."""
+    end = 0
+    for _ in range(_MOST_DOLLARS):
+        end = pattern.find("$", end + 1)
+        if end < 0:
+            return pattern, []
+        if _OPTIONS(pattern, end + 1):
+            return pattern[:end], pattern[end + 1 :].lower().split(",")
+    raise NotTakenError("options that begin nobody knows where")
 
 
 def _lines(pattern: str, nocase: str) -> list[str]:
@@ -131,6 +144,7 @@ def _paths(host: str, rest: str, more: str) -> list[str]:
     if len(path.split()) != 1:
         raise NotTakenError("white space inside", unsupported=False)
     _whole(host, host_alone)
+    check_literal(path)
     lines = [] if path.endswith("/") and not ends else [page(f"http://{host}{path}")]
     if not ends:
         lines.append(prefix(host, path if path.endswith("/") else f"{path}/"))

@@ -9,19 +9,11 @@ from ipaddress import ip_address
 from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
+from urlward.engine.grammar import HOSTS_OWN_NAMES, HOSTS_SINKS
 from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import attributes, host_alone
 
-SINKS = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - names of sinks, nothing is bound
-
-_OWN_NAMES = frozenset(
-    {
-        "localhost", "localhost.localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback",
-        "ip6-localnet", "ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts",
-        "0.0.0.0",  # noqa: S104
-    }
-)  # fmt: skip
 _WORD = re.compile(r"[^\s#]+")
 
 
@@ -34,7 +26,7 @@ def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
             continue
         number, text = line
         address, *words = _WORD.finditer(text.partition("#")[0])
-        names = [word for word in words if word[0].lower() not in _OWN_NAMES]
+        names = [word for word in words if word[0].lower() not in HOSTS_OWN_NAMES]
         fault = _fault(address[0], any_names=bool(names), alone=not words)
         if fault is not None:
             yield Skipped(number, address.start() + 1, fault.reason, fault.unsupported)
@@ -56,7 +48,7 @@ def _found(number: int, column: int, name: str, more: str) -> Found | Skipped:
 
 
 def _fault(address: str, *, any_names: bool, alone: bool) -> NotTakenError | None:
-    if address in SINKS and not alone:
+    if address in HOSTS_SINKS and not alone:
         return None
     try:
         ip_address(address.partition("%")[0])

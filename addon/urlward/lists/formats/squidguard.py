@@ -17,9 +17,9 @@ from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.lists.formats.found import FormatError, FormatOptions, Found, NotTakenError, Part, Read, Skipped
 from urlward.lists.formats.stream import text_lines
-from urlward.lists.formats.write import attributes, domain, host_alone, page, prefix
+from urlward.lists.formats.write import attributes, check_literal, domain, host_alone, page, prefix
 
-_SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE)
+_SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE).match
 _COMMENT = (b"#",)
 
 
@@ -68,6 +68,7 @@ def parts(path: Path, options: FormatOptions) -> list[Part]:
         FormatError: nothing of the kind is there.
         OSError: a folder cannot be read.
     """
+    path.stat()
     if not path.is_dir():
         category = options.category or path.resolve().parent.name
         return [Part(path, _read_of(path.name), replace(options, category=category))]
@@ -111,16 +112,21 @@ def _domain(word: str) -> list[str]:
 
 
 def _url(word: str) -> list[str]:
-    authority, slash, rest = _SCHEME.sub("", word).partition("/")
+    scheme = _SCHEME(word)
+    authority, slash, rest = word[scheme.end() if scheme else 0 :].partition("/")
+    if authority.endswith(":") and rest.startswith("/"):
+        raise NotTakenError("a scheme that is not filtered: entries are http or https")
     host, _ = split_authority(authority)
     if "?" in host:
         raise NotTakenError("a query without a path", unsupported=False)
-    whole = host_alone(host.lower())
-    host = host.lower().removeprefix("www.")
+    host = host.lower()
+    whole = host_alone(host)
     if not rest:
-        # A host is any path on it, and `www.` counts as absent.
-        return [whole] if not whole.startswith("0") else [f"0.0.0.0 {host} www.{host}"]
+        # A host is any path on it, and `www.` of a request counts as absent, but not that of a line.
+        has_www = host.startswith("www.") or not whole.startswith("0")
+        return [whole] if has_www else [whole, host_alone(f"www.{host}")]
     path = slash + rest
+    check_literal(path.partition("?")[0])
     if "?" in path:
         return [f"{page(f'http://{host}{path}')} nocase"]
     lines = [] if path.endswith("/") else [f"{page(f'http://{host}{path}')} nocase"]

@@ -125,6 +125,8 @@ def rows(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
             yield Skipped(lines.long.pop(0), MAX_LINE, TOO_LONG)
         if any(map(str.strip, row)):
             yield lines.number, row
+    for number in lines.long:
+        yield Skipped(number, MAX_LINE, TOO_LONG)
 
 
 class _Lines:

@@ -9,11 +9,10 @@ import re
 from datetime import UTC, datetime
 
 from urlward.engine.errors import UrlError
+from urlward.engine.grammar import HOSTS_OWN_NAMES
 from urlward.engine.url import canonical_host, is_address, split_authority, split_url
 from urlward.lists.formats.found import NotTakenError
 from urlward.lists.formats.stream import NOT_UTF8
-
-ANY_PATH = "/*"
 
 # Nothing of the grammar in it but the URL; what it leaves over goes the long way.
 _PLAIN_URL = re.compile(
@@ -25,6 +24,8 @@ _HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=:[/\\]{2})").match
 _WEB = ("http", "https", "ws", "wss")
 _UNSAFE = re.compile(r"[^!$%&'()+,\-./0-9:;<=>?@A-Z\[\\\]^_`a-z{|}~]")
+_DOTS = frozenset({".", ".."})
+_ODD = re.compile(r"\\|%(?:2[e5f]|5c)", re.IGNORECASE).search
 _NOT_ID = re.compile(r"[^A-Za-z0-9._:\-]+")
 _NOT_CATEGORY = re.compile(r"[^A-Za-z0-9._\-]+")
 
@@ -97,16 +98,32 @@ def prefix(host: str, path: str) -> str:
     return f"http://{canonical_host(_bytes(host))}{_escaped(_bytes(path))}*"
 
 
+def check_literal(path: str) -> None:
+    """Refuse a path that is meant letter by letter, and that would be another in canonical form.
+
+    Who asks for it asks for the canonical one, so that it never came up; and ``/a/../`` as a prefix would
+    be all there is on its host.
+
+    Raises:
+        NotTakenError: it has dot segments, or doubled, escaped or reversed slashes.
+    """
+    *inner, last = path[1:].split("/")
+    if "" in inner or not _DOTS.isdisjoint((*inner, last)) or _ODD(path):
+        raise NotTakenError("a path with dot segments or odd slashes, that nobody asks for")
+
+
 def host_alone(text: str) -> str:
     """The line for a host without its subdomains, and any path on it.
 
     Raises:
-        NotTakenError: an address in an odd spelling.
+        NotTakenError: an address in an odd spelling, or a name such as localhost.
         UrlError: not a host.
     """
     name = _name(text)
+    if name in HOSTS_OWN_NAMES:
+        raise NotTakenError("a name that is every machine's own", unsupported=False)
     # An address entry would block all hosts at that address.
-    return f"http://{name}{ANY_PATH}" if is_address(name) else f"0.0.0.0 {name}"
+    return f"http://{name}/*" if is_address(name) else f"0.0.0.0 {name}"
 
 
 def domain(text: str) -> str:
@@ -118,7 +135,7 @@ def domain(text: str) -> str:
     """
     name = _name(text)
     if is_address(name):
-        return f"http://{name}{ANY_PATH}"
+        return f"http://{name}/*"
     return name if "." in name else f"||{name}^"
 
 

@@ -165,7 +165,7 @@ def _directive(zone: _Zone, text: str) -> None:
 
 def _joined(file: BinaryIO) -> Iterator[tuple[int, str] | Skipped]:
     """Records as text, each with the number of its first line."""
-    first, parts, depth = 0, [], 0
+    first, parts, depth, size = 0, [], 0, 0
     for line in text_lines(file, (b";",)):
         if isinstance(line, Skipped):
             yield line
@@ -176,14 +176,15 @@ def _joined(file: BinaryIO) -> Iterator[tuple[int, str] | Skipped]:
             continue
         first = first or number
         parts.append(text)
+        size += len(text) + 1
         counted = _NOT_COUNTED.sub("", text)
         depth = max(depth + counted.count("(") - counted.count(")"), 0)
         if not depth:
             yield first, "\n".join(parts)
-        elif sum(map(len, parts)) < MAX_RECORD:
+        elif size < MAX_RECORD:
             continue
         else:
             yield Skipped(first, 1, "a record that does not end")
-        first, parts, depth = 0, [], 0
+        first, parts, depth, size = 0, [], 0, 0
     if parts:
         yield Skipped(first, 1, "a record that does not end")
