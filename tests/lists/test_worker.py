@@ -152,7 +152,7 @@ def test_in_this_process(
     monkeypatch.setattr(sys, "stdin", io.StringIO(request(path, parent=os.getppid()).decode()))
     monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
     monkeypatch.setattr(os, "nice", nice.append)
-    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)  # ours is none of its business
+    monkeypatch.setattr(worker, "end_with_parent", lambda _: None)  # ours is none of its business
     output = path.with_name("out")
     fd = os.open(output, os.O_WRONLY | os.O_CREAT)
     monkeypatch.setattr(sys, "argv", ["worker", str(fd)])

@@ -29,7 +29,7 @@ from urlward.lists.feed_schedule import after_failure, at_start, is_due
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch
 from urlward.lists.state import StateError, state_folder
-from urlward.lists.worker import end_with_parent
+from urlward.lists.worker import check_parent, end_with_parent
 
 logger = logging.getLogger("urlward.lists")
 
@@ -196,10 +196,11 @@ async def _run(feeds: Feeds) -> None:
 def main() -> None:
     """Run as a process, told what to do on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # all are refreshed soon enough
+    end_with_parent(signal.SIGTERM)
     asked = json.load(sys.stdin)
+    check_parent(asked["parent"])
     # A kernel that keeps files' leases sends this to whoever holds one (`urlward.lists.files`).
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    end_with_parent(asked["parent"], signal.SIGTERM)
     logger.setLevel(logging.INFO)
     logger.addHandler(_Lines())
     try:

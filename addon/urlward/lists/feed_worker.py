@@ -19,13 +19,12 @@ from urlward.lists.feed_counts import changes
 from urlward.lists.formats import FormatError, FormatOptions
 from urlward.lists.issue import Issue
 from urlward.lists.source import Budget, SourceError
-from urlward.lists.worker import prepare_process
+from urlward.lists.worker import read_request
 
 
 def main() -> None:
     """Run as ``python -m urlward.lists.feed_worker FD``."""
-    asked = json.load(sys.stdin)
-    prepare_process(asked["parent"])
+    asked = read_request()
     try:
         answer = _compile(asked, int(sys.argv[1]))
     except SourceError as e:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -23,8 +24,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Run as ``python -m urlward.lists.worker FD``."""
-    request = json.load(sys.stdin)
-    prepare_process(request["parent"])
+    request = read_request()
     try:
         data, report = compile_sources(
             [Path(request["path"])],
@@ -49,22 +49,29 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def prepare_process(parent: int) -> None:
-    """Make this process one that compiles for another, and ends with it."""
-    end_with_parent(parent, signal.SIGKILL)
+def read_request() -> dict[str, Any]:
+    """What is asked of this process, which works for its parent from here on, and ends with it."""
+    end_with_parent(signal.SIGKILL)
     # Signals that are meant for the parent and sent to all processes of that name.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Traffic comes first: the parent's event loop is on the same machine.
     os.nice(5)
+    request: dict[str, Any] = json.load(sys.stdin)
+    check_parent(request["parent"])
+    return request
 
 
-def end_with_parent(parent: int, by: signal.Signals) -> None:
-    """Get a signal when the parent ends; end at once where it has ended before we could ask for that.
+def end_with_parent(by: signal.Signals) -> None:
+    """Get a signal when the parent ends.
 
     What a killed process had begun, another begins anew: two at once would only take its memory.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by)
+
+
+def check_parent(parent: int) -> None:
+    """End where the parent has ended before `end_with_parent`."""
     if parent != os.getppid():
         sys.exit(1)
 
