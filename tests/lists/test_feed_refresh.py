@@ -203,6 +203,16 @@ def test_credentials(tmp_path: Path, site: Server) -> None:
         assert b"sesame" not in path.read_bytes()
 
 
+def test_a_server_that_says_how_long_it_is_fresh(tmp_path: Path, site: Server) -> None:
+    site.put("fresh/feed", FIRST)
+    made = feed(tmp_path, url=site.url("fresh/feed"))
+    for state in ("new", "unchanged"):
+        outcome = made.refresh()
+        assert (outcome.state, outcome.next_run) == (state, made.now + 30_000)
+    # Not so long that it would be stale.
+    assert made.refresh(stale_after=50_000.0).next_run == made.now + 25_000
+
+
 def test_a_token_from_the_environment(tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     site.put("feed", FIRST)
     made = feed(tmp_path, url=site.url(), token_env="LIST_TOKEN")
