@@ -44,7 +44,6 @@ http {{
         root {folder}/www;
         set $retry "";
         add_header Retry-After $retry always;
-        include {folder}/extra.conf;
         location = /login.html {{ }}
         location / {{
             if (-f {folder}/fault/302) {{ return 302 /login.html; }}
@@ -54,6 +53,7 @@ http {{
             if (-f {folder}/fault/500) {{ return 500; }}
             if (-f {folder}/fault/slow) {{ set $limit_rate 10; }}
         }}
+        location /fresh/ {{ add_header Cache-Control "max-age=30000"; }}
         location /private/ {{ auth_basic "lists"; auth_basic_user_file {folder}/users; }}
     }}
 }}
@@ -122,7 +122,6 @@ def server(folder: Path) -> Iterator[Server]:
     (folder / "www").mkdir(parents=True)
     (folder / "fault").mkdir()
     (folder / "users").write_text("reader:{PLAIN}open sesame\n")
-    (folder / "extra.conf").touch()
     make_authority(folder, ["lists.example"])
     made = Server(folder, free_port(), free_port())
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, http=made.http, https=made.https))

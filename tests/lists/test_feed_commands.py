@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from lists.feed_support import Server, feed, hosts
+from lists.feed_support import Server, hosts
 from lists.support import HTML
 from urlward.engine.errors import UrlwardError
 from urlward.lists.feed_commands import add_feed_commands
-from urlward.lists.feed_refresh import refresh
 from urlward.lists.feed_store import FeedStore
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -179,23 +178,3 @@ def test_what_root_makes_belongs_to_the_folders_owner(
         found = path.stat()
         assert (found.st_uid, found.st_gid) == (65534, 65533), path
         assert not stat.S_IMODE(found.st_mode) & 0o077, path
-
-
-def test_an_accepted_list_may_have_moved_on_a_little(tmp_path: Path, site: Server) -> None:
-    from urlward.lists.feed_accept import accept
-
-    made = feed(tmp_path, url=site.url())
-    site.put("feed", hosts(*range(100)))
-    made.refresh()
-    site.put("feed", hosts(*range(40)))
-    assert made.refresh().state == "failed"
-    accept(made.table, made.state, why="x", who="y", now=made.now)
-    site.put("feed", hosts(*range(20)))
-    assert made.refresh().text.startswith("shrunk: 20 entries")
-    site.put("feed", hosts(*range(42)))
-    assert made.refresh().text.endswith("accepted by the operator")
-    site.put("feed", hosts(*range(10)))
-    assert made.refresh().state == "failed"
-    accept(made.table, made.state, why="x", who="y", now=made.now)
-    later = made.now + 8 * 86_400
-    assert refresh(made.table, made.config, made.state, now=later).state == "failed"

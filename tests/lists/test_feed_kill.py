@@ -12,7 +12,7 @@ import pytest
 
 from lists.feed_support import Feed, Server, feed, hosts
 from lists.support import SECRET
-from lists.test_feed_delta import issue
+from lists.test_feed_take import issue
 from urlward.engine.delta import make_delta, read_change
 from urlward.engine.digest import Key
 

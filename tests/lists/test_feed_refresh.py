@@ -203,6 +203,16 @@ def test_credentials(tmp_path: Path, site: Server) -> None:
         assert b"sesame" not in path.read_bytes()
 
 
+def test_a_server_that_says_how_long_it_is_fresh(tmp_path: Path, site: Server) -> None:
+    site.put("fresh/feed", FIRST)
+    made = feed(tmp_path, url=site.url("fresh/feed"))
+    for state in ("new", "unchanged"):
+        outcome = made.refresh()
+        assert (outcome.state, outcome.next_run) == (state, made.now + 30_000)
+    # Not so long that it would be stale.
+    assert made.refresh(stale_after=50_000.0).next_run == made.now + 25_000
+
+
 def test_a_token_from_the_environment(tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     site.put("feed", FIRST)
     made = feed(tmp_path, url=site.url(), token_env="LIST_TOKEN")
@@ -250,7 +260,7 @@ def test_a_refused_candidate_is_not_compiled_again(
     site.put("feed", hosts(1))
     first = text.refresh()
     since = text.facts.refused
-    monkeypatch.setattr("urlward.lists.feed_candidate.compile_text", None)
+    monkeypatch.setattr("urlward.lists.feed_look.compile_text", None)
     assert text.refresh().text == first.text
     assert since is not None
     assert text.facts.refused == since
@@ -280,3 +290,34 @@ def test_a_full_disk_changes_nothing(text: Feed, site: Server, monkeypatch: pyte
     assert text.store.path.read_bytes() == before
     (text.state / "feeds/.phish.ward.tmp").rmdir()
     assert text.refresh().state == "new"
+
+
+def test_a_table(tmp_path: Path, site: Server) -> None:
+    site.put("feed", gzip.compress(b"Reference;Address\nR-1;h1.example/a\nR-2;h2.example/b\n"))
+    made = feed(
+        tmp_path, url=site.url(), format="csv", columns={"url": "Address", "id": "Reference"}, delimiter=";"
+    )
+    assert made.refresh().text.startswith("2 entries fetched, ")
+    assert made.refresh(format="scroll").text.startswith("format: ")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "kind"
+    folder.mkdir()
+    (folder / "domains").write_text(hosts(1, 2))
+    made = feed(tmp_path, path=str(folder), format="squidguard")
+    assert made.refresh().state == "new"
+    assert made.blocks("h2.example")
+    assert made.refresh().state == "unchanged"
+    (folder / "domains").write_text(hosts(1, 2, 3))
+    assert made.refresh().text.startswith("3 entries fetched, ")
+    (folder / "domains").write_text(hosts(*range(50)))
+    assert made.refresh().text.startswith("grown: 50 entries after 3: ")
+    (folder / "domains").unlink()
+    assert made.refresh().state == "failed"
+    assert made.blocks("h3.example")
+
+
+def test_the_local_key_is_nobody_elses(text: Feed, site: Server) -> None:
+    site.put("feed", text.store.path.read_bytes())
+    assert text.refresh().text.startswith("key: ")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.lists.feed_schedule import after_failure, after_success, at_start
+from urlward.lists.feed_schedule import after_failure, after_success, at_start, is_due
 
 HOUR, DAY = 3600.0, 86_400.0
 INTERVALS = st.floats(1, 30 * DAY)
@@ -65,4 +65,13 @@ def test_at_the_start() -> None:
     assert start(next_run=900.0, not_before=2000.0) == 2000
     assert start(next_run=5000.0) == 5000
     # A clock that was wrong does not hold for ever.
+    assert start(next_run=1e12) == 1015
     assert start(next_run=1e12, not_before=1e12) == 1000 + DAY
+
+
+def test_when_it_is_due() -> None:
+    assert is_due(1000, 60, 1000)
+    assert not is_due(1000, 60, 1001)
+    assert not is_due(1000, 60, 1000 + DAY)
+    assert not is_due(1000, 30 * DAY, 1000 + 120 * DAY)
+    assert is_due(1000, 60, 1000 + 2 * DAY)

@@ -244,6 +244,8 @@ def _params(old: Sections, columns: Columns, rows: Script) -> tuple[Pieces, Piec
             total += counts[done]
             param_rows.append(pack(array("I", (at + end - start + which[done] - first, total))))
             done += 1
+    if done < len(which) or done < len(counts):
+        raise DamagedDeltaError("parameters are of rows that are not inserted")
     return params, param_rows
 
 

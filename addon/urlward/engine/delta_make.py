@@ -106,9 +106,6 @@ def _taken[T](script: Script, new: Sequence[T]) -> Iterator[T]:
             yield new[index]
 
 
-# -- rows
-
-
 def _rows(before: Artifact, after: Artifact) -> Script:
     """Rows are the same that say the same; the numbers of their shapes may differ."""
     old, new = Table(before), Table(after)
@@ -169,9 +166,6 @@ def _group_columns(after: Artifact, rows: Script, columns: Columns) -> None:
     columns[Column.GROUP_SIZES] = pack_numbers(size for _, size in touched)
 
 
-# -- patterns
-
-
 @dataclass(slots=True)
 class _Patterns:
     """Patterns as they are stored, and the first row of each."""
@@ -221,9 +215,6 @@ def _pattern_columns(before: Artifact, after: Artifact, rows: Script, columns: C
     columns[Column.SHARED] = bytes(_taken(script, new.shared))
     columns[Column.ADDED] = bytes(_taken(script, new.added))
     columns[Column.LETTERS] = b"".join(_taken(script, new.letters))
-
-
-# -- what is sealed
 
 
 def _network_columns(before: Artifact, after: Artifact, key: Key, columns: Columns) -> None:

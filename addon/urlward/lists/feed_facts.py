@@ -53,6 +53,7 @@ class Facts:
     Attributes:
         since: when the feed was first seen.
         recipe: tells whether the feed is configured as it was (`feed_source.recipe`).
+        trusted: whom its operator trusted then.
         kind: of the body: ``text`` or ``artifact``.
         checksum: of the artifact that `content` and the validators belong to, in hexadecimal.
         content: of the body that it was made of; keyed.
@@ -72,6 +73,7 @@ class Facts:
 
     since: float = 0.0
     recipe: str = ""
+    trusted: str = ""
     kind: str = ""
     checksum: str = ""
     content: str = ""

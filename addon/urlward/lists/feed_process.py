@@ -25,7 +25,7 @@ from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_refresh import Outcome, refresh
-from urlward.lists.feed_schedule import after_failure, at_start
+from urlward.lists.feed_schedule import after_failure, at_start, is_due
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch
 from urlward.lists.state import StateError, state_folder
@@ -116,11 +116,11 @@ class Feeds:
     ) -> None:
         event = self._now[feed.name]
         known = store.facts().last_attempt
-        while (left := next_run - time.time()) > 0:
+        while not is_due(now := time.time(), feed.interval, next_run):
             if watch is not None and watch.changed():
                 return
             try:
-                await asyncio.wait_for(event.wait(), min(left, WATCH))
+                await asyncio.wait_for(event.wait(), min(next_run - now, WATCH))
             except TimeoutError:
                 facts = store.facts()
                 if facts.last_attempt != known:  # by `urlward feeds refresh`

@@ -12,13 +12,15 @@ from urlward.config import Config, FeedTable
 from urlward.engine.artifact import parse
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
 from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_candidate import Candidate, Look, Unchanged
+from urlward.lists.feed_candidate import Candidate, Unchanged
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_facts import Facts, Refused
 from urlward.lists.feed_guards import ACCEPTABLE, RefusedError, check_size
+from urlward.lists.feed_look import Look
 from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
 from urlward.lists.feed_source import SecretError
 from urlward.lists.feed_store import FeedStore, InForce
+from urlward.lists.feed_take import take
 from urlward.lists.fetch import FetchError
 from urlward.lists.source import SourceError
 from urlward.lists.state import StateError, local_key
@@ -100,7 +102,7 @@ def _prepare(facts: Facts, in_force: InForce | None, now: float) -> None:
 
 def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
     try:
-        found = look.take()
+        found = take(look)
         if isinstance(found, Candidate):
             accepted = _guard(look, found)
             _put_in_force(look, store, found)
@@ -152,7 +154,7 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
     if isinstance(found, Unchanged) and look.in_force is not None:
         facts.checksum = look.in_force.header.checksum.hex()
         facts.kind = "artifact" if found.content == facts.checksum else "text"
-    facts.recipe, facts.content = look.recipe, found.content
+    facts.recipe, facts.trusted, facts.content = look.recipe, look.trusted, found.content
     if found.validators is not None:
         said = found.validators
         facts.etag, facts.last_modified, facts.validators_of = said.etag, said.last_modified, said.of

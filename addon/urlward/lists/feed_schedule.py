@@ -86,10 +86,19 @@ def at_start(
     allowed = min(not_before, now + LONGEST)
     if not has_artifact:
         return max(now, allowed)
-    if next_run <= now:
+    if is_due(now, interval, next_run):
         return max(now + min(SPREAD, interval) * random(), allowed)
-    # A plan of a longer interval, or of a clock that was wrong, must not hold for ever.
-    return max(min(next_run, now + MOST_FRESH * interval), allowed)
+    return next_run
+
+
+def is_due(now: float, interval: float, next_run: float) -> bool:
+    """Whether a planned run's time has come, or is so far away that the plan is of a clock that was wrong.
+
+    Args:
+        now, interval: as for `after_success`.
+        next_run: the plan.
+    """
+    return not now < next_run <= now + 1.5 * max(MOST_FRESH * interval, LONGEST)
 
 
 def _jittered(length: float, jitter: float, random: Random) -> float:

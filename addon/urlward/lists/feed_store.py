@@ -6,7 +6,8 @@ never here.
 
 Each file is written whole or not at all and is on the disk before the next one is begun, in this order:
 
-1. the change, so that a filter that has the old artifact loaded can put the new one in force at once;
+1. the change, so that a filter that has the old artifact loaded can put the new one in force at once; where
+   there is none, the one of before goes;
 2. the artifact;
 3. the facts.
 
@@ -154,9 +155,12 @@ class FeedStore:
         Raises:
             StateError: not writable.
         """
-        write_private(self.path, data)
         if not by_change:
-            self.change_path.unlink(missing_ok=True)
+            try:
+                self.change_path.unlink(missing_ok=True)
+            except OSError as e:
+                raise unusable(self.change_path, e) from e
+        write_private(self.path, data)
 
     def write_facts(self, facts: Facts) -> None:
         """Remember.

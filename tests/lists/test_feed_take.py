@@ -228,6 +228,17 @@ def test_what_nobody_trusted_has_signed(content: bytes, reason: str, tmp_path: P
     assert made.refresh().text.startswith(f"{reason}: ")
 
 
+def test_whoever_comes_to_trust_somebody_wants_to_see_his_signature(body: Feed, site: Server) -> None:
+    assert body.refresh().state == "unchanged"
+    assert body.refresh(trust=(str(SIGNER.public),)).text.startswith("unsigned: ")
+    assert body.store.path.read_bytes() == FIRST
+    site.put("feed", issue(2, *range(200), signer=SIGNER))
+    assert body.refresh(trust=(str(SIGNER.public),)).state == "new"
+    # And who trusts another than before does.
+    assert body.refresh(trust=(str(NEXT.public),)).text.startswith("unknown-signer: ")
+    assert body.refresh(trust=(str(NEXT.public), str(SIGNER.public))).state == "unchanged"
+
+
 def test_a_delta_of_signed_artifacts(tmp_path: Path, site: Server) -> None:
     first, second = issue(1, *range(200), signer=SIGNER), issue(2, *range(201), signer=SIGNER)
     made = trusting(tmp_path, site)
