@@ -65,12 +65,24 @@ def test_304(text: Feed, site: Server) -> None:
     assert text.facts.last_success == text.now > text.facts.last_change
 
 
-def test_the_same_text_under_another_validator_is_no_new_list(text: Feed, site: Server) -> None:
+def test_the_same_text_under_another_validator_is_not_even_compiled(
+    text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = text.store.path.read_bytes()
-    for same in (FIRST, f"# Last updated: today\n{FIRST}", FIRST):
-        site.put("feed", same)
-        assert text.refresh().state == "unchanged"
-        assert text.store.path.read_bytes() == before
+    monkeypatch.setattr("urlward.lists.feed_look.compile_text", None)
+    site.put("feed", FIRST)
+    site.seen()
+    assert text.refresh().state == "unchanged"
+    assert [line.split()[0] for line in site.seen()] == ["200"]
+    assert text.store.path.read_bytes() == before
+
+
+def test_other_words_about_the_same_entries_are_no_new_list(text: Feed, site: Server) -> None:
+    before = text.store.path.read_bytes()
+    site.put("feed", f"# Last updated: today\n{FIRST}")
+    assert text.refresh().state == "unchanged"
+    assert text.refresh().state == "unchanged"
+    assert text.store.path.read_bytes() == before
 
 
 def test_a_new_text_counts_what_it_changes(text: Feed, site: Server) -> None:
