@@ -308,53 +308,6 @@ class TestMemory:
         assert peak < 4 << 20 < source.stat().st_size // 3
 
 
-class TestBudget:
-    @pytest.mark.parametrize(
-        ("text", "bad", "lines", "exceeded"),
-        [
-            ("0", 0, 10, False),
-            ("0", 1, 10_000, True),
-            ("25", 25, 30, False),
-            ("25", 26, 1_000_000, True),
-            ("1%", 1, 100, False),
-            ("1%", 1, 99, True),
-            ("1%", 0, 0, False),
-            ("29%", 29, 100, False),
-            ("29%", 30, 100, True),
-            ("2.5%", 25, 1000, False),
-            ("2.5%", 26, 1000, True),
-            ("100%", 10, 10, False),
-            ("0%", 1, 10, True),
-        ],
-    )
-    def test_exceeded(self, text: str, bad: int, lines: int, exceeded: bool) -> None:
-        budget = Budget.parse(text)
-        assert budget.exceeded(bad, lines) is exceeded
-        assert Budget.parse(str(budget)) == budget
-
-    def test_one_percent_where_nothing_is_said(self) -> None:
-        assert Budget() == Budget.parse("1%")
-        assert str(Budget()) == "1%"
-
-    @pytest.mark.parametrize(
-        "text", ["", "%", "x", "-1", "-1%", "101%", "1.5", "nan%", "inf%", "1 %%", "1e3"]
-    )
-    def test_neither_count_nor_share(self, text: str) -> None:
-        with pytest.raises(ValueError, match="a count such as 25"):
-            Budget.parse(text)
-
-    def test_refusal_counts_and_names_the_first(self) -> None:
-        first = BadLine("list.txt", 7, 3, "not a host")
-        report = Report(lines=100, entries=98, bad=2, bad_lines=[first, BadLine("list.txt", 9, 1, "x")])
-        check_budget(report, Budget.parse("2%"), "list.txt")
-        with pytest.raises(SourceError) as raised:
-            check_budget(report, Budget.parse("1%"), "list.txt")
-        assert str(raised.value) == (
-            "list.txt: 2 of 100 lines could not be read, allowed are 1%; first: list.txt:7:3: not a host"
-        )
-        assert raised.value.bad_lines == tuple(report.bad_lines)
-
-
 class TestFormats:
     def test_an_entry_is_taken_as_the_format_means_it(self, source: Path) -> None:
         source.write_text("||a.example^\nb.example##.ad\n||c.example/d\n")
