@@ -211,7 +211,7 @@ async def test_a_path_is_read_when_it_changes_and_when_asked(
         (tmp_path / name).write_text(hosts(1))
     tables = (
         FeedTable(name="still", path=str(tmp_path / "still")),
-        FeedTable(name="often", path=str(tmp_path / "often"), interval=1.0),
+        FeedTable(name="often", path=str(tmp_path / "often")).model_copy(update={"interval": 0.2}),
     )
     with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
         counts: list[int] = []
