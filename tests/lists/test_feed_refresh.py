@@ -294,6 +294,16 @@ def test_path(tmp_path: Path) -> None:
     assert made.refresh(max_size=10).text.startswith("too-large: ")
 
 
+def test_a_bug_of_ours(text: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(_: object) -> None:
+        raise RuntimeError(SENTINEL)
+
+    monkeypatch.setattr("urlward.lists.feed_refresh.take", take)
+    outcome = text.refresh()
+    assert outcome.text == "bug: RuntimeError; please report it; the last good one stays in force"
+    assert (text.facts.reason, text.facts.failures) == ("bug", 1)
+
+
 def test_a_full_disk_changes_nothing(text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     before = text.store.path.read_bytes()
     site.put("feed", hosts(*range(21)))
