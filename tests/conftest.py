@@ -15,7 +15,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# A process without others beside it may still have them in another run.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw"))
 _ports = itertools.cycle(range(10_000 + _WORKER * 5_000, 15_000 + _WORKER * 5_000))
 """Of this process alone, and none that the kernel gives to connections."""
 

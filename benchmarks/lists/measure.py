@@ -105,17 +105,35 @@ def publish(served: Path, name: str, data: bytes) -> None:
     beside.replace(served / name)
 
 
-def write_config(folder: Path, ports: dict[str, int], public: str, url: str, **feed: str) -> Path:
-    """The filter's configuration."""
+def write_config(folder: Path, ports: dict[str, int], name: str, *more: str) -> Path:
+    """The configuration of a filter with one feed, of a file that the body serves."""
     (folder / "key").write_bytes(format_key(KEY.secret))
-    path = folder / "urlward.toml"
-    path.write_text(
-        f'state = "state"\nmode = ["reverse:http://127.0.0.1:{ports["origin"]}"]\n'
-        f'listen = "127.0.0.1:{ports["filter"]}"\n[[feed]]\nname = "bench"\nurl = "{url}"\n'
-        f'key = "key"\ntrust = ["{public}"]\ninterval = "1d"\n'
-        + "".join(f"{name} = {value}\n" for name, value in feed.items())
-    )
+    path = folder / f"{name}.toml"
+    lines = [
+        f'state = "state-{name}"',
+        f'mode = ["reverse:http://127.0.0.1:{ports["origin"]}"]',
+        f'listen = "127.0.0.1:{ports["filter"]}"',
+        "[[feed]]",
+        'name = "bench"',
+        f'url = "http://127.0.0.1:{ports["body"]}/{name}"',
+        'interval = "1d"',
+        *more,
+    ]
+    path.write_text("\n".join(lines) + "\n")
     return path
+
+
+@asynccontextmanager
+async def loaded(filter_: Filter) -> AsyncIterator[Load]:
+    """Requests at a steady pace."""
+    load = Load(filter_.port)
+    tasks = [asyncio.create_task(load.run(n / REQUESTS_PER_S)) for n in range(CONNECTIONS)]
+    try:
+        await asyncio.sleep(SETTLE)
+        yield load
+    finally:
+        load.stop = True
+        await asyncio.gather(*tasks)
 
 
 async def change(filter_: Filter, issue: int, load: Load) -> dict[str, Any]:
@@ -142,8 +160,7 @@ async def measure(folder: Path, entries: int, rounds: int) -> dict[str, Any]:
     changes = deltas(issues)
     public = str(SigningKey(SIGNING).public)
     ports = {name: free_port() for name in ("origin", "filter", "body")}
-    url = f"http://127.0.0.1:{ports['body']}/list.ward"
-    config = write_config(folder, ports, public, url)
+    config = write_config(folder, ports, "list.ward", 'key = "key"', f'trust = ["{public}"]')
     result: dict[str, Any] = {
         "entries": entries,
         "artifact_bytes": len(issues[0]),
@@ -155,26 +172,38 @@ async def measure(folder: Path, entries: int, rounds: int) -> dict[str, Any]:
         publish(served, "list.ward", issues[0])
         async with running(config, ports["filter"]) as (filter_, _):
             result["first_s"] = await filter_.lists(marker(0))
-            load = Load(ports["filter"])
-            tasks = [asyncio.create_task(load.run(n / REQUESTS_PER_S)) for n in range(CONNECTIONS)]
-            await asyncio.sleep(SETTLE)
-            await filter_.stall()
-            await asyncio.sleep(SETTLE)
-            result["baseline_stall_ms"] = await filter_.stall()
-            for number in range(1, 2 * rounds + 1):
-                # By turns, so that what else the machine does meets both alike.
-                kind = "delta" if number % 2 else "full"
-                if kind == "delta":
-                    publish(served, f"list.ward.{number}.delta", changes[number - 1])
-                publish(served, "list.ward", issues[number])
-                result["changes"].append({"kind": kind, **await change(filter_, number, load)})
-                print(result["changes"][-1], flush=True)
-            load.stop = True
-            await asyncio.gather(*tasks)
+            async with loaded(filter_) as load:
+                await filter_.stall()
+                await asyncio.sleep(SETTLE)
+                result["baseline_stall_ms"] = await filter_.stall()
+                for number in range(1, 2 * rounds + 1):
+                    # By turns, so that what else the machine does meets both alike.
+                    kind = "delta" if number % 2 else "full"
+                    if kind == "delta":
+                        publish(served, f"list.ward.{number}.delta", changes[number - 1])
+                    publish(served, "list.ward", issues[number])
+                    result["changes"].append({"kind": kind, **await change(filter_, number, load)})
+                    print(result["changes"][-1], flush=True)
             result["requests"], result["failed"] = load.done, load.failed
         for _ in range(rounds):
             start = time.perf_counter()
             async with running(config, ports["filter"]) as (filter_, _):
                 await filter_.lists(marker(2 * rounds))
                 result["restarts"].append(time.perf_counter() - start)
+        await _measure_text(folder, ports, served, sources, result)
     return result
+
+
+async def _measure_text(
+    folder: Path, ports: dict[str, int], served: Path, sources: list[Path], result: dict[str, Any]
+) -> None:
+    """The same list as text, which the provider compiles; for comparison."""
+    publish(served, "list.txt", sources[0].read_bytes())
+    config = write_config(folder, ports, "list.txt")
+    async with running(config, ports["filter"]) as (filter_, _):
+        await filter_.lists(marker(0))
+        async with loaded(filter_) as load:
+            publish(served, "list.txt", sources[1].read_bytes())
+            result["changes"].append({"kind": "text", **await change(filter_, 1, load)})
+            print(result["changes"][-1], flush=True)
+        result["failed"] += load.failed

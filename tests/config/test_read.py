@@ -190,6 +190,7 @@ def test_every_key(path: Path) -> None:
         ('[[group]]\nname = "a"\nnetworks = ["192.0.2.0/24"]\n', "group.0"),
         ('[[rule]]\naction = "allow"\n', "rule.0"),
         ('[[feed]]\nname = "a"\npath = "x"\nuse = "monitor"\n', "feed.0.use"),
+        ('[[feed]]\nname = "a"\npath = "x"\nuse = "allow"\n', "feed.0.use"),
     ],
 )
 def test_dns_cannot_deny_what_is_not_blocked_for_all(path: Path, text: str, place: str) -> None:
@@ -215,12 +216,14 @@ def test_this_file_has_every_key(path: Path) -> None:
 EXAMPLE = Path(__file__).parents[2] / "lists" / "urlward.example.toml"
 
 
-def test_the_example_is_read_with_its_groups_too(path: Path) -> None:
+def test_the_example_is_read_with_its_groups_and_feeds_too(path: Path) -> None:
     read_config(EXAMPLE)
-    before, _, groups = EXAMPLE.read_text().partition("# Who is filtered how.")
-    groups = groups[groups.index("# [[group]]") :]
-    path.write_text(before + groups.replace("\n# ", "\n").replace("\n#\n", "\n\n").removeprefix("# "))
+    before, _, rest = EXAMPLE.read_text().partition("# Who is filtered how.")
+    groups, _, feeds = rest.partition("# Lists that arrive by themselves")
+    commented = groups[groups.index("# [[group]]") :] + feeds[feeds.index("\n# [[feed]]") :]
+    path.write_text(before + commented.replace("\n# ", "\n").replace("\n#\n", "\n\n").removeprefix("# "))
     config = read_config(path)
+    assert [feed.name for feed in config.feed] == ["phishing", "hotline"]
     assert config.group[0].rule
     assert config.rule
     assert config.pages[config.group[0].page or ""].operator

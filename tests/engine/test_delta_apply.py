@@ -11,7 +11,7 @@ from engine.support import OTHER_SECRET, build, examples, key
 from engine.test_artifact import LINES, forge, repaired, use
 from urlward.engine.artifact import HEADER_SIZE, Section, parse, section_table
 from urlward.engine.change import read_change
-from urlward.engine.delta_apply import Applied, _sections, apply_delta, extent, read_rows
+from urlward.engine.delta_apply import Applied, apply_delta, extent, read_rows
 from urlward.engine.delta_columns import CONTRADICTIONS, Column
 from urlward.engine.delta_format import (
     DamagedDeltaError,
@@ -24,6 +24,7 @@ from urlward.engine.delta_format import (
     unpack_numbers,
 )
 from urlward.engine.delta_make import make_delta
+from urlward.engine.delta_sections import new_sections
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, WrongKeyError
 from urlward.engine.table import Table
@@ -220,7 +221,7 @@ def completed(columns: dict[Column, bytes]) -> bytes:
     """
     before, values = parse(OLD), list(columns.values())
     rows = read_rows(before, values)
-    parts = [b"".join(pieces) for pieces in _sections(before, values, rows, key())]
+    parts = [b"".join(pieces) for pieces in new_sections(before, values, rows, key())]
     new = bytearray(b"".join([NEW[:HEADER_SIZE], section_table(map(len, parts)), *parts]))
     new[16:24] = len(new).to_bytes(8, "little")
     head = repaired(new)[:HEADER_SIZE]

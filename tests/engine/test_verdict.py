@@ -20,6 +20,6 @@ def test_allow_beats_block_and_the_most_specific_is_named() -> None:
         assert decide(list(found)) is better
 
 
-def test_of_equals_the_first_is_named() -> None:
-    first, second = Verdict("block", entry="1", rank=1), Verdict("block", entry="2", rank=1)
-    assert decide([first, second]) is first
+def test_of_equals_the_same_is_named_in_any_order() -> None:
+    one, other = Verdict("block", entry="1", rank=1), Verdict("block", entry="2", rank=1)
+    assert decide([one, other]) is decide([other, one]) is other

@@ -17,7 +17,7 @@ WHOLE = [HOST, "192.0.2.7", "[2001:db8::7]"]
 
 
 def matcher(allowed: Allowed) -> Matcher:
-    return Matcher([load(artifact(lines), KEY) for lines in (WHOLE, [f"{allowed.line} id=a-1"])], KEY)
+    return Matcher([load(artifact(lines), KEY) for lines in (WHOLE, [f"{allowed.line} id=a-1"])])
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def allow(
 def matcher(allows: tuple[Allow, ...], blocked: list[str] = WHOLE, now: float = NOW) -> Matcher:
     compiled = compile_allows(allows, KEY, now)
     lists = [artifact(blocked), *([compiled] if compiled is not None else [])]
-    return Matcher([load(data, KEY) for data in lists], KEY)
+    return Matcher([load(data, KEY) for data in lists])
 
 
 def audit(state: Path) -> list[dict[str, str]]:

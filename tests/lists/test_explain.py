@@ -94,11 +94,11 @@ def test_a_rule_behind_the_one_that_decides_is_not_told(tmp_path: Path) -> None:
 
 
 def test_exceptions(policy: Policy) -> None:
-    several = [found("phishing", rank=9), found("phishing", action="allow", entry="a-1"), found("never")]
+    several = [found("phishing", rank=9), found("phishing", action="allow", entry="z-1"), found("never")]
     explained = explain(policy, {HOST: several}, STRANGER, LESSON)
     assert explained.verdict.action == "allow"
     assert explained.decided is not None
-    assert (explained.decided.verdict.entry, explained.decided.reason) == ("a-1", "an exception")
+    assert (explained.decided.verdict.entry, explained.decided.reason) == ("z-1", "an exception")
     assert [one.reason for one in explained.others] == [
         "a list of exceptions",
         "no rule fits, the list's use is block",

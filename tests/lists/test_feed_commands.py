@@ -139,6 +139,8 @@ def test_accept_beforehand(
     site.put("feed", hosts(*range(3)))
     assert urlward("refresh", "one") == 0
     assert status(capsys, urlward, 1)["one"]["entries"] == 3
+    site.put("feed", hosts(*range(30)))
+    assert urlward("refresh", "one") == 1
 
 
 def test_what_cannot_be_done(urlward: Callable[..., int], tmp_path: Path) -> None:

@@ -197,6 +197,37 @@ async def test_a_stale_feed_is_an_alarm_until_it_is_not(
     assert len(lines(caplog, "one: stale")) == 1
 
 
+async def test_a_path_is_read_when_it_changes_and_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed: list[str] = []
+
+    def counted(feed: FeedTable, config: Config, state: Path) -> Any:
+        refreshed.append(feed.name)
+        return refresh(feed, config, state)
+
+    monkeypatch.setattr(feed_process, "refresh", counted)
+    for name in ("still", "often"):
+        (tmp_path / name).write_text(hosts(1))
+    tables = (
+        FeedTable(name="still", path=str(tmp_path / "still")),
+        FeedTable(name="often", path=str(tmp_path / "often")).model_copy(update={"interval": 0.2}),
+    )
+    with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
+        counts: list[int] = []
+
+        def later() -> bool:
+            """After some rounds, and as many more once all have been asked for."""
+            if refreshed.count("often") < 3 * (len(counts) + 1):
+                return False
+            counts.append(refreshed.count("still"))
+            feeds.refresh_all()
+            return len(counts) == 2
+
+        await run_until(feeds, later)
+    assert counts == [1, 2]
+
+
 async def test_a_state_folder_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,12 +65,24 @@ def test_304(text: Feed, site: Server) -> None:
     assert text.facts.last_success == text.now > text.facts.last_change
 
 
-def test_the_same_text_under_another_validator_is_no_new_list(text: Feed, site: Server) -> None:
+def test_the_same_text_under_another_validator_is_not_even_compiled(
+    text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = text.store.path.read_bytes()
-    for same in (FIRST, f"# Last updated: today\n{FIRST}", FIRST):
-        site.put("feed", same)
-        assert text.refresh().state == "unchanged"
-        assert text.store.path.read_bytes() == before
+    monkeypatch.setattr("urlward.lists.feed_look.compile_text", None)
+    site.put("feed", FIRST)
+    site.seen()
+    assert text.refresh().state == "unchanged"
+    assert [line.split()[0] for line in site.seen()] == ["200"]
+    assert text.store.path.read_bytes() == before
+
+
+def test_other_words_about_the_same_entries_are_no_new_list(text: Feed, site: Server) -> None:
+    before = text.store.path.read_bytes()
+    site.put("feed", f"# Last updated: today\n{FIRST}")
+    assert text.refresh().state == "unchanged"
+    assert text.refresh().state == "unchanged"
+    assert text.store.path.read_bytes() == before
 
 
 def test_a_new_text_counts_what_it_changes(text: Feed, site: Server) -> None:
@@ -280,6 +292,16 @@ def test_path(tmp_path: Path) -> None:
     assert made.refresh().state == "new"
     assert made.facts.kind == "artifact"
     assert made.refresh(max_size=10).text.startswith("too-large: ")
+
+
+def test_a_bug_of_ours(text: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(_: object) -> None:
+        raise RuntimeError(SENTINEL)
+
+    monkeypatch.setattr("urlward.lists.feed_refresh.take", take)
+    outcome = text.refresh()
+    assert outcome.text == "bug: RuntimeError; please report it; the last good one stays in force"
+    assert (text.facts.reason, text.facts.failures) == ("bug", 1)
 
 
 def test_a_full_disk_changes_nothing(text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch) -> None:

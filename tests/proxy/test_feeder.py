@@ -22,6 +22,7 @@ def note(*_):
     with out.open("a") as file:
         file.write("refresh\\n")
 signal.signal(signal.SIGHUP, note)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 with out.open("a") as file:
     file.write(json.dumps([os.getpid(), request]) + "\\n")
 while True:
@@ -66,6 +67,17 @@ async def test_it_is_told_what_to_fetch_and_when(tmp_path: Path) -> None:
         assert (await lines(out, 2))[1] == "refresh"
         assert alive(pid)
     assert not alive(pid)
+
+
+async def test_a_refresh_asked_for_too_early_is_late(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    slow = "import time; time.sleep(0.5)\n" + PROGRAM
+    async with running((sys.executable, "-c", slow, str(out))) as fed:
+        async with asyncio.timeout(20):
+            while fed._process is None:
+                await asyncio.sleep(0.01)
+        fed.refresh()
+        await lines(out, 2)
 
 
 async def test_another_takes_its_place(

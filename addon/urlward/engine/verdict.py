@@ -46,7 +46,7 @@ type Decide = Callable[[list[Verdict]], Verdict]
 
 
 def decide(found: list[Verdict]) -> Verdict:
-    """Allow beats block; among equals the most specific entry is named."""
+    """Allow beats block; among equals the most specific entry is named, and always the same of several."""
     if not found:
         return PASS
-    return max(found, key=lambda v: (v.action == "allow", v.rank))
+    return max(found, key=lambda v: (v.action == "allow", v.rank, v.entry))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from urlward.config import Config, read_config
+from urlward.config import configured
 from urlward.lists.allow_entry import AllowError
 from urlward.lists.allows import (
     LONGEST,
@@ -53,7 +53,7 @@ def add_allow_commands(command: Command) -> None:
 def _allow(args: argparse.Namespace) -> int:
     _check_arguments(args)
     now = time.time()
-    config = read_config(args.config) if args.config else Config()
+    _, config = configured(args.config)
     state = args.state or state_folder(config.state)
     if args.list:
         expire_allows(state, now)

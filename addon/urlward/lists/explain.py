@@ -125,7 +125,7 @@ def explain(policy: Policy, found: Mapping[str, Sequence[Verdict]], client: str,
         if _ACROSS_HOSTS.index(decided.action) < _ACROSS_HOSTS.index(verdict.action):
             verdict = decided
             like = (one for one in weighed if one.host == host and one.action == decided.action)
-            entry = max(like, key=lambda one: one.verdict.rank)
+            entry = max(like, key=lambda one: (one.verdict.rank, one.verdict.entry))
     others = sorted(
         (one for one in weighed if one is not entry),
         key=lambda one: (_ON_A_HOST.index(one.action), -one.verdict.rank),

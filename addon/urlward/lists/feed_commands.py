@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from urlward.config import Config, FeedTable, read_config
+from urlward.config import SYSTEM, Config, FeedTable, configured
 from urlward.engine.errors import UrlwardError
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 DONE, WRONG = 0, 1
-DEFAULT_CONFIG = Path("/etc/urlward/urlward.toml")
 MAX_WHY = 500
 
 
@@ -49,7 +48,7 @@ def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
         name, help=help_text, description=help_text, allow_abbrev=False
     )
     sub.set_defaults(command=function)
-    sub.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({DEFAULT_CONFIG})")
+    sub.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
     sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
     return sub
 
@@ -57,8 +56,7 @@ def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
 def _read(args: argparse.Namespace) -> tuple[Config, Path]:
     from urlward.lists.state import state_folder
 
-    path = args.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
-    config = read_config(path) if path else Config()
+    path, config = configured(args.config)
     if not config.feed:
         raise FeedCommandError(f"{path or 'no --config given'}: no [[feed]] in it")
     return config, state_folder(args.state or config.state)

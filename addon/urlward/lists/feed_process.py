@@ -184,6 +184,7 @@ async def _run(feeds: Feeds) -> None:
     loop = asyncio.get_running_loop()
     running = asyncio.ensure_future(feeds.run())
     loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
     try:
@@ -195,7 +196,8 @@ async def _run(feeds: Feeds) -> None:
 
 def main() -> None:
     """Run as a process, told what to do on standard input."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # all are refreshed soon enough
+    # As the filter starts it: one that comes too early is late, and not fatal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     end_with_parent(signal.SIGTERM)
     asked = json.load(sys.stdin)
     check_parent(asked["parent"])

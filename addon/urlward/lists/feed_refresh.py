@@ -110,7 +110,7 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
         else:
             text = f"{look.facts.entries} entries, as before"
         return _succeeded(look, found, text, random)
-    except (UrlwardError, OSError) as e:
+    except Exception as e:  # noqa: BLE001 - whatever it is, `urlward feeds status` has to tell
         return _failed(look, e, random)
 
 
@@ -206,10 +206,12 @@ def _within(fresh_for: float | None, stale_limit: float) -> float | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, RefusedError | FetchError | TrustError):
         return str(error.reason).replace(" ", "-")
-    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), "system")
+    unknown = "system" if isinstance(error, UrlwardError | OSError) else "bug"
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), unknown)
 
 
 def _text(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return str(error)
+    # What a bug says could name an entry.
+    return str(error) if isinstance(error, UrlwardError) else f"{type(error).__name__}; please report it"

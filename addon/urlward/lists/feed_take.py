@@ -93,6 +93,8 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
         return None, f"delta not used: {e}"
     if isinstance(found, Unchanged):
         return None, "delta not used: it changes nothing"
+    if not change:
+        return found._replace(note="by delta"), ""  # too much for a change: the whole is loaded
     said = read_change(change, key)
     added = parse(said.added).meta["entries"] if said.added else 0
     return found._replace(change=change, counts=(added, len(said.removed)), note="by delta"), ""

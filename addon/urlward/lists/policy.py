@@ -92,15 +92,17 @@ class View:
         An exception beats a block, a block what is monitored, and among equals the most specific entry is
         named, as without a policy.
         """
-        best, best_action, weight, rank = PASS, PASS.action, 0, -1
+        best, best_action, weight = PASS, PASS.action, 0
         for verdict in found:
             action = verdict.action
             if action != "allow":
                 outcome = self._outcomes.get((verdict.list, verdict.category))
                 action = (outcome or self._outcome(verdict.list, verdict.category)).action
             its_weight = _WEIGHTS[action]
-            if its_weight > weight or (its_weight == weight and verdict.rank > rank):
-                best, best_action, weight, rank = verdict, action, its_weight, verdict.rank
+            if its_weight < weight:
+                continue
+            if its_weight > weight or (verdict.rank, verdict.entry) > (best.rank, best.entry):
+                best, best_action, weight = verdict, action, its_weight
         if not weight:
             return PASS
         if best.action == best_action:

@@ -63,6 +63,8 @@ class Feeder:
                 self._process.send_signal(signal.SIGHUP)
 
     async def _once(self) -> int | str:
+        # Blocked until it can take it, so that a refresh asked for too early is late and not fatal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -73,6 +75,8 @@ class Feeder:
             )
         except OSError as e:
             return e.strerror or str(e)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._process = process
         try:
             await process.communicate(json.dumps(self._request).encode() + b"\n")
