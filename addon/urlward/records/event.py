@@ -1,0 +1,195 @@
+"""Events: what is kept of each block, cut connection, list change, failure and alarm. Schema version 1.
+
+An event never holds a URL, a host or a path. Requests that pass leave none. An exported one is a JSON object
+(`as_json`) with ``version``, ``id``, ``time``, ``kind`` and those of the other fields that apply:
+
+====================  ===================================================================================
+``version``           1; a field may be added under the same number, none is ever given another meaning
+``id``                32 hexadecimal digits, unique, in order of time (UUID version 7, RFC 9562 section 5.7)
+``time``              UTC with milliseconds, RFC 3339
+``kind``              ``block``; ``cut``, a connection under way; ``would-block`` and ``would-cut``, what
+                      passed although it is listed, since it is only to be told of; ``list``, one in force
+                      changed; ``feed``, a refresh; ``alarm``; ``allow``; ``objection``; ``start`` and
+                      ``stop`` of a worker or of the process that records; ``gap``, events may be missing
+``node``              the machine
+``client``            address, as the privacy level leaves it (`urlward.records.privacy`)
+``client_port``       its source port (RFC 6302), where the address is whole
+``protocol``          ``http``, ``tls``, ``tcp``, ``dns``
+``destination``       address
+``destination_port``  likewise
+``stage``             that decided: ``dns``, ``peek`` (TLS ClientHello), ``match`` (HTTP)
+``list``              by name
+``serial``            of that list
+``entry``             its id
+``category``          likewise
+``verdict``           ``block``, or ``monitor``
+``reference``         as on the block page
+``digest``            of the canonical URL, keyed: equal URLs have equal ones; 32 hexadecimal digits
+``group``             that the client is in
+``detail``            an object, by kind: ``list`` and ``feed`` have ``entries``, ``added``, ``removed``;
+                      ``alarm`` has ``alarm`` and ``text``; ``gap`` has ``since``, ``until``, ``text``
+====================  ===================================================================================
+"""
+
+import json
+import re
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any, Literal, get_args
+
+from urlward.engine.errors import UrlwardError
+
+VERSION = 1
+
+Kind = Literal[
+    "block", "would-block", "cut", "would-cut", "list", "feed", "alarm", "allow", "objection",
+    "start", "stop", "gap",
+]  # fmt: skip
+
+KINDS: frozenset[str] = frozenset(get_args(Kind))
+PERSONAL: frozenset[str] = frozenset(("block", "would-block", "cut", "would-cut", "objection"))
+"""Kinds that hold a client."""
+
+RANDOM = 8
+"""Bytes of randomness in an id, two bits of which go to the variant."""
+
+MAX_TEXT = 8_192
+"""Characters in all texts of an event."""
+
+_LAST_TIME = 253_402_300_800_000
+"""The end of the year 9999: no calendar of ours goes further."""
+
+_LAST_NUMBER = (1 << 63) - 1
+
+
+class EventError(UrlwardError):
+    """Values that are no event; the message names the field and quotes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; empty text and 0 stand for what does not apply. Fields as in the module's table.
+
+    Attributes:
+        time: milliseconds since 1970-01-01 UTC.
+        detail: a JSON object, or empty.
+    """
+
+    id: str
+    time: int
+    kind: Kind
+    node: str = ""
+    client: str = ""
+    client_port: int = 0
+    protocol: str = ""
+    destination: str = ""
+    destination_port: int = 0
+    stage: str = ""
+    list: str = ""
+    serial: int = 0
+    entry: str = ""
+    category: str = ""
+    verdict: str = ""
+    reference: str = ""
+    digest: str = ""
+    group: str = ""
+    detail: str = ""
+
+
+FIELDS = tuple(field.name for field in fields(Event))
+values = attrgetter(*FIELDS)
+"""Of an event, in the order of `FIELDS`."""
+
+_TEXTS = tuple(n for n, name in enumerate(FIELDS) if Event.__annotations__[name] is not int)
+_NUMBERS = tuple(n for n, name in enumerate(FIELDS) if Event.__annotations__[name] is int)
+_TYPES = [int if n in _NUMBERS else str for n in range(len(FIELDS))]
+_CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
+_ID = frozenset("0123456789abcdef")
+
+
+def event_id(now: int, random: bytes) -> str:
+    """An id: UUID version 7, with the rest of the millisecond ahead of the randomness (RFC 9562, sections 5.7
+    and 6.2, method 3).
+
+    Args:
+        now: nanoseconds since 1970-01-01 UTC.
+        random: `RANDOM` bytes that nobody can foresee.
+    """
+    milliseconds, rest = divmod(now, 1_000_000)
+    tail = int.from_bytes(random) & 0x3FFF_FFFF_FFFF_FFFF
+    number = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (rest * 4096 // 1_000_000) << 64
+    return f"{number | 0x2 << 62 | tail:032x}"
+
+
+def make_event(kind: Kind, now: int, random: bytes, **values: Any) -> Event:
+    """An event of this moment.
+
+    Args:
+        kind: of event.
+        now: nanoseconds since 1970-01-01 UTC.
+        random: as for `event_id`.
+        values: further fields of `Event`; a ``detail`` that is a mapping is put into JSON.
+    """
+    if isinstance(detail := values.get("detail"), dict):
+        values["detail"] = json.dumps(detail, separators=(",", ":"))
+    return Event(event_id(now, random), now // 1_000_000, kind, **values)
+
+
+def event_of(row: list[Any]) -> Event:
+    """The event with these values, in the order of `FIELDS`, which may come from anywhere.
+
+    Raises:
+        EventError: they are no event, or one too large to keep.
+    """
+    if len(row) != len(FIELDS):
+        raise EventError(f"{len(row)} values, an event has {len(FIELDS)}")
+    if [*map(type, row)] != _TYPES:
+        wrong = next(n for n, kind in enumerate(_TYPES) if type(row[n]) is not kind)
+        raise EventError(f"{FIELDS[wrong]}: not {'a number' if wrong in _NUMBERS else 'text'}")
+    text = "".join([row[n] for n in _TEXTS])
+    if len(text) > MAX_TEXT:
+        raise EventError(f"{len(text)} characters, at most {MAX_TEXT}")
+    # No database of ours keeps NUL, and lone surrogates are no text.
+    if not text.isprintable() and _CONTROLS(text):
+        raise EventError("control characters, or what is no character")
+    event = Event(*row)
+    if len(event.id) != 32 or not _ID.issuperset(event.id):
+        raise EventError("id: not 32 hexadecimal digits")
+    if event.kind not in KINDS:
+        raise EventError("kind: not a kind of event")
+    if not 0 <= event.time < _LAST_TIME or not 0 <= event.serial <= _LAST_NUMBER:
+        raise EventError("time or serial: out of range")
+    if not 0 <= event.client_port < 65_536 or not 0 <= event.destination_port < 65_536:
+        raise EventError("port: out of range")
+    if event.detail and not isinstance(detail_of(event), dict):
+        raise EventError("detail: not a JSON object")
+    return event
+
+
+def detail_of(event: Event) -> dict[str, Any]:
+    """What an event's detail says; empty for none.
+
+    Raises:
+        EventError: it is not JSON.
+    """
+    try:
+        found: dict[str, Any] = json.loads(event.detail or "{}")
+    except (ValueError, RecursionError):
+        raise EventError("detail: not JSON") from None
+    return found
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """An event as it is exported: the module's table, without what does not apply."""
+    given = {name: value for name, value in zip(FIELDS, values(event), strict=True) if value}
+    given |= {"time": time_text(event.time)}
+    if event.detail:
+        given["detail"] = detail_of(event)
+    return {"version": VERSION, **given}
+
+
+def time_text(milliseconds: int) -> str:
+    """A time in UTC as RFC 3339 has it, with milliseconds."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

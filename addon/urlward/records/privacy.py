@@ -1,0 +1,101 @@
+"""How much of a client's address is kept, and how a URL is counted without being kept.
+
+Each use has a key of its own, derived from the state folder's, as in `urlward.engine.digest`.
+"""
+
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal
+
+Level = Literal["full", "short", "digest", "counts"]
+"""``full``: the address. ``short``: its network, /24 or /48. ``digest``: a keyed digest that is another each
+day (UTC), so that one day's cannot be told to be another day's. ``counts``: no event of a person is kept."""
+
+SHORT = {4: 24, 6: 48}
+"""Bits of a shortened address, by IP version."""
+
+_DAY = 86_400_000
+_REMEMBERED = 1 << 14
+
+
+class Privacy:
+    """Makes of an address what may be kept of it.
+
+    Args:
+        level: how much that is.
+        secret: the state folder's key, 32 bytes.
+    """
+
+    def __init__(self, level: Level, secret: bytes) -> None:
+        self.level = level
+        self._secret = _derive(secret, b"urlward client")
+        self._day = -1
+        self._key = b""
+        self._known: dict[str, str] = {}
+
+    @property
+    def keeps_persons(self) -> bool:
+        """Whether there are events of persons at all."""
+        return self.level != "counts"
+
+    @property
+    def keeps_ports(self) -> bool:
+        """Whether the source port is kept: with a time, it tells clients behind one address apart."""
+        return self.level == "full"
+
+    def client(self, address: str, now: int) -> str:
+        """What is kept of a client's address; nothing of what is no address, unless all is kept.
+
+        Args:
+            address: of the client.
+            now: milliseconds since 1970-01-01 UTC.
+        """
+        if self.level == "full":
+            return address
+        if (day := now // _DAY) != self._day or len(self._known) > _REMEMBERED:
+            self._known.clear()
+            self._day = day
+            self._key = blake2b(b"%d" % day, key=self._secret, digest_size=32).digest()
+        if (shown := self._known.get(address)) is None:
+            shown = self._known[address] = self._shown(address)
+        return shown
+
+    def _shown(self, address: str) -> str:
+        try:
+            found = _plain(ip_address(address))
+        except ValueError:
+            return ""
+        if self.level == "short":
+            bits, host = SHORT[found.version], found.max_prefixlen - SHORT[found.version]
+            return f"{type(found)(int(found) >> host << host)}/{bits}"
+        if self.level == "digest":
+            return blake2b(found.packed, key=self._key, digest_size=16).hexdigest()
+        return ""
+
+
+class UrlDigest:
+    """Keyed digests of canonical URLs.
+
+    Args:
+        secret: the state folder's key, 32 bytes.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._base = blake2b(key=_derive(secret, b"urlward url"), digest_size=16)
+
+    def __call__(self, url: str) -> str:
+        """The digest of a canonical URL, 32 hexadecimal digits."""
+        h = self._base.copy()
+        h.update(url.encode("utf-8", "surrogatepass"))
+        return h.hexdigest()
+
+
+def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Without the interface that an address of a link is on, and IPv4 as such."""
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address
+
+
+def _derive(secret: bytes, use: bytes) -> bytes:
+    return blake2b(key=secret, digest_size=32, person=use).digest()

@@ -1,0 +1,99 @@
+import json
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from urlward.records.event import (
+    FIELDS,
+    MAX_TEXT,
+    Event,
+    EventError,
+    as_json,
+    event_id,
+    event_of,
+    make_event,
+    values,
+)
+
+NOW = 1_795_500_000_123_456_789
+
+
+def test_an_id_is_a_uuid_of_version_7_with_its_time() -> None:
+    made = uuid.UUID(event_id(NOW, b"\xff" * 8))
+    assert made.version == 7
+    assert made.variant == uuid.RFC_4122
+    assert made.int >> 80 == NOW // 1_000_000
+
+
+@given(st.integers(0, 1 << 62), st.integers(300, 1 << 40), st.binary(min_size=8, max_size=8))
+def test_ids_are_in_order_of_time(now: int, later: int, random: bytes) -> None:
+    assert event_id(now, random) < event_id(now + later, bytes(8))
+
+
+def test_ids_of_one_moment_differ_by_their_randomness() -> None:
+    assert len({event_id(NOW, n.to_bytes(8)) for n in range(1000)}) == 1000
+
+
+def test_an_exported_event_has_what_applies() -> None:
+    event = make_event("alarm", NOW, bytes(8), node="gw1", detail={"alarm": "stale", "text": "since noon"})
+    assert json.loads(json.dumps(as_json(event))) == {
+        "version": 1,
+        "id": event.id,
+        "time": "2026-11-24T06:00:00.123Z",
+        "kind": "alarm",
+        "node": "gw1",
+        "detail": {"alarm": "stale", "text": "since noon"},
+    }
+
+
+def test_every_field_is_documented() -> None:
+    from urlward.records import event
+
+    assert event.__doc__ is not None
+    assert [name for name in FIELDS if f"``{name}``" not in event.__doc__] == []
+
+
+def test_values_make_the_event_again() -> None:
+    event = make_event("block", NOW, bytes(8), client="192.0.2.7", client_port=40213, group="é\xa0")
+    assert event_of(json.loads(json.dumps(values(event)))) == event
+
+
+GOOD: Event = make_event("block", NOW, bytes(8))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": "0"},
+        {"id": "x" * 32},
+        {"kind": "other"},
+        {"time": -1},
+        {"time": 1 << 60},
+        {"time": True},
+        {"time": "1"},
+        {"serial": 1 << 63},
+        {"client_port": 65_536},
+        {"destination_port": -1},
+        {"client": None},
+        {"client": "a\0b"},
+        {"client": "\ud800"},
+        {"list": ["a"]},
+        {"entry": "x" * (MAX_TEXT + 1)},
+        {"detail": "[]"},
+        {"detail": "{"},
+        {"detail": "[" * 8_000},
+    ],
+)
+def test_what_is_no_event_is_refused(changes: dict[str, Any]) -> None:
+    row = list(values(replace(GOOD, **changes)))
+    with pytest.raises(EventError):
+        event_of(row)
+
+
+def test_too_few_values_are_refused() -> None:
+    with pytest.raises(EventError, match="2 values"):
+        event_of(["a", 1])
