@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from urlward.config import (
+    AdminTable,
     Config,
     ConfigError,
     DnsTable,
@@ -12,11 +13,15 @@ from urlward.config import (
     GatewayTable,
     GroupTable,
     HelpLink,
+    ObjectionsTable,
     PageTable,
+    ProbingTable,
+    RecordsTable,
     RuleTable,
     ScheduleTable,
     read_config,
 )
+from urlward.config.records import DaysTable
 
 FULL = """
 list = ["lists/one.txt", "/var/lib/urlward/two.ward"]
@@ -92,6 +97,20 @@ canary = false
 timeout = 1
 max_ttl = 60
 remember = 50
+
+[records]
+node = "gw1"
+days = { blocks = 30, operations = 365 }
+
+[admin]
+token_file = "token"
+
+[objections]
+listen = "192.0.2.1:8089"
+url = "https://object.example/"
+
+[probing]
+entries = 20
 
 [mitmproxy]
 upstream_cert = false
@@ -180,6 +199,10 @@ def test_every_key(path: Path) -> None:
                 remember=50,
             ),
         ),
+        records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
+        admin=AdminTable(token_file=str(folder / "token")),
+        objections=ObjectionsTable(listen="192.0.2.1:8089", url="https://object.example/"),
+        probing=ProbingTable(entries=20),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
 

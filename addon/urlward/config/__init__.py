@@ -14,12 +14,14 @@ from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import DnsTable, GatewayTable
 from urlward.config.page import HelpLink, PageTable
 from urlward.config.policy import GroupTable, PolicyError, RuleTable, ScheduleTable, Use, check_policy
+from urlward.config.records import AdminTable, ObjectionsTable, ProbingTable, RecordsTable, check_days
 from urlward.config.tables import FileName, Table, trust_at
 from urlward.engine.errors import UrlwardError
 
 __all__ = [
-    "SYSTEM", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable", "HelpLink",
-    "PageTable", "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
+    "SYSTEM", "AdminTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable",
+    "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "RecordsTable", "RuleTable", "ScheduleTable",
+    "Use", "configured", "describe", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -61,6 +63,10 @@ class Config(Table):
     pages: dict[str, PageTable] = Field(default={})
     page: PageTable = PageTable()
     gateway: GatewayTable = GatewayTable()
+    records: RecordsTable | None = None
+    admin: AdminTable | None = None
+    objections: ObjectionsTable | None = None
+    probing: ProbingTable = ProbingTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
 
@@ -100,7 +106,8 @@ def read_config(path: Path) -> Config:
     try:
         check_policy(config.group, config.rule, config.schedule, config.pages)
         _check_dns(config)
-    except PolicyError as e:
+        check_days(config.records, config.objections)
+    except (PolicyError, ValueError) as e:
         raise ConfigError(f"{path}: {e}") from e
     try:
         return _resolved(config, path.resolve().parent)
@@ -165,6 +172,8 @@ def _resolved(config: Config, folder: Path) -> Config:
         "feed": tuple(feed.at(folder) for feed in config.feed),
         "confdir": at(config.confdir),
         "protected": tuple(str(at(path)) for path in config.protected),
+        "records": config.records and config.records.at(folder),
+        "admin": config.admin and config.admin.at(folder),
         "page": page(config.page),
         "pages": {name: page(table) for name, table in config.pages.items()},
     }

@@ -1,0 +1,266 @@
+"""``[records]``, ``[admin]``, ``[objections]`` and ``[probing]``: what is kept, how long, and who sees it."""
+
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from urlward.config.tables import FileName, Table
+from urlward.config.units import Bytes, Seconds
+
+Privacy = Literal["full", "short", "digest", "counts"]
+StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+Variable = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
+
+FACILITIES = (
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+    "local7",
+)  # fmt: skip
+"""In order of their codes (RFC 5424, section 6.2.1)."""
+
+_KEYS: Mapping[StoreKind, frozenset[str]] = {
+    "sqlite": frozenset({"path"}),
+    "postgresql": frozenset({"url_file", "url_env"}),
+    "jsonl": frozenset({"path", "max_size", "keep"}),
+    "syslog": frozenset({"address", "tls", "ca", "facility"}),
+}
+"""What there is to say of each kind of store."""
+
+_ADDRESS = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
+).fullmatch
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host, without brackets, and port of ``HOST:PORT``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _ADDRESS(text)
+    if match is None or int(match[3]) > 65_535:
+        raise ValueError("not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088")
+    return match[1] or match[2], int(match[3])
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+def _node(name: str) -> str:
+    if not name.isascii() or not name.isprintable() or " " in name:
+        raise ValueError("a node's name has printable ASCII characters and no spaces")
+    return name
+
+
+def _facility(name: str) -> str:
+    if name not in FACILITIES:
+        raise ValueError("no such facility; one is local0")
+    return name
+
+
+def _names(what: Any, names: Sequence[str], folder: Path) -> dict[str, str]:
+    return {
+        name: str(folder / Path(value).expanduser())
+        for name in names
+        if name in what.model_fields_set and (value := getattr(what, name)) is not None
+    }
+
+
+class StoreTable(Table):
+    """``[[records.store]]``: one place where events are kept.
+
+    Attributes:
+        kind: of place.
+        path: of the file, for ``sqlite`` and ``jsonl``; ``records.db`` and ``records.jsonl`` in the state
+            folder where absent.
+        url_file: file with the ``postgresql://`` URL, which has the password in it; or
+        url_env: the environment variable with it.
+        max_size: bytes of a file at which the next is begun.
+        keep: files before the one that is written.
+        address: HOST:PORT of the syslog server.
+        tls: whether it is spoken to over TLS (RFC 5425), or plain TCP.
+        ca: PEM file of the authorities that its certificate may be of; the system's otherwise.
+        facility: of the messages.
+    """
+
+    kind: StoreKind
+    path: FileName | None = None
+    url_file: FileName | None = None
+    url_env: Variable | None = None
+    max_size: Annotated[Bytes, Field(ge=1 << 16)] = 64 << 20
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 10
+    address: Address | None = None
+    tls: bool = False
+    ca: FileName | None = None
+    facility: Annotated[str, AfterValidator(_facility)] = "local0"
+
+    @property
+    def file(self) -> str:
+        """`path`, or its name in the state folder; joined to that folder it is right in both cases."""
+        return self.path or {"sqlite": "records.db", "jsonl": "records.jsonl"}.get(self.kind, "")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for key in sorted(self.model_fields_set - {"kind"} - _KEYS[self.kind]):
+            raise ValueError(f"{key} says nothing of a store of kind {self.kind}")
+        if self.kind == "postgresql" and (self.url_file is None) == (self.url_env is None):
+            raise ValueError("url_file or url_env is needed, and one of them only")
+        if self.kind == "syslog" and self.address is None:
+            raise ValueError("address is needed")
+        if self.ca is not None and not self.tls:
+            raise ValueError("ca is given without tls = true")
+        return self
+
+    def at(self, folder: Path) -> "StoreTable":
+        """The same with relative file names taken from a folder.
+
+        Raises:
+            RuntimeError: a ``~`` that stands for no home folder.
+        """
+        return self.model_copy(update=_names(self, ("path", "url_file", "ca"), folder))
+
+
+class DaysTable(Table):
+    """``[records.days]``: how long records are kept; for ever where a number is absent and may be.
+
+    Attributes:
+        blocks: of what clients met: block, would-block, cut, would-cut, objection.
+        operations: of the filter itself: list, feed, alarm, allow, start, stop, gap.
+        assignments: of who had an address when.
+    """
+
+    blocks: Days | None = None
+    operations: Days | None = None
+    assignments: Days | None = None
+
+
+class RecordsTable(Table):
+    """``[records]``: events are kept.
+
+    Attributes:
+        node: this machine's name in them.
+        privacy: ``full`` addresses of clients; ``short``ened to /24 and /48; a keyed ``digest`` that changes
+            daily; or ``counts`` alone, where no event of a person is kept.
+        queue: events that a worker keeps while they cannot be written.
+        spool: bytes on the disk while a store is down.
+        store: the places; an SQLite file in the state folder where absent.
+        days: how long.
+    """
+
+    node: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_node)] = Field(
+        default_factory=socket.gethostname
+    )
+    privacy: Privacy = "full"
+    queue: Annotated[int, Field(ge=100, le=10_000_000)] = 100_000
+    spool: Annotated[Bytes, Field(ge=1 << 20)] = 256 << 20
+    store: Annotated[tuple[StoreTable, ...], Field(strict=False, min_length=1)] = (StoreTable(kind="sqlite"),)
+    days: DaysTable = DaysTable()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        places: dict[tuple[str | None, ...], int] = {}
+        for n, store in enumerate(self.store):
+            place = (store.file, store.url_file, store.url_env, store.address)
+            if (first := places.setdefault(place, n)) != n:
+                raise ValueError(f"store.{first} and store.{n} are the same place")
+        return self
+
+    def at(self, folder: Path) -> "RecordsTable":
+        """The same with relative file names taken from a folder.
+
+        Raises:
+            RuntimeError: a ``~`` that stands for no home folder.
+        """
+        return self.model_copy(update={"store": tuple(store.at(folder) for store in self.store)})
+
+
+class AdminTable(Table):
+    """``[admin]``: the dashboard.
+
+    Attributes:
+        listen: HOST:PORT.
+        token_file: what lets in who knows it, made where it is absent; in the state folder where not given.
+    """
+
+    listen: Address = "127.0.0.1:8088"
+    token_file: FileName = "admin.token"  # noqa: S105 - the file's name
+
+    def at(self, folder: Path) -> "AdminTable":
+        """The same with a relative file name taken from a folder.
+
+        Raises:
+            RuntimeError: a ``~`` that stands for no home folder.
+        """
+        return self.model_copy(update=_names(self, ("token_file",), folder))
+
+
+def _public_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url or parts.query or parts.fragment:
+        raise ValueError("not an http:// or https:// URL without query")
+    return url
+
+
+class ObjectionsTable(Table):
+    """``[objections]``: the form by which somebody objects to a block.
+
+    Attributes:
+        listen: HOST:PORT where it is taken.
+        url: where clients reach that, which the block page points to.
+        per_hour: objections that are taken of one client in an hour.
+        max_length: characters that a message may have.
+    """
+
+    listen: Address
+    url: Annotated[str, AfterValidator(_public_url)]
+    per_hour: Annotated[int, Field(ge=1, le=1000)] = 3
+    max_length: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+
+class ProbingTable(Table):
+    """``[probing]``: when a client draws block pages at a rate that no person would.
+
+    Attributes:
+        entries: different ones that it met within the window.
+        window: seconds.
+        slow: whether its block pages are then slowed, besides the alarm.
+    """
+
+    entries: Annotated[int, Field(ge=2, le=100_000)] = 50
+    window: Annotated[Seconds, Field(ge=1, le=86_400)] = 600.0
+    slow: bool = False
+
+
+def check_days(records: RecordsTable | None, objections: ObjectionsTable | None) -> None:
+    """Records of persons need an end, and objections a place.
+
+    Raises:
+        ValueError: days or the place are missing; the message names the key.
+    """
+    if records is None:
+        if objections is not None:
+            raise ValueError("objections: [records] is needed, where they are kept")
+        return
+    if records.privacy != "counts":
+        reason = f'privacy = "{records.privacy}" keeps records of persons'
+        missing = [name for name in ("blocks", "operations") if getattr(records.days, name) is None]
+    else:
+        reason = "objections are records of persons"
+        missing = ["blocks"] * (objections is not None and records.days.blocks is None)
+    if missing:
+        raise ValueError(f"records.days.{missing[0]}: needed, since {reason}: a number of days")

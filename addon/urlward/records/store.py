@@ -1,0 +1,109 @@
+"""Where events are kept, and how they are asked for."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import Event, Kind
+
+By = Literal[
+    "kind", "list", "category", "entry", "group", "client", "node", "stage", "verdict",
+    "minute", "hour", "day",
+]  # fmt: skip
+"""What events are counted by; of times the beginning, such as ``2026-11-24T12:00:00Z``."""
+
+
+class StoreError(UrlwardError):
+    """A store that cannot be used now; the message names it, and no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events are meant; what is None is not looked at.
+
+    Attributes:
+        kinds: any of these; all where empty.
+        since: milliseconds since 1970-01-01 UTC, from this time on.
+        until: likewise, before this time.
+        reference: equal to this, as are the following.
+        list: name of the list.
+        category: of the entry.
+        client: its address as it is kept.
+        entry: id of the entry.
+        group: of the client.
+        before: id of an event: only those that come after it where the newest is first.
+        limit: how many at most.
+    """
+
+    kinds: tuple[str, ...] = ()
+    since: int | None = None
+    until: int | None = None
+    reference: str | None = None
+    list: str | None = None
+    category: str | None = None
+    client: str | None = None
+    entry: str | None = None
+    group: str | None = None
+    before: str | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """What a store has of one kind.
+
+    Attributes:
+        count: of events.
+        oldest: time of the oldest, milliseconds since 1970-01-01 UTC.
+    """
+
+    count: int
+    oldest: int
+
+
+class Store(Protocol):
+    """Takes events.
+
+    Attributes:
+        name: for messages.
+    """
+
+    name: str
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Keep them, all or none as far as the medium goes; one that it has by its id is not kept twice.
+
+        Raises:
+            StoreError: they are not kept.
+        """
+
+    def close(self) -> None:
+        """Give back what it holds; no error is raised."""
+
+
+@runtime_checkable
+class KeepingStore(Store, Protocol):
+    """One that can also forget."""
+
+    def ages(self, holds: Collection[str] = ()) -> dict[Kind, Age]:
+        """What there is of each kind, but for events with a reference of these.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+
+    def purge(self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = ()) -> int:
+        """Delete what is older than its kind's days, so that the files no longer hold it.
+
+        Args:
+            kind_days: days by kind; kinds that are not in it stay.
+            now_ms: milliseconds since 1970-01-01 UTC.
+            holds: references whose events stay.
+
+        Returns:
+            How many events it has deleted.
+
+        Raises:
+            StoreError: not all is deleted.
+        """

@@ -1,0 +1,220 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from urlward.config import ConfigError, read_config
+from urlward.config.records import (
+    AdminTable,
+    DaysTable,
+    ObjectionsTable,
+    ProbingTable,
+    RecordsTable,
+    StoreTable,
+    split_address,
+)
+
+FULL = """
+[records]
+node = "gw1"
+privacy = "short"
+queue = 5000
+spool = "1GB"
+
+[[records.store]]
+kind = "sqlite"
+path = "events.db"
+
+[[records.store]]
+kind = "postgresql"
+url_file = "~/url"
+
+[[records.store]]
+kind = "jsonl"
+path = "/var/log/urlward.jsonl"
+max_size = "1MB"
+keep = 3
+
+[[records.store]]
+kind = "syslog"
+address = "[2001:db8::1]:6514"
+tls = true
+ca = "ca.pem"
+facility = "audit"
+
+[records.days]
+blocks = 30
+operations = 365
+assignments = 180
+
+[admin]
+listen = "127.0.0.1:8088"
+token_file = "token"
+
+[objections]
+listen = "0.0.0.0:8089"
+url = "https://object.example/"
+per_hour = 5
+max_length = 200
+
+[probing]
+entries = 20
+window = "5m"
+slow = true
+"""
+DAYS = "[records.days]\nblocks = 1\noperations = 1\n"
+STORE = f"{DAYS}[[records.store]]\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "urlward.toml"
+
+
+def error(path: Path, text: str) -> str:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    return str(raised.value).removeprefix(f"{path}: ")
+
+
+def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    path.write_text(FULL)
+    config = read_config(path)
+    assert config.records == RecordsTable(
+        node="gw1",
+        privacy="short",
+        queue=5000,
+        spool=1 << 30,
+        store=(
+            StoreTable(kind="sqlite", path=str(path.parent / "events.db")),
+            StoreTable(kind="postgresql", url_file="/home/somebody/url"),
+            StoreTable(kind="jsonl", path="/var/log/urlward.jsonl", max_size=1 << 20, keep=3),
+            StoreTable(
+                kind="syslog",
+                address="[2001:db8::1]:6514",
+                tls=True,
+                ca=str(path.parent / "ca.pem"),
+                facility="audit",
+            ),
+        ),
+        days=DaysTable(blocks=30, operations=365, assignments=180),
+    )
+    assert config.admin == AdminTable(token_file=str(path.parent / "token"))
+    assert config.objections == ObjectionsTable(
+        listen="0.0.0.0:8089", url="https://object.example/", per_hour=5, max_length=200
+    )
+    assert config.probing == ProbingTable(entries=20, window=300.0, slow=True)
+
+
+def test_nothing_is_kept_by_itself(path: Path) -> None:
+    path.touch()
+    config = read_config(path)
+    assert (config.records, config.admin, config.objections) == (None, None, None)
+    assert config.probing == ProbingTable(entries=50, window=600.0, slow=False)
+
+
+def test_what_goes_without_saying(path: Path) -> None:
+    path.write_text(DAYS + "[admin]")
+    config = read_config(path)
+    assert config.records is not None
+    assert config.records.node == socket.gethostname()
+    assert [Path("/state", store.file) for store in config.records.store] == [Path("/state/records.db")]
+    assert StoreTable(kind="jsonl").file == "records.jsonl"
+    # In the state folder, not the configuration's.
+    assert config.admin == AdminTable(listen="127.0.0.1:8088", token_file="admin.token")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[records]",
+            'records.days.blocks: needed, since privacy = "full" keeps records of persons: a number of days',
+        ),
+        (
+            '[records]\nprivacy = "digest"\ndays.blocks = 1',
+            'records.days.operations: needed, since privacy = "digest" keeps records of persons: '
+            "a number of days",
+        ),
+        (
+            '[records]\nprivacy = "counts"\n[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
+            "records.days.blocks: needed, since objections are records of persons: a number of days",
+        ),
+        (
+            '[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
+            "objections: [records] is needed, where they are kept",
+        ),
+        (
+            "[records.days]\nblocks = 0",
+            "records.days.blocks: input should be greater than or equal to 1",
+        ),
+        (
+            STORE + 'kind = "sqlite"\nurl_env = "A"',
+            "records.store.0: url_env says nothing of a store of kind sqlite",
+        ),
+        (
+            STORE + 'kind = "postgresql"',
+            "records.store.0: url_file or url_env is needed, and one of them only",
+        ),
+        (
+            STORE + 'kind = "postgresql"\nurl_file = "a"\nurl_env = "B"',
+            "records.store.0: url_file or url_env is needed, and one of them only",
+        ),
+        (STORE + 'kind = "syslog"', "records.store.0: address is needed"),
+        (
+            STORE + 'kind = "syslog"\naddress = "log.example:514"\nca = "a"',
+            "records.store.0: ca is given without tls = true",
+        ),
+        (
+            STORE + 'kind = "syslog"\naddress = "log.example"',
+            "records.store.0.address: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
+        ),
+        (
+            STORE + 'kind = "syslog"\naddress = "log.example:1"\nfacility = "local8"',
+            "records.store.0.facility: no such facility; one is local0",
+        ),
+        (
+            STORE + 'kind = "sqlite"\n[[records.store]]\nkind = "sqlite"\npath = "records.db"',
+            "records: store.0 and store.1 are the same place",
+        ),
+        (
+            DAYS + "[records]\nstore = []",
+            "records.store: input should not be empty",
+        ),
+        (
+            '[records]\nnode = "a b"',
+            "records.node: a node's name has printable ASCII characters and no spaces",
+        ),
+        ('[records]\nspool = "1kB"', "records.spool: input should be greater than or equal to 1048576"),
+        (
+            '[admin]\nlisten = "::1:80"',
+            "admin.listen: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
+        ),
+        (
+            '[objections]\nlisten = ":1"\nurl = "http://a.example"',
+            "objections.listen: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
+        ),
+        (
+            '[objections]\nlisten = "127.0.0.1:1"\nurl = "mailto:a@example"',
+            "objections.url: not an http:// or https:// URL without query",
+        ),
+        ("[probing]\nentries = 1", "probing.entries: input should be greater than or equal to 2"),
+        ("[records]\nsecret = 1", "records.secret: no such key"),
+    ],
+)
+def test_what_does_not_fit(path: Path, text: str, message: str) -> None:
+    assert error(path, text) == message
+
+
+def test_counts_alone_need_no_end(path: Path) -> None:
+    path.write_text('[records]\nprivacy = "counts"')
+    assert read_config(path).records == RecordsTable(privacy="counts")
+
+
+def test_addresses() -> None:
+    assert split_address("[::1]:0") == ("::1", 0)
+    assert split_address("localhost:65535") == ("localhost", 65535)
+    with pytest.raises(ValueError):
+        split_address("localhost:65536")
