@@ -9,13 +9,14 @@ limit; what is beyond is dropped and counted.
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from threading import Condition, Lock, Thread
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
 from urlward.records.spool import Spool, SpoolError
+from urlward.records.store import Store
 
 QUEUE = 50_000
 """Events of one store that wait in memory at most."""
@@ -39,14 +40,27 @@ DROPS_AGAIN = 60.0
 """Seconds between two reports of events dropped, while that goes on."""
 
 
-class Store(Protocol):
-    """What keeps events; see `urlward.records.store`."""
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """How a store does; counts are since the start.
 
-    def write(self, events: Sequence[Event]) -> None:
-        """Keep them, each once however often it is written, or raise."""
+    Attributes:
+        up: whether it takes events.
+        written: events.
+        failures: writes that were none.
+        queued: events that wait in memory.
+        spooled: events that wait on the disk.
+        spool_bytes: they take there.
+        dropped: events that neither store, spool nor memory had room for.
+    """
 
-    def close(self) -> None:
-        """Let go of the medium."""
+    up: bool
+    written: int
+    failures: int
+    queued: int
+    spooled: int
+    spool_bytes: int
+    dropped: int
 
 
 class _Handed(NamedTuple):
@@ -89,7 +103,7 @@ class StoreSink:
         self._queue: deque[_Handed] = deque()
         self._queued = 0
         self._closing = False
-        self._failures = 0
+        self._in_a_row = self._failures = self._written = 0
         self._retry_at = 0.0
         self._busy_since: float | None = None
         self._stuck = False
@@ -111,14 +125,17 @@ class StoreSink:
         """Whether it does well to hand over no more for a moment."""
         return self._queued > QUEUE // 2 and not self._stuck
 
-    def status(self) -> dict[str, Any]:
-        """How it does: ``queued`` and ``dropped`` events, ``spooled`` bytes, whether it is ``down``."""
-        return {
-            "queued": self._queued,
-            "spooled": self._spool.size,
-            "dropped": self.dropped,
-            "down": self._told_down,
-        }
+    def state(self) -> SinkState:
+        """How the store does."""
+        return SinkState(
+            up=not self._told_down,
+            written=self._written,
+            failures=self._failures,
+            queued=self._queued,
+            spooled=self._spool.events,
+            spool_bytes=self._spool.size,
+            dropped=self.dropped,
+        )
 
     def put(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
         """Hand over events. Neither waits nor raises.
@@ -168,12 +185,11 @@ class StoreSink:
                     break
             self._step()
         if self._store is not None:
-            with suppress(Exception):
-                self._store.close()
+            self._store.close()
 
     def _wait(self) -> float | None:
         """Seconds after which there is something to do even if nothing comes."""
-        if self._failures:
+        if self._in_a_row:
             return max(self._retry_at - self._clock(), 0.0)
         if self._spool:
             return 0.0
@@ -233,11 +249,13 @@ class StoreSink:
             return False
         finally:
             self._busy_since = None
-        self._failures, self._retry_at = 0, 0.0
+        self._in_a_row, self._retry_at = 0, 0.0
+        self._written += len(events)
         return True
 
     def _failed(self, error: Exception) -> None:
-        self._retry_at = self._clock() + BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+        self._retry_at = self._clock() + BACKOFF[min(self._in_a_row, len(BACKOFF) - 1)]
+        self._in_a_row += 1
         self._failures += 1
         said = str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
         self._tell_down(f"{said}; events wait on the disk")

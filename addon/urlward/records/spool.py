@@ -1,9 +1,10 @@
 """What a store could not take yet, on the disk until it can.
 
 A folder a store, of segments that are written once, read in order, and deleted when the store has taken all
-of them. A segment begins with a line that says what it is; then come frames of four bytes of length, eight of
-checksum (BLAKE2b) and a JSON array of events. A segment is a few hundred events: whoever is killed between
-writing them to the store and deleting the segment writes them again, which no store keeps twice.
+of it. A segment begins with a line that says what it is; then come frames: four bytes of length, four with
+the number of events, eight of checksum (BLAKE2b), and the events as a JSON array. A segment is a few hundred
+events: whoever is killed between writing them to the store and deleting the segment writes them again, which
+no store keeps twice.
 
 A frame that was cut short at the end of a segment has never been acknowledged. One that is damaged otherwise
 ends its segment, and is counted.
@@ -12,6 +13,7 @@ ends its segment, and is counted.
 import json
 import os
 import re
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ SEGMENT = 1 << 18
 MAX_FRAME = 1 << 24
 
 _HEAD = b"urlward spool %d\n" % VERSION
+_FRAME = struct.Struct(">II8s")
 _NAME = re.compile(r"([0-9]{12})\.spool").fullmatch
 
 
@@ -58,6 +61,7 @@ class Spool:
 
     Attributes:
         size: bytes in all, now.
+        events: likewise.
 
     Raises:
         SpoolError: the folder cannot be read.
@@ -69,10 +73,13 @@ class Spool:
         self._fd = -1
         self._written = 0
         try:
-            self._sizes = dict(sorted(_segments(folder)))
+            found = sorted(_segments(folder))
         except OSError as e:
             raise _refused(folder, e) from e
+        self._sizes = {number: size for number, size, _ in found}
+        self._counts = {number: count for number, _, count in found}
         self.size = sum(self._sizes.values())
+        self.events = sum(self._counts.values())
         # Never added to: its end may be torn.
         self._next = max(self._sizes, default=0) + 1
 
@@ -89,7 +96,7 @@ class Spool:
             SpoolError: the disk is full, or fails; nothing has been added.
         """
         data = json.dumps([values(event) for event in events], separators=(",", ":")).encode()
-        frame = len(data).to_bytes(4) + _checksum(data) + data
+        frame = _FRAME.pack(len(data), len(events), _checksum(data)) + data
         if len(data) > MAX_FRAME or self.size + len(_HEAD) + len(frame) > self._limit:
             return False
         try:
@@ -98,6 +105,8 @@ class Spool:
             self._write(frame)
         except OSError as e:
             raise _refused(self._folder, e) from e
+        self._counts[self._next - 1] += len(events)
+        self.events += len(events)
         return True
 
     def oldest(self) -> Segment | None:
@@ -129,7 +138,7 @@ class Spool:
             self._path(number).unlink(missing_ok=True)
         except OSError as e:
             raise _refused(self._path(number), e) from e
-        self.size -= self._sizes.pop(number)
+        self._forget(number)
 
     def close(self) -> None:
         """End the segment that is written to."""
@@ -146,16 +155,21 @@ class Spool:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         number = self._next
         self._fd = os.open(self._path(number), flags, 0o600)
-        self._next, self._written, self._sizes[number] = number + 1, 0, 0
+        self._next, self._written = number + 1, 0
+        self._sizes[number] = self._counts[number] = 0
         try:
             self._write(_HEAD)
             _synchronise(self._folder)
         except OSError:
             self.close()
-            self.size -= self._sizes.pop(number)
+            self._forget(number)
             with suppress(OSError):
                 self._path(number).unlink()
             raise
+
+    def _forget(self, number: int) -> None:
+        self.size -= self._sizes.pop(number)
+        self.events -= self._counts.pop(number)
 
     def _write(self, data: bytes) -> None:
         """Write all of it, or have nothing of it there."""
@@ -175,11 +189,26 @@ class Spool:
         self.size += len(data)
 
 
-def _segments(folder: Path) -> list[tuple[int, int]]:
+def _segments(folder: Path) -> list[tuple[int, int, int]]:
+    """Number, bytes and events of each."""
     if not folder.exists():
         return []
     found = ((_NAME(path.name), path) for path in folder.iterdir())
-    return [(int(name[1]), path.stat().st_size) for name, path in found if name]
+    return [(int(name[1]), path.stat().st_size, _count(path)) for name, path in found if name]
+
+
+def _count(path: Path) -> int:
+    """Events of a segment, by what its frames say."""
+    count = 0
+    with path.open("rb") as file:
+        file.seek(len(_HEAD))
+        while len(head := file.read(_FRAME.size)) == _FRAME.size:
+            size, events, _ = _FRAME.unpack(head)
+            if size > MAX_FRAME or events > size:
+                break
+            count += events
+            file.seek(size, os.SEEK_CUR)
+    return count
 
 
 def _read(data: bytes) -> tuple[list[Event], int]:
@@ -188,8 +217,8 @@ def _read(data: bytes) -> tuple[list[Event], int]:
         return [], len(data) if len(data) >= len(_HEAD) else 0
     events: list[Event] = []
     at = len(_HEAD)
-    while at + 12 <= len(data):
-        size, checksum, start = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 12], at + 12
+    while (start := at + _FRAME.size) <= len(data):
+        size, _, checksum = _FRAME.unpack_from(data, at)
         if size > MAX_FRAME:
             return events, len(data) - at
         if start + size > len(data):
