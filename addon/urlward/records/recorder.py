@@ -1,0 +1,264 @@
+"""What the process that records does: takes events from workers, and has every store keep them."""
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from urlward.config import RecordsTable
+from urlward.config.records import StoreTable
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import RANDOM, Event, Kind, make_event, time_text
+from urlward.records.heartbeat import BEAT, Heartbeat
+from urlward.records.server import Server
+from urlward.records.sink import StoreSink
+from urlward.records.spool import Spool
+from urlward.records.store import Store
+from urlward.records.wire import Hello
+
+logger = logging.getLogger("urlward.records")
+
+SOCKET = "records.sock"
+SPOOL = "spool"
+"""In the state folder."""
+
+WORKERS_WITHIN = 1.0
+"""Seconds that workers have at the end to hand in what they have."""
+
+STORES_WITHIN = 1.0
+"""Seconds that stores have at the end to take it; what they do not take is spooled."""
+
+AFTER_FAULT = 30.0
+"""Seconds after which a task beside is tried again that ended."""
+
+type Opener = Callable[[StoreTable, Path], Store]
+
+
+class Measures(Protocol):
+    """Adds up what workers count; see `urlward.records.exposition`."""
+
+    def take(self, worker: str, snapshot: dict[str, Any]) -> None:
+        """Take what a worker has counted since its start."""
+
+    def gone(self, worker: str) -> None:
+        """A worker has ended."""
+
+
+class Recorder:
+    """Takes events until told to stop.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+        open_store: opens a store; called in a thread of that store's own.
+        measures: takes what workers count.
+        clock: nanoseconds since 1970-01-01 UTC.
+
+    Attributes:
+        sinks: one for each store.
+        taken: events by kind, since the start.
+        raised: how often each kind of alarm was raised here, likewise.
+    """
+
+    def __init__(
+        self,
+        records: RecordsTable,
+        state: Path,
+        open_store: Opener,
+        *,
+        measures: Measures | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.taken: Counter[str] = Counter()
+        self.raised: Counter[str] = Counter()
+        self._down: dict[str, str] = {}
+        self._node = records.node
+        self._path = state / SOCKET
+        self._measures = measures
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heartbeat = Heartbeat(state)
+        self._server = Server(self._path, self, lambda: clock() / 1e9)
+        limit = records.spool // len(records.store)
+        self.sinks = tuple(
+            StoreSink(
+                name,
+                partial(open_store, table, state),
+                Spool(state / SPOOL / name, limit),
+                partial(self.alarm, store=name),
+            )
+            for name, table in zip(store_names(records.store), records.store, strict=True)
+        )
+
+    @property
+    def alarms(self) -> Mapping[str, str]:
+        """What each alarm of ours that lasts says, by kind."""
+        return {"store-down": "; ".join(self._down.values())} if self._down else {}
+
+    async def run(
+        self, stop: asyncio.Event, beside: Mapping[str, Callable[[], Awaitable[None]]] | None = None
+    ) -> None:
+        """Record until told to stop; everything is safe then.
+
+        Args:
+            stop: set to end.
+            beside: tasks to run meanwhile, by name; one that ends or fails is begun again.
+
+        Raises:
+            StateError: the state folder cannot be used.
+        """
+        self._loop = asyncio.get_running_loop()
+        missing = self._heartbeat.begin(now := self._now())
+        for sink in self.sinks:
+            sink.start()
+        await self._server.start()
+        self.tell("start", {"process": "records"})
+        if missing is not None:
+            self._gap(missing, now, "the process that records ended without a word")
+        tasks = [asyncio.ensure_future(self._beat())]
+        tasks += [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end()
+
+    async def _end(self) -> None:
+        await self._server.close(WORKERS_WITHIN)
+        self._path.unlink(missing_ok=True)
+        self.tell("stop", {"process": "records"})
+        ends = [asyncio.to_thread(sink.close, STORES_WITHIN) for sink in self.sinks]
+        if all(await asyncio.gather(*ends)):
+            self._heartbeat.end()
+        else:
+            logger.error("records: not all events could be kept; the next start says so")
+
+    def tell(self, kind: Kind, detail: dict[str, Any]) -> None:
+        """Record an event of our own."""
+        self.take(
+            [make_event(kind, self._clock(), os.urandom(RANDOM), node=self._node, detail=detail)], _pass
+        )
+
+    def alarm(self, alarm: str, text: str, store: str = "") -> None:
+        """Record an alarm, from any thread, and write it to the log.
+
+        Args:
+            alarm: its kind, a word of ours.
+            text: what is wrong.
+            store: which store's it is.
+        """
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed: nobody records any more
+            self._loop.call_soon_threadsafe(self._alarm, alarm, text, store)
+
+    def take(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
+        """As `urlward.records.server.Taker` says."""
+        self.taken.update(event.kind for event in events)
+        if not events:
+            safe()
+            return
+        together = _Together(len(self.sinks), safe)
+        for sink in self.sinks:
+            sink.put(events, together)
+
+    @property
+    def crowded(self) -> bool:
+        """As `urlward.records.server.Taker` says."""
+        return any(sink.crowded for sink in self.sinks)
+
+    def measure(self, worker: str, metrics: dict[str, Any]) -> None:
+        """As `urlward.records.server.Taker` says."""
+        if self._measures is not None:
+            self._measures.take(worker, metrics)
+
+    def refused(self, worker: str, count: int) -> None:
+        """As `urlward.records.server.Taker` says."""
+        self._alarm("refused", f"worker {worker}: {count} of its events are none, and are not kept", "")
+
+    def gone(self, worker: Hello, killed: float | None) -> None:
+        """As `urlward.records.server.Taker` says."""
+        if self._measures is not None:
+            self._measures.gone(worker.worker)
+        if killed is not None:
+            when = round(killed * 1000)
+            self._gap(when - 1000, when, f"worker {worker.worker} ended without a word", worker.node)
+
+    def _gap(self, since: int, until: int, why: str, node: str = "") -> None:
+        times = {"since": time_text(since), "until": time_text(until)}
+        logger.error("records: %s; events from %s to %s may be missing", why, *times.values())
+        event = make_event(
+            "gap",
+            self._clock(),
+            os.urandom(RANDOM),
+            node=node or self._node,
+            detail=times | {"text": why},
+        )
+        self.take([event], _pass)
+
+    def _alarm(self, alarm: str, text: str, store: str) -> None:
+        logger.log(logging.INFO if alarm == "store-back" else logging.ERROR, "records: %s", text)
+        if alarm == "store-down":
+            self._down[store] = text
+        elif alarm == "store-back":
+            self._down.pop(store, None)
+        self.raised[alarm] += 1
+        self.tell("alarm", {"alarm": alarm, "text": text})
+
+    async def _beat(self) -> None:
+        while True:
+            with suppress(OSError):
+                self._heartbeat.beat(self._now())
+            await asyncio.sleep(BEAT)
+
+    def _now(self) -> int:
+        return self._clock() // 1_000_000
+
+
+class _Together:
+    """Called once for each of several, calls on when all have."""
+
+    __slots__ = ("_left", "_lock", "_then")
+
+    def __init__(self, count: int, then: Callable[[], None]) -> None:
+        self._left = count
+        self._then = then
+        self._lock = Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self._then()
+
+
+def store_names(tables: Iterable[StoreTable]) -> list[str]:
+    """A name for each store: its kind, numbered from the second of a kind on."""
+    seen: Counter[str] = Counter()
+    names = []
+    for table in tables:
+        seen[table.kind] += 1
+        names.append(table.kind if seen[table.kind] == 1 else f"{table.kind}-{seen[table.kind]}")
+    return names
+
+
+async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await task()
+        except UrlwardError as e:
+            logger.error("records: %s: %s", name, e)
+        except Exception as e:  # noqa: BLE001 - a bug beside must not end the records
+            logger.error("records: %s: a bug: %s", name, type(e).__name__)
+        await asyncio.sleep(AFTER_FAULT)
+
+
+def _pass() -> None:
+    """Nobody waits for it."""

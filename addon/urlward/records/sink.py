@@ -1,0 +1,337 @@
+"""Between the process that records and one of its stores: a thread that writes, and the spool behind it.
+
+Whoever hands over events never waits for a store. What a store does not take, or takes too slowly, goes to
+its spool, and from there to the store, in order, when it is back. Events are safe, and said to be, when they
+are in the store or in the spool on the disk. Where the disk takes nothing either they wait in memory, up to a
+limit; what is beyond is dropped and counted.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition, Lock, Thread
+from typing import NamedTuple
+
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import Event
+from urlward.records.spool import Spool, SpoolError
+from urlward.records.store import Store
+
+QUEUE = 50_000
+"""Events of one store that wait in memory at most."""
+
+CHUNK = 2_000
+"""Events in one write, and in one frame of the spool."""
+
+PATIENCE = 0.5
+"""Seconds that a write may take before what waits behind it goes to the spool."""
+
+BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds until a store is tried again, after one failure in a row and more."""
+
+SPOOL_AGAIN = 0.5
+"""Seconds until the disk is tried again that took nothing."""
+
+HUNG = 10.0
+"""Seconds after which a write that lasts is an alarm."""
+
+DROPS_AGAIN = 60.0
+"""Seconds between two reports of events dropped, while that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkState:
+    """How a store does; counts are since the start.
+
+    Attributes:
+        up: whether it takes events.
+        written: events.
+        failures: writes that were none.
+        queued: events that wait in memory.
+        spooled: events that wait on the disk.
+        spool_bytes: they take there.
+        dropped: events that neither store, spool nor memory had room for.
+    """
+
+    up: bool
+    written: int
+    failures: int
+    queued: int
+    spooled: int
+    spool_bytes: int
+    dropped: int
+
+
+class _Handed(NamedTuple):
+    events: Sequence[Event]
+    safe: Callable[[], None]
+
+
+class StoreSink:
+    """Hands events to one store.
+
+    Args:
+        name: of the store.
+        open_store: opens it; called again where that fails.
+        spool: of this store alone.
+        tell: takes an alarm's kind and text, from any thread.
+        clock: seconds.
+
+    Attributes:
+        name: of the store.
+        dropped: events that neither store, spool nor memory had room for, since the start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_store: Callable[[], Store],
+        spool: Spool,
+        tell: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.dropped = 0
+        self._open = open_store
+        self._store: Store | None = None
+        self._spool = spool
+        self._spooling = Lock()
+        self._tell = tell
+        self._clock = clock
+        self._changed = Condition()
+        self._queue: deque[_Handed] = deque()
+        self._queued = 0
+        self._closing = False
+        self._in_a_row = self._failures = self._written = 0
+        self._retry_at = 0.0
+        self._busy_since: float | None = None
+        self._stuck = False
+        self._told_down = False
+        self._caught_up = 0
+        self._lost = 0
+        self._lost_told_at = float("-inf")
+        self._threads = [
+            Thread(target=run, name=f"records-{name}", daemon=True) for run in (self._write, self._watch)
+        ]
+
+    def start(self) -> None:
+        """Begin to write."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it does well to hand over no more for a moment."""
+        return self._queued > QUEUE // 2 and not self._stuck
+
+    def state(self) -> SinkState:
+        """How the store does."""
+        return SinkState(
+            up=not self._told_down,
+            written=self._written,
+            failures=self._failures,
+            queued=self._queued,
+            spooled=self._spool.events,
+            spool_bytes=self._spool.size,
+            dropped=self.dropped,
+        )
+
+    def put(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
+        """Hand over events. Neither waits nor raises.
+
+        Args:
+            events: to keep.
+            safe: called from any thread when a crash no longer loses them, or when they had to be dropped.
+        """
+        with self._changed:
+            fits = not self._queue or self._queued + len(events) <= QUEUE
+            if fits:
+                self._queue.append(_Handed(events, safe))
+                self._queued += len(events)
+                self._changed.notify_all()
+            else:
+                self.dropped += len(events)
+        if not fits:
+            safe()
+
+    def close(self, within: float) -> bool:
+        """Have everything in the store or the spool, and let go of both.
+
+        Args:
+            within: seconds.
+
+        Returns:
+            False where something is neither.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(within / 2)
+        if self._queue:
+            self._spill()
+        with self._spooling:
+            self._spool.close()
+        return not self._queue and not self._threads[0].is_alive()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                if self._stuck and not self._closing:
+                    self._changed.wait(SPOOL_AGAIN)
+                self._changed.wait_for(lambda: self._queue or self._closing, self._wait())
+                if self._closing and (not self._queue or self._stuck):
+                    break
+            self._step()
+        if self._store is not None:
+            self._store.close()
+
+    def _wait(self) -> float | None:
+        """Seconds after which there is something to do even if nothing comes."""
+        if self._in_a_row:
+            return max(self._retry_at - self._clock(), 0.0)
+        if self._spool:
+            return 0.0
+        return DROPS_AGAIN if self.dropped > self._lost else None
+
+    def _step(self) -> None:
+        due = self._clock() >= self._retry_at
+        if self._spool:
+            self._spill()
+            if due and not self._closing:
+                self._replay()
+        elif due:
+            self._write_queue()
+        else:
+            self._spill()
+        self._tell_dropped()
+
+    def _write_queue(self) -> None:
+        taken = self._take(CHUNK)
+        events = [event for handed in taken for event in handed.events]
+        if events and not self._stored(events):
+            self._to_spool(taken)
+            return
+        self._stuck = False
+        for handed in taken:
+            handed.safe()
+        self._tell_back()
+
+    def _replay(self) -> None:
+        try:
+            with self._spooling:
+                segment = self._spool.oldest()
+            if segment is None:
+                return
+            if segment.damaged:
+                lost = f"{segment.path.name}: {segment.damaged} bytes of it are damaged, and lost"
+                self._tell("spool-damaged", f"store {self.name}: {lost}")
+            if segment.events and not self._stored(segment.events):
+                return
+            with self._spooling:
+                self._spool.remove_oldest()
+        except SpoolError as e:
+            self._failed(e)
+            return
+        self._caught_up += len(segment.events)
+        if not self._spool:
+            self._tell_back()
+
+    def _stored(self, events: Sequence[Event]) -> bool:
+        self._busy_since = self._clock()
+        try:
+            if self._store is None:
+                self._store = self._open()
+            self._store.write(events)
+        except Exception as e:  # noqa: BLE001 - a store's bug must not cost the events
+            self._failed(e)
+            return False
+        finally:
+            self._busy_since = None
+        self._in_a_row, self._retry_at = 0, 0.0
+        self._written += len(events)
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self._retry_at = self._clock() + BACKOFF[min(self._in_a_row, len(BACKOFF) - 1)]
+        self._in_a_row += 1
+        self._failures += 1
+        said = str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
+        self._tell_down(f"{said}; events wait on the disk")
+
+    def _watch(self) -> None:
+        """Take from behind a write that lasts what would wait for it."""
+        while not self._closing:
+            time.sleep(PATIENCE / 4)
+            since = self._busy_since
+            took = 0.0 if since is None else self._clock() - since
+            if took > HUNG:
+                self._tell_down(f"a write has not ended for {HUNG:.0f} s; events wait on the disk")
+            if self._queue and (took > PATIENCE or self._queued > QUEUE // 2):
+                self._spill()
+
+    def _take(self, most: int) -> list[_Handed]:
+        taken: list[_Handed] = []
+        count = 0
+        with self._changed:
+            while self._queue and (not taken or count + len(self._queue[0].events) <= most):
+                taken.append(self._queue.popleft())
+                count += len(taken[-1].events)
+            self._queued -= count
+        return taken
+
+    def _spill(self) -> None:
+        """Move what waits in memory to the spool."""
+        while taken := self._take(CHUNK):
+            if not self._to_spool(taken):
+                return
+
+    def _to_spool(self, taken: list[_Handed]) -> bool:
+        """Put into the spool, or where the disk does not take it back into memory."""
+        events = [event for handed in taken for event in handed.events]
+        try:
+            with self._spooling:
+                fits = self._spool.append(events)
+        except SpoolError as e:
+            self._give_back(taken, len(events))
+            if not self._stuck:
+                self._stuck = True
+                self._tell("spool-down", f"store {self.name}: {e}; events wait in memory, up to {QUEUE}")
+            return False
+        self._stuck = False
+        if not fits:
+            with self._changed:
+                self.dropped += len(events)
+        for handed in taken:
+            handed.safe()
+        return True
+
+    def _give_back(self, taken: list[_Handed], count: int) -> None:
+        with self._changed:
+            self._queue.extendleft(reversed(taken))
+            self._queued += count
+
+    def _tell_down(self, text: str) -> None:
+        if not self._told_down:
+            self._told_down = True
+            self._tell("store-down", f"store {self.name}: {text}")
+
+    def _tell_back(self) -> None:
+        if self._told_down:
+            self._told_down = False
+            text = f"takes events again, {self._caught_up} that waited have arrived"
+            self._tell("store-back", f"store {self.name}: {text}")
+        self._caught_up = 0
+
+    def _tell_dropped(self) -> None:
+        """Say now and then that events are dropped, and how many they were once there is room again."""
+        lost = self.dropped - self._lost
+        again = self._clock() - self._lost_told_at >= DROPS_AGAIN
+        if lost and (again or not self._told_down):
+            self._lost_told_at = self._clock()
+            if not self._told_down:
+                self._lost = self.dropped
+            self._tell(
+                "dropped", f"store {self.name}: {lost} events were dropped, as no room was left for them"
+            )
