@@ -96,6 +96,10 @@ class Exposition(Collector):
                 found[_OF_HOUR[name]] += count
         return {name: round(count) for name, count in found.items()}
 
+    def dropped(self) -> int:
+        """Events that found no place, in workers and in the recorder."""
+        return round(self._sums.total().get(("dropped",), 0)) + self._recorder().dropped
+
     def live(self) -> list[Snapshot]:
         """What the workers that are connected have said last."""
         return list(self._sums.live.values())
