@@ -1,6 +1,6 @@
 import json
 
-from urlward.records.labels import MAX_CATEGORIES, MAX_LISTS
+from urlward.records.labels import MAX_CATEGORIES, MAX_LISTS, MAX_PAIRS
 from urlward.records.metrics import BUCKETS, ListFacts, Metrics
 
 
@@ -73,5 +73,17 @@ def test_no_label_grows_without_bound() -> None:
         metrics.blocked(f"list{number}", f"category{number}")
     blocks = metrics.snapshot()["blocks"]
     assert len(blocks) == MAX_LISTS + 1
+    assert len(json.dumps(metrics.snapshot())) < 1 << 18
     assert len({name for row in blocks.values() for name in row}) == MAX_CATEGORIES + 1
     assert sum(sum(row.values()) for row in blocks.values()) == 5000
+
+
+def test_nor_do_labels_together() -> None:
+    metrics = Metrics(0.0)
+    for number in range(50_000):
+        metrics.blocked(f"{number % 150:064}", f"{number // 150 % 70:064}")
+        metrics.blocked(f"{number % 150:064}", f"{number // 150 % 70:064}", would=True)
+    found = metrics.snapshot()
+    assert sum(len(row) for row in found["blocks"].values()) <= MAX_PAIRS + 1
+    assert sum(sum(row.values()) for row in found["would_blocks"].values()) == 50_000
+    assert len(json.dumps(found)) < 1 << 18

@@ -18,6 +18,9 @@ ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot")
 
 MAX_LISTS = 128
 MAX_CATEGORIES = 64
+MAX_PAIRS = 1000
+"""Lists with categories, as they come together."""
+
 MAX_STORES = 16
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}").fullmatch
@@ -63,3 +66,30 @@ class Categories(Bounded):
     def __call__(self, value: str) -> str:
         """As above; ``none`` where an entry has none."""
         return super().__call__(value) if value else NONE
+
+
+class Origins:
+    """Labels of what has been blocked: by which list, under which category.
+
+    Attributes:
+        known: the labels of a list's name and a category, for those that have been seen; whoever is in haste
+            looks here first.
+        lists: labels of lists.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], tuple[str, str]] = {}
+        self.lists = Bounded(MAX_LISTS)
+        self._categories = Categories()
+        self._pairs: set[tuple[str, str]] = set()
+
+    def __call__(self, list_: str, category: str) -> tuple[str, str]:
+        """The two labels' values."""
+        pair = self.lists(list_), self._categories(category)
+        if pair not in self._pairs:
+            if len(self._pairs) >= MAX_PAIRS:
+                pair = (OTHER, OTHER)
+            self._pairs.add(pair)
+        if len(self.known) < 2 * MAX_PAIRS:
+            self.known[list_, category] = pair
+        return pair

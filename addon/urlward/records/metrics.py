@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from urlward.records.labels import ERRORS, MAX_LISTS, OTHER, STAGES, VERDICTS, Bounded, Categories
+from urlward.records.labels import ERRORS, OTHER, STAGES, VERDICTS, Origins
 
 VERSION = 1
 """Of snapshots."""
@@ -19,9 +19,6 @@ ADDED = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 
 STALL = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0)
 RELOAD = (1e-2, 5e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of a histogram's buckets, seconds; one more has no bound."""
-
-_MOST_LABELS = 1024
-"""Lists and categories whose labels are remembered; those of others are looked up each time."""
 
 BUCKETS = {"check": CHECK, "added": ADDED, "stall": STALL, "reload": RELOAD}
 
@@ -84,9 +81,9 @@ class Metrics:
     """
 
     __slots__ = (
-        "_blocks", "_categories", "_errors", "_failed_reloads", "_histograms", "_in_force", "_labels",
-        "_lists", "_longest", "_longest_before", "_open", "_queue", "_requests", "_would_blocks", "added",
-        "check", "dropped", "opened", "reload", "started",
+        "_blocks", "_errors", "_failed_reloads", "_histograms", "_in_force", "_longest", "_longest_before",
+        "_open", "_origins", "_queue", "_requests", "_would_blocks", "added", "check", "dropped", "opened",
+        "reload", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -98,9 +95,7 @@ class Metrics:
         self._errors = dict.fromkeys((*ERRORS, OTHER), 0)
         self._blocks: dict[tuple[str, str], int] = {}
         self._would_blocks: dict[tuple[str, str], int] = {}
-        self._labels: dict[tuple[str, str], tuple[str, str]] = {}
-        self._lists = Bounded(MAX_LISTS)
-        self._categories = Categories()
+        self._origins = Origins()
         self._in_force: tuple[ListFacts, ...] = ()
         self._histograms = {name: Histogram(bounds) for name, bounds in BUCKETS.items()}
         self.check = self._histograms["check"].add
@@ -123,17 +118,9 @@ class Metrics:
 
     def blocked(self, list_: str, category: str, *, would: bool = False) -> None:
         """Count what an entry has blocked or cut, or would have."""
-        key = self._labels.get((list_, category))
-        if key is None:
-            key = self._lists(list_), self._categories(category)
-            self._blocks.setdefault(key, 0)
-            self._would_blocks.setdefault(key, 0)
-            if len(self._labels) < _MOST_LABELS:
-                self._labels[list_, category] = key
-        if would:
-            self._would_blocks[key] += 1
-        else:
-            self._blocks[key] += 1
+        key = self._origins.known.get((list_, category)) or self._origins(list_, category)
+        counts = self._would_blocks if would else self._blocks
+        counts[key] = counts.get(key, 0) + 1
 
     def connections(self, change: int) -> None:
         """A client's connection has opened (1) or closed (-1)."""

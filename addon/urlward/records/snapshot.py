@@ -9,15 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from urlward.records.labels import (
-    ERRORS,
-    MAX_LISTS,
-    STAGES,
-    VERDICTS,
-    Bounded,
-    Categories,
-    among,
-)
+from urlward.records.labels import ERRORS, MAX_LISTS, STAGES, VERDICTS, Origins, among
 from urlward.records.metrics import BUCKETS, VERSION, ListFacts
 
 type Counts = dict[tuple[str, ...], float]
@@ -56,7 +48,7 @@ class Labels:
 
     def __init__(self) -> None:
         self.stage, self.verdict, self.error = among(STAGES), among(VERDICTS), among(ERRORS)
-        self.list, self.category = Bounded(MAX_LISTS), Categories()
+        self.origins = Origins()
 
 
 def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
@@ -90,14 +82,13 @@ def add(to: Counts, counts: Mapping[tuple[str, ...], float]) -> None:
 
 def _counts(data: dict[str, Any], labels: Labels) -> Counts:
     found: Counts = {}
-    for name, outer, inner in (
-        ("requests", labels.stage, labels.verdict),
-        ("blocks", labels.list, labels.category),
-        ("would_blocks", labels.list, labels.category),
-    ):
-        for first, row in data[name].items():
-            for second, count in row.items():
-                add(found, {(name, outer(first), inner(second)): _number(count)})
+    for stage, row in data["requests"].items():
+        for verdict, count in row.items():
+            add(found, {("requests", labels.stage(stage), labels.verdict(verdict)): _number(count)})
+    for name in ("blocks", "would_blocks"):
+        for list_, row in data[name].items():
+            for category, count in row.items():
+                add(found, {(name, *labels.origins(list_, category)): _number(count)})
     for kind, count in data["errors"].items():
         add(found, {("errors", labels.error(kind)): _number(count)})
     for name in ("failed_reloads", "opened", "dropped"):
@@ -115,7 +106,7 @@ def _counts(data: dict[str, Any], labels: Labels) -> Counts:
 def _list(row: Any, labels: Labels) -> ListFacts:
     name, *numbers = row
     serial, entries, created = (int(_number(number)) for number in numbers)
-    return ListFacts(labels.list(_text(name)), serial, entries, created)
+    return ListFacts(labels.origins.lists(_text(name)), serial, entries, created)
 
 
 def _number(value: Any) -> float:
