@@ -1,0 +1,136 @@
+"""The metrics of all workers as Prometheus takes them (text exposition format)."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from urlward.config import FeedTable
+from urlward.records.families import of_feeds, of_filter, of_recorder, of_workers
+from urlward.records.feed_figures import FeedFigures, feed_figures
+from urlward.records.last_hour import LastHour
+from urlward.records.recorder_state import RecorderState
+from urlward.records.snapshot import Labels, Snapshot, SnapshotError, add, read_snapshot
+from urlward.records.sums import Sums
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+SILENT_AFTER = 5.0
+"""Seconds without a word after which a worker no longer counts as one that reports."""
+
+_OF_HOUR = {"requests": "judged", "blocks": "blocked", "would_blocks": "would_block", "errors": "errors"}
+
+
+class Exposition(Collector):
+    """Adds up what workers say, and renders it.
+
+    Args:
+        feeds: whose state is shown.
+        state: the state folder.
+        expected: how many workers there should be.
+        recorder: gives what the recorder says of itself.
+        clock: seconds since 1970-01-01 UTC.
+        steady: seconds that never go back.
+
+    Attributes:
+        expected: as above; may be set.
+        refused: snapshots that were none.
+    """
+
+    def __init__(
+        self,
+        feeds: Sequence[FeedTable],
+        state: Path,
+        *,
+        expected: int = 1,
+        recorder: Callable[[], RecorderState] = RecorderState,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.expected = expected
+        self.refused = 0
+        self._feeds = tuple(feeds)
+        self._state = state
+        self._recorder = recorder
+        self._clock = clock
+        self._steady = steady
+        self._sums = Sums()
+        self._labels = Labels()
+        self._heard: dict[str, float] = {}
+        self._hour = LastHour()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def take(self, worker: str, snapshot: dict[str, Any]) -> None:
+        """Take what a worker has counted since its start; what is no snapshot is refused, and counted."""
+        try:
+            read = read_snapshot(snapshot, self._labels)
+        except SnapshotError:
+            self.refused += 1
+            return
+        self._sums.take(worker, read)
+        now = self._heard[worker] = self._steady()
+        if self._hour.is_due(now):
+            self._hour.note(now, self._sums.total())
+
+    def gone(self, worker: str) -> None:
+        """A worker has ended; what it has counted stays."""
+        self._sums.gone(worker)
+        self._heard.pop(worker, None)
+
+    def silence(self) -> dict[str, float]:
+        """Seconds since each worker that is connected has reported."""
+        now = self._steady()
+        return {worker: now - heard for worker, heard in self._heard.items()}
+
+    def last_hour(self) -> dict[str, int]:
+        """What was counted in the last hour, or since the start: judged, blocked, would_block, errors."""
+        found = dict.fromkeys(_OF_HOUR.values(), 0.0)
+        for (name, *_), count in self._hour.since(self._steady(), self._sums.total()).items():
+            if name in _OF_HOUR:
+                found[_OF_HOUR[name]] += count
+        return {name: round(count) for name, count in found.items()}
+
+    def dropped(self) -> int:
+        """Events that found no place, in workers and in the recorder."""
+        return round(self._sums.total().get(("dropped",), 0)) + self._recorder().dropped
+
+    def live(self) -> list[Snapshot]:
+        """What the workers that are connected have said last."""
+        return list(self._sums.live.values())
+
+    def feeds(self) -> list[FeedFigures]:
+        """How the feeds are."""
+        return feed_figures(self._feeds, self._state, self._clock())
+
+    def recorder(self) -> RecorderState:
+        """What the recorder says of itself."""
+        return self._recorder()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, for prometheus-client."""
+        now, total, live = self._clock(), self._sums.total(), self.live()
+        add(total, {("errors", "snapshot"): self.refused})
+        reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
+        yield from of_filter(_version(), reporting, self.expected)
+        yield from of_workers(total, live, now)
+        yield from of_feeds(self.feeds(), now)
+        yield from of_recorder(
+            self._recorder(), sum(snapshot.queue for snapshot in live), total.get(("dropped",), 0.0)
+        )
+
+    def render(self) -> bytes:
+        """As text; `CONTENT_TYPE` is its media type."""
+        return generate_latest(self._registry)
+
+
+def _version() -> str:
+    try:
+        return version("urlward")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,72 @@
+"""A feed in figures, by its facts and its artifact's header alone, so that a scrape costs little."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from urlward.config import FeedTable
+from urlward.lists.feed_alarms import alarms
+from urlward.lists.feed_store import FeedStore
+from urlward.lists.state import StateError
+
+type State = Literal["ok", "waiting", "failed", "alarm"]
+
+STATES: tuple[State, ...] = ("ok", "waiting", "failed", "alarm")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """How a feed is; times are seconds since 1970-01-01 UTC, 0 for never.
+
+    Attributes:
+        name: of it.
+        state: as `urlward.lists.feed_status` has it.
+        serial, entries: of the artifact in force; 0 where there is none.
+        valid_until: of that artifact; 0 for always.
+        last_success: when it was last refreshed, or found to be as it was.
+        next_run: when it is refreshed next.
+        failures: in a row.
+        reason: of the last one.
+        alarms: kinds of those that it gives: ``stale``, ``expiring``, ``expired``.
+    """
+
+    name: str
+    state: State
+    serial: int = 0
+    entries: int = 0
+    valid_until: int = 0
+    last_success: float = 0.0
+    next_run: float = 0.0
+    failures: int = 0
+    reason: str = ""
+    alarms: tuple[str, ...] = ()
+
+
+def feed_figures(feeds: Sequence[FeedTable], state: Path, now: float) -> list[FeedFigures]:
+    """Look at all feeds. One whose state is not to be had counts as failed."""
+    return [_look(feed, state, now) for feed in feeds]
+
+
+def _look(feed: FeedTable, state: Path, now: float) -> FeedFigures:
+    store = FeedStore(state, feed.name)
+    try:
+        facts = store.facts()
+    except StateError:
+        return FeedFigures(feed.name, "failed", reason="state")
+    header = store.header()
+    found = tuple(alarms(feed, facts, header, now))
+    kind: State = "waiting" if header is None else "ok"
+    kind = "alarm" if found else "failed" if facts.reason else kind
+    return FeedFigures(
+        name=feed.name,
+        state=kind,
+        serial=header.serial if header is not None else 0,
+        entries=facts.entries if header is not None else 0,
+        valid_until=header.valid_until if header is not None else 0,
+        last_success=facts.last_success,
+        next_run=facts.next_run,
+        failures=facts.failures,
+        reason=facts.reason,
+        alarms=found,
+    )

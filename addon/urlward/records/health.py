@@ -1,0 +1,79 @@
+"""Whether the filter lives, and whether it does what it is for: ``/healthz`` and ``/readyz``.
+
+Names and numbers only, since whoever asks these needs no token: no list's content, and no error's text.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from urlward.records.feed_figures import FeedFigures
+from urlward.records.metrics import ListFacts
+from urlward.records.recorder_state import RecorderState
+
+REPORT_WITHIN = 5.0
+"""Seconds in which each worker has to report."""
+
+_SERVES = ("ok", "failed")
+"""States of a feed whose list is good enough to filter by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a supervisor is told.
+
+    Attributes:
+        checks: for each check what fails; empty where all is well.
+    """
+
+    checks: Mapping[str, Sequence[str]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check fails."""
+        return not any(self.checks.values())
+
+    @property
+    def status(self) -> int:
+        """Of HTTP: 200 or 503."""
+        return 200 if self.ok else 503
+
+    def as_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        failing = {name: list(what) for name, what in self.checks.items() if what}
+        return {"ok": self.ok, "checks": list(self.checks), "failing": failing}
+
+
+def healthy(silence: Mapping[str, float], expected: int) -> Health:
+    """Whether the workers are there.
+
+    Args:
+        silence: seconds since each connected worker has reported.
+        expected: how many there should be.
+    """
+    reporting = sum(seconds <= REPORT_WITHIN for seconds in silence.values())
+    missing = [f"{reporting} of {expected} report"] if reporting < expected else []
+    return Health({"workers": missing})
+
+
+def ready(
+    lists: Iterable[Sequence[ListFacts]], feeds: Iterable[FeedFigures], recorder: RecorderState
+) -> Health:
+    """Whether traffic is filtered and recorded as it should be.
+
+    Args:
+        lists: that are in force in each worker.
+        feeds: how they are.
+        recorder: what it says of itself.
+    """
+    workers = list(lists)
+    empty = sum(not any(facts.entries for facts in in_force) for in_force in workers)
+    without = ["no worker has reported"] if not workers else []
+    without += [f"{empty} of {len(workers)} workers have none"] if empty else []
+    return Health(
+        {
+            "lists": without,
+            "stores": sorted(name for name, store in recorder.stores.items() if not store.up),
+            "feeds": sorted(feed.name for feed in feeds if feed.state not in _SERVES),
+        }
+    )

@@ -1,0 +1,121 @@
+"""A worker's snapshot as the recorder takes it: counters that can be added up, and what is a state.
+
+The snapshot came over a socket, and perhaps from another release: whatever in it is not as it should be is
+refused whole.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from urlward.records.labels import ERRORS, MAX_LISTS, STAGES, VERDICTS, Origins, among
+from urlward.records.metrics import BUCKETS, VERSION, ListFacts
+
+type Counts = dict[tuple[str, ...], float]
+"""By the metric's name and its labels; a histogram's by its name and the number of the bucket or ``sum``."""
+
+_MOST = 2.0**63
+
+
+class SnapshotError(ValueError):
+    """Not a snapshot, or of a version that is not known."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What one worker has said last.
+
+    Attributes:
+        started: when it did, seconds since 1970-01-01 UTC.
+        counts: since then.
+        open: connections.
+        queue: events that wait in it.
+        stall_longest: of the last minute, seconds.
+        lists: in force.
+    """
+
+    started: float = 0.0
+    counts: Counts = field(default_factory=dict)
+    open: int = 0
+    queue: int = 0
+    stall_longest: float = 0.0
+    lists: tuple[ListFacts, ...] = ()
+
+
+class Labels:
+    """The labels that all workers' snapshots have together, bounded once more."""
+
+    def __init__(self) -> None:
+        self.stage, self.verdict, self.error = among(STAGES), among(VERDICTS), among(ERRORS)
+        self.origins = Origins()
+
+
+def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
+    """Take a snapshot apart.
+
+    Raises:
+        SnapshotError: it is none.
+    """
+    try:
+        if data["version"] != VERSION:
+            raise SnapshotError(f"a snapshot of version {data['version']}, and not {VERSION}")
+        return Snapshot(
+            started=_number(data["started"]),
+            counts=_counts(data, labels),
+            open=int(_number(data["open"])),
+            queue=int(_number(data["queue"])),
+            stall_longest=_number(data["stall_longest"]),
+            lists=tuple(_list(row, labels) for row in data["lists"][:MAX_LISTS]),
+        )
+    except SnapshotError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise SnapshotError(f"not a snapshot: {type(e).__name__}") from e
+
+
+def add(to: Counts, counts: Mapping[tuple[str, ...], float]) -> None:
+    """Add each of these counts to those."""
+    for key, count in counts.items():
+        to[key] = to.get(key, 0) + count
+
+
+def _counts(data: dict[str, Any], labels: Labels) -> Counts:
+    found: Counts = {}
+    for stage, row in data["requests"].items():
+        for verdict, count in row.items():
+            add(found, {("requests", labels.stage(stage), labels.verdict(verdict)): _number(count)})
+    for name in ("blocks", "would_blocks"):
+        for list_, row in data[name].items():
+            for category, count in row.items():
+                add(found, {(name, *labels.origins(list_, category)): _number(count)})
+    for kind, count in data["errors"].items():
+        add(found, {("errors", labels.error(kind)): _number(count)})
+    for name in ("failed_reloads", "opened", "dropped"):
+        found[(name,)] = _number(data[name])
+    for name, bounds in BUCKETS.items():
+        histogram = data["histograms"][name]
+        if len(histogram["counts"]) != len(bounds) + 1:
+            raise SnapshotError("not a snapshot: other buckets")
+        for number, count in enumerate(histogram["counts"]):
+            found[name, str(number)] = _number(count)
+        found[name, "sum"] = _number(histogram["sum"])
+    return found
+
+
+def _list(row: Any, labels: Labels) -> ListFacts:
+    name, *numbers = row
+    serial, entries, created = (int(_number(number)) for number in numbers)
+    return ListFacts(labels.origins.lists(_text(name)), serial, entries, created)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value < _MOST:
+        raise SnapshotError("not a snapshot: a number that is none")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise SnapshotError("not a snapshot: a name that is none")
+    return value

@@ -1,0 +1,89 @@
+import json
+
+from urlward.records.labels import MAX_CATEGORIES, MAX_LISTS, MAX_PAIRS
+from urlward.records.metrics import BUCKETS, ListFacts, Metrics
+
+
+def test_a_snapshot_is_json_and_says_what_was_bumped() -> None:
+    metrics = Metrics(started=5.0)
+    metrics.requests("match", "pass")
+    metrics.requests("match", "block")
+    metrics.blocked("one", "phishing")
+    metrics.blocked("one", "")
+    metrics.blocked("one", "", would=True)
+    metrics.connections(+1)
+    metrics.connections(+1)
+    metrics.connections(-1)
+    metrics.error()
+    metrics.error("page")
+    metrics.failed_reload()
+    metrics.queue(7, 2)
+    metrics.lists([ListFacts("one", 3, 10, 99)])
+    found = json.loads(json.dumps(metrics.snapshot()))
+    assert found["requests"] == {"match": {"pass": 1, "block": 1}}
+    assert found["blocks"] == {"one": {"phishing": 1, "none": 1}}
+    assert found["would_blocks"] == {"one": {"none": 1}}
+    assert (found["opened"], found["open"]) == (2, 1)
+    assert (found["errors"]["decision"], found["errors"]["page"], found["failed_reloads"]) == (1, 1, 1)
+    assert (found["queue"], found["dropped"], found["started"]) == (7, 2, 5.0)
+    assert found["lists"] == [["one", 3, 10, 99]]
+
+
+def test_lengths_of_time_fall_into_their_buckets() -> None:
+    metrics = Metrics(0.0)
+    for seconds in (BUCKETS["check"][0], BUCKETS["check"][0] * 1.5, 1e9):
+        metrics.check(seconds)
+    metrics.added(0.0)
+    metrics.reload(0.3)
+    found = metrics.snapshot()["histograms"]
+    assert found["check"]["counts"][:2] == [1, 1]
+    assert found["check"]["counts"][-1] == 1
+    assert found["check"]["sum"] > 1e9
+    assert found["added"]["counts"][0] == 1
+    assert (sum(found["reload"]["counts"]), found["reload"]["sum"]) == (1, 0.3)
+
+
+def test_the_longest_stall_is_of_this_window_and_the_one_before() -> None:
+    metrics = Metrics(0.0)
+    metrics.stall(0.5)
+    metrics.stall(0.1)
+    assert metrics.snapshot()["stall_longest"] == 0.5
+    metrics.stall_window()
+    metrics.stall(0.2)
+    assert metrics.snapshot()["stall_longest"] == 0.5
+    metrics.stall_window()
+    assert metrics.snapshot()["stall_longest"] == 0.2
+    assert sum(metrics.snapshot()["histograms"]["stall"]["counts"]) == 3
+
+
+def test_what_nobody_foresaw_is_other() -> None:
+    metrics = Metrics(0.0)
+    metrics.requests("a.example", "block")
+    metrics.requests("match", "a.example")
+    metrics.error("a.example")
+    metrics.blocked("http://a.example/", "a.example")
+    text = json.dumps(metrics.snapshot())
+    assert "example" not in text
+    assert metrics.snapshot()["blocks"] == {"other": {"other": 1}}
+
+
+def test_no_label_grows_without_bound() -> None:
+    metrics = Metrics(0.0)
+    for number in range(5000):
+        metrics.blocked(f"list{number}", f"category{number}")
+    blocks = metrics.snapshot()["blocks"]
+    assert len(blocks) == MAX_LISTS + 1
+    assert len(json.dumps(metrics.snapshot())) < 1 << 18
+    assert len({name for row in blocks.values() for name in row}) == MAX_CATEGORIES + 1
+    assert sum(sum(row.values()) for row in blocks.values()) == 5000
+
+
+def test_nor_do_labels_together() -> None:
+    metrics = Metrics(0.0)
+    for number in range(50_000):
+        metrics.blocked(f"{number % 150:064}", f"{number // 150 % 70:064}")
+        metrics.blocked(f"{number % 150:064}", f"{number // 150 % 70:064}", would=True)
+    found = metrics.snapshot()
+    assert sum(len(row) for row in found["blocks"].values()) <= MAX_PAIRS + 1
+    assert sum(sum(row.values()) for row in found["would_blocks"].values()) == 50_000
+    assert len(json.dumps(found)) < 1 << 18

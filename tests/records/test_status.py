@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+from typing import Any
+
+from urlward.config import FeedTable
+from urlward.records.exposition import Exposition
+from urlward.records.metrics import ListFacts, Metrics
+from urlward.records.recorder_state import RecorderState, StoreState
+from urlward.records.status import health_of, readiness_of, status_alone, status_of
+from urlward.records.status_text import lines
+
+NOW = 1_800_000_000.0
+FEEDS = (FeedTable(name="feed", path="none"),)
+
+
+def counted(*lists: ListFacts) -> dict[str, Any]:
+    metrics = Metrics(1.0)
+    metrics.lists(lists)
+    metrics.requests("match", "block")
+    metrics.connections(+1)
+    metrics.queue(2, 3)
+    metrics.stall(0.004)
+    return metrics.snapshot()
+
+
+def made(state: Path, recorder: RecorderState, feeds: tuple[FeedTable, ...] = ()) -> Exposition:
+    exposition = Exposition(feeds, state, recorder=lambda: recorder, clock=lambda: NOW, steady=lambda: 0.0)
+    exposition.take("a", counted(ListFacts("one", 3, 10, int(NOW) - 7200)))
+    return exposition
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    exposition = made(tmp_path, RecorderState(stores={"sqlite": StoreState(written=5)}))
+    found = json.loads(json.dumps(status_of(exposition, node="gw1", now=NOW)))
+    assert found["ok"]
+    assert found["workers"] == {"expected": 1, "reporting": 1, "silent": []}
+    assert found["lists"] == [{"name": "one", "serial": 3, "entries": 10, "age": 7200, "agreed": True}]
+    assert found["stores"] == [{"name": "sqlite", "up": True, "written": 5, "failures": 0}]
+    assert (found["queue"], found["dropped"], found["connections"]) == (2, 3, 1)
+    assert health_of(exposition).ok
+    assert readiness_of(exposition).ok
+    text = "\n".join(lines(found))
+    assert "1 of 1 report" in text
+    assert "one        10       3  2h ago" in text
+    assert "sqlite        5         0  up" in text
+    assert "not " not in text
+    assert "stall        4 ms" in text
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    recorder = RecorderState(
+        stores={"sqlite": StoreState(up=False)}, alarms={"probing": "a client reads the list out"}
+    )
+    exposition = made(tmp_path, recorder, FEEDS)
+    exposition.take("b", counted(ListFacts("one", 4, 11)))
+    exposition.expected = 3
+    found = status_of(exposition, now=NOW)
+    assert not found["ok"]
+    wrong = list(lines(found))[-5:]
+    assert wrong == [
+        "alarm: probing: a client reads the list out",
+        "list one: workers have different serials",
+        "not healthy: workers: 2 of 3 report",
+        "not ready: stores: sqlite",
+        "not ready: feeds: feed",
+    ]
+
+
+def test_an_alarm_alone_is_not_all_well(tmp_path: Path) -> None:
+    assert not status_of(made(tmp_path, RecorderState(alarms={"probing": "x"})), now=NOW)["ok"]
+
+
+def test_without_a_recorder(tmp_path: Path) -> None:
+    found = status_alone(FEEDS, tmp_path, NOW)
+    assert (found["running"], found["ok"]) == (False, False)
+    text = "\n".join(lines(found))
+    assert "feed        0       0  never" in text

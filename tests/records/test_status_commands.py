@@ -1,0 +1,58 @@
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from records.recorder_support import answering
+from urlward.records.exposition import Exposition
+from urlward.records.metrics import ListFacts, Metrics
+from urlward.records.status import status_of
+from urlward.records.status_commands import add_status_commands
+
+
+@pytest.fixture
+def urlward(tmp_path: Path) -> Callable[..., int]:
+    config = tmp_path / "urlward.toml"
+    config.write_text('state = "."\n[[feed]]\nname = "feed"\npath = "none"\n')
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    add_status_commands(command)
+
+    def run(*arguments: str) -> int:
+        args = parser.parse_args(["status", "--config", str(config), *arguments])
+        code: int = args.command(args)
+        return code
+
+    return run
+
+
+def test_no_recorder(urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert urlward() == 1
+    out, err = capsys.readouterr()
+    assert "no recorder runs" in err
+    assert out.splitlines()[0].split()[:2] == ["feed", "entries"]
+    assert urlward("--json") == 1
+    assert json.loads(capsys.readouterr().out)["running"] is False
+
+
+def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exposition = Exposition((), tmp_path)
+    metrics = Metrics(1.0)
+    metrics.lists([ListFacts("one", 3, 10)])
+    exposition.take("a", metrics.snapshot())
+    with answering(tmp_path, lambda _: json.dumps(status_of(exposition)).encode() + b"\n"):
+        assert urlward() == 0
+        assert "1 of 1 report" in capsys.readouterr().out
+        assert urlward("--json") == 0
+        assert json.loads(capsys.readouterr().out)["lists"][0]["name"] == "one"
+        exposition.expected = 2
+        assert urlward() == 1
+        assert "not healthy: workers: 1 of 2 report" in capsys.readouterr().out
