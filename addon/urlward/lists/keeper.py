@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from urlward.engine.artifact import Header, read_header
 from urlward.engine.delta import read_change
@@ -36,6 +36,42 @@ INTERVAL = 0.2
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
+
+
+class InForce(NamedTuple):
+    """A list in force.
+
+    Attributes:
+        name: of it.
+        serial: of the artifact.
+        entries: how many it has.
+        created: when the artifact was made, seconds since 1970-01-01 UTC.
+    """
+
+    name: str
+    serial: int
+    entries: int
+    created: int
+
+
+class Taken(NamedTuple):
+    """What became of a list that has changed.
+
+    Attributes:
+        name: of it.
+        serial: in force now.
+        entries: likewise.
+        before: entries that were in force before.
+        seconds: that it took.
+        failed: whether the last good one stays in force, because what has come is no good.
+    """
+
+    name: str
+    serial: int
+    entries: int
+    before: int
+    seconds: float
+    failed: bool = False
 
 
 class Exceptions(Protocol):
@@ -79,6 +115,8 @@ class Keeper:
         self.failures = 0
         self.matcher = Matcher(())
         """The matcher in force; read it once a request."""
+        self.on_taken: Callable[[Keeper, Taken], None] | None = None
+        """Told of lists that change while they are watched."""
         self._protected = tuple(protected)
         self._exceptions = exceptions
         self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared)
@@ -101,6 +139,15 @@ class Keeper:
     def names(self) -> list[str]:
         """The lists' names, of feeds also before they are there."""
         return [kept.name for kept in self._kept]
+
+    @property
+    def facts(self) -> list[InForce]:
+        """The lists in force."""
+        return [
+            InForce(kept.name, kept.header.serial, kept.entries, kept.header.created)
+            for kept in self._kept
+            if kept.header is not None
+        ]
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""
@@ -198,7 +245,7 @@ class Keeper:
     async def _change(self, kept: Kept) -> None:
         """Put a small change in force, before the whole comes."""
         async with kept.busy:
-            start = time.monotonic()
+            start, before = time.monotonic(), kept.entries
             try:
                 if not await in_slices(self._take_change(kept)):
                     return
@@ -208,7 +255,7 @@ class Keeper:
                 )
                 return
             self._swap()
-            self._say(kept, start)
+            self._say(kept, start, before)
 
     def _take_change(self, kept: Kept) -> Generator[None, None, bool]:
         """Take what the store says has changed, if it is about what is loaded.
@@ -250,7 +297,7 @@ class Keeper:
     async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
         async with kept.busy:
             path = kept.watch.path
-            start = time.monotonic()
+            start, before = time.monotonic(), kept.entries
             try:
                 content = await asyncio.to_thread(checksum, path)
                 if content == kept.checksum and not unchanged_too:
@@ -273,22 +320,29 @@ class Keeper:
             self._swap()
             self._reader.keep(path, content)
             if unchanged_too or not in_force:
-                self._say(kept, start)
+                self._say(kept, start, before)
             for each in old:
                 await _free(each)
 
-    def _say(self, kept: Kept, start: float) -> None:
+    def _say(self, kept: Kept, start: float, before: int) -> None:
         self.reloads += 1
         assert kept.header is not None
+        seconds = time.monotonic() - start
+        taken = Taken(kept.name, kept.header.serial, kept.entries, before, seconds)
         logger.info(
             "list %s: %d entries in force, serial %d, after %.1f s",
-            kept.name, kept.entries, kept.header.serial, time.monotonic() - start,
+            taken.name, taken.entries, taken.serial, seconds,
         )  # fmt: skip
+        if self.on_taken is not None:
+            self.on_taken(self, taken)
 
     def _keep(self, kept: Kept, why: str) -> None:
         self.failures += 1
         kept.failed = True
         logger.error("list %s; the last good one stays in force", why)
+        if self.on_taken is not None:
+            serial = kept.header.serial if kept.header is not None else 0
+            self.on_taken(self, Taken(kept.name, serial, kept.entries, kept.entries, 0.0, failed=True))
 
     def _unchanged(self, kept: Kept, signature: Signature) -> None:
         if Signature.of(kept.watch.path) != signature:

@@ -35,8 +35,8 @@ from urlward.lists.policy import Policy
 from urlward.lists.setup import make_keeper, make_neighbours, make_policy
 from urlward.lists.source import Budget
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
+from urlward.proxy.companion import FEEDS, Companion
 from urlward.proxy.decide import Decision, decide
-from urlward.proxy.feeder import Feeder
 from urlward.proxy.guard import Guard
 from urlward.proxy.http_layer import Handshake, HttpRelayLayer, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
@@ -112,7 +112,7 @@ class Urlward:
         self.guard: Guard | None = None
         self.policy: Policy | None = None
         self.neighbours: Neighbours | None = None
-        self.feeder: Feeder | None = None
+        self.feeder: Companion | None = None
         self.live = Live()
         self.page_addresses: frozenset[str] = frozenset()
         self._others = False
@@ -391,7 +391,7 @@ class Urlward:
         self.keeper = keeper
         self.feeder = None
         if config.feed and is_first():
-            self.feeder = Feeder(Path(options.urlward_config), options.urlward_key)
+            self.feeder = Companion(FEEDS, Path(options.urlward_config), options.urlward_key)
         for loaded in keeper.matcher.lists:
             logger.info("list %s: %d entries in force, serial %d", loaded.name, loaded.entries, loaded.serial)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from mitmproxy.connection import Client
 
 from urlward.engine.verdict import Verdict
+from urlward.proxy.names import Names
+from urlward.proxy.recording import Recording
 
 logger = logging.getLogger("urlward")
 
@@ -38,18 +40,23 @@ class DecisionLog:
     Args:
         counts: to go on with.
         clock: seconds since 1970-01-01 UTC.
+        recording: takes what is to be kept; None where nothing is.
 
     Attributes:
         counts: so far.
     """
 
-    def __init__(self, counts: Counts, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, counts: Counts, clock: Callable[[], float], recording: Recording | None = None
+    ) -> None:
         self.counts = counts
         self._clock = clock
+        self._recording = recording
 
     def block(
         self,
         verdict: Verdict,
+        names: Names,
         client: Client,
         reference: str,
         *,
@@ -61,6 +68,7 @@ class DecisionLog:
 
         Args:
             verdict: of what is listed.
+            names: that it goes by.
             client: whose request or connection it is.
             reference: stands on the block page as well.
             cut: whether it was under way when it was listed.
@@ -78,6 +86,8 @@ class DecisionLog:
             timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
             reference, f" group={group}" * bool(group),
         )  # fmt: skip
+        if self._recording is not None:
+            self._recording.hit(verdict, names, client, reference, cut=cut, would=would, group=group)
 
     def failure(self, error: Exception, client: Client, outcome: str) -> None:
         """Say what has failed, and where.
@@ -88,6 +98,8 @@ class DecisionLog:
             outcome: what becomes of that.
         """
         self.counts.errors += 1
+        if self._recording is not None:
+            self._recording.metrics.error("decision")
         where = error.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next

@@ -8,6 +8,7 @@ where the filter only monitors.
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import perf_counter
 from typing import Literal
 
 from mitmproxy import http
@@ -23,6 +24,7 @@ from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_
 from urlward.proxy.decision_log import Counts, DecisionLog
 from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Names, Place, names_of, names_of_tls
+from urlward.proxy.recording import Recording
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]
@@ -50,10 +52,12 @@ class Guard:
         intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
             unless `intercept` is ``none``; 0 for none.
         counts: to go on with.
+        recording: takes what is to be kept and counted; None where nothing is.
         clock: seconds since 1970-01-01 UTC.
 
     Attributes:
         counts: so far.
+        arrived: when the bytes came that are being read, by `time.perf_counter`; 0 where that is not known.
     """
 
     def __init__(
@@ -69,10 +73,13 @@ class Guard:
         policy: Policy | None = None,
         pages: Mapping[str, BlockPage] | None = None,
         counts: Counts | None = None,
+        recording: Recording | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counts = counts or Counts()
-        self._log = DecisionLog(self.counts, clock)
+        self.arrived = 0.0
+        self._log = DecisionLog(self.counts, clock, recording)
+        self._metrics = recording.metrics if recording is not None else None
         self._matcher = matcher
         self._page = page
         self._policy = policy
@@ -91,12 +98,15 @@ class Guard:
         """
         self.counts.requests += 1
         head = request.data.method == b"HEAD"
+        start = perf_counter()
         try:
             names = names_of(request, context)
             verdict = self._verdict(names, context.client)
+            if self._metrics is not None:
+                self._measure("match", verdict, start)
             return self._listed(verdict, names, request, context.client) if verdict.listed else names
         except UrlError as e:
-            self.counts.refused += 1
+            self._refused("match")
             return plain(400, str(e), head=head)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
             return self._failed(e, context.client, head) or NO_NAMES
@@ -104,6 +114,7 @@ class Guard:
     def answer_head(self, head: RequestHead, place: Place, client: Client) -> BlockResponse | Names:
         """Likewise for a head that the HTTP layer has read."""
         self.counts.requests += 1
+        start = perf_counter()
         try:
             names = place.names(head)
             matcher = self._matcher()
@@ -113,9 +124,11 @@ class Guard:
                     verdict = self._verdict(names, client)
             else:
                 verdict = self._verdict(names, client)
+            if self._metrics is not None:
+                self._measure("match", verdict, start)
             return self._listed(verdict, names, head, client) if verdict.listed else names
         except UrlError as e:
-            self.counts.refused += 1
+            self._refused("match")
             return plain(400, str(e), head=head.method == b"HEAD")
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, client, head.method == b"HEAD") or NO_NAMES
@@ -145,7 +158,7 @@ class Guard:
             would = self._only_told(verdict)
             if not would or not (told or names.told):
                 group = self._view(client).group
-                self._log.block(verdict, client, new_reference(), cut=True, would=would, group=group)
+                self._log.block(verdict, names, client, new_reference(), cut=True, would=would, group=group)
             return "told" if would else "cut"
         except Exception as e:  # noqa: BLE001 - as above
             return "passes" if self._failed(e, client) is None else "cut"
@@ -160,6 +173,22 @@ class Guard:
         if not verdict.blocked and names.address:
             verdict = _gravest([matcher.check_address(names.address, names.ports, now, judge), verdict])
         return verdict
+
+    def _measure(self, stage: str, verdict: Verdict, start: float) -> None:
+        """Count what was decided, and how long it took."""
+        metrics = self._metrics
+        assert metrics is not None
+        now = perf_counter()
+        metrics.requests(stage, verdict.action)
+        metrics.check(now - start)
+        if self.arrived:
+            metrics.added(now - self.arrived)
+            self.arrived = 0.0
+
+    def _refused(self, stage: str) -> None:
+        self.counts.refused += 1
+        if self._metrics is not None:
+            self._metrics.requests(stage, "refuse")
 
     def _view(self, client: Client) -> View:
         """What holds for a client now."""
@@ -221,7 +250,7 @@ class Guard:
             names = names_of_tls(context, sni)
             return self._tls(names, context.client)
         except UrlError:
-            self.counts.refused += 1
+            self._refused("peek")
             return "refuse", names
         except Exception as e:  # noqa: BLE001 - as above
             return "refuse" if self._failed(e, context.client) is not None else "relay", names
@@ -244,7 +273,7 @@ class Guard:
             verdict = self._verdict(names, client)
             return self._relayed(verdict, names, client) if verdict.listed else names
         except UrlError:
-            self.counts.refused += 1
+            self._refused("peek")
             return None
         except Exception as e:  # noqa: BLE001 - as above
             return names if self._failed(e, client) is None else None
@@ -262,7 +291,10 @@ class Guard:
         whatever = self._intercept == "all" or self._is_strict(client)
         if whatever and shows_page:
             return "intercept", names
+        start = perf_counter()
         verdict = self._verdict(names, client)
+        if self._metrics is not None:
+            self._measure("peek", verdict, start)
         looked_into = whatever or bool(self._list_below(names, client))
         if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
             relayed = self._relayed(verdict, names, client)
@@ -289,13 +321,15 @@ class Guard:
         """The names under which what is listed is relayed unread, or None, as it may not be."""
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
-        self._log.block(verdict, client, new_reference(), group=self._view(client).group)
+        self._log.block(verdict, names, client, new_reference(), group=self._view(client).group)
         return None
 
     def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
         """Say of what is listed and passes that it does."""
         if not names.told:
-            self._log.block(verdict, client, new_reference(), would=True, group=self._view(client).group)
+            self._log.block(
+                verdict, names, client, new_reference(), would=True, group=self._view(client).group
+            )
         return names._replace(told=True)
 
     def _listed(
@@ -305,7 +339,7 @@ class Guard:
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
         reference, view = new_reference(), self._view(client)
-        self._log.block(verdict, client, reference, group=view.group)
+        self._log.block(verdict, names, client, reference, group=view.group)
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
             accept, language = (
@@ -327,6 +361,8 @@ class Guard:
 
     def _failed(self, error: Exception, client: Client, head: bool = False) -> BlockResponse | None:
         passed = self._on_error == "pass"
+        if self._metrics is not None:
+            self._metrics.requests("match", "error")
         self._log.failure(error, client, "passed" if passed else "blocked")
         if passed:
             return None

@@ -122,11 +122,13 @@ class Metrics:
         counts = self._would_blocks if would else self._blocks
         counts[key] = counts.get(key, 0) + 1
 
-    def connections(self, change: int) -> None:
-        """A client's connection has opened (1) or closed (-1)."""
-        self._open += change
-        if change > 0:
-            self.opened += change
+    def connection(self) -> None:
+        """A client's connection has opened."""
+        self.opened += 1
+
+    def open(self, count: int) -> None:
+        """So many clients' connections are open."""
+        self._open = count
 
     def stall(self, seconds: float) -> None:
         """The event loop came back late by so much (`urlward.records.loop_watch`)."""

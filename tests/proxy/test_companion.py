@@ -1,4 +1,4 @@
-"""The process that fetches feeds lives as long as the filter, and no longer."""
+"""A process beside the filter lives as long as the filter, and no longer."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from urlward.proxy import feeder
-from urlward.proxy.feeder import Feeder
+from urlward.proxy import companion
+from urlward.proxy.companion import FEEDS, Companion
 
 PROGRAM = """
 import json, os, pathlib, signal, sys
@@ -31,8 +31,8 @@ while True:
 
 
 @asynccontextmanager
-async def running(command: tuple[str, ...]) -> AsyncIterator[Feeder]:
-    fed = Feeder(Path("some.toml"), "some.key", command)
+async def running(command: tuple[str, ...]) -> AsyncIterator[Companion]:
+    fed = Companion(FEEDS, Path("some.toml"), "some.key", command)
     task = asyncio.create_task(fed.run())
     try:
         yield fed
@@ -83,7 +83,7 @@ async def test_a_refresh_asked_for_too_early_is_late(tmp_path: Path) -> None:
 async def test_another_takes_its_place(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeder, "BACKOFF", (0.0, 0.01))
+    monkeypatch.setattr(companion, "BACKOFF", (0.0, 0.01))
     out = tmp_path / "out"
     async with running((sys.executable, "-c", PROGRAM, str(out))) as fed:
         first = json.loads((await lines(out, 1))[0])[0]
@@ -101,7 +101,7 @@ async def test_one_that_cannot_start_is_tried_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr(feeder, "BACKOFF", (0.0, 0.01))
+    monkeypatch.setattr(companion, "BACKOFF", (0.0, 0.01))
     async with running(("/nonexistent",)) as fed:
         fed.refresh()
         async with asyncio.timeout(20):

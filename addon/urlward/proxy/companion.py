@@ -1,8 +1,8 @@
-"""The process that fetches feeds, started by the filter and ended with it.
+"""Processes that work for the filter beside it: started by it, and ended with it.
 
-Fetching, unpacking and compiling take memory and time that the process which carries traffic has
-better use for. What comes of them is put into the store, where the filter's keeper finds it; so this
-process may die at any moment, and another takes its place.
+Fetching and compiling feeds, and keeping records, take memory and time that the process which carries
+traffic has better use for. What comes of them lies in the state folder; so such a process may die at any
+moment, and another takes its place.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-logger = logging.getLogger("urlward.lists")
+logger = logging.getLogger("urlward")
 
-MODULE = "urlward.lists.feed_process"
+FEEDS, RECORDS = "urlward.lists.feed_process", "urlward.records.process"
+"""The modules that they run."""
 
 BACKOFF = (0.0, 1.0, 5.0, 30.0, 60.0)
 """Seconds before it is started again, after one end in a row and more."""
@@ -28,20 +29,20 @@ STEADY = 60.0
 END_WITHIN = 3.0
 
 
-class Feeder:
+class Companion:
     """Keeps one such process alive.
 
     Args:
-        config: the configuration file that names the feeds.
+        module: that it runs.
+        config: the configuration file.
         key: file of the lists' key where not the configuration's, or empty.
-        command: of the process.
+        command: of the process; the module's where not given.
     """
 
-    def __init__(
-        self, config: Path, key: str = "", command: tuple[str, ...] = (sys.executable, "-P", "-m", MODULE)
-    ) -> None:
+    def __init__(self, module: str, config: Path, key: str = "", command: tuple[str, ...] = ()) -> None:
+        self._name = "feeds" if module == FEEDS else "records"
         self._request = {"config": str(config), "key": key, "parent": os.getpid()}
-        self._command = command
+        self._command = command or (sys.executable, "-P", "-m", module)
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
@@ -51,13 +52,11 @@ class Feeder:
             started = time.monotonic()
             code = await self._once()
             ends = 1 if time.monotonic() - started > STEADY else ends + 1
-            logger.error(
-                "feeds: the process that fetches them ended with %s; a new one takes its place", code
-            )
+            logger.error("%s: their process ended with %s; a new one takes its place", self._name, code)
             await asyncio.sleep(BACKOFF[min(ends, len(BACKOFF) - 1)])
 
     def refresh(self) -> None:
-        """Have all feeds fetched now."""
+        """Have all feeds fetched now, where it is theirs."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGHUP)
