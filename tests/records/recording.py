@@ -20,7 +20,8 @@ from urlward.records.recorder import Recorder
 from urlward.records.store import StoreError
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["records.recording"])
+# What takes long to load; not this module, which it does not find.
+_processes.set_forkserver_preload(["sqlite3", "urlward.records.events", "urlward.records.recorder"])
 
 SECRET = bytes(range(32))
 

@@ -107,7 +107,8 @@ class StoreSink:
         self._retry_at = 0.0
         self._busy_since: float | None = None
         self._stuck = False
-        self._told_down = False
+        # What a process before this one has left there was told by it.
+        self._told_down = bool(spool)
         self._caught_up = 0
         self._lost = 0
         self._lost_told_at = float("-inf")

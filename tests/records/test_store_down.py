@@ -1,0 +1,73 @@
+"""Stores that fail, are slow or come back, and disks that are full: nothing is lost that need not be."""
+
+import json
+from pathlib import Path
+
+from conftest import wait_for
+from records.recording import emitted, kept, kill, recorder, worker
+
+
+def _alarms(state: Path) -> list[str]:
+    return [json.loads(text)["alarm"] for text in kept(state, "alarm")]
+
+
+def _all_arrived(state: Path) -> bool:
+    return kept(state) == [str(n) for n in range(emitted(state))]
+
+
+def test_what_a_store_does_not_take_arrives_when_it_is_back_even_from_another_process(tmp_path: Path) -> None:
+    (tmp_path / "down").touch()
+    with worker(tmp_path, rate=2000, count=3000):
+        with recorder(tmp_path) as process:
+            wait_for(lambda: emitted(tmp_path) >= 3000, "events to be emitted")
+            wait_for(lambda: _spooled(tmp_path) > 100_000, "events to be spooled")
+            kill(process)
+        with recorder(tmp_path):
+            (tmp_path / "down").unlink()
+            wait_for(lambda: _all_arrived(tmp_path), "all events")
+            wait_for(lambda: "store-back" in _alarms(tmp_path), "the word that it is back")
+    assert _alarms(tmp_path)[0] == "store-down"
+    assert _spooled(tmp_path) == 0
+
+
+def test_a_store_that_is_slow_does_not_slow_the_worker(tmp_path: Path) -> None:
+    with recorder(tmp_path), worker(tmp_path, rate=2000, count=4000):
+        wait_for(lambda: kept(tmp_path), "the first events")
+        (tmp_path / "slow").write_text("1.2")
+        wait_for(lambda: _spooled(tmp_path), "events to be spooled")
+        wait_for(lambda: emitted(tmp_path) >= 4000, "events to be emitted")
+        (tmp_path / "slow").unlink()
+        wait_for(lambda: _all_arrived(tmp_path), "all events")
+
+
+def test_what_a_full_spool_does_not_take_is_dropped_counted_and_told(tmp_path: Path) -> None:
+    (tmp_path / "down").touch()
+    with recorder(tmp_path, spool=1 << 20), worker(tmp_path, rate=10_000, count=10_000):
+        wait_for(lambda: emitted(tmp_path) >= 10_000, "events to be emitted")
+        wait_for(lambda: _spooled(tmp_path) > (1 << 20) - 300_000, "a full spool")
+        (tmp_path / "down").unlink()
+        wait_for(lambda: "store-back" in _alarms(tmp_path), "the word that it is back")
+        wait_for(lambda: _alarms(tmp_path)[-1] == "dropped", "the word of what was dropped")
+        told = int(json.loads(kept(tmp_path, "alarm")[-1])["text"].split(": ")[1].split()[0])
+        # Alarms may be among them.
+        assert 0 <= told - (emitted(tmp_path) - len(kept(tmp_path))) <= 2
+        assert len(kept(tmp_path)) > 1000
+
+
+def test_where_the_disk_takes_nothing_events_wait_in_memory(tmp_path: Path) -> None:
+    # No file may be larger: neither the store's nor the spool's.
+    with recorder(tmp_path, file_size=60_000) as process, worker(tmp_path, rate=4000, count=4000):
+        wait_for(lambda: emitted(tmp_path) >= 4000, "events to be emitted")
+        wait_for(lambda: _spooled(tmp_path), "events to be spooled")
+        kill(process)
+        assert len(kept(tmp_path)) < 4000
+        with recorder(tmp_path):
+            wait_for(lambda: _all_arrived(tmp_path), "all events")
+
+
+def _spooled(state: Path) -> int:
+    folder = state / "spool"
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*.spool"))
+    except FileNotFoundError:
+        return 1
