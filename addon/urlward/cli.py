@@ -202,6 +202,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from urlward.gateway.alone import alone
     from urlward.gateway.steering import steering_modes
+    from urlward.proxy.companion import companions
     from urlward.proxy.runner import Settings, addresses, run
     from urlward.proxy.workers import Supervisor, is_worker
 
@@ -247,7 +248,8 @@ def _run(args: argparse.Namespace) -> int:
     with alone() if steer and not is_worker() else nullcontext():
         if workers > 1 and not is_worker():
             command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
-            return OK if Supervisor(command, workers, addresses(settings)).run() else ERROR
+            beside = companions(config, args.config, str(key or ""))
+            return OK if Supervisor(command, workers, addresses(settings), beside).run() else ERROR
         run(settings, _gateway_addons(config.gateway, steer, settings.modes, settings.listen[1]))
     return OK
 

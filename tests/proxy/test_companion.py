@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from urlward.proxy import companion
-from urlward.proxy.companion import FEEDS, Companion
+from urlward.proxy.companion import FEEDS, Companion, Keeping
 
 PROGRAM = """
 import json, os, pathlib, signal, sys
@@ -31,8 +31,8 @@ while True:
 
 
 @asynccontextmanager
-async def running(command: tuple[str, ...]) -> AsyncIterator[Companion]:
-    fed = Companion(FEEDS, Path("some.toml"), "some.key", command)
+async def running(command: tuple[str, ...]) -> AsyncIterator[Keeping]:
+    fed = Keeping(Companion("feeds", FEEDS, Path("some.toml"), "some.key"), command)
     task = asyncio.create_task(fed.run())
     try:
         yield fed

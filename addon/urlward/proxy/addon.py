@@ -34,8 +34,9 @@ from urlward.lists.neighbours import Neighbours
 from urlward.lists.policy import Policy
 from urlward.lists.setup import make_keeper, make_neighbours, make_policy
 from urlward.lists.source import Budget
+from urlward.lists.state import local_key, state_folder
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
-from urlward.proxy.companion import FEEDS, Companion
+from urlward.proxy.companion import Keeping, companions
 from urlward.proxy.decide import Decision, decide
 from urlward.proxy.guard import Guard
 from urlward.proxy.http_layer import Handshake, HttpRelayLayer, ListedAddress, RelayLayer
@@ -49,7 +50,8 @@ from urlward.proxy.layers import (
 )
 from urlward.proxy.live import Live
 from urlward.proxy.names import as_address, is_multiplexed
-from urlward.proxy.workers import is_first
+from urlward.proxy.recording import Recording
+from urlward.proxy.workers import is_worker, worker_name
 
 logger = logging.getLogger("urlward")
 
@@ -101,7 +103,9 @@ class Urlward:
         guard: decides; None before the options are read.
         policy: what holds for which client; None where the same does for all.
         neighbours: tells MAC addresses, where the policy asks for them.
-        feeder: fetches feeds; None where there are none, or another worker does it.
+        companions: the processes beside this one, which keep feeds and records; none beside a worker, since
+            the supervisor has them.
+        recording: what is recorded; None where nothing is.
         live: the exchanges under way.
         tcp_timeout: seconds without a byte after which a connection is closed.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
@@ -112,7 +116,8 @@ class Urlward:
         self.guard: Guard | None = None
         self.policy: Policy | None = None
         self.neighbours: Neighbours | None = None
-        self.feeder: Companion | None = None
+        self.companions: list[Keeping] = []
+        self.recording: Recording | None = None
         self.live = Live()
         self.page_addresses: frozenset[str] = frozenset()
         self._others = False
@@ -123,6 +128,7 @@ class Urlward:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
+        self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
         """Declare the options (their names begin with ``urlward_``; `block_*` is mitmproxy's own)."""
@@ -209,6 +215,11 @@ class Urlward:
             self.policy = make_policy(config, self.keeper, self.neighbours)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
+        self._take_records(config)
+        if self.recording is not None and self.keeper is not None:
+            self.recording.take_lists(self.keeper)
+        if updated & _OF_LISTS:
+            self._take_companions(config)
         self.guard = Guard(
             self._matcher,
             page,
@@ -220,6 +231,7 @@ class Urlward:
             policy=self.policy,
             pages=pages,
             counts=self.guard.counts if self.guard is not None else None,
+            recording=self.recording,
         )
         if self._running:
             self._start_watch()
@@ -238,6 +250,8 @@ class Urlward:
                     "set %s=%s: otherwise a listed host is contacted or a trick is let by", name, value
                 )
         self._start_watch()
+        if self.recording is not None:
+            self._after.append(self._begin(self.recording.run(self._count_open)))
         self._start(self.live.look_after())
         self._start(self._cut_listed())
         try:
@@ -253,17 +267,35 @@ class Urlward:
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
+    async def close(self) -> None:
+        """Hand over what is still to be recorded, and end what keeps it; after `done`."""
+        if self.recording is not None:
+            await self.recording.close()
+        for task in self._after:
+            task.cancel()
+        if self._after:
+            await asyncio.wait(self._after)
+
+    def _count_open(self) -> int:
+        server = ctx.master.addons.get("proxyserver")
+        return len(self.live.clients() | (set(server.connections) if server is not None else set()))
+
     @command.command("urlward.reload")  # type: ignore[untyped-decorator]
     def reload(self) -> None:
         """Read all lists again."""
         if self.keeper is not None:
             self._start(self.keeper.reload())
-        if self.feeder is not None:
-            self.feeder.refresh()
+        for companion in self.companions:
+            companion.refresh()
 
     def _start(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(work)
+        """Have something done until `done`."""
+        task = self._begin(work)
         self._tasks.add(task)
+        return task
+
+    def _begin(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(self._over)
         return task
 
@@ -389,11 +421,24 @@ class Urlward:
         )
         keeper.load()
         self.keeper = keeper
-        self.feeder = None
-        if config.feed and is_first():
-            self.feeder = Companion(FEEDS, Path(options.urlward_config), options.urlward_key)
         for loaded in keeper.matcher.lists:
             logger.info("list %s: %d entries in force, serial %d", loaded.name, loaded.entries, loaded.serial)
+
+    def _take_companions(self, config: Config) -> None:
+        options = ctx.options
+        path = Path(options.urlward_config) if options.urlward_config and not is_worker() else None
+        self.companions = [Keeping(each) for each in companions(config, path, options.urlward_key)]
+
+    def _take_records(self, config: Config) -> None:
+        """Begin to record, once; what is recorded and where does not change while the filter runs."""
+        if config.records is None or self.recording is not None:
+            return
+        try:
+            state = state_folder(config.state)
+            secret = local_key(state).secret
+        except UrlwardError as e:
+            raise exceptions.OptionsError(f"urlward: {e}") from e
+        self.recording = Recording(config.records, state, secret, worker_name())
 
     def _start_watch(self) -> None:
         """Look after what was configured last, and no longer after what was before."""
@@ -402,10 +447,12 @@ class Urlward:
         self._watches = []
         if self.keeper is not None:
             self._watches.append(self._start(self.keeper.watch()))
-        if self.feeder is not None:
-            self._watches.append(self._start(self.feeder.run()))
         if self.neighbours is not None:
             self._watches.append(self._start(self.neighbours.watch()))
+        for companion in self.companions:
+            task = self._begin(companion.run())
+            self._watches.append(task)
+            self._after.append(task)
 
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
         context = nextlayer.context

@@ -14,6 +14,9 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+from urlward.config import Config
 
 logger = logging.getLogger("urlward")
 
@@ -29,20 +32,62 @@ STEADY = 60.0
 END_WITHIN = 3.0
 
 
-class Companion:
-    """Keeps one such process alive.
+class Companion(NamedTuple):
+    """One such process.
 
-    Args:
+    Attributes:
+        name: for the log.
         module: that it runs.
         config: the configuration file.
         key: file of the lists' key where not the configuration's, or empty.
-        command: of the process; the module's where not given.
     """
 
-    def __init__(self, module: str, config: Path, key: str = "", command: tuple[str, ...] = ()) -> None:
-        self._name = "feeds" if module == FEEDS else "records"
-        self._request = {"config": str(config), "key": key, "parent": os.getpid()}
-        self._command = command or (sys.executable, "-P", "-m", module)
+    name: str
+    module: str
+    config: Path
+    key: str = ""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What to start."""
+        return (sys.executable, "-P", "-m", self.module)
+
+    @property
+    def request(self) -> bytes:
+        """What it is told on its standard input by this process, its parent."""
+        return (
+            json.dumps({"config": str(self.config), "key": self.key, "parent": os.getpid()}).encode() + b"\n"
+        )
+
+
+def environment() -> dict[str, str]:
+    """What it inherits: its memory is used in bursts, and is a quarter faster with Python's own allocator."""
+    return {**os.environ, "PYTHONMALLOC": "default"}
+
+
+def companions(config: Config, path: Path | None, key: str = "") -> list[Companion]:
+    """The processes that a configuration needs beside the filter."""
+    if path is None:
+        return []
+    made = []
+    if config.feed:
+        made.append(Companion("feeds", FEEDS, path, key))
+    if config.records is not None:
+        made.append(Companion("records", RECORDS, path, key))
+    return made
+
+
+class Keeping:
+    """Keeps one alive, where the filter is a single process; see `urlward.proxy.workers` for several.
+
+    Args:
+        companion: what it is.
+        command: in place of its own.
+    """
+
+    def __init__(self, companion: Companion, command: tuple[str, ...] = ()) -> None:
+        self._companion = companion
+        self._command = command or companion.command
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
@@ -52,7 +97,9 @@ class Companion:
             started = time.monotonic()
             code = await self._once()
             ends = 1 if time.monotonic() - started > STEADY else ends + 1
-            logger.error("%s: their process ended with %s; a new one takes its place", self._name, code)
+            logger.error(
+                "%s: their process ended with %s; a new one takes its place", self._companion.name, code
+            )
             await asyncio.sleep(BACKOFF[min(ends, len(BACKOFF) - 1)])
 
     def refresh(self) -> None:
@@ -69,8 +116,7 @@ class Companion:
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 process_group=0,  # Ctrl-C is for us; it is ended in order
-                # Its memory is used in bursts, and is a quarter faster with Python's own allocator.
-                env={**os.environ, "PYTHONMALLOC": "default"},
+                env=environment(),
             )
         except OSError as e:
             return e.strerror or str(e)
@@ -78,7 +124,7 @@ class Companion:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._process = process
         try:
-            await process.communicate(json.dumps(self._request).encode() + b"\n")
+            await process.communicate(self._companion.request)
         finally:
             self._process = None
             if process.returncode is None:

@@ -80,6 +80,10 @@ class Live:
             if not members:
                 del self._members[member.client]
 
+    def clients(self) -> set[str]:
+        """Ids of the connections that have members."""
+        return {client.id for client in self._members}
+
     def of(self, client: Client) -> list[Member]:
         """A connection's members."""
         return list(self._members.get(client, {}).values())

@@ -271,6 +271,7 @@ async def _run(settings: Settings, addons: Sequence[object]) -> None:
         try:
             await proxy.run()
         finally:
+            await proxy.addons.get("urlward").close()
             life.cancel()
     finally:
         root.removeHandler(messages)

@@ -12,8 +12,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -23,6 +25,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.broker import Broker
 from urlward.lists.shared import DOOR
 from urlward.proxy import notify
+from urlward.proxy.companion import Companion, environment
 
 WORKER = "URLWARD_WORKER"
 """In a worker's environment: its number."""
@@ -46,8 +49,20 @@ class WorkersError(UrlwardError):
 
 
 @dataclass(slots=True)
-class _Worker:
-    number: int
+class _Child:
+    """A worker, or a companion.
+
+    Attributes:
+        name: for the log.
+        start: starts it anew.
+        process: that it is now.
+        started: when, on a clock that does not go back.
+        failures: ends in a row.
+        due: when another is to take its place; None while it lives.
+    """
+
+    name: str
+    start: "Callable[[], subprocess.Popen[bytes]]"
     process: "subprocess.Popen[bytes]"
     started: float
     failures: int = 0
@@ -61,13 +76,22 @@ class Supervisor:
         command: of one worker.
         count: how many.
         addresses: hosts and ports that they will share.
+        companions: processes beside them.
     """
 
-    def __init__(self, command: Sequence[str], count: int, addresses: Sequence[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int,
+        addresses: Sequence[tuple[str, int]],
+        companions: Sequence[Companion] = (),
+    ) -> None:
+        self._companions = tuple(companions)
+        self._beside: list[_Child] = []
         self._command = list(command)
         self._count = count
         self._addresses = list(addresses)
-        self._workers: list[_Worker] = []
+        self._workers: list[_Child] = []
         self._broker: Broker | None = None
         self._stopping = 0
         """The signal that has asked for the end."""
@@ -92,13 +116,14 @@ class Supervisor:
             # One first: what is wrong with a list or an option is said once, not once a worker.
             if not self._start_first():
                 return False
-            self._workers.extend(self._start(number) for number in range(1, self._count))
+            self._workers.extend(self._worker(number) for number in range(1, self._count))
+            self._beside.extend(map(self._companion, self._companions))
             notify.ready()
             while not self._stopping:
                 time.sleep(_LOOK)
                 notify.alive()
-                for worker in self._workers:
-                    self._look_after(worker)
+                for child in (*self._workers, *self._beside):
+                    self._look_after(child)
             return True
         finally:
             self._end()
@@ -118,7 +143,7 @@ class Supervisor:
     def _start_first(self) -> bool:
         ready, write = os.pipe()
         try:
-            worker = self._start(0, write)
+            worker = self._worker(0, write)
         finally:
             os.close(write)
         self._workers.append(worker)
@@ -128,56 +153,71 @@ class Supervisor:
         return bool(self._stopping) or not self._ended_soon(worker)
 
     @staticmethod
-    def _ended_soon(worker: _Worker) -> bool:
+    def _ended_soon(worker: _Child) -> bool:
         try:
             worker.process.wait(0.2)
         except subprocess.TimeoutExpired:
             return False
         return True
 
-    def _start(self, number: int, ready: int | None = None) -> _Worker:
-        environment = {**os.environ, WORKER: str(number)}
+    def _worker(self, number: int, ready: int | None = None) -> _Child:
+        process = self._start(number, ready)
+        return _Child(f"worker {number}", partial(self._start, number), process, time.monotonic())
+
+    def _companion(self, companion: Companion) -> _Child:
+        start = partial(self._start_companion, companion)
+        return _Child(companion.name, start, start(), time.monotonic())
+
+    @staticmethod
+    def _start_companion(companion: Companion) -> "subprocess.Popen[bytes]":
+        variables = environment()
         for name in notify.FOR_THE_MAIN_PROCESS:
-            environment.pop(name, None)
+            variables.pop(name, None)
+        with _hangup_blocked():
+            process = subprocess.Popen(  # noqa: S603 - as above
+                companion.command, env=variables, stdin=subprocess.PIPE, process_group=0
+            )
+        assert process.stdin is not None
+        with suppress(OSError), process.stdin as pipe:
+            pipe.write(companion.request)
+        return process
+
+    def _start(self, number: int, ready: int | None = None) -> "subprocess.Popen[bytes]":
+        variables = {**os.environ, WORKER: str(number)}
+        for name in notify.FOR_THE_MAIN_PROCESS:
+            variables.pop(name, None)
         passed = []
         if ready is not None:
-            environment[READY] = str(ready)
+            variables[READY] = str(ready)
             passed.append(ready)
         if self._broker is not None:
             passed.append(self._broker.door.fileno())
-            environment[DOOR] = str(passed[-1])
-        # Blocked until the worker can take it, so that a reload asked for too early is late and not fatal.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        try:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            variables[DOOR] = str(passed[-1])
+        with _hangup_blocked():
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 self._command,
-                env=environment,
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 pass_fds=passed,
                 # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
                 process_group=0,
             )
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        return _Worker(number, process, time.monotonic())
 
-    def _look_after(self, worker: _Worker) -> None:
+    def _look_after(self, child: _Child) -> None:
         now = time.monotonic()
-        code = worker.process.poll()
+        code = child.process.poll()
         if code is None or self._stopping:
             return
-        if worker.due is None:
-            worker.failures = 0 if now - worker.started > _STEADY else worker.failures + 1
-            worker.due = now + _BACKOFF[min(worker.failures, len(_BACKOFF) - 1)]
+        if child.due is None:
+            child.failures = 0 if now - child.started > _STEADY else child.failures + 1
+            child.due = now + _BACKOFF[min(child.failures, len(_BACKOFF) - 1)]
             print(
-                f"worker {worker.number} (process {worker.process.pid}) ended with {code}; "
-                "a new one takes its place",
+                f"{child.name} (process {child.process.pid}) ended with {code}; a new one takes its place",
                 file=sys.stderr,
                 flush=True,
             )
-        elif now >= worker.due:
-            fresh = self._start(worker.number)
-            worker.process, worker.started, worker.due = fresh.process, fresh.started, None
+        elif now >= child.due:
+            child.process, child.started, child.due = child.start(), now, None
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self._stopping:
@@ -186,24 +226,41 @@ class Supervisor:
         self._stopping = number
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        for worker in self._workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(number)
+        beside = self._beside if number == signal.SIGHUP else []
+        for child in (*self._workers, *beside):
+            if child.process.poll() is None:
+                child.process.send_signal(number)
 
     def _end(self) -> None:
         notify.stopping()
-        for worker in self._workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(self._stopping or signal.SIGTERM)
-        end = time.monotonic() + STOP_WITHIN
-        for worker in self._workers:
-            try:
-                worker.process.wait(max(end - time.monotonic(), 0.1))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+        _end_all(self._workers, self._stopping or signal.SIGTERM)
+        # What workers have said last is still to be recorded.
+        _end_all(self._beside, signal.SIGTERM)
         if self._broker is not None:
             self._broker.close()
+
+
+def _end_all(children: Sequence[_Child], number: int) -> None:
+    for child in children:
+        if child.process.poll() is None:
+            child.process.send_signal(number)
+    end = time.monotonic() + STOP_WITHIN
+    for child in children:
+        try:
+            child.process.wait(max(end - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+
+
+@contextmanager
+def _hangup_blocked() -> Iterator[None]:
+    """For a child to start with, until it can take it: a reload asked for too early is late and not fatal."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def is_worker() -> bool:
@@ -211,9 +268,14 @@ def is_worker() -> bool:
     return WORKER in os.environ
 
 
+def worker_name() -> str:
+    """This process's number among several, or 0."""
+    return os.environ.get(WORKER, "0")
+
+
 def is_first() -> bool:
     """Whether this process does what one has to do for all."""
-    return os.environ.get(WORKER, "0") == "0"
+    return worker_name() == "0"
 
 
 def share_addresses() -> None:
