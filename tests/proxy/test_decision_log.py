@@ -5,8 +5,10 @@ import pytest
 from proxy.driver import NOW, make_context
 from urlward.engine.verdict import Verdict
 from urlward.proxy.decision_log import Counts, DecisionLog, timestamp
+from urlward.proxy.names import Names
 
 CLIENT = make_context().client
+NAMES = Names(("blocked.example",), (80,), "192.0.2.7", "/page")
 VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")
 
 
@@ -28,7 +30,7 @@ def test_a_block(
 ) -> None:
     caplog.set_level(logging.INFO)
     written = log()
-    written.block(VERDICT, CLIENT, "AAAA-BBBB-CCCC", cut=cut, would=would)
+    written.block(VERDICT, NAMES, CLIENT, "AAAA-BBBB-CCCC", cut=cut, would=would)
     assert caplog.messages == [
         f"2027-01-15T08:00:00.000Z {word} client=192.0.2.1:1234 list=feed entry=E-1 category=phishing "
         "reference=AAAA-BBBB-CCCC"
@@ -42,7 +44,7 @@ def test_a_block_without_a_category_of_a_client_with_an_ipv6_address(
     caplog.set_level(logging.INFO)
     client = make_context().client
     client.peername = ("2001:db8::1", 1234, 0, 0)  # type: ignore[assignment]
-    log().block(Verdict("block", list="feed", entry="E-2"), client, "R", group="staff")
+    log().block(Verdict("block", list="feed", entry="E-2"), NAMES, client, "R", group="staff")
     assert " client=[2001:db8::1]:1234 list=feed entry=E-2 category=- reference=R group=staff" in caplog.text
 
 
@@ -69,7 +71,7 @@ def test_a_broken_handler_is_nobodys_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(logging.getLogger("urlward"), "log", fail)
     written = log()
-    written.block(VERDICT, CLIENT, "R")
+    written.block(VERDICT, NAMES, CLIENT, "R")
     assert written.counts.blocked == 1
 
 
