@@ -190,6 +190,7 @@ def test_every_key(path: Path) -> None:
         ('[[group]]\nname = "a"\nnetworks = ["192.0.2.0/24"]\n', "group.0"),
         ('[[rule]]\naction = "allow"\n', "rule.0"),
         ('[[feed]]\nname = "a"\npath = "x"\nuse = "monitor"\n', "feed.0.use"),
+        ('[[feed]]\nname = "a"\npath = "x"\nuse = "allow"\n', "feed.0.use"),
     ],
 )
 def test_dns_cannot_deny_what_is_not_blocked_for_all(path: Path, text: str, place: str) -> None:

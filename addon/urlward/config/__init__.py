@@ -117,7 +117,7 @@ def _check_dns(config: Config) -> None:
     answer = config.gateway.dns.listed_hosts
     others = [("group", config.group), ("rule", config.rule)]
     places = [f"{name}.0" for name, tables in others if tables]
-    places += [f"feed.{n}.use" for n, feed in enumerate(config.feed) if feed.use == "monitor"]
+    places += [f"feed.{n}.use" for n, feed in enumerate(config.feed) if feed.use != "block"]
     if answer != "steer" and places:
         raise PolicyError(
             f'gateway.dns.listed_hosts: "{answer}" is for all clients at all times, and {places[0]} is not; '
