@@ -79,6 +79,61 @@ def test_pages_of_protected_hosts_are_blocked() -> None:
     assert found.lists_below("good.test") == ("feed",)
 
 
+@pytest.mark.parametrize(
+    ("entry", "host"),
+    [
+        ("http://good.test/*", "good.test"),
+        ("http://good.test/*", "www.good.test"),
+        ("http://good.test/* nocase", "good.test"),
+        ("http://good.test/* subdomains", "a.good.test"),
+    ],
+)
+def test_all_pages_of_a_protected_host_are_not_blocked_at_once(entry: str, host: str) -> None:
+    assert not guarded(entry).check(host, "/A/b").blocked
+    assert not guarded(entry).check(host, "/").blocked
+    assert guarded("x.test", own=(entry,)).check(host, "/A/b").blocked, "the operator's own list counts"
+    assert guarded(entry, own=("@@http://good.test/*",)).check("good.test", "/a").action == "allow"
+
+
+def test_a_folder_of_a_protected_host_is_blocked() -> None:
+    assert guarded("http://good.test/a/*").check("good.test", "/a/b").blocked
+
+
+@pytest.mark.parametrize("suffix", ["test", "co.uk", "blogspot.com"])
+@pytest.mark.parametrize("target", ["*", "", "a/*", "?a=1"])
+def test_pages_of_all_hosts_under_a_suffix_are_not_blocked(suffix: str, target: str) -> None:
+    entry = f"http://{suffix}/{target} subdomains"
+    asked = f"/{target.replace('*', 'x')}"
+    assert not guarded(entry).check(f"b.a.{suffix}", asked).blocked
+    assert guarded("x.test", own=(entry,)).check(f"b.a.{suffix}", asked).blocked
+    assert guarded(f"http://a.{suffix}/{target} subdomains").check(f"b.a.{suffix}", asked).blocked
+
+
+@pytest.mark.parametrize(
+    ("entry", "address"),
+    [
+        ("0.0.0.0/0", "203.0.113.9"),
+        ("192.0.0.0/7", "192.0.2.9"),
+        ("[::ffff:0:0]/96", "203.0.113.9"),
+        ("[::]/0", "2001:db8::7"),
+        ("[2000::]/15", "2001:db8::7"),
+    ],
+)
+def test_a_large_part_of_all_addresses_is_not_blocked_by_a_guarded_list(entry: str, address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
+    assert not guarded(entry).check_address(address).blocked
+    assert not guarded(entry).check(host, "/").blocked
+    assert guarded(f"@@{entry}", own=(host,)).check_address(address).blocked
+    assert guarded("x.test", own=(entry,)).check_address(address).blocked
+
+
+@pytest.mark.parametrize(
+    ("entry", "address"), [("203.0.0.0/8", "203.0.113.9"), ("[2001::]/16", "2001:db8::7")]
+)
+def test_what_somebody_may_have_is_blocked_by_a_guarded_list(entry: str, address: str) -> None:
+    assert guarded(entry).check_address(address).blocked
+
+
 def test_an_exception_in_a_guarded_list_counts() -> None:
     found = guarded("@@good.test", own=("good.test",))
     assert found.check("good.test", "/").action == "allow"

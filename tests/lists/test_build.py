@@ -194,6 +194,14 @@ class TestWriteAtomically:
         assert mode_of(path) == 0o644
         assert names_in(tmp_path) == ["x.ward"]
 
+    @pytest.mark.parametrize("path", ["/dev/no-such-device", "pipe"])
+    def test_nothing_takes_the_place_of_a_device(self, tmp_path: Path, path: str) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(SourceError, match="a device, a pipe or the like"):
+            write_atomically(tmp_path / path, b"new")
+        assert (tmp_path / "pipe").is_fifo()
+        assert names_in(tmp_path) == ["pipe"]
+
     def test_over_another(self, tmp_path: Path) -> None:
         path = tmp_path / "x.ward"
         path.write_bytes(b"old and longer")

@@ -139,6 +139,15 @@ def test_what_is_under_way_is_judged_by_its_client(client: str, review: str) -> 
     assert guard().review(names, of(client).client) == review
 
 
+def test_what_is_relayed_unread_is_cut_where_pages_of_any_category_are_blocked() -> None:
+    matcher = make_matcher(*LINES)
+    rules = [{"categories": ["games"], "action": "block"}, {"action": "monitor"}]
+    policy = Policy(Config.model_validate({"rule": rules}))
+    g = Guard(lambda: matcher, page("Net"), policy=policy, clock=lambda: NOW)
+    names = Names(("paged.example",), (443,), "", "", tls=True)
+    assert g.review(names, of(ANYONE).client) == "cut"
+
+
 @pytest.mark.parametrize(("client", "review"), [(ANYONE, "cut"), (WATCHED, "told"), (NOTHING, "passes")])
 def test_what_is_relayed_unread_is_cut_where_pages_count(client: str, review: str) -> None:
     names = Names(("paged.example",), (443,), "", "", True)

@@ -7,7 +7,7 @@ address is in.
 
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import ahocorasick
 from cachetools import LRUCache
@@ -35,6 +35,10 @@ from urlward.engine.url import canonical_host, is_address
 _RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
 
+WIDEST = {4: 8, 6: 16}
+"""Shortest prefix of a network that a guarded list can name, by version: what registries give out (IPv4), and
+wider than anybody has (IPv6)."""
+
 _LONG = 256
 """Characters from which a host is not remembered."""
 
@@ -47,6 +51,10 @@ class Rule(NamedTuple):
     shape: Shape
 
 
+Spared = Literal["", "root", "all"]
+"""Rows of a place that do not block: none, the prefix that is all of its host, or all."""
+
+
 class Place(NamedTuple):
     """A host that a list has pages, prefixes or parameters on, as its rows know it.
 
@@ -57,6 +65,7 @@ class Place(NamedTuple):
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
         shard: the automaton to search, or None where the path decides which.
         subdomains: only rows with that attribute count.
+        spared: which rows that block do not.
     """
 
     list: LoadedList
@@ -65,6 +74,7 @@ class Place(NamedTuple):
     host: str
     shard: ahocorasick.Automaton | None
     subdomains: bool
+    spared: Spared
 
 
 class HostState(NamedTuple):
@@ -219,13 +229,24 @@ class Hosts:
             if li.has_pages and not below:
                 below = key.digest(below_text(page_host))[:4]
             if li.has_pages and li.lists_below(page_letters, below):
-                places.append(Place(li, number, page_letters, page_host, li.sole_shard(page_letters), False))
+                shard = li.sole_shard(page_letters)
+                spared = self._spared(li, host)
+                places.append(Place(li, number, page_letters, page_host, shard, False, spared))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters = host_letters(key, labels_of(domain))
-                    places.append(Place(li, number, letters, domain, li.sole_shard(letters), True))
+                    spared = self._spared(li, host, domain)
+                    places.append(Place(li, number, letters, domain, li.sole_shard(letters), True, spared))
             if names and li.has_names:
                 rules.extend(self._name_rules(li, names))
+
+    def _spared(self, li: LoadedList, host: str, domain: str = "") -> Spared:
+        """What a list cannot block on a host by pages and prefixes on it, or on a domain that it is in."""
+        if not li.guarded:
+            return ""
+        if domain and not labels_before_suffix(domain):
+            return "all"
+        return "root" if self.protects(host) else ""
 
     def _confirmed(self, li: LoadedList, row: int, end: int, kind: int, text: str) -> list[Rule]:
         shape, removed = li.table.shape, li.removed
@@ -255,6 +276,8 @@ class Hosts:
         network = canonical_network(str(ip_address(address)))
         for li in self._lists:
             for length in li.prefixes4 if network.version == 4 else li.prefixes6:
+                if li.guarded and length < WIDEST[network.version]:
+                    continue
                 cidr = str(ip_network((int(network.network_address), length), strict=False))
                 if network.version == 6 and ":" not in cidr:
                     cidr = str(network.supernet(new_prefix=length))
@@ -266,6 +289,12 @@ class Hosts:
                     for kind, bits in li.forms(row, end):
                         if kind in (Kind.ADDRESS, Kind.NETWORK) and bits == length:
                             yield from self._confirmed(li, row, end, kind, network_text(cidr))
+
+
+def is_too_wide(network: str) -> bool:
+    """Whether a guarded list cannot name a network, in CIDR form; it can name each address."""
+    _, _, length = network.partition("/")
+    return bool(length) and int(length) < WIDEST[6 if ":" in network else 4]
 
 
 def _may_decide(rule: Rule) -> bool:

@@ -302,6 +302,7 @@ class Matcher:
                 if kind not in PAGE_KINDS:
                     continue
                 digests: Iterable[bytes]
+                whole_host = kind == Kind.PREFIX and not length
                 if kind == Kind.PAGE:
                     digests = (li.key.digest(page_text(place.host, path)),)
                 elif kind == Kind.PREFIX:
@@ -315,6 +316,8 @@ class Matcher:
                     for r in li.table.matching(row, end, digest):
                         shape = li.table.shape(r)
                         if shape.kind != kind or shape.flags & required != required:
+                            continue
+                        if place.spared and not shape.allow and (place.spared == "all" or whole_host):
                             continue
                         if shape.flags & Flag.SEVERAL_PARAMS and not all(
                             d in (params or ()) for d in li.table.further_params(r)

@@ -180,6 +180,9 @@ def written_atomically(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """
     if not path.name:
         raise SourceError(f"{path}: a folder, not a file")
+    if _is_no_file(path):
+        # Root could, and would leave a machine without its /dev/null.
+        raise SourceError(f"{path}: a device, a pipe or the like, which no file takes the place of")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _new_file(temporary, mode) as file:
@@ -198,6 +201,14 @@ def written_atomically(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def _is_no_file(path: Path) -> bool:
+    try:
+        in_dev = path.absolute().parent.resolve() == Path("/dev")
+        return in_dev or (path.exists() and not path.is_file() and not path.is_dir())
+    except OSError:
+        return False  # writing it will tell
 
 
 @contextmanager

@@ -5,11 +5,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from urlward.config import Config, configured
-from urlward.engine.errors import UrlError
+from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import Decide, Verdict, decide
@@ -93,7 +94,19 @@ class Checker:
         return explain(policy, found, self._client, self._now), self._matcher.protects(host)
 
 
+class ClientError(UrlwardError):
+    """Not a client's address."""
+
+
+def _client(text: str) -> str:
+    try:
+        return str(ip_address(text)) if text else ""
+    except ValueError as e:
+        raise ClientError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
+
+
 def _check(args: argparse.Namespace) -> int:
+    client = _client(args.client)
     # Lists that are named stand alone, unless a configuration is named beside them.
     config = Config() if args.list and not args.config else configured(args.config)[1]
     lists = args.list or [Path(path) for path in config.list]
@@ -110,7 +123,7 @@ def _check(args: argparse.Namespace) -> int:
     neighbours = make_neighbours(config)
     if neighbours is not None:
         neighbours.refresh()
-    checker = Checker(keeper.matcher, make_policy(config, keeper, neighbours), args.client, now)
+    checker = Checker(keeper.matcher, make_policy(config, keeper, neighbours), client, now)
     worst = OK
     for url in _urls(args.urls):
         found = checker.check(url)

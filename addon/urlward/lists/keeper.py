@@ -16,6 +16,7 @@ from urlward.engine.artifact import Header, read_header
 from urlward.engine.delta import read_change
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
@@ -172,11 +173,17 @@ class Keeper:
         """
         while True:
             # What is in force has its sections. One that goes out of use from here on keeps them for us.
-            lists = [(loaded.artifact, loaded.key) for loaded in self.matcher.lists]
-            if all(artifact.sections for artifact, _ in lists):
+            lists = [(loaded.artifact, loaded.key, loaded.guarded) for loaded in self.matcher.lists]
+            if all(artifact.sections for artifact, _, _ in lists):
                 break
         now = time.time()
-        return list(dict.fromkeys(n for a, key in lists for n in blocking_networks(a, key, now)))
+        found = dict.fromkeys(
+            n
+            for artifact, key, guarded in lists
+            for n in blocking_networks(artifact, key, now)
+            if not (guarded and is_too_wide(n))
+        )
+        return list(found)
 
     def _load(self, file: ListFile, data: memoryview) -> Generator[None, None, LoadedList]:
         """Load an artifact under the key that it names.

@@ -150,8 +150,7 @@ class Guard:
             verdict = self._verdict(names, client)
             if not verdict.blocked and names.tls:
                 # Relayed unread, which it may not be where a page of its host is listed.
-                found = self._list_below(names, client)
-                below = self._decide(client)([Verdict("block", entry="-", list=found)]) if found else PASS
+                below = self._below(names, client)
                 verdict = below if below.listed else verdict
             if not verdict.listed:
                 return "passes"
@@ -295,7 +294,7 @@ class Guard:
         verdict = self._verdict(names, client)
         if self._metrics is not None:
             self._measure("peek", verdict, start)
-        looked_into = whatever or bool(self._list_below(names, client))
+        looked_into = whatever or bool(self._lists_below(names, client))
         if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
             relayed = self._relayed(verdict, names, client)
             return ("relay", relayed) if relayed is not None else ("refuse", names)
@@ -309,13 +308,21 @@ class Guard:
             and self._intercept != "none"
         )
 
-    def _list_below(self, names: Names, client: Client) -> str:
-        """The list because of which a connection to these hosts is not relayed unread, or empty."""
+    def _lists_below(self, names: Names, client: Client) -> list[str]:
+        """The lists because of which a connection to these hosts is not relayed unread."""
         if self._intercept == "none":
-            return ""
+            return []
         lists_below = self._matcher().lists_below
         found = [name for host in names.hosts for name in lists_below(host)]
-        return next(filter(self._view(client).watches, found), "") if found else ""
+        return list(filter(self._view(client).watches, found)) if found else found
+
+    def _below(self, names: Names, client: Client) -> Verdict:
+        """What pages on these hosts may come to; whatever category they are of, any may be asked for."""
+        found, view = self._lists_below(names, client), self._view(client)
+        blocking = next(filter(view.uses, found), "")
+        if blocking:
+            return Verdict("block", entry="-", list=blocking)
+        return Verdict("monitor", entry="-", list=found[0]) if found else PASS
 
     def _relayed(self, verdict: Verdict, names: Names, client: Client) -> Names | None:
         """The names under which what is listed is relayed unread, or None, as it may not be."""

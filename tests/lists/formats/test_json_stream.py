@@ -52,3 +52,28 @@ def test_any_text_is_read_as_json_reads_it_wherever_it_is_cut(texts: list[str], 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_stream, "_CHUNK", chunk)
         assert items(json.dumps(texts)) == wanted
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[" * 100_000, "nested more than 100 deep"),
+        ('[{"a":' * 60, "nested more than 100 deep"),
+        ('["]]]\\\\", "\\"]]]", ' + "[" * 100, "nested more than 100 deep"),
+        ('[{"url": ' + "9" * 5000 + "}]", "a number of more than 1000 digits"),
+    ],
+)
+def test_what_would_end_the_process_is_refused(
+    text: str, problem: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    with pytest.raises(FormatError, match=problem):
+        items(text)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
+def test_brackets_and_digits_in_strings_do_not_count(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    wanted = ["[" * 300 + '\\"[{' * 100, "9" * 3000, [[] for _ in range(300)], {"9" * 2000: 7}]
+    assert items(json.dumps(wanted)) == wanted

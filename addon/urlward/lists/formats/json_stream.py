@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import ijson
@@ -19,6 +20,19 @@ _WHOLE_ESCAPES = re.compile(
     rb"(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?=[^\\]|\\[^u]|\\u(?![dD][c-fC-F])[0-9a-fA-F]{4})))*+",
     re.DOTALL,
 ).match
+_ANY_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
+
+DEEPEST = 100
+"""Arrays and objects within each other. `ijson` keeps a path as long as they are deep for each, so that a
+hundred thousand, in as many bytes, would take all memory."""
+
+MOST_DIGITS = 1000
+"""Of a number; `ijson` ends the process where Python makes no number of so many (4300)."""
+
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MOST_DIGITS + 1))
+
 _LONGEST = 12
 """Bytes of an escape at most, for a pair of surrogates."""
 
@@ -65,6 +79,10 @@ class _WellFormed:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._rest = b""
+        self._depth = 0
+        self._in_string = 0
+        self._in_escape = False
+        self._digits = b""
 
     def read(self, size: int = -1) -> bytes:
         """Some bytes; none at the end."""
@@ -81,4 +99,29 @@ class _WellFormed:
             if b"\\ud" in data or b"\\uD" in data:
                 data = _ESCAPE.sub(lambda m: b"\\ufffd" if m[1] else m[0], data)
             if data or not chunk:
+                self._measure(data)
                 return data
+
+    def _measure(self, data: bytes) -> None:
+        """See how deep it goes, and how long its numbers are.
+
+        Raises:
+            FormatError: what a parser cannot take.
+        """
+        if self._in_escape:
+            data = data[1:]
+        if b"\\" in data:
+            data = _ANY_ESCAPE.sub(b"", data)
+        self._in_escape = data.endswith(b"\\")
+        parts = data.split(b'"')
+        outside = b"".join(parts[self._in_string :: 2])
+        brackets = outside.translate(None, _NO_BRACKETS)
+        self._in_string ^= (len(parts) - 1) & 1
+        depths = list(accumulate((_STEPS[bracket] for bracket in brackets), initial=self._depth))
+        if max(depths) > DEEPEST:
+            raise FormatError(f"JSON nested more than {DEEPEST} deep")
+        self._depth = depths[-1]
+        outside = self._digits + outside
+        if _LONG_NUMBER.search(outside):
+            raise FormatError(f"JSON with a number of more than {MOST_DIGITS} digits")
+        self._digits = outside[len(outside.rstrip(b"0123456789")) :]
