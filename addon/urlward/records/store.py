@@ -122,5 +122,8 @@ def open_store(table: StoreTable, state: Path) -> Store:
         StoreError: it cannot be used now.
     """
     from urlward.records.database import open_database
+    from urlward.records.jsonl_store import open_jsonl
 
+    if table.kind == "jsonl":
+        return open_jsonl(table, state)
     return open_database(table, state)
