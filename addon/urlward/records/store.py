@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.records.event import Event, Kind
+from urlward.records.event import Event
 
 By = Literal[
     "kind", "list", "category", "entry", "group", "client", "node", "stage", "verdict",
@@ -86,7 +88,7 @@ class Store(Protocol):
 class KeepingStore(Store, Protocol):
     """One that can also forget."""
 
-    def ages(self, holds: Collection[str] = ()) -> dict[Kind, Age]:
+    def ages(self, holds: Collection[str] = ()) -> dict[str, Age]:
         """What there is of each kind, but for events with a reference of these.
 
         Raises:
@@ -107,3 +109,18 @@ class KeepingStore(Store, Protocol):
         Raises:
             StoreError: not all is deleted.
         """
+
+
+def open_store(table: StoreTable, state: Path) -> Store:
+    """The store of a configuration's table, made where it is not there yet.
+
+    Args:
+        table: what is to be opened.
+        state: the state folder.
+
+    Raises:
+        StoreError: it cannot be used now.
+    """
+    from urlward.records.database import open_database
+
+    return open_database(table, state)

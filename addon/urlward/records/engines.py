@@ -1,0 +1,160 @@
+"""Connections to SQLite and PostgreSQL, each set up for records."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from urlward.config.records import StoreTable
+from urlward.lists.state import locked, made_folder, write_private
+from urlward.records.store import StoreError
+
+WAIT = 10.0
+"""Seconds that a write waits for another's end, or for a server's answer."""
+
+PAUSE = 0.02
+"""Seconds between two steps of a long work, in which a writer's turn comes."""
+
+TRIES = 100
+
+_WRITING = "urlward_writing"
+
+
+def open_sqlite(path: Path) -> Engine:
+    """A file, made for its owner alone where it is not there.
+
+    What is committed is on the disk: a write-ahead log that is synchronised at each commit survives the end
+    of the process and of the machine (sqlite.org/pragma.html#pragma_synchronous). What is deleted is
+    overwritten (`wipe_sqlite`).
+
+    Raises:
+        StateError: it cannot be made.
+    """
+    with locked(made_folder(path.parent)):
+        if not path.exists():
+            write_private(path, b"")
+    engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": WAIT})
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _: object) -> None:
+        # The driver's own transactions leave out changes of tables; "begin" below begins them all.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = ON",
+            "temp_store = MEMORY",  # nothing of a record is to be in another file
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that becomes a writer only later fails at once where another has written meanwhile.
+        writing = connection.get_execution_options().get(_WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.environ) -> Engine:
+    """A database of a PostgreSQL server.
+
+    Raises:
+        StoreError: the URL cannot be had, or is none; or the driver is not installed.
+    """
+    url, where = _url(table, environment)
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as e:
+        raise StoreError(
+            f'PostgreSQL needs its driver: install "urlward[postgresql]" ({e.name or e} is not there)'
+        ) from e
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreError(f"{where}: not a postgresql:// URL") from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres") or not parsed.database:
+        raise StoreError(f"{where}: not a postgresql:// URL with a database's name")
+    patience = {"connect_timeout": str(int(WAIT)), "tcp_user_timeout": str(int(WAIT * 1000))}
+    parsed = parsed.set(drivername="postgresql+psycopg").set(query={**patience, **parsed.query})
+    return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+
+
+def _url(table: StoreTable, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The URL, and where it is from."""
+    if table.url_env is not None:
+        if not (found := environment.get(table.url_env, "").strip()):
+            raise StoreError(f"url_env: {table.url_env} is not in the environment")
+        return found, table.url_env
+    assert table.url_file is not None
+    try:
+        return Path(table.url_file).read_text().strip(), table.url_file
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, "strerror", None) or "not text"
+        raise StoreError(f"{table.url_file}: {reason}") from e
+
+
+def writing(engine: Engine) -> Engine:
+    """The same connections, for transactions that write."""
+    return engine.execution_options(**{_WRITING: True})
+
+
+def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
+    """Have an SQLite file forget what has been deleted.
+
+    What is deleted is overwritten where it stands, but of one in a thousand a copy remains that was made
+    when SQLite moved it to another page. Only rewriting the file takes that away, during which nobody else
+    writes. The write-ahead log has pages as they were before, and is emptied.
+
+    Args:
+        engine: to connect with.
+        pause: waits that many seconds.
+        rewrite: whether the file is rewritten, which needs its size on the disk twice again.
+
+    Raises:
+        StoreError: readers were in the way all the time.
+        sqlite3.Error: it cannot be done.
+    """
+    connection = engine.raw_connection()
+
+    def run(statement: str) -> list[tuple[int, ...]]:
+        return list(connection.cursor().execute(statement))
+
+    try:
+        if rewrite:
+            run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
+            run("VACUUM")
+            run("PRAGMA user_version = 0")
+        # Writers wait while this waits for readers, so it is to give up soon.
+        run("PRAGMA busy_timeout = 20")
+        for _ in range(TRIES):
+            if not run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+                return
+            pause(PAUSE * 5)
+    finally:
+        connection.invalidate()  # with what was set here alone
+    raise StoreError("what was deleted is still in the write-ahead log, since somebody reads all the time")
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Say what goes wrong with a database in one line, without what was to be written.
+
+    Raises:
+        StoreError: it did.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as e:
+        cause: object = getattr(e, "orig", None) or (e if isinstance(e, sqlite3.Error) else type(e).__name__)
+        reason = next(
+            (line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__
+        )
+        raise StoreError(f"{name}: {reason}") from e
+    except StoreError as e:
+        raise StoreError(f"{name}: {e}") from e
