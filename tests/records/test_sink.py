@@ -47,8 +47,9 @@ class Sink:
 def made(tmp_path: Path) -> Iterator[Callable[..., Sink]]:
     all_made: list[Sink] = []
 
-    def make(limit: int = 64 << 20) -> Sink:
+    def make(limit: int = 64 << 20, unopened: bool = False) -> Sink:
         sink = Sink(tmp_path / "spool", limit)
+        sink.unopened = unopened
         sink.sink.start()
         all_made.append(sink)
         return sink
@@ -95,8 +96,7 @@ def test_a_store_that_fails_and_comes_back_gets_all_in_order(made: Callable[...,
 
 
 def test_a_store_that_cannot_be_opened_is_opened_later(made: Callable[..., Sink]) -> None:
-    sink = made()
-    sink.unopened = True
+    sink = made(unopened=True)
     sink.put(events(10))
     wait_for(lambda: sink.safe == 10, "all to be safe")
     sink.unopened = False
