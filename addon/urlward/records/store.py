@@ -122,5 +122,11 @@ def open_store(table: StoreTable, state: Path) -> Store:
         StoreError: it cannot be used now.
     """
     from urlward.records.database import open_database
+    from urlward.records.jsonl_store import open_jsonl
+    from urlward.records.syslog_store import open_syslog
 
+    if table.kind == "syslog":
+        return open_syslog(table)
+    if table.kind == "jsonl":
+        return open_jsonl(table, state)
     return open_database(table, state)

@@ -1,0 +1,148 @@
+"""Holds: what stays although its days are over, since somebody has asked for it in time.
+
+``holds.json`` in the state folder has one for each reference, with a reason and an end, until which no event
+with that reference is deleted. Who held or released one is told in the audit log.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlwardError
+from urlward.lists.state import append_private, locked, made_folder, unusable, write_private
+
+FILE, AUDIT = "holds.json", "audit.jsonl"
+MAX_WHY = 500
+MAX_REFERENCE = 100
+
+_VERSION = 1
+_LAST = 1 << 36
+"""A time far from any that is meant."""
+
+
+class HoldError(UrlwardError):
+    """What was asked for cannot be held or released, or the record of holds is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One of them.
+
+    Attributes:
+        reference: as on the block page.
+        until: seconds since 1970-01-01 UTC; in force before this time.
+        why: the operator's words.
+        who: made it.
+        created: seconds since 1970-01-01 UTC.
+    """
+
+    reference: str
+    until: int
+    why: str
+    who: str
+    created: int
+
+
+def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: float) -> Hold:
+    """Hold what has a reference; one that is held already is held anew.
+
+    Args:
+        state: the state folder.
+        reference: as on the block page.
+        until: seconds since 1970-01-01 UTC.
+        why: one line of words.
+        who: makes it.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        HoldError: a value is not as above, or the end is past.
+        StateError: the folder cannot be used.
+    """
+    if not 0 < len(reference) <= MAX_REFERENCE or not reference.isascii() or not reference.isprintable():
+        raise HoldError("not a reference, as it stands on the block page")
+    if not now < until < _LAST:
+        raise HoldError("until: a time to come is needed")
+    made = Hold(reference, until, _words(why), who, int(now))
+    with locked(made_folder(state)):
+        kept = [one for one in _read(state) if one.reference != reference and now < one.until]
+        _audit(state, now, "held", made, made.why, who)
+        _write(state, [*kept, made])
+    return made
+
+
+def release(state: Path, reference: str, why: str, who: str, *, now: float) -> Hold:
+    """End a hold before its time.
+
+    Raises:
+        HoldError: there is none of that reference, or `why` is not one line of words.
+        StateError: the folder cannot be used.
+    """
+    why = _words(why)
+    with locked(made_folder(state)):
+        current = [one for one in _read(state) if now < one.until]
+        released = next((one for one in current if one.reference == reference), None)
+        if released is None:
+            raise HoldError(f"{reference!r} is not held")
+        _audit(state, now, "released", released, why, who)
+        _write(state, [one for one in current if one is not released])
+    return released
+
+
+def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
+    """Those in force, as they were made; changes nothing.
+
+    Raises:
+        HoldError: the record of them is damaged, so that nothing may be deleted.
+        StateError: it cannot be read.
+    """
+    return tuple(one for one in _read(state) if now < one.until)
+
+
+def _words(why: str) -> str:
+    why = why.strip()
+    if not why or not why.isprintable() or len(why) > MAX_WHY:
+        raise HoldError(f"why: needed, one line of at most {MAX_WHY} characters")
+    return why
+
+
+def _read(state: Path) -> list[Hold]:
+    path = state / FILE
+    try:
+        data = json.loads(path.read_bytes())
+        if data["version"] != _VERSION:
+            raise HoldError(f"{path}: of another version of urlward")
+        return [_hold(one) for one in data["holds"]]
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise unusable(path, e) from e
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        raise HoldError(f"{path}: damaged; nothing is deleted until it is whole or moved away") from e
+
+
+def _hold(stored: dict[str, Any]) -> Hold:
+    made = Hold(**stored)
+    texts = (made.reference, made.why, made.who)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(made.until, int):
+        raise ValueError("not a hold")
+    return made
+
+
+def _write(state: Path, holds: Iterable[Hold]) -> None:
+    stored = {"version": _VERSION, "holds": [asdict(one) for one in holds]}
+    write_private(state / FILE, json.dumps(stored, indent=1).encode() + b"\n")
+
+
+def _audit(state: Path, now: float, action: str, held: Hold, why: str, who: str) -> None:
+    line = {
+        "time": time_text(int(now)),
+        "action": action,
+        "reference": held.reference,
+        "who": who,
+        "until": time_text(held.until),
+        "why": why,
+    }
+    append_private(state / AUDIT, json.dumps(line).encode())

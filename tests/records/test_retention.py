@@ -1,0 +1,139 @@
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from records.support import DAY, HOUR, START, an_event
+from urlward.config.records import DaysTable, StoreTable
+from urlward.records.database import Database, open_database
+from urlward.records.event import KINDS
+from urlward.records.holds import HoldError, current_holds, hold
+from urlward.records.jsonl_store import open_jsonl
+from urlward.records.retention import AGAIN, INTERVAL, days_of, purge_all, run_retention
+from urlward.records.store import EventQuery, KeepingStore
+
+
+class Clock:
+    """Moved by whoever waits; ends when all of its times are over."""
+
+    def __init__(self, *steps: float) -> None:
+        self.now = START / 1000
+        self.steps = list(steps)
+        self.waited: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        if not self.steps:
+            raise asyncio.CancelledError
+        self.now += self.steps.pop(0)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return open_database(StoreTable(kind="sqlite"), tmp_path)
+
+
+async def retained(stores: Sequence[KeepingStore], days: DaysTable, clock: Clock, state: Path) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await run_retention(
+            stores,
+            days_of(days),
+            lambda: [one.reference for one in current_holds(state, clock())],
+            clock,
+            clock.sleep,
+        )
+
+
+def test_days_of_each_kind() -> None:
+    days = days_of(DaysTable(blocks=3, operations=9))
+    assert set(days) == KINDS
+    assert {kind for kind, number in days.items() if number == 3} == {
+        *("block", "would-block", "cut", "would-cut", "objection"),
+    }
+    assert days_of(DaysTable()) == {}
+    assert set(days_of(DaysTable(blocks=1))) == {"block", "would-block", "cut", "would-cut", "objection"}
+
+
+async def test_nothing_is_ever_older_than_it_may_be(database: Database, tmp_path: Path) -> None:
+    other = open_jsonl(StoreTable(kind="jsonl"), tmp_path)
+    some = [an_event(n, at=START + n * HOUR) for n in range(4)]
+    lists = an_event(9, kind="list", at=START)
+    for store in (database, other):
+        store.write([*some, lists])
+    hold(tmp_path, some[0].reference, (START + 2 * DAY) // 1000, "asked for", "ann", now=START / 1000)
+    held_until = START + 2 * DAY
+    seen: list[set[str]] = []
+
+    class Watched(Clock):
+        async def sleep(self, seconds: float) -> None:
+            # Right before the next run what is there has reached its greatest age.
+            found = database.find(EventQuery())
+            assert other.ages() == database.ages()
+            next_run = int(self.now * 1000 + seconds * 1000)
+            held = self.now * 1000 < held_until
+            assert all(
+                next_run - event.time <= (2 if event.kind == "list" else 1) * DAY
+                for event in found
+                if not (held and event.reference == some[0].reference)
+            )
+            seen.append({event.id for event in found})
+            await super().sleep(seconds)
+
+    clock = Watched(22 * 3600.0, 1 * 3600.0, 1 * 3600.0, 1 * 3600.0, 22 * 3600.0, 3600.0)
+    await retained([database, other], DaysTable(blocks=1, operations=2), clock, tmp_path)
+    assert clock.waited == [INTERVAL] * 7
+    assert [len(ids) for ids in seen] == [5, 5, 5, 5, 4, 2, 0]
+    database.close()
+
+
+async def test_a_store_in_trouble_does_not_keep_others_from_it(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = open_jsonl(StoreTable(kind="jsonl", path="b.jsonl"), tmp_path)
+    broken.write([an_event()])
+    (tmp_path / "b.jsonl").unlink()
+    (tmp_path / "b.jsonl").mkdir()
+    database.write([an_event()])
+    clock = Clock()
+    clock.now += 10 * 86_400
+    with caplog.at_level(logging.INFO, "urlward.records"):
+        await retained([broken, database], DaysTable(blocks=1), clock, tmp_path)
+    assert clock.waited == [AGAIN]
+    assert database.find(EventQuery()) == []
+    first, second = caplog.messages
+    assert first.startswith(f"records: not deleted, though their days are over: {tmp_path}/b.jsonl: ")
+    assert second == f"records: {tmp_path}/records.db: 1 deleted, their days are over"
+    database.close()
+
+
+def test_nothing_is_deleted_while_holds_are_not_known(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged() -> list[str]:
+        raise HoldError("holds.json: damaged")
+
+    database.write([an_event()])
+    assert not purge_all([database], {"block": 1}, damaged, START + DAY)
+    assert caplog.messages == ["records: nothing is deleted: holds.json: damaged"]
+    assert len(database.find(EventQuery())) == 1
+    database.close()
+
+
+def test_writers_go_on_meanwhile(database: Database) -> None:
+    database.write([an_event(n) for n in range(10_000)])
+    done = threading.Thread(
+        target=purge_all, args=([database], {"block": 1}, lambda: [], START / 1000 + 10 * 86_400)
+    )
+    done.start()
+    late = [an_event(n, at=START + 20 * DAY + n) for n in range(50)]
+    for event in late:
+        database.write([event])
+    done.join()
+    assert database.find(EventQuery()) == late[::-1]
+    database.close()
