@@ -19,7 +19,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
@@ -28,6 +27,7 @@ from urlward.lists.feed_refresh import Outcome, refresh
 from urlward.lists.feed_schedule import after_failure, at_start, is_due
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch
+from urlward.lists.process_log import Lines
 from urlward.lists.state import StateError, state_folder
 from urlward.lists.worker import check_parent, end_with_parent
 
@@ -168,18 +168,6 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
 
 
-class _Lines(logging.Handler):
-    """One line a message, as the filter writes them: to standard error from WARNING on."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        try:
-            stream.write(record.getMessage().split("\n", 1)[0] + "\n")
-            stream.flush()
-        except (OSError, ValueError):
-            return  # nobody reads any more
-
-
 async def _run(feeds: Feeds) -> None:
     loop = asyncio.get_running_loop()
     running = asyncio.ensure_future(feeds.run())
@@ -204,7 +192,7 @@ def main() -> None:
     # A kernel that keeps files' leases sends this to whoever holds one (`urlward.lists.files`).
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     logger.setLevel(logging.INFO)
-    logger.addHandler(_Lines())
+    logger.addHandler(Lines())
     try:
         config = read_config(Path(asked["config"]))
         if asked.get("key"):

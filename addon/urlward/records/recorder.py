@@ -32,7 +32,7 @@ SPOOL = "spool"
 WORKERS_WITHIN = 1.0
 """Seconds that workers have at the end to hand in what they have."""
 
-STORES_WITHIN = 1.0
+STORES_WITHIN = 1.5
 """Seconds that stores have at the end to take it; what they do not take is spooled."""
 
 AFTER_FAULT = 30.0

@@ -103,9 +103,11 @@ class StoreSink:
         self._queue: deque[_Handed] = deque()
         self._queued = 0
         self._closing = False
+        self._end_at = 0.0
         self._in_a_row = self._failures = self._written = 0
         self._retry_at = 0.0
         self._busy_since: float | None = None
+        self._writing: list[Event] = []
         self._stuck = False
         # What a process before this one has left there was told by it.
         self._told_down = bool(spool)
@@ -166,27 +168,43 @@ class StoreSink:
             False where something is neither.
         """
         with self._changed:
+            self._end_at = self._clock() + within / 2
             self._closing = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(within / 2)
-        if self._queue:
-            self._spill()
+        self._threads[0].join(within)
+        kept = self._spill()
+        if self._threads[0].is_alive():
+            # It may end yet, or not: a store that is given them again keeps them once.
+            kept = self._keep(list(self._writing)) and kept
         with self._spooling:
             self._spool.close()
-        return not self._queue and not self._threads[0].is_alive()
+        return kept
+
+    def _keep(self, events: list[Event]) -> bool:
+        try:
+            with self._spooling:
+                return not events or self._spool.append(events)
+        except SpoolError:
+            return False
 
     def _write(self) -> None:
+        self._stored([])
         while True:
             with self._changed:
                 if self._stuck and not self._closing:
                     self._changed.wait(SPOOL_AGAIN)
                 self._changed.wait_for(lambda: self._queue or self._closing, self._wait())
-                if self._closing and (not self._queue or self._stuck):
+                if self._closing and not self._goes_on():
                     break
             self._step()
         if self._store is not None:
             self._store.close()
+
+    def _goes_on(self) -> bool:
+        """Whether there is something to do yet at the end."""
+        if self._queue:
+            return not self._stuck
+        return bool(self._spool) and not self._in_a_row and self._clock() < self._end_at
 
     def _wait(self) -> float | None:
         """Seconds after which there is something to do even if nothing comes."""
@@ -200,7 +218,7 @@ class StoreSink:
         due = self._clock() >= self._retry_at
         if self._spool:
             self._spill()
-            if due and not self._closing:
+            if due:
                 self._replay()
         elif due:
             self._write_queue()
@@ -211,7 +229,10 @@ class StoreSink:
     def _write_queue(self) -> None:
         taken = self._take(CHUNK)
         events = [event for handed in taken for event in handed.events]
-        if events and not self._stored(events):
+        self._writing = events
+        stored = not events or self._stored(events)
+        self._writing = []
+        if not stored:
             self._to_spool(taken)
             return
         self._stuck = False
@@ -240,11 +261,13 @@ class StoreSink:
             self._tell_back()
 
     def _stored(self, events: Sequence[Event]) -> bool:
+        """Whether the store has them, which is opened for that where it is not open."""
         self._busy_since = self._clock()
         try:
             if self._store is None:
                 self._store = self._open()
-            self._store.write(events)
+            if events:
+                self._store.write(events)
         except Exception as e:  # noqa: BLE001 - a store's bug must not cost the events
             self._failed(e)
             return False
@@ -282,11 +305,12 @@ class StoreSink:
             self._queued -= count
         return taken
 
-    def _spill(self) -> None:
-        """Move what waits in memory to the spool."""
+    def _spill(self) -> bool:
+        """Move what waits in memory to the spool; False where the disk does not take it."""
         while taken := self._take(CHUNK):
             if not self._to_spool(taken):
-                return
+                return False
+        return True
 
     def _to_spool(self, taken: list[_Handed]) -> bool:
         """Put into the spool, or where the disk does not take it back into memory."""

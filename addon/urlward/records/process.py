@@ -1,0 +1,106 @@
+"""The process that records, beside the filter.
+
+The first worker starts it and it ends with that one. On standard input it is given one JSON object:
+``config`` (path of the configuration file), ``parent`` (the worker's process id), and where they are not as
+configured ``key`` (path of the lists' key) and ``state`` (the state folder). SIGTERM ends it, when everything
+that workers have handed in is in the stores or on the disk. Where another one serves the state folder already
+it waits to take its place; its filter's workers use the other meanwhile.
+"""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from urlward.config import Config, ConfigError, read_config
+from urlward.engine.errors import UrlwardError
+from urlward.lists.process_log import Lines
+from urlward.lists.state import made_folder, state_folder, unusable
+from urlward.lists.worker import check_parent, end_with_parent
+from urlward.records.recorder import Recorder
+from urlward.records.store import open_store
+
+logger = logging.getLogger("urlward.records")
+
+LOCK = "records.lock"
+"""In the state folder, held by the process that records there."""
+
+LOCK_LOOK = 0.2
+"""Seconds between two attempts to be that."""
+
+
+async def run(config: Config, state: Path) -> None:
+    """Record until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: nothing is to be recorded.
+        StateError: the state folder cannot be used.
+    """
+    if config.records is None:
+        raise ConfigError("no [records] in the configuration: there is nothing to record")
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with _only_one(made_folder(state), stop):
+        if not stop.is_set():
+            await Recorder(config.records, state, open_store).run(stop)
+
+
+@asynccontextmanager
+async def _only_one(state: Path, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Wait to be the only one in a state folder, unless told to stop before."""
+    path = state / LOCK
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as e:
+        raise unusable(path, e) from e
+    try:
+        told = False
+        while not stop.is_set() and not _lock(fd, path):
+            if not told:
+                logger.info("records: another process records in %s, and does so for this one", state)
+                told = True
+            await asyncio.sleep(LOCK_LOOK)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as e:
+        raise unusable(path, e) from e
+    return True
+
+
+def main() -> None:
+    """Run as a process, told what to do on standard input."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for the filter
+    end_with_parent(signal.SIGTERM)
+    asked = json.load(sys.stdin)
+    check_parent(asked["parent"])
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Lines())
+    try:
+        config = read_config(Path(asked["config"]))
+        if asked.get("key"):
+            config = config.model_copy(update={"key": asked["key"]})
+        asyncio.run(run(config, state_folder(asked.get("state") or config.state)))
+    except UrlwardError as e:
+        logger.error("records: %s", e)
+        sys.exit(2)
+    # A store that hangs would be waited for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conftest import wait_for
+from records.recording import SECRET, block, records
+from urlward.config.records import StoreTable
+from urlward.records.events import Events
+from urlward.records.recorder import SOCKET
+from urlward.records.store import EventQuery, open_store
+
+CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'
+
+
+class Running:
+    """The process, and what it says."""
+
+    def __init__(self, folder: Path, text: str = CONFIG, **asked: Any) -> None:
+        config = folder / "urlward.toml"
+        config.write_text(text)
+        self.state = folder / "state"
+        asked = {"config": str(config), "state": str(self.state), "parent": os.getpid()} | asked
+        self._log = folder / f"log{len(list(folder.iterdir()))}"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "urlward.records.process"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(asked).encode())
+        self.process.stdin.close()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def serves(self) -> None:
+        wait_for(lambda: (self.state / SOCKET).exists() or self.process.poll() is not None, "the socket")
+        assert self.process.poll() is None, self.log()
+
+    def end(self) -> int:
+        self.process.terminate()
+        return self.process.wait(10)
+
+
+@contextmanager
+def running(folder: Path, *args: Any, **asked: Any) -> Iterator[Running]:
+    made = Running(folder, *args, **asked)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+async def _said(state: Path, count: int) -> None:
+    events = Events(records(), state, SECRET)
+    events.started()
+    for n in range(count):
+        block(events, str(n))
+    events.stopped()
+    await events.emitter.close()
+    assert not events.emitter.waiting
+
+
+def _kinds(state: Path) -> list[str]:
+    store: Any = open_store(StoreTable(kind="sqlite"), state)
+    try:
+        return [event.kind for event in reversed(store.find(EventQuery(limit=1000)))]
+    finally:
+        store.close()
+
+
+def test_events_are_in_the_store_that_is_configured(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        process.serves()
+        asyncio.run(_said(process.state, 10))
+        assert process.end() == 0, process.log()
+        assert process.log() == ""
+        assert _kinds(process.state) == ["start", "start", *["block"] * 10, "stop", "stop"]
+        assert not [path for path in process.state.rglob("*") if path.suffix in (".run", ".sock", ".spool")]
+
+
+def test_a_second_one_waits_and_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    with running(tmp_path) as first:
+        first.serves()
+        with running(tmp_path) as second:
+            wait_for(lambda: "another process records" in second.log(), "the second to wait")
+            first.process.kill()
+            first.process.wait()
+            wait_for(lambda: "may be missing" in second.log(), "the second to serve")
+            asyncio.run(_said(second.state, 1))
+            assert second.end() == 0
+            assert _kinds(second.state).count("gap") == 1
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, json, os\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'urlward.records.process'], stdin=subprocess.PIPE)\n"
+        "asked = json.loads(sys.argv[1]) | {'parent': os.getpid()}\n"
+        "p.stdin.write(json.dumps(asked).encode()); p.stdin.close(); p.wait()"
+    )
+    (tmp_path / "urlward.toml").write_text(CONFIG)
+    asked = {"config": str(tmp_path / "urlward.toml"), "state": str(tmp_path / "state")}
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(asked)])
+    wait_for(lambda: (tmp_path / "state" / SOCKET).exists(), "the socket")
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not (tmp_path / "state" / "records.run").exists(), "its end in order")
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
+    with running(tmp_path, "") as process:
+        assert process.process.wait(10) == 2
+        assert process.log() == "records: no [records] in the configuration: there is nothing to record\n"
+    (tmp_path / "state").touch()
+    with running(tmp_path) as process:
+        assert process.process.wait(10) == 2
+        assert process.log().startswith("records: ")
+        assert process.log().count("\n") == 1
