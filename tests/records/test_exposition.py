@@ -107,7 +107,8 @@ def test_labels_stay_bounded_over_workers(tmp_path: Path) -> None:
 
 
 def test_what_is_no_snapshot_is_refused_and_counted(tmp_path: Path) -> None:
-    exposition = made(tmp_path)
+    steady = Clock()
+    exposition = made(tmp_path, steady=steady)
     good = counted().snapshot()
     bad: list[Any] = [
         {},
@@ -123,6 +124,7 @@ def test_what_is_no_snapshot_is_refused_and_counted(tmp_path: Path) -> None:
     ]
     for each in bad:
         exposition.take("a", each)
+    steady.now += SILENT_AFTER + 1
     found = samples(exposition)
     assert found["urlward_errors_total", "snapshot"] == exposition.refused == len(bad)
     assert found["urlward_workers",] == 0
@@ -214,3 +216,26 @@ def test_the_last_hour(tmp_path: Path) -> None:
         steady.now += 60
         exposition.take("a", metrics.snapshot())
     assert exposition.last_hour() == {"judged": 60, "blocked": 60, "would_block": 0, "errors": 0}
+
+
+def test_nothing_is_summed_before_all_workers_are_back(tmp_path: Path) -> None:
+    steady = Clock()
+    exposition = made(tmp_path, steady=steady, expected=3)
+    assert BLOCKS not in samples(exposition)
+    exposition.take("a", counted(blocks=5).snapshot())
+    assert BLOCKS not in samples(exposition)
+    assert samples(exposition)["urlward_workers",] == 1
+    exposition.take("b", counted(blocks=5).snapshot())
+    exposition.take("c", counted(blocks=5).snapshot())
+    assert samples(exposition)[BLOCKS] == 15
+    exposition.gone("b")
+    assert samples(exposition)[BLOCKS] == 15
+    assert exposition.last_hour()["blocked"] == 0
+
+
+def test_a_worker_that_does_not_come_back_is_not_waited_for(tmp_path: Path) -> None:
+    steady = Clock()
+    exposition = made(tmp_path, steady=steady, expected=2)
+    exposition.take("a", counted(blocks=5).snapshot())
+    steady.now += SILENT_AFTER + 1
+    assert samples(exposition)[BLOCKS] == 5
