@@ -189,7 +189,7 @@ def test_the_recorder(tmp_path: Path) -> None:
     assert (found["urlward_spool_bytes",], found["urlward_spool_limit_bytes",]) == (400, 1000)
     assert (found["urlward_store_up", "sqlite"], found["urlward_store_written_total", "sqlite"]) == (0, 5)
     assert found["urlward_store_failures_total", "sqlite"] == 1
-    assert (found["urlward_alarm", "probing"], found["urlward_alarm", "spool"]) == (1, 0)
+    assert (found["urlward_alarm", "probing"], found["urlward_alarm", "store-down"]) == (1, 0)
     assert found["urlward_alarms_total", "probing"] == 2
     assert b"example" not in exposition.render()
 
@@ -201,8 +201,9 @@ def test_a_silent_worker_does_not_report(tmp_path: Path) -> None:
     steady.now += SILENT_AFTER + 1
     assert samples(exposition)["urlward_workers",] == 0
     assert exposition.silence() == {"a": SILENT_AFTER + 1}
+    assert exposition.snapshots() == {"a": counted().snapshot()}
     exposition.gone("a")
-    assert exposition.silence() == {}
+    assert exposition.silence() == exposition.snapshots() == {}
 
 
 def test_the_last_hour(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The metrics of all workers as Prometheus takes them (text exposition format)."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,10 @@ class Exposition(Collector):
     def live(self) -> list[Snapshot]:
         """What the workers that are connected have said last."""
         return list(self._sums.live.values())
+
+    def snapshots(self) -> dict[str, Mapping[str, Any]]:
+        """The same as they said it, by worker."""
+        return {worker: snapshot.said for worker, snapshot in self._sums.live.items()}
 
     def feeds(self) -> list[FeedFigures]:
         """How the feeds are."""
