@@ -22,4 +22,4 @@ def test_what_is_older_than_an_hour_does_not_count() -> None:
     for minute in range(200):
         hour.note(minute * STEP, {A: minute})
     assert hour.since(199 * STEP, {A: 199}) == {A: HOUR / STEP}
-    assert hour.since(199 * STEP + 2 * HOUR, {A: 199}) == {}
+    assert hour.since(199 * STEP + 1.5 * HOUR, {A: 300}) == {}
