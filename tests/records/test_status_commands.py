@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from records.recorder_support import answering
+from urlward.records.asking import reply
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
 from urlward.records.status import status_of
@@ -48,7 +49,7 @@ def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.
     metrics = Metrics(1.0)
     metrics.lists([ListFacts("one", 3, 10)])
     exposition.take("a", metrics.snapshot())
-    with answering(tmp_path, lambda _: json.dumps(status_of(exposition)).encode() + b"\n"):
+    with answering(tmp_path, lambda asked: reply(asked, {"status": lambda: status_of(exposition)})):
         assert urlward() == 0
         assert "1 of 1 report" in capsys.readouterr().out
         assert urlward("--json") == 0
