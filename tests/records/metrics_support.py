@@ -28,7 +28,7 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
     exposition = Exposition(
         [FeedTable(name="feed", path="none")], state, recorder=lambda: recorder, clock=lambda: NOW
     )
-    metrics = Metrics(started=1.0)
+    metrics = Metrics(started=NOW)
     metrics.lists([ListFacts("one", 3, 10, int(NOW) - 7200)])
     metrics.requests("match", "block")
     metrics.blocked("one", "phishing")

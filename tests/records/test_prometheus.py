@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import free_port, wait_for
-from records.metrics_support import TOKEN, admin, full
+from records.metrics_support import NOW, TOKEN, admin, full
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import Metrics
 from urlward.records.metrics_files import write_files
@@ -78,7 +78,7 @@ def test_it_takes_the_exposition(prometheus: Prometheus) -> None:
 
 def test_it_sees_counters_grow_when_a_worker_ends(prometheus: Prometheus) -> None:
     prometheus.exposition.gone("worker")
-    other = Metrics(started=2.0)
+    other = Metrics(started=NOW + 1)
     other.blocked("one", "phishing")
     prometheus.exposition.take("other", other.snapshot())
     wait_for(lambda: prometheus.query('urlward_blocks_total{category="phishing"}') == [2], "the sum", 30)

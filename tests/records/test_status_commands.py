@@ -1,5 +1,6 @@
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_no_recorder(urlward: Callable[..., int], capsys: pytest.CaptureFixture[
 
 def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exposition = Exposition((), tmp_path)
-    metrics = Metrics(1.0)
+    metrics = Metrics(time.time())
     metrics.lists([ListFacts("one", 3, 10)])
     exposition.take("a", metrics.snapshot())
     with answering(tmp_path, lambda asked: reply(asked, {"status": lambda: status_of(exposition)})):

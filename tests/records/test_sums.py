@@ -1,5 +1,5 @@
 from urlward.records.snapshot import Counts, Snapshot
-from urlward.records.sums import MOST_GONE, Sums
+from urlward.records.sums import MOST_GONE, TOGETHER, Sums
 
 A, B = ("a",), ("b",)
 
@@ -50,3 +50,19 @@ def test_totals_are_no_part_of_it() -> None:
     sums.take("w", said(1, a=5))
     sums.total()[A] = 9
     assert sums.total()[A] == 5
+
+
+def test_what_another_has_added_up_before_is_left_out() -> None:
+    sums = Sums(begun=1000.0)
+    sums.take("old", said(1000 - TOGETHER - 1, a=50, b=5))
+    assert sums.total() == {A: 0, B: 0}
+    sums.take("old", said(1000 - TOGETHER - 1, a=53, b=5))
+    sums.take("with", said(1000 - TOGETHER, a=10))
+    sums.take("late", said(1001, a=100))
+    assert sums.total() == {A: 113, B: 0}
+    sums.gone("old")
+    sums.take("old", said(1000 - TOGETHER - 1, a=54, b=6))
+    assert sums.total() == {A: 114, B: 1}
+    # Another process of its name, that is new.
+    sums.take("old", said(1002, a=1))
+    assert sums.total() == {A: 115, B: 1}

@@ -59,12 +59,11 @@ class Exposition(Collector):
         self._recorder = recorder
         self._clock = clock
         self._steady = steady
-        self._sums = Sums()
+        self._sums = Sums(clock())
         self._labels = Labels()
         self._heard: dict[str, float] = {}
         self._hour = LastHour()
-        self._begun = steady()
-        self._settled = False
+        self._hour.note(steady(), {})
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -77,7 +76,7 @@ class Exposition(Collector):
             return
         self._sums.take(worker, read)
         now = self._heard[worker] = self._steady()
-        if self._is_settled() and self._hour.is_due(now):
+        if self._hour.is_due(now):
             self._hour.note(now, self._sums.total())
 
     def gone(self, worker: str) -> None:
@@ -124,23 +123,11 @@ class Exposition(Collector):
         add(total, {("errors", "snapshot"): self.refused})
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
         yield from of_filter(_version(), reporting, self.expected)
-        if self._is_settled():
-            yield from of_workers(total, live, now)
+        yield from of_workers(total, live, now)
         yield from of_feeds(self.feeds(), now)
         yield from of_recorder(
             self._recorder(), sum(snapshot.queue for snapshot in live), total.get(("dropped",), 0.0)
         )
-
-    def _is_settled(self) -> bool:
-        """Whether the workers that were there before this process have come back to it.
-
-        Until then the sums are less than its predecessor's were, and then jump: to whoever takes the
-        difference all that was ever counted would have happened now.
-        """
-        self._settled = (
-            self._settled or len(self._heard) >= self.expected or self._steady() - self._begun > SILENT_AFTER
-        )
-        return self._settled
 
     def render(self) -> bytes:
         """As text; `CONTENT_TYPE` is its media type."""
