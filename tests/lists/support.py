@@ -21,14 +21,16 @@ SENTINEL = "plaintext-sentinel"
 """A word of entries that must not come up in any message."""
 
 
-def artifact(lines: Iterable[str], secret: bytes = SECRET, name: str = "compiled") -> bytes:
+def artifact(
+    lines: Iterable[str], secret: bytes = SECRET, name: str = "compiled", valid_until: int = 0
+) -> bytes:
     """The bytes of a compiled list."""
     key = Key(secret)
     compiler = Compiler(key)
     for line in lines:
         for entry in parse_line(line):
             compiler.add(entry)
-    return dump(compiler.finish(), key, name=name, serial=1, created=1_700_000_000)
+    return dump(compiler.finish(), key, name=name, serial=1, created=1_700_000_000, valid_until=valid_until)
 
 
 def key_file(path: Path, secret: bytes = SECRET) -> Path:

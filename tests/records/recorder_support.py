@@ -17,8 +17,7 @@ def answering(state: Path, answer: Callable[[str], bytes]) -> Iterator[None]:
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = json.loads(await reader.readline())
-        writer.write(answer(asked["ask"]))
+        writer.write(answer(json.loads(await reader.readline())["ask"]))
         writer.close()
 
     async def run() -> None:

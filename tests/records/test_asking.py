@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from records.recorder_support import answering
-from urlward.records.asking import SOCKET, AskError, NotRunningError, ask
+from urlward.lists.state import StateError
+from urlward.records.asking import SOCKET, AskError, NotRunningError, ask, reply
 
 
 def test_an_answer(tmp_path: Path) -> None:
@@ -49,3 +51,17 @@ def test_an_answer_that_is_none(tmp_path: Path, line: bytes, said: str) -> None:
     with answering(tmp_path, lambda _: line), pytest.raises(AskError, match=said) as raised:
         ask(tmp_path, "status")
     assert not isinstance(raised.value, NotRunningError)
+
+
+def test_the_other_side(tmp_path: Path) -> None:
+    def broken() -> dict[str, object]:
+        raise StateError("the state cannot be used")
+
+    answers = {"status": lambda: {"ok": True}, "broken": broken}
+    with answering(tmp_path, lambda asked: reply(asked, answers)):
+        assert ask(tmp_path, "status") == {"ok": True}
+        with pytest.raises(AskError, match="the state cannot be used"):
+            ask(tmp_path, "broken")
+        with pytest.raises(AskError, match="no such question; there are status, broken"):
+            ask(tmp_path, "x")
+    assert json.loads(reply(["status"], answers))["error"]

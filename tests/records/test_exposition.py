@@ -37,7 +37,7 @@ def samples(exposition: Exposition) -> dict[tuple[str, ...], float]:
     }
 
 
-def counted(started: float = 1.0, blocks: int = 1) -> Metrics:
+def counted(started: float = NOW, blocks: int = 1) -> Metrics:
     metrics = Metrics(started)
     for _ in range(blocks):
         metrics.requests("match", "block")
@@ -77,10 +77,10 @@ def test_counters_never_go_down(tmp_path: Path) -> None:
     exposition.take("a", counted(blocks=4).snapshot())
     assert samples(exposition)[BLOCKS] == 7
     # Another worker has its name.
-    exposition.take("a", counted(started=2.0).snapshot())
+    exposition.take("a", counted(started=NOW + 1).snapshot())
     assert samples(exposition)[BLOCKS] == 8
     exposition.gone("a")
-    exposition.take("a", counted(started=3.0).snapshot())
+    exposition.take("a", counted(started=NOW + 2).snapshot())
     assert samples(exposition)[BLOCKS] == 9
     # Late.
     exposition.take("b", counted(blocks=1).snapshot())
@@ -98,7 +98,7 @@ def test_workers_without_number_come_and_go(tmp_path: Path) -> None:
 def test_labels_stay_bounded_over_workers(tmp_path: Path) -> None:
     exposition = made(tmp_path)
     for number in range(200):
-        metrics = Metrics(1.0)
+        metrics = Metrics(NOW)
         metrics.blocked("one", f"category{number}")
         exposition.take(f"w{number}", metrics.snapshot())
     blocks = {key: n for key, n in samples(exposition).items() if key[0] == BLOCKS[0]}
@@ -131,7 +131,7 @@ def test_what_is_no_snapshot_is_refused_and_counted(tmp_path: Path) -> None:
 def test_lists_show_the_worker_that_is_behind(tmp_path: Path) -> None:
     exposition = made(tmp_path)
     for worker, serial in (("a", 4), ("b", 3)):
-        metrics = Metrics(1.0)
+        metrics = Metrics(NOW)
         metrics.lists([ListFacts("one", serial, serial * 10, int(NOW) - serial), ListFacts("old", 1, 1)])
         exposition.take(worker, metrics.snapshot())
     found = samples(exposition)
@@ -175,7 +175,7 @@ def test_the_recorder(tmp_path: Path) -> None:
         raised={"probing": 2},
     )
     exposition = made(tmp_path, recorder=lambda: recorder)
-    metrics = Metrics(1.0)
+    metrics = Metrics(NOW)
     metrics.queue(8, 9)
     exposition.take("a", metrics.snapshot())
     found = samples(exposition)
@@ -187,7 +187,7 @@ def test_the_recorder(tmp_path: Path) -> None:
     assert (found["urlward_spool_bytes",], found["urlward_spool_limit_bytes",]) == (400, 1000)
     assert (found["urlward_store_up", "sqlite"], found["urlward_store_written_total", "sqlite"]) == (0, 5)
     assert found["urlward_store_failures_total", "sqlite"] == 1
-    assert (found["urlward_alarm", "probing"], found["urlward_alarm", "spool"]) == (1, 0)
+    assert (found["urlward_alarm", "probing"], found["urlward_alarm", "store-down"]) == (1, 0)
     assert found["urlward_alarms_total", "probing"] == 2
     assert b"example" not in exposition.render()
 
@@ -199,14 +199,15 @@ def test_a_silent_worker_does_not_report(tmp_path: Path) -> None:
     steady.now += SILENT_AFTER + 1
     assert samples(exposition)["urlward_workers",] == 0
     assert exposition.silence() == {"a": SILENT_AFTER + 1}
+    assert exposition.snapshots() == {"a": counted().snapshot()}
     exposition.gone("a")
-    assert exposition.silence() == {}
+    assert exposition.silence() == exposition.snapshots() == {}
 
 
 def test_the_last_hour(tmp_path: Path) -> None:
     steady = Clock()
     exposition = made(tmp_path, steady=steady)
-    metrics = Metrics(1.0)
+    metrics = Metrics(NOW)
     exposition.take("a", metrics.snapshot())
     for _ in range(90):
         metrics.requests("match", "block")
@@ -214,3 +215,16 @@ def test_the_last_hour(tmp_path: Path) -> None:
         steady.now += 60
         exposition.take("a", metrics.snapshot())
     assert exposition.last_hour() == {"judged": 60, "blocked": 60, "would_block": 0, "errors": 0}
+
+
+def test_after_a_restart_counters_begin_anew(tmp_path: Path) -> None:
+    """What its predecessor has shown must not come again as if it had happened now."""
+    exposition = made(tmp_path)
+    exposition.take("old", counted(NOW - 3600, blocks=5).snapshot())
+    assert samples(exposition)[BLOCKS] == 0
+    exposition.take("old", counted(NOW - 3600, blocks=7).snapshot())
+    assert samples(exposition)[BLOCKS] == 2
+    exposition.take("new", counted(NOW - 1, blocks=5).snapshot())
+    assert samples(exposition)[BLOCKS] == 7
+    assert exposition.last_hour()["blocked"] == 7
+    assert samples(exposition)["urlward_open_connections",] == 12

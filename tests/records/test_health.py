@@ -34,6 +34,7 @@ def test_what_fails_is_named() -> None:
         "checks": ["lists", "stores", "feeds"],
         "failing": {"lists": ["1 of 2 workers have none"], "stores": ["pg"], "feeds": ["new", "stale"]},
     }
+    assert found.passed == {"lists": False, "stores": False, "feeds": False}
     assert ready([], [], RecorderState()).as_json()["failing"] == {"lists": ["no worker has reported"]}
 
 

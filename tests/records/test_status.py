@@ -14,7 +14,7 @@ FEEDS = (FeedTable(name="feed", path="none"),)
 
 
 def counted(*lists: ListFacts) -> dict[str, Any]:
-    metrics = Metrics(1.0)
+    metrics = Metrics(NOW)
     metrics.lists(lists)
     metrics.requests("match", "block")
     metrics.connections(+1)

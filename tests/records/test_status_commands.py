@@ -1,11 +1,13 @@
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from records.recorder_support import answering
+from urlward.records.asking import reply
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
 from urlward.records.status import status_of
@@ -45,10 +47,10 @@ def test_no_recorder(urlward: Callable[..., int], capsys: pytest.CaptureFixture[
 
 def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exposition = Exposition((), tmp_path)
-    metrics = Metrics(1.0)
+    metrics = Metrics(time.time())
     metrics.lists([ListFacts("one", 3, 10)])
     exposition.take("a", metrics.snapshot())
-    with answering(tmp_path, lambda _: json.dumps(status_of(exposition)).encode() + b"\n"):
+    with answering(tmp_path, lambda asked: reply(asked, {"status": lambda: status_of(exposition)})):
         assert urlward() == 0
         assert "1 of 1 report" in capsys.readouterr().out
         assert urlward("--json") == 0

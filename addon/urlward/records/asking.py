@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
     """
     path = state / SOCKET
     try:
-        line = _exchange(state, json.dumps({"ask": question}).encode() + b"\n", timeout)
+        line = _exchange(state, _line({"ask": question}), timeout)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as e:
         raise NotRunningError(f"{path}: no recorder runs") from e
     except TimeoutError as e:
@@ -54,6 +55,26 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
     if isinstance(said := answer.get("error"), str):
         raise AskError(f"{path}: {said}")
     return answer
+
+
+def reply(question: object, answers: Mapping[str, Callable[[], Mapping[str, Any]]]) -> bytes:
+    """The line that the recorder sends back.
+
+    Args:
+        question: the value of ``ask`` in what came.
+        answers: what gives the answer to each question.
+    """
+    give = answers.get(question) if isinstance(question, str) else None
+    if give is None:
+        return _line({"error": f"no such question; there are {', '.join(answers)}"})
+    try:
+        return _line(give())
+    except UrlwardError as e:
+        return _line({"error": str(e)})
+
+
+def _line(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
 
 
 def _exchange(state: Path, line: bytes, timeout: float) -> bytes:

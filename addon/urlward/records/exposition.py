@@ -1,7 +1,7 @@
 """The metrics of all workers as Prometheus takes them (text exposition format)."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,11 @@ class Exposition(Collector):
         self._recorder = recorder
         self._clock = clock
         self._steady = steady
-        self._sums = Sums()
+        self._sums = Sums(clock())
         self._labels = Labels()
         self._heard: dict[str, float] = {}
         self._hour = LastHour()
+        self._hour.note(steady(), {})
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -103,6 +104,10 @@ class Exposition(Collector):
     def live(self) -> list[Snapshot]:
         """What the workers that are connected have said last."""
         return list(self._sums.live.values())
+
+    def snapshots(self) -> dict[str, Mapping[str, Any]]:
+        """The same as they said it, by worker."""
+        return {worker: snapshot.said for worker, snapshot in self._sums.live.items()}
 
     def feeds(self) -> list[FeedFigures]:
         """How the feeds are."""

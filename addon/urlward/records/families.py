@@ -22,7 +22,10 @@ EVENTS = (
     "block", "would-block", "cut", "would-cut", "list", "feed", "alarm", "allow", "objection", "start",
     "stop", "gap",
 )  # fmt: skip
-ALARMS = ("stale", "expiring", "expired", "store", "spool", "dropped", "probing", "gap", "disk", "worker")
+ALARMS = (
+    "store-down", "spool-down", "spool-damaged", "dropped", "refused", "probing", "stale",
+    "expiring", "expired",
+)  # fmt: skip
 
 _HISTOGRAMS = {
     "check": ("urlward_check_seconds", "Time that a decision took."),

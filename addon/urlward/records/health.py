@@ -34,6 +34,11 @@ class Health:
         return not any(self.checks.values())
 
     @property
+    def passed(self) -> dict[str, bool]:
+        """For each check whether it is well."""
+        return {name: not what for name, what in self.checks.items()}
+
+    @property
     def status(self) -> int:
         """Of HTTP: 200 or 503."""
         return 200 if self.ok else 503

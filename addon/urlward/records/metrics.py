@@ -167,7 +167,7 @@ class Metrics:
             "errors": dict(self._errors),
             "failed_reloads": self._failed_reloads,
             "opened": self.opened,
-            "open": self._open,
+            "open": max(self._open, 0),
             "queue": self._queue,
             "dropped": self.dropped,
             "stall_longest": max(self._longest, self._longest_before),

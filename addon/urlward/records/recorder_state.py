@@ -1,7 +1,11 @@
 """What the recorder says of itself, for metrics, health and status."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
+
+BACK = "store-back"
+"""What is told like an alarm, and is the end of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,7 +13,7 @@ class StoreState:
     """One store.
 
     Attributes:
-        up: whether what it was given last has been written.
+        up: whether it takes what it is given.
         written: events, since the recorder's start.
         failures: attempts to write that were none.
     """
@@ -21,7 +25,7 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class RecorderState:
-    """Now; counts are since the recorder's start.
+    """Now; counts are since the recorder's start, and of all stores together.
 
     Attributes:
         events: taken, by kind.
@@ -43,3 +47,66 @@ class RecorderState:
     stores: Mapping[str, StoreState] = field(default_factory=dict)
     alarms: Mapping[str, str] = field(default_factory=dict)
     raised: Mapping[str, int] = field(default_factory=dict)
+
+
+class SinkState(Protocol):
+    """How one store does, as `urlward.records.sink` has it."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it takes events."""
+
+    @property
+    def written(self) -> int:
+        """Events."""
+
+    @property
+    def failures(self) -> int:
+        """Writes that were none."""
+
+    @property
+    def queued(self) -> int:
+        """Events that wait in memory."""
+
+    @property
+    def spooled(self) -> int:
+        """Events that wait on the disk."""
+
+    @property
+    def spool_bytes(self) -> int:
+        """They take there."""
+
+    @property
+    def dropped(self) -> int:
+        """Events that found no place."""
+
+
+def recorder_state(
+    sinks: Iterable[tuple[str, SinkState]],
+    *,
+    events: Mapping[str, int],
+    raised: Mapping[str, int],
+    alarms: Mapping[str, str],
+    spool_limit: int,
+) -> RecorderState:
+    """Of all stores together.
+
+    Args:
+        sinks: how each store does, by its name.
+        events: taken, by kind.
+        raised: alarms that have begun, by kind.
+        alarms: those that last.
+        spool_limit: bytes that all spools may have.
+    """
+    states = dict(sinks)
+    return RecorderState(
+        events=dict(events),
+        queue=sum(state.queued for state in states.values()),
+        spool_events=sum(state.spooled for state in states.values()),
+        spool_bytes=sum(state.spool_bytes for state in states.values()),
+        spool_limit=spool_limit,
+        dropped=sum(state.dropped for state in states.values()),
+        stores={name: StoreState(s.up, s.written, s.failures) for name, s in states.items()},
+        alarms=dict(alarms),
+        raised={kind: count for kind, count in raised.items() if kind != BACK},
+    )

@@ -33,6 +33,7 @@ class Snapshot:
         queue: events that wait in it.
         stall_longest: of the last minute, seconds.
         lists: in force.
+        said: the snapshot itself.
     """
 
     started: float = 0.0
@@ -41,6 +42,7 @@ class Snapshot:
     queue: int = 0
     stall_longest: float = 0.0
     lists: tuple[ListFacts, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Labels:
@@ -67,6 +69,7 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
             queue=int(_number(data["queue"])),
             stall_longest=_number(data["stall_longest"]),
             lists=tuple(_list(row, labels) for row in data["lists"][:MAX_LISTS]),
+            said=data,
         )
     except SnapshotError:
         raise

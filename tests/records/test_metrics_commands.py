@@ -1,0 +1,62 @@
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from records.metrics_support import TOKEN, admin, full
+from urlward.records import metrics_commands
+from urlward.records.metrics_commands import MetricsCommandError, add_metrics_commands
+from urlward.records.metrics_files import NAMES
+
+
+@pytest.fixture
+def urlward() -> Callable[..., int]:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    add_metrics_commands(command)
+
+    def run(*arguments: str) -> int:
+        args = parser.parse_args(["metrics", *arguments])
+        code: int = args.command(args)
+        return code
+
+    return run
+
+
+def test_files(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert urlward("files", "-o", str(tmp_path / "new")) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "new" / name) for name in NAMES]
+    assert urlward("files", "-o", str(tmp_path / "new")) == 0
+
+
+def test_show(
+    urlward: Callable[..., int],
+    tmp_path: Path,
+    port: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exposition, _ = full(tmp_path)
+    (tmp_path / "admin.token").write_text(TOKEN)
+    config = SimpleNamespace(
+        state=str(tmp_path), admin=SimpleNamespace(listen=f"127.0.0.1:{port}", token_file="admin.token")
+    )
+    monkeypatch.setattr(metrics_commands, "configured", lambda path: (path, config))
+    with admin(exposition, port):
+        assert urlward("show") == 0
+    assert capsys.readouterr().out == exposition.render().decode()
+
+
+def test_show_without_an_admin_address(urlward: Callable[..., int], tmp_path: Path) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text("")
+    with pytest.raises(MetricsCommandError, match=r"urlward\.toml: no \[admin\] in it"):
+        urlward("show", "--config", str(config))
