@@ -16,17 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from urlward.proxy.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.page.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.page.safety import content_policy, encode
+from urlward.page.words import BlockPageError, has_controls, load_texts, text_for
 from urlward.proxy.page_links import Contact, parse_contact, parse_link, parse_web_url
-from urlward.proxy.page_templates import (
-    FILES,
-    content_policy,
-    describe,
-    encode,
-    load_templates,
-    write_problem,
-)
-from urlward.proxy.page_texts import BlockPageError, has_controls, load_texts, text_for
+from urlward.proxy.page_templates import FILES, describe, load_templates, write_problem
 
 __all__ = [
     "BlockNotice",
@@ -58,7 +52,7 @@ class BlockPageSettings:
         objection: how to object: an http(s), ``mailto:`` or ``tel:`` URL, an e-mail address, a phone number,
             or a line of text. None leaves the general sentence alone.
         help_links: label and URL of each place that helps.
-        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.proxy.page_texts`).
+        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.page.words`).
         template_dir: a folder with a ``block.html.j2`` or ``block.txt.j2`` that replaces the shipped one.
         default_language: the language of a client that asks for none that we have.
     """

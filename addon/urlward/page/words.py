@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from urlward.proxy.negotiation import is_language_tag, look_up, normal_tag
+from urlward.page.negotiation import is_language_tag, look_up, normal_tag
 
 SHIPPED = ("en", "fil", "es")
 PLACEHOLDERS = frozenset({"operator", "list"})
