@@ -12,7 +12,9 @@ from urlward.config import (
     GatewayTable,
     GroupTable,
     HelpLink,
+    ObjectionsTable,
     PageTable,
+    ProbingTable,
     RuleTable,
     ScheduleTable,
     read_config,
@@ -93,6 +95,12 @@ timeout = 1
 max_ttl = 60
 remember = 50
 
+[objections]
+url = "http://gateway.example:8091/"
+
+[probing]
+slow = true
+
 [mitmproxy]
 upstream_cert = false
 stream_large_bodies = "1m"
@@ -146,6 +154,8 @@ def test_every_key(path: Path) -> None:
         group=(GroupTable(name="staff", networks=("203.0.113.0/24",)),),
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
+        objections=ObjectionsTable(url="http://gateway.example:8091/"),
+        probing=ProbingTable(slow=True),
         pages={"school": PageTable(operator="Example School")},
         page=PageTable(
             operator="Example School",

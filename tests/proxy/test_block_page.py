@@ -152,6 +152,7 @@ def test_problem_object() -> None:
         "list": "Example list",
         "category": "phishing",
         "objection": f"mailto:objections@operator.example?subject=Reference%20{REFERENCE}",
+        "objection_form": None,
         "help": [
             {"label": "Example helpline", "url": "https://help.example/"},
             {"label": "Call the helpline", "url": "tel:+631234567"},

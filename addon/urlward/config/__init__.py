@@ -12,14 +12,17 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import DnsTable, GatewayTable
+from urlward.config.objections import ObjectionsTable
 from urlward.config.page import HelpLink, PageTable
 from urlward.config.policy import GroupTable, PolicyError, RuleTable, ScheduleTable, Use, check_policy
+from urlward.config.probing import ProbingTable
 from urlward.config.tables import FileName, Table, trust_at
 from urlward.engine.errors import UrlwardError
 
 __all__ = [
     "SYSTEM", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable", "HelpLink",
-    "PageTable", "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
+    "ObjectionsTable", "PageTable", "ProbingTable", "RuleTable", "ScheduleTable", "Use",
+    "configured", "describe", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -61,6 +64,8 @@ class Config(Table):
     pages: dict[str, PageTable] = Field(default={})
     page: PageTable = PageTable()
     gateway: GatewayTable = GatewayTable()
+    objections: ObjectionsTable = ObjectionsTable()
+    probing: ProbingTable | None = None
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
 

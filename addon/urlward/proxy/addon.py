@@ -26,7 +26,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
-from urlward.config import Config, PageTable, read_config
+from urlward.config import Config, ObjectionsTable, PageTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.lists.keeper import Keeper
@@ -529,7 +529,7 @@ def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dic
 
     def made(table: PageTable, where: str) -> BlockPage:
         try:
-            return BlockPage(page_settings(table, status))
+            return BlockPage(page_settings(table, status, config.objections))
         except BlockPageError as e:
             raise ValueError(str(e) if e.key == "status" or not file else f"{file}: {where}.{e}") from e
 
@@ -537,13 +537,15 @@ def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dic
     return made(config.page, "page"), variants
 
 
-def page_settings(page: PageTable, status: int) -> BlockPageSettings:
-    """The block page's settings from its table."""
+def page_settings(page: PageTable, status: int, objections: ObjectionsTable) -> BlockPageSettings:
+    """The block page's settings from its table, and that of the form on it."""
     return BlockPageSettings(
         status=status,
         operator=page.operator,
         authority_url=page.authority_url,
         objection=page.objection,
+        objection_form=objections.url,
+        objection_length=objections.max_length,
         help_links=tuple((link.label, link.url) for link in page.help),
         texts=page.texts,
         template_dir=Path(page.template_dir) if page.template_dir else None,

@@ -2,9 +2,10 @@
 
 A custom template sees: ``status``, ``phrase``, ``language``, ``texts`` (the fixed texts by key), ``reason``,
 ``advice`` and ``help`` (the texts for the category), ``operator``, ``authority_url``, ``objection`` (None, or
-``text`` and ``href``), ``help_links`` (each ``text`` and ``href``), ``list_name``, ``category`` and
-``reference``. An unknown variable is an error. ``<style>`` elements may be used; the page's own policy
-refuses scripts, ``style`` attributes and whatever has to be fetched.
+``text`` and ``href``), ``form`` (None, or ``url``, ``link``, ``max_length`` and ``texts``), ``help_links``
+(each ``text`` and ``href``), ``list_name``, ``category`` and ``reference``. An unknown variable is an error.
+``<style>`` elements may be used; the page's own policy refuses scripts, ``style`` attributes and whatever has
+to be fetched.
 """
 
 import json
@@ -65,6 +66,7 @@ def write_problem(context: Mapping[str, Any]) -> str:
         "list": context["list_name"],
         "category": context["category"],
         "objection": objection and (objection.href or objection.text),
+        "objection_form": context["form"] and context["form"]["link"],
         "help": [{"label": contact.text, "url": contact.href} for contact in context["help_links"]],
     }
     return json.dumps(problem, ensure_ascii=False) + "\n"
