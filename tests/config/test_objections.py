@@ -1,12 +1,21 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from urlward.config import read_config
 from urlward.config.objections import ObjectionsTable
 
+URL = "http://gateway.example:8091/"
 
-def test_nothing_is_offered_by_itself() -> None:
-    table = ObjectionsTable()
-    assert (table.url, table.listen, table.address) == (None, None, None)
+
+def test_it_is_off_where_the_table_is_absent(tmp_path: Path) -> None:
+    file = tmp_path / "urlward.toml"
+    file.touch()
+    assert read_config(file).objections is None
+    file.write_text(f'[objections]\nurl = "{URL}"\n')
+    assert read_config(file).objections == ObjectionsTable(url=URL)
+    assert ObjectionsTable(url=URL).address is None
 
 
 @pytest.mark.parametrize(
@@ -14,18 +23,19 @@ def test_nothing_is_offered_by_itself() -> None:
     [
         ("192.0.2.1:8091", ("192.0.2.1", 8091)),
         ("[2001:db8::1]:8091", ("2001:db8::1", 8091)),
-        (":8091", ("", 8091)),
         ("gateway.example:80", ("gateway.example", 80)),
     ],
 )
 def test_listen(listen: str, address: tuple[str, int]) -> None:
-    assert ObjectionsTable(listen=listen).address == address
+    assert ObjectionsTable(url=URL, listen=listen).address == address
 
 
-@pytest.mark.parametrize("listen", ["", "8091", "192.0.2.1", "192.0.2.1:0", "192.0.2.1:70000", "::1:80"])
+@pytest.mark.parametrize(
+    "listen", ["", "8091", ":8091", "192.0.2.1", "192.0.2.1:0", "192.0.2.1:70000", "::1:80"]
+)
 def test_listen_of_another_form(listen: str) -> None:
     with pytest.raises(ValidationError, match="HOST:PORT"):
-        ObjectionsTable(listen=listen)
+        ObjectionsTable(url=URL, listen=listen)
 
 
 @pytest.mark.parametrize("url", ["http://gateway.example:8091/", "https://[2001:db8::1]/objections/"])
@@ -51,7 +61,7 @@ def test_url(url: str) -> None:
     ],
 )
 def test_url_that_is_unfit(url: str) -> None:
-    with pytest.raises(ValidationError, match="is not an http:// or https:// URL"):
+    with pytest.raises(ValidationError, match="not an http:// or https:// URL"):
         ObjectionsTable(url=url)
 
 
@@ -59,4 +69,4 @@ def test_url_that_is_unfit(url: str) -> None:
 @pytest.mark.parametrize("value", [0, 10_001, "5"])
 def test_numbers_have_bounds(name: str, value: object) -> None:
     with pytest.raises(ValidationError):
-        ObjectionsTable.model_validate({name: value})
+        ObjectionsTable.model_validate({"url": URL, name: value})

@@ -7,12 +7,10 @@ from urlward.config import read_config
 from urlward.config.probing import ProbingTable
 
 
-def test_it_is_off_where_the_table_is_absent(tmp_path: Path) -> None:
+def test_nobody_is_slowed_where_the_table_is_absent(tmp_path: Path) -> None:
     file = tmp_path / "urlward.toml"
-    file.write_text("")
-    assert read_config(file).probing is None
-    file.write_text("[probing]\n")
-    assert read_config(file).probing == ProbingTable()
+    file.touch()
+    assert read_config(file).probing == ProbingTable(entries=50, window=600.0, slow=False, rate=1.0)
 
 
 def test_all_keys(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ class Config(Table):
     pages: dict[str, PageTable] = Field(default={})
     page: PageTable = PageTable()
     gateway: GatewayTable = GatewayTable()
-    objections: ObjectionsTable = ObjectionsTable()
-    probing: ProbingTable | None = None
+    objections: ObjectionsTable | None = None
+    probing: ProbingTable = ProbingTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
 

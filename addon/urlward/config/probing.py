@@ -9,7 +9,7 @@ from urlward.config.units import Seconds
 
 
 class ProbingTable(Table):
-    """``[probing]``; its presence turns it on.
+    """``[probing]``.
 
     Attributes:
         entries: different ones that a client may draw block pages for within `window`.

@@ -537,20 +537,25 @@ def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dic
     return made(config.page, "page"), variants
 
 
-def page_settings(page: PageTable, status: int, objections: ObjectionsTable) -> BlockPageSettings:
+def page_settings(page: PageTable, status: int, objections: ObjectionsTable | None) -> BlockPageSettings:
     """The block page's settings from its table, and that of the form on it."""
     return BlockPageSettings(
         status=status,
         operator=page.operator,
         authority_url=page.authority_url,
         objection=page.objection,
-        objection_form=objections.url,
-        objection_length=objections.max_length,
+        **_form_settings(objections),
         help_links=tuple((link.label, link.url) for link in page.help),
         texts=page.texts,
         template_dir=Path(page.template_dir) if page.template_dir else None,
         default_language=page.default_language,
     )
+
+
+def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
+    if objections is None:
+        return {}
+    return {"objection_form": objections.url, "objection_length": objections.max_length}
 
 
 def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
