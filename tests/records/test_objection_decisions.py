@@ -7,6 +7,7 @@ import pytest
 from urlward.engine.digest import Key
 from urlward.lists.allow_entry import AllowError
 from urlward.lists.allows import current_allows
+from urlward.lists.audit import verify
 from urlward.lists.state import local_key
 from urlward.records import objection_decisions as module
 from urlward.records.objection_decisions import decline, grant
@@ -49,6 +50,7 @@ def test_granted_with_what_is_to_pass(tmp_path: Path, key: Key, objection: Objec
     assert current_allows(tmp_path, NOW + 3600) == ()
     assert [line["action"] for line in audit(tmp_path)] == ["allowed", "objection-granted"]
     assert audit(tmp_path)[1]["allow"] == allow.id
+    assert verify(tmp_path).holds
     for path in tmp_path.iterdir():
         assert b"blocked" not in path.read_bytes()
 

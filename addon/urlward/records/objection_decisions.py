@@ -8,7 +8,6 @@ whether a URL is the one that was blocked.
 The audit log has a line for each decision.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from pathlib import Path
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allow_entry import AllowError, allowed_by
-from urlward.lists.allows import AUDIT, MAX_WHY, Allow, add_allow, end_allow, rfc3339
-from urlward.lists.state import append_private, locked
+from urlward.lists.allows import MAX_WHY, Allow, add_allow, end_allow
+from urlward.lists.audit import append_in_lock
+from urlward.lists.state import locked
 from urlward.records.objections import (
     Objection,
     ObjectionError,
@@ -114,13 +114,7 @@ def _words(why: str) -> str:
 
 
 def _audit(state: Path, decided: Objection) -> None:
-    line = {
-        "time": rfc3339(decided.decided),
-        "action": f"objection-{decided.state}",
-        "who": decided.who,
-        "id": decided.id,
-        "reference": decided.reference,
-        "why": decided.why,
-        "allow": decided.allow,
-    }
-    append_private(state / AUDIT, json.dumps(line).encode())
+    append_in_lock(
+        state, decided.who, f"objection-{decided.state}", decided.decided,
+        id=decided.id, reference=decided.reference, why=decided.why, allow=decided.allow,
+    )  # fmt: skip
