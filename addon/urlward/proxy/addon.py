@@ -27,6 +27,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, read_config
+from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.lists.keeper import Keeper
@@ -49,6 +50,8 @@ from urlward.proxy.layers import (
 )
 from urlward.proxy.live import Live
 from urlward.proxy.names import as_address, is_multiplexed
+from urlward.proxy.pacing import Pacer
+from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.workers import is_first
 
 logger = logging.getLogger("urlward")
@@ -103,6 +106,7 @@ class Urlward:
         neighbours: tells MAC addresses, where the policy asks for them.
         feeder: fetches feeds; None where there are none, or another worker does it.
         live: the exchanges under way.
+        probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
@@ -114,6 +118,7 @@ class Urlward:
         self.neighbours: Neighbours | None = None
         self.feeder: Feeder | None = None
         self.live = Live()
+        self.probing: Probing | None = None
         self.page_addresses: frozenset[str] = frozenset()
         self._others = False
         self._keeps_host = True
@@ -209,6 +214,7 @@ class Urlward:
             self.policy = make_policy(config, self.keeper, self.neighbours)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
+        self.probing = Probing(config.probing, _tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(
             self._matcher,
             page,
@@ -219,6 +225,7 @@ class Urlward:
             intercept_port=options.urlward_intercept_port,
             policy=self.policy,
             pages=pages,
+            probing=self.probing,
             counts=self.guard.counts if self.guard is not None else None,
         )
         if self._running:
@@ -332,6 +339,27 @@ class Urlward:
             flow.request.headers.pop("upgrade", None)
             flow.request.headers.pop("http2-settings", None)
         flow.request.stream = True
+
+    async def client_connected(self, client: Client) -> None:
+        """Let who is slowed wait, on a connection that mitmproxy carries."""
+        if self.probing is None or not self.probing.slowing:
+            return
+        wait = self.probing.connecting(client)
+        if wait > MAX_WAIT:
+            client.error = "too many connections of a client that is slowed"
+        elif wait:
+            await asyncio.sleep(wait)
+
+    def pace(self, client: Client, transport: asyncio.Transport) -> None:
+        """Likewise, on one that it does not."""
+        if self.probing is None or not self.probing.slowing:
+            return
+        wait = self.probing.connecting(client)
+        if wait > MAX_WAIT:
+            transport.abort()
+        elif wait:
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(wait, transport.resume_reading)
 
     def client_disconnected(self, client: Client) -> None:
         """Nothing of it is under way any more."""
@@ -488,6 +516,13 @@ class Urlward:
         """Mitmproxy's handler of a client's connection, if it has one."""
         server = ctx.master.addons.get("proxyserver")
         return server.connections.get(client.id) if server is not None else None
+
+
+def _tell_of_probe(probe: Probe) -> None:
+    logger.warning(
+        "probing client=%s: block pages of more than %d entries within %s%s",
+        probe.client, probe.entries - 1, in_words(probe.window), ", slowed" * probe.slowed,
+    )  # fmt: skip
 
 
 def is_local(address: str) -> bool:
