@@ -106,11 +106,10 @@ days = { blocks = 30, operations = 365 }
 token_file = "token"
 
 [objections]
-listen = "192.0.2.1:8089"
-url = "https://object.example/"
+url = "http://gateway.example:8091/"
 
 [probing]
-entries = 20
+slow = true
 
 [mitmproxy]
 upstream_cert = false
@@ -165,6 +164,8 @@ def test_every_key(path: Path) -> None:
         group=(GroupTable(name="staff", networks=("203.0.113.0/24",)),),
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
+        objections=ObjectionsTable(url="http://gateway.example:8091/"),
+        probing=ProbingTable(slow=True),
         pages={"school": PageTable(operator="Example School")},
         page=PageTable(
             operator="Example School",
@@ -201,8 +202,6 @@ def test_every_key(path: Path) -> None:
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
         admin=AdminTable(token_file=str(folder / "token")),
-        objections=ObjectionsTable(listen="192.0.2.1:8089", url="https://object.example/"),
-        probing=ProbingTable(entries=20),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from urlward.page.words import SHIPPED, load_texts
 from urlward.proxy.block_page import (
     BlockNotice,
     BlockPage,
@@ -16,7 +17,6 @@ from urlward.proxy.block_page import (
     BlockResponse,
     new_reference,
 )
-from urlward.proxy.page_texts import SHIPPED, load_texts
 
 REFERENCE = "7Q4M-2XKD-93FH"
 NOTICE = BlockNotice(REFERENCE, "Example list", "phishing")
@@ -152,6 +152,7 @@ def test_problem_object() -> None:
         "list": "Example list",
         "category": "phishing",
         "objection": f"mailto:objections@operator.example?subject=Reference%20{REFERENCE}",
+        "objection_form": None,
         "help": [
             {"label": "Example helpline", "url": "https://help.example/"},
             {"label": "Call the helpline", "url": "tel:+631234567"},

@@ -1,4 +1,4 @@
-"""``[records]``, ``[admin]``, ``[objections]`` and ``[probing]``: what is kept, how long, and who sees it."""
+"""``[records]`` and ``[admin]``: what is kept, how long, and who sees it."""
 
 import re
 import socket
@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from urlward.config.objections import ObjectionsTable
 from urlward.config.tables import FileName, Table
-from urlward.config.units import Bytes, Seconds
+from urlward.config.units import Bytes
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
@@ -216,36 +217,6 @@ def _public_url(url: str) -> str:
     return url
 
 
-class ObjectionsTable(Table):
-    """``[objections]``: the form by which somebody objects to a block.
-
-    Attributes:
-        listen: HOST:PORT where it is taken.
-        url: where clients reach that, which the block page points to.
-        per_hour: objections that are taken of one client in an hour.
-        max_length: characters that a message may have.
-    """
-
-    listen: Address
-    url: Annotated[str, AfterValidator(_public_url)]
-    per_hour: Annotated[int, Field(ge=1, le=1000)] = 3
-    max_length: Annotated[int, Field(ge=1, le=100_000)] = 1000
-
-
-class ProbingTable(Table):
-    """``[probing]``: when a client draws block pages at a rate that no person would.
-
-    Attributes:
-        entries: different ones that it met within the window.
-        window: seconds.
-        slow: whether its block pages are then slowed, besides the alarm.
-    """
-
-    entries: Annotated[int, Field(ge=2, le=100_000)] = 50
-    window: Annotated[Seconds, Field(ge=1, le=86_400)] = 600.0
-    slow: bool = False
-
-
 def check_days(records: RecordsTable | None, objections: ObjectionsTable | None) -> None:
     """Records of persons need an end, and objections a place.
 
@@ -253,7 +224,7 @@ def check_days(records: RecordsTable | None, objections: ObjectionsTable | None)
         ValueError: days or the place are missing; the message names the key.
     """
     if records is None:
-        if objections is not None:
+        if objections is not None and objections.listen is not None:
             raise ValueError("objections: [records] is needed, where they are kept")
         return
     if records.privacy != "counts":

@@ -26,7 +26,8 @@ from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import TlsData
 
-from urlward.config import Config, PageTable, read_config
+from urlward.config import Config, ObjectionsTable, PageTable, read_config
+from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.lists.keeper import Keeper
@@ -50,6 +51,8 @@ from urlward.proxy.layers import (
 )
 from urlward.proxy.live import Live
 from urlward.proxy.names import as_address, is_multiplexed
+from urlward.proxy.pacing import Pacer
+from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.recording import Recording
 from urlward.proxy.workers import is_worker, worker_name
 
@@ -107,6 +110,7 @@ class Urlward:
             the supervisor has them.
         recording: what is recorded; None where nothing is.
         live: the exchanges under way.
+        probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
@@ -119,6 +123,7 @@ class Urlward:
         self.companions: list[Keeping] = []
         self.recording: Recording | None = None
         self.live = Live()
+        self.probing: Probing | None = None
         self.page_addresses: frozenset[str] = frozenset()
         self._others = False
         self._keeps_host = True
@@ -220,6 +225,7 @@ class Urlward:
             self.recording.take_lists(self.keeper)
         if updated & _OF_LISTS:
             self._take_companions(config)
+        self.probing = Probing(config.probing, _tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(
             self._matcher,
             page,
@@ -230,6 +236,7 @@ class Urlward:
             intercept_port=options.urlward_intercept_port,
             policy=self.policy,
             pages=pages,
+            probing=self.probing,
             counts=self.guard.counts if self.guard is not None else None,
             recording=self.recording,
         )
@@ -364,6 +371,27 @@ class Urlward:
             flow.request.headers.pop("upgrade", None)
             flow.request.headers.pop("http2-settings", None)
         flow.request.stream = True
+
+    async def client_connected(self, client: Client) -> None:
+        """Let who is slowed wait, on a connection that mitmproxy carries."""
+        if self.probing is None or not self.probing.slowing:
+            return
+        wait = self.probing.connecting(client)
+        if wait > MAX_WAIT:
+            client.error = "too many connections of a client that is slowed"
+        elif wait:
+            await asyncio.sleep(wait)
+
+    def pace(self, client: Client, transport: asyncio.Transport) -> None:
+        """Likewise, on one that it does not."""
+        if self.probing is None or not self.probing.slowing:
+            return
+        wait = self.probing.connecting(client)
+        if wait > MAX_WAIT:
+            transport.abort()
+        elif wait:
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(wait, transport.resume_reading)
 
     def client_disconnected(self, client: Client) -> None:
         """Nothing of it is under way any more."""
@@ -537,6 +565,13 @@ class Urlward:
         return server.connections.get(client.id) if server is not None else None
 
 
+def _tell_of_probe(probe: Probe) -> None:
+    logger.warning(
+        "probing client=%s: block pages of more than %d entries within %s%s",
+        probe.client, probe.entries - 1, in_words(probe.window), ", slowed" * probe.slowed,
+    )  # fmt: skip
+
+
 def is_local(address: str) -> bool:
     """Whether an IP address is one of this machine's."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -576,7 +611,7 @@ def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dic
 
     def made(table: PageTable, where: str) -> BlockPage:
         try:
-            return BlockPage(page_settings(table, status))
+            return BlockPage(page_settings(table, status, config.objections))
         except BlockPageError as e:
             raise ValueError(str(e) if e.key == "status" or not file else f"{file}: {where}.{e}") from e
 
@@ -584,18 +619,25 @@ def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dic
     return made(config.page, "page"), variants
 
 
-def page_settings(page: PageTable, status: int) -> BlockPageSettings:
-    """The block page's settings from its table."""
+def page_settings(page: PageTable, status: int, objections: ObjectionsTable | None) -> BlockPageSettings:
+    """The block page's settings from its table, and that of the form on it."""
     return BlockPageSettings(
         status=status,
         operator=page.operator,
         authority_url=page.authority_url,
         objection=page.objection,
+        **_form_settings(objections),
         help_links=tuple((link.label, link.url) for link in page.help),
         texts=page.texts,
         template_dir=Path(page.template_dir) if page.template_dir else None,
         default_language=page.default_language,
     )
+
+
+def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
+    if objections is None:
+        return {}
+    return {"objection_form": objections.url, "objection_length": objections.max_length}
 
 
 def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:

@@ -16,17 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from urlward.proxy.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.page.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.page.safety import content_policy, encode
+from urlward.page.words import BlockPageError, form_texts, has_controls, load_texts, text_for
 from urlward.proxy.page_links import Contact, parse_contact, parse_link, parse_web_url
-from urlward.proxy.page_templates import (
-    FILES,
-    content_policy,
-    describe,
-    encode,
-    load_templates,
-    write_problem,
-)
-from urlward.proxy.page_texts import BlockPageError, has_controls, load_texts, text_for
+from urlward.proxy.page_templates import FILES, describe, load_templates, write_problem
 
 __all__ = [
     "BlockNotice",
@@ -57,8 +51,11 @@ class BlockPageSettings:
             sec. 4). Without one the link is a ``data:`` URL (RFC 2397) holding the operator's name.
         objection: how to object: an http(s), ``mailto:`` or ``tel:`` URL, an e-mail address, a phone number,
             or a line of text. None leaves the general sentence alone.
+        objection_form: http(s) URL without query, to which a form on the HTML page posts ``reference`` and
+            ``message``; the page's other forms name it. None for no form.
+        objection_length: characters that such a message may have.
         help_links: label and URL of each place that helps.
-        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.proxy.page_texts`).
+        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.page.words`).
         template_dir: a folder with a ``block.html.j2`` or ``block.txt.j2`` that replaces the shipped one.
         default_language: the language of a client that asks for none that we have.
     """
@@ -67,6 +64,8 @@ class BlockPageSettings:
     operator: str = ""
     authority_url: str | None = None
     objection: str | None = None
+    objection_form: str | None = None
+    objection_length: int = 2000
     help_links: tuple[tuple[str, str], ...] | Mapping[str, str] = ()
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     template_dir: Path | None = None
@@ -117,8 +116,11 @@ class BlockPage:
         self._operator = settings.operator.strip()
         self._authority = _checked("authority_url", parse_web_url, settings.authority_url)
         self._objection = _checked("objection", parse_contact, settings.objection)
+        self._form_url = _checked("objection_form", parse_web_url, settings.objection_form)
+        self._form_length = settings.objection_length
         self._help_links = _help_links(settings.help_links)
         self._texts = load_texts(settings.texts)
+        self._form_texts = form_texts(self._texts) if self._form_url else None
         self._default_language = normal_tag(settings.default_language)
         if self._default_language not in self._texts:
             raise BlockPageError("default_language", f"no texts for {settings.default_language!r}")
@@ -196,6 +198,13 @@ class BlockPage:
             "operator": operator,
             "authority_url": self._authority,
             "objection": self._objection and self._objection.with_subject(subject),
+            "form": self._form_texts
+            and {
+                "url": self._form_url,
+                "link": f"{self._form_url}?reference={reference}",
+                "max_length": self._form_length,
+                "texts": {key: fill(text) for key, text in self._form_texts[language].items()},
+            },
             "help_links": self._help_links,
             "list_name": shown_list,
             "category": category,
@@ -214,11 +223,14 @@ class BlockPage:
             ("Cache-Control", "no-store"),
             ("Vary", "Accept, Accept-Language"),
             ("Link", f'<{blocked_by}>; rel="blocked-by"'),
-            ("Content-Security-Policy", content_policy(page if form is Form.HTML else "")),
+            ("Content-Security-Policy", self._policy(page) if form is Form.HTML else content_policy("")),
             ("Referrer-Policy", "no-referrer"),
             ("X-Content-Type-Options", "nosniff"),
         )
         return tuple((name.encode("ascii"), value.encode("ascii")) for name, value in fields)
+
+    def _policy(self, page: str) -> str:
+        return content_policy(page, form_action=self._form_url or "'none'")
 
     def _try_templates(self) -> None:
         for form, name in FILES.items():

@@ -203,6 +203,15 @@ class Express:
             return False
         return self._relay.idle or (self._relay.endless and not self.active)
 
+    def may_read(self) -> bool:
+        """Whether the origin takes what comes."""
+        return self._server is None or not self._server.full
+
+    @property
+    def client_transport(self) -> asyncio.Transport | None:
+        """The client's, while it is connected."""
+        return self._client.transport if self._client is not None else None
+
     def _ports(self) -> tuple[Port | None, Port | None]:
         return self._client, self._server
 

@@ -74,6 +74,7 @@ class Front(asyncio.Protocol):
         self._context = context
         self.client = context.client
         self._addon.live.add(self)
+        self._addon.pace(self.client, transport)
 
     def _make_context(self, guard: Guard) -> Context:
         self._guard = guard
@@ -179,6 +180,10 @@ class Front(asyncio.Protocol):
         """Whether nothing has come."""
         return not self._data
 
+    def may_read(self) -> bool:
+        """Always: nothing is open yet."""
+        return True
+
     def touch(self, now: float) -> None:
         """Close what stays silent."""
         if now - self._since >= min(self._addon.tcp_timeout, HEAD_TIMEOUT):
@@ -210,6 +215,10 @@ class Direct(Express):
         """Open the connection; nothing is read of the client meanwhile."""
         self.port.transport.pause_reading()
         self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    def may_read(self) -> bool:
+        """Not while the connection to the origin is being opened."""
+        return (self._opening is None or self._opening.done()) and super().may_read()
 
     def lost(self, port: Port) -> None:
         """A connection is closed."""

@@ -24,6 +24,7 @@ from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_
 from urlward.proxy.decision_log import Counts, DecisionLog
 from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Names, Place, names_of, names_of_tls
+from urlward.proxy.probing import Probing
 from urlward.proxy.recording import Recording
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
@@ -49,6 +50,7 @@ class Guard:
             `intercept` is ``none``, with which only names and addresses are looked at.
         policy: what holds for which client; None where the same does for all.
         pages: block pages of groups, by name.
+        probing: is told what clients ask for and are shown; None where nobody is watched.
         intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
             unless `intercept` is ``none``; 0 for none.
         counts: to go on with.
@@ -72,6 +74,7 @@ class Guard:
         intercept_port: int = 0,
         policy: Policy | None = None,
         pages: Mapping[str, BlockPage] | None = None,
+        probing: Probing | None = None,
         counts: Counts | None = None,
         recording: Recording | None = None,
         clock: Callable[[], float] = time.time,
@@ -84,6 +87,7 @@ class Guard:
         self._page = page
         self._policy = policy
         self._pages = pages or {}
+        self._probing = probing
         self._on_error = on_error
         self._intercept = intercept
         self._tls_block = tls_block
@@ -97,6 +101,7 @@ class Guard:
         Never raises.
         """
         self.counts.requests += 1
+        self._asked(context.client)
         head = request.data.method == b"HEAD"
         start = perf_counter()
         try:
@@ -115,6 +120,7 @@ class Guard:
         """Likewise for a head that the HTTP layer has read."""
         self.counts.requests += 1
         start = perf_counter()
+        self._asked(client)
         try:
             names = place.names(head)
             matcher = self._matcher()
@@ -245,6 +251,7 @@ class Guard:
     def tls(self, context: Context, sni: str | None) -> tuple[TlsDecision, Names]:
         """What becomes of a TLS connection, by its SNI and destination, and by which names. Never raises."""
         names = NO_NAMES
+        self._asked(context.client)
         try:
             names = names_of_tls(context, sni)
             return self._tls(names, context.client)
@@ -268,6 +275,7 @@ class Guard:
 
         Never raises.
         """
+        self._asked(client)
         try:
             verdict = self._verdict(names, client)
             return self._relayed(verdict, names, client) if verdict.listed else names
@@ -329,6 +337,7 @@ class Guard:
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
         self._log.block(verdict, names, client, new_reference(), group=self._view(client).group)
+        self._drew(client, verdict)
         return None
 
     def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
@@ -347,6 +356,7 @@ class Guard:
             return self._tell(verdict, names, client)
         reference, view = new_reference(), self._view(client)
         self._log.block(verdict, names, client, reference, group=view.group)
+        self._drew(client, verdict)
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
             accept, language = (
@@ -365,6 +375,20 @@ class Guard:
         except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of the page
             self._log.failure(e, client, "blocked")
             return plain(451, f"Blocked. Reference: {reference}", head=head)
+
+    def _asked(self, client: Client) -> None:
+        if self._probing is not None and self._probing.slowing:
+            try:
+                self._probing.asked(client)
+            except Exception as e:  # noqa: BLE001 - the decision is another matter
+                self._log.failure(e, client, "not slowed")
+
+    def _drew(self, client: Client, verdict: Verdict) -> None:
+        if self._probing is not None:
+            try:
+                self._probing.drew(client, verdict)
+            except Exception as e:  # noqa: BLE001 - as above
+                self._log.failure(e, client, "blocked")
 
     def _failed(self, error: Exception, client: Client, head: bool = False) -> BlockResponse | None:
         passed = self._on_error == "pass"

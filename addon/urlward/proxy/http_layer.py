@@ -53,6 +53,7 @@ class RelayingLayer(layer.Layer):
         self._out: list[commands.Command] = []
         self._connect_wanted = False
         self._express: TakenOver | None = None
+        self._opening = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if self._express is not None:
@@ -132,7 +133,9 @@ class RelayingLayer(layer.Layer):
         transport = self._client_transport()
         if transport is not None:
             transport.pause_reading()
+        self._opening = True
         error = yield commands.OpenConnection(self.context.server)
+        self._opening = False
         if transport is not None:
             transport.resume_reading()
         return error  # type: ignore[no-any-return]
@@ -186,6 +189,10 @@ class RelayingLayer(layer.Layer):
     def idle(self) -> bool:
         """Whether nothing is under way."""
         return self.relay.idle
+
+    def may_read(self) -> bool:
+        """Not while the connection to the origin is being opened."""
+        return not self._opening
 
     def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
@@ -270,6 +277,10 @@ class Handshake:
 
     def idle(self) -> bool:
         """Nothing is lost with it."""
+        return True
+
+    def may_read(self) -> bool:
+        """Always: nothing is passed on yet."""
         return True
 
     def touch(self, now: float) -> None:

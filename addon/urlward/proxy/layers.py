@@ -183,6 +183,10 @@ class WardHttpStream(HttpStream):
         """Never: a stream that is done is no member."""
         return False
 
+    def may_read(self) -> bool:
+        """Always: mitmproxy's reader stops by itself."""
+        return True
+
     def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
 

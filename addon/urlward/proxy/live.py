@@ -44,6 +44,9 @@ class Member(Protocol):
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
 
+    def may_read(self) -> bool:
+        """Whether nothing but a client's being slowed keeps more from being read of it."""
+
     def touch(self, now: float) -> None:
         """See to time limits; called every few seconds.
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import can_ada
 
-from urlward.proxy.page_texts import has_controls
+from urlward.page.words import has_controls
 
 _WEB = ("https:", "http:")
 _LINKABLE = (*_WEB, "mailto:", "tel:")

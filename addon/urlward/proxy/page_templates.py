@@ -2,15 +2,13 @@
 
 A custom template sees: ``status``, ``phrase``, ``language``, ``texts`` (the fixed texts by key), ``reason``,
 ``advice`` and ``help`` (the texts for the category), ``operator``, ``authority_url``, ``objection`` (None, or
-``text`` and ``href``), ``help_links`` (each ``text`` and ``href``), ``list_name``, ``category`` and
-``reference``. An unknown variable is an error. ``<style>`` elements may be used; the page's own policy
-refuses scripts, ``style`` attributes and whatever has to be fetched.
+``text`` and ``href``), ``form`` (None, or ``url``, ``link``, ``max_length`` and ``texts``), ``help_links``
+(each ``text`` and ``href``), ``list_name``, ``category`` and ``reference``. An unknown variable is an error.
+``<style>`` elements may be used; the page's own policy refuses scripts, ``style`` attributes and whatever has
+to be fetched.
 """
 
-import base64
-import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,14 @@ from typing import Any
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
-from urlward.proxy.negotiation import Form
+from urlward.page.negotiation import Form
+from urlward.page.safety import SHARED
+from urlward.page.words import BlockPageError
 from urlward.proxy.page_links import Contact
-from urlward.proxy.page_texts import BlockPageError
 
 FILES = {Form.HTML: "block.html.j2", Form.TEXT: "block.txt.j2"}
 
 _SHIPPED = Path(__file__).parent / "templates"
-_STYLE = re.compile(r"<style\b[^>]*>(.*?)</style>", re.DOTALL | re.IGNORECASE)
 
 
 def load_templates(folder: Path | None) -> dict[Form, Template]:
@@ -36,7 +34,7 @@ def load_templates(folder: Path | None) -> dict[Form, Template]:
     """
     if folder is not None and not any((folder / name).is_file() for name in FILES.values()):
         raise BlockPageError("template_dir", f"{str(folder)!r} holds no {' and no '.join(FILES.values())}")
-    loader = FileSystemLoader([*([folder] if folder else []), _SHIPPED])
+    loader = FileSystemLoader([*([folder] if folder else []), _SHIPPED, SHARED])
     templates = {}
     for form, name in FILES.items():
         # One environment a form: a file that the page includes is escaped like the page, whatever its name.
@@ -68,27 +66,10 @@ def write_problem(context: Mapping[str, Any]) -> str:
         "list": context["list_name"],
         "category": context["category"],
         "objection": objection and (objection.href or objection.text),
+        "objection_form": context["form"] and context["form"]["link"],
         "help": [{"label": contact.text, "url": contact.href} for contact in context["help_links"]],
     }
     return json.dumps(problem, ensure_ascii=False) + "\n"
-
-
-def content_policy(page: str) -> str:
-    """Return a CSP (level 3) that lets the page's own style elements be used and nothing be fetched or run.
-
-    Framing is not refused: a blocked frame should say so, and the page has nothing that a click could abuse.
-    """
-    hashes = (hashlib.sha256(encode(style)).digest() for style in _STYLE.findall(page))
-    sources = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
-    # Images in data: URLs are for a page's icon and an operator's logo.
-    styles = f"style-src {sources or "'none'"}"
-    return f"default-src 'none'; {styles}; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-def encode(text: str) -> bytes:
-    """Return ``text`` as UTF-8, whatever it holds."""
-    # A lone surrogate, which JSON lists can bring in, must not cost the client its block page.
-    return text.encode("utf-8", "replace")
 
 
 def describe(error: Exception) -> str:

@@ -47,6 +47,7 @@ class Port(asyncio.Protocol):
         receive: takes what comes.
         ended: is told that no more will come.
         gone: whether nothing is to be sent any more.
+        full: whether the receiver is slower than the sender, whose connection is not read meanwhile.
         broken: whether the connection has not ended but been reset.
         streams: the protocol whose place this one has taken, which waits for the end.
     """
@@ -56,6 +57,7 @@ class Port(asyncio.Protocol):
         self.receive: Callable[[bytes], None] = _ignore
         self.ended: Callable[[], None] = _nothing
         self.gone = False
+        self.full = False
         self.broken = False
         self.streams: asyncio.BaseProtocol | None = None
         self._owner = owner
@@ -120,11 +122,13 @@ class Port(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Called by the event loop: the receiver is slower than the sender."""
+        self.full = True
         if self.peer is not None:
             self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Called by the event loop."""
+        self.full = False
         if self.peer is not None:
             self.peer.transport.resume_reading()
 

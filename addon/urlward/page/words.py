@@ -1,7 +1,8 @@
 """The words of the block page: shipped per language as TOML, changed or added to by the operator.
 
 A text is named by a key such as ``title`` or ``category.phishing``. Keys below ``category.``, ``advice.`` and
-``help.`` end in a category of the lists, and an operator may add any; every other key is fixed.
+``help.`` end in a category of the lists, and an operator may add any; every other key is fixed. Those below
+``form.`` are needed only where there is a form to object with.
 """
 
 import re
@@ -12,11 +13,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from urlward.proxy.negotiation import is_language_tag, look_up, normal_tag
+from urlward.page.negotiation import is_language_tag, look_up, normal_tag
 
 SHIPPED = ("en", "fil", "es")
 PLACEHOLDERS = frozenset({"operator", "list"})
 
+_FORM = "form."
 _FOLDER = Path(__file__).parent / "texts"
 _BY_CATEGORY = re.compile(r"(?:category|advice|help)\.[a-z0-9]+(?:-[a-z0-9]+)*")
 # How lists spell a category whose texts go by another name.
@@ -82,6 +84,26 @@ def text_for(texts: Texts, kind: str, category: str | None) -> str:
         if found is not None:
             return found
     return texts[f"{kind}.default"]
+
+
+def form_texts(texts: Mapping[str, Texts]) -> dict[str, dict[str, str]]:
+    """The texts below ``form.`` by language, without that part of their keys.
+
+    Raises:
+        BlockPageError: a language of the operator's own lacks one.
+    """
+    needed = [key for key in texts[SHIPPED[0]] if key.startswith(_FORM)]
+    for language, source in texts.items():
+        missing = [key for key in needed if key not in source]
+        if missing:
+            raise BlockPageError(
+                f"texts.{language}.{missing[0]}",
+                "missing; with a form to object, a language needs " + ", ".join(missing),
+            )
+    return {
+        language: {key.removeprefix(_FORM): source[key] for key in needed}
+        for language, source in texts.items()
+    }
 
 
 def has_controls(text: str) -> bool:

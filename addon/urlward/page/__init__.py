@@ -1,0 +1,1 @@
+"""What pages to people are made of: words in several languages, the choice among them, style and policy."""

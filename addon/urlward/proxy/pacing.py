@@ -1,0 +1,72 @@
+"""Holding a client's connection: for a while nothing is read from it.
+
+What it sends meanwhile waits in the kernel, and then with the client; nothing is kept of it here.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from mitmproxy.connection import Client
+from mitmproxy.proxy.server import ConnectionHandler
+
+from urlward.proxy.express import Express
+from urlward.proxy.http_layer import cut_off
+from urlward.proxy.live import Live
+from urlward.proxy.probing import MAX_WAIT
+
+type Lookup = Callable[[Client], ConnectionHandler | None]
+
+
+class Pacer:
+    """Holds connections.
+
+    Args:
+        live: knows those that mitmproxy does not carry.
+        lookup: finds mitmproxy's handler of the others.
+    """
+
+    def __init__(self, live: Live, lookup: Lookup) -> None:
+        self._live = live
+        self._lookup = lookup
+        self._held: dict[Client, asyncio.TimerHandle] = {}
+
+    def hold(self, client: Client, seconds: float) -> None:
+        """Read nothing of a client for a while; close its connection where that is more than `MAX_WAIT`."""
+        loop = asyncio.get_running_loop()
+        if seconds > MAX_WAIT:
+            # Not at once: it may be in the midst of being read.
+            loop.call_soon(self._cut, client)
+            return
+        transport = self._transport(client)
+        if transport is None:
+            return
+        if client in self._held:
+            self._held[client].cancel()
+        transport.pause_reading()
+        self._held[client] = loop.call_later(seconds, self._release, client)
+
+    def _release(self, client: Client) -> None:
+        del self._held[client]
+        transport = self._transport(client)
+        if transport is not None and all(member.may_read() for member in self._live.of(client)):
+            transport.resume_reading()
+
+    def _cut(self, client: Client) -> None:
+        for member in self._live.of(client):
+            member.cut()
+        cut_off(self._lookup(client), client)
+
+    def _transport(self, client: Client) -> asyncio.Transport | None:
+        """A client's transport, where reading from it is nobody else's to stop or go on with."""
+        handler = self._lookup(client)
+        if handler is None:
+            carriers = (member for member in self._live.of(client) if isinstance(member, Express))
+            return next((carrier.client_transport for carrier in carriers), None)
+        io = handler.transports.get(client)
+        transport = (
+            io.writer.transport if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
+        )
+        # A reader that has stopped by itself, full of what nobody has taken, goes on by itself.
+        if io is None or getattr(io.reader, "_paused", False):
+            return None
+        return transport if isinstance(transport, asyncio.Transport) else None

@@ -1,0 +1,181 @@
+"""Clients that draw block pages as no person would: somebody reads the list out of the filter.
+
+Counted are different entries, not blocks: a page that loads one listed picture a hundred times is no probe.
+Whoever is slowed is slowed in all that they ask for. Were only what is listed to come late, the delay would
+tell what is, to whom the block page did not.
+
+The rate is kept by reservations: each thing that is asked for takes the client's next moment, and one
+connection waits for it while it is not read from (`urlward.proxy.pacing`). Whoever connects takes the moment
+of the first request in advance, so that many connections at once gain nothing.
+
+Each worker counts for itself what comes to it.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mitmproxy.connection import Client
+
+from urlward.config import ProbingTable
+from urlward.engine.verdict import Verdict
+from urlward.records.network import network_of
+
+MAX_DRAWN = 100_000
+"""Entries that are remembered in all; of more, those go of the client that has drawn none for longest."""
+
+MAX_SLOWED = 10_000
+"""Clients that are slowed at a time."""
+
+MAX_WAIT = 20.0
+"""Seconds that a connection may have to wait; one that would have to longer is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was noticed.
+
+    Attributes:
+        client: IPv4 address, or IPv6 network of 64 bits.
+        entries: different ones that it drew block pages for, at least.
+        window: seconds within which it did.
+        slowed: whether it is slowed now.
+    """
+
+    client: str
+    entries: int
+    window: float
+    slowed: bool
+
+
+@dataclass(slots=True)
+class _Drawn:
+    """What a client drew: times by hash of list and entry, the latest last; when it was last told of."""
+
+    times: dict[int, float] = field(default_factory=dict)
+    told: float = float("-inf")
+
+
+@dataclass(slots=True)
+class _Slowed:
+    """A client that is slowed: until when, its next moment, and moments taken in advance."""
+
+    until: float
+    next: float
+    advance: int = 0
+
+
+class Probing:
+    """Counts what clients draw, and keeps who is slowed to a rate.
+
+    Args:
+        table: the thresholds.
+        alarm: called once for each client and window.
+        hold: is to keep a client from being read for some seconds.
+        clock: seconds on a clock that does not go back.
+
+    Attributes:
+        slowing: whether anybody is slowed. While it is False, nothing else need be asked.
+    """
+
+    def __init__(
+        self,
+        table: ProbingTable,
+        alarm: Callable[[Probe], None],
+        hold: Callable[[Client, float], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.slowing = False
+        self._table = table
+        self._alarm = alarm
+        self._hold = hold
+        self._clock = clock
+        self._drawn: OrderedDict[str, _Drawn] = OrderedDict()
+        self._entries = 0
+        self._slowed: dict[str, _Slowed] = {}
+
+    def drew(self, client: Client, verdict: Verdict) -> None:
+        """A client was shown a block.
+
+        Args:
+            client: whose connection it is.
+            verdict: of what is listed.
+        """
+        name, now = network_of(client.peername[0]), self._clock()
+        drawn = self._drawn.setdefault(name, _Drawn())
+        self._drawn.move_to_end(name)
+        times, entry = drawn.times, hash((verdict.list, verdict.entry))
+        before = len(times)
+        times.pop(entry, None)
+        times[entry] = now
+        _forget_older(times, now - self._table.window)
+        is_probe = len(times) > self._table.entries
+        if is_probe:
+            del times[next(iter(times))]
+        self._entries += len(times) - before
+        while self._entries > MAX_DRAWN:
+            self._entries -= len(self._drawn.popitem(last=False)[1].times)
+        if is_probe:
+            self._noticed(name, drawn, now)
+
+    def asked(self, client: Client) -> None:
+        """A client asks for something; its connection is held until its next moment, if it is slowed."""
+        wait = self._take(client, connects=False)
+        if wait:
+            self._hold(client, wait)
+
+    def connecting(self, client: Client) -> float:
+        """A client connects.
+
+        Returns:
+            Seconds for which nothing is to be read of it. Where they are more than `MAX_WAIT` no moment was
+            taken, and the connection is to be closed.
+        """
+        return self._take(client, connects=True)
+
+    def _take(self, client: Client, *, connects: bool) -> float:
+        name, now = network_of(client.peername[0]), self._clock()
+        slowed = self._slowed.get(name)
+        if slowed is None:
+            return 0.0
+        if now >= slowed.until:
+            del self._slowed[name]
+            self.slowing = bool(self._slowed)
+            return 0.0
+        if slowed.advance and not connects:
+            slowed.advance -= 1
+            return 0.0
+        wait = max(slowed.next - now, 0.0)
+        if connects and wait > MAX_WAIT:
+            return wait
+        slowed.next = now + wait + 1 / self._table.rate
+        slowed.advance += connects
+        return wait
+
+    def _noticed(self, name: str, drawn: _Drawn, now: float) -> None:
+        table = self._table
+        if table.slow:
+            self._slow(name, now)
+        if now - drawn.told >= table.window:
+            drawn.told = now
+            self._alarm(Probe(name, table.entries + 1, table.window, table.slow))
+
+    def _slow(self, name: str, now: float) -> None:
+        until = now + self._table.window
+        if name in self._slowed:
+            self._slowed[name].until = until
+            return
+        if len(self._slowed) >= MAX_SLOWED:
+            self._slowed = {name: one for name, one in self._slowed.items() if now < one.until}
+        if len(self._slowed) < MAX_SLOWED:
+            self._slowed[name] = _Slowed(until, now + 1 / self._table.rate)
+            self.slowing = True
+
+
+def _forget_older(times: dict[int, float], oldest: float) -> None:
+    while times:
+        first = next(iter(times))
+        if times[first] > oldest:
+            return
+        del times[first]

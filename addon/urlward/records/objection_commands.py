@@ -1,0 +1,138 @@
+"""``urlward objections``."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from urlward.config import Config, configured
+from urlward.lists.allow_commands import duration
+from urlward.lists.allows import rfc3339
+from urlward.lists.caller import caller
+from urlward.lists.state import local_key, state_folder
+from urlward.records.objection_decisions import decline, grant
+from urlward.records.objections import Objection, ObjectionError, message_of, read_objections
+
+type Command = Callable[[str, Any, str], argparse.ArgumentParser]
+
+DONE = 0
+
+
+def add_objection_commands(command: Command) -> None:
+    """Declare them."""
+    of_objections = command("objections", None, "Objections that came from the block page.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    listing = _sub(of_objections, "list", _list, "Show the open ones, with what was written.")
+    listing.add_argument("--all", action="store_true", help="those that are decided too")
+    listing.add_argument("--json", action="store_true", help="as JSON objects")
+
+    granting = _sub(of_objections, "grant", _grant, "Agree, and let what it is about pass for a while.")
+    granting.add_argument("id", metavar="ID")
+    granting.add_argument(
+        "url",
+        nargs="?",
+        metavar="URL",
+        help='what is to pass: a page, or a host alone; "-" reads it from standard input. An objection does '
+        "not tell which page it is about; without a URL nothing is allowed",
+    )
+    granting.add_argument("--for", dest="duration", metavar="TIME", help="30m, 2h or 3d; at most 30d")
+    granting.add_argument("--host", action="store_true", help="the URL's host with its subdomains")
+    granting.add_argument("--why", required=True, metavar="TEXT", help="kept in the record; without the host")
+
+    declining = _sub(of_objections, "decline", _decline, "The block stays.")
+    declining.add_argument("id", metavar="ID")
+    declining.add_argument("--why", required=True, metavar="TEXT", help="kept in the record")
+
+
+def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text, allow_abbrev=False
+    )
+    sub.set_defaults(command=function)
+    sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file, for its state folder")
+    sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    return sub
+
+
+def _state(args: argparse.Namespace) -> Path:
+    config: Config = configured(args.config)[1]
+    return args.state or state_folder(config.state)
+
+
+def _list(args: argparse.Namespace) -> int:
+    state = _state(args)
+    found = [one for one in read_objections(state) if args.all or one.state == "open"]
+    if not found:
+        return DONE
+    key = local_key(state)
+    for one in found:
+        shown = _shown(one) | {"message": message_of(one, key)}
+        print(json.dumps(shown) if args.json else _in_words(one, shown["message"]))
+    return DONE
+
+
+def _grant(args: argparse.Namespace) -> int:
+    if args.url is None and (args.duration or args.host):
+        raise ObjectionError("--for and --host go with a URL")
+    if args.url is not None and args.duration is None:
+        raise ObjectionError("--for TIME is needed with a URL, such as 2h")
+    state = _state(args)
+    _, allow = grant(
+        state,
+        local_key(state),
+        args.id,
+        args.why,
+        caller(),
+        now=time.time(),
+        url=_url(args.url or ""),
+        seconds=duration(args.duration) if args.duration else 0,
+        whole_host=args.host,
+    )
+    if allow is None:
+        print(f"{args.id}: granted; nothing is allowed, since no URL was given")
+    else:
+        print(f"{args.id}: granted; {allow.id} allows the {allow.kind} until {rfc3339(allow.until)}")
+    return DONE
+
+
+def _decline(args: argparse.Namespace) -> int:
+    decline(_state(args), args.id, args.why, caller(), now=time.time())
+    print(f"{args.id}: declined")
+    return DONE
+
+
+def _url(argument: str) -> str:
+    """Standard input keeps a listed URL out of the shell's history, and from who looks at processes."""
+    if argument != "-":
+        return argument
+    url = sys.stdin.buffer.readline().decode(errors="surrogateescape").strip()
+    if not url:
+        raise ObjectionError("standard input: no URL")
+    return url
+
+
+def _shown(one: Objection) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "time": rfc3339(one.time),
+        "reference": one.reference,
+        "client": one.client,
+        "state": one.state,
+        "decided": rfc3339(one.decided) if one.decided else "",
+        "who": one.who,
+        "why": one.why,
+        "allow": one.allow,
+    }
+
+
+def _in_words(one: Objection, message: str) -> str:
+    lines = [f"{one.id}  {rfc3339(one.time)}  {one.reference}  {one.client or '-'}  {one.state}"]
+    lines += [f"  | {line}" for line in message.split("\n")]
+    if one.state != "open":
+        allow = f" ({one.allow})" if one.allow else ""
+        lines.append(f"  {one.state} {rfc3339(one.decided)}{allow} by {one.who}: {one.why}")
+    return "\n".join(lines)

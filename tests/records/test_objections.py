@@ -1,0 +1,145 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from urlward.engine.digest import Key
+from urlward.lists.state import local_key
+from urlward.records import objections as module
+from urlward.records.objection_decisions import decline
+from urlward.records.objections import (
+    FILE,
+    FullError,
+    ObjectionError,
+    add_objection,
+    message_of,
+    normal_message,
+    normal_reference,
+    purge_objections,
+    read_objections,
+)
+
+NOW = 1_800_000_000.0
+DAY = 86_400
+REFERENCE = "7Q4M-2XKD-93FH"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Key:
+    return local_key(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [REFERENCE, "7q4m-2xkd-93fh", " 7Q4M 2XKD 93FH\n", "7Q4M2XKD93FH", "7Q4M--2XKD-93FH"],
+)
+def test_a_reference_is_known_however_it_is_typed(typed: str) -> None:
+    assert normal_reference(typed) == REFERENCE
+
+
+def test_letters_that_there_are_not_are_read_as_those_that_they_look_like() -> None:
+    assert normal_reference("OIL0-0000-0000") == "0110-0000-0000"
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "7Q4M", "7Q4M-2XKD-93F", "7Q4M-2XKD-93FHH", "7Q4M-2XKD-93FU", "7Q4M-2XKD-93F'", "٣" * 12]
+)
+def test_what_is_no_reference(typed: str) -> None:
+    with pytest.raises(ObjectionError, match=r"^reference: "):
+        normal_reference(typed)
+
+
+def test_a_message_keeps_its_lines_and_loses_what_cannot_be_seen() -> None:
+    assert normal_message(" First\tline\r\n\0\x1b[31m\n\u202eThird \n", 100) == "First line\n[31m\nThird"
+
+
+@pytest.mark.parametrize("typed", ["", " \r\n\t ", "\0\0", "a" * 11, "\u200b"])
+def test_what_is_no_message(typed: str) -> None:
+    with pytest.raises(ObjectionError, match=r"^message: "):
+        normal_message(typed, 10)
+
+
+@given(st.text())
+def test_any_message_is_refused_or_printable(typed: str) -> None:
+    try:
+        message = normal_message(typed, 50)
+    except ObjectionError:
+        return
+    assert 0 < len(message) <= 50
+    assert all(line.isprintable() for line in message.split("\n"))
+    assert normal_message(message, 50) == message
+
+
+def test_what_is_kept(tmp_path: Path, key: Key) -> None:
+    made = add_objection(tmp_path, key, REFERENCE, "It is our school's page", client="192.0.2.7", now=NOW)
+    (kept,) = read_objections(tmp_path)
+    assert kept == made
+    assert (kept.reference, kept.client, kept.state, kept.time) == (REFERENCE, "192.0.2.7", "open", int(NOW))
+    assert message_of(kept, key) == "It is our school's page"
+
+
+def test_the_message_is_on_the_disk_under_the_key_alone(tmp_path: Path, key: Key) -> None:
+    add_objection(tmp_path, key, REFERENCE, "about http://blocked.example/page", client="", now=NOW)
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    for path in tmp_path.iterdir():
+        assert b"blocked" not in path.read_bytes()
+    assert "blocked" not in repr(read_objections(tmp_path))
+
+
+def test_a_message_under_another_key_is_said_to_be(tmp_path: Path, key: Key) -> None:
+    made = add_objection(tmp_path, key, REFERENCE, "hello", client="", now=NOW)
+    assert message_of(made, Key(bytes(32))) == "(sealed under another key)"
+
+
+def test_the_oldest_closed_goes_first_and_open_ones_are_never_dropped(
+    tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 3)
+    first, second, third = (
+        add_objection(tmp_path, key, REFERENCE, f"{n}", client="", now=NOW + n) for n in range(3)
+    )
+    with pytest.raises(FullError):
+        add_objection(tmp_path, key, REFERENCE, "more", client="", now=NOW)
+    for one in (third, second):
+        decline(tmp_path, one.id, "no", "op", now=NOW)
+    fourth = add_objection(tmp_path, key, REFERENCE, "more", client="", now=NOW)
+    assert [one.id for one in read_objections(tmp_path)] == [first.id, third.id, fourth.id]
+
+
+def test_they_are_forgotten_after_their_days(tmp_path: Path, key: Key) -> None:
+    add_objection(tmp_path, key, REFERENCE, "old", client="", now=NOW)
+    young = add_objection(tmp_path, key, REFERENCE, "young", client="", now=NOW + 10 * DAY)
+    assert purge_objections(tmp_path, 30, NOW + 30 * DAY) == 0
+    assert purge_objections(tmp_path, 30, NOW + 30 * DAY + 1) == 1
+    assert read_objections(tmp_path) == [young]
+
+
+def test_nothing_is_made_where_nothing_is_kept(tmp_path: Path) -> None:
+    assert read_objections(tmp_path) == []
+    assert purge_objections(tmp_path, 1, NOW) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 1, "objections": [{}]}',
+        '{"version": 1, "objections": [{"id": "o", "time": -1, "reference": "", "message": ""}]}',
+        '{"version": 1, "objections": [{"id": "o", "time": 1, "reference": "", "message": "", "state": ""}]}',
+    ],
+)
+def test_a_damaged_record_is_said_to_be(tmp_path: Path, stored: str) -> None:
+    (tmp_path / FILE).write_text(stored)
+    with pytest.raises(ObjectionError, match="damaged"):
+        read_objections(tmp_path)
+
+
+def test_another_version_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"version": 2}))
+    with pytest.raises(ObjectionError, match="another version"):
+        read_objections(tmp_path)
