@@ -28,7 +28,7 @@ FIRST = 1_795_600_000_000
 def event(number: int) -> Row:
     kind = ("block", "block", "block", "would-block", "cut")[number % 5]
     return {
-        "id": f"{FIRST + 1000 * number:012x}{number:020x}",
+        "id": f"{FIRST + 1000 * number:012x}{number:020d}",
         "time": FIRST + 1000 * number,
         "kind": kind,
         "node": "gw1",
@@ -159,10 +159,9 @@ class MadeUp(Sources):
         if self.absent:
             raise AbsentError("Events: no store that can be searched is configured.")
         found: list[Row] = []
-        for number in range(EVENTS - 1, -1, -1):
+        newest = int(wanted.before[12:]) if wanted.before else EVENTS
+        for number in range(newest - 1, -1, -1):
             one = event(number)
-            if wanted.before and one["id"] >= wanted.before:
-                continue
             if wanted.kinds and one["kind"] not in wanted.kinds:
                 continue
             if wanted.since is not None and one["time"] < wanted.since:

@@ -55,6 +55,8 @@ class History:
             now: seconds since 1970-01-01 UTC.
         """
         second = int(now)
+        if self._seconds and second <= self._seconds[-1].second:
+            return
         totals = {f"{name} {one['started']}": _totals(one) for name, one in snapshots.items()}
         self._connections = sum(int(one["open"]) for one in snapshots.values())
         first = not self._seconds and not self._before
@@ -65,8 +67,6 @@ class History:
             if not first
         ]
         self._before = totals
-        if self._seconds and second <= self._seconds[-1].second:
-            return
         added = sum(change.added for change in changes)
         latency = round(1000 * sum(change.added_sum for change in changes) / added, 3) if added else None
         stall = max((float(one["stall_longest"]) for one in snapshots.values()), default=0.0)
