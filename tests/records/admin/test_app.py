@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -18,8 +19,9 @@ import urllib3
 from records.admin.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.records.admin.app import MAX_BODY, parse_listen
 from urlward.records.admin.attempts import BURST
+from urlward.records.admin.base import STATIC
 from urlward.records.admin.sessions import SESSION
-from urlward.records.admin.sources import AdminError, Grant
+from urlward.records.admin.sources import AdminError, EventFilter, EventPage, Grant
 
 PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
 FORMS = (
@@ -226,6 +228,9 @@ def test_tokens_are_not_guessed(browser: Browser):
         assert answer.status == 401
         assert b"Wrong token" in answer.data
     assert browser.form("/login", name="Ann", token=TOKEN).status == 429
+    assert browser.get("/metrics", headers=BEARER).status == 200
+    for _ in range(BURST):
+        assert browser.get("/metrics", headers={"Authorization": "Bearer wrong"}).status == 401
     answer = browser.get("/metrics", headers={"Authorization": "Bearer wrong"})
     assert answer.status == 429
     assert int(answer.headers["Retry-After"]) > 0
@@ -282,7 +287,9 @@ def test_feeds_are_fetched_and_accepted(inside: Browser, sources: MadeUp):
 
 def test_objections_are_decided(inside: Browser, sources: MadeUp):
     fields = {"id": "o-1", "why": "checked", "url": SECRET_URL, "for": "1d"}
-    assert inside.form("/objections", **fields, answer="maybe").status == 400
+    answer = inside.form("/objections", **fields, answer="maybe")
+    assert answer.status == 400
+    assert SECRET_URL.replace("&", "&amp;").encode() in answer.data
     assert inside.form("/objections", **fields, answer="grant").status == 303
     assert inside.form("/objections", **fields, answer="decline").status == 303
     grants = [told[-1] for told in sources.told]
@@ -314,6 +321,21 @@ def test_events_are_exported_whole(inside: Browser):
     lines = inside.get("/events.jsonl?kind=cut&list=hotline").data.decode().splitlines()
     assert {json.loads(line)["list"] for line in lines} == {"hotline"}
     assert len(lines) == EVENTS / 10
+
+
+def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sources: MadeUp):
+    whole = sources.events
+
+    def once(wanted: EventFilter) -> EventPage:
+        if wanted.before is not None:
+            raise AdminError("the store is down")
+        return whole(wanted)
+
+    sources.events = once  # type: ignore[method-assign]
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        inside.get("/events.csv")
+    sources.absent, sources.events = True, whole  # type: ignore[method-assign]
+    assert inside.get("/events.csv").status == 404
 
 
 def test_what_is_not_configured_is_said(inside: Browser, sources: MadeUp):
@@ -407,6 +429,16 @@ def test_nothing_that_is_typed_is_written_down(
     assert "a bug in CheckPage: RuntimeError" in caplog.text
     # What the test's own client logs is not the dashboard's.
     assert "secret.example" not in re.sub(r"(?m)^.*urllib3.*$", "", written)
+
+
+def test_the_plot_library_is_the_one_that_was_published():
+    """uPlot 1.6.32 from the npm registry; a new version is new hashes here."""
+    sums = {name: sha256((STATIC / name).read_bytes()).hexdigest() for name in ("uplot.js", "uplot.css")}
+    assert sums == {
+        "uplot.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+        "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    }
+    assert "MIT" in (STATIC / "uplot.LICENSE").read_text()
 
 
 @pytest.mark.parametrize(

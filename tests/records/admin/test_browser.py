@@ -192,7 +192,7 @@ def test_a_hundred_thousand_events(page: Any, site: Site):
         page.get_by_text(f"{EVENTS - 50 * turn - 1:06d}", exact=True).wait_for()
     page.get_by_label("Reference").fill("0042-2XKD-93FH")
     page.keyboard.press("Enter")
-    page.get_by_text("1 events").wait_for()
+    page.get_by_text("1 event,").wait_for()
     page.get_by_role("link", name="Newest").wait_for(state="detached")
     assert page.complaints == []
 
@@ -223,7 +223,7 @@ def test_sections_come_anew_but_not_under_ones_hands(
 
 @pytest.mark.parametrize("path", PAGES)
 def test_the_keyboard_reaches_all(page: Any, site: Site, path: str):
-    page.goto(site.origin + path)
+    assert page.goto(site.origin + path).ok
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
@@ -241,7 +241,7 @@ def test_the_keyboard_reaches_all(page: Any, site: Site, path: str):
 @pytest.mark.parametrize("path", ["/login", *PAGES])
 def test_a_screen_reader_finds_its_way(page: Any, site: Site, sources: MadeUp, path: str):
     sources.decided.clear()
-    page.goto(site.origin + path)
+    assert page.goto(site.origin + path).ok
     for summary in page.locator("summary").all():
         summary.click()
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
@@ -269,7 +269,7 @@ def test_it_fits_the_screen_and_can_be_read(page: Any, site: Site, sources: Made
     page.set_viewport_size({"width": width, "height": 800})
     page.emulate_media(color_scheme=scheme)
     for path in (*PAGES, "/login"):
-        page.goto(site.origin + path)
+        assert page.goto(site.origin + path).ok
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.evaluate(SMALL) == [], path
         colours = page.evaluate(COLOURS)

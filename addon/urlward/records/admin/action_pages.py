@@ -143,6 +143,8 @@ class ObjectionsPage(Form):
 
     async def _show(self, error: str = "") -> None:
         found, problem = await self.ask_if_there(self.sources.objections)
+        form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
-            "objections", "Objections", objections=found or [], error=error, problem=problem, done=self.done()
-        )
+            "objections", "Objections", form=form, objections=found or [], error=error, problem=problem,
+            done=self.done(),
+        )  # fmt: skip

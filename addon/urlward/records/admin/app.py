@@ -1,7 +1,6 @@
 """The dashboard as a web application, and the server that it is behind."""
 
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -107,13 +106,13 @@ def make_app(sources: Sources, settings: Settings) -> Application:
     )
 
 
-def serve(app: Application, listen: str, *, tls: ssl.SSLContext | None = None) -> HTTPServer:
+def serve(app: Application, listen: str) -> HTTPServer:
     """Serve it on the event loop that runs, until the server is stopped.
 
     Args:
         app: of `make_app`.
-        listen: ``HOST:PORT``, such as ``127.0.0.1:8088`` or ``[::1]:8088``.
-        tls: for HTTPS. Browsers send the cookies over HTTPS, and over HTTP to this machine only.
+        listen: ``HOST:PORT``, such as ``127.0.0.1:8088`` or ``[::1]:8088``. Over HTTP, browsers send the
+            cookies to this machine only; others come through a proxy with HTTPS.
 
     Raises:
         AdminError: no such address, or one that is in use.
@@ -123,7 +122,6 @@ def serve(app: Application, listen: str, *, tls: ssl.SSLContext | None = None) -
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     server = HTTPServer(
         app,
-        ssl_options=tls,
         max_body_size=MAX_BODY,
         max_header_size=MAX_HEAD,
         idle_connection_timeout=MAX_IDLE,

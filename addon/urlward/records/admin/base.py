@@ -88,6 +88,7 @@ class Base(RequestHandler):
         self.sources = context.sources
         self._bearer: Visitor | None = None
         self._bearer_looked_at = False
+        self._wait = 0.0
 
     def set_default_headers(self) -> None:
         """Let nothing be kept, framed, or fetched from elsewhere."""
@@ -111,19 +112,23 @@ class Base(RequestHandler):
             self._bearer_looked_at = True
             scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() == "bearer":
-                self.check_token(token.strip())
+                self.check_token(token.strip(), "script")
                 self._bearer = Visitor("script")
         return self._bearer
 
-    def check_token(self, token: str) -> None:
+    def check_token(self, token: str, way: str) -> None:
         """Let a token be tried.
+
+        Args:
+            token: as given.
+            way: that it came; a script with an old token must not keep people from logging in.
 
         Raises:
             HTTPError: 401 where it is wrong, 429 where too many were.
         """
-        attempts, address = self.context.attempts, self.request.remote_ip or ""
-        wait = attempts.wait(address, time.monotonic())
-        if wait > 0:
+        attempts, address = self.context.attempts, f"{way} {self.request.remote_ip}"
+        self._wait = attempts.wait(address, time.monotonic())
+        if self._wait > 0:
             raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS, reason="Too many wrong tokens")
         if not self.context.sessions.is_token(token):
             attempts.wrong(address, time.monotonic())
@@ -184,8 +189,7 @@ class Base(RequestHandler):
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Bearer realm="urlward"')
         if status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            wait = self.context.attempts.wait(self.request.remote_ip or "", time.monotonic())
-            self.set_header("Retry-After", str(int(wait) + 1))
+            self.set_header("Retry-After", str(int(self._wait) + 1))
         if self.as_json:
             self.write_json({"error": message})
         else:

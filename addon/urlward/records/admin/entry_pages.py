@@ -24,7 +24,7 @@ class Login(Base):
             self._again(HTTPStatus.BAD_REQUEST, f"A name is needed, of at most {MAX_NAME} characters.", "")
             return
         try:
-            self.check_token(self.get_body_argument("token", ""))
+            self.check_token(self.get_body_argument("token", ""), "login")
         except HTTPError as e:
             self._again(e.status_code, f"{e.reason}.", name)
             return

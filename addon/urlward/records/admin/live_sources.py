@@ -103,13 +103,12 @@ class LiveSources(Sources):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # What is asked for must be what the recorder has, wherever the configuration looks for it.
-        self._config = config.model_copy(update={"state": str(state)})
+        self._config = config
         self._state = state
         self._parts = parts or Parts()
         self._clock = clock
         self._history = History()
-        self._checks = Checks(self._config)
+        self._checks = Checks(config, state)
 
     def tick(self) -> None:
         """Note what the last second has brought; call it once a second."""
@@ -182,7 +181,7 @@ class LiveSources(Sources):
 
     @override
     def check(self, url: str, client: str, at: float | None) -> Row:
-        return self._checks.check(url, client, self._clock() if at is None else at)
+        return self._checks.check(url, client, at, self._clock())
 
     @override
     def alarms(self) -> list[Row]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
+from tornado.iostream import StreamClosedError
+
 from urlward.engine.errors import UrlwardError
 from urlward.records.admin.asked import event_filter
-from urlward.records.admin.base import Base
+from urlward.records.admin.base import Base, logger
 from urlward.records.admin.sources import EventFilter, EventPage, Now, Row
 from urlward.records.admin.summary import by_minute, newest
 
@@ -124,12 +126,19 @@ class Export(EventsPage):
         if form == "csv":
             self.write(_csv([dict(zip(COLUMNS, COLUMNS, strict=True))]))
         write = _csv if form == "csv" else _lines
-        while True:
-            self.write(write(page.events))
-            await self.flush()
-            if not page.older:
-                return
-            page = await self.ask(self.sources.events, replace(wanted, before=page.older))
+        try:
+            while True:
+                self.write(write(page.events))
+                await self.flush()
+                if not page.older:
+                    return
+                page = await self.ask(self.sources.events, replace(wanted, before=page.older))
+        except StreamClosedError:
+            return
+        except UrlwardError as e:
+            # Half a file must not look like a whole one.
+            logger.error("admin: an export was broken off: %s", e)
+            self.detach().close()
 
 
 class AlarmsPage(Page):
