@@ -1,0 +1,287 @@
+"""The dashboard's sources in the recorder: feeds, allows and lists as they are in the state folder, and what
+the recorder itself has of events, metrics and objections."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, override
+
+from urlward.config import Config, FeedTable
+from urlward.engine.errors import UrlwardError
+from urlward.lists.allows import add_allow, current_allows, end_allow
+from urlward.lists.feed_accept import accept
+from urlward.lists.feed_refresh import refresh
+from urlward.lists.feed_status import status
+from urlward.lists.feed_store import BusyError
+from urlward.lists.state import local_key
+from urlward.records.admin.history import History
+from urlward.records.admin.live_check import Checks
+from urlward.records.admin.rows import of_alarm, of_allow, of_list, of_worker
+from urlward.records.admin.sources import (
+    AbsentError,
+    AdminError,
+    EventFilter,
+    EventPage,
+    Grant,
+    Now,
+    Row,
+    Sources,
+)
+from urlward.samples import SAMPLE
+
+logger = logging.getLogger("urlward.records")
+
+_DAY_MS = 86_400_000
+_ALARM_DAYS = 30
+_MAX_ALARMS = 200
+_BLOCKS = ("block", "cut")
+_NO_STORE = (
+    "Events: no store that can be searched is configured; sqlite and postgresql are ([[records.store]])."
+)
+
+
+class Finder(Protocol):
+    """A store that can be searched."""
+
+    def find(self, wanted: EventFilter) -> list[Row]:
+        """Events by the names of their fields, newest first."""
+
+    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+        """How many there are."""
+
+
+class ObjectionBook(Protocol):
+    """Objections as they are kept."""
+
+    def listed(self) -> list[Row]:
+        """As `Sources.objections` has them."""
+
+    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        """As `Sources.decide_objection`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the recorder has; None where it is not configured.
+
+    Attributes:
+        finder: of events.
+        objections: those that clients have made.
+        metrics: gives the exposition.
+        snapshots: the newest snapshot of each worker, as `Metrics.snapshot` has it.
+        alarms: the recorder's own alarms, as `Sources.alarms` has them.
+        ready: what the recorder needs, and whether it is there.
+    """
+
+    finder: Finder | None = None
+    objections: ObjectionBook | None = None
+    metrics: Callable[[], bytes] | None = None
+    snapshots: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None
+    alarms: Callable[[], list[Row]] | None = None
+    ready: Callable[[], Mapping[str, bool]] | None = None
+
+
+class LiveSources(Sources):
+    """See `Sources`.
+
+    Args:
+        config: the filter's.
+        state: the state folder.
+        parts: of the recorder.
+        clock: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        parts: Parts | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._parts = parts or Parts()
+        self._clock = clock
+        self._history = History()
+        self._checks = Checks(config, state)
+
+    def tick(self) -> None:
+        """Note what the last second has brought; call it once a second."""
+        if self._parts.snapshots is not None:
+            self._history.sample(self._parts.snapshots(), self._clock())
+
+    def close(self) -> None:
+        """Give back what is held for questions."""
+        self._checks.close()
+
+    @override
+    def metrics_text(self) -> bytes:
+        if self._parts.metrics is None:
+            raise AbsentError("Metrics are not collected.")
+        return self._parts.metrics()
+
+    @override
+    def now(self) -> Now:
+        if self._parts.snapshots is None:
+            raise AbsentError("Metrics are not collected.")
+        workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
+        return self._history.now(workers)
+
+    @override
+    def health(self) -> bool:
+        return True
+
+    @override
+    def ready(self) -> Mapping[str, bool]:
+        state = {"state": os.access(self._state, os.W_OK)}
+        return state | dict(self._parts.ready()) if self._parts.ready is not None else state
+
+    @override
+    def lists(self) -> list[Row]:
+        try:
+            hits = self.hits()["list"]
+        except UrlwardError:
+            hits = None
+        feeds = {feed.name for feed in self._config.feed}
+        rows = [of_list(*facts, now=self._clock(), feeds=feeds) for facts in self._in_force()]
+        known = {row["name"] for row in rows}
+        paths = self._config.list or (() if feeds else (str(SAMPLE),))
+        # Nothing is known of a list that no worker has said to be in force.
+        files = {Path(path).stem: "file" for path in paths} if not rows else {}
+        missing = files | dict.fromkeys((name for name in feeds if name not in known), "feed")
+        rows += [of_list(name, 0, None, 0, now=self._clock(), feeds=feeds) for name in missing]
+        return [row | {"hits": None if hits is None else hits.get(row["name"], 0)} for row in rows]
+
+    @override
+    def hits(self) -> dict[str, dict[str, int]]:
+        wanted = EventFilter(kinds=_BLOCKS, since=self._milliseconds() - _DAY_MS)
+        finder = self._finder()
+        return {
+            "list": dict(finder.count(wanted, "list")),
+            "category": dict(finder.count(wanted, "category")),
+        }
+
+    @override
+    def feeds(self) -> list[Row]:
+        now = self._clock()
+        return [status(feed, self._state, now) for feed in self._config.feed]
+
+    @override
+    def events(self, wanted: EventFilter) -> EventPage:
+        # One more than wanted tells whether there are others.
+        found = self._finder().find(replace(wanted, limit=wanted.limit + 1))
+        more = len(found) > wanted.limit
+        found = found[: wanted.limit]
+        return EventPage(found, found[-1]["id"] if more else "")
+
+    @override
+    def check(self, url: str, client: str, at: float | None) -> Row:
+        return self._checks.check(url, client, at, self._clock())
+
+    @override
+    def alarms(self) -> list[Row]:
+        current: list[Row] = []
+        for feed in self.feeds():
+            for kind, text in feed["alarms"].items():
+                time_ = feed["last_success"] or ""
+                current.append(
+                    {"time": time_, "source": feed["name"], "alarm": kind, "text": text, "current": True}
+                )
+        if self._parts.alarms is not None:
+            current += self._parts.alarms()
+        return current + self._past_alarms()
+
+    @override
+    def allows(self) -> list[Row]:
+        return [of_allow(one) for one in current_allows(self._state, self._clock())]
+
+    @override
+    def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
+        key, now = local_key(self._state), self._clock()
+        return of_allow(add_allow(self._state, key, url, seconds, why, who, whole_host=whole_host, now=now))
+
+    @override
+    def end_allow(self, id_: str, why: str, who: str) -> Row:
+        return of_allow(end_allow(self._state, id_, why, who, now=self._clock()))
+
+    @override
+    def refresh_feed(self, name: str) -> str:
+        feed = self._feed(name)
+        # It may take minutes; how it went is told by the feed's facts, as that of any refresh.
+        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {name}", daemon=True).start()
+        return f"{name}: being fetched"
+
+    @override
+    def accept_feed(self, name: str, why: str, who: str) -> str:
+        feed = self._feed(name)
+        refused = accept(feed, self._state, why=why, who=who, now=self._clock())
+        self.refresh_feed(name)
+        if refused is None:
+            return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
+        return f"{name}: the list of {refused.entries} entries is let through once"
+
+    @override
+    def objections(self) -> list[Row]:
+        rows = self._book().listed()
+        if self._parts.finder is None:
+            return rows
+        return [row if row["state"] != "open" else row | self._block(row["reference"]) for row in rows]
+
+    @override
+    def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        self._book().decide(id_, why, who, granted=granted)
+
+    def _finder(self) -> Finder:
+        if self._parts.finder is None:
+            raise AbsentError(_NO_STORE)
+        return self._parts.finder
+
+    def _book(self) -> ObjectionBook:
+        if self._parts.objections is None:
+            raise AbsentError(
+                "Objections are not taken: the block page's form is not configured ([objections])."
+            )
+        return self._parts.objections
+
+    def _feed(self, name: str) -> FeedTable:
+        for feed in self._config.feed:
+            if feed.name == name:
+                return feed
+        raise AdminError("no feed of that name")
+
+    def _refresh(self, feed: FeedTable) -> None:
+        try:
+            refresh(feed, self._config, self._state, wait=True)
+        except BusyError:
+            return
+        except UrlwardError as e:
+            logger.error("list %s: %s", feed.name, e)
+        except Exception as e:  # noqa: BLE001 - its text could name an entry
+            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+
+    def _in_force(self) -> list[tuple[str, int, int, int]]:
+        """Name, serial, entries and date of the lists that workers have, as the newest of them says."""
+        if self._parts.snapshots is None:
+            return []
+        snapshots = sorted(self._parts.snapshots().values(), key=lambda one: float(one["started"]))
+        found = {row[0]: tuple(row) for one in snapshots for row in one["lists"]}
+        return sorted(found.values())
+
+    def _block(self, reference: str) -> Row:
+        found = self._finder().find(EventFilter(reference=reference, limit=1))
+        return {name: found[0][name] for name in ("list", "category", "entry")} if found else {}
+
+    def _past_alarms(self) -> list[Row]:
+        if self._parts.finder is None:
+            return []
+        since = self._milliseconds() - _ALARM_DAYS * _DAY_MS
+        wanted = EventFilter(kinds=("alarm", "gap"), since=since, limit=_MAX_ALARMS)
+        return [of_alarm(event) for event in self._parts.finder.find(wanted)]
+
+    def _milliseconds(self) -> int:
+        return round(self._clock() * 1000)

@@ -1,0 +1,184 @@
+// The page Now, each second: figures, plots, and the table by minute for those who see no plot.
+
+const SPAN = 600;
+const LATEST = 10;
+const MEASURES = ["requests", "blocks", "latency", "stall"];
+const DIGITS = { requests: 1, blocks: 1, latency: 2, stall: 1 };
+const EVERY = 1000;
+const SPOKEN_EVERY = 60;
+
+const data = { seconds: [], requests: [], blocks: [], latency: [], stall: [] };
+const plots = new Map();
+let spokenAt = 0;
+
+const byId = (id) => document.getElementById(id);
+const iso = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ") + "Z";
+const clock = (seconds) => iso(seconds).slice(11, 16);
+
+function figures(from, to) {
+  const found = { requests: 0, blocks: 0, latency: 0, stall: 0 };
+  let weight = 0;
+  for (let n = from; n < to; n++) {
+    found.requests += data.requests[n];
+    found.blocks += data.blocks[n];
+    found.stall = Math.max(found.stall, data.stall[n]);
+    if (data.latency[n] !== null) {
+      found.latency += data.latency[n] * data.requests[n];
+      weight += data.requests[n];
+    }
+  }
+  const count = Math.max(to - from, 1);
+  found.requests /= count;
+  found.blocks /= count;
+  found.latency = weight ? found.latency / weight : null;
+  return found;
+}
+
+const shown = (name, value) => (value === null ? "–" : value.toFixed(DIGITS[name]));
+
+function cells(values) {
+  const row = document.createElement("tr");
+  values.forEach((value, n) => {
+    const cell = document.createElement(n ? "td" : "th");
+    if (!n) cell.scope = "row";
+    cell.append(value);
+    row.append(cell);
+  });
+  return row;
+}
+
+function timeElement(text, machine) {
+  const element = document.createElement("time");
+  element.dateTime = machine;
+  element.textContent = text;
+  return element;
+}
+
+function showMinutes() {
+  const rows = [];
+  let from = 0;
+  while (from < data.seconds.length) {
+    const begin = data.seconds[from] - (data.seconds[from] % 60);
+    let to = from;
+    while (to < data.seconds.length && data.seconds[to] < begin + 60) to++;
+    const found = figures(from, to);
+    const time = timeElement(`${clock(begin)}Z`, new Date(begin * 1000).toISOString());
+    rows.unshift(cells([time, ...MEASURES.map((name) => shown(name, found[name]))]));
+    from = to;
+  }
+  if (rows.length) byId("minutes").replaceChildren(...rows);
+}
+
+function showWorkers(workers) {
+  const rows = workers.map((worker) =>
+    cells([
+      worker.name,
+      timeElement(worker.since.replace("T", " "), worker.since),
+      ...[worker.connections, worker.queue, worker.dropped].map(String),
+    ]),
+  );
+  if (rows.length) byId("workers").replaceChildren(...rows);
+}
+
+function showLatest(now) {
+  const latest = figures(Math.max(data.seconds.length - LATEST, 0), data.seconds.length);
+  for (const name of MEASURES) {
+    document.querySelector(`[data-latest="${name}"]`).textContent = shown(name, latest[name]);
+  }
+  document.querySelector('[data-latest="connections"]').textContent = now.connections;
+  byId("age").firstChild.textContent = now.time ? "As of " : "Nothing has been counted yet. ";
+  const time = byId("age").querySelector("time");
+  if (time && now.time) {
+    time.textContent = iso(now.time);
+    time.dateTime = new Date(now.time * 1000).toISOString();
+  }
+  if (now.time - spokenAt >= SPOKEN_EVERY) {
+    spokenAt = now.time;
+    byId("spoken").textContent =
+      `${shown("requests", latest.requests)} requests and ${shown("blocks", latest.blocks)} blocks a second`;
+  }
+}
+
+function colours(element) {
+  const style = getComputedStyle(element);
+  const of = (name) => style.getPropertyValue(name).trim();
+  return { hue: style.getPropertyValue("--hue").trim() || of("--accent"), quiet: of("--quiet"), line: of("--line") };
+}
+
+function makePlot(place) {
+  const name = place.dataset.plot;
+  const { hue, quiet, line } = colours(place.closest(".plot"));
+  const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+  const options = {
+    width: place.clientWidth,
+    height: place.clientHeight,
+    pxAlign: 1,
+    legend: { show: false },
+    cursor: { points: { size: 6 }, drag: { x: false, y: false } },
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+    scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.1] } },
+    axes: [
+      { ...axis, size: 28, space: 70, values: (_, ticks) => ticks.map(clock) },
+      { ...axis, size: 56 },
+    ],
+    series: [{}, { label: name, stroke: hue, width: 1.5, fill: `color-mix(in srgb, ${hue} 14%, transparent)`, points: { show: false } }],
+  };
+  return new uPlot(options, [data.seconds, data[name]], place);
+}
+
+function showPlots() {
+  byId("plots").hidden = false;
+  for (const place of document.querySelectorAll("[data-plot]")) {
+    if (!plots.has(place)) plots.set(place, makePlot(place));
+    plots.get(place).setData([data.seconds, data[place.dataset.plot]]);
+  }
+}
+
+function remakePlots() {
+  for (const plot of plots.values()) plot.destroy();
+  plots.clear();
+  if (data.seconds.length) showPlots();
+}
+
+function take(now) {
+  for (const name of ["seconds", ...MEASURES]) data[name].push(...now[name]);
+  const old = data.seconds.findIndex((second) => second > now.time - SPAN);
+  if (old > 0) for (const values of Object.values(data)) values.splice(0, old);
+}
+
+async function look() {
+  if (document.visibilityState !== "visible") return;
+  const answer = await fetch(`/api/now?since=${data.seconds.at(-1) ?? 0}`, { redirect: "manual" });
+  if (answer.status === 401) {
+    byId("live-state").textContent = "The session is over: log in again.";
+    return;
+  }
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  const now = await answer.json();
+  take(now);
+  byId("live-state").textContent = "Live.";
+  if (!data.seconds.length) return;
+  showLatest(now);
+  showMinutes();
+  showWorkers(now.workers);
+  showPlots();
+}
+
+async function always() {
+  try {
+    await look();
+  } catch {
+    byId("live-state").textContent = "No answer: these are the last figures.";
+  }
+  setTimeout(always, EVERY);
+}
+
+if (byId("plots")) {
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", remakePlots);
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) remakePlots();
+    width = innerWidth;
+  });
+  always();
+}
