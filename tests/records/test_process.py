@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import wait_for
-from records.recording import SECRET, block, records
+from records.recording import SECRET, block, events, records
 from urlward.config.records import StoreTable
 from urlward.records.events import Events
 from urlward.records.recorder import SOCKET
@@ -61,13 +61,13 @@ def running(folder: Path, *args: Any, **asked: Any) -> Iterator[Running]:
 
 
 async def _said(state: Path, count: int) -> None:
-    events = Events(records(), state, SECRET)
-    events.started()
+    said = Events(records(), state, SECRET)
+    said.started()
     for n in range(count):
-        block(events, str(n))
-    events.stopped()
-    await events.emitter.close()
-    assert not events.emitter.waiting
+        block(said, str(n))
+    said.stopped()
+    await said.emitter.close()
+    assert not said.emitter.waiting
 
 
 def _kinds(state: Path) -> list[str]:
@@ -86,6 +86,16 @@ def test_events_are_in_the_store_that_is_configured(tmp_path: Path) -> None:
         assert process.log() == ""
         assert _kinds(process.state) == ["start", "start", *["block"] * 10, "stop", "stop"]
         assert not [path for path in process.state.rglob("*") if path.suffix in (".run", ".sock", ".spool")]
+
+
+def test_what_is_older_than_it_may_be_is_deleted(tmp_path: Path) -> None:
+    store = open_store(StoreTable(kind="sqlite"), tmp_path / "state")
+    store.write(events(5))
+    store.close()
+    with running(tmp_path) as process:
+        wait_for(lambda: "5 deleted" in process.log(), "the old ones to be deleted")
+        assert process.end() == 0, process.log()
+        assert _kinds(process.state) == ["start", "stop"]
 
 
 def test_a_second_one_waits_and_takes_the_place_of_the_first(tmp_path: Path) -> None:
