@@ -14,22 +14,16 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
-from urlward.config import Config, ConfigError, RecordsTable, read_config
-from urlward.config.records import StoreTable
+from urlward.config import Config, ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.lists.process_log import Lines
-from urlward.lists.state import made_folder, state_folder, unusable
+from urlward.lists.state import local_key, made_folder, state_folder, unusable
 from urlward.lists.worker import check_parent, end_with_parent
-from urlward.records.holds import current_holds
-from urlward.records.recorder import Recorder, store_names
-from urlward.records.retention import days_of, run_retention
-from urlward.records.store import KeepingStore, open_store
+from urlward.records.services import Services
 
 logger = logging.getLogger("urlward.records")
 
@@ -54,32 +48,8 @@ async def run(config: Config, state: Path) -> None:
         loop.add_signal_handler(number, stop.set)
     async with _only_one(made_folder(state), stop):
         if not stop.is_set():
-            beside = retention(config.records, state)
-            await Recorder(config.records, state, open_store).run(stop, beside)
-
-
-def retention(records: RecordsTable, state: Path) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Tasks that delete what is over, one a store, by name."""
-    if not days_of(records.days):
-        return {}
-    names = zip(store_names(records.store), records.store, strict=True)
-    return {f"retention of {name}": partial(_retain, records, table, state) for name, table in names}
-
-
-async def _retain(records: RecordsTable, table: StoreTable, state: Path) -> None:
-    # Of its own: the one that writes belongs to the thread that does.
-    store = await asyncio.to_thread(open_store, table, state)
-    try:
-        if not isinstance(store, KeepingStore):
-            await asyncio.Event().wait()
-        else:
-            await run_retention([store], days_of(records.days), partial(_held, state), time.time)
-    finally:
-        store.close()
-
-
-def _held(state: Path) -> list[str]:
-    return [held.reference for held in current_holds(state, time.time())]
+            services = Services(config, state, local_key(state))
+            await services.recorder.run(stop, services.beside())
 
 
 @asynccontextmanager

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.records.event import RANDOM, Event, Kind, make_event, time_text
+from urlward.records.asking import reply
+from urlward.records.event import RANDOM, Event, EventError, Kind, detail_of, make_event, time_text
 from urlward.records.heartbeat import BEAT, Heartbeat
 from urlward.records.server import Server
 from urlward.records.sink import StoreSink
@@ -38,6 +39,9 @@ STORES_WITHIN = 1.5
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is tried again that ended."""
 
+MAX_ALARM = 40
+"""Characters of an alarm's kind."""
+
 type Opener = Callable[[StoreTable, Path], Store]
 
 
@@ -59,12 +63,13 @@ class Recorder:
         state: the state folder.
         open_store: opens a store; called in a thread of that store's own.
         measures: takes what workers count.
+        answers: to what may be asked over the socket.
         clock: nanoseconds since 1970-01-01 UTC.
 
     Attributes:
         sinks: one for each store.
         taken: events by kind, since the start.
-        raised: how often each kind of alarm was raised here, likewise.
+        raised: how often each kind of alarm was raised, likewise.
     """
 
     def __init__(
@@ -74,8 +79,10 @@ class Recorder:
         open_store: Opener,
         *,
         measures: Measures | None = None,
+        answers: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._answers = answers or {}
         self.taken: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
         self._down: dict[str, str] = {}
@@ -140,11 +147,22 @@ class Recorder:
         else:
             logger.error("records: not all events could be kept; the next start says so")
 
-    def tell(self, kind: Kind, detail: dict[str, Any]) -> None:
-        """Record an event of our own."""
-        self.take(
-            [make_event(kind, self._clock(), os.urandom(RANDOM), node=self._node, detail=detail)], _pass
-        )
+    def tell(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
+        """Record an event of our own.
+
+        Args:
+            kind: of event.
+            detail: of it.
+            fields: further ones of `Event`.
+        """
+        random = os.urandom(RANDOM)
+        self.take([make_event(kind, self._clock(), random, node=self._node, detail=detail, **fields)], _pass)
+
+    def tell_from_thread(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
+        """The same, from any thread."""
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed: nobody records any more
+            self._loop.call_soon_threadsafe(partial(self.tell, kind, detail, **fields))
 
     def alarm(self, alarm: str, text: str, store: str = "") -> None:
         """Record an alarm, from any thread, and write it to the log.
@@ -161,6 +179,7 @@ class Recorder:
     def take(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
         """As `urlward.records.server.Taker` says."""
         self.taken.update(event.kind for event in events)
+        self.raised.update(filter(None, map(_alarm_of, events)))
         if not events:
             safe()
             return
@@ -177,6 +196,10 @@ class Recorder:
         """As `urlward.records.server.Taker` says."""
         if self._measures is not None:
             self._measures.take(worker, metrics)
+
+    def answer(self, question: str) -> bytes:
+        """As `urlward.records.server.Taker` says."""
+        return reply(question, self._answers)
 
     def refused(self, worker: str, count: int) -> None:
         """As `urlward.records.server.Taker` says."""
@@ -208,7 +231,6 @@ class Recorder:
             self._down[store] = text
         elif alarm == "store-back":
             self._down.pop(store, None)
-        self.raised[alarm] += 1
         self.tell("alarm", {"alarm": alarm, "text": text})
 
     async def _beat(self) -> None:
@@ -258,6 +280,16 @@ async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
         except Exception as e:  # noqa: BLE001 - a bug beside must not end the records
             logger.error("records: %s: a bug: %s", name, type(e).__name__)
         await asyncio.sleep(AFTER_FAULT)
+
+
+def _alarm_of(event: Event) -> str:
+    """The kind of an alarm, or empty."""
+    if event.kind != "alarm":
+        return ""
+    try:
+        return str(detail_of(event).get("alarm", ""))[:MAX_ALARM]
+    except EventError:
+        return ""
 
 
 def _pass() -> None:

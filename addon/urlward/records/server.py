@@ -19,6 +19,7 @@ from urlward.lists.state import unusable
 from urlward.records.event import Event
 from urlward.records.wire import (
     MAX_LINE,
+    Ask,
     Batch,
     Bye,
     Hello,
@@ -63,6 +64,9 @@ class Taker(Protocol):
 
     def gone(self, worker: Hello, killed: float | None) -> None:
         """A worker has ended; where it said nothing, when that was, seconds since 1970-01-01 UTC."""
+
+    def answer(self, question: str) -> bytes:
+        """One line for whoever asks."""
 
 
 class Server:
@@ -122,6 +126,9 @@ class Server:
         try:
             async with asyncio.timeout(HELLO_WITHIN):
                 hello = _next(await reader.readline())
+            if isinstance(hello, Ask):
+                writer.write(self._taker.answer(hello.question))
+                return
             if not isinstance(hello, Hello):
                 raise WireError("said no hello")
             self._connected[task] = hello

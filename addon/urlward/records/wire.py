@@ -2,7 +2,8 @@
 
 A worker says ``{"hello": WORKER, "node": NODE}`` first, then ``{"batch": N, "events": [[…], …]}``, N counting
 up and the values of each event in the order of its fields, ``{"metrics": {…}}``, and at its end
-``{"bye": true}``. The other says ``{"ack": N}`` of a batch that a crash no longer loses. Neither takes a line
+``{"bye": true}``. The other says ``{"ack": N}`` of a batch that a crash no longer loses. Whoever only wants to
+know something says ``{"ask": QUESTION}`` first, and gets one line (`urlward.records.asking`). Neither takes a line
 on trust.
 """
 
@@ -77,7 +78,14 @@ class Bye:
     """A worker's end in order."""
 
 
-type Message = Hello | Batch | Snapshot | Bye
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question, of whoever says nothing else."""
+
+    question: str
+
+
+type Message = Hello | Batch | Snapshot | Bye | Ask
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -119,6 +127,8 @@ def decode(line: bytes) -> Message:
             return Snapshot(metrics)
         case {"bye": True}:
             return Bye()
+        case {"ask": str(question)} if _is_name(question):
+            return Ask(question)
     raise WireError(f"an object of {len(message)} members that is no message")
 
 

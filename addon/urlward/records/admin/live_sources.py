@@ -75,6 +75,7 @@ class Parts:
         snapshots: the newest snapshot of each worker, as `Metrics.snapshot` has it.
         alarms: the recorder's own alarms, as `Sources.alarms` has them.
         ready: what the recorder needs, and whether it is there.
+        healthy: whether all workers report.
     """
 
     finder: Finder | None = None
@@ -83,6 +84,7 @@ class Parts:
     snapshots: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None
     alarms: Callable[[], list[Row]] | None = None
     ready: Callable[[], Mapping[str, bool]] | None = None
+    healthy: Callable[[], bool] | None = None
 
 
 class LiveSources(Sources):
@@ -134,7 +136,7 @@ class LiveSources(Sources):
 
     @override
     def health(self) -> bool:
-        return True
+        return self._parts.healthy is None or self._parts.healthy()
 
     @override
     def ready(self) -> Mapping[str, bool]:

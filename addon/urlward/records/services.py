@@ -1,0 +1,257 @@
+"""What the process that records does beside taking events: forgets in time, counts, watches, and shows."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from tornado.httpserver import HTTPServer
+
+from urlward.config import Config, RecordsTable
+from urlward.engine.dates import time_text
+from urlward.engine.digest import Key
+from urlward.records.admin.app import Settings, make_app, serve
+from urlward.records.admin.live_sources import LiveSources, Parts
+from urlward.records.admin.sources import EventFilter, Grant, Row
+from urlward.records.database import Database
+from urlward.records.event import FIELDS, RANDOM, make_event, values
+from urlward.records.exposition import Exposition
+from urlward.records.holds import current_holds
+from urlward.records.objection_decisions import decline, grant
+from urlward.records.objection_server import start_objections
+from urlward.records.objections import Objection, message_of, purge_objections, read_objections
+from urlward.records.privacy import Privacy
+from urlward.records.recorder import Recorder
+from urlward.records.recorder_state import RecorderState, recorder_state
+from urlward.records.retention import KeepingStores, days_of, run_retention
+from urlward.records.status import health_of, readiness_of, status_of
+from urlward.records.store import EventQuery, open_store
+from urlward.records.watches import Watches
+
+logger = logging.getLogger("urlward.records")
+
+DAY = 86_400.0
+
+type Beside = Callable[[], Awaitable[None]]
+
+
+class Services:
+    """All of it.
+
+    Args:
+        config: of the filter; it has records.
+        state: the state folder.
+        key: its local key.
+
+    Attributes:
+        recorder: takes the events.
+    """
+
+    def __init__(self, config: Config, state: Path, key: Key) -> None:
+        assert config.records is not None
+        self._config = config
+        self._records: RecordsTable = config.records
+        self._state = state
+        self._key = key
+        self._measures = Exposition(
+            config.feed, state, expected=config.workers, recorder=self._recorder_state
+        )
+        self.recorder = Recorder(
+            config.records,
+            state,
+            open_store,
+            measures=self._measures,
+            answers={"status": lambda: status_of(self._measures, node=self._records.node)},
+        )
+
+    def beside(self) -> dict[str, Beside]:
+        """What is to run while events are taken, by name."""
+        watches = Watches(self._config.feed, self._state, self.recorder.tell)
+        found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run}
+        if self._config.admin is not None:
+            found["admin"] = self._show
+        if self._config.objections is not None:
+            found["objections kept"] = self._forget_objections
+            if self._config.objections.address is not None:
+                found["objections"] = self._take_objections
+        return found
+
+    def _recorder_state(self) -> RecorderState:
+        recorder = self.recorder
+        return recorder_state(
+            [(sink.name, sink.state()) for sink in recorder.sinks],
+            events=recorder.taken,
+            raised=recorder.raised,
+            alarms=recorder.alarms,
+            spool_limit=self._records.spool,
+        )
+
+    async def _forget(self) -> None:
+        def holds() -> frozenset[str]:
+            return frozenset(held.reference for held in current_holds(self._state, time.time()))
+
+        stores = KeepingStores(self._records, self._state)
+        await run_retention(stores, days_of(self._records.days), holds, time.time)
+
+    async def _forget_objections(self) -> None:
+        days = self._records.days.blocks
+        while days is not None:
+            await asyncio.to_thread(purge_objections, self._state, float(days), time.time())
+            await asyncio.sleep(DAY / 24)
+        await asyncio.Event().wait()
+
+    async def _show(self) -> None:
+        assert self._config.admin is not None
+        admin = self._config.admin
+        sources = LiveSources(self._config, self._state, self._parts())
+        settings = Settings(self._state, admin.token_file, self._records.node)
+        server = serve(make_app(sources, settings), admin.listen)
+        logger.info("records: the dashboard is at http://%s/", admin.listen)
+        try:
+            while True:
+                sources.tick()
+                await asyncio.sleep(1)
+        finally:
+            sources.close()
+            await _end(server)
+
+    async def _take_objections(self) -> None:
+        privacy = Privacy(self._records.privacy, self._key.secret)
+
+        def conceal(address: str, now: float) -> str:
+            return privacy.client(address, round(now * 1000)) if privacy.keeps_persons else ""
+
+        server = start_objections(self._config, self._state, self._key, conceal=conceal, taken=self._objected)
+        assert server is not None
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await _end(server)
+
+    def _objected(self, objection: Objection) -> None:
+        """An event of it, without the message."""
+        event = make_event(
+            "objection",
+            time.time_ns(),
+            os.urandom(RANDOM),
+            node=self._records.node,
+            client=objection.client,
+            reference=objection.reference,
+            detail={"id": objection.id},
+        )
+        self.recorder.take([event], lambda: None)
+
+    def _parts(self) -> Parts:
+        measures = self._measures
+        searched = any(table.kind in ("sqlite", "postgresql") for table in self._records.store)
+        return Parts(
+            finder=EventFinder(self._records, self._state) if searched else None,
+            objections=Book(self._state, self._key) if self._config.objections is not None else None,
+            metrics=measures.render,
+            snapshots=measures.snapshots,
+            alarms=self._alarms,
+            ready=lambda: readiness_of(measures).passed,
+            healthy=lambda: health_of(measures).ok,
+        )
+
+    def _alarms(self) -> list[Row]:
+        now = time_text(time.time())
+        return [
+            {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
+            for kind, text in self.recorder.alarms.items()
+        ]
+
+
+class EventFinder:
+    """Searches the first store that can be, which is opened when it is asked.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+    """
+
+    def __init__(self, records: RecordsTable, state: Path) -> None:
+        self._table = next(table for table in records.store if table.kind in ("sqlite", "postgresql"))
+        self._state = state
+        self._opened: Database | None = None
+
+    def find(self, wanted: EventFilter) -> list[Row]:
+        """As `urlward.records.admin.live_sources.Finder`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found = self._database().find(_query(wanted))
+        return [dict(zip(FIELDS, values(event), strict=True)) for event in found]
+
+    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+        """Likewise."""
+        return self._database().count(_query(wanted), by)
+
+    def _database(self) -> Database:
+        if self._opened is None:
+            self._opened = cast(Database, open_store(self._table, self._state))
+        return self._opened
+
+
+class Book:
+    """Objections, as the dashboard has them.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+    """
+
+    def __init__(self, state: Path, key: Key) -> None:
+        self._state = state
+        self._key = key
+
+    def listed(self) -> list[Row]:
+        """As `urlward.records.admin.sources.Sources.objections`."""
+        found = sorted(read_objections(self._state), key=lambda one: (one.state != "open", -one.time))
+        return [self._row(objection) for objection in found]
+
+    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        """Grant one, or decline it.
+
+        Raises:
+            UrlwardError: that cannot be done; the message says why.
+        """
+        now = time.time()
+        if granted is None:
+            decline(self._state, id_, why, who, now=now)
+            return
+        grant(
+            self._state, self._key, id_, why, who, now=now,
+            url=granted.url, seconds=granted.seconds, whole_host=granted.whole_host,
+        )  # fmt: skip
+
+    def _row(self, objection: Objection) -> Row:
+        row: dict[str, Any] = {
+            "id": objection.id,
+            "time": time_text(objection.time),
+            "reference": objection.reference,
+            "message": message_of(objection, self._key),
+            "state": objection.state,
+        }
+        if objection.state != "open":
+            row |= {
+                "why": objection.why,
+                "who": objection.who,
+                "decided": time_text(objection.decided),
+                "allow": objection.allow,
+            }
+        return row
+
+
+def _query(wanted: EventFilter) -> EventQuery:
+    return EventQuery(**asdict(wanted))
+
+
+async def _end(server: HTTPServer) -> None:
+    server.stop()
+    await server.close_all_connections()
