@@ -70,7 +70,7 @@ class Services:
 
     def beside(self) -> dict[str, Beside]:
         """What is to run while events are taken, by name."""
-        watches = Watches(self._config.feed, self._state, self.recorder.tell)
+        watches = Watches(self._config.feed, self._state, self.recorder.tell_from_thread)
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run}
         if self._config.admin is not None:
             found["admin"] = self._show
@@ -159,7 +159,7 @@ class Services:
         )
 
     def _alarms(self) -> list[Row]:
-        now = time_text(time.time())
+        now = time_text(int(time.time()))
         return [
             {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
             for kind, text in self.recorder.alarms.items()

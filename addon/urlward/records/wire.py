@@ -2,9 +2,9 @@
 
 A worker says ``{"hello": WORKER, "node": NODE}`` first, then ``{"batch": N, "events": [[…], …]}``, N counting
 up and the values of each event in the order of its fields, ``{"metrics": {…}}``, and at its end
-``{"bye": true}``. The other says ``{"ack": N}`` of a batch that a crash no longer loses. Whoever only wants to
-know something says ``{"ask": QUESTION}`` first, and gets one line (`urlward.records.asking`). Neither takes a line
-on trust.
+``{"bye": true}``. The other says ``{"ack": N}`` of a batch that a crash no longer loses. Whoever only wants
+to know something says ``{"ask": QUESTION}`` first, and gets one line (`urlward.records.asking`). Neither
+takes a line on trust.
 """
 
 import json
