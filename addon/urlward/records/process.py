@@ -15,10 +15,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from urlward.config import Config, ConfigError, RecordsTable, read_config
 from urlward.config.records import StoreTable
@@ -27,9 +28,9 @@ from urlward.lists.process_log import Lines
 from urlward.lists.state import made_folder, state_folder, unusable
 from urlward.lists.worker import check_parent, end_with_parent
 from urlward.records.holds import current_holds
-from urlward.records.recorder import Recorder, store_names
+from urlward.records.recorder import Opener, Recorder, store_names
 from urlward.records.retention import days_of, run_retention
-from urlward.records.store import KeepingStore, open_store
+from urlward.records.store import KeepingStore, Store, open_store
 
 logger = logging.getLogger("urlward.records")
 
@@ -54,21 +55,35 @@ async def run(config: Config, state: Path) -> None:
         loop.add_signal_handler(number, stop.set)
     async with _only_one(made_folder(state), stop):
         if not stop.is_set():
-            beside = retention(config.records, state)
-            await Recorder(config.records, state, open_store).run(stop, beside)
+            opener = _one_at_a_time(config.records.store)
+            beside = _retention(config.records, state, opener)
+            await Recorder(config.records, state, opener).run(stop, beside)
 
 
-def retention(records: RecordsTable, state: Path) -> dict[str, Callable[[], Awaitable[None]]]:
+def _one_at_a_time(tables: Iterable[StoreTable]) -> Opener:
+    """Opens stores, none twice at once: the first time changes how an SQLite file is written, and fails then."""
+    locks = {table: Lock() for table in tables}
+
+    def opener(table: StoreTable, state: Path) -> Store:
+        with locks[table]:
+            return open_store(table, state)
+
+    return opener
+
+
+def _retention(
+    records: RecordsTable, state: Path, opener: Opener
+) -> dict[str, Callable[[], Awaitable[None]]]:
     """Tasks that delete what is over, one a store, by name."""
     if not days_of(records.days):
         return {}
     names = zip(store_names(records.store), records.store, strict=True)
-    return {f"retention of {name}": partial(_retain, records, table, state) for name, table in names}
+    return {f"retention of {name}": partial(_retain, records, opener, table, state) for name, table in names}
 
 
-async def _retain(records: RecordsTable, table: StoreTable, state: Path) -> None:
+async def _retain(records: RecordsTable, opener: Opener, table: StoreTable, state: Path) -> None:
     # Of its own: the one that writes belongs to the thread that does.
-    store = await asyncio.to_thread(open_store, table, state)
+    store = await asyncio.to_thread(opener, table, state)
     try:
         if not isinstance(store, KeepingStore):
             await asyncio.Event().wait()
