@@ -57,6 +57,9 @@ RANDOM = 8
 MAX_TEXT = 8_192
 """Characters in all texts of an event."""
 
+MAX_FIELD = 512
+"""Characters of a text other than ``detail``: what indexes of every database take."""
+
 _LAST_TIME = 253_402_300_800_000
 """The end of the year 9999: no calendar of ours goes further."""
 
@@ -150,12 +153,17 @@ def event_of(row: list[Any]) -> Event:
     text = "".join([row[n] for n in _TEXTS])
     if len(text) > MAX_TEXT:
         raise EventError(f"{len(text)} characters, at most {MAX_TEXT}")
+    # What no database takes would stay in the way of what comes after it.
+    if len(text) > MAX_FIELD and any(len(row[n]) > MAX_FIELD for n in _TEXTS[:-1]):
+        raise EventError(f"a field has more than {MAX_FIELD} characters")
     # No database of ours keeps NUL, and lone surrogates are no text.
     if not text.isprintable() and _CONTROLS(text):
         raise EventError("control characters, or what is no character")
     event = Event(*row)
     if len(event.id) != 32 or not _ID.issuperset(event.id):
         raise EventError("id: not 32 hexadecimal digits")
+    if len(event.digest) not in (0, 32):
+        raise EventError("digest: not 32 hexadecimal digits")
     if event.kind not in KINDS:
         raise EventError("kind: not a kind of event")
     if not 0 <= event.time < _LAST_TIME or not 0 <= event.serial <= _LAST_NUMBER:

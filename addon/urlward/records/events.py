@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urlward.config import RecordsTable
 from urlward.engine.verdict import Verdict
 from urlward.records.emitter import Emitter
-from urlward.records.event import RANDOM, Event, Kind, event_id
+from urlward.records.event import MAX_FIELD, RANDOM, Event, Kind, event_id
 from urlward.records.privacy import Privacy, UrlDigest
 from urlward.records.recorder import SOCKET
 
@@ -111,10 +111,10 @@ class Events:
                     destination,
                     destination_port,
                     stage,
-                    verdict.list,
+                    verdict.list[:MAX_FIELD],
                     serial,
-                    verdict.entry,
-                    verdict.category,
+                    verdict.entry[:MAX_FIELD],
+                    verdict.category[:MAX_FIELD],
                     verdict.action,
                     reference,
                     "" if url is None else self._digest(url),
@@ -135,7 +135,7 @@ class Events:
             removed: entries that are no longer.
         """
         detail = {"entries": entries, "added": added, "removed": removed}
-        self._tell("list", detail, list=name, serial=serial)
+        self.tell("list", detail, list=name, serial=serial)
 
     def alarm(self, alarm: str, text: str) -> None:
         """Say that somebody should look.
@@ -144,17 +144,24 @@ class Events:
             alarm: its kind, a word of ours.
             text: what is wrong; it may name no entry.
         """
-        self._tell("alarm", {"alarm": alarm, "text": text[:MAX_TEXT]})
+        self.tell("alarm", {"alarm": alarm, "text": text[:MAX_TEXT]})
 
     def started(self) -> None:
         """Say that this worker serves."""
-        self._tell("start", {"process": f"worker {self._worker}"})
+        self.tell("start", {"process": f"worker {self._worker}"})
 
     def stopped(self) -> None:
         """Say that this worker ends."""
-        self._tell("stop", {"process": f"worker {self._worker}"})
+        self.tell("stop", {"process": f"worker {self._worker}"})
 
-    def _tell(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
+    def tell(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
+        """Say what there is no other word for.
+
+        Args:
+            kind: of event.
+            detail: what JSON can say.
+            fields: further fields of `Event`.
+        """
         try:
             now = self._clock()
             said = json.dumps(detail, separators=(",", ":"))

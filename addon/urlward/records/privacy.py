@@ -44,14 +44,15 @@ class Privacy:
         return self.level == "full"
 
     def client(self, address: str, now: int) -> str:
-        """What is kept of a client's address; nothing of what is no address, unless all is kept.
+        """What is kept of a client's address; of what is none nothing, unless all is kept.
 
         Args:
             address: of the client.
             now: milliseconds since 1970-01-01 UTC.
         """
         if self.level == "full":
-            return address
+            # As a socket for both versions shows an IPv4 client (RFC 4291, section 2.5.5.2).
+            return address[7:] if address.startswith("::ffff:") and "." in address else address
         if (day := now // _DAY) != self._day or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._day = day

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
+from urlward.lists.state import StateError
 from urlward.records.asking import reply
 from urlward.records.event import RANDOM, Event, EventError, Kind, detail_of, make_event, time_text
 from urlward.records.heartbeat import BEAT, Heartbeat
@@ -30,8 +31,8 @@ SOCKET = "records.sock"
 SPOOL = "spool"
 """In the state folder."""
 
-WORKERS_WITHIN = 1.0
-"""Seconds that workers have at the end to hand in what they have."""
+WORKERS_WITHIN = 10.0
+"""Seconds that workers have at the end to hand in what they have, and to end: what they serve they finish."""
 
 STORES_WITHIN = 1.5
 """Seconds that stores have at the end to take it; what they do not take is spooled."""
@@ -125,7 +126,11 @@ class Recorder:
         missing = self._heartbeat.begin(now := self._now())
         for sink in self.sinks:
             sink.start()
-        await self._server.start()
+        try:
+            await self._server.start()
+        except StateError:
+            self._heartbeat.end()
+            raise
         self.tell("start", {"process": "records"})
         if missing is not None:
             self._gap(missing, now, "the process that records ended without a word")
@@ -148,15 +153,15 @@ class Recorder:
             logger.error("records: not all events could be kept; the next start says so")
 
     def tell(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
-        """Record an event of our own.
+        """Record an event of this process.
 
         Args:
             kind: of event.
-            detail: of it.
-            fields: further ones of `Event`.
+            detail: what JSON can say.
+            fields: further fields of `Event`.
         """
-        random = os.urandom(RANDOM)
-        self.take([make_event(kind, self._clock(), random, node=self._node, detail=detail, **fields)], _pass)
+        fields = {"node": self._node, "detail": detail} | fields
+        self.take([make_event(kind, self._clock(), os.urandom(RANDOM), **fields)], _pass)
 
     def tell_from_thread(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
         """The same, from any thread."""
@@ -216,14 +221,7 @@ class Recorder:
     def _gap(self, since: int, until: int, why: str, node: str = "") -> None:
         times = {"since": time_text(since), "until": time_text(until)}
         logger.error("records: %s; events from %s to %s may be missing", why, *times.values())
-        event = make_event(
-            "gap",
-            self._clock(),
-            os.urandom(RANDOM),
-            node=node or self._node,
-            detail=times | {"text": why},
-        )
-        self.take([event], _pass)
+        self.tell("gap", times | {"text": why}, node=node or self._node)
 
     def _alarm(self, alarm: str, text: str, store: str) -> None:
         logger.log(logging.INFO if alarm == "store-back" else logging.ERROR, "records: %s", text)

@@ -102,16 +102,17 @@ class Server:
         self._watching = asyncio.ensure_future(self._watch())
 
     async def close(self, within: float) -> None:
-        """Take no more workers, and let those that are there end.
+        """Let the workers end, and take no more.
 
         Args:
             within: seconds that they have.
         """
         assert self._server is not None
         assert self._watching is not None
+        end = time.monotonic() + within
+        while self._connected and time.monotonic() < end:
+            await asyncio.sleep(0.02)
         self._server.close()
-        if self._connected:
-            await asyncio.wait([*self._connected], timeout=within)
         for task in self._connected:
             task.cancel()
         self._watching.cancel()

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Protocol, runtime_checkable
 
 from urlward.config.records import StoreTable
@@ -111,6 +112,10 @@ class KeepingStore(Store, Protocol):
         """
 
 
+_opening = Lock()
+"""None is opened while another is: the first time changes how an SQLite file is written, which fails then."""
+
+
 def open_store(table: StoreTable, state: Path) -> Store:
     """The store of a configuration's table, made where it is not there yet.
 
@@ -125,8 +130,9 @@ def open_store(table: StoreTable, state: Path) -> Store:
     from urlward.records.jsonl_store import open_jsonl
     from urlward.records.syslog_store import open_syslog
 
-    if table.kind == "syslog":
-        return open_syslog(table)
-    if table.kind == "jsonl":
-        return open_jsonl(table, state)
-    return open_database(table, state)
+    with _opening:
+        if table.kind == "syslog":
+            return open_syslog(table)
+        if table.kind == "jsonl":
+            return open_jsonl(table, state)
+        return open_database(table, state)
