@@ -17,7 +17,7 @@ from records.support import DAY, START, an_event
 from urlward.config import ConfigError
 from urlward.config.records import StoreTable
 from urlward.records.database import Database, open_database
-from urlward.records.event import FIELDS, as_json, time_text
+from urlward.records.event import FIELDS, as_json, time_text, values
 from urlward.records.events_commands import (
     EventsCommandError,
     add_events_commands,
@@ -151,9 +151,7 @@ def test_a_follower_of_postgresql_sees_what_is_there_later(
     database = open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
     late, early, last = (an_event(n) for n in range(3))
     with database.engine.connect() as slow:
-        slow.execute(
-            database._insert, [dict(zip(FIELDS, [*map(late.__getattribute__, FIELDS)], strict=True))]
-        )
+        slow.execute(database._insert, [dict(zip(FIELDS, values(late), strict=True))])
         steps = iter([lambda: database.write([early]), slow.commit, lambda: database.write([last])])
         following = followed(database, EventQuery(), 0, lambda _: next(steps)())
         assert [*islice(following, 3)] == [early, late, last]
@@ -175,7 +173,8 @@ def test_follow_as_a_process(config: str, database: Database) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     ) as process:
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         assert process.stdout.readline() == line(an_event(1)) + "\n"
         database.write([an_event(2)])
         assert process.stdout.readline() == line(an_event(2)) + "\n"
@@ -190,20 +189,20 @@ def test_times() -> None:
     assert read_time("--since", "1970-01-02", 0.0) == DAY
     assert read_time("--until", "1970-01-02", 0.0, whole_day=True) == 2 * DAY
     assert read_time("--until", "1970-01-02T00:00:00Z", 0.0, whole_day=True) == DAY
-    with pytest.raises(EventsCommandError, match="^--since: 'soon': not a date such as .* such as 2h$"):
+    with pytest.raises(EventsCommandError, match=r"^--since: 'soon': not a date such as .* such as 2h$"):
         read_time("--since", "soon", 0.0)
 
 
 def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"records\.db: not there: nothing has been recorded yet$"):
         run("--config", config)
-    with pytest.raises(EventsCommandError, match="^--limit: "):
+    with pytest.raises(EventsCommandError, match=r"^--limit: "):
         run("--config", config, "--limit", "0")
-    with pytest.raises(EventsCommandError, match="^--follow goes on"):
+    with pytest.raises(EventsCommandError, match=r"^--follow goes on"):
         run("--config", config, "--follow", "--until", "2h")
     path = Path(config)
     path.write_text(f'{CONFIG}[[records.store]]\nkind = "jsonl"\n')
-    with pytest.raises(EventsCommandError, match="no store of kind sqlite or postgresql"):
+    with pytest.raises(EventsCommandError, match=r"no store of kind sqlite or postgresql"):
         run("--config", config)
     path.write_text("")
     with pytest.raises(EventsCommandError, match=r"urlward\.toml: no \[records\]: nothing is recorded$"):

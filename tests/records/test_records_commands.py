@@ -119,11 +119,11 @@ def test_a_store_in_trouble_is_told(config: str, tmp_path: Path, capsys: pytest.
 
 
 def test_what_cannot_be_done(config: str, tmp_path: Path) -> None:
-    with pytest.raises(RecordsCommandError, match="^--until: 'soon': not a date"):
+    with pytest.raises(RecordsCommandError, match=r"^--until: 'soon': not a date"):
         run("hold", "R", "--until", "soon", "--why", "a", "--config", config)
-    with pytest.raises(HoldError, match="^until: a time to come"):
+    with pytest.raises(HoldError, match=r"^until: a time to come"):
         run("hold", "R", "--until", "2020-01-01", "--why", "a", "--config", config)
-    with pytest.raises(HoldError, match="'R' is not held"):
+    with pytest.raises(HoldError, match=r"'R' is not held"):
         run("release", "R", "--why", "a", "--config", config)
     Path(config).write_text("")
     with pytest.raises(RecordsCommandError, match=r"no \[records\]: nothing is recorded$"):
