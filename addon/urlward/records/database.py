@@ -24,7 +24,7 @@ from urlward.records.engines import PAUSE, open_postgresql, open_sqlite, told, w
 from urlward.records.event import FIELDS, Event, values
 from urlward.records.migrations import migrate
 from urlward.records.store import AbsentError, Age, By, EventQuery
-from urlward.records.tables import STEPS, events
+from urlward.records.tables import UPGRADES, events
 
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
@@ -66,7 +66,7 @@ class Database:
         self._insert = self._insert.on_conflict_do_nothing(index_elements=[events.c.id])
         try:
             with told(name):
-                migrate(self._writing, "events", STEPS)
+                migrate(self._writing, "events", events.create, UPGRADES)
         except BaseException:
             engine.dispose()
             raise
