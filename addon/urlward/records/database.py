@@ -23,8 +23,8 @@ from urlward.engine.dates import time_text
 from urlward.records.engines import PAUSE, open_postgresql, open_sqlite, told, wipe_sqlite, writing
 from urlward.records.event import FIELDS, Event, values
 from urlward.records.migrations import migrate
-from urlward.records.store import Age, By, EventQuery, StoreError
-from urlward.records.tables import STEPS, events
+from urlward.records.store import AbsentError, Age, By, EventQuery
+from urlward.records.tables import UPGRADES, events
 
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
@@ -66,7 +66,7 @@ class Database:
         self._insert = self._insert.on_conflict_do_nothing(index_elements=[events.c.id])
         try:
             with told(name):
-                migrate(self._writing, "events", STEPS)
+                migrate(self._writing, "events", events.create, UPGRADES)
         except BaseException:
             engine.dispose()
             raise
@@ -226,6 +226,7 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
         make: whether a file that is not there is made.
 
     Raises:
+        AbsentError: it is not there, and is not to be made.
         StoreError: it cannot be used.
     """
     if table.kind == "postgresql":
@@ -233,5 +234,5 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
         return Database(engine, f"postgresql {engine.url.host or ''}/{engine.url.database}")
     path = state / table.file
     if not make and not path.exists():
-        raise StoreError(f"{path}: not there: nothing has been recorded yet")
+        raise AbsentError(f"{path}: not there: nothing has been recorded yet")
     return Database(open_sqlite(path), str(path))

@@ -19,7 +19,7 @@ from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.state import locked, made_folder, write_private
 from urlward.records.event import Event, as_json
-from urlward.records.store import Age, StoreError
+from urlward.records.store import AbsentError, Age, StoreError
 
 REMEMBERED = 100_000
 """Ids that are known again; what is sent twice is sent within far fewer."""
@@ -153,13 +153,22 @@ class JsonlStore:
             raise StoreError(str(e)) from e
 
 
-def open_jsonl(table: StoreTable, state: Path) -> JsonlStore:
+def open_jsonl(table: StoreTable, state: Path, *, make: bool = True) -> JsonlStore:
     """The files of a configuration's table.
 
+    Args:
+        table: of kind ``jsonl``.
+        state: the state folder.
+        make: whether the folder is made where it is not there.
+
     Raises:
+        AbsentError: it is not there, and is not to be made.
         StoreError: they cannot be used.
     """
-    return JsonlStore(state / table.file, table.max_size, table.keep)
+    path = state / table.file
+    if not make and not path.parent.exists():
+        raise AbsentError(f"{path}: not there: nothing has been recorded yet")
+    return JsonlStore(path, table.max_size, table.keep)
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS, PERSONAL
-from urlward.records.store import KeepingStore, StoreError, open_store
+from urlward.records.store import AbsentError, KeepingStore, StoreError, open_store
 
 logger = logging.getLogger("urlward.records")
 
@@ -35,10 +35,12 @@ class KeepingStores:
     Args:
         records: the configuration.
         state: the state folder.
+        make: whether files that are not there are made; otherwise there is nothing to delete.
     """
 
-    def __init__(self, records: RecordsTable, state: Path) -> None:
+    def __init__(self, records: RecordsTable, state: Path, *, make: bool = True) -> None:
         self._state = state
+        self._make = make
         self._tables = [table for table in records.store if table.kind != "syslog"]
         self._opened: dict[int, KeepingStore] = {}
 
@@ -48,7 +50,9 @@ class KeepingStores:
         for n, table in enumerate(self._tables):
             if n not in self._opened:
                 try:
-                    store = open_store(table, self._state)
+                    store = open_store(table, self._state, make=self._make)
+                except AbsentError:
+                    continue
                 except StoreError as e:
                     errors.append(e)
                 else:

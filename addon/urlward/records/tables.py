@@ -40,6 +40,6 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
-STEPS: tuple[Step, ...] = (lambda connection: events.create(connection),)
-"""What makes each version of the one before (`urlward.records.migrations`). A step that has been released is
-never changed: one that follows is added, and the table above is then made by the steps together."""
+UPGRADES: tuple[Step, ...] = ()
+"""From version 1 on, for databases made by earlier versions (`urlward.records.migrations`). Whoever changes
+the table adds one here, and a database of the version before to the tests."""
