@@ -197,17 +197,6 @@ def test_feeds_are_fetched_in_their_own_time(tmp_path: Path, state: Path):
         live.refresh_feed("other")
 
 
-def test_impatience_does_not_add_up(tmp_path: Path, state: Path):
-    (tmp_path / "hotline.txt").write_text("127.0.0.1 n1.example\n")
-    live = sources(tmp_path)
-    store = FeedStore(state, "hotline")
-    with store.locked():  # as another process that fetches it
-        said = [live.refresh_feed("hotline") for _ in range(5)]
-        assert said == ["hotline: being fetched"] * 2 + ["hotline: about to be fetched already"] * 3
-    wait_for(lambda: live.refresh_feed("hotline") == "hotline: being fetched", "its turn")
-    wait_for(lambda: live.feeds()[0]["state"] == "ok", "the feed")
-
-
 def test_a_refused_list_is_let_through(tmp_path: Path, state: Path):
     store = FeedStore(state, "hotline")
     with store.locked():

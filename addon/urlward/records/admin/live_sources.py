@@ -1,11 +1,8 @@
 """The dashboard's sources in the recorder: feeds, allows and lists as they are in the state folder, and what
 the recorder itself has of events, metrics and objections."""
 
-import logging
 import os
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +13,13 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.allows import add_allow, current_allows, end_allow, rfc3339
 from urlward.lists.feed_accept import accept
 from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_refresh import refresh
 from urlward.lists.feed_status import status
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.files import Signature
 from urlward.lists.state import local_key
 from urlward.records.admin.history import History
 from urlward.records.admin.live_check import Checks
+from urlward.records.admin.refreshes import Refreshes
 from urlward.records.admin.remembered import Remembered
 from urlward.records.admin.rows import of_alarm, of_allow, of_list, of_worker
 from urlward.records.admin.sources import (
@@ -36,8 +33,6 @@ from urlward.records.admin.sources import (
     Sources,
 )
 from urlward.samples import SAMPLE
-
-logger = logging.getLogger("urlward.records")
 
 HITS_FOR, FEEDS_FOR = 30.0, 10.0
 """Seconds that such an answer is good."""
@@ -120,7 +115,7 @@ class LiveSources(Sources):
         self._history = History()
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
-        self._refreshes: Counter[str] = Counter()
+        self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state)
 
     def tick(self) -> None:
@@ -232,20 +227,13 @@ class LiveSources(Sources):
 
     @override
     def refresh_feed(self, name: str) -> str:
-        feed = self._feed(name)
-        # One that waits for its turn will do what is asked for.
-        if self._refreshes[name] > 1:
-            return f"{name}: about to be fetched already"
-        self._refreshes[name] += 1
-        # It may take minutes; how it went is told by the feed's facts, as that of any refresh.
-        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {name}", daemon=True).start()
-        return f"{name}: being fetched"
+        return self._refreshes.begin(self._feed(name))
 
     @override
     def accept_feed(self, name: str, why: str, who: str) -> str:
         feed = self._feed(name)
         refused = accept(feed, self._state, why=why, who=who, now=self._clock())
-        self.refresh_feed(name)
+        self._refreshes.begin(feed)
         if refused is None:
             return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
         return f"{name}: the list of {refused.entries} entries is let through once"
@@ -281,16 +269,6 @@ class LiveSources(Sources):
             if feed.name == name:
                 return feed
         raise AdminError("no feed of that name")
-
-    def _refresh(self, feed: FeedTable) -> None:
-        try:
-            refresh(feed, self._config, self._state, wait=True)
-        except UrlwardError as e:
-            logger.error("list %s: %s", feed.name, e)
-        except Exception as e:  # noqa: BLE001 - its text could name an entry
-            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
-        finally:
-            self._refreshes[feed.name] -= 1
 
     def _in_force(self) -> list[tuple[str, int, int, int]]:
         """Name, serial, entries and date of the lists that workers have, as the newest of them says."""
