@@ -1,9 +1,7 @@
 """The dashboard's sources in the recorder: feeds, allows and lists as they are in the state folder, and what
 the recorder itself has of events, metrics and objections."""
 
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,14 +10,17 @@ from typing import Any, Literal, Protocol, override
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.allows import add_allow, current_allows, end_allow
+from urlward.lists.allows import add_allow, current_allows, end_allow, rfc3339
 from urlward.lists.feed_accept import accept
-from urlward.lists.feed_refresh import refresh
+from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_status import status
-from urlward.lists.feed_store import BusyError
+from urlward.lists.feed_store import FeedStore
+from urlward.lists.files import Signature
 from urlward.lists.state import local_key
 from urlward.records.admin.history import History
 from urlward.records.admin.live_check import Checks
+from urlward.records.admin.refreshes import Refreshes
+from urlward.records.admin.remembered import Remembered
 from urlward.records.admin.rows import of_alarm, of_allow, of_list, of_worker
 from urlward.records.admin.sources import (
     AbsentError,
@@ -33,11 +34,15 @@ from urlward.records.admin.sources import (
 )
 from urlward.samples import SAMPLE
 
-logger = logging.getLogger("urlward.records")
+HITS_FOR, FEEDS_FOR = 30.0, 10.0
+"""Seconds that such an answer is good."""
 
 _DAY_MS = 86_400_000
 _ALARM_DAYS = 30
 _MAX_ALARMS = 200
+_LOOKED_UP = 50
+"""Open objections whose block is looked for."""
+
 _BLOCKS = ("block", "cut")
 _NO_STORE = (
     "Events: no store that can be searched is configured; sqlite and postgresql are ([[records.store]])."
@@ -110,6 +115,9 @@ class LiveSources(Sources):
         self._parts = parts or Parts()
         self._clock = clock
         self._history = History()
+        self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
+        self._feeds = Remembered[list[Row]](FEEDS_FOR)
+        self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state)
 
     def tick(self) -> None:
@@ -154,13 +162,17 @@ class LiveSources(Sources):
         known = {row["name"] for row in rows}
         paths = self._config.list or (() if feeds else (str(SAMPLE),))
         # Nothing is known of a list that no worker has said to be in force.
-        files = {Path(path).stem: "file" for path in paths} if not rows else {}
-        missing = files | dict.fromkeys((name for name in feeds if name not in known), "feed")
-        rows += [of_list(name, 0, None, 0, now=self._clock(), feeds=feeds) for name in missing]
+        names = [] if rows else [Path(path).stem for path in paths]
+        names += [name for name in feeds if name not in known]
+        rows += [of_list(name, 0, None, 0, now=self._clock(), feeds=feeds) for name in names]
         return [row | {"hits": None if hits is None else hits.get(row["name"], 0)} for row in rows]
 
     @override
     def hits(self) -> dict[str, dict[str, int]]:
+        # Counting goes through all events of a day.
+        return self._hits.get(None, self._clock(), self._count)
+
+    def _count(self) -> dict[str, dict[str, int]]:
         wanted = EventFilter(kinds=_BLOCKS, since=self._milliseconds() - _DAY_MS)
         finder = self._finder()
         return {
@@ -170,8 +182,11 @@ class LiveSources(Sources):
 
     @override
     def feeds(self) -> list[Row]:
-        now = self._clock()
-        return [status(feed, self._state, now) for feed in self._config.feed]
+        now, feeds = self._clock(), self._config.feed
+        stores = [FeedStore(self._state, feed.name) for feed in feeds]
+        seen = [Signature.of(p) for one in stores for p in (one.path, one.path.with_suffix(".json"))]
+        # Each reads a whole artifact.
+        return self._feeds.get(seen, now, lambda: [status(feed, self._state, now) for feed in feeds])
 
     @override
     def events(self, wanted: EventFilter) -> EventPage:
@@ -188,12 +203,13 @@ class LiveSources(Sources):
     @override
     def alarms(self) -> list[Row]:
         current: list[Row] = []
-        for feed in self.feeds():
-            for kind, text in feed["alarms"].items():
-                time_ = feed["last_success"] or ""
-                current.append(
-                    {"time": time_, "source": feed["name"], "alarm": kind, "text": text, "current": True}
-                )
+        for feed in self._config.feed:
+            store = FeedStore(self._state, feed.name)
+            facts = store.facts()
+            for kind, text in alarms(feed, facts, store.header(), self._clock()).items():
+                since = rfc3339(facts.last_success) if kind == "stale" and facts.last_success else ""
+                alarm = {"time": since, "source": feed.name, "alarm": kind, "text": text, "current": True}
+                current.append(alarm)
         if self._parts.alarms is not None:
             current += self._parts.alarms()
         return current + self._past_alarms()
@@ -213,16 +229,13 @@ class LiveSources(Sources):
 
     @override
     def refresh_feed(self, name: str) -> str:
-        feed = self._feed(name)
-        # It may take minutes; how it went is told by the feed's facts, as that of any refresh.
-        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {name}", daemon=True).start()
-        return f"{name}: being fetched"
+        return self._refreshes.begin(self._feed(name))
 
     @override
     def accept_feed(self, name: str, why: str, who: str) -> str:
         feed = self._feed(name)
         refused = accept(feed, self._state, why=why, who=who, now=self._clock())
-        self.refresh_feed(name)
+        self._refreshes.begin(feed)
         if refused is None:
             return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
         return f"{name}: the list of {refused.entries} entries is let through once"
@@ -232,7 +245,10 @@ class LiveSources(Sources):
         rows = self._book().listed()
         if self._parts.finder is None:
             return rows
-        return [row if row["state"] != "open" else row | self._block(row["reference"]) for row in rows]
+        looked_up = [
+            row | self._block(row["reference"]) for row in rows[:_LOOKED_UP] if row["state"] == "open"
+        ]
+        return looked_up + rows[len(looked_up) :]
 
     @override
     def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
@@ -255,16 +271,6 @@ class LiveSources(Sources):
             if feed.name == name:
                 return feed
         raise AdminError("no feed of that name")
-
-    def _refresh(self, feed: FeedTable) -> None:
-        try:
-            refresh(feed, self._config, self._state, wait=True)
-        except BusyError:
-            return
-        except UrlwardError as e:
-            logger.error("list %s: %s", feed.name, e)
-        except Exception as e:  # noqa: BLE001 - its text could name an entry
-            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
 
     def _in_force(self) -> list[tuple[str, int, int, int]]:
         """Name, serial, entries and date of the lists that workers have, as the newest of them says."""

@@ -34,6 +34,8 @@ function figures(from, to) {
   return found;
 }
 
+// As the server writes it, whatever the browser's language.
+const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const shown = (name, value) => (value === null ? "–" : value.toFixed(DIGITS[name]));
 
 function cells(values) {
@@ -85,7 +87,7 @@ function showLatest(now) {
   for (const name of MEASURES) {
     document.querySelector(`[data-latest="${name}"]`).textContent = shown(name, latest[name]);
   }
-  document.querySelector('[data-latest="connections"]').textContent = now.connections;
+  document.querySelector('[data-latest="connections"]').textContent = grouped(now.connections);
   byId("age").firstChild.textContent = now.time ? "As of " : "Nothing has been counted yet. ";
   const time = byId("age").querySelector("time");
   if (time && now.time) {
