@@ -49,12 +49,18 @@ class Client:
 
     def __init__(self, proxy: Filter, origin: RawOrigin, mode: str) -> None:
         self.address = next(_clients)
-        self._port = next(p for p in proxy.ports if f":{p} ({mode}" in proxy.log())
-        self._absolute = f"http://127.0.0.1:{origin.port}" if mode == "regular" else ""
+        served = "regular" if mode == "tunnel" else mode
+        self._port = next(p for p in proxy.ports if f":{p} ({served}" in proxy.log())
         self._authority = f"127.0.0.1:{origin.port}"
+        self._absolute = f"http://{self._authority}" if mode == "regular" else ""
+        self._connect = f"CONNECT {self._authority} HTTP/1.1\r\n\r\n" if mode == "tunnel" else ""
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self._port), TIMEOUT, source_address=(self.address, 0))
+        s = socket.create_connection(("127.0.0.1", self._port), TIMEOUT, source_address=(self.address, 0))
+        if self._connect:
+            s.sendall(self._connect.encode())
+            assert read_response(s, "HEAD").status == 200
+        return s
 
     def send(self, s: socket.socket, listed: int | None = None) -> Response:
         """Ask for something that is listed, or for what is not."""
@@ -98,7 +104,7 @@ def test_connections_of_who_is_slowed_wait(proxy: Filter, origin: RawOrigin, mod
     assert warnings(proxy, other) == 0
 
 
-@pytest.mark.parametrize("mode", ["reverse", "regular"])
+@pytest.mark.parametrize("mode", ["reverse", "regular", "tunnel"])
 def test_requests_on_one_connection_wait(proxy: Filter, origin: RawOrigin, mode: str) -> None:
     client = Client(proxy, origin, mode)
     with client.connect() as s:
@@ -107,6 +113,7 @@ def test_requests_on_one_connection_wait(proxy: Filter, origin: RawOrigin, mode:
         start = time.monotonic()
         assert [client.send(s).status for _ in range(10)] == [200] * 10
         assert time.monotonic() - start >= 7 / RATE
+    assert warnings(proxy, client) == 1
 
 
 def test_one_that_is_slowed_can_still_send_much(proxy: Filter, origin: RawOrigin) -> None:

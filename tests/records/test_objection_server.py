@@ -196,10 +196,29 @@ async def test_all_clients_together_are_limited(places: Any) -> None:
     assert codes == [200, 200, 429, 429]
 
 
-async def test_a_proxy_is_believed_and_what_its_client_says_is_not(places: Any) -> None:
-    place = places(proxies=("127.0.0.1",))
-    await place.post(X_Forwarded_For="203.0.113.9, 192.0.2.7")
-    assert place.taken[0].client == "<192.0.2.7>"
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        ("203.0.113.9, 192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7, 198.51.100.1", "192.0.2.7"),  # two proxies of ours
+        ("203.0.113.9, nonsense", "127.0.0.1"),
+        ("nonsense, 198.51.100.1", "198.51.100.1"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("", "127.0.0.1"),
+    ],
+)
+async def test_a_proxy_is_believed_and_what_its_client_says_is_not(
+    places: Any, said: str, client: str
+) -> None:
+    place = places(proxies=("127.0.0.1", "198.51.100.1"))
+    await place.post(X_Forwarded_For=said)
+    assert place.taken[0].client == f"<{client}>"
+
+
+async def test_a_neighbour_of_a_proxy_is_not_believed(places: Any) -> None:
+    place = places(proxies=("127.0.0.2", "2001:db8::1"))
+    await place.post(X_Forwarded_For="192.0.2.7")
+    assert place.taken[0].client == "<127.0.0.1>"
 
 
 async def test_nobody_else_is_believed(places: Any) -> None:

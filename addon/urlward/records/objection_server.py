@@ -25,7 +25,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.records.network import network_of
+from urlward.records.network import network_of, plain_address
 from urlward.records.objection_page import ObjectionPage, Outcome, Rendered
 from urlward.records.objections import (
     FullError,
@@ -106,7 +106,7 @@ class Desk:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.page = ObjectionPage(page, table.max_length)
-        self.proxies = frozenset(map(network_of, table.proxies))
+        self.proxies = frozenset(map(plain_address, table.proxies))
         self._table = table
         self._state = state
         self._key = key
@@ -202,9 +202,13 @@ class ObjectionHandler(RequestHandler):
         """Whom a request is from: the last in ``X-Forwarded-For`` that is no proxy of ours, said by one."""
         said = self.request.headers.get("X-Forwarded-For", "").split(",")
         address = self.request.remote_ip or ""
-        while said and network_of(address) in self._desk.proxies:
-            address = said.pop().strip() or address
-        return address[:64]
+        try:
+            found = plain_address(address)
+            while found in self._desk.proxies and said:
+                address = str(found := plain_address(said.pop().strip()))
+        except ValueError:
+            pass  # what is no address says nothing: it counts as from whom it came
+        return address
 
     def _languages(self) -> str:
         return self.request.headers.get("Accept-Language", "")
