@@ -93,13 +93,13 @@ def test_connections_of_who_is_slowed_wait(proxy: Filter, origin: RawOrigin, mod
     wait_for(lambda: warnings(proxy, client), "the alarm")
     start = time.monotonic()
     # What is listed and what is not, in turn: both wait.
-    statuses = [client.ask(n if n % 2 else None).status for n in range(10)]
+    statuses = [client.ask(n if n % 2 else None).status for n in range(6)]
     slow = time.monotonic() - start
-    assert statuses == [200, 451] * 5
-    assert slow >= 8 / RATE
+    assert statuses == [200, 451] * 3
+    assert slow >= 4 / RATE
     start = time.monotonic()
-    assert [other.ask().status for _ in range(200)] == [200] * 200
-    assert time.monotonic() - start < 0.9 * 200 / RATE
+    assert [other.ask().status for _ in range(100)] == [200] * 100
+    assert time.monotonic() - start < 0.9 * 100 / RATE
     assert warnings(proxy, client) == 1
     assert warnings(proxy, other) == 0
 
@@ -111,8 +111,8 @@ def test_requests_on_one_connection_wait(proxy: Filter, origin: RawOrigin, mode:
         assert client.send(s).status == 200
         client.probe()
         start = time.monotonic()
-        assert [client.send(s).status for _ in range(10)] == [200] * 10
-        assert time.monotonic() - start >= 7 / RATE
+        assert [client.send(s).status for _ in range(6)] == [200] * 6
+        assert time.monotonic() - start >= 3 / RATE
     assert warnings(proxy, client) == 1
 
 
