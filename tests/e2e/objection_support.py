@@ -7,7 +7,8 @@ from pathlib import Path
 from conftest import free_port
 from urlward.config import ObjectionsTable, PageTable
 from urlward.lists.state import local_key
-from urlward.records.objection_server import Desk, serve_objections
+from urlward.records.objection_desk import Desk
+from urlward.records.objection_server import serve_objections
 from urlward.records.objections import Objection
 
 OPERATOR = "Example Net"
