@@ -38,7 +38,7 @@ def test_listen_of_another_form(listen: str) -> None:
         ObjectionsTable(url=URL, listen=listen)
 
 
-@pytest.mark.parametrize("url", ["http://gateway.example:8091/", "https://[2001:db8::1]/objections/"])
+@pytest.mark.parametrize("url", ["http://gateway.example:8091/", "https://192.0.2.1/objections/"])
 def test_url(url: str) -> None:
     assert ObjectionsTable(url=url).url == url
 
@@ -47,6 +47,7 @@ def test_url(url: str) -> None:
     "url",
     [
         "gateway.example",
+        "http://[2001:db8::1]/",
         "ftp://gateway.example/",
         "http://user:secret@gateway.example/",
         "http://gateway.example/?a=b",

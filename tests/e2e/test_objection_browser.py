@@ -1,6 +1,5 @@
 """From the block page's form to the objection that is kept, in a real browser."""
 
-import asyncio
 import base64
 import os
 import threading
@@ -10,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from conftest import free_port, wait_for
+from conftest import wait_for
 from e2e import test_block_page_browser
+from e2e.objection_support import OPERATOR, Desks
 from e2e.test_block_page_browser import (
     CHROMIUM,
     COLOURS,
@@ -24,11 +24,8 @@ from e2e.test_block_page_browser import (
     contrast,
     open_page,
 )
-from urlward.config import ObjectionsTable, PageTable
-from urlward.lists.state import local_key
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
-from urlward.records.objection_server import Desk, serve_objections
-from urlward.records.objections import Objection, message_of
+from urlward.records.objections import message_of
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM.exists() and DRIVER.exists()),
@@ -37,40 +34,8 @@ pytestmark = pytest.mark.skipif(
 pytest.importorskip("selenium.webdriver")
 
 browser = test_block_page_browser.browser
-OPERATOR = "Example Net"
 SCREENSHOTS = os.environ.get("URLWARD_SCREENSHOTS")
 """A folder for what is seen, to be looked at."""
-
-
-class Desks:
-    """The server, in a thread of its own."""
-
-    def __init__(self, state: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self.key = local_key(state)
-        self.taken: list[Objection] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._serve(state), self._loop).result(10)
-
-    async def _serve(self, state: Path) -> None:
-        table = ObjectionsTable(url=self.url, listen=f"127.0.0.1:{self.port}", per_hour=20)
-        page = PageTable(operator=OPERATOR)
-        desk = Desk(table, page, state, self.key, conceal=lambda a, _: a, taken=self.taken.append)
-        self._server = serve_objections(desk, table)
-
-    async def _end(self) -> None:
-        assert self._server is not None
-        self._server.stop()
-        await self._server.close_all_connections()
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.records.network import network_of
+from urlward.records.network import network_of, plain_address
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,10 @@ from urlward.records.network import network_of
 )
 def test_network_of(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+def test_a_plain_address() -> None:
+    assert str(plain_address("::ffff:192.0.2.7")) == "192.0.2.7"
+    assert str(plain_address("fe80::1%eth0")) == "fe80::1"
+    with pytest.raises(ValueError):
+        plain_address("192.0.2.7:80")

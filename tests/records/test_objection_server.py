@@ -19,7 +19,8 @@ from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.lists.state import local_key
 from urlward.records import objection_server, objections
-from urlward.records.objection_server import Desk, serve_objections, start_objections
+from urlward.records.objection_desk import Desk
+from urlward.records.objection_server import serve_objections, start_objections, take_objections
 from urlward.records.objections import FILE, Objection, ObjectionError, message_of, read_objections
 
 REFERENCE = "7Q4M-2XKD-93FH"
@@ -39,9 +40,15 @@ class Place:
             url=f"http://127.0.0.1:{self.port}/", listen=f"127.0.0.1:{self.port}", **limits
         )
         desk = Desk(
-            table, PageTable(), state, self.key, conceal=lambda address, _: f"<{address}>",
-            taken=self.taken.append, clock=lambda: 1_800_000_000.0, timer=lambda: self.now,
-        )  # fmt: skip
+            table,
+            PageTable(),
+            state,
+            self.key,
+            conceal=lambda address, _: f"<{address}>",
+            taken=self.taken.append,
+            clock=lambda: 1_800_000_000.0,
+            timer=lambda: self.now,
+        )
         server = serve_objections(desk, table)
         assert server is not None
         self.server: HTTPServer = server
@@ -196,10 +203,29 @@ async def test_all_clients_together_are_limited(places: Any) -> None:
     assert codes == [200, 200, 429, 429]
 
 
-async def test_a_proxy_is_believed_and_what_its_client_says_is_not(places: Any) -> None:
-    place = places(proxies=("127.0.0.1",))
-    await place.post(X_Forwarded_For="203.0.113.9, 192.0.2.7")
-    assert place.taken[0].client == "<192.0.2.7>"
+@pytest.mark.parametrize(
+    ("said", "client"),
+    [
+        ("203.0.113.9, 192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7, 198.51.100.1", "192.0.2.7"),  # two proxies of ours
+        ("203.0.113.9, nonsense", "127.0.0.1"),
+        ("nonsense, 198.51.100.1", "198.51.100.1"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("", "127.0.0.1"),
+    ],
+)
+async def test_a_proxy_is_believed_and_what_its_client_says_is_not(
+    places: Any, said: str, client: str
+) -> None:
+    place = places(proxies=("127.0.0.1", "198.51.100.1"))
+    await place.post(X_Forwarded_For=said)
+    assert place.taken[0].client == f"<{client}>"
+
+
+async def test_a_neighbour_of_a_proxy_is_not_believed(places: Any) -> None:
+    place = places(proxies=("127.0.0.2", "2001:db8::1"))
+    await place.post(X_Forwarded_For="192.0.2.7")
+    assert place.taken[0].client == "<127.0.0.1>"
 
 
 async def test_nobody_else_is_believed(places: Any) -> None:
@@ -260,3 +286,44 @@ async def test_an_address_that_is_taken(places: Any, tmp_path: Path) -> None:
         start_objections(
             Config(objections=table), tmp_path, Key(bytes(32)), conceal=lambda a, _: a, taken=print
         )
+
+
+async def test_the_task_takes_and_forgets_until_it_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objection_server, "PURGE_EVERY", 0.01)
+    port, key, now = free_port(), local_key(tmp_path), [1_800_000_000.0]
+    url = f"http://127.0.0.1:{port}/"
+    for reference in (REFERENCE, "0000-0000-0000"):
+        objections.add_objection(tmp_path, key, reference, "old", client="", now=now[0])
+    config = Config(objections=ObjectionsTable(url=url, listen=f"127.0.0.1:{port}"))
+    task = asyncio.create_task(
+        take_objections(
+            config,
+            tmp_path,
+            key,
+            conceal=lambda a, _: a,
+            taken=lambda _: None,
+            days=1,
+            held=lambda: {REFERENCE},
+            clock=lambda: now[0],
+        )
+    )
+    client = AsyncHTTPClient(force_instance=True)
+    async with asyncio.timeout(10):
+        while True:
+            await asyncio.sleep(0.02)
+            with suppress(OSError):
+                assert (await client.fetch(url)).code == 200
+                break
+        assert len(read_objections(tmp_path)) == 2
+        now[0] += 2 * 86_400
+        while len(read_objections(tmp_path)) > 1:
+            await asyncio.sleep(0.02)
+    assert read_objections(tmp_path)[0].reference == REFERENCE
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(OSError):
+        await client.fetch(url)
+    client.close()

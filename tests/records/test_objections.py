@@ -116,6 +116,13 @@ def test_they_are_forgotten_after_their_days(tmp_path: Path, key: Key) -> None:
     assert read_objections(tmp_path) == [young]
 
 
+def test_what_is_held_stays(tmp_path: Path, key: Key) -> None:
+    held = add_objection(tmp_path, key, REFERENCE, "held", client="", now=NOW)
+    add_objection(tmp_path, key, "0000-0000-0000", "not", client="", now=NOW)
+    assert purge_objections(tmp_path, 1, NOW + 2 * DAY, {REFERENCE}) == 1
+    assert read_objections(tmp_path) == [held]
+
+
 def test_nothing_is_made_where_nothing_is_kept(tmp_path: Path) -> None:
     assert read_objections(tmp_path) == []
     assert purge_objections(tmp_path, 1, NOW) == 0

@@ -11,8 +11,9 @@ from urlward.config.tables import Addresses, Table
 _LISTEN = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", re.ASCII
 ).fullmatch
-# What would end the URL in a Content-Security-Policy or in an attribute, or a query that the form would lose.
-_UNFIT = re.compile(r"[\s;,\"'<>\\?#@]|[^\x21-\x7e]").search
+# What would end the URL in a Content-Security-Policy or in an attribute, a query, which the form would lose,
+# and an IPv6 address, which that policy has no way to write (CSP level 3, section 2.3.1).
+_UNFIT = re.compile(r"[\s;,\"'<>\\?#@\[]|[^\x21-\x7e]").search
 
 
 def _url(value: str) -> str:
@@ -37,8 +38,8 @@ class ObjectionsTable(Table):
     """``[objections]``; its presence puts the form on the block page.
 
     Attributes:
-        url: where the form posts to, as clients reach it. In ASCII, without credentials, query, fragment,
-            commas, semicolons and quotes.
+        url: where the form posts to, as clients reach it, by name or IPv4 address. In ASCII, without
+            credentials, query, fragment, commas, semicolons and quotes.
         listen: HOST:PORT where objections are taken; another machine takes them where absent.
         proxies: addresses whose word on whom a request is from counts (``X-Forwarded-For``).
         per_hour: objections taken of one client: an IPv4 address, or an IPv6 network of 64 bits.
@@ -51,7 +52,7 @@ class ObjectionsTable(Table):
     proxies: Addresses = ()
     per_hour: Annotated[int, Field(ge=1, le=1000)] = 3
     per_hour_all: Annotated[int, Field(ge=1, le=10_000)] = 100
-    max_length: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    max_length: Annotated[int, Field(ge=1, le=4000)] = 1000
 
     @property
     def address(self) -> tuple[str, int] | None:

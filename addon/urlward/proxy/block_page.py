@@ -65,7 +65,7 @@ class BlockPageSettings:
     authority_url: str | None = None
     objection: str | None = None
     objection_form: str | None = None
-    objection_length: int = 2000
+    objection_length: int = 1000
     help_links: tuple[tuple[str, str], ...] | Mapping[str, str] = ()
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     template_dir: Path | None = None

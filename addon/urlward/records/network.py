@@ -1,17 +1,27 @@
 """Whom an address stands for, where clients are counted."""
 
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """An address without the interface that it is on, and IPv4 as such.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = ip_address(text)
+    if isinstance(found, IPv6Address):
+        return found.ipv4_mapped or IPv6Address(int(found))
+    return found
 
 
 def network_of(address: str) -> str:
     """Whom an address stands for: itself, or with IPv6 the network of 64 bits, all of which one client may
     have (RFC 4291, section 2.5.4). What is no address stands for itself."""
     try:
-        found = ip_address(address)
+        found = plain_address(address)
     except ValueError:
         return address
-    if not isinstance(found, IPv6Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(IPv6Network((int(found), 64), strict=False))
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((int(found), 64), strict=False))
+    return str(found)

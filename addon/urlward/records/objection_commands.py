@@ -13,8 +13,9 @@ from urlward.lists.allow_commands import duration
 from urlward.lists.allows import rfc3339
 from urlward.lists.caller import caller
 from urlward.lists.state import local_key, state_folder
+from urlward.records.objection_book import row
 from urlward.records.objection_decisions import decline, grant
-from urlward.records.objections import Objection, ObjectionError, message_of, read_objections
+from urlward.records.objections import ObjectionError, read_objections
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -70,8 +71,8 @@ def _list(args: argparse.Namespace) -> int:
         return DONE
     key = local_key(state)
     for one in found:
-        shown = _shown(one) | {"message": message_of(one, key)}
-        print(json.dumps(shown) if args.json else _in_words(one, shown["message"]))
+        shown = row(one, key)
+        print(json.dumps(shown) if args.json else _in_words(shown))
     return DONE
 
 
@@ -115,24 +116,12 @@ def _url(argument: str) -> str:
     return url
 
 
-def _shown(one: Objection) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "time": rfc3339(one.time),
-        "reference": one.reference,
-        "client": one.client,
-        "state": one.state,
-        "decided": rfc3339(one.decided) if one.decided else "",
-        "who": one.who,
-        "why": one.why,
-        "allow": one.allow,
-    }
-
-
-def _in_words(one: Objection, message: str) -> str:
-    lines = [f"{one.id}  {rfc3339(one.time)}  {one.reference}  {one.client or '-'}  {one.state}"]
-    lines += [f"  | {line}" for line in message.split("\n")]
-    if one.state != "open":
-        allow = f" ({one.allow})" if one.allow else ""
-        lines.append(f"  {one.state} {rfc3339(one.decided)}{allow} by {one.who}: {one.why}")
+def _in_words(shown: dict[str, Any]) -> str:
+    lines = [
+        f"{shown['id']}  {shown['time']}  {shown['reference']}  {shown['client'] or '-'}  {shown['state']}"
+    ]
+    lines += [f"  | {line}" for line in shown["message"].split("\n")]
+    if shown["decided"]:
+        allow = f" ({shown['allow']})" if shown["allow"] else ""
+        lines.append(f"  {shown['state']} {shown['decided']}{allow} by {shown['who']}: {shown['why']}")
     return "\n".join(lines)

@@ -4,38 +4,27 @@ Block pages come from any host, over HTTP and TLS, and send no referrer; so a fo
 origin that could be checked, and none is. There is nothing to forge: no cookie is read and none is set, and
 what is written is heard by an operator, not by a machine. What keeps the place usable are limits: on the
 size of a request, on how often a client and all clients together may write, on connections, and on time.
-
-Nobody looks whether a reference exists, so that no answer, nor the time that it takes, tells.
 """
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Callable
-from http import HTTPStatus
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application, HTTPError, RequestHandler
 
-from urlward.config import Config, ObjectionsTable, PageTable
+from urlward.config import Config, ObjectionsTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.records.network import network_of
-from urlward.records.objection_page import ObjectionPage, Outcome, Rendered
-from urlward.records.objections import (
-    FullError,
-    Objection,
-    ObjectionError,
-    add_objection,
-    normal_message,
-    normal_reference,
-)
-from urlward.records.rate_limit import RateLimit
+from urlward.records.network import plain_address
+from urlward.records.objection_desk import FAULTY, Conceal, Desk, Said
+from urlward.records.objection_page import Rendered
+from urlward.records.objections import Objection, ObjectionError, normal_reference, purge_objections
 
 logger = logging.getLogger("urlward.records")
 
@@ -50,104 +39,8 @@ _LONGEST_CHARACTER = 12
 _OTHERS = 1024
 """Bytes of a form that are not the message's."""
 
-_RETRY = 600
-"""Seconds after which who is not heard may try again."""
-
-type Conceal = Callable[[str, float], str]
-"""What may be kept of a client's address, at a time in seconds since 1970-01-01 UTC."""
-
-
-class Said(NamedTuple):
-    """What is said to an objection.
-
-    Attributes:
-        status: of the response.
-        outcome: which page.
-        reference: shown on it, or empty.
-        wait: seconds after which it may be tried again, or 0.
-    """
-
-    status: HTTPStatus
-    outcome: Outcome
-    reference: str = ""
-    wait: int = 0
-
-
-FAULTY = Said(HTTPStatus.BAD_REQUEST, "faulty")
-
-
-class Desk:
-    """Takes objections.
-
-    Args:
-        table: limits.
-        page: the block page's texts.
-        state: the state folder.
-        key: its local key.
-        conceal: see there.
-        taken: is told of each, in the event loop.
-        clock: seconds since 1970-01-01 UTC.
-        timer: seconds on a clock that does not go back.
-
-    Raises:
-        ObjectionError: a text cannot be used; the message names its key.
-    """
-
-    def __init__(
-        self,
-        table: ObjectionsTable,
-        page: PageTable,
-        state: Path,
-        key: Key,
-        *,
-        conceal: Conceal,
-        taken: Callable[[Objection], None],
-        clock: Callable[[], float] = time.time,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.page = ObjectionPage(page, table.max_length)
-        self.proxies = frozenset(map(network_of, table.proxies))
-        self._table = table
-        self._state = state
-        self._key = key
-        self._conceal = conceal
-        self._taken = taken
-        self._clock = clock
-        self._timer = timer
-        self._limit = RateLimit(table.per_hour, table.per_hour_all)
-
-    async def take(self, reference: str, message: str, address: str) -> Said:
-        """Take one.
-
-        Args:
-            reference: as typed.
-            message: likewise.
-            address: of the client.
-
-        Returns:
-            What to say.
-        """
-        try:
-            reference = normal_reference(reference)
-            message = normal_message(message, self._table.max_length)
-        except ObjectionError:
-            return FAULTY
-        if wait := self._limit.take(network_of(address), self._timer()):
-            return Said(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))
-        now = self._clock()
-        try:
-            client = self._conceal(address, now)
-            objection = await asyncio.to_thread(
-                add_objection, self._state, self._key, reference, message, client=client, now=now
-            )
-        except FullError as e:
-            logger.error("objections: %s", e)
-            return Said(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
-        except UrlwardError as e:
-            logger.error("objections: one is lost: %s", e)
-            return Said(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
-        self._taken(objection)
-        return Said(HTTPStatus.OK, "received", reference)
+PURGE_EVERY = 600.0
+"""Seconds between two looks for objections that are too old."""
 
 
 class ObjectionHandler(RequestHandler):
@@ -202,9 +95,13 @@ class ObjectionHandler(RequestHandler):
         """Whom a request is from: the last in ``X-Forwarded-For`` that is no proxy of ours, said by one."""
         said = self.request.headers.get("X-Forwarded-For", "").split(",")
         address = self.request.remote_ip or ""
-        while said and network_of(address) in self._desk.proxies:
-            address = said.pop().strip() or address
-        return address[:64]
+        try:
+            found = plain_address(address)
+            while found in self._desk.proxies and said:
+                address = str(found := plain_address(said.pop().strip()))
+        except ValueError:
+            pass  # what is no address says nothing: it counts as from whom it came
+        return address
 
     def _languages(self) -> str:
         return self.request.headers.get("Accept-Language", "")
@@ -285,3 +182,48 @@ def start_objections(
     if table is None or table.address is None:
         return None
     return serve_objections(Desk(table, config.page, state, key, conceal=conceal, taken=taken), table)
+
+
+async def take_objections(
+    config: Config,
+    state: Path,
+    key: Key,
+    *,
+    conceal: Conceal,
+    taken: Callable[[Objection], None],
+    days: int | None = None,
+    held: Callable[[], Container[str]] = tuple,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Take objections, and forget old ones, until cancelled.
+
+    Args:
+        config: of the filter.
+        state: the state folder.
+        key: its local key.
+        conceal: see there.
+        taken: is told of each.
+        days: that they are kept; None for ever.
+        held: gives the references of those that stay all the same.
+        clock: seconds since 1970-01-01 UTC.
+
+    Raises:
+        ObjectionError: a text or the address cannot be used.
+    """
+    server = start_objections(config, state, key, conceal=conceal, taken=taken)
+    try:
+        while True:
+            if days is not None:
+                await asyncio.to_thread(_purge, state, days, clock(), held)
+            await asyncio.sleep(PURGE_EVERY)
+    finally:
+        if server is not None:
+            server.stop()
+            await server.close_all_connections()
+
+
+def _purge(state: Path, days: int, now: float, held: Callable[[], Container[str]]) -> None:
+    try:
+        purge_objections(state, days, now, held())
+    except UrlwardError as e:
+        logger.error("objections: old ones are still kept: %s", e)

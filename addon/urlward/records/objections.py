@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -145,19 +145,29 @@ def message_of(objection: Objection, key: Key) -> str:
         return "(sealed under another key)"
 
 
-def purge_objections(state: Path, days: float, now: float) -> int:
+def purge_objections(state: Path, days: float, now: float, held: Container[str] = ()) -> int:
     """Forget those older than a number of days, whatever has become of them; returns how many.
+
+    Args:
+        state: the state folder.
+        days: that they are kept.
+        now: seconds since 1970-01-01 UTC.
+        held: references of those that stay all the same.
 
     Raises:
         ObjectionError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
     oldest = now - days * 86_400
-    if all(one.time >= oldest for one in read_objections(state)):
+
+    def stays(one: Objection) -> bool:
+        return one.time >= oldest or one.reference in held
+
+    if all(map(stays, read_objections(state))):
         return 0
     with locked(state):
         before = read_objections(state)
-        kept = [one for one in before if one.time >= oldest]
+        kept = [one for one in before if stays(one)]
         write_objections(state, kept)
         return len(before) - len(kept)
 
