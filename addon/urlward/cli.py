@@ -24,6 +24,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.gateway.commands import add_gateway_commands
 from urlward.gateway.lab.commands import add_lab_commands
 from urlward.lists.allow_commands import add_allow_commands
+from urlward.lists.audit_commands import add_audit_commands
 from urlward.lists.build import (
     compile_sources,
     key_beside,
@@ -50,6 +51,11 @@ from urlward.lists.trust_commands import (
     signature_facts,
     trust_facts,
 )
+from urlward.records.events_commands import add_events_commands
+from urlward.records.metrics_commands import add_metrics_commands
+from urlward.records.objection_commands import add_objection_commands
+from urlward.records.records_commands import add_records_commands
+from urlward.records.status_commands import add_status_commands
 
 OK, BLOCKED, ERROR = 0, 1, 2
 INTERRUPTED, NOBODY_READS = 130, 141
@@ -182,6 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     add_delta_commands(command)
     add_feed_commands(command)
     add_allow_commands(command)
+    add_status_commands(command)
+    add_events_commands(command)
+    add_records_commands(command)
+    add_objection_commands(command)
+    add_metrics_commands(command)
+    add_audit_commands(command)
     add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)

@@ -11,6 +11,7 @@ import dns.ipv6
 
 from urlward.config import GatewayTable
 from urlward.engine.matcher import Matcher
+from urlward.engine.verdict import Verdict
 from urlward.gateway.dns_answers import REFUSED_TTL, absent, changed, denied, page
 from urlward.gateway.dns_wire import AAAA, A, Question, Scan
 from urlward.gateway.judge import WHOLE, Judge
@@ -62,6 +63,7 @@ class Policy:
     Attributes:
         monitor: whether nothing is refused.
         on_error: what an answer gets, of a host listed whole, when handling it fails: ``block`` or ``pass``.
+        record: is told what is refused: the verdict, the host, the client's address, and the reference.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Policy:
     ) -> None:
         self.monitor = False
         self.on_error = "block"
+        self.record: Callable[[Verdict, str, str, str], None] = _keep_nothing
         self._steer_set = steer_set
         self._judge = judge
         self._matcher = matcher
@@ -191,12 +194,18 @@ class Policy:
             if not self._judge.find((host,)) & WHOLE:
                 continue
             verdict = matcher.check_host(host, (), now)
+            reference = new_reference()
             logger.info(
                 "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
                 timestamp(now), client, verdict.list or "-", verdict.entry or "-", verdict.category or "-",
-                new_reference(),
+                reference,
             )  # fmt: skip
+            self.record(verdict, host, client, reference)
             return
+
+
+def _keep_nothing(*_: object) -> None:
+    """Where nothing is recorded."""
 
 
 def _texts(addresses: bytes, size: int) -> list[str]:

@@ -142,6 +142,8 @@ class Steering:
             addon.page_addresses = frozenset(
                 str(ip_address(page)) for page in self._gateway.dns.page_addresses
             )
+            if addon.recording is not None:
+                self._policy.record = addon.recording.hit_by_dns
         work: list[Coroutine[None, None, None]] = [self._live(), self._follow(self._names), self._forget()]
         if os.environ.get(WORKER, "0") == "0":
             work.append(self._follow(self._networks))

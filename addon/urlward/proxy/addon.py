@@ -225,7 +225,7 @@ class Urlward:
             self.recording.take_lists(self.keeper)
         if updated & _OF_LISTS:
             self._take_companions(config)
-        self.probing = Probing(config.probing, _tell_of_probe, Pacer(self.live, self.handler).hold)
+        self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(
             self._matcher,
             page,
@@ -273,6 +273,13 @@ class Urlward:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+
+    def _tell_of_probe(self, probe: Probe) -> None:
+        what = f"block pages of more than {probe.entries - 1} entries within {in_words(probe.window)}"
+        slowed = ", slowed" * probe.slowed
+        logger.warning("probing client=%s: %s%s", probe.client, what, slowed)
+        if self.recording is not None:
+            self.recording.alarm("probing", f"a client draws {what}{slowed}; the log has its address")
 
     async def close(self) -> None:
         """Hand over what is still to be recorded, and end what keeps it; after `done`."""
@@ -563,13 +570,6 @@ class Urlward:
         """Mitmproxy's handler of a client's connection, if it has one."""
         server = ctx.master.addons.get("proxyserver")
         return server.connections.get(client.id) if server is not None else None
-
-
-def _tell_of_probe(probe: Probe) -> None:
-    logger.warning(
-        "probing client=%s: block pages of more than %d entries within %s%s",
-        probe.client, probe.entries - 1, in_words(probe.window), ", slowed" * probe.slowed,
-    )  # fmt: skip
 
 
 def is_local(address: str) -> bool:

@@ -8,6 +8,7 @@ keep waiting for data, and see the end of both connections, from which they clea
 
 import asyncio
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Protocol
 
 from mitmproxy.connection import Client, Connection
@@ -87,12 +88,12 @@ class Express:
 
     Attributes:
         client: whose.
-        active: whether anything has come since the last look.
+        active: when something came last, by `time.perf_counter`; 0 where nothing has since the last look.
     """
 
     def __init__(self, client: Client, relay: Relay, guard: Guard, live: Live, limit: float) -> None:
         self.client = client
-        self.active = True
+        self.active = perf_counter()
         self._relay = relay
         relay.ends = self
         self._guard = guard
@@ -218,7 +219,7 @@ class Express:
     def touch(self, now: float) -> None:
         """See that something comes now and then."""
         if self.active:
-            self.active = False
+            self.active = 0.0
             self._since = now
         elif now - self._since >= self._limit:
             self.cut()

@@ -133,7 +133,7 @@ class Front(asyncio.Protocol):
                 place, guard, client = Place(context), self._guard, self.client
 
                 def judge(head: RequestHead) -> Names | BlockResponse:
-                    return guard.answer_head(head, place, client)
+                    return guard.answer_head(head, place, client, arrived=express.active)
 
                 express = self._express(HttpRelay(NO_ENDS, judge), context)
                 express.place = place

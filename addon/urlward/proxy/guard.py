@@ -59,7 +59,6 @@ class Guard:
 
     Attributes:
         counts: so far.
-        arrived: when the bytes came that are being read, by `time.perf_counter`; 0 where that is not known.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class Guard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counts = counts or Counts()
-        self.arrived = 0.0
         self._log = DecisionLog(self.counts, clock, recording)
         self._metrics = recording.metrics if recording is not None else None
         self._matcher = matcher
@@ -116,8 +114,17 @@ class Guard:
         except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
             return self._failed(e, context.client, head) or NO_NAMES
 
-    def answer_head(self, head: RequestHead, place: Place, client: Client) -> BlockResponse | Names:
-        """Likewise for a head that the HTTP layer has read."""
+    def answer_head(
+        self, head: RequestHead, place: Place, client: Client, *, arrived: float = 0.0
+    ) -> BlockResponse | Names:
+        """Likewise for a head that the HTTP layer has read.
+
+        Args:
+            head: it.
+            place: what is known of its connection.
+            client: whose it is.
+            arrived: when its last bytes came, by `time.perf_counter`; 0 where that is not known.
+        """
         self.counts.requests += 1
         start = perf_counter()
         self._asked(client)
@@ -131,7 +138,7 @@ class Guard:
             else:
                 verdict = self._verdict(names, client)
             if self._metrics is not None:
-                self._measure("match", verdict, start)
+                self._measure("match", verdict, start, arrived)
             return self._listed(verdict, names, head, client) if verdict.listed else names
         except UrlError as e:
             self._refused("match")
@@ -179,16 +186,15 @@ class Guard:
             verdict = _gravest([matcher.check_address(names.address, names.ports, now, judge), verdict])
         return verdict
 
-    def _measure(self, stage: str, verdict: Verdict, start: float) -> None:
+    def _measure(self, stage: str, verdict: Verdict, start: float, arrived: float = 0.0) -> None:
         """Count what was decided, and how long it took."""
         metrics = self._metrics
         assert metrics is not None
         now = perf_counter()
         metrics.requests(stage, verdict.action)
         metrics.check(now - start)
-        if self.arrived:
-            metrics.added(now - self.arrived)
-            self.arrived = 0.0
+        if arrived:
+            metrics.added(now - arrived)
 
     def _refused(self, stage: str) -> None:
         self.counts.refused += 1

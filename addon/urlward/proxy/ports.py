@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 from OpenSSL import SSL
@@ -15,10 +16,10 @@ class Owner(Protocol):
     """Whose ports they are.
 
     Attributes:
-        active: set to True whenever something comes.
+        active: set to the time whenever something comes, by `time.perf_counter`.
     """
 
-    active: bool
+    active: float
 
     def broken(self, error: Exception) -> None:
         """Something of ours has failed."""
@@ -99,7 +100,7 @@ class Port(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
-        self._owner.active = True
+        self._owner.active = perf_counter()
         try:
             self.receive(data)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
@@ -169,7 +170,7 @@ class TlsPort(Port):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
-        self._owner.active = True
+        self._owner.active = perf_counter()
         try:
             self._tls.bio_write(data)
             parts = []

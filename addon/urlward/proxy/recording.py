@@ -103,6 +103,10 @@ class Recording:
             url=_canonical(f"http://{host}/"),
         )
 
+    def alarm(self, alarm: str, text: str) -> None:
+        """Record that somebody should look; the text names neither an entry nor a client."""
+        self._events.alarm(alarm, text)
+
     def take_lists(self, keeper: Keeper) -> None:
         """Take note of the lists in force, and be told of those that change."""
         self._look(keeper)
