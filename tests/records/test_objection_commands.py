@@ -65,6 +65,16 @@ def test_declined(tmp_path: Path, objection: Objection, capsys: pytest.CaptureFi
     assert "it is what it says" in capsys.readouterr().out
 
 
+def test_several_declined_up_to_the_first_that_cannot_be(
+    tmp_path: Path, objection: Objection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = add_objection(tmp_path, local_key(tmp_path), REFERENCE, "x", client="", now=1_800_000_000)
+    with pytest.raises(ObjectionError, match="no objection 'o-0'"):
+        run(tmp_path, "decline", objection.id, "o-0", other.id, "--why", "junk")
+    assert capsys.readouterr().out == f"{objection.id}: declined\n"
+    assert [one.state for one in read_objections(tmp_path)] == ["declined", "open"]
+
+
 def test_granted_with_a_url(
     tmp_path: Path, objection: Objection, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def add_objection_commands(command: Command) -> None:
     granting.add_argument("--why", required=True, metavar="TEXT", help="kept in the record; without the host")
 
     declining = _sub(of_objections, "decline", _decline, "The block stays.")
-    declining.add_argument("id", metavar="ID")
+    declining.add_argument("ids", nargs="+", metavar="ID")
     declining.add_argument("--why", required=True, metavar="TEXT", help="kept in the record")
 
 
@@ -101,8 +101,10 @@ def _grant(args: argparse.Namespace) -> int:
 
 
 def _decline(args: argparse.Namespace) -> int:
-    decline(_state(args), args.id, args.why, caller(), now=time.time())
-    print(f"{args.id}: declined")
+    state = _state(args)
+    for id_ in args.ids:
+        decline(state, id_, args.why, caller(), now=time.time())
+        print(f"{id_}: declined", flush=True)
     return DONE
 
 
