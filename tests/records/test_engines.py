@@ -47,8 +47,8 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     [
         (None, "url_env: RECORDS_URL is not in the environment"),
         (" ", "url_env: RECORDS_URL is not in the environment"),
-        (f"postgresql://u:{SECRET}", "RECORDS_URL: not a postgresql:// URL with a database's name"),
-        (f"{SECRET}", "RECORDS_URL: not a postgresql:// URL"),
+        (f"postgresql://u:{SECRET}@host", "RECORDS_URL: not a postgresql:// URL with a database's name"),
+        (SECRET, "RECORDS_URL: not a postgresql:// URL"),
         (f"postgresql://u:{SECRET}@host:port/db", "RECORDS_URL: not a postgresql:// URL"),
         (f"mysql://u:{SECRET}@host/db", "RECORDS_URL: not a postgresql:// URL with a database's name"),
     ],

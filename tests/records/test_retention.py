@@ -10,9 +10,9 @@ from records.support import DAY, HOUR, START, an_event
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.records.database import Database, open_database
 from urlward.records.event import KINDS
-from urlward.records.holds import HoldError, current_holds, hold
+from urlward.records.holds import HoldError, held_references, hold
 from urlward.records.jsonl_store import open_jsonl
-from urlward.records.retention import AGAIN, INTERVAL, KeepingStores, days_of, purge, run_retention
+from urlward.records.retention import AGAIN, INTERVAL, KeepingStores, days_of, purge, retain, run_retention
 from urlward.records.store import EventQuery
 
 
@@ -55,7 +55,7 @@ async def retained(stores: KeepingStores, days: DaysTable, clock: Clock, state: 
         await run_retention(
             stores,
             days_of(days),
-            lambda: [one.reference for one in current_holds(state, clock())],
+            lambda: held_references(state, clock()),
             clock,
             clock.sleep,
         )
@@ -123,6 +123,19 @@ async def test_a_store_in_trouble_does_not_keep_others_from_it(
         f"{failed} {tmp_path}/b.jsonl.1: Is a directory",
         f"{failed} url_env: NOT_THERE is not in the environment",
     ]
+
+
+async def test_as_configured(database: Database, tmp_path: Path) -> None:
+    database.write([an_event(n) for n in range(3)])
+    hold(tmp_path, an_event(1).reference, START // 1000 + DAY, "asked for", "ann", now=START / 1000)
+    days = DaysTable(blocks=1, operations=1)
+    task = asyncio.create_task(
+        retain(RecordsTable(store=(SQLITE,), days=days), tmp_path, lambda: START / 1000 + 86_000)
+    )
+    while len(await asyncio.to_thread(database.find, EventQuery())) > 1:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    assert database.find(EventQuery()) == [an_event(1)]
 
 
 def test_nothing_is_deleted_while_holds_are_not_known(database: Database, tmp_path: Path) -> None:

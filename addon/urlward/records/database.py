@@ -203,7 +203,8 @@ def _after(before: str) -> ColumnElement[bool]:
     id."""
     known = select(events.c.time).where(events.c.id == before).scalar_subquery()
     at = func.coalesce(known, literal(_time_in(before), BigInteger))
-    return or_(events.c.time < at, and_(events.c.time == at, events.c.id < before))
+    # The first says nothing new, but is what an index is searched by.
+    return and_(events.c.time <= at, or_(events.c.time < at, events.c.id < before))
 
 
 def _time_in(id_: str) -> int:

@@ -102,6 +102,11 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
     return tuple(one for one in _read(state) if now < one.until)
 
 
+def held_references(state: Path, now: float) -> list[str]:
+    """The references of those in force; raises as `current_holds`."""
+    return [one.reference for one in current_holds(state, now)]
+
+
 def _words(why: str) -> str:
     why = why.strip()
     if not why or not why.isprintable() or len(why) > MAX_WHY:

@@ -132,15 +132,13 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _purge(args: argparse.Namespace) -> int:
-    from urlward.records.holds import current_holds
+    from urlward.records.holds import held_references
     from urlward.records.retention import KeepingStores, days_of, purge
 
     records, state = _read(args)
     now = time.time()
     stores = KeepingStores(records, state, make=False)
-    deleted, errors = purge(
-        stores, days_of(records.days), lambda: [one.reference for one in current_holds(state, now)], now
-    )
+    deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
     stores.close()
     for name, number in deleted.items():
         print(f"{name}: {number} deleted")

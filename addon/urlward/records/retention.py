@@ -6,12 +6,14 @@ be over by the next.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS, PERSONAL
+from urlward.records.holds import held_references
 from urlward.records.store import AbsentError, KeepingStore, StoreError, open_store
 
 logger = logging.getLogger("urlward.records")
@@ -65,6 +67,18 @@ class KeepingStores:
         for store in self._opened.values():
             store.close()
         self._opened.clear()
+
+
+async def retain(records: RecordsTable, state: Path, clock: Callable[[], float] = time.time) -> None:
+    """Enforce a configuration's days in all its stores, until cancelled.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+        clock: seconds since 1970-01-01 UTC.
+    """
+    stores = KeepingStores(records, state)
+    await run_retention(stores, days_of(records.days), lambda: held_references(state, clock()), clock)
 
 
 async def run_retention(
