@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -293,11 +293,10 @@ class MadeUp(Sources):
 class Site:
     """A dashboard that is served."""
 
-    def __init__(self, port: int, sources: Sources, call: Callable[[Callable[[], Any]], None]) -> None:
+    def __init__(self, port: int, sources: Sources) -> None:
         self.port = port
         self.origin = f"http://127.0.0.1:{port}"
         self.sources = sources
-        self.call = call
 
 
 @contextmanager
@@ -315,7 +314,7 @@ def serving(sources: Sources, state: Path, **settings: Any) -> Iterator[Site]:
     server = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
     (socket,) = server._sockets.values()
     try:
-        yield Site(socket.getsockname()[1], sources, loop.call_soon_threadsafe)
+        yield Site(socket.getsockname()[1], sources)
     finally:
 
         async def end() -> None:

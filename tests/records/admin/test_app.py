@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 
 import pytest
 import urllib3
+from tornado.httpclient import AsyncHTTPClient
 
 from records.admin.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
-from urlward.records.admin.app import MAX_BODY, parse_listen
-from urlward.records.admin.attempts import BURST
+from urlward.records.admin.app import MAX_BODY, Settings, make_app, parse_listen, serve
+from urlward.records.admin.attempts import BURST, EVERY
 from urlward.records.admin.base import STATIC
 from urlward.records.admin.sessions import SESSION
 from urlward.records.admin.sources import AdminError, EventFilter, EventPage, Grant
@@ -34,6 +35,7 @@ SECRET_URL = "http://secret.example/listed-page?q=1"
 class Clock:
     def __init__(self) -> None:
         self.now = 1_795_600_000.0
+        self.steady = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -88,7 +90,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def site(sources: MadeUp, clock: Clock, tmp_path: Path) -> Iterator[Site]:
-    with serving(sources, tmp_path, node="gw1", clock=clock) as site:
+    with serving(sources, tmp_path, node="gw1", clock=clock, steady=lambda: clock.steady) as site:
         yield site
 
 
@@ -204,6 +206,16 @@ def test_a_form_of_another_site_does_nothing(inside: Browser, sources: MadeUp, p
     assert inside.get("/").status == 200
 
 
+def test_a_form_without_its_cookie_says_why(browser: Browser):
+    text = browser.get("/login").data.decode()
+    browser.cookies.clear()
+    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', text)
+    assert xsrf
+    answer = browser.post("/login", {"_xsrf": xsrf[1], "name": "Ann", "token": TOKEN})
+    assert answer.status == 403
+    assert b"over HTTPS" in answer.data
+
+
 def test_a_session_alone_may_not_write_through_the_interface_for_scripts(inside: Browser, sources: MadeUp):
     assert inside.request("POST", "/api/feeds/hotline/refresh", body=b"{}").status == 403
     assert sources.told == []
@@ -222,7 +234,7 @@ def test_sessions_end_by_themselves_and_by_hand(inside: Browser, clock: Clock):
     assert inside.get("/").status == 303
 
 
-def test_tokens_are_not_guessed(browser: Browser):
+def test_tokens_are_not_guessed(browser: Browser, clock: Clock):
     for _ in range(BURST):
         answer = browser.form("/login", name="Ann", token="wrong")
         assert answer.status == 401
@@ -233,7 +245,9 @@ def test_tokens_are_not_guessed(browser: Browser):
         assert browser.get("/metrics", headers={"Authorization": "Bearer wrong"}).status == 401
     answer = browser.get("/metrics", headers={"Authorization": "Bearer wrong"})
     assert answer.status == 429
-    assert int(answer.headers["Retry-After"]) > 0
+    assert 0 < int(answer.headers["Retry-After"]) <= EVERY + 1
+    clock.steady += EVERY
+    browser.log_in()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\u202eb"])
@@ -439,6 +453,18 @@ def test_the_plot_library_is_the_one_that_was_published():
         "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
     }
     assert "MIT" in (STATIC / "uplot.LICENSE").read_text()
+
+
+async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):
+    app = make_app(MadeUp(), Settings(tmp_path))
+    server = serve(app, "[::1]:0")
+    (listening,) = server._sockets.values()
+    port = listening.getsockname()[1]
+    answer = await AsyncHTTPClient().fetch(f"http://[::1]:{port}/healthz")
+    assert answer.code == 200
+    with pytest.raises(AdminError, match=r"cannot listen on \[::1\]"):
+        serve(app, f"[::1]:{port}")
+    server.stop()
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,14 @@ class Settings:
         token_file: relative ones are from the state folder.
         node: this machine's name, shown on each page.
         clock: seconds since 1970-01-01 UTC.
+        steady: seconds that never go back.
     """
 
     state: Path
     token_file: str = "admin.token"  # noqa: S105 - the file's name
     node: str = ""
     clock: Callable[[], float] = time.time
+    steady: Callable[[], float] = time.monotonic
 
 
 class _Static(StaticFileHandler):
@@ -62,7 +64,7 @@ def make_app(sources: Sources, settings: Settings) -> Application:
     token = read_token(settings.state / settings.token_file)
     sessions = Sessions(settings.state, token)
     executor = ThreadPoolExecutor(THREADS, "admin")
-    context = Context(sources, sessions, executor, settings.node, settings.clock)
+    context = Context(sources, sessions, executor, settings.node, settings.clock, settings.steady)
     shared = {"context": context}
     shown = [
         (f"/api/{name}", api.Shown, shared | {"name": name})

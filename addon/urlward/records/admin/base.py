@@ -7,7 +7,6 @@ its type and the handler's name alone.
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -43,6 +42,11 @@ SECURITY = {
     "X-Frame-Options": "DENY",
 }
 
+_FOREIGN = (
+    "This form is of another session, or its cookie did not come: browsers send it over HTTPS, and to this "
+    "machine itself. Load the page anew."
+)
+
 NAVIGATION = (
     ("/", "Now"),
     ("/lists", "Lists and feeds"),
@@ -64,13 +68,16 @@ class Context:
         executor: where `sources` may take its time.
         node: name of the machine, shown on each page.
         clock: seconds since 1970-01-01 UTC.
+        steady: seconds that never go back.
+        attempts: to guess the token.
     """
 
     sources: Sources
     sessions: Sessions
     executor: Executor
     node: str
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float]
+    steady: Callable[[], float]
     attempts: Attempts = field(default_factory=Attempts)
 
 
@@ -127,11 +134,11 @@ class Base(RequestHandler):
             HTTPError: 401 where it is wrong, 429 where too many were.
         """
         attempts, address = self.context.attempts, f"{way} {self.request.remote_ip}"
-        self._wait = attempts.wait(address, time.monotonic())
+        self._wait = attempts.wait(address, self.context.steady())
         if self._wait > 0:
             raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS, reason="Too many wrong tokens")
         if not self.context.sessions.is_token(token):
-            attempts.wrong(address, time.monotonic())
+            attempts.wrong(address, self.context.steady())
             raise HTTPError(HTTPStatus.UNAUTHORIZED, reason="Wrong token")
 
     def check_xsrf_cookie(self) -> None:
@@ -186,6 +193,8 @@ class Base(RequestHandler):
         """Say in a line what is wrong."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = str(error) if isinstance(error, UrlwardError) else self._reason
+        if status_code == HTTPStatus.FORBIDDEN:
+            message = _FOREIGN
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Bearer realm="urlward"')
         if status_code == HTTPStatus.TOO_MANY_REQUESTS:
