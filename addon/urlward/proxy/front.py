@@ -59,6 +59,8 @@ class Front(asyncio.Protocol):
         """Called by the event loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._addon.recording is not None:
+            self._addon.recording.metrics.opened += 1
         if not self._addon.is_alone(self._instance.mode) or self._addon.guard is None:
             self._to_mitmproxy()
             return

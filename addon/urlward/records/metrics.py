@@ -122,12 +122,14 @@ class Metrics:
         counts = self._would_blocks if would else self._blocks
         counts[key] = counts.get(key, 0) + 1
 
-    def connection(self) -> None:
-        """A client's connection has opened."""
-        self.opened += 1
+    def connections(self, change: int) -> None:
+        """A client's connection has opened (1) or closed (-1)."""
+        self._open += change
+        if change > 0:
+            self.opened += change
 
     def open(self, count: int) -> None:
-        """So many clients' connections are open."""
+        """So many clients' connections are open, where somebody else counts them."""
         self._open = count
 
     def stall(self, seconds: float) -> None:

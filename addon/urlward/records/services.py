@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from tornado.httpserver import HTTPServer
 
@@ -16,14 +16,14 @@ from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.records.admin.app import Settings, make_app, serve
 from urlward.records.admin.live_sources import LiveSources, Parts
-from urlward.records.admin.sources import EventFilter, Grant, Row
+from urlward.records.admin.sources import EventFilter, Row
 from urlward.records.database import Database
 from urlward.records.event import FIELDS, RANDOM, make_event, values
 from urlward.records.exposition import Exposition
 from urlward.records.holds import current_holds
-from urlward.records.objection_decisions import decline, grant
-from urlward.records.objection_server import start_objections
-from urlward.records.objections import Objection, message_of, purge_objections, read_objections
+from urlward.records.objection_book import ObjectionBook
+from urlward.records.objection_server import take_objections
+from urlward.records.objections import Objection
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
 from urlward.records.recorder_state import RecorderState, recorder_state
@@ -33,8 +33,6 @@ from urlward.records.store import EventQuery, open_store
 from urlward.records.watches import Watches
 
 logger = logging.getLogger("urlward.records")
-
-DAY = 86_400.0
 
 type Beside = Callable[[], Awaitable[None]]
 
@@ -75,9 +73,7 @@ class Services:
         if self._config.admin is not None:
             found["admin"] = self._show
         if self._config.objections is not None:
-            found["objections kept"] = self._forget_objections
-            if self._config.objections.address is not None:
-                found["objections"] = self._take_objections
+            found["objections"] = self._take_objections
         return found
 
     def _recorder_state(self) -> RecorderState:
@@ -91,18 +87,11 @@ class Services:
         )
 
     async def _forget(self) -> None:
-        def holds() -> frozenset[str]:
-            return frozenset(held.reference for held in current_holds(self._state, time.time()))
-
         stores = KeepingStores(self._records, self._state)
-        await run_retention(stores, days_of(self._records.days), holds, time.time)
+        await run_retention(stores, days_of(self._records.days), self._held, time.time)
 
-    async def _forget_objections(self) -> None:
-        days = self._records.days.blocks
-        while days is not None:
-            await asyncio.to_thread(purge_objections, self._state, float(days), time.time())
-            await asyncio.sleep(DAY / 24)
-        await asyncio.Event().wait()
+    def _held(self) -> frozenset[str]:
+        return frozenset(held.reference for held in current_holds(self._state, time.time()))
 
     async def _show(self) -> None:
         assert self._config.admin is not None
@@ -125,12 +114,15 @@ class Services:
         def conceal(address: str, now: float) -> str:
             return privacy.client(address, round(now * 1000)) if privacy.keeps_persons else ""
 
-        server = start_objections(self._config, self._state, self._key, conceal=conceal, taken=self._objected)
-        assert server is not None
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await _end(server)
+        await take_objections(
+            self._config,
+            self._state,
+            self._key,
+            conceal=conceal,
+            taken=self._objected,
+            days=self._records.days.blocks,
+            held=self._held,
+        )
 
     def _objected(self, objection: Objection) -> None:
         """An event of it, without the message."""
@@ -150,7 +142,7 @@ class Services:
         searched = any(table.kind in ("sqlite", "postgresql") for table in self._records.store)
         return Parts(
             finder=EventFinder(self._records, self._state) if searched else None,
-            objections=Book(self._state, self._key) if self._config.objections is not None else None,
+            objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             metrics=measures.render,
             snapshots=measures.snapshots,
             alarms=self._alarms,
@@ -196,56 +188,6 @@ class EventFinder:
         if self._opened is None:
             self._opened = cast(Database, open_store(self._table, self._state))
         return self._opened
-
-
-class Book:
-    """Objections, as the dashboard has them.
-
-    Args:
-        state: the state folder.
-        key: its local key.
-    """
-
-    def __init__(self, state: Path, key: Key) -> None:
-        self._state = state
-        self._key = key
-
-    def listed(self) -> list[Row]:
-        """As `urlward.records.admin.sources.Sources.objections`."""
-        found = sorted(read_objections(self._state), key=lambda one: (one.state != "open", -one.time))
-        return [self._row(objection) for objection in found]
-
-    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
-        """Grant one, or decline it.
-
-        Raises:
-            UrlwardError: that cannot be done; the message says why.
-        """
-        now = time.time()
-        if granted is None:
-            decline(self._state, id_, why, who, now=now)
-            return
-        grant(
-            self._state, self._key, id_, why, who, now=now,
-            url=granted.url, seconds=granted.seconds, whole_host=granted.whole_host,
-        )  # fmt: skip
-
-    def _row(self, objection: Objection) -> Row:
-        row: dict[str, Any] = {
-            "id": objection.id,
-            "time": time_text(objection.time),
-            "reference": objection.reference,
-            "message": message_of(objection, self._key),
-            "state": objection.state,
-        }
-        if objection.state != "open":
-            row |= {
-                "why": objection.why,
-                "who": objection.who,
-                "decided": time_text(objection.decided),
-                "allow": objection.allow,
-            }
-        return row
 
 
 def _query(wanted: EventFilter) -> EventQuery:
