@@ -61,7 +61,7 @@ async def run(config: Config, state: Path) -> None:
 
 
 def _one_at_a_time(tables: Iterable[StoreTable]) -> Opener:
-    """Opens stores, none twice at once: the first time changes how an SQLite file is written, and fails then."""
+    """Opens stores, none twice at once: SQLite fails where two are the first to open a file."""
     locks = {table: Lock() for table in tables}
 
     def opener(table: StoreTable, state: Path) -> Store:
