@@ -68,6 +68,7 @@ def test_an_end_in_order_leaves_no_gap(tmp_path: Path) -> None:
     for name in "ab":
         with recorder(tmp_path) as process, worker(tmp_path, rate=1000, count=50, name=name) as other:
             wait_for(lambda name=name: any(text.startswith(name) for text in kept(tmp_path)), "events")
+            _until(tmp_path, 50, name)
             os.kill(process.pid or 0, signal.SIGTERM)
             os.kill(other.pid or 0, signal.SIGTERM)
             process.join(10)
