@@ -163,6 +163,12 @@ def test_each_answer_keeps_browsers_strict(browser: Browser, path: str):
         assert headers["Cache-Control"] == "no-store"
 
 
+def test_alarms_are_seen_at_once(inside: Browser, sources: MadeUp):
+    assert b">1 alarm</a>" not in inside.get("/").data
+    sources.alarm = "stale"
+    assert b">1 alarm</a>: phishing" in inside.get("/").data
+
+
 @pytest.mark.parametrize("path", ["/login", *PAGES])
 def test_nothing_is_inline_or_from_elsewhere(inside: Browser, path: str):
     text = inside.get(path).data.decode()
