@@ -31,7 +31,9 @@ def test_a_token_that_could_be_guessed_is_refused(state: Path, text: str):
 
 def test_a_token_that_others_can_read_is_refused(state: Path):
     token = read_token(state / "admin.token")
-    (state / "admin.token").chmod(0o640)
+    (state / "admin.token").chmod(0o640)  # root's, with the service's group
+    assert read_token(state / "admin.token") == token
+    (state / "admin.token").chmod(0o644)
     with pytest.raises(AdminError, match="chmod 600") as caught:
         read_token(state / "admin.token")
     assert token not in str(caught.value)

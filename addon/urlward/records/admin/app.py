@@ -102,6 +102,8 @@ def make_app(sources: Sources, settings: Settings) -> Application:
         static_path=str(STATIC),
         static_handler_class=_Static,
         xsrf_cookies=True,
+        # Other programs of this machine that use Tornado have theirs, and cookies know no ports.
+        xsrf_cookie_name=f"{sessions.name}-form",
         xsrf_cookie_kwargs={"secure": True, "httponly": True, "samesite": "Strict"},
         # An address in an access log would have in it what somebody searches for.
         log_function=lambda _: None,

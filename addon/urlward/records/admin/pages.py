@@ -47,14 +47,10 @@ class NowPage(Page):
     async def get(self) -> None:
         """Also for browsers without scripts, as tables."""
         now, problem = await _try(self.sources.now)
-        self.page(
-            "now",
-            "Now",
-            data=now,
-            latest=now and newest(now),
-            minutes=now and by_minute(now),
-            problem=problem,
-        )
+        alarms, _ = await self.ask_if_there(self.sources.alarms)
+        current = [alarm for alarm in alarms or [] if alarm["current"]]
+        latest, minutes = (newest(now), by_minute(now)) if now is not None else (None, [])
+        self.page("now", "Now", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current)
 
 
 class ListsPage(Page):

@@ -51,7 +51,7 @@ def read_token(path: Path) -> str:
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
     try:
-        if path.stat().st_mode & 0o077:
+        if path.stat().st_mode & 0o027:
             raise AdminError(f"{path}: others can read it: chmod 600 {path}")
         with path.open("rb") as file:
             token = file.read(_LONGEST + 1).strip()
