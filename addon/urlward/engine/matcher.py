@@ -215,11 +215,13 @@ class Matcher:
     def lists_below(self, host: str) -> tuple[str, ...]:
         """The lists that have a page, prefix or parameter entry on this host, so that its path matters.
 
+        A list of exceptions alone has none: where its host is blocked, that is why the path matters.
+
         Raises:
             UrlError: `host` is not one.
         """
         places = self._hosts.state(host).places
-        return tuple(place.list.name for place in places) if places else ()
+        return tuple(place.list.name for place in places if place.list.pages_block) if places else ()
 
     def protects(self, host: str) -> bool:
         """Whether a host is protected from being blocked whole by guarded lists.
