@@ -51,6 +51,8 @@ class TemporaryAllows:
             logger.error("%s; nothing is excused for a while", e)
         if ended:
             self._record(now)
+        if had or self.lists:
+            logger.info("allows: %d in force", sum(loaded.entries for loaded in self.lists))
         return had or bool(self.lists)
 
     def _record(self, now: float) -> None:

@@ -56,7 +56,7 @@ def make_keeper(
                 (*own, *filter(None, [local])),
                 feed.name,
                 stored=True,
-                guarded=feed.protect,
+                guarded=feed.protect and feed.use != "allow",
             )
         )
     guards = any(file.guarded for file in files)
