@@ -9,6 +9,17 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, and none that fails because the machine is busy.
+settings.register_profile(
+    "everyday",
+    deadline=None,
+    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "long",
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("everyday")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a job in the background; what tests start would inherit it, and never end by it.

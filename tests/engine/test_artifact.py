@@ -290,7 +290,9 @@ def test_a_header_that_contradicts_itself(at: slice, content: bytes) -> None:
             for value in ([], [[1]], [[1, 0, 0, 0]], None, [None], [["1", 0, 0, 0, 0]], [[10] * 5])
         ],
         *[{"shapes": [[kind, 0, 9, 0, 0]] * 20} for kind in (1, 5)],
-        *[{"name": value} for value in (None, 1, ["a"])],
+        *[{"name": value} for value in (None, 1, ["a"], "a\nb", "\x1b[31m")],
+        {"categories": ["", "a\n2027-01-01T00:00:00.000Z block"]},
+        {"by_category": {"a\nb": 1}},
         *[{"counts": value} for value in (None, [])],
         *[{"by_category": value} for value in (None, [])],
     ],
@@ -318,6 +320,8 @@ ROWS = len(parse(golden()).sections[Section.LENGTHS]) // 2
     [
         (Section.SHAPES, b"\xff\xff" * ROWS),
         (Section.IDS, b"\xff" * 40),
+        (Section.IDS, b"a\n" * 20),
+        (Section.IDS, b"\x1b[3" * 10),
         (Section.SHARED, b"\xff" * len(parse(golden()).sections[Section.SHARED])),
         (Section.ADDED, b"\0" * len(parse(golden()).sections[Section.ADDED])),
         (Section.ADDED, b"\xff" * len(parse(golden()).sections[Section.ADDED])),

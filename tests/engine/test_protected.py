@@ -76,7 +76,10 @@ def test_pages_of_protected_hosts_are_blocked() -> None:
     assert found.check("good.test", "/page").blocked
     assert found.check("good.test", "/x/y/z").blocked
     assert not found.check("good.test", "/").blocked
-    assert found.lists_below("good.test") == ("feed",)
+    assert found.lists_below("good.test") == (), "it is not decrypted for that"
+    assert guarded("http://bad.test/page").lists_below("bad.test") == ("feed",)
+    own = guarded("http://good.test/page", own=("http://good.test/page",))
+    assert own.lists_below("good.test") == ("own",)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,18 @@ def test_what_somebody_may_have_is_blocked_by_a_guarded_list(entry: str, address
     assert guarded(entry).check_address(address).blocked
 
 
-def test_an_exception_in_a_guarded_list_counts() -> None:
-    found = guarded("@@good.test", own=("good.test",))
-    assert found.check("good.test", "/").action == "allow"
+def test_an_exception_in_a_guarded_list_counts_against_its_own_entries_alone() -> None:
+    found = guarded("@@bad.test", "bad.test", "*/x/y/*")
+    assert found.check("bad.test", "/").action == "allow"
+    assert found.check("bad.test", "/x/y/").action == "allow"
+    found = guarded("@@||test^", "bad.test", own=("other.test", "@@http://other.test/ok", "192.0.2.9"))
+    assert found.check("other.test", "/").blocked
+    assert found.check("other.test", "/ok").action == "allow"
+    assert found.check_host("other.test").blocked
+    assert found.level("other.test") == "below"
+    assert found.check("bad.test", "/").action == "allow"
+    assert guarded("@@192.0.2.9", own=("192.0.2.9",)).check_address("192.0.2.9").blocked
+
+
+def test_an_exception_of_the_operators_excuses_from_a_guarded_list() -> None:
+    assert guarded("bad.test", own=("@@bad.test",)).check("bad.test", "/").action == "allow"

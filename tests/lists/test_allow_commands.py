@@ -45,7 +45,7 @@ def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> 
     line = rf"{made.id}  the page  until {until}  \S+ \(uid {os.getuid()}\): asked for\n"
     out, err = capsys.readouterr()
     assert re.fullmatch(line, out)
-    assert err == f"urlward: in {state}, for filters with that state folder\n"
+    assert err.startswith(f"urlward: in {state}, for filters with that state folder\n")
     assert run("--list") == 0
     assert capsys.readouterr().out.startswith(f"{made.id}  the page  until ")
     assert run("--end", made.id, "--why", "done with") == 0
@@ -54,6 +54,18 @@ def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
     with pytest.raises(AllowError, match="is in force"):
         run("--end", made.id, "--why", "done with")
+
+
+@pytest.mark.parametrize(
+    ("text", "heeded"), [("", False), ('state = "s"\n', True), ('[[feed]]\nname = "a"\npath = "x"\n', True)]
+)
+def test_a_filter_without_a_state_folder_heeds_none(
+    state: Path, tmp_path: Path, text: str, heeded: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text(text)
+    run(*ALLOW, "--config", str(config))
+    assert ("heeds no allow" in capsys.readouterr().err) is not heeded
 
 
 def test_json(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

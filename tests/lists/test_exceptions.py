@@ -9,9 +9,11 @@ from lists.support import OTHER_SECRET, SECRET, artifact, blocks
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
+from urlward.lists import exceptions
 from urlward.lists.allows import add_allow, end_allow
 from urlward.lists.exceptions import TemporaryAllows
 from urlward.lists.keeper import Keeper
+from urlward.lists.state import StateError
 
 NOW = 1_800_000_000.0
 
@@ -44,6 +46,24 @@ def test_one_ends_and_the_other_goes_on(tmp_path: Path) -> None:
     assert allows.lists[0].entries == 2
     assert allows.look(NOW + 60)
     assert allows.lists[0].entries == 1
+    assert allows.look(NOW + 600)
+    assert allows.lists == []
+
+
+def test_others_go_on_where_the_end_of_one_cannot_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StateError("audit.jsonl: No space left on device")
+
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allow(tmp_path, "a.example", 60)
+    allow(tmp_path, "b.example", 600)
+    allows.look(NOW)
+    monkeypatch.setattr(exceptions, "expire_allows", full)
+    assert allows.look(NOW + 60)
+    assert allows.lists[0].entries == 1
+    assert "No space left on device; the end of an allow" in caplog.text
     assert allows.look(NOW + 600)
     assert allows.lists == []
 

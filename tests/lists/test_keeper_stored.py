@@ -11,6 +11,7 @@ import pytest
 from lists.support import OTHER_SECRET, SECRET, blocks
 from urlward.engine.artifact import parse
 from urlward.engine.delta import apply_delta, make_delta
+from urlward.engine.delta_format import CHANGE_MAGIC, pack_numbers, write_frame
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.signing import SigningKey
@@ -166,10 +167,28 @@ async def test_a_change_that_is_rubbish_changes_nothing(
     stored.with_suffix(".change").write_bytes(rubbish)
     async with watched(feed(stored)) as kept:
         assert blocks(kept.matcher, "http://a.example/")
+        assert "nothing on it is blocked" not in caplog.text
         put(stored.with_suffix(".change"), rubbish + b"y")
         await until(lambda: "in a change to it" in caplog.text, "a word of it")
         assert blocks(kept.matcher, "http://a.example/")
         put(stored, issue(tmp_path, 2, "b.example\n"))
+        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the whole")
+
+
+async def test_a_change_that_removes_what_is_not_there_changes_nothing(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = issue(tmp_path, 1, "a.example\n"), issue(tmp_path, 2, "b.example\n")
+    old, new = parse(one).header, parse(two).header
+    gone = pack_numbers([40_000])
+    change = write_frame(CHANGE_MAGIC, old, new, [new.raw, gone, b""], Key(SECRET), deflate=False)
+    stored.write_bytes(one)
+    stored.with_suffix(".change").write_bytes(change)
+    async with watched(feed(stored)) as kept:
+        assert blocks(kept.matcher, "http://a.example/")
+        put(stored.with_suffix(".change"), change)
+        await until(lambda: caplog.text.count("in a change to it") == 2, "a word of it")
+        put(stored, two)
         await until(lambda: blocks(kept.matcher, "http://b.example/"), "the whole")
 
 

@@ -103,3 +103,12 @@ class TestPolicy:
         kept.load()
         with pytest.raises(PolicyError, match=r"rule\.0\.lists\.0: there is no list nobody"):
             make_policy(config, kept)
+
+    def test_a_feed_is_not_called_as_another_list_is(self, tmp_path: Path) -> None:
+        own = tmp_path / "body.txt"
+        own.write_text("a.example\n")
+        config = read_config(configured(tmp_path, f'state = "state"\n{FEED}use = "allow"\n'))
+        kept = make_keeper([own], config)
+        kept.load()
+        with pytest.raises(PolicyError, match=r"feed\.0 has the name of another list, body"):
+            make_policy(config, kept)

@@ -87,18 +87,18 @@ class TestCompile:
 
     def test_signed_with_serial_and_dates(self, urlward: Urlward) -> None:
         done = urlward(
-            f"{self.COMPILE} --sign body --serial 7 --valid-from 2023-11-14 --valid-until 2023-11-14"
+            f"{self.COMPILE} --sign body --serial 7 --valid-from 2123-11-14 --valid-until 2123-11-14"
         )
         assert (done.code, done.err) == (0, "")
         header = parse(Path("list.ward").read_bytes()).header
-        assert (header.serial, header.valid_from, header.valid_until) == (7, 1_699_920_000, 1_700_006_400)
+        assert (header.serial, header.valid_from, header.valid_until) == (7, 4_855_593_600, 4_855_680_000)
         assert check_signature(header) == BODY.public
         assert urlward("check --list list.ward --key list.key b.example").code == 1
 
     def test_dates_and_serial_without_a_signature(self, urlward: Urlward) -> None:
-        urlward(f"{self.COMPILE} --serial 7 --valid-until 2023-11-14T22:13:20Z")
+        urlward(f"{self.COMPILE} --serial 7 --valid-until 2123-11-14T22:13:20Z")
         header = parse(Path("list.ward").read_bytes()).header
-        assert (header.serial, header.valid_until, any(header.signer)) == (7, 1_700_000_000, False)
+        assert (header.serial, header.valid_until, any(header.signer)) == (7, 4_855_673_600, False)
 
     def test_serials_rise_by_themselves(self, urlward: Urlward) -> None:
         serials = []
@@ -163,10 +163,10 @@ class TestSign:
         assert Path("a.ward").read_bytes() == sign_artifact(plain, BODY)
 
     def test_elsewhere_with_serial_and_dates(self, urlward: Urlward, plain: bytes) -> None:
-        assert urlward("sign a.ward --sign body -o b.ward --serial 5 --valid-until 2023-11-14").code == 0
+        assert urlward("sign a.ward --sign body -o b.ward --serial 5 --valid-until 2123-11-14").code == 0
         assert Path("a.ward").read_bytes() == plain
         made = Path("b.ward").read_bytes()
-        assert made == sign_artifact(plain, BODY, serial=5, valid_until=1_700_006_400)
+        assert made == sign_artifact(plain, BODY, serial=5, valid_until=4_855_680_000)
 
     def test_signed_already(self, urlward: Urlward) -> None:
         urlward("sign a.ward --sign body")

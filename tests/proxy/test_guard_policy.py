@@ -174,3 +174,18 @@ def test_a_fault_in_the_policy_blocks() -> None:
     assert answer.status == 503
     assert g.tls(of(ANYONE), "games.example")[0] == "refuse"
     assert isinstance(g.answer(for_host("plain.example"), of(ANYONE)), Names), "nothing was to be asked"
+
+
+def test_exceptions_are_no_reason_to_decrypt() -> None:
+    matcher = make_matcher("@@http://paged.example/listed")
+    g = Guard(lambda: matcher, page("Net"), clock=lambda: NOW)
+    decision, names = g.tls(of(ANYONE), "paged.example")
+    assert decision == "relay"
+    assert g.review(names, of(ANYONE).client) == "passes"
+
+
+def test_an_excused_page_of_a_host_blocked_whole_is_reached_over_tls() -> None:
+    matcher = make_matcher("@@http://paged.example/listed", "paged.example")
+    g = Guard(lambda: matcher, page("Net"), clock=lambda: NOW)
+    assert g.tls(of(ANYONE), "paged.example")[0] == "intercept"
+    assert not isinstance(g.answer(for_host("paged.example", "/listed"), of(ANYONE)), BlockResponse)

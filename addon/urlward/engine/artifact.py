@@ -29,6 +29,7 @@ group. Patterns are front-coded: letters shared with the one before, letters add
 """
 
 import json
+import re
 import struct
 import sys
 from array import array
@@ -344,12 +345,20 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         and _are_numbers(meta["prefixes6"], 128)
         and _are_shapes(meta["shapes"], len(meta["categories"]))
         and isinstance(meta["categories"], list)
-        and all(isinstance(name, str) for name in (meta["name"], *meta["categories"]))
         and isinstance(meta["counts"], dict)
         and isinstance(meta["by_category"], dict)
+        and _are_words((meta["name"], *meta["categories"], *meta["counts"], *meta["by_category"]))
     )
     if not fits:
         raise ValueError
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+
+
+def _are_words(names: Iterable[Any]) -> bool:
+    """Whether they can stand in a log's line, as they are."""
+    return all(isinstance(name, str) and not _CONTROL(name) for name in names)
 
 
 def _are_numbers(values: Any, most: int) -> bool:

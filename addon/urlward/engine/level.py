@@ -27,7 +27,7 @@ def level_of(state: HostState, floating: Iterable[Shape], now: float) -> Level:
         shape = rule.shape
         if shape.is_over(now):
             continue
-        if shape.allow and not shape.port:
+        if shape.allow and not shape.port and not rule.list.guarded:
             return ""  # whatever is listed below
         if shape.allow:
             excuses = True

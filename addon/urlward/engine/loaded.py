@@ -56,6 +56,7 @@ class LoadedList:
         sieve: what could be listed at all.
         table: the flat part.
         floating: automata of path sequences; all are searched.
+        pages_block: whether any page, prefix or parameter entry blocks.
         pages_only_block: whether no page, prefix or parameter entry allows or expires.
         removed: rows that no longer count.
     """
@@ -75,6 +76,7 @@ class LoadedList:
         "key",
         "name",
         "nocase",
+        "pages_block",
         "pages_only_block",
         "pattern_lengths",
         "prefixes4",
@@ -104,6 +106,7 @@ class LoadedList:
         shapes = self.table.shapes
         self.has_names = any(s.kind == Kind.NAME for s in shapes)
         self.has_pages = any(s.kind >= Kind.PREFIX for s in shapes)
+        self.pages_block = any(s.kind >= Kind.PREFIX and not s.allow for s in shapes)
         self.pages_only_block = not any(s.kind >= Kind.PREFIX and (s.allow or s.expires) for s in shapes)
         self.nocase = any(s.flags & Flag.NOCASE and s.kind != Kind.PATH for s in shapes)
         self.floating_nocase = any(s.flags & Flag.NOCASE and s.kind == Kind.PATH for s in shapes)

@@ -55,6 +55,7 @@ class Matcher:
         self.identity = object()
         self._hosts = Hosts(self.lists, hosts, protected)
         self._recent = self._hosts.recent
+        self._guarded = frozenset(li.name for li in self.lists if li.guarded)
         self._segments = [key.segments.__getitem__ for key in self._hosts.keys]
         numbers = {key.id: number for number, key in enumerate(self._hosts.keys)}
         self._floating = [
@@ -170,7 +171,7 @@ class Matcher:
                 for place in state.places:
                     self._check_place(place, path, letters[place.keyed] + PATH_END, query, ports, now, found)
             if found:
-                verdict = decide(found)
+                verdict = decide(self._excused(found))
                 if verdict.blocked:
                     return verdict
                 passed = verdict if passed.action != "monitor" else passed
@@ -210,16 +211,22 @@ class Matcher:
         found: list[Verdict] = []
         for rule in self._hosts.state(host).rules:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
-        return decide(found) if found else PASS
+        return decide(self._excused(found)) if found else PASS
 
     def lists_below(self, host: str) -> tuple[str, ...]:
         """The lists that have a page, prefix or parameter entry on this host, so that its path matters.
 
+        A list of exceptions alone has none: where its host is blocked, that is why the path matters. Nor has
+        a guarded list on a protected host, which is not to be decrypted for it: clients that take no
+        certificate but their own would lose all of it.
+
         Raises:
             UrlError: `host` is not one.
         """
-        places = self._hosts.state(host).places
-        return tuple(place.list.name for place in places) if places else ()
+        lists = [place.list for place in self._hosts.state(host).places if place.list.pages_block]
+        if any(li.guarded for li in lists) and self.protects(host):
+            lists = [li for li in lists if not li.guarded]
+        return tuple(li.name for li in lists)
 
     def protects(self, host: str) -> bool:
         """Whether a host is protected from being blocked whole by guarded lists.
@@ -253,7 +260,16 @@ class Matcher:
         found: list[Verdict] = []
         for rule in rules:
             self._judge(rule.list, rule.row, rule.shape, ports, now, found)
-        return decide(found) if found else PASS
+        return decide(self._excused(found)) if found else PASS
+
+    def _excused(self, found: list[Verdict]) -> list[Verdict]:
+        """All that is found but what guarded lists excuse themselves from: an exception in one of them counts
+        against its own entries alone, and not at all where another list has an entry."""
+        excusing = {v.list for v in found if v.action == "allow"} & self._guarded
+        if not excusing:
+            return found
+        others = [v for v in found if v.list not in excusing]
+        return others or [v for v in found if v.action == "allow"]
 
     def _may_float(self, head: str) -> bool:
         """False where no path sequence can begin in these segments of a canonical path."""

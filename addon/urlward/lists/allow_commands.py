@@ -67,6 +67,12 @@ def _allow(args: argparse.Namespace) -> int:
         _show(made, now, as_json=args.json)
         # A filter that runs as somebody else may have another, and would see nothing of it.
         print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
+        if not (args.state or config.state or config.feed):
+            print(
+                "urlward: the configuration has neither `state` nor a feed: a filter with it has no state "
+                "folder, and heeds no allow",
+                file=sys.stderr,
+            )
     return DONE
 
 

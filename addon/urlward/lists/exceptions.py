@@ -46,9 +46,18 @@ class TemporaryAllows:
             data = compile_allows(allows, self._key, now)
             self.lists = [load(data, self._key)] if data is not None else []
             self._end = next_end(allows, now) or _NEVER
-            if ended:
-                expire_allows(self._state, now)
         except UrlwardError as e:
             self.lists, self._end = [], _NEVER
             logger.error("%s; nothing is excused for a while", e)
+        if ended:
+            self._record(now)
+        if had or self.lists:
+            logger.info("allows: %d in force", sum(loaded.entries for loaded in self.lists))
         return had or bool(self.lists)
+
+    def _record(self, now: float) -> None:
+        """Tell the audit of what has ended; where that fails, whoever changes the file next does."""
+        try:
+            expire_allows(self._state, now)
+        except UrlwardError as e:
+            logger.error("%s; the end of an allow is not in the audit yet", e)

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from urlward.engine.artifact import Header, read_header
 from urlward.engine.delta import read_change
+from urlward.engine.delta_format import DamagedDeltaError
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.hosts import is_too_wide
@@ -226,13 +227,16 @@ class Keeper:
             read = self._reader.read_now(file.path)
             kept.take(exhaust(self._load(file, read.data)), signature, read.content, whole=True)
             self._reader.keep(file.path, read.content)
-            exhaust(self._take_change(kept))
         except UrlwardError as e:
             last = self._reader.last_good(file.path)
             if last is not None:
                 kept.take(exhaust(self._load(file, last.data)), signature, b"", whole=True)
             kept.failed = True
             logger.error("list %s: nothing on it is blocked until it comes anew", told(file.path, e))
+        try:
+            exhaust(self._take_change(kept))
+        except Exception as e:  # noqa: BLE001 - the whole is in force, or follows
+            _tell_change(kept, e)
         return kept
 
     def _look(self, kept: Kept, refreshing: asyncio.TaskGroup) -> None:
@@ -257,9 +261,7 @@ class Keeper:
                 if not await in_slices(self._take_change(kept)):
                     return
             except Exception as e:  # noqa: BLE001 - the whole follows
-                logger.warning(
-                    "list %s: %s in a change to it; waiting for the whole", kept.spec.name, type(e).__name__
-                )
+                _tell_change(kept, e)
                 return
             self._swap()
             self._say(kept, start, before)
@@ -280,6 +282,8 @@ class Keeper:
         change = read_change(data, kept.loaded.key)
         if change.old_checksum != kept.loaded.artifact.header.checksum:
             return False
+        if max(change.removed, default=0) >= kept.loaded.table.rows:
+            raise DamagedDeltaError("it removes rows that there are none of")
         yield
         added = (yield from self._load(kept.spec, memoryview(change.added))) if change.added else None
         kept.take_change(change.removed, added, change.header)
@@ -364,6 +368,10 @@ class Keeper:
         if self._exceptions is not None:
             lists += self._exceptions.lists
         self.matcher = Matcher(lists, protected=self._protected)
+
+
+def _tell_change(kept: Kept, error: Exception) -> None:
+    logger.warning("list %s: %s in a change to it; waiting for the whole", kept.name, type(error).__name__)
 
 
 def _check_trust(file: ListFile, read: Read, before: Header | None = None) -> None:

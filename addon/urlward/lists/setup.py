@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from urlward.config import Config
-from urlward.config.policy import Use, check_policy
+from urlward.config.policy import PolicyError, Use, check_policy
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.lists.build import compile_sources, find_key, read_key
@@ -56,7 +56,7 @@ def make_keeper(
                 (*own, *filter(None, [local])),
                 feed.name,
                 stored=True,
-                guarded=feed.protect,
+                guarded=feed.protect and feed.use != "allow",
             )
         )
     guards = any(file.guarded for file in files)
@@ -83,9 +83,14 @@ def make_policy(config: Config, keeper: Keeper | None, neighbours: Neighbours | 
         neighbours: of `make_neighbours`.
 
     Raises:
-        PolicyError: a rule names a list that there is none of.
+        PolicyError: a rule names a list that there is none of, or a feed is called as a list of `keeper` is.
     """
-    uses: dict[str, Use] = dict.fromkeys(keeper.names if keeper is not None else (), "block")
+    names = list(keeper.names) if keeper is not None else []
+    for n, feed in enumerate(config.feed):
+        if names.count(feed.name) > 1:
+            # What is said of the one would hold for the other.
+            raise PolicyError(f"feed.{n} has the name of another list, {feed.name}")
+    uses: dict[str, Use] = dict.fromkeys(names, "block")
     uses |= {feed.name: feed.use for feed in config.feed}
     check_policy(config.group, config.rule, config.schedule, config.pages, uses)
     policy = Policy(config, uses, neighbours)

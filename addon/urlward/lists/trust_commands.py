@@ -74,6 +74,8 @@ def issue_of(args: argparse.Namespace, output: Path) -> Issue:
         KeyFileError: the signing key is missing or none.
     """
     issue = read_issue(args.serial, args.valid_from, args.valid_until)
+    if issue.valid_until and issue.valid_until <= time.time():
+        raise IssueError(f"valid-until: {args.valid_until} is over: no filter would take it")
     if args.sign:
         issue = replace(issue, key=read_signing_key(args.sign))
     last = _serial_at(output)

@@ -328,10 +328,12 @@ class Urlward:
                 judged = in_force
                 await self.live.recheck(self.guard)
 
-    def _in_force(self) -> tuple[object, object, float]:
+    def _in_force(self) -> tuple[object, object, float, int]:
         """Tells one state of lists and rules from another."""
         matcher = self.keeper.matcher.identity if self.keeper is not None else None
-        return matcher, self.policy, self.policy.until(time.time()) if self.policy is not None else 0.0
+        until = self.policy.until(time.time()) if self.policy is not None else 0.0
+        macs = self.neighbours.changes if self.neighbours is not None else 0
+        return matcher, self.policy, until, macs
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""
