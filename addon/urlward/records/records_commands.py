@@ -17,7 +17,6 @@ from urlward.lists.state import state_folder
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
-    from urlward.records.store import KeepingStore
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -71,44 +70,25 @@ def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
     return config.records, state_folder(args.state or config.state)
 
 
-def _opened(records: RecordsTable, state: Path) -> "tuple[list[KeepingStore], list[UrlwardError]]":
-    """The stores that something is in and that can forget it, and why others cannot be had."""
-    from urlward.records.store import AbsentError, KeepingStore, open_store
-
-    stores: list[KeepingStore] = []
-    errors: list[UrlwardError] = []
-    for table in records.store:
-        try:
-            store = open_store(table, state, make=False)
-        except AbsentError:
-            continue
-        except UrlwardError as e:
-            errors.append(e)
-        else:
-            if isinstance(store, KeepingStore):
-                stores.append(store)
-            else:
-                store.close()
-    return stores, errors
-
-
 def _status(args: argparse.Namespace) -> int:
     from urlward.records.holds import current_holds
-    from urlward.records.retention import days_of, held_in
+    from urlward.records.retention import KeepingStores, days_of, held_in
 
     records, state = _read(args)
     now = time.time()
     holds = current_holds(state, now)
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    errors: list[UrlwardError] = [*found]
     held = [one.reference for one in holds]
     rows = []
-    stores, errors = _opened(records, state)
-    for store in stores:
+    for store in opened:
         try:
             for kind, age in sorted(store.ages(held_in(store, held, now)).items()):
                 rows.append(_row(store.name, kind, age.count, age.oldest, days_of(records.days), now))
         except UrlwardError as e:
             errors.append(e)
-        store.close()
+    stores.close()
     shown = {
         "records": rows,
         "holds": [
@@ -156,19 +136,18 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _purge(args: argparse.Namespace) -> int:
     from urlward.records.holds import held_references
-    from urlward.records.retention import days_of, purge
+    from urlward.records.retention import KeepingStores, days_of, purge
 
     records, state = _read(args)
     now = time.time()
-    stores, errors = _opened(records, state)
-    deleted, failed = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
-    for store in stores:
-        store.close()
+    stores = KeepingStores(records, state, make=False)
+    deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
+    stores.close()
     for name, number in deleted.items():
         print(f"{name}: {number} deleted")
-    for error in errors + failed:
+    for error in errors:
         print(f"urlward: {error}", file=sys.stderr)
-    return WRONG if errors or failed else DONE
+    return WRONG if errors else DONE
 
 
 def _hold(args: argparse.Namespace) -> int:
@@ -187,15 +166,18 @@ def _hold(args: argparse.Namespace) -> int:
 def _tell_databases(records: RecordsTable, state: Path, tell: Callable[["Database"], None]) -> int:
     """Other nodes that write there go by it too."""
     from urlward.records.database import Database
+    from urlward.records.retention import KeepingStores
 
-    stores, errors = _opened(records, state)
-    for store in stores:
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    errors: list[UrlwardError] = [*found]
+    for store in opened:
         if isinstance(store, Database):
             try:
                 tell(store)
             except UrlwardError as e:
                 errors.append(e)
-        store.close()
+    stores.close()
     for error in errors:
         print(f"urlward: not told: {error}; do it again", file=sys.stderr)
     return WRONG if errors else DONE
