@@ -94,7 +94,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_kept_by_itself(path: Path) -> None:
     path.touch()
     config = read_config(path)
-    assert (config.records, config.admin, config.objections) == (None, None, None)
+    assert (config.records, config.admin) == (None, None)
 
 
 def test_what_goes_without_saying(path: Path) -> None:
@@ -123,10 +123,6 @@ def test_what_goes_without_saying(path: Path) -> None:
         (
             '[records]\nprivacy = "counts"\n[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
             "records.days.blocks: needed, since objections are records of persons: a number of days",
-        ),
-        (
-            '[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
-            "objections: [records] is needed, where they are kept",
         ),
         (
             "[records.days]\nblocks = 0",

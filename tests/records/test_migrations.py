@@ -149,10 +149,18 @@ def test_a_database_of_version_1_becomes_as_a_new_one(tmp_path: Path) -> None:
             made_by_version_1(folder)
         database = open_database(SQLITE, folder)
         looked = inspect(database.engine)
-        columns = [(c["name"], str(c["type"]), c["nullable"]) for c in looked.get_columns("events")]
-        schemas.append((columns, sorted(looked.get_indexes("events"), key=str)))
+        schemas.append(
+            {
+                table: (
+                    [(c["name"], str(c["type"]), c["nullable"]) for c in looked.get_columns(table)],
+                    sorted(looked.get_indexes(table), key=str),
+                )
+                for table in looked.get_table_names()
+            }
+        )
         database.close()
     assert schemas[0] == schemas[1]
+    assert set(schemas[0]) == {"events", "holds", "urlward_versions"}
 
 
 def test_a_later_version_is_told_with_the_file(tmp_path: Path) -> None:

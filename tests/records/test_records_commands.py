@@ -8,6 +8,7 @@ import pytest
 
 from records.support import DAY, an_event
 from urlward.config.records import StoreTable
+from urlward.records.database import open_database
 from urlward.records.holds import HoldError, current_holds
 from urlward.records.records_commands import RecordsCommandError, add_records_commands
 from urlward.records.store import open_store
@@ -72,6 +73,8 @@ def test_status_purge_hold_and_release(
     at = ("--config", config)
     assert run("hold", "HELD", "--until", "2999-01-01", "--why", "asked for", *at) == 0
     assert capsys.readouterr().out == "HELD: held until 2999-01-02T00:00:00Z\n"
+    database = open_database(StoreTable(kind="sqlite"), tmp_path)
+    assert database.held(NOW) == {"HELD"}
     assert run("status", "--json", *at) == 1
     shown = json.loads(capsys.readouterr().out)
     rows = [(row["store"], row["kind"], row["count"], row["days"], row["over"]) for row in shown["records"]]
@@ -94,6 +97,8 @@ def test_status_purge_hold_and_release(
     assert run("release", "HELD", "--why", "done with", *at) == 0
     assert capsys.readouterr().out == "HELD: released; it is deleted when its days are over\n"
     assert run("status", *at) == 1
+    assert database.held(NOW) == set()
+    database.close()
     assert "(over!)" in capsys.readouterr().out
     assert run("purge", *at) == 0
     assert run("status", *at) == 0
@@ -129,3 +134,17 @@ def test_what_cannot_be_done(config: str, tmp_path: Path) -> None:
     with pytest.raises(RecordsCommandError, match=r"no \[records\]: nothing is recorded$"):
         run("status", "--config", config)
     assert current_holds(tmp_path, 0) == ()
+
+
+def test_a_hold_that_a_database_is_not_told_of(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "records.db").write_bytes(b"\1" * 4096)
+    at = ("--why", "a", "--config", config)
+    assert run("hold", "R", "--until", "2999-01-01", *at) == 1
+    told = f"urlward: not told: {tmp_path / 'records.db'}: file is not a database; do it again\n"
+    assert capsys.readouterr().err == told
+    assert [one.reference for one in current_holds(tmp_path, 0)] == ["R"]
+    assert run("release", "R", *at) == 1
+    assert capsys.readouterr().err == told
+    assert [one.reference for one in current_holds(tmp_path, 0)] == ["R"]

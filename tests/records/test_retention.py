@@ -159,3 +159,13 @@ def test_writers_go_on_meanwhile(database: Database, tmp_path: Path) -> None:
     done.join()
     opened.close()
     assert database.find(EventQuery()) == late[::-1]
+
+
+def test_what_another_node_holds_stays(database: Database, tmp_path: Path) -> None:
+    database.write([an_event(n) for n in range(2)])
+    database.hold(an_event(0).reference, START + 10 * DAY)
+    opened = stores(tmp_path, SQLITE)
+    now = START / 1000 + 5 * 86_400
+    assert purge(opened, {"block": 1}, list, now, ahead=6 * 86_400) == ({database.name: 1}, [])
+    assert purge(opened, {"block": 1}, list, now + 5 * 86_400) == ({database.name: 1}, [])
+    opened.close()

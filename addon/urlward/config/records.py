@@ -1,11 +1,10 @@
-"""``[records]`` and ``[admin]``: what is kept, how long, and who sees it."""
+"""``[records]`` and ``[admin]``: what is kept, where and how long, and who sees it."""
 
 import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -204,17 +203,6 @@ class AdminTable(Table):
             RuntimeError: a ``~`` that stands for no home folder.
         """
         return self.model_copy(update=_names(self, ("token_file",), folder))
-
-
-def _public_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url or parts.query or parts.fragment:
-        raise ValueError("not an http:// or https:// URL without query")
-    return url
 
 
 def check_days(records: RecordsTable | None, objections: ObjectionsTable | None) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     and_,
     delete,
     func,
+    insert,
     literal,
     or_,
     select,
@@ -24,7 +25,8 @@ from urlward.records.engines import PAUSE, open_postgresql, open_sqlite, told, w
 from urlward.records.event import FIELDS, Event, values
 from urlward.records.migrations import migrate
 from urlward.records.store import AbsentError, Age, By, EventQuery
-from urlward.records.tables import UPGRADES, events
+from urlward.records.tables import UPGRADES, create, events
+from urlward.records.tables import holds as held
 
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
@@ -66,7 +68,7 @@ class Database:
         self._insert = self._insert.on_conflict_do_nothing(index_elements=[events.c.id])
         try:
             with told(name):
-                migrate(self._writing, "events", events.create, UPGRADES)
+                migrate(self._writing, "events", create, UPGRADES)
         except BaseException:
             engine.dispose()
             raise
@@ -150,8 +152,36 @@ class Database:
             if holds:
                 over.append(events.c.reference.not_in(sorted(holds)))
             deleted += self._delete(over)
-        self._wipe(now_ms)
+        self._wipe(now_ms, deleted)
         return deleted
+
+    def hold(self, reference: str, until_ms: int) -> None:
+        """Have all nodes that write here keep what has a reference until a time, in milliseconds.
+
+        Raises:
+            StoreError: they are not told.
+        """
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(delete(held).where(held.c.reference == reference))
+            connection.execute(insert(held).values(reference=reference, until=until_ms))
+
+    def release(self, reference: str) -> None:
+        """End that.
+
+        Raises:
+            StoreError: they are not told.
+        """
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(delete(held).where(held.c.reference == reference))
+
+    def held(self, now_ms: int) -> set[str]:
+        """The references that some node holds at a time.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            return {*connection.execute(select(held.c.reference).where(held.c.until > now_ms)).scalars()}
 
     def _delete(self, over: Iterable[ColumnElement[bool]]) -> int:
         chunk = select(events.c.seq).where(*over).limit(CHUNK)
@@ -168,18 +198,22 @@ class Database:
                 return deleted
             self._pause(PAUSE)
 
-    def _wipe(self, now_ms: int) -> None:
+    def _wipe(self, now_ms: int, deleted: int) -> None:
         """Have the files forget what has been deleted."""
         with told(self.name):
             if not self._is_file:
+                if not deleted:
+                    return
                 # Not in a transaction.
                 alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
                 with alone.connect() as connection:
                     connection.execute(text("VACUUM events"))
                 return
             with self.engine.connect() as connection:
-                dirty = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            rewrite = bool(dirty or self._dirty) and now_ms >= self._rewrite_after
+                self._dirty |= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            if not self._dirty:
+                return
+            rewrite = now_ms >= self._rewrite_after
             start = time.monotonic()
             wipe_sqlite(self.engine, self._pause, rewrite=rewrite)
             if rewrite:
@@ -236,4 +270,6 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
     path = state / table.file
     if not make and not path.exists():
         raise AbsentError(f"{path}: not there: nothing has been recorded yet")
-    return Database(open_sqlite(path), str(path))
+    with told(str(path)):
+        engine = open_sqlite(path)
+    return Database(engine, str(path))

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
-from urlward.lists.state import locked, made_folder, write_private
+from urlward.lists.state import StateError, locked, made_folder, write_private
 from urlward.records.store import StoreError
 
 WAIT = 10.0
@@ -34,10 +34,14 @@ def open_sqlite(path: Path) -> Engine:
 
     Raises:
         StateError: it cannot be made.
+        sqlite3.Error: likewise.
     """
     with locked(made_folder(path.parent)):
         if not path.exists():
             write_private(path, b"")
+            # Of several that are the first to say so, all but one would fail at once.
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
     engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": WAIT})
 
     @event.listens_for(engine, "connect")
@@ -114,7 +118,8 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
     Args:
         engine: to connect with.
         pause: waits that many seconds.
-        rewrite: whether the file is rewritten, which needs its size on the disk twice again.
+        rewrite: whether the file is rewritten, which needs its size on the disk twice again; its
+            ``user_version``, by which we know that this is due, is then 0.
 
     Raises:
         StoreError: readers were in the way all the time.
@@ -129,11 +134,12 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
         if rewrite:
             run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
             run("VACUUM")
-            run("PRAGMA user_version = 0")
         # Writers wait while this waits for readers, so it is to give up soon.
         run("PRAGMA busy_timeout = 20")
         for _ in range(TRIES):
             if not run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+                if rewrite:
+                    run("PRAGMA user_version = 0")
                 return
             pause(PAUSE * 5)
     finally:
@@ -158,3 +164,5 @@ def told(name: str) -> Iterator[None]:
         raise StoreError(f"{name}: {reason}") from e
     except StoreError as e:
         raise StoreError(f"{name}: {e}") from e
+    except StateError as e:
+        raise StoreError(str(e)) from e

@@ -82,7 +82,7 @@ class JsonlStore:
         """As `KeepingStore.ages`."""
         found: dict[str, Age] = {}
         with self._told():
-            for file in self._files():
+            for file in (self._path, *map(self._old, self._numbers())):
                 for _, line in _lines(file):
                     if line.get("reference") not in holds:
                         time = _time(line)
@@ -102,25 +102,27 @@ class JsonlStore:
         with self._told():
             with locked(self._path.parent):
                 self._sweep()
-            for file in reversed(self._files()):
-                # One at a time, so that a writer waits for one alone. Rotated meanwhile, one may be met
-                # again, or at the next purge.
+            number: int | None = 0
+            while number is not None:
+                # Writers wait for one file alone, and may rotate them between two. That gives them higher
+                # numbers, so that upwards none is missed.
                 with locked(self._path.parent):
-                    deleted += _keep_only(file, stays)
+                    deleted += _keep_only(self._old(number) if number else self._path, stays)
+                number = next((n for n in self._numbers() if n > (number or 0)), None)
         return deleted
 
     def _old(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
 
-    def _files(self) -> list[Path]:
-        """The newest first; also those of a time when more were kept."""
+    def _numbers(self) -> list[int]:
+        """Of the files before the one that is written, the newest first; also those of a time when more were
+        kept."""
         prefix = f"{self._path.name}."
-        numbers = [
+        return sorted(
             int(number)
             for file in self._path.parent.iterdir()
             if file.name.startswith(prefix) and _NUMBER(number := file.name.removeprefix(prefix))
-        ]
-        return [self._path] * self._path.exists() + [self._old(number) for number in sorted(numbers)]
+        )
 
     def _rotate(self) -> None:
         # A gap that a purge has left stops it, so that no more move than must.
@@ -128,9 +130,9 @@ class JsonlStore:
         for number in range(last, 1, -1):
             self._old(number - 1).replace(self._old(number))
         self._path.replace(self._old(1))
-        for file in self._files()[1:]:
-            if int(file.name.rpartition(".")[2]) > self._keep:
-                file.unlink()
+        for number in self._numbers():
+            if number > self._keep:
+                self._old(number).unlink()
 
     def _sweep(self) -> None:
         """Remove what whoever was killed while it wrote a file anew has left."""

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urlward.config import SYSTEM, configured
 from urlward.config.records import RecordsTable
@@ -14,6 +14,9 @@ from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lists.caller import caller
 from urlward.lists.state import state_folder
+
+if TYPE_CHECKING:
+    from urlward.records.database import Database
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -69,7 +72,7 @@ def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
 
 def _status(args: argparse.Namespace) -> int:
     from urlward.records.holds import current_holds
-    from urlward.records.retention import KeepingStores, days_of
+    from urlward.records.retention import KeepingStores, days_of, held_in
 
     records, state = _read(args)
     now = time.time()
@@ -81,7 +84,7 @@ def _status(args: argparse.Namespace) -> int:
     rows = []
     for store in opened:
         try:
-            for kind, age in sorted(store.ages(held).items()):
+            for kind, age in sorted(store.ages(held_in(store, held, now)).items()):
                 rows.append(_row(store.name, kind, age.count, age.oldest, days_of(records.days), now))
         except UrlwardError as e:
             errors.append(e)
@@ -150,20 +153,42 @@ def _purge(args: argparse.Namespace) -> int:
 def _hold(args: argparse.Namespace) -> int:
     from urlward.records.holds import hold
 
-    _, state = _read(args)
+    records, state = _read(args)
     try:
         until = parse_time(args.until, whole_day=True)
     except ValueError as e:
         raise RecordsCommandError(f"--until: {args.until!r}: {e}") from None
     made = hold(state, args.reference, until, args.why, caller(), now=time.time())
     print(f"{made.reference}: held until {time_text(made.until)}")
-    return DONE
+    return _tell_databases(records, state, lambda database: database.hold(made.reference, made.until * 1000))
+
+
+def _tell_databases(records: RecordsTable, state: Path, tell: Callable[["Database"], None]) -> int:
+    """Other nodes that write there go by it too."""
+    from urlward.records.database import Database
+    from urlward.records.retention import KeepingStores
+
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    errors: list[UrlwardError] = [*found]
+    for store in opened:
+        if isinstance(store, Database):
+            try:
+                tell(store)
+            except UrlwardError as e:
+                errors.append(e)
+    stores.close()
+    for error in errors:
+        print(f"urlward: not told: {error}; do it again", file=sys.stderr)
+    return WRONG if errors else DONE
 
 
 def _release(args: argparse.Namespace) -> int:
     from urlward.records.holds import release
 
-    _, state = _read(args)
+    records, state = _read(args)
+    if _tell_databases(records, state, lambda database: database.release(args.reference)) != DONE:
+        return WRONG
     released = release(state, args.reference, args.why, caller(), now=time.time())
     print(f"{released.reference}: released; it is deleted when its days are over")
     return DONE

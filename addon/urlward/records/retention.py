@@ -12,6 +12,7 @@ from pathlib import Path
 
 from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.errors import UrlwardError
+from urlward.records.database import Database
 from urlward.records.event import KINDS, PERSONAL
 from urlward.records.holds import held_references
 from urlward.records.store import AbsentError, KeepingStore, StoreError, open_store
@@ -99,7 +100,7 @@ async def run_retention(
     """
     try:
         while True:
-            deleted, errors = await asyncio.to_thread(purge, stores, days, holds, clock() + INTERVAL)
+            deleted, errors = await asyncio.to_thread(purge, stores, days, holds, clock(), ahead=INTERVAL)
             for name, number in deleted.items():
                 if number:
                     logger.info("records: %s: %d deleted, their days are over", name, number)
@@ -115,8 +116,21 @@ def purge(
     days: Mapping[str, int],
     holds: Callable[[], Collection[str]],
     now: float,
+    *,
+    ahead: float = 0.0,
 ) -> tuple[dict[str, int], list[UrlwardError]]:
-    """Delete what is over at a time, in seconds; how many events of each store, and what stood in the way."""
+    """Delete what is over.
+
+    Args:
+        stores: to delete from.
+        days: of each kind.
+        holds: references whose records stay; what other nodes hold in the same database stays too.
+        now: seconds since 1970-01-01 UTC.
+        ahead: what is over within so many seconds is deleted too.
+
+    Returns:
+        How many events of each store were deleted, and what stood in the way.
+    """
     try:
         held = holds()
     except UrlwardError as e:
@@ -126,7 +140,16 @@ def purge(
     deleted = {}
     for store in opened:
         try:
-            deleted[store.name] = store.purge(days, int(now * 1000), held)
+            deleted[store.name] = store.purge(days, int((now + ahead) * 1000), held_in(store, held, now))
         except UrlwardError as e:
             errors.append(e)
     return deleted, errors
+
+
+def held_in(store: KeepingStore, held: Collection[str], now: float) -> set[str]:
+    """References whose events stay in a store: those held here, and those that any node holds in it.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    return {*held, *(store.held(int(now * 1000)) if isinstance(store, Database) else ())}

@@ -20,14 +20,14 @@ from urlward.records.admin.sources import EventFilter, Row
 from urlward.records.database import Database
 from urlward.records.event import FIELDS, RANDOM, make_event, values
 from urlward.records.exposition import Exposition
-from urlward.records.holds import current_holds
+from urlward.records.holds import held_references
 from urlward.records.objection_book import ObjectionBook
 from urlward.records.objection_server import take_objections
 from urlward.records.objections import Objection
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
 from urlward.records.recorder_state import RecorderState, recorder_state
-from urlward.records.retention import KeepingStores, days_of, run_retention
+from urlward.records.retention import retain
 from urlward.records.status import health_of, readiness_of, status_of
 from urlward.records.store import EventQuery, open_store
 from urlward.records.watches import Watches
@@ -87,11 +87,7 @@ class Services:
         )
 
     async def _forget(self) -> None:
-        stores = KeepingStores(self._records, self._state)
-        await run_retention(stores, days_of(self._records.days), self._held, time.time)
-
-    def _held(self) -> frozenset[str]:
-        return frozenset(held.reference for held in current_holds(self._state, time.time()))
+        await retain(self._records, self._state)
 
     async def _show(self) -> None:
         assert self._config.admin is not None
@@ -121,7 +117,7 @@ class Services:
             conceal=conceal,
             taken=self._objected,
             days=self._records.days.blocks,
-            held=self._held,
+            held=lambda: held_references(self._state, time.time()),
         )
 
     def _objected(self, objection: Objection) -> None:

@@ -1,6 +1,6 @@
-"""The tables of a database that keeps events."""
+"""The tables of a database that keeps events: those below, in this version."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text
 
 from urlward.records.migrations import Step
 
@@ -39,6 +39,20 @@ events = Table(
     # A number that has been given is not given again, so that a follower never takes a new event for an old.
     sqlite_autoincrement=True,
 )
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("reference", String(100), primary_key=True),
+    Column("until", BigInteger, nullable=False),
+)
+"""References whose events no node that writes here deletes before a time (milliseconds)."""
+
+
+def create(connection: Connection) -> None:
+    """Make the tables of this version."""
+    metadata.create_all(connection, checkfirst=False)
+
 
 UPGRADES: tuple[Step, ...] = ()
 """From version 1 on, for databases made by earlier versions (`urlward.records.migrations`). Whoever changes

@@ -24,6 +24,11 @@ CREATE TABLE events (
 );
 INSERT INTO "events" VALUES(1,'01a1eebcd2c07e0089abcdef01234567',1795000000000,'block','gw1','192.0.2.7',40213,'tls','198.51.100.1',443,'peek','one',7,'e-1','phishing','block','ABC-1','0123456789abcdef0123456789abcdef','staff','{"a":1}');
 INSERT INTO "events" VALUES(2,'01a1eebcd6a87e0089abcdef01234567',1795000001000,'start','gw1','',0,'','',0,'','',0,'','','','','','','');
+CREATE TABLE holds (
+	reference VARCHAR(100) NOT NULL, 
+	until BIGINT NOT NULL, 
+	PRIMARY KEY (reference)
+);
 CREATE TABLE urlward_versions (
 	part VARCHAR(64) NOT NULL, 
 	version INTEGER NOT NULL, 
@@ -31,8 +36,8 @@ CREATE TABLE urlward_versions (
 );
 INSERT INTO "urlward_versions" VALUES('events',1);
 CREATE INDEX events_category_time ON events (category, time);
-CREATE INDEX events_list_time ON events (list, time);
 CREATE INDEX events_reference ON events (reference);
 CREATE INDEX events_time ON events (time, id);
 CREATE INDEX events_kind_time ON events (kind, time);
+CREATE INDEX events_list_time ON events (list, time);
 COMMIT;
