@@ -25,7 +25,7 @@ from urlward.config import Config, ConfigError, RecordsTable, read_config
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.process_log import Lines
-from urlward.lists.state import made_folder, state_folder, unusable
+from urlward.lists.state import give_to_owner_of, made_folder, state_folder, unusable
 from urlward.lists.worker import check_parent, end_with_parent
 from urlward.records.holds import current_holds
 from urlward.records.recorder import Opener, Recorder, store_names
@@ -103,6 +103,7 @@ async def _only_one(state: Path, stop: asyncio.Event) -> AsyncIterator[None]:
     path = state / LOCK
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        give_to_owner_of(state, fd)
     except OSError as e:
         raise unusable(path, e) from e
     try:

@@ -82,6 +82,7 @@ class Recorder:
         self._down: dict[str, str] = {}
         self._node = records.node
         self._path = state / SOCKET
+        self._spools = state / SPOOL
         self._measures = measures
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -127,6 +128,7 @@ class Recorder:
         self.tell("start", {"process": "records"})
         if missing is not None:
             self._gap(missing, now, "the process that records ended without a word")
+        self._look_for_strays()
         tasks = [asyncio.ensure_future(self._beat())]
         tasks += [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
         await stop.wait()
@@ -134,6 +136,17 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._end()
+
+    def _look_for_strays(self) -> None:
+        """Say what is spooled for stores that are no longer configured, since nobody else would ever look."""
+        names = {sink.name for sink in self.sinks}
+        with suppress(OSError):
+            for folder in self._spools.iterdir():
+                if folder.name not in names:
+                    logger.warning(
+                        "records: %s: events wait for a store that is not configured; configure or delete it",
+                        folder,
+                    )
 
     async def _end(self) -> None:
         await self._server.close(WORKERS_WITHIN)
