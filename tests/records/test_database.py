@@ -294,3 +294,14 @@ def test_queries_are_as_a_plain_model_has_them(
     file.write(events)
     for query in queries:
         assert file.find(query) == model(events, query)
+
+
+def test_holds_are_for_all_nodes(database: Database) -> None:
+    database.hold("A", START)
+    database.hold("A", START + 10)
+    database.hold("B", START + 20)
+    assert database.held(START) == {"A", "B"}
+    assert database.held(START + 10) == {"B"}
+    database.release("B")
+    database.release("B")
+    assert database.held(START) == {"A"}

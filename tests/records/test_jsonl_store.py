@@ -1,7 +1,9 @@
 import json
 import os
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +145,24 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "log").touch()
     with pytest.raises(StoreError, match=r"/log: Not a directory$"):
         opened(tmp_path / "log" / "records.jsonl")
+
+
+def test_purge_misses_nothing_where_files_are_rotated_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, writer = opened(path, max_size=1, keep=9), opened(path, max_size=1, keep=9)
+    for n in range(4):
+        store.write([an_event(n)])
+    keep_only, fresh = module._keep_only, iter([an_event(n, at=START + 9 * DAY) for n in (10, 11)])
+
+    def rotated(file: Path, stays: Callable[[Mapping[str, Any]], bool]) -> int:
+        count = keep_only(file, stays)
+        if file.name.endswith((".jsonl", ".1")):
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            writer._rotate()
+            module._append(path, (json.dumps(as_json(next(fresh))) + "\n").encode())
+        return count
+
+    monkeypatch.setattr(module, "_keep_only", rotated)
+    store.purge({"block": 1}, START + 9 * DAY)
+    assert store.ages() == {"block": Age(2, START + 9 * DAY)}

@@ -1,19 +1,19 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from records.support import DAY, HOUR, START, an_event
-from urlward.config.records import DaysTable, StoreTable
+from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.records.database import Database, open_database
 from urlward.records.event import KINDS
-from urlward.records.holds import HoldError, current_holds, hold
+from urlward.records.holds import HoldError, held_references, hold
 from urlward.records.jsonl_store import open_jsonl
-from urlward.records.retention import AGAIN, INTERVAL, days_of, purge_all, run_retention
-from urlward.records.store import EventQuery, KeepingStore
+from urlward.records.retention import AGAIN, INTERVAL, KeepingStores, days_of, purge, retain, run_retention
+from urlward.records.store import EventQuery
 
 
 class Clock:
@@ -34,17 +34,28 @@ class Clock:
         self.now += self.steps.pop(0)
 
 
+SQLITE = StoreTable(kind="sqlite")
+JSONL = StoreTable(kind="jsonl")
+SYSLOG = StoreTable(kind="syslog", address="192.0.2.1:514")
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return open_database(StoreTable(kind="sqlite"), tmp_path)
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = open_database(SQLITE, tmp_path)
+    yield made
+    made.close()
 
 
-async def retained(stores: Sequence[KeepingStore], days: DaysTable, clock: Clock, state: Path) -> None:
+def stores(state: Path, *tables: StoreTable) -> KeepingStores:
+    return KeepingStores(RecordsTable(store=tables), state)
+
+
+async def retained(stores: KeepingStores, days: DaysTable, clock: Clock, state: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await run_retention(
             stores,
             days_of(days),
-            lambda: [one.reference for one in current_holds(state, clock())],
+            lambda: held_references(state, clock()),
             clock,
             clock.sleep,
         )
@@ -61,7 +72,7 @@ def test_days_of_each_kind() -> None:
 
 
 async def test_nothing_is_ever_older_than_it_may_be(database: Database, tmp_path: Path) -> None:
-    other = open_jsonl(StoreTable(kind="jsonl"), tmp_path)
+    other = open_jsonl(JSONL, tmp_path)
     some = [an_event(n, at=START + n * HOUR) for n in range(4)]
     lists = an_event(9, kind="list", at=START)
     for store in (database, other):
@@ -86,54 +97,75 @@ async def test_nothing_is_ever_older_than_it_may_be(database: Database, tmp_path
             await super().sleep(seconds)
 
     clock = Watched(22 * 3600.0, 1 * 3600.0, 1 * 3600.0, 1 * 3600.0, 22 * 3600.0, 3600.0)
-    await retained([database, other], DaysTable(blocks=1, operations=2), clock, tmp_path)
+    await retained(
+        stores(tmp_path, SQLITE, SYSLOG, JSONL), DaysTable(blocks=1, operations=2), clock, tmp_path
+    )
     assert clock.waited == [INTERVAL] * 7
     assert [len(ids) for ids in seen] == [5, 5, 5, 5, 4, 2, 0]
-    database.close()
 
 
 async def test_a_store_in_trouble_does_not_keep_others_from_it(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = open_jsonl(StoreTable(kind="jsonl", path="b.jsonl"), tmp_path)
-    broken.write([an_event()])
-    (tmp_path / "b.jsonl").unlink()
-    (tmp_path / "b.jsonl").mkdir()
+    table = StoreTable(kind="jsonl", path="b.jsonl")
+    away = StoreTable(kind="postgresql", url_env="NOT_THERE")
+    (tmp_path / "b.jsonl.1").mkdir()
     database.write([an_event()])
     clock = Clock()
     clock.now += 10 * 86_400
     with caplog.at_level(logging.INFO, "urlward.records"):
-        await retained([broken, database], DaysTable(blocks=1), clock, tmp_path)
+        await retained(stores(tmp_path, table, away, SQLITE), DaysTable(blocks=1), clock, tmp_path)
     assert clock.waited == [AGAIN]
     assert database.find(EventQuery()) == []
-    first, second = caplog.messages
-    assert first.startswith(f"records: not deleted, though their days are over: {tmp_path}/b.jsonl: ")
-    assert second == f"records: {tmp_path}/records.db: 1 deleted, their days are over"
-    database.close()
+    failed = "records: not deleted, though their days are over:"
+    assert caplog.messages == [
+        f"records: {tmp_path}/records.db: 1 deleted, their days are over",
+        f"{failed} {tmp_path}/b.jsonl.1: Is a directory",
+        f"{failed} url_env: NOT_THERE is not in the environment",
+    ]
 
 
-def test_nothing_is_deleted_while_holds_are_not_known(
-    database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_as_configured(database: Database, tmp_path: Path) -> None:
+    database.write([an_event(n) for n in range(3)])
+    hold(tmp_path, an_event(1).reference, START // 1000 + DAY, "asked for", "ann", now=START / 1000)
+    days = DaysTable(blocks=1, operations=1)
+    task = asyncio.create_task(
+        retain(RecordsTable(store=(SQLITE,), days=days), tmp_path, lambda: START / 1000 + 86_000)
+    )
+    while len(await asyncio.to_thread(database.find, EventQuery())) > 1:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    assert database.find(EventQuery()) == [an_event(1)]
+
+
+def test_nothing_is_deleted_while_holds_are_not_known(database: Database, tmp_path: Path) -> None:
     def damaged() -> list[str]:
         raise HoldError("holds.json: damaged")
 
     database.write([an_event()])
-    assert not purge_all([database], {"block": 1}, damaged, START + DAY)
-    assert caplog.messages == ["records: nothing is deleted: holds.json: damaged"]
+    deleted, errors = purge(stores(tmp_path, SQLITE), {"block": 1}, damaged, START + DAY)
+    assert (deleted, [*map(str, errors)]) == ({}, ["holds.json: damaged"])
     assert len(database.find(EventQuery())) == 1
-    database.close()
 
 
-def test_writers_go_on_meanwhile(database: Database) -> None:
+def test_writers_go_on_meanwhile(database: Database, tmp_path: Path) -> None:
     database.write([an_event(n) for n in range(10_000)])
-    done = threading.Thread(
-        target=purge_all, args=([database], {"block": 1}, lambda: [], START / 1000 + 10 * 86_400)
-    )
+    opened = stores(tmp_path, SQLITE)
+    done = threading.Thread(target=purge, args=(opened, {"block": 1}, list, START / 1000 + 10 * 86_400))
     done.start()
     late = [an_event(n, at=START + 20 * DAY + n) for n in range(50)]
     for event in late:
         database.write([event])
     done.join()
+    opened.close()
     assert database.find(EventQuery()) == late[::-1]
-    database.close()
+
+
+def test_what_another_node_holds_stays(database: Database, tmp_path: Path) -> None:
+    database.write([an_event(n) for n in range(2)])
+    database.hold(an_event(0).reference, START + 10 * DAY)
+    opened = stores(tmp_path, SQLITE)
+    now = START / 1000 + 5 * 86_400
+    assert purge(opened, {"block": 1}, list, now, ahead=6 * 86_400) == ({database.name: 1}, [])
+    assert purge(opened, {"block": 1}, list, now + 5 * 86_400) == ({database.name: 1}, [])
+    opened.close()

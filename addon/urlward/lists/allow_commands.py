@@ -2,13 +2,10 @@
 
 import argparse
 import json
-import os
-import pwd
 import re
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from urlward.lists.allows import (
     expire_allows,
     rfc3339,
 )
+from urlward.lists.caller import caller
 from urlward.lists.state import local_key, state_folder
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -31,7 +29,6 @@ DONE = 0
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-_NO_LOGIN = 2**32 - 1
 
 
 def add_allow_commands(command: Command) -> None:
@@ -60,11 +57,11 @@ def _allow(args: argparse.Namespace) -> int:
         for allow in current_allows(state, now):
             _show(allow, now, as_json=args.json)
     elif args.end is not None:
-        ended = end_allow(state, args.end, args.why, _who(), now=now)
+        ended = end_allow(state, args.end, args.why, caller(), now=now)
         print(json.dumps(_shown(ended)) if args.json else f"{ended.id}: ended")
     else:
         made = add_allow(
-            state, local_key(state), _url(args.url), duration(args.duration), args.why, _who(),
+            state, local_key(state), _url(args.url), duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,
         )  # fmt: skip
         _show(made, now, as_json=args.json)
@@ -107,25 +104,6 @@ def _url(argument: str) -> str:
     return (
         sys.stdin.buffer.readline().decode(errors="surrogateescape").strip() if argument == "-" else argument
     )
-
-
-def _who() -> str:
-    """Who runs this, by the login that the kernel remembers through sudo and su, and the user ID."""
-    uid = os.getuid()
-    with suppress(OSError, ValueError):
-        login = int(Path("/proc/self/loginuid").read_text())
-        if login != _NO_LOGIN:
-            return f"{_name(login)} (uid {uid})"
-    # Only root can make others believe what sudo said.
-    name = os.environ.get("SUDO_USER") if uid == 0 else None
-    return f"{name if name and name.isprintable() else _name(uid)} (uid {uid})"
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _shown(allow: Allow) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Temporary allows: what an operator excuses for a while, and the record of who did so and why.
 
 ``allows.json`` in the state folder has them while they last. The URL is in it as an entry of the grammar
-sealed under the local key, so that the file names nothing that is listed. ``audit.jsonl`` beside it is
-only ever added to: a line for each that was allowed, was ended, or has expired, with a keyed digest of the
-URL in place of the URL.
+sealed under the local key, so that the file names nothing that is listed. The audit log
+(`urlward.lists.audit`) has a line for each that was allowed, was ended, or has expired, with a keyed digest
+of the URL in place of the URL.
 
 In force they are one more list, compiled in memory: `compile_allows`.
 """
@@ -24,14 +24,15 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, EntryError
 from urlward.engine.grammar import parse_line
 from urlward.lists.allow_entry import AllowError, Kind, allowed_by
-from urlward.lists.state import append_private, locked, made_folder, unusable, write_private
+from urlward.lists.audit import append_in_lock
+from urlward.lists.state import locked, made_folder, unusable, write_private
 
 logger = logging.getLogger("urlward.lists")
 
 NAME = "allows"
 """Of the list that they are."""
 
-FILE, AUDIT = "allows.json", "audit.jsonl"
+FILE = "allows.json"
 LONGEST = 30 * 86_400
 MAX_WHY = 500
 
@@ -229,17 +230,10 @@ def _audit(
     allow: Allow,
     why: str = "",
 ) -> None:
-    line = {
-        "time": rfc3339(now),
-        "action": action,
-        "id": allow.id,
-        "kind": allow.kind,
-        "who": who,
-        "until": rfc3339(allow.until),
-        "why": why or allow.why,
-        "url": allow.digest,
-    }
-    append_private(state / AUDIT, json.dumps(line).encode())
+    append_in_lock(
+        state, who, action, now,
+        id=allow.id, kind=allow.kind, until=rfc3339(allow.until), why=why or allow.why, url=allow.digest,
+    )  # fmt: skip
 
 
 def rfc3339(seconds: float) -> str:

@@ -1,15 +1,11 @@
 """An operator's word that a list is right although it has shrunk or grown so much."""
 
-import json
 from pathlib import Path
 
 from urlward.config import FeedTable
-from urlward.engine.dates import time_text
+from urlward.lists.audit import append
 from urlward.lists.feed_facts import Accepted, Refused
 from urlward.lists.feed_store import FeedStore
-from urlward.lists.state import append_private, locked
-
-AUDIT = "audit.jsonl"
 
 
 def accept(feed: FeedTable, state: Path, *, why: str, who: str, now: float) -> Refused | None:
@@ -32,18 +28,13 @@ def accept(feed: FeedTable, state: Path, *, why: str, who: str, now: float) -> R
     with store.locked():
         facts = store.facts()
         refused = facts.refused
-        line = {
-            "time": time_text(int(now)),
-            "action": "accepted",
-            "feed": feed.name,
-            "who": who,
-            "why": why,
-            "entries": refused.entries if refused else None,
-            "before": refused.before if refused else facts.entries,
-        }
         # Told first: whatever fails between the two, nothing is accepted that the record does not have.
-        with locked(state):
-            append_private(state / AUDIT, json.dumps(line).encode())
+        append(
+            state, who, "accepted", now,
+            feed=feed.name, why=why,
+            entries=refused.entries if refused else None,
+            before=refused.before if refused else facts.entries,
+        )  # fmt: skip
         facts.accepted = Accepted(refused.content if refused else "", refused.entries if refused else 0, now)
         store.write_facts(facts)
     return refused

@@ -11,6 +11,7 @@ from sqlalchemy import (
     and_,
     delete,
     func,
+    insert,
     literal,
     or_,
     select,
@@ -23,8 +24,9 @@ from urlward.engine.dates import time_text
 from urlward.records.engines import PAUSE, open_postgresql, open_sqlite, told, wipe_sqlite, writing
 from urlward.records.event import FIELDS, Event, values
 from urlward.records.migrations import migrate
-from urlward.records.store import Age, By, EventQuery, StoreError
-from urlward.records.tables import STEPS, events
+from urlward.records.store import AbsentError, Age, By, EventQuery
+from urlward.records.tables import UPGRADES, create, events
+from urlward.records.tables import holds as held
 
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
@@ -66,7 +68,7 @@ class Database:
         self._insert = self._insert.on_conflict_do_nothing(index_elements=[events.c.id])
         try:
             with told(name):
-                migrate(self._writing, "events", STEPS)
+                migrate(self._writing, "events", create, UPGRADES)
         except BaseException:
             engine.dispose()
             raise
@@ -150,8 +152,36 @@ class Database:
             if holds:
                 over.append(events.c.reference.not_in(sorted(holds)))
             deleted += self._delete(over)
-        self._wipe(now_ms)
+        self._wipe(now_ms, deleted)
         return deleted
+
+    def hold(self, reference: str, until_ms: int) -> None:
+        """Have all nodes that write here keep what has a reference until a time, in milliseconds.
+
+        Raises:
+            StoreError: they are not told.
+        """
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(delete(held).where(held.c.reference == reference))
+            connection.execute(insert(held).values(reference=reference, until=until_ms))
+
+    def release(self, reference: str) -> None:
+        """End that.
+
+        Raises:
+            StoreError: they are not told.
+        """
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(delete(held).where(held.c.reference == reference))
+
+    def held(self, now_ms: int) -> set[str]:
+        """The references that some node holds at a time.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            return {*connection.execute(select(held.c.reference).where(held.c.until > now_ms)).scalars()}
 
     def _delete(self, over: Iterable[ColumnElement[bool]]) -> int:
         chunk = select(events.c.seq).where(*over).limit(CHUNK)
@@ -168,18 +198,22 @@ class Database:
                 return deleted
             self._pause(PAUSE)
 
-    def _wipe(self, now_ms: int) -> None:
+    def _wipe(self, now_ms: int, deleted: int) -> None:
         """Have the files forget what has been deleted."""
         with told(self.name):
             if not self._is_file:
+                if not deleted:
+                    return
                 # Not in a transaction.
                 alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
                 with alone.connect() as connection:
                     connection.execute(text("VACUUM events"))
                 return
             with self.engine.connect() as connection:
-                dirty = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            rewrite = bool(dirty or self._dirty) and now_ms >= self._rewrite_after
+                self._dirty |= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            if not self._dirty:
+                return
+            rewrite = now_ms >= self._rewrite_after
             start = time.monotonic()
             wipe_sqlite(self.engine, self._pause, rewrite=rewrite)
             if rewrite:
@@ -203,7 +237,8 @@ def _after(before: str) -> ColumnElement[bool]:
     id."""
     known = select(events.c.time).where(events.c.id == before).scalar_subquery()
     at = func.coalesce(known, literal(_time_in(before), BigInteger))
-    return or_(events.c.time < at, and_(events.c.time == at, events.c.id < before))
+    # The first says nothing new, but is what an index is searched by.
+    return and_(events.c.time <= at, or_(events.c.time < at, events.c.id < before))
 
 
 def _time_in(id_: str) -> int:
@@ -226,6 +261,7 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
         make: whether a file that is not there is made.
 
     Raises:
+        AbsentError: it is not there, and is not to be made.
         StoreError: it cannot be used.
     """
     if table.kind == "postgresql":
@@ -233,5 +269,5 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
         return Database(engine, f"postgresql {engine.url.host or ''}/{engine.url.database}")
     path = state / table.file
     if not make and not path.exists():
-        raise StoreError(f"{path}: not there: nothing has been recorded yet")
+        raise AbsentError(f"{path}: not there: nothing has been recorded yet")
     return Database(open_sqlite(path), str(path))

@@ -114,7 +114,8 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
     Args:
         engine: to connect with.
         pause: waits that many seconds.
-        rewrite: whether the file is rewritten, which needs its size on the disk twice again.
+        rewrite: whether the file is rewritten, which needs its size on the disk twice again; its
+            ``user_version``, by which we know that this is due, is then 0.
 
     Raises:
         StoreError: readers were in the way all the time.
@@ -129,11 +130,12 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
         if rewrite:
             run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
             run("VACUUM")
-            run("PRAGMA user_version = 0")
         # Writers wait while this waits for readers, so it is to give up soon.
         run("PRAGMA busy_timeout = 20")
         for _ in range(TRIES):
             if not run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+                if rewrite:
+                    run("PRAGMA user_version = 0")
                 return
             pause(PAUSE * 5)
     finally:

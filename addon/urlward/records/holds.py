@@ -12,9 +12,10 @@ from typing import Any
 
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import append_private, locked, made_folder, unusable, write_private
+from urlward.lists.audit import append_in_lock
+from urlward.lists.state import locked, made_folder, unusable, write_private
 
-FILE, AUDIT = "holds.json", "audit.jsonl"
+FILE = "holds.json"
 MAX_WHY = 500
 MAX_REFERENCE = 100
 
@@ -101,6 +102,11 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
     return tuple(one for one in _read(state) if now < one.until)
 
 
+def held_references(state: Path, now: float) -> list[str]:
+    """The references of those in force; raises as `current_holds`."""
+    return [one.reference for one in current_holds(state, now)]
+
+
 def _words(why: str) -> str:
     why = why.strip()
     if not why or not why.isprintable() or len(why) > MAX_WHY:
@@ -137,12 +143,4 @@ def _write(state: Path, holds: Iterable[Hold]) -> None:
 
 
 def _audit(state: Path, now: float, action: str, held: Hold, why: str, who: str) -> None:
-    line = {
-        "time": time_text(int(now)),
-        "action": action,
-        "reference": held.reference,
-        "who": who,
-        "until": time_text(held.until),
-        "why": why,
-    }
-    append_private(state / AUDIT, json.dumps(line).encode())
+    append_in_lock(state, who, action, now, reference=held.reference, until=time_text(held.until), why=why)

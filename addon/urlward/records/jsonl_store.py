@@ -19,7 +19,7 @@ from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.state import locked, made_folder, write_private
 from urlward.records.event import Event, as_json
-from urlward.records.store import Age, StoreError
+from urlward.records.store import AbsentError, Age, StoreError
 
 REMEMBERED = 100_000
 """Ids that are known again; what is sent twice is sent within far fewer."""
@@ -82,7 +82,7 @@ class JsonlStore:
         """As `KeepingStore.ages`."""
         found: dict[str, Age] = {}
         with self._told():
-            for file in self._files():
+            for file in (self._path, *map(self._old, self._numbers())):
                 for _, line in _lines(file):
                     if line.get("reference") not in holds:
                         time = _time(line)
@@ -102,25 +102,27 @@ class JsonlStore:
         with self._told():
             with locked(self._path.parent):
                 self._sweep()
-            for file in reversed(self._files()):
-                # One at a time, so that a writer waits for one alone. Rotated meanwhile, one may be met
-                # again, or at the next purge.
+            number: int | None = 0
+            while number is not None:
+                # Writers wait for one file alone, and may rotate them between two. That gives them higher
+                # numbers, so that upwards none is missed.
                 with locked(self._path.parent):
-                    deleted += _keep_only(file, stays)
+                    deleted += _keep_only(self._old(number) if number else self._path, stays)
+                number = next((n for n in self._numbers() if n > (number or 0)), None)
         return deleted
 
     def _old(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
 
-    def _files(self) -> list[Path]:
-        """The newest first; also those of a time when more were kept."""
+    def _numbers(self) -> list[int]:
+        """Of the files before the one that is written, the newest first; also those of a time when more were
+        kept."""
         prefix = f"{self._path.name}."
-        numbers = [
+        return sorted(
             int(number)
             for file in self._path.parent.iterdir()
             if file.name.startswith(prefix) and _NUMBER(number := file.name.removeprefix(prefix))
-        ]
-        return [self._path] * self._path.exists() + [self._old(number) for number in sorted(numbers)]
+        )
 
     def _rotate(self) -> None:
         # A gap that a purge has left stops it, so that no more move than must.
@@ -128,9 +130,9 @@ class JsonlStore:
         for number in range(last, 1, -1):
             self._old(number - 1).replace(self._old(number))
         self._path.replace(self._old(1))
-        for file in self._files()[1:]:
-            if int(file.name.rpartition(".")[2]) > self._keep:
-                file.unlink()
+        for number in self._numbers():
+            if number > self._keep:
+                self._old(number).unlink()
 
     def _sweep(self) -> None:
         """Remove what whoever was killed while it wrote a file anew has left."""
@@ -153,13 +155,22 @@ class JsonlStore:
             raise StoreError(str(e)) from e
 
 
-def open_jsonl(table: StoreTable, state: Path) -> JsonlStore:
+def open_jsonl(table: StoreTable, state: Path, *, make: bool = True) -> JsonlStore:
     """The files of a configuration's table.
 
+    Args:
+        table: of kind ``jsonl``.
+        state: the state folder.
+        make: whether the folder is made where it is not there.
+
     Raises:
+        AbsentError: it is not there, and is not to be made.
         StoreError: they cannot be used.
     """
-    return JsonlStore(state / table.file, table.max_size, table.keep)
+    path = state / table.file
+    if not make and not path.parent.exists():
+        raise AbsentError(f"{path}: not there: nothing has been recorded yet")
+    return JsonlStore(path, table.max_size, table.keep)
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 from urlward.records.store import StoreError
 
 type Step = Callable[[Connection], object]
-"""Makes one version of the one before."""
+"""Makes or changes tables."""
 
 _versions = Table(
     "urlward_versions",
@@ -32,32 +32,37 @@ _LOCK = 0x75726C77617264
 """PostgreSQL's number of the lock by which one program at a time changes tables: ``urlward``."""
 
 
-def migrate(engine: Engine, part: str, steps: Sequence[Step]) -> None:
-    """Take the steps that a database has not taken yet, all or none.
+def migrate(engine: Engine, part: str, create: Step, upgrades: Sequence[Step] = ()) -> None:
+    """Make the tables of a part where they are not there yet, or bring them to the last version; all or
+    nothing.
 
     Args:
-        engine: whose transactions are for writing.
+        engine: whose transactions are for writing (`urlward.records.engines.writing`).
         part: whose tables they are.
-        steps: the first makes version 1 of a database without these tables.
+        create: makes the tables of the last version in a database without them.
+        upgrades: the first makes version 2 of version 1, and so on; one that has been released is never
+            changed.
 
     Raises:
-        StoreError: its tables are of a later version.
+        StoreError: the tables are of a later version.
         SQLAlchemyError: a step fails.
     """
+    last = 1 + len(upgrades)
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         _versions.create(connection, checkfirst=True)
         of_part = _versions.c.part == part
         version = connection.execute(select(_versions.c.version).where(of_part)).scalar()
-        if version is not None and version > len(steps):
-            raise StoreError(
-                f"its {part} are of version {version}, made by a later urlward; this one knows up to "
-                f"{len(steps)}: use the later one"
-            )
-        for step in steps[version or 0 :]:
-            step(connection)
         if version is None:
-            connection.execute(insert(_versions).values(part=part, version=len(steps)))
-        elif version < len(steps):
-            connection.execute(update(_versions).where(of_part).values(version=len(steps)))
+            create(connection)
+            connection.execute(insert(_versions).values(part=part, version=last))
+        elif version > last:
+            raise StoreError(
+                f"its {part} are of version {version}, made by a later urlward, and this one knows up to "
+                f"{last}: use the later one"
+            )
+        elif version < last:
+            for step in upgrades[version - 1 :]:
+                step(connection)
+            connection.execute(update(_versions).where(of_part).values(version=last))

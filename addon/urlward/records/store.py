@@ -20,6 +20,10 @@ class StoreError(UrlwardError):
     """A store that cannot be used now; the message names it, and no secret."""
 
 
+class AbsentError(StoreError):
+    """A store that has not been made, since nothing has been recorded yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventQuery:
     """Which events are meant; what is None is not looked at.
@@ -111,14 +115,16 @@ class KeepingStore(Store, Protocol):
         """
 
 
-def open_store(table: StoreTable, state: Path) -> Store:
+def open_store(table: StoreTable, state: Path, *, make: bool = True) -> Store:
     """The store of a configuration's table, made where it is not there yet.
 
     Args:
         table: what is to be opened.
         state: the state folder.
+        make: whether a file that is not there is made.
 
     Raises:
+        AbsentError: it is not there, and is not to be made.
         StoreError: it cannot be used now.
     """
     from urlward.records.database import open_database
@@ -128,5 +134,5 @@ def open_store(table: StoreTable, state: Path) -> Store:
     if table.kind == "syslog":
         return open_syslog(table)
     if table.kind == "jsonl":
-        return open_jsonl(table, state)
-    return open_database(table, state)
+        return open_jsonl(table, state, make=make)
+    return open_database(table, state, make=make)

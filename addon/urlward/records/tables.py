@@ -1,6 +1,6 @@
-"""The tables of a database that keeps events."""
+"""The tables of a database that keeps events: those below, in this version."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text
 
 from urlward.records.migrations import Step
 
@@ -40,6 +40,20 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
-STEPS: tuple[Step, ...] = (lambda connection: events.create(connection),)
-"""What makes each version of the one before (`urlward.records.migrations`). A step that has been released is
-never changed: one that follows is added, and the table above is then made by the steps together."""
+holds = Table(
+    "holds",
+    metadata,
+    Column("reference", String(100), primary_key=True),
+    Column("until", BigInteger, nullable=False),
+)
+"""References whose events no node that writes here deletes before a time (milliseconds)."""
+
+
+def create(connection: Connection) -> None:
+    """Make the tables of this version."""
+    metadata.create_all(connection, checkfirst=False)
+
+
+UPGRADES: tuple[Step, ...] = ()
+"""From version 1 on, for databases made by earlier versions (`urlward.records.migrations`). Whoever changes
+the table adds one here, and a database of the version before to the tests."""

@@ -1,0 +1,43 @@
+BEGIN TRANSACTION;
+CREATE TABLE events (
+	seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	id VARCHAR(32) NOT NULL, 
+	time BIGINT NOT NULL, 
+	kind VARCHAR(16) NOT NULL, 
+	node TEXT NOT NULL, 
+	client TEXT NOT NULL, 
+	client_port INTEGER NOT NULL, 
+	protocol TEXT NOT NULL, 
+	destination TEXT NOT NULL, 
+	destination_port INTEGER NOT NULL, 
+	stage TEXT NOT NULL, 
+	list TEXT NOT NULL, 
+	serial BIGINT NOT NULL, 
+	entry TEXT NOT NULL, 
+	category TEXT NOT NULL, 
+	verdict TEXT NOT NULL, 
+	reference TEXT NOT NULL, 
+	digest VARCHAR(32) NOT NULL, 
+	"group" TEXT NOT NULL, 
+	detail TEXT NOT NULL, 
+	UNIQUE (id)
+);
+INSERT INTO "events" VALUES(1,'01a1eebcd2c07e0089abcdef01234567',1795000000000,'block','gw1','192.0.2.7',40213,'tls','198.51.100.1',443,'peek','one',7,'e-1','phishing','block','ABC-1','0123456789abcdef0123456789abcdef','staff','{"a":1}');
+INSERT INTO "events" VALUES(2,'01a1eebcd6a87e0089abcdef01234567',1795000001000,'start','gw1','',0,'','',0,'','',0,'','','','','','','');
+CREATE TABLE holds (
+	reference VARCHAR(100) NOT NULL, 
+	until BIGINT NOT NULL, 
+	PRIMARY KEY (reference)
+);
+CREATE TABLE urlward_versions (
+	part VARCHAR(64) NOT NULL, 
+	version INTEGER NOT NULL, 
+	PRIMARY KEY (part)
+);
+INSERT INTO "urlward_versions" VALUES('events',1);
+CREATE INDEX events_category_time ON events (category, time);
+CREATE INDEX events_reference ON events (reference);
+CREATE INDEX events_time ON events (time, id);
+CREATE INDEX events_kind_time ON events (kind, time);
+CREATE INDEX events_list_time ON events (list, time);
+COMMIT;

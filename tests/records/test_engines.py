@@ -1,0 +1,114 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from records.support import an_event, without_server
+from urlward.config.records import StoreTable
+from urlward.records.database import open_database
+from urlward.records.engines import open_postgresql, open_sqlite, told
+from urlward.records.store import EventQuery, StoreError
+
+SECRET = "s3cret-word"
+BY_ENVIRONMENT = StoreTable(kind="postgresql", url_env="RECORDS_URL")
+
+
+def test_sqlite_is_set_up_for_records(tmp_path: Path) -> None:
+    engine = open_sqlite(tmp_path / "new" / "a.db")
+    with engine.connect() as connection:
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "secure_delete", "temp_store", "busy_timeout")
+        }
+    engine.dispose()
+    assert found == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "secure_delete": 1,
+        "temp_store": 2,
+        "busy_timeout": 10_000,
+    }
+    assert (tmp_path / "new" / "a.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    engine = open_sqlite(tmp_path / "a.db")
+    with engine.connect() as reader:
+        assert reader.execute(text("SELECT count(*) FROM other")).scalar() == 0
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (None, "url_env: RECORDS_URL is not in the environment"),
+        (" ", "url_env: RECORDS_URL is not in the environment"),
+        (f"postgresql://u:{SECRET}@host", "RECORDS_URL: not a postgresql:// URL with a database's name"),
+        (SECRET, "RECORDS_URL: not a postgresql:// URL"),
+        (f"postgresql://u:{SECRET}@host:port/db", "RECORDS_URL: not a postgresql:// URL"),
+        (f"mysql://u:{SECRET}@host/db", "RECORDS_URL: not a postgresql:// URL with a database's name"),
+    ],
+)
+def test_urls_that_are_none(url: str | None, reason: str) -> None:
+    with pytest.raises(StoreError) as raised:
+        open_postgresql(BY_ENVIRONMENT, {} if url is None else {"RECORDS_URL": url})
+    assert str(raised.value) == reason
+
+
+def test_a_url_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    table = StoreTable(kind="postgresql", url_file=str(path))
+    with pytest.raises(StoreError, match=r"/url: No such file or directory$"):
+        open_postgresql(table)
+    path.write_bytes(b"\xff")
+    with pytest.raises(StoreError, match=r"/url: not text$"):
+        open_postgresql(table)
+    path.write_text(f"postgresql://u:{SECRET}@db.example/records?connect_timeout=3\n")
+    engine = open_postgresql(table)
+    assert engine.url.render_as_string(hide_password=False) == (
+        f"postgresql+psycopg://u:{SECRET}@db.example/records?connect_timeout=3&tcp_user_timeout=10000"
+    )
+    assert SECRET not in repr(engine)
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    monkeypatch.setenv("RECORDS_URL", f"postgresql://u:{SECRET}@127.0.0.1:{port}/records")
+    with pytest.raises(StoreError) as raised:
+        open_database(BY_ENVIRONMENT, tmp_path)
+    message = str(raised.value)
+    assert message.startswith("postgresql 127.0.0.1/records: ")
+    assert "refused" in message
+    assert "\n" not in message
+    assert SECRET not in message
+
+
+@pytest.mark.skipif(bool(without_server()), reason=without_server())
+def test_a_server_that_was_away_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str
+) -> None:
+    monkeypatch.setenv("RECORDS_URL", postgresql_url)
+    database = open_database(BY_ENVIRONMENT, tmp_path)
+    other = open_database(BY_ENVIRONMENT, tmp_path)
+    database.write([an_event(0)])
+    with other.engine.connect() as connection:
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        connection.execute(text(f"{ended} AND datname = current_database()"))
+    database.write([an_event(1)])
+    assert database.find(EventQuery()) == [an_event(1), an_event(0)]
+    database.close()
+    other.close()
+
+
+def test_what_goes_wrong_is_one_line_without_values() -> None:
+    with pytest.raises(StoreError) as raised, told("a.db"):
+        raise sqlite3.OperationalError("disk I/O error\nsomething")
+    assert str(raised.value) == "a.db: disk I/O error"
+    with pytest.raises(StoreError) as raised, told("a.db"):
+        raise StoreError("of a later version")
+    assert str(raised.value) == "a.db: of a later version"
