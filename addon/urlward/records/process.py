@@ -14,23 +14,19 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
 
 from urlward.config import Config, ConfigError, RecordsTable, read_config
-from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.process_log import Lines
 from urlward.lists.state import give_to_owner_of, made_folder, state_folder, unusable
 from urlward.lists.worker import check_parent, end_with_parent
-from urlward.records.holds import current_holds
-from urlward.records.recorder import Opener, Recorder, store_names
-from urlward.records.retention import days_of, run_retention
-from urlward.records.store import KeepingStore, Store, open_store
+from urlward.records.recorder import Recorder
+from urlward.records.retention import retain
+from urlward.records.store import open_store
 
 logger = logging.getLogger("urlward.records")
 
@@ -55,46 +51,14 @@ async def run(config: Config, state: Path) -> None:
         loop.add_signal_handler(number, stop.set)
     async with _only_one(made_folder(state), stop):
         if not stop.is_set():
-            opener = _one_at_a_time(config.records.store)
-            beside = _retention(config.records, state, opener)
-            await Recorder(config.records, state, opener).run(stop, beside)
+            recorder = Recorder(config.records, state, open_store)
+            await recorder.run(stop, {"retention": partial(_retain, config.records, state, recorder)})
 
 
-def _one_at_a_time(tables: Iterable[StoreTable]) -> Opener:
-    """Opens stores, none twice at once: SQLite fails where two are the first to open a file."""
-    locks = {table: Lock() for table in tables}
-
-    def opener(table: StoreTable, state: Path) -> Store:
-        with locks[table]:
-            return open_store(table, state)
-
-    return opener
-
-
-def _retention(
-    records: RecordsTable, state: Path, opener: Opener
-) -> dict[str, Callable[[], Awaitable[None]]]:
-    """Tasks that delete what is over, one a store, by name."""
-    if not days_of(records.days):
-        return {}
-    names = zip(store_names(records.store), records.store, strict=True)
-    return {f"retention of {name}": partial(_retain, records, opener, table, state) for name, table in names}
-
-
-async def _retain(records: RecordsTable, opener: Opener, table: StoreTable, state: Path) -> None:
-    # Of its own: the one that writes belongs to the thread that does.
-    store = await asyncio.to_thread(opener, table, state)
-    try:
-        if not isinstance(store, KeepingStore):
-            await asyncio.Event().wait()
-        else:
-            await run_retention([store], days_of(records.days), partial(_held, state), time.time)
-    finally:
-        store.close()
-
-
-def _held(state: Path) -> list[str]:
-    return [held.reference for held in current_holds(state, time.time())]
+async def _retain(records: RecordsTable, state: Path, recorder: Recorder) -> None:
+    # SQLite fails where two are the first to open a file.
+    await recorder.settled()
+    await retain(records, state)
 
 
 @asynccontextmanager

@@ -36,6 +36,9 @@ WORKERS_WITHIN = 10.0
 STORES_WITHIN = 1.5
 """Seconds that stores have at the end to take it; what they do not take is spooled."""
 
+SETTLED_WITHIN = 10.0
+"""Seconds that stores have to be opened before whatever else wants them."""
+
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is tried again that ended."""
 
@@ -136,6 +139,12 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._end()
+
+    async def settled(self) -> None:
+        """Wait until each store has been opened, or could not be, or has taken too long."""
+        end = time.monotonic() + SETTLED_WITHIN
+        while not all(sink.tried for sink in self.sinks) and time.monotonic() < end:
+            await asyncio.sleep(0.05)
 
     def _look_for_strays(self) -> None:
         """Say what is spooled for stores that are no longer configured, since nobody else would ever look."""

@@ -81,6 +81,7 @@ class StoreSink:
     Attributes:
         name: of the store.
         dropped: events that neither store, spool nor memory had room for, since the start.
+        tried: whether the store has been opened, or could not be.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class StoreSink:
     ) -> None:
         self.name = name
         self.dropped = 0
+        self.tried = False
         self._open = open_store
         self._store: Store | None = None
         self._spool = spool
@@ -189,6 +191,7 @@ class StoreSink:
 
     def _write(self) -> None:
         self._stored([])
+        self.tried = True
         while True:
             with self._changed:
                 if self._stuck and not self._closing:
