@@ -199,7 +199,10 @@ class StoreSink:
                 self._changed.wait_for(lambda: self._queue or self._closing, self._wait())
                 if self._closing and not self._goes_on():
                     break
-            self._step()
+            try:
+                self._step()
+            except Exception as e:  # noqa: BLE001 - a bug of ours must not end all writing
+                self._failed(e)
         if self._store is not None:
             self._store.close()
 
@@ -233,7 +236,7 @@ class StoreSink:
         taken = self._take(CHUNK)
         events = [event for handed in taken for event in handed.events]
         self._writing = events
-        stored = not events or self._stored(events)
+        stored = self._stored(events)
         self._writing = []
         if not stored:
             self._to_spool(taken)
