@@ -166,7 +166,7 @@ def _work(state: Path, how: dict[str, Any]) -> None:
             await asyncio.sleep(0.005)
         await stop.wait()
         await said.emitter.close()
-        await running
+        await asyncio.wait([running])
 
     asyncio.run(run())
 

@@ -140,6 +140,16 @@ async def test_a_gap_says_from_when_to_when(running: Running) -> None:
     assert gap["text"] == "the process that records ended without a word"
 
 
+async def test_what_waits_for_a_store_that_is_gone_is_told(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("syslog", "sqlite"):
+        (running.state / "spool" / name).mkdir(parents=True)
+    await running.start()
+    await until(lambda: "spool/syslog: events wait for a store" in caplog.text)
+    assert "spool/sqlite" not in caplog.text
+
+
 def test_stores_have_names_of_their_own() -> None:
     tables = [StoreTable(kind=kind) for kind in ("sqlite", "jsonl", "sqlite", "sqlite")]  # type: ignore[arg-type]
     assert store_names(tables) == ["sqlite", "jsonl", "sqlite-2", "sqlite-3"]

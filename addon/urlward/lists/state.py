@@ -59,7 +59,7 @@ def made_folder(folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
             folder.mkdir(0o700)
-            _give_to_owner_of(folder.parent, folder)
+            give_to_owner_of(folder.parent, folder)
         os.close(os.open(folder, _FOLDER))
     except OSError as e:
         raise unusable(Path(e.filename or folder), e) from e
@@ -115,7 +115,7 @@ def write_private(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
-            _give_to_owner_of(path.parent, fd)
+            give_to_owner_of(path.parent, fd)
             file.write(data)
             file.flush()
             os.fsync(fd)
@@ -138,7 +138,7 @@ def append_private(path: Path, line: bytes) -> None:
         fd = os.open(path, flags, 0o600)
         with os.fdopen(fd, "rb", buffering=0) as file:
             if new:
-                _give_to_owner_of(path.parent, fd)
+                give_to_owner_of(path.parent, fd)
             size = os.fstat(fd).st_size
             # What a full disk or a power cut left half-written must not swallow this line too.
             torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
@@ -157,7 +157,12 @@ def unusable(path: Path, error: OSError) -> StateError:
     return StateError(f"{path}: {error.strerror or error}")
 
 
-def _give_to_owner_of(folder: Path, file: int | Path) -> None:
+def give_to_owner_of(folder: Path, file: int | Path) -> None:
+    """Give a file that root makes, and a service is to use, to the owner of its folder.
+
+    Raises:
+        OSError: that cannot be.
+    """
     if os.geteuid() == 0:
         owner = folder.stat()
         os.chown(file, owner.st_uid, owner.st_gid)

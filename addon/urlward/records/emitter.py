@@ -175,7 +175,11 @@ class Emitter:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             await self._collect(connected=False)
-            await asyncio.sleep(min(left, self._tick()))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), min(left, TICK))
+                # There is little time left at the end.
+                await asyncio.sleep(min(left, BACKOFF[0]))
+                return
 
     def _tick(self) -> float:
         return TICK / 10 if self._closing.is_set() else TICK

@@ -6,7 +6,7 @@
 import os
 from pathlib import Path
 
-from urlward.lists.state import unusable
+from urlward.lists.state import give_to_owner_of, unusable
 
 FILE = "records.run"
 
@@ -44,6 +44,7 @@ class Heartbeat:
         try:
             found = self._path.exists()
             self._fd = os.open(self._path, flags, 0o600)
+            give_to_owner_of(self._path.parent, self._fd)
             last = self._last() if found else None
             self.beat(now)
         except OSError as e:

@@ -37,6 +37,9 @@ WORKERS_WITHIN = 10.0
 STORES_WITHIN = 1.5
 """Seconds that stores have at the end to take it; what they do not take is spooled."""
 
+SETTLED_WITHIN = 10.0
+"""Seconds that stores have to be opened before whatever else wants them."""
+
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is tried again that ended."""
 
@@ -89,6 +92,7 @@ class Recorder:
         self._down: dict[str, str] = {}
         self._node = records.node
         self._path = state / SOCKET
+        self._spools = state / SPOOL
         self._measures = measures
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,6 +138,7 @@ class Recorder:
         self.tell("start", {"process": "records"})
         if missing is not None:
             self._gap(missing, now, "the process that records ended without a word")
+        self._look_for_strays()
         tasks = [asyncio.ensure_future(self._beat())]
         tasks += [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
         await stop.wait()
@@ -141,6 +146,23 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._end()
+
+    async def settled(self) -> None:
+        """Wait until each store has been opened, or could not be, or has taken too long."""
+        end = time.monotonic() + SETTLED_WITHIN
+        while not all(sink.tried for sink in self.sinks) and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+
+    def _look_for_strays(self) -> None:
+        """Say what is spooled for stores that are no longer configured, since nobody else would ever look."""
+        names = {sink.name for sink in self.sinks}
+        with suppress(OSError):
+            for folder in self._spools.iterdir():
+                if folder.name not in names:
+                    logger.warning(
+                        "records: %s: events wait for a store that is not configured; configure or delete it",
+                        folder,
+                    )
 
     async def _end(self) -> None:
         await self._server.close(WORKERS_WITHIN)

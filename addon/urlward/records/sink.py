@@ -81,6 +81,7 @@ class StoreSink:
     Attributes:
         name: of the store.
         dropped: events that neither store, spool nor memory had room for, since the start.
+        tried: whether the store has been opened, or could not be.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class StoreSink:
     ) -> None:
         self.name = name
         self.dropped = 0
+        self.tried = False
         self._open = open_store
         self._store: Store | None = None
         self._spool = spool
@@ -189,6 +191,7 @@ class StoreSink:
 
     def _write(self) -> None:
         self._stored([])
+        self.tried = True
         while True:
             with self._changed:
                 if self._stuck and not self._closing:
@@ -196,7 +199,10 @@ class StoreSink:
                 self._changed.wait_for(lambda: self._queue or self._closing, self._wait())
                 if self._closing and not self._goes_on():
                     break
-            self._step()
+            try:
+                self._step()
+            except Exception as e:  # noqa: BLE001 - a bug of ours must not end all writing
+                self._failed(e)
         if self._store is not None:
             self._store.close()
 
@@ -230,7 +236,7 @@ class StoreSink:
         taken = self._take(CHUNK)
         events = [event for handed in taken for event in handed.events]
         self._writing = events
-        stored = not events or self._stored(events)
+        stored = self._stored(events)
         self._writing = []
         if not stored:
             self._to_spool(taken)

@@ -21,6 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
+from urlward.lists.state import StateError, give_to_owner_of, made_folder
 from urlward.records.event import VERSION, Event, EventError, event_of, values
 
 SEGMENT = 1 << 18
@@ -103,6 +104,8 @@ class Spool:
             if self._fd < 0 or self._written >= SEGMENT:
                 self._begin()
             self._write(frame)
+        except StateError as e:
+            raise SpoolError(str(e)) from e
         except OSError as e:
             raise _refused(self._folder, e) from e
         self._counts[self._next - 1] += len(events)
@@ -151,13 +154,15 @@ class Spool:
 
     def _begin(self) -> None:
         self.close()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_folder(self._folder.parent)
+        made_folder(self._folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         number = self._next
         self._fd = os.open(self._path(number), flags, 0o600)
         self._next, self._written = number + 1, 0
         self._sizes[number] = self._counts[number] = 0
         try:
+            give_to_owner_of(self._folder, self._fd)
             self._write(_HEAD)
             _synchronise(self._folder)
         except OSError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from urlward.engine.errors import UrlwardError
+from urlward.lists.state import give_to_owner_of
 from urlward.records.event import Event, EventError, event_of, values
 
 MAX_LINE = 1 << 20
@@ -173,6 +174,7 @@ def listening(path: Path) -> socket.socket:
             path.unlink(missing_ok=True)
             made.bind(address)
             path.chmod(0o600)  # nobody connects before it listens
+            give_to_owner_of(path.parent, path)
             made.listen(128)
     except BaseException:
         made.close()
