@@ -156,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--steer", action=argparse.BooleanOptionalAction, help="answer DNS, filter what may be listed (no)"
     )
+    run.add_argument("--admin", metavar="HOST:PORT", help="where the dashboard is, of what is recorded")
     run.add_argument("--confdir", metavar="DIR", help="folder of the certificate authority (~/.mitmproxy)")
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags go before what it says")
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
@@ -243,6 +244,11 @@ def _run(args: argparse.Namespace) -> int:
         options["urlward_config"] = str(args.config.resolve())
     if key := args.key or config.key:
         options["urlward_key"] = str(key)
+    if args.admin:
+        if config.records is None:
+            raise _Told("admin: there is nothing to show without [records] in a --config file")
+        _address(args.admin, name="admin")
+        options["urlward_admin"] = args.admin
     if trust := args.trust or config.trust:
         options["urlward_trust"] = list(trust)
     settings = Settings(
@@ -260,7 +266,7 @@ def _run(args: argparse.Namespace) -> int:
     with alone() if steer and not is_worker() else nullcontext():
         if workers > 1 and not is_worker():
             command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
-            beside = companions(config, args.config, str(key or ""))
+            beside = companions(config, args.config, str(key or ""), args.admin or "")
             return OK if Supervisor(command, workers, addresses(settings), beside).run() else ERROR
         run(settings, _gateway_addons(config.gateway, steer, settings.modes, settings.listen[1]))
     return OK
@@ -403,14 +409,14 @@ def _demo(_: argparse.Namespace) -> int:
     return OK
 
 
-def _address(text: str | None, where: str = "") -> tuple[str, int]:
+def _address(text: str | None, where: str = "", name: str = "listen") -> tuple[str, int]:
     from urlward.proxy.runner import DEFAULT_HOST, DEFAULT_PORT
 
     if text is None:
         return DEFAULT_HOST, DEFAULT_PORT
     host, colon, port = text.rpartition(":")
     if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
-        raise _Told(f"{where}listen: {text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+        raise _Told(f"{where}{name}: {text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
     return host.strip("[]"), int(port)
 
 

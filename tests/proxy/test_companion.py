@@ -62,7 +62,7 @@ async def test_it_is_told_what_to_fetch_and_when(tmp_path: Path) -> None:
     out = tmp_path / "out"
     async with running((sys.executable, "-c", PROGRAM, str(out))) as fed:
         pid, request = json.loads((await lines(out, 1))[0])
-        assert request == {"config": "some.toml", "key": "some.key", "parent": os.getpid()}
+        assert request == {"config": "some.toml", "key": "some.key", "admin": "", "parent": os.getpid()}
         fed.refresh()
         assert (await lines(out, 2))[1] == "refresh"
         assert alive(pid)

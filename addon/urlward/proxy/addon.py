@@ -75,6 +75,7 @@ _OPTIONS = (
     "urlward_monitor",
     "urlward_intercept_port",
     "urlward_config",
+    "urlward_admin",
 )
 # Options that say which lists there are.
 _OF_LISTS = frozenset(
@@ -188,6 +189,7 @@ class Urlward:
             _CHOICES["urlward_on_error"],
         )
         loader.add_option("urlward_status", int, 451, "Status of a blocked request: 451 or 403.")
+        loader.add_option("urlward_admin", str, "", "HOST:PORT of the dashboard, for what is recorded.")
         loader.add_option(
             "urlward_config", str, "", "TOML file; feeds, policy and block pages are read from it."
         )
@@ -464,7 +466,9 @@ class Urlward:
     def _take_companions(self, config: Config) -> None:
         options = ctx.options
         path = Path(options.urlward_config) if options.urlward_config and not is_worker() else None
-        self.companions = [Keeping(each) for each in companions(config, path, options.urlward_key)]
+        self.companions = [
+            Keeping(each) for each in companions(config, path, options.urlward_key, options.urlward_admin)
+        ]
 
     def _take_records(self, config: Config) -> None:
         """Begin to record, once; what is recorded and where does not change while the filter runs."""

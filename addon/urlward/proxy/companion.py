@@ -40,12 +40,14 @@ class Companion(NamedTuple):
         module: that it runs.
         config: the configuration file.
         key: file of the lists' key where not the configuration's, or empty.
+        admin: likewise the dashboard's HOST:PORT.
     """
 
     name: str
     module: str
     config: Path
     key: str = ""
+    admin: str = ""
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -55,9 +57,8 @@ class Companion(NamedTuple):
     @property
     def request(self) -> bytes:
         """What it is told on its standard input by this process, its parent."""
-        return (
-            json.dumps({"config": str(self.config), "key": self.key, "parent": os.getpid()}).encode() + b"\n"
-        )
+        asked = {"config": str(self.config), "key": self.key, "admin": self.admin, "parent": os.getpid()}
+        return json.dumps(asked).encode() + b"\n"
 
 
 def environment() -> dict[str, str]:
@@ -65,7 +66,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONMALLOC": "default"}
 
 
-def companions(config: Config, path: Path | None, key: str = "") -> list[Companion]:
+def companions(config: Config, path: Path | None, key: str = "", admin: str = "") -> list[Companion]:
     """The processes that a configuration needs beside the filter."""
     if path is None:
         return []
@@ -73,7 +74,7 @@ def companions(config: Config, path: Path | None, key: str = "") -> list[Compani
     if config.feed:
         made.append(Companion("feeds", FEEDS, path, key))
     if config.records is not None:
-        made.append(Companion("records", RECORDS, path, key))
+        made.append(Companion("records", RECORDS, path, key, admin))
     return made
 
 

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from urlward.config import Config, ConfigError, read_config
+from urlward.config import AdminTable, Config, ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.lists.process_log import Lines
 from urlward.lists.state import local_key, made_folder, state_folder, unusable
@@ -94,6 +94,9 @@ def main() -> None:
         config = read_config(Path(asked["config"]))
         if asked.get("key"):
             config = config.model_copy(update={"key": asked["key"]})
+        if asked.get("admin"):
+            table = config.admin or AdminTable()
+            config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
         asyncio.run(run(config, state_folder(asked.get("state") or config.state)))
     except UrlwardError as e:
         logger.error("records: %s", e)
