@@ -76,7 +76,10 @@ def _statement(text: str) -> tuple[str, str]:
         return words[0], _unquoted(text[len(words[0]) + 1 :])
     if words[0] == "set" and len(words) > 3:
         return words[1], _unquoted(text.partition(" = ")[2])
-    return " ".join(words[:-1]), _unquoted(words[-1])
+    if text.endswith('"'):
+        name, _, value = text.partition(' "')
+        return name, value[:-1]
+    return " ".join(words[:-1]), words[-1]
 
 
 def _unquoted(text: str) -> str:

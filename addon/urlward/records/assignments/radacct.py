@@ -1,12 +1,13 @@
 """FreeRADIUS's ``radacct`` table (rlm_sql), in any database that SQLAlchemy has a driver for."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from urlward.records.assignments.importing import Imported
 from urlward.records.assignments.interval import (
@@ -94,7 +95,10 @@ def _batches(url: str, options: ReadOptions, since: int) -> Iterator[Sequence[Ro
     try:
         engine = create_engine(url)
         try:
-            there = {column["name"] for column in inspect(engine).get_columns(FORMAT)}
+            with warnings.catch_warnings():
+                # Of types that are none of SQLAlchemy's; the names alone are wanted.
+                warnings.simplefilter("ignore", SAWarning)
+                there = {column["name"] for column in inspect(engine).get_columns(FORMAT)}
             names = ["acctuniqueid", *_TIMES, *_ADDRESSES]
             for name in (wanted, "acctuniqueid", *_TIMES):
                 if name not in there:

@@ -67,10 +67,10 @@ class DetailParser:
             said, end, start = Said.HELD, FOREVER, start or at
         else:
             said, end = Said.ENDED, at
-        named = next((n for n in (self._wanted, "User-Name", "Calling-Station-Id") if n in record), None)
-        if named is None:
+        names = (_text(record.get(n, [""])[0]) for n in (self._wanted, "User-Name", "Calling-Station-Id"))
+        subscriber = name_of(next(filter(None, names), ""))
+        if not subscriber:
             raise ValueError("nobody's")
-        subscriber = name_of(_text(record[named][0]))
         session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
         return [
             (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
