@@ -68,8 +68,8 @@ def split_address(text: str) -> tuple[str, int | None]:
     """
     address, colon, port = text, "", ""
     if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        colon, port = rest[:1], rest[1:]
+        address, bracket, rest = text[1:].partition("]")
+        colon, port = rest[:1] or ("" if bracket else "["), rest[1:]
     elif text.count(":") == 1:
         address, colon, port = text.partition(":")
     try:
@@ -123,24 +123,26 @@ def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
         raise AssignmentError("give an address and --at TIME" + (", or --reference R" if find_events else ""))
     if (args.address is None) != (args.at is None):
         raise AssignmentError("--at TIME goes with an address")
+    named = [] if reference else [Question(*split_address(args.address), read_time(args.at), tolerance)]
+    asked = {
+        "why": why,
+        **({"reference": reference} if reference else {"address": args.address, "at": args.at}),
+    }
     store, config, state = open_assignments(args)
-    asked = {"why": why, **({"reference": reference} if reference else {})}
     try:
-        if reference is not None and find_events is not None:
-            questions = [
-                Question(*split_address_of(seen), tolerance) for seen in find_events(config, state, reference)
-            ]
-            if not questions:
-                append(state, caller(), "who", time.time(), **asked, answer="none")
-                raise AssignmentError(f"no event has the reference {reference!r}")
-        else:
-            questions = [Question(*split_address(args.address), read_time(args.at), tolerance)]
+        found = find_events(config, state, reference) if find_events and reference else ()
+        if reference and not found:
+            raise AssignmentError(f"no event has the reference {reference!r}")
+        questions = named or [Question(*split_address_of(seen), tolerance) for seen in found]
         answers = [who(store, question) for question in questions]
+    except AssignmentError:
+        append(state, caller(), "who", time.time(), **asked, answer="error")
+        raise
     finally:
         store.close()
     for answer in answers:
         # Told first: where it cannot be written down, nothing is answered.
-        append(state, caller(), "who", time.time(), **asked, **answer_fields(answer))
+        append(state, caller(), "who", time.time(), **{**asked, **answer_fields(answer)})
     _show(answers, as_json=args.json)
     return ONE if len(answers) == 1 and answers[0].verdict == "one" else NOT_ONE
 
