@@ -140,7 +140,7 @@ def places_of(text: str, lengths: Iterable[int]) -> dict[Place, str]:
     place, canonical = place_of(text)
     if "/" in canonical:
         raise ValueError(f"{text[:50]!r} is a prefix, not an address")
-    is_v4 = "." in canonical
+    is_v4 = ":" not in canonical
     found = {place: canonical}
     for length in lengths:
         if (length <= 0) == is_v4:

@@ -5,6 +5,7 @@ from typing import Any
 
 _MS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: the year 5138 in seconds, 1973 in milliseconds."""
+_LONGEST = 30
 LAST = 1 << 43
 """The year 2248, in ms."""
 
@@ -24,6 +25,8 @@ def to_ms(value: Any, zone: tzinfo = UTC) -> int:
     else:
         text = str(value).strip()
         if text.isdecimal() or text.replace(".", "", 1).isdecimal():
+            if len(text) > _LONGEST:
+                raise ValueError("not a time")
             number = float(text)
             return _sane(int(number) if number >= _MS_FROM else round(number * 1000))
         at = datetime.fromisoformat(text)
