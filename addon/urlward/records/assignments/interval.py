@@ -1,0 +1,189 @@
+"""Intervals: an address or prefix, and some of its ports, were a subscriber's from one time to another.
+
+Times are milliseconds since 1970-01-01 UTC, and an interval ends before its `end` (half-open). An address is
+found by its *place*, one whole number for an address with a prefix length, so that one index serves both
+families; IPv4 in IPv6's clothes (RFC 4291, section 2.5.5.2) is IPv4.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from urlward.engine.errors import UrlwardError
+
+FOREVER = 1 << 62
+"""The end of an interval of which no end is known."""
+
+LAST_PORT = 65_535
+
+type Place = int
+type Sighting = tuple[Place, str, int, int, int, int, int, str, str, int]
+"""What a source says at one point: place, network as text, first and last port, start, end (or `FOREVER`),
+when it was said, subscriber, session (or empty), and `Said`. A plain tuple, since there are millions."""
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class AssignmentError(UrlwardError):
+    """Assignments that cannot be read or kept."""
+
+
+class Said(IntEnum):
+    """What a sighting means."""
+
+    HELD = 0
+    """The subscriber has it from start on, and has it until end if nothing else is said."""
+    ENDED = 1
+    """It was the subscriber's until end, and is not any more."""
+    RELEASED = 2
+    """It has been given back before its end, the source does not say when."""
+    WHOLE = 3
+    """From start to end, and nothing else will be said of it."""
+    RESTARTED = 4
+    """All sessions whose name begins as `session` ended at start."""
+
+
+class Ending(IntEnum):
+    """How the end of an interval is known."""
+
+    TOLD = 0
+    EXPIRY = 1
+    NEXT = 2
+    RELEASED = 3
+    NONE = 4
+
+    @property
+    def text(self) -> str:
+        """In words, behind the end's time."""
+        return {
+            Ending.TOLD: "as the source says",
+            Ending.EXPIRY: "when it expires or expired",
+            Ending.NEXT: "when it was the next subscriber's",
+            Ending.RELEASED: "at the latest: given back before, at a time that the source does not say",
+            Ending.NONE: "no end is known",
+        }[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an interval comes from.
+
+    Attributes:
+        name: the operator's.
+        format: of what was read.
+        path: of the file that was read last, or the database without its password.
+    """
+
+    id: int
+    name: str
+    format: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One assignment.
+
+    Attributes:
+        network: address, or prefix with its length.
+        ports: first and last, 0 and 65535 for all.
+        start: in ms.
+        end: in ms, not part of it; `FOREVER` where none is known.
+        seen: when its source last said so, in ms; 0 where it was said once and as a whole.
+        ending: how the end is known.
+        subscriber: as the source names them.
+        session: the source's, empty where it has none.
+        source: what said so.
+    """
+
+    network: str
+    ports: tuple[int, int]
+    start: int
+    end: int
+    seen: int
+    ending: Ending
+    subscriber: str
+    session: str
+    source: Source
+
+
+def place_of(text: str) -> tuple[Place, str]:
+    """The place of an address, or of a prefix with its length, and its canonical text.
+
+    Raises:
+        ValueError: neither.
+    """
+    if "/" in text:
+        return _network(ip_network(text, strict=False))
+    try:
+        if ":" in text:
+            return _v6(inet_pton(AF_INET6, text))
+        # Whether the system takes other spellings than dotted decimals, inet_pton(3) does not.
+        return 32 << 32 | int.from_bytes(inet_pton(AF_INET, text)), text
+    except (OSError, UnicodeError):
+        raise ValueError(f"{text[:50]!r} is not an address") from None
+
+
+def places_of(text: str, lengths: Iterable[int]) -> dict[Place, str]:
+    """Places of all prefixes of some lengths that an address is in, with their texts.
+
+    Args:
+        text: the address.
+        lengths: prefix lengths, those of IPv4 as numbers from -32 to 0: see `length_of`.
+
+    Raises:
+        ValueError: not an address.
+    """
+    place, canonical = place_of(text)
+    if "/" in canonical:
+        raise ValueError(f"{text[:50]!r} is a prefix, not an address")
+    is_v4 = ":" not in canonical
+    found = {place: canonical}
+    for length in lengths:
+        if (length <= 0) == is_v4:
+            network = ip_network(f"{canonical}/{-length if is_v4 else length}", strict=False)
+            prefix, name = _network(network)
+            found[prefix] = name
+    return found
+
+
+def length_of(network: str) -> int:
+    """The prefix length of a canonical text; IPv4's as a number from -32 to 0."""
+    address, slash, length = network.partition("/")
+    if ":" in address:
+        return int(length) if slash else 128
+    return -int(length) if slash else -32
+
+
+def _network(network: IPv4Network | IPv6Network) -> tuple[Place, str]:
+    if network.prefixlen == network.max_prefixlen:
+        return place_of(str(network.network_address))
+    if isinstance(network, IPv4Network):
+        return network.prefixlen << 32 | int(network.network_address), str(network)
+    mapped = network.network_address.ipv4_mapped
+    if mapped is not None and network.prefixlen >= 96:
+        return _network(ip_network(f"{mapped}/{network.prefixlen - 96}"))
+    return _hashed(network.network_address.packed, network.prefixlen), str(network)
+
+
+def _v6(packed: bytes) -> tuple[Place, str]:
+    if packed.startswith(_MAPPED):
+        return 32 << 32 | int.from_bytes(packed[12:]), inet_ntop(AF_INET, packed[12:])
+    return _hashed(packed, 128), inet_ntop(AF_INET6, packed)
+
+
+def _hashed(packed: bytes, length: int) -> Place:
+    """Negative, where those of IPv4 are positive. Two that are equal by chance are told by their text."""
+    digest = int.from_bytes(blake2b(packed + bytes((length,)), digest_size=8).digest())
+    return -1 - (digest >> 1)
+
+
+def is_address(text: str) -> bool:
+    """Whether a subscriber's name is an address: of the inner side of a translator."""
+    try:
+        return "/" not in place_of(text)[1]
+    except ValueError:
+        return False

@@ -1,0 +1,96 @@
+"""ISC dhcpd's lease file (dhcpd.leases(5)), IPv4.
+
+A lease is written anew at each change. One that is not active any more ended at its ``ends``.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from urlward.records.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
+from urlward.records.assignments.parsers import Parsed, ReadOptions, name_of
+
+_LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
+_OVER = frozenset({"free", "expired", "released", "reset"})
+
+
+class IscParser:
+    """Reads leases of IPv4."""
+
+    has_header = False
+    ends_whole = False
+
+    def __init__(self, options: ReadOptions) -> None:
+        """Take what names the subscriber: ``hardware ethernet`` if nothing else is said."""
+        options.only("subscriber")
+        self._wanted = options.columns.get("subscriber", "hardware ethernet")
+
+    def begin(self, header: str) -> None:
+        """There is none."""
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read leases; what else the file has is passed over."""
+        found: list[Sighting] = []
+        rows = skipped = 0
+        address, begun, fields = "", -1, dict[str, str]()
+        for number, line in enumerate(lines):
+            if begun < 0:
+                if match := _LEASE(line):
+                    address, begun, fields = match[1], number, {}
+            elif line.rstrip() == "}":
+                rows += 1
+                begun = -1
+                try:
+                    sighting = self._sighting(address, fields)
+                except ValueError:
+                    skipped += 1
+                else:
+                    found += [sighting] if sighting else []
+            else:
+                name, value = _statement(line.strip().removesuffix(";"))
+                fields[name] = value
+        return Parsed(found, rows, skipped, len(lines) - begun if begun >= 0 else 0)
+
+    def _sighting(self, address: str, fields: dict[str, str]) -> Sighting | None:
+        place, network = place_of(address)
+        state = fields.get("binding state", "active")
+        subscriber = fields.get(self._wanted) or fields.get("hardware ethernet") or fields.get("uid")
+        if subscriber is None or (state != "active" and state not in _OVER):
+            return None
+        start = _time(fields["starts"]) if "starts" in fields else 0
+        end = _time(fields["ends"]) if "ends" in fields else FOREVER
+        if start <= 0:
+            raise ValueError("no beginning")
+        said = Said.HELD if state == "active" else Said.ENDED
+        # What never ends has no end to be over at.
+        if said == Said.ENDED and end == FOREVER:
+            return None
+        return (place, network, 0, LAST_PORT, start, end, start, name_of(subscriber), "", int(said))
+
+
+def _statement(text: str) -> tuple[str, str]:
+    if text.startswith("option "):
+        text = text[len("option ") :]
+    words = text.split(" ")
+    if words[0] in ("starts", "ends", "cltt", "uid", "client-hostname"):
+        return words[0], _unquoted(text[len(words[0]) + 1 :])
+    if words[0] == "set" and len(words) > 3:
+        return words[1], _unquoted(text.partition(" = ")[2])
+    if text.endswith('"'):
+        name, _, value = text.partition(' "')
+        return name, value[:-1]
+    return " ".join(words[:-1]), words[-1]
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _time(text: str) -> int:
+    """Either ``W YYYY/MM/DD HH:MM:SS`` in UTC, or ``epoch N; # …`` (db-time-format local)."""
+    if text.startswith("never"):
+        return FOREVER
+    if text.startswith("epoch "):
+        return int(text.split(";")[0].split()[1]) * 1000
+    at = datetime.strptime(text.partition(" ")[2], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
+    return int(at.timestamp()) * 1000

@@ -1,0 +1,46 @@
+"""How far a file is read: known by what is in it, since logs are renamed, copied and cut."""
+
+import os
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from urlward.records.assignments.store import Position
+
+_BEGIN, _BEFORE = 4096, 1024
+
+
+def position_in(fd: int, known: Iterable[Position]) -> Position | None:
+    """Where reading goes on; None for a file that was not read before, or is not what it was.
+
+    Args:
+        fd: the file.
+        known: positions in files of its source.
+
+    Raises:
+        OSError: unreadable.
+    """
+    size = os.fstat(fd).st_size
+    for position in known:
+        if (
+            position.offset <= size
+            and position.begin == _digest(os.pread(fd, position.begin_size, 0))
+            and position.before == _before(fd, position.offset)
+        ):
+            return position
+    return None
+
+
+def position_at(fd: int, path: str, offset: int, previous: Position | None) -> Position:
+    """What is to be remembered of a file that is read up to an offset."""
+    begin_size = previous.begin_size if previous else min(_BEGIN, offset)
+    begin = previous.begin if previous else _digest(os.pread(fd, begin_size, 0))
+    return Position(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
+
+
+def _before(fd: int, offset: int) -> str:
+    start = max(0, offset - _BEFORE)
+    return _digest(os.pread(fd, offset - start, start))
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,107 @@
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from records.assignments.support import at, sighting, taken
+from urlward.records.assignments.deterministic import FORMAT, Formula, computed, set_formula
+from urlward.records.assignments.interval import FOREVER, AssignmentError, Said
+from urlward.records.assignments.store import AssignmentStore
+from urlward.records.assignments.who import Question, answer_fields, answer_lines, who
+
+A = "198.51.100.7"
+INSIDE, OUTSIDE = IPv4Network("100.64.0.0/24"), IPv4Network("198.51.100.0/30")
+
+
+def test_one(store: AssignmentStore) -> None:
+    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE))
+    answer = who(store, Question(A, 40_213, at(50)))
+    assert answer.verdict == "one"
+    assert answer_lines(answer) == [
+        "198.51.100.7 port 40213 at 2026-11-18T11:07:30Z, clocks may be 0 s apart",
+        "anna",
+        "  198.51.100.7 from 2026-11-18T11:06:40Z until 2026-11-18T11:08:20Z (as the source says)",
+        "  source test: csv, test.csv",
+    ]
+
+
+def test_none_and_several(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE), sighting(A, 100, 200, "berta", Said.WHOLE))
+    assert who(sqlite_store, Question(A, None, at(200))).verdict == "none"
+    assert who(sqlite_store, Question(A, None, at(99))).verdict == "one"
+    near = who(sqlite_store, Question(A, None, at(99), 5000))
+    assert (near.verdict, [one.interval.subscriber for one in near.candidates]) == (
+        "ambiguous",
+        ["anna", "berta"],
+    )
+    assert "ambiguous: 2 subscribers" in answer_lines(near)
+    fields = answer_fields(near)
+    assert (fields["answer"], fields["tolerance"], len(fields["candidates"])) == ("ambiguous", 5.0, 2)
+
+
+def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE), name="one")
+    taken(sqlite_store, sighting(A, 10, None, "anna"), name="two")
+    answer = who(sqlite_store, Question(A, None, at(50)))
+    assert (answer.verdict, len(answer.candidates)) == ("one", 2)
+    assert [one.interval.source.name for one in answer.candidates] == ["one", "two"]
+    assert answer_fields(answer)["candidates"][1]["to"] is None
+
+
+def test_through_a_translator(store: AssignmentStore) -> None:
+    taken(store, sighting(A, 0, None, "100.64.0.9", ports=(1024, 2047)), name="nat")
+    taken(store, sighting("100.64.0.9", 10, 100, "anna", Said.WHOLE), name="leases")
+    answer = who(store, Question(A, 1500, at(50)))
+    (one,) = answer.candidates
+    assert (one.interval.subscriber, one.interval.source.name) == ("anna", "leases")
+    assert one.via is not None
+    assert (one.via.subscriber, one.via.source.name) == ("100.64.0.9", "nat")
+    assert any("behind a translator" in line for line in answer_lines(answer))
+    assert answer_fields(answer)["candidates"][0]["via"]["subscriber"] == "100.64.0.9"
+    # Where nobody is known to have had the inner address, that is the answer.
+    (inner,) = who(store, Question(A, 1500, at(5))).candidates
+    assert (inner.interval.subscriber, inner.via) == ("100.64.0.9", None)
+
+
+def test_a_formula(store: AssignmentStore) -> None:
+    source = store.source("nat", FORMAT, "")
+    set_formula(store, source, Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100)))
+    (one,) = who(store, Question("198.51.100.1", 1024 + 1008, at(50))).candidates
+    assert (one.interval.subscriber, one.interval.ports) == ("100.64.0.65", (2032, 3039))
+    assert who(store, Question("198.51.100.1", 1024, at(100))).verdict == "none"
+    assert who(store, Question("198.51.100.1", 80, at(50))).verdict == "none"
+    assert who(store, Question("198.51.100.4", 2000, at(50))).verdict == "none"
+    assert len(who(store, Question("198.51.100.1", None, at(50))).candidates) == 64
+    assert computed(store, "2001:db8::1", 5, at(50), at(50)) == []
+    set_formula(store, source, Formula(INSIDE, OUTSIDE, 504))
+    assert who(store, Question("198.51.100.1", 1024, at(500))).candidates[0].interval.end == FOREVER
+
+
+@given(
+    ports=st.integers(1, 8000),
+    first=st.integers(1, 20_000),
+    port=st.integers(1, 65_535),
+    index=st.integers(0, 3),
+)
+def test_each_port_is_of_one_at_most(ports: int, first: int, port: int, index: int) -> None:
+    try:
+        formula = Formula(IPv4Network("100.64.0.0/29"), OUTSIDE, ports, first)
+    except AssignmentError:
+        return
+    address = str(OUTSIDE[index])
+    found = formula.insiders(address, port)
+    every = [one for one in formula.insiders(address, None) if one[1] <= port <= one[2]]
+    assert found == every
+    assert len(found) <= 1
+
+
+@pytest.mark.parametrize(("ports", "first"), [(2000, 1024), (0, 1024), (70_000, 1024), (5, 0), (100, 65_500)])
+def test_a_formula_without_place_for_all(ports: int, first: int) -> None:
+    with pytest.raises(AssignmentError):
+        Formula(INSIDE, OUTSIDE, ports, first)
+
+
+def test_what_is_no_address(sqlite_store: AssignmentStore) -> None:
+    with pytest.raises(AssignmentError, match="is not an address"):
+        who(sqlite_store, Question("example.test", None, at(0)))
