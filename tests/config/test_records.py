@@ -7,8 +7,6 @@ from urlward.config import ConfigError, read_config
 from urlward.config.records import (
     AdminTable,
     DaysTable,
-    ObjectionsTable,
-    ProbingTable,
     RecordsTable,
     StoreTable,
     split_address,
@@ -50,17 +48,6 @@ assignments = 180
 [admin]
 listen = "127.0.0.1:8088"
 token_file = "token"
-
-[objections]
-listen = "0.0.0.0:8089"
-url = "https://object.example/"
-per_hour = 5
-max_length = 200
-
-[probing]
-entries = 20
-window = "5m"
-slow = true
 """
 DAYS = "[records.days]\nblocks = 1\noperations = 1\n"
 STORE = f"{DAYS}[[records.store]]\n"
@@ -102,17 +89,12 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         days=DaysTable(blocks=30, operations=365, assignments=180),
     )
     assert config.admin == AdminTable(token_file=str(path.parent / "token"))
-    assert config.objections == ObjectionsTable(
-        listen="0.0.0.0:8089", url="https://object.example/", per_hour=5, max_length=200
-    )
-    assert config.probing == ProbingTable(entries=20, window=300.0, slow=True)
 
 
 def test_nothing_is_kept_by_itself(path: Path) -> None:
     path.touch()
     config = read_config(path)
-    assert (config.records, config.admin, config.objections) == (None, None, None)
-    assert config.probing == ProbingTable(entries=50, window=600.0, slow=False)
+    assert (config.records, config.admin) == (None, None)
 
 
 def test_what_goes_without_saying(path: Path) -> None:
@@ -141,10 +123,6 @@ def test_what_goes_without_saying(path: Path) -> None:
         (
             '[records]\nprivacy = "counts"\n[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
             "records.days.blocks: needed, since objections are records of persons: a number of days",
-        ),
-        (
-            '[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
-            "objections: [records] is needed, where they are kept",
         ),
         (
             "[records.days]\nblocks = 0",
@@ -192,15 +170,6 @@ def test_what_goes_without_saying(path: Path) -> None:
             '[admin]\nlisten = "::1:80"',
             "admin.listen: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
         ),
-        (
-            '[objections]\nlisten = ":1"\nurl = "http://a.example"',
-            "objections.listen: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
-        ),
-        (
-            '[objections]\nlisten = "127.0.0.1:1"\nurl = "mailto:a@example"',
-            "objections.url: not an http:// or https:// URL without query",
-        ),
-        ("[probing]\nentries = 1", "probing.entries: input should be greater than or equal to 2"),
         ("[records]\nsecret = 1", "records.secret: no such key"),
     ],
 )

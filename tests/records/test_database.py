@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,12 @@ def test_what_is_no_database(tmp_path: Path, content: bytes | None, reason: str)
     assert str(raised.value).startswith(f"{path}: ")
 
 
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(StoreError, match=r"/state: Not a directory$"):
+        open_store(StoreTable(kind="sqlite"), tmp_path / "state")
+
+
 def test_one_that_is_only_looked_at_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nothing has been recorded yet"):
         open_database(StoreTable(kind="sqlite"), tmp_path, make=False)
@@ -305,3 +312,16 @@ def test_holds_are_for_all_nodes(database: Database) -> None:
     database.release("B")
     database.release("B")
     assert database.held(START) == {"A"}
+
+
+def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
+    def one(n: int) -> None:
+        made = open_database(StoreTable(kind="sqlite"), tmp_path)
+        made.write([an_event(n)])
+        made.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert [*pool.map(one, range(6))] == [None] * 6
+    made = open_database(StoreTable(kind="sqlite"), tmp_path, make=False)
+    assert len(made.find(EventQuery())) == 6
+    made.close()

@@ -12,9 +12,11 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import DnsTable, GatewayTable
+from urlward.config.objections import ObjectionsTable
 from urlward.config.page import HelpLink, PageTable
 from urlward.config.policy import GroupTable, PolicyError, RuleTable, ScheduleTable, Use, check_policy
-from urlward.config.records import AdminTable, ObjectionsTable, ProbingTable, RecordsTable, check_days
+from urlward.config.probing import ProbingTable
+from urlward.config.records import AdminTable, RecordsTable, check_days
 from urlward.config.tables import FileName, Table, trust_at
 from urlward.engine.errors import UrlwardError
 

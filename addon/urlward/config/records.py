@@ -1,16 +1,16 @@
-"""``[records]``, ``[admin]``, ``[objections]`` and ``[probing]``: what is kept, how long, and who sees it."""
+"""``[records]`` and ``[admin]``: what is kept, where and how long, and who sees it."""
 
 import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from urlward.config.objections import ObjectionsTable
 from urlward.config.tables import FileName, Table
-from urlward.config.units import Bytes, Seconds
+from urlward.config.units import Bytes
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
@@ -205,56 +205,13 @@ class AdminTable(Table):
         return self.model_copy(update=_names(self, ("token_file",), folder))
 
 
-def _public_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url or parts.query or parts.fragment:
-        raise ValueError("not an http:// or https:// URL without query")
-    return url
-
-
-class ObjectionsTable(Table):
-    """``[objections]``: the form by which somebody objects to a block.
-
-    Attributes:
-        listen: HOST:PORT where it is taken.
-        url: where clients reach that, which the block page points to.
-        per_hour: objections that are taken of one client in an hour.
-        max_length: characters that a message may have.
-    """
-
-    listen: Address
-    url: Annotated[str, AfterValidator(_public_url)]
-    per_hour: Annotated[int, Field(ge=1, le=1000)] = 3
-    max_length: Annotated[int, Field(ge=1, le=100_000)] = 1000
-
-
-class ProbingTable(Table):
-    """``[probing]``: when a client draws block pages at a rate that no person would.
-
-    Attributes:
-        entries: different ones that it met within the window.
-        window: seconds.
-        slow: whether its block pages are then slowed, besides the alarm.
-    """
-
-    entries: Annotated[int, Field(ge=2, le=100_000)] = 50
-    window: Annotated[Seconds, Field(ge=1, le=86_400)] = 600.0
-    slow: bool = False
-
-
 def check_days(records: RecordsTable | None, objections: ObjectionsTable | None) -> None:
-    """Records of persons need an end, and objections a place.
+    """Records of persons need an end.
 
     Raises:
-        ValueError: days or the place are missing; the message names the key.
+        ValueError: days are missing; the message names the key.
     """
     if records is None:
-        if objections is not None:
-            raise ValueError("objections: [records] is needed, where they are kept")
         return
     if records.privacy != "counts":
         reason = f'privacy = "{records.privacy}" keeps records of persons'

@@ -270,4 +270,6 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
     path = state / table.file
     if not make and not path.exists():
         raise AbsentError(f"{path}: not there: nothing has been recorded yet")
-    return Database(open_sqlite(path), str(path))
+    with told(str(path)):
+        engine = open_sqlite(path)
+    return Database(engine, str(path))

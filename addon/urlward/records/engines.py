@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
-from urlward.lists.state import locked, made_folder, write_private
+from urlward.lists.state import StateError, locked, made_folder, write_private
 from urlward.records.store import StoreError
 
 WAIT = 10.0
@@ -34,10 +34,14 @@ def open_sqlite(path: Path) -> Engine:
 
     Raises:
         StateError: it cannot be made.
+        sqlite3.Error: likewise.
     """
     with locked(made_folder(path.parent)):
         if not path.exists():
             write_private(path, b"")
+            # Of several that are the first to say so, all but one would fail at once.
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
     engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": WAIT})
 
     @event.listens_for(engine, "connect")
@@ -160,3 +164,5 @@ def told(name: str) -> Iterator[None]:
         raise StoreError(f"{name}: {reason}") from e
     except StoreError as e:
         raise StoreError(f"{name}: {e}") from e
+    except StateError as e:
+        raise StoreError(str(e)) from e

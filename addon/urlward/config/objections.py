@@ -1,0 +1,61 @@
+"""``[objections]``: the form on the block page, and where what is written there is taken."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from urlward.config.tables import Addresses, Table
+
+_LISTEN = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", re.ASCII
+).fullmatch
+# What would end the URL in a Content-Security-Policy or in an attribute, a query, which the form would lose,
+# and an IPv6 address, which that policy has no way to write (CSP level 3, section 2.3.1).
+_UNFIT = re.compile(r"[\s;,\"'<>\\?#@\[]|[^\x21-\x7e]").search
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or _UNFIT(value):
+        raise ValueError("not an http:// or https:// URL without query")
+    return value
+
+
+def _listen(value: str) -> str:
+    match = _LISTEN(value)
+    if match is None or not 0 < int(match[3]) <= 0xFFFF:
+        raise ValueError("not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088")
+    return value
+
+
+class ObjectionsTable(Table):
+    """``[objections]``; its presence puts the form on the block page.
+
+    Attributes:
+        url: where the form posts to, as clients reach it, by name or IPv4 address. In ASCII, without
+            credentials, query, fragment, commas, semicolons and quotes.
+        listen: HOST:PORT where objections are taken; another machine takes them where absent.
+        proxies: addresses whose word on whom a request is from counts (``X-Forwarded-For``).
+        per_hour: objections taken of one client: an IPv4 address, or an IPv6 network of 64 bits.
+        per_hour_all: objections taken in all.
+        max_length: characters of a message.
+    """
+
+    url: Annotated[str, AfterValidator(_url)]
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    proxies: Addresses = ()
+    per_hour: Annotated[int, Field(ge=1, le=1000)] = 3
+    per_hour_all: Annotated[int, Field(ge=1, le=10_000)] = 100
+    max_length: Annotated[int, Field(ge=1, le=4000)] = 1000
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """`listen` as host, without brackets, and port."""
+        match = _LISTEN(self.listen or "")
+        return (match[1] or match[2], int(match[3])) if match else None
