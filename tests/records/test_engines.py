@@ -1,3 +1,4 @@
+import os
 import sqlite3
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from records.support import an_event, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
 from urlward.records.engines import open_postgresql, open_sqlite, told
-from urlward.records.store import EventQuery, StoreError
+from urlward.records.store import EventQuery, KeepingStore, StoreError, open_store
 
 SECRET = "s3cret-word"
 BY_ENVIRONMENT = StoreTable(kind="postgresql", url_env="RECORDS_URL")
@@ -112,3 +113,21 @@ def test_what_goes_wrong_is_one_line_without_values() -> None:
     with pytest.raises(StoreError) as raised, told("a.db"):
         raise StoreError("of a later version")
     assert str(raised.value) == "a.db: of a later version"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_makes_is_the_services(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 4321, 4321)
+    stores = [open_store(StoreTable(kind="sqlite"), state), open_store(StoreTable(kind="jsonl"), state)]
+    for store in stores:
+        assert isinstance(store, KeepingStore)
+        for n in range(2):
+            store.write([an_event(n * 5 * 86_400)])
+        store.purge({"block": 1}, an_event(5 * 86_400).time)
+        store.write([an_event(5 * 86_400 + 1)])
+    owners = {path.name: path.stat().st_uid for path in state.iterdir()}
+    assert owners == dict.fromkeys(("records.db", "records.db-wal", "records.db-shm", "records.jsonl"), 4321)
+    for store in stores:
+        store.close()

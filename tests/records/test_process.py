@@ -20,6 +20,10 @@ from urlward.records.store import open_store
 CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'
 
 
+START = 60.0
+"""Seconds that a process may take to start on a machine with other work."""
+
+
 class Running:
     """The process, and what it says."""
 
@@ -44,7 +48,9 @@ class Running:
         return self._log.read_text()
 
     def serves(self) -> None:
-        wait_for(lambda: (self.state / SOCKET).exists() or self.process.poll() is not None, "the socket")
+        wait_for(
+            lambda: (self.state / SOCKET).exists() or self.process.poll() is not None, "the socket", START
+        )
         assert self.process.poll() is None, self.log()
 
     def end(self) -> int:
@@ -106,10 +112,10 @@ def test_a_second_one_waits_and_takes_the_place_of_the_first(tmp_path: Path) -> 
     with running(tmp_path) as first:
         first.serves()
         with running(tmp_path) as second:
-            wait_for(lambda: "another process records" in second.log(), "the second to wait")
+            wait_for(lambda: "another process records" in second.log(), "the second to wait", START)
             first.process.kill()
             first.process.wait()
-            wait_for(lambda: "may be missing" in second.log(), "the second to serve")
+            wait_for(lambda: "may be missing" in second.log(), "the second to serve", START)
             wait_for(lambda: _kinds(second.state).count("gap") == 1, "the gap to be told")
             assert second.end() == 0
 
@@ -124,7 +130,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     (tmp_path / "urlward.toml").write_text(CONFIG)
     asked = {"config": str(tmp_path / "urlward.toml"), "state": str(tmp_path / "state")}
     parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(asked)])
-    wait_for(lambda: (tmp_path / "state" / SOCKET).exists(), "the socket")
+    wait_for(lambda: (tmp_path / "state" / SOCKET).exists(), "the socket", START)
     parent.kill()
     parent.wait()
     wait_for(lambda: not (tmp_path / "state" / "records.run").exists(), "its end in order")
@@ -132,10 +138,10 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     with running(tmp_path, "") as process:
-        assert process.process.wait(10) == 2
+        assert process.process.wait(START) == 2
         assert process.log() == "records: no [records] in the configuration: there is nothing to record\n"
     (tmp_path / "state").touch()
     with running(tmp_path) as process:
-        assert process.process.wait(10) == 2
+        assert process.process.wait(START) == 2
         assert process.log().startswith("records: ")
         assert process.log().count("\n") == 1

@@ -17,6 +17,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
 from urlward.records.spool import Spool, SpoolError
 from urlward.records.store import Store
+from urlward.records.store_alarms import DROPS_AGAIN, StoreAlarms
 
 QUEUE = 50_000
 """Events of one store that wait in memory at most."""
@@ -35,9 +36,6 @@ SPOOL_AGAIN = 0.5
 
 HUNG = 10.0
 """Seconds after which a write that lasts is an alarm."""
-
-DROPS_AGAIN = 60.0
-"""Seconds between two reports of events dropped, while that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class StoreSink:
         self._store: Store | None = None
         self._spool = spool
         self._spooling = Lock()
-        self._tell = tell
+        self._alarms = StoreAlarms(name, tell, clock, down=bool(spool))
         self._clock = clock
         self._changed = Condition()
         self._queue: deque[_Handed] = deque()
@@ -111,11 +109,6 @@ class StoreSink:
         self._busy_since: float | None = None
         self._writing: list[Event] = []
         self._stuck = False
-        # What a process before this one has left there was told by it.
-        self._told_down = bool(spool)
-        self._caught_up = 0
-        self._lost = 0
-        self._lost_told_at = float("-inf")
         self._threads = [
             Thread(target=run, name=f"records-{name}", daemon=True) for run in (self._write, self._watch)
         ]
@@ -133,7 +126,7 @@ class StoreSink:
     def state(self) -> SinkState:
         """How the store does."""
         return SinkState(
-            up=not self._told_down,
+            up=not self._alarms.down,
             written=self._written,
             failures=self._failures,
             queued=self._queued,
@@ -218,7 +211,7 @@ class StoreSink:
             return max(self._retry_at - self._clock(), 0.0)
         if self._spool:
             return 0.0
-        return DROPS_AGAIN if self.dropped > self._lost else None
+        return DROPS_AGAIN if self._alarms.has_lost(self.dropped) else None
 
     def _step(self) -> None:
         due = self._clock() >= self._retry_at
@@ -230,7 +223,7 @@ class StoreSink:
             self._write_queue()
         else:
             self._spill()
-        self._tell_dropped()
+        self._alarms.lost(self.dropped)
 
     def _write_queue(self) -> None:
         taken = self._take(CHUNK)
@@ -244,7 +237,7 @@ class StoreSink:
         self._stuck = False
         for handed in taken:
             handed.safe()
-        self._tell_back()
+        self._alarms.back()
 
     def _replay(self) -> None:
         try:
@@ -254,7 +247,7 @@ class StoreSink:
                 return
             if segment.damaged:
                 lost = f"{segment.path.name}: {segment.damaged} bytes of it are damaged, and lost"
-                self._tell("spool-damaged", f"store {self.name}: {lost}")
+                self._alarms.say("spool-damaged", lost)
             if segment.events and not self._stored(segment.events):
                 return
             with self._spooling:
@@ -262,9 +255,9 @@ class StoreSink:
         except SpoolError as e:
             self._failed(e)
             return
-        self._caught_up += len(segment.events)
+        self._alarms.arrived(len(segment.events))
         if not self._spool:
-            self._tell_back()
+            self._alarms.back()
 
     def _stored(self, events: Sequence[Event]) -> bool:
         """Whether the store has them, which is opened for that where it is not open."""
@@ -288,7 +281,7 @@ class StoreSink:
         self._in_a_row += 1
         self._failures += 1
         said = str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
-        self._tell_down(f"{said}; events wait on the disk")
+        self._alarms.failed(said)
 
     def _watch(self) -> None:
         """Take from behind a write that lasts what would wait for it."""
@@ -297,7 +290,7 @@ class StoreSink:
             since = self._busy_since
             took = 0.0 if since is None else self._clock() - since
             if took > HUNG:
-                self._tell_down(f"a write has not ended for {HUNG:.0f} s; events wait on the disk")
+                self._alarms.failed(f"a write has not ended for {HUNG:.0f} s")
             if self._queue and (took > PATIENCE or self._queued > QUEUE // 2):
                 self._spill()
 
@@ -328,7 +321,7 @@ class StoreSink:
             self._give_back(taken, len(events))
             if not self._stuck:
                 self._stuck = True
-                self._tell("spool-down", f"store {self.name}: {e}; events wait in memory, up to {QUEUE}")
+                self._alarms.say("spool-down", f"{e}; events wait in memory, up to {QUEUE}")
             return False
         self._stuck = False
         if not fits:
@@ -342,27 +335,3 @@ class StoreSink:
         with self._changed:
             self._queue.extendleft(reversed(taken))
             self._queued += count
-
-    def _tell_down(self, text: str) -> None:
-        if not self._told_down:
-            self._told_down = True
-            self._tell("store-down", f"store {self.name}: {text}")
-
-    def _tell_back(self) -> None:
-        if self._told_down:
-            self._told_down = False
-            text = f"takes events again, {self._caught_up} that waited have arrived"
-            self._tell("store-back", f"store {self.name}: {text}")
-        self._caught_up = 0
-
-    def _tell_dropped(self) -> None:
-        """Say now and then that events are dropped, and how many they were once there is room again."""
-        lost = self.dropped - self._lost
-        again = self._clock() - self._lost_told_at >= DROPS_AGAIN
-        if lost and (again or not self._told_down):
-            self._lost_told_at = self._clock()
-            if not self._told_down:
-                self._lost = self.dropped
-            self._tell(
-                "dropped", f"store {self.name}: {lost} events were dropped, as no room was left for them"
-            )

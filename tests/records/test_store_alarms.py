@@ -1,0 +1,50 @@
+from types import SimpleNamespace
+
+from urlward.records.store_alarms import DROPS_AGAIN, StoreAlarms
+
+
+def made(*, down: bool = False) -> tuple[StoreAlarms, list[tuple[str, str]], SimpleNamespace]:
+    said: list[tuple[str, str]] = []
+    now = SimpleNamespace(seconds=0.0)
+    return StoreAlarms("s", lambda *words: said.append(words), lambda: now.seconds, down=down), said, now
+
+
+def test_a_failure_and_its_end_are_said_once() -> None:
+    alarms, said, _ = made()
+    alarms.back()
+    assert said == []
+    for _ in range(3):
+        alarms.failed("no answer")
+    assert alarms.down
+    alarms.arrived(5)
+    alarms.arrived(7)
+    alarms.back()
+    alarms.back()
+    assert said == [
+        ("store-down", "store s: no answer; events wait on the disk"),
+        ("store-back", "store s: takes events again, 12 that waited have arrived"),
+    ]
+
+
+def test_what_a_process_before_has_said_is_not_said_again() -> None:
+    alarms, said, _ = made(down=True)
+    alarms.failed("no answer")
+    alarms.back()
+    assert [kind for kind, _ in said] == ["store-back"]
+
+
+def test_losses_are_said_now_and_then_and_in_all_at_the_end() -> None:
+    alarms, said, now = made()
+    alarms.lost(0)
+    alarms.failed("no answer")
+    alarms.lost(5)
+    alarms.lost(6)
+    now.seconds += DROPS_AGAIN
+    alarms.lost(9)
+    assert alarms.has_lost(9)
+    alarms.back()
+    alarms.lost(10)
+    alarms.lost(10)
+    assert not alarms.has_lost(10)
+    found = [text.split(": ")[1].split()[0] for kind, text in said if kind == "dropped"]
+    assert found == ["5", "9", "10"]
