@@ -51,11 +51,14 @@ from urlward.lists.trust_commands import (
     signature_facts,
     trust_facts,
 )
+from urlward.records.assignment_commands import add_assignment_commands
 from urlward.records.events_commands import add_events_commands
 from urlward.records.metrics_commands import add_metrics_commands
 from urlward.records.objection_commands import add_objection_commands
 from urlward.records.records_commands import add_records_commands
+from urlward.records.seen import seen_by
 from urlward.records.status_commands import add_status_commands
+from urlward.records.who_commands import add_who_command
 
 OK, BLOCKED, ERROR = 0, 1, 2
 INTERRUPTED, NOBODY_READS = 130, 141
@@ -195,6 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     add_objection_commands(command)
     add_metrics_commands(command)
     add_audit_commands(command)
+    add_assignment_commands(command)
+    add_who_command(command, seen_by)
     add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)

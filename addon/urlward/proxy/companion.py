@@ -29,7 +29,8 @@ BACKOFF = (0.0, 1.0, 5.0, 30.0, 60.0)
 STEADY = 60.0
 """Seconds that it has to live for its end not to count as one in a row."""
 
-END_WITHIN = 3.0
+END_WITHIN = 15.0
+"""Seconds that it has to bring what it is at to an end."""
 
 
 class Companion(NamedTuple):

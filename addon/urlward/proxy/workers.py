@@ -25,7 +25,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.broker import Broker
 from urlward.lists.shared import DOOR
 from urlward.proxy import notify
-from urlward.proxy.companion import Companion, environment
+from urlward.proxy.companion import END_WITHIN, Companion, environment
 
 WORKER = "URLWARD_WORKER"
 """In a worker's environment: its number."""
@@ -235,16 +235,16 @@ class Supervisor:
         notify.stopping()
         _end_all(self._workers, self._stopping or signal.SIGTERM)
         # What workers have said last is still to be recorded.
-        _end_all(self._beside, signal.SIGTERM)
+        _end_all(self._beside, signal.SIGTERM, END_WITHIN)
         if self._broker is not None:
             self._broker.close()
 
 
-def _end_all(children: Sequence[_Child], number: int) -> None:
+def _end_all(children: Sequence[_Child], number: int, within: float = STOP_WITHIN) -> None:
     for child in children:
         if child.process.poll() is None:
             child.process.send_signal(number)
-    end = time.monotonic() + STOP_WITHIN
+    end = time.monotonic() + within
     for child in children:
         try:
             child.process.wait(max(end - time.monotonic(), 0.1))

@@ -17,6 +17,9 @@ from urlward.engine.digest import Key
 from urlward.records.admin.app import Settings, make_app, serve
 from urlward.records.admin.live_sources import LiveSources, Parts
 from urlward.records.admin.sources import EventFilter, Row
+from urlward.records.assignments.retention import purge_assignments
+from urlward.records.assignments.schema import FILE as ASSIGNMENTS
+from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import Database
 from urlward.records.event import FIELDS, RANDOM, make_event, values
 from urlward.records.exposition import Exposition
@@ -33,6 +36,8 @@ from urlward.records.store import EventQuery, open_store
 from urlward.records.watches import Watches
 
 logger = logging.getLogger("urlward.records")
+
+HOUR, DAY = 3_600.0, 86_400.0
 
 type Beside = Callable[[], Awaitable[None]]
 
@@ -70,6 +75,8 @@ class Services:
         """What is to run while events are taken, by name."""
         watches = Watches(self._config.feed, self._state, self.recorder.tell_from_thread)
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run}
+        if self._records.days.assignments is not None:
+            found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
             found["admin"] = self._show
         if self._config.objections is not None:
@@ -88,6 +95,23 @@ class Services:
 
     async def _forget(self) -> None:
         await retain(self._records, self._state)
+
+    async def _forget_assignments(self) -> None:
+        while True:
+            await asyncio.to_thread(self._purge_assignments)
+            await asyncio.sleep(HOUR)
+
+    def _purge_assignments(self) -> None:
+        days, path = self._records.days.assignments, self._state / ASSIGNMENTS
+        if days is None or not path.exists():
+            return
+        store = AssignmentStore(path)
+        try:
+            deleted = purge_assignments(store, round((time.time() - days * DAY) * 1000))
+        finally:
+            store.close()
+        if deleted:
+            logger.info("records: %d assignments deleted, their days are over", deleted)
 
     async def _show(self) -> None:
         assert self._config.admin is not None
