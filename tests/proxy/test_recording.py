@@ -1,0 +1,138 @@
+"""What the guard decides becomes an event and a count."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lists.support import SECRET
+from proxy.driver import NOW, make_context, make_matcher
+from proxy.test_guard import for_host
+from proxy.test_names import to
+from urlward.config.records import DaysTable, RecordsTable
+from urlward.engine.digest import Key
+from urlward.engine.verdict import Verdict
+from urlward.lists.keeper import Keeper, Taken
+from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.guard import Guard
+from urlward.proxy.recording import Recording
+from urlward.records.event import Event
+
+TABLE = RecordsTable(node="gw1", days=DaysTable(blocks=1, operations=1))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Recording:
+    return Recording(TABLE, tmp_path, SECRET, "0")
+
+
+@pytest.fixture
+def told(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    found: list[Event] = []
+    monkeypatch.setattr(recording._events.emitter, "emit", found.append)
+    return found
+
+
+def guard(recording: Recording, **changes: Any) -> Guard:
+    matcher = make_matcher("blocked.example id=E-1 category=phishing", "192.0.2.66 id=E-2")
+    page = BlockPage(BlockPageSettings())
+    return Guard(lambda: matcher, page, recording=recording, clock=lambda: NOW, **changes)
+
+
+async def test_a_block(recording: Recording, told: list[Event]) -> None:
+    guard(recording).answer(for_host("blocked.example", "/some/page"), make_context())
+    (event,) = told
+    assert (event.kind, event.node, event.list, event.entry) == ("block", "gw1", "test", "E-1")
+    assert (event.client, event.client_port, event.protocol, event.stage) == (
+        "192.0.2.1",
+        1234,
+        "http",
+        "match",
+    )
+    assert (event.category, event.verdict) == ("phishing", "block")
+    assert len(event.digest) == 32
+    assert "blocked.example" not in repr(event)
+    counted = recording.metrics.snapshot()
+    assert counted["requests"]["match"]["block"] == 1
+    assert counted["blocks"]["test"]["phishing"] == 1
+    assert sum(counted["histograms"]["check"]["counts"]) == 1
+
+
+async def test_equal_urls_have_equal_digests(recording: Recording, told: list[Event]) -> None:
+    g = guard(recording)
+    for path in ("/a", "/./a", "/b"):
+        g.answer(for_host("blocked.example", path), make_context())
+    assert told[0].digest == told[1].digest != told[2].digest
+
+
+async def test_what_passes_leaves_a_count_alone(recording: Recording, told: list[Event]) -> None:
+    guard(recording).answer(for_host("plain.example"), make_context())
+    assert told == []
+    assert recording.metrics.snapshot()["requests"]["match"]["pass"] == 1
+
+
+async def test_monitored_and_cut_and_tls(recording: Recording, told: list[Event]) -> None:
+    names = guard(recording, monitor=True).tls(make_context(), "blocked.example")[1]
+    assert names.told
+    guard(recording).tls(to("192.0.2.66"), "plain.example")
+    guard(recording, tls_block="alert").tls(make_context(), "blocked.example")
+    guard(recording).review(names._replace(told=False), make_context().client)
+    kinds = [(event.kind, event.protocol, event.stage) for event in told]
+    assert kinds == [("would-block", "tls", "peek"), ("block", "tls", "peek"), ("cut", "tls", "peek")]
+
+
+async def test_faults_and_refusals_are_counted(recording: Recording, told: list[Event]) -> None:
+    def fail() -> Any:
+        raise RuntimeError
+
+    g = Guard(fail, BlockPage(BlockPageSettings()), recording=recording, clock=lambda: NOW)
+    g.answer(for_host("plain.example"), make_context())
+    guard(recording).answer(for_host("not a host"), make_context())
+    counted = recording.metrics.snapshot()
+    assert counted["requests"]["match"] == {"error": 1, "refuse": 1}
+    assert counted["errors"]["decision"] == 1
+    assert told == []
+
+
+async def test_by_dns(recording: Recording, told: list[Event]) -> None:
+    verdict = Verdict("block", "domain", "E-1", "phishing", "test")
+    for client, address, port in (
+        ("192.0.2.5:4000", "192.0.2.5", 4000),
+        ("[2001:db8::5]:53", "2001:db8::5", 53),
+        ("192.0.2.5", "192.0.2.5", 0),
+    ):
+        recording.hit_by_dns(verdict, "blocked.example", client, "R")
+        event = told.pop()
+        assert (event.client, event.client_port, event.protocol, event.stage) == (address, port, "dns", "dns")
+
+
+async def test_lists(recording: Recording, told: list[Event], tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("a.example\nb.example\n")
+    keeper = Keeper([path], Key(SECRET))
+    keeper.load()
+    recording.take_lists(keeper)
+    (shown,) = recording.metrics.snapshot()["lists"]
+    assert shown[0] == "list"
+    assert shown[2] == 2
+    path.write_text("a.example\n")
+    await keeper.reload()
+    assert (told[-1].kind, told[-1].list, told[-1].detail) == (
+        "list", "list", '{"entries":1,"added":0,"removed":1}',
+    )  # fmt: skip
+    path.write_text("<html>")
+    await keeper.reload()
+    assert recording.metrics.snapshot()["failed_reloads"] == 1
+    assert keeper.on_taken is not None
+    keeper.on_taken(keeper, Taken("list", 1, 1, 1, 0.5))
+    assert sum(recording.metrics.snapshot()["histograms"]["reload"]["counts"]) == 2
+
+
+async def test_it_ends_in_time_where_nobody_records(recording: Recording) -> None:
+    task = asyncio.create_task(recording.run(lambda: 7))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await recording.close()
+    task.cancel()
+    assert recording._snapshot()["open"] == 7
