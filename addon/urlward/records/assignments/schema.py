@@ -81,9 +81,8 @@ current = Table(
 )
 
 # Each renewal changes a row: with room beside it, PostgreSQL leaves the index alone (heap-only tuples).
-event.listen(
-    current, "after_create", DDL("ALTER TABLE current SET (fillfactor = 50)").execute_if(dialect="postgresql")
-)
+_ROOM = DDL("ALTER TABLE current SET (fillfactor = 50)")  # type: ignore[no-untyped-call]
+event.listen(current, "after_create", _ROOM.execute_if(dialect="postgresql"))
 
 sources = Table(
     "assignment_sources",
