@@ -26,7 +26,7 @@ def report(result: dict[str, Any]) -> str:
             goals_table(goals),
             "",
             f"Blocked requests a second, medians: {without:,.0f} without records, {recorded:,.0f} with. "
-            f"In haste: {haste['sent']:,} events sent at {haste['rate']:,.0f} a second, {haste['kept']:,} kept.",
+            f"In haste: {haste['sent']:,} events at {haste['rate']:,.0f} a second, {haste['kept']:,} kept.",
         ]
     )
 

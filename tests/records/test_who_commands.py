@@ -1,6 +1,8 @@
 import argparse
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from records.assignments.support import at, sighting, taken
 from urlward.lists.audit import FILE, read_audit, verify
 from urlward.lists.state import StateError
+from urlward.records import assignment_commands
 from urlward.records.assignment_commands import add_assignment_commands
 from urlward.records.assignments.interval import AssignmentError, Said
 from urlward.records.assignments.store import AssignmentStore
@@ -183,3 +186,38 @@ def test_formula(urlward: Run, capsys: pytest.CaptureFixture[str]) -> None:
 def test_import_arguments(urlward: Run, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(AssignmentError, match=message):
         urlward("assignments", "import", "csv", tmp_path / "a.csv", *arguments)
+
+
+def test_follow(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},anna\n")
+    left = iter([True, True, False])
+
+    def wait() -> bool:
+        with path.open("a") as file:
+            file.write(f"{A},{at(100)},{at(200)},berta\n")
+        return next(left)
+
+    monkeypatch.setattr(assignment_commands, "_wait", wait)
+    assert urlward("assignments", "follow", "csv", path) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{path}: {n} rows, 0 not understood" for n in (1, 2, 3)]
+
+
+def test_radacct(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+        radius.execute(
+            "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
+            " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+        )
+        times = at(0) // 1000, at(9) // 1000
+        radius.execute("INSERT INTO radacct VALUES ('u1', 'anna', ?, ?, NULL, ?)", (*times, A))
+        radius.execute("INSERT INTO radacct VALUES ('u2', '', ?, NULL, NULL, ?)", (at(0) // 1000, A))
+        radius.commit()
+    url = tmp_path / "url"
+    url.write_text(f"sqlite:///{tmp_path}/radius.db\n")
+    assert urlward("assignments", "import", "radacct", url) == 0
+    assert capsys.readouterr().out == f"sqlite:///{tmp_path}/radius.db: 2 rows, 1 not understood\n"
+    assert urlward("who", *ASK) == 0
+    assert "no end is known, last said 2026-11-18T11:06:49Z" in capsys.readouterr().out

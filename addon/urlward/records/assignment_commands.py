@@ -8,24 +8,19 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from urlward.config import Config, configured
 from urlward.lists.progress import progress_bar
 from urlward.lists.state import made_folder, state_folder
-from urlward.records.assignments.deterministic import FORMAT as DETERMINISTIC
-from urlward.records.assignments.deterministic import Formula, set_formula
-from urlward.records.assignments.following import follow
-from urlward.records.assignments.importing import FORMATS, import_file
+from urlward.records.assignments.formats import DETERMINISTIC, FORMATS, RADACCT
 from urlward.records.assignments.interval import FOREVER, AssignmentError
 from urlward.records.assignments.parsers import ReadOptions
-from urlward.records.assignments.radacct import FORMAT as RADACCT
-from urlward.records.assignments.radacct import import_radacct, shown_url
-from urlward.records.assignments.retention import oldest_assignment
-from urlward.records.assignments.schema import FILE
-from urlward.records.assignments.store import AssignmentStore
 from urlward.records.assignments.times import ms_text, to_ms
+
+if TYPE_CHECKING:
+    from urlward.records.assignments.store import AssignmentStore
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -37,7 +32,7 @@ _TAB = ("\\t", "tab")
 
 
 def add_assignment_commands(command: Command) -> None:
-    """Declare them."""
+    """Declare them; what they need is imported when they run."""
     top = command("assignments", None, "Who had an address when: leases, accounting, translators' logs.")
     of_it = top.add_subparsers(required=True, metavar="COMMAND")
     formats = ", ".join([*FORMATS, RADACCT])
@@ -81,7 +76,7 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_assignments(args: argparse.Namespace) -> tuple[AssignmentStore, Config, Path]:
+def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config, Path]":
     """The store as it was said, the configuration, and the state folder.
 
     Raises:
@@ -89,6 +84,9 @@ def open_assignments(args: argparse.Namespace) -> tuple[AssignmentStore, Config,
         ConfigError: the configuration cannot be used.
         StateError: nor the state folder.
     """
+    from urlward.records.assignments.schema import FILE
+    from urlward.records.assignments.store import AssignmentStore
+
     config = configured(args.config)[1]
     state = args.state or state_folder(config.state)
     database: Path | str = _url_in(args.database) if args.database else made_folder(state) / FILE
@@ -137,6 +135,8 @@ def _options(args: argparse.Namespace) -> ReadOptions:
 
 
 def _import(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.importing import import_file
+
     options = _options(args)
     store, _, _ = open_assignments(args)
     try:
@@ -160,6 +160,8 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _follow(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.following import follow
+
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     store, _, _ = open_assignments(args)
@@ -185,7 +187,9 @@ def _wait() -> bool:
     return True
 
 
-def _radacct(store: AssignmentStore, file: Path, args: argparse.Namespace, options: ReadOptions) -> str:
+def _radacct(store: "AssignmentStore", file: Path, args: argparse.Namespace, options: ReadOptions) -> str:
+    from urlward.records.assignments.radacct import import_radacct, shown_url
+
     url = _url_in(file)
     source = store.source(args.source or RADACCT, RADACCT, shown_url(url))
     done = import_radacct(store, source, url, options, time.time())
@@ -202,6 +206,8 @@ def _url_in(file: Path) -> str:
 
 
 def _formula(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.deterministic import Formula, set_formula
+
     try:
         formula = Formula(
             IPv4Network(args.inside), IPv4Network(args.outside), args.ports, args.first_port,
@@ -220,6 +226,8 @@ def _formula(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.retention import oldest_assignment
+
     store, _, _ = open_assignments(args)
     try:
         shown = store.status()

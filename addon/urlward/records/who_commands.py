@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from urlward.config import Config
 from urlward.lists.audit import append
@@ -15,7 +15,9 @@ from urlward.lists.caller import caller
 from urlward.records.assignment_commands import add_database_arguments, open_assignments
 from urlward.records.assignments.interval import LAST_PORT, AssignmentError, place_of
 from urlward.records.assignments.times import to_ms
-from urlward.records.assignments.who import Answer, Question, answer_fields, answer_lines, who
+
+if TYPE_CHECKING:
+    from urlward.records.assignments.who import Answer
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
@@ -39,7 +41,7 @@ type FindEvents = Callable[[Config, Path, str], Sequence[Seen]]
 
 
 def add_who_command(command: Command, find_events: FindEvents | None = None) -> None:
-    """Declare it.
+    """Declare it; what it needs is imported when it runs.
 
     Args:
         command: declares a command.
@@ -114,6 +116,8 @@ def read_time(text: str) -> int:
 
 
 def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
+    from urlward.records.assignments.who import Question, answer_fields, who
+
     why = args.why.strip()
     if not why or not why.isprintable() or len(why) > MAX_WHY:
         raise AssignmentError(f"why: needed, one line of at most {MAX_WHY} characters")
@@ -162,6 +166,8 @@ def split_address_of(seen: Seen) -> tuple[str, int | None, int]:
     return address, seen.port or None, seen.at
 
 
-def _show(answers: Sequence[Answer], *, as_json: bool) -> None:
+def _show(answers: "Sequence[Answer]", *, as_json: bool) -> None:
+    from urlward.records.assignments.who import answer_fields, answer_lines
+
     for answer in answers:
         print(json.dumps(answer_fields(answer)) if as_json else "\n".join(answer_lines(answer)))

@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from records.assignments.support import DAY, START, at, intervals, sighting, taken
-from urlward.records.assignments.interval import Said
+from urlward.records.assignments import schema
+from urlward.records.assignments.interval import AssignmentError, Said
 from urlward.records.assignments.retention import oldest_assignment, purge_assignments
 from urlward.records.assignments.store import AssignmentStore
 
@@ -46,6 +48,22 @@ def test_it_cannot_be_read_back_from_sqlite(sqlite_store: AssignmentStore, tmp_p
     purge_assignments(sqlite_store, at(30 * DAYS))
     assert not [mark for mark in MARKS if mark.encode() in stored()]
     assert b"kept" in stored()
+
+
+def test_a_log_that_is_in_use_is_told(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
+    store = AssignmentStore(tmp_path / "assignments.db")
+    filled(store)
+    with sqlite_store.reading() as reader:
+        reader.exec_driver_sql("BEGIN")
+        assert reader.exec_driver_sql("SELECT count(*) FROM assignments").scalar() == 3
+        with pytest.raises(AssignmentError, match=r"assignments\.db-wal: is being read"):
+            purge_assignments(store, at(30 * DAYS))
+    assert purge_assignments(store, at(30 * DAYS)) == 0
+    assert not [mark for mark in MARKS if any(mark.encode() in p.read_bytes() for p in tmp_path.iterdir())]
+    store.close()
 
 
 def test_it_cannot_be_read_back_from_postgresql(postgresql: str, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.assignments.support import at, sighting, taken
-from urlward.records.assignments.deterministic import FORMAT, Formula, computed, set_formula
+from urlward.records.assignments.deterministic import Formula, computed, set_formula
+from urlward.records.assignments.formats import DETERMINISTIC
 from urlward.records.assignments.interval import FOREVER, AssignmentError, Said
 from urlward.records.assignments.store import AssignmentStore
 from urlward.records.assignments.who import Question, answer_fields, answer_lines, who
@@ -65,7 +66,7 @@ def test_through_a_translator(store: AssignmentStore) -> None:
 
 
 def test_a_formula(store: AssignmentStore) -> None:
-    source = store.source("nat", FORMAT, "")
+    source = store.source("nat", DETERMINISTIC, "")
     set_formula(store, source, Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100)))
     (one,) = who(store, Question("198.51.100.1", 1024 + 1008, at(50))).candidates
     assert (one.interval.subscriber, one.interval.ports) == ("100.64.0.65", (2032, 3039))

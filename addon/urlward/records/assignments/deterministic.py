@@ -20,8 +20,6 @@ from urlward.records.assignments.interval import (
 from urlward.records.assignments.schema import formulas
 from urlward.records.assignments.store import AssignmentStore
 
-FORMAT = "deterministic"
-
 
 @dataclass(frozen=True, slots=True)
 class Formula:

@@ -8,24 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urlward.lists.build import Progress, silent
-from urlward.records.assignments.columns import ColumnsParser
+from urlward.records.assignments.formats import FORMATS
 from urlward.records.assignments.interval import AssignmentError, Source
-from urlward.records.assignments.isc import IscParser
-from urlward.records.assignments.kea import KeaParser
 from urlward.records.assignments.merging import Merger
-from urlward.records.assignments.parsers import MakeParser, Parser, ReadOptions
+from urlward.records.assignments.parsers import Parser, ReadOptions
 from urlward.records.assignments.positions import position_at, position_in
-from urlward.records.assignments.radius import DetailParser
 from urlward.records.assignments.store import AssignmentStore, Position
-
-FORMATS: dict[str, MakeParser] = {
-    "kea": KeaParser,
-    "isc": IscParser,
-    "detail": DetailParser,
-    "ports": ColumnsParser,
-    "csv": ColumnsParser,
-}
-"""Of files."""
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16

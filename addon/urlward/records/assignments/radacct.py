@@ -9,6 +9,7 @@ from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
+from urlward.records.assignments.formats import RADACCT
 from urlward.records.assignments.importing import Imported
 from urlward.records.assignments.interval import (
     FOREVER,
@@ -23,8 +24,6 @@ from urlward.records.assignments.merging import Merger
 from urlward.records.assignments.parsers import ReadOptions, name_of
 from urlward.records.assignments.store import AssignmentStore, Position
 from urlward.records.assignments.times import to_ms
-
-FORMAT = "radacct"
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
@@ -73,7 +72,7 @@ def import_radacct(
         # Only the last batch says how far: they are in order of their beginnings, not of their changes.
         store.write(source, changes, int(now * 1000))
     if result.rows:
-        merger.changes.position = Position(source.path, FORMAT, 0, result.offset, "", result.offset)
+        merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset)
         store.write(source, merger.finished(), int(now * 1000))
     return result
 
@@ -98,13 +97,13 @@ def _batches(url: str, options: ReadOptions, since: int) -> Iterator[Sequence[Ro
             with warnings.catch_warnings():
                 # Of types that are none of SQLAlchemy's; the names alone are wanted.
                 warnings.simplefilter("ignore", SAWarning)
-                there = {column["name"] for column in inspect(engine).get_columns(FORMAT)}
+                there = {column["name"] for column in inspect(engine).get_columns(RADACCT)}
             names = ["acctuniqueid", *_TIMES, *_ADDRESSES]
             for name in (wanted, "acctuniqueid", *_TIMES):
                 if name not in there:
                     raise AssignmentError(f"{shown_url(url)}: radacct has no column {name!r}")
             wanted_too = [name for name in dict.fromkeys([*names, wanted]) if name in there]
-            table = Table(FORMAT, MetaData(), *map(Column, wanted_too))
+            table = Table(RADACCT, MetaData(), *map(Column, wanted_too))
             query = select(table).order_by(table.c.acctstarttime)
             if since:
                 after = datetime.fromtimestamp(since / 1000, options.zone).replace(tzinfo=None)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import and_, delete, func, or_, select
 
-from urlward.records.assignments.interval import FOREVER
+from urlward.records.assignments.interval import FOREVER, AssignmentError
 from urlward.records.assignments.schema import SPANS, assignments, current
 from urlward.records.assignments.store import AssignmentStore
 
@@ -21,7 +21,7 @@ def purge_assignments(store: AssignmentStore, before: int) -> int:
         How many were deleted.
 
     Raises:
-        AssignmentError: the database refuses.
+        AssignmentError: the database refuses, or its log is in use; what was deleted is in the log then.
     """
     deleted = 0
     with store.changing() as connection:
@@ -36,8 +36,7 @@ def purge_assignments(store: AssignmentStore, before: int) -> int:
             deleted += done.rowcount
         ended = or_(current.c.end < before, and_(current.c.end == FOREVER, current.c.seen < before))
         deleted += connection.execute(delete(current).where(ended)).rowcount
-    if deleted:
-        _forget(store)
+    _forget(store, tables=deleted > 0)
     return deleted
 
 
@@ -61,11 +60,15 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
     return min((start for start in found if start is not None), default=None)
 
 
-def _forget(store: AssignmentStore) -> None:
+def _forget(store: AssignmentStore, *, tables: bool) -> None:
     with store.reading() as connection:
         outside = connection.execution_options(isolation_level="AUTOCOMMIT")
         if outside.dialect.name == "sqlite":
-            outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        else:
+            # Always, since the log may have been in use the last time.
+            if outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():
+                raise AssignmentError(
+                    f"{store.database}-wal: is being read, and still has what was deleted: purge again"
+                )
+        elif tables:
             outside.exec_driver_sql(f"VACUUM FULL {assignments.name}")
             outside.exec_driver_sql(f"VACUUM FULL {current.name}")

@@ -1,7 +1,7 @@
 """The tables of assignments, and opening them: SQLite and PostgreSQL through one schema.
 
 What has ended for good is in ``assignments``, which is only added to. What a source may still say more of
-is in ``current``, one row for each source and place.
+is in ``assignments_current``, one row for each source and place.
 
 Finding an interval by a time in it: intervals are in classes by how long they last, of at most `SPANS[k]`
 ms, and by the span of time their start is in. One that is in force at a time began in that time's span or
@@ -63,7 +63,7 @@ assignments = Table(
 )
 
 current = Table(
-    "current",
+    "assignments_current",
     metadata,
     Column("place", BigInteger, primary_key=True, autoincrement=False),
     Column("first_port", Integer, primary_key=True, autoincrement=False),
@@ -76,12 +76,12 @@ current = Table(
     Column("ending", SmallInteger, nullable=False),
     Column("subscriber", Text, nullable=False),
     Column("session", Text, nullable=False),
-    Index("current_session", "source", "session"),
+    Index("assignments_current_session", "source", "session"),
     sqlite_with_rowid=False,
 )
 
 # Each renewal changes a row: with room beside it, PostgreSQL leaves the index alone (heap-only tuples).
-_ROOM = DDL("ALTER TABLE current SET (fillfactor = 50)")  # type: ignore[no-untyped-call]
+_ROOM = DDL("ALTER TABLE assignments_current SET (fillfactor = 50)")  # type: ignore[no-untyped-call]
 event.listen(current, "after_create", _ROOM.execute_if(dialect="postgresql"))
 
 sources = Table(
