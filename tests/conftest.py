@@ -43,7 +43,7 @@ def free_port(host: str = "127.0.0.1") -> int:
                 return int(s.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 15.0) -> None:
+def wait_for(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
     """Poll until true; a test waits for a state, never for an amount of time."""
     end = time.monotonic() + timeout
     while not condition():

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,11 @@ class Filter:
     async def lists(self, host: str) -> float:
         """Wait until a host is blocked; the seconds that took."""
         start = time.perf_counter()
-        while await status(self.port, host) != 451:
+        while True:
+            # What is under way to a host while it becomes listed is cut, without an answer.
+            with suppress(IndexError, OSError):
+                if await status(self.port, host) == 451:
+                    break
             await asyncio.sleep(0.01)
         return time.perf_counter() - start
 

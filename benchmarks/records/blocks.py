@@ -118,7 +118,7 @@ async def _send(events: Events, seconds: int) -> int:
         while sent < now * RATE:
             events.blocked(
                 verdict=verdict, client="192.0.2.7", client_port=1024 + sent % 60_000, protocol="http",
-                stage="match", reference=f"{sent:08x}", url="http://blocked.example/",
+                stage="match", reference=f"{sent:08x}", url=lambda: "blocked.example/",
             )  # fmt: skip
             sent += 1
         await asyncio.sleep(0.005)

@@ -30,7 +30,9 @@ def recording(tmp_path: Path) -> Recording:
 @pytest.fixture
 def told(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     found: list[Event] = []
-    monkeypatch.setattr(recording._events.emitter, "emit", found.append)
+    monkeypatch.setattr(
+        recording._events.emitter, "emit", lambda event: found.append(event() if callable(event) else event)
+    )
     return found
 
 

@@ -176,7 +176,7 @@ def block(said: Events, reference: str) -> None:
     said.blocked(
         verdict=verdict, client="192.0.2.7", client_port=40213, protocol="http", stage="match",
         destination="198.51.100.7", destination_port=80, serial=7, reference=reference,
-        url="example.test/a",
+        url=lambda: "example.test/a",
     )  # fmt: skip
 
 

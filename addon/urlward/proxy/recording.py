@@ -83,7 +83,7 @@ class Recording:
             destination_port=names.ports[-1] if names.ports else 0,
             serial=self._serials.get(verdict.list, 0),
             reference=reference,
-            url=_url(names),
+            url=lambda: _url(names),
             group=group,
         )
 
@@ -100,7 +100,7 @@ class Recording:
             stage="dns",
             serial=self._serials.get(verdict.list, 0),
             reference=reference,
-            url=_canonical(f"http://{host}/"),
+            url=lambda: _canonical(f"http://{host}/"),
         )
 
     def alarm(self, alarm: str, text: str) -> None:

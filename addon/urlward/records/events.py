@@ -75,7 +75,7 @@ class Events:
         destination_port: int = 0,
         serial: int = 0,
         reference: str = "",
-        url: str | None = None,
+        url: Callable[[], str | None] = lambda: None,
         group: str = "",
     ) -> None:
         """Say what was blocked or cut, or would have been; nothing where no event of a person is kept.
@@ -92,7 +92,7 @@ class Events:
             destination_port: likewise, or 0.
             serial: of the list.
             reference: as on the block page.
-            url: the canonical URL, or None; of which a digest is kept.
+            url: gives the canonical URL, or None; a digest of it is kept. Asked within a second.
             group: that the client is in, or empty.
         """
         if not self._privacy.keeps_persons:
@@ -100,7 +100,7 @@ class Events:
         try:
             now = self._clock()
             self.emitter.emit(
-                Event(
+                lambda: Event(
                     event_id(now, os.urandom(RANDOM)),
                     now // 1_000_000,
                     _KINDS[would, cut],
@@ -117,7 +117,7 @@ class Events:
                     verdict.category[:MAX_FIELD],
                     verdict.action,
                     reference,
-                    "" if url is None else self._digest(url),
+                    "" if (canonical := url()) is None else self._digest(canonical),
                     group,
                 )
             )

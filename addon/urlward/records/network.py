@@ -1,5 +1,6 @@
 """Whom an address stands for, where clients are counted."""
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 
@@ -15,6 +16,7 @@ def plain_address(text: str) -> IPv4Address | IPv6Address:
     return found
 
 
+@lru_cache(4096)
 def network_of(address: str) -> str:
     """Whom an address stands for: itself, or with IPv6 the network of 64 bits, all of which one client may
     have (RFC 4291, section 2.5.4). What is no address stands for itself."""

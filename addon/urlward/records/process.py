@@ -86,6 +86,7 @@ def main() -> None:
     """Run as a process, told what to do on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for the filter
     end_with_parent(signal.SIGTERM)
+    os.nice(5)  # traffic comes first
     asked = json.load(sys.stdin)
     check_parent(asked["parent"])
     logger.setLevel(logging.INFO)
