@@ -110,6 +110,7 @@ def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
     tmp_path: Path, blocked_url: str
 ) -> None:
     with recorded(tmp_path, workers=2) as (proxy, admin):
+        wait_for(lambda: len(events(tmp_path, "--kind", "start")) == 3, "both workers and the recorder")
         for _ in range(20):
             assert get(proxy.port, blocked_url).status == 451
         wait_for(lambda: len(events(tmp_path, "--kind", "block")) == 20, "all events")

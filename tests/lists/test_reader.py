@@ -35,7 +35,7 @@ def broker() -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.close()
-    assert settled_fds() == before
+    assert settled_fds() <= before  # one of an earlier test may have gone meanwhile
 
 
 @pytest.fixture

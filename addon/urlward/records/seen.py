@@ -5,7 +5,6 @@ from pathlib import Path
 
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
-from urlward.records.database import Database
 from urlward.records.event import PERSONAL
 from urlward.records.store import EventQuery, StoreError, open_store
 from urlward.records.who_commands import Seen
@@ -22,6 +21,9 @@ def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
         SeenError: there is no such store, or addresses are not kept whole.
         StoreError: it cannot be read.
     """
+    # It brings SQLAlchemy, half a second of each command's start.
+    from urlward.records.database import Database
+
     tables = config.records.store if config.records is not None else ()
     table = next((table for table in tables if table.kind in ("sqlite", "postgresql")), None)
     if table is None:

@@ -34,8 +34,8 @@ def leases(tmp_path_factory: pytest.TempPathFactory) -> Path:
         other, server = client4.lease(BERTA)
         lease = client6.lease(DUID)
         # Kea's clock has seconds.
-        second = int(time.time())
-        wait_for(lambda: int(time.time()) > second, "the next second")
+        second = int(time.time()) + 1
+        wait_for(lambda: int(time.time()) > second, "the second after the next")
         client4.renew(ANNA, address)
         client4.release(BERTA, other, server)
         client6.renew(DUID, lease)
