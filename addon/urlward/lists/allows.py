@@ -25,7 +25,7 @@ from urlward.engine.errors import DamagedError, EntryError
 from urlward.engine.grammar import parse_line
 from urlward.lists.allow_entry import AllowError, Kind, allowed_by
 from urlward.lists.audit import append_in_lock
-from urlward.lists.state import locked, made_folder, unusable, write_private
+from urlward.lists.state import locked, made_folder, read_kept, write_private
 
 logger = logging.getLogger("urlward.lists")
 
@@ -189,18 +189,14 @@ def _without_expired(state: Path, now: float) -> list[Allow]:
 
 
 def _read(state: Path) -> list[Allow]:
-    path = state / FILE
-    try:
-        data = json.loads(path.read_bytes())
-        if data["version"] != _VERSION:
-            raise AllowError(f"{path}: of another version of urlward")
-        return [_allow(one) for one in data["allows"]]
-    except FileNotFoundError:
-        return []
-    except OSError as e:
-        raise unusable(path, e) from e
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise AllowError(f"{path}: damaged; move it away, and allow anew what is still needed") from e
+    return read_kept(
+        state / FILE,
+        _VERSION,
+        "allows",
+        _allow,
+        AllowError,
+        "move it away, and allow anew what is still needed",
+    )
 
 
 def _allow(stored: dict[str, Any]) -> Allow:

@@ -5,11 +5,13 @@ what an operator allows for a while is sealed with it, so that no plaintext entr
 """
 
 import fcntl
+import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from urlward.engine.digest import KEY_SIZE, Key, format_key
 from urlward.engine.errors import UrlwardError
@@ -174,3 +176,38 @@ def _synchronise(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def read_kept[T](
+    path: Path,
+    version: int,
+    name: str,
+    make: Callable[[dict[str, Any]], T],
+    error: type[UrlwardError],
+    damaged: str,
+) -> list[T]:
+    """What a file of the state folder keeps: ``{"version": …, NAME: [{…}, …]}``; nothing where there is none.
+
+    Args:
+        path: of the file.
+        version: that it has to be of.
+        name: of the list in it.
+        make: makes one of what is stored; what it raises of the kinds below means that the file is damaged.
+        error: to raise.
+        damaged: what to do about a damaged file.
+
+    Raises:
+        error: it is damaged, or of another version.
+        StateError: it cannot be read.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        if data["version"] != version:
+            raise error(f"{path}: of another version of urlward")
+        return [make(one) for one in data[name]]
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise unusable(path, e) from e
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        raise error(f"{path}: damaged; {damaged}") from e

@@ -13,7 +13,7 @@ from typing import Any
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lists.audit import append_in_lock
-from urlward.lists.state import locked, made_folder, unusable, write_private
+from urlward.lists.state import locked, made_folder, read_kept, write_private
 
 FILE = "holds.json"
 MAX_WHY = 500
@@ -115,18 +115,14 @@ def _words(why: str) -> str:
 
 
 def _read(state: Path) -> list[Hold]:
-    path = state / FILE
-    try:
-        data = json.loads(path.read_bytes())
-        if data["version"] != _VERSION:
-            raise HoldError(f"{path}: of another version of urlward")
-        return [_hold(one) for one in data["holds"]]
-    except FileNotFoundError:
-        return []
-    except OSError as e:
-        raise unusable(path, e) from e
-    except (ValueError, TypeError, KeyError, RecursionError) as e:
-        raise HoldError(f"{path}: damaged; nothing is deleted until it is whole or moved away") from e
+    return read_kept(
+        state / FILE,
+        _VERSION,
+        "holds",
+        _hold,
+        HoldError,
+        "nothing is deleted until it is whole or moved away",
+    )
 
 
 def _hold(stored: dict[str, Any]) -> Hold:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, UrlwardError
-from urlward.lists.state import locked, made_folder, unusable, write_private
+from urlward.lists.state import locked, made_folder, read_kept, write_private
 
 logger = logging.getLogger("urlward.records")
 
@@ -179,18 +179,7 @@ def read_objections(state: Path) -> list[Objection]:
         ObjectionError: the record of them is damaged.
         StateError: it cannot be read.
     """
-    path = state / FILE
-    try:
-        data = json.loads(path.read_bytes())
-        if data["version"] != _VERSION:
-            raise ObjectionError(f"{path}: of another version of urlward")
-        return [_objection(one) for one in data["objections"]]
-    except FileNotFoundError:
-        return []
-    except OSError as e:
-        raise unusable(path, e) from e
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ObjectionError(f"{path}: damaged; move it away") from e
+    return read_kept(state / FILE, _VERSION, "objections", _objection, ObjectionError, "move it away")
 
 
 def _objection(stored: dict[str, Any]) -> Objection:
