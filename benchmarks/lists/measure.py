@@ -59,14 +59,17 @@ class Filter:
 
 
 @asynccontextmanager
-async def running(config: Path, port: int) -> AsyncIterator[tuple[Filter, float]]:
-    """A filter that serves, and the seconds that took."""
+async def running(config: Path, port: int, *, clock: bool = True) -> AsyncIterator[tuple[Filter, float]]:
+    """A filter that serves, and the seconds that took; without a clock beside it, the command as it is."""
+    command = (
+        [sys.executable, "-m", "benchmarks.lists.filter"]
+        if clock
+        else [str(Path(sys.executable).with_name("urlward")), "run", "--config"]
+    )
     start = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.lists.filter", str(config),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *command, str(config), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         while b"listening" not in (line := await process.stdout.readline()):
@@ -191,7 +194,7 @@ async def measure(folder: Path, entries: int, rounds: int) -> dict[str, Any]:
             result["requests"], result["failed"] = load.done, load.failed
         for _ in range(rounds):
             start = time.perf_counter()
-            async with running(config, ports["filter"]) as (filter_, _):
+            async with running(config, ports["filter"], clock=False) as (filter_, _):
                 await filter_.lists(marker(2 * rounds))
                 result["restarts"].append(time.perf_counter() - start)
         await _measure_text(folder, ports, served, sources, result)

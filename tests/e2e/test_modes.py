@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_upstream(tmp_path: Path, proxy: Filter, authority: Authority, origin: N
                 read_to_end(s)
     assert len(origin.requests(3)) == 3
     assert bytes(raw.received) == b""
+
+
+def test_authentication(tmp_path: Path, origin: Nginx) -> None:
+    """mitmproxy's option, whose addon is only there where it is set."""
+    with running(tmp_path, "--set", "proxyauth=someone:secret") as proxy:
+        url = f"http://plain.example:{origin.http}/"
+        assert get(proxy.port, url).status == 407
+        credentials = b64encode(b"someone:secret").decode()
+        head = f"Host: plain.example:{origin.http}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n"
+        assert ask(proxy.port, f"GET {url} HTTP/1.1\r\n{head}").body == b"origin\n"
+        listed = "GET http://blocked.example/ HTTP/1.1\r\nHost: blocked.example\r\n"
+        assert ask(proxy.port, f"{listed}Proxy-Authorization: Basic {credentials}\r\n\r\n").status == 451
+    assert len(origin.requests(1)) == 1
 
 
 # -- transparent

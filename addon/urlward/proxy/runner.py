@@ -23,7 +23,6 @@ from mitmproxy.addons import (
     disable_h2c,
     dns_resolver,
     next_layer,
-    proxyauth,
     proxyserver,
     strip_dns_https_records,
     tlsconfig,
@@ -285,6 +284,15 @@ def _make_folder(path: Path) -> None:
         raise RunError(f"confdir: {path}: {e.strerror or e}") from e
 
 
+def _authentication(extra: Sequence[str]) -> list[object]:
+    """mitmproxy's addon for the option ``proxyauth``, where that is set: it brings an LDAP client with it."""
+    if not any(option.startswith("proxyauth=") for option in extra):
+        return []
+    from mitmproxy.addons.proxyauth import ProxyAuth
+
+    return [ProxyAuth()]
+
+
 def _master(settings: Settings, messages: Messages, addons: Sequence[object] = ()) -> master.Master:
     opts = options.Options()
     proxy = master.Master(opts)
@@ -296,7 +304,7 @@ def _master(settings: Settings, messages: Messages, addons: Sequence[object] = (
         block.Block(),
         strip_dns_https_records.StripDnsHttpsRecords(),
         disable_h2c.DisableH2C(),
-        proxyauth.ProxyAuth(),
+        *_authentication(settings.extra),
         server,
         dns_resolver.DnsResolver(),
         urlward,

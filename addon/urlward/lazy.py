@@ -1,0 +1,51 @@
+"""Packages of others, imported without what they import of themselves.
+
+`import mitmproxy.addons.core` first runs the package's own ``__init__``, which imports all of mitmproxy's
+thirty addons and with them Flask; ``werkzeug``'s imports a web server and a test client. Each process of
+a filter would wait for that as it starts.
+"""
+
+import importlib.util
+import sys
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+
+class _Lazy(ModuleType):
+    """A package whose own code runs once something is asked for that none of its modules is."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        full = f"{self.__name__}.{name}"
+        with suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(full) is not None:
+                return importlib.import_module(full)
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        assert self.__spec__ is not None
+        assert self.__spec__.loader is not None
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def import_lazily(package: str) -> None:
+    """Let what is imported from a package be only that, unless the package is there already.
+
+    Args:
+        package: its full name. What its ``__init__`` defines is still found, by running it then.
+
+    Raises:
+        ModuleNotFoundError: there is none.
+    """
+    if package in sys.modules:
+        return
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _Lazy
+    sys.modules[package] = module
+    parent, _, name = package.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], name, module)

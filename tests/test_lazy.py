@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+import pytest
+
+from urlward.lazy import import_lazily
+
+RUNNER = """
+import sys
+import urlward.proxy.runner
+
+print([name for name in ("flask", "ldap3", "werkzeug.serving") if name in sys.modules])
+from mitmproxy import addons
+import werkzeug
+print(len(addons.default_addons()) > 20, werkzeug.Client.__name__, "flask" in sys.modules)
+print(addons.core is sys.modules["mitmproxy.addons.core"], hasattr(addons, "nothing"))
+"""
+
+
+def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
+    done = subprocess.run([sys.executable, "-c", RUNNER], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["[]", "True Client True", "True False"]
+
+
+def test_a_package_that_is_there_stays() -> None:
+    import json
+
+    import_lazily("json")
+    assert sys.modules["json"] is json
+
+
+def test_there_is_none() -> None:
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        import_lazily("no_such_package")
