@@ -14,7 +14,7 @@ from typing import Any
 
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.engine.verdict import Verdict
-from urlward.records.event import Event, make_event, values
+from urlward.records.event import Event, make_event
 from urlward.records.events import Events
 from urlward.records.recorder import Recorder
 from urlward.records.store import StoreError
@@ -101,7 +101,7 @@ class Memory:
         self.wait()
         if self.down:
             raise StoreError("memory: down")
-        self.given += [values(event)[0] for event in events]
+        self.given += [event.id for event in events]
 
     def close(self) -> None:
         self.closed += 1

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import re
 import sqlite3
@@ -256,9 +255,7 @@ TIMES = st.integers(START, START + 5)
 NAMES = st.sampled_from(["", "a", "b"])
 EVENTS = st.lists(
     st.builds(
-        lambda time, kind, random, **names: dataclasses.replace(
-            an_event(random, kind=kind, at=time), **names
-        ),
+        lambda time, kind, random, **names: an_event(random, kind=kind, at=time)._replace(**names),
         time=TIMES,
         kind=st.sampled_from(["block", "cut", "list"]),
         random=st.integers(0, 10),

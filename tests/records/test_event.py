@@ -1,6 +1,5 @@
 import json
 import uuid
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from urlward.records.event import (
     as_json,
     event_id,
     event_of,
+    events_of,
     make_event,
-    values,
 )
 
 NOW = 1_795_500_000_123_456_789
@@ -59,7 +58,7 @@ def test_every_field_is_documented() -> None:
 
 def test_values_make_the_event_again() -> None:
     event = make_event("block", NOW, bytes(8), client="192.0.2.7", client_port=40213, group="é\xa0")
-    assert event_of(json.loads(json.dumps(values(event)))) == event
+    assert event_of(json.loads(json.dumps(event))) == event
 
 
 GOOD: Event = make_event("block", NOW, bytes(8))
@@ -91,11 +90,34 @@ GOOD: Event = make_event("block", NOW, bytes(8))
     ],
 )
 def test_what_is_no_event_is_refused(changes: dict[str, Any]) -> None:
-    row = list(values(replace(GOOD, **changes)))
+    row = list(GOOD._replace(**changes))
     with pytest.raises(EventError):
         event_of(row)
 
 
 def test_too_few_values_are_refused() -> None:
-    with pytest.raises(EventError, match="2 values"):
-        event_of(["a", 1])
+    with pytest.raises(EventError, match="not what it should be"):
+        event_of([GOOD.id, 1])
+    with pytest.raises(EventError, match="time: not what it should be"):
+        event_of([GOOD.id, "1", *GOOD[2:]])
+
+
+@pytest.mark.parametrize("row", [[*GOOD, ""], {"id": GOOD.id}, "a", None, 5])
+def test_what_has_another_shape_is_refused(row: object) -> None:
+    with pytest.raises(EventError):
+        event_of(row)
+
+
+def test_what_a_row_ends_before_does_not_apply() -> None:
+    assert event_of(GOOD[:5]) == GOOD
+
+
+def test_a_bad_event_does_not_take_the_others_with_it() -> None:
+    rows = [GOOD, 5, GOOD[:2], GOOD._replace(id="0"), [None] * len(GOOD), GOOD]
+    assert events_of(json.dumps(rows).encode()) == ([GOOD, GOOD], 4)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[", b"[" * 100_000, b'["\\ud800"]', b'["\xff"]', b"5"])
+def test_what_is_no_array_of_events_is_refused(data: bytes) -> None:
+    with pytest.raises(EventError):
+        events_of(data)

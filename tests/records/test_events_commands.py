@@ -16,8 +16,9 @@ import pytest
 from records.support import DAY, START, an_event
 from urlward.config import ConfigError
 from urlward.config.records import StoreTable
+from urlward.records.bulk import insert_new
 from urlward.records.database import Database, open_database
-from urlward.records.event import FIELDS, as_json, time_text, values
+from urlward.records.event import FIELDS, as_json, time_text
 from urlward.records.events_commands import (
     EventsCommandError,
     add_events_commands,
@@ -151,7 +152,8 @@ def test_a_follower_of_postgresql_sees_what_is_there_later(
     database = open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
     late, early, last = (an_event(n) for n in range(3))
     with database.engine.connect() as slow:
-        slow.execute(database._insert, [dict(zip(FIELDS, values(late), strict=True))])
+        slow.begin()
+        insert_new(slow, database._table, [late])
         steps = iter([lambda: database.write([early]), slow.commit, lambda: database.write([last])])
         following = followed(database, EventQuery(), 0, lambda _: next(steps)())
         assert [*islice(following, 3)] == [early, late, last]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_for
+from e2e.support import settle
 from records.recording import Memory, events
 from urlward.records import sink as module
 from urlward.records.event import Event
@@ -166,6 +167,18 @@ def test_memory_is_bounded_where_the_disk_takes_nothing(
     sink.store.down = False
     wait_for(lambda: sink.safe == 1000, "the others to be safe")
     assert sink.store.given == ids(events(1000))[:kept]
+
+
+def test_what_is_given_back_to_an_empty_queue_is_written(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "spool", 1 << 20)
+    sink.put(events(10))
+    taken = sink.sink._take(100)
+    sink.sink.start()
+    wait_for(lambda: sink.sink.tried, "the store to be opened")
+    settle()  # the writer finds nothing and waits
+    sink.sink._give_back(taken, 10)
+    wait_for(lambda: sink.safe == 10, "them to be safe", 5)
+    assert sink.sink.close(1.0)
 
 
 def test_what_a_sink_before_has_left_comes_first(made: Callable[..., Sink], tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.recording import events
-from urlward.records.event import values
 from urlward.records.wire import (
     MAX_BATCH,
     MAX_LINE,
@@ -37,8 +36,8 @@ def test_messages_arrive_as_they_were_sent() -> None:
 
 
 def test_what_is_no_event_is_counted_and_the_others_are_taken() -> None:
-    good = list(values(events(1)[0]))
-    rows = [good, 5, good[:-1], [None] * len(good), good]
+    good = list(events(1)[0])
+    rows = [good, 5, good[:2], [None] * len(good), good]
     assert decode(encode({"batch": 1, "events": rows})) == Batch(1, events(1) * 2, 3)
 
 
@@ -94,7 +93,7 @@ def test_whatever_json_says_is_a_message_or_refused(said: object) -> None:
             read(line)
 
 
-@pytest.mark.parametrize("message", [{"a": float("nan")}, {"a": {1, 2}}, {"a": "x" * MAX_LINE}])
+@pytest.mark.parametrize("message", [{"a": object()}, {"a": "\ud800"}, {"a": "x" * MAX_LINE}])
 def test_what_cannot_be_said_is_not_sent(message: dict[str, object]) -> None:
     with pytest.raises(WireError):
         encode(message)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +84,7 @@ class Recording:
             destination_port=names.ports[-1] if names.ports else 0,
             serial=self._serials.get(verdict.list, 0),
             reference=reference,
-            url=lambda: _url(names),
+            url=partial(_url, names),
             group=group,
         )
 
@@ -100,7 +101,7 @@ class Recording:
             stage="dns",
             serial=self._serials.get(verdict.list, 0),
             reference=reference,
-            url=lambda: _canonical(f"http://{host}/"),
+            url=partial(_canonical, f"http://{host}/"),
         )
 
     def alarm(self, alarm: str, text: str) -> None:

@@ -17,12 +17,12 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from urlward.config.records import StoreTable
 from urlward.engine.dates import time_text
+from urlward.records.bulk import insert_new
 from urlward.records.engines import PAUSE, open_postgresql, open_sqlite, told, wipe_sqlite, writing
-from urlward.records.event import FIELDS, Event, values
+from urlward.records.event import FIELDS, Event
 from urlward.records.migrations import migrate
 from urlward.records.store import AbsentError, Age, By, EventQuery
 from urlward.records.tables import UPGRADES, create, events
@@ -61,11 +61,10 @@ class Database:
         self.engine = engine
         self._writing = writing(engine)
         self._pause = pause
+        self._table = events
         self._is_file = engine.dialect.name == "sqlite"
         self._dirty = False
         self._rewrite_after = 0
-        self._insert = (sqlite if self._is_file else postgresql).insert(events)
-        self._insert = self._insert.on_conflict_do_nothing(index_elements=[events.c.id])
         try:
             with told(name):
                 migrate(self._writing, "events", create, UPGRADES)
@@ -77,9 +76,8 @@ class Database:
         """As `Store.write`: one transaction."""
         if not events:
             return
-        rows = [dict(zip(FIELDS, values(event), strict=True)) for event in events]
         with told(self.name), self._writing.begin() as connection:
-            connection.execute(self._insert, rows)
+            insert_new(connection, self._table, events)
 
     def close(self) -> None:
         """Close all connections."""

@@ -33,10 +33,12 @@ An event never holds a URL, a host or a path. Requests that pass leave none. An 
 
 import json
 import re
-from dataclasses import dataclass, fields
+from contextlib import suppress
 from datetime import UTC, datetime
-from operator import attrgetter
-from typing import Any, Literal, get_args
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
 
 from urlward.engine.errors import UrlwardError
 
@@ -70,8 +72,7 @@ class EventError(UrlwardError):
     """Values that are no event; the message names the field and quotes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event; empty text and 0 stand for what does not apply. Fields as in the module's table.
 
     Attributes:
@@ -100,15 +101,13 @@ class Event:
     detail: str = ""
 
 
-FIELDS = tuple(field.name for field in fields(Event))
-values = attrgetter(*FIELDS)
-"""Of an event, in the order of `FIELDS`."""
+FIELDS = Event._fields
 
-_TEXTS = tuple(n for n, name in enumerate(FIELDS) if Event.__annotations__[name] is not int)
-_NUMBERS = tuple(n for n, name in enumerate(FIELDS) if Event.__annotations__[name] is int)
-_TYPES = [int if n in _NUMBERS else str for n in range(len(FIELDS))]
+_texts = itemgetter(*(n for n, name in enumerate(FIELDS) if Event.__annotations__[name] is not int))
 _CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
 _ID = frozenset("0123456789abcdef")
+_READ = msgspec.json.Decoder(list[Event])
+_PLACE = re.compile(r"\$\[([0-9]+)\]").search
 
 
 def event_id(now: int, random: bytes) -> str:
@@ -139,33 +138,58 @@ def make_event(kind: Kind, now: int, random: bytes, **values: Any) -> Event:
     return Event(event_id(now, random), now // 1_000_000, kind, **values)
 
 
-def event_of(row: list[Any]) -> Event:
-    """The event with these values, in the order of `FIELDS`, which may come from anywhere.
+def events_of(data: bytes | msgspec.Raw) -> tuple[list[Event], int]:
+    """The events in a JSON array of arrays, each the values of one in the order of `FIELDS` as far as they
+    go, and how many others there are. They may come from anywhere.
+
+    Raises:
+        EventError: no such array.
+    """
+    try:
+        # Nearly always all of them are what they should be, which is quickly seen.
+        return [_checked(event) for event in _READ.decode(data)], 0
+    except (msgspec.MsgspecError, EventError, RecursionError, UnicodeDecodeError):
+        pass
+    try:
+        rows = msgspec.json.decode(data, type=list[Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as e:
+        raise EventError("not a JSON array") from e
+    found = []
+    for row in rows:
+        with suppress(EventError):
+            found.append(event_of(row))
+    return found, len(rows) - len(found)
+
+
+def event_of(row: object) -> Event:
+    """The same of one.
 
     Raises:
         EventError: they are no event, or one too large to keep.
     """
-    if len(row) != len(FIELDS):
-        raise EventError(f"{len(row)} values, an event has {len(FIELDS)}")
-    if [*map(type, row)] != _TYPES:
-        wrong = next(n for n, kind in enumerate(_TYPES) if type(row[n]) is not kind)
-        raise EventError(f"{FIELDS[wrong]}: not {'a number' if wrong in _NUMBERS else 'text'}")
-    text = "".join([row[n] for n in _TEXTS])
+    try:
+        return _checked(msgspec.convert(row, Event))
+    except msgspec.ValidationError as e:
+        where = _PLACE(str(e))
+        raise EventError(f"{FIELDS[int(where[1])] if where else 'an array'}: not what it should be") from None
+
+
+def _checked(event: Event) -> Event:
+    """An event whose values have the right types."""
+    texts: tuple[str, ...] = _texts(event)
+    text = "".join(texts)
     if len(text) > MAX_TEXT:
         raise EventError(f"{len(text)} characters, at most {MAX_TEXT}")
     # What no database takes would stay in the way of what comes after it.
-    if len(text) > MAX_FIELD and any(len(row[n]) > MAX_FIELD for n in _TEXTS[:-1]):
+    if len(text) > MAX_FIELD and max(map(len, texts[:-1])) > MAX_FIELD:
         raise EventError(f"a field has more than {MAX_FIELD} characters")
     # No database of ours keeps NUL, and lone surrogates are no text.
     if not text.isprintable() and _CONTROLS(text):
         raise EventError("control characters, or what is no character")
-    event = Event(*row)
     if len(event.id) != 32 or not _ID.issuperset(event.id):
         raise EventError("id: not 32 hexadecimal digits")
     if len(event.digest) not in (0, 32):
         raise EventError("digest: not 32 hexadecimal digits")
-    if event.kind not in KINDS:
-        raise EventError("kind: not a kind of event")
     if not 0 <= event.time < _LAST_TIME or not 0 <= event.serial <= _LAST_NUMBER:
         raise EventError("time or serial: out of range")
     if not 0 <= event.client_port < 65_536 or not 0 <= event.destination_port < 65_536:
@@ -190,7 +214,7 @@ def detail_of(event: Event) -> dict[str, Any]:
 
 def as_json(event: Event) -> dict[str, Any]:
     """An event as it is exported: the module's table, without what does not apply."""
-    given = {name: value for name, value in zip(FIELDS, values(event), strict=True) if value}
+    given: dict[str, Any] = {name: value for name, value in zip(FIELDS, event, strict=True) if value}
     given |= {"time": time_text(event.time)}
     if event.detail:
         given["detail"] = detail_of(event)

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,31 +99,44 @@ class Events:
         if not self._privacy.keeps_persons:
             return
         try:
-            now = self._clock()
+            kind = _KINDS[would, cut]
+            port = client_port if self._privacy.keeps_ports else 0
+            # Not a closure, which takes an object for each name in it.
             self.emitter.emit(
-                lambda: Event(
-                    event_id(now, os.urandom(RANDOM)),
-                    now // 1_000_000,
-                    _KINDS[would, cut],
-                    self._node,
-                    self._privacy.client(client, now // 1_000_000),
-                    client_port if self._privacy.keeps_ports else 0,
-                    protocol,
-                    destination,
-                    destination_port,
-                    stage,
-                    verdict.list[:MAX_FIELD],
-                    serial,
-                    verdict.entry[:MAX_FIELD],
-                    verdict.category[:MAX_FIELD],
-                    verdict.action,
-                    reference,
-                    "" if (canonical := url()) is None else self._digest(canonical),
-                    group,
+                partial(
+                    self._made, self._clock(), kind, client, port, protocol, destination, destination_port,
+                    stage, verdict, serial, reference, url, group,
                 )
-            )
+            )  # fmt: skip
         except Exception as e:  # noqa: BLE001 - whatever becomes of the record, the decision stands
             _failed(e)
+
+    def _made(
+        self, now: int, kind: Kind, client: str, client_port: int, protocol: str, destination: str,
+        destination_port: int, stage: str, verdict: Verdict, serial: int, reference: str,
+        url: Callable[[], str | None], group: str,
+    ) -> Event:  # fmt: skip
+        time_ms = now // 1_000_000
+        return Event(
+            event_id(now, os.urandom(RANDOM)),
+            time_ms,
+            kind,
+            self._node,
+            self._privacy.client(client, time_ms),
+            client_port,
+            protocol,
+            destination,
+            destination_port,
+            stage,
+            verdict.list[:MAX_FIELD],
+            serial,
+            verdict.entry[:MAX_FIELD],
+            verdict.category[:MAX_FIELD],
+            verdict.action,
+            reference,
+            "" if (canonical := url()) is None else self._digest(canonical),
+            group,
+        )
 
     def list_changed(self, name: str, serial: int, entries: int, added: int, removed: int) -> None:
         """Say that a list in force has changed.

@@ -17,7 +17,7 @@ from urlward.config.units import seconds
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
 from urlward.lists.state import state_folder
-from urlward.records.event import FIELDS, KINDS, Event, as_json, time_text, values
+from urlward.records.event import FIELDS, KINDS, Event, as_json, time_text
 from urlward.records.store import EventQuery
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _writer(args: argparse.Namespace, stream: TextIO) -> Callable[[Event], None]
 
 
 def _row(rows: Any, event: Event) -> None:
-    given = dict(zip(FIELDS, values(event), strict=True))
+    given = dict(zip(FIELDS, event, strict=True))
     rows.writerow([time_text(event.time) if name == "time" else value or "" for name, value in given.items()])
 
 

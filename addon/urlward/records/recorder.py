@@ -205,8 +205,8 @@ class Recorder:
 
     def take(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
         """As `urlward.records.server.Taker` says."""
-        self.taken.update(event.kind for event in events)
-        self.raised.update(filter(None, map(_alarm_of, events)))
+        self.taken.update([event.kind for event in events])
+        self.raised.update(filter(None, [_alarm_of(event) for event in events if event.kind == "alarm"]))
         if not events:
             safe()
             return
@@ -303,9 +303,7 @@ async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
 
 
 def _alarm_of(event: Event) -> str:
-    """The kind of an alarm, or empty."""
-    if event.kind != "alarm":
-        return ""
+    """The kind of an alarm, or empty where it does not say."""
     try:
         return str(detail_of(event).get("alarm", ""))[:MAX_ALARM]
     except EventError:

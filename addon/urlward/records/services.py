@@ -21,7 +21,7 @@ from urlward.records.assignments.retention import purge_assignments
 from urlward.records.assignments.schema import FILE as ASSIGNMENTS
 from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import Database
-from urlward.records.event import FIELDS, RANDOM, make_event, values
+from urlward.records.event import RANDOM, make_event
 from urlward.records.exposition import Exposition
 from urlward.records.holds import held_references
 from urlward.records.objection_book import ObjectionBook
@@ -198,7 +198,7 @@ class EventFinder:
             StoreError: the store cannot be read.
         """
         found = self._database().find(_query(wanted))
-        return [dict(zip(FIELDS, values(event), strict=True)) for event in found]
+        return [event._asdict() for event in found]
 
     def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
         """Likewise."""

@@ -101,7 +101,7 @@ class StoreSink:
         self._clock = clock
         self._changed = Condition()
         self._queue: deque[_Handed] = deque()
-        self._queued = 0
+        self._queued = self._in_hand = 0
         self._closing = False
         self._end_at = 0.0
         self._in_a_row = self._failures = self._written = 0
@@ -143,7 +143,8 @@ class StoreSink:
             safe: called from any thread when a crash no longer loses them, or when they had to be dropped.
         """
         with self._changed:
-            fits = not self._queue or self._queued + len(events) <= QUEUE
+            waiting = self._queued + self._in_hand
+            fits = not waiting or waiting + len(events) <= QUEUE
             if fits:
                 self._queue.append(_Handed(events, safe))
                 self._queued += len(events)
@@ -227,6 +228,8 @@ class StoreSink:
 
     def _write_queue(self) -> None:
         taken = self._take(CHUNK)
+        if not taken:  # the other thread was quicker
+            return
         events = [event for handed in taken for event in handed.events]
         self._writing = events
         stored = self._stored(events)
@@ -235,8 +238,7 @@ class StoreSink:
             self._to_spool(taken)
             return
         self._stuck = False
-        for handed in taken:
-            handed.safe()
+        self._done(taken, len(events))
         self._alarms.back()
 
     def _replay(self) -> None:
@@ -302,6 +304,7 @@ class StoreSink:
                 taken.append(self._queue.popleft())
                 count += len(taken[-1].events)
             self._queued -= count
+            self._in_hand += count
         return taken
 
     def _spill(self) -> bool:
@@ -327,11 +330,19 @@ class StoreSink:
         if not fits:
             with self._changed:
                 self.dropped += len(events)
+        self._done(taken, len(events))
+        return True
+
+    def _done(self, taken: list[_Handed], count: int) -> None:
+        with self._changed:
+            self._in_hand -= count
         for handed in taken:
             handed.safe()
-        return True
 
     def _give_back(self, taken: list[_Handed], count: int) -> None:
         with self._changed:
             self._queue.extendleft(reversed(taken))
+            self._in_hand -= count
             self._queued += count
+            # Whoever writes may have found the queue empty meanwhile, and wait for what comes next.
+            self._changed.notify_all()

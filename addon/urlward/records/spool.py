@@ -10,7 +10,6 @@ A frame that was cut short at the end of a segment has never been acknowledged. 
 ends its segment, and is counted.
 """
 
-import json
 import os
 import re
 import struct
@@ -20,9 +19,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import msgspec
+
 from urlward.engine.errors import UrlwardError
 from urlward.lists.state import StateError, give_to_owner_of, made_folder
-from urlward.records.event import VERSION, Event, EventError, event_of, values
+from urlward.records.event import VERSION, Event, EventError, events_of
 
 SEGMENT = 1 << 18
 """Bytes from which on a segment is not added to."""
@@ -96,7 +97,7 @@ class Spool:
         Raises:
             SpoolError: the disk is full, or fails; nothing has been added.
         """
-        data = json.dumps([values(event) for event in events], separators=(",", ":")).encode()
+        data = msgspec.json.encode(events)
         frame = _FRAME.pack(len(data), len(events), _checksum(data)) + data
         if len(data) > MAX_FRAME or self.size + len(_HEAD) + len(frame) > self._limit:
             return False
@@ -232,9 +233,12 @@ def _read(data: bytes) -> tuple[list[Event], int]:
         if _checksum(frame) != checksum:
             return events, len(data) - at
         try:
-            events += [event_of(row) for row in json.loads(frame)]
-        except (ValueError, TypeError, EventError):
+            read, refused = events_of(frame)
+        except EventError:
             return events, len(data) - at
+        if refused:
+            return events, len(data) - at
+        events += read
         at = start + size
     return events, 0
 

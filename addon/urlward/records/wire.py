@@ -7,7 +7,6 @@ to know something says ``{"ask": QUESTION}`` first, and gets one line (`urlward.
 takes a line on trust.
 """
 
-import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from urlward.engine.errors import UrlwardError
 from urlward.lists.state import give_to_owner_of
-from urlward.records.event import Event, EventError, event_of, values
+from urlward.records.event import Event, EventError, events_of
 
 MAX_LINE = 1 << 20
 """Bytes of a line, with its end."""
@@ -31,6 +32,7 @@ MAX_NAME = 200
 """Characters of a worker's or node's name."""
 
 _LAST_NUMBER = 1 << 53
+_NOTHING = msgspec.Raw()
 _MAX_PATH = 100
 """Bytes of a socket's path that the kernel takes, with room to spare (unix(7))."""
 
@@ -89,15 +91,31 @@ class Ask:
 type Message = Hello | Batch | Snapshot | Bye | Ask
 
 
-def encode(message: dict[str, Any]) -> bytes:
+class _Said(msgspec.Struct):
+    """All that a line may say; events are looked at by themselves."""
+
+    hello: str = ""
+    node: str | msgspec.UnsetType = msgspec.UNSET
+    batch: int = -1
+    events: msgspec.Raw = _NOTHING
+    metrics: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    bye: bool = False
+    ask: str = ""
+    ack: int = -1
+
+
+_read = msgspec.json.Decoder(_Said).decode
+
+
+def encode(message: object) -> bytes:
     """One line.
 
     Raises:
         WireError: it is too long, or holds what JSON has no word for.
     """
     try:
-        line = json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-    except (TypeError, ValueError, RecursionError) as e:
+        line = msgspec.json.encode(message) + b"\n"
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as e:
         raise WireError("not JSON") from e
     if len(line) > MAX_LINE:
         raise WireError(f"{len(line)} bytes, a line has at most {MAX_LINE}")
@@ -110,7 +128,7 @@ def encode_batch(number: int, events: Sequence[Event]) -> bytes:
     Raises:
         WireError: as `encode`.
     """
-    return encode({"batch": number, "events": [values(event) for event in events]})
+    return encode({"batch": number, "events": events})
 
 
 def decode(line: bytes) -> Message:
@@ -119,18 +137,18 @@ def decode(line: bytes) -> Message:
     Raises:
         WireError: nothing that it may say.
     """
-    match message := _object(line):
-        case {"hello": str(worker), "node": str(node)} if _is_name(worker) and len(node) <= MAX_NAME:
-            return Hello(worker, node)
-        case {"batch": int(number), "events": list(rows)} if _is_number(number) and len(rows) <= MAX_BATCH:
-            return _batch(number, rows)
-        case {"metrics": dict(metrics)}:
-            return Snapshot(metrics)
-        case {"bye": True}:
-            return Bye()
-        case {"ask": str(question)} if _is_name(question):
-            return Ask(question)
-    raise WireError(f"an object of {len(message)} members that is no message")
+    said = _said(line)
+    if _is_name(said.hello) and isinstance(said.node, str) and len(said.node) <= MAX_NAME:
+        return Hello(said.hello, said.node)
+    if _is_number(said.batch) and said.events is not _NOTHING:
+        return _batch(said.batch, said.events)
+    if isinstance(said.metrics, dict):
+        return Snapshot(said.metrics)
+    if said.bye:
+        return Bye()
+    if _is_name(said.ask):
+        return Ask(said.ask)
+    raise WireError("an object that is no message")
 
 
 def decode_ack(line: bytes) -> int:
@@ -139,8 +157,7 @@ def decode_ack(line: bytes) -> int:
     Raises:
         WireError: the line is no acknowledgement.
     """
-    number = _object(line).get("ack")
-    if not isinstance(number, int) or not _is_number(number):
+    if not _is_number(number := _said(line).ack):
         raise WireError("no acknowledgement")
     return number
 
@@ -182,26 +199,23 @@ def listening(path: Path) -> socket.socket:
     return made
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _said(line: bytes) -> _Said:
     if len(line) > MAX_LINE:
         raise WireError(f"{len(line)} bytes, a line has at most {MAX_LINE}")
     try:
-        message = json.loads(line, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as e:
-        raise WireError("not JSON") from e
-    if not isinstance(message, dict):
-        raise WireError("not an object")
-    return message
+        return _read(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        raise WireError("not JSON, or no message") from e
 
 
-def _batch(number: int, rows: list[Any]) -> Batch:
-    events = []
-    for row in rows:
-        try:
-            events.append(event_of(row if isinstance(row, list) else []))
-        except EventError:
-            continue
-    return Batch(number, events, len(rows) - len(events))
+def _batch(number: int, rows: msgspec.Raw) -> Batch:
+    try:
+        events, refused = events_of(rows)
+    except EventError as e:
+        raise WireError(str(e)) from e
+    if len(events) + refused > MAX_BATCH:
+        raise WireError(f"{len(events) + refused} events, a batch has at most {MAX_BATCH}")
+    return Batch(number, events, refused)
 
 
 def _is_name(text: str) -> bool:
@@ -209,8 +223,4 @@ def _is_name(text: str) -> bool:
 
 
 def _is_number(number: int) -> bool:
-    return not isinstance(number, bool) and 0 <= number < _LAST_NUMBER
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(text)
+    return 0 <= number < _LAST_NUMBER

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, select, update
 
-from urlward.records.assignments.bulk import insert_new, insert_or_replace
 from urlward.records.assignments.interval import (
     AssignmentError,
     Ending,
@@ -31,6 +30,7 @@ from urlward.records.assignments.schema import (
     told,
 )
 from urlward.records.assignments.times import ms_text
+from urlward.records.bulk import insert_new, insert_or_replace
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""

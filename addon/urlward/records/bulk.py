@@ -7,7 +7,8 @@ from sqlalchemy import Connection, Table
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add rows, in the order of the table's columns; what is there already stays as it is."""
+    """Add rows, in the order of the table's columns that are not counted up by themselves; what is there
+    already stays as it is."""
     _write(connection, table, rows, "DO NOTHING")
 
 
@@ -23,9 +24,9 @@ def _write(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
     if not rows:
         return
     # Names are this package's own, values never become part of a statement.
-    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    columns = ", ".join(f'"{column.name}"' for column in table.columns if column.autoincrement is not True)
     if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(table.columns))
+        marks = ", ".join("?" * len(rows[0]))
         connection.exec_driver_sql(
             f"INSERT INTO {table.name} ({columns}) VALUES ({marks}) ON CONFLICT {conflict}",  # noqa: S608
             list(rows),
@@ -33,7 +34,10 @@ def _write(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
         return
     new = f"new_{table.name}"
     cursor: Any = connection.connection.cursor()
-    cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {new} (LIKE {table.name}) ON COMMIT DELETE ROWS")
+    cursor.execute(
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {new} ON COMMIT DELETE ROWS"  # noqa: S608
+        f" AS SELECT {columns} FROM {table.name} WITH NO DATA"
+    )
     with cursor.copy(f"COPY {new} ({columns}) FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
