@@ -125,6 +125,10 @@ def test_what_goes_without_saying(path: Path) -> None:
             "records.days.blocks: needed, since objections are records of persons: a number of days",
         ),
         (
+            '[records]\nprivacy = "short"\nlog = true\ndays.blocks = 1\ndays.operations = 1',
+            'records: log: writes whole addresses of clients, which privacy = "short" forbids',
+        ),
+        (
             "[records.days]\nblocks = 0",
             "records.days.blocks: input should be greater than or equal to 1",
         ),

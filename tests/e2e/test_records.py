@@ -81,7 +81,8 @@ def test_a_block_is_an_event_a_count_and_a_line_on_the_dashboard(tmp_path: Path,
             "csam",
         )
         assert (event["client"], event["protocol"], event["stage"]) == ("127.0.0.1", "http", "match")
-        assert event["client_port"] == int(proxy.blocks()[-1]["client"].rpartition(":")[2])
+        assert event["client_port"] > 0  # type: ignore[operator]
+        assert proxy.blocks() == []
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(event["time"]))
         assert "paged" not in json.dumps(event)
         wait_for(

@@ -184,7 +184,13 @@ async def test_nxdomain(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCa
         assert rig.kernel.addresses == {"192.0.2.1"}
         upstream.answer = alias
         assert (await rig.ask("plain.example")).rcode() == dns.rcode.NXDOMAIN
-    lines = caplog.messages
+        lines = list(caplog.messages)
+        recorded: list[tuple[str, str]] = []
+        rig.policy.logs = False
+        rig.policy.record = lambda verdict, host, client, _: recorded.append((verdict.entry, host))
+        await rig.ask("blocked.example", "A")
+        assert recorded == [("D-1", "blocked.example")]
+        assert caplog.messages == lines
     assert len(lines) == 3, "one for each address asked for"
     for line in lines:
         assert re.fullmatch(

@@ -1,4 +1,5 @@
 import logging
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -6,6 +7,7 @@ from proxy.driver import NOW, make_context
 from urlward.engine.verdict import Verdict
 from urlward.proxy.decision_log import Counts, DecisionLog, timestamp
 from urlward.proxy.names import Names
+from urlward.proxy.recording import Recording
 
 CLIENT = make_context().client
 NAMES = Names(("blocked.example",), (80,), "192.0.2.7", "/page")
@@ -36,6 +38,19 @@ def test_a_block(
         "reference=AAAA-BBBB-CCCC"
     ]
     assert (written.counts.blocked, written.counts.would_block) == counted
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_what_is_recorded_is_in_the_log_only_where_that_is_asked_for(
+    logs: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    recording = create_autospec(Recording, instance=True, logs=logs)
+    DecisionLog(Counts(), lambda: NOW, recording).block(VERDICT, NAMES, CLIENT, "AAAA-BBBB-CCCC", would=True)
+    recording.hit.assert_called_once_with(
+        VERDICT, NAMES, CLIENT, "AAAA-BBBB-CCCC", cut=False, would=True, group=""
+    )
+    assert len(caplog.messages) == logs
 
 
 def test_a_block_without_a_category_of_a_client_with_an_ipv6_address(

@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mitmproxy import log, master, options
 from mitmproxy.test import tflow
 
-from urlward.proxy.runner import ForgetMessages, Messages, RunError, Settings, Startup, _master, in_one_line
+from urlward.proxy.runner import (
+    ForgetMessages,
+    Messages,
+    RunError,
+    Settings,
+    Startup,
+    _forget_log_events,
+    _master,
+    in_one_line,
+)
 
 
 def settings(folder: Path, *extra: str) -> Settings:
@@ -80,6 +90,20 @@ async def test_an_error_at_the_start_ends_it() -> None:
     messages.emit(record("mitmproxy.proxy", logging.ERROR, "no such thing\nand more"))
     with pytest.raises(RunError, match=r"^no such thing$"):
         await startup.shutdown_if_errored()
+
+
+async def test_no_line_of_the_log_becomes_an_event_of_mitmproxys() -> None:
+    root = logging.getLogger()
+    handler = log.LegacyLogEvents(master.Master(options.Options()))
+    other = logging.NullHandler()
+    root.addHandler(handler)
+    root.addHandler(other)
+    try:
+        _forget_log_events(root)
+        assert not any(isinstance(one, log.LegacyLogEvents) for one in root.handlers)
+        assert other in root.handlers
+    finally:
+        root.removeHandler(other)
 
 
 def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,6 +152,7 @@ class RecordsTable(Table):
         node: this machine's name in them.
         privacy: ``full`` addresses of clients; ``short``ened to /24 and /48; a keyed ``digest`` that changes
             daily; or ``counts`` alone, where no event of a person is kept.
+        log: whether blocks stand in the log as well, a line each, with the client's whole address.
         queue: events that a worker keeps while they cannot be written.
         spool: bytes on the disk while a store is down.
         store: the places; an SQLite file in the state folder where absent.
@@ -162,6 +163,7 @@ class RecordsTable(Table):
         default_factory=socket.gethostname
     )
     privacy: Privacy = "full"
+    log: bool = False
     queue: Annotated[int, Field(ge=100, le=10_000_000)] = 100_000
     spool: Annotated[Bytes, Field(ge=1 << 20)] = 256 << 20
     store: Annotated[tuple[StoreTable, ...], Field(strict=False, min_length=1)] = (StoreTable(kind="sqlite"),)
@@ -174,6 +176,10 @@ class RecordsTable(Table):
             place = (store.file, store.url_file, store.url_env, store.address)
             if (first := places.setdefault(place, n)) != n:
                 raise ValueError(f"store.{first} and store.{n} are the same place")
+        if self.log and self.privacy != "full":
+            raise ValueError(
+                f'log: writes whole addresses of clients, which privacy = "{self.privacy}" forbids'
+            )
         return self
 
     def at(self, folder: Path) -> "RecordsTable":

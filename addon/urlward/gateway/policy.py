@@ -64,6 +64,7 @@ class Policy:
         monitor: whether nothing is refused.
         on_error: what an answer gets, of a host listed whole, when handling it fails: ``block`` or ``pass``.
         record: is told what is refused: the verdict, the host, the client's address, and the reference.
+        logs: whether that stands in the log.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Policy:
         self.monitor = False
         self.on_error = "block"
         self.record: Callable[[Verdict, str, str, str], None] = _keep_nothing
+        self.logs = True
         self._steer_set = steer_set
         self._judge = judge
         self._matcher = matcher
@@ -187,7 +189,7 @@ class Policy:
         return told, list(dict.fromkeys(filter(None, steered)))
 
     def _log(self, hosts: tuple[str, ...], client: str) -> None:
-        """The same line as for a request, since there will be none."""
+        """Say the same as of a request, since there will be none."""
         now = time.time()
         matcher = self._matcher()
         for host in hosts:
@@ -195,11 +197,12 @@ class Policy:
                 continue
             verdict = matcher.check_host(host, (), now)
             reference = new_reference()
-            logger.info(
-                "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
-                timestamp(now), client, verdict.list or "-", verdict.entry or "-", verdict.category or "-",
-                reference,
-            )  # fmt: skip
+            if self.logs:
+                logger.info(
+                    "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
+                    timestamp(now), client, verdict.list or "-", verdict.entry or "-",
+                    verdict.category or "-", reference,
+                )  # fmt: skip
             self.record(verdict, host, client, reference)
             return
 

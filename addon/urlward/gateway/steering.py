@@ -144,6 +144,7 @@ class Steering:
             )
             if addon.recording is not None:
                 self._policy.record = addon.recording.hit_by_dns
+                self._policy.logs = addon.recording.logs
         work: list[Coroutine[None, None, None]] = [self._live(), self._follow(self._names), self._forget()]
         if os.environ.get(WORKER, "0") == "0":
             work.append(self._follow(self._networks))

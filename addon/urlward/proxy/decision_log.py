@@ -1,4 +1,8 @@
-"""What is counted and said of decisions and faults: one line each, and never a URL, a host or a path."""
+"""What is counted and said of decisions and faults: one line each, and never a URL, a host or a path.
+
+Where events are recorded, their stores are what says who met what, under the privacy and for the days that
+the operator has chosen; a log knows neither, so hits are not in it too unless that is asked for.
+"""
 
 import logging
 import time
@@ -79,6 +83,10 @@ class DecisionLog:
             self.counts.would_block += 1
         else:
             self.counts.blocked += 1
+        if self._recording is not None:
+            self._recording.hit(verdict, names, client, reference, cut=cut, would=would, group=group)
+            if not self._recording.logs:
+                return
         _log(
             logging.INFO,
             f"%s {'would-' * would}{'cut' if cut else 'block'} "
@@ -86,8 +94,6 @@ class DecisionLog:
             timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
             reference, f" group={group}" * bool(group),
         )  # fmt: skip
-        if self._recording is not None:
-            self._recording.hit(verdict, names, client, reference, cut=cut, would=would, group=group)
 
     def failure(self, error: Exception, client: Client, outcome: str) -> None:
         """Say what has failed, and where.

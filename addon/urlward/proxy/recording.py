@@ -31,10 +31,12 @@ class Recording:
 
     Attributes:
         metrics: what is counted.
+        logs: whether what is recorded stands in the log as well.
     """
 
     def __init__(self, records: RecordsTable, state: Path, secret: bytes, worker: str) -> None:
         self.metrics = Metrics(time.time())
+        self.logs = records.log
         self._events = Events(records, state, secret, worker)
         self._events.emitter.metrics = self._snapshot
         self._serials: dict[str, int] = {}

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitmproxy import exceptions, http, master, options, tcp, udp
+from mitmproxy import exceptions, http, log, master, options, tcp, udp
 from mitmproxy.addons import (
     block,
     core,
@@ -258,6 +258,7 @@ async def _run(settings: Settings, addons: Sequence[object]) -> None:
     root.addHandler(messages)
     try:
         proxy = _master(settings, messages, addons)
+        _forget_log_events(root)
         loop = asyncio.get_running_loop()
         drain = Drain(proxy)
         loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
@@ -274,6 +275,13 @@ async def _run(settings: Settings, addons: Sequence[object]) -> None:
             life.cancel()
     finally:
         root.removeHandler(messages)
+
+
+def _forget_log_events(root: logging.Logger) -> None:
+    """mitmproxy makes an event of each line, on a later round of the loop; no addon here listens to it."""
+    for handler in list(root.handlers):
+        if isinstance(handler, log.LegacyLogEvents):
+            root.removeHandler(handler)
 
 
 def _make_folder(path: Path) -> None:

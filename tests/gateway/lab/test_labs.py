@@ -70,7 +70,7 @@ def test_two_at_once_a_broken_expectation_and_what_a_report_hides(tmp_path: Path
     running = [started(path, tmp_path / path.stem) for path in (good, bad)]
     assert [process.wait(60) for process in running] == [0, 1]
     found = report(tmp_path / "bad")
-    # Where the machine stands still for seconds, the gateway lets through what its filter does not answer for.
+    # Where a machine stands still for seconds, the gateway lets pass what its filter does not answer for.
     missed = found["data"]["counts"]["missed"]
     assert missed in (1, 2)
     assert found["verdict"]["text"] == f"{missed} missed"
