@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from urlward.records.events import Events
 from urlward.records.store import EventQuery, open_store
 
 RECORDS = "[records]\n[records.days]\nblocks = 30\noperations = 365\n"
+FILTERS = {"without": "", "with": RECORDS, "logged": RECORDS.replace("\n", "\nlog = true\n", 1)}
+"""By name, what is in their configuration: a filter without records has each block in its log, one with
+records in these alone, and the third in both."""
+
 CONNECTIONS = 16
 RATE = 5_000
 """Events a second."""
@@ -76,15 +80,17 @@ def load(folder: Path, port: int, seconds: int) -> float:
 
 
 def throughput(folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
-    """Both by turns."""
-    with filtering(folder, "without", "") as without, filtering(folder, "with", RECORDS) as recorded:
-        for port in (without, recorded):
+    """All by turns."""
+    with ExitStack() as running:
+        ports = {name: running.enter_context(filtering(folder, name, more)) for name, more in FILTERS.items()}
+        for port in ports.values():
             load(folder, port, 1)
-        pairs = [
-            {"without": load(folder, without, seconds), "with": load(folder, recorded, seconds)}
-            for _ in range(rounds)
-        ]
-    return {"rounds": pairs, "ratio": statistics.median(pair["with"] / pair["without"] for pair in pairs)}
+        found = [{name: load(folder, port, seconds) for name, port in ports.items()} for _ in range(rounds)]
+    return {
+        "rounds": found,
+        "ratio": statistics.median(one["with"] / one["without"] for one in found),
+        "ratio_logged": statistics.median(one["logged"] / one["without"] for one in found),
+    }
 
 
 def sustained(folder: Path, seconds: int) -> dict[str, Any]:

@@ -16,7 +16,9 @@ def report(result: dict[str, Any]) -> str:
         ),
         _goal("events lost, of 5,000 a second for a minute into SQLite", haste["lost"], 0, least=False),
     ]
-    without, recorded = (median(pair[name] for pair in through["rounds"]) for name in ("without", "with"))
+    without, recorded, logged = (
+        median(one[name] for one in through["rounds"]) for name in ("without", "with", "logged")
+    )
     return "\n".join(
         [
             f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
@@ -25,7 +27,8 @@ def report(result: dict[str, Any]) -> str:
             "",
             goals_table(goals),
             "",
-            f"Blocked requests a second, medians: {without:,.0f} without records, {recorded:,.0f} with. "
+            f"Blocked requests a second, medians: {without:,.0f} without records, {recorded:,.0f} with, "
+            f"{logged:,.0f} with records and the log (`log = true`), {through['ratio_logged']:.2f} of that without records. "
             f"In haste: {haste['sent']:,} events at {haste['rate']:,.0f} a second, {haste['kept']:,} kept.",
         ]
     )
