@@ -28,8 +28,7 @@ def report(result: dict[str, Any]) -> str:
             goals_table(goals),
             "",
             f"Blocked requests a second, medians: {without:,.0f} without records, {recorded:,.0f} with, "
-            f"{logged:,.0f} with records and the log (`log = true`), {through['ratio_logged']:.2f} of that without "
-            "records. "
+            f"{logged:,.0f} with records and the log (`log = true`), {through['ratio_logged']:.2f} of the first. "
             f"In haste: {haste['sent']:,} events at {haste['rate']:,.0f} a second, {haste['kept']:,} kept.",
         ]
     )
