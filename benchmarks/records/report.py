@@ -19,6 +19,7 @@ def report(result: dict[str, Any]) -> str:
     without, recorded, logged = (
         median(one[name] for one in through["rounds"]) for name in ("without", "with", "logged")
     )
+    share = through["ratio_logged"]
     return "\n".join(
         [
             f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
@@ -28,7 +29,7 @@ def report(result: dict[str, Any]) -> str:
             goals_table(goals),
             "",
             f"Blocked requests a second, medians: {without:,.0f} without records, {recorded:,.0f} with, "
-            f"{logged:,.0f} with records and the log (`log = true`), {through['ratio_logged']:.2f} of the first. "
+            f"{logged:,.0f} with records and the log (`log = true`), {share:.2f} of the first. "
             f"In haste: {haste['sent']:,} events at {haste['rate']:,.0f} a second, {haste['kept']:,} kept.",
         ]
     )
