@@ -45,6 +45,10 @@ blocks = 30
 operations = 365
 assignments = 180
 
+[records.assignments]
+kind = "postgresql"
+url_file = "assignments.url"
+
 [admin]
 listen = "127.0.0.1:8088"
 token_file = "token"
@@ -87,6 +91,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ),
         ),
         days=DaysTable(blocks=30, operations=365, assignments=180),
+        assignments=StoreTable(kind="postgresql", url_file=str(path.parent / "assignments.url")),
     )
     assert config.admin == AdminTable(token_file=str(path.parent / "token"))
 
@@ -123,6 +128,15 @@ def test_what_goes_without_saying(path: Path) -> None:
         (
             '[records]\nprivacy = "counts"\n[objections]\nlisten = "127.0.0.1:1"\nurl = "http://a.example"',
             "records.days.blocks: needed, since objections are records of persons: a number of days",
+        ),
+        (
+            '[records]\nassignments = {kind = "jsonl"}\ndays = {blocks = 1, operations = 1}',
+            "records: assignments: kind: jsonl is no database",
+        ),
+        (
+            '[records]\nassignments.kind = "sqlite"\nassignments.path = "a"\n'
+            'days = {blocks = 1, operations = 1}\nstore = [{kind = "sqlite", path = "a"}]',
+            "records: assignments and store.0 are the same place",
         ),
         (
             '[records]\nprivacy = "short"\nlog = true\ndays.blocks = 1\ndays.operations = 1',

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from records.assignments.support import sighting, taken
 from records.support import DAY, an_event
 from urlward.config.records import StoreTable
+from urlward.records.assignments.interval import Said
+from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import open_database
 from urlward.records.holds import HoldError, current_holds
 from urlward.records.records_commands import RecordsCommandError, add_records_commands
@@ -104,6 +107,24 @@ def test_status_purge_hold_and_release(
     assert run("status", *at) == 0
     actions = [json.loads(line)["action"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert actions == ["held", "released"]
+
+
+def test_assignments_are_records_too(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = AssignmentStore(tmp_path / "assignments.db")
+    taken(store, sighting("192.0.2.7", 0, 60, "somebody", Said.WHOLE))
+    store.close()
+    assert run("status", "--config", config) == 0
+    line = capsys.readouterr().out.splitlines()[1].split()
+    assert line[:3] == [str(tmp_path / "assignments.db"), "assignments", "1"]
+    assert line[4:] == ["-", "never"]
+    assert run("purge", "--config", config) == 0
+    assert "assignments: " not in capsys.readouterr().out
+    Path(config).write_text(CONFIG.replace("[records.days]", "[records.days]\nassignments = 1"))
+    assert run("status", "--config", config) == 1
+    assert capsys.readouterr().out.splitlines()[1].endswith(" 1     as they end (over!)")
+    assert run("purge", "--config", config) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "assignments: 1 deleted"
+    assert run("status", "--config", config) == 0
 
 
 def test_what_is_not_there_yet(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,6 +157,7 @@ class RecordsTable(Table):
         spool: bytes on the disk while a store is down.
         store: the places; an SQLite file in the state folder where absent.
         days: how long.
+        assignments: the database of who had an address when; an SQLite file in the state folder where absent.
     """
 
     node: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_node)] = Field(
@@ -168,6 +169,7 @@ class RecordsTable(Table):
     spool: Annotated[Bytes, Field(ge=1 << 20)] = 256 << 20
     store: Annotated[tuple[StoreTable, ...], Field(strict=False, min_length=1)] = (StoreTable(kind="sqlite"),)
     days: DaysTable = DaysTable()
+    assignments: StoreTable | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -176,6 +178,12 @@ class RecordsTable(Table):
             place = (store.file, store.url_file, store.url_env, store.address)
             if (first := places.setdefault(place, n)) != n:
                 raise ValueError(f"store.{first} and store.{n} are the same place")
+        if self.assignments is not None and self.assignments.kind not in ("sqlite", "postgresql"):
+            raise ValueError(f"assignments: kind: {self.assignments.kind} is no database")
+        if self.assignments is not None and self.assignments.path is not None:
+            same = [n for n, store in enumerate(self.store) if store.path == self.assignments.path]
+            if same:
+                raise ValueError(f"assignments and store.{same[0]} are the same place")
         if self.log and self.privacy != "full":
             raise ValueError(
                 f'log: writes whole addresses of clients, which privacy = "{self.privacy}" forbids'
@@ -188,7 +196,9 @@ class RecordsTable(Table):
         Raises:
             RuntimeError: a ``~`` that stands for no home folder.
         """
-        return self.model_copy(update={"store": tuple(store.at(folder) for store in self.store)})
+        assignments = self.assignments and self.assignments.at(folder)
+        stores = tuple(store.at(folder) for store in self.store)
+        return self.model_copy(update={"store": stores, "assignments": assignments})
 
 
 class AdminTable(Table):

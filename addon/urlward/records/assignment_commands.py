@@ -72,7 +72,7 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
         "--database",
         type=Path,
         metavar="FILE",
-        help="file with a postgresql:// URL (SQLite in the state folder)",
+        help="file with a postgresql:// URL (as configured, or SQLite in the state folder)",
     )
 
 
@@ -84,12 +84,12 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
         ConfigError: the configuration cannot be used.
         StateError: nor the state folder.
     """
-    from urlward.records.assignments.schema import FILE
+    from urlward.records.assignments.configured import database_of
     from urlward.records.assignments.store import AssignmentStore
 
     config = configured(args.config)[1]
     state = args.state or state_folder(config.state)
-    database: Path | str = _url_in(args.database) if args.database else made_folder(state) / FILE
+    database = _url_in(args.database) if args.database else database_of(config.records, made_folder(state))
     return AssignmentStore(database), config, state
 
 

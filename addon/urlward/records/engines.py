@@ -71,7 +71,7 @@ def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.envir
     Raises:
         StoreError: the URL cannot be had, or is none; or the driver is not installed.
     """
-    url, where = _url(table, environment)
+    url, where = url_of(table, environment)
     try:
         import psycopg  # noqa: F401
     except ImportError as e:
@@ -89,8 +89,12 @@ def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.envir
     return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
 
 
-def _url(table: StoreTable, environment: Mapping[str, str]) -> tuple[str, str]:
-    """The URL, and where it is from."""
+def url_of(table: StoreTable, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """The URL of a server's database, and where that is from.
+
+    Raises:
+        StoreError: it cannot be had.
+    """
     if table.url_env is not None:
         if not (found := environment.get(table.url_env, "").strip()):
             raise StoreError(f"url_env: {table.url_env} is not in the environment")

@@ -71,6 +71,7 @@ def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
 
 
 def _status(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.configured import kept_assignments
     from urlward.records.holds import current_holds
     from urlward.records.retention import KeepingStores, days_of, held_in
 
@@ -89,6 +90,12 @@ def _status(args: argparse.Namespace) -> int:
         except UrlwardError as e:
             errors.append(e)
     stores.close()
+    try:
+        if (kept := kept_assignments(records, state, now)) is not None:
+            row = _row(kept.place, "assignments", kept.count, kept.oldest, {}, now)
+            rows.append(row | {"days": records.days.assignments, "over": kept.over})
+    except UrlwardError as e:
+        errors.append(e)
     shown = {
         "records": rows,
         "holds": [
@@ -124,7 +131,9 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
         return
     table = [("STORE", "KIND", "COUNT", "OLDEST", "DAYS", "NEXT PURGE")]
     for row in shown["records"]:
-        end = f"{row['purged']}{' (over!)' * row['over']}" if row["purged"] else "never"
+        # An assignment's days begin when it ends.
+        end = row["purged"] or ("as they end" if row["days"] else "never")
+        end += " (over!)" * row["over"]
         cells = row["store"], row["kind"], str(row["count"]), row["oldest"], str(row["days"] or "-"), end
         table.append(cells)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -135,6 +144,7 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _purge(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.configured import purge_configured
     from urlward.records.holds import held_references
     from urlward.records.retention import KeepingStores, days_of, purge
 
@@ -143,6 +153,11 @@ def _purge(args: argparse.Namespace) -> int:
     stores = KeepingStores(records, state, make=False)
     deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
     stores.close()
+    try:
+        if records.days.assignments is not None:
+            deleted["assignments"] = purge_configured(records, state, now)
+    except UrlwardError as e:
+        errors.append(e)
     for name, number in deleted.items():
         print(f"{name}: {number} deleted")
     for error in errors:

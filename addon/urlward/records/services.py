@@ -17,9 +17,7 @@ from urlward.engine.digest import Key
 from urlward.records.admin.app import Settings, make_app, serve
 from urlward.records.admin.live_sources import LiveSources, Parts
 from urlward.records.admin.sources import EventFilter, Row
-from urlward.records.assignments.retention import purge_assignments
-from urlward.records.assignments.schema import FILE as ASSIGNMENTS
-from urlward.records.assignments.store import AssignmentStore
+from urlward.records.assignments.configured import purge_configured
 from urlward.records.database import Database
 from urlward.records.event import RANDOM, make_event
 from urlward.records.exposition import Exposition
@@ -102,15 +100,7 @@ class Services:
             await asyncio.sleep(HOUR)
 
     def _purge_assignments(self) -> None:
-        days, path = self._records.days.assignments, self._state / ASSIGNMENTS
-        if days is None or not path.exists():
-            return
-        store = AssignmentStore(path)
-        try:
-            deleted = purge_assignments(store, round((time.time() - days * DAY) * 1000))
-        finally:
-            store.close()
-        if deleted:
+        if deleted := purge_configured(self._records, self._state, time.time()):
             logger.info("records: %d assignments deleted, their days are over", deleted)
 
     async def _show(self) -> None:

@@ -1,6 +1,8 @@
 """Ending assignments' time: deleted so that the database's files do not have them any more."""
 
-from sqlalchemy import and_, delete, func, or_, select
+from collections.abc import Iterator
+
+from sqlalchemy import ColumnElement, Table, and_, delete, func, or_, select
 
 from urlward.records.assignments.interval import FOREVER, AssignmentError
 from urlward.records.assignments.schema import SPANS, assignments, current
@@ -25,19 +27,23 @@ def purge_assignments(store: AssignmentStore, before: int) -> int:
     """
     deleted = 0
     with store.changing() as connection:
-        for span, size in enumerate(SPANS):
-            first = span << 40
-            done = connection.execute(
-                delete(assignments).where(
-                    assignments.c.cell.between(first, first + max(before, 0) // size),
-                    assignments.c.end < before,
-                )
-            )
-            deleted += done.rowcount
-        ended = or_(current.c.end < before, and_(current.c.end == FOREVER, current.c.seen < before))
-        deleted += connection.execute(delete(current).where(ended)).rowcount
+        for table, over in _ended(before):
+            deleted += connection.execute(delete(table).where(over)).rowcount
     _forget(store, tables=deleted > 0)
     return deleted
+
+
+def has_ended_before(store: AssignmentStore, before: int) -> bool:
+    """Whether there is something for `purge_assignments` to delete.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    with store.reading() as connection:
+        return any(
+            connection.scalar(select(table.c.start).where(over).limit(1)) is not None
+            for table, over in _ended(before)
+        )
 
 
 def oldest_assignment(store: AssignmentStore) -> int | None:
@@ -58,6 +64,15 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
     with store.reading() as connection:
         found = [connection.scalar(start) for start in [*starts, select(func.min(current.c.start))]]
     return min((start for start in found if start is not None), default=None)
+
+
+def _ended(before: int) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """What is over, table by table, in pieces that an index finds."""
+    for span, size in enumerate(SPANS):
+        first = span << 40
+        cells = assignments.c.cell.between(first, first + max(before, 0) // size)
+        yield assignments, and_(cells, assignments.c.end < before)
+    yield current, or_(current.c.end < before, and_(current.c.end == FOREVER, current.c.seen < before))
 
 
 def _forget(store: AssignmentStore, *, tables: bool) -> None:
