@@ -1,5 +1,6 @@
 """What all tests share: free ports, waiting, and a local server of each kind that a test needs."""
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -7,9 +8,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from urlward.lists.arguments import Command
 
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile(
@@ -41,6 +47,17 @@ def free_port(host: str = "127.0.0.1") -> int:
             with contextlib.suppress(OSError):
                 s.bind((host, next(_ports)))
                 return int(s.getsockname()[1])
+
+
+def run_command(declare: "Callable[[Command], None]", *arguments: object) -> int:
+    """Run a command in this process as `urlward.cli` would; its exit code."""
+    from urlward.lists.arguments import subcommand
+
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    declare(partial(subcommand, parser.add_subparsers(required=True)))
+    parsed = parser.parse_args([str(argument) for argument in arguments])
+    code: int = parsed.command(parsed)
+    return code
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:

@@ -24,6 +24,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.gateway.commands import add_gateway_commands
 from urlward.gateway.lab.commands import add_lab_commands
 from urlward.lists.allow_commands import add_allow_commands
+from urlward.lists.arguments import subcommand
 from urlward.lists.audit_commands import add_audit_commands
 from urlward.lists.build import (
     compile_sources,
@@ -127,9 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        sub.set_defaults(command=function)
-        return sub
+        return subcommand(commands, name, function, help_text)
 
     run = command("run", _run, "Filter traffic.")
     _list_arguments(run)

@@ -1,13 +1,12 @@
-import argparse
 import io
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from conftest import run_command
 from lists.support import SENTINEL
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allow_commands import add_allow_commands, duration
@@ -19,17 +18,7 @@ ALLOW = (URL, "--for", "2h", "--why", "asked for")
 
 
 def run(*arguments: str) -> int:
-    commands = argparse.ArgumentParser().add_subparsers()
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_allow_commands(command)
-    parsed = commands.choices["allow"].parse_args(arguments)
-    code: int = parsed.command(parsed)
-    return code
+    return run_command(add_allow_commands, "allow", *arguments)
 
 
 @pytest.fixture

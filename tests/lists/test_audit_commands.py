@@ -1,10 +1,9 @@
-import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from conftest import run_command
 from urlward.lists.audit import FILE, AuditError, append
 from urlward.lists.audit_commands import add_audit_commands
 
@@ -12,17 +11,7 @@ NOW = 1_764_064_000
 
 
 def run(*arguments: str | Path) -> int:
-    commands = argparse.ArgumentParser().add_subparsers()
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_audit_commands(command)
-    parsed = commands.choices["audit"].parse_args([str(argument) for argument in arguments])
-    code: int = parsed.command(parsed)
-    return code
+    return run_command(add_audit_commands, "audit", *arguments)
 
 
 @pytest.fixture

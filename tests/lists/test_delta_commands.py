@@ -1,10 +1,9 @@
-import argparse
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from conftest import run_command
 from lists.support import OTHER_SECRET, SECRET, SENTINEL, key_file, names_in
 from urlward.engine.artifact import dump, parse
 from urlward.engine.compiler import Compiler
@@ -19,18 +18,7 @@ COMMON = [f"{SENTINEL}{n}.example id={n}" for n in range(150)]
 
 def run(*arguments: str | Path) -> int:
     """A command, as `urlward.cli` would run it."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(required=True)
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_delta_commands(command)
-    args = parser.parse_args([str(argument) for argument in arguments])
-    code: int = args.command(args)
-    return code
+    return run_command(add_delta_commands, *arguments)
 
 
 def issue(path: Path, lines: list[str], serial: int, secret: bytes = SECRET) -> Path:

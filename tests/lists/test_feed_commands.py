@@ -1,4 +1,3 @@
-import argparse
 import json
 import os
 import stat
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conftest import run_command
 from lists.feed_support import Server, hosts
 from lists.support import HTML
 from urlward.engine.errors import UrlwardError
@@ -19,16 +19,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files
 
 def run(*arguments: str | Path) -> int:
     """A command as the command line would run it."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=help_text)
-
-    add_feed_commands(command)
-    args = parser.parse_args(["feeds", *map(str, arguments)])
-    code: int = args.command(args)
-    return code
+    return run_command(add_feed_commands, "feeds", *arguments)
 
 
 @pytest.fixture

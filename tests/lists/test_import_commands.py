@@ -5,10 +5,11 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
+from conftest import run_command
 from lists.support import HTML, PICTURE, SENTINEL, names_in
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import FormatError, FormatOptions
@@ -31,19 +32,10 @@ def imports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     """Runs `urlward import` in this process; `stdin` is what it reads."""
 
     def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
-        parser = argparse.ArgumentParser()
-        commands = parser.add_subparsers()
-
-        def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-            sub = commands.add_parser(name, help=help_text)
-            sub.set_defaults(command=function)
-            return sub
-
-        add_import_commands(command)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        args = parser.parse_args(["import", *map(str, arguments)])
         capsys.readouterr()
-        return Done(args.command(args), *capsys.readouterr())
+        code = run_command(add_import_commands, "import", *arguments)
+        return Done(code, *capsys.readouterr())
 
     return run
 

@@ -1,4 +1,3 @@
-import argparse
 import csv
 import io
 import json
@@ -9,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from conftest import run_command
 from records.support import DAY, START, an_event
 from urlward.config import ConfigError
 from urlward.config.records import StoreTable
@@ -39,17 +38,7 @@ sys.exit(run(*sys.argv[1:]))
 
 
 def run(*arguments: str) -> int:
-    commands = argparse.ArgumentParser().add_subparsers()
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_events_commands(command)
-    parsed = commands.choices["events"].parse_args(arguments)
-    code: int = parsed.command(parsed)
-    return code
+    return run_command(add_events_commands, "events", *arguments)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from conftest import run_command
 from records.metrics_support import TOKEN, admin, full
 from urlward.records import metrics_commands
 from urlward.records.metrics_commands import MetricsCommandError, add_metrics_commands
@@ -13,22 +14,7 @@ from urlward.records.metrics_files import NAMES
 
 @pytest.fixture
 def urlward() -> Callable[..., int]:
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_metrics_commands(command)
-
-    def run(*arguments: str) -> int:
-        args = parser.parse_args(["metrics", *arguments])
-        code: int = args.command(args)
-        return code
-
-    return run
+    return partial(run_command, add_metrics_commands, "metrics")
 
 
 def test_files(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,11 @@
-import argparse
 import io
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from conftest import run_command
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allows import current_allows
 from urlward.lists.state import local_key
@@ -24,15 +23,7 @@ def objection(tmp_path: Path) -> Objection:
 
 
 def run(state: Path, *arguments: str) -> int:
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    commands = parser.add_subparsers(required=True)
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=help_text, allow_abbrev=False)
-
-    add_objection_commands(command)
-    args = parser.parse_args(["objections", *arguments, "--state", str(state)])
-    return int(args.command(args))
+    return run_command(add_objection_commands, "objections", *arguments, "--state", state)
 
 
 def test_what_is_open_is_shown(

@@ -1,11 +1,10 @@
-import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from conftest import run_command
 from records.assignments.support import sighting, taken
 from records.support import DAY, an_event
 from urlward.config.records import StoreTable
@@ -33,18 +32,7 @@ NOW = int(time.time() * 1000)
 
 
 def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_records_commands(command)
-    parsed = parser.parse_args(["records", *arguments])
-    code: int = parsed.command(parsed)
-    return code
+    return run_command(add_records_commands, "records", *arguments)
 
 
 @pytest.fixture

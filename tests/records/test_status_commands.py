@@ -1,11 +1,12 @@
-import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from conftest import run_command
 from records.recorder_support import answering
 from urlward.records.asking import reply
 from urlward.records.exposition import Exposition
@@ -18,22 +19,7 @@ from urlward.records.status_commands import add_status_commands
 def urlward(tmp_path: Path) -> Callable[..., int]:
     config = tmp_path / "urlward.toml"
     config.write_text('state = "."\n[[feed]]\nname = "feed"\npath = "none"\n')
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text)
-        sub.set_defaults(command=function)
-        return sub
-
-    add_status_commands(command)
-
-    def run(*arguments: str) -> int:
-        args = parser.parse_args(["status", "--config", str(config), *arguments])
-        code: int = args.command(args)
-        return code
-
-    return run
+    return partial(run_command, add_status_commands, "status", "--config", config)
 
 
 def test_no_recorder(urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from urlward.config import SYSTEM, Config, read_config
+from urlward.lists.arguments import DONE, Command, subcommand
 
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE, NOT_FILTERED = 0, 1
+NOT_FILTERED = 1
 
 
 def add_gateway_commands(command: Command) -> None:
@@ -20,11 +19,11 @@ def add_gateway_commands(command: Command) -> None:
     gateway = command("gateway", None, "Rules in the kernel, and the service.")
     of_gateway = gateway.add_subparsers(required=True, metavar="COMMAND")
 
-    up = _sub(of_gateway, "up", _up, "Put the rules into force, in place of those that are there.")
+    up = subcommand(of_gateway, "up", _up, "Put the rules into force, in place of those that are there.")
     _plan_arguments(up)
     up.add_argument("--replace", action="store_true", help="also those of another filter that lives")
 
-    down = _sub(of_gateway, "down", _down, "Take the rules away.")
+    down = subcommand(of_gateway, "down", _down, "Take the rules away.")
     _config_argument(down)
     down.add_argument(
         "--if-stopped",
@@ -32,13 +31,15 @@ def add_gateway_commands(command: Command) -> None:
         help="only where systemd says that the service has been stopped, and gateway.on_stop is down",
     )
 
-    status = _sub(of_gateway, "status", _status, "Exit code 0 where traffic is filtered, 1 where it is not.")
+    status = subcommand(
+        of_gateway, "status", _status, "Exit code 0 where traffic is filtered, 1 where it is not."
+    )
     _plan_arguments(status)
     status.add_argument("--json", action="store_true", help="as a JSON object")
 
-    _plan_arguments(_sub(of_gateway, "print", _print, "Show the rules, for review; nft -f reads them."))
+    _plan_arguments(subcommand(of_gateway, "print", _print, "Show the rules, for review; nft -f reads them."))
 
-    install = _sub(of_gateway, "install", _install, "Write the systemd service.")
+    install = subcommand(of_gateway, "install", _install, "Write the systemd service.")
     _config_argument(install)
     install.add_argument("--print", action="store_true", help="show the files instead of writing them")
     install.add_argument("--prefix", type=Path, default=Path("/"), metavar="DIR", help="root folder (/)")
@@ -46,21 +47,13 @@ def add_gateway_commands(command: Command) -> None:
     ca = command("ca", _ca, "Show the certificate authority of interception.")
     _ca_arguments(ca)
     of_ca = ca.add_subparsers(metavar="COMMAND")
-    export = _sub(of_ca, "export", _ca_export, "Write its certificate, without the key.")
+    export = subcommand(of_ca, "export", _ca_export, "Write its certificate, without the key.")
     _ca_arguments(export, default=argparse.SUPPRESS)
     export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
     export.add_argument("--format", choices=["pem", "der", "p12"], default="pem", help="of the file (pem)")
-    page = _sub(of_ca, "page", _ca_page, "Write a page that users fetch the certificate from.")
+    page = subcommand(of_ca, "page", _ca_page, "Write a page that users fetch the certificate from.")
     _ca_arguments(page, default=argparse.SUPPRESS)
     page.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
-
-
-def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
-    sub.set_defaults(command=function)
-    return sub
 
 
 def _config_argument(parser: argparse.ArgumentParser, default: Any = None) -> None:

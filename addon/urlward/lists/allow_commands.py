@@ -5,8 +5,6 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from urlward.config import configured
@@ -20,12 +18,9 @@ from urlward.lists.allows import (
     expire_allows,
     rfc3339,
 )
+from urlward.lists.arguments import DONE, Command, add_state_arguments
 from urlward.lists.caller import caller
 from urlward.lists.state import local_key, state_folder
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -43,15 +38,14 @@ def add_allow_commands(command: Command) -> None:
     allow.add_argument("--list", action="store_true", help="show those in force")
     allow.add_argument("--end", metavar="ID", help="end one before its time")
     allow.add_argument("--json", action="store_true", help="as JSON objects")
-    allow.add_argument("--config", type=Path, metavar="FILE", help="TOML file, for its state folder")
-    allow.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    add_state_arguments(allow)
 
 
 def _allow(args: argparse.Namespace) -> int:
     _check_arguments(args)
     now = time.time()
     _, config = configured(args.config)
-    state = args.state or state_folder(config.state)
+    state = state_folder(args.state or config.state)
     if args.list:
         expire_allows(state, now)
         for allow in current_allows(state, now):

@@ -3,17 +3,11 @@
 import argparse
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from urlward.config import configured
+from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments, state_of, subcommand
 from urlward.lists.audit import FILE, AuditError, Report, read_audit, verify
-from urlward.lists.state import state_folder
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE, WRONG = 0, 1
 
 _HASH = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 _CHAIN = ("seq", "time", "action", "who", "prev", "hash")
@@ -33,24 +27,16 @@ def add_audit_commands(command: Command) -> None:
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
-    sub.set_defaults(command=function)
-    sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file, for its state folder")
-    sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    sub = subcommand(commands, name, function, help_text)
+    add_state_arguments(sub)
     sub.add_argument("--json", action="store_true", help="as JSON objects")
     return sub
-
-
-def _state(args: argparse.Namespace) -> Path:
-    return args.state or state_folder(configured(args.config)[1].state)
 
 
 def _verify(args: argparse.Namespace) -> int:
     if args.known and not _HASH(args.known):
         raise AuditError("known: not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
-    state = _state(args)
+    state = state_of(args)
     report = verify(state, args.known)
     print(json.dumps(_shown(report)) if args.json else "\n".join(_told(state / FILE, report)))
     return DONE if report.holds else WRONG
@@ -86,7 +72,7 @@ def _told(path: Path, report: Report) -> list[str]:
 def _list(args: argparse.Namespace) -> int:
     lines = [
         (number, line)
-        for number, line in enumerate(read_audit(_state(args)), 1)
+        for number, line in enumerate(read_audit(state_of(args)), 1)
         if args.action is None or (line is not None and line.get("action") == args.action)
     ]
     for number, line in lines[-args.last :] if args.last > 0 else lines:

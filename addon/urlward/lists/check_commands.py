@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import Decide, Verdict, decide
+from urlward.lists.arguments import Command
 from urlward.lists.explain import Explanation, explain, parse_time
 from urlward.lists.policy import Policy
 from urlward.lists.progress import progress_bar
 from urlward.lists.report import read_budget
 from urlward.lists.setup import make_keeper, make_neighbours, make_policy
 from urlward.samples import SAMPLE
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 OK, BLOCKED, ERROR = 0, 1, 2
 

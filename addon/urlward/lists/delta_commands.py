@@ -2,19 +2,14 @@
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from urlward.engine.artifact import Header, check_key, parse
 from urlward.engine.delta import DeltaError, apply_delta, extent, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
+from urlward.lists.arguments import DONE, Command
 from urlward.lists.build import key_beside, read_artifact, read_key, told, write_atomically
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 
 
 class DeltaFileError(UrlwardError):

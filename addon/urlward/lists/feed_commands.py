@@ -6,16 +6,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from urlward.config import SYSTEM, Config, FeedTable, configured
+from urlward.config import Config, FeedTable, configured
 from urlward.engine.errors import UrlwardError
+from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments, subcommand
 
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE, WRONG = 0, 1
 MAX_WHY = 500
 
 
@@ -44,12 +42,8 @@ def add_feed_commands(command: Command) -> None:
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
-    sub.set_defaults(command=function)
-    sub.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    sub = subcommand(commands, name, function, help_text)
+    add_state_arguments(sub)
     return sub
 
 

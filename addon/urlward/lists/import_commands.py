@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
+from urlward.lists.arguments import DONE, Command
 from urlward.lists.build import written_atomically
 from urlward.lists.formats import (
     FORMATS,
@@ -22,9 +23,6 @@ from urlward.lists.formats.stream import Stream
 from urlward.lists.report import BadLine, Budget, Report, SourceError, check_budget, check_entries, note
 from urlward.lists.source import found_in, open_list, parts_of, unreadable
 
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 _STDIN = Path("-")
 _TAB = ("\\t", "tab")
 

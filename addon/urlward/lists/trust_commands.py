@@ -2,16 +2,15 @@
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, parse, read_header
 from urlward.engine.dates import time_text
 from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, UrlwardError
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import check_signature, sign_artifact, signer_of
+from urlward.lists.arguments import DONE, Command
 from urlward.lists.build import read_artifact, told, write_atomically
 from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
 from urlward.lists.signing_keys import (
@@ -23,10 +22,6 @@ from urlward.lists.signing_keys import (
 )
 from urlward.lists.source import SourceError, open_list
 from urlward.lists.trust import TrustError, check_dates, read_trust
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 
 
 def add_trust_commands(command: Command) -> None:

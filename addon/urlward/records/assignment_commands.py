@@ -5,13 +5,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from urlward.config import Config, configured
+from urlward.lists.arguments import DONE, Command, add_state_arguments, subcommand
 from urlward.lists.progress import progress_bar
 from urlward.lists.state import made_folder, state_folder
 from urlward.records.assignments.formats import DETERMINISTIC, FORMATS, RADACCT
@@ -21,10 +21,6 @@ from urlward.records.assignments.times import ms_text, to_ms
 
 if TYPE_CHECKING:
     from urlward.records.assignments.store import AssignmentStore
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 
 _PAUSE = 1.0
 _PAUSE_SQL = 30.0
@@ -66,8 +62,7 @@ def add_assignment_commands(command: Command) -> None:
 
 def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where assignments are; `open_assignments` opens them."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file, for its state folder")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    add_state_arguments(parser)
     parser.add_argument(
         "--database",
         type=Path,
@@ -88,16 +83,13 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
     from urlward.records.assignments.store import AssignmentStore
 
     config = configured(args.config)[1]
-    state = args.state or state_folder(config.state)
+    state = state_folder(args.state or config.state)
     database = _url_in(args.database) if args.database else database_of(config.records, made_folder(state))
     return AssignmentStore(database), config, state
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
-    sub.set_defaults(command=function)
+    sub = subcommand(commands, name, function, help_text)
     add_database_arguments(sub)
     return sub
 

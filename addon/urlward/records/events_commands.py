@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from urlward.config import SYSTEM, configured
+from urlward.config import configured
 from urlward.config.units import seconds
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
+from urlward.lists.arguments import DONE, Command, add_state_arguments
 from urlward.lists.state import state_folder
 from urlward.records.event import FIELDS, KINDS, Event, as_json, time_text
 from urlward.records.store import EventQuery
@@ -23,9 +23,6 @@ from urlward.records.store import EventQuery
 if TYPE_CHECKING:
     from urlward.records.database import Database
 
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 SHOWN = 100
 """Events shown where no number is given and they are for people."""
 
@@ -75,8 +72,7 @@ def add_events_commands(command: Command) -> None:
     form = events.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON Lines")
     form.add_argument("--csv", action="store_true", help="as CSV, with a head")
-    events.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    events.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    add_state_arguments(events)
 
 
 def _events(args: argparse.Namespace) -> int:

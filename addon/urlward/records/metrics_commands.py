@@ -2,16 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from urlward.config import SYSTEM, Config, configured
+from urlward.config import Config, configured
 from urlward.engine.errors import UrlwardError
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
+from urlward.lists.arguments import DONE, Command, add_state_arguments, subcommand
 
 
 class MetricsCommandError(UrlwardError):
@@ -23,20 +18,13 @@ def add_metrics_commands(command: Command) -> None:
     metrics = command("metrics", None, "What is counted, for Prometheus.")
     of_metrics = metrics.add_subparsers(required=True, metavar="COMMAND")
 
-    show = _sub(of_metrics, "show", _show, "Fetch the metrics as Prometheus does, and print them.")
-    show.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    show.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    show = subcommand(of_metrics, "show", _show, "Fetch the metrics as Prometheus does, and print them.")
+    add_state_arguments(show)
 
-    files = _sub(of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape.")
-    files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
-
-
-def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
+    files = subcommand(
+        of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
     )
-    sub.set_defaults(command=function)
-    return sub
+    files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
 
 
 def _show(args: argparse.Namespace) -> int:

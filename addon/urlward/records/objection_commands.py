@@ -4,22 +4,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from urlward.config import Config, configured
 from urlward.lists.allow_commands import duration
 from urlward.lists.allows import rfc3339
+from urlward.lists.arguments import DONE, Command, add_state_arguments, state_of, subcommand
 from urlward.lists.caller import caller
-from urlward.lists.state import local_key, state_folder
+from urlward.lists.state import local_key
 from urlward.records.objection_book import row
 from urlward.records.objection_decisions import decline, grant
 from urlward.records.objections import ObjectionError, read_objections
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE = 0
 
 
 def add_objection_commands(command: Command) -> None:
@@ -50,22 +44,13 @@ def add_objection_commands(command: Command) -> None:
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
-    sub.set_defaults(command=function)
-    sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file, for its state folder")
-    sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    sub = subcommand(commands, name, function, help_text)
+    add_state_arguments(sub)
     return sub
 
 
-def _state(args: argparse.Namespace) -> Path:
-    config: Config = configured(args.config)[1]
-    return args.state or state_folder(config.state)
-
-
 def _list(args: argparse.Namespace) -> int:
-    state = _state(args)
+    state = state_of(args)
     found = [one for one in read_objections(state) if args.all or one.state == "open"]
     if not found:
         return DONE
@@ -81,7 +66,7 @@ def _grant(args: argparse.Namespace) -> int:
         raise ObjectionError("--for and --host go with a URL")
     if args.url is not None and args.duration is None:
         raise ObjectionError("--for TIME is needed with a URL, such as 2h")
-    state = _state(args)
+    state = state_of(args)
     _, allow = grant(
         state,
         local_key(state),
@@ -101,7 +86,7 @@ def _grant(args: argparse.Namespace) -> int:
 
 
 def _decline(args: argparse.Namespace) -> int:
-    state = _state(args)
+    state = state_of(args)
     for id_ in args.ids:
         decline(state, id_, args.why, caller(), now=time.time())
         print(f"{id_}: declined", flush=True)

@@ -8,19 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urlward.config import SYSTEM, configured
+from urlward.config import configured
 from urlward.config.records import RecordsTable
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
+from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments, subcommand
 from urlward.lists.caller import caller
 from urlward.lists.state import state_folder
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-DONE, WRONG = 0, 1
 
 _DAY_MS = 86_400_000
 
@@ -54,12 +51,8 @@ def add_records_commands(command: Command) -> None:
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, allow_abbrev=False
-    )
-    sub.set_defaults(command=function)
-    sub.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    sub.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    sub = subcommand(commands, name, function, help_text)
+    add_state_arguments(sub)
     return sub
 
 

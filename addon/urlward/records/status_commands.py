@@ -4,23 +4,16 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from urlward.config import SYSTEM, Config, configured
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
-
-WELL, WRONG = 0, 1
+from urlward.config import Config, configured
+from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments
 
 
 def add_status_commands(command: Command) -> None:
     """Declare it; what it needs is imported when it runs."""
     status = command("status", _status, "Exit code 0 where all is well, 1 where something is not.")
     status.add_argument("--json", action="store_true", help="as a JSON object")
-    status.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    status.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    add_state_arguments(status)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -37,7 +30,7 @@ def _status(args: argparse.Namespace) -> int:
         print(f"urlward: {e}{_why(config)}", file=sys.stderr)
         found = status_alone(config.feed, state, time.time())
     print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)).strip("\n"))
-    return WELL if found["ok"] else WRONG
+    return DONE if found["ok"] else WRONG
 
 
 def _why(config: Config) -> str:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.config import Config
+from urlward.lists.arguments import Command
 from urlward.lists.audit import append
 from urlward.lists.caller import caller
 from urlward.records.assignment_commands import add_database_arguments, open_assignments
@@ -18,8 +19,6 @@ from urlward.records.assignments.times import to_ms
 
 if TYPE_CHECKING:
     from urlward.records.assignments.who import Answer
-
-type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 ONE, NOT_ONE = 0, 1
 MAX_WHY = 500

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from urlward.gateway.commands import Command
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_commands import add_replay
+from urlward.lists.arguments import Command
 
 type Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Declares a subcommand by its name, its function, which returns the exit code, and its help."""
