@@ -23,6 +23,30 @@ def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
     assert done.stdout.splitlines() == ["[]", "True Client True", "True False"]
 
 
+THREADS = """
+import sys, threading
+from urlward.lazy import import_lazily
+
+import_lazily("werkzeug")
+import werkzeug
+start, found = threading.Barrier(8), []
+
+def ask():
+    start.wait()
+    found.append(werkzeug.Client.__name__)
+
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(found == ["Client"] * 8)
+"""
+
+
+def test_several_threads_may_ask_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 def test_a_package_that_is_there_stays() -> None:
     import json
 

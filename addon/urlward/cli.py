@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--on-error", choices=["block", "pass"], help="what a fault of the filter does (block)")
     run.add_argument("--status", type=int, choices=[451, 403], help="status of a blocked request (451)")
     run.add_argument(
-        "--monitor", action=argparse.BooleanOptionalAction, help="block nothing, log what would be (no)"
+        "--monitor", action=argparse.BooleanOptionalAction, help="block nothing, tell what would be (no)"
     )
     run.add_argument(
         "--steer", action=argparse.BooleanOptionalAction, help="answer DNS, filter what may be listed (no)"

@@ -8,8 +8,12 @@ a filter would wait for that as it starts.
 import importlib.util
 import sys
 from contextlib import suppress
+from threading import RLock
 from types import ModuleType
 from typing import Any
+
+_running = RLock()
+_begun: set[str] = set()
 
 
 class _Lazy(ModuleType):
@@ -22,11 +26,20 @@ class _Lazy(ModuleType):
         with suppress(ModuleNotFoundError):
             if importlib.util.find_spec(full) is not None:
                 return importlib.import_module(full)
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        assert self.__spec__ is not None
-        assert self.__spec__.loader is not None
-        self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
+        with _running:
+            if self.__class__ is _Lazy and self.__name__ not in _begun:
+                assert self.__spec__ is not None
+                assert self.__spec__.loader is not None
+                _begun.add(self.__name__)
+                try:
+                    self.__spec__.loader.exec_module(self)
+                finally:
+                    _begun.remove(self.__name__)
+                self.__class__ = ModuleType  # type: ignore[assignment]
+            try:
+                return self.__dict__[name]
+            except KeyError:
+                raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
 
 
 def import_lazily(package: str) -> None:

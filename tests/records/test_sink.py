@@ -169,6 +169,22 @@ def test_memory_is_bounded_where_the_disk_takes_nothing(
     assert sink.store.given == ids(events(1000))[:kept]
 
 
+def test_a_store_that_is_down_is_tried_again_also_where_nothing_waits(made: Callable[..., Sink]) -> None:
+    sink = made(unopened=True)
+    wait_for(lambda: sink.opened >= 3, "it to be tried again")
+    sink.unopened = False
+    wait_for(lambda: sink.kinds()[-1] == "store-back", "it to be back")
+    assert sink.opened < 10
+
+
+def test_the_end_says_what_has_come_back_meanwhile(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "spool", 1 << 20)
+    sink.sink.start()
+    wait_for(lambda: sink.sink.tried, "the store to be opened")
+    sink.sink._in_hand = 10
+    assert not sink.sink.close(0.5)
+
+
 def test_what_is_given_back_to_an_empty_queue_is_written(tmp_path: Path) -> None:
     sink = Sink(tmp_path / "spool", 1 << 20)
     sink.put(events(10))

@@ -3,6 +3,7 @@
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -181,7 +182,8 @@ class RecordsTable(Table):
         if self.assignments is not None and self.assignments.kind not in ("sqlite", "postgresql"):
             raise ValueError(f"assignments: kind: {self.assignments.kind} is no database")
         if self.assignments is not None and self.assignments.path is not None:
-            same = [n for n, store in enumerate(self.store) if store.path == self.assignments.path]
+            path = normpath(self.assignments.path)
+            same = [n for n, store in enumerate(self.store) if store.file and normpath(store.file) == path]
             if same:
                 raise ValueError(f"assignments and store.{same[0]} are the same place")
         if self.log and self.privacy != "full":

@@ -71,7 +71,19 @@ def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.envir
     Raises:
         StoreError: the URL cannot be had, or is none; or the driver is not installed.
     """
-    url, where = url_of(table, environment)
+    return open_server(*url_of(table, environment))
+
+
+def open_server(url: str, where: str) -> Engine:
+    """The same by its URL.
+
+    Args:
+        url: ``postgresql://…``.
+        where: it is from, for messages.
+
+    Raises:
+        StoreError: it is none; or the driver is not installed.
+    """
     try:
         import psycopg  # noqa: F401
     except ImportError as e:

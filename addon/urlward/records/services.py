@@ -100,7 +100,7 @@ class Services:
             await asyncio.sleep(HOUR)
 
     def _purge_assignments(self) -> None:
-        if deleted := purge_configured(self._records, self._state, time.time()):
+        if deleted := purge_configured(self._records, self._state, time.time(), ahead=HOUR):
             logger.info("records: %d assignments deleted, their days are over", deleted)
 
     async def _show(self) -> None:

@@ -174,7 +174,8 @@ class StoreSink:
             kept = self._keep(list(self._writing)) and kept
         with self._spooling:
             self._spool.close()
-        return kept
+        # What the other thread has failed to spool meanwhile is back in the queue.
+        return kept and not self._queue and not self._in_hand
 
     def _keep(self, events: list[Event]) -> bool:
         try:
@@ -228,7 +229,10 @@ class StoreSink:
 
     def _write_queue(self) -> None:
         taken = self._take(CHUNK)
-        if not taken:  # the other thread was quicker
+        if not taken:
+            # The other thread was quicker, or nothing waits for a store that is down: is it back?
+            if self._in_a_row and self._stored([]):
+                self._alarms.back()
             return
         events = [event for handed in taken for event in handed.events]
         self._writing = events

@@ -108,10 +108,10 @@ _read = msgspec.json.Decoder(_Said).decode
 
 
 def encode(message: object) -> bytes:
-    """One line.
+    """One line; numbers that JSON has no word for are ``null`` in it.
 
     Raises:
-        WireError: it is too long, or holds what JSON has no word for.
+        WireError: it is too long, or holds what has no counterpart in JSON.
     """
     try:
         line = msgspec.json.encode(message) + b"\n"

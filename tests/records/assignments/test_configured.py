@@ -79,3 +79,23 @@ def test_what_is_over_is_seen_and_deleted(
     assert kept is not None
     assert kept.over
     assert purge_configured(configured, tmp_path, ended) == 1
+
+
+def test_what_a_server_refuses_is_one_line_without_values(postgresql_url: str, tmp_path: Path) -> None:
+    store = AssignmentStore(postgresql_url)
+    with store.changing() as connection:
+        connection.exec_driver_sql("ALTER TABLE assignments ALTER COLUMN subscriber TYPE varchar(3)")
+    with pytest.raises(AssignmentError) as raised:
+        filled(store)
+    assert str(raised.value) == ("the assignments' database: value too long for type character varying(3)")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h:54x/x", "sqlite:///x.db", "mysql://h/x", "postgresql://h", ""]
+)
+def test_what_is_no_url_is_one_line(url: str, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(url)
+    configured = records(assignments=StoreTable(kind="postgresql", url_file=str(tmp_path / "url")))
+    with pytest.raises(AssignmentError, match="not a postgresql:// URL"):
+        kept_assignments(configured, tmp_path, NOW)

@@ -93,7 +93,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database\n" * 100)
     with pytest.raises(AssignmentError, match=r"text\.db: file is not a database"):
         AssignmentStore(tmp_path / "text.db")
-    with pytest.raises(AssignmentError, match="not a database's URL") as raised:
+    with pytest.raises(AssignmentError, match="not a postgresql:// URL") as raised:
         AssignmentStore("secret")
     assert "secret" not in str(raised.value)
     with pytest.raises(AssignmentError) as raised:

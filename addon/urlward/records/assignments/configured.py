@@ -63,13 +63,14 @@ def open_configured(records: RecordsTable, state: Path) -> AssignmentStore | Non
     return AssignmentStore(database)
 
 
-def purge_configured(records: RecordsTable, state: Path, now: float) -> int:
+def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: float = 0.0) -> int:
     """Delete what is over by the configuration's days.
 
     Args:
         records: the configuration.
         state: the state folder.
         now: seconds since 1970-01-01 UTC.
+        ahead: what is over within so many seconds is deleted too.
 
     Returns:
         How many were deleted.
@@ -81,7 +82,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float) -> int:
     if days is None or (store := open_configured(records, state)) is None:
         return 0
     try:
-        return purge_assignments(store, round(now * 1000) - days * _DAY_MS)
+        return purge_assignments(store, round((now + ahead) * 1000) - days * _DAY_MS)
     finally:
         store.close()
 
@@ -95,7 +96,7 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | N
         if oldest is None:
             return None
         days = records.days.assignments
-        # What has ended since the last purge, which is up to an hour ago, is not over time yet.
+        # A purge that is under way may take a while.
         end = None if days is None else round(now * 1000) - days * _DAY_MS - _HOUR_MS
         over = end is not None and has_ended_before(store, end)
         count = _count(store, assignments) + _count(store, current)

@@ -31,9 +31,11 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from urlward.records.assignments.interval import AssignmentError
+from urlward.records.engines import open_server
+from urlward.records.store import StoreError
 
 FILE = "assignments.db"
 SPANS: tuple[int, ...] = tuple(60_000 * 4**k for k in range(14))
@@ -159,7 +161,7 @@ def open_engine(database: Path | str) -> Engine:
         if isinstance(database, Path):
             engine = _sqlite(database)
         else:
-            engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://", 1))
+            engine = open_server(database, "the assignments' database")
         metadata.create_all(engine)
     return engine
 
@@ -195,8 +197,6 @@ def told(database: Path | str) -> Iterator[None]:
     except (SQLAlchemyError, OSError) as e:
         reason = getattr(e, "orig", None) or e
         line = next(iter(str(reason).splitlines()), type(e).__name__)
-        if isinstance(e, ArgumentError):
-            line = "not a database's URL, such as postgresql://user:password@host/name"
         raise AssignmentError(f"{place}: {line}") from e
-    except ModuleNotFoundError as e:
-        raise AssignmentError(f"{place}: {e.name} is not installed: pip install 'urlward[postgresql]'") from e
+    except StoreError as e:
+        raise AssignmentError(str(e)) from e

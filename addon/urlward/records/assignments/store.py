@@ -30,7 +30,7 @@ from urlward.records.assignments.schema import (
     told,
 )
 from urlward.records.assignments.times import ms_text
-from urlward.records.bulk import insert_new, insert_or_replace
+from urlward.records.bulk import copy_new, copy_or_replace
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
@@ -222,8 +222,8 @@ class AssignmentStore:
         # In the index's order, a page is written once for all that go to it.
         changes.ended.sort()
         with self.changing() as connection:
-            insert_new(connection, assignments, changes.ended)
-            insert_or_replace(
+            copy_new(connection, assignments, changes.ended)
+            copy_or_replace(
                 connection,
                 current,
                 [
@@ -257,7 +257,7 @@ class AssignmentStore:
         networks += [held[0] for held in changes.held.values()]
         new = {length_of(network) for network in networks if "/" in network} - self._lengths
         if new:
-            insert_new(connection, lengths, [(length,) for length in new])
+            copy_new(connection, lengths, [(length,) for length in new])
             self._lengths |= new
 
 
