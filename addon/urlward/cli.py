@@ -13,8 +13,8 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from urlward import samples
 from urlward.allocator import choose_allocator
@@ -125,10 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="urlward", description="An inline HTTP(S) URL filter with hashed blocklists.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-        return subcommand(commands, name, function, help_text)
+    command = partial(subcommand, parser.add_subparsers(required=True, metavar="COMMAND"))
 
     run = command("run", _run, "Filter traffic.")
     _list_arguments(run)

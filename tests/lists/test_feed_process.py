@@ -1,7 +1,5 @@
 import asyncio
-import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from companion import Companion
 from conftest import free_port, wait_for
 from lists.feed_support import Server, hosts
 from lists.support import HTML
@@ -22,36 +21,16 @@ from urlward.lists.feed_refresh import refresh
 from urlward.lists.feed_store import FeedStore
 
 
-class Running:
-    """The process, and what it says."""
-
+class Running(Companion):
     def __init__(self, folder: Path, text: str, **asked: Any) -> None:
-        self.config = folder / "urlward.toml"
-        self.config.write_text(text)
-        self.state = folder / "state"
-        self._log = folder / "log"
-        asked = {"config": str(self.config), "state": str(self.state), "parent": os.getpid()} | asked
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "urlward.lists.feed_process"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(asked).encode())
-        self.process.stdin.close()
+        super().__init__("urlward.lists.feed_process", folder, text, **asked)
 
-    def log(self) -> list[str]:
-        return self._log.read_text().splitlines()
+    def lines(self) -> list[str]:
+        return self.log().splitlines()
 
     def wait_for(self, text: str) -> None:
-        wait_for(lambda: any(text in line for line in self.log()) or self.process.poll() is not None, text)
-        assert any(text in line for line in self.log()), self.log()
-
-    def end(self) -> int:
-        self.process.terminate()
-        return self.process.wait(10)
+        wait_for(lambda: any(text in line for line in self.lines()) or self.process.poll() is not None, text)
+        assert any(text in line for line in self.lines()), self.lines()
 
 
 @contextmanager
@@ -87,7 +66,7 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
         process.process.send_signal(signal.SIGHUP)
         process.wait_for("list one: 21 entries fetched, ")
         assert process.end() == 0
-        assert all(line.startswith("list ") for line in process.log())
+        assert all(line.startswith("list ") for line in process.lines())
     # Another one goes on where this one was.
     with running(tmp_path, config) as process:
         process.wait_for("list three: 6 entries, as before")
@@ -100,7 +79,7 @@ def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None
     with running(tmp_path, table("one", site.url(), 'interval = "1s"\njitter = 0')) as process:
         wait_for(lambda: seen.extend(site.seen()) or len(seen) >= 4, "four requests")  # type: ignore[func-returns-value]
         assert process.end() == 0
-        assert [line.split(",")[0] for line in process.log()] == [
+        assert [line.split(",")[0] for line in process.lines()] == [
             "list one: 1 entries fetched",
             "list one: 1 entries",
         ]
@@ -114,14 +93,14 @@ def test_a_configuration_that_cannot_be_used(tmp_path: Path, config: str | None,
     asked = {} if config else {"config": str(tmp_path / "none.toml")}
     with running(tmp_path, config or "", **asked) as process:
         assert process.process.wait(10) == 2
-        (line,) = process.log()
+        (line,) = process.lines()
         assert line.startswith(message.format(tmp_path))
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     with running(tmp_path, "", parent=1) as process:
         assert process.process.wait(10) == 1
-        assert process.log() == []
+        assert process.lines() == []
 
 
 def test_it_ends_when_its_parent_does(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from urlward.records.events_commands import (
     read_time,
 )
 from urlward.records.store import EventQuery, StoreError
+from urlward.records.tables import events
 
 CONFIG = 'state = "."\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -142,7 +143,7 @@ def test_a_follower_of_postgresql_sees_what_is_there_later(
     late, early, last = (an_event(n) for n in range(3))
     with database.engine.connect() as slow:
         slow.begin()
-        insert_new(slow, database._table, [late])
+        insert_new(slow, events, [late])
         steps = iter([lambda: database.write([early]), slow.commit, lambda: database.write([last])])
         following = followed(database, EventQuery(), 0, lambda _: next(steps)())
         assert [*islice(following, 3)] == [early, late, last]

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from companion import Companion
 from conftest import wait_for
 from records.recording import SECRET, block, events, records
 from urlward.config.records import StoreTable
@@ -24,38 +24,15 @@ START = 60.0
 """Seconds that a process may take to start on a machine with other work."""
 
 
-class Running:
-    """The process, and what it says."""
-
+class Running(Companion):
     def __init__(self, folder: Path, text: str = CONFIG, **asked: Any) -> None:
-        config = folder / "urlward.toml"
-        config.write_text(text)
-        self.state = folder / "state"
-        asked = {"config": str(config), "state": str(self.state), "parent": os.getpid()} | asked
-        self._log = folder / f"log{len(list(folder.iterdir()))}"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "urlward.records.process"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(asked).encode())
-        self.process.stdin.close()
-
-    def log(self) -> str:
-        return self._log.read_text()
+        super().__init__("urlward.records.process", folder, text, **asked)
 
     def serves(self) -> None:
         wait_for(
             lambda: (self.state / SOCKET).exists() or self.process.poll() is not None, "the socket", START
         )
         assert self.process.poll() is None, self.log()
-
-    def end(self) -> int:
-        self.process.terminate()
-        return self.process.wait(10)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import time
-from typing import Any
 
 from urlward.config import configured
 from urlward.lists.allow_entry import AllowError
@@ -13,6 +12,7 @@ from urlward.lists.allows import (
     LONGEST,
     Allow,
     add_allow,
+    allow_row,
     current_allows,
     end_allow,
     expire_allows,
@@ -52,7 +52,7 @@ def _allow(args: argparse.Namespace) -> int:
             _show(allow, now, as_json=args.json)
     elif args.end is not None:
         ended = end_allow(state, args.end, args.why, caller(), now=now)
-        print(json.dumps(_shown(ended)) if args.json else f"{ended.id}: ended")
+        print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
         made = add_allow(
             state, local_key(state), _url(args.url), duration(args.duration), args.why, caller(),
@@ -106,20 +106,9 @@ def _url(argument: str) -> str:
     )
 
 
-def _shown(allow: Allow) -> dict[str, Any]:
-    return {
-        "id": allow.id,
-        "kind": allow.kind,
-        "created": rfc3339(allow.created),
-        "until": rfc3339(allow.until),
-        "who": allow.who,
-        "why": allow.why,
-    }
-
-
 def _show(allow: Allow, now: float, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_shown(allow)))
+        print(json.dumps(allow_row(allow)))
         return
     what = "the page" if allow.kind == "page" else "the host and its subdomains"
     until = f"{rfc3339(allow.until)} ({_left(allow.until - now)})"

@@ -232,6 +232,18 @@ def _audit(
     )  # fmt: skip
 
 
+def allow_row(allow: Allow) -> dict[str, str]:
+    """What is shown of one, as a JSON object."""
+    return {
+        "id": allow.id,
+        "kind": allow.kind,
+        "created": rfc3339(allow.created),
+        "until": rfc3339(allow.until),
+        "who": allow.who,
+        "why": allow.why,
+    }
+
+
 def rfc3339(seconds: float) -> str:
     """A number of seconds since 1970-01-01 UTC as people read it."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -31,6 +31,13 @@ def subcommand(commands: Any, name: str, function: Any, help_text: str) -> argpa
     return sub
 
 
+def state_subcommand(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    """Declare a command that has `add_state_arguments`. Arguments as of `subcommand`."""
+    sub = subcommand(commands, name, function, help_text)
+    add_state_arguments(sub)
+    return sub
+
+
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where configuration and state folder are; `state_of` takes the latter."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")

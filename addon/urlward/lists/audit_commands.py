@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments, state_of, subcommand
+from urlward.lists.arguments import DONE, WRONG, Command, state_of, state_subcommand
 from urlward.lists.audit import FILE, AuditError, Report, read_audit, verify
 
 _HASH = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
@@ -27,8 +27,7 @@ def add_audit_commands(command: Command) -> None:
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub = subcommand(commands, name, function, help_text)
-    add_state_arguments(sub)
+    sub = state_subcommand(commands, name, function, help_text)
     sub.add_argument("--json", action="store_true", help="as JSON objects")
     return sub
 

@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from urlward.config import Config, FeedTable, configured
 from urlward.engine.errors import UrlwardError
-from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments, subcommand
+from urlward.lists.arguments import DONE, WRONG, Command, state_subcommand
 
 MAX_WHY = 500
 
@@ -26,25 +25,23 @@ def add_feed_commands(command: Command) -> None:
     feeds = command("feeds", None, "Lists that arrive by themselves.")
     of_feeds = feeds.add_subparsers(required=True, metavar="COMMAND")
 
-    status = _sub(of_feeds, "status", _status, "Exit code 0 where all feeds are well, 1 where one is not.")
+    status = state_subcommand(
+        of_feeds, "status", _status, "Exit code 0 where all feeds are well, 1 where one is not."
+    )
     status.add_argument("--json", action="store_true", help="as a JSON array")
     status.add_argument("names", nargs="*", metavar="NAME", help="of the feeds (all)")
 
-    refresh = _sub(
+    refresh = state_subcommand(
         of_feeds, "refresh", _refresh, "Fetch now; a filter that runs takes what is new by itself."
     )
     refresh.add_argument("--wait", action="store_true", help="for feeds that are being refreshed already")
     refresh.add_argument("names", nargs="*", metavar="NAME", help="of the feeds (all)")
 
-    accept = _sub(of_feeds, "accept", _accept, "Let a list through once that has shrunk or grown too much.")
+    accept = state_subcommand(
+        of_feeds, "accept", _accept, "Let a list through once that has shrunk or grown too much."
+    )
     accept.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
     accept.add_argument("name", metavar="NAME", help="of the feed")
-
-
-def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub = subcommand(commands, name, function, help_text)
-    add_state_arguments(sub)
-    return sub
 
 
 def _read(args: argparse.Namespace) -> tuple[Config, Path]:

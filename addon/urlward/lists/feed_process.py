@@ -20,15 +20,15 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from urlward.config import Config, FeedTable, read_config
+from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
+from urlward.lists.beside import Lines, read_asked
 from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_refresh import Outcome, refresh
 from urlward.lists.feed_schedule import after_failure, at_start, is_due
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch
-from urlward.lists.process_log import Lines
-from urlward.lists.state import StateError, state_folder
+from urlward.lists.state import StateError
 from urlward.lists.worker import check_parent, end_with_parent
 
 logger = logging.getLogger("urlward.lists")
@@ -194,11 +194,7 @@ def main() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(Lines())
     try:
-        config = read_config(Path(asked["config"]))
-        if asked.get("key"):
-            config = config.model_copy(update={"key": asked["key"]})
-        state = state_folder(asked.get("state") or config.state)
-        asyncio.run(_run(Feeds(config, state)))
+        asyncio.run(_run(Feeds(*read_asked(asked))))
     except UrlwardError as e:
         logger.error("feeds: %s", e)
         sys.exit(2)

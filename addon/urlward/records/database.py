@@ -36,6 +36,7 @@ SHARE = 0.01
 
 _DAY_MS = 86_400_000
 _SPANS: Mapping[By, int] = {"minute": 60_000, "hour": 3_600_000, "day": _DAY_MS}
+_TABLE = events
 _FIELDS = tuple(events.c[name] for name in FIELDS)
 _EQUAL = ("reference", "list", "category", "client", "entry", "group")
 
@@ -61,7 +62,6 @@ class Database:
         self.engine = engine
         self._writing = writing(engine)
         self._pause = pause
-        self._table = events
         self._is_file = engine.dialect.name == "sqlite"
         self._dirty = False
         self._rewrite_after = 0
@@ -77,7 +77,7 @@ class Database:
         if not events:
             return
         with told(self.name), self._writing.begin() as connection:
-            insert_new(connection, self._table, events)
+            insert_new(connection, _TABLE, events)
 
     def close(self) -> None:
         """Close all connections."""

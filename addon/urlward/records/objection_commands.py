@@ -8,7 +8,7 @@ from typing import Any
 
 from urlward.lists.allow_commands import duration
 from urlward.lists.allows import rfc3339
-from urlward.lists.arguments import DONE, Command, add_state_arguments, state_of, subcommand
+from urlward.lists.arguments import DONE, Command, state_of, state_subcommand
 from urlward.lists.caller import caller
 from urlward.lists.state import local_key
 from urlward.records.objection_book import row
@@ -21,11 +21,13 @@ def add_objection_commands(command: Command) -> None:
     of_objections = command("objections", None, "Objections that came from the block page.").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    listing = _sub(of_objections, "list", _list, "Show the open ones, with what was written.")
+    listing = state_subcommand(of_objections, "list", _list, "Show the open ones, with what was written.")
     listing.add_argument("--all", action="store_true", help="those that are decided too")
     listing.add_argument("--json", action="store_true", help="as JSON objects")
 
-    granting = _sub(of_objections, "grant", _grant, "Agree, and let what it is about pass for a while.")
+    granting = state_subcommand(
+        of_objections, "grant", _grant, "Agree, and let what it is about pass for a while."
+    )
     granting.add_argument("id", metavar="ID")
     granting.add_argument(
         "url",
@@ -38,15 +40,9 @@ def add_objection_commands(command: Command) -> None:
     granting.add_argument("--host", action="store_true", help="the URL's host with its subdomains")
     granting.add_argument("--why", required=True, metavar="TEXT", help="kept in the record; without the host")
 
-    declining = _sub(of_objections, "decline", _decline, "The block stays.")
+    declining = state_subcommand(of_objections, "decline", _decline, "The block stays.")
     declining.add_argument("ids", nargs="+", metavar="ID")
     declining.add_argument("--why", required=True, metavar="TEXT", help="kept in the record")
-
-
-def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub = subcommand(commands, name, function, help_text)
-    add_state_arguments(sub)
-    return sub
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -18,10 +18,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from urlward.config import AdminTable, Config, ConfigError, read_config
+from urlward.config import AdminTable, Config, ConfigError
 from urlward.engine.errors import UrlwardError
-from urlward.lists.process_log import Lines
-from urlward.lists.state import local_key, made_folder, state_folder, unusable
+from urlward.lists.beside import Lines, read_asked
+from urlward.lists.state import local_key, made_folder, unusable
 from urlward.lists.worker import check_parent, end_with_parent
 from urlward.records.services import Services
 
@@ -92,13 +92,11 @@ def main() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(Lines())
     try:
-        config = read_config(Path(asked["config"]))
-        if asked.get("key"):
-            config = config.model_copy(update={"key": asked["key"]})
+        config, state = read_asked(asked)
         if asked.get("admin"):
             table = config.admin or AdminTable()
             config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
-        asyncio.run(run(config, state_folder(asked.get("state") or config.state)))
+        asyncio.run(run(config, state))
     except UrlwardError as e:
         logger.error("records: %s", e)
         sys.exit(2)

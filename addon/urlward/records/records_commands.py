@@ -12,7 +12,7 @@ from urlward.config import configured
 from urlward.config.records import RecordsTable
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
-from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments, subcommand
+from urlward.lists.arguments import DONE, WRONG, Command, state_subcommand
 from urlward.lists.caller import caller
 from urlward.lists.state import state_folder
 
@@ -31,29 +31,25 @@ def add_records_commands(command: Command) -> None:
     records = command("records", None, "What is kept of events, and how long.")
     of_records = records.add_subparsers(required=True, metavar="COMMAND")
 
-    status = _sub(
+    status = state_subcommand(
         of_records, "status", _status, "Exit code 0 where nothing is older than it may be, 1 where it is."
     )
     status.add_argument("--json", action="store_true", help="as a JSON object")
 
-    _sub(
+    state_subcommand(
         of_records, "purge", _purge, "Delete now what is older than it may be, as the filter does each hour."
     )
 
-    hold = _sub(of_records, "hold", _hold, "Keep what has a reference until a date, whatever its days are.")
+    hold = state_subcommand(
+        of_records, "hold", _hold, "Keep what has a reference until a date, whatever its days are."
+    )
     hold.add_argument("reference", metavar="REFERENCE", help="as it stands on the block page")
     hold.add_argument("--until", required=True, metavar="DATE", help="its end, or a time (RFC 3339)")
     hold.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
 
-    release = _sub(of_records, "release", _release, "End a hold.")
+    release = state_subcommand(of_records, "release", _release, "End a hold.")
     release.add_argument("reference", metavar="REFERENCE", help="that is held")
     release.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
-
-
-def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
-    sub = subcommand(commands, name, function, help_text)
-    add_state_arguments(sub)
-    return sub
 
 
 def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:

@@ -95,10 +95,10 @@ class _Said(msgspec.Struct):
     """All that a line may say; events are looked at by themselves."""
 
     hello: str = ""
-    node: str | msgspec.UnsetType = msgspec.UNSET
+    node: str | None = None
     batch: int = -1
     events: msgspec.Raw = _NOTHING
-    metrics: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    metrics: dict[str, Any] | None = None
     bye: bool = False
     ask: str = ""
     ack: int = -1
@@ -138,11 +138,11 @@ def decode(line: bytes) -> Message:
         WireError: nothing that it may say.
     """
     said = _said(line)
-    if _is_name(said.hello) and isinstance(said.node, str) and len(said.node) <= MAX_NAME:
+    if _is_name(said.hello) and said.node is not None and len(said.node) <= MAX_NAME:
         return Hello(said.hello, said.node)
     if _is_number(said.batch) and said.events is not _NOTHING:
         return _batch(said.batch, said.events)
-    if isinstance(said.metrics, dict):
+    if said.metrics is not None:
         return Snapshot(said.metrics)
     if said.bye:
         return Bye()

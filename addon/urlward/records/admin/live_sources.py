@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, override
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.allows import add_allow, current_allows, end_allow, rfc3339
+from urlward.lists.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
 from urlward.lists.feed_accept import accept
 from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_status import status
@@ -21,7 +21,7 @@ from urlward.records.admin.history import History
 from urlward.records.admin.live_check import Checks
 from urlward.records.admin.refreshes import Refreshes
 from urlward.records.admin.remembered import Remembered
-from urlward.records.admin.rows import of_alarm, of_allow, of_list, of_worker
+from urlward.records.admin.rows import of_alarm, of_list, of_worker
 from urlward.records.admin.sources import (
     AbsentError,
     AdminError,
@@ -216,16 +216,16 @@ class LiveSources(Sources):
 
     @override
     def allows(self) -> list[Row]:
-        return [of_allow(one) for one in current_allows(self._state, self._clock())]
+        return [allow_row(one) for one in current_allows(self._state, self._clock())]
 
     @override
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
         key, now = local_key(self._state), self._clock()
-        return of_allow(add_allow(self._state, key, url, seconds, why, who, whole_host=whole_host, now=now))
+        return allow_row(add_allow(self._state, key, url, seconds, why, who, whole_host=whole_host, now=now))
 
     @override
     def end_allow(self, id_: str, why: str, who: str) -> Row:
-        return of_allow(end_allow(self._state, id_, why, who, now=self._clock()))
+        return allow_row(end_allow(self._state, id_, why, who, now=self._clock()))
 
     @override
     def refresh_feed(self, name: str) -> str:

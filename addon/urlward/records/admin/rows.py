@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from urlward.engine.dates import time_text
-from urlward.lists.allows import Allow, rfc3339
+from urlward.lists.allows import rfc3339
 from urlward.records.admin.sources import Row
 
 
@@ -30,18 +30,6 @@ def of_list(
         "age": max(round(now - created), 0) if created else None,
         "entries": entries,
         "note": "" if entries is not None else "no worker has it in force",
-    }
-
-
-def of_allow(allow: Allow) -> Row:
-    """A temporary allow, as ``urlward allow --list --json`` has it."""
-    return {
-        "id": allow.id,
-        "kind": allow.kind,
-        "created": rfc3339(allow.created),
-        "until": rfc3339(allow.until),
-        "who": allow.who,
-        "why": allow.why,
     }
 
 

@@ -1,0 +1,39 @@
+"""Processes beside the filter: what they are told on standard input, and how they write their log."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from urlward.config import Config, read_config
+from urlward.lists.state import state_folder
+
+
+def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
+    """The configuration that a process is to go by, and its state folder.
+
+    Args:
+        asked: ``config``, a file; and where they go before what stands there ``key`` and ``state``.
+
+    Raises:
+        ConfigError: it cannot be used.
+        StateError: nor the folder.
+    """
+    config = read_config(Path(asked["config"]))
+    if asked.get("key"):
+        config = config.model_copy(update={"key": asked["key"]})
+    return config, state_folder(asked.get("state") or config.state)
+
+
+class Lines(logging.Handler):
+    """One line a message, as the filter writes them: to standard error from WARNING on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        try:
+            stream.write(record.getMessage().split("\n", 1)[0] + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            return  # nobody reads any more
