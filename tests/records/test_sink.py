@@ -177,6 +177,21 @@ def test_a_store_that_is_down_is_tried_again_also_where_nothing_waits(made: Call
     assert sink.opened < 10
 
 
+def test_a_store_is_not_said_to_be_back_before_it_has_taken_something(made: Callable[..., Sink]) -> None:
+    sink = made(limit=1)
+    sink.put(events(1))
+    wait_for(lambda: sink.safe == 1, "it to be open")
+    sink.store.down = True
+    sink.put(events(1, 1))
+    wait_for(lambda: sink.sink.dropped == 1, "it to be dropped, since the spool has no room")
+    settle(module.BACKOFF[0] + 0.3)
+    assert "store-back" not in sink.kinds()
+    sink.store.down = False
+    sink.put(events(1, 2))
+    wait_for(lambda: "store-back" in sink.kinds(), "its alarm to end")
+    assert len(sink.store.given) == 2
+
+
 def test_the_end_says_what_has_come_back_meanwhile(tmp_path: Path) -> None:
     sink = Sink(tmp_path / "spool", 1 << 20)
     sink.sink.start()

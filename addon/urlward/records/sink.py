@@ -209,7 +209,7 @@ class StoreSink:
 
     def _wait(self) -> float | None:
         """Seconds after which there is something to do even if nothing comes."""
-        if self._in_a_row:
+        if self._in_a_row and (self._store is None or self._spool):
             return max(self._retry_at - self._clock(), 0.0)
         if self._spool:
             return 0.0
@@ -230,8 +230,8 @@ class StoreSink:
     def _write_queue(self) -> None:
         taken = self._take(CHUNK)
         if not taken:
-            # The other thread was quicker, or nothing waits for a store that is down: is it back?
-            if self._in_a_row and self._stored([]):
+            # The other thread was quicker, or nothing waits yet for a store that could not be opened.
+            if self._store is None and self._stored([]):
                 self._alarms.back()
             return
         events = [event for handed in taken for event in handed.events]

@@ -30,7 +30,7 @@ from urlward.records.assignments.schema import (
     told,
 )
 from urlward.records.assignments.times import ms_text
-from urlward.records.bulk import copy_new, copy_or_replace
+from urlward.records.bulk import copy_new, copy_or_replace, insert_new
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
@@ -257,7 +257,7 @@ class AssignmentStore:
         networks += [held[0] for held in changes.held.values()]
         new = {length_of(network) for network in networks if "/" in network} - self._lengths
         if new:
-            copy_new(connection, lengths, [(length,) for length in new])
+            insert_new(connection, lengths, [(length,) for length in new])
             self._lengths |= new
 
 
