@@ -130,12 +130,14 @@ class Recorder:
         missing = self._heartbeat.begin(now := self._now())
         for sink in self.sinks:
             sink.start()
+        # Made before anybody can hand in anything, so that it is the first.
+        start = self._event("start", {"process": "records"})
         try:
             await self._server.start()
         except StateError:
             self._heartbeat.end()
             raise
-        self.tell("start", {"process": "records"})
+        self.take([start], _pass)
         if missing is not None:
             self._gap(missing, now, "the process that records ended without a word")
         self._look_for_strays()
@@ -182,8 +184,11 @@ class Recorder:
             detail: what JSON can say.
             fields: further fields of `Event`.
         """
+        self.take([self._event(kind, detail, **fields)], _pass)
+
+    def _event(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> Event:
         fields = {"node": self._node, "detail": detail} | fields
-        self.take([make_event(kind, self._clock(), os.urandom(RANDOM), **fields)], _pass)
+        return make_event(kind, self._clock(), os.urandom(RANDOM), **fields)
 
     def tell_from_thread(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
         """The same, from any thread."""
