@@ -74,9 +74,8 @@ class Rule:
         return self.allow, ORDER.index(self.kind), length
 
     def in_force(self, ports: tuple[int, ...], now: float) -> bool:
-        return (not self.port or not ports or self.port in ports) and (
-            not self.expires or now < (self.expires + 1) * DAY
-        )
+        among = {self.port} == set(ports) if self.allow else self.port in ports
+        return (not self.port or not ports or among) and (not self.expires or now < (self.expires + 1) * DAY)
 
     def matches(self, host: str, path: str, params: frozenset[str]) -> bool:
         if self.of_host:
@@ -90,7 +89,12 @@ class Rule:
             return False
         if self.kind == "prefix":
             return path.startswith(own)
-        return path == own and (self.kind == "page" or self.params <= params)
+        wanted = self.params
+        if self.nocase:
+            wanted, params = ({one.lower() for one in some} for some in (wanted, params))
+        names = {param.partition("=")[0].lower() for param in wanted}
+        others = {param for param in params - wanted if param.partition("=")[0].lower() in names}
+        return path == own and (self.kind == "page" or (wanted <= params and not (self.allow and others)))
 
     def matches_host(self, host: str) -> bool:
         match self.kind:
@@ -129,11 +133,16 @@ def deciding(rules: list[Rule]) -> set[Rule]:
 
 
 def check(rules: list[Rule], host: str, target: str, ports: tuple[int, ...], now: float) -> set[Rule]:
-    target = target.partition("#")[0]
-    raw_path, _, query = target.partition("?")
-    host, path = canonical_host(host), canonical_path(raw_path)
-    params = query_parameters(canonical_query(query))
-    return deciding([r for r in rules if r.in_force(ports, now) and r.matches(host, path, params)])
+    host, verdicts = canonical_host(host), list[set[Rule]]()
+    # A fragment is nothing that is asked for; an origin that is sent one may take it for more of the target.
+    for one in dict.fromkeys((target.partition("#")[0], target.replace("#", "%23"))):
+        raw_path, _, query = one.partition("?")
+        path, params = canonical_path(raw_path), query_parameters(canonical_query(query))
+        found = deciding([r for r in rules if r.in_force(ports, now) and r.matches(host, path, params)])
+        if any(not rule.allow for rule in found):
+            return found
+        verdicts.append(found)
+    return verdicts[0]
 
 
 def check_host(rules: list[Rule], host: str, ports: tuple[int, ...], now: float) -> set[Rule]:

@@ -32,7 +32,7 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.steps import exhaust
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden.ward"
-GOLDEN_CHECKSUM = "6ed0dbc4af513ba474b61e41ecb91589"
+GOLDEN_CHECKSUM = "7ac980cf7098407c11781b5f0bcd6310"
 
 LINES = [
     "example.test id=1 category=phishing",

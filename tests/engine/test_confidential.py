@@ -202,5 +202,8 @@ def test_released_lists_hold_no_automata() -> None:
 
 def test_patterns_are_in_order_of_their_letters_and_not_of_the_source() -> None:
     """The order of rows must not tell that two entries stood side by side."""
-    rows = compile_lines([f"host{n}.test" for n in range(100)], Key(SECRET)).rows[Pool.ANCHORED]
-    assert all(a.letters <= b.letters for a, b in pairwise(rows))
+    compiled = compile_lines([f"host{n}.test" for n in range(100)], Key(SECRET))
+    rows, patterns = list(compiled.rows[Pool.ANCHORED]), list(compiled.patterns[Pool.ANCHORED])
+    assert all(a.letters < b.letters for a, b in pairwise(patterns))
+    for start, end in pairwise([*(pattern.row for pattern in patterns), len(rows)]):
+        assert rows[start:end] == sorted(rows[start:end], key=lambda row: row.digest)

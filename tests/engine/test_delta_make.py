@@ -6,7 +6,7 @@ from hypothesis import given
 from engine.delta_support import FILLER, issue, opened, pairs
 from engine.support import OTHER_SECRET, build, examples, key
 from engine.test_artifact import forge
-from urlward.engine.artifact import Section
+from urlward.engine.artifact import Section, parse
 from urlward.engine.delta_apply import apply_delta
 from urlward.engine.delta_columns import Column
 from urlward.engine.delta_format import NoDeltaError
@@ -16,6 +16,7 @@ from urlward.engine.errors import ArtifactError, WrongKeyError
 
 OLD = issue([*FILLER, "a.test id=1"])
 ROWS = len(FILLER) + 1
+PATTERNS = len(parse(OLD).sections[Section.SHARED])
 
 
 def lines(count: int) -> list[str]:
@@ -101,7 +102,7 @@ def test_a_damaged_artifact() -> None:
         (Section.PARAM_ROWS, b"\xff" * 8),
         (Section.SHAPES, b"\xff" * 2 * ROWS),
         (Section.IDS, b"\xff"),
-        (Section.SHARED, b"\xff" * ROWS),
+        (Section.SHARED, b"\xff" * PATTERNS),
         (Section.LETTERS, b""),
         (Section.GROUPS, bytes(4) + b"\2\0\0\0" + bytes(4) + b"\2\0\0\0"),
     ],

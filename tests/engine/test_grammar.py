@@ -107,6 +107,48 @@ def test_an_address_of_no_hosts_file_is_an_entry() -> None:
 # -- attributes
 
 
+UNICODE_HOSTS = [
+    ("straße.test", "xn--strae-oqa.test"),
+    ("STRAßE.Test", "xn--strae-oqa.test"),
+    ("stra%C3%9Fe.test", "xn--strae-oqa.test"),
+    ("ßtra%C3%9Fe.test", "xn--trae-unad.test"),
+    ("σίγμας.test", "xn--kxaef0b5ab.test"),
+    ("क्\u200dष.test", "xn--11b2ezcw70k.test"),
+    ("münchen.test", "xn--mnchen-3ya.test"),
+    ("MÜNCHEN.test", "xn--mnchen-3ya.test"),
+    ("m%C3%BCnchen.test", "xn--mnchen-3ya.test"),
+    ("пример.test", "xn--e1afmkfd.test"),
+    ("例え.test", "xn--r8jz45g.test"),
+    ("例え。test", "xn--r8jz45g.test"),
+    ("XN--Strae-OQA.test", "xn--strae-oqa.test"),
+    ("xn--p41h.test", "xn--p41h.test"),
+]
+
+
+@pytest.mark.parametrize(("written", "host"), UNICODE_HOSTS)
+@pytest.mark.parametrize(
+    "line",
+    [
+        *["{}", "||{}^", "@@{}", "0.0.0.0 {}", "@@0.0.0.0 {}", "a.{}", "www.{}"],
+        *["http://{}/", "https://{}:8443/a/b.html", "http://www.{}/x id=1", "@@http://{}/x subdomains"],
+        *["http://{}/dir/*", "@@http://{}/*", "http://{}/?a=1", "http://{}/ü?ü=ß", "http://u:p@{}/x"],
+    ],
+)
+def test_a_host_in_unicode_is_its_a_labels_in_every_kind(line: str, written: str, host: str) -> None:
+    expected = parse_line(line.format(host))
+    assert expected
+    assert parse_line(line.format(written)) == expected
+    assert expected[0].host.endswith(host)
+
+
+@pytest.mark.parametrize(("written", "host"), UNICODE_HOSTS)
+def test_a_name_in_unicode_under_any_suffix(written: str, host: str) -> None:
+    if not written.endswith(".test"):
+        written = written[: -len("。test")] + ".test"
+    name, a_label = written.rpartition(".")[0], host.rpartition(".")[0]
+    assert entry(f"{name}.*") == entry(f"{a_label}.*") == Entry(Kind.NAME, a_label)
+
+
 def test_all_attributes() -> None:
     words = (
         "http://example.test/A id=Ab.1:c_- category=Phishing expires=2027-01-31 port=8080 nocase subdomains"
@@ -143,9 +185,9 @@ def test_port(url: str, port: int) -> None:
     assert entry(url).port == port
 
 
-def test_nocase_lowers_the_path_and_nothing_else() -> None:
-    found = entry("http://example.test/A/%C3%84?B=C nocase")
-    assert (found.path, found.params) == ("/a/%c3%84", {"B=C"})
+def test_nocase_lowers_the_path_and_the_parameters() -> None:
+    found = entry("http://example.test/A/%C3%84?B=C&d=%C3%84 nocase id=Ab")
+    assert (found.path, found.params, found.id) == ("/a/%c3%84", {"b=c", "d=%c3%84"}, "Ab")
     assert entry("*/A/* nocase").path == "/a/"
 
 
@@ -290,7 +332,20 @@ def test_any_line_is_read_or_refused_with_a_place_and_without_its_text(line: str
 
 @given(
     st.sampled_from(
-        ["a.test", "1.test", "a_b.test", "www.a.test", "www.test", "x.xn--p.test", "a.0x", "a.09", "a-.b"]
+        [
+            "a.test",
+            "1.test",
+            "a_b.test",
+            "www.a.test",
+            "www.test",
+            "x.xn--p.test",
+            "a.0x",
+            "a.09",
+            "a-.b",
+            "xn--zz.test",
+            "a.xn--a",
+            "xn--zz.1",
+        ]
     ),
     st.sampled_from(
         ["/a", "/a/b", "/.a", "/a/.", "/a//b", "/~a:b@c", "/a;b", "/a%62", "/a/", "/a,b=c", "/..", "/a!"]

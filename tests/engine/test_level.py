@@ -73,9 +73,17 @@ def test_a_host_with_more_entries_than_are_looked_at_may_have_any(monkeypatch: p
     assert matcher(*(f"@@http://a.test/{n}" for n in range(8))).level("a.test") == "below"
 
 
-def test_what_is_no_host_is_an_error() -> None:
+def test_no_host_is_an_error() -> None:
     with pytest.raises(UrlError):
-        matcher("a.test").level("a b")
+        matcher("a.test").level("")
+
+
+def test_the_gravest_level_of_what_a_name_could_mean() -> None:
+    found = matcher("whole.test", "http://paged.test/x", "http://parent.test/x subdomains")
+    assert found.level("a^b.whole.test") == "whole"
+    assert found.level("paged.test:whole.test") == "whole"
+    assert found.level("paged.test:x") == found.level("a^b.parent.test") == "below"
+    assert found.level("a^b.paged.test") == found.level("printer.42") == ""
 
 
 @given(LISTS.map(number), REQUESTS, SHAPES)

@@ -1,3 +1,4 @@
+import base64
 import shutil
 import subprocess
 from contextlib import suppress
@@ -245,3 +246,14 @@ def test_any_bytes_are_a_key_or_a_key_file_error(whole: bytes, at: int, put: byt
     for parse_key in (parse_signing_key, parse_public_key):
         with suppress(KeyFileError):
             parse_key(data)
+
+
+def test_a_key_of_another_algorithms_name_is_a_key_file_error() -> None:
+    """32 bytes that say they are an X448 key are an InternalError to OpenSSL under cryptography 48."""
+    lines = SIGNER.pem().splitlines()
+    der = base64.b64decode(b"".join(lines[1:-1]))
+    where = der.index(b"\x2b\x65\x70") + 2  # 1.3.101.112
+    for last in (*range(112), *range(113, 256)):
+        other = base64.b64encode(der[:where] + bytes([last]) + der[where + 1 :])
+        with pytest.raises(KeyFileError):
+            parse_signing_key(b"\n".join([lines[0], other, lines[-1], b""]))

@@ -33,10 +33,10 @@ def test_a_digest_leads_to_its_row() -> None:
     assert group == list(range(start, end))
     for n in range(20):
         digest = key.digest(param_text("page.test", "/view", f"id={n}"))
-        (row,) = found.matching(start, end, digest)
+        (row,) = found.matching(range(start, end), digest)
         assert found.id(row) == f"E-{n}"
         assert found.further_params(row) == [key.digest(param_text("page.test", "/view", "lang=en"))]
-    assert list(found.matching(start, end, bytes(16))) == []
+    assert list(found.matching(range(start, end), bytes(16))) == []
 
 
 def test_a_row_without_further_parameters_has_none() -> None:
@@ -44,7 +44,7 @@ def test_a_row_without_further_parameters_has_none() -> None:
     (row,) = (row for row in range(found.rows) if found.shape(row).kind == Kind.DOMAIN)
     assert found.further_params(row) == []
     assert found.id(row) == ""
-    assert found.length(row) == 2
+    assert found.lengths[row] == 2
 
 
 def test_what_rows_have_in_numbers() -> None:

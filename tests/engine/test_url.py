@@ -16,14 +16,20 @@ from urlward.engine.url import (
     canonical_path,
     canonical_query,
     canonicalize,
+    host_readings,
     is_address,
+    path_readings,
     query_parameters,
+    request_parameters,
     split_authority,
     split_target,
     split_url,
+    target_readings,
 )
 
-VECTORS = json.loads((Path(__file__).parents[1] / "data" / "canonicalization.json").read_text())["vectors"]
+DATA = Path(__file__).parents[1] / "data"
+VECTORS = json.loads((DATA / "canonicalization.json").read_text())["vectors"]
+READINGS = json.loads((DATA / "host_readings.json").read_text())["vectors"]
 
 # Pieces that mean something to some parser, so that they meet in one URL more often than by chance.
 PIECES = [
@@ -105,6 +111,7 @@ def canonical_or_none(url: str | bytes) -> CanonicalUrl | None:
 
 def test_there_are_as_many_vectors_as_there_should_be() -> None:
     assert len(VECTORS) == 40
+    assert len(READINGS) == 72
 
 
 @pytest.mark.parametrize(("url", "expected"), VECTORS)
@@ -154,9 +161,8 @@ def test_a_canonical_url_is_printable_ascii_with_an_absolute_path(url: str | byt
 @given(BYTE_STRINGS)
 @examples(1000)
 def test_byte_strings_raise_nothing_but_url_errors(text: str) -> None:
-    canonical_path(text)
-    query_parameters(canonical_query(text))
-    for function in (canonical_host, split_authority, split_url):
+    functions = (canonical_path, canonical_query, request_parameters, target_readings)
+    for function in (*functions, canonical_host, split_authority, split_url):
         with suppress(UrlError):
             function(text)
 
@@ -185,6 +191,14 @@ def decoded_until_nothing_changes(text: str) -> str:
     return data.decode("latin-1")
 
 
+def decoded_times(text: str) -> int:
+    """How often decoding changes a text, counting `%252525…` as one that is changed twice at most."""
+    text, times = re.sub("%(?:25){2,}", "%25", text), 0
+    while (decoded := unquote_to_bytes(text.encode("latin-1")).decode("latin-1")) != text:
+        text, times = re.sub("%(?:25){2,}", "%25", decoded), times + 1
+    return times
+
+
 ESCAPES = st.lists(
     st.sampled_from(["%", "2", "5", "25", "4", "1", "d", "D", "%25", "%32", "%35", "z"]), max_size=60
 )
@@ -194,21 +208,37 @@ ESCAPES = st.lists(
 @example("%" + "25" * 400 + "41")
 @example("%25%32%35" * 100 + "41")
 @example("%%%%" + "34" * 6 + "1")
+@example("%" * 20 + "34" * 20 + "1")
 @examples(1500)
 def test_unescaping_ends_where_repeated_decoding_ends(text: str) -> None:
     expected = decoded_until_nothing_changes(text)
-    assert decoded_until_nothing_changes(canonical_path("/" + text)) == "/" + expected
-    assert decoded_until_nothing_changes(canonical_query("x" + text)) == "x" + expected
+    try:
+        assert decoded_until_nothing_changes(canonical_path("/" + text)) == "/" + expected
+        assert decoded_until_nothing_changes(canonical_query("x" + text)) == "x" + expected
+    except UrlError:
+        assert decoded_times(text) > 8
 
 
-@given(st.text("ab%2/.", max_size=30), st.integers(0, 8))
+def test_what_is_nested_too_deep_is_refused() -> None:
+    def nested(times: int) -> str:
+        return "%" * times + "3" * (times - 1) + "41"
+
+    assert canonical_path(f"/{nested(8)}") == "/A"
+    assert canonical_query(nested(8)) == "A"
+    for function in (canonical_path, canonical_query, target_readings, request_parameters):
+        with pytest.raises(UrlError, match="nested more than 8 deep"):
+            function(nested(9))
+
+
+@given(st.text("ab%2/.", max_size=30), st.integers(0, 6))
 @examples(500)
 def test_escaping_an_escape_again_hides_nothing(path: str, times: int) -> None:
     spelled = "/" + path
     for _ in range(times):
-        spelled = "/" + "".join(f"%{ord(c):02x}" if c != "/" else c for c in spelled[1:])
-        if len(spelled) > 20_000:
+        again = "/" + "".join(f"%{ord(c):02x}" if c != "/" else c for c in spelled[1:])
+        if len(again) > 16_000:
             break
+        spelled = again
     assert canonical_path(spelled) == canonical_path("/" + path)
 
 
@@ -279,6 +309,67 @@ def test_an_internationalised_name_is_one_in_unicode_punycode_and_bytes() -> Non
         canonical_host("XN--BCHER-KVA.test"),
         canonical_host("bu\u0308cher.test"),
     } == {"xn--bcher-kva.test"}
+
+
+@pytest.mark.parametrize(("name", "hosts"), READINGS)
+def test_every_host_that_a_name_could_mean(name: str, hosts: list[str]) -> None:
+    assert list(host_readings(name)) == hosts
+
+
+@given(BYTE_STRINGS)
+@examples(1500)
+def test_readings_are_canonical_hosts(text: str) -> None:
+    try:
+        hosts = host_readings(text)
+    except UrlError:
+        assert not text
+        return
+    for host in hosts:
+        assert canonical_host(host) == host
+        assert host_readings(host) == (host,)
+    assert len(set(hosts)) == len(hosts)
+    with suppress(UrlError):
+        assert canonical_host(text) == hosts[0]
+
+
+LABELS = st.lists(
+    st.binary(min_size=1, max_size=8).map(lambda b: b.decode("latin-1").replace(".", "")), max_size=3
+)
+AROUND = st.sampled_from(
+    ["", ":", ":443", ":x", "/", "?a", "#", "\\", " ", "\t", "]", "]:1", "@", "\0", "\xa0", "\x85"]
+)
+BEFORE = st.sampled_from(["", "[", " ", "\xc2\xa0", "\xa0\x85", "u@", "http://"])
+
+
+@given(LABELS, BEFORE, AROUND)
+@examples(1500)
+def test_whatever_stands_around_a_listed_host_or_below_it_it_is_read(
+    labels: list[str], before: str, behind: str
+) -> None:
+    """As nginx, Apache and Caddy read it: any label below ``*.listed.test``, and what follows a delimiter."""
+    name = before + ".".join([*labels, "LISTED.test"]) + behind
+    assert any(f".{host}".endswith(".listed.test") for host in host_readings(name))
+
+
+def test_what_cannot_be_judged_in_bounded_time_is_refused() -> None:
+    assert host_readings("a" * 5000 + ".test")[0].endswith(".test")
+    assert len(host_readings(":".join(f"a{i}" for i in range(200)))) > 200
+    with pytest.raises(UrlError, match="too long"):
+        host_readings("^" * 1025)
+
+
+def test_an_a_label_that_is_none_is_a_name_as_chromium_has_it() -> None:
+    for host in ("xn--zz.test", "xn--a.test", "xn--.test", "xn--p41h.test", "xn--5na8215fyoa6ewa0n10b.test"):
+        for spelling in (host, host.upper(), host.replace("--", "%2D-"), f".{host}."):
+            assert canonical_host(spelling) == host
+    with pytest.raises(UrlError):
+        canonical_host("xn--zz.\xc3\x9f.test")
+
+
+def test_an_address_in_brackets_ends_with_them() -> None:
+    for text in ("http://[1::2]:3:4/", "http://[1::2]x/", "http://[1::2]]/", "http://[1::2][1::2]/"):
+        with pytest.raises(UrlError):
+            canonicalize(text)
 
 
 @pytest.mark.parametrize(
@@ -455,6 +546,8 @@ def test_an_error_does_not_repeat_what_it_was_given() -> None:
             ("/a/./b", "/a/b"),
             ("/a//b", "/a/b"),
             ("/a/", "/a/"),
+            ("/a/b//..", "/a/b/"),
+            ("/a//../b", "/a/b"),
         ],
         *[
             ("/a/%2e%2e/b", "/b"),
@@ -550,16 +643,279 @@ def test_a_target_ends_at_its_fragment() -> None:
 # -- size
 
 
-@pytest.mark.parametrize(
-    "unit", ["%25", "%2525", "/../", "//", "/./", "a/", "\\", "%", "&", "@", "[", ";", "?", "é"]
-)
-def test_nothing_is_cut_off_a_url_of_64_kib(unit: str) -> None:
+@pytest.mark.parametrize("unit", ["a/", "a", "&", "a.", ";", "@", "[", "="])
+def test_nothing_is_cut_off_a_plain_url_of_64_kib(unit: str) -> None:
     long = unit * (65_000 // len(unit))
-    assert canonical_path(f"/{long}/end".encode().decode("latin-1")).endswith("/end")
-    assert canonical_query(f"{long}&end=1".encode().decode("latin-1")).endswith("&end=1")
+    assert canonical_path(f"/{long}end").endswith("end")
+    assert canonical_query(f"{long}&end=1").endswith("&end=1")
 
 
-def test_there_is_no_limit_to_labels_segments_and_parameters() -> None:
+@pytest.mark.parametrize(
+    "unit", ["%25", "%2525", "/../", "//", "/./", "\\", "%", "%41", "%2f", "\xe9", "%2e%2e/"]
+)
+def test_a_path_is_refused_where_it_would_take_long(unit: str) -> None:
+    long = unit * (65_000 // len(unit))
+    for function in (canonical_path, path_readings, target_readings):
+        with pytest.raises(UrlError, match="longer than 16384"):
+            function(f"/{long}/end")
+    assert canonical_path("/" + "%41" * 5_000) == "/" + "A" * 5_000
+
+
+def test_a_path_with_dot_segments_has_no_more_segments_than_a_limit() -> None:
+    assert canonical_path("/x/.." * 511 + "/a") == "/a"
+    for function in (canonical_path, path_readings, target_readings):
+        with pytest.raises(UrlError, match="more than 1024 segments"):
+            function("/x/.." * 512 + "/a")
+    assert canonical_path("/%41" * 4_000) == "/A" * 4_000
+
+
+def test_percent_signs_that_escape_nothing_are_counted() -> None:
+    for text in ("/" + "%" * 256, "/" + "%zz" * 256):
+        assert canonical_path(text) == text.replace("%", "%25")
+        assert canonical_query(text) == text.replace("%", "%25")
+        for function in (canonical_path, canonical_query, target_readings, request_parameters):
+            with pytest.raises(UrlError, match="escape nothing"):
+                function(text + "%")
+
+
+def test_there_is_no_limit_to_labels_and_plain_segments() -> None:
     assert canonical_host("A." * 30_000 + "test") == "a." * 30_000 + "test"
-    assert canonical_path("/%61" * 30_000) == "/a" * 30_000
-    assert len(query_parameters(canonical_query("&".join(f"%61{i}" for i in range(30_000))))) == 30_000
+    assert len(path_readings("/a" * 30_000)) == 1
+    assert canonical_query("&".join(f"%61{i}" for i in range(30_000))).endswith("&a29999")
+
+
+def test_a_query_has_as_many_parameters_as_origins_take() -> None:
+    assert len(request_parameters("&".join(f"%61{i}" for i in range(1_000)))) == 1_000
+    for mark in "&;":
+        with pytest.raises(UrlError, match="more than 1000 parameters"):
+            request_parameters(mark.join(f"a{i}" for i in range(1_002)))
+
+
+# -- readings
+
+
+def paths(target: str) -> set[str]:
+    return {reading.path for reading in target_readings(target)}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "/a/b.html?x=1",
+        "/a/../b",
+        "/a//b",
+        "/a%20b",
+        "/100%25",
+        "/a\\b",
+        "*",
+        "/x?y=%5c..",
+        "/a%2fb",
+        "/%e4?#"[:4],
+        "/a_(b)",
+        "/(b)/c",
+    ],
+)
+def test_nearly_all_targets_have_one_reading(target: str) -> None:
+    assert len(target_readings(target)) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "others"),
+    [
+        # Apache keeps an escaped slash inside its segment.
+        ("/a%2fb/../c", ["/c"]),
+        ("/d/%2f/../c", ["/d/c"]),
+        # nginx keeps a backslash, and unescapes once.
+        ("/a%5Cb/../c", ["/c"]),
+        ("/a\\b/../c", ["/c"]),
+        ("/d/%252e%252e/../c", ["/d/c"]),
+        ("/d/%2e.\\/c", ["/d/..%5C/c"]),
+        ("/a%2fb%252f/../c", ["/a/c"]),
+        # To Node a backslash as sent is a slash, and an escaped one is not.
+        ("/a%5cb%2f..\\c", ["/c"]),
+        # lighttpd unescapes twice.
+        ("/d/%%32f/../c", ["/d/c"]),
+        ("/d%%32fx/../c", ["/d/c", "/c"]),
+        # Slashes are merged before dot segments go, or after.
+        ("/a//../b", ["/a/b", "/b"]),
+        ("/a//..//../b", ["/b"]),
+        # Tomcat leaves out what follows a semicolon.
+        ("/a;b=c/d;e", ["/a/d"]),
+        ("/x/..;/a", ["/a"]),
+        ("/x/..;a=/..;/a;%2f", ["/a"]),
+        ("/a%3bb", ["/a"]),
+        # The same, behind nginx, which unescapes, takes out dot segments and knows no parameters.
+        ("//a;b/..;%255c%2Fc/d", ["/c/d"]),
+        ("/x/a;b/y\\z/../..%5c../c", ["/c"]),
+        # `new URL(request.url, base)` takes the first segment for a host.
+        ("//h/a", ["/a"]),
+        ("/\\h/a", ["/a"]),
+        ("/x/../\\h/a", ["/a"]),
+        # The same, behind nginx, which keeps a backslash and merges slashes.
+        ("/x//../\\h\\a", ["/a"]),
+        # Go knows no fragment in a request.
+        ("/a#/../b", ["/a", "/b"]),
+        ("/x#?/y", ["/x", "/x%23"]),
+        # More path behind a file.
+        ("/a.html/", ["/a.html"]),
+        ("/d/a.html/x/y", ["/d/a.html"]),
+        ("/a.php/x", ["/a.php"]),
+        ("/a.php;/b.php", ["/a.php"]),
+        ("/a.php5/x", ["/a.php", "/a.php5"]),
+        ("/a.7z/x", ["/a.7z"]),
+        ("/a.c/x", ["/a.c"]),
+        ("/a.torrent/", ["/a.torrent"]),
+        ("/a.tar-gz_1/x", ["/a.tar-gz_1"]),
+        ("/1.a/2.b/3.c/4.d/5.e/6.f/7.g/x", ["/1.a/2.b/3.c/4.d/5.e/6.f/7.g"]),
+        ("/a.html;/b", ["/a.html;"]),
+        # Caddy and Node take the slash away with dot segments.
+        ("/a/.", ["/a/", "/a"]),
+        ("/a/x/..", ["/a/", "/a"]),
+        ("/a/%2e", ["/a"]),
+        ("/a\\x%5c%252e.", ["/a"]),
+        # Python's origins split the request line at what is a blank as Latin-1.
+        ("/a.html\xa0", ["/a.html"]),
+        ("/a.html\x85\xa0", ["/a.html"]),
+        ("/a.html\xa0x", ["/a.html"]),
+        ("/a%20\xa0", ["/a%20"]),
+        ("/\xc3\xa0", ["/%C3"]),
+        ("/a.html\xe3\x80\x80x", ["/a.html"]),
+        # ASP.NET's sessions without cookies.
+        ("/(S(x1))/a", ["/a"]),
+        ("/d/(A(x)S(y))/c", ["/d/c"]),
+        ("/d\\%28s%28x%29%29/../(F())/c", ["/d/c"]),
+        # IIS knows escapes of four digits.
+        ("/a%u002ehtml", ["/a.html"]),
+        ("/d/%U002E%u002e/c", ["/c"]),
+        ("/a%u002fb/..%u002Fc", ["/a/c"]),
+        ("/%ud83d%ude00%u00e9", ["/%F0%9F%98%80%C3%A9"]),
+        ("/%ud83dx%u003f", ["/%EF%BF%BDx%3F"]),
+        # Dots and blanks at the end do not count for Windows.
+        ("/a.html.", ["/a.html"]),
+        ("/a.html%20.%20", ["/a.html"]),
+    ],
+)
+def test_reading(target: str, others: list[str]) -> None:
+    assert {canonical_path(split_target(target)[0]), *others} <= paths(target)
+
+
+def test_a_blank_ends_a_query_too() -> None:
+    for target in ("/a?x=1\xa0", "/a?x=1\x85y=2", "/a?x=1\xc2\xa0"):
+        assert "x=1" in {reading.query for reading in target_readings(target)}
+
+
+def test_escapes_of_four_digits_in_a_query() -> None:
+    queries = {reading.query for reading in target_readings("/a?%u0069d=%u0035%u0026%u0")}
+    assert queries == {"%u0069d=%u0035%u0026%u0", "id=5%26%u0"}
+
+
+def test_a_path_that_may_be_too_many_files_is_refused() -> None:
+    with pytest.raises(UrlError, match="too many files"):
+        target_readings("/a.b" * 200 + "/")
+
+
+def test_only_parameters_count_behind_a_script() -> None:
+    scripts = {reading.path: reading.script for reading in target_readings("/a.php/b.html/c?x=1")}
+    assert scripts == {"/a.php/b.html/c": False, "/a.php": True, "/a.php/b.html": False}
+    # A slash alone is no further page.
+    assert {reading.path: reading.script for reading in target_readings("/a.php/")} == dict.fromkeys(
+        ("/a.php/", "/a.php"), False
+    )
+
+
+@given(BYTE_STRINGS)
+@example("/a%3fb/%5c../c")
+@example("/a%23/%2f../c")
+@examples(1000)
+def test_readings_are_written_as_entries_are(text: str) -> None:
+    try:
+        found = target_readings("/" + text)
+        expected = canonical_path("/" + split_target(text)[0])
+    except UrlError:
+        return
+    assert found[0].path == expected
+    for reading in found:
+        assert reading.path.isascii()
+        assert reading.path.isprintable()
+        assert reading.path.startswith("/")
+        assert "//" not in reading.path
+        assert not set(reading.path) & set("?#\\ ")
+
+
+def test_a_target_with_too_many_readings_is_refused() -> None:
+    with pytest.raises(UrlError, match="too many ways"):
+        target_readings("/a%2f..\\;%5c/%252f;..//" * 20 + "../x")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *[
+            "user_id=5",
+            "[user_id]=5",
+            "[[user_id=5",
+            "user_id]=5",
+            "x;%5buser_id%5D=5",
+            "user_id=+5%20",
+            "user_id=5%00%09",
+            "user.id=%c2%a05%E2%80%A8",
+            "+user_id=5",
+            "%20user_id=5",
+            "%20+%20user_id=5",
+            "user_id%00z=5",
+            "user.id=5",
+            "user%20id=5",
+            "user+id=5",
+        ],
+        *[
+            "user[id=5",
+            "user%5Bid=5",
+            "user%2Eid=5",
+            "+user.id%00.x=5",
+            "us%65r.id=%35",
+            "x;user_id=5",
+            "?user_id=5",
+            "a=1&user_id=5",
+        ],
+    ],
+)
+def test_spellings_of_a_parameter(query: str) -> None:
+    assert "user_id=5" in request_parameters(query)
+
+
+@given(BYTE_STRINGS)
+@example("??")
+@example("?;&;?")
+@examples(500)
+def test_a_request_has_the_parameters_of_an_entry_spelled_like_it(query: str) -> None:
+    with suppress(UrlError):
+        assert query_parameters(canonical_query(query)) <= request_parameters(query)
+
+
+def test_an_entry_names_a_parameter_in_any_spelling_of_it() -> None:
+    for name in ("user.id", "user%20id", "user[id", "+user_id"):
+        assert query_parameters(canonical_query(f"{name}=5")) == {"user_id=5"}
+        assert request_parameters(f"{name}=5") > {"user_id=5"}
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("a[b]=1", "a[b]=1"),
+        ("a.c[b.d]x=1", "a_c[b.d]=1"),
+        ("a[b=1", "a_b=1"),
+        ("a]=1", "a]=1"),
+        ("_a=.+", "_a=.%20"),
+    ],
+)
+def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
+    assert query_parameters(canonical_query(query)) == {name}
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["user_id=55", "user-id=5", "USER_ID=5", "user%2bid=5", "userid=5", "user_id=5%26x", "auser_id=5"],
+)
+def test_other_parameters_are_others(query: str) -> None:
+    assert "user_id=5" not in request_parameters(query)

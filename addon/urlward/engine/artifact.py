@@ -23,9 +23,9 @@ offset  bytes  content
 ...            the sections, in the order of `Section`
 ======  =====  =========================================================================
 
-A *row* is one record; rows of the anchored pool come first, then those of the floating pool, each
-sorted by letters and digest. A *pattern* is what the automaton holds; rows that share one are its
-group. Patterns are front-coded: letters shared with the one before, letters added, the letters.
+A *row* is one record; rows of the anchored pool come first, then those of the floating pool. A *pattern*
+is what the automaton holds; rows that share one are its group, sorted by digest. Patterns are sorted and
+front-coded: letters shared with the one before, letters added, the letters.
 """
 
 import json

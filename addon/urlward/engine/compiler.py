@@ -1,15 +1,16 @@
 """Entries to the flat form that an artifact stores and a matcher loads.
 
-Patterns are cut where they differ from their neighbours in sorted order: the automaton only has to
-find candidates, the digest decides. That is what keeps a million entries at a few nodes each.
+A pattern is the shortest beginning that few entries have: the automaton only has to find candidates, the
+digest decides. That is what keeps a million entries at a fraction of a node each.
 """
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import eq
+from operator import attrgetter, eq
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -21,7 +22,7 @@ from urlward.engine.record import (
     Flag,
     Pool,
     Shape,
-    below_text,
+    below_digest,
     domain_letters,
     domain_text,
     host_letters,
@@ -34,7 +35,6 @@ from urlward.engine.record import (
     network_text,
     page_text,
     param_text,
-    path_letters,
     path_text,
     prefix_letters,
     prefix_text,
@@ -46,23 +46,41 @@ MAX_PATTERN = 255
 """Letters of a pattern at most: pyahocorasick frees a trie by recursion, one frame a letter.
 Entries that agree in as many share a pattern and are told apart by their digests alone."""
 
+BUCKET = 32
+"""Entries of unlike letters that share a pattern, at most. Nodes cost more than looking at some rows more."""
+
 MAX_LENGTH = 0xFFFF
 """Labels or segments an entry may have; a URL of 64 KiB cannot have more."""
 
 
 _NOWHERE = bytes(4)
+_ID = 5
+_CHUNK = 1 << 12
+_MOST_PLACES = 1 << 16
+_BEHIND_ALL = "\u0100"  # letters are Latin-1
 
 
 class Row(NamedTuple):
-    """One record while compiling, in sort order."""
+    """One record while compiling; those of one pattern are in this order.
 
-    letters: str
+    Attributes:
+        digest: of its text.
+        shape: number of its shape.
+        length: see `Table.lengths`.
+        below: 4 bytes that say which host it is on.
+        more: digests of further parameters.
+        id: the list body's reference.
+        letters: that begin the haystack of each request it matches. Of an entry on a host they are that
+            host's: of its pages, the digest finds the one.
+    """
+
     digest: bytes
     shape: int
     length: int
     below: bytes
     more: tuple[bytes, ...]
     id: str
+    letters: str
 
 
 class Pattern(NamedTuple):
@@ -81,7 +99,7 @@ class Pattern(NamedTuple):
 
 @dataclass(slots=True)
 class Patterns:
-    """A pool's patterns, column by column: a million small objects cost a second to make and to free."""
+    """A pool's patterns, column by column: many small objects cost time to make and to free."""
 
     letters: list[str] = field(default_factory=list)
     rows: "array[int]" = field(default_factory=lambda: array("I"))
@@ -93,42 +111,51 @@ class Patterns:
     def __iter__(self) -> Iterator[Pattern]:
         return map(Pattern, self.letters, self.rows, self.shared)
 
-    def add(self, letters: str, row: int, before: int, after: int, granularity: int) -> None:
-        """Add the shortest prefix that differs from both neighbours.
-
-        Args:
-            letters: of the row.
-            row: the group's first.
-            before: letters shared with the row before.
-            after: letters shared with the one behind.
-            granularity: the prefix has a multiple of so many letters.
-        """
-        need = (before if before > after else after) + 1
-        if granularity > 1:
-            need += -need % granularity
-        self.letters.append(letters[:need])
+    def add(self, letters: str, row: int) -> None:
+        """Add a pattern behind those that sort before it, and the first row of its group."""
+        self.shared.append(_common(self.letters[-1], letters) if self.letters else 0)
+        self.letters.append(letters)
         self.rows.append(row)
-        self.shared.append(before)
 
 
 @dataclass(slots=True)
 class Rows:
     """A pool's rows in order, column by column, as an artifact stores them."""
 
-    letters: list[str] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     shapes: "array[int]" = field(default_factory=lambda: array("I"))
     lengths: "array[int]" = field(default_factory=lambda: array("H"))
     below: list[bytes] = field(default_factory=list)
     more: list[tuple[bytes, ...]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    letters: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Rows":
+        """Rows as columns."""
+        made = cls()
+        columns = made._columns()
+        # Some at a time: a row is nowhere near the one before it in memory, and to visit it costs most.
+        for start in range(0, len(rows), _CHUNK):
+            for column, values in zip(columns, zip(*rows[start : start + _CHUNK], strict=True), strict=True):
+                column.extend(values)
+        return made
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __iter__(self) -> Iterator[Row]:
-        return map(
-            Row, self.letters, self.digests, self.shapes, self.lengths, self.below, self.more, self.ids
+        return map(Row, *self._columns())
+
+    def _columns(self) -> tuple[Any, ...]:
+        return (
+            self.digests,
+            self.shapes,
+            self.lengths,
+            self.below,
+            self.more,
+            self.ids,
+            self.letters,
         )
 
     def renumber(self, numbers: Sequence[int]) -> None:
@@ -145,15 +172,7 @@ class Rows:
                 self._sort(start, done)
 
     def _sort(self, start: int, end: int) -> None:
-        columns: tuple[Any, ...] = (
-            self.letters,
-            self.digests,
-            self.shapes,
-            self.lengths,
-            self.below,
-            self.more,
-            self.ids,
-        )
+        columns = self._columns()
         rows = sorted(zip(*(column[start:end] for column in columns), strict=True))
         for at, row in enumerate(rows, start):
             for column, value in zip(columns, row, strict=True):
@@ -164,7 +183,7 @@ class Compiled(NamedTuple):
     """A compiled list, not yet serialised.
 
     Attributes:
-        rows: by pool, sorted by letters and digest.
+        rows: by pool, in the order of their patterns and of `Row`.
         patterns: by pool, sorted.
         shapes: what `Row.shape` points to.
         categories: what `Shape.category` points to; the first is empty.
@@ -187,7 +206,7 @@ class Compiled(NamedTuple):
 
 
 class Compiler:
-    """Takes entries one by one, gives the compiled list at the end and keeps none of their text.
+    """Takes entries one by one, gives the compiled list at the end and keeps none of their text then.
 
     Args:
         key: the key that all digests are made under.
@@ -203,8 +222,7 @@ class Compiler:
         self._networks: dict[str, None] = {}
         self._params: list[Entry] = []
         self._markers: set[str] = set()
-        self._last_host = ""
-        self._last_below = _NOWHERE
+        self._places: dict[str, tuple[str, bytes]] = {}
         self._sieve_hosts = array("I")
         self._sieve_names: set[int] = set()
         self._sieve_segments: set[int] = set()
@@ -224,16 +242,15 @@ class Compiler:
             self._params.append(entry)
             return
         key = self._key
-        below = _NOWHERE
-        pool = 0
+        pool, below = 0, _NOWHERE
         if kind is Kind.DOMAIN:
             labels = labels_of(host)
             letters, text, length = domain_letters(key, labels), domain_text(host), len(labels)
         elif kind is Kind.PAGE:
-            letters = host_letters(key, labels_of(host)) + path_letters(key, path)
+            letters, below = self._place(host, subdomains)
             text, length = page_text(host, path), 0
         elif kind is Kind.PREFIX:
-            letters = host_letters(key, labels_of(host)) + prefix_letters(key, path)
+            letters, below = self._place(host, subdomains)
             text, length = prefix_text(host, path), path.count("/") - 1
         elif kind is Kind.HOST:
             letters, text, length = host_letters(key, labels_of(host)), host_text(host), 0
@@ -249,10 +266,6 @@ class Compiler:
             self._networks[host] = None
             letters, text = network_letters(key, host), network_text(host)
             length = int(host.rpartition("/")[2])
-        if kind in PAGE_KINDS:
-            below = self._below(host)
-            if subdomains:
-                self._markers.add(host)
         if kind >= Kind.DOMAIN:
             self._sieve_hosts.append(crc32(host.encode()))
         self._append(pool, letters, text, entry, length, below)
@@ -268,7 +281,7 @@ class Compiler:
             letters = domain_letters(self._key, labels_of(domain))[:MAX_PATTERN]
             marker = self._shape((MARKER, 0, 0, 0, 0))
             digest = self._key.digest(marker_text(domain))
-            row = Row(letters, digest, marker, domain.count(".") + 1, _NOWHERE, (), "")
+            row = Row(digest, marker, domain.count(".") + 1, _NOWHERE, (), "", letters)
             self._rows[Pool.ANCHORED].append(row)
         self._markers = set()
         shapes, categories, numbers = _numbered(self._shapes, self._categories)
@@ -279,15 +292,24 @@ class Compiler:
         patterns: list[Patterns] = []
         done = 0
         for pool in Pool:
-            rows = self._rows[pool]
-            rows.sort()
 
             def tell(row: int, before: int = done) -> None:
                 progress(before + row)
 
-            unique, cut = _cut(rows, SEGMENT_LETTERS if pool is Pool.FLOATING else 1, tell)
-            duplicates += len(rows) - len(unique)
-            rows.clear()
+            rows = _without_duplicates(self._rows[pool])
+            duplicates += len(self._rows[pool]) - len(rows)
+            self._rows[pool].clear()
+            rows.sort(key=_letters)
+            cut = Patterns()
+            step, most = (SEGMENT_LETTERS, 1) if pool is Pool.FLOATING else (1, BUCKET)
+            for length, start, end in _cut(list(map(_letters, rows)), step, most):
+                cut.add(rows[start].letters[:length], start)
+                if end - start > 1:
+                    rows[start:end] = sorted(rows[start:end])
+                if not len(cut) & 0x3FFF:
+                    tell(start)
+            unique = Rows.of(rows)
+            del rows
             unique.renumber(numbers)
             for number, times in Counter(unique.shapes).items():
                 shape = shapes[number]
@@ -302,7 +324,7 @@ class Compiler:
         self._networks = {}
         sieve = write_sieve(self._sieve_hosts, self._sieve_names, self._sieve_segments)
         self._key = self._key.fresh()
-        self._last_host = ""
+        self._places = {}
         return Compiled(
             (pools[0], pools[1]),
             (patterns[0], patterns[1]),
@@ -339,24 +361,29 @@ class Compiler:
             )
             number = self._categories.setdefault(category, len(self._categories))
             shape = self._shape_of[look] = self._shape((int(kind), flags, number, expires, port))
-        # Cut here, so that rows which share a pattern are sorted by digest.
         row = (
-            letters[:MAX_PATTERN],
             self._key.digest(text),
             shape,
             min(length, MAX_LENGTH),
             below,
             more,
             id_,
+            letters[:MAX_PATTERN],
         )
         # A named tuple's own constructor takes twice as long, a million times over.
         self._rows[pool].append(tuple.__new__(Row, row))
 
-    def _below(self, host: str) -> bytes:
-        """Which host a page is on; lists name the pages of one host together."""
-        if host != self._last_host:
-            self._last_host, self._last_below = host, self._key.digest(below_text(host))[:4]
-        return self._last_below
+    def _place(self, host: str, subdomains: bool) -> tuple[str, bytes]:
+        """Letters of a host that a page is on, and which it is; many have more than one."""
+        if subdomains:
+            self._markers.add(host)
+        place = self._places.get(host)
+        if place is None:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            key = self._key
+            place = self._places[host] = (host_letters(key, labels_of(host)), below_digest(key, host))
+        return place
 
     def _shape(self, shape: tuple[int, int, int, int, int]) -> int:
         return self._shapes.setdefault(shape, len(self._shapes))
@@ -369,11 +396,8 @@ class Compiler:
         for entry in self._params:
             host, path = entry.host, entry.path
             first, *others = sorted(entry.params, key=lambda p: (frequency[host, path, p], p))
-            letters = host_letters(key, labels_of(host)) + path_letters(key, path)
-            below = self._below(host)
+            letters, below = self._place(host, entry.subdomains)
             more = tuple(key.digest(param_text(host, path, p)) for p in others)
-            if entry.subdomains:
-                self._markers.add(host)
             self._sieve_hosts.append(crc32(host.encode()))
             self._append(Pool.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
         self._params = []
@@ -393,47 +417,65 @@ def _numbered(
     return sorted_shapes, sorted_names, [of_shape[shape] for shape in found]
 
 
-def _cut(rows: list[Row], granularity: int, progress: Callable[[int], None]) -> tuple[Rows, Patterns]:
-    """Sorted rows without those that say the same, and the shortest prefixes that tell letters apart.
+_letters, _digest = attrgetter("letters"), attrgetter("digest")
 
-    Of rows that differ in their ids alone the last in order stays, so any before none. A prefix has a
-    multiple of `granularity` letters: floating patterns keep whole tokens, since every segment of a
-    request may be tried on them.
-    """
-    unique, patterns = Rows(), Patterns()
-    texts, digests, shapes, lengths = unique.letters, unique.digests, unique.shapes, unique.lengths
-    belows, mores, ids = unique.below, unique.more, unique.ids
-    last: Row | None = None
-    current = ""
-    start = before = 0
+
+def _without_duplicates(rows: list[Row]) -> list[Row]:
+    """Rows without those that say the same: of some that differ in their ids alone the last in order stays,
+    so any before none."""
+    if len(set(map(_digest, rows))) == len(rows):
+        return rows.copy()
+    unique: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        letters, digest, shape, length, below, more, id_ = row
-        if last is not None and digest == last[1] and row[:-1] == last[:-1]:
-            ids[-1] = id_
-            last = row
+        said = row[:_ID]
+        if said not in unique or unique[said].id < row.id:
+            unique[said] = row
+    return list(unique.values())
+
+
+def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """Cut sorted texts into groups that share a beginning.
+
+    Args:
+        texts: sorted.
+        step: a beginning has a multiple of so many letters, unless it is all of a text.
+        most: texts in a group, unless they are equal.
+
+    Yields:
+        The length of the beginning, the group's first text and the one behind its last, in order.
+    """
+    todo = [(0, len(texts), 0)] if texts else []
+    while todo:
+        start, end, length = todo.pop()
+        if length and end - start <= most:
+            yield length, start, end
             continue
-        if letters != current:
-            if last is not None:
-                # Letters that neighbours share, counted here for want of a faster call.
-                after = 0
-                for x, y in zip(current, letters, strict=False):
-                    if x != y:
-                        break
-                    after += 1
-                patterns.add(current, start, before, after, granularity)
-                before = after
-            current, start = letters, len(digests)
-            if not len(patterns) & 0x3FFF:
-                progress(start)
-        # All at once: a row is nowhere near the one before it in memory, and to visit it costs most.
-        texts.append(letters)
-        digests.append(digest)
-        shapes.append(shape)
-        lengths.append(length)
-        belows.append(below)
-        mores.append(more)
-        ids.append(id_)
-        last = row
-    if last is not None:
-        patterns.add(current, start, before, 0, granularity)
-    return unique, patterns
+        first = texts[start]
+        common = _common(first, texts[end - 1])
+        length = max(length, common - common % step)
+        if length and len(first) <= length:
+            # What ends here comes first, and is all that ends here.
+            group, start = start, bisect_right(texts, first, start, end)
+            yield length, group, start
+        parts = []
+        while start < end:
+            beginning = texts[start][: length + step]
+            behind = start + 1
+            if start + most < end and texts[start + most].startswith(beginning):
+                behind = bisect_left(texts, beginning + _BEHIND_ALL, start + most, end)
+            else:
+                while behind < end and texts[behind].startswith(beginning):
+                    behind += 1
+            parts.append((start, behind, length + step))
+            start = behind
+        todo.extend(reversed(parts))
+
+
+def _common(text: str, other: str) -> int:
+    """How many letters two texts begin with that are the same."""
+    length = 0
+    for x, y in zip(text, other, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length

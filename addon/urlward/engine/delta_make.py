@@ -4,12 +4,13 @@ Nothing here is trusted: the delta is applied before it is given out.
 """
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Buffer, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from urlward.engine.artifact import Artifact, Section, check_key, parse, unpack
+from urlward.engine.artifact import Artifact, Section, check_key, pack, parse, unpack
 from urlward.engine.delta_apply import apply_delta
 from urlward.engine.delta_columns import (
     CONTRADICTIONS,
@@ -131,8 +132,8 @@ def _rows(before: Artifact, after: Artifact) -> Script:
     return script_of(sources(), old.rows)
 
 
-def _facts(table: Table, row: int) -> tuple[int, bytes, str, list[bytes]]:
-    return table.length(row), table.below(row), table.id(row), table.further_params(row)
+def _facts(table: Table, row: int) -> tuple[int, int, str, list[bytes]]:
+    return table.lengths[row], table.below[row], table.id(row), table.further_params(row)
 
 
 def _row_columns(after: Artifact, rows: Script, columns: Columns) -> None:
@@ -143,8 +144,8 @@ def _row_columns(after: Artifact, rows: Script, columns: Columns) -> None:
     columns[Column.ROWS] = rows.column()
     columns[Column.DIGESTS] = b"".join(map(table.digest, inserted))
     columns[Column.SHAPES] = pack_numbers(table.shape_numbers[row] for row in inserted)
-    columns[Column.LENGTHS] = pack_numbers(map(table.length, inserted))
-    columns[Column.BELOW] = b"".join(map(table.below, inserted))
+    columns[Column.LENGTHS] = pack_numbers(table.lengths[row] for row in inserted)
+    columns[Column.BELOW] = pack(array("I", map(table.below.__getitem__, inserted)))
     columns[Column.ID_LENGTHS] = pack_numbers(map(len, ids))
     columns[Column.IDS] = "".join(ids).encode("ascii")
     columns[Column.PARAM_ROWS] = pack_numbers(gaps(params))

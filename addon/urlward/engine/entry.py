@@ -24,6 +24,10 @@ class Kind(IntEnum):
         return self.name.lower()
 
 
+LABELS = {int(kind): kind.label for kind in Kind}
+"""The word for each kind."""
+
+
 class Entry(NamedTuple):
     """One thing to block, or to allow.
 
@@ -38,7 +42,7 @@ class Entry(NamedTuple):
         category: or empty.
         expires: last day in force, in days since 1970-01-01 (UTC); 0 for none.
         port: the only port it matches; 0 for any.
-        nocase: letters of the path compare without regard to case (ASCII).
+        nocase: letters of the path and the parameters compare without regard to case (ASCII).
         subdomains: a page, prefix or parameter entry also matches on every subdomain.
     """
 

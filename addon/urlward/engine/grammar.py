@@ -13,6 +13,7 @@ from urlward.engine.entry import Entry, Kind, canonical_network, strip_www
 from urlward.engine.errors import EntryError, UrlError
 from urlward.engine.url import (
     DEFAULT_PORTS,
+    byte_string,
     canonical_host,
     canonical_path,
     canonical_query,
@@ -55,23 +56,19 @@ _IP_LIKE = re.compile(
     r"(?=[0-9\[A-Fa-f:])(?:\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?)"
 )
 # Most lines are plain names and pages, already canonical: one match each instead of ten.
-_PLAIN_DOMAIN = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
-_PLAIN_URL = re.compile(
-    r"https?://(?:www\.)?((?!www\.|[^/]*xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-])"
+_LABELS = r"(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]"
+_PLAIN_LINE = re.compile(
+    rf"(?:((?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]+)?({_LABELS})"
+    rf"|https?://(?:www\.)?((?!www\.){_LABELS})"
     r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)*)"
     r"(?:(/\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]+))?"
+    r")(?:[ \t]+id=([A-Za-z0-9._:\-]{1,128}))?(?:[ \t]+category=([A-Za-z0-9._\-]{1,64}))?\s*"
 ).fullmatch
 # Stricter than for a request, where a client may send anything: an entry is meant to match.
 _ENTRY_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
-_ID_WORD = re.compile(r"id=([A-Za-z0-9._:\-]{1,128})").fullmatch
-_CATEGORY_WORD = re.compile(r"category=([A-Za-z0-9._\-]{1,64})").fullmatch
-_MOST_CATEGORIES = 256
-_known_categories: dict[str, str] = {}
-"""Words such as ``category=phishing`` to the category: a list has few, on every line."""
-
 _FLAGS = ("nocase", "subdomains")
 
 
@@ -131,6 +128,9 @@ def parse_line(line: str) -> tuple[Entry, ...]:
     """
     if len(line) > MAX_LINE:
         raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
+    entry = _plain(line)
+    if entry is not None:
+        return (entry,)
     plain = '"' not in line and "#" not in line
     words = line.split() if plain else _WORD.findall(_without_comment(line))
     if not words or words[0][0] == "!":
@@ -146,9 +146,6 @@ def parse_line(line: str) -> tuple[Entry, ...]:
 
 
 def _parse_words(words: list[str]) -> tuple[Entry, ...]:
-    plain = _plain(words)
-    if plain is not None:
-        return (plain,)
     subject = words[0]
     allow = subject.startswith("@@")
     sink = subject[2:] if allow else subject
@@ -166,40 +163,27 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     return (_attributes(entry, list(enumerate(words))[1:], allow),)
 
 
-def _plain(words: list[str]) -> Entry | None:
+def _plain(line: str) -> Entry | None:
     """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
-    subject, path, params, rest = words[0], "", _NO_PARAMS, 1
-    if _PLAIN_DOMAIN(subject):
-        kind, host = Kind.DOMAIN, subject
-    elif url := _PLAIN_URL(subject):
-        host, path, star, query = url.groups()
-        kind = Kind.PAGE
+    match = _PLAIN_LINE(line)
+    if match is None:
+        return None
+    sink, host, page_host, path, star, query, id_, category = match.groups("")
+    params = _NO_PARAMS
+    if host:
+        kind = Kind.HOST if sink else Kind.DOMAIN
+        if sink and host in HOSTS_OWN_NAMES:
+            return None
+    else:
+        kind, host = Kind.PAGE, page_host
         if star:
             kind, path = Kind.PREFIX, path + "/"
         elif query:
             params = query_parameters(query)
             kind = Kind.PARAMS if params else Kind.PAGE
         path = path or "/"
-    elif subject in HOSTS_SINKS and len(words) > 1 and _PLAIN_DOMAIN(words[1]):
-        kind, host, rest = Kind.HOST, words[1], 2
-        if host in HOSTS_OWN_NAMES:
-            return None
-    else:
-        return None
-    id_ = category = ""
-    for word in words[rest:]:
-        if word in _known_categories and not category:
-            category = _known_categories[word]
-        elif (match := _ID_WORD(word)) and not id_:
-            id_ = match[1]
-        elif (match := _CATEGORY_WORD(word)) and not category:
-            category = match[1].lower()
-            if len(_known_categories) < _MOST_CATEGORIES:
-                _known_categories[word] = category
-        else:
-            return None
     # A named tuple's own constructor takes twice as long, a million times over.
-    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False))
+    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category.lower(), 0, 0, False, False))
 
 
 def _without_comment(line: str) -> str:
@@ -224,7 +208,7 @@ def _hosts_line(words: list[str], allow: bool) -> tuple[Entry, ...]:
         if name in _FLAGS or "=" in name or name.lower() in HOSTS_OWN_NAMES:
             continue
         try:
-            host = _host(name)
+            host = _host(byte_string(name))
         except UrlError as e:
             raise _Fault(i, 0, str(e)) from e
         if _IP_LIKE.fullmatch(host):
@@ -257,7 +241,7 @@ def _subject(text: str) -> Entry:
         raise _Fault(0, offset + bad, "not a host, address, page or path", hint)
     if name.startswith("."):
         raise _Fault(0, offset, "a name does not begin with a dot", "example.test covers its subdomains")
-    host = _host(name)
+    host = _host(byte_string(name))
     if "." not in host and not offset and not host.startswith("["):
         raise _Fault(0, 0, "a name without a dot", "write ||name^ if all of it is meant")
     if is_address(host):
@@ -265,10 +249,9 @@ def _subject(text: str) -> Entry:
     return Entry(Kind.DOMAIN, host)
 
 
-def _host(text: str) -> str:
-    if not text.isascii():
-        text = text.encode("utf-8", "surrogatepass").decode("latin-1")
-    host = canonical_host(text)
+def _host(name: str) -> str:
+    """The canonical host of a byte string."""
+    host = canonical_host(name)
     if not _ENTRY_HOST(host):
         raise UrlError("host has a character that no name has")
     return host
@@ -301,9 +284,7 @@ def _path_sequence(text: str) -> Entry:
     for i, c in enumerate(inner):
         if c in "*?#":
             raise _Fault(0, i + 1, "a path sequence has no *, ? or # inside")
-    if not inner.isascii():
-        inner = inner.encode("utf-8", "surrogatepass").decode("latin-1")
-    path = canonical_path(inner)
+    path = canonical_path(byte_string(inner))
     if path == "/":
         raise _Fault(0, 0, "a path sequence names at least one segment")
     return Entry(Kind.PATH, "", path)
@@ -326,7 +307,7 @@ def _name_under_suffix(text: str) -> Entry:
     if all(label.isdecimal() for label in name.split(".")):
         raise _Fault(0, 0, "a network is written with its length", "192.0.2.0/24")
     # Canonicalised in front of a label that cannot be mistaken for a number.
-    host = _host(f"{name}.suffix")
+    host = _host(byte_string(f"{name}.suffix"))
     if not host.endswith(".suffix"):
         raise _Fault(0, 0, "not a name", "example.*")
     return Entry(Kind.NAME, host[: -len(".suffix")])
@@ -356,6 +337,7 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
         raise _Fault(0, 0, "the URL and port= name different ports")
     if "nocase" in values:
         values["path"] = entry.path.lower()
+        values["params"] = frozenset(param.lower() for param in entry.params)
     return entry._replace(**values)
 
 

@@ -5,20 +5,20 @@ entry is searched in the automaton, as are the names under a public suffix and t
 address is in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple
 
-import ahocorasick
 from cachetools import LRUCache
 
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind, canonical_network, strip_www
-from urlward.engine.loaded import LoadedList
+from urlward.engine.loaded import Digests, LoadedList, PageGroup
 from urlward.engine.record import (
     MARKER,
     Shape,
-    below_text,
+    below_number,
     domain_text,
     host_letters,
     host_text,
@@ -30,7 +30,8 @@ from urlward.engine.record import (
     network_text,
 )
 from urlward.engine.suffix import labels_before_suffix
-from urlward.engine.url import canonical_host, is_address
+from urlward.engine.url import host_readings, is_address, is_plain_host
+from urlward.engine.verdict import Verdict
 
 _RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
@@ -49,6 +50,7 @@ class Rule(NamedTuple):
     list: LoadedList
     row: int
     shape: Shape
+    verdict: Verdict
 
 
 Spared = Literal["", "root", "all"]
@@ -63,7 +65,8 @@ class Place(NamedTuple):
         keyed: number of the list's key, among those of the lists.
         letters: of the host; a path's letters follow.
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
-        shard: the automaton to search, or None where the path decides which.
+        below: the number that its rows have (`Table.below`).
+        groups: those that have all of its entries; None where these are so many that the path decides.
         subdomains: only rows with that attribute count.
         spared: which rows that block do not.
     """
@@ -72,7 +75,8 @@ class Place(NamedTuple):
     keyed: int
     letters: str
     host: str
-    shard: ahocorasick.Automaton | None
+    below: int
+    groups: tuple[PageGroup, ...] | None
     subdomains: bool
     spared: Spared
 
@@ -85,6 +89,8 @@ class HostState(NamedTuple):
 
 
 QUIET = HostState((), ())
+ALL_QUIET = (QUIET,)
+"""States of a name that nothing is listed on."""
 
 
 class Hosts:
@@ -97,12 +103,12 @@ class Hosts:
             cannot block whole.
 
     Attributes:
-        recent: states of hosts seen lately, as requests spell them.
+        recent: states of names seen lately, as requests spell them; `ALL_QUIET` where nothing is listed.
         keys: of the lists, each once.
     """
 
     def __init__(self, lists: Sequence[LoadedList], size: int, protected: Sequence[LoadedList] = ()) -> None:
-        self.recent: dict[str, HostState] = {}
+        self.recent: dict[str, tuple[HostState, ...]] = {}
         self._lists = tuple(lists)
         by_id = {li.key.id: li.key for li in self._lists}
         self.keys = tuple(by_id.values())
@@ -111,7 +117,9 @@ class Hosts:
         self._guards = any(li.guarded for li in self._lists)
         self._listed: LRUCache[str, HostState] = LRUCache(size)
         self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(size)
-        self._sieve = self._lists[0].sieve if len(self._lists) == 1 else None
+        # The common case asks one sieve in one call.
+        alone = self._lists[0].sieve.may_list_host if len(self._lists) == 1 else None
+        self._may_list = alone or self._may_any_list
         self._has_names = any(li.has_names for li in self._lists)
         if self._has_names or self._guards:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
@@ -129,39 +137,49 @@ class Hosts:
             self._addresses[address] = rules
         return rules
 
-    def state(self, host: str) -> HostState:
-        """What the lists say of a host as it was sent, kept for the next request.
+    def states(self, host: str) -> tuple[HostState, ...]:
+        """What the lists say of a name as it was sent, kept for the next request.
+
+        Returns:
+            A state for each host that the name could mean (`host_readings`), to be judged one by one: an
+            exception on one of them excuses no other.
 
         Raises:
-            UrlError: not a host.
+            UrlError: a name that cannot be judged.
         """
-        state = self.recent.get(host)
-        if state is not None:
-            return state
-        canonical = canonical_host(host)
-        if not is_address(canonical) and not self._may_list(canonical):
+        states = self.recent.get(host)
+        if states is not None:
+            return states
+        if is_plain_host(host) and not self._may_list(host):
             # A quiet host costs less to work out than to look after in a cache that keeps order.
-            state = QUIET
+            states = ALL_QUIET
         else:
-            state = self._listed.get(host)
-            if state is None:
-                state = self._search(canonical)
-            if len(host) <= _LONG:
-                self._listed[host] = state
+            states = tuple(map(self._state, host_readings(host)))
+            if all(state is QUIET for state in states):
+                states = ALL_QUIET
         if len(host) <= _LONG:
             if len(self.recent) >= _RECENT:
                 self.recent.clear()
-            self.recent[host] = state
+            self.recent[host] = states
+        return states
+
+    def _state(self, host: str) -> HostState:
+        """What the lists say of a canonical host."""
+        if not is_address(host) and not self._may_list(host):
+            return QUIET
+        state = self._listed.get(host)
+        if state is None:
+            state = self._search(host)
+            if len(host) <= _LONG:
+                self._listed[host] = state
         return state
 
-    def _may_list(self, host: str) -> bool:
-        if self._sieve is not None:
-            return self._sieve.may_list_host(host)
+    def _may_any_list(self, host: str) -> bool:
         return any(li.sieve.may_list_host(host) for li in self._lists)
 
     def protects(self, host: str) -> bool:
-        """Whether a canonical host is protected from being blocked whole."""
-        return self._protected is not None and bool(self._protected.state(host).rules)
+        """Whether a name, as sent or canonical, is protected from being blocked whole."""
+        return self._protected is not None and any(state.rules for state in self._protected.states(host))
 
     def protects_address(self, address: str) -> bool:
         """Likewise for a destination address."""
@@ -190,7 +208,7 @@ class Hosts:
             for rule in rules
             if _may_decide(rule)
             or rule.shape.kind != Kind.DOMAIN
-            or rule.list.table.length(rule.row) > suffix
+            or rule.list.table.lengths[rule.row] > suffix
         ]
 
     def _search_under(
@@ -208,37 +226,30 @@ class Hosts:
         whole = host_letters(key, labels)
         page_host = host if numeric else strip_www(host)
         page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
-        below = b""
+        below = -1
         names = labels_before_suffix(host) if self._has_names and not numeric else ()
+
+        digests = HostDigests(key, host, labels)
         for li in lists:
             domains: list[str] = []
-            shard = li.shard(whole)
-            if shard is not None:
-                for _, row, end in li.groups(shard, whole):
-                    for kind, length in li.forms(row, end):
-                        if kind == Kind.HOST:
-                            rules.extend(self._confirmed(li, row, end, kind, host_text(host)))
-                        elif kind in (Kind.DOMAIN, MARKER) and length <= len(labels):
-                            domain = ".".join(labels[length - 1 :: -1]) if length else ""
-                            text = (domain_text if kind == Kind.DOMAIN else marker_text)(domain)
-                            confirmed = self._confirmed(li, row, end, kind, text)
-                            if kind == Kind.DOMAIN:
-                                rules.extend(confirmed)
-                            elif confirmed:
-                                domains.append(domain)
-            if li.has_pages and not below:
-                below = key.digest(below_text(page_host))[:4]
+            for rule in _rules(li, whole, digests):
+                if rule.shape.kind == MARKER:
+                    domains.append(_last_labels(labels, li.table.lengths[rule.row]))
+                else:
+                    rules.append(rule)
+            if li.has_pages and below < 0:
+                below = below_number(key, page_host)
             if li.has_pages and li.lists_below(page_letters, below):
-                shard = li.sole_shard(page_letters)
                 spared = self._spared(li, host)
-                places.append(Place(li, number, page_letters, page_host, shard, False, spared))
+                groups = li.groups_on(page_letters, below)
+                places.append(Place(li, number, page_letters, page_host, below, groups, False, spared))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
-                    letters = host_letters(key, labels_of(domain))
-                    spared = self._spared(li, host, domain)
-                    places.append(Place(li, number, letters, domain, li.sole_shard(letters), True, spared))
+                    letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
+                    groups, spared = li.groups_on(letters, of_domain), self._spared(li, host, domain)
+                    places.append(Place(li, number, letters, domain, of_domain, groups, True, spared))
             if names and li.has_names:
-                rules.extend(self._name_rules(li, names))
+                rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
 
     def _spared(self, li: LoadedList, host: str, domain: str = "") -> Spared:
         """What a list cannot block on a host by pages and prefixes on it, or on a domain that it is in."""
@@ -247,25 +258,6 @@ class Hosts:
         if domain and not labels_before_suffix(domain):
             return "all"
         return "root" if self.protects(host) else ""
-
-    def _confirmed(self, li: LoadedList, row: int, end: int, kind: int, text: str) -> list[Rule]:
-        shape, removed = li.table.shape, li.removed
-        return [
-            Rule(li, r, shape(r))
-            for r in li.table.matching(row, end, li.key.digest(text))
-            if shape(r).kind == kind and r not in removed
-        ]
-
-    def _name_rules(self, li: LoadedList, labels: tuple[str, ...]) -> Iterator[Rule]:
-        letters = name_letters(li.key, labels)
-        shard = li.shard(letters)
-        if shard is None:
-            return
-        for _, row, end in li.groups(shard, letters):
-            for kind, length in li.forms(row, end):
-                if kind == Kind.NAME and length <= len(labels):
-                    text = name_text(".".join(labels[length - 1 :: -1]))
-                    yield from self._confirmed(li, row, end, kind, text)
 
     def _network_rules(self, address: str) -> Iterator[Rule]:
         """Rules for an address.
@@ -281,14 +273,52 @@ class Hosts:
                 cidr = str(ip_network((int(network.network_address), length), strict=False))
                 if network.version == 6 and ":" not in cidr:
                     cidr = str(network.supernet(new_prefix=length))
-                letters = network_letters(li.key, cidr)
-                shard = li.shard(letters)
-                if shard is None:
-                    continue
-                for _, row, end in li.groups(shard, letters):
-                    for kind, bits in li.forms(row, end):
-                        if kind in (Kind.ADDRESS, Kind.NETWORK) and bits == length:
-                            yield from self._confirmed(li, row, end, kind, network_text(cidr))
+                digest = (li.key.digest(network_text(cidr)),)
+                digests = defaultdict[tuple[int, int], Collection[bytes]](tuple)
+                digests[Kind.ADDRESS, length] = digests[Kind.NETWORK, length] = digest
+                yield from _rules(li, network_letters(li.key, cidr), digests)
+
+
+def _rules(li: LoadedList, letters: str, digests: Digests) -> Iterator[Rule]:
+    """The rows, with markers, that these letters lead to and one of the digests confirms."""
+    shard = li.shard(letters)
+    if shard is not None:
+        for _, value in shard.iter(letters):
+            for row in li.confirmed(li.group(value), digests):
+                yield Rule(li, row, li.table.shape(row), li.verdict(row))
+
+
+class HostDigests(dict[tuple[int, int], Collection[bytes]]):
+    """The digests that confirm an entry that has no path, or a marker, by kind and length.
+
+    Args:
+        key: of the list.
+        host: canonical.
+        labels: of the host, from the right; for names, those before its suffix.
+    """
+
+    __slots__ = ("_host", "_key", "_labels")
+
+    def __init__(self, key: Key, host: str, labels: Sequence[str]) -> None:
+        self._key, self._host, self._labels = key, host, labels
+
+    def __missing__(self, form: tuple[int, int]) -> Collection[bytes]:
+        kind, length = form
+        found: Collection[bytes] = ()
+        if kind == Kind.HOST:
+            found = (self._key.digest(host_text(self._host)),)
+        elif kind in _TEXTS and length <= len(self._labels):
+            found = (self._key.digest(_TEXTS[kind](_last_labels(self._labels, length))),)
+        self[form] = found
+        return found
+
+
+_TEXTS = {Kind.DOMAIN: domain_text, Kind.NAME: name_text, MARKER: marker_text}
+
+
+def _last_labels(labels: Sequence[str], count: int) -> str:
+    """The name of so many labels, which come from the right."""
+    return ".".join(labels[count - 1 :: -1]) if count else ""
 
 
 def is_too_wide(network: str) -> bool:

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Literal
 
 from urlward.engine.hosts import HostState, Place
-from urlward.engine.record import Flag, Shape, below_text
+from urlward.engine.record import Flag, Shape
 
 Level = Literal["", "below", "whole"]
 """``whole``: every request to the host is blocked; ``below``: some may be; empty: none by an entry on it."""
@@ -51,9 +51,8 @@ def _below(place: Place, now: float) -> tuple[bool, bool]:
     if li.pages_only_block:
         return True, False
     blocks = allows = False
-    below = li.key.digest(below_text(place.host))[:4]
     seen = 0
-    for shape in islice(li.shapes_below(place.letters, below), LOOK):
+    for shape in islice(li.shapes_below(place.letters, place.below), LOOK):
         seen += 1
         if shape.is_over(now) or (place.subdomains and not shape.flags & Flag.SUBDOMAINS):
             continue

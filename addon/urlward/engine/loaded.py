@@ -7,22 +7,24 @@ where the haystack itself would sort, once the patterns that a boundary extends 
 it. One bisection then says which single automaton to search.
 """
 
-from bisect import bisect_right
-from collections.abc import Buffer, Generator, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Buffer, Collection, Generator, Iterator, Mapping
 from copy import copy
+from itertools import islice
 from typing import NamedTuple
 
 import ahocorasick
 
 from urlward.engine.artifact import Artifact, Section, check_key, parsing, unpack
-from urlward.engine.compiler import MAX_PATTERN
+from urlward.engine.compiler import BUCKET, MAX_PATTERN
 from urlward.engine.digest import Key
-from urlward.engine.entry import Kind
+from urlward.engine.entry import LABELS, Kind
 from urlward.engine.errors import DamagedError
 from urlward.engine.record import MARKER, Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
 from urlward.engine.table import Table
+from urlward.engine.verdict import Action, Verdict
 
 SHARD = 1 << 14
 """Patterns an anchored automaton holds at most; finishing one takes about 1 ms."""
@@ -35,13 +37,25 @@ SLICE = 1024
 
 _AFTER_ANY_LETTER = "\uffff"
 
+type PageGroup = tuple[range, frozenset[tuple[int, int]]]
+"""Rows that share a pattern, and the kinds and lengths that those on a host have."""
+
+type Digests = Mapping[tuple[int, int], Collection[bytes]]
+"""By kind and length (`Table.lengths`), the digests that confirm such a row; has each that is asked for."""
+
+
+_SIZE_BITS = 8
+_MOST_SIZE = (1 << _SIZE_BITS) - 1
+# An automaton's value is the first row of a pattern's group and how many there are; this many, or more.
+assert BUCKET < _MOST_SIZE
+
 
 class Group(NamedTuple):
     """What the rows of one pattern have between them, for groups too large to walk."""
 
     forms: frozenset[tuple[int, int]]
     """Pairs of kind and length."""
-    below: frozenset[bytes]
+    below: frozenset[int]
 
 
 class LoadedList:
@@ -63,7 +77,9 @@ class LoadedList:
 
     __slots__ = (
         "_bounds",
+        "_forms",
         "_groups",
+        "_said",
         "_shards",
         "_summaries",
         "artifact",
@@ -112,9 +128,13 @@ class LoadedList:
         self.floating_nocase = any(s.flags & Flag.NOCASE and s.kind == Kind.PATH for s in shapes)
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
-        pairs = unpack("I", artifact.sections[Section.GROUPS])
-        self._groups = dict(zip(pairs[::2], pairs[1::2], strict=True)) if pairs else {}
+        categories = artifact.meta["categories"]
+        self._said: list[tuple[Action, str, str]] = [
+            ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category]) for s in shapes
+        ]
+        self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._summaries: dict[int, Group] = {}
+        self._forms: dict[frozenset[tuple[int, int]], frozenset[tuple[int, int]]] = {}
 
     @property
     def entries(self) -> int:
@@ -135,46 +155,88 @@ class LoadedList:
             return None
         return self._shards[max(bisect_right(self._bounds, letters) - 1, 0)]
 
-    def sole_shard(self, letters: str) -> ahocorasick.Automaton | None:
-        """The automaton for everything that begins with these letters; None where it is several."""
-        first = self.shard(letters)
-        return first if first is self.shard(letters + _AFTER_ANY_LETTER) else None
+    def group(self, value: int) -> range:
+        """The rows of the group that an automaton's value stands for."""
+        row, size = value >> _SIZE_BITS, value & _MOST_SIZE
+        if size == _MOST_SIZE:
+            at = bisect_left(range(0, len(self._groups), 2), row, key=self._groups.__getitem__)
+            return range(row, self._groups[2 * at + 1])
+        return range(row, row + size)
 
-    def groups(self, automaton: ahocorasick.Automaton, letters: str) -> Iterator[tuple[int, int, int]]:
-        """Search: (index of the last letter, first row, end row) of each candidate pattern."""
-        for last, value in automaton.iter(letters):
-            yield last, *self.group(value)
+    def confirmed(self, group: range, digests: Digests) -> Iterator[int]:
+        """The rows of a group whose text has the digest that it must have."""
+        table, removed = self.table, self.removed
+        if len(group) > BUCKET:
+            found = [digest for form in self._summary(group).forms for digest in digests[form]]
+            for digest in found:
+                yield from (row for row in table.matching(group, digest) if row not in removed)
+            return
+        for row in group:
+            if table.digest(row) in digests[table.shape(row).kind, table.lengths[row]] and row not in removed:
+                yield row
 
-    def group(self, value: int) -> tuple[int, int]:
-        """First and end row of the group that an automaton's value stands for."""
-        row = value >> 1
-        return row, self._groups[row] if value & 1 else row + 1
+    def groups_on(self, letters: str, below: int) -> tuple[PageGroup, ...] | None:
+        """The groups that have all pages, prefixes and parameters on a host; None where the path decides.
 
-    def forms(self, row: int, end: int) -> frozenset[tuple[int, int]] | tuple[tuple[int, int], ...]:
-        """The distinct pairs of kind and length among the rows of a group."""
+        Args:
+            letters: of the host.
+            below: the number of it (`Table.below`).
+        """
+        shard = self.shard(letters)
+        if shard is None:
+            return ()
+        beyond = len(list(islice(shard.values(letters), 2))) > (letters in shard)
+        if beyond or shard is not self.shard(letters + _AFTER_ANY_LETTER):
+            return None  # patterns go on behind the host, as those of older releases do
+        return self.page_groups(letters, below)
+
+    def page_groups(self, letters: str, below: int) -> tuple[PageGroup, ...]:
+        """The groups of rows on a host that the letters of the host, or of the host and a path, lead to."""
+        shard = self.shard(letters)
+        if shard is None:
+            return ()
+        groups = (self.group(value) for _, value in shard.iter(letters))
+        return tuple((group, forms) for group in groups if (forms := self._page_forms(group, below)))
+
+    def _page_forms(self, group: range, below: int) -> frozenset[tuple[int, int]]:
+        if len(group) > BUCKET:
+            summary = self._summary(group)
+            return summary.forms if below in summary.below else frozenset()
         table = self.table
-        if end - row == 1:
-            return ((table.shape(row).kind, table.length(row)),)
-        return self._summary(row, end).forms
+        if below not in table.below[group.start : group.stop].tolist():
+            return frozenset()
+        rows = [row for row in group if self._is_below(row, below)]
+        forms = frozenset((table.shape(row).kind, table.lengths[row]) for row in rows)
+        # One object for all hosts: they are few, and so in the processor's caches.
+        return self._forms.setdefault(forms, forms)
 
-    def lists_below(self, letters: str, below: bytes) -> bool:
+    def verdict(self, row: int) -> Verdict:
+        """What a row says of a request that it matches."""
+        table = self.table
+        number = table.shape_numbers[row]
+        action, kind, category = self._said[number]
+        entry = table.id(row) or table.digest(row)[:8].hex()
+        rank = table.shapes[number].kind << 17 | table.lengths[row]
+        # A named tuple's own constructor takes three times as long.
+        return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+
+    def lists_below(self, letters: str, below: int) -> bool:
         """Whether a page, prefix or parameter entry is on the host with these letters."""
-        return any(self._is_below(row, end, below) for row, end in self._groups_below(letters))
+        return any(self._are_below(group, below) for group in self._groups_below(letters))
 
-    def shapes_below(self, letters: str, below: bytes) -> Iterator[Shape]:
+    def shapes_below(self, letters: str, below: int) -> Iterator[Shape]:
         """Those entries, by what they have in common with others."""
-        table = self.table
-        for row, end in self._groups_below(letters):
-            for r in range(row, end):
-                if self._is_below(r, r + 1, below):
-                    yield table.shape(r)
+        for group in self._groups_below(letters):
+            for row in group:
+                if self._is_below(row, below):
+                    yield self.table.shape(row)
 
-    def _groups_below(self, letters: str) -> Iterator[tuple[int, int]]:
+    def _groups_below(self, letters: str) -> Iterator[range]:
         shard = self.shard(letters)
         if shard is None:
             return
-        for _, row, end in self.groups(shard, letters):
-            yield row, end
+        for _, value in shard.iter(letters[:-1]):
+            yield self.group(value)
         # Patterns that go on beyond the host: those of this host, and of any other whose labels
         # have the same letters (one in 2^24 a label), which is why each is asked.
         low = max(bisect_right(self._bounds, letters) - 1, 0)
@@ -183,24 +245,39 @@ class LoadedList:
             if shard.match(letters):
                 yield from map(self.group, shard.values(letters))
 
-    def _is_below(self, row: int, end: int, below: bytes) -> bool:
-        if end - row == 1:
-            table = self.table
-            return (
-                table.below(row) == below and table.shape(row).kind >= Kind.PREFIX and row not in self.removed
-            )
-        return below in self._summary(row, end).below
+    def _are_below(self, group: range, below: int) -> bool:
+        if len(group) > BUCKET:
+            return below in self._summary(group).below
+        return any(self._is_below(row, below) for row in group)
 
-    def _summary(self, row: int, end: int) -> Group:
-        group = self._summaries.get(row)
+    def _is_below(self, row: int, below: int) -> bool:
+        table = self.table
+        return table.below[row] == below and table.shape(row).kind >= Kind.PREFIX and row not in self.removed
+
+    def _summary(self, rows: range) -> Group:
+        group = self._summaries.get(rows.start)
         if group is None:
-            table, removed = self.table, self.removed
-            rows = [r for r in range(row, end) if r not in removed] if removed else range(row, end)
-            group = Group(
-                frozenset((table.shape(r).kind, table.length(r)) for r in rows),
-                frozenset(table.below(r) for r in rows if table.shape(r).kind >= Kind.PREFIX),
+            table = self.table
+            numbers, lengths, below = (
+                column[rows.start : rows.stop].tolist()
+                for column in (table.shape_numbers, table.lengths, table.below)
             )
-            self._summaries[row] = group
+            of_shape = [shape.kind for shape in table.shapes]
+            if self.removed:
+                left = [at for at, row in enumerate(rows) if row not in self.removed]
+                numbers, lengths, below = (
+                    [column[at] for at in left] for column in (numbers, lengths, below)
+                )
+            pages = {number for number, kind in enumerate(of_shape) if kind >= Kind.PREFIX}
+            group = Group(
+                frozenset(
+                    (of_shape[number], length) for number, length in set(zip(numbers, lengths, strict=True))
+                ),
+                frozenset(
+                    place for number, place in set(zip(numbers, below, strict=True)) if number in pages
+                ),
+            )
+            self._summaries[rows.start] = group
         return group
 
     def release(self) -> Iterator[None]:
@@ -217,7 +294,7 @@ class LoadedList:
             self.floating.pop()
             yield
         self.artifact = self.artifact._replace(sections=())
-        del self.table
+        del self.table, self._groups
 
     def _build(self) -> Generator[None]:
         sections = self.artifact.sections
@@ -226,8 +303,9 @@ class LoadedList:
         yield
         yield from self.table.check()
         split = self.artifact.meta["floating_pattern"]
-        position, row = 0, 0
+        position, row, at = 0, 0, 0
         groups = self._groups
+        several = groups[0] if groups else -1
         pattern = ""
         shard = ahocorasick.Automaton(ahocorasick.STORE_INTS)
         size = 0
@@ -244,12 +322,16 @@ class LoadedList:
             position += step
             if not 0 < len(pattern) == common + step <= MAX_PATTERN:
                 raise DamagedError("a pattern is empty, too long, or not whole")
-            end = groups.get(row, 0)
-            if 0 < end <= row:
-                raise DamagedError("a group of rows ends before it begins")
-            value = row << 1 | (end > 0)
+            end = row + 1
+            if row == several:
+                end = groups[at + 1]
+                if end <= row:
+                    raise DamagedError("a group of rows ends before it begins")
+                at += 2
+                several = groups[at] if at < len(groups) else -1
+            value = row << _SIZE_BITS | min(end - row, _MOST_SIZE)
             if floating:
-                for r in range(row, end or row + 1):
+                for r in range(row, end):
                     self.pattern_lengths[r - self.floating_row] = len(pattern)
                 full = size >= FLOATING_SHARD
             else:
@@ -267,11 +349,11 @@ class LoadedList:
                 ancestors.append((pattern, value))
             shard.add_word(pattern, value)
             size += 1
-            row = end or row + 1
+            row = end
             if not index % SLICE:
                 yield
         yield from self._finish(self.floating if len(shared) > split else self._shards, shard)
-        if row != self.table.rows or position != len(letters):
+        if row != self.table.rows or position != len(letters) or at != len(groups):
             raise DamagedError("its patterns do not fit its rows")
 
     @staticmethod

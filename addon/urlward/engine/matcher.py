@@ -5,23 +5,25 @@ host without an entry is only looked at for path sequences. Nothing here changes
 caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 from zlib import crc32
 
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
-from urlward.engine.hosts import QUIET, Hosts, HostState, Place
+from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Place
 from urlward.engine.level import Level, level_of
 from urlward.engine.loaded import LoadedList
-from urlward.engine.record import PAGE_KINDS, Flag, Shape, page_text, param_text, path_text, prefix_text
+from urlward.engine.record import Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
     DEFAULT_PORTS,
+    Reading,
     canonical_host,
-    canonical_path,
-    canonical_query,
-    query_parameters,
+    is_plain_path,
+    name_and_value,
+    request_parameters,
     split_authority,
-    split_target,
     split_url,
     target_readings,
 )
@@ -79,31 +81,22 @@ class Matcher:
         decide: Decide = decide,
     ) -> Verdict:
         """Decide on one request; `check_request` for a request that names one host."""
-        state = self._recent.get(host)
-        if state is None:
-            state = self._hosts.state(host)
-        if state is QUIET:
+        states = self._recent.get(host)
+        if states is None:
+            states = self._hosts.states(host)
+        if states is ALL_QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
             # one that a path sequence begins with.
             if not self._floating:
                 return PASS
             path = target.partition("?")[0]
-            if "#" in path:
-                path = split_target(path)[0]
-            if "%" in path or "\\" in path:
-                return self.check_request((host,), target, ports, now, decide)
-            path = canonical_path(path)
-            # A segment follows a path sequence, so the last one, which is dear because it is
-            # seldom seen twice, cannot begin one.
-            head = path[1 : path.rfind("/")]
-            if not head:
-                return PASS
-            if self._none_begins is None:
-                if not self._may_float(head):
+            if is_plain_path(path):
+                # A segment follows a path sequence, so the last one, which is dear because it is
+                # seldom seen twice, cannot begin one.
+                head = path[1 : path.rfind("/")]
+                if not head or not self._may_float(head):
                     return PASS
-            elif self._none_begins(map(crc32, head.encode().split(b"/"))):
-                return PASS
-        return self.check_request((host,), target, ports, now, decide)
+        return self._check_states(states, target, ports, now, decide)
 
     def check_request(
         self,
@@ -116,75 +109,86 @@ class Matcher:
         """Decide on one request.
 
         Args:
-            hosts: all hosts that the request names, without port. A block under any of them
-                counts, and an ``@@`` entry excuses only the host that it is on.
+            hosts: all hosts that the request names, without port. A block under any host that one of them
+                could mean counts, and an ``@@`` entry excuses only the host that it is on. One of a path
+                sequence excuses only readings that have it, one with parameters only where their names have
+                no other value.
             target: path and query (and fragment) as sent.
-            ports: every port the request names; an entry with a port matches any of them. Empty
-                stands for unknown, and matches all.
+            ports: every port the request names; an entry with a port matches any of them, an ``@@`` entry
+                only where it is the only one. Empty stands for unknown, and matches all.
             now: for entries that expire.
             decide: makes a host's verdict.
 
         Raises:
-            UrlError: one of `hosts` is not a host.
+            UrlError: one of `hosts` cannot be judged.
         """
-        states = [self._hosts.state(host) for host in hosts]
-        quiet = all(state is QUIET for state in states)
-        if quiet and not self._floating:
-            return PASS
-        verdict = self._check_target(states, quiet, target, ports, now, decide)
-        for reading in target_readings(target):
-            if not verdict.blocked:
-                other = self._check_target(states, quiet, reading, ports, now, decide)
-                verdict = other if other.blocked or verdict.action != "monitor" else verdict
-        return verdict
+        states = [state for host in hosts for state in self._hosts.states(host)]
+        return self._check_states(states, target, ports, now, decide)
 
-    def _check_target(
+    def _check_states(
+        self, states: Sequence[HostState], target: str, ports: Sequence[int], now: float, decide: Decide
+    ) -> Verdict:
+        if not states or (not self._floating and all(state is QUIET for state in states)):
+            return PASS
+        passed: Verdict | None = None
+        rest = states
+        readings = target_readings(target)
+        for reading in readings:
+            if reading.shorter and not rest:
+                continue
+            verdicts = self._check_reading(rest if reading.shorter else states, reading, ports, now, decide)
+            if len(readings) == 1 or verdicts[-1].blocked:
+                return _told(verdicts)
+            if passed is None and any(verdict is not PASS for verdict in verdicts):
+                # Excused as written, a host is so under what is left of it; no other is. A path sequence says
+                # nothing of the host, nor of what stands before it in the path.
+                rest = [s for s, v in zip(states, verdicts, strict=True) if not _excuses_all(v)]
+            verdict = _told(verdicts)
+            if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
+                passed = verdict
+        return passed or PASS
+
+    def _check_reading(
         self,
-        states: list[HostState],
-        quiet: bool,
-        target: str,
+        states: Sequence[HostState],
+        reading: Reading,
         ports: Sequence[int],
         now: float,
         decide: Decide,
-    ) -> Verdict:
-        path, _, query = target.partition("?")
-        if "#" in target:
-            path, query = split_target(target)
-        path = canonical_path(path)
-        if quiet and not self._may_float(path[1 : path.rfind("/")]):
-            return PASS
-        segments = path[1:].split("/")
-        letters = ["".join(map(segment, segments)) for segment in self._segments]
-        anywhere: list[Verdict] = []
-        for li, keyed, automaton in self._floating:
-            for last, value in automaton.iter(letters[keyed]):
-                self._floating_candidate(li, last, value, segments, False, ports, now, anywhere)
-        if self._floating_nocase:
-            self._check_floating_nocase(path, ports, now, anywhere)
-        passed = PASS
+    ) -> list[Verdict]:
+        """The verdict on each host, up to the first that blocks."""
+        anywhere = self._check_floating(reading.path, ports, now) if self._floating else []
+        verdicts: list[Verdict] = []
         for state in states:
-            found = anywhere
-            if state is not QUIET:
-                found = anywhere.copy()
-                for rule in state.rules:
-                    self._judge(rule.list, rule.row, rule.shape, ports, now, found)
-                for place in state.places:
-                    self._check_place(place, path, letters[place.keyed] + PATH_END, query, ports, now, found)
-            if found:
-                verdict = decide(self._excused(found))
-                if verdict.blocked:
-                    return verdict
-                passed = verdict if passed.action != "monitor" else passed
-        return passed
+            found = anywhere.copy()
+            for rule in state.rules:
+                _judge(rule.verdict, rule.shape, ports, now, found)
+            for place in state.places:
+                self._check_place(place, reading, ports, now, found)
+            verdict = decide(self._excused(found)) if found else PASS
+            verdicts.append(verdict)
+            if verdict.blocked:
+                break
+        return verdicts
+
+    def _check_floating(self, path: str, ports: Sequence[int], now: float) -> list[Verdict]:
+        """What path sequences say of a path."""
+        found: list[Verdict] = []
+        head = path[1 : path.rfind("/")]
+        if head and self._may_float(head):
+            self._search_floating(path, False, ports, now, found)
+            if self._floating_nocase and (lower := path.lower()) != path:
+                self._search_floating(lower, True, ports, now, found)
+        return found
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
         """Whether nothing is listed on any of these hosts, nor the address, so that `check` of the first
         decides on a request.
 
         Raises:
-            UrlError: one of `hosts` is not a host.
+            UrlError: one of `hosts` cannot be judged.
         """
-        return all(self._hosts.state(host) is QUIET for host in hosts) and not (
+        return all(self._hosts.states(host) is ALL_QUIET for host in hosts) and not (
             address and self._hosts.address_rules(address)
         )
 
@@ -198,7 +202,7 @@ class Matcher:
         host, port = split_authority(authority)
         if port is None:
             port = DEFAULT_PORTS.get(scheme)
-        return self.check(host, target, () if port is None else (port,), now, decide)
+        return self.check(canonical_host(host), target, () if port is None else (port,), now, decide)
 
     def check_host(
         self, host: str, ports: Sequence[int] = (), now: float = 0.0, decide: Decide = decide
@@ -206,12 +210,19 @@ class Matcher:
         """Decide on a host alone: CONNECT, or a TLS connection by its SNI.
 
         Raises:
-            UrlError: `host` is not one.
+            UrlError: `host` cannot be judged.
         """
-        found: list[Verdict] = []
-        for rule in self._hosts.state(host).rules:
-            self._judge(rule.list, rule.row, rule.shape, ports, now, found)
-        return decide(self._excused(found)) if found else PASS
+        passed = PASS
+        for state in self._hosts.states(host):
+            found: list[Verdict] = []
+            for rule in state.rules:
+                _judge(rule.verdict, rule.shape, ports, now, found)
+            if found:
+                verdict = decide(self._excused(found))
+                if verdict.blocked:
+                    return verdict
+                passed = verdict if passed.action != "monitor" else passed
+        return passed
 
     def lists_below(self, host: str) -> tuple[str, ...]:
         """The lists that have a page, prefix or parameter entry on this host, so that its path matters.
@@ -221,9 +232,10 @@ class Matcher:
         certificate but their own would lose all of it.
 
         Raises:
-            UrlError: `host` is not one.
+            UrlError: `host` cannot be judged.
         """
-        lists = [place.list for place in self._hosts.state(host).places if place.list.pages_block]
+        places = [place for state in self._hosts.states(host) for place in state.places]
+        lists = [place.list for place in places if place.list.pages_block]
         if any(li.guarded for li in lists) and self.protects(host):
             lists = [li for li in lists if not li.guarded]
         return tuple(li.name for li in lists)
@@ -232,9 +244,9 @@ class Matcher:
         """Whether a host is protected from being blocked whole by guarded lists.
 
         Raises:
-            UrlError: `host` is not one.
+            UrlError: `host` cannot be judged.
         """
-        return self._hosts.protects(canonical_host(host))
+        return self._hosts.protects(host)
 
     def level(self, host: str, now: float = 0.0) -> Level:
         """How much of a host is listed; a lookup in a dictionary where nothing is, and it has been asked for
@@ -243,12 +255,15 @@ class Matcher:
         Path sequences that block are on no host, and do not count.
 
         Raises:
-            UrlError: `host` is not one.
+            UrlError: `host` cannot be judged.
         """
-        state = self._recent.get(host)
-        if state is None:
-            state = self._hosts.state(host)
-        return "" if state is QUIET else level_of(state, self._floating_allows, now)
+        states = self._recent.get(host)
+        if states is None:
+            states = self._hosts.states(host)
+        if states is ALL_QUIET:
+            return ""
+        levels = {level_of(state, self._floating_allows, now) for state in states}
+        return "whole" if "whole" in levels else "below" if "below" in levels else ""
 
     def check_address(
         self, address: str, ports: Sequence[int] = (), now: float = 0.0, decide: Decide = decide
@@ -259,12 +274,14 @@ class Matcher:
             return PASS
         found: list[Verdict] = []
         for rule in rules:
-            self._judge(rule.list, rule.row, rule.shape, ports, now, found)
+            _judge(rule.verdict, rule.shape, ports, now, found)
         return decide(self._excused(found)) if found else PASS
 
     def _excused(self, found: list[Verdict]) -> list[Verdict]:
         """All that is found but what guarded lists excuse themselves from: an exception in one of them counts
         against its own entries alone, and not at all where another list has an entry."""
+        if not self._guarded:
+            return found
         excusing = {v.list for v in found if v.action == "allow"} & self._guarded
         if not excusing:
             return found
@@ -273,144 +290,178 @@ class Matcher:
 
     def _may_float(self, head: str) -> bool:
         """False where no path sequence can begin in these segments of a canonical path."""
+        if self._none_begins is not None:
+            return not self._none_begins(map(crc32, head.encode().split(b"/")))
         crcs = set(map(crc32, head.encode().split(b"/")))
         if self._floating_nocase:
             crcs.update(map(crc32, head.lower().encode().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
     def _check_place(
-        self,
-        place: Place,
-        path: str,
-        letters: str,
-        query: str,
-        ports: Sequence[int],
-        now: float,
-        found: list[Verdict],
+        self, place: Place, reading: Reading, ports: Sequence[int], now: float, found: list[Verdict]
     ) -> None:
-        self._search_place(place, path, letters, query, False, ports, now, found)
+        self._search_place(place, reading, False, ports, now, found)
         if place.list.nocase:
-            lower = path.lower()
-            if lower != path:
-                letters = "".join(map(self._segments[place.keyed], lower[1:].split("/"))) + PATH_END
-                self._search_place(place, lower, letters, query, True, ports, now, found)
+            lower, query = reading.path.lower(), reading.query
+            if lower != reading.path or "%" in query or query.lower() != query:
+                self._search_place(place, reading._replace(path=lower), True, ports, now, found)
 
     def _search_place(
         self,
         place: Place,
-        path: str,
-        letters: str,
-        query: str,
+        reading: Reading,
         nocase: bool,
         ports: Sequence[int],
         now: float,
         found: list[Verdict],
     ) -> None:
-        li = place.list
-        letters = place.letters + letters
-        shard = place.shard or li.shard(letters)
-        if shard is None:
-            return
+        li, groups = place.list, place.groups
+        if groups is None:
+            segments = map(self._segments[place.keyed], reading.path[1:].split("/"))
+            groups = li.page_groups(f"{place.letters}{''.join(segments)}{PATH_END}", place.below)
         required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
-        params: dict[bytes, None] | None = None
-        for _, row, end in li.groups(shard, letters):
-            for kind, length in li.forms(row, end):
-                if kind not in PAGE_KINDS:
-                    continue
-                digests: Iterable[bytes]
-                whole_host = kind == Kind.PREFIX and not length
+        params: Mapping[bytes, _Param] = {}
+        for group, forms in groups:
+            for kind, length in forms:
+                digests: Collection[bytes] = ()
                 if kind == Kind.PAGE:
-                    digests = (li.key.digest(page_text(place.host, path)),)
+                    if not reading.script:
+                        digests = (li.key.digest(page_text(place.host, reading.path)),)
                 elif kind == Kind.PREFIX:
-                    prefix = _leading(path, length)
-                    digests = (li.key.digest(prefix_text(place.host, prefix)),) if prefix else ()
-                else:
-                    if params is None:
-                        params = _param_digests(li.key, place.host, path, query)
-                    digests = params
+                    if prefix := _leading(reading.path, length):
+                        digests = (li.key.digest(prefix_text(place.host, prefix)),)
+                elif kind == Kind.PARAMS:
+                    digests = params = params or _param_digests(li.key, place.host, reading, nocase=nocase)
                 for digest in digests:
-                    for r in li.table.matching(row, end, digest):
-                        shape = li.table.shape(r)
-                        if shape.kind != kind or shape.flags & required != required:
+                    for row in li.table.matching(group, digest):
+                        shape = li.table.shape(row)
+                        if shape.flags & required != required or row in li.removed:
                             continue
-                        if place.spared and not shape.allow and (place.spared == "all" or whole_host):
-                            continue
-                        if shape.flags & Flag.SEVERAL_PARAMS and not all(
-                            d in (params or ()) for d in li.table.further_params(r)
-                        ):
-                            continue
-                        self._judge(li, r, shape, ports, now, found)
+                        if place.spared and not shape.allow:
+                            whole_host = kind == Kind.PREFIX and not length
+                            if whole_host or place.spared == "all":
+                                continue
+                        doubtful = False
+                        if kind == Kind.PARAMS:
+                            several = _params_of(li, row, shape, digest)
+                            if not all(d in params for d in several):
+                                continue
+                            doubtful = _is_doubtful([params[d] for d in several])
+                        _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
 
-    def _check_floating_nocase(
-        self, path: str, ports: Sequence[int], now: float, found: list[Verdict]
+    def _search_floating(
+        self, path: str, nocase: bool, ports: Sequence[int], now: float, found: list[Verdict]
     ) -> None:
-        lower = path.lower()
-        if lower == path:
-            return
-        segments = lower[1:].split("/")
+        segments = path[1:].split("/")
         letters = ["".join(map(segment, segments)) for segment in self._segments]
         for li, keyed, automaton in self._floating:
-            if li.floating_nocase:
-                for last, value in automaton.iter(letters[keyed]):
-                    self._floating_candidate(li, last, value, segments, True, ports, now, found)
-
-    def _floating_candidate(
-        self,
-        li: LoadedList,
-        last: int,
-        value: int,
-        segments: list[str],
-        nocase: bool,
-        ports: Sequence[int],
-        now: float,
-        found: list[Verdict],
-    ) -> None:
-        row, end = li.group(value)
-        first, odd = divmod(last + 1 - li.pattern_lengths[row - li.floating_row], SEGMENT_LETTERS)
-        if odd:
-            return
-        for kind, length in li.forms(row, end):
-            # The sequence ends with a slash, so a segment, if an empty one, follows it.
-            if kind != Kind.PATH or first + length >= len(segments):
+            if nocase and not li.floating_nocase:
                 continue
-            text = path_text("/" + "/".join(segments[first : first + length]) + "/")
-            for r in li.table.matching(row, end, li.key.digest(text)):
-                shape = li.table.shape(r)
-                if shape.kind == kind and (not nocase or shape.flags & Flag.NOCASE):
-                    self._judge(li, r, shape, ports, now, found)
-
-    def _judge(
-        self,
-        li: LoadedList,
-        row: int,
-        shape: Shape,
-        ports: Sequence[int],
-        now: float,
-        found: list[Verdict],
-    ) -> None:
-        """Add a confirmed row's verdict, unless its port or date says otherwise."""
-        if row in li.removed:
-            return
-        if shape.port and ports and shape.port not in ports:
-            return
-        if shape.is_over(now):
-            return
-        table = li.table
-        found.append(
-            Verdict(
-                "allow" if shape.allow else "block",
-                Kind(shape.kind).label,
-                table.id(row) or table.digest(row)[:8].hex(),
-                li.artifact.meta["categories"][shape.category],
-                li.name,
-                shape.kind << 17 | table.length(row),
-            )
-        )
+            for last, value in automaton.iter(letters[keyed]):
+                group = li.group(value)
+                first, odd = divmod(
+                    last + 1 - li.pattern_lengths[group.start - li.floating_row], SEGMENT_LETTERS
+                )
+                if odd:
+                    continue
+                for row in li.confirmed(group, SequenceDigests(li.key, segments[first:])):
+                    shape = li.table.shape(row)
+                    if not nocase or shape.flags & Flag.NOCASE:
+                        _judge(li.verdict(row), shape, ports, now, found)
 
 
-def _param_digests(key: Key, host: str, path: str, query: str) -> dict[bytes, None]:
-    params = query_parameters(canonical_query(query))
-    return dict.fromkeys(key.digest(param_text(host, path, p)) for p in params)
+class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):
+    """The digests that confirm a path sequence, by kind and length.
+
+    Args:
+        key: of the list.
+        segments: of the path, from the sequence's first.
+    """
+
+    __slots__ = ("_key", "_segments")
+
+    def __init__(self, key: Key, segments: Sequence[str]) -> None:
+        self._key, self._segments = key, segments
+
+    def __missing__(self, form: tuple[int, int]) -> Collection[bytes]:
+        kind, length = form
+        found: Collection[bytes] = ()
+        # The sequence ends with a slash, so a segment, if an empty one, follows it.
+        if kind == Kind.PATH and length < len(self._segments):
+            sequence = "/".join(self._segments[:length])
+            found = (self._key.digest(path_text(f"/{sequence}/")),)
+        self[form] = found
+        return found
+
+
+def _judge(
+    verdict: Verdict,
+    shape: Shape,
+    ports: Sequence[int],
+    now: float,
+    found: list[Verdict],
+    *,
+    doubtful: bool = False,
+) -> None:
+    """Add a confirmed row's verdict, unless its port or date says otherwise."""
+    if shape.port and ports:
+        if shape.port not in ports:
+            return
+        doubtful = doubtful or len(set(ports)) > 1
+    if shape.is_over(now):
+        return
+    if doubtful:
+        if shape.allow:
+            return
+        verdict = verdict._replace(doubtful=True)
+    found.append(verdict)
+
+
+def _excuses_all(verdict: Verdict) -> bool:
+    """Whether what is excused as written is so under what is left of it."""
+    return verdict.action == "allow" and verdict.kind != Kind.PATH.label
+
+
+def _told(verdicts: list[Verdict]) -> Verdict:
+    """The verdict that is told of several: that which blocks, else what is monitored, else the last that says
+    anything."""
+    if verdicts[-1].blocked or len(verdicts) == 1:
+        return verdicts[-1]
+    said = [verdict for verdict in verdicts if verdict is not PASS]
+    return next((verdict for verdict in said if verdict.action == "monitor"), said[-1] if said else PASS)
+
+
+class _Param(NamedTuple):
+    """A parameter of a request, as `name_and_value` has it, and how many values its name has."""
+
+    name: str
+    value: str
+    values: int
+
+
+def _param_digests(key: Key, host: str, reading: Reading, *, nocase: bool) -> dict[bytes, _Param]:
+    params = request_parameters(reading.query)
+    if nocase:
+        # Artifacts from before `nocase` counted for parameters have them as they were written.
+        params |= {param.lower() for param in params}
+    pairs = {param: name_and_value(param, nocase=nocase) for param in params}
+    values = Counter(name for name, _ in set(pairs.values()))
+    return {
+        key.digest(param_text(host, reading.path, param)): _Param(name, value, values[name])
+        for param, (name, value) in pairs.items()
+    }
+
+
+def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[bytes]:
+    """Digests of all parameters of a row, of which one is known."""
+    return [digest, *li.table.further_params(row)] if shape.flags & Flag.SEVERAL_PARAMS else [digest]
+
+
+def _is_doubtful(params: Iterable[_Param]) -> bool:
+    """Whether a name has values in a request beside these: origins differ in which of several they take."""
+    found = set(params)
+    values = Counter(param.name for param in found)
+    return any(values[param.name] != param.values for param in found)
 
 
 def _leading(path: str, segments: int) -> str:

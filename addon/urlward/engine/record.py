@@ -125,6 +125,16 @@ def below_text(host: str) -> str:
     return f"b{host}"
 
 
+def below_digest(key: Key, host: str) -> bytes:
+    """These bytes."""
+    return key.digest(below_text(host))[:4]
+
+
+def below_number(key: Key, host: str) -> int:
+    """The same as a table has it."""
+    return int.from_bytes(below_digest(key, host), "little")
+
+
 def page_text(host: str, path: str) -> str:
     """Text of a page entry."""
     return f"p{host}{path}"

@@ -34,7 +34,7 @@ class Sieve(NamedTuple):
         segments: CRC-32 of the first segment of path sequences; None for all.
     """
 
-    bits: memoryview
+    bits: bytes
     names: frozenset[int] | None
     segments: frozenset[int] | None
 
@@ -120,7 +120,7 @@ def read_sieve(data: bytes) -> Sieve:
         DamagedError: not one.
     """
     bits, names, segments = split_sieve(data)
-    return Sieve(bits, _values(names), _values(segments))
+    return Sieve(bytes(bits), _values(names), _values(segments))
 
 
 def _values(packed: memoryview) -> frozenset[int] | None:

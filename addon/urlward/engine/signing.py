@@ -13,7 +13,7 @@ import re
 from collections.abc import Buffer
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -33,6 +33,8 @@ SIGNATURE_SIZE = 64
 _PREFIX = b"urlward artifact 1\n"
 _HEX = re.compile(rb"[0-9A-Fa-f]{64}")
 _PRIVATE = b"PRIVATE KEY-----"
+_NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
+"""Raised for what is no PEM of a key; InternalError where OpenSSL itself stumbles over damaged bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def parse_signing_key(data: bytes) -> SigningKey:
         key = load_pem_private_key(data, None)
     except TypeError as e:
         raise KeyFileError("an encrypted key: decrypt it first (openssl pkey)") from e
-    except (ValueError, UnsupportedAlgorithm) as e:
+    except _NO_KEY as e:
         raise KeyFileError("not a private key in PEM, which `urlward keygen --signing` makes") from e
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError("a private key, but not of Ed25519: make one with `urlward keygen --signing`")
@@ -137,7 +139,7 @@ def parse_public_key(data: bytes) -> PublicKey:
         raise KeyFileError("a private key where the public one is wanted: that is the file with .pub behind")
     try:
         key = load_pem_public_key(text)
-    except (ValueError, UnsupportedAlgorithm) as e:
+    except _NO_KEY as e:
         raise KeyFileError("not a public key: neither PEM nor 64 hexadecimal digits") from e
     if not isinstance(key, Ed25519PublicKey):
         raise KeyFileError("a public key, but not of Ed25519")

@@ -7,14 +7,19 @@ origin can be walked around. Where the two disagree, the form is chosen for whic
 twice changes nothing.
 
 Text inside this module is a *byte string*: a ``str`` whose characters are bytes (Latin-1), as a
-request head carries it. Only `split_url` and `canonical_host` take real text.
+request head carries it. `byte_string` makes one of real text, which only `split_url` and
+`canonical_host` take as well.
+
+A name off the wire goes through `host_readings`, whatever carried it: what no client could look up may
+still reach an origin, which has its own idea of what is meant.
 """
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import can_ada
 
@@ -23,21 +28,68 @@ from urlward.engine.errors import UrlError
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
-# Not `xn--` (to be validated), and no last label that could be a number (an IPv4 spelling).
-_PLAIN_HOST = re.compile(r"(?!.*xn--)(?:[a-z0-9_\-]+\.)*(?!0x)[a-z0-9_\-]*[a-z_\-]\Z")
+# No last label that could be a number (an IPv4 spelling).
+_PLAIN_HOST = re.compile(r"(?:[a-z0-9_\-]++\.)*+(?!0x)[a-z0-9_\-]*[a-z_\-]\Z")
+_PLAIN_LABEL = re.compile(r"[a-z0-9_\-]+").fullmatch
+# What ends a host in a URL or an authority, and what cannot be in one at all.
+_HOST_ENDS = re.compile(r"[\0-\x20\x7f/\\?#@:\[\]]+")
+_IPV6_TEXT = re.compile(r"[0-9A-Fa-f:.]{3,45}")
+_FORBIDDEN = re.compile(r"[\0-\x20\x7f#%/:<>?@\[\\\]^|]").search
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
+_MOST_ODD_HOST = 1024
+_UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
+# The same, less what some origin reads in another way: empty and dot segments, parameters, sessions.
+_PLAIN_TO_ALL = re.compile(
+    r"/(?:[!$&')*+,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*+,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:/|\Z))*+"
+).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
-_QUERY_MARKS = re.compile(r"([&+])")
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
-_HEX = frozenset(b"0123456789abcdefABCDEF")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
-# Full unescaping is confluent (an escape never overlaps another), so a few whole-string passes and
-# one linear pass end in the same fixed point. The passes are fast for honest input, the linear one
-# bounds the cost of `%252525…`.
-_FAST_PASSES = 3
+# Unescaping is confluent (an escape never overlaps another), so `%252525…` may be shortened first, and
+# whole-string passes end in the fixed point that one byte after the other would end in.
+_MAX_DECODES = 8
+"""Passes after which a text that has escapes still is refused."""
+_MAX_STRAYS = 256
+"""Percent signs that escape nothing, which no client that means well sends."""
+_MAX_ODD_PATH = 16 * 1024
+"""Characters of a path that is not plain; common origins refuse 8 or 16 KiB."""
+_MAX_SEGMENTS = 1024
+"""Segments of a path that has dot segments."""
+_MAX_READ = 64 * 1024
+"""Characters of the texts on the way to the readings of one path."""
+_READ_COST = 400
+"""Characters that cost what looking at one more text does, however short."""
+_MAX_PARAMETERS = 1000
+"""Parameters of a query, which is what common origins take."""
+_READ_DECODES = 2
+"""Times that an origin, or two behind each other, unescape before they look for dot segments."""
+
+# `%u002e` is a dot to IIS, and in a query to ASP.NET and to Perl's CGI.
+_WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+")
+_WIDE = _WIDE_ESCAPES.search
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NESTED_PERCENT = re.compile(r"%(?:25){2,}")
+_SLASHES = re.compile(r"/{2,}")
+_ENDS_IN_DOTS = re.compile(r"[/\\]\.\.?\Z").search
+_DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\;]|\Z)").search
+_AUTHORITY_IN_PATH = re.compile(r"[/\\]{2,}[^/\\]+(?=[/\\])").match
+_DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
+_PATH_PARAMETERS = re.compile(r";[^/]*")
+# ASP.NET keeps the ids of clients without cookies in a segment of their own.
+_SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
+_FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
+# Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
+_PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
+_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
+_SCRIPTS = frozenset(
+    {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
+    | {"phtml", "pl", "py", "rb"}
+)
+"""Extensions of what an origin runs rather than serves; the path behind it is told to the script."""
 
 
 class CanonicalUrl(NamedTuple):
@@ -85,10 +137,7 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     Raises:
         UrlError: the URL is empty or of a scheme without a host.
     """
-    if isinstance(url, bytes):
-        url = url.decode("latin-1")
-    elif not url.isascii():
-        url = url.encode("utf-8", "surrogatepass").decode("latin-1")
+    url = url.decode("latin-1") if isinstance(url, bytes) else byte_string(url)
     text = url.strip(_C0_AND_SPACE)
     if not text.isprintable():
         text = text.translate(_STRIP)
@@ -106,6 +155,11 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     if end == 0:
         raise UrlError("no host")
     return scheme, text[:end], text[end:]
+
+
+def byte_string(text: str) -> str:
+    """Real text as the bytes of its UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:
@@ -145,6 +199,7 @@ def canonical_host(host: str) -> str:
 
     A byte string is taken as UTF-8 where it is valid UTF-8. Surplus dots go; IPv4-mapped
     (RFC 4291 section 2.5.5.2) and NAT64 (RFC 6052 section 2.1) IPv6 addresses become IPv4.
+    Unlike in the standard, an A-label in a name all of ASCII need not be valid: Chromium opens such names.
 
     Raises:
         UrlError: not a host.
@@ -161,6 +216,91 @@ def canonical_host(host: str) -> str:
     raise UrlError("host has no canonical form")
 
 
+def is_plain_host(host: str) -> bool:
+    """Whether a name as sent is canonical, the same to every origin, and no address."""
+    return _PLAIN_HOST.match(host) is not None
+
+
+def host_readings(host: str) -> tuple[str, ...]:
+    """Every host that a name as sent could mean to an origin, each once, in canonical form.
+
+    Most names have a canonical form and mean that. One that has none is more than one name: what stands
+    before a colon (nginx reads ``name:x`` so in an SNI), in brackets (Caddy), or around white space or
+    another character that ends a host; and what it is below, since ``*.name`` of an origin takes any bytes
+    for a label. A label that no entry can have becomes ``~``. Where there are escapes or bytes beyond ASCII,
+    an origin may compare them as they are, so that reading is judged beside the canonical form.
+
+    Args:
+        host: a byte string, without a port that is a number.
+
+    Returns:
+        The canonical form first, where there is one; nothing where there is no label (``..``).
+
+    Raises:
+        UrlError: empty, or too long for its readings to be judged in bounded time.
+    """
+    if _PLAIN_HOST.match(host):
+        return (host,)
+    if not host:
+        raise UrlError("no host")
+    if any(c > "\xff" for c in host):
+        host = byte_string(host)
+    as_it_is = host.isascii() and "%" not in host
+    found: dict[str, None] = {}
+    with suppress(UrlError):
+        found[canonical_host(host)] = None
+        if not as_it_is:
+            found[_literal(host)] = None
+        return tuple(found)
+    if len(host) > _MOST_ODD_HOST:
+        raise UrlError("host is too long to be judged")
+    for text in (host, _unescape(host)):
+        for alone in (text, *_without_blanks(text)):
+            first, *others = _HOST_ENDS.split(alone)
+            # Digits behind something are a port.
+            pieces = (first, alone, *(piece for piece in others if not piece.isdecimal()))
+            found.update(dict.fromkeys(map(_reading, dict.fromkeys(pieces))))
+        for run in _IPV6_TEXT.findall(text):
+            for address in (run, run.rpartition(":")[0]) if run.count(":") > 1 else ():
+                with suppress(UrlError):
+                    found[canonical_host(f"[{address}]")] = None
+    found.pop("", None)
+    return tuple(found)
+
+
+def _without_blanks(text: str, cut: Callable[[str], str] = str.strip) -> list[str]:
+    """What is left of text where white space of Unicode is cut off.
+
+    Go's origins drop what is white space in UTF-8, Python's what is in Latin-1 (U+0085 and U+00A0 too).
+    """
+    found = {text: None}
+    for encoding in ("utf-8", "latin-1"):
+        # One may stand behind the other.
+        for one in tuple(found):
+            left = cut(one.encode("latin-1").decode(encoding, "surrogateescape"))
+            found[left.encode(encoding, "surrogateescape").decode("latin-1")] = None
+    del found[text]
+    return list(found)
+
+
+def _first_word(text: str) -> str:
+    return next(iter(text.split(maxsplit=1)), "")
+
+
+def _reading(text: str) -> str:
+    with suppress(UrlError):
+        return canonical_host(text)
+    return _literal(text)
+
+
+def _literal(text: str) -> str:
+    """A host of the labels that text has as it is, empty where it has none."""
+    labels = [label if _PLAIN_LABEL(label) else _UNLISTABLE for label in text.lower().split(".") if label]
+    if labels and labels[-1] != _UNLISTABLE and _NUMBER(labels[-1]):
+        labels[-1] = _UNLISTABLE  # or the host would be an address
+    return ".".join(labels)
+
+
 def _whatwg_host(host: str) -> str:
     host = host.translate(_STRIP)
     if not host.isascii():
@@ -172,6 +312,16 @@ def _whatwg_host(host: str) -> str:
         if ":" in host:
             raise UrlError("host has a colon")
         host = _collapse_dots(host)
+        if host.isascii():
+            plain = unquote_to_bytes(host).decode("latin-1").lower()
+            if plain.isascii():
+                if _FORBIDDEN(plain):
+                    raise UrlError("not a valid host")
+                plain = _collapse_dots(plain)
+                if plain and not _NUMBER(plain.rpartition(".")[2]):
+                    return plain
+    elif 0 < host.find("]") < len(host) - 1:
+        raise UrlError("host has something behind its bracket")
     try:
         parsed: str = can_ada.parse(f"http://{host}/").hostname
     except (ValueError, TypeError, UnicodeError, RuntimeError) as e:
@@ -202,95 +352,426 @@ def is_address(host: str) -> bool:
     return host.startswith("[") or (host[-1:].isdigit() and host.rpartition(".")[2].isdigit())
 
 
+class Reading(NamedTuple):
+    """What an origin may take a request target for.
+
+    Attributes:
+        path: in the form in which paths of entries are canonical; a slash that the origin keeps inside a
+            segment stays escaped.
+        query: as sent.
+        shorter: whether the target has more that is left out here. What allows the whole allows this too,
+            unless it is a path sequence, which may be in what is left out.
+        script: whether what is left out is behind a script: to an entry with parameters `path` is its page,
+            while to the script it may be a page of its own.
+    """
+
+    path: str
+    query: str
+    shorter: bool = False
+    script: bool = False
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a path as sent is canonical, and the same to every origin."""
+    return _PLAIN_TO_ALL(path) is not None
+
+
 def canonical_path(path: str) -> str:
-    """Reduce a path as sent to its canonical form; linear in its length."""
+    """Reduce a path as sent to its canonical form; linear in its length.
+
+    Dot segments go before empty ones, as in the WHATWG URL standard (section 4.4): a client that is
+    given ``/a/b//..`` asks for ``/a/b/``.
+
+    Raises:
+        UrlError: escapes nested too deep, or too long, or of too many segments, for a path that is not plain.
+    """
     if _PLAIN_PATH(path) and "//" not in path and "/." not in path and path.startswith("/"):
         return path
-    path = _resolve(_unescape(path.translate(_STRIP)).replace("\\", "/"))
-    return _escape(path, _ESCAPE_PATH)
+    return _canonical(_unescape(_bounded(path)))
 
 
-def _resolve(path: str) -> str:
-    """Take dot segments and empty ones out of a path."""
+def _bounded(path: str) -> str:
+    if len(path) > _MAX_ODD_PATH:
+        raise UrlError(f"a path with escapes or empty segments is longer than {_MAX_ODD_PATH} characters")
+    return path if path.isprintable() else path.translate(_STRIP)
+
+
+def _canonical(unescaped: str) -> str:
+    return _spelled(_without_dots(unescaped.replace("\\", "/"), merge=False))
+
+
+def _spelled(path: str) -> str:
+    """A path without escapes, written as entries are: no empty segments, all but printable ASCII escaped."""
+    if not path.startswith("/"):
+        path = "/" + path
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    return path.translate(_ESCAPE_PATH)
+
+
+def _without_dots(path: str, *, merge: bool) -> str:
+    """Take dot segments out of a path: ``/a//../b`` is ``/b`` to an origin that merges slashes first.
+
+    Raises:
+        UrlError: more segments than a limit.
+    """
+    if "/." not in path and not path.startswith("."):
+        return path
+    if path.count("/") > _MAX_SEGMENTS:
+        raise UrlError(f"a path with dot segments has more than {_MAX_SEGMENTS} segments")
     segments: list[str] = []
-    parts = path.split("/")
+    first, *parts = path.split("/")
+    if first:
+        parts.insert(0, first)
     for part in parts:
         if part == "..":
             if segments:
                 segments.pop()
-        elif part and part != ".":
+        elif part != "." and (part or not merge):
             segments.append(part)
-    if not segments:
-        return "/"
-    return "/" + "/".join(segments) + ("/" if parts[-1] in ("", ".", "..") else "")
+    if parts[-1] in (".", "..") or (merge and not parts[-1]):
+        segments.append("")
+    return "/" + "/".join(segments)
 
 
-def target_readings(target: str) -> tuple[str, ...]:
-    """Other targets that an origin may make of one, because it unescapes once or keeps backslashes.
+def target_readings(target: str) -> tuple[Reading, ...]:
+    """Everything that common origins take a target for, the canonical reading first.
 
-    A dot segment then takes away another segment than in the canonical form: ``/a%5Cb/../page`` is
-    ``/page`` to nginx. Nearly every target has none.
+    They differ in how often they unescape, in whether they do so before they take out dot segments and
+    empty ones, in whether an escaped slash, a backslash or ``;`` ends a segment, in whether ``//a`` names a
+    host and ``#`` begins a fragment, in what they make of more path behind a file, and in whether ``%u0041``
+    is an escape. Nearly every target is the same to all.
+
+    Raises:
+        UrlError: it cannot be judged in bounded time.
     """
-    path, query = split_target(target)
-    if ("%25" not in path and "\\" not in path and "%5c" not in path.lower()) or ".." not in _unescape(path):
-        return ()
-    once = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
-    found: dict[str, None] = {}
-    for text in (once, once.replace("\\", "/")):
-        resolved = _resolve(text).replace("?", "%3F").replace("#", "%23")
-        found[f"{resolved}?{query}"] = None
+    path, _, query = target.partition("?")
+    if is_plain_path(path) and "#" not in query and target.isascii() and not _WIDE(query):
+        # A named tuple's own constructor takes twice as long.
+        reading = tuple.__new__(Reading, (path, query, False, False))
+        return _with_files([reading]) if _MAY_BE_A_FILE(path) else (reading,)
+    readings = _with_files(_in_every_way(target))
+    if _WIDE(target):
+        readings += _with_files(_in_every_way(_WIDE_ESCAPES.sub(_narrow, target)))
+    if target.isascii():
+        return readings
+    found = dict.fromkeys(readings)
+    for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
+        more = _with_files(_in_every_way(text))
+        found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
     return tuple(found)
+
+
+def _narrow(wide: re.Match[str]) -> str:
+    text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
+    return quote(text, safe="")
+
+
+def _in_every_way(target: str) -> list[Reading]:
+    path, query = split_target(target)
+    readings = [Reading(read, query, shorter) for read, shorter in path_readings(path).items()]
+    if "#" in target:
+        path, _, query = target.partition("?")
+        readings += [Reading(read, query, shorter) for read, shorter in path_readings(path).items()]
+    return readings
+
+
+def _with_files(readings: list[Reading]) -> tuple[Reading, ...]:
+    """Readings, and after them the files that they may stand for besides what they name.
+
+    lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
+    matchers of Caddy, dots and blanks at the end do not count.
+
+    Raises:
+        UrlError: more files than a limit, or longer paths.
+    """
+    known = {(reading.path, reading.query) for reading in readings}
+    files: dict[tuple[str, str], Reading] = {}
+    read = 0
+    for reading in readings:
+        if reading.shorter:
+            continue
+        path, query = reading.path, reading.query
+        if path.endswith((".", "%20")):
+            file = path.replace("%20", " ").rstrip(". ").replace(" ", "%20")
+            files.setdefault((file, query), Reading(file, query, shorter=True))
+        for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
+            file, more = path[: match.end()], path[match.end() :]
+            script = more != "/" and match[1].lower() in _SCRIPTS
+            if (file, query) not in known and (file, query) not in files:
+                read += len(file) + _READ_COST
+                if read > _MAX_READ:
+                    raise UrlError("a path that may be one of too many files with more behind it")
+                files[file, query] = Reading(file, query, shorter=True, script=script)
+    return (*readings, *files.values())
+
+
+def path_readings(path: str) -> dict[str, bool]:
+    """The paths that common origins take a path as sent for, the canonical one first.
+
+    Returns:
+        Each with whether it is `Reading.shorter`.
+
+    Raises:
+        UrlError: it cannot be judged in bounded time.
+    """
+    if is_plain_path(path):
+        return {path: False}
+    text = _bounded(path)
+    unescaped = _unescape(text)
+    wholes = [unescaped]
+    if match := _AUTHORITY_IN_PATH(unescaped):
+        # `new URL(request.url, base)` takes `//a/b` for the path `/b` on another host.
+        wholes.append(unescaped[match.end() :])
+    found = dict.fromkeys(map(_canonical, wholes), False)
+    if _DOT_SEGMENT(unescaped):
+        # Where no segment takes away another, what differs is only how segments are cut, and the finest
+        # cut, which is the canonical one, has every page, folder and sequence that another has.
+        _resolve_in_turn(text, unescaped, found, shorter=False)
+        if _ENDS_IN_DOTS(unescaped):
+            # Caddy and Node leave out the slash at the end with the dots: `/a/.` is `/a`.
+            found |= {path[:-1]: False for path in tuple(found) if path[-1] == "/" and path[:-1] not in found}
+            found.pop("", None)
+        if unescaped.endswith((".", " ")):
+            # Matchers of Caddy leave these out first of all.
+            text = _DOT_OR_BLANK.sub(lambda match: "." if match[1] else " ", text).rstrip(". ")
+            _resolve_in_turn(text, unescaped, found, shorter=True)
+    if ";" in unescaped:
+        for whole in (*wholes, _unescape(_PATH_PARAMETERS.sub("", text))):
+            found.setdefault(_canonical(_PATH_PARAMETERS.sub("", whole.replace("\\", "/"))), True)
+    if "/(" in unescaped or "\\(" in unescaped:
+        found |= {short: True for path in tuple(found) if (short := _SESSION.sub("", path)) not in found}
+    return found
+
+
+def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shorter: bool) -> None:
+    """Add what is left where dot segments are taken out before, between and after unescaping.
+
+    Raises:
+        UrlError: more texts to look at than a limit, or longer ones.
+    """
+    # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2).
+    texts = {start.replace("%2e", ".").replace("%2E", ".")}
+    seen = set[str]()
+    read = 0
+    for _ in range(_READ_DECODES + 1):
+        if "\\" in unescaped:
+            # To some a backslash is a slash as sent (WHATWG URL standard, section 4.4), to some if escaped.
+            texts.update([text.replace("\\", "/") for text in texts])
+        if ";" in unescaped:
+            # A backslash ends what follows a semicolon, or is in it.
+            stripped = {_PATH_PARAMETERS.sub("", text) for text in texts}
+            texts |= stripped
+            texts.update([text.replace("\\", "/") for text in stripped])
+        texts.update([text[match.end() :] for text in texts if (match := _AUTHORITY_IN_PATH(text))])
+        texts -= seen
+        seen |= texts
+        read += sum(map(len, texts)) + _READ_COST * len(texts)
+        if read > _MAX_READ:
+            raise UrlError("a path that origins may read in too many ways")
+        resolved = {_without_dots(text, merge=False) for text in texts}
+        resolved.update([_without_dots(text, merge=True) for text in texts if "//" in text])
+        for text in resolved:
+            found.setdefault(_spelled(_unescape_in_segments(text)), shorter)
+        texts |= resolved
+        texts = {_unescape_once(text) for text in texts} | {
+            _unescape_once(_slashes_kept(text)) for text in texts
+        }
+
+
+def _slashes_kept(text: str) -> str:
+    """Escape escaped slashes once more."""
+    return text.replace("%2f", "%252F").replace("%2F", "%252F") if "%" in text else text
+
+
+def _unescape_in_segments(text: str) -> str:
+    for _ in range(_MAX_DECODES):
+        if "%" not in text:
+            break
+        decoded = _unescape_once(_slashes_kept(text))
+        if decoded == text:
+            break
+        text = decoded
+    return text
 
 
 def canonical_query(query: str) -> str:
     """Reduce a query as sent to its canonical form; an escaped ``&`` or ``+`` stays escaped.
 
     To form decoding these two are marks where they stand bare and text where they are escaped.
+
+    Raises:
+        UrlError: escapes nested too deep.
     """
     if not query or _PLAIN_QUERY(query):
         return query
-    pieces = _QUERY_MARKS.split(query.translate(_STRIP))
-    pieces[::2] = [_escape(_unescape(piece), _ESCAPE_QUERY) for piece in pieces[::2]]
-    return "".join(pieces)
+    text = query if query.isprintable() else query.translate(_STRIP)
+    if "%" in text:
+        text = _unescape(text, _marks_kept).replace("%26", _AMPERSAND).replace("%2B", _PLUS)
+    return text.translate(_ESCAPE_QUERY)
+
+
+def _marks_kept(text: str) -> str:
+    for mark in ("%26", "%2b", "%2B"):
+        text = text.replace(mark, f"%25{mark[1:].upper()}")
+    return text
 
 
 def query_parameters(query: str) -> frozenset[str]:
     """The parameters of a canonical query, in the spelling in which they compare.
 
-    Form decoding makes ``+`` and ``%20`` one, and ``a`` and ``a=`` one, so both are here.
+    Form decoding makes ``+`` and ``%20`` one, and ``a`` and ``a=`` one, so both are here. Names are as PHP
+    folds them (https://www.php.net/variables.external): a blank, a dot or an open bracket is ``_``.
     """
-    return frozenset(
+    return frozenset(map(_folded, _parameters(query.replace("+", "%20").split("&"))))
+
+
+def request_parameters(query: str) -> frozenset[str]:
+    """The parameters that a query as sent has to any common origin.
+
+    Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
+    them, with values without blanks around them, and all where ``;`` separates too and where more than one
+    ``?`` begins the query.
+
+    Raises:
+        UrlError: more of them than origins take, or escapes nested too deep.
+    """
+    query = canonical_query(query).replace("+", "%20")
+    if query.count("&") + query.count(";") > _MAX_PARAMETERS:
+        raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
+    spellings = [query]
+    if query.startswith("?"):
+        spellings.append(query.lstrip("?"))
+    spellings += [spelling.replace(";", "&") for spelling in spellings if ";" in spelling]
+    found = {parameter for spelling in spellings for parameter in _parameters(spelling.split("&"))}
+    if "%" in query:
+        found.update(map(_trimmed, tuple(found)))
+    found.update(map(_folded, tuple(found)), [_nested(one) for one in found if "[" in one or "]" in one])
+    return frozenset(found)
+
+
+def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
+    """What origins may hold against each other of a parameter of `request_parameters`.
+
+    Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``.
+    """
+    name, _, value = parameter.partition("=")
+    match = _NESTED_NAME(name)
+    return (match[1] if match else name).lower(), value.lower() if nocase else value
+
+
+def _parameters(pieces: list[str]) -> list[str]:
+    return [
         piece[:-1] if piece.endswith("=") and piece.find("=") == len(piece) - 1 else piece
-        for piece in query.replace("+", "%20").split("&")
+        for piece in pieces
         if piece and piece != "="
-    )
+    ]
 
 
-def _unescape(text: str) -> str:
-    """Percent-decode until nothing changes (linear time, no bound to hide behind)."""
+# Tornado takes blanks and controls for blanks, and those around a value away.
+_BLANKS = re.compile(
+    r"(?:%(?:[01][0-9A-F]|20|C2%(?:85|A0)|E1%9A%80|E2%80%(?:8[0-9A]|A[89F])|E2%81%9F|E3%80%80))+"
+).finditer
+
+
+def _trimmed(parameter: str) -> str:
+    """A parameter without the blanks around its value."""
+    name, equals, value = parameter.partition("=")
+    start, end = 0, len(value)
+    for run in _BLANKS(value):
+        if run.start() == 0:
+            start = run.end()
+        if run.end() == len(value):
+            end = max(start, run.start())
+    return f"{name}{equals}{value[start:end]}" if value[start:end] else name
+
+
+# `[a]` is `a` to qs, which Express takes queries apart with; to Rack 2 `[a` and `a]` are, too.
+_NESTED_NAME = re.compile(r"[\[\]]*([^\[\]=]+)\]*").match
+
+
+def _nested(parameter: str) -> str:
+    """A parameter without the brackets around the first part of its name."""
+    match = _NESTED_NAME(parameter)
+    return f"{match[1]}{parameter[match.end() :]}" if match else parameter
+
+
+_FOLDS = re.compile(r"[.\[]|%20|%00").search
+
+
+def _folded(parameter: str) -> str:
+    """A parameter with its name as PHP makes a variable of it."""
+    name, equals, value = parameter.partition("=")
+    if not _FOLDS(name):
+        return parameter
+    name = name.partition("%00")[0]
+    while name.startswith("%20"):
+        name = name[3:]
+    name, bracket, index = name.partition("[")
+    if "]" in index:
+        # An array: its indices stay as they are, and what follows the last is dropped.
+        bracket += index[: index.rfind("]") + 1]
+    else:
+        name, bracket = f"{name}{bracket}{index}".replace("[", "_"), ""
+    return f"{name.replace('%20', '_').replace('.', '_')}{bracket}{equals}{value}"
+
+
+def _unescape_once(text: str) -> str:
+    """Percent-decode once; a ``%`` that escapes nothing stays.
+
+    Python decodes the escapes of its own literals in C, and percent-encoding in a loop.
+
+    Raises:
+        UrlError: too many percent signs that escape nothing.
+    """
     if "%" not in text:
         return text
-    data = text.encode("latin-1")
-    for _ in range(_FAST_PASSES):
-        decoded = unquote_to_bytes(data)
-        if decoded == data:
-            return data.decode("latin-1")
-        data = decoded
-    out = bytearray()
-    for byte in data:
-        out.append(byte)
-        # A decoded byte can complete an escape whose start is already out (`%4%31`).
-        while len(out) > 2 and out[-3] == 0x25 and out[-1] in _HEX and out[-2] in _HEX:
-            value = int(out[-2:], 16)
-            del out[-3:]
-            out.append(value)
-    return out.decode("latin-1")
+    literal = text.replace("\\", "\\\\").replace("%", "\\x").encode("latin-1")
+    try:
+        return literal.decode("unicode_escape")
+    except UnicodeDecodeError:
+        text, strays = _STRAY_PERCENT.subn("%25", text, _MAX_STRAYS + 1)
+        if strays > _MAX_STRAYS:
+            raise UrlError(f"more than {_MAX_STRAYS} percent signs that escape nothing") from None
+        return _unescape_once(text)
 
 
-_ESCAPE_PATH = re.compile(r"[^!\"$&'()*+,\-./0-9:;=@A-Z\[\]\\^_`a-z{|}~<>]")
-_ESCAPE_QUERY = re.compile(r"[^!\"$'()*,\-./0-9:;=?@A-Z\[\]\\^_`a-z{|}~<>]")
-_ESCAPED = {chr(byte): f"%{byte:02X}" for byte in range(256)}
+def _unescape(text: str, kept: Callable[[str], str] | None = None) -> str:
+    """Percent-decode until nothing changes.
+
+    Args:
+        text: a byte string.
+        kept: escapes once more what is to stay escaped.
+
+    Raises:
+        UrlError: escapes nested too deep.
+    """
+    for _ in range(_MAX_DECODES):
+        if "%" not in text:
+            return text
+        if "%2525" in text:
+            text = _NESTED_PERCENT.sub("%25", text)
+        decoded = _unescape_once(kept(text) if kept is not None else text)
+        if decoded == text:
+            return text
+        text = decoded
+    if text != _unescape_once(kept(text) if kept is not None else text):
+        raise UrlError(f"escapes nested more than {_MAX_DECODES} deep")
+    return text
 
 
-def _escape(text: str, unsafe: re.Pattern[str]) -> str:
-    return unsafe.sub(lambda m: _ESCAPED[m[0]], text)
+_AMPERSAND, _PLUS = "\u0100", "\u0101"
+"""Stand for an escaped ``&`` and ``+`` while the rest is escaped."""
+
+
+def _escapes(unescaped: str) -> dict[int, str]:
+    """What `str.translate` escapes: all bytes but these."""
+    return {byte: f"%{byte:02X}" for byte in range(256) if chr(byte) not in unescaped}
+
+
+_LETTERS = "".join(c for c in map(chr, range(128)) if c.isalnum())
+_ESCAPE_PATH = _escapes(_LETTERS + "!\"$&'()*+,-./:;=@[]^_`{|}~<>")
+_ESCAPE_QUERY = _escapes(_LETTERS + "!\"$&'()*+,-./:;=?@[]\\^_`{|}~<>") | {
+    ord(_AMPERSAND): "%26",
+    ord(_PLUS): "%2B",
+}

@@ -1,14 +1,12 @@
 """Verdicts: what the engine says of a request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Action = Literal["block", "allow", "monitor", "pass"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The decision on one request and the entry that made it.
 
     Attributes:
@@ -19,6 +17,8 @@ class Verdict:
         category: or empty.
         list: name of the list it is on.
         rank: how specific the entry is, to choose among several.
+        doubtful: whether the request has another port, or another value of a parameter's name, beside what
+            the entry names. Origins differ in which they take, so it can block, and excuses nothing.
     """
 
     action: Action
@@ -27,6 +27,7 @@ class Verdict:
     category: str = ""
     list: str = ""
     rank: int = 0
+    doubtful: bool = False
 
     @property
     def blocked(self) -> bool:
@@ -47,6 +48,8 @@ type Decide = Callable[[list[Verdict]], Verdict]
 
 def decide(found: list[Verdict]) -> Verdict:
     """Allow beats block; among equals the most specific entry is named, and always the same of several."""
+    if len(found) == 1:
+        return found[0]
     if not found:
         return PASS
     return max(found, key=lambda v: (v.action == "allow", v.rank, v.entry))
