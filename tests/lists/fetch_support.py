@@ -227,7 +227,9 @@ def read_head(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def answering(*pieces: bytes, then: Callable[[socket.socket], None] | None = None) -> Iterator[str]:
+def answering(
+    *pieces: bytes, then: Callable[[socket.socket], None] | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The URL of a server that sends these bytes to each request, and does something then."""
 
     def serve(connection: socket.socket) -> None:
@@ -237,8 +239,8 @@ def answering(*pieces: bytes, then: Callable[[socket.socket], None] | None = Non
         if then is not None:
             then(connection)
 
-    with RawOrigin(serve) as origin:
-        yield f"http://127.0.0.1:{origin.port}/{PATH_KEY}?key={QUERY_KEY}"
+    with RawOrigin(serve, host) as origin:
+        yield f"http://{host}:{origin.port}/{PATH_KEY}?key={QUERY_KEY}"
 
 
 def head(status: str = "200 OK", **fields: str | int) -> bytes:

@@ -23,7 +23,9 @@ def run(*arguments: str) -> int:
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    """The machine's configuration is of a filter with this state folder."""
+    (tmp_path / "machine.toml").write_text('state = "state"')
+    monkeypatch.setattr("urlward.config.SYSTEM", tmp_path / "machine.toml")
     return tmp_path / "state"
 
 
@@ -46,15 +48,33 @@ def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "heeded"), [("", False), ('state = "s"\n', True), ('[[feed]]\nname = "a"\npath = "x"\n', True)]
+    "text",
+    [
+        'state = "s"\n',
+        '[[feed]]\nname = "a"\npath = "x"\n',
+        "[records.days]\nblocks = 1\noperations = 1\n",
+    ],
 )
-def test_a_filter_without_a_state_folder_heeds_none(
-    state: Path, tmp_path: Path, text: str, heeded: bool, capsys: pytest.CaptureFixture[str]
+def test_a_filter_with_a_state_folder_heeds_it(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "service"))
     config = tmp_path / "urlward.toml"
     config.write_text(text)
-    run(*ALLOW, "--config", str(config))
-    assert ("heeds no allow" in capsys.readouterr().err) is not heeded
+    assert run(*ALLOW, "--config", str(config)) == 0
+
+
+def test_none_is_made_where_no_filter_would_heed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "service"))
+    monkeypatch.setattr("urlward.config.SYSTEM", tmp_path / "none.toml")
+    with pytest.raises(AllowError, match=r"^no --config given: .* heeds no allow"):
+        run(*ALLOW)
+    config = tmp_path / "urlward.toml"
+    config.write_text("status = 403")
+    with pytest.raises(AllowError, match=r"urlward\.toml: .* heeds no allow"):
+        run(*ALLOW, "--config", str(config))
+    assert not (tmp_path / "service").exists()
+    assert run("--list", "--config", str(config)) == 0
 
 
 def test_json(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import SENTINEL, artifact
+from obstacles import audit_on_a_full_disk
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
@@ -128,7 +129,9 @@ def test_each_change_is_in_the_audit(tmp_path: Path) -> None:
         ("ended", two.id, "berta (uid 0)", "done with"),
         ("expired", one.id, "", "asked for"),
     ]
-    assert {name: value for name, value in lines[0].items() if name not in ("seq", "prev", "hash")} == {
+    assert {
+        name: value for name, value in lines[0].items() if name not in ("seq", "prev", "hash", "sign")
+    } == {
         "time": "2026-11-25T09:46:40Z",
         "action": "allowed",
         "id": one.id,
@@ -152,8 +155,7 @@ def test_the_next_change_tells_of_what_has_expired(tmp_path: Path) -> None:
 
 
 def test_without_a_record_nothing_is_allowed(tmp_path: Path) -> None:
-    (tmp_path / "audit.jsonl").mkdir()
-    with pytest.raises(StateError, match=r"audit\.jsonl: Is a directory"):
+    with audit_on_a_full_disk(), pytest.raises(StateError, match=r"audit\.jsonl: No space left on device"):
         allow(tmp_path, "a.test")
     assert current_allows(tmp_path, NOW) == ()
 
@@ -164,7 +166,7 @@ def test_no_plaintext_anywhere(tmp_path: Path) -> None:
     assert compiled is not None
     assert parse(compiled).meta["entries"] == 1
     everything = [compiled, repr(made).encode(), *(p.read_bytes() for p in tmp_path.iterdir())]
-    assert len(everything) == 4
+    assert len(everything) == 7
     for data in everything:
         assert SENTINEL.encode() not in data
 
@@ -173,7 +175,10 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     allow(tmp_path, "a.test")
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {
         "allows.json": 0o600,
+        "audit.head": 0o600,
         "audit.jsonl": 0o600,
+        "key": 0o600,
+        "key.copy": 0o600,
     }
 
 
@@ -188,25 +193,43 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
         b"\xff",
     ],
 )
-def test_a_damaged_record_is_not_replaced(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "allows.json").write_bytes(data)
-    for change in (
-        lambda: allow(tmp_path, "a.test"),
-        lambda: current_allows(tmp_path, NOW),
-        lambda: expire_allows(tmp_path, NOW),
-        lambda: end_allow(tmp_path, "a-1", "done with", "", now=NOW),
+def test_a_damaged_record_is_set_aside_and_excuses_nothing(tmp_path: Path, data: bytes) -> None:
+    def no_such() -> None:
+        with pytest.raises(AllowError, match="no allow"):
+            end_allow(tmp_path, "a-1", "done with", "", now=NOW)
+
+    for number, (change, left) in enumerate(
+        (
+            (lambda: current_allows(tmp_path, NOW), False),
+            (lambda: expire_allows(tmp_path, NOW), False),
+            (no_such, False),
+            (lambda: allow(tmp_path, "a.test"), True),
+        ),
+        1,
     ):
-        with pytest.raises(AllowError, match=f"^{tmp_path / 'allows.json'}: damaged"):
-            change()
-    assert (tmp_path / "allows.json").read_bytes() == data
+        (tmp_path / "allows.json").write_bytes(data)
+        change()
+        assert (tmp_path / "allows.json").exists() == left
+        assert len(list((tmp_path / "damaged").iterdir())) == number
+    assert {path.read_bytes() for path in (tmp_path / "damaged").iterdir()} == {data}
+    assert len(current_allows(tmp_path, NOW)) == 1
+
+
+def test_each_flipped_bit_is_damage(tmp_path: Path) -> None:
+    allow(tmp_path, "a.test")
+    path = tmp_path / "allows.json"
+    data, good = path.read_bytes(), current_allows(tmp_path, NOW)
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert current_allows(tmp_path, NOW) == (good if path.exists() else ()), data[at : at + 20]
 
 
 def test_times_that_are_none_are_damage(tmp_path: Path) -> None:
     allow(tmp_path, "a.test")
     path = tmp_path / "allows.json"
     path.write_text(path.read_text().replace(f": {int(NOW) + HOUR}", ": 1e99"))
-    with pytest.raises(AllowError, match="damaged"):
-        current_allows(tmp_path, NOW)
+    assert current_allows(tmp_path, NOW) == ()
+    assert not path.exists()
 
 
 def test_another_version(tmp_path: Path) -> None:

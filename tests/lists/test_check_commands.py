@@ -1,6 +1,8 @@
 """``urlward check`` with a configuration: as the filter would decide, for whom and when, and why."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,3 +120,31 @@ def test_bad_arguments_are_one_line(check: Check, arguments: tuple[str, ...], pr
     assert code == 2
     assert out.startswith(f"urlward: {problem}")
     assert out.count("\n") == 1
+
+
+def test_a_list_of_another_format_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "rules.txt"
+    path.write_text("||a.example/ads/^\n||b.example^$third-party\n")
+    done = _command("check", "--list", path, "http://a.example/ads/", "http://b.example/")
+    assert (done.returncode, done.stdout.splitlines()[0][:5]) == (1, "block")
+    assert done.stderr.splitlines() == [
+        f"list {path}: read as format adblock, by its first lines",
+        f"list {path}: 1 lines are of a kind that cannot be taken; first: {path}:2:1: "
+        "an option that changes what the rule means",
+    ]
+    done = _command("check", "--list", path, "--format", "grammar", "http://a.example/")
+    assert done.returncode == 2
+    assert "2 lines could not be read" in done.stderr
+    assert done.stderr.endswith("; it looks like format adblock\n")
+
+
+def test_the_format_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("url\nhttp://a.example/x\n")
+    done = _command("check", "--list", path, "--format", "csv", "http://a.example/x")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "urlward", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

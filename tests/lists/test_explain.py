@@ -93,6 +93,32 @@ def test_a_rule_behind_the_one_that_decides_is_not_told(tmp_path: Path) -> None:
     assert (explained.decided.rule, explained.decided.resting) == ("", ("rule.1",))
 
 
+def test_a_rule_that_says_only_then(tmp_path: Path) -> None:
+    text = """
+    [[rule]]
+    lists = ["games"]
+    action = "monitor"
+    schedule = "never"
+    [[rule]]
+    categories = ["x"]
+    action = "block"
+    schedule = "never"
+    [schedule.never]
+    zone = "UTC"
+    from = "00:00"
+    to = "00:01"
+    """
+    explained = explain(Policy(config(tmp_path, text)), {HOST: [found("games", "x")]}, CLIENT, LESSON)
+    assert explained.decided is None
+    assert (
+        "  not by      pass    domain e-1 x in games on listed.test: "
+        "rule.1 says block in schedule never only; rule.0 fits, out of its schedule\n"
+    ) in explained.as_text()
+    (one,) = explained.as_json()["others"]
+    assert (one["verdict"], one["rule"], one["schedule"]) == ("pass", "rule.1", "never")
+    assert one["resting"] == ["rule.0"]
+
+
 def test_exceptions(policy: Policy) -> None:
     several = [found("phishing", rank=9), found("phishing", action="allow", entry="z-1"), found("never")]
     explained = explain(policy, {HOST: several}, STRANGER, LESSON)

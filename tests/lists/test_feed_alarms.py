@@ -16,12 +16,19 @@ def test_nothing_known_is_no_alarm() -> None:
     assert alarms(FEED, Facts(), None, NOW) == {}
 
 
+def test_no_list() -> None:
+    missing = {"missing": "no list is in force: nothing on it is blocked"}
+    assert alarms(FEED, Facts(since=NOW - 1, last_attempt=NOW), None, NOW) == missing
+    assert alarms(FEED, Facts(since=NOW - DAY, last_success=NOW), None, NOW) == missing
+    assert alarms(FEED, Facts(since=NOW - DAY, last_success=NOW), header(0), NOW) == {}
+
+
 def test_stale() -> None:
-    assert alarms(FEED, Facts(since=1.0, last_success=NOW - 2 * DAY), None, NOW) == {}
-    assert alarms(FEED, Facts(last_success=NOW - 3 * DAY), None, NOW) == {
+    assert alarms(FEED, Facts(since=1.0, last_success=NOW - 2 * DAY), header(0), NOW) == {}
+    assert alarms(FEED, Facts(last_success=NOW - 3 * DAY), header(0), NOW) == {
         "stale": "no successful refresh since 2027-01-12T08:00:00Z, for 3d; the limit is 2d"
     }
-    assert alarms(FEED, Facts(since=NOW - 3 * DAY), None, NOW) == {
+    assert alarms(FEED, Facts(since=NOW - 3 * DAY), header(0), NOW) == {
         "stale": "no successful refresh yet, for 3d; the limit is 2d"
     }
 

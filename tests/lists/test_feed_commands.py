@@ -51,14 +51,14 @@ def test_refresh_and_status(
     assert out.startswith("one: 20 entries fetched, serial ")
     assert err == "two: html: a web page or XML, not a list (a login page?); there is no list yet\n"
     rows = status(capsys, urlward, 1)
-    assert [row["state"] for row in rows.values()] == ["ok", "failed"]
+    assert [row["state"] for row in rows.values()] == ["ok", "alarm"]
     assert (rows["one"]["entries"], rows["one"]["added"], rows["one"]["removed"]) == (20, 20, 0)
     assert rows["one"]["next_run"] > rows["one"]["last_success"] == rows["one"]["last_change"]
     assert (rows["two"]["reason"], rows["two"]["failures"]) == ("html", 1)
     assert rows["two"]["last_success"] is None
     site.put("feed2", hosts(1))
     assert urlward("refresh", "two") == 0
-    assert capsys.readouterr().out.startswith("two: 1 entries fetched")
+    assert capsys.readouterr().out.startswith("two: 1 entry fetched")
     assert urlward("status") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == [
@@ -88,8 +88,8 @@ def test_status_says_what_is_wrong(
     capsys.readouterr()
     assert urlward("status", "one") == 1
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "  shrunk: 1 entries after 20: shrunk by more than 20 % (2 times)",
-        "  refused: 1 entries; urlward feeds accept one",
+        "  shrunk: 1 entry after 20: shrunk by more than 20 % (2 times)",
+        "  refused: 1 entry; urlward feeds accept one",
     ]
 
 
@@ -103,8 +103,8 @@ def test_accept(
     capsys.readouterr()
     assert urlward("accept", "one", "--why", "the body told us") == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "one: the list of 1 entries is let through once"
-    assert out[1].startswith("one: 1 entries fetched, serial ")
+    assert out[0] == "one: the list of 1 entry is let through once"
+    assert out[1].startswith("one: 1 entry fetched, serial ")
     assert out[1].endswith(", +0 -19, accepted by the operator")
     (line,) = (tmp_path / "state/audit.jsonl").read_text().splitlines()
     said = json.loads(line)
@@ -139,7 +139,7 @@ def test_what_cannot_be_done(urlward: Callable[..., int], tmp_path: Path) -> Non
         with pytest.raises(UrlwardError, match="no feed is called 'three'; there are one, two"):
             urlward(*arguments)
     for why in ("", " ", "two\nlines", "x" * 501):
-        with pytest.raises(UrlwardError, match="--why: needed"):
+        with pytest.raises(UrlwardError, match="why: needed"):
             urlward("accept", "one", "--why", why)
     (tmp_path / "urlward.toml").write_text("")
     with pytest.raises(UrlwardError, match=r"no \[\[feed\]\] in it"):

@@ -1,8 +1,11 @@
 import asyncio
 import logging
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +59,7 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
     config += '[[feed]]\nname = "three"\npath = "list.txt"\n'
     with running(tmp_path, config) as process:
         process.wait_for("list one: 20 entries fetched, serial ")
+        assert resource.prlimit(process.process.pid, resource.RLIMIT_CORE) == (0, 0)
         process.wait_for(
             "list two: html: a web page or XML, not a list (a login page?); there is no list yet"
         )
@@ -80,14 +84,14 @@ def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None
         wait_for(lambda: seen.extend(site.seen()) or len(seen) >= 4, "four requests")  # type: ignore[func-returns-value]
         assert process.end() == 0
         assert [line.split(",")[0] for line in process.lines()] == [
-            "list one: 1 entries fetched",
-            "list one: 1 entries",
+            "list one: 1 entry fetched",
+            "list one: 1 entry",
         ]
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("feed = 1", "feeds: {}/urlward.toml: feed: input should be an array, [ … ]"), (None, "feeds: ")],
+    [("feed = 1", "feeds: {}/urlward.toml:1: feed: input should be an array, [ … ]"), (None, "feeds: ")],
 )
 def test_a_configuration_that_cannot_be_used(tmp_path: Path, config: str | None, message: str) -> None:
     asked = {} if config else {"config": str(tmp_path / "none.toml")}
@@ -126,6 +130,21 @@ def test_it_ends_when_its_parent_does(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     wait_for(lambda: not is_alive(child), "its end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_refresh_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with running(tmp_path, table("one", url)) as process:
+            silent.settimeout(60)
+            asking, _ = silent.accept()
+            children = Path(f"/proc/{process.process.pid}/task").glob("*/children")
+            (child,) = (int(word) for path in children for word in path.read_text().split())
+            process.process.send_signal(number)
+            process.process.wait(10)
+            wait_for(lambda: not is_alive(child), "the end of the refresh")
+            asking.close()
 
 
 def is_alive(pid: int) -> bool:
@@ -171,7 +190,7 @@ async def test_a_stale_feed_is_an_alarm_until_it_is_not(
         feed = feed.model_copy(update={"stale_after": 3600.0})
         feeds._config = Config(feed=(feed,))
         await run_until(
-            feeds, lambda: lines(caplog, "one: no longer stale") and lines(caplog, "1 entries fetched")
+            feeds, lambda: lines(caplog, "one: no longer stale") and lines(caplog, "1 entry fetched")
         )
     assert len(lines(caplog, "one: stale")) == 1
 
@@ -185,7 +204,7 @@ async def test_a_path_is_read_when_it_changes_and_when_asked(
         refreshed.append(feed.name)
         return refresh(feed, config, state)
 
-    monkeypatch.setattr(feed_process, "refresh", counted)
+    monkeypatch.setattr(feed_process, "refresh_apart", counted)
     for name in ("still", "often"):
         (tmp_path / name).write_text(hosts(1))
     tables = (
@@ -232,7 +251,7 @@ async def test_a_bug_in_one_feed_does_not_end_the_others(
             raise RuntimeError("secret.example")
         return refresh(feed, config, state)
 
-    monkeypatch.setattr(feed_process, "refresh", refresh_or_break)
+    monkeypatch.setattr(feed_process, "refresh_apart", refresh_or_break)
     tables = [FeedTable(name=name, path=str(tmp_path / name), interval=1.0) for name in ("bad", "good")]
     with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
         await run_until(feeds, lambda: lines(caplog, "list bad") and lines(caplog, "list good"))
@@ -240,3 +259,29 @@ async def test_a_bug_in_one_feed_does_not_end_the_others(
     assert "secret.example" not in caplog.text
     store = FeedStore(tmp_path / "state", "good")
     assert store.in_force() is not None
+
+
+async def test_an_artifact_that_is_gone_is_fetched_anew_at_once_but_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good").write_text(hosts(1))
+    feed = FeedTable(name="good", path=str(tmp_path / "good"), interval=86_400.0)
+    store = FeedStore(tmp_path / "state", "good")
+    with in_this_process(tmp_path, monkeypatch, feed) as feeds:
+        running = asyncio.ensure_future(feeds.run())
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                while store.header() is None:
+                    await asyncio.sleep(0.02)
+                while store.facts().last_success == 0:
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(0.2)  # it has seen it
+                store.path.unlink()
+        lost = feeds._lost["good"]
+        monkeypatch.setattr(feed_process, "LOST_AGAIN", time.monotonic() - lost + 0.5)
+        async with asyncio.timeout(60):
+            while store.header() is None:
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - lost > 0.5
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

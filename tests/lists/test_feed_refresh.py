@@ -1,13 +1,24 @@
+import errno
 import gzip
 import json
 import shutil
+import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
+from conftest import wait_for
+from e2e.support import RawOrigin
 from lists.feed_support import Feed, Server, feed, hosts
 from lists.support import HTML, PICTURE, SECRET, SENTINEL, artifact, names_in
 from urlward.engine.digest import Key
+from urlward.engine.signing import SigningKey
+from urlward.lists import feed_store
+from urlward.lists.feed_refresh import Outcome, refresh_apart
+from urlward.lists.feed_status import status
+from urlward.lists.feed_store import BusyError
+from urlward.lists.state import StateError
 
 FIRST = hosts(*range(20))
 
@@ -247,6 +258,7 @@ def test_damaged_facts_are_not_fatal(text: Feed, site: Server) -> None:
 def test_facts_of_another_release_are_kept(text: Feed) -> None:
     path = text.state / "feeds/phish.json"
     facts = json.loads(path.read_bytes())
+    del facts["sum"]
     path.write_text(json.dumps({**facts, "version": 9, "later": {"a": [1]}}))
     text.refresh()
     assert json.loads(path.read_bytes())["later"] == {"a": [1]}
@@ -264,6 +276,13 @@ def test_another_format_is_another_list(text: Feed, site: Server) -> None:
     # Its size says nothing of what it was before, and no validator counts.
     outcome = text.refresh(format="adblock")
     assert outcome.state == "new", outcome
+
+
+def test_a_format_that_is_not_set_is_recognised(tmp_path: Path, site: Server) -> None:
+    site.put("feed", "! rules\n||h1.example/x^\na##b\n")
+    outcome = feed(tmp_path, url=site.url()).refresh()
+    assert outcome.state == "new", outcome
+    assert "read as format adblock, by its first lines, 1 unsupported lines left out" in outcome.text
 
 
 def test_a_refused_candidate_is_not_compiled_again(
@@ -305,12 +324,17 @@ def test_a_bug_of_ours(text: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_changes_nothing(text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise StateError(f"{path}: No space left on device") from OSError(errno.ENOSPC, "")
+
     before = text.store.path.read_bytes()
     site.put("feed", hosts(*range(21)))
-    (text.state / "feeds/.phish.ward.tmp").mkdir()
-    assert text.refresh().text.startswith("state: ")
+    with monkeypatch.context() as patched:
+        patched.setattr(feed_store, "write_private", full)
+        assert text.refresh().text.startswith("state: ")
     assert text.store.path.read_bytes() == before
-    (text.state / "feeds/.phish.ward.tmp").rmdir()
+    row = status(text.table, text.state, text.now)
+    assert (row["state"], row["reason"]) == ("failed", "state")
     assert text.refresh().state == "new"
 
 
@@ -343,3 +367,84 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_the_local_key_is_nobody_elses(text: Feed, site: Server) -> None:
     site.put("feed", text.store.path.read_bytes())
     assert text.refresh().text.startswith("key: ")
+
+
+class TestApart:
+    """In a process of its own, as all refreshes are outside of tests."""
+
+    def apart(self, feed: Feed, **more: bool) -> Outcome:
+        return refresh_apart(feed.table, feed.config, feed.state, **more)
+
+    def test_it_says_how_it_went(self, tmp_path: Path, site: Server) -> None:
+        made = feed(tmp_path, url=site.url(), columns={}, trust=())
+        assert self.apart(made).text.startswith("absent: ")
+        site.put("feed", f"{FIRST}?{SENTINEL}\n")
+        made.table = made.table.model_copy(update={"max_errors": "1"})
+        outcome = self.apart(made)
+        assert outcome.state == "new"
+        assert "1 bad line left out, first: phish:21:1: " in outcome.text
+        assert SENTINEL not in outcome.text
+        assert outcome.next_run == made.facts.next_run
+        assert made.blocks("h7.example")
+        assert self.apart(made).text == "20 entries, as before"
+
+    def test_an_artifact_under_the_key_of_all(self, tmp_path: Path, site: Server) -> None:
+        site.put("feed", WARD)
+        made = feed(tmp_path, url=site.url())
+        assert self.apart(made).state == "new"
+        assert made.blocks("h7.example")
+
+    def test_what_another_is_at(self, tmp_path: Path, site: Server) -> None:
+        site.put("feed", FIRST)
+        made = feed(tmp_path, url=site.url())
+        with made.store.locked(), pytest.raises(BusyError, match="phish: being refreshed already"):
+            self.apart(made, wait=False)
+
+    def test_a_state_folder_that_cannot_be_used(self, tmp_path: Path) -> None:
+        made = feed(tmp_path, url="http://feed.invalid/")
+        made.state.touch()
+        with pytest.raises(StateError, match=f"{made.state}"):
+            self.apart(made)
+
+    def test_one_that_is_killed_is_a_failure_that_is_remembered(
+        self, text: Feed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = text.store.path.read_bytes()
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        outcome = self.apart(text)
+        assert outcome.state == "failed"
+        assert outcome.text == (
+            "system: the process that compiles it ended with 1; the last good one stays in force"
+        )
+        assert (text.facts.reason, text.facts.failures) == ("system", 1)
+        assert text.facts.next_run == outcome.next_run
+        assert text.store.path.read_bytes() == before
+
+    def test_what_is_said_on_the_way_is_said_here(
+        self, tmp_path: Path, site: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site.put("feed", WARD)
+        made = feed(tmp_path, url=site.url(), trust=(str(SigningKey(bytes(32)).public),))
+        folder = made.state / "trust" / "phish"
+        folder.mkdir(parents=True)
+        (folder / "1.rotation").write_text("no statement")
+        assert self.apart(made).text.startswith("unsigned: ")
+        assert [r.getMessage() for r in caplog.records if "set aside" in r.getMessage()]
+
+    def test_what_has_been_done_is_said_before_it_goes_on(
+        self, text: Feed, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        facts = text.store.path.with_suffix(".json")
+        facts.write_text("noise")
+        with RawOrigin(lambda _: wait_for(released.is_set, "the test")) as origin:
+            released = Event()
+            text.table = text.table.model_copy(update={"url": f"http://127.0.0.1:{origin.port}/feed"})
+            refreshing = Thread(target=self.apart, args=(text,))
+            refreshing.start()
+            wait_for(lambda: origin.connections, "it to fetch")
+            wait_for(lambda: caplog.messages, "what it has done before")
+            assert refreshing.is_alive()
+            released.set()
+            refreshing.join()
+        (line,) = caplog.messages
+        assert line.startswith(f"{facts}: damaged; set aside as damaged/phish.json.")

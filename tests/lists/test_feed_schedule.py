@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.lists.feed_schedule import after_failure, after_success, at_start, is_due
+from urlward.lists.feed_schedule import Waiting, after_failure, after_success, at_start, is_due
 
 HOUR, DAY = 3600.0, 86_400.0
 INTERVALS = st.floats(1, 30 * DAY)
@@ -75,3 +75,22 @@ def test_when_it_is_due() -> None:
     assert not is_due(1000, 60, 1000 + DAY)
     assert not is_due(1000, 30 * DAY, 1000 + 120 * DAY)
     assert is_due(1000, 60, 1000 + 2 * DAY)
+
+
+@pytest.mark.parametrize("jump", [-DAY, -3600, -60, 0, 60, 3600, DAY])
+@pytest.mark.parametrize("interval", [60.0, 3600.0])
+def test_a_clock_that_is_set_puts_no_run_off(jump: float, interval: float) -> None:
+    now, steady = 1_795_500_000.0, 50.0
+    waiting = Waiting(now + interval, interval, now, steady)
+    assert waiting.left(now, steady) == interval
+    for passed in range(0, int(interval), 10):
+        left = waiting.left(now + passed + jump, steady + passed)
+        assert left <= interval - passed
+    assert waiting.left(now + interval + jump, steady + interval) == 0
+    if jump > interval:
+        assert waiting.left(now + jump, steady) == 0, "what is past is past"
+
+
+def test_a_machine_that_was_asleep_makes_up_for_it() -> None:
+    """A clock that is not set stands still meanwhile (clock_gettime(2), CLOCK_MONOTONIC)."""
+    assert Waiting(2000, 1000, 1000, 5).left(2000, 6) == 0

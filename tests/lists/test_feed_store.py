@@ -1,9 +1,14 @@
+import errno
 import multiprocessing
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lists.support import artifact, names_in
+from obstacles import permissions_hold
+from urlward.lists import feed_store
 from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_store import BusyError, FeedStore
 from urlward.lists.state import StateError
@@ -91,8 +96,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     store = FeedStore(tmp_path / "state", "one")
     with pytest.raises(StateError, match="Not a directory"), store.locked():
         pass
-    with pytest.raises(StateError, match="Not a directory"):
-        store.facts()
 
 
 def test_a_link_in_the_place_of_the_lock(store: FeedStore, tmp_path: Path) -> None:
@@ -100,5 +103,51 @@ def test_a_link_in_the_place_of_the_lock(store: FeedStore, tmp_path: Path) -> No
     victim.touch()
     (tmp_path / "state/feeds/one.lock").unlink()
     (tmp_path / "state/feeds/one.lock").symlink_to(victim)
-    with pytest.raises(StateError), store.locked():
-        pass
+    with store.locked():
+        assert (tmp_path / "state/feeds/one.lock").stat().st_size == 0
+    assert not (tmp_path / "state/feeds/one.lock").is_symlink()
+    assert (tmp_path / "state/damaged").is_dir()
+
+
+def test_facts_are_written_on_a_full_disk_too(store: FeedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise StateError(f"{path}: No space left on device") from OSError(errno.ENOSPC, "")
+
+    store.write_facts(Facts(serial=7))
+    monkeypatch.setattr(feed_store, "write_private", full)
+    store.write_facts(Facts(serial=7, reason="state", error="x" * 500))
+    store.write_facts(Facts(serial=7, reason="state"))
+    assert store.facts() == Facts(serial=7, reason="state")
+    with pytest.raises(StateError, match="No space"):
+        store.write_facts(Facts(error="x" * 100_000))
+
+
+@pytest.mark.parametrize("name", ["one.json", "one.change", "one.lock", "one.ward", ""])
+@pytest.mark.parametrize("damage", ["folder", "pipe", "noise", "unreadable"])
+def test_whatever_is_damaged_is_made_anew(store: FeedStore, tmp_path: Path, name: str, damage: str) -> None:
+    store.write_facts(Facts(serial=7))
+    store.write_change(b"change")
+    store.write_artifact(DATA, by_change=True)
+    path = tmp_path / "state/feeds" / name
+    if damage == "folder" and name:
+        path.unlink()
+        path.mkdir()
+    elif damage == "pipe" and name:
+        path.unlink()
+        os.mkfifo(path)
+    elif damage == "noise":
+        if not name:
+            shutil.rmtree(path)
+        path.write_bytes(b"\xff\x00" * 50)
+    else:
+        path.chmod(0)
+    with permissions_hold():
+        store.facts()
+        with store.locked():
+            store.write_artifact(DATA, by_change=False)
+            store.write_facts(Facts(serial=8))
+        in_force = store.in_force()
+    assert in_force is not None
+    assert in_force.data == DATA
+    assert store.facts() == Facts(serial=8)
+    assert not store.change_path.exists()

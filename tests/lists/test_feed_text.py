@@ -61,9 +61,3 @@ def test_what_no_list_comes_of(text: str, keys: dict[str, str], reason: str) -> 
     assert raised.value.reason == reason
     assert SENTINEL not in str(raised.value)
     assert "/proc" not in str(raised.value)
-
-
-def test_a_process_that_does_not_survive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(OSError, match="the process that compiles it ended with 1"):
-        compiled("a.example\n")

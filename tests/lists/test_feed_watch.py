@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from urlward.lists.feed_watch import PathWatch
+from urlward.lists.files import UNSETTLED
 
 
 def settled(watch: PathWatch) -> bool:
@@ -45,3 +46,15 @@ def test_a_folder(tmp_path: Path) -> None:
     assert acted(watch)
     (folder / "kind/urls").write_text("a.example/bc\n")
     assert acted(watch)
+
+
+def test_a_path_that_never_settles_is_read_after_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    watch = PathWatch(path)
+    found = []
+    for second in range(round(2.5 * UNSETTLED)):
+        path.write_text("a" * (second + 1))
+        if watch.changed(second):
+            found.append(second)
+            watch.acted()
+    assert found == [UNSETTLED, 2 * UNSETTLED + 1]

@@ -3,9 +3,13 @@ import errno
 import gzip
 import logging
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from e2e.support import RawOrigin, answer_anything
 from lists.fetch_support import (
     LIST,
     PASSWORD,
@@ -20,7 +24,7 @@ from lists.fetch_support import (
     refusal,
     set_proxies,
 )
-from urlward.lists import memory
+from urlward.lists import fetch_deadline, memory
 from urlward.lists.fetch import Answer, Origin, Validators, fetch
 
 
@@ -236,6 +240,82 @@ class TestRedirect:
     def test_to_what_is_no_url(self, location: str) -> None:
         with answering(head("302 Found", Location=location, Content_Length=0)) as url:
             assert refusal(Origin(url)).reason in ("redirect", "dns")
+
+
+FAR, NEAR = "127.0.0.2", "127.0.0.1"
+"""Addresses that stand for one on the internet, and one of this machine."""
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names stand for: the first of each list from then on, the last one for good."""
+    found: dict[str, list[str]] = {}
+
+    def resolve(host: str, port: int, _: object) -> list[fetch_deadline.Address]:
+        addresses = found.get(host, [host])
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [(socket.AF_INET, (address, port))]
+
+    real = fetch_deadline.scope
+    monkeypatch.setattr(fetch_deadline, "resolve", resolve)
+    monkeypatch.setattr(
+        fetch_deadline,
+        "scope",
+        lambda address: fetch_deadline.Scope.GLOBAL if address == FAR else real(address),
+    )
+    return found
+
+
+class TestNearer:
+    """Redirects to where only this machine, or this network, gets."""
+
+    @contextmanager
+    def leading(self, there: str) -> Iterator[tuple[str, RawOrigin]]:
+        """A server far away that redirects to one that is near."""
+        with RawOrigin(answer_anything, host=NEAR) as near:
+            location = f"http://{there}:{near.port}/secret"
+            with answering(head("302 Found", Location=location, Content_Length=0), host=FAR) as url:
+                yield url, near
+
+    @pytest.mark.parametrize("there", [NEAR, "inside.test", "2130706433"])
+    def test_is_not_followed(self, there: str, names: dict[str, list[str]]) -> None:
+        names |= {"inside.test": [NEAR], "2130706433": [NEAR]}
+        with self.leading(there) as (url, near):
+            error = refusal(Origin(url))
+            assert error.reason == "redirect"
+            assert str(error) == (
+                f"http://{there}:{near.port}: "
+                "a redirect into a private network or to this machine is not followed"
+            )
+            assert near.connections == 0
+
+    def test_under_a_name_that_has_moved(self, names: dict[str, list[str]]) -> None:
+        """The first address passes for a look at the name; the second is connected to."""
+        names["feed.test"] = [FAR, NEAR]
+        with self.leading("feed.test") as (url, near):
+            assert refusal(Origin(url.replace(FAR, "feed.test"))).reason == "redirect"
+            assert near.connections == 0
+
+    def test_from_as_near(self, names: dict[str, list[str]]) -> None:
+        with RawOrigin(answer_anything) as near:
+            location = f"http://{NEAR}:{near.port}/"
+            with answering(head("302 Found", Location=location, Content_Length=0)) as url:
+                assert body(fetch(Origin(url))) == b"origin\n"
+
+    def test_where_the_operator_says_so(self, names: dict[str, list[str]]) -> None:
+        with self.leading(NEAR) as (url, _):
+            assert body(fetch(Origin(url, private_redirects=True))) == b"origin\n"
+
+    @pytest.mark.parametrize(
+        "there", ["127.0.0.1", "127.1", "localhost", "x.localhost.", "[::1]", "169.254.169.254", "0x7f.1"]
+    )
+    def test_by_way_of_a_proxy(self, there: str) -> None:
+        """Which looks names up by itself; what the URL says is all that there is to go by."""
+        answer = head("302 Found", Location=f"http://{there}/", Content_Length=0)
+        with answering(answer) as proxy:
+            error = refusal(Origin("http://feed.test/", proxy=proxy.rpartition("/")[0]))
+            assert error.reason == "redirect"
+            assert "private network" in str(error)
 
 
 class TestMachine:

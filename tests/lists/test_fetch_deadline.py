@@ -8,7 +8,7 @@ from e2e.support import RawOrigin
 from lists.fetch_support import PATH_KEY, answering, drip, head, refusal
 from urlward.lists import fetch_deadline
 from urlward.lists.fetch import FetchError, Origin
-from urlward.lists.fetch_deadline import Deadline, connect, resolve
+from urlward.lists.fetch_deadline import Deadline, Scope, connect, resolve, scope
 
 SHORT = 0.25
 
@@ -117,9 +117,55 @@ class TestDeadline:
         with pytest.raises(FetchError, match=r"^feed\.test: not done within 0 s$"):
             Deadline(10, "feed.test", "no connection", within=outer).left()
 
+    def test_is_not_longer_than_the_one_around_it(self) -> None:
+        outer = Deadline(1, "feed.test", "not done")
+        assert Deadline(10, "feed.test", "no connection", within=outer).left() <= 1
+        assert 1 < Deadline(2, "feed.test", "no connection", within=Deadline(10, "", "")).left() <= 2
+
+    def test_of_all_ends_a_connection_too(self) -> None:
+        """A handshake that is drawn out has longer by itself than the whole has."""
+
+        def serve(connection: socket.socket) -> None:
+            connection.sendall(b"\x16\x03\x03\x40\x00\x02")
+            drip(b"\0")(connection)
+
+        with RawOrigin(serve) as origin:
+            refused_for_time(f"https://127.0.0.1:{origin.port}/", timeout=SHORT, connect_timeout=5.0)
+
     def test_leaves_no_thread(self) -> None:
-        before = threading.active_count()
+        # Threads of other tests may end meanwhile.
+        before = set(threading.enumerate())
         ours, theirs = socket.socketpair()
         with ours, theirs, Deadline(60, "feed.test", "not done").cutting(ours):
-            assert threading.active_count() == before + 1
-        assert threading.active_count() == before
+            assert len(set(threading.enumerate()) - before) == 1
+        assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", Scope.HOST),
+        ("127.9.9.9", Scope.HOST),
+        ("0.0.0.0", Scope.HOST),
+        ("::1", Scope.HOST),
+        ("::", Scope.HOST),
+        ("::ffff:127.0.0.1", Scope.HOST),
+        ("64:ff9b::7f00:1", Scope.HOST),
+        ("169.254.169.254", Scope.LINK),
+        ("fe80::1", Scope.LINK),
+        ("fe80::1%1", Scope.LINK),
+        ("2002:a9fe:a9fe::1", Scope.LINK),
+        ("10.0.0.1", Scope.PRIVATE),
+        ("172.16.0.1", Scope.PRIVATE),
+        ("192.168.1.1", Scope.PRIVATE),
+        ("100.64.0.1", Scope.PRIVATE),
+        ("fd00::1", Scope.PRIVATE),
+        ("192.0.2.1", Scope.PRIVATE),
+        ("::ffff:10.0.0.1", Scope.PRIVATE),
+        ("9.9.9.9", Scope.GLOBAL),
+        ("2620:fe::fe", Scope.GLOBAL),
+        ("64:ff9b::909:909", Scope.GLOBAL),
+    ],
+)
+def test_scopes(address: str, expected: Scope) -> None:
+    assert scope(address) is expected

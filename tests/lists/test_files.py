@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lists.files import PATIENCE, SETTLE, Signature, Watch, being_written
+from urlward.lists.files import PATIENCE, SETTLE, UNSETTLED, Signature, Watch, being_written
 
 
 @pytest.fixture
@@ -90,6 +90,16 @@ class TestReady:
             now += SETTLE * 0.9
         assert watch.ready(now) is None
         assert watch.ready(now + SETTLE) is not None
+
+    def test_one_that_never_settles_is_read_after_a_while(self, watch: Watch) -> None:
+        found = [
+            step
+            for step in range(1000)
+            if replace(watch.path, f"{step}") or watch.ready(step * SETTLE / 2) is not None
+        ]
+        after = round(UNSETTLED / (SETTLE / 2))
+        assert found == [after, 2 * after + 1, 3 * after + 2, 4 * after + 3][: len(found)]
+        assert len(found) >= 3
 
     def test_not_where_the_change_is_taken_back(self, watch: Watch) -> None:
         kept = watch.path.with_name("kept")

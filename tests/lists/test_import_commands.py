@@ -56,6 +56,31 @@ def test_lines_go_out_and_reasons_to_standard_error(imports: Import) -> None:
     ]
 
 
+def test_folders_of_what_is_allowed(imports: Import, tmp_path: Path) -> None:
+    for name in ("liste_blanche", "malware"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "domains").write_text(f"{name[-5:]}.example\n")
+    done = imports("--format", "squidguard", tmp_path)
+    assert (done.code, done.out) == (0, "lware.example category=malware\n")
+    assert done.err.startswith(
+        f"{tmp_path}/liste_blanche/domains:1:1: not taken: a folder of what is allowed, not blocked: --white"
+    )
+    done = imports("--format", "squidguard", "--white", "allow", tmp_path)
+    assert done.out.splitlines() == [
+        "@@anche.example category=liste_blanche",
+        "lware.example category=malware",
+    ]
+
+
+def test_rules_that_are_taken_in_part_are_counted(imports: Import) -> None:
+    done = imports("--format", "adblock", "-", stdin=b"||a.example/ad\n||a.example/b^\n||a.example/c-\n")
+    assert done.out.count("\n") == 4
+    assert done.err.splitlines()[-1] == (
+        "standard output: 4 lines, for 2 of the sources; 0 bad lines, 1 of a kind that cannot be taken, "
+        "1 taken in part"
+    )
+
+
 def test_quiet_is_the_summary_alone(imports: Import) -> None:
     done = imports(
         "--quiet", "--format", "hosts", "--max-errors", "20%", "-", stdin=b"0.0.0.0 a.example\n192.0.2.1 b\n"
@@ -153,9 +178,17 @@ def test_nonsense_for_a_budget(imports: Import) -> None:
         imports("--format", "hosts", "--max-errors", "many", DATA / "hosts.txt")
 
 
-def test_a_format_must_be_said(imports: Import) -> None:
-    with pytest.raises(SystemExit):
-        imports(DATA / "hosts.txt")
+def test_a_format_that_is_not_said_is_recognised(imports: Import) -> None:
+    done = imports("-", stdin=b"[Adblock Plus 2.0]\n||a.example/b^\nc##d\n")
+    assert (done.code, done.out.count("\n")) == (0, 2)
+    assert done.err.splitlines()[1:] == [
+        "-: read as format adblock, by its first lines",
+        "standard output: 2 lines, for 1 of the sources; 0 bad lines, 1 of a kind that cannot be taken",
+    ]
+    assert (
+        imports("-", stdin=b"a.example\n").err
+        == "standard output: 1 lines, for 1 of the sources; 0 bad lines\n"
+    )
 
 
 def parsed(*arguments: str) -> tuple[str, FormatOptions]:
@@ -165,7 +198,7 @@ def parsed(*arguments: str) -> tuple[str, FormatOptions]:
 
 
 def test_arguments() -> None:
-    assert parsed() == ("grammar", FormatOptions())
+    assert parsed() == ("auto", FormatOptions())
     assert parsed("--format", "csv", "--column", "url=a=b", "--delimiter", "\\t") == (
         "csv",
         FormatOptions({"url": "a=b"}, "\t"),
@@ -180,7 +213,8 @@ def test_arguments() -> None:
         ("--format", "csv", "--column", "link=a"),
         ("--format", "csv", "--delimiter", ""),
         ("--format", "hosts", "--column", "url=a"),
-        ("--category", "phishing"),
+        ("--format", "grammar", "--category", "phishing"),
+        ("--column", "url=a"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: tuple[str, ...]) -> None:
@@ -197,6 +231,6 @@ def test_the_output_is_read_as_it_was_meant(imports: Import, tmp_path: Path) -> 
 def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_text("".join(f"0.0.0.0 host{i}.example\n" for i in range(20_000)))
-    command = f"{sys.executable} -m urlward.cli import --format hosts {source} | head -1"
+    command = f"{sys.executable} -m urlward import --format hosts {source} | head -1"
     with os.popen(command) as out:
         assert out.read() == "0.0.0.0 host0.example\n"

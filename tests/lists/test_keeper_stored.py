@@ -12,7 +12,7 @@ from lists.support import OTHER_SECRET, SECRET, blocks
 from urlward.engine.artifact import parse
 from urlward.engine.delta import apply_delta, make_delta
 from urlward.engine.delta_format import CHANGE_MAGIC, pack_numbers, write_frame
-from urlward.engine.digest import Key
+from urlward.engine.digest import Key, format_key
 from urlward.engine.loaded import load
 from urlward.engine.signing import SigningKey
 from urlward.lists import keeper
@@ -95,6 +95,97 @@ async def test_one_that_is_damaged_does_not_stop_the_start(
         await until(lambda: blocks(kept.matcher, "http://a.example/"), "the whole one")
 
 
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "flipped": lambda data: data[:-9] + bytes([data[-9] ^ 4]) + data[-8:],
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "noise": lambda data: b"\x81\x02\x00" * 100,
+    "text": lambda data: b"other.example\n",
+}
+
+
+@pytest.fixture
+def in_state(tmp_path: Path) -> Path:
+    """A stored artifact in a state folder."""
+    (tmp_path / "state/feeds").mkdir(parents=True)
+    path = tmp_path / "state/feeds/feed.ward"
+    path.write_bytes(issue(tmp_path, 1, "a.example\n"))
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_one_that_is_damaged_is_set_aside(
+    in_state: Path, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, state = in_state.read_bytes(), tmp_path / "state"
+    damaged = DAMAGES[damage](good)
+    in_state.write_bytes(damaged)
+    own = tmp_path / "own.txt"
+    own.write_text("own.example\n")
+    async with watched(ListFile(own), feed(in_state, state=state)) as kept:
+        assert blocks(kept.matcher, "http://own.example/"), "from the first second"
+        assert not blocks(kept.matcher, "http://other.example/")
+        assert not in_state.exists()
+        (aside,) = (state / "damaged").iterdir()
+        assert aside.read_bytes() == damaged
+        (line,) = caplog.messages
+        assert line.endswith(
+            f"set aside as damaged/{aside.name}; list feed: nothing on it is blocked until it comes anew"
+        )
+        put(in_state, good)
+        await until(lambda: blocks(kept.matcher, "http://a.example/"), "the whole one")
+        # And while the filter runs.
+        put(in_state, damaged)
+        await until(lambda: not in_state.exists(), "that it is set aside")
+        await until(lambda: "the last good one stays in force" in caplog.text, "a word")
+        assert blocks(kept.matcher, "http://a.example/")
+        caplog.set_level(logging.INFO)
+        put(in_state, good)
+        await until(lambda: "list feed: 301 entries in force, as before" in caplog.text, "the same again")
+        assert not any("gone" in message for message in caplog.messages)
+
+
+async def test_who_only_reads_sets_nothing_aside(in_state: Path) -> None:
+    in_state.write_bytes(b"")
+    async with watched(feed(in_state)):
+        assert in_state.exists()
+
+
+async def test_a_key_that_takes_anothers_place_is_read_again(in_state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "list.key"
+    file.write_bytes(format_key(OTHER_SECRET))
+    in_state.write_bytes(issue(tmp_path, 1, "a.example\n", OTHER_SECRET))
+    third = bytes(32)
+    spec = feed(in_state, keys=(Key(OTHER_SECRET),), key_files=(file,), state=tmp_path / "state")
+    async with watched(spec) as kept:
+        assert blocks(kept.matcher, "http://a.example/")
+        file.write_bytes(format_key(third))
+        put(in_state, issue(tmp_path, 2, "b.example\n", third))
+        await until(lambda: blocks(kept.matcher, "http://b.example/"), "one under the new key")
+        assert not (tmp_path / "state/damaged").exists()
+    # As at a start with the new key, where the artifact from before is still in the store.
+    put(in_state, issue(tmp_path, 2, "b.example\n", OTHER_SECRET))
+    spec = feed(in_state, keys=(Key(third),), key_files=(file,), state=tmp_path / "state")
+    async with watched(spec) as kept:
+        assert not in_state.exists(), "set aside, so that it is fetched anew"
+        put(in_state, issue(tmp_path, 3, "c.example\n", third))
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the next")
+
+
+async def test_a_newer_version_is_no_damage_while_the_last_good_one_is_in_force(
+    in_state: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, state = in_state.read_bytes(), tmp_path / "state"
+    newer = good[:8] + b"\x63" + good[9:]
+    async with watched(feed(in_state, state=state)) as kept:
+        put(in_state, newer)
+        await until(lambda: "the last good one stays" in caplog.text, "a word")
+        assert in_state.exists()
+        assert blocks(kept.matcher, "http://a.example/")
+    async with watched(feed(in_state, state=state)):
+        assert not in_state.exists()
+
+
 async def test_it_may_be_under_a_key_of_its_own(stored: Path, tmp_path: Path) -> None:
     stored.write_bytes(issue(tmp_path, 1, "a.example\n", OTHER_SECRET))
     text = tmp_path / "own.txt"
@@ -175,12 +266,13 @@ async def test_a_change_that_is_rubbish_changes_nothing(
         await until(lambda: blocks(kept.matcher, "http://b.example/"), "the whole")
 
 
+@pytest.mark.parametrize("beyond", [0, 40_000])
 async def test_a_change_that_removes_what_is_not_there_changes_nothing(
-    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stored: Path, tmp_path: Path, beyond: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = issue(tmp_path, 1, "a.example\n"), issue(tmp_path, 2, "b.example\n")
     old, new = parse(one).header, parse(two).header
-    gone = pack_numbers([40_000])
+    gone = pack_numbers([load(one, Key(SECRET)).table.rows + beyond])
     change = write_frame(CHANGE_MAGIC, old, new, [new.raw, gone, b""], Key(SECRET), deflate=False)
     stored.write_bytes(one)
     stored.with_suffix(".change").write_bytes(change)

@@ -10,6 +10,7 @@ from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.lists import memory
 from urlward.lists.build import checksum
+from urlward.lists.files import Signature
 from urlward.lists.source import SourceError
 
 
@@ -95,3 +96,47 @@ class TestCopy:
         with pytest.raises(OSError, match="Cannot allocate"):
             memory.sealed_copy(path)
         assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_whole_copy_is_of_one_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(b"a" * 3_000_000)
+    read, changes = memory._read, [2]
+
+    def read_slowly(path: Path, fd: int) -> bytes:
+        chunk = read(path, fd)
+        if chunk and changes[0] > 0:
+            changes[0] -= 1
+            path.write_bytes(chunk[:1].upper() * 3_000_000)  # in its place, under the reader's hands
+            os.utime(path, ns=(changes[0], changes[0]))
+        return chunk
+
+    monkeypatch.setattr(memory, "_read", read_slowly)
+    fd, content, signature = memory.whole_copy(path)
+    assert len({*os.pread(fd, 3_000_000, 0)}) == 1
+    os.close(fd)
+    assert content == checksum(path)
+    assert signature == Signature.of(path)
+    changes[0] = 1_000_000
+    with pytest.raises(memory.ChangingError, match=r"list: changed each time while it was read$"):
+        memory.whole_copy(path)
+    os.close(memory.whole_copy(path, as_is=True)[0])
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(b"a" * 3_000_000)
+    before, read = Signature.of(path), memory._read
+
+    def read_slowly(path: Path, fd: int) -> bytes:
+        (tmp_path / "other").write_bytes(b"other")
+        (tmp_path / "other").replace(path)
+        return read(path, fd)
+
+    monkeypatch.setattr(memory, "_read", read_slowly)
+    fd, _, signature = memory.whole_copy(path)
+    assert os.pread(fd, 4_000_000, 0) == b"a" * 3_000_000
+    assert signature == before
+    os.close(fd)

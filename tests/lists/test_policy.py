@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lists.policy_support import config, found
-from urlward.config import Config, RuleTable, Use
+from urlward.config import Config, RuleTable, ScheduleTable, Use
 from urlward.engine.verdict import PASS, Verdict
 from urlward.engine.verdict import decide as plain
 from urlward.lists.policy import Policy, View
@@ -77,12 +77,87 @@ def test_where_no_rule_fits_the_lists_own_use_counts(school: Policy) -> None:
         assert view.decide([found("never")]) == found("never", action="allow")
 
 
+LESSONS = """
+[schedule.lessons]
+zone = "Europe/Madrid"
+days = ["mon", "tue", "wed", "thu", "fri"]
+from = "08:30"
+to = "17:00"
+[schedule.evening]
+zone = "Europe/Madrid"
+from = "19:00"
+to = "21:00"
+"""
+NIGHT = at("2026-11-25T23:00+01:00")
+
+
+@pytest.mark.parametrize(
+    ("action", "use", "inside", "outside"),
+    [
+        ("block", "block", "block", "pass"),
+        ("block", "monitor", "block", "monitor"),
+        ("block", "allow", "allow", "allow"),
+        ("monitor", "block", "monitor", "block"),
+        ("monitor", "monitor", "monitor", "pass"),
+        ("monitor", "allow", "allow", "allow"),
+        ("allow", "block", "pass", "block"),
+        ("allow", "monitor", "pass", "monitor"),
+        ("allow", "allow", "allow", "allow"),
+    ],
+)
+def test_a_rule_with_a_schedule_means_only_then(
+    tmp_path: Path, action: Use, use: Use, inside: str, outside: str
+) -> None:
+    text = f'[[rule]]\ncategories = ["games"]\naction = "{action}"\nschedule = "lessons"\n'
+    policy = Policy(config(tmp_path, text + LESSONS), {"a": use})
+    for when, expected in ((LESSON, inside), (EVENING, outside)):
+        view = policy.view(CLIENT, when)
+        assert view.decide([found("a", "games")]).action == expected
+        assert view.decide([found("a", "other")]).action == use
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lesson", "evening", "night"),
+    [
+        (("block", "lessons"), ("block", "evening"), "block", "block", "pass"),
+        (("block", "lessons"), ("allow", "evening"), "block", "pass", "pass"),
+        (("allow", "evening"), ("block", "lessons"), "block", "pass", "pass"),
+        (("allow", "lessons"), ("allow", "evening"), "pass", "pass", "block"),
+        (("block", "lessons"), ("monitor", "evening"), "block", "monitor", "pass"),
+        (("allow", "lessons"), ("monitor", "evening"), "pass", "monitor", "block"),
+        (("block", "lessons"), ("block", None), "block", "block", "block"),
+        (("block", "lessons"), ("monitor", None), "block", "monitor", "monitor"),
+        (("block", None), ("allow", "lessons"), "block", "block", "block"),
+    ],
+)
+def test_two_rules_with_schedules(
+    tmp_path: Path,
+    first: tuple[Use, str | None],
+    second: tuple[Use, str | None],
+    lesson: str,
+    evening: str,
+    night: str,
+) -> None:
+    tables = tuple(RuleTable(action=action, schedule=schedule) for action, schedule in (first, second))
+    schedules = config(tmp_path, LESSONS).schedule
+    policy = Policy(Config(rule=tables, schedule=schedules), {"a": "block"})
+    for when, expected in ((LESSON, lesson), (EVENING, evening), (NIGHT, night)):
+        view = policy.view(CLIENT, when)
+        assert view.decide([found("a")]).action == expected
+        assert view.uses("a") is (expected == "block")
+        assert view.watches("a") is (expected in ("block", "monitor"))
+
+
 def test_no_rule_changes_an_exception(tmp_path: Path) -> None:
     policy = Policy(config(tmp_path, '[[rule]]\naction = "block"'), {"never": "allow"})
     view = policy.view(CLIENT, LESSON)
     excused = [found("phishing", rank=9), found("phishing", action="allow")]
     assert view.decide(excused) is excused[1]
     assert view.decide([found("phishing", rank=9), found("never")]).action == "allow"
+    # An origin may take another of several values or ports than the one that is allowed.
+    doubtful = found("never")._replace(doubtful=True)
+    assert view.decide([found("phishing", rank=9), doubtful]).blocked
+    assert view.outcome(doubtful).action == view.decide([doubtful]).action == "pass"
 
 
 def test_what_does_not_count_hides_nothing(school: Policy) -> None:
@@ -188,8 +263,16 @@ def _some(names: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...] | None]:
     return st.none() | st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True).map(tuple)
 
 
+SCHEDULES = {
+    "always": ScheduleTable(zone="UTC"),
+    "not now": ScheduleTable.model_validate({"zone": "UTC", "from": "00:00", "to": "00:01"}),
+}
 rule_tables = st.builds(
-    RuleTable, lists=_some(LISTS), categories=_some(("x", "y")), action=st.sampled_from(ACTIONS)
+    RuleTable,
+    lists=_some(LISTS),
+    categories=_some(("x", "y")),
+    action=st.sampled_from(ACTIONS),
+    schedule=st.sampled_from((None, None, *SCHEDULES)),
 )
 verdicts = st.builds(
     Verdict,
@@ -198,6 +281,7 @@ verdicts = st.builds(
     list=st.sampled_from(LISTS),
     category=st.sampled_from(CATEGORIES),
     rank=st.integers(0, 3),
+    doubtful=st.just(False),
 )
 
 
@@ -205,13 +289,18 @@ def model(rules: list[RuleTable], uses: dict[str, Use], verdict: Verdict) -> str
     """What becomes of one entry, in so many words."""
     if verdict.action == "allow" or uses.get(verdict.list) == "allow":
         return "allow"
+    use = uses.get(verdict.list, "block")
+    only_then = False
     for rule in rules:
         if rule.lists is not None and verdict.list not in rule.lists:
             continue
         if rule.categories is not None and verdict.category not in rule.categories:
             continue
+        if rule.schedule == "not now":
+            only_then |= rule.action == use
+            continue
         return "pass" if rule.action == "allow" else rule.action
-    return uses.get(verdict.list, "block")
+    return "pass" if only_then else use
 
 
 @given(
@@ -222,7 +311,7 @@ def model(rules: list[RuleTable], uses: dict[str, Use], verdict: Verdict) -> str
 def test_against_a_plain_model(
     rules: list[RuleTable], uses: dict[str, Use], several: list[list[Verdict]]
 ) -> None:
-    view = Policy(Config(rule=tuple(rules)), uses).view(CLIENT, LESSON)
+    view = Policy(Config(rule=tuple(rules), schedule=SCHEDULES), uses).view(CLIENT, LESSON)
     for on_host in several:
         decided = view.decide(on_host)
         by_outcome: dict[str, list[Verdict]] = {}
@@ -242,7 +331,7 @@ def test_against_a_plain_model(
 
 @given(rules=st.lists(rule_tables, max_size=4), use=st.sampled_from(ACTIONS))
 def test_a_list_is_of_use_where_one_of_its_entries_is(rules: list[RuleTable], use: Use) -> None:
-    view = Policy(Config(rule=tuple(rules)), {"a": use}).view(CLIENT, LESSON)
+    view = Policy(Config(rule=tuple(rules), schedule=SCHEDULES), {"a": use}).view(CLIENT, LESSON)
     outcomes = {model(rules, {"a": use}, found("a", c)) for c in (*CATEGORIES, "another")}
     assert view.uses("a") == ("block" in outcomes)
     assert view.watches("a") == bool(outcomes & {"block", "monitor"})

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,20 +50,20 @@ def new(shared: Shared | None, budget: str = "50%") -> Reader:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that have been compiled, here or in a process of its own."""
+    """The files that have been compiled."""
     seen: list[str] = []
-    here, apart = reader.compile_sources, Reader._ask_worker
+    at_once, under_way = reader.ask, reader.ask_async
 
-    def compile_sources(paths: list[Path], *args: object, **kwargs: object) -> object:
-        seen.append(paths[0].name)
-        return here(paths, *args, **kwargs)  # type: ignore[arg-type]
+    def ask(module: str, request: dict[str, Any], *more: Any) -> dict[str, Any]:
+        seen.append(Path(request["path"]).name)
+        return at_once(module, request, *more)
 
-    async def ask(self: Reader, path: Path, fd: int) -> dict[str, object]:
-        seen.append(path.name)
-        return await apart(self, path, fd)
+    async def ask_async(module: str, request: dict[str, Any], *more: Any) -> dict[str, Any]:
+        seen.append(Path(request["path"]).name)
+        return await under_way(module, request, *more)
 
-    monkeypatch.setattr(reader, "compile_sources", compile_sources)
-    monkeypatch.setattr(Reader, "_ask_worker", ask)
+    monkeypatch.setattr(reader, "ask", ask)
+    monkeypatch.setattr(reader, "ask_async", ask_async)
     return seen
 
 
@@ -76,6 +77,7 @@ def is_good(got: Read, entries: int = 1) -> bool:
     return load(got.data, Key(SECRET)).entries == entries
 
 
+@pytest.mark.usefixtures("compiles_here")
 class TestAlone:
     async def test_a_source(self, path: Path, compiled: list[str]) -> None:
         for got in (new(None).read_now(path), await read(new(None), path)):
@@ -107,22 +109,48 @@ class TestAlone:
             f"first: {path}:4:1: a scheme that is not filtered: entries are http or https"
         ]
 
+    @pytest.mark.parametrize("apart", [True, False])
+    async def test_a_recognised_format(
+        self, path: Path, apart: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path.write_text("! rules\n||a.example/b\nc##d\n")
+        with caplog.at_level(logging.INFO):
+            assert is_good(await read(new(None), path) if apart else new(None).read_now(path), 2)
+        assert [record.getMessage() for record in caplog.records if record.name == "urlward.lists"] == [
+            f"list {path}: read as format adblock, by its first lines",
+            f"list {path}: 1 lines are of a kind that cannot be taken; "
+            f"first: {path}:3:1: a cosmetic rule: it changes pages",
+            f"list {path}: 1 lines are taken in part: they mean more than entries can say",
+        ]
+
     async def test_half_a_list(self, path: Path) -> None:
         path.write_text("a.example\nb.ex")
         assert not (await read(new(None), path, was_whole=False)).whole
         with pytest.raises(SourceError, match="half-written"):
             await read(new(None), path)
 
-    @pytest.mark.parametrize("source", [True, False], ids=["source", "artifact"])
-    async def test_changed_before_its_turn(self, path: Path, source: bool, compiled: list[str]) -> None:
-        if not source:
-            path.write_bytes(artifact(["a.example"]))
+    async def test_a_source_that_changed_before_its_turn_is_read_as_it_is(self, path: Path) -> None:
         signature, content = Signature.of(path), checksum(path)
         assert signature is not None
         path.write_text("a.example\nb.example\n")
+        got = await new(None).read(path, content, signature, was_whole=True)
+        assert is_good(got, 2)
+        assert (got.content, got.signature) == (checksum(path), Signature.of(path))
+
+    async def test_an_artifact_that_changed_before_its_turn(self, path: Path) -> None:
+        path.write_bytes(artifact(["a.example"]))
+        signature, content = Signature.of(path), checksum(path)
+        assert signature is not None
+        path.write_bytes(artifact(["a.example", "b.example"]))
         with pytest.raises(SupersededError):
             await new(None).read(path, content, signature, was_whole=True)
-        assert not compiled
+
+    async def test_one_that_is_being_written_is_not_read(self, path: Path) -> None:
+        with path.open("a") as file:
+            file.write("b.exam")
+            file.flush()
+            with pytest.raises(SupersededError):
+                await read(new(None), path)
 
     @pytest.mark.parametrize("kind", ["source", "artifact"])
     async def test_changed_to_the_same_size_within_a_tick_of_the_clock(self, path: Path, kind: str) -> None:
@@ -135,6 +163,10 @@ class TestAlone:
         path.write_bytes(other)
         os.utime(path, ns=(signature.modified, signature.modified))
         assert Signature.of(path) == signature
+        if kind == "source":
+            got = await new(None).read(path, content, signature, was_whole=True)
+            assert got.content == checksum(path)
+            return
         with pytest.raises(SupersededError):
             await new(None).read(path, content, signature, was_whole=True)
 
@@ -155,6 +187,7 @@ async def now(one: Reader, path: Path) -> Read:
     return one.read_now(path)
 
 
+@pytest.mark.usefixtures("compiles_here")
 @pytest.mark.parametrize("how", [now, read], ids=["at once", "under way"])
 class TestShared:
     async def test_a_source_is_compiled_once(
@@ -235,6 +268,7 @@ class TestShared:
         assert load(got.data, Key(SECRET)).name == "other"
 
 
+@pytest.mark.usefixtures("compiles_here")
 class TestTogether:
     async def test_at_the_same_time(self, path: Path, workers: list[Reader], compiled: list[str]) -> None:
         got = await asyncio.gather(*(read(one, path) for one in workers))
@@ -269,14 +303,14 @@ class TestTogether:
     async def test_nothing_is_given_that_may_be_of_another_content(
         self, path: Path, workers: list[Reader], monkeypatch: pytest.MonkeyPatch, compiled: list[str]
     ) -> None:
-        real = reader.compile_sources
+        real = reader.ask
 
-        def compile_sources(*args: object, **kwargs: object) -> object:
+        def ask(*args: Any) -> dict[str, Any]:
             path.write_text("b.example\nc.example\n")
-            return real(*args, **kwargs)  # type: ignore[arg-type]
+            return real(*args)
 
         content = path.read_bytes()
-        monkeypatch.setattr(reader, "compile_sources", compile_sources)
+        monkeypatch.setattr(reader, "ask", ask)
         assert is_good(workers[0].read_now(path), 2)
         monkeypatch.undo()
         path.write_bytes(content)
@@ -334,3 +368,22 @@ class TestTogether:
                 one.keep(path, got.content)
         del got
         assert settled_fds() == before + 1
+
+
+@pytest.mark.usefixtures("compiles_here")
+async def test_what_others_ask_for_and_has_changed_is_compiled_once_as_it_is(
+    path: Path, workers: list[Reader], compiled: list[str]
+) -> None:
+    signature, content = Signature.of(path), checksum(path)
+    assert signature is not None
+    path.write_text("a.example\nb.example\n")
+    got = await asyncio.gather(*(worker.read(path, content, signature, was_whole=True) for worker in workers))
+    assert all(is_good(each, 2) for each in got)
+    assert compiled == ["list.txt"]
+    assert sorted(each.content for each in got)[:-1] == [b""] * (len(workers) - 1)
+    # And who asks for what the file has now has it too; what it had before is in nobody's way.
+    assert is_good(await read(workers[-1], path), 2)
+    assert compiled == ["list.txt"]
+    path.write_text("a.example\n")
+    assert is_good(await read(workers[-1], path), 1)
+    assert compiled == ["list.txt"] * 2

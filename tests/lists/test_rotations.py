@@ -1,3 +1,4 @@
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import names_in
+from obstacles import permissions_hold
 from urlward.engine.errors import RotationError
 from urlward.engine.rotation import Rotation, make_rotation
 from urlward.engine.signing import SigningKey
@@ -113,3 +115,29 @@ def test_nothing_kept(tmp_path: Path) -> None:
 def test_a_trust_can_be_handed_to_another_process() -> None:
     trust = TRUST.with_rotation(hand_over(A, B))
     assert pickle.loads(pickle.dumps(trust)) == trust
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "noise", "folder", "pipe", "unreadable"])
+def test_a_damaged_one_is_set_aside_and_taken_anew(tmp_path: Path, damage: str) -> None:
+    folder, rotation = tmp_path / "trust", hand_over(A, B)
+    take_rotation(TRUST, rotation.text(), folder)
+    (path,) = folder.iterdir()
+    data = path.read_bytes()
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif damage == "unreadable":
+        path.chmod(0)
+    else:
+        flipped = data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]
+        path.write_bytes(
+            {"flipped": flipped, "cut": data[:-20], "empty": b"", "noise": b"\xff\x00" * 80}[damage]
+        )
+    with permissions_hold():
+        assert restore_rotations(TRUST, folder, tmp_path).rotations == ()
+        assert len(names_in(tmp_path / "damaged")) == 1
+        assert take_rotation(TRUST, rotation.text(), folder).rotations == (rotation,)
+        assert restore_rotations(TRUST, folder, tmp_path).rotations == (rotation,)

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from lists.support import OTHER_SECRET, SECRET, artifact, blocks, key_file
-from urlward.config import read_config
-from urlward.config.policy import PolicyError
+from urlward.config import ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.lists.build import read_key
 from urlward.lists.setup import make_keeper, make_policy
@@ -83,6 +82,31 @@ def test_a_protecting_list_is_read_without_a_single_fault(tmp_path: Path) -> Non
         make_keeper([], config)
 
 
+RECORDS = "[records.days]\nblocks = 1\noperations = 1\n"
+
+
+def test_what_is_recorded_of_entries_without_id_has_the_same_one_at_each_start(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("a.example\n")
+    ids = []
+    for _ in range(2):
+        kept = make_keeper([source], read_config(configured(tmp_path, f'state = "state"\n{RECORDS}')))
+        kept.load()
+        ids.append(kept.matcher.check_url("a.example").entry)
+    assert ids[0] == ids[1]
+    assert kept.key.id == local_key(tmp_path / "state").id
+
+
+def test_nothing_is_made_where_nothing_is_to_be_written(tmp_path: Path) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("a.example\n")
+    config = read_config(configured(tmp_path, f'state = "state"\n{RECORDS}{FEED}'))
+    kept = make_keeper([source], config, writes=False)
+    kept.load()
+    assert kept.matcher.check_url("a.example").blocked
+    assert not (tmp_path / "state").exists()
+
+
 class TestPolicy:
     def test_none_where_all_is_blocked_for_all(self, tmp_path: Path) -> None:
         config = read_config(configured(tmp_path, f'state = "state"\n{FEED}'))
@@ -101,7 +125,7 @@ class TestPolicy:
         )
         kept = make_keeper([], config)
         kept.load()
-        with pytest.raises(PolicyError, match=r"rule\.0\.lists\.0: there is no list nobody"):
+        with pytest.raises(ConfigError, match=r"toml:[0-9]+: rule\.0\.lists\.0: there is no list nobody"):
             make_policy(config, kept)
 
     def test_a_feed_is_not_called_as_another_list_is(self, tmp_path: Path) -> None:
@@ -110,5 +134,5 @@ class TestPolicy:
         config = read_config(configured(tmp_path, f'state = "state"\n{FEED}use = "allow"\n'))
         kept = make_keeper([own], config)
         kept.load()
-        with pytest.raises(PolicyError, match=r"feed\.0 has the name of another list, body"):
+        with pytest.raises(ConfigError, match=r"toml:[0-9]+: feed\.0\.name: another list is called body too"):
             make_policy(config, kept)

@@ -25,7 +25,8 @@ def broker() -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.close()
-    assert settled_fds() == before
+    # What tests before this one have left may be collected meanwhile.
+    assert settled_fds() <= before
 
 
 @pytest.fixture

@@ -233,14 +233,18 @@ class TestRefusals:
             PICTURE,
             b"\x1f\x8b\x08\0\0\0\0\0",
             b"PK\x03\x04" + bytes(30),
-            "a.example\nb.example\n".encode("utf-16"),
             b"a.example\n" * 100 + b"\0" * 4096,
             bytes(range(1, 32)) * 200,
         ],
-        ids=["png", "gzip", "zip", "utf-16", "zeros after a crash", "control characters"],
+        ids=["png", "gzip", "zip", "zeros after a crash", "control characters"],
     )
     def test_binary(self, source: Path, content: bytes) -> None:
         assert "binary" in refusal(source, content)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+    def test_utf_16(self, source: Path, encoding: str) -> None:
+        text = refusal(source, "\ufeffa.example\nb.example\n".encode(encoding))
+        assert text == "UTF-16: save it as UTF-8, or use: iconv -f UTF-16 -t UTF-8"
 
     def test_nothing_but_bad_lines_names_the_first(self, source: Path) -> None:
         text = refusal(source, f"{SENTINEL}\n?\n".encode())
@@ -264,7 +268,7 @@ class TestRefusals:
             read_source(source, Taken(), Report())
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match="not a regular file"):
+        with pytest.raises(SourceError, match="a folder: its format must be said"):
             read_source(tmp_path, Taken(), Report())
 
     def test_a_pipe_that_nobody_writes_to_does_not_hang(self, source: Path) -> None:

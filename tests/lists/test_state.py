@@ -1,6 +1,8 @@
+import errno
 import multiprocessing
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +10,20 @@ import pytest
 
 from urlward.engine.digest import format_key
 from urlward.engine.errors import KeyFileError
+from urlward.lists import build
+from urlward.lists.files import Signature
 from urlward.lists.state import (
+    MOST_DAMAGED,
     StateError,
     append_private,
+    damaged_lately,
+    forget_damaged,
     local_key,
     locked,
     made_folder,
+    open_private,
+    read_kept,
+    set_aside,
     state_folder,
     write_private,
 )
@@ -55,7 +65,7 @@ def test_the_folder_and_the_key_are_the_owners_alone(tmp_path: Path) -> None:
     key = local_key(state)
     assert mode(state) == 0o700
     assert mode(state / "key") == 0o600
-    assert sorted(p.name for p in state.iterdir()) == ["key"]
+    assert sorted(p.name for p in state.iterdir()) == ["key", "key.copy"]
     assert local_key(state).secret == key.secret
     assert (state / "key").read_bytes() == format_key(key.secret)
 
@@ -75,11 +85,128 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         local_key(file / "below")
 
 
-def test_a_key_that_is_none_is_not_replaced(tmp_path: Path) -> None:
+def test_a_key_that_is_none_comes_back_from_its_copy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = local_key(tmp_path).secret
     (tmp_path / "key").write_bytes(b"secret words")
-    with pytest.raises(KeyFileError, match="64 hexadecimal digits"):
+    assert local_key(tmp_path).secret == secret
+    assert (tmp_path / "key").read_bytes() == format_key(secret)
+    (aside,) = (tmp_path / "damaged").iterdir()
+    assert aside.read_bytes() == b"secret words"
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path / 'key'}: a key file holds 64 hexadecimal digits")
+    assert line.endswith(f"set aside as damaged/{aside.name}; its copy takes its place")
+
+
+def test_without_key_and_copy_there_is_a_new_one(tmp_path: Path) -> None:
+    secret = local_key(tmp_path).secret
+    (tmp_path / "key").write_bytes(b"")
+    (tmp_path / "key.copy").write_bytes(b"\xff")
+    assert local_key(tmp_path).secret == local_key(tmp_path).secret != secret
+
+
+def test_a_flipped_digit_is_not_another_key(tmp_path: Path) -> None:
+    secret = local_key(tmp_path).secret
+    (tmp_path / "key").write_bytes(format_key(bytes([secret[0] ^ 1, *secret[1:]])))
+    assert local_key(tmp_path).secret == secret
+
+
+def test_a_key_that_takes_its_place_is_the_key(tmp_path: Path) -> None:
+    local_key(tmp_path)
+    other = b"\x5a" * 32
+    (tmp_path / "key").write_bytes(format_key(other))
+    assert local_key(tmp_path).secret == other
+    (tmp_path / "key").write_bytes(b"")
+    assert local_key(tmp_path).secret == other
+
+
+def test_a_key_that_is_taken_away_does_not_come_back(tmp_path: Path) -> None:
+    secret = local_key(tmp_path).secret
+    (tmp_path / "key").unlink()
+    assert local_key(tmp_path).secret != secret
+
+
+def test_a_lack_of_descriptors_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local_key(tmp_path)
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(build, "open_regular", none_left)
+    with pytest.raises(KeyFileError, match="Too many open files"):
         local_key(tmp_path)
-    assert (tmp_path / "key").read_bytes() == b"secret words"
+    assert not (tmp_path / "damaged").exists()
+
+
+def test_what_is_no_regular_file_is_waited_for_by_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = local_key(tmp_path).secret
+    for name in ("key", "key.copy", "kept.json", "lock", "log"):
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+    assert local_key(tmp_path).secret != secret
+    assert read_kept(tmp_path / "kept.json", 1, "kept", dict, StateError, "begun anew") == []
+    os.close(open_private(tmp_path / "lock"))
+    assert (tmp_path / "lock").is_file()
+    with pytest.raises(StateError, match=r"log: not a regular file$"):
+        append_private(tmp_path / "log", b"a line")
+    assert f"{tmp_path}/kept.json: not a regular file; set aside as" in caplog.text
+    assert len(list((tmp_path / "damaged").iterdir())) == 4
+
+
+def test_what_is_set_aside_is_bounded(tmp_path: Path) -> None:
+    for number in range(MOST_DAMAGED + 3):
+        (tmp_path / "file").write_bytes(b"%d" % number)
+        set_aside(tmp_path, tmp_path / "file", "damaged")
+    (tmp_path / "audit.jsonl").touch()
+    set_aside(tmp_path, tmp_path / "audit.jsonl", "damaged")
+    (tmp_path / "file").mkdir()
+    set_aside(tmp_path, tmp_path / "file", "damaged")
+    names = damaged_lately(tmp_path, time.time())
+    assert len(names) == MOST_DAMAGED + 1
+    assert damaged_lately(tmp_path, time.time() + 2 * 86_400) == []
+    forget_damaged(tmp_path, time.time() + 31 * 86_400)
+    (left,) = (tmp_path / "damaged").iterdir()
+    assert left.name.startswith("audit.jsonl.")
+
+
+def test_another_file_by_now_is_not_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"damaged")
+    seen = Signature.of(tmp_path / "file")
+    write_private(tmp_path / "file", b"good")
+    assert set_aside(tmp_path, tmp_path / "file", "damaged", seen=seen) is None
+    assert (tmp_path / "file").read_bytes() == b"good"
+    assert set_aside(tmp_path, tmp_path / "none", "damaged") is None
+
+
+def test_a_folder_in_a_files_place_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / ".file.tmp").mkdir()
+    write_private(tmp_path / "file", b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+    (tmp_path / "feeds").touch()
+    assert made_folder(tmp_path / "feeds", tmp_path).is_dir()
+
+
+def test_what_is_written_is_on_the_disk_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the call leaves the new file, one before it the old one (fsync(2))."""
+    synchronised: list[tuple[str, bytes]] = []
+
+    def fsync(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        synchronised.append((path.name, path.read_bytes() if path.is_file() else b""))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_private(tmp_path / "file", b"new")
+    assert synchronised == [(".file.tmp", b"new"), (tmp_path.name, b"")]
+    synchronised.clear()
+    append_private(tmp_path / "lines", b"one")
+    append_private(tmp_path / "lines", b"two")
+    assert synchronised == [("lines", b"one\n"), (tmp_path.name, b""), ("lines", b"one\ntwo\n")]
 
 
 def at_once(target: Callable[..., None], *arguments: object, times: int) -> None:

@@ -4,15 +4,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import wait_for
-from lists.support import HTML, SECRET, SENTINEL, blocks
+from lists.support import HTML, SECRET, SENTINEL, artifact, blocks
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.lists import worker
+from urlward.lists.build import checksum, silent
+from urlward.lists.files import Signature
+from urlward.lists.source import SourceError
 
 
 @pytest.fixture
@@ -22,8 +26,9 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def request(path: Path, budget: str = "1%", parent: int | None = None, **more: object) -> bytes:
+def request(path: Path, fd: int, budget: str = "1%", parent: int | None = None, **more: object) -> bytes:
     asked = {
+        "fd": fd,
         "path": str(path),
         "key": SECRET.hex(),
         "name": "mine",
@@ -39,13 +44,15 @@ def matcher_of(data: bytes) -> Matcher:
     return Matcher([load(data, key)])
 
 
-def run(request: bytes, cwd: Path | None = None) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
+def run(
+    path: Path, *arguments: Any, cwd: Path | None = None, **more: Any
+) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
     """The worker's answer and what it wrote."""
     fd = os.memfd_create("test")
     with os.fdopen(fd, "rb") as file:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "urlward.lists.worker", str(fd)],
-            input=request,
+            [sys.executable, "-P", "-m", worker.COMPILER],
+            input=request(path, fd, *arguments, **more),
             capture_output=True,
             pass_fds=(fd,),
             check=False,
@@ -57,11 +64,16 @@ def run(request: bytes, cwd: Path | None = None) -> tuple[subprocess.CompletedPr
 
 def test_compiles_into_the_descriptor(path: Path) -> None:
     path.write_text(f"a.example\n{SENTINEL}\nb.example")
-    done, data = run(request(path, "50%"))
+    done, data = run(path, "50%")
     assert (done.returncode, done.stderr) == (0, b"")
     answer = json.loads(done.stdout)
     first = answer.pop("first")
-    assert answer == {"bad": 1, "unsupported": 0, "first_unsupported": "", "ends_with_newline": False}
+    assert answer.pop("signature") == list(Signature.of(path) or ())
+    assert answer == {
+        "format": "", "partly": 0,
+        "lines": 3, "bad": 1, "unsupported": 0, "first_unsupported": "", "ends_with_newline": False,
+        "content": checksum(path).hex(),
+    }  # fmt: skip
     assert first.startswith(f"{path}:2:1: ")
     assert SENTINEL not in first
     assert load(data, Key(SECRET)).name == "mine"
@@ -71,7 +83,7 @@ def test_compiles_into_the_descriptor(path: Path) -> None:
 def test_another_format(path: Path) -> None:
     path.write_text("no,link\n1,http://a.example/\n2,ftp://a.example/\n")
     options = {"columns": {"url": "link"}, "category": "phishing"}
-    done, data = run(request(path, format="csv", options=options))
+    done, data = run(path, format="csv", options=options)
     answer = json.loads(done.stdout)
     assert answer["unsupported"] == 1
     assert answer["first_unsupported"].startswith(f"{path}:3:1: ")
@@ -84,7 +96,7 @@ def test_another_format(path: Path) -> None:
 )
 def test_a_refusal_is_an_answer(path: Path, content: bytes | None) -> None:
     path.unlink() if content is None else path.write_bytes(content)
-    done, data = run(request(path))
+    done, data = run(path)
     assert (done.returncode, done.stderr, data) == (0, b"", b"")
     answer = json.loads(done.stdout)
     assert answer["error"].startswith(f"{path}: ")
@@ -95,19 +107,19 @@ def test_a_refusal_is_an_answer(path: Path, content: bytes | None) -> None:
 def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"l\xffst.txt")
     path.write_text("a.example\n")
-    done, data = run(request(path))
+    done, data = run(path)
     assert json.loads(done.stdout)["bad"] == 0
     assert load(data, Key(SECRET)).entries == 1
 
 
 def test_a_parent_that_ended_before_it_began_wants_nothing(path: Path) -> None:
-    done, data = run(request(path, parent=os.getppid()))
+    done, data = run(path, parent=os.getppid())
     assert (done.returncode, done.stdout, data) == (1, b"", b"")
 
 
 PARENT = """
 import subprocess, sys
-command = [sys.executable, "-m", "urlward.lists.worker", "9"]
+command = [sys.executable, "-m", "urlward.lists.worker"]
 print(subprocess.Popen(command, stdin=subprocess.PIPE).pid, flush=True)
 sys.stdin.read()
 """
@@ -140,7 +152,7 @@ def field(process: Path, name: str) -> str:
 
 def test_the_folder_it_starts_in_lends_it_no_code(path: Path) -> None:
     (path.parent / "json.py").write_text("raise SystemExit(9)\n")
-    done, _ = run(request(path), cwd=path.parent)
+    done, _ = run(path, cwd=path.parent)
     assert done.returncode == 0
 
 
@@ -149,17 +161,75 @@ def test_in_this_process(
 ) -> None:
     ignored: list[int] = []
     nice: list[int] = []
-    monkeypatch.setattr(sys, "stdin", io.StringIO(request(path, parent=os.getppid()).decode()))
-    monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
-    monkeypatch.setattr(os, "nice", nice.append)
-    monkeypatch.setattr(worker, "end_with_parent", lambda _: None)  # ours is none of its business
     output = path.with_name("out")
     fd = os.open(output, os.O_WRONLY | os.O_CREAT)
-    monkeypatch.setattr(sys, "argv", ["worker", str(fd)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(request(path, fd, parent=os.getppid()).decode()))
+    monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
+    monkeypatch.setattr(os, "nice", nice.append)
+    monkeypatch.setattr("urlward.process.end_with_parent", lambda _: None)  # ours is none of its business
     worker.main()
-    assert json.loads(capsys.readouterr().out) == {
-        "bad": 0, "first": "", "unsupported": 0, "first_unsupported": "", "ends_with_newline": True,
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.pop("signature") == list(Signature.of(path) or ())
+    assert answer == {
+        "format": "", "partly": 0,
+        "lines": 1, "bad": 0, "first": "", "unsupported": 0, "first_unsupported": "",
+        "ends_with_newline": True, "content": checksum(path).hex(),
     }  # fmt: skip
     assert load(output.read_bytes(), Key(SECRET)).entries == 1
-    assert set(ignored) == {worker.signal.SIGHUP, worker.signal.SIGINT}
+    assert set(ignored) >= {worker.signal.SIGHUP, worker.signal.SIGINT}
     assert [step > 0 for step in nice] == [True]
+
+
+def ask(path: Path, **more: Any) -> dict[str, Any]:
+    fd = os.memfd_create("test")
+    try:
+        asked = json.loads(request(path, fd)) | more
+        return worker.ask(worker.COMPILER, asked, [fd], more.get("tell", silent))
+    finally:
+        os.close(fd)
+
+
+def test_it_says_how_far_it_is(path: Path) -> None:
+    path.write_text("".join(f"h{n}.example\n" for n in range(10_000)))
+    said: list[tuple[str, float]] = []
+    fd = os.memfd_create("test")
+    asked = json.loads(request(path, fd, progress=True))
+    answer = worker.ask(worker.COMPILER, asked, [fd], lambda *each: said.append(each))
+    os.close(fd)
+    assert answer["lines"] == 10_000
+    assert said[-1] == ("compiling", 1)
+    assert {what for what, _ in said} == {"reading", "compiling"}
+
+
+def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(OSError, match="the process that compiles it ended with 1"):
+        ask(path)
+    with pytest.raises(SourceError, match=f"{path}: the process that compiles it ended with 1"):
+        worker.content_of(path)
+
+
+def test_a_source_that_changes_while_it_is_compiled_is_compiled_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fd = os.open(path.with_name("out"), os.O_WRONLY | os.O_CREAT)
+    monkeypatch.setattr(worker, "read_request", lambda: json.loads(request(path, fd)))
+    real, before = worker.compile_sources, checksum(path)
+
+    def compile_sources(*args: Any, **more: Any) -> Any:
+        path.write_text("b.example\n")
+        return real(*args, **more)
+
+    monkeypatch.setattr(worker, "compile_sources", compile_sources)
+    worker.main()
+    assert json.loads(capsys.readouterr().out)["content"] == before.hex()
+    assert blocks(Matcher([load(path.with_name("out").read_bytes(), Key(SECRET))]), "http://a.example/")
+
+
+def test_checksums(path: Path) -> None:
+    assert worker.content_of(path) == checksum(path)
+    path.write_bytes(artifact(["a.example"]))
+    assert worker.content_of(path) == checksum(path)
+    path.unlink()
+    with pytest.raises(SourceError, match=f"{path}: No such file"):
+        worker.content_of(path)

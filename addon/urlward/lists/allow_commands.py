@@ -44,7 +44,7 @@ def add_allow_commands(command: Command) -> None:
 def _allow(args: argparse.Namespace) -> int:
     _check_arguments(args)
     now = time.time()
-    _, config = configured(args.config)
+    path, config = configured(args.config)
     state = state_folder(args.state or config.state)
     if args.list:
         expire_allows(state, now)
@@ -54,6 +54,11 @@ def _allow(args: argparse.Namespace) -> int:
         ended = end_allow(state, args.end, args.why, caller(), now=now)
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
+        if not (args.state or config.keeps_state):
+            raise AllowError(
+                f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with "
+                "it heeds no allow: give the filter's own with --config, or its state folder with --state"
+            )
         made = add_allow(
             state, local_key(state), _url(args.url), duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,
@@ -61,12 +66,6 @@ def _allow(args: argparse.Namespace) -> int:
         _show(made, now, as_json=args.json)
         # A filter that runs as somebody else may have another, and would see nothing of it.
         print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
-        if not (args.state or config.state or config.feed):
-            print(
-                "urlward: the configuration has neither `state` nor a feed: a filter with it has no state "
-                "folder, and heeds no allow",
-                file=sys.stderr,
-            )
     return DONE
 
 

@@ -1,5 +1,6 @@
 """What an operator means by a URL that is to be allowed: a page, or a host and its subdomains."""
 
+from ipaddress import ip_network
 from typing import Literal, NamedTuple
 
 from urlward.engine.errors import EntryError, UrlError, UrlwardError
@@ -57,6 +58,10 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
         canonical = canonicalize(raw)
     except UrlError as e:
         raise AllowError(f"not a URL or host: {e}") from e
+    if not scheme and target and _is_network(canonical.host, target):
+        raise AllowError(
+            "a network; what is allowed is a page or a host: give one address, or http:// before it"
+        )
     kind: Kind = "host" if whole_host or not (scheme or target) else "page"
     line = _host_line(canonical.host) if kind == "host" else _page_line(canonical)
     if port is not None and port != DEFAULT_PORTS.get(scheme):
@@ -66,6 +71,15 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
     except EntryError as e:
         raise AllowError(f"cannot be an entry: {e.reason}") from e
     return Allowed(canonical, kind, line)
+
+
+def _is_network(host: str, target: str) -> bool:
+    """Whether what follows an address is the length of a prefix, or a mask."""
+    try:
+        ip_network(host.strip("[]") + target, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _host_line(host: str) -> str:

@@ -8,7 +8,6 @@ of the URL in place of the URL.
 In force they are one more list, compiled in memory: `compile_allows`.
 """
 
-import json
 import logging
 import secrets
 from base64 import b64decode, b64encode
@@ -25,7 +24,8 @@ from urlward.engine.errors import DamagedError, EntryError
 from urlward.engine.grammar import parse_line
 from urlward.lists.allow_entry import AllowError, Kind, allowed_by
 from urlward.lists.audit import append_in_lock
-from urlward.lists.state import locked, made_folder, read_kept, write_private
+from urlward.lists.reasons import reason_of
+from urlward.lists.state import locked, made_folder, read_kept, write_kept
 
 logger = logging.getLogger("urlward.lists")
 
@@ -34,7 +34,6 @@ NAME = "allows"
 
 FILE = "allows.json"
 LONGEST = 30 * 86_400
-MAX_WHY = 500
 
 _VERSION = 1
 _LAST = 1 << 36
@@ -89,7 +88,7 @@ def add_allow(
     if not 0 < seconds <= LONGEST:
         raise AllowError(f"at most {LONGEST // 86_400} days, and not none")
     meant = allowed_by(url, whole_host=whole_host)
-    why = _words(why)
+    why = reason_of(why, AllowError)
     if meant.is_named_in(why):
         raise AllowError("why: names the host, and is kept as it is: say it without")
     id_ = f"a-{secrets.token_hex(4)}"
@@ -111,7 +110,7 @@ def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow
         AllowError: there is none of that id, or `why` is not one line of words.
         StateError: the folder cannot be used.
     """
-    why = _words(why)
+    why = reason_of(why, AllowError)
     with locked(state):
         kept = _without_expired(state, now)
         ended = next((allow for allow in kept if allow.id == id_), None)
@@ -169,13 +168,6 @@ def next_end(allows: Iterable[Allow], now: float) -> float | None:
     return min((allow.until for allow in allows if now < allow.until), default=None)
 
 
-def _words(why: str) -> str:
-    why = why.strip()
-    if not why or not why.isprintable() or len(why) > MAX_WHY:
-        raise AllowError(f"why: needed, one line of at most {MAX_WHY} characters")
-    return why
-
-
 def _without_expired(state: Path, now: float) -> list[Allow]:
     """Those in force, when the others are told and gone; the folder is locked."""
     allows = _read(state)
@@ -189,14 +181,8 @@ def _without_expired(state: Path, now: float) -> list[Allow]:
 
 
 def _read(state: Path) -> list[Allow]:
-    return read_kept(
-        state / FILE,
-        _VERSION,
-        "allows",
-        _allow,
-        AllowError,
-        "move it away, and allow anew what is still needed",
-    )
+    then = "nothing is excused for a while: allow anew what is still needed"
+    return read_kept(state / FILE, _VERSION, "allows", _allow, AllowError, then)
 
 
 def _allow(stored: dict[str, Any]) -> Allow:
@@ -204,6 +190,8 @@ def _allow(stored: dict[str, Any]) -> Allow:
     allow = Allow(**stored, sealed=sealed)
     if not all(isinstance(t, int) and 0 <= t < _LAST for t in (allow.created, allow.until)):
         raise ValueError("not times")
+    if allow.until - allow.created > LONGEST:
+        raise ValueError("longer than an allow lasts")
     return allow
 
 
@@ -213,9 +201,7 @@ def _write(state: Path, allows: Iterable[Allow]) -> None:
         fields = asdict(allow)
         fields["entry"] = b64encode(fields.pop("sealed")).decode()
         stored.append(fields)
-    write_private(
-        state / FILE, json.dumps({"version": _VERSION, "allows": stored}, indent=1).encode() + b"\n"
-    )
+    write_kept(state / FILE, _VERSION, "allows", stored)
 
 
 def _audit(

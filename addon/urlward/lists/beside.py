@@ -1,12 +1,12 @@
 """Processes beside the filter: what they are told on standard input, and how they write their log."""
 
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from urlward.config import Config, read_config
+from urlward.lines import say
 from urlward.lists.state import state_folder
 
 
@@ -31,9 +31,4 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write it."""
-        stream: TextIO = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        try:
-            stream.write(record.getMessage().split("\n", 1)[0] + "\n")
-            stream.flush()
-        except (OSError, ValueError):
-            return  # nobody reads any more
+        say(record.getMessage().split("\n", 1)[0], warning=record.levelno >= logging.WARNING)

@@ -14,7 +14,8 @@ a worker says                         and is told
 ``ask: list``, ``slot``, ``content``  ``found`` (its note, with a descriptor) where it has been
                                       made; ``make`` where that is now this worker's part;
                                       ``wait`` where another is at it, and one of those later
-``made`` (a note, with a descriptor)  nothing: the answer to ``make``
+``made`` (a note, with a descriptor)  nothing: the answer to ``make``; the note's ``content`` is
+                                      what it was made of, where that is not what was asked for
 ``ask: current``, ``slot``            ``found``, or ``none``: what was kept last
 ``keep`` (a content), ``slot``        nothing: it is in force, the slot's others are past
 ====================================  ======================================================
@@ -170,8 +171,15 @@ class Broker:
         slot = self._slots[conversation.slot]
         if slot.maker is conversation:
             slot.drop(slot.current)
-            slot.entries[conversation.content] = entry
+            later = entry.note.get("content", "")
+            slot.entries[later or conversation.content] = _Entry(entry.note | {"content": ""}, entry.fd)
             slot.maker = None
+            if later:
+                # Whoever waits for what the file was before has no use for that either.
+                asked = [c for c in self._waiting if c.slot == conversation.slot]
+                for waiting in [c for c in asked if c.content == conversation.content]:
+                    self._tell(waiting, entry)
+                    self._waiting.remove(waiting)
             self._settle(conversation.slot)
         elif entry.fd is not None:
             os.close(entry.fd)

@@ -15,7 +15,8 @@ from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.signing import sign_artifact
-from urlward.lists.formats import DEFAULTS, FormatOptions
+from urlward.lists.files import open_regular
+from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.issue import ISSUE, Issue
 from urlward.lists.shared import inherited
 from urlward.lists.source import (
@@ -47,7 +48,8 @@ def is_artifact(path: Path) -> bool:
     """
     with open_list(path) as file:
         try:
-            return file.read(len(MAGIC)) == MAGIC
+            # Not through a buffer, which would hold more of a source than these bytes.
+            return os.pread(file.fileno(), len(MAGIC), 0) == MAGIC
         except OSError as e:
             raise unreadable(path, e) from e
 
@@ -61,7 +63,7 @@ def compile_sources(
     now: float | None = None,
     progress: Progress = silent,
     issue: Issue = ISSUE,
-    format: str = "grammar",  # noqa: A002 - the word
+    format: str = AUTO,  # noqa: A002 - the word
     options: FormatOptions = DEFAULTS,
 ) -> tuple[bytes, Report]:
     """Compile one or more sources into one artifact.
@@ -149,7 +151,8 @@ def read_artifact(path: Path) -> bytes:
 
 
 def checksum(path: Path) -> bytes:
-    """Tells one content of a list file from another.
+    """Tells one content of a list file from another. A source is read so in a process of its own
+    (`urlward.lists.worker.content_of`).
 
     Raises:
         SourceError: not readable.
@@ -169,6 +172,22 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     """
     with written_atomically(path, mode) as file:
         file.write(data)
+
+
+def write_in_kind(path: Path, data: bytes) -> None:
+    """The same for an artifact or a delta, which takes the place of another alone: a name that was mistyped,
+    or two in the wrong order, cost nobody a list, a key or a configuration.
+
+    Raises:
+        SourceError: not writable, or something else is there.
+    """
+    with suppress(OSError):  # writing it will tell
+        if path.is_file():
+            with path.open("rb") as file:
+                there = file.read(len(MAGIC))
+            if there and there != data[: len(MAGIC)]:
+                raise SourceError(f"{path}: there already, and of another kind: it is not overwritten")
+    write_atomically(path, data)
 
 
 @contextmanager
@@ -234,14 +253,18 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         file.write(data)
 
 
-def read_key(path: Path) -> Key:
+def read_key(path: Path, *, regular: bool = False) -> Key:
     """Read a key file.
+
+    Args:
+        path: of the file.
+        regular: whether it has to be a regular file; a shell gives a command's output as a pipe.
 
     Raises:
         KeyFileError: missing, unreadable or not a key.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) if regular else path.open("rb") as file:
             data = file.read(_MAX_KEY_FILE)
     except OSError as e:
         raise KeyFileError(f"{path}: {e.strerror or e}") from e

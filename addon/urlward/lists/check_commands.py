@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from urlward.engine.url import canonicalize
 from urlward.engine.verdict import Decide, Verdict, decide
 from urlward.lists.arguments import Command
 from urlward.lists.explain import Explanation, explain, parse_time
+from urlward.lists.import_commands import add_format_argument
 from urlward.lists.policy import Policy
 from urlward.lists.progress import progress_bar
 from urlward.lists.report import read_budget
 from urlward.lists.setup import make_keeper, make_neighbours, make_policy
+from urlward.lists.trust_commands import add_trust_argument
 from urlward.samples import SAMPLE
 
 OK, BLOCKED, ERROR = 0, 1, 2
@@ -31,7 +34,9 @@ def add_check_command(command: Command) -> None:
     check.add_argument(
         "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
     )
+    add_format_argument(check)
     check.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
+    add_trust_argument(check)
     check.add_argument("--max-errors", metavar="N|N%", help="bad lines allowed in a source (1%%)")
     check.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
     check.add_argument("--client", default="", metavar="ADDRESS", help="for whom (a client in no group)")
@@ -115,8 +120,17 @@ def _check(args: argparse.Namespace) -> int:
     budget = read_budget(
         args.max_errors or config.max_errors, "max-errors" if args.max_errors else "max_errors"
     )
+    # What is left out of a list, and as what it is read.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with progress_bar() as progress:
-        keeper = make_keeper(lists, config, key_file=key, trust=config.trust, budget=budget)
+        keeper = make_keeper(
+            lists,
+            config,
+            key_file=key,
+            trust=args.trust or config.trust,
+            budget=budget,
+            format=args.format,
+        )
         keeper.load(progress)
     now = time.time() if args.at is None else parse_time(args.at)
     neighbours = make_neighbours(config)

@@ -9,7 +9,7 @@ from urlward.engine.delta import DeltaError, apply_delta, extent, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.lists.arguments import DONE, Command
-from urlward.lists.build import key_beside, read_artifact, read_key, told, write_atomically
+from urlward.lists.build import key_beside, read_artifact, read_key, told, write_in_kind
 
 
 class DeltaFileError(UrlwardError):
@@ -60,7 +60,7 @@ def _delta(args: argparse.Namespace) -> int:
         delta = make_delta(old, new, key)
     except DeltaError as e:
         raise DeltaFileError(f"{args.new}: {e}") from e
-    write_atomically(output, delta)
+    write_in_kind(output, delta)
     print(f"{output}: {_told_extent(old, delta, key, after)}, {time.monotonic() - start:.1f} s")
     return DONE
 
@@ -75,7 +75,7 @@ def _patch(args: argparse.Namespace) -> int:
         artifact = apply_delta(old, delta, key).artifact
     except DeltaError as e:
         raise DeltaFileError(f"{args.delta}: {e}") from e
-    write_atomically(args.output, artifact)
+    write_in_kind(args.output, artifact)
     header = parse(artifact).header
     print(f"{args.output}: serial {header.serial}, {_told_extent(old, delta, key, header)}")
     return DONE

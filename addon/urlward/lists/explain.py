@@ -38,7 +38,8 @@ class Weighed:
         reason: in words.
         rule: place of the rule that says so, or empty.
         schedule: that rule's, or empty.
-        resting: places of rules before it that fit, out of their schedule.
+        resting: places of rules before it that fit, out of their schedule; of all others that do so, where
+            `rule` is out of its own.
     """
 
     host: str
@@ -156,22 +157,25 @@ def parse_time(text: str) -> float:
 
 
 def _weigh(view: View, host: str, verdict: Verdict) -> Weighed:
-    action, rule = view.outcome(verdict)
+    action, rule, only_then = view.outcome(verdict)
     if verdict.action == "allow":
         reason = "an exception"
+    elif rule is not None and only_then:
+        reason = f"{rule.place} says {rule.action} in schedule {rule.schedule} only"
     elif rule is not None:
         reason = f"by {_of(rule)}"
     else:
         reason = "a list of exceptions" if action == "allow" else f"no rule fits, the list's use is {action}"
     excused = action == "allow"
-    resting = () if excused else tuple(r.place for r in _missed(view, verdict, rule))
+    missed = () if excused else _missed(view, verdict, None if only_then else rule)
+    resting = tuple(other.place for other in missed if other is not rule)
     return Weighed(
         host, verdict, action, reason, rule.place if rule else "", rule.schedule if rule else "", resting
     )
 
 
 def _missed(view: View, verdict: Verdict, rule: Rule | None) -> Iterator[Rule]:
-    """Rules that would have decided, were their schedule in force."""
+    """Rules that fit, out of their schedule: all of them, or those before another."""
     for other in view.resting:
         if other.fits(verdict.list, verdict.category) and (rule is None or other.number < rule.number):
             yield other

@@ -18,9 +18,11 @@ def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> 
         now: seconds since 1970-01-01 UTC.
 
     Returns:
-        A sentence by kind: ``stale``, ``expiring``, ``expired``.
+        A sentence by kind: ``missing``, ``stale``, ``expiring``, ``expired``.
     """
     found = {}
+    if header is None and (facts.since or facts.last_attempt):
+        found["missing"] = "no list is in force: nothing on it is blocked"
     last = facts.last_success or facts.since
     if last and now - last > feed.stale_limit:
         since = f"since {time_text(int(last))}" if facts.last_success else "yet"

@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
         content, validators, fresh_for: as for `Unchanged`.
         change: how the list in force becomes this one; empty where that is not known.
         counts: entries added and removed; None where nobody has counted.
-        bad, unsupported, first: of a text; see `Compiled`.
+        bad, unsupported, first, format: of a text; see `Compiled`.
         note: for the log.
     """
 
@@ -64,4 +64,5 @@ class Candidate(NamedTuple):
     bad: int = 0
     unsupported: int = 0
     first: str = ""
+    format: str = ""
     note: str = ""

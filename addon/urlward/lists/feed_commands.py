@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from urlward.config import Config, FeedTable, configured
+from urlward.config.units import counted
 from urlward.engine.errors import UrlwardError
 from urlward.lists.arguments import DONE, WRONG, Command, state_subcommand
-
-MAX_WHY = 500
+from urlward.lists.reasons import reason_of
 
 
 class FeedCommandError(UrlwardError):
@@ -80,11 +80,11 @@ def _refresh(args: argparse.Namespace) -> int:
 
 
 def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) -> int:
-    from urlward.lists.feed_refresh import refresh
+    from urlward.lists.feed_refresh import refresh_apart
     from urlward.lists.feed_store import BusyError
 
     try:
-        outcome = refresh(feed, config, state, wait=wait)
+        outcome = refresh_apart(feed, config, state, wait=wait)
     except BusyError:
         print(f"{feed.name}: being refreshed already", flush=True)
         return DONE
@@ -96,16 +96,14 @@ def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) ->
 def _accept(args: argparse.Namespace) -> int:
     from urlward.lists.feed_accept import accept
 
-    why = args.why.strip()
-    if not why or not why.isprintable() or len(why) > MAX_WHY:
-        raise FeedCommandError(f"--why: needed, one line of at most {MAX_WHY} characters")
+    why = reason_of(args.why, FeedCommandError)
     config, state = _read(args)
     (feed,) = _chosen(config, [args.name])
     refused = accept(feed, state, why=why, who=_user(), now=time.time())
     if refused is None:
         print(f"{feed.name}: nothing was refused; the next list that is, for its size, is let through once")
         return DONE
-    print(f"{feed.name}: the list of {refused.entries} entries is let through once", flush=True)
+    print(f"{feed.name}: the list of {counted(refused.entries, 'entry')} is let through once", flush=True)
     return _refresh_one(feed, config, state, wait=True)
 
 

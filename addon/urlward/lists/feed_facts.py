@@ -1,13 +1,16 @@
 """What is remembered of a feed beside its artifact: a small JSON file that nothing depends on for good.
 
 Whoever cannot read it, or a part of it, goes on without: the artifact says itself what is in force, and
-the next refresh writes the facts anew.
+the next refresh writes the facts anew. A checksum tells where it is not as it was written: a serial in which
+one bit is another would refuse every issue from then on.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
+
+from urlward.lists.state import sum_of
 
 VERSION = 1
 
@@ -105,18 +108,21 @@ def dump_facts(facts: Facts) -> bytes:
     """As a JSON object."""
     data = asdict(facts)
     more = data.pop("more")
-    return json.dumps({"version": VERSION, **more, **data}, indent=1).encode() + b"\n"
+    data = {"version": VERSION, **more, **data}
+    return json.dumps(data | {"sum": sum_of(data)}, indent=1).encode() + b"\n"
 
 
-def parse_facts(data: bytes) -> Facts:
-    """Read what can be read; the rest is as if it had never been known."""
+def parse_facts(data: bytes) -> Facts | None:
+    """Read what can be read; the rest is as if it had never been known. None where nothing can."""
     try:
         found = json.loads(data)
-    except (ValueError, RecursionError):
-        return Facts()
-    if not isinstance(found, dict):
-        return Facts()
+        # What was written before there were checksums has none.
+        if found.get("sum") not in (None, sum_of(found)):
+            return None
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return None
     found.pop("version", None)
+    found.pop("sum", None)
     readers: dict[str, Callable[[Any], Any]] = {
         "refused": lambda value: _record(Refused, value),
         "accepted": lambda value: _record(Accepted, value),

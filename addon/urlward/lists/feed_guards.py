@@ -5,6 +5,8 @@ one away. Whatever is refused, the last good artifact stays in force.
 """
 
 from urlward.config import FeedTable
+from urlward.config.units import counted
+from urlward.encoding import other_encoding
 from urlward.engine.errors import UrlwardError
 from urlward.lists.feed_facts import Accepted
 
@@ -46,6 +48,8 @@ def check_head(head: bytes) -> None:
     Raises:
         RefusedError: ``empty``, ``html`` or ``binary``.
     """
+    if other := other_encoding(head):
+        raise RefusedError("binary", other)
     text = head.removeprefix(_BOM).lstrip()
     if not text and len(head) < SNIFFED:
         raise RefusedError("empty", "the body is empty")
@@ -84,15 +88,15 @@ def check_size(
 
 def _odd(feed: FeedTable, entries: int, before: int | None) -> RefusedError | None:
     if entries < feed.min_entries:
-        text = f"{entries} entries, min_entries is {feed.min_entries}"
+        text = f"{counted(entries, 'entry')}, min_entries is {feed.min_entries}"
         return RefusedError("few", text, entries, before or 0)
     if before is None:
         return None
     if before - entries > max(before * feed.max_shrink, SLACK):
-        text = f"{entries} entries after {before}: shrunk by more than {_percent(feed.max_shrink)}"
+        text = f"{counted(entries, 'entry')} after {before}: shrunk by more than {_percent(feed.max_shrink)}"
         return RefusedError("shrunk", text, entries, before)
     if entries - before > max(before * feed.max_grow, SLACK):
-        text = f"{entries} entries after {before}: grown by more than {_percent(feed.max_grow)}"
+        text = f"{counted(entries, 'entry')} after {before}: grown by more than {_percent(feed.max_grow)}"
         return RefusedError("grown", text, entries, before)
     return None
 

@@ -70,7 +70,7 @@ class Look:
             KeyFileError, RotationError: what the operator named cannot be used.
         """
         trust = read_trust(self.feed.trust)
-        return restore_rotations(trust, self._rotations) if trust.keys else trust
+        return restore_rotations(trust, self._rotations, self.state) if trust.keys else trust
 
     @property
     def trusted(self) -> str:
@@ -159,6 +159,7 @@ class Look:
             bad=made.bad,
             unsupported=made.unsupported,
             first=made.first,
+            format=made.format,
         )
 
     def artifact(self, data: bytes, said: Said = NOTHING_SAID) -> Unchanged | Candidate:
@@ -216,8 +217,9 @@ class Look:
             statement = said.rotation() if e.reason == "unknown signer" else None
             if statement is None:
                 raise
-            made_folder(self._rotations.parent)
-            self._check(take_rotation(self.trust, statement, made_folder(self._rotations)), header)
+            made_folder(self._rotations.parent, self.state)
+            folder = made_folder(self._rotations, self.state)
+            self._check(take_rotation(self.trust, statement, folder), header)
 
     def _check(self, trust: Trust, header: Header) -> None:
         last, checksum = self._last(header)

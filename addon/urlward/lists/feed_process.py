@@ -1,16 +1,18 @@
 """The process that keeps the feeds up to date, beside the filter.
 
 The filter starts it and it ends with the filter. On standard input it is given one JSON object: ``config``
-(path of the configuration file), ``parent`` (the filter's process id), and where they are not as configured
-``key`` (path of the lists' key) and ``state`` (the state folder). SIGHUP refreshes every feed now, SIGTERM
-ends it. Whatever it is doing then, the state folder is good (`urlward.lists.feed_store`).
+(path of the configuration file), ``parent`` (the filter's process id), ``channel`` (a descriptor on which
+to say that it lives), and where they are not as configured ``key`` (path of the lists' key) and ``state``
+(the state folder). SIGHUP refreshes every feed now, SIGTERM ends it. Whatever it is doing then, the state
+folder is good (`urlward.lists.feed_store`).
+
+It never has a feed's text: each refresh is a process of its own (`urlward.lists.feed_refresh.refresh_apart`).
 
 It says one line for each list that is new, each failure, and the first answer of several that nothing has
 changed. An alarm is an error, said when it begins and once an hour while it lasts.
 """
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -22,14 +24,16 @@ from pathlib import Path
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
+from urlward.lines import finish
+from urlward.lists.audit import mend_audit
 from urlward.lists.beside import Lines, read_asked
 from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_refresh import Outcome, refresh
-from urlward.lists.feed_schedule import after_failure, at_start, is_due
+from urlward.lists.feed_refresh import Outcome, refresh_apart
+from urlward.lists.feed_schedule import Waiting, after_failure, at_start
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch
 from urlward.lists.state import StateError
-from urlward.lists.worker import check_parent, end_with_parent
+from urlward.process import beat, keep_private, taken_channel, told
 
 logger = logging.getLogger("urlward.lists")
 
@@ -47,6 +51,10 @@ ALARM_LOOK = 10.0
 
 ALARM_AGAIN = 3_600.0
 """Seconds after which an alarm that lasts is said again."""
+
+LOST_AGAIN = 60.0
+"""Seconds at least between two refreshes because the artifact in force is gone: a filter that finds every one
+of them damaged must not have a server asked without end."""
 
 AFTER_FAULT = 60.0
 """Seconds after which a feed is looked after again whose state was not to be had."""
@@ -66,6 +74,7 @@ class Feeds:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._now = {feed.name: asyncio.Event() for feed in config.feed}
         self._said: dict[tuple[str, str], float] = {}
+        self._lost: dict[str, float] = {}
 
     def refresh_all(self) -> None:
         """Refresh every feed as soon as may be."""
@@ -74,6 +83,7 @@ class Feeds:
 
     async def run(self) -> None:
         """Look after them until cancelled."""
+        await asyncio.to_thread(mend_audit, self._state, time.time())
         async with asyncio.TaskGroup() as tasks:
             for feed in self._config.feed:
                 tasks.create_task(self._look_after_always(feed))
@@ -116,21 +126,33 @@ class Feeds:
     ) -> None:
         event = self._now[feed.name]
         known = store.facts().last_attempt
-        while not is_due(now := time.time(), feed.interval, next_run):
+        waiting = Waiting(next_run, feed.interval, time.time(), time.monotonic())
+        while left := waiting.left(time.time(), time.monotonic()):
             if watch is not None and watch.changed():
                 return
             try:
-                await asyncio.wait_for(event.wait(), min(next_run - now, WATCH))
+                await asyncio.wait_for(event.wait(), min(left, WATCH))
             except TimeoutError:
                 facts = store.facts()
+                if facts.last_success and store.header() is None and self._is_lost(feed):
+                    return
                 if facts.last_attempt != known:  # by `urlward feeds refresh`
-                    known, next_run = facts.last_attempt, facts.next_run
+                    known = facts.last_attempt
+                    waiting = Waiting(facts.next_run, feed.interval, time.time(), time.monotonic())
             else:
                 return
 
+    def _is_lost(self, feed: FeedTable) -> bool:
+        """Whether an artifact that is gone, or has been set aside, is fetched anew now."""
+        now = time.monotonic()
+        if now - self._lost.get(feed.name, -LOST_AGAIN) < LOST_AGAIN:
+            return False
+        self._lost[feed.name] = now
+        return True
+
     def _refresh(self, feed: FeedTable, failures: int) -> Outcome:
         try:
-            return refresh(feed, self._config, self._state)
+            return refresh_apart(feed, self._config, self._state)
         except Exception as e:  # noqa: BLE001 - a bug may be in one feed's way, and not in another's
             now = time.time()
             next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)
@@ -168,8 +190,10 @@ def _said(error: Exception) -> str:
     return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
 
 
-async def _run(feeds: Feeds) -> None:
+async def _run(feeds: Feeds, channel: int | None) -> None:
     loop = asyncio.get_running_loop()
+    if channel is not None:
+        beat(loop, channel)
     running = asyncio.ensure_future(feeds.run())
     loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
@@ -178,6 +202,7 @@ async def _run(feeds: Feeds) -> None:
     try:
         await running
     except asyncio.CancelledError:
+        finish()
         # Threads that fetch would be waited for; nothing is lost by ending them where they are.
         os._exit(0)
 
@@ -186,15 +211,14 @@ def main() -> None:
     """Run as a process, told what to do on standard input."""
     # As the filter starts it: one that comes too early is late, and not fatal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    end_with_parent(signal.SIGTERM)
-    asked = json.load(sys.stdin)
-    check_parent(asked["parent"])
+    keep_private()
+    asked = told(signal.SIGTERM)
     # A kernel that keeps files' leases sends this to whoever holds one (`urlward.lists.files`).
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     logger.setLevel(logging.INFO)
     logger.addHandler(Lines())
     try:
-        asyncio.run(_run(Feeds(*read_asked(asked))))
+        asyncio.run(_run(Feeds(*read_asked(asked)), taken_channel(asked)))
     except UrlwardError as e:
         logger.error("feeds: %s", e)
         sys.exit(2)

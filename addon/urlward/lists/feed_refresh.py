@@ -1,14 +1,23 @@
 """One refresh of one feed: look, check, put in force, remember.
 
 Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
+
+It is done in a process of its own, which fetches, reads, compiles and writes, and ends: whoever asks for it
+is told how it went, and never has a byte of a body.
 """
 
+import json
+import logging
 import random as random_module
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from urlward.config import Config, FeedTable
+from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
 from urlward.lists.feed_alarms import alarms
@@ -19,12 +28,18 @@ from urlward.lists.feed_guards import ACCEPTABLE, RefusedError, check_size
 from urlward.lists.feed_look import Look
 from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
 from urlward.lists.feed_source import SecretError
-from urlward.lists.feed_store import FeedStore, InForce
+from urlward.lists.feed_store import BusyError, FeedStore, InForce
 from urlward.lists.feed_take import take
 from urlward.lists.fetch import FetchError
 from urlward.lists.source import SourceError
 from urlward.lists.state import StateError, local_key
 from urlward.lists.trust import TrustError
+from urlward.lists.worker import ask, read_request, say
+
+logger = logging.getLogger("urlward.lists")
+
+MODULE = "urlward.lists.feed_refresh"
+"""What the process of a refresh runs."""
 
 ACCEPTED_FOR = 7 * 86_400.0
 """Seconds for which an operator's word is good."""
@@ -54,6 +69,69 @@ class Outcome(NamedTuple):
     next_run: float
 
 
+def refresh_apart(feed: FeedTable, config: Config, state: Path, *, wait: bool = True) -> Outcome:
+    """Refresh a feed once, in a process of its own.
+
+    Args:
+        feed: which.
+        config: the rest of the configuration.
+        state: the state folder.
+        wait: while another process is at it.
+
+    Raises:
+        BusyError: another process is at it.
+        StateError: the state folder cannot be used, or its key.
+    """
+    request = {
+        "feed": feed.model_dump(mode="json"),
+        # All else that matters to a feed.
+        "key": config.key,
+        "max_errors": config.max_errors,
+        "state": str(state),
+        "wait": wait,
+    }
+    try:
+        answer = ask(MODULE, request, meanwhile=_log)
+    except OSError as e:
+        with _looking(feed, config, state, wait=True) as (look, _):
+            return _failed(look, e, random_module.random)
+    if "busy" in answer:
+        raise BusyError(answer["busy"])
+    if "error" in answer:
+        raise StateError(answer["error"])
+    return Outcome(answer["state"], answer["text"], answer["next_run"])
+
+
+def _log(line: str) -> None:
+    logger.warning("%s", line)
+
+
+class _Passed(logging.Handler):
+    """Passes what is logged to the parent, whose log it belongs in: at once, since who looks at what has
+    been done finds it said, and a process that is killed has said why it did what it had done."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def main() -> None:
+    """Do as `refresh_apart` asks, in a process of its own."""
+    asked = read_request()
+    logging.getLogger("urlward").addHandler(_Passed())
+    feed = FeedTable.model_validate_json(json.dumps(asked["feed"]))
+    config = Config(key=asked["key"], max_errors=asked["max_errors"])
+    try:
+        answer = refresh(feed, config, Path(asked["state"]), wait=asked["wait"])._asdict()
+    except BusyError as e:
+        answer = {"busy": str(e)}
+    except UrlwardError as e:
+        answer = {"error": str(e)}
+    json.dump(answer, sys.stdout)
+
+
 def refresh(
     feed: FeedTable,
     config: Config,
@@ -63,7 +141,7 @@ def refresh(
     random: Random = random_module.random,
     wait: bool = True,
 ) -> Outcome:
-    """Refresh a feed once.
+    """Refresh a feed once, in this process, which has its text in memory from then on.
 
     Args:
         feed: which.
@@ -78,17 +156,24 @@ def refresh(
         StateError: the state folder cannot be used.
         KeyFileError: its key cannot.
     """
+    with _looking(feed, config, state, now=now, wait=wait) as (look, store):
+        return _refresh(look, store, random)
+
+
+@contextmanager
+def _looking(
+    feed: FeedTable, config: Config, state: Path, *, now: float | None = None, wait: bool
+) -> Iterator[tuple[Look, FeedStore]]:
+    """A look at a feed that nobody else refreshes; what it changes in the facts is remembered."""
     key = local_key(state)
     store = FeedStore(state, feed.name)
     with store.locked(wait=wait):
         moment = time.time() if now is None else now
         facts, in_force = store.facts(), store.in_force()
         _prepare(facts, in_force, moment)
-        look = Look(feed, config, state, store.path, key, facts, in_force, moment)
-        outcome = _refresh(look, store, random)
+        yield Look(feed, config, state, store.path, key, facts, in_force, moment), store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
-    return outcome
 
 
 def _prepare(facts: Facts, in_force: InForce | None, now: float) -> None:
@@ -108,7 +193,7 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
             _put_in_force(look, store, found)
             text = _told(look.facts, found, accepted=accepted)
         else:
-            text = f"{look.facts.entries} entries, as before"
+            text = f"{counted(look.facts.entries, 'entry')}, as before"
         return _succeeded(look, found, text, random)
     except Exception as e:  # noqa: BLE001 - whatever it is, `urlward feeds status` has to tell
         return _failed(look, e, random)
@@ -185,16 +270,20 @@ def _failed(look: Look, error: Exception, random: Random) -> Outcome:
 
 
 def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:
-    text = f"{facts.entries} entries fetched, serial {facts.serial}, +{facts.added} -{facts.removed}"
+    text = (
+        f"{counted(facts.entries, 'entry')} fetched, serial {facts.serial}, +{facts.added} -{facts.removed}"
+    )
     parts = [text]
     if found.note:
         parts.append(found.note)
     if accepted:
         parts.append("accepted by the operator")
+    if found.format:
+        parts.append(f"read as format {found.format}, by its first lines")
     if found.unsupported:
         parts.append(f"{found.unsupported} unsupported lines left out")
     if found.bad:
-        parts.append(f"{found.bad} bad lines left out, first: {found.first}")
+        parts.append(f"{counted(found.bad, 'bad line')} left out, first: {found.first}")
     return ", ".join(parts)
 
 
@@ -215,3 +304,7 @@ def _text(error: Exception) -> str:
         return error.strerror or type(error).__name__
     # What a bug says could name an entry.
     return str(error) if isinstance(error, UrlwardError) else f"{type(error).__name__}; please report it"
+
+
+if __name__ == "__main__":
+    main()

@@ -101,5 +101,29 @@ def is_due(now: float, interval: float, next_run: float) -> bool:
     return not now < next_run <= now + 1.5 * max(MOST_FRESH * interval, LONGEST)
 
 
+class Waiting:
+    """How long a planned run is waited for: until its time, and no longer than was left when it was planned.
+
+    So a clock that is set back by a day does not leave a feed alone for a day.
+
+    Args:
+        next_run: the plan, seconds since 1970-01-01 UTC.
+        interval: as for `after_success`.
+        now: seconds since 1970-01-01 UTC.
+        steady: seconds on a clock that is not set.
+    """
+
+    def __init__(self, next_run: float, interval: float, now: float, steady: float) -> None:
+        self._next_run = next_run
+        self._interval = interval
+        self._until = steady + (next_run - now)
+
+    def left(self, now: float, steady: float) -> float:
+        """Seconds, 0 where it is due."""
+        if is_due(now, self._interval, self._next_run):
+            return 0.0
+        return max(min(self._next_run - now, self._until - steady), 0.0)
+
+
 def _jittered(length: float, jitter: float, random: Random) -> float:
     return length * (1 + jitter * (2 * random() - 1))

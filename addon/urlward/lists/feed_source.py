@@ -40,6 +40,7 @@ def origin(feed: FeedTable, environment: Mapping[str, str] = os.environ) -> Orig
         timeout=feed.timeout,
         connect_timeout=feed.connect_timeout,
         max_bytes=feed.max_size,
+        private_redirects=feed.private_redirects,
     )
 
 

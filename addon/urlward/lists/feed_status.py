@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
-from urlward.config.units import in_words
+from urlward.config.units import counted, in_words
 from urlward.engine.dates import time_text
 from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_store import FeedStore
@@ -92,7 +92,7 @@ def _wrong(row: dict[str, Any]) -> list[str]:
             if row["accepted"]
             else f"urlward feeds accept {row['name']}"
         )
-        lines.append(f"refused: {row['refused']['entries']} entries; {said}")
+        lines.append(f"refused: {counted(row['refused']['entries'], 'entry')}; {said}")
     return lines
 
 

@@ -16,6 +16,7 @@ from the one that is there to one that the next refresh brings again; facts that
 that is there are of an older one, and what they know of its body does not count.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -27,8 +28,17 @@ from urlward.engine.artifact import HEADER_SIZE, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
 from urlward.lists.build import read_artifact
 from urlward.lists.feed_facts import Facts, dump_facts, parse_facts
+from urlward.lists.files import Signature, read_regular, regular_fd
 from urlward.lists.source import SourceError, open_list
-from urlward.lists.state import StateError, locked, made_folder, unusable, write_private
+from urlward.lists.state import (
+    StateError,
+    is_damage,
+    locked,
+    made_folder,
+    set_aside,
+    unusable,
+    write_private,
+)
 
 _SUFFIXES = (".ward", ".change", ".json")
 
@@ -86,39 +96,65 @@ class FeedStore:
             StateError: the folders or the lock file cannot be made.
         """
         made_folder(self._state)
-        made_folder(self._folder)
-        path = self._file(".lock")
-        if not path.exists():
-            with locked(self._folder):
-                if not path.exists():
-                    write_private(path, b"")
+        made_folder(self._folder, self._state)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = self._opened_lock()
         except OSError as e:
-            raise unusable(path, e) from e
+            path = self._file(".lock")
+            if not is_damage(e):
+                raise unusable(path, e) from e
+            set_aside(self._state, path, unusable(path, e), "made anew")
+            fd = self._opened_lock()
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as e:
                 raise BusyError(f"{self.name}: being refreshed already") from e
             self._clean()
+            self._mend_facts()
             yield
         finally:
             os.close(fd)
 
+    def _opened_lock(self) -> int:
+        path = self._file(".lock")
+        if not os.path.lexists(path):
+            with locked(self._folder):
+                if not os.path.lexists(path):
+                    write_private(path, b"", self._state)
+        return regular_fd(path, os.O_RDWR | os.O_NOFOLLOW)
+
     def facts(self) -> Facts:
-        """What is remembered.
+        """What is remembered; nothing where that is damaged, until the next refresh.
 
         Raises:
             StateError: not readable.
         """
         path = self._file(".json")
         try:
-            return parse_facts(path.read_bytes())
+            return parse_facts(read_regular(path)) or Facts()
         except FileNotFoundError:
             return Facts()
         except OSError as e:
+            if is_damage(e) or (isinstance(e, NotADirectoryError) and self._state.is_dir()):
+                return Facts()
             raise unusable(path, e) from e
+
+    def _mend_facts(self) -> None:
+        """Set facts aside that are damaged; whoever holds the lock is about to write them anew."""
+        path = self._file(".json")
+        seen = Signature.of(path)
+        try:
+            if parse_facts(read_regular(path)) is not None:
+                return
+            reason = "damaged"
+        except FileNotFoundError:
+            return
+        except OSError as e:
+            if not is_damage(e):
+                raise unusable(path, e) from e
+            reason = e.strerror or str(e)
+        set_aside(self._state, path, reason, "how high its serials were is no longer known", seen=seen)
 
     def in_force(self) -> InForce | None:
         """The artifact in force, None where there is none, or none that is whole."""
@@ -143,7 +179,7 @@ class FeedStore:
         Raises:
             StateError: not writable.
         """
-        write_private(self.change_path, change)
+        write_private(self.change_path, change, self._state)
 
     def write_artifact(self, data: bytes, *, by_change: bool) -> None:
         """Put an artifact in force.
@@ -156,19 +192,29 @@ class FeedStore:
             StateError: not writable.
         """
         if not by_change:
+            path = self.change_path
             try:
-                self.change_path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             except OSError as e:
-                raise unusable(self.change_path, e) from e
-        write_private(self.path, data)
+                if not is_damage(e):
+                    raise unusable(path, e) from e
+                set_aside(self._state, path, unusable(path, e), "of no use any more")
+        write_private(self.path, data, self._state)
 
     def write_facts(self, facts: Facts) -> None:
-        """Remember.
+        """Remember; where the disk is full, in the room that the facts have already.
 
         Raises:
             StateError: not writable.
         """
-        write_private(self._file(".json"), dump_facts(facts))
+        path, data = self._file(".json"), dump_facts(facts)
+        try:
+            write_private(path, data, self._state)
+        except StateError as e:
+            cause = e.__cause__
+            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or not _overwritten(path, data):
+                raise
 
     def _file(self, suffix: str) -> Path:
         return self._folder / f"{self.name}{suffix}"
@@ -178,3 +224,24 @@ class FeedStore:
         for suffix in _SUFFIXES:
             with suppress(OSError):
                 self._file(suffix).with_name(f".{self.name}{suffix}.tmp").unlink(missing_ok=True)
+
+
+def _overwritten(path: Path, data: bytes) -> bool:
+    """Write a file in its place, within the blocks that it has, so that a disk without room takes it too.
+
+    That is not whole or nothing where the machine ends meanwhile: damaged facts are set aside.
+    """
+    try:
+        fd = regular_fd(path, os.O_WRONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        if len(data) > os.fstat(fd).st_blocks * 512 or os.pwrite(fd, data, 0) < len(data):
+            return False
+        os.ftruncate(fd, len(data))
+        os.fsync(fd)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

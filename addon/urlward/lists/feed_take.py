@@ -52,7 +52,7 @@ def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
     most = look.feed.max_size
     if path.stat().st_size > most:
         raise RefusedError("too-large", f"{path}: more than max_size, {most} bytes")
-    fd, _ = memory.sealed_copy(path)
+    fd, _, _ = memory.whole_copy(path)
     try:
         return look.body(fd)
     finally:

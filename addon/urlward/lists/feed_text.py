@@ -1,17 +1,19 @@
-"""From a feed's text to an artifact in memory, in another process (`urlward.lists.feed_worker`)."""
+"""From a feed's text to an artifact, and what that changes; in a process that ends with the refresh."""
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Buffer
 from pathlib import Path
 from typing import NamedTuple
 
 from urlward.config import FeedTable
+from urlward.engine.artifact import HEADER_SIZE, parse
 from urlward.engine.digest import Key
-from urlward.lists import memory
+from urlward.engine.errors import UrlwardError
+from urlward.lists.build import compile_sources, read_artifact
+from urlward.lists.feed_counts import changes
 from urlward.lists.feed_guards import RefusedError
-from urlward.lists.source import Budget
+from urlward.lists.formats import FormatError, FormatOptions
+from urlward.lists.issue import Issue
+from urlward.lists.source import Budget, SourceError
 
 
 class Compiled(NamedTuple):
@@ -22,6 +24,7 @@ class Compiled(NamedTuple):
         equal: whether it is the list in force but for serial and date.
         added, removed: entries, against the list in force.
         bad, unsupported: lines that were not taken.
+        format: that it was recognised to be of; empty where that was said, or is the grammar.
         first: where the first of the bad lines is, and what is wrong there.
     """
 
@@ -32,6 +35,7 @@ class Compiled(NamedTuple):
     bad: int
     unsupported: int
     first: str
+    format: str = ""
 
 
 def compile_text(
@@ -49,47 +53,49 @@ def compile_text(
 
     Raises:
         RefusedError: no list in this format.
-        OSError: the system has no process or memory for it.
     """
     try:
-        Budget.parse(budget)
+        allowed = Budget.parse(budget)
     except ValueError as e:
         raise RefusedError("settings", f"max_errors: {e}") from e
     path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text
-    fd = memory.new()
     try:
-        asked = {
-            "path": str(path),
-            "key": key.secret.hex(),
-            "name": feed.name,
-            "format": feed.format,
-            "columns": feed.columns,
-            "delimiter": feed.delimiter,
-            "category": feed.category,
-            "budget": budget,
-            "serial": serial,
-            "old": str(old),
-            "parent": os.getpid(),
-        }
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", "urlward.lists.feed_worker", str(fd)],
-            input=json.dumps(asked).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(fd, text) if isinstance(text, int) else (fd,),
-            process_group=0,  # Ctrl-C is for us
-            # It ends with its memory, and is a quarter faster with Python's own allocator.
-            env={**os.environ, "PYTHONMALLOC": "default"},
-            check=False,
+        data, report = compile_sources(
+            [path],
+            key,
+            name=feed.name,
+            budget=allowed,
+            issue=Issue(serial=serial),
+            format=feed.format,
+            options=FormatOptions(feed.columns, feed.delimiter, feed.category),
         )
-        if done.returncode:
-            raise OSError(0, f"the process that compiles it ended with {done.returncode}")
-        answer = json.loads(done.stdout)
-        if "error" in answer:
-            # The path of a descriptor says nothing to anybody.
-            error = answer["error"].removeprefix(f"{path}: ").replace(str(path), feed.name)
-            raise RefusedError(answer["reason"], error)
-        answer["first"] = answer["first"].replace(str(path), feed.name)
-        return Compiled(os.pread(fd, os.fstat(fd).st_size, 0), **answer)
-    finally:
-        os.close(fd)
+    except SourceError as e:
+        # The path of a descriptor says nothing to anybody.
+        words = str(e).removeprefix(f"{path}: ").replace(str(path), feed.name)
+        raise RefusedError(_reason(e), words) from e
+    first = str(report.bad_lines[0]).replace(str(path), feed.name) if report.bad_lines else ""
+    recognised = report.recognised.get(str(path), "")
+    return Compiled(data, *_compare(data, old), report.bad, report.unsupported, first, recognised)
+
+
+def _reason(error: SourceError) -> str:
+    if isinstance(error.__cause__, FormatError):
+        return "format"
+    if isinstance(error.__cause__, OSError):
+        return "unreadable"
+    return "bad-lines" if error.bad_lines else "empty"
+
+
+def _compare(data: Buffer, path: Path) -> tuple[bool, int, int]:
+    """Whether the list in force is the same, and how many entries are new and gone."""
+    new = parse(data)
+    try:
+        before = read_artifact(path)
+        old = parse(before)
+    except UrlwardError:
+        return False, new.meta["entries"], 0
+    if old.header.key_id != new.header.key_id:
+        return False, new.meta["entries"], old.meta["entries"]
+    # All but serial, dates and signature: the same list is the same bytes.
+    equal = memoryview(before)[HEADER_SIZE:] == memoryview(data)[HEADER_SIZE:]
+    return equal, *changes(old, new)

@@ -3,8 +3,9 @@
 What comes is the body's content in memory, decompressed, or the word that nothing changed. Nothing is
 written to disk, and nothing is logged; whether to try again, and when, is the caller's to decide.
 
-A redirect is followed where it leads to a place that is as safe: never from https to http. Credentials
-go to the origin that they were given for, and to no other, not even later on the way.
+A redirect is followed where it leads to a place that is as safe: never from https to http, and never from
+the internet into a private network or to this machine. Credentials go to the origin that they were given
+for, and to no other, not even later on the way.
 """
 
 import hashlib
@@ -13,10 +14,12 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urljoin
 
+from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 from urllib3.util import Url
 from werkzeug.http import parse_date
@@ -105,6 +108,9 @@ def fetch(
     """
     try:
         return _Exchange(origin, validators, headers).run()
+    except (HTTPException, HTTPError):
+        # What their releases refuse, and where, differs; a server has a hand in it.
+        raise FetchError("a URL or an answer that is not HTTP", "protocol") from None
     except OSError as e:
         # Not the network's, which are told apart where they happen.
         raise FetchError(f"this machine: {e.strerror or 'out of resources'}", "system") from None
@@ -117,7 +123,7 @@ class _Exchange:
         self._headers = headers
         self._url = parse(origin.url, "the feed's URL")
         self._credentials = credentials(origin, self._url)
-        self._way = Way(origin.proxy, origin.ca, origin.connect_timeout)
+        self._way = Way(origin.proxy, origin.ca, origin.connect_timeout, nearer=origin.private_redirects)
         self._deadline = Deadline(origin.timeout, peer(self._url), "not done")
 
     def run(self) -> Answer:

@@ -10,7 +10,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import unquote
@@ -21,13 +21,14 @@ from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 
 from urlward.lists import fetch_tls
-from urlward.lists.fetch_deadline import Deadline, connect
+from urlward.lists.fetch_deadline import Deadline, NarrowError, Scope, connect, reached, scope
 from urlward.lists.fetch_errors import FetchError, connection_error
 
 FAILURES = (OSError, HTTPException, HTTPError, ValueError)
 """What sockets, http.client and urllib3 raise; ValueError for fields that are no HTTP."""
 
 _PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"\[[0-9a-fA-F:.]+(?:%[\w.~%-]+)?\]|[\w.~!$&'()*+,;=%-]+")  # RFC 3986, section 3.2.2
 _REFUSED = re.compile(r"Tunnel connection failed: (\d{3})\b")
 
 # It quotes the whole URL, and what a server sent, where fields are not well formed.
@@ -50,6 +51,9 @@ def parse(text: str, what: str) -> Url:
         raise FetchError(f"{what}: not a URL", "url") from None
     if url.scheme not in _PORTS or not url.host:
         raise FetchError(f"{what}: neither http:// nor https:// and a host", "url")
+    if not _HOST.fullmatch(url.host):
+        # Not every release of urllib3 says so, and what http.client then does is another matter.
+        raise FetchError(f"{what}: not a URL", "url")
     if url.auth is not None:
         raise FetchError(f"{what}: user information in it; credentials have settings of their own", "url")
     return url
@@ -98,6 +102,18 @@ def peer(url: Url) -> str:
     return f"{scheme}://{url.host}" + ("" if port == _PORTS[scheme] else f":{port}")
 
 
+def _scope_of_name(url: Url) -> Scope:
+    """The scope of what a URL says without being looked up."""
+    host = place(url)[1].rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return Scope.HOST
+    with suppress(OSError):
+        host = socket.inet_ntoa(socket.inet_aton(host))  # also 127.1 and 0x7f000001
+    with suppress(ValueError):
+        return scope(host)
+    return Scope.GLOBAL
+
+
 class _Plain(HTTPConnection):
     dial: Callable[[], socket.socket]
 
@@ -116,18 +132,27 @@ _Connection = _Plain | _Secure
 
 
 class Way:
-    """How servers are reached.
+    """How the servers of one exchange are reached.
+
+    The first is the one that the operator names; the others are where it sends us. They are not to be nearer
+    than it is: a server on the internet has no business with what listens in our network, or on this machine
+    alone. What counts is the address that is connected to, since a name may have another each time. Of what a
+    proxy connects to we see the URL alone.
 
     Args:
         proxy: the proxy's URL, or None to go straight.
         ca: file of the CAs to trust in place of the system's.
         connect_timeout: seconds for name, TCP, tunnel and TLS together.
+        nearer: whether the others may be nearer after all.
 
     Raises:
         FetchError: the proxy's URL, or the file, is not usable ("settings").
     """
 
-    def __init__(self, proxy: str | None, ca: str | None, connect_timeout: float) -> None:
+    def __init__(
+        self, proxy: str | None, ca: str | None, connect_timeout: float, *, nearer: bool = False
+    ) -> None:
+        self._first: Scope | None = Scope.HOST if nearer else None
         self._proxy: Url | None = None
         self._proxy_fields: dict[str, str] = {}
         self._proxy_config: ProxyConfig | None = None
@@ -156,7 +181,10 @@ class Way:
         Raises:
             FetchError: no answer.
         """
-        connection = self._connection(url, tls)
+        try:
+            connection = self._connection(url, tls)
+        except FAILURES:
+            raise FetchError(f"{peer(url)}: not a host", "url") from None
         try:
             self._connect(connection, url, deadline)
             connection.timeout = deadline.left()
@@ -187,8 +215,7 @@ class Way:
         with ExitStack() as cuts:
 
             def dial() -> socket.socket:
-                _, host, port = place(self._proxy or url)
-                sock = connect(host, port, within)
+                sock = self._dial(url, within)
                 try:
                     cuts.enter_context(within.cutting(sock))
                 except BaseException:
@@ -199,6 +226,11 @@ class Way:
             connection.dial = dial
             try:
                 connection.connect()
+            except NarrowError:
+                raise FetchError(
+                    f"{peer(url)}: a redirect into a private network or to this machine is not followed",
+                    "redirect",
+                ) from None
             except FetchError as e:
                 if self._proxy is None or e.reason != "dns":
                     raise
@@ -210,6 +242,20 @@ class Way:
             secured: Any = connection.sock  # or urllib3's of TLS within TLS
             # An end of data that the server has not signed could be anyone's doing.
             secured.suppress_ragged_eofs = False
+
+    def _dial(self, url: Url, deadline: Deadline) -> socket.socket:
+        _, host, port = place(self._proxy or url)
+        if self._proxy is not None:
+            found = _scope_of_name(url)
+            if self._first is None:
+                self._first = found
+            elif found < self._first:
+                raise NarrowError(f"{url.host}: too near", "redirect")
+            return connect(host, port, deadline)
+        sock = connect(host, port, deadline, Scope.HOST if self._first is None else self._first)
+        if self._first is None:
+            self._first = reached(sock)
+        return sock
 
     def _failure(self, error: Exception, connection: _Connection, url: Url) -> FetchError:
         if self._proxy is None:

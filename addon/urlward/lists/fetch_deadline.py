@@ -11,10 +11,52 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import IntEnum
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from urlward.lists.fetch_errors import FetchError
 
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+
+
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
+
+
+class Scope(IntEnum):
+    """From how far away an address can be reached, nearest first."""
+
+    HOST = 0
+    LINK = 1
+    PRIVATE = 2
+    GLOBAL = 3
+
+
+def scope(address: str) -> Scope:
+    """The scope of an IP address (RFC 6890), or of the IPv4 address that it stands for.
+
+    Raises:
+        ValueError: not an address.
+    """
+    ip = ip_address(address)
+    if isinstance(ip, IPv6Address):
+        inner = ip_address(ip.packed[12:]) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
+        if inner is not None:
+            return scope(str(inner))
+    if ip.is_loopback or ip.is_unspecified:
+        return Scope.HOST
+    if ip.is_link_local:
+        return Scope.LINK
+    return Scope.GLOBAL if ip.is_global else Scope.PRIVATE
+
+
+def reached(sock: socket.socket) -> Scope:
+    """The scope of what a connection has reached: any address of this machine is as good as loopback."""
+    address, ours = sock.getpeername()[0], sock.getsockname()[0]
+    return Scope.HOST if address == ours else scope(address)
+
+
+class NarrowError(FetchError):
+    """All of a host's addresses are of a scope that it must not have."""
 
 
 class Deadline:
@@ -82,14 +124,24 @@ def _end(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
+def connect(host: str, port: int, deadline: Deadline, least: Scope = Scope.HOST) -> socket.socket:
     """A TCP connection to the first of a host's addresses that takes one.
 
+    Args:
+        host, port: of what.
+        deadline: by when.
+        least: addresses of a narrower scope are left alone.
+
     Raises:
+        NarrowError: there are only such.
         FetchError: no address ("dns"), or not in time ("timeout").
         OSError: the last address's fault.
     """
-    addresses = resolve(host, port, deadline)
+    addresses = [
+        (family, address) for family, address in resolve(host, port, deadline) if scope(address[0]) >= least
+    ]
+    if not addresses:
+        raise NarrowError(f"{host}: too near", "redirect")
     for number, (family, address) in enumerate(addresses):
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -105,7 +157,10 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
             sock.close()
             raise
         else:
-            return sock
+            if reached(sock) >= least:
+                return sock
+            sock.close()
+            failure = NarrowError(f"{host}: too near", "redirect")
     raise failure
 
 

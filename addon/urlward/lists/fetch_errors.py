@@ -24,7 +24,7 @@ Reason = Literal[
     "certificate",  # the server's certificate is expired, for another name, or of an unknown CA
     "proxy",  # the proxy cannot be reached, or refuses
     "protocol",  # the answer is not HTTP
-    "redirect",  # too many, to nowhere, or from https to http
+    "redirect",  # too many, to nowhere, from https to http, or from the internet to a private network
     "unauthorized",  # 401
     "forbidden",  # 403
     "rate-limited",  # 429

@@ -27,6 +27,7 @@ class Origin:
         timeout: seconds for all of it, redirects too.
         connect_timeout: seconds for each connection, from the name to the end of TLS's handshake.
         max_bytes: of the body, decompressed and as it comes.
+        private_redirects: whether a redirect may lead nearer, such as from the internet to a private network.
     """
 
     url: str = field(repr=False)
@@ -40,6 +41,7 @@ class Origin:
     timeout: float = 300.0
     connect_timeout: float = 10.0
     max_bytes: int = 1 << 28
+    private_redirects: bool = False
 
 
 def credentials(origin: Origin, url: Url) -> dict[str, str]:

@@ -27,7 +27,7 @@ NOBODYS = Membership(-1)
 
 
 class Groups:
-    """Groups of clients; they must have passed `urlward.config.policy.check_policy`.
+    """Groups of clients; `urlward.config.read_config` has checked them.
 
     Args:
         tables: from the configuration.

@@ -10,7 +10,10 @@ from typing import BinaryIO
 from urlward.lists.arguments import DONE, Command
 from urlward.lists.build import written_atomically
 from urlward.lists.formats import (
+    AUTO,
     FORMATS,
+    SNIFFED,
+    WHITE,
     FormatError,
     FormatOptions,
     Found,
@@ -20,8 +23,17 @@ from urlward.lists.formats import (
     format_named,
 )
 from urlward.lists.formats.stream import Stream
-from urlward.lists.report import BadLine, Budget, Report, SourceError, check_budget, check_entries, note
-from urlward.lists.source import found_in, open_list, parts_of, unreadable
+from urlward.lists.report import (
+    BadLine,
+    Budget,
+    Report,
+    SourceError,
+    check_budget,
+    check_entries,
+    left_out,
+    note,
+)
+from urlward.lists.source import found_in, open_list, parts_of, recognise, unreadable
 
 _STDIN = Path("-")
 _TAB = ("\\t", "tab")
@@ -31,7 +43,7 @@ def add_import_commands(command: Command) -> None:
     """Declare them."""
     importing = command("import", _import, "Translate sources of other formats to the list grammar.")
     importing.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help='"-" is standard input')
-    add_format_arguments(importing, required=True)
+    add_format_arguments(importing)
     importing.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
     importing.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="file to write (standard output)"
@@ -39,17 +51,20 @@ def add_import_commands(command: Command) -> None:
     importing.add_argument("--quiet", action="store_true", help="count what was not taken, and no more")
 
 
-def add_format_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Declare how sources are to be read; `format_of` gives what was said."""
-    names = ", ".join(FORMATS)
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare of which format sources are."""
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        default="grammar",
-        required=required,
+        default=AUTO,
         metavar="FORMAT",
-        help=f"of the sources: {names}" + ("" if required else " (grammar)"),
+        help=f"of the sources: {', '.join(FORMATS)} ({AUTO}: told by their first lines)",
     )
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how sources are to be read; `format_of` gives what was said."""
+    add_format_argument(parser)
     parser.add_argument(
         "--column",
         action="append",
@@ -60,6 +75,12 @@ def add_format_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
     parser.add_argument("--delimiter", metavar="CHARACTER", default=",", help="between columns of CSV (,)")
     parser.add_argument(
         "--category", metavar="NAME", default="", help="of entries that the source gives none"
+    )
+    parser.add_argument(
+        "--white",
+        choices=WHITE,
+        default="skip",
+        help="what becomes of squidGuard's folders of allowed names: left out, @@ entries, or blocked (skip)",
     )
 
 
@@ -76,7 +97,7 @@ def format_of(args: argparse.Namespace) -> tuple[str, FormatOptions]:
             raise FormatError(f"column: {said!r} is not FIELD=NAME, once for each field")
         columns[field] = name
     delimiter = "\t" if args.delimiter in _TAB else args.delimiter
-    options = FormatOptions(columns, delimiter, args.category)
+    options = FormatOptions(columns, delimiter, args.category, args.white)
     format_named(args.format, options)
     return args.format, options
 
@@ -96,9 +117,11 @@ def _import(args: argparse.Namespace) -> int:
                 _translate(source, part, out, report, quiet=args.quiet)
             check_entries(source, report, before)
         check_budget(report, budget, ", ".join(map(str, args.sources)))
+    for name, recognised in report.recognised.items():
+        print(f"{name}: read as format {recognised}, by its first lines", file=sys.stderr)
     print(
         f"{args.output or 'standard output'}: {report.entries} lines, for {report.lines - report.bad} of the "
-        f"sources; {report.bad} bad lines, {report.unsupported} of a kind that cannot be taken",
+        f"sources; {report.bad} bad lines" + (f", {more}" if (more := left_out(report)) else ""),
         file=sys.stderr,
     )
     return DONE
@@ -112,7 +135,7 @@ def _parts(source: Path, format_: str, options: FormatOptions) -> list[Part]:
 
 def _translate(source: Path, part: Part, out: BinaryIO, report: Report, *, quiet: bool) -> None:
     name, last = str(part.path), 0
-    for each in _found(source, part):
+    for each in _found(source, part, report):
         if isinstance(each, Skipped):
             note(report, name, each)
             if not quiet:
@@ -122,13 +145,17 @@ def _translate(source: Path, part: Part, out: BinaryIO, report: Report, *, quiet
             out.write(each.text.encode() + b"\n")
             report.entries += 1
             report.lines += each.line != last
+            report.partly += not each.whole and each.line != last
         last = each.line
 
 
-def _found(source: Path, part: Part) -> Iterator[Found | Skipped]:
+def _found(source: Path, part: Part, report: Report) -> Iterator[Found | Skipped]:
     try:
         with _opened(part.path) as file:
-            yield from checked(found_in(str(part.path), Stream(file), part, may_be_empty=part.path != source))
+            stream, name = Stream(file), str(part.path)
+            if part.read is FORMATS[AUTO].read:
+                _, part = recognise(part, stream.peek(SNIFFED)[:SNIFFED], report)
+            yield from checked(found_in(name, stream, part, may_be_empty=part.path != source))
     except OSError as e:
         raise unreadable(part.path, e) from e
 

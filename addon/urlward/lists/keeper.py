@@ -12,29 +12,43 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from urlward.config.units import counted
 from urlward.engine.artifact import Header, read_header
 from urlward.engine.delta import read_change
 from urlward.engine.delta_format import DamagedDeltaError
 from urlward.engine.digest import Key
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import NewerVersionError, UrlwardError
 from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
 from urlward.engine.steps import Steps, exhaust
-from urlward.lists.build import Progress, checksum, silent, told
-from urlward.lists.files import Signature, Watch, being_written
+from urlward.lists.build import Progress, is_artifact, silent, told
+from urlward.lists.files import Signature, Watch, being_written, read_regular
+from urlward.lists.formats import AUTO
 from urlward.lists.kept import Kept, ListFile
 from urlward.lists.reader import Read, Reader, SupersededError
 from urlward.lists.shared import Shared, inherited
 from urlward.lists.source import Budget, SourceError
+from urlward.lists.state import StateError, is_damage, set_aside
+from urlward.lists.trust import GRACE, TrustError, check_dates
+from urlward.lists.worker import content_of
 
 logger = logging.getLogger("urlward.lists")
+
+_MOST_CHANGE = 1 << 30
+"""Bytes of a change to a list: what it adds, as an artifact."""
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 INTERVAL = 0.2
 """Seconds between two looks at the files."""
+
+LAGS = 3
+"""Times in a row that a file has changed again when it comes into force, after which it is said to lag."""
+
+LAG_AGAIN = 600.0
+"""Seconds between two such lines of one list."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -110,6 +124,7 @@ class Keeper:
         *,
         protected: Sequence[LoadedList] = (),
         exceptions: "Exceptions | None" = None,
+        format: str = AUTO,  # noqa: A002 - the word
     ) -> None:
         self.files = tuple(file if isinstance(file, ListFile) else ListFile(file) for file in files)
         self.key = key
@@ -121,7 +136,7 @@ class Keeper:
         """Told of lists that change while they are watched."""
         self._protected = tuple(protected)
         self._exceptions = exceptions
-        self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared)
+        self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared, format)
         self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
 
@@ -150,6 +165,11 @@ class Keeper:
             for kept in self._kept
             if kept.header is not None
         ]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """By list, why what its file has now is not in force; without those whose file is."""
+        return {kept.name: kept.refused for kept in self._kept if kept.refused}
 
     async def watch(self) -> None:
         """Look after the files until cancelled."""
@@ -192,8 +212,7 @@ class Keeper:
         Raises:
             ArtifactError: it is no good.
         """
-        named = read_header(data).key_id
-        key = next((key for key in file.keys if key.id == named), self.key)
+        key = file.key(read_header(data).key_id) or self.key
         return loading(data, key, file.name, guarded=file.guarded)
 
     def _first(self, file: ListFile, progress: Progress) -> Kept:
@@ -210,7 +229,9 @@ class Keeper:
             if last is None:
                 raise SourceError(told(path, e)) from e
             # What the other workers have. As if nothing had been seen: the watch will say what is wrong.
-            return Kept(file, Watch(path), exhaust(self._load(file, last.data)), last.whole)
+            kept = Kept(file, Watch(path), exhaust(self._load(file, last.data)), last.whole)
+            kept.refused = told(path, e)
+            return kept
         if Signature.of(path) != signature:
             return Kept(file, Watch(path, signature), loaded, read.whole)
         self._reader.keep(path, read.content)
@@ -220,24 +241,53 @@ class Keeper:
         """A feed's artifact: it may not be there yet, and one that is no good will be replaced."""
         kept = Kept(file, Watch(file.path, whole=True))
         if signature is None:
-            logger.warning("list %s: not there yet, nothing on it is blocked", file.name)
+            if not self._take_last_good(kept, None):
+                logger.warning("list %s: not there yet, nothing on it is blocked", file.name)
             return kept
         kept.watch.seen = signature
         try:
+            _check_stored(file)
             read = self._reader.read_now(file.path)
             kept.take(exhaust(self._load(file, read.data)), signature, read.content, whole=True)
             self._reader.keep(file.path, read.content)
         except UrlwardError as e:
-            last = self._reader.last_good(file.path)
-            if last is not None:
-                kept.take(exhaust(self._load(file, last.data)), signature, b"", whole=True)
-            kept.failed = True
-            logger.error("list %s: nothing on it is blocked until it comes anew", told(file.path, e))
+            then = "nothing on it is blocked until it comes anew"
+            if self._take_last_good(kept, signature):
+                then = "what the other workers have is in force until it comes anew"
+            kept.refused = told(file.path, e)
+            if not self._set_aside(kept, signature, e, then):
+                logger.error("list %s: %s", told(file.path, e), then)
         try:
             exhaust(self._take_change(kept))
         except Exception as e:  # noqa: BLE001 - the whole is in force, or follows
             _tell_change(kept, e)
         return kept
+
+    def _take_last_good(self, kept: Kept, signature: Signature | None) -> bool:
+        """Put what the other workers have in force, where they have something."""
+        last = self._reader.last_good(kept.spec.path)
+        if last is None:
+            return False
+        try:
+            loaded = exhaust(self._load(kept.spec, last.data))
+        except UrlwardError:
+            return False  # under another key than ours
+        kept.take(loaded, signature, b"", whole=True)
+        return True
+
+    def _set_aside(self, kept: Kept, signature: Signature, error: UrlwardError, then: str) -> bool:
+        """Have a stored artifact that is no good fetched anew, where that is what it takes."""
+        path, state = kept.spec.path, kept.spec.state
+        if state is None or being_written(path) or not _is_damaged(kept, error):
+            return False
+        try:
+            aside = set_aside(state, path, error, f"list {kept.name}: {then}", seen=signature)
+        except StateError:
+            return False
+        kept.watch.taken_away()
+        if aside is None:  # by another process, which has said so
+            logger.info("list %s: %s", kept.name, then)
+        return True
 
     def _look(self, kept: Kept, refreshing: asyncio.TaskGroup) -> None:
         now = time.monotonic()
@@ -274,7 +324,7 @@ class Keeper:
         """
         kept.change_watch.seen = Signature.of(kept.spec.change)
         try:
-            data = kept.spec.change.read_bytes()
+            data = read_regular(kept.spec.change, _MOST_CHANGE)
         except FileNotFoundError:
             return False
         if kept.loaded is None:
@@ -299,8 +349,10 @@ class Keeper:
             kept.reloads_begun = kept.reloads_wanted
         signature = Signature.of(path)
         if signature is None:
+            kept.watch.seen = None  # should it come back as it was, that is worth a look
             self._keep(kept, f"{path}: gone")
         elif being_written(path):
+            kept.watch.seen = None  # likewise where its writer leaves it as it is
             self._keep(kept, f"{path}: being written, will be read when that is done")
         else:
             await self._refresh(kept, signature, unchanged_too=True)
@@ -310,7 +362,8 @@ class Keeper:
             path = kept.watch.path
             start, before = time.monotonic(), kept.entries
             try:
-                content = await asyncio.to_thread(checksum, path)
+                _check_stored(kept.spec)
+                content = await asyncio.to_thread(content_of, path)
                 if content == kept.checksum and not unchanged_too:
                     self._unchanged(kept, signature)
                     return
@@ -319,19 +372,26 @@ class Keeper:
                 async with self._loading:
                     loaded = await in_slices(self._load(kept.spec, read.data))
             except SupersededError:
+                self._lag(kept)
                 return
             except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
                 if Signature.of(path) == signature:
                     kept.watch.seen = signature
-                    known = told(path, e) if isinstance(e, UrlwardError) else None
-                    self._keep(kept, known or f"{path}: {type(e).__name__} in reloading")
+                    self._refused(kept, signature, e)
                 return
+            refused = kept.refused
             in_force = kept.header is not None and kept.header.checksum == loaded.artifact.header.checksum
-            old = kept.take(loaded, signature, content, whole=read.whole)
+            old = kept.take(loaded, read.signature or signature, read.content, whole=read.whole)
             self._swap()
-            self._reader.keep(path, content)
+            self._reader.keep(path, read.content)
+            if Signature.of(path) == kept.watch.seen:
+                kept.lags = 0
+            else:
+                self._lag(kept)
             if unchanged_too or not in_force:
                 self._say(kept, start, before)
+            elif refused:
+                logger.info("list %s: %d entries in force, as before", kept.name, kept.entries)
             for each in old:
                 await _free(each)
 
@@ -341,16 +401,40 @@ class Keeper:
         seconds = time.monotonic() - start
         taken = Taken(kept.name, kept.header.serial, kept.entries, before, seconds)
         logger.info(
-            "list %s: %d entries in force, serial %d, after %.1f s",
-            taken.name, taken.entries, taken.serial, seconds,
+            "list %s: %s in force, serial %d, after %.1f s",
+            taken.name, counted(taken.entries, "entry"), taken.serial, seconds,
         )  # fmt: skip
         if self.on_taken is not None:
             self.on_taken(self, taken)
 
+    def _lag(self, kept: Kept) -> None:
+        """Say now and then of a file that changes faster than it comes into force that it does."""
+        kept.lags += 1
+        now = time.monotonic()
+        if kept.lags >= LAGS and now - kept.lag_said >= LAG_AGAIN:
+            kept.lag_said = now
+            logger.warning(
+                "list %s: changes faster than it is read and compiled: what is in force is behind the file",
+                kept.watch.path,
+            )
+
+    def _refused(self, kept: Kept, signature: Signature, error: Exception) -> None:
+        then = "the last good one stays in force"
+        path = kept.watch.path
+        if not isinstance(error, UrlwardError):
+            self._keep(kept, f"{path}: {type(error).__name__} in reloading")
+        elif self._set_aside(kept, signature, error, then):
+            self._count_failure(kept, told(path, error))
+        else:
+            self._keep(kept, told(path, error))
+
     def _keep(self, kept: Kept, why: str) -> None:
-        self.failures += 1
-        kept.failed = True
         logger.error("list %s; the last good one stays in force", why)
+        self._count_failure(kept, why)
+
+    def _count_failure(self, kept: Kept, why: str) -> None:
+        self.failures += 1
+        kept.refused = why
         if self.on_taken is not None:
             serial = kept.header.serial if kept.header is not None else 0
             self.on_taken(self, Taken(kept.name, serial, kept.entries, kept.entries, 0.0, failed=True))
@@ -359,9 +443,9 @@ class Keeper:
         if Signature.of(kept.watch.path) != signature:
             return
         kept.watch.seen = signature
-        if kept.failed:
-            kept.failed = False
-            logger.info("list %s: %d entries in force, as before", kept.name, kept.entries)
+        if kept.refused:
+            kept.refused = ""
+            logger.info("list %s: %s in force, as before", kept.name, counted(kept.entries, "entry"))
 
     def _swap(self) -> None:
         lists = [loaded for kept in self._kept for loaded in kept.in_force]
@@ -370,23 +454,53 @@ class Keeper:
         self.matcher = Matcher(lists, protected=self._protected)
 
 
+def _check_stored(file: ListFile) -> None:
+    """Refuse what is in the place of a stored artifact and is none: a text there is nobody's list.
+
+    Raises:
+        SourceError: it is none, or not readable.
+    """
+    if file.stored and not is_artifact(file.path):
+        raise SourceError(f"{file.path}: not an artifact")
+
+
+def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
+    """Whether a stored artifact would be good if it were fetched anew."""
+    if isinstance(error, NewerVersionError):
+        # An older filter that runs on beside newer processes: they would bring the same again.
+        return kept.loaded is None
+    cause = error.__cause__
+    return not isinstance(cause, OSError) or is_damage(cause)
+
+
 def _tell_change(kept: Kept, error: Exception) -> None:
     logger.warning("list %s: %s in a change to it; waiting for the whole", kept.name, type(error).__name__)
 
 
 def _check_trust(file: ListFile, read: Read, before: Header | None = None) -> None:
-    """Refuse an artifact that is not to be taken after what is in force.
+    """Refuse an artifact that is not to be taken after what is in force, and say what its dates have to say.
 
-    A text is the operator's own, unless it is where a signed artifact was.
+    A text is the operator's own, unless it is where a signed artifact was. Without a trust nobody vouches for
+    an artifact's dates, so that they are told and no more. A feed's dates were looked at as it came.
 
     Raises:
         TrustError: why not.
     """
-    if file.trust is None or (read.text and not (before is not None and any(before.signer))):
+    if read.text and not (file.trust is not None and before is not None and any(before.signer)):
         return
-    serial, checksum = (before.serial, before.checksum) if before is not None else (0, b"")
-    header = read_header(read.data)
-    file.trust.check(header, last_serial=serial, last_checksum=checksum, now=time.time())
+    header, now = read_header(read.data), time.time()
+    if file.trust is not None:
+        serial, checksum = (before.serial, before.checksum) if before is not None else (0, b"")
+        dates = file.trust.check(header, last_serial=serial, last_checksum=checksum, now=now).message
+    elif not file.stored:
+        try:
+            dates = check_dates(header, now=now, grace=GRACE).message
+        except TrustError as e:
+            dates = f"{e}; taken, since no trust is set"
+    else:
+        return
+    if dates:
+        logger.warning("list %s: %s", file.path, dates)
 
 
 async def _free(old: LoadedList) -> None:

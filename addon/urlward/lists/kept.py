@@ -1,12 +1,15 @@
 """One list that is kept in force: what there is of it, and what is known of its file."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from urlward.engine.artifact import Header
 from urlward.engine.digest import Key
+from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList
+from urlward.lists.build import read_key
 from urlward.lists.files import Signature, Watch
 from urlward.lists.trust import Trust
 
@@ -23,6 +26,9 @@ class ListFile:
             there yet, is always replaced as a whole, and a small file beside it may say what has changed.
         guarded: whether it cannot block protected hosts at host level.
         trust: who may have signed an artifact, and which issue of it is taken; None where all are.
+        key_files: of `keys`, read again where an artifact is under a key that none of those is.
+        state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
+            anew; None where it stays, since who reads it is not the filter.
     """
 
     path: Path
@@ -31,6 +37,19 @@ class ListFile:
     stored: bool = False
     guarded: bool = False
     trust: Trust | None = None
+    key_files: tuple[Path, ...] = ()
+    state: Path | None = None
+
+    def key(self, named: bytes) -> Key | None:
+        """The key of that id, None where there is none."""
+        for key in self.keys:
+            if key.id == named:
+                return key
+        for path in self.key_files:
+            with suppress(KeyFileError):
+                if (key := read_key(path)).id == named:
+                    return key
+        return None
 
     @property
     def change(self) -> Path:
@@ -51,7 +70,9 @@ class Kept:
         checksum: of the file's content that is loaded; empty where that is not certain.
         changed: what is in force in place of `loaded`, since a small change came before the whole.
         header: of the artifact in force, which may not be loaded yet.
-        failed: whether the last word in the log was that this file is no good.
+        refused: why what the file has now is not in force, as the log said; empty where it is.
+        lags: how often in a row the file had changed again when it came into force, or could not be read.
+        lag_said: when that was said last, monotonic.
     """
 
     spec: ListFile
@@ -61,7 +82,9 @@ class Kept:
     checksum: bytes = b""
     changed: tuple[LoadedList, ...] = ()
     header: Header | None = None
-    failed: bool = False
+    refused: str = ""
+    lags: int = 0
+    lag_said: float = float("-inf")
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     reloads_wanted: int = 0
     reloads_begun: int = 0
@@ -88,13 +111,13 @@ class Kept:
         return sum(loaded.entries for loaded in self.in_force)
 
     def take(
-        self, loaded: LoadedList, signature: Signature, content: bytes, *, whole: bool
+        self, loaded: LoadedList, signature: Signature | None, content: bytes, *, whole: bool
     ) -> list[LoadedList]:
         """Put an artifact in force; gives what has gone out of use."""
         old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
         self.loaded, self.changed, self.ends_with_newline = loaded, (), whole
         self.header = loaded.artifact.header
-        self.watch.seen, self.checksum, self.failed = signature, content, False
+        self.watch.seen, self.checksum, self.refused = signature, content, ""
         return old
 
     def take_change(self, removed: frozenset[int], added: LoadedList | None, header: Header) -> None:

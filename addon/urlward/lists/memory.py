@@ -14,15 +14,27 @@ import os
 from collections.abc import Buffer
 from pathlib import Path
 
-from urlward.lists.source import open_list, unreadable
+from urlward.lists.files import Signature, being_written
+from urlward.lists.source import SourceError, open_list, unreadable
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _CHUNK = 1 << 20
+_STDERR = 2
+
+TRIES = 3
+"""Times that a file is read which changes meanwhile."""
 
 
 def new() -> int:
-    """A file descriptor to write an artifact to."""
-    return os.memfd_create("urlward", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    """A file descriptor to write an artifact to; never one that stands for a standard stream."""
+    fd = os.memfd_create("urlward", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    if fd > _STDERR:
+        return fd
+    # Where standard streams are closed; a process that it is passed on to has some again.
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    finally:
+        os.close(fd)
 
 
 def seal(fd: int) -> None:
@@ -78,6 +90,42 @@ def sealed_copy(path: Path) -> tuple[int, bytes]:
         os.close(fd)
         raise
     return fd, h.digest()
+
+
+class ChangingError(SourceError):
+    """A file that changes each time while it is read."""
+
+
+def whole_copy(path: Path, *, as_is: bool = False) -> tuple[int, bytes, Signature]:
+    """A descriptor of memory with a list file's bytes in it as they were at one time, their checksum, and the
+    signature of the file then. A file that another took the place of meanwhile is whole too.
+
+    Args:
+        path: of the file.
+        as_is: whether one that changes each time is taken all the same, since there is no other yet.
+
+    Raises:
+        ChangingError: somebody writes it, or changes it each time it is read.
+        SourceError: the file is not readable.
+    """
+    for left in reversed(range(TRIES)):
+        h = hashlib.blake2b()
+        fd = new()
+        try:
+            with open_list(path) as file:
+                before = Signature.of_status(os.fstat(file.fileno()))
+                while chunk := _read(path, file.fileno()):
+                    h.update(chunk)
+                    _write(fd, chunk)
+                written = being_written(Path(f"/proc/self/fd/{file.fileno()}"))
+                whole = not written and Signature.of_status(os.fstat(file.fileno())) == before
+        except BaseException:
+            os.close(fd)
+            raise
+        if whole or (as_is and not left):
+            return fd, h.digest(), before
+        os.close(fd)
+    raise ChangingError(f"{path}: changed each time while it was read")
 
 
 def _read(path: Path, fd: int) -> bytes:

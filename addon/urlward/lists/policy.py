@@ -3,6 +3,9 @@
 A matcher finds entries; which of them count, and how, is decided here, by the client's group and the
 time. It costs nothing until something is found: a `View` is kept for each group until a schedule
 changes, and each client's group until the cache is full or the neighbours have changed.
+
+The first rule in force that fits an entry decides. Where none does, the list's own use counts, unless a rule
+that is out of its schedule says the same as that use: then the entry counts in that schedule only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,10 +61,12 @@ class Outcome(NamedTuple):
     Attributes:
         action: as of a `Verdict`; ``pass`` where it does not count.
         rule: the one that says so; None where none fits, and the list's own use counts.
+        only_then: whether `rule` says so because it is out of its schedule.
     """
 
     action: Action
     rule: Rule | None = None
+    only_then: bool = False
 
 
 class View:
@@ -74,7 +79,7 @@ class View:
         resting: those whose schedule is not in force.
     """
 
-    __slots__ = ("_outcomes", "_uses", "group", "page", "resting", "rules")
+    __slots__ = ("_categories", "_outcomes", "_uses", "group", "page", "resting", "rules")
 
     def __init__(
         self, group: str, page: str, rules: Sequence[Rule], resting: Sequence[Rule], uses: Mapping[str, Use]
@@ -84,6 +89,9 @@ class View:
         self.rules = tuple(rules)
         self.resting = tuple(resting)
         self._uses = uses
+        # No category is empty: that stands for all which no rule names.
+        named = (rule.categories or () for rule in (*rules, *resting))
+        self._categories = frozenset(("",)).union(*named)
         self._outcomes: dict[tuple[str, str], Outcome] = {}
 
     def decide(self, found: Sequence[Verdict]) -> Verdict:
@@ -98,6 +106,8 @@ class View:
             if action != "allow":
                 outcome = self._outcomes.get((verdict.list, verdict.category))
                 action = (outcome or self._outcome(verdict.list, verdict.category)).action
+                if action == "allow" and verdict.doubtful:
+                    action = "pass"
             its_weight = _WEIGHTS[action]
             if its_weight < weight:
                 continue
@@ -113,7 +123,8 @@ class View:
         """What becomes of one entry found, whatever else is found."""
         if verdict.action == "allow":
             return Outcome("allow")
-        return self._outcome(verdict.list, verdict.category)
+        outcome = self._outcome(verdict.list, verdict.category)
+        return Outcome("pass") if outcome.action == "allow" and verdict.doubtful else outcome
 
     def uses(self, list_name: str) -> bool:
         """Whether any entry of a list could block for these clients now."""
@@ -125,20 +136,7 @@ class View:
 
     def _actions(self, list_name: str) -> set[str]:
         """All that can become of a list's blocking entries."""
-        use = self._uses.get(list_name, "block")
-        found: set[str] = set()
-        if use == "allow":
-            return found
-        decided: set[str] = set()
-        for rule in self.rules:
-            if rule.lists is not None and list_name not in rule.lists:
-                continue
-            if rule.categories is None:
-                return found | {rule.action}
-            if not rule.categories <= decided:
-                found.add(rule.action)
-                decided |= rule.categories
-        return found | {use}
+        return {self._outcome(list_name, category).action for category in self._categories}
 
     def _outcome(self, list_name: str, category: str) -> Outcome:
         outcome = self._outcomes.get((list_name, category))
@@ -156,6 +154,10 @@ class View:
             if rule.fits(list_name, category):
                 # A rule's "allow" excuses no other list's entry: the one that it fits does not count.
                 return Outcome("pass" if rule.action == "allow" else rule.action, rule)
+        for rule in self.resting:
+            # It says what the list does anyway, so it can only mean that the list does so in that schedule.
+            if rule.action == use and rule.fits(list_name, category):
+                return Outcome("pass", rule, only_then=True)
         return Outcome(use)
 
 
@@ -174,7 +176,7 @@ class Policy:
     """Groups, rules and schedules of a configuration.
 
     Args:
-        config: the whole file; it must have passed `urlward.config.policy.check_policy`.
+        config: the whole file; `read_config` has checked it.
         uses: each list's own use, by name; ``block`` for those that are not named.
         neighbours: for groups that name MAC addresses.
     """

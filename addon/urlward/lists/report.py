@@ -10,6 +10,10 @@ KEPT_ERRORS = 100
 """Bad lines that are kept for the report; the rest are only counted."""
 
 
+NO_FOLDER = "not a regular file: only compile, import and feeds take a folder"
+"""Why a folder is no list."""
+
+
 class SourceError(UrlwardError):
     """A source that is refused whole.
 
@@ -53,6 +57,11 @@ class Report:
         bad_lines: the first of them.
         unsupported: number of lines whose meaning the grammar cannot say; not among `lines`.
         unsupported_lines: the first of them.
+        left_out: for each file of which nothing was taken on purpose, why; among `unsupported`.
+        partly: number of lines of which the entries say less than the line; they are among `lines`.
+        recognised: sources that nobody said a format of, to the one that they were recognised to be of, where
+            that is not the grammar.
+        likely: the format that the last source with bad lines may be of; empty for none.
         ends_with_newline: whether the last source's last line is whole.
     """
 
@@ -62,6 +71,10 @@ class Report:
     bad_lines: list[BadLine] = field(default_factory=list)
     unsupported: int = 0
     unsupported_lines: list[BadLine] = field(default_factory=list)
+    left_out: list[BadLine] = field(default_factory=list)
+    partly: int = 0
+    recognised: dict[str, str] = field(default_factory=dict)
+    likely: str = ""
     ends_with_newline: bool = True
 
     def so_far(self) -> "Report":
@@ -141,9 +154,18 @@ def check_entries(path: object, report: Report, before: Report) -> None:
         f"{path}: no entry in it"
         + (f", {bad} lines could not be read" if bad else "")
         + (f", {unsupported} lines are of a kind that cannot be taken" if unsupported else "")
-        + (f"; first: {first[0]}" if first else ""),
+        + (f"; first: {first[0]}" if first else "")
+        + _looks_like(report),
         bad_lines,
     )
+
+
+def left_out(report: Report) -> str:
+    """What of lines that nothing is wrong with was not taken, for people; empty for nothing."""
+    parts = [f"{report.unsupported} of a kind that cannot be taken"] if report.unsupported else []
+    if report.partly:
+        parts.append(f"{report.partly} taken in part")
+    return ", ".join(parts)
 
 
 def check_budget(report: Report, budget: Budget, what: str) -> None:
@@ -155,9 +177,13 @@ def check_budget(report: Report, budget: Budget, what: str) -> None:
     if budget.exceeded(report.bad, report.lines):
         raise SourceError(
             f"{what}: {report.bad} of {report.lines} lines could not be read, allowed are {budget}; "
-            f"first: {report.bad_lines[0]}",
+            f"first: {report.bad_lines[0]}" + _looks_like(report),
             report.bad_lines,
         )
+
+
+def _looks_like(report: Report) -> str:
+    return f"; it looks like format {report.likely}" if report.likely else ""
 
 
 def note(report: Report, name: str, skipped: Skipped) -> None:
@@ -165,6 +191,8 @@ def note(report: Report, name: str, skipped: Skipped) -> None:
     line = BadLine(name, skipped.line, skipped.column, skipped.reason)
     if skipped.unsupported:
         report.unsupported += 1
+        if skipped.whole_file:
+            report.left_out.append(line)
         if len(report.unsupported_lines) < KEPT_ERRORS:
             report.unsupported_lines.append(line)
     else:

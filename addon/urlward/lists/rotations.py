@@ -7,13 +7,16 @@ taken stays, also where several processes take one at the same moment.
 import logging
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from urlward.engine.errors import KeyFileError, RotationError
 from urlward.engine.rotation import Rotation, parse_rotation
 from urlward.lists.build import write_new
-from urlward.lists.signing_keys import MAX_KEY_FILE, read_key_file
+from urlward.lists.files import Signature, read_regular
+from urlward.lists.signing_keys import MAX_KEY_FILE
 from urlward.lists.source import SourceError
+from urlward.lists.state import StateError, is_damage, set_aside
 from urlward.lists.trust import Trust
 
 SUFFIX = ".rotation"
@@ -42,14 +45,16 @@ def take_rotation(trust: Trust, data: bytes, folder: Path) -> Trust:
     return made
 
 
-def restore_rotations(trust: Trust, folder: Path) -> Trust:
+def restore_rotations(trust: Trust, folder: Path, state: Path | None = None) -> Trust:
     """The trust that the statements kept make; what is none, or fits no more, is said in the log.
 
     Args:
         trust: what the operator gives.
         folder: where statements are kept; none where it is missing.
+        state: the state folder, in which a statement that is none is set aside, so that it is taken anew from
+            where it came; it stays where not given.
     """
-    waiting = _kept(folder)
+    waiting = _kept(folder, state)
     reasons: dict[Path, RotationError] = {}
     before = None
     while before != len(waiting):
@@ -67,12 +72,17 @@ def restore_rotations(trust: Trust, folder: Path) -> Trust:
     return trust
 
 
-def _kept(folder: Path) -> dict[Path, Rotation]:
+def _kept(folder: Path, state: Path | None) -> dict[Path, Rotation]:
     found: dict[Path, Rotation] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
+        seen = Signature.of(path)
         try:
-            found[path] = parse_rotation(read_key_file(path))
-        except (RotationError, KeyFileError) as e:
+            found[path] = parse_rotation(read_regular(path))
+        except (RotationError, KeyFileError, OSError) as e:
+            if state is not None and (not isinstance(e, OSError) or is_damage(e)):
+                with suppress(StateError):
+                    set_aside(state, path, e, "taken anew beside the list", seen=seen)
+                    continue
             logger.warning("trust %s: not counted: %s", path, e)
     return found
 
@@ -86,7 +96,7 @@ def _keep(rotation: Rotation, folder: Path) -> None:
         try:
             os.link(temporary, path)  # which, unlike a rename, never replaces
         except FileExistsError as e:
-            if path.read_bytes() != rotation.text():
+            if read_regular(path) != rotation.text():
                 known = f"another rotation from {rotation.old.short} has been taken"
                 raise RotationError(f"{path}: {known}") from e
         finally:

@@ -4,7 +4,6 @@ Sharing saves memory and work and is never needed: where it fails, the worker sa
 its lists by itself, as a filter without other workers does.
 """
 
-import asyncio
 import logging
 import os
 import socket
@@ -34,11 +33,13 @@ class Made(NamedTuple):
         fd: of sealed memory with the artifact, the receiver's to close; None where it is no good.
         whole: whether the file's last line had its end.
         error: why it is no good.
+        content: that it was made of, where that is not what was asked for; a digest.
     """
 
     fd: int | None
     whole: bool = True
     error: str = ""
+    content: str = ""
 
 
 class Turn:
@@ -83,6 +84,8 @@ class Turn:
 
     async def result(self) -> Made | None:
         """The result."""
+        import asyncio  # as in `urlward.lists.worker`
+
         while self._conversation is not None:
             try:
                 async with asyncio.timeout(self._until - time.monotonic()):
@@ -97,7 +100,8 @@ class Turn:
         """Let the other workers have it too; the descriptor stays the caller's."""
         conversation, shared = self._conversation, self._shared
         if conversation is not None and shared is not None:
-            message = {"made": {"whole": made.whole, "error": made.error}}
+            content = made.content if made.content != self._ask["content"] else ""
+            message = {"made": {"whole": made.whole, "error": made.error, "content": content}}
             shared.attempt(lambda: send(conversation, message, made.fd))
 
     def _settled(self) -> bool:
@@ -196,10 +200,12 @@ def inherited() -> Shared | None:
 
 def _made(message: dict[str, Any], fd: int | None) -> Made | None:
     note = message.get("found")
-    return Made(fd, note["whole"], note["error"]) if note is not None else None
+    return Made(fd, note["whole"], note["error"], note["content"]) if note is not None else None
 
 
 async def _readable(s: socket.socket) -> None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(s, readable.set)

@@ -5,24 +5,31 @@ first line is read as an entry, since a hostile or broken feed must not become a
 """
 
 import os
-import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from urlward.encoding import other_encoding
+from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header
 from urlward.engine.compiler import Compiler
-from urlward.engine.errors import EntryError
+from urlward.engine.errors import ArtifactError, EntryError, TruncatedError
 from urlward.engine.grammar import MAX_LINE, parse_line
+from urlward.lists.files import open_regular
 from urlward.lists.formats import (
+    AUTO,
     DEFAULTS,
+    SNIFFED,
     FormatError,
     FormatOptions,
     Found,
     Part,
     Skipped,
     format_named,
+    likely,
     reason_of,
+    recognised_part,
 )
 from urlward.lists.formats.stream import BOM, MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, Stream, cut_lines
 from urlward.lists.report import (
@@ -49,29 +56,43 @@ __all__ = [
     "open_list",
     "parts_of",
     "read_source",
+    "recognise",
     "unreadable",
 ]
-
-_SNIFFED = 4096
 
 
 def open_list(path: Path) -> BufferedReader:
     """Open a list for reading.
 
-    Only regular files are lists: opening a pipe could wait for ever, on an event loop that carries
-    traffic, and a device need not end.
+    Only regular files are lists (`urlward.lists.files.regular_fd`). An artifact that is longer than its
+    header says is damaged, and is not read to an end that may be far away.
 
     Raises:
-        SourceError: not readable, or not a regular file.
+        SourceError: not readable, not a regular file, or an artifact that is too long.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_regular(path)
+        try:
+            _check_length(path, file.fileno())
+        except BaseException:
+            file.close()
+            raise
+        return file
+    except IsADirectoryError as e:
+        raise SourceError(f"{path}: not a regular file") from e
     except (OSError, ValueError) as e:
         raise unreadable(path, e) from e
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise SourceError(f"{path}: not a regular file")
-    return os.fdopen(fd, "rb")
+
+
+def _check_length(path: Path, fd: int) -> None:
+    # Not a byte more of what is no artifact: this may be a process that must not hold an entry.
+    if os.pread(fd, len(MAGIC), 0) != MAGIC:
+        return
+    with suppress(ArtifactError):  # whoever reads it says so
+        header = read_header(os.pread(fd, HEADER_SIZE, 0))
+        size = os.fstat(fd).st_size
+        if size > header.size:
+            raise SourceError(f"{path}: {TruncatedError(size, header.size)}")
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> SourceError:
@@ -84,7 +105,7 @@ def read_source(
     compiler: Compiler,
     report: Report,
     progress: Callable[[int], None] = lambda _: None,
-    format: str = "grammar",  # noqa: A002 - the word
+    format: str = AUTO,  # noqa: A002 - the word
     options: FormatOptions = DEFAULTS,
 ) -> None:
     """Read one source into a compiler.
@@ -106,12 +127,19 @@ def read_source(
     for part in parts:
         with open_list(part.path) as file:
             try:
-                if format == "grammar":
-                    guard(path, file.read(_SNIFFED))
-                    file.seek(0)
+                head = file.read(SNIFFED)
+                file.seek(0)
+                name = format
+                if format == AUTO:
+                    name, part = recognise(part, head, report)
+                bad = report.bad
+                if name == "grammar":
+                    guard(path, head)
                     _read_lines(path, file, compiler, report, progress)
                 else:
                     done = _read_part(part, file, done, len(parts) > 1, compiler, report, progress)
+                if report.bad > bad or report.entries == before.entries:
+                    report.likely = likely(head, name)
             except OSError as e:
                 raise unreadable(part.path, e) from e
     check_entries(path, report, before)
@@ -131,6 +159,21 @@ def parts_of(path: Path, format: str, options: FormatOptions) -> list[Part]:  # 
         raise unreadable(Path(e.filename or path), e) from e
 
 
+def recognise(part: Part, head: bytes, report: Report) -> tuple[str, Part]:
+    """A file's format by its first bytes, and how to read it; the report says which it is.
+
+    Raises:
+        SourceError: the options do not go with it.
+    """
+    try:
+        name, found = recognised_part(part, head)
+    except FormatError as e:
+        raise SourceError(f"{part.path}: {e}") from e
+    if name != "grammar":
+        report.recognised[str(part.path)] = name
+    return name, found
+
+
 def found_in(
     name: str, stream: Stream, part: Part, *, may_be_empty: bool = False
 ) -> Iterator[Found | Skipped]:
@@ -145,7 +188,7 @@ def found_in(
     Raises:
         SourceError: not a list, or not of that format.
     """
-    head = stream.peek(_SNIFFED)[:_SNIFFED]
+    head = stream.peek(SNIFFED)[:SNIFFED]
     if may_be_empty and not head:
         return
     guard(name, head)
@@ -215,6 +258,7 @@ def _read_part(
                 note(report, name, Skipped(each.line, each.column, reason_of(e)))
             else:
                 report.lines += bool(entries) and each.line != last
+                report.partly += not each.whole and each.line != last
                 report.entries += len(entries)
                 for entry in entries:
                     compiler.add(entry)
@@ -234,8 +278,10 @@ def guard(path: object, head: bytes) -> None:
     Raises:
         SourceError: it is something else.
     """
+    if other := other_encoding(head):
+        raise SourceError(f"{path}: {other}")
     text = head.removeprefix(BOM).lstrip()
-    if not text and len(head) < _SNIFFED:
+    if not text and len(head) < SNIFFED:
         raise SourceError(f"{path}: empty")
     # No entry and no comment begins like this, every page and every XML document does.
     if text.startswith(b"<"):

@@ -11,7 +11,7 @@ from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, 
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import check_signature, sign_artifact, signer_of
 from urlward.lists.arguments import DONE, Command
-from urlward.lists.build import read_artifact, told, write_atomically
+from urlward.lists.build import read_artifact, told, write_in_kind
 from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
 from urlward.lists.signing_keys import (
     new_signing_key,
@@ -149,7 +149,7 @@ def _sign(args: argparse.Namespace) -> int:
             f"{args.file}: signed already: a changed one needs a --serial above {header.serial}, "
             "or filters would refuse it"
         )
-    write_atomically(output, made)
+    write_in_kind(output, made)
     print(f"{output}: serial {new.serial}, signed by {key.public}")
     return DONE
 

@@ -7,14 +7,15 @@ from itertools import islice
 
 import pytest
 
-from lists.formats.support import DATA, read
+from lists.formats.support import DATA, lines, read
+from urlward.engine.grammar import parse_line
 from urlward.lists.formats import FORMATS, FormatError, FormatOptions, convert
 from urlward.lists.source import Report, read_source
 
 SAMPLES = [
     # file, kind, lines of the source with entries, entries, bad, unsupported
     ("hosts.txt", "hosts", 4, 5, 3, 1),
-    ("adblock.txt", "adblock", 17, 19, 0, 24),
+    ("adblock.txt", "adblock", 17, 19, 0, 25),
     ("urls.txt", "urls", 12, 12, 5, 1),
     ("urlhaus.csv", "urlhaus", 3, 3, 1, 1),
     ("urlhaus.json", "urlhaus", 3, 3, 2, 1),
@@ -22,7 +23,7 @@ SAMPLES = [
     ("phishtank.json", "phishtank", 3, 3, 0, 1),
     ("table.jsonl", "jsonl", 3, 3, 3, 0),
     ("table.json", "json", 3, 3, 1, 0),
-    ("policy.rpz", "rpz", 13, 13, 5, 6),
+    ("policy.rpz", "rpz", 13, 13, 5, 7),
     ("squidguard", "squidguard", 12, 17, 1, 1),
 ]
 
@@ -45,7 +46,7 @@ def test_counts_of_the_samples(
 
 
 def test_every_format_has_a_sample() -> None:
-    others = {"grammar", "csv", "squidguard-domains", "squidguard-urls"}
+    others = {"auto", "grammar", "csv", "squidguard-domains", "squidguard-urls"}
     assert {kind for _, kind, *_ in SAMPLES} | others == set(FORMATS)
 
 
@@ -83,8 +84,9 @@ def test_byte_order_mark_and_line_ends(kind: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "reason"),
     [
-        ("nothing", {}, "is not one of grammar, hosts"),
+        ("nothing", {}, "is not one of auto, grammar, hosts"),
         ("hosts", {"columns": {"url": "a"}}, "format hosts has no columns"),
+        ("auto", {"columns": {"url": "a"}}, "column: needs a format to be said"),
         ("json", {"delimiter": ";"}, "format json has none"),
         ("grammar", {"category": "phishing"}, "the grammar says it"),
     ],
@@ -145,3 +147,42 @@ def test_memory_does_not_grow_with_the_source(kind: str, monkeypatch: pytest.Mon
     grown = sys.getallocatedblocks() - before
     assert number == AFTER - 200
     assert grown < AFTER / 2  # one object kept for each record would be more
+
+
+HOSTS = [
+    ("straße.test", "xn--strae-oqa.test"),
+    ("Straße.TEST", "xn--strae-oqa.test"),
+    ("σίγμας.test", "xn--kxaef0b5ab.test"),
+    ("क्\u200dष.test", "xn--11b2ezcw70k.test"),
+    ("пример.test", "xn--e1afmkfd.test"),
+    ("例え.test", "xn--r8jz45g.test"),
+    ("MÜNCHEN.test", "xn--mnchen-3ya.test"),
+    ("xn--p41h.test", "xn--p41h.test"),
+    ("XN--Strae-OQA.test", "xn--strae-oqa.test"),
+]
+SOURCES = {
+    "grammar": ["{}", "http://{}/x", "@@http://{}/x/*", "0.0.0.0 {}"],
+    "hosts": ["0.0.0.0 {} www.{}"],
+    "adblock": ["||{}^", "@@||{}^", "||{}/x/", "|http://{}/x|", "@@|https://{}/x?a=1|", "|http://{}^"],
+    "urls": ["{}", "http://{}/x", "{}/x", "//{}/x?a=1"],
+    "csv": ["url\nhttp://{}/x", "host,path\n{},/x", "domain\n{}"],
+    "jsonl": ['{{"url": "http://{}/x"}}', '{{"domain": "{}"}}', '{{"host": "{}", "path": "/x"}}'],
+    "json": ['[{{"url": "http://{}/x"}}]'],
+    "squidguard-domains": ["{}"],
+    "squidguard-urls": ["{}/x", "{}"],
+    "rpz": ["$ORIGIN rpz.test.\n{} CNAME .\n*.{} CNAME .", "$ORIGIN rpz.test.\n{} CNAME rpz-passthru."],
+}
+
+
+@pytest.mark.parametrize(("written", "host"), HOSTS)
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in SOURCES for text in SOURCES[kind]])
+def test_a_host_in_unicode_is_its_a_labels_in_every_format(
+    kind: str, text: str, written: str, host: str
+) -> None:
+    def entries(name: str) -> list[object]:
+        return [entry for line in lines(kind, text.replace("{}", name)) for entry in parse_line(line)]
+
+    text = text.replace("{{", "{").replace("}}", "}")
+    expected = entries(host)
+    assert expected
+    assert entries(written) == expected

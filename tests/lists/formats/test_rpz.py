@@ -92,7 +92,7 @@ def test_networks(name: str, network: str) -> None:
         ("24.7.2.0.192.rpz-ip CNAME .", "not a network", False),
         ("rpz-ip CNAME .", "not a network", False),
         ("x.rpz-ip CNAME .", "not a network", False),
-        ("a.example DNAME b.example.", "a record that is no policy", False),
+        ("a.example DNAME b.example.", "a DNAME record, which is no policy", True),
         ("192.0.2.7 CNAME .", "an address for a name", False),
         (r"a\.b.example CNAME .", "host has a character that", False),
         (r"a\032b.example CNAME .", "host has a character that", False),

@@ -8,7 +8,7 @@ from urlward.engine.errors import EntryError, UrlError
 from urlward.engine.grammar import parse_line
 from urlward.engine.url import canonicalize
 from urlward.lists.formats.found import NotTakenError
-from urlward.lists.formats.write import attributes, check_literal, domain, host_alone, page, prefix
+from urlward.lists.formats.write import attributes, domain, host_alone, literal, page, prefix
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,27 @@ def test_every_machines_own_names_are_no_hosts(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/a/../", "/.", "//", "/a//b", "/a%2fb", "/a\\b", "/%2e%2e/", "/a%252f../b", "/a%5Cb", "/a/.."]
+    ("path", "reason"),
+    [
+        *[
+            (path, "dot segments, escaped slashes or backslashes")
+            for path in ("/a/../", "/.", "/a%2fb", "/a\\b", "/%2e%2e/", "/a%252f../b", "/a%5Cb", "/a/..")
+        ],
+        ("//", "nothing but slashes"),
+        ("/a#b", "a fragment"),
+    ],
 )
-def test_a_path_that_would_be_another(path: str) -> None:
-    with pytest.raises(NotTakenError, match="dot segments or odd slashes"):
-        check_literal(path)
+def test_a_path_that_would_be_another(path: str, reason: str) -> None:
+    with pytest.raises(NotTakenError, match=reason):
+        literal(path)
 
 
-def test_a_path_that_stays() -> None:
-    check_literal("/a.b/..c/é%20/")
+@pytest.mark.parametrize(
+    ("path", "same"),
+    [("/", "/"), ("/a.b/..c/é%20/", "/a.b/..c/é%20/"), ("//arm5", "/arm5"), ("/a///b//", "/a/b/")],
+)
+def test_runs_of_slashes_are_one(path: str, same: str) -> None:
+    assert literal(path) == same
 
 
 def test_prefix() -> None:

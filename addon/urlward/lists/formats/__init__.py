@@ -6,6 +6,7 @@ with a source. What each takes is described for its users in ``lists/README.md``
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from urlward.lists.formats import adblock, exports, hosts, native, squidguard, t
 from urlward.lists.formats.found import (
     DEFAULTS,
     FIELDS,
+    WHITE,
     Format,
     FormatError,
     FormatOptions,
@@ -23,11 +25,16 @@ from urlward.lists.formats.found import (
     Skipped,
 )
 from urlward.lists.formats.found import format_of_files as _of_files
+from urlward.lists.formats.recognise import SNIFFED, likely, recognised, refuse_table, watched
+from urlward.lists.formats.stream import stream_of
 
 __all__ = [
+    "AUTO",
     "DEFAULTS",
     "FIELDS",
     "FORMATS",
+    "SNIFFED",
+    "WHITE",
     "Format",
     "FormatError",
     "FormatOptions",
@@ -37,7 +44,9 @@ __all__ = [
     "checked",
     "convert",
     "format_named",
+    "likely",
     "reason_of",
+    "recognised_part",
 ]
 
 
@@ -48,8 +57,25 @@ def _read_rpz(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skippe
     return rpz.read(file, options)
 
 
+def _read_recognised(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    stream = stream_of(file)
+    part = Part(Path(), _read_recognised, options)
+    _, part = recognised_part(part, stream.peek(SNIFFED)[:SNIFFED])
+    return part.read(stream, options)
+
+
+def _parts_to_recognise(path: Path, options: FormatOptions) -> list[Part]:
+    if path.is_dir():
+        raise FormatError("a folder: its format must be said, such as squidguard")
+    return [Part(path, _read_recognised, options)]
+
+
+AUTO = "auto"
+"""Stands for whatever format a source is recognised to be of."""
+
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
+        AUTO: Format(_read_recognised, _parts_to_recognise, "told by its first bytes"),
         "grammar": _of_files(native.read, "the list grammar"),
         "hosts": _of_files(hosts.read, "hosts file"),
         "adblock": _of_files(adblock.read, "AdBlock network rules of host and simple path form"),
@@ -76,13 +102,39 @@ def format_named(name: str, options: FormatOptions) -> Format:
     found = FORMATS.get(name)
     if found is None:
         raise FormatError(f"format: {name!r} is not one of {', '.join(FORMATS)}")
+    if name == AUTO and (options.columns or options.delimiter != ","):
+        what = "column" if options.columns else "delimiter"
+        raise FormatError(f"{what}: needs a format to be said, such as csv")
     if options.columns and not found.is_table:
         raise FormatError(f"column: format {name} has no columns to name")
     if options.delimiter != "," and name != "csv":
         raise FormatError(f"delimiter: format {name} has none")
+    if options.white != "skip" and name != "squidguard":
+        raise FormatError(f"white: format {name} has no folders that allow")
     if options.category and name == "grammar":
         raise FormatError("category: the grammar says it with each entry")
     return found
+
+
+def recognised_part(part: Part, head: bytes) -> tuple[str, Part]:
+    """A file's format by its first bytes, and how to read it.
+
+    Args:
+        part: the file, and options for it.
+        head: its first `SNIFFED` bytes.
+
+    Raises:
+        FormatError: the options do not go with the format, or it looks like a table without our names.
+    """
+    name = recognised(head)
+    if name == "grammar" and part.options.category:
+        # With a category it is no grammar; much of what both read is another format's too.
+        name = likely(head, name) or name
+    if name == "grammar":
+        refuse_table(head)
+    found = format_named(name, part.options)
+    read = found.read if name == "grammar" else watched(name, found.read)
+    return name, Part(part.path, read, part.options, found.may_be_json)
 
 
 def convert(format: str, file: BinaryIO, options: FormatOptions) -> Iterator[str | Skipped]:  # noqa: A002

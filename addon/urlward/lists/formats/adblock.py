@@ -4,8 +4,10 @@ https://help.adblockplus.org/hc/en-us/articles/360062733293 and what uBlock Orig
 ``||`` begins at any label of a host, ``|`` at the URL's start or end, ``^`` is a delimiter or the end, a
 rule goes on with anything where it has no end, and letters compare without regard to case.
 
-A rule that goes on becomes what it names and what is below, as its author means, and not names that begin
-alike (``||host/ad`` is no ``/adult``). An exception that is not taken leaves blocked what it excepts.
+A rule that ends in a slash, ``^`` or ``|`` is taken whole. One that ends in a letter or digit goes on in a
+browser (``||host/ad`` is ``/adult`` too); the path that it names and what is below are taken, and it is told
+as taken in part. One that ends in another character (``||host/ad-``) does all its work behind its end, inside
+a segment, which no entry can say. An exception that is not taken leaves blocked what it excepts.
 """
 
 import re
@@ -15,7 +17,7 @@ from typing import BinaryIO
 from urlward.engine.errors import UrlError
 from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
 from urlward.lists.formats.stream import text_lines
-from urlward.lists.formats.write import attributes, check_literal, domain, host_alone, page, prefix
+from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
 
 _COSMETIC = re.compile(r"#@?(?:\$\??|\?|%)?#|\$@?\$")
 _OPTION = r"~?[a-z0-9_\-]++(?:=[^,]*+)?"
@@ -52,22 +54,27 @@ def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
             continue
         column = len(text) - len(rule) + 1
         try:
+            entries, whole = _entries(rule)
             if conditions:
-                raise NotTakenError("a rule under a condition (!#if)")
-            for entry in _entries(rule):
-                yield Found(entry + more, number, column)
+                reason = "a rule under a condition (!#if)"
+                yield Skipped(number, column, reason, unsupported=True, certain=True)
+                continue
+            for entry in entries:
+                yield Found(entry + more, number, column, whole)
         except UrlError as e:
             yield Skipped(number, column, str(e))
         except NotTakenError as e:
-            yield Skipped(number, column, e.reason, e.unsupported)
+            # No host begins like that (RFC 1123 section 2.1): `-ads.gif` is no name.
+            certain = rule.removeprefix("@@").startswith(("-", "_"))
+            yield Skipped(number, column, e.reason, e.unsupported, certain=certain)
 
 
 def _is_comment(rule: str) -> bool:
     return rule[0] in "![" or rule == "#" or (rule[0] == "#" and rule[1].isspace())
 
 
-def _entries(rule: str) -> list[str]:
-    """The lines for a rule; each whole, so that a rule is taken as a whole or not at all.
+def _entries(rule: str) -> tuple[list[str], bool]:
+    """The lines for a rule, and whether they say all that it means.
 
     Raises:
         NotTakenError: no lines of the grammar mean the same.
@@ -83,7 +90,8 @@ def _entries(rule: str) -> list[str]:
         raise NotTakenError("an option that changes what the rule means")
     if _HAS_CASE in options:
         nocase = ""
-    return [allow + line for line in _lines(pattern, nocase)]
+    lines, whole = _lines(pattern, nocase)
+    return [allow + line for line in lines], whole
 
 
 def _without_options(pattern: str) -> tuple[str, list[str]]:
@@ -98,7 +106,7 @@ def _without_options(pattern: str) -> tuple[str, list[str]]:
     raise NotTakenError("options that begin nobody knows where")
 
 
-def _lines(pattern: str, nocase: str) -> list[str]:
+def _lines(pattern: str, nocase: str) -> tuple[list[str], bool]:
     if pattern.startswith("/") and pattern.endswith("/"):
         raise NotTakenError("a regular expression")
     # What comes behind the end of a rule is free anyhow.
@@ -106,7 +114,10 @@ def _lines(pattern: str, nocase: str) -> list[str]:
     match = _ANYWHERE.fullmatch(pattern)
     if match is not None:
         if match["rest"] in _ALL:
-            return [_whole(match["host"], domain)]
+            return [_whole(match["host"], domain)], True
+        if match["rest"] == "*^" and match["host"].endswith("."):
+            # In a browser more than a public suffix may follow.
+            return [f"{match['host']}*"], False
         return _paths(match["host"], match["rest"], f" subdomains{nocase}")
     match = _AT_START.fullmatch(pattern)
     if match is None:
@@ -117,7 +128,7 @@ def _lines(pattern: str, nocase: str) -> list[str]:
         )
     port = f" port={match['port'][1:] if match['port'] else _PORTS[match['scheme'].lower()]}"
     if match["rest"] in _ALL:
-        return [_whole(match["host"], host_alone) + port]
+        return [_whole(match["host"], host_alone) + port], True
     return _paths(match["host"], match["rest"], port + nocase)
 
 
@@ -127,8 +138,8 @@ def _whole(host: str, write: Callable[[str], str]) -> str:
     return write(host)
 
 
-def _paths(host: str, rest: str, more: str) -> list[str]:
-    """Lines for a path, or for it and all below."""
+def _paths(host: str, rest: str, more: str) -> tuple[list[str], bool]:
+    """Lines for a path, or for it and all below, and whether that is all that the rule means."""
     ends, delimits = rest.endswith("|"), rest.endswith("^")
     path = rest[:-1] if ends or delimits else rest
     if not path.startswith("/"):
@@ -144,8 +155,15 @@ def _paths(host: str, rest: str, more: str) -> list[str]:
     if len(path.split()) != 1:
         raise NotTakenError("white space inside", unsupported=False)
     _whole(host, host_alone)
-    check_literal(path)
-    lines = [] if path.endswith("/") and not ends else [page(f"http://{host}{path}")]
-    if not ends:
-        lines.append(prefix(host, path if path.endswith("/") else f"{path}/"))
-    return [line + more for line in lines]
+    path, mark, query = path.partition("?")
+    if "#" in query:
+        raise NotTakenError(FRAGMENT)
+    path = literal(path)
+    folder = path.endswith("/")
+    if not (ends or delimits or folder or path[-1].isalnum()):
+        raise NotTakenError("a path that goes on inside a segment")
+    # A delimiter behind a slash is a query's mark or the end: `/dir/^` is `/dir/` and not `/dir/page`.
+    lines = [page(f"http://{host}{path}{mark}{query}")] if ends or delimits or not folder else []
+    if not ends and not (delimits and folder):
+        lines.append(prefix(host, path if folder else f"{path}/"))
+    return [line + more for line in lines], ends or delimits or folder

@@ -13,6 +13,10 @@ FIELDS = ("url", "host", "domain", "path", "id", "category", "expires")
 host, and an entry's attributes."""
 
 
+WHITE = ("skip", "allow", "block")
+"""What is done with a folder of allowed names: nothing, ``@@`` entries, or entries as of any other."""
+
+
 class FormatError(UrlwardError):
     """A source that is not of its format, or options that make no sense with it."""
 
@@ -38,11 +42,13 @@ class Found(NamedTuple):
         text: the line, without its end.
         line: 1-based number of the source's line; of the record, in JSON.
         column: 1-based position there.
+        whole: whether the lines for a source's line together say all that it means.
     """
 
     text: str
     line: int
     column: int = 1
+    whole: bool = True
 
 
 class Skipped(NamedTuple):
@@ -53,12 +59,16 @@ class Skipped(NamedTuple):
         column: 1-based position of the fault.
         reason: why.
         unsupported: nothing is wrong with the line, but the grammar cannot say what it means.
+        whole_file: it stands for its file, of which nothing is taken.
+        certain: it is a line of its format beyond doubt, whatever else it could be.
     """
 
     line: int
     column: int
     reason: str
     unsupported: bool = False
+    whole_file: bool = False
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +80,16 @@ class FormatOptions:
             is no line of names; in JSON the name of a member, ``a.b`` for a member of a member.
         delimiter: between the columns of CSV; one character.
         category: of entries that the source gives none.
+        white: what becomes of a squidGuard folder that allows: one of `WHITE`.
 
     Raises:
-        FormatError: a field that is unknown, or a delimiter that is not one character.
+        FormatError: a field that is unknown, a delimiter that is not one character, or another `white`.
     """
 
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     delimiter: str = ","
     category: str = ""
+    white: str = "skip"
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():
@@ -87,6 +99,8 @@ class FormatOptions:
                 raise FormatError(f"column: {name}= names no column")
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n\0' or not self.delimiter.isascii():
             raise FormatError("delimiter: one ASCII character, and neither a quote nor a line break")
+        if self.white not in WHITE:
+            raise FormatError(f"white: {self.white!r} is not one of {', '.join(WHITE)}")
 
 
 DEFAULTS = FormatOptions()

@@ -83,7 +83,7 @@ def _action(record: Record) -> str:
         NotTakenError: it does neither.
     """
     if record.type in _NO_POLICY:
-        raise NotTakenError("a record that is no policy", unsupported=False)
+        raise NotTakenError(f"a {record.type} record, which is no policy")
     target = record.target
     if target is None or target in _BLOCKING:
         return ""

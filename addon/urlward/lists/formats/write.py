@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES
-from urlward.engine.url import canonical_host, is_address, split_authority, split_url
+from urlward.engine.url import byte_string, canonical_host, is_address, split_authority, split_url
 from urlward.lists.formats.found import NotTakenError
 from urlward.lists.formats.stream import NOT_UTF8
 
@@ -19,15 +19,18 @@ _PLAIN_URL = re.compile(
     r"https?://[A-Za-z0-9.\-]+(?::[1-9][0-9]{0,4})?"
     r"(?:/[A-Za-z0-9_\-.,~!$&'()+:;=@%/]*(?:\?[A-Za-z0-9_\-.,~!$&'()+:;=@%/?]*)?)?"
 ).fullmatch
-_PLAIN_NAME = re.compile(r"(?!xn--|.*\.xn--)(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
+_PLAIN_NAME = re.compile(r"(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
 _HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=:[/\\]{2})").match
 _WEB = ("http", "https", "ws", "wss")
 _UNSAFE = re.compile(r"[^!$%&'()+,\-./0-9:;<=>?@A-Z\[\\\]^_`a-z{|}~]")
 _DOTS = frozenset({".", ".."})
+_SLASHES = re.compile(r"//+")
 _ODD = re.compile(r"\\|%(?:2[e5f]|5c)", re.IGNORECASE).search
 _NOT_ID = re.compile(r"[^A-Za-z0-9._:\-]+")
 _NOT_CATEGORY = re.compile(r"[^A-Za-z0-9._\-]+")
+
+FRAGMENT = "a fragment (#), which no request carries"
 
 
 def attributes(id_: str = "", category: str = "", expires: str = "") -> str:
@@ -98,18 +101,24 @@ def prefix(host: str, path: str) -> str:
     return f"http://{canonical_host(_bytes(host))}{_escaped(_bytes(path))}*"
 
 
-def check_literal(path: str) -> None:
-    """Refuse a path that is meant letter by letter, and that would be another in canonical form.
+def literal(path: str) -> str:
+    """A path that a foreign list means letter by letter, with runs of slashes as one.
 
-    Who asks for it asks for the canonical one, so that it never came up; and ``/a/../`` as a prefix would
-    be all there is on its host.
+    Requests are compared in canonical form, in which runs of slashes are one; malware asks for ``//arm5`` and
+    is found as ``/arm5``. What else would be another path in canonical form is refused: ``/a/../`` or ``//``
+    as a prefix would be all there is on its host.
 
     Raises:
-        NotTakenError: it has dot segments, or doubled, escaped or reversed slashes.
+        NotTakenError: it has a fragment, dot segments, escaped or reversed slashes, or slashes alone.
     """
-    *inner, last = path[1:].split("/")
-    if "" in inner or not _DOTS.isdisjoint((*inner, last)) or _ODD(path):
-        raise NotTakenError("a path with dot segments or odd slashes, that nobody asks for")
+    if "#" in path:
+        raise NotTakenError(FRAGMENT)
+    if not _DOTS.isdisjoint(path.split("/")) or _ODD(path):
+        raise NotTakenError("a path with dot segments, escaped slashes or backslashes")
+    collapsed = _SLASHES.sub("/", path)
+    if collapsed == "/" != path:
+        raise NotTakenError("a path of nothing but slashes, which would be the whole host")
+    return collapsed
 
 
 def host_alone(text: str) -> str:
@@ -166,7 +175,7 @@ def _utf8(text: str) -> str:
 
 
 def _bytes(text: str) -> str:
-    return text if text.isascii() else _utf8(text).encode().decode("latin-1")
+    return byte_string(_utf8(text))
 
 
 def _escaped(target: str) -> str:

@@ -1,0 +1,244 @@
+"""The format of a source by its first bytes, and the refusal of a source where that guess drops an entry.
+
+A format is recognised where the list grammar would read the first lines worse, or not at all. All else is the
+grammar. The first lines say nothing about the others, so a recognised format is read with `watched`: a line
+that the format does not take, and that is an entry of the grammar, was perhaps meant to be blocked, and the
+source is refused until somebody names its format. The line is not taken as an entry instead, because a rule
+of another tool can look like one: ``banner.gif`` in an AdBlock list is any URL with these letters in it.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+from typing import BinaryIO
+
+from urlward.engine.entry import Entry
+from urlward.engine.errors import EntryError
+from urlward.engine.grammar import parse_line
+from urlward.lists.formats.found import FormatError, FormatOptions, Found, Read, Skipped
+from urlward.lists.formats.stream import BOM, Stream
+from urlward.lists.formats.table import NAMES
+
+SNIFFED = 4096
+"""Bytes that are looked at."""
+
+GRAMMAR = "grammar"
+
+_JSON_ARRAY = re.compile(r"\[\s*\{").match
+_URLHAUS_JSON = re.compile(r'\{\s*"\d+"\s*:\s*\[\s*\{').match
+_MEMBER = re.compile(r'"([^"\\]+)"\s*:')
+_ADBLOCK_HEADER = re.compile(r"\[(?:adblock|ublock|adguard)\b[^\]]*\]\s*", re.IGNORECASE).fullmatch
+_ADBLOCK_ONLY = re.compile(
+    r".*#@?(?:\$\??|\?|%)?#.*|(?:@@)?\|https?://\S*|(?:@@)?\|\|[^\s/^|]+[/^|*]\S+"
+    r"|\S*\$(?:~?[a-z0-9\-]+(?:=[^,\s]*)?)(?:,~?[a-z0-9\-]+(?:=[^,\s]*)?)*"
+).fullmatch
+_HOST_RULE = re.compile(r"(?:@@)?\|\|[^\s/^|]+\^").fullmatch
+_ZONE = re.compile(r"\$(?:TTL|ORIGIN)\s|\S*\s+(?:\d+[smhdw]?\s+|IN\s+)*SOA\s", re.IGNORECASE).match
+_POLICY = re.compile(r"\sCNAME\s+(?:\*?\.|rpz-\S+)\s*(?:;.*)?$|\.rpz-(?:client-)?ip\s", re.IGNORECASE).search
+_URLHAUS_CSV = re.compile(r'#\s*"?id"?\s*,\s*"?dateadded"?\s*,\s*"?url"?', re.IGNORECASE).match
+_URL_FIELD = re.compile(r"https?://[^\s/]+\.[^\s/]+(?:/\S*)?", re.IGNORECASE).fullmatch
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITED = {",": "", ";": " --delimiter ';'", "\t": " --delimiter TAB"}
+_ROWS = 3
+"""Rows at least, before lines that the grammar reads are taken for a table."""
+_COLUMN = re.compile(r"[a-z][a-z0-9_ .\-]*").fullmatch
+
+
+def recognised(head: bytes) -> str:
+    """The format of a source: one of `urlward.lists.formats.FORMATS`, the grammar where that is not certain.
+
+    Args:
+        head: its first bytes; `SNIFFED` of them, or all there are.
+    """
+    text, lines = _lines(head)
+    if found := _as_json(text, lines):
+        return found
+    content = [line for line in lines if line[:1] not in "#!;"]
+    entries = [_entries(line) for line in content]
+    if None not in entries:
+        return GRAMMAR
+    if found := _by_marks(lines, content, has_entries=any(entries)):
+        return found
+    if all(map(_is_hosts_line, content)):
+        return "hosts"
+    # What both know alike is no entry that would be left out.
+    if any(map(_ADBLOCK_ONLY, content)) and not any(
+        found and not _HOST_RULE(line) for line, found in zip(content, entries, strict=True)
+    ):
+        return "adblock"
+    return GRAMMAR
+
+
+def refuse_table(head: bytes) -> None:
+    """Refuse a table of URLs whose columns have other names than ours, or none.
+
+    The grammar reads its rows as pages that nobody asks for, ``/page,phishing``.
+
+    Raises:
+        FormatError: the first lines are one.
+    """
+    content = [line for line in _lines(head)[1] if line[:1] not in "#!;"]
+    for separator, said in _SEPARATORS.items():
+        rows = [line.split(separator) for line in content if separator in line]
+        urls = [row for row in rows if any(_URL_FIELD(field.strip().strip('"')) for field in row)]
+        if len(urls) >= _ROWS and len(urls) * 10 >= len(content) * 9 and len({len(row) for row in urls}) == 1:
+            raise FormatError(
+                f"it looks like a table with {said} between its fields: say what its columns are, such as "
+                f"--format csv --column url=COLUMN{_DELIMITED[separator]}, or --format {GRAMMAR}"
+            )
+
+
+def watched(format: str, read: Read) -> Read:  # noqa: A002 - the word
+    """A format's way of reading that raises FormatError where it leaves out an entry of the grammar.
+
+    Args:
+        format: that was recognised.
+        read: reads it.
+    """
+
+    def watching(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+        lines = _Watched(file, format)
+        for each in read(lines, options):
+            lines.tell_of(each)
+            yield each
+        lines.settle()
+
+    return watching
+
+
+class _Watched(Stream):
+    """A source whose lines are read by a format, and shown to the grammar where that takes nothing of them.
+
+    Args:
+        file: the source.
+        format: that was recognised.
+    """
+
+    def __init__(self, file: BinaryIO, format: str) -> None:  # noqa: A002 - the word
+        super().__init__(file)
+        self._format = format
+        self._number = 0
+        self._line = b"\n"
+        self._is_taken = True
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line, or `size` bytes of it."""
+        line = super().readline(size)
+        if line and not self._line.endswith(b"\n"):
+            self._is_taken = True  # it goes on, and is too long for an entry
+        else:
+            self.settle()
+            self._number += 1
+            self._is_taken = False
+        self._line = line
+        return line
+
+    def tell_of(self, each: Found | Skipped) -> None:
+        """Note what the format says of the line that was read last.
+
+        Raises:
+            FormatError: it does not take it, and the line is an entry of the grammar.
+        """
+        if each.line != self._number:
+            return
+        if isinstance(each, Found):
+            # A line without a comma is no row of a table, whatever its first column is.
+            self._is_taken = self._format != "csv" or b"," in self._line
+        else:
+            self._is_taken = each.certain
+            self.settle()
+
+    def settle(self) -> None:
+        """Be done with the line that was read last.
+
+        Raises:
+            FormatError: nothing of it was taken, and it is an entry of the grammar.
+        """
+        if not self._is_taken and _entries(self._line.decode(errors="replace")):
+            raise FormatError(
+                f"line {self._number} is an entry of the list grammar that format {self._format}, told by "
+                f"the first lines, leaves out: say which it is, --format {GRAMMAR} or --format {self._format}"
+            )
+
+
+def likely(head: bytes, format: str) -> str:  # noqa: A002 - the word
+    """The format that a source may be of, where it has not been read well in another; empty for none.
+
+    Args:
+        head: as of `recognised`.
+        format: in which it has been read.
+    """
+    found = recognised(head)
+    content = [line for line in _lines(head)[1] if line[:1] not in "#!;"]
+    if found == GRAMMAR:
+        shares = {
+            "adblock": sum(bool(_ADBLOCK_ONLY(line) or _HOST_RULE(line)) for line in content),
+            "hosts": sum(map(_is_hosts_line, content)),
+            "rpz": len(content) if any(map(_ZONE, content)) else 0,
+        }
+        best = max(shares, key=lambda name: shares[name])
+        found = best if shares[best] * 2 > len(content) else ""
+    return found if found != format else ""
+
+
+def _lines(head: bytes) -> tuple[str, list[str]]:
+    """The text, and its whole lines that are not blank, without white space around."""
+    text = head.removeprefix(BOM).decode(errors="replace").lstrip()
+    whole = text if len(head) < SNIFFED else text.rpartition("\n")[0]
+    return text, [line.strip() for line in whole.splitlines() if line.strip()]
+
+
+def _as_json(text: str, lines: Sequence[str]) -> str:
+    names = _MEMBER.findall(text)
+    if _JSON_ARRAY(text):
+        if "phish_id" in names:
+            return "phishtank"
+        return "json" if any(name in NAMES for name in names) else ""
+    if _URLHAUS_JSON(text):
+        return "urlhaus" if "url" in names else ""
+    if text.startswith("{") and lines:
+        try:
+            first = json.loads(lines[0])
+        except (ValueError, RecursionError):
+            return ""
+        return "jsonl" if any(name in first for name in NAMES) else ""
+    return ""
+
+
+def _by_marks(lines: Sequence[str], content: Sequence[str], *, has_entries: bool) -> str:
+    """The format of which a first line or a comment says what it is."""
+    if _ADBLOCK_HEADER(lines[0]):
+        return "adblock"
+    # It stands in a comment, which may tell of a list as well as begin one.
+    if not has_entries and any(map(_URLHAUS_CSV, lines)):
+        return "urlhaus"
+    columns = [column.strip().strip('"').lower() for column in content[0].split(",")]
+    if "phish_id" in columns and "url" in columns:
+        return "phishtank"
+    is_header = any(column in NAMES for column in columns) and all(map(_COLUMN, columns))
+    if is_header and all("," in row for row in content):
+        return "csv"
+    if any(map(_ZONE, content)) and any(map(_POLICY, content)):
+        return "rpz"
+    return ""
+
+
+def _entries(line: str) -> tuple[Entry, ...] | None:
+    """The entries that a line is in the grammar; None where it is none of its lines."""
+    try:
+        return parse_line(line)
+    except EntryError:
+        return None
+
+
+def _is_hosts_line(line: str) -> bool:
+    """Whether a line is an address and names, without an attribute of ours."""
+    address, *names = line.partition("#")[0].split() or [""]
+    if not names or any("=" in name or name in ("nocase", "subdomains") for name in names):
+        return False
+    try:
+        ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return True

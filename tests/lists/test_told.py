@@ -1,0 +1,22 @@
+"""A process whose parent ends before it has said what to do ends without a word."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("said", [b"", b'{"config": "urlw', b'{"parent": 1, "config": "none.toml"}'])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "urlward.lists.feed_process",
+        "urlward.records.process",
+        "urlward.lists.worker",
+        "urlward.lists.feed_refresh",
+    ],
+)
+def test_a_parent_that_has_ended(module: str, said: bytes) -> None:
+    command = [sys.executable, "-P", "-m", module, "1"]
+    done = subprocess.run(command, input=said, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
