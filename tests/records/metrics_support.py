@@ -11,7 +11,7 @@ from urlward.config import FeedTable
 from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_store import FeedStore
 from urlward.records.exposition import CONTENT_TYPE, Exposition
-from urlward.records.metrics import ListFacts, Metrics
+from urlward.records.metrics import ListFacts, Metrics, RulesFacts
 from urlward.records.recorder_state import RecorderState, StoreState
 
 TOKEN = "a-token"
@@ -30,6 +30,7 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
     )
     metrics = Metrics(started=NOW)
     metrics.lists([ListFacts("one", 3, 10, int(NOW) - 7200)])
+    metrics.rules(RulesFacts())
     metrics.requests("match", "block")
     metrics.blocked("one", "phishing")
     metrics.check(3e-6)

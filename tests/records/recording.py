@@ -61,6 +61,9 @@ class FileStore:
                 self._db.execute("ROLLBACK")
             raise StoreError(f"test: {e}") from e
 
+    def check(self) -> None:
+        pass
+
     def close(self) -> None:
         self._db.close()
 
@@ -102,6 +105,9 @@ class Memory:
         if self.down:
             raise StoreError("memory: down")
         self.given += [event.id for event in events]
+
+    def check(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed += 1

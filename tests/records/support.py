@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from urlward.records.event import Event, make_event
@@ -23,8 +25,28 @@ DAY = 24 * HOUR
 def an_event(n: int = 0, kind: Any = "block", at: int | None = None, **fields: Any) -> Event:
     """The n-th event, n seconds after the start where no time is given; as it would be recorded."""
     now = START + n * 1000 if at is None else at
-    fields = {"reference": f"REF-{n:06d}", "client": "192.0.2.7", "list": "one", **fields}
+    fields = {
+        "reference": f"REF0-{n // 10_000:04d}-{n % 10_000:04d}",
+        "client": "192.0.2.7",
+        "list": "one",
+        **fields,
+    }
     return make_event(kind, now * 1_000_000, n.to_bytes(8), **fields)
+
+
+def versions() -> tuple[list[Event], list[Event]]:
+    """What answers for the reference of the first event, and what does not."""
+    hit = an_event(0, serial=7)
+    return [
+        hit,
+        an_event(1, kind="list", serial=7, reference="", client="", detail='{"entries":3}'),
+        an_event(2, kind="feed", serial=7, reference="", client=""),
+        an_event(3, kind="objection", reference=hit.reference, list=""),
+    ], [
+        an_event(4, serial=7),
+        an_event(5, kind="list", serial=8, reference="", client=""),
+        an_event(6, kind="list", serial=7, list="two", reference="", client=""),
+    ]
 
 
 def without_server() -> str:
@@ -69,3 +91,25 @@ def postgresql_server() -> Iterator[str]:
     finally:
         run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def role_without_ownership(url: str) -> Iterator[str]:
+    """URL of a database for a role that may read and write all tables in it, now and later, and owns none."""
+    role = f"filter{secrets.token_hex(4)}"
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f"CREATE ROLE {role} LOGIN")
+        for what in ("TABLES", "SEQUENCES"):
+            server.execute(f"GRANT ALL ON ALL {what} IN SCHEMA public TO {role}")
+            server.execute(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {what} TO {role}")
+        yield url.replace("//urlward@", f"//{role}@")
+        server.execute(f"DROP OWNED BY {role}")
+        server.execute(f"DROP ROLE {role}")
+
+
+def in_the_heap(folder: str) -> bytes:
+    """All that a server has in its tables' files, when everything is written."""
+    with psycopg.connect(host=folder, user="urlward", dbname="postgres", autocommit=True) as server:
+        server.execute("CHECKPOINT")
+    files = Path(folder, "data/base").rglob("*")
+    return b"".join(path.read_bytes() for path in files if path.is_file())

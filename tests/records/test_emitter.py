@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from records.recording import events
 from urlward.records import emitter as module
 from urlward.records.emitter import Emitter
 from urlward.records.event import Event
+from urlward.records.heartbeat import Heartbeat
 from urlward.records.wire import Batch, Bye, Hello, Snapshot, decode, encode
 
 
@@ -154,11 +156,20 @@ async def test_the_end_says_so_even_where_nothing_ran(other: Other, tmp_path: Pa
     assert other.events() == events(1)
 
 
-async def test_the_end_does_not_wait_for_whoever_is_not_there(emitter: Emitter) -> None:
+async def test_the_end_does_not_wait_for_whoever_is_not_there(emitter: Emitter, tmp_path: Path) -> None:
+    before = time.time_ns() // 1_000_000
     emit(emitter, events(1))
     async with asyncio.timeout(5):
         await emitter.close()
     assert emitter.waiting == 1
+    missing = Heartbeat(tmp_path).begin(0)  # as the next start says
+    assert missing is not None
+    assert missing <= before
+
+
+async def test_an_end_that_has_lost_nothing_leaves_no_word(emitter: Emitter, tmp_path: Path) -> None:
+    await emitter.close()
+    assert Heartbeat(tmp_path).begin(0) is None
 
 
 @pytest.mark.parametrize("line", [b"?\n", b'{"ack": "1"}\n', b'{"ack": 99}\n', b"x" * (2 << 20), b""])
@@ -172,3 +183,28 @@ async def test_nonsense_is_survived(other: Other, emitter: Emitter, line: bytes)
     await other.stop()
     await other.start()
     await until(lambda: not emitter.waiting)
+
+
+async def test_that_nobody_answers_is_said_late_and_taken_back(
+    other: Other, emitter: Emitter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(module, "SILENT_FOR", 0.2)
+    emit(emitter, events(7))
+    await until(lambda: "does not answer" in caplog.text)
+    await other.start()
+    await until(lambda: "answers again; 7 events have waited" in caplog.text)
+    await other.stop()
+    await until(lambda: caplog.text.count("does not answer") == 2)
+    assert len(caplog.messages) == 3
+
+
+async def test_a_process_that_takes_its_time_to_start_is_not_said_to_be_silent(
+    other: Other, emitter: Emitter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    emit(emitter, events(7))
+    await asyncio.sleep(sum(module.BACKOFF))
+    await other.start()
+    await until(lambda: not emitter.waiting)
+    assert caplog.messages == []

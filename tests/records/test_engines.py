@@ -71,7 +71,8 @@ def test_a_url_in_a_file(tmp_path: Path) -> None:
     path.write_text(f"postgresql://u:{SECRET}@db.example/records?connect_timeout=3\n")
     engine = open_postgresql(table)
     assert engine.url.render_as_string(hide_password=False) == (
-        f"postgresql+psycopg://u:{SECRET}@db.example/records?connect_timeout=3&tcp_user_timeout=10000"
+        f"postgresql+psycopg://u:{SECRET}@db.example/records?connect_timeout=3&keepalives_count=5"
+        "&keepalives_idle=10&keepalives_interval=2&tcp_user_timeout=10000"
     )
     assert SECRET not in repr(engine)
 

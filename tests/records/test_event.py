@@ -11,12 +11,17 @@ from urlward.records.event import (
     MAX_TEXT,
     Event,
     EventError,
+    ReferenceTextError,
     as_json,
+    csv_cells,
     event_id,
     event_of,
     events_of,
     make_event,
+    parse_reference,
 )
+
+REFERENCE = "7Q4M-2XKD-93FH"
 
 NOW = 1_795_500_000_123_456_789
 
@@ -121,3 +126,38 @@ def test_a_bad_event_does_not_take_the_others_with_it() -> None:
 def test_what_is_no_array_of_events_is_refused(data: bytes) -> None:
     with pytest.raises(EventError):
         events_of(data)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        REFERENCE,
+        "7q4m-2xkd-93fh",
+        " 7Q4M 2XKD 93FH\n",
+        "7Q4M2XKD93FH",
+        "7Q4M--2XKD-93FH",
+        "7Q4M\u20132XKD_93FH.",
+    ],
+)
+def test_a_reference_is_known_however_it_is_typed(typed: str) -> None:
+    assert parse_reference(typed) == REFERENCE
+
+
+def test_letters_that_there_are_not_are_read_as_those_that_they_look_like() -> None:
+    assert parse_reference("OIL0-0000-0000") == "0110-0000-0000"
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "7Q4M", "7Q4M-2XKD-93F", "7Q4M-2XKD-93FHH", "7Q4M-2XKD-93FU", "7Q4M-2XKD-93F'", "٣" * 12]
+)
+def test_what_is_no_reference(typed: str) -> None:
+    with pytest.raises(ReferenceTextError, match=r"^reference: "):
+        parse_reference(typed)
+
+
+def test_a_row_of_csv_is_no_formula_and_has_a_time() -> None:
+    texts = ("-A1:B2", "=1+1", "+1", "@x", "\tx", "\r=1", "plain-1")
+    rows = [csv_cells(make_event("block", NOW, bytes(8), entry=text)) for text in texts]
+    assert [row[FIELDS.index("entry")] for row in rows] == [*(f"'{text}" for text in texts[:-1]), "plain-1"]
+    assert rows[0][FIELDS.index("time")] == as_json(make_event("block", NOW, bytes(8)))["time"]
+    assert rows[0][FIELDS.index("client_port")] == ""

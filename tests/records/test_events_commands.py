@@ -17,7 +17,7 @@ from urlward.config import ConfigError
 from urlward.config.records import StoreTable
 from urlward.records.bulk import insert_new
 from urlward.records.database import Database, open_database
-from urlward.records.event import FIELDS, as_json, time_text
+from urlward.records.event import FIELDS, ReferenceTextError, as_json, time_text
 from urlward.records.events_commands import (
     EventsCommandError,
     add_events_commands,
@@ -26,7 +26,7 @@ from urlward.records.events_commands import (
     pages,
     read_time,
 )
-from urlward.records.store import EventQuery, StoreError
+from urlward.records.store import EventQuery, ReplacedError, StoreError
 from urlward.records.tables import events
 
 CONFIG = 'state = "."\n[records.days]\nblocks = 1\noperations = 1\n'
@@ -77,7 +77,7 @@ def test_a_line() -> None:
     )
     assert line(event) == (
         "2026-11-18T11:06:40.000Z block client=[2001:db8::7]:40213 destination=198.51.100.1:443 "
-        'list="a b" reference=REF-000000 group="\\u202eevil\\n" {"text": "\\u0000 \\u00e9"}'
+        'list="a b" reference=REF0-0000-0000 group="\\u202eevil\\n" {"text": "\\u0000 \\u00e9"}'
     )
     assert line(an_event(kind="start", client="", list="", reference="")) == "2026-11-18T11:06:40.000Z start"
 
@@ -103,13 +103,24 @@ def test_what_is_asked_for(config: str, database: Database, capsys: pytest.Captu
     assert found("--since", "5m") == []
     assert found("--limit", "1") == [c.id]
     assert found("--list", "none") == []
+    assert found("--reference", f" {a.reference.lower().replace('-', '')}") == [a.id]
+
+
+def test_a_reference_that_nothing_has(
+    config: str, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database.write([an_event(0)])
+    assert run("--config", config, "--reference", "n0pe-n0pe-n0pe") == 1
+    assert capsys.readouterr() == ("", "urlward: no event has the reference N0PE-N0PE-N0PE\n")
+    with pytest.raises(ReferenceTextError):
+        run("--config", config, "--reference", "REF")
 
 
 def test_exports_have_everything(
     config: str, database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("urlward.records.events_commands.PAGE", 7)
-    some = [an_event(n, list='a"b,\né', client_port=n) for n in range(120)][::-1]
+    some = [an_event(n, list='a"b,\né', entry="-A1:B2", client_port=n) for n in range(120)][::-1]
     database.write(some)
     run("--config", config, "--json")
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [*map(as_json, some)]
@@ -121,6 +132,7 @@ def test_exports_have_everything(
     assert first["id"] == some[0].id
     assert first["time"] == time_text(some[0].time)
     assert first["list"] == 'a"b,\né'
+    assert first["entry"] == "'-A1:B2"
     assert (first["client_port"], first["destination_port"]) == ("119", "")
 
 
@@ -190,6 +202,8 @@ def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.M
         run("--config", config)
     with pytest.raises(EventsCommandError, match=r"^--limit: "):
         run("--config", config, "--limit", "0")
+    with pytest.raises(EventsCommandError, match=r"^--client: 'nonsense': not an address, "):
+        run("--config", config, "--client", "nonsense")
     with pytest.raises(EventsCommandError, match=r"^--follow goes on"):
         run("--config", config, "--follow", "--until", "2h")
     path = Path(config)
@@ -201,3 +215,13 @@ def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.M
         run("--config", config)
     with pytest.raises(ConfigError):
         run("--config", str(tmp_path / "none.toml"))
+
+
+def test_following_ends_where_the_file_is_gone(database: Database, tmp_path: Path) -> None:
+    database.write([an_event(0)])
+    following = followed(database, EventQuery(), 0, lambda _: None)
+    assert next(following) == an_event(0)
+    for file in tmp_path.glob("records.db*"):
+        file.unlink()
+    with pytest.raises(ReplacedError, match="deleted, moved or replaced"):
+        next(following)

@@ -9,7 +9,7 @@ from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_store import FeedStore
 from urlward.records.exposition import SILENT_AFTER, Exposition
 from urlward.records.labels import MAX_CATEGORIES
-from urlward.records.metrics import ListFacts, Metrics
+from urlward.records.metrics import ListFacts, Metrics, RulesFacts
 from urlward.records.recorder_state import RecorderState, StoreState
 
 NOW = 1_800_000_000.0
@@ -48,6 +48,22 @@ def counted(started: float = NOW, blocks: int = 1) -> Metrics:
 
 
 BLOCKS = ("urlward_blocks_total", "phishing", "one")
+
+
+def test_a_gateways_rules_are_not_summed(tmp_path: Path) -> None:
+    """Each worker says what the one watch has said."""
+    exposition = made(tmp_path, expected=2)
+    exposition.take("a", counted().snapshot())
+    assert ("urlward_rules_up",) not in samples(exposition)
+    metrics = counted()
+    for worker in "ab":
+        metrics.rules(RulesFacts(3, "nft", ("missing",)))
+        exposition.take(worker, metrics.snapshot())
+    found = samples(exposition)
+    assert (found["urlward_rules_restored_total",], found["urlward_rules_up",]) == (3, 0)
+    metrics.rules(RulesFacts(4, "nft"))
+    exposition.take("b", metrics.snapshot())
+    assert exposition.rules() == RulesFacts(4, "nft")
 
 
 def test_workers_are_summed(tmp_path: Path) -> None:
@@ -159,7 +175,7 @@ def test_feeds(tmp_path: Path) -> None:
     assert found["urlward_feed_state", "two", "ok"] == 0
     assert found["urlward_feed_alarm", "stale", "one"] == 1
     (tmp_path / "feeds" / "two.json").mkdir()
-    assert samples(made(tmp_path))["urlward_feed_state", "two", "failed"] == 1
+    assert samples(made(tmp_path))["urlward_feed_state", "two", "ok"] == 0
 
 
 def test_the_recorder(tmp_path: Path) -> None:

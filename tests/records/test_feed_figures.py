@@ -27,6 +27,14 @@ def test_nothing_yet(tmp_path: Path) -> None:
     assert figures(tmp_path / "none") == FeedFigures("one", "waiting")
 
 
+def test_one_that_never_loaded_is_an_alarm(tmp_path: Path) -> None:
+    store = FeedStore(tmp_path, "one")
+    with store.locked():
+        store.write_facts(Facts(since=NOW - 60, last_attempt=NOW - 1, reason="connect", failures=1))
+    found = figures(tmp_path)
+    assert (found.state, found.alarms, found.reason) == ("alarm", ("missing",), "connect")
+
+
 def test_states(tmp_path: Path) -> None:
     well = figures(tmp_path, Facts(last_success=NOW - 60, next_run=NOW + 60, entries=1))
     assert (well.state, well.serial, well.entries, well.alarms) == ("ok", 1, 1, ())
@@ -44,4 +52,4 @@ def test_expiry(tmp_path: Path) -> None:
 def test_a_state_that_is_not_to_be_had(tmp_path: Path) -> None:
     (tmp_path / "feeds/one.json").mkdir(parents=True)
     (found,) = feed_figures([FEED], tmp_path, NOW)
-    assert (found.state, found.reason) == ("failed", "state")
+    assert found.state == "waiting"

@@ -1,6 +1,6 @@
 from urlward.records.feed_figures import FeedFigures
 from urlward.records.health import REPORT_WITHIN, healthy, ready
-from urlward.records.metrics import ListFacts
+from urlward.records.metrics import ListFacts, RulesFacts
 from urlward.records.recorder_state import RecorderState, StoreState
 
 LISTS = [(ListFacts("one", 1, 10),)]
@@ -21,22 +21,53 @@ def test_each_worker_has_to_report_in_time() -> None:
 
 def test_ready() -> None:
     feeds = [FeedFigures("f", "ok"), FeedFigures("g", "failed")]
-    well = ready(LISTS, feeds, RecorderState(stores={"sqlite": StoreState()}))
+    in_force = [(*LISTS[0], ListFacts("f", 1, 10), ListFacts("g", 1, 10))]
+    well = ready(in_force, feeds, RecorderState(stores={"sqlite": StoreState()}))
     assert (well.ok, well.status) == (True, 200)
 
 
+def test_a_feed_that_a_worker_has_not_loaded_is_not_ready() -> None:
+    feeds = [FeedFigures("f", "ok")]
+    with_it, without = (ListFacts("f", 1, 10),), (ListFacts("one", 1, 10),)
+    assert ready([with_it, with_it], feeds, RecorderState()).ok
+    found = ready([with_it, without], feeds, RecorderState())
+    assert found.as_json()["failing"] == {"feeds": ["f"]}
+    assert ready([(*without, ListFacts("other", 1, 10))], feeds, RecorderState()).ok, "of very many lists"
+
+
+def test_a_feed_that_never_loaded_is_not_ready() -> None:
+    feeds = [FeedFigures("f", "alarm", reason="connect", alarms=("missing",))]
+    assert ready(LISTS, feeds, RecorderState()).as_json()["failing"] == {"feeds": ["f"]}
+
+
 def test_what_fails_is_named() -> None:
-    feeds = [FeedFigures("stale", "alarm"), FeedFigures("new", "waiting"), FeedFigures("well", "ok")]
+    feeds = [FeedFigures("stale", "alarm"), FeedFigures("new", "waiting")]
     recorder = RecorderState(stores={"sqlite": StoreState(), "pg": StoreState(up=False)})
     found = ready([(), *LISTS], feeds, recorder)
     assert found.as_json() == {
         "ok": False,
-        "checks": ["lists", "stores", "feeds"],
+        "checks": ["lists", "stores", "feeds", "canary"],
         "failing": {"lists": ["1 of 2 workers have none"], "stores": ["pg"], "feeds": ["new", "stale"]},
     }
-    assert found.passed == {"lists": False, "stores": False, "feeds": False}
+    assert found.passed == {"lists": False, "stores": False, "feeds": False, "canary": True}
     assert ready([], [], RecorderState()).as_json()["failing"] == {"lists": ["no worker has reported"]}
+
+
+def test_traffic_that_is_not_filtered_is_not_ready() -> None:
+    said = {("canary", "gw1-1"): "redirect: not for 9 s", ("steer-set", "gw1-0"): "full"}
+    found = ready(LISTS, [], RecorderState(), said)
+    assert found.as_json()["failing"] == {"canary": ["worker gw1-1: redirect: not for 9 s"]}
 
 
 def test_a_list_without_entries_does_not_filter() -> None:
     assert not ready([(ListFacts("one", 1, 0),)], [], RecorderState()).ok
+
+
+def test_rules_of_a_gateway() -> None:
+    well, gone, down = RulesFacts(3, "nft"), RulesFacts(3, "nft", ("missing",)), RulesFacts(wrong=("down",))
+    assert healthy({"a": 0.0}, 1, well).ok
+    assert ready(LISTS, [], RecorderState(), rules=well).ok
+    assert healthy({"a": 0.0}, 1, gone).as_json()["failing"] == {"rules": ["missing"]}
+    assert ready(LISTS, [], RecorderState(), rules=gone).as_json()["failing"] == {"rules": ["missing"]}
+    assert healthy({"a": 0.0}, 1, down).ok, "what the operator wants is cured by no other process"
+    assert not ready(LISTS, [], RecorderState(), rules=down).ok

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from urlward.lists.state import StateError
-from urlward.records.heartbeat import Heartbeat
+from urlward.records.heartbeat import Heartbeat, note_lost
 
 
 def test_a_start_after_an_end_in_order_misses_nothing(tmp_path: Path) -> None:
@@ -27,6 +27,15 @@ def test_a_file_that_says_nothing_still_tells_by_its_age(tmp_path: Path) -> None
     (tmp_path / "records.run").touch()
     changed = (tmp_path / "records.run").stat().st_mtime_ns // 1_000_000
     assert Heartbeat(tmp_path).begin(0) == changed - 1000
+
+
+def test_a_worker_that_ends_before_anything_records_has_the_next_start_say_so(tmp_path: Path) -> None:
+    note_lost(tmp_path, 9_000)
+    note_lost(tmp_path, 8_000)
+    heartbeat = Heartbeat(tmp_path)
+    assert heartbeat.begin(20_000) == 9_000 - 1000
+    note_lost(tmp_path, 9_000)  # it records, and says itself what it misses
+    assert Heartbeat(tmp_path).begin(30_000) == 20_000 - 1000
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

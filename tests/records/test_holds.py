@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from obstacles import audit_on_a_full_disk
 from urlward.lists.state import StateError
-from urlward.records.holds import Hold, HoldError, current_holds, hold, release
+from urlward.records.holds import Hold, HoldError, current_holds, held_references, hold, release
 
 NOW = 1_795_000_000.5
 UNTIL = 1_795_100_000
@@ -55,6 +56,20 @@ def test_what_cannot_be_held(tmp_path: Path, reference: str, until: int, why: st
     assert not list(tmp_path.iterdir())
 
 
+def test_a_reference_in_any_spelling_is_one(tmp_path: Path) -> None:
+    for typed in ("7q4m2xkd93fh", "7Q4M 2XKD 93FH", "7Q4M-2XKD-93FH"):
+        assert hold(tmp_path, typed, UNTIL, "why", "ann", now=NOW).reference == "7Q4M-2XKD-93FH"
+    # As it was kept before it was read in one way.
+    path = tmp_path / "holds.json"
+    kept = json.loads(path.read_bytes())
+    kept["holds"][0]["reference"] = "7q4m-2xkd-93fh"
+    kept.pop("sum", None)
+    path.write_text(json.dumps(kept))
+    assert held_references(tmp_path, NOW) == {"7Q4M-2XKD-93FH": UNTIL}
+    assert release(tmp_path, "7q4m-2xkd-93fh", "done", "ann", now=NOW).reference == "7Q4M-2XKD-93FH"
+    assert held_references(tmp_path, NOW) == {}
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1, "holds": [{}]}', '{"version": 2}', "\x80"])
 def test_a_damaged_record_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "holds.json").write_text(content, "latin-1")
@@ -65,7 +80,18 @@ def test_a_damaged_record_is_told(tmp_path: Path, content: str) -> None:
 
 
 def test_nothing_is_held_that_the_audit_does_not_have(tmp_path: Path) -> None:
-    (tmp_path / "audit.jsonl").mkdir()
-    with pytest.raises(StateError):
+    with audit_on_a_full_disk(), pytest.raises(StateError):
         hold(tmp_path, "a", UNTIL, "a", "ann", now=NOW)
+    assert current_holds(tmp_path, NOW) == ()
+
+
+def test_release_ends_every_hold_of_the_reference(tmp_path: Path) -> None:
+    hold(tmp_path, "7q4m2xkd93fh", UNTIL, "why", "ann", now=NOW)
+    path = tmp_path / "holds.json"
+    kept = json.loads(path.read_bytes())
+    kept["holds"].append(kept["holds"][0] | {"reference": "7q4m-2xkd-93fh"})
+    kept.pop("sum", None)
+    path.write_text(json.dumps(kept))
+    assert len(current_holds(tmp_path, NOW)) == 2
+    release(tmp_path, "7Q4M-2XKD-93FH", "done", "ann", now=NOW)
     assert current_holds(tmp_path, NOW) == ()

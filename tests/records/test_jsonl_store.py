@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from records.support import DAY, START, an_event
+from records.support import DAY, START, an_event, versions
 from urlward.config.records import StoreTable
 from urlward.records import jsonl_store as module
 from urlward.records.event import as_json
+from urlward.records.holds import HoldError
 from urlward.records.jsonl_store import JsonlStore
 from urlward.records.store import Age, KeepingStore, StoreError, open_store
 
@@ -139,6 +140,48 @@ def test_purge(path: Path) -> None:
     assert not path.exists()
     store.write([an_event(30)])
     assert ids(path) == [an_event(30).id]
+
+
+def test_the_version_of_a_list_stays_with_what_it_listed(path: Path) -> None:
+    evidence, others = versions()
+    store = opened(path, max_size=1, keep=9)
+    for event in [*others, *evidence]:
+        store.write([event])
+    held = {evidence[0].reference}
+    assert sorted(store.evidence(held)) == sorted(evidence)
+    assert store.evidence(()) == []
+    days = {"block": 1, "list": 1, "feed": 1, "objection": 1}
+    assert store.purge(days, START + 9 * DAY, held) == len(others)
+    assert sorted(store.evidence(held)) == sorted(evidence)
+    assert store.ages(held) == {}
+    assert store.purge(days, START + 9 * DAY) == len(evidence)
+
+
+def test_what_is_held_stays_when_the_oldest_file_goes(path: Path) -> None:
+    evidence, others = versions()
+    holds: list[str] | HoldError = [evidence[0].reference]
+
+    def held() -> list[str]:
+        if isinstance(holds, HoldError):
+            raise holds
+        return holds
+
+    store = JsonlStore(path, 1, 2, held)
+    for event in [*others, *evidence]:
+        store.write([event])
+    for n in range(20, 26):
+        store.write([an_event(n)])
+    assert sorted(store.evidence(held())) == sorted(evidence)
+    assert files(path) == ["records.jsonl", *(f"records.jsonl.{n}" for n in (1, 2, 3))]
+    assert len(ids(path.with_name("records.jsonl.3"))) == len(evidence)
+    # While it is not known what is held nothing goes; what is released then goes with the rest.
+    holds = HoldError("damaged")
+    for n in range(30, 33):
+        store.write([an_event(n)])
+    assert len(files(path)) == 7
+    holds = []
+    store.write([an_event(40)])
+    assert files(path) == ["records.jsonl", "records.jsonl.1", "records.jsonl.2"]
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

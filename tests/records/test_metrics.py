@@ -87,3 +87,13 @@ def test_nor_do_labels_together() -> None:
     assert sum(len(row) for row in found["blocks"].values()) <= MAX_PAIRS + 1
     assert sum(sum(row.values()) for row in found["would_blocks"].values()) == 50_000
     assert len(json.dumps(found)) < 1 << 18
+
+
+def test_the_newest_stall_is_of_the_last_two_snapshots() -> None:
+    metrics = Metrics(0.0)
+    found = []
+    for stall in (0.0, 1.0, 0.0, 0.0):
+        metrics.stall(stall)
+        found.append(metrics.snapshot()["stall_newest"])
+    assert found == [0.0, 1.0, 1.0, 0.0]
+    assert metrics.snapshot()["stall_longest"] == 1.0

@@ -1,14 +1,20 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from records.support import START, an_event
+from records.support import DAY, START, an_event, role_without_ownership
 from urlward.config.records import StoreTable
+from urlward.records.assignments.deterministic import Formula, known_formulas
+from urlward.records.assignments.interval import AssignmentError
+from urlward.records.assignments.retention import purge_assignments
+from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import open_database
 from urlward.records.engines import open_postgresql, open_sqlite, writing
 from urlward.records.event import FIELDS, Event
@@ -16,7 +22,7 @@ from urlward.records.migrations import migrate
 from urlward.records.store import EventQuery, StoreError
 from urlward.records.tables import events
 
-VERSION_1 = Path(__file__).parents[1] / "data" / "records" / "version1.sql"
+VERSION_1 = Path(__file__).parents[1] / "data" / "records" / "version1"
 SQLITE = StoreTable(kind="sqlite")
 
 
@@ -104,69 +110,160 @@ def test_tables_have_what_events_have() -> None:
     assert [column.name for column in events.columns] == ["seq", *FIELDS]
 
 
-def made_by_version_1(folder: Path) -> None:
-    with sqlite3.connect(folder / "records.db") as connection:
-        connection.executescript(VERSION_1.read_text())
-    connection.close()
+def made_by_version_1(kind: str, folder: Path, url: str) -> None:
+    """Databases of events and of assignments, as that version has made them."""
+    if kind == "postgresql":
+        with psycopg.connect(url) as server:
+            server.execute((VERSION_1 / "postgresql.sql").read_bytes())
+        return
+    for name in ("records", "assignments"):
+        with sqlite3.connect(folder / f"{name}.db") as connection:
+            connection.executescript((VERSION_1 / f"{name}.sqlite.sql").read_text())
+        connection.close()
 
 
-def test_a_database_of_version_1_is_read_and_goes_on(tmp_path: Path) -> None:
-    made_by_version_1(tmp_path)
-    database = open_database(SQLITE, tmp_path)
-    first = Event(
-        id="01a1eebcd2c07e0089abcdef01234567",
-        time=START,
-        kind="block",
-        node="gw1",
-        client="192.0.2.7",
-        client_port=40213,
-        protocol="tls",
-        destination="198.51.100.1",
-        destination_port=443,
-        stage="peek",
-        list="one",
-        serial=7,
-        entry="e-1",
-        category="phishing",
-        verdict="block",
-        reference="ABC-1",
-        digest="0123456789abcdef0123456789abcdef",
-        group="staff",
-        detail='{"a":1}',
-    )
-    start = Event(id="01a1eebcd6a87e0089abcdef01234567", time=START + 1000, kind="start", node="gw1")
-    assert database.find(EventQuery()) == [start, first]
-    database.write([first, an_event(5)])
-    assert database.find(EventQuery()) == [an_event(5), start, first]
+@pytest.fixture(params=["sqlite", "postgresql"])
+def old(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[StoreTable, Path | str]:
+    """Where events and assignments of version 1 are."""
+    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else ""
+    monkeypatch.setenv("RECORDS_URL", url)
+    made_by_version_1(request.param, tmp_path, url)
+    if url:
+        return StoreTable(kind="postgresql", url_env="RECORDS_URL"), url
+    return SQLITE, tmp_path / "assignments.db"
+
+
+FIRST = Event(
+    id="01a1ee565e00700089abcdef01234567",
+    time=START,
+    kind="block",
+    node="gw1",
+    client="192.0.2.7",
+    client_port=40213,
+    protocol="tls",
+    destination="198.51.100.1",
+    destination_port=443,
+    stage="peek",
+    list="one",
+    serial=7,
+    entry="e-1",
+    category="phishing",
+    verdict="block",
+    reference="7Q4M-2XKD-93FH",
+    digest="0123456789abcdef0123456789abcdef",
+    group="staff",
+    detail='{"a":1}',
+)
+
+
+def test_events_of_version_1_are_read_and_go_on(old: tuple[StoreTable, Path | str], tmp_path: Path) -> None:
+    database = open_database(old[0], tmp_path)
+    found = database.find(EventQuery())
+    assert found[2] == FIRST
+    assert [(each.kind, each.node, each.client) for each in found[:2]] == [
+        ("block", "gw2", "192.0.2.8"),
+        ("start", "gw1", ""),
+    ]
+    assert database.held(START) == {FIRST.reference: START + 400 * DAY}
+    database.write([FIRST, an_event(5)])
+    assert database.find(EventQuery()) == [an_event(5), *found]
+    assert database.purge({"block": 1}, START + 2 * DAY, {FIRST.reference}, "gw1") == 2
+    assert [each.id for each in database.find(EventQuery())] == [found[1].id, FIRST.id]
+    if not database.is_file:
+        database.release(FIRST.reference, "gw2")
+        assert database.held(START) == {FIRST.reference: START + 400 * DAY}, "nobody knows whose it is"
+    # Until the node that has made it says so.
+    database.hold({FIRST.reference: START + 400 * DAY}, "gw1")
+    database.release(FIRST.reference, "gw1")
+    assert database.held(START) == {}
     database.close()
 
 
-def test_a_database_of_version_1_becomes_as_a_new_one(tmp_path: Path) -> None:
-    schemas = []
-    for folder in (tmp_path / "old", tmp_path / "new"):
-        folder.mkdir()
-        if folder.name == "old":
-            made_by_version_1(folder)
-        database = open_database(SQLITE, folder)
-        looked = inspect(database.engine)
-        schemas.append(
-            {
-                table: (
-                    [(c["name"], str(c["type"]), c["nullable"]) for c in looked.get_columns(table)],
-                    sorted(looked.get_indexes(table), key=str),
-                )
-                for table in looked.get_table_names()
-            }
+def test_assignments_of_version_1_are_read_and_go_on(old: tuple[StoreTable, Path | str]) -> None:
+    store = AssignmentStore(old[1])
+    (one,) = store.find("192.0.2.7", None, START, START)
+    assert (one.subscriber, one.source.name) == ("00:00:5e:00:53:01", "kea")
+    assert [each["name"] for each in store.status()] == ["cgn-1", "kea"]
+    inside, outside = IPv4Network("100.64.0.0/22"), IPv4Network("198.51.100.0/28")
+    assert known_formulas(store) == {2: [Formula(inside, outside, 1008, 1024, 0)]}
+    with store.importing("kea", "kea", "kea-leases4.csv") as source:
+        assert [each.offset for each in store.positions(source.id)] == [225]
+    assert purge_assignments(store, START + DAY) == 2
+    assert store.find("192.0.2.7", None, START, START) == []
+    store.close()
+
+
+def schema_of(engine: Engine) -> dict[str, object]:
+    looked = inspect(engine)
+    return {
+        table: (
+            [(c["name"], str(c["type"]), c["nullable"]) for c in looked.get_columns(table)],
+            looked.get_pk_constraint(table)["constrained_columns"],
+            sorted(looked.get_indexes(table), key=str),
         )
+        for table in looked.get_table_names()
+    }
+
+
+def test_databases_of_version_1_become_as_new_ones(
+    old: tuple[StoreTable, Path | str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    def schemas(table: StoreTable, folder: Path, place: Path | str) -> list[dict[str, object]]:
+        database, store = open_database(table, folder), AssignmentStore(place)
+        found = [schema_of(each.engine) for each in (database, store)]
+        with database.engine.connect() as connection:
+            found.append(dict(connection.execute(text("SELECT * FROM urlward_versions")).tuples().all()))
         database.close()
-    assert schemas[0] == schemas[1]
-    assert set(schemas[0]) == {"events", "holds", "urlward_versions"}
+        store.close()
+        return found
+
+    before = schemas(old[0], tmp_path, old[1])
+    (tmp_path / "new").mkdir()
+    if isinstance(old[1], Path):
+        assert before == schemas(old[0], tmp_path / "new", tmp_path / "new" / "assignments.db")
+        assert set(before[0]) == {"events", "holds", "retention", "urlward_unwiped", "urlward_versions"}
+        return
+    with psycopg.connect(old[1]) as server:
+        server.execute("DROP SCHEMA public CASCADE")
+        server.execute("CREATE SCHEMA public")
+    assert before == schemas(old[0], tmp_path, old[1])
 
 
-def test_a_later_version_is_told_with_the_file(tmp_path: Path) -> None:
-    made_by_version_1(tmp_path)
-    with sqlite3.connect(tmp_path / "records.db") as connection:
-        connection.execute("UPDATE urlward_versions SET version = 99")
-    connection.close()
-    with pytest.raises(StoreError, match=r"records\.db: its events are of version 99, made by a later"):
-        open_database(SQLITE, tmp_path)
+def test_tables_of_a_later_version_are_told_and_left_alone(
+    old: tuple[StoreTable, Path | str], tmp_path: Path
+) -> None:
+    database, store = open_database(old[0], tmp_path), AssignmentStore(old[1])
+    for each in (database, store):
+        with each.engine.begin() as connection:
+            connection.execute(text("UPDATE urlward_versions SET version = 99"))
+    before = [schema_of(each.engine) for each in (database, store)]
+    with pytest.raises(
+        StoreError, match=r": its events are of version 99, made by a later urlward, and .* 2: "
+    ):
+        open_database(old[0], tmp_path)
+    with pytest.raises(
+        AssignmentError, match=r": its assignments are of version 99, made by a later urlward"
+    ):
+        AssignmentStore(old[1])
+    assert [schema_of(each.engine) for each in (database, store)] == before
+    assert len(database.find(EventQuery())) == 3
+    database.close()
+    store.close()
+
+
+def test_a_role_that_may_not_change_tables_is_told(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by_version_1("postgresql", tmp_path, postgresql_url)
+    with role_without_ownership(postgresql_url) as url:
+        monkeypatch.setenv("RECORDS_URL", url)
+        with pytest.raises(
+            StoreError, match="its events are of version 1, and 2 is needed, which its role may"
+        ):
+            open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
+        with pytest.raises(
+            AssignmentError, match=r"its assignments are of version 1, and 2 is needed, which"
+        ):
+            AssignmentStore(url)

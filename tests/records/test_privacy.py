@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.records.privacy import Privacy, UrlDigest
+from urlward.records.privacy import Privacy, UrlDigest, kept_client
 
 SECRET, OTHER = bytes(range(32)), bytes(32)
 DAY = 86_400_000
@@ -55,3 +55,17 @@ def test_equal_urls_have_equal_digests_under_one_key() -> None:
     assert digest("http://example.test/a") == UrlDigest(SECRET)("http://example.test/a")
     assert len({digest("http://example.test/a"), digest("http://example.test/b"), UrlDigest(OTHER)("a")}) == 3
     assert len(digest("\udcff\u00e9")) == 32
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7/24", "192.0.2.0/24"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("AB" * 16, "ab" * 16),
+    ],
+)
+def test_what_is_asked_for_is_as_it_is_kept(typed: str, kept: str) -> None:
+    assert kept_client(typed) == kept

@@ -95,4 +95,4 @@ def test_it_knows_the_rules(prometheus: Prometheus) -> None:
         "the rules' first evaluation",
         30,
     )
-    assert len(group["rules"]) == 17
+    assert len(group["rules"]) == 23

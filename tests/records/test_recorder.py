@@ -1,7 +1,9 @@
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +106,19 @@ async def test_one_store_that_fails_is_an_alarm_in_the_other(running: Running) -
     assert running.recorder.raised == {"store-down": 1, "store-back": 1}
 
 
+async def test_a_loss_is_an_alarm_for_an_hour(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await running.start()
+    running.recorder.alarm("store-replaced", "store sqlite: was deleted", whose="sqlite")
+    running.recorder.alarm("store-lagging", "store jsonl: slow", whose="jsonl")
+    await until(lambda: len(running.recorder.alarms) == 2)
+    assert running.recorder.alarms["store-replaced"] == "store sqlite: was deleted"
+    running.recorder.alarm("store-level", "store jsonl: fast", whose="jsonl")
+    await until(lambda: list(running.recorder.alarms) == ["store-replaced"])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3_601))
+    assert running.recorder.alarms == {}
+    monkeypatch.undo()
+
+
 async def test_what_is_refused_is_an_alarm(running: Running) -> None:
     await running.start()
     running.recorder.refused("gw1-0", 3)
@@ -138,6 +153,14 @@ async def test_a_gap_says_from_when_to_when(running: Running) -> None:
     assert gap["since"] == "2026-11-24T05:59:59.000Z"
     assert gap["until"] > gap["since"]
     assert gap["text"] == "the process that records ended without a word"
+
+
+async def test_a_gap_over_a_clock_that_was_set_back_ends_after_it_begins(running: Running) -> None:
+    (running.state / "records.run").write_text("009999500000000\n")
+    await running.start()
+    await until(lambda: running.stores["sqlite"].details("gap"))
+    (gap,) = running.stores["sqlite"].details("gap")
+    assert gap["since"] < gap["until"]
 
 
 async def test_what_waits_for_a_store_that_is_gone_is_told(

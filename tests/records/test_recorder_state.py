@@ -14,6 +14,6 @@ def test_all_stores_together() -> None:
         spool_limit=1000,
     )
     assert found.stores == {"sqlite": StoreState(True, 5, 0), "syslog": StoreState(False, 2, 3)}
-    assert (found.queue, found.spool_events, found.spool_bytes, found.spool_limit) == (3, 4, 400, 1000)
+    assert (found.queue, found.spool_events, found.spool_bytes, found.spool_limit) == (2, 4, 400, 1000)
     assert (found.dropped, found.events, found.alarms) == (6, {"block": 5}, {"store-down": "x"})
     assert found.raised == {"store-down": 1}

@@ -1,5 +1,7 @@
 import asyncio
+import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,16 @@ from urlward.records.database import Database, open_database
 from urlward.records.event import KINDS
 from urlward.records.holds import HoldError, held_references, hold
 from urlward.records.jsonl_store import open_jsonl
-from urlward.records.retention import AGAIN, INTERVAL, KeepingStores, days_of, purge, retain, run_retention
+from urlward.records.retention import (
+    AGAIN,
+    INTERVAL,
+    KeepingStores,
+    RetentionClock,
+    days_of,
+    purge,
+    retain,
+    run_retention,
+)
 from urlward.records.store import EventQuery
 
 
@@ -63,7 +74,7 @@ async def retained(stores: KeepingStores, days: DaysTable, clock: Clock, state: 
 
 def test_days_of_each_kind() -> None:
     days = days_of(DaysTable(blocks=3, operations=9))
-    assert set(days) == KINDS
+    assert set(days) == set(KINDS)
     assert {kind for kind, number in days.items() if number == 3} == {
         *("block", "would-block", "cut", "would-cut", "objection"),
     }
@@ -139,7 +150,7 @@ async def test_as_configured(database: Database, tmp_path: Path) -> None:
 
 
 def test_nothing_is_deleted_while_holds_are_not_known(database: Database, tmp_path: Path) -> None:
-    def damaged() -> list[str]:
+    def damaged() -> dict[str, int]:
         raise HoldError("holds.json: damaged")
 
     database.write([an_event()])
@@ -151,7 +162,7 @@ def test_nothing_is_deleted_while_holds_are_not_known(database: Database, tmp_pa
 def test_writers_go_on_meanwhile(database: Database, tmp_path: Path) -> None:
     database.write([an_event(n) for n in range(10_000)])
     opened = stores(tmp_path, SQLITE)
-    done = threading.Thread(target=purge, args=(opened, {"block": 1}, list, START / 1000 + 10 * 86_400))
+    done = threading.Thread(target=purge, args=(opened, {"block": 1}, dict, START / 1000 + 10 * 86_400))
     done.start()
     late = [an_event(n, at=START + 20 * DAY + n) for n in range(50)]
     for event in late:
@@ -163,9 +174,131 @@ def test_writers_go_on_meanwhile(database: Database, tmp_path: Path) -> None:
 
 def test_what_another_node_holds_stays(database: Database, tmp_path: Path) -> None:
     database.write([an_event(n) for n in range(2)])
-    database.hold(an_event(0).reference, START + 10 * DAY)
+    database.hold({an_event(0).reference: START + 10 * DAY}, "other")
     opened = stores(tmp_path, SQLITE)
     now = START / 1000 + 5 * 86_400
-    assert purge(opened, {"block": 1}, list, now, ahead=6 * 86_400) == ({database.name: 1}, [])
-    assert purge(opened, {"block": 1}, list, now + 5 * 86_400) == ({database.name: 1}, [])
+    assert purge(opened, {"block": 1}, dict, now, ahead=6 * 86_400) == ({database.name: 1}, [])
+    assert purge(opened, {"block": 1}, dict, now + 5 * 86_400) == ({database.name: 1}, [])
     opened.close()
+
+
+def test_each_purge_tells_the_database_what_this_node_holds(database: Database, tmp_path: Path) -> None:
+    """It could not be reached when that was asked for, or another node has ended its own."""
+    reference, until = an_event(0).reference, START // 1000 + 10 * 86_400
+    hold(tmp_path, reference, until, "asked for", "ann", now=START / 1000)
+    database.write([an_event(n) for n in range(2)])
+    opened = stores(tmp_path, SQLITE)
+    now = START / 1000 + 5 * 86_400
+    held = lambda: held_references(tmp_path, now)  # noqa: E731
+    assert purge(opened, {"block": 1}, held, now) == ({database.name: 1}, [])
+    opened.close()
+    assert database.held(int(now * 1000)) == {reference: until * 1000}
+
+
+class SetClock:
+    """A wall clock that may be set, and one that may not."""
+
+    def __init__(self, state: Path) -> None:
+        self.wall = START / 1000
+        self.steady = 1_000.0
+        self.said: list[tuple[str, str]] = []
+        self.state = state
+        self.begin()
+
+    def begin(self) -> None:
+        """As a process that begins."""
+        self.clock = RetentionClock(
+            self.state, lambda *said: self.said.append(said), lambda: self.wall, lambda: self.steady
+        )
+
+    def passes(self, seconds: float) -> float:
+        self.wall += seconds
+        self.steady += seconds
+        return self.clock()
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.said]
+
+
+SECONDS_A_DAY = 86_400.0
+
+
+def test_retention_goes_by_the_clock(tmp_path: Path) -> None:
+    clock = SetClock(tmp_path)
+    for seconds in (0.0, 3_600.0, 90 * SECONDS_A_DAY):
+        assert clock.passes(seconds) == clock.wall
+    clock.wall += 3_600  # as summer time by hand
+    assert clock.passes(0) == clock.wall
+    clock.wall -= 3_600
+    assert clock.passes(0) == clock.wall
+    assert clock.said == []
+
+
+def test_a_clock_that_is_set_ahead_deletes_nothing_for_a_day(tmp_path: Path) -> None:
+    clock = SetClock(tmp_path)
+    before = clock.passes(3_600)
+    clock.wall += 5_000 * SECONDS_A_DAY
+    assert clock.passes(3_600) == before + 3_600
+    assert clock.passes(20 * 3_600) == before + 21 * 3_600
+    assert clock.kinds() == ["clock-set"]
+    assert "records purge" in clock.said[0][1]
+    # A restart is no way around it, nor one that begins the day anew.
+    clock.begin()
+    assert clock.passes(3_600) == before + 22 * 3_600
+    assert clock.passes(3 * 3_600) == clock.wall
+    assert clock.kinds() == ["clock-set", "clock-set", "clock-settled"]
+    assert clock.passes(3_600) == clock.wall
+
+
+def test_a_clock_that_is_set_right_again_has_deleted_nothing(tmp_path: Path) -> None:
+    clock = SetClock(tmp_path)
+    before = clock.passes(0)
+    clock.wall += 5_000 * SECONDS_A_DAY
+    assert clock.passes(3_600) == before + 3_600
+    clock.wall -= 5_000 * SECONDS_A_DAY
+    assert clock.passes(3_600) == clock.wall == before + 7_200
+    assert clock.kinds() == ["clock-set", "clock-settled"]
+
+
+def test_a_machine_whose_clock_begins_in_1970_waits_for_the_time(tmp_path: Path) -> None:
+    clock = SetClock(tmp_path)
+    now = clock.passes(0)
+    clock.wall = 0.0
+    clock.begin()
+    assert clock.passes(60) == 60  # nothing is over by then
+    clock.wall = now + 600
+    assert clock.passes(60) == now + 660
+    assert clock.kinds() == ["clock-set", "clock-settled"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "pipe"])
+def test_a_damaged_record_of_the_time_is_made_anew(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "retention.json"
+    path.write_bytes(b"{") if damage == "cut" else os.mkfifo(path)
+    clock = SetClock(tmp_path)
+    assert clock.passes(60) == clock.wall
+    assert json.loads((tmp_path / "retention.json").read_bytes())["clock"][0]["time"] == clock.wall
+
+
+async def test_a_clock_that_is_set_ahead_ends_no_hold_and_deletes_no_event(
+    database: Database, tmp_path: Path
+) -> None:
+    some = [an_event(n) for n in range(3)]
+    database.write(some)
+    hold(tmp_path, some[0].reference, START // 1000 + 10 * 86_400, "asked for", "ann", now=START / 1000)
+    clock = SetClock(tmp_path)
+    clock.passes(60)
+    clock.wall += 5_000 * SECONDS_A_DAY
+    task = asyncio.create_task(
+        retain(RecordsTable(store=(SQLITE,), days=DaysTable(blocks=2)), tmp_path, clock.clock)
+    )
+    async with asyncio.timeout(10):
+        while not clock.said:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(database.find(EventQuery())) == 3
+    # Whoever makes a hold meanwhile ends none by it.
+    hold(tmp_path, "another", int(clock.wall) + 60, "asked for", "ann", now=clock.wall)
+    assert some[0].reference in held_references(tmp_path, START / 1000)

@@ -27,6 +27,15 @@ def test_address_port_and_time(tmp_path: Path) -> None:
     assert seen_by(CONFIG, tmp_path, "R-2") == []
 
 
+def test_an_objection_is_not_asked_for(tmp_path: Path) -> None:
+    keep(tmp_path, reference="R-1", client="192.0.2.7", client_port=4000)
+    store = open_store(TABLE, tmp_path)
+    later = 1_800_000_060_000_000_000
+    store.write([make_event("objection", later, bytes(8), reference="R-1", client="192.0.2.9")])
+    store.close()
+    assert seen_by(CONFIG, tmp_path, "R-1") == [Seen("192.0.2.7", 4000, 1_800_000_000_000)]
+
+
 @pytest.mark.parametrize("client", ["192.0.2.0/24", "0123456789abcdef0123456789abcdef", ""])
 def test_addresses_that_are_not_whole_tell_nobody(tmp_path: Path, client: str) -> None:
     keep(tmp_path, reference="R-1", client=client)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conftest import rounds
 from records.recording import events
 from urlward.records import server as module
 from urlward.records.event import Event
@@ -134,7 +135,7 @@ async def test_a_worker_that_lives_may_come_back(server: Path, taker: Taker) -> 
         count = len(taker.taken)
         await until(lambda count=count: len(taker.taken) > count)
         writer.close()
-    await asyncio.sleep(module.GONE_LOOK * 1.5)
+    await rounds(module.GONE_LOOK, 2)
     assert taker.ended == []
 
 

@@ -167,6 +167,15 @@ def test_memory_is_bounded_where_the_disk_takes_nothing(
     sink.store.down = False
     wait_for(lambda: sink.safe == 1000, "the others to be safe")
     assert sink.store.given == ids(events(1000))[:kept]
+    wait_for(lambda: "spool-back" in sink.kinds(), "the word that there is room again")
+
+
+def test_a_store_that_has_yet_to_be_opened_is_not_up(tmp_path: Path) -> None:
+    sink = Sink(tmp_path / "spool", 1 << 20)
+    assert not sink.sink.state().up
+    sink.sink.start()
+    wait_for(lambda: sink.sink.state().up, "it to be open")
+    sink.sink.close(1.0)
 
 
 def test_a_store_that_is_down_is_tried_again_also_where_nothing_waits(made: Callable[..., Sink]) -> None:
@@ -198,6 +207,24 @@ def test_the_end_says_what_has_come_back_meanwhile(tmp_path: Path) -> None:
     wait_for(lambda: sink.sink.tried, "the store to be opened")
     sink.sink._in_hand = 10
     assert not sink.sink.close(0.5)
+
+
+def test_the_end_spools_what_a_write_that_hangs_has_in_hand(
+    made: Callable[..., Sink], tmp_path: Path
+) -> None:
+    sink, go_on = made(), threading.Event()
+    sink.store.wait = go_on.wait
+    sink.put(events(10))
+    wait_for(lambda: sink.sink._writing, "the write to begin")
+    sink.put(events(10, 10))
+    assert sink.sink.close(0.3) is False  # nobody knows what becomes of that write
+    found = Spool(tmp_path / "spool", 1 << 20)
+    spooled = []
+    while (segment := found.oldest()) is not None:
+        spooled += ids(segment.events)
+        found.remove_oldest()
+    assert sorted(spooled) == ids(events(20))
+    go_on.set()
 
 
 def test_what_is_given_back_to_an_empty_queue_is_written(tmp_path: Path) -> None:

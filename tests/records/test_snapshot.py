@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlward.records.metrics import BUCKETS, ListFacts, Metrics
+from urlward.records.metrics import BUCKETS, ListFacts, Metrics, RulesFacts
 from urlward.records.snapshot import Labels, SnapshotError, read_snapshot
 
 
@@ -18,6 +18,7 @@ def good() -> dict[str, Any]:
     metrics.error("page")
     metrics.connections(1)
     metrics.lists([ListFacts("one", 3, 10, 99)])
+    metrics.rules(RulesFacts(2, "nft", ("missing",)))
     found: dict[str, Any] = json.loads(json.dumps(metrics.snapshot()))
     return found
 
@@ -25,6 +26,7 @@ def good() -> dict[str, Any]:
 def test_it_is_taken_apart() -> None:
     found = read_snapshot(good(), Labels())
     assert (found.started, found.open, found.lists) == (5.0, 1, (ListFacts("one", 3, 10, 99),))
+    assert found.rules == RulesFacts(2, "nft", ("missing",))
     assert found.said == good()
     for key in [
         ("requests", "match", "block"),

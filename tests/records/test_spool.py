@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from obstacles import permissions_hold
 from records.recording import events
 from urlward.records.event import Event
 from urlward.records.spool import Spool, SpoolError
@@ -17,9 +19,8 @@ LIMIT = 64 << 20
 def drained(spool: Spool) -> list[Event]:
     found = []
     while (segment := spool.oldest()) is not None:
-        assert not segment.damaged
         found += segment.events
-        spool.remove_oldest()
+        spool.remove_oldest(damaged=segment.damaged > 0)
     return found
 
 
@@ -91,6 +92,74 @@ def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, at: int, va
     segment = Spool(folder, LIMIT).oldest()
     assert segment is not None
     assert segment.events in ([], events(10))
+
+
+@pytest.mark.parametrize("name", ["spool/sqlite/000000000001.spool", "spool/sqlite", "spool"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "noise", "folder", "pipe", "unreadable"])
+def test_what_is_damaged_is_set_aside(tmp_path: Path, name: str, damage: str) -> None:
+    folder, path = tmp_path / "spool/sqlite", tmp_path / name
+    spool = Spool(folder, LIMIT, tmp_path)
+    spool.append(events(10))
+    spool.append(events(10, 10))
+    spool.close()
+    data = b"" if path.is_dir() else path.read_bytes()
+    if damage == "unreadable":
+        path.chmod(0)
+    elif damage == "folder":
+        if data:
+            path.unlink()
+            path.mkdir()
+    elif damage == "pipe":
+        path.unlink() if data else shutil.rmtree(path)
+        os.mkfifo(path)
+    else:
+        if not data:
+            shutil.rmtree(path)
+        flipped = data[:-5] + bytes([data[-5] ^ 1]) + data[-4:] if data else b""
+        path.write_bytes(
+            {"flipped": flipped, "cut": data[:-5], "empty": b"", "noise": b"\xff\x00" * 900}[damage]
+        )
+    with permissions_hold():
+        spool = Spool(folder, LIMIT, tmp_path)
+        spool.append(events(5, 100))
+        found = drained(spool)
+    assert found[-5:] == events(5, 100)
+    if data:
+        assert found[:-5] == (events(10) if damage in ("flipped", "cut") else [])
+    if data or damage != "folder":
+        (aside,) = (tmp_path / "damaged").iterdir()
+        assert aside.name.startswith(path.name)
+
+
+def test_a_segment_that_becomes_unreadable_holds_up_no_other(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool/sqlite", LIMIT, tmp_path)
+    spool.append(events(10))
+    path = next((tmp_path / "spool/sqlite").iterdir())
+    path.unlink()
+    path.mkdir()
+    segment = spool.oldest()
+    assert segment is not None
+    assert segment.damaged > 0
+    spool.remove_oldest(damaged=True)
+    assert not spool
+
+
+def test_what_is_appended_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after `append` loses nothing of it (fsync(2)), nor the segment's name."""
+    synchronised: list[tuple[str, int]] = []
+
+    def fsync(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        synchronised.append((path.name, path.stat().st_size if path.is_file() else 0))
+
+    spool = Spool(tmp_path / "spool", LIMIT)
+    monkeypatch.setattr(os, "fsync", fsync)
+    spool.append(events(10))
+    (segment,) = (tmp_path / "spool").iterdir()
+    size = segment.stat().st_size
+    assert synchronised[1:] == [("spool", 0), (segment.name, size)]
+    spool.append(events(10))
+    assert synchronised[3:] == [(segment.name, segment.stat().st_size)]
 
 
 def test_damaged_bytes_are_counted(tmp_path: Path) -> None:

@@ -70,8 +70,29 @@ def test_an_alarm_alone_is_not_all_well(tmp_path: Path) -> None:
     assert not status_of(made(tmp_path, RecorderState(alarms={"probing": "x"})), now=NOW)["ok"]
 
 
+def test_an_event_that_waits_in_two_places_is_counted_once(tmp_path: Path) -> None:
+    # A worker counts it until it is safe, and so does the recorder to which it was handed.
+    assert status_of(made(tmp_path, RecorderState(queue=2)), now=NOW)["queue"] == 2
+    assert status_of(made(tmp_path, RecorderState(queue=5)), now=NOW)["queue"] == 5
+
+
 def test_without_a_recorder(tmp_path: Path) -> None:
     found = status_alone(FEEDS, tmp_path, NOW)
     assert (found["running"], found["ok"]) == (False, False)
     text = "\n".join(lines(found))
     assert "feed        0       0  never" in text
+
+
+def test_lists_that_some_worker_refuses(tmp_path: Path) -> None:
+    exposition = Exposition((), tmp_path)
+    assert exposition.refused_lists() is None, "nobody reports"
+    exposition.take("a", counted(ListFacts("one", 3, 10)))
+    assert exposition.refused_lists() == {}
+    metrics = Metrics(NOW)
+    metrics.refused({"one": "one.txt: " + "x" * 1000})
+    exposition.take("b", metrics.snapshot())
+    assert exposition.refused_lists() == {"one": ("one.txt: " + "x" * 1000)[:500]}
+    older = counted(ListFacts("one", 3, 10))
+    del older["refused"]
+    exposition.take("b", older)
+    assert exposition.refused_lists() == {}

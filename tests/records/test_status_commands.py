@@ -8,6 +8,7 @@ import pytest
 
 from conftest import run_command
 from records.recorder_support import answering
+from urlward import config
 from urlward.records.asking import reply
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
@@ -17,9 +18,9 @@ from urlward.records.status_commands import add_status_commands
 
 @pytest.fixture
 def urlward(tmp_path: Path) -> Callable[..., int]:
-    config = tmp_path / "urlward.toml"
-    config.write_text('state = "."\n[[feed]]\nname = "feed"\npath = "none"\n')
-    return partial(run_command, add_status_commands, "status", "--config", config)
+    file = tmp_path / "urlward.toml"
+    file.write_text('state = "."\n[[feed]]\nname = "feed"\npath = "none"\n')
+    return partial(run_command, add_status_commands, "status", "--config", file)
 
 
 def test_no_recorder(urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +30,14 @@ def test_no_recorder(urlward: Callable[..., int], capsys: pytest.CaptureFixture[
     assert out.splitlines()[0].split()[:2] == ["feed", "entries"]
     assert urlward("--json") == 1
     assert json.loads(capsys.readouterr().out)["running"] is False
+
+
+def test_no_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SYSTEM", tmp_path / "none.toml")
+    assert run_command(add_status_commands, "status", "--state", tmp_path) == 1
+    assert "give the filter's configuration with --config" in capsys.readouterr().err
 
 
 def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from urlward.records.store_alarms import DROPS_AGAIN, StoreAlarms
+from urlward.records.store_alarms import DROPS_AGAIN, LAG, StoreAlarms
 
 
 def made(*, down: bool = False) -> tuple[StoreAlarms, list[tuple[str, str]], SimpleNamespace]:
@@ -41,10 +41,30 @@ def test_losses_are_said_now_and_then_and_in_all_at_the_end() -> None:
     alarms.lost(6)
     now.seconds += DROPS_AGAIN
     alarms.lost(9)
-    assert alarms.has_lost(9)
     alarms.back()
     alarms.lost(10)
     alarms.lost(10)
-    assert not alarms.has_lost(10)
     found = [text.split(": ")[1].split()[0] for kind, text in said if kind == "dropped"]
     assert found == ["5", "9", "10"]
+
+
+def test_a_store_that_does_not_keep_up_for_long_is_said_once_as_is_its_end() -> None:
+    alarms, said, now = made()
+    for seconds in (0.0, LAG / 2, LAG, LAG + 1, LAG + 2):
+        now.seconds = seconds
+        alarms.waiting(7)
+    assert said == [("store-lagging", "store s: takes events more slowly than they come; 7 wait on the disk")]
+    alarms.waiting(0)
+    alarms.waiting(0)
+    assert [kind for kind, _ in said] == ["store-lagging", "store-level"]
+    now.seconds += LAG
+    alarms.waiting(1)
+    assert len(said) == 2
+
+
+def test_a_store_that_is_down_is_not_said_to_lag_besides() -> None:
+    alarms, said, now = made()
+    alarms.failed("no answer")
+    now.seconds = LAG + 1
+    alarms.waiting(7)
+    assert [kind for kind, _ in said] == ["store-down"]

@@ -9,6 +9,7 @@ from urlward.engine.digest import Key
 from urlward.lists.allows import add_allow, end_allow
 from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_store import FeedStore
+from urlward.records.metrics import RulesFacts
 from urlward.records.watches import Watches
 
 NOW = 1_800_000_000.0
@@ -23,7 +24,8 @@ class Told:
         self.events.append((kind, detail, fields["list"]))
 
     def take(self) -> list[tuple[str, dict[str, Any], str]]:
-        taken, self.events = self.events, []
+        """What was told since; heads of the audit log are the tests' of that (test_audit_commands.py)."""
+        taken, self.events = [one for one in self.events if one[0] != "audit"], []
         return taken
 
 
@@ -32,7 +34,8 @@ def test_refreshes_and_alarms_of_feeds(tmp_path: Path) -> None:
     store = FeedStore(tmp_path, "body")
     watches = Watches([FEED], tmp_path, told, clock=lambda: now[0])
     with store.locked():
-        store.write_facts(Facts(last_attempt=NOW, last_success=NOW, last_change=NOW, entries=3))
+        old = NOW - 90
+        store.write_facts(Facts(last_attempt=old, last_success=old, last_change=old, entries=3))
     watches.look()
     assert told.take() == [], "what was before is not told"
     with store.locked():
@@ -60,6 +63,17 @@ def test_refreshes_and_alarms_of_feeds(tmp_path: Path) -> None:
     assert told.take() == []
 
 
+def test_a_refresh_after_the_clock_was_set_back_is_told(tmp_path: Path) -> None:
+    told = Told()
+    store = FeedStore(tmp_path, "body")
+    watches = Watches([FEED], tmp_path, told, clock=lambda: NOW)
+    for at in (NOW + 3_600, NOW):
+        with store.locked():
+            store.write_facts(Facts(last_attempt=at, last_success=at, last_change=at, entries=3))
+        watches.look()
+    assert told.take() == [("feed", {"entries": 3, "added": 0, "removed": 0}, "body")]
+
+
 def test_allows(tmp_path: Path) -> None:
     told, now = Told(), [NOW]
     watches = Watches([], tmp_path, told, clock=lambda: now[0])
@@ -68,7 +82,110 @@ def test_allows(tmp_path: Path) -> None:
     watches.look()
     ((kind, detail, _),) = told.take()
     assert (kind, detail["id"], detail["action"]) == ("allow", made.id, "allowed")
+    assert detail["until"] == "2027-01-15T08:01:00Z"
     assert "a.example" not in str(detail)
     end_allow(tmp_path, made.id, "done", "me", now=NOW)
     watches.look()
     assert told.take() == [("allow", {"id": made.id, "action": "ended"}, "")]
+
+
+def test_a_refused_list_is_an_alarm_until_it_is_in_force(tmp_path: Path) -> None:
+    said: list[tuple[str, str, str, str]] = []
+    refused: list[dict[str, str] | None] = [None]
+
+    def alarm(kind: str, text: str, *, whose: str, list: str) -> None:  # noqa: A002 - the event's field
+        said.append((kind, text, whose, list))
+
+    watches = Watches([], tmp_path, Told(), refused=lambda: refused[0], alarm=alarm)
+    watches.look_at_lists()
+    assert said == []
+    refused[0] = {"games": "/etc/games.txt: a web page"}
+    for _ in range(2):
+        watches.look_at_lists()
+    text = "list /etc/games.txt: a web page; the last good one stays in force"
+    assert said == [("refused-list", text, "games", "games")]
+    refused[0] = None
+    watches.look_at_lists()
+    assert len(said) == 1, "while no worker reports nobody knows"
+    refused[0] = {}
+    watches.look_at_lists()
+    assert said[1:] == [("list-back", "list games: what its file has is in force", "games", "games")]
+
+
+def test_rules_that_are_taken_away_are_alarms(tmp_path: Path) -> None:
+    said: list[tuple[str, str]] = []
+    rules: list[RulesFacts | None] = [None]
+    watches = Watches([], tmp_path, Told(), rules=lambda: rules[0], alarm=lambda *one: said.append(one))
+    watches.look_at_rules()
+    rules[0] = RulesFacts()
+    watches.look_at_rules()
+    assert said == []
+    rules[0] = RulesFacts(2, "nft (process 7)")
+    for _ in range(2):
+        watches.look_at_rules()
+    text = "gateway: nft (process 7) took rules away, and they were put back"
+    assert said == [("rules-removed", f"{text}; 2 times")]
+    rules[0] = RulesFacts(3, "nft (process 8)", ("missing",))
+    for _ in range(2):
+        watches.look_at_rules()
+    assert said[1:] == [
+        ("rules-removed", text.replace("7", "8")),
+        ("rules-wrong", "gateway: rules: missing"),
+    ]
+    rules[0] = RulesFacts(0, "")  # a supervisor that counts anew
+    watches.look_at_rules()
+    assert said[3:] == [("rules-right", "gateway: the rules are as they should be")]
+
+
+def test_traffic_that_is_not_filtered_is_an_alarm_until_it_is(tmp_path: Path) -> None:
+    said: list[tuple[str, str, str]] = []
+    found: dict[tuple[str, str], str] = {}
+
+    def alarm(kind: str, text: str, *, whose: str) -> None:
+        said.append((kind, text, whose))
+
+    watches = Watches([], tmp_path, Told(), troubles=lambda: found, alarm=alarm)
+    watches.look_at_traffic()
+    assert said == []
+    found["canary", "gw1-0"] = found["canary", "gw1-1"] = "redirect: not for 9 s"
+    for _ in range(2):
+        watches.look_at_traffic()
+    assert said == [("canary", f"worker {w}: redirect: not for 9 s", w) for w in ("gw1-0", "gw1-1")]
+    del found["canary", "gw1-0"]
+    watches.look_at_traffic()
+    assert [(kind, whose) for kind, _, whose in said[2:]] == [("canary-back", "gw1-0")]
+
+
+def test_what_began_with_the_processes_is_told(tmp_path: Path) -> None:
+    store = FeedStore(tmp_path, "body")
+
+    def first(facts: Facts, now: float = NOW) -> list[tuple[str, str]]:
+        told = Told()
+        with store.locked():
+            store.write_facts(facts)
+        watches = Watches([FEED], tmp_path, told, clock=lambda: now)
+        watches.look()
+        found = [(kind, str(detail.get("alarm") or detail.get("reason"))) for kind, detail, _ in told.take()]
+        watches.look()
+        assert told.take() == [], "once"
+        return found
+
+    failed = Facts(since=NOW - 5, last_attempt=NOW - 5, reason="refused")
+    assert first(failed) == [("feed", "refused"), ("alarm", "missing")]
+    assert first(failed, NOW + 90) == [], "it was before"
+    assert first(failed, NOW + 110) == [("alarm", "stale")]
+    assert first(Facts(since=NOW - 5, last_attempt=NOW - 5, last_change=NOW - 5)) == [
+        ("feed", "None"),
+        ("alarm", "missing"),
+    ]
+    again = Facts(since=NOW - 900, last_attempt=NOW - 5, last_change=NOW - 900, last_success=NOW - 5)
+    assert first(again) == [], "a refresh that has changed nothing is not told"
+
+
+def test_an_allow_of_the_start_is_told(tmp_path: Path) -> None:
+    for at, count in ((NOW - 5, 1), (NOW - 90, 0)):
+        told = Told()
+        made = add_allow(tmp_path, Key(SECRET), "a.example", 600, "x", "me", whole_host=False, now=at)
+        Watches([], tmp_path, told, clock=lambda: NOW).look()
+        assert len(told.take()) == count
+        end_allow(tmp_path, made.id, "done", "me", now=NOW)

@@ -5,14 +5,20 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
+from datetime import UTC
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from urlward.config import Config, configured
+from urlward.config import SYSTEM, Config, configured
+from urlward.config.records import no_days_of_assignments
 from urlward.lists.arguments import DONE, Command, add_state_arguments, subcommand
+from urlward.lists.audit import append
+from urlward.lists.caller import caller
 from urlward.lists.progress import progress_bar
+from urlward.lists.report import Budget, read_budget
 from urlward.lists.state import made_folder, state_folder
 from urlward.records.assignments.formats import DETERMINISTIC, FORMATS, RADACCT
 from urlward.records.assignments.interval import FOREVER, AssignmentError
@@ -20,9 +26,11 @@ from urlward.records.assignments.parsers import ReadOptions
 from urlward.records.assignments.times import ms_text, to_ms
 
 if TYPE_CHECKING:
+    from urlward.records.assignments.importing import Imported, Judge
     from urlward.records.assignments.store import AssignmentStore
 
 _PAUSE = 1.0
+_DAY_MS = 86_400_000
 _PAUSE_SQL = 30.0
 _TAB = ("\\t", "tab")
 
@@ -39,6 +47,7 @@ def add_assignment_commands(command: Command) -> None:
         "files", nargs="+", metavar="FILE", help=f"for {RADACCT}: file with the database's URL"
     )
     _reading_arguments(taking)
+    taking.add_argument("--max-errors", metavar="N|N%", default="1%", help="rows not understood (1%%)")
 
     following = _sub(of_it, "follow", _follow, "Read what is written to a file, until stopped.")
     following.add_argument("format", choices=[*FORMATS, RADACCT], metavar="FORMAT", help=formats)
@@ -52,8 +61,11 @@ def add_assignment_commands(command: Command) -> None:
     formula.add_argument("outside", metavar="OUTSIDE", help="the public one, such as 198.51.100.0/28")
     formula.add_argument("--ports", type=int, required=True, metavar="N", help="of each subscriber")
     formula.add_argument("--first-port", type=int, default=1024, metavar="N", help="the first of all (1024)")
-    formula.add_argument("--from", dest="start", metavar="TIME", help="since when (always)")
-    formula.add_argument("--to", dest="end", metavar="TIME", help="until when (still)")
+    formula.add_argument("--from", dest="start", metavar="TIME", help="since when (always; UTC if not said)")
+    formula.add_argument("--to", dest="end", metavar="TIME", help="until when (still; likewise)")
+    formula.add_argument(
+        "--replace", action="store_true", help="in place of what is known of its addresses in its time"
+    )
     formula.add_argument("--source", metavar="NAME", required=True, help="name of the translator")
 
     status = _sub(of_it, "status", _status, "Show what was read, and how far.")
@@ -82,10 +94,28 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
     from urlward.records.assignments.configured import database_of
     from urlward.records.assignments.store import AssignmentStore
 
-    config = configured(args.config)[1]
+    path, config = configured(args.config)
+    if path is None and args.state is None and args.database is None:
+        # An empty database of our own making would answer "nobody".
+        raise AssignmentError(
+            f"no --config given, and there is no {SYSTEM} either: which filter's? give its own with "
+            "--config, or its state folder with --state"
+        )
     state = state_folder(args.state or config.state)
     database = _url_in(args.database) if args.database else database_of(config.records, made_folder(state))
     return AssignmentStore(database), config, state
+
+
+def _open_to_take(args: argparse.Namespace) -> "AssignmentStore":
+    """The store as of `open_assignments`, where the configuration says when what is taken ends.
+
+    Raises:
+        ConfigError: it does not; or as `open_assignments`.
+    """
+    config = configured(args.config)[1]
+    if config.records is None or config.records.days.assignments is None:
+        raise config.refused(no_days_of_assignments())
+    return open_assignments(args)[0]
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
@@ -118,7 +148,7 @@ def _options(args: argparse.Namespace) -> ReadOptions:
     if len(delimiter) != 1:
         raise AssignmentError("delimiter: one character")
     try:
-        zone = ZoneInfo(args.zone)
+        zone = UTC if args.zone == "UTC" else ZoneInfo(args.zone)
     except (ValueError, OSError) as e:
         raise AssignmentError(f"zone: {args.zone!r} is none, such as Europe/Berlin") from e
     except KeyError as e:
@@ -130,25 +160,66 @@ def _import(args: argparse.Namespace) -> int:
     from urlward.records.assignments.importing import import_file
 
     options = _options(args)
-    store, _, _ = open_assignments(args)
+    budget = read_budget(args.max_errors, "max-errors")
+    store = _open_to_take(args)
+    wrong = []
     try:
         for name in args.files:
-            if args.format == RADACCT:
-                print(_radacct(store, Path(name), args, options))
-                continue
-            source = store.source(args.source or args.format, args.format, name)
             begun = time.monotonic()
-            with progress_bar() as progress:
-                done = import_file(store, source, Path(name), options, time.time, progress)
-            resumed = f", after {done.resumed} bytes that were read before" if done.resumed else ""
-            seconds = max(time.monotonic() - begun, 0.001)
-            print(
-                f"{name}: {done.rows} rows, {done.skipped} not understood{resumed}, {seconds:.1f} s",
-                flush=True,
-            )
+
+            def judge(done: "Imported") -> str:
+                return _fault(args.format, done, budget)
+
+            if args.format == RADACCT:
+                where, done = _radacct(store, Path(name), args, options, judge)
+            else:
+                where = name
+                with (
+                    store.importing(args.source or args.format, args.format, name) as source,
+                    progress_bar() as progress,
+                ):
+                    done = import_file(store, source, Path(name), options, time.time, progress, judge)
+            _tell(where, args.format, done, time.monotonic() - begun)
+            if done.refused:
+                wrong.append(f"{where}: {done.refused}")
     finally:
         store.close()
+    if wrong:
+        raise AssignmentError("; ".join(wrong))
     return DONE
+
+
+def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
+    """What was read, and what of it was not understood."""
+    resumed = f", after {done.resumed} bytes that were read before" if done.resumed else ""
+    resumed = resumed if format_ != RADACCT else ""
+    print(f"{where}: {done.rows} rows, {done.faulty} not understood{resumed}, {seconds:.1f} s", flush=True)
+    line = f"{where}: row " if format_ == RADACCT else f"{where}:"
+    _tell_faults(line, done.faults, done.faulty)
+    if done.refused and not done.rows:
+        _tell_faults(line, [(number, f"not of the format {format_}") for number in done.others], done.other)
+    if ends := done.skipped - done.faulty:
+        print(f"{where}: {ends} ends without a known beginning", file=sys.stderr, flush=True)
+
+
+def _tell_faults(where: str, faults: Sequence[tuple[int, str]], count: int) -> None:
+    for number, reason in faults:
+        print(f"{where}{number}: {reason}", file=sys.stderr, flush=True)
+    if count > len(faults) > 0:
+        print(f"{where} … and {count - len(faults)} more", file=sys.stderr, flush=True)
+
+
+def _fault(format_: str, done: "Imported", budget: Budget) -> str:
+    """Why nothing of a file is taken; empty for nothing."""
+    if budget.exceeded(done.faulty, done.rows):
+        return (
+            f"{done.faulty} of {done.rows} rows not understood, allowed are {budget}: nothing of it is taken"
+        )
+    if not done.rows and not done.resumed and (done.other or done.pending):
+        if not done.other:
+            return f"its {done.pending} bytes are of a record of {format_} that is not whole"
+        return f"nothing of the format {format_} in it, {done.other} lines of something else"
+    return ""
 
 
 def _follow(args: argparse.Namespace) -> int:
@@ -156,19 +227,27 @@ def _follow(args: argparse.Namespace) -> int:
 
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    store, _, _ = open_assignments(args)
+    store = _open_to_take(args)
     (name,) = args.files
     try:
         if args.format == RADACCT:
             while True:
-                print(_radacct(store, Path(name), args, options), flush=True)
+                path, done = _radacct(store, Path(name), args, options)
+                print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
                 time.sleep(_PAUSE_SQL)
-        source = store.source(args.source or args.format, args.format, name)
-        told = -1
-        for state in follow(store, source, Path(name), options, pause=_wait):
-            if state.rows != told:
-                told = state.rows
-                print(f"{name}: {state.rows} rows, {state.skipped} not understood", flush=True)
+        with store.importing(args.source or args.format, args.format, name) as source:
+            told, shown = -1, 0
+            for state in follow(store, source, Path(name), options, pause=_wait):
+                # What has the path may be another file by now.
+                shown = min(shown, len(state.faults))
+                _tell_faults(f"{name}:", state.faults[shown:], 0)
+                shown = len(state.faults)
+                if state.rows != told:
+                    told = state.rows
+                    nothing = (
+                        f", nothing of the format {args.format} yet" if not state.rows and state.other else ""
+                    )
+                    print(f"{name}: {state.rows} rows, {state.faulty} not understood{nothing}", flush=True)
     finally:
         store.close()
     return DONE
@@ -179,13 +258,18 @@ def _wait() -> bool:
     return True
 
 
-def _radacct(store: "AssignmentStore", file: Path, args: argparse.Namespace, options: ReadOptions) -> str:
+def _radacct(
+    store: "AssignmentStore",
+    file: Path,
+    args: argparse.Namespace,
+    options: ReadOptions,
+    judge: "Judge" = lambda _: "",
+) -> "tuple[str, Imported]":
     from urlward.records.assignments.radacct import import_radacct, shown_url
 
     url = _url_in(file)
-    source = store.source(args.source or RADACCT, RADACCT, shown_url(url))
-    done = import_radacct(store, source, url, options, time.time())
-    return f"{source.path}: {done.rows} rows, {done.skipped} not understood"
+    with store.importing(args.source or RADACCT, RADACCT, shown_url(url)) as source:
+        return source.path, import_radacct(store, source, url, options, time.time(), judge)
 
 
 def _url_in(file: Path) -> str:
@@ -198,39 +282,69 @@ def _url_in(file: Path) -> str:
 
 
 def _formula(args: argparse.Namespace) -> int:
-    from urlward.records.assignments.deterministic import Formula, set_formula
+    from urlward.records.assignments.deterministic import Formula, add_formula
 
     try:
         formula = Formula(
             IPv4Network(args.inside), IPv4Network(args.outside), args.ports, args.first_port,
             to_ms(args.start) if args.start else 0, to_ms(args.end) if args.end else FOREVER,
         )  # fmt: skip
-    except ValueError as e:
+    except (ValueError, AssignmentError) as e:
         raise AssignmentError(f"formula: {e}") from e
-    store, _, _ = open_assignments(args)
+    store, _, state = open_assignments(args)
+
+    def record(replaced: "list[Formula]") -> None:
+        # Before it answers anything: what an answer rested on can be told from the audit log.
+        told = {"source": args.source, "formula": str(formula), "replaced": [*map(str, replaced)]}
+        append(state, caller(), "formula", time.time(), **told)
+
     try:
-        source = store.source(args.source, DETERMINISTIC, f"{formula.inside} to {formula.outside}")
-        set_formula(store, source, formula)
+        mapped = f"{formula.inside} to {formula.outside}"
+        with store.importing(args.source, DETERMINISTIC, mapped) as source:
+            replaced = add_formula(store, source, formula, replace=args.replace, told=record)
     finally:
         store.close()
     print(f"{args.source}: {formula.per_address} subscribers an address, {formula.ports} ports each")
+    for one in replaced:
+        print(f"{args.source}: in place of {one}, in its time")
     return DONE
 
 
 def _status(args: argparse.Namespace) -> int:
-    from urlward.records.assignments.retention import oldest_assignment
+    from urlward.records.assignments.deterministic import known_formulas
+    from urlward.records.assignments.retention import first_end, oldest_assignment
 
-    store, _, _ = open_assignments(args)
+    store, config, _ = open_assignments(args)
     try:
-        shown = store.status()
-        oldest = oldest_assignment(store)
+        names = {id_: source.name for id_, source in store.sources().items()}
+        formulas = {names[id_]: [*map(str, known)] for id_, known in known_formulas(store).items()}
+        shown = [
+            source | {"formulas": formulas[source["name"]]} if source["name"] in formulas else source
+            for source in store.status()
+        ]
+        oldest, end = oldest_assignment(store), first_end(store)
     finally:
         store.close()
+    days = config.records.days.assignments if config.records is not None else None
+    until = ms_text(end + days * _DAY_MS) if days is not None and end is not None else None
     if args.json:
-        print(json.dumps({"oldest": ms_text(oldest) if oldest else None, "sources": shown}, indent=1))
+        told = {"oldest": ms_text(oldest) if oldest else None, "days": days, "purged": until}
+        print(json.dumps(told | {"sources": shown}, indent=1))
         return DONE
-    print(f"oldest assignment {ms_text(oldest)}" if oldest else "no assignments")
+    if oldest is None:
+        print("no assignments")
+    elif days is None:
+        print(f"oldest assignment {ms_text(oldest)}, kept for ever: {no_days_of_assignments()}")
+    else:
+        print(
+            f"oldest assignment {ms_text(oldest)}, each kept until {days} days after its end: first {until}"
+        )
     for source in shown:
+        if "formulas" in source:
+            print(f"{source['name']}: {source['format']}")
+            for formula in source["formulas"]:
+                print(f"  {formula}")
+            continue
         read = source["read"] or "never"
         print(
             f"{source['name']}: {source['format']}, {source['rows']} rows, {source['skipped']} not understood"

@@ -1,44 +1,55 @@
 """Events in SQLite or PostgreSQL: one code for both."""
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Engine,
     and_,
     delete,
     func,
-    insert,
     literal,
+    not_,
     or_,
     select,
     text,
+    tuple_,
 )
 
 from urlward.config.records import StoreTable
 from urlward.engine.dates import time_text
 from urlward.records.bulk import insert_new
-from urlward.records.engines import PAUSE, open_postgresql, open_sqlite, told, wipe_sqlite, writing
-from urlward.records.event import FIELDS, Event
+from urlward.records.engines import (
+    PAUSE,
+    SqliteFiles,
+    open_postgresql,
+    open_sqlite,
+    told,
+    wipe_sqlite,
+    writing,
+)
+from urlward.records.event import FIELDS, HITS, VERSIONS, Event
 from urlward.records.migrations import migrate
-from urlward.records.store import AbsentError, Age, By, EventQuery
-from urlward.records.tables import UPGRADES, create, events
+from urlward.records.store import AbsentError, Age, By, EventQuery, ReplacedError
+from urlward.records.tables import UPGRADES, create, events, retention
 from urlward.records.tables import holds as held
+from urlward.records.vacuum import Pace, check_grant, deletions, note_deleted, note_wiped, vacuum
 
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
 
-SHARE = 0.01
-"""Of the time, in which a file may be rewritten: for large ones that is not at each purge."""
-
 _DAY_MS = 86_400_000
 _SPANS: Mapping[By, int] = {"minute": 60_000, "hour": 3_600_000, "day": _DAY_MS}
 _TABLE = events
+_PART = "events"
 _FIELDS = tuple(events.c[name] for name in FIELDS)
-_EQUAL = ("reference", "list", "category", "client", "entry", "group")
+_EQUAL = ("reference", "list", "category", "client", "entry", "group", "node")
 
 
 class Database:
@@ -48,26 +59,41 @@ class Database:
         engine: to connect with.
         name: for messages.
         pause: waits that many seconds.
+        path: of an SQLite database; None of a server's.
+        forgets: whether a role is refused that may not have the server's files forget what it deletes.
 
     Attributes:
         name: for messages.
         engine: for other tables in the same database.
+        is_file: whether it is SQLite's.
 
     Raises:
         StoreError: it cannot be used.
     """
 
-    def __init__(self, engine: Engine, name: str, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        pause: Callable[[float], None] = time.sleep,
+        path: Path | None = None,
+        *,
+        forgets: bool = True,
+    ) -> None:
         self.name = name
         self.engine = engine
         self._writing = writing(engine)
         self._pause = pause
-        self._is_file = engine.dialect.name == "sqlite"
+        self.is_file = engine.dialect.name == "sqlite"
         self._dirty = False
-        self._rewrite_after = 0
+        self._pace = Pace()
         try:
             with told(name):
-                migrate(self._writing, "events", create, UPGRADES)
+                migrate(self._writing, _PART, create, UPGRADES)
+                if forgets:
+                    with engine.connect() as connection:
+                        check_grant(connection, (_TABLE.name,))
+                self._files = SqliteFiles(path) if path is not None else None
         except BaseException:
             engine.dispose()
             raise
@@ -76,8 +102,21 @@ class Database:
         """As `Store.write`: one transaction."""
         if not events:
             return
-        with told(self.name), self._writing.begin() as connection:
-            insert_new(connection, _TABLE, events)
+        try:
+            with told(self.name), self._writing.begin() as connection:
+                insert_new(connection, _TABLE, events)
+        finally:
+            # Only now: what is committed to files that are gone by then is in no file that anybody can open.
+            self.check()
+
+    def check(self) -> None:
+        """As `Store.check`."""
+        if self._files is None:
+            return
+        with told(self.name):
+            reason = self._files.replaced(self.engine)
+        if reason:
+            raise ReplacedError(f"{self.name}: {reason}")
 
     def close(self) -> None:
         """Close all connections."""
@@ -133,53 +172,124 @@ class Database:
             rows = connection.execute(wanted).all()
         return {found if span is None else _beginning(found * span): number for found, number in rows}
 
+    def ages_of_nodes(self, holds: Collection[str] = ()) -> dict[tuple[str, str], Age]:
+        """As `ages`, by node and kind."""
+        wanted = select(events.c.node, events.c.kind, func.count(), func.min(events.c.time))
+        wanted = wanted.group_by(events.c.node, events.c.kind)
+        with told(self.name), self.engine.connect() as connection:
+            rows = connection.execute(wanted.where(*_but_for(connection, holds)))
+            return {(node, kind): Age(count, oldest) for node, kind, count, oldest in rows}
+
     def ages(self, holds: Collection[str] = ()) -> dict[str, Age]:
         """As `KeepingStore.ages`."""
         wanted = select(events.c.kind, func.count(), func.min(events.c.time)).group_by(events.c.kind)
-        if holds:
-            wanted = wanted.where(events.c.reference.not_in(sorted(holds)))
         with told(self.name), self.engine.connect() as connection:
+            wanted = wanted.where(*_but_for(connection, holds))
             return {kind: Age(count, oldest) for kind, count, oldest in connection.execute(wanted)}
 
-    def purge(self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = ()) -> int:
+    def evidence(self, references: Collection[str]) -> list[Event]:
+        """As `KeepingStore.evidence`."""
+        with told(self.name), self.engine.connect() as connection:
+            which = or_(events.c.reference.in_(sorted(references)), _of_versions(connection, references))
+            return [Event(*row) for row in connection.execute(select(*_FIELDS).where(which))]
+
+    def purge(
+        self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = (), node: str = ""
+    ) -> int:
         """As `KeepingStore.purge`: in bounded chunks, so that writers wait for none of them long."""
+        nodes: Mapping[str, Mapping[str, int]] = {}
+        if node and not self.is_file:
+            self._say_days(kind_days, node)
+            nodes = self.days_of_nodes(kind_days, node)
         deleted = 0
-        for days in sorted(set(kind_days.values())):
-            kinds = sorted(kind for kind, allowed in kind_days.items() if allowed == days)
-            over = [events.c.kind.in_(kinds), events.c.time < now_ms - days * _DAY_MS]
-            if holds:
-                over.append(events.c.reference.not_in(sorted(holds)))
-            deleted += self._delete(over)
-        self._wipe(now_ms, deleted)
+        with told(self.name), self.engine.connect() as connection:
+            free = _but_for(connection, holds)
+        # A file is this machine's, whatever that was called before.
+        for name, said in nodes.items() or [("", kind_days)]:
+            whose = (
+                [events.c.node == name]
+                if name
+                else [events.c.node.not_in(sorted(filter(None, nodes)))] * bool(nodes)
+            )
+            for days in sorted(set(said.values())):
+                kinds = sorted(kind for kind, allowed in said.items() if allowed == days)
+                over = [events.c.kind.in_(kinds), events.c.time < now_ms - days * _DAY_MS, *whose]
+                deleted += self._delete([*over, *free])
+        self._wipe()
         return deleted
 
-    def hold(self, reference: str, until_ms: int) -> None:
-        """Have all nodes that write here keep what has a reference until a time, in milliseconds.
-
-        Raises:
-            StoreError: they are not told.
-        """
-        with told(self.name), self._writing.begin() as connection:
-            connection.execute(delete(held).where(held.c.reference == reference))
-            connection.execute(insert(held).values(reference=reference, until=until_ms))
-
-    def release(self, reference: str) -> None:
-        """End that.
-
-        Raises:
-            StoreError: they are not told.
-        """
-        with told(self.name), self._writing.begin() as connection:
-            connection.execute(delete(held).where(held.c.reference == reference))
-
-    def held(self, now_ms: int) -> set[str]:
-        """The references that some node holds at a time.
+    def days_of_nodes(self, kind_days: Mapping[str, int], node: str) -> dict[str, Mapping[str, int]]:
+        """The days of each node that has said them, with one's own; of all others, by the name of none, the
+        longest of these.
 
         Raises:
             StoreError: they cannot be read.
         """
         with told(self.name), self.engine.connect() as connection:
-            return {*connection.execute(select(held.c.reference).where(held.c.until > now_ms)).scalars()}
+            said = {name: json.loads(days) for name, days in connection.execute(select(retention))}
+        said[node] = kind_days
+        kinds = set(kind_days).intersection(*said.values())
+        return {**said, "": {kind: max(days[kind] for days in said.values()) for kind in kinds}}
+
+    def _say_days(self, kind_days: Mapping[str, int], node: str) -> None:
+        days = json.dumps(dict(kind_days), sort_keys=True)
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO retention VALUES (:node, :days)"
+                    " ON CONFLICT (node) DO UPDATE SET days = excluded.days"
+                ),
+                {"node": node, "days": days},
+            )
+
+    def hold(self, holds: Mapping[str, int], node: str) -> None:
+        """Have all nodes that write here keep what has a reference, at least until a time.
+
+        Args:
+            holds: references with those times, in milliseconds. One that the node has said before stays until
+                the later of the two.
+            node: that holds them; what others say of them stays.
+
+        Raises:
+            StoreError: they are not told.
+        """
+        if not holds:
+            return
+        with told(self.name), self._writing.begin() as connection:
+            for reference, until in sorted(holds.items()):
+                connection.execute(
+                    text(
+                        "INSERT INTO holds (reference, node, until) VALUES (:reference, :node, :until)"
+                        " ON CONFLICT (reference, node) DO UPDATE SET until = excluded.until"
+                        " WHERE holds.until < excluded.until"
+                    ),
+                    {"reference": reference, "node": node, "until": until},
+                )
+                # One that this node made when none was named; any other is another's.
+                of_none = (held.c.reference == reference, held.c.node == "", held.c.until == until)
+                if node:
+                    connection.execute(delete(held).where(*of_none))
+
+    def release(self, reference: str, node: str) -> None:
+        """End what a node holds; a file is this machine's, whatever that was called before.
+
+        Raises:
+            StoreError: they are not told.
+        """
+        whose = [] if self.is_file else [held.c.node == node]
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(delete(held).where(held.c.reference == reference, *whose))
+
+    def held(self, now_ms: int) -> dict[str, int]:
+        """The references that some node holds at a time, each with the time until which it does, in ms.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            until = func.max(held.c.until)
+            wanted = select(held.c.reference, until).group_by(held.c.reference).having(until > now_ms)
+            return dict(connection.execute(wanted).tuples().all())
 
     def _delete(self, over: Iterable[ColumnElement[bool]]) -> int:
         chunk = select(events.c.seq).where(*over).limit(CHUNK)
@@ -187,36 +297,68 @@ class Database:
         while True:
             with told(self.name), self._writing.begin() as connection:
                 count = connection.execute(delete(events).where(events.c.seq.in_(chunk))).rowcount
-                if count and self._is_file:
-                    # For whoever opens the file after us, should we end before it is rewritten.
+                # For whoever opens it after us, should we end before it is rewritten.
+                if count and self.is_file:
                     connection.exec_driver_sql("PRAGMA user_version = 1")
+                elif count:
+                    note_deleted(connection, _PART)
             deleted += count
             self._dirty |= count > 0
             if count < CHUNK:
                 return deleted
             self._pause(PAUSE)
 
-    def _wipe(self, now_ms: int, deleted: int) -> None:
-        """Have the files forget what has been deleted."""
+    def _wipe(self) -> None:
+        """Have the files forget what has been deleted.
+
+        Raises:
+            StoreError: they do not, or not all of it.
+        """
         with told(self.name):
-            if not self._is_file:
-                if not deleted:
-                    return
-                # Not in a transaction.
-                alone = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-                with alone.connect() as connection:
-                    connection.execute(text("VACUUM events"))
+            count = self._unwiped()
+            if not count:
                 return
-            with self.engine.connect() as connection:
-                self._dirty |= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-            if not self._dirty:
+            rewrite = self._pace.is_due()
+            with self._pace.rewriting() if rewrite else nullcontext():
+                if self.is_file:
+                    wipe_sqlite(self.engine, self._pause, rewrite=rewrite)
+                else:
+                    vacuum(self.engine, (_TABLE.name,), self._pause, rewrite=rewrite)
+            if not rewrite:
                 return
-            rewrite = now_ms >= self._rewrite_after
-            start = time.monotonic()
-            wipe_sqlite(self.engine, self._pause, rewrite=rewrite)
-            if rewrite:
-                self._dirty = False
-                self._rewrite_after = now_ms + int((time.monotonic() - start) * 1000 / SHARE)
+            self._dirty = False
+            if not self.is_file:
+                with self._writing.begin() as connection:
+                    note_wiped(connection, _PART, count)
+
+    def _unwiped(self) -> int:
+        """Whether something that was deleted may be in the files: 0 where nothing is."""
+        with self.engine.connect() as connection:
+            if not self.is_file:
+                return deletions(connection, _PART)
+            self._dirty |= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            return int(self._dirty)
+
+
+def _but_for(connection: Connection, holds: Collection[str]) -> list[ColumnElement[bool]]:
+    """What leaves the evidence of references out."""
+    if not holds:
+        return []
+    return [events.c.reference.not_in(sorted(holds)), not_(_of_versions(connection, holds))]
+
+
+def _of_versions(connection: Connection, references: Collection[str]) -> ColumnElement[bool]:
+    """What is true of events that tell of the version of a list that one with a reference was listed by."""
+    hits = (
+        events.c.reference.in_(sorted(references)),
+        events.c.kind.in_(sorted(HITS)),
+        events.c.serial > 0,
+    )
+    versions = connection.execute(select(events.c.list, events.c.serial).where(*hits).distinct()).all()
+    same = tuple_(events.c.list, events.c.serial).in_([tuple(row) for row in versions])
+    # What the list is called is said by itself too, which is what an index is searched by.
+    names = events.c.list.in_(sorted({row.list for row in versions}))
+    return and_(events.c.kind.in_(sorted(VERSIONS)), names, same)
 
 
 def _conditions(query: EventQuery) -> list[ColumnElement[bool]]:
@@ -256,7 +398,8 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
     Args:
         table: of kind ``sqlite`` or ``postgresql``.
         state: the state folder.
-        make: whether a file that is not there is made.
+        make: whether a file that is not there is made, and a server's role refused that may not have the
+            files forget what it deletes: who only looks needs neither.
 
     Raises:
         AbsentError: it is not there, and is not to be made.
@@ -264,10 +407,10 @@ def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Datab
     """
     if table.kind == "postgresql":
         engine = open_postgresql(table)
-        return Database(engine, f"postgresql {engine.url.host or ''}/{engine.url.database}")
+        return Database(engine, f"postgresql {engine.url.host or ''}/{engine.url.database}", forgets=make)
     path = state / table.file
     if not make and not path.exists():
         raise AbsentError(f"{path}: not there: nothing has been recorded yet")
     with told(str(path)):
         engine = open_sqlite(path)
-    return Database(engine, str(path))
+    return Database(engine, str(path), path=path)

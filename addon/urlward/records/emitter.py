@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from urlward.records.event import RANDOM, Event, make_event
+from urlward.records.heartbeat import note_lost
 from urlward.records.wire import BATCH, MAX_LINE, WireError, decode_ack, encode, encode_batch, socket_address
 
 logger = logging.getLogger("urlward.records")
@@ -30,6 +31,9 @@ METRICS = 1.0
 
 END_WITHIN = 1.0
 """Seconds that the last events have at the end."""
+
+SILENT_FOR = 30.0
+"""Seconds without the process that records after which that is said: it takes some to start."""
 
 DROPS_AGAIN = 10.0
 """Seconds between two alarms of events dropped."""
@@ -84,6 +88,9 @@ class Emitter:
         self._closing = asyncio.Event()
         self._running: asyncio.Task[Any] | None = None
         self._ended = False
+        self._alone_since: float | None = None
+        self._alone_at = clock()
+        self._told_alone = False
 
     @property
     def waiting(self) -> int:
@@ -105,13 +112,14 @@ class Emitter:
         """Hand events over until cancelled, or until `close` has seen the last of them off."""
         self._running = asyncio.current_task()
         failures = 0
+        self._alone_since = time.monotonic()
         try:
             while not self._ended:
                 number = self._number
                 try:
                     await self._connected()
                 except (OSError, EOFError, ValueError, WireError):
-                    self._say(failures)
+                    self._say()
                 except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
                     logger.error("records: a bug: %s; trying again", type(e).__name__)
                 failures = 0 if self._number > number else failures + 1
@@ -128,12 +136,14 @@ class Emitter:
         running.cancel()
         if self.waiting:
             logger.error("records: %d events could not be handed over, and are lost", self.waiting)
+            note_lost(self._path.parent, self._alone_at // 1_000_000)
 
     async def _connected(self) -> None:
         reader, writer = await self._connect()
         acknowledged = asyncio.ensure_future(self._read(reader))
         try:
             writer.write(encode({"hello": self._worker, "node": self._node}))
+            waited = self.waiting
             sent = next(iter(self._batches), self._number + 1) - 1
             while not acknowledged.done():
                 await self._collect(connected=True)
@@ -150,6 +160,8 @@ class Emitter:
                     self._ended = True
                     return
                 await asyncio.wait([acknowledged], timeout=self._tick())
+                if not acknowledged.done():
+                    self._say_back(waited)
             acknowledged.result()
         finally:
             acknowledged.cancel()
@@ -250,6 +262,16 @@ class Emitter:
         except Exception as e:  # noqa: BLE001 - what is counted must not cost what is recorded
             logger.error("records: the metrics cannot be told: %s", type(e).__name__)
 
-    def _say(self, failures: int) -> None:
-        if failures == 2 * len(BACKOFF):
+    def _say(self) -> None:
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since, self._alone_at = now, self._clock()
+        if not self._told_alone and now - self._alone_since >= SILENT_FOR:
+            self._told_alone = True
             logger.warning("records: the process that records does not answer; events wait in memory")
+
+    def _say_back(self, waited: int) -> None:
+        self._alone_since = None
+        if self._told_alone:
+            self._told_alone = False
+            logger.info("records: the process that records answers again; %d events have waited", waited)

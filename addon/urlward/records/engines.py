@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
 from urlward.lists.state import StateError, locked, made_folder, write_private
-from urlward.records.store import StoreError
+from urlward.records.store import StoreError, identity
 
 WAIT = 10.0
 """Seconds that a write waits for another's end, or for a server's answer."""
@@ -65,6 +65,43 @@ def open_sqlite(path: Path) -> Engine:
     return engine
 
 
+class SqliteFiles:
+    """The files of an SQLite database as they are when it has just been opened: itself, its write-ahead log,
+    and the index of that.
+
+    SQLite goes on writing to files that were deleted or moved, without an error, and nobody else sees what it
+    writes. While one connection is open SQLite itself removes none of them.
+
+    Args:
+        path: of the database.
+
+    Raises:
+        OSError: they cannot be looked at.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")))
+        self._opened = identity(*self._paths)
+
+    def replaced(self, engine: Engine) -> str:
+        """What has become of them meanwhile; empty where they are the same.
+
+        Args:
+            engine: that has them open.
+
+        Raises:
+            OSError: they cannot be looked at.
+        """
+        present = identity(*self._paths)
+        if present == self._opened:
+            return ""
+        # What is in the log alone goes into the database, which may have been moved, or still be there.
+        with suppress(SQLAlchemyError, sqlite3.Error), engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        what = "the write-ahead log" if present[0] == self._opened[0] else "the file"
+        return f"{what} was deleted, moved or replaced while it was open"
+
+
 def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.environ) -> Engine:
     """A database of a PostgreSQL server.
 
@@ -97,6 +134,8 @@ def open_server(url: str, where: str) -> Engine:
     if parsed.get_backend_name() not in ("postgresql", "postgres") or not parsed.database:
         raise StoreError(f"{where}: not a postgresql:// URL with a database's name")
     patience = {"connect_timeout": str(int(WAIT)), "tcp_user_timeout": str(int(WAIT * 1000))}
+    # A server that is gone after it has taken a question: nothing is sent, so that only these find out.
+    patience |= {"keepalives_idle": str(int(WAIT)), "keepalives_interval": "2", "keepalives_count": "5"}
     parsed = parsed.set(drivername="postgresql+psycopg").set(query={**patience, **parsed.query})
     return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
 
@@ -122,6 +161,11 @@ def url_of(table: StoreTable, environment: Mapping[str, str] = os.environ) -> tu
 def writing(engine: Engine) -> Engine:
     """The same connections, for transactions that write."""
     return engine.execution_options(**{_WRITING: True})
+
+
+def reading(engine: Engine) -> Engine:
+    """The same connections, for transactions that only read."""
+    return engine.execution_options(**{_WRITING: False})
 
 
 def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
@@ -180,5 +224,7 @@ def told(name: str) -> Iterator[None]:
         raise StoreError(f"{name}: {reason}") from e
     except StoreError as e:
         raise StoreError(f"{name}: {e}") from e
+    except OSError as e:
+        raise StoreError(f"{e.filename or name}: {e.strerror or e}") from e
     except StateError as e:
         raise StoreError(str(e)) from e

@@ -9,8 +9,9 @@ An event never holds a URL, a host or a path. Requests that pass leave none. An 
 ``time``              UTC with milliseconds, RFC 3339
 ``kind``              ``block``; ``cut``, a connection under way; ``would-block`` and ``would-cut``, what
                       passed although it is listed, since it is only to be told of; ``list``, one in force
-                      changed; ``feed``, a refresh; ``alarm``; ``allow``; ``objection``; ``start`` and
-                      ``stop`` of a worker or of the process that records; ``gap``, events may be missing
+                      changed; ``feed``, a refresh; ``alarm``; ``allow``; ``objection``; ``audit``, a head of
+                      the audit log; ``start`` and ``stop`` of a worker or of the process that records;
+                      ``gap``, events may be missing
 ``node``              the machine
 ``client``            address, as the privacy level leaves it (`urlward.records.privacy`)
 ``client_port``       its source port (RFC 6302), where the address is whole
@@ -27,12 +28,14 @@ An event never holds a URL, a host or a path. Requests that pass leave none. An 
 ``digest``            of the canonical URL, keyed: equal URLs have equal ones; 32 hexadecimal digits
 ``group``             that the client is in
 ``detail``            an object, by kind: ``list`` and ``feed`` have ``entries``, ``added``, ``removed``;
-                      ``alarm`` has ``alarm`` and ``text``; ``gap`` has ``since``, ``until``, ``text``
+                      ``alarm`` has ``alarm`` and ``text``; ``gap`` has ``since``, ``until``, ``text``;
+                      ``audit`` has ``line``, ``hash`` and ``time`` of the last line, and ``counter``
 ====================  ===================================================================================
 """
 
 import json
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -46,12 +49,18 @@ VERSION = 1
 
 Kind = Literal[
     "block", "would-block", "cut", "would-cut", "list", "feed", "alarm", "allow", "objection",
-    "start", "stop", "gap",
+    "audit", "start", "stop", "gap",
 ]  # fmt: skip
 
-KINDS: frozenset[str] = frozenset(get_args(Kind))
-PERSONAL: frozenset[str] = frozenset(("block", "would-block", "cut", "would-cut", "objection"))
-"""Kinds that hold a client."""
+KINDS: tuple[str, ...] = get_args(Kind)
+HITS: frozenset[str] = frozenset(("block", "would-block", "cut", "would-cut"))
+"""Kinds of what was listed: the ones that a reference is made for."""
+
+VERSIONS: frozenset[str] = frozenset(("list", "feed"))
+"""Kinds that tell what a version of a list is, and when it came: by its name and serial."""
+
+PERSONAL: frozenset[str] = HITS | {"objection"}
+"""Kinds that hold a client. An objection has the reference that somebody typed."""
 
 RANDOM = 8
 """Bytes of randomness in an id, two bits of which go to the variant."""
@@ -70,6 +79,39 @@ _LAST_NUMBER = (1 << 63) - 1
 
 class EventError(UrlwardError):
     """Values that are no event; the message names the field and quotes nothing."""
+
+
+class ReferenceTextError(UrlwardError):
+    """A text that is no reference."""
+
+
+_REFERENCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{12}").fullmatch
+_BETWEEN = re.compile(r"[\s_.\u00ad\u2010-\u2015\u2212-]+")
+# Crockford's base32 has no I, L and O (https://www.crockford.com/base32.html).
+_MISREAD = str.maketrans("ILO", "110")
+
+
+def parse_reference(text: str) -> str:
+    """A reference as the block page and the records have it, such as ``7Q4M-2XKD-93FH``, from what somebody
+    has typed: in any case, with or without hyphens and blanks, I and L for 1, O for 0.
+
+    Raises:
+        ReferenceTextError: it is none.
+    """
+    letters = _BETWEEN.sub("", text[:64]).upper().translate(_MISREAD)
+    if not _REFERENCE(letters):
+        raise ReferenceTextError(
+            "reference: not three groups of four letters and digits, as on the block page"
+        )
+    return f"{letters[:4]}-{letters[4:8]}-{letters[8:]}"
+
+
+def canonical_reference(text: str) -> str:
+    """As `parse_reference`; a text that is none stays as it is."""
+    try:
+        return parse_reference(text)
+    except ReferenceTextError:
+        return text
 
 
 class Event(NamedTuple):
@@ -102,6 +144,8 @@ class Event(NamedTuple):
 
 
 FIELDS = Event._fields
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 _texts = itemgetter(*(n for n, name in enumerate(FIELDS) if Event.__annotations__[name] is not int))
 _CONTROLS = re.compile("[\x00-\x1f\x7f\ud800-\udfff]").search
@@ -219,6 +263,46 @@ def as_json(event: Event) -> dict[str, Any]:
     if event.detail:
         given["detail"] = detail_of(event)
     return {"version": VERSION, **given}
+
+
+def from_json(given: Mapping[str, Any]) -> Event:
+    """An event from what `as_json` has of it.
+
+    Raises:
+        EventError: it is none.
+    """
+    try:
+        values = {name: given[name] for name in FIELDS if name in given}
+        values["time"] = time_of(given)
+        if "detail" in values:
+            values["detail"] = json.dumps(values["detail"], separators=(",", ":"))
+        return event_of([*Event(**values)])
+    except (KeyError, TypeError, ValueError) as e:
+        raise EventError("not an event as it is exported") from e
+
+
+def time_of(given: Mapping[str, Any]) -> int:
+    """The time of an event as `as_json` has it, in ms.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has none.
+    """
+    return round(datetime.fromisoformat(given["time"]).timestamp() * 1000)
+
+
+def csv_cells(event: Event) -> list[str]:
+    """An event as a row of CSV, in the order of `FIELDS`; as `as_json` has it, and empty for what does not
+    apply.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it, since names of lists,
+    entries and categories come from others (https://owasp.org/www-community/attacks/CSV_Injection).
+    """
+    given = event._asdict() | {"time": time_text(event.time)}
+    return [_plain_cell(str(value)) if value else "" for value in given.values()]
+
+
+def _plain_cell(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def time_text(milliseconds: int) -> str:

@@ -42,6 +42,7 @@ class Events:
 
     Attributes:
         emitter: hands them over; run it, and close it at the end.
+        privacy: what is kept of a client.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Events:
         self._node = records.node
         self._clock = clock
         self._worker = worker
-        self._privacy = Privacy(records.privacy, secret)
+        self.privacy = Privacy(records.privacy, secret)
         self._digest = UrlDigest(secret)
         # The same number is given to whoever takes the place of a worker that died.
         name = f"{records.node[:100]}-{worker}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -96,11 +97,11 @@ class Events:
             url: gives the canonical URL, or None; a digest of it is kept. Asked within a second.
             group: that the client is in, or empty.
         """
-        if not self._privacy.keeps_persons:
+        if not self.privacy.keeps_persons:
             return
         try:
             kind = _KINDS[would, cut]
-            port = client_port if self._privacy.keeps_ports else 0
+            port = client_port if self.privacy.keeps_ports else 0
             # Not a closure, which takes an object for each name in it.
             self.emitter.emit(
                 partial(
@@ -122,7 +123,7 @@ class Events:
             time_ms,
             kind,
             self._node,
-            self._privacy.client(client, time_ms),
+            self.privacy.client(client, time_ms),
             client_port,
             protocol,
             destination,

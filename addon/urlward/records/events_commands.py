@@ -9,15 +9,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from urlward.config import configured
 from urlward.config.units import seconds
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
-from urlward.lists.arguments import DONE, Command, add_state_arguments
+from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.lists.state import state_folder
-from urlward.records.event import FIELDS, KINDS, Event, as_json, time_text
+from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
+from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
 
 if TYPE_CHECKING:
@@ -84,8 +85,13 @@ def _events(args: argparse.Namespace) -> int:
             _follow(database, query, args.limit, write)
         else:
             limit = args.limit or (None if args.json or args.csv else SHOWN)
+            found = False
             for event in islice(pages(database, query), limit):
                 write(event)
+                found = True
+            if query.reference and not found:
+                print(f"urlward: no event has the reference {query.reference}", file=sys.stderr)
+                return WRONG
     except KeyboardInterrupt:
         return DONE
     finally:
@@ -113,12 +119,20 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
         raise EventsCommandError("--limit: a number from 1 on is needed")
     if args.follow and args.until:
         raise EventsCommandError("--follow goes on for ever: without --until")
+    equal = {name: getattr(args, name) for name, _, _ in _EQUAL}
+    if args.client is not None:
+        try:
+            equal["client"] = kept_client(args.client)
+        except ValueError as e:
+            raise EventsCommandError(f"--client: {args.client!r}: {e}") from None
+    if args.reference is not None:
+        equal["reference"] = parse_reference(args.reference)
     return EventQuery(
         kinds=tuple(args.kind or ()),
         since=read_time("--since", args.since, now),
         until=read_time("--until", args.until, now, whole_day=True),
         limit=PAGE,
-        **{name: getattr(args, name) for name, _, _ in _EQUAL},
+        **equal,
     )
 
 
@@ -182,6 +196,7 @@ def followed(
     first, known = seen, OrderedDict[int, None]()
     again = OVERLAP if database.engine.dialect.name == "postgresql" else 0
     while True:
+        database.check()
         position, count = max(first, seen - again), len(known)
         while found := database.came_after(position, query):
             for position, event in found:
@@ -199,15 +214,10 @@ def _writer(args: argparse.Namespace, stream: TextIO) -> Callable[[Event], None]
     if args.csv:
         rows = csv.writer(stream, lineterminator="\r\n")
         rows.writerow(FIELDS)
-        return lambda event: _row(rows, event)
+        return lambda event: rows.writerow(csv_cells(event))
     if args.json:
         return lambda event: print(json.dumps(as_json(event)), file=stream)
     return lambda event: print(line(event), file=stream)
-
-
-def _row(rows: Any, event: Event) -> None:
-    given = dict(zip(FIELDS, event, strict=True))
-    rows.writerow([time_text(event.time) if name == "time" else value or "" for name, value in given.items()])
 
 
 def line(event: Event) -> str:

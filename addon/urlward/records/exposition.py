@@ -11,9 +11,10 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from urlward.config import FeedTable
-from urlward.records.families import of_feeds, of_filter, of_recorder, of_workers
+from urlward.records.families import of_feeds, of_filter, of_recorder, of_rules, of_workers
 from urlward.records.feed_figures import FeedFigures, feed_figures
 from urlward.records.last_hour import LastHour
+from urlward.records.metrics import RulesFacts
 from urlward.records.recorder_state import RecorderState
 from urlward.records.snapshot import Labels, Snapshot, SnapshotError, add, read_snapshot
 from urlward.records.sums import Sums
@@ -109,6 +110,27 @@ class Exposition(Collector):
         """The same as they said it, by worker."""
         return {worker: snapshot.said for worker, snapshot in self._sums.live.items()}
 
+    def refused_lists(self) -> dict[str, str] | None:
+        """By list, why what its file has now is not in force in some worker; None where no worker says."""
+        live, found = self.live(), dict[str, str]()
+        for snapshot in live:
+            for name, why in snapshot.refused.items():
+                found[name] = min(why, found.get(name, why))
+        return found if live else None
+
+    def rules(self) -> RulesFacts | None:
+        """How a gateway's rules are, by the worker that knows of most restorations; None where none says."""
+        known = [snapshot.rules for snapshot in self.live() if snapshot.rules is not None]
+        return max(known, key=lambda facts: (facts.restored, len(facts.wrong)), default=None)
+
+    def troubles(self) -> dict[tuple[str, str], str]:
+        """What keeps traffic from being filtered as it should, by kind, and a worker's machine and number."""
+        found: dict[tuple[str, str], str] = {}
+        for worker, snapshot in self._sums.live.items():
+            number = worker.rsplit("-", 2)[0]  # without what tells it from the one before it
+            found |= {(kind, number): why for kind, why in snapshot.troubles.items()}
+        return found
+
     def feeds(self) -> list[FeedFigures]:
         """How the feeds are."""
         return feed_figures(self._feeds, self._state, self._clock())
@@ -124,6 +146,8 @@ class Exposition(Collector):
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
         yield from of_filter(_version(), reporting, self.expected)
         yield from of_workers(total, live, now)
+        if (rules := self.rules()) is not None:
+            yield from of_rules(rules)
         yield from of_feeds(self.feeds(), now)
         yield from of_recorder(
             self._recorder(), sum(snapshot.queue for snapshot in live), total.get(("dropped",), 0.0)

@@ -12,19 +12,17 @@ from prometheus_client.core import (
     Metric,
 )
 
+from urlward.records.event import KINDS
 from urlward.records.feed_figures import STATES, FeedFigures
 from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, VERDICTS, Bounded, among
-from urlward.records.metrics import BUCKETS, ListFacts
+from urlward.records.metrics import BUCKETS, ListFacts, RulesFacts
 from urlward.records.recorder_state import RecorderState
 from urlward.records.snapshot import Counts, Snapshot, add
 
-EVENTS = (
-    "block", "would-block", "cut", "would-cut", "list", "feed", "alarm", "allow", "objection", "start",
-    "stop", "gap",
-)  # fmt: skip
 ALARMS = (
-    "store-down", "spool-down", "spool-damaged", "dropped", "refused", "probing", "stale",
-    "expiring", "expired",
+    "store-down", "spool-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
+    "descriptors", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced", "clock-set",
+    "refused-list", "rules-removed", "rules-wrong", "canary", "steer-set",
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -67,7 +65,23 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
         ),
     ):
         yield _gauge(name, text, (), [((), value)])
+    if any(s.canary or s.troubles for s in live):
+        yield _gauge(
+            "urlward_canary_last_success_timestamp_seconds",
+            "When the canary has last come through, of the worker for which that is longest ago.",
+            (),
+            [((), min(s.canary for s in live))],
+        )
     yield from _lists([facts for snapshot in live for facts in snapshot.lists], now)
+
+
+def of_rules(rules: RulesFacts) -> Iterator[Metric]:
+    """How a gateway's rules are."""
+    restored: Rows = {(): float(rules.restored)}
+    text = "Times that rules which another hand had removed were put back."
+    yield _counter("urlward_rules_restored", text, (), restored)
+    text = "1 where the kernel has the rules, and nobody keeps removing them."
+    yield _gauge("urlward_rules_up", text, (), [((), float(not rules.wrong))])
 
 
 def of_feeds(feeds: Sequence[FeedFigures], now: float) -> Iterator[Metric]:
@@ -102,7 +116,11 @@ def of_feeds(feeds: Sequence[FeedFigures], now: float) -> Iterator[Metric]:
         "urlward_feed_alarm",
         "1 for each alarm that it gives.",
         ("feed", "alarm"),
-        [((f.name, a), float(a in f.alarms)) for f in feeds for a in ("stale", "expiring", "expired")],
+        [
+            ((f.name, a), float(a in f.alarms))
+            for f in feeds
+            for a in ("missing", "stale", "expiring", "expired")
+        ],
     )
 
 
@@ -114,7 +132,7 @@ def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterato
         queued: events that wait in workers.
         dropped: by workers.
     """
-    events = _among(EVENTS, recorder.events)
+    events = _among(KINDS, recorder.events)
     yield _counter("urlward_events", "Events taken from workers.", ("kind",), events)
     dropping: Rows = {("worker",): dropped, ("recorder",): float(recorder.dropped)}
     yield _counter("urlward_events_dropped", "Events that found no place.", ("where",), dropping)

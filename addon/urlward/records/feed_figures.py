@@ -7,6 +7,7 @@ from typing import Literal
 
 from urlward.config import FeedTable
 from urlward.lists.feed_alarms import alarms
+from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.state import StateError
 
@@ -28,7 +29,7 @@ class FeedFigures:
         next_run: when it is refreshed next.
         failures: in a row.
         reason: of the last one.
-        alarms: kinds of those that it gives: ``stale``, ``expiring``, ``expired``.
+        alarms: kinds of those that it gives: ``missing``, ``stale``, ``expiring``, ``expired``.
     """
 
     name: str
@@ -53,7 +54,7 @@ def _look(feed: FeedTable, state: Path, now: float) -> FeedFigures:
     try:
         facts = store.facts()
     except StateError:
-        return FeedFigures(feed.name, "failed", reason="state")
+        facts = Facts(reason="state")
     header = store.header()
     found = tuple(alarms(feed, facts, header, now))
     kind: State = "waiting" if header is None else "ok"

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from urlward.records.feed_figures import FeedFigures
-from urlward.records.metrics import ListFacts
+from urlward.records.labels import OTHER
+from urlward.records.metrics import ListFacts, RulesFacts
 from urlward.records.recorder_state import RecorderState
 
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
 
 _SERVES = ("ok", "failed")
-"""States of a feed whose list is good enough to filter by."""
+"""States of a feed whose list is good enough to filter by; one without a list gives an alarm, or waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +50,27 @@ class Health:
         return {"ok": self.ok, "checks": list(self.checks), "failing": failing}
 
 
-def healthy(silence: Mapping[str, float], expected: int) -> Health:
-    """Whether the workers are there.
+def healthy(silence: Mapping[str, float], expected: int, rules: RulesFacts | None = None) -> Health:
+    """Whether the workers are there, and the rules of a gateway that are wanted.
 
     Args:
         silence: seconds since each connected worker has reported.
         expected: how many there should be.
+        rules: of a gateway.
     """
     reporting = sum(seconds <= REPORT_WITHIN for seconds in silence.values())
     missing = [f"{reporting} of {expected} report"] if reporting < expected else []
-    return Health({"workers": missing})
+    # Rules that the operator has taken away need no other process.
+    unwanted = [what for what in rules.wrong if what != "down"] if rules is not None else []
+    return Health({"workers": missing} | ({"rules": unwanted} if rules is not None else {}))
 
 
 def ready(
-    lists: Iterable[Sequence[ListFacts]], feeds: Iterable[FeedFigures], recorder: RecorderState
+    lists: Iterable[Sequence[ListFacts]],
+    feeds: Iterable[FeedFigures],
+    recorder: RecorderState,
+    troubles: Mapping[tuple[str, str], str] | None = None,
+    rules: RulesFacts | None = None,
 ) -> Health:
     """Whether traffic is filtered and recorded as it should be.
 
@@ -70,15 +78,30 @@ def ready(
         lists: that are in force in each worker.
         feeds: how they are.
         recorder: what it says of itself.
+        rules: of a gateway; None where there is none.
+        troubles: what workers say of traffic, by kind and worker; of these, that the canary does not come
+            through counts.
     """
     workers = list(lists)
     empty = sum(not any(facts.entries for facts in in_force) for in_force in workers)
     without = ["no worker has reported"] if not workers else []
     without += [f"{empty} of {len(workers)} workers have none"] if empty else []
+    known = [{facts.name for facts in in_force} for in_force in workers]
+
+    def lacks(feed: FeedFigures) -> bool:
+        # Beyond so many lists a worker does not tell their names apart.
+        return feed.state not in _SERVES or any(not names & {feed.name, OTHER} for names in known)
+
     return Health(
         {
             "lists": without,
             "stores": sorted(name for name, store in recorder.stores.items() if not store.up),
-            "feeds": sorted(feed.name for feed in feeds if feed.state not in _SERVES),
+            "feeds": sorted(feed.name for feed in feeds if lacks(feed)),
+            "canary": sorted(
+                f"worker {worker}: {why}"
+                for (kind, worker), why in (troubles or {}).items()
+                if kind == "canary"
+            ),
         }
+        | ({"rules": list(rules.wrong)} if rules is not None else {})
     )

@@ -1,12 +1,14 @@
 """What tells the next start that the process before it ended without a word, and when it last lived.
 
 ``records.run`` in the state folder is there while events are recorded, and says when that was, once a second.
+Where nothing has recorded yet, a worker that ends with events that nobody has taken leaves it.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from urlward.lists.state import give_to_owner_of, unusable
+from urlward.lists.state import give_to_owner_of, open_private, unusable
 
 FILE = "records.run"
 
@@ -40,10 +42,9 @@ class Heartbeat:
         Raises:
             StateError: the file cannot be made.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             found = self._path.exists()
-            self._fd = os.open(self._path, flags, 0o600)
+            self._fd = open_private(self._path)
             give_to_owner_of(self._path.parent, self._fd)
             last = self._last() if found else None
             self.beat(now)
@@ -69,3 +70,20 @@ class Heartbeat:
         if len(said) == _DIGITS and said.isdigit():
             return int(said)
         return os.fstat(self._fd).st_mtime_ns // 1_000_000
+
+
+def note_lost(state: Path, since: int) -> None:
+    """Have the next start say that events may be missing, unless a process that records says so itself.
+
+    Args:
+        state: the state folder.
+        since: milliseconds since 1970-01-01 UTC, from when on.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(OSError):  # it is there; or a disk that takes nothing, and the log has it
+        fd = os.open(state / FILE, flags, 0o600)
+        try:
+            give_to_owner_of(state, fd)
+            os.pwrite(fd, b"%0*d\n" % (_DIGITS, since), 0)
+        finally:
+            os.close(fd)

@@ -4,7 +4,6 @@
 with that reference is deleted. Who held or released one is told in the audit log.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lists.audit import append_in_lock
-from urlward.lists.state import locked, made_folder, read_kept, write_private
+from urlward.lists.reasons import reason_of
+from urlward.lists.state import locked, made_folder, read_kept, write_kept
+from urlward.records.event import canonical_reference
 
 FILE = "holds.json"
-MAX_WHY = 500
 MAX_REFERENCE = 100
 
 _VERSION = 1
@@ -52,7 +52,7 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
 
     Args:
         state: the state folder.
-        reference: as on the block page.
+        reference: as on the block page, in any spelling.
         until: seconds since 1970-01-01 UTC.
         why: one line of words.
         who: makes it.
@@ -66,9 +66,11 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
         raise HoldError("not a reference, as it stands on the block page")
     if not now < until < _LAST:
         raise HoldError("until: a time to come is needed")
-    made = Hold(reference, until, _words(why), who, int(now))
+    reference = canonical_reference(reference)
+    made = Hold(reference, until, reason_of(why, HoldError), who, int(now))
     with locked(made_folder(state)):
-        kept = [one for one in _read(state) if one.reference != reference and now < one.until]
+        # Those that are over stay in the file: a clock that is wrong for a while ends none for good.
+        kept = [one for one in _read(state) if one.reference != reference]
         _audit(state, now, "held", made, made.why, who)
         _write(state, [*kept, made])
     return made
@@ -81,14 +83,14 @@ def release(state: Path, reference: str, why: str, who: str, *, now: float) -> H
         HoldError: there is none of that reference, or `why` is not one line of words.
         StateError: the folder cannot be used.
     """
-    why = _words(why)
+    why, reference = reason_of(why, HoldError), canonical_reference(reference)
     with locked(made_folder(state)):
-        current = [one for one in _read(state) if now < one.until]
-        released = next((one for one in current if one.reference == reference), None)
+        kept = _read(state)
+        released = next((one for one in kept if one.reference == reference and now < one.until), None)
         if released is None:
             raise HoldError(f"{reference!r} is not held")
         _audit(state, now, "released", released, why, who)
-        _write(state, [one for one in current if one is not released])
+        _write(state, [one for one in kept if one.reference != reference])
     return released
 
 
@@ -102,16 +104,12 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
     return tuple(one for one in _read(state) if now < one.until)
 
 
-def held_references(state: Path, now: float) -> list[str]:
-    """The references of those in force; raises as `current_holds`."""
-    return [one.reference for one in current_holds(state, now)]
-
-
-def _words(why: str) -> str:
-    why = why.strip()
-    if not why or not why.isprintable() or len(why) > MAX_WHY:
-        raise HoldError(f"why: needed, one line of at most {MAX_WHY} characters")
-    return why
+def held_references(state: Path, now: float) -> dict[str, int]:
+    """The references of those in force, with their ends; raises as `current_holds`."""
+    found: dict[str, int] = {}
+    for one in current_holds(state, now):
+        found[one.reference] = max(found.get(one.reference, 0), one.until)
+    return found
 
 
 def _read(state: Path) -> list[Hold]:
@@ -122,11 +120,13 @@ def _read(state: Path) -> list[Hold]:
         _hold,
         HoldError,
         "nothing is deleted until it is whole or moved away",
+        stays=True,  # in its place: without it what it holds would be deleted
     )
 
 
 def _hold(stored: dict[str, Any]) -> Hold:
-    made = Hold(**stored)
+    # In the spelling of the events, however it was typed.
+    made = Hold(**stored | {"reference": canonical_reference(stored["reference"])})
     texts = (made.reference, made.why, made.who)
     if not all(isinstance(text, str) for text in texts) or not isinstance(made.until, int):
         raise ValueError("not a hold")
@@ -134,8 +134,7 @@ def _hold(stored: dict[str, Any]) -> Hold:
 
 
 def _write(state: Path, holds: Iterable[Hold]) -> None:
-    stored = {"version": _VERSION, "holds": [asdict(one) for one in holds]}
-    write_private(state / FILE, json.dumps(stored, indent=1).encode() + b"\n")
+    write_kept(state / FILE, _VERSION, "holds", [asdict(one) for one in holds])
 
 
 def _audit(state: Path, now: float, action: str, held: Hold, why: str, who: str) -> None:

@@ -10,16 +10,18 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import locked, made_folder, write_private
-from urlward.records.event import Event, as_json
-from urlward.records.store import AbsentError, Age, StoreError
+from urlward.lists.files import lines_of, open_regular, read_regular, regular_fd
+from urlward.lists.state import StateError, locked, made_folder, write_private
+from urlward.records.event import HITS, VERSIONS, Event, as_json, from_json, time_of
+from urlward.records.holds import held_references
+from urlward.records.store import AbsentError, Age, Inode, ReplacedError, StoreError, identity
 
 REMEMBERED = 100_000
 """Ids that are known again; what is sent twice is sent within far fewer."""
@@ -28,8 +30,9 @@ TAIL = 32 << 20
 """Bytes of each of the last two files from which ids are learned at the start."""
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,6}").fullmatch
+_REFERENCE = re.compile(rb'"reference":\s*"([ -~]*?)"').search
 _DAY_MS = 86_400_000
-_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
 class JsonlStore:
@@ -39,6 +42,7 @@ class JsonlStore:
         path: of the one that is written.
         max_size: bytes at which the next is begun.
         keep: files before it.
+        holds: references whose evidence stays when the oldest file goes.
 
     Attributes:
         name: for messages.
@@ -47,18 +51,24 @@ class JsonlStore:
         StoreError: they cannot be used.
     """
 
-    def __init__(self, path: Path, max_size: int, keep: int) -> None:
+    def __init__(
+        self, path: Path, max_size: int, keep: int, holds: Callable[[], Collection[str]] = tuple
+    ) -> None:
         self.name = str(path)
         self._path = path
         self._max_size = max_size
         self._keep = keep
+        self._holds = holds
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._mark = path.with_name(f".{path.name}.purged")
         with self._told():
             made_folder(path.parent)
             with locked(path.parent):
                 for file in (self._old(1), path):
                     for _, line in _lines_at_end(file):
                         self._remember(line["id"])
+                # Whatever is torn at its end will be cut off.
+                self._seen = identity(path)[0], 0
 
     def write(self, events: Sequence[Event]) -> None:
         """As `Store.write`. All are in one file, which may become larger by them than it is to be."""
@@ -66,14 +76,53 @@ class JsonlStore:
         if not new:
             return
         data = "".join(f"{json.dumps(as_json(event), separators=(',', ':'))}\n" for event in new.values())
-        with self._told(), locked(self._path.parent):
-            if self._path.exists() and self._path.stat().st_size >= self._max_size:
-                self._rotate()
-            if not self._path.exists():
-                write_private(self._path, b"")
-            _append(self._path, data.encode())
+        with self._told():
+            made_folder(self._path.parent)
+            with locked(self._path.parent):
+                self._check()
+                if self._path.exists() and self._path.stat().st_size >= self._max_size:
+                    self._rotate()
+                if not self._path.exists():
+                    write_private(self._path, b"")
+                self._seen = identity(self._path)[0], 0
+                _append(self._path, data.encode())
+                # What has gone to a file that was removed meanwhile is nowhere.
+                self._check()
         for id_ in new:
             self._remember(id_)
+
+    def check(self) -> None:
+        """As `Store.check`."""
+        with self._told(), locked(self._path.parent):
+            self._check()
+
+    def _check(self) -> None:
+        """The same, while the folder is locked."""
+        seen, self._seen = self._seen, self._look()
+        by_purge = self._purged()
+        if by_purge:
+            with suppress(OSError):
+                self._mark.unlink()
+            if by_purge[0] == seen[0] and by_purge[-1] == self._seen[0]:
+                return
+        # An inode's number may be given to the next file, which is shorter then.
+        if seen[0] is not None and (seen[0] != self._seen[0] or self._seen[1] < seen[1]):
+            self._known.clear()
+            raise ReplacedError(f"{self._path}: was deleted, moved, cut or replaced by another program")
+
+    def _look(self) -> tuple[Inode, int]:
+        """Which file is written, and its size."""
+        return identity(self._path)[0], self._path.stat().st_size if self._path.exists() else 0
+
+    def _purged(self) -> list[Inode]:
+        """What the file was, in turn, as purges that nobody has taken note of yet wrote it anew."""
+        try:
+            found = json.loads(read_regular(self._mark))
+            return [None if one is None else (one[0], one[1]) for one in found]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, LookupError):
+            return [None]
 
     def close(self) -> None:
         """Nothing is held between two writes."""
@@ -82,24 +131,56 @@ class JsonlStore:
         """As `KeepingStore.ages`."""
         found: dict[str, Age] = {}
         with self._told():
-            for file in (self._path, *map(self._old, self._numbers())):
+            is_held = self._held_by(holds)
+            for file in self._files():
                 for _, line in _lines(file):
-                    if line.get("reference") not in holds:
-                        time = _time(line)
+                    if not is_held(line):
+                        time = time_of(line)
                         age = found.get(line["kind"], Age(0, time))
                         found[line["kind"]] = Age(age.count + 1, min(age.oldest, time))
         return found
 
-    def purge(self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = ()) -> int:
+    def evidence(self, references: Collection[str]) -> list[Event]:
+        """As `KeepingStore.evidence`."""
+        with self._told():
+            is_held = self._held_by(references)
+            found = (line for file in self._files() for _, line in _lines(file) if is_held(line))
+            return [*map(from_json, found)]
+
+    def _held_by(self, references: Collection[str]) -> Callable[[Mapping[str, Any]], bool]:
+        """Tells of a line whether it is evidence of a reference."""
+        if not references:
+            return lambda _: False
+        hits = (line for file in self._files() for _, line in _lines(file, having=references))
+        versions = {_version(line) for line in hits if line["kind"] in HITS and line.get("serial")}
+
+        def is_held(line: Mapping[str, Any]) -> bool:
+            if line["kind"] in VERSIONS and _version(line) in versions:
+                return True
+            return line.get("reference") in references
+
+        return is_held
+
+    def _files(self) -> list[Path]:
+        return [self._path, *map(self._old, self._numbers())]
+
+    def purge(
+        self,
+        kind_days: Mapping[str, int],
+        now_ms: int,
+        holds: Collection[str] = (),
+        node: str = "",  # noqa: ARG002 - nobody else writes to these files
+    ) -> int:
         """As `KeepingStore.purge`: files that hold what is over are written anew without it, or go whole."""
         limits = {kind: now_ms - days * _DAY_MS for kind, days in kind_days.items()}
 
         def stays(line: Mapping[str, Any]) -> bool:
             limit = limits.get(line["kind"])
-            return limit is None or line.get("reference") in holds or _time(line) >= limit
+            return limit is None or time_of(line) >= limit or is_held(line)
 
         deleted = 0
         with self._told():
+            is_held = self._held_by(holds)
             with locked(self._path.parent):
                 self._sweep()
             number: int | None = 0
@@ -107,8 +188,23 @@ class JsonlStore:
                 # Writers wait for one file alone, and may rotate them between two. That gives them higher
                 # numbers, so that upwards none is missed.
                 with locked(self._path.parent):
-                    deleted += _keep_only(self._old(number) if number else self._path, stays)
+                    deleted += self._keep_only(number or 0, stays)
                 number = next((n for n in self._numbers() if n > (number or 0)), None)
+        return deleted
+
+    def _keep_only(self, number: int, stays: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Write a file anew as the function of this name does; whoever writes the first is told by a mark."""
+        if number:
+            return _keep_only(self._old(number), stays)
+        before = identity(self._path)[0]
+        deleted = _keep_only(self._path, stays)
+        after = identity(self._path)[0]
+        if after != before:
+            marked = self._purged()
+            if not marked or marked[-1] != before:
+                marked = [before]
+            with suppress(StateError):  # then the purge is told as if it were another program's
+                write_private(self._mark, json.dumps([*marked, after]).encode())
         return deleted
 
     def _old(self, number: int) -> Path:
@@ -117,21 +213,31 @@ class JsonlStore:
     def _numbers(self) -> list[int]:
         """Of the files before the one that is written, the newest first; also those of a time when more were
         kept."""
-        prefix = f"{self._path.name}."
-        return sorted(
-            int(number)
-            for file in self._path.parent.iterdir()
-            if file.name.startswith(prefix) and _NUMBER(number := file.name.removeprefix(prefix))
-        )
+        return list(numbered(self._path))
 
     def _rotate(self) -> None:
         # A gap that a purge has left stops it, so that no more move than must.
         last = next((n for n in range(1, self._keep) if not self._old(n).exists()), self._keep)
+        try:
+            self._drop([n for n in self._numbers() if n > self._keep or n == last == self._keep])
+        except UrlwardError:
+            # Nothing is dropped while it is not known what is held.
+            last = next(n for n in count(1) if not self._old(n).exists())
         for number in range(last, 1, -1):
             self._old(number - 1).replace(self._old(number))
         self._path.replace(self._old(1))
-        for number in self._numbers():
-            if number > self._keep:
+
+    def _drop(self, numbers: Sequence[int]) -> None:
+        """Remove old files, but for what is held of them, which is in one file beyond those that are kept."""
+        holds = self._holds() if numbers else ()
+        is_held = self._held_by(holds)
+        oldest_first = map(self._old, reversed(numbers)) if holds else ()
+        # Whoever was killed between the two has some lines twice.
+        kept = dict.fromkeys(raw for file in oldest_first for raw, line in _lines(file) if is_held(line))
+        if kept:
+            write_private(self._old(self._keep + 1), b"".join(kept))
+        for number in numbers:
+            if number != self._keep + 1 or not kept:
                 self._old(number).unlink()
 
     def _sweep(self) -> None:
@@ -149,6 +255,8 @@ class JsonlStore:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except ReplacedError:
+            raise
         except OSError as e:
             raise StoreError(f"{e.filename or self.name}: {e.strerror or e}") from e
         except UrlwardError as e:
@@ -170,12 +278,28 @@ def open_jsonl(table: StoreTable, state: Path, *, make: bool = True) -> JsonlSto
     path = state / table.file
     if not make and not path.parent.exists():
         raise AbsentError(f"{path}: not there: nothing has been recorded yet")
-    return JsonlStore(path, table.max_size, table.keep)
+    # Also those that are over: by a clock that is wrong for a while no hold ends. Purging goes by the time.
+    return JsonlStore(path, table.max_size, table.keep, lambda: held_references(state, 0))
+
+
+def numbered(path: Path) -> dict[int, Path]:
+    """Files before the one that is written, by their numbers, the newest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    prefix = f"{path.name}."
+    found = {
+        int(number): file
+        for file in path.parent.iterdir()
+        if file.name.startswith(prefix) and _NUMBER(number := file.name.removeprefix(prefix))
+    }
+    return dict(sorted(found.items()))
 
 
 def _append(path: Path, data: bytes) -> None:
     """Append whole lines or nothing."""
-    fd = os.open(path, _APPEND, 0o600)
+    fd = regular_fd(path, _APPEND)
     try:
         size = _end_of_lines(fd)
         try:
@@ -214,21 +338,31 @@ def _keep_only(file: Path, stays: Callable[[Mapping[str, Any]], bool]) -> int:
     return before - len(kept)
 
 
-def _lines(file: Path, start: int = 0) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The events in a file from a position on; what is none is left out."""
+def _version(line: Mapping[str, Any]) -> tuple[str, int]:
+    """Of the list that an event is of."""
+    return line.get("list", ""), line.get("serial", 0)
+
+
+def _lines(
+    file: Path, start: int = 0, having: Collection[str] | None = None
+) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The events in a file from a position on, those with a reference of some where these are given; what is
+    none is left out."""
     try:
-        opened = file.open("rb")
+        opened = open_regular(file)
     except FileNotFoundError:
         return
     with opened:
         opened.seek(start)
-        for line in opened:
+        for line in lines_of(opened):
             if not line.endswith(b"\n"):
-                return  # torn
+                continue  # torn, or a piece of what is no line of ours
+            if having is not None and ((said := _REFERENCE(line)) is None or said[1].decode() not in having):
+                continue  # far sooner than by reading it
             try:
                 found = json.loads(line)
                 if isinstance(found["id"], str) and isinstance(found["kind"], str):
-                    _time(found)
+                    time_of(found)
                     yield line, found
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
@@ -240,7 +374,3 @@ def _lines_at_end(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     except FileNotFoundError:
         return
     yield from _lines(file, max(size - TAIL, 0))
-
-
-def _time(line: Mapping[str, Any]) -> int:
-    return round(datetime.fromisoformat(line["time"]).timestamp() * 1000)

@@ -13,8 +13,11 @@ NONE = "none"
 
 STAGES = ("dns", "peek", "match")
 VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
-ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot")
+ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors")
 """Kinds of errors of ours."""
+
+TROUBLES = ("canary", "steer-set")
+"""Kinds of what keeps traffic from being filtered as it should be; each is an alarm's kind too."""
 
 MAX_LISTS = 128
 MAX_CATEGORIES = 64

@@ -5,7 +5,7 @@ is the only one that bumps. What is counted goes to the recorder as a snapshot (
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from urlward.records.labels import ERRORS, OTHER, STAGES, VERDICTS, Origins
 
 VERSION = 1
 """Of snapshots."""
+
+MAX_WHY = 500
+"""Characters of why a list was refused."""
 
 CHECK = (1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1)
 ADDED = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
@@ -68,6 +71,21 @@ class ListFacts:
     created: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class RulesFacts:
+    """A gateway's rules in the kernel.
+
+    Attributes:
+        restored: how often they were put back, since the watch began.
+        by: the program that has taken them away last.
+        wrong: what is wrong with them now, in a few words each.
+    """
+
+    restored: int = 0
+    by: str = ""
+    wrong: tuple[str, ...] = ()
+
+
 class Metrics:
     """What one worker has counted since its start.
 
@@ -76,14 +94,16 @@ class Metrics:
 
     Attributes:
         check: bumps how long a decision took, seconds.
+        canary: when the canary has last come through, seconds since 1970-01-01 UTC; 0 where it has not.
         added: how much later than without the filter a request went on, seconds.
         reload: how long it took to put a list into force, seconds.
     """
 
     __slots__ = (
         "_blocks", "_errors", "_failed_reloads", "_histograms", "_in_force", "_longest", "_longest_before",
-        "_open", "_origins", "_queue", "_requests", "_would_blocks", "added", "check", "dropped", "opened",
-        "reload", "started",
+        "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused", "_requests", "_rules",
+        "_troubles", "_would_blocks",
+        "added", "canary", "check", "dropped", "opened", "reload", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -91,12 +111,17 @@ class Metrics:
         self.opened = self.dropped = 0
         self._open = self._queue = self._failed_reloads = 0
         self._longest = self._longest_before = 0.0
+        self._newest = self._newest_before = 0.0
         self._requests = {(stage, verdict): 0 for stage in (*STAGES, OTHER) for verdict in (*VERDICTS, OTHER)}
         self._errors = dict.fromkeys((*ERRORS, OTHER), 0)
         self._blocks: dict[tuple[str, str], int] = {}
         self._would_blocks: dict[tuple[str, str], int] = {}
         self._origins = Origins()
         self._in_force: tuple[ListFacts, ...] = ()
+        self._refused: dict[str, str] = {}
+        self._rules: RulesFacts | None = None
+        self._troubles: dict[str, str] = {}
+        self.canary = 0.0
         self._histograms = {name: Histogram(bounds) for name, bounds in BUCKETS.items()}
         self.check = self._histograms["check"].add
         self.added = self._histograms["added"].add
@@ -137,6 +162,8 @@ class Metrics:
         self._histograms["stall"].add(seconds)
         if seconds > self._longest:
             self._longest = seconds
+        if seconds > self._newest:
+            self._newest = seconds
 
     def stall_window(self) -> None:
         """Begin another window: the longest stall that is shown is of this one and the one before."""
@@ -158,8 +185,30 @@ class Metrics:
         """Say which lists are in force from now on."""
         self._in_force = tuple(in_force)
 
+    def refused(self, why: Mapping[str, str]) -> None:
+        """Say of which lists the last good one is in force instead of what their files have now, and why."""
+        self._refused = {name: text[:MAX_WHY] for name, text in why.items()}
+
+    def rules(self, facts: RulesFacts) -> None:
+        """Say how the gateway's rules are."""
+        self._rules = facts
+
+    def trouble(self, kind: str, why: str) -> None:
+        """Say what keeps traffic from being filtered as it should be.
+
+        Args:
+            kind: one of `urlward.records.labels.TROUBLES`.
+            why: in words of ours; empty where nothing does any more.
+        """
+        self._troubles.pop(kind, None)
+        if why:
+            self._troubles[kind] = why[:MAX_WHY]
+
     def snapshot(self) -> dict[str, Any]:
-        """All of it, as JSON has it; cumulative but for what is a state."""
+        """All of it, as JSON has it; cumulative but for what is a state. Called once a second, which
+        `stall_newest` goes by: it is of the last two, so that whoever looks once a second misses none."""
+        newest = max(self._newest, self._newest_before)
+        self._newest_before, self._newest = self._newest, 0.0
         return {
             "version": VERSION,
             "started": self.started,
@@ -172,9 +221,14 @@ class Metrics:
             "open": max(self._open, 0),
             "queue": self._queue,
             "dropped": self.dropped,
+            "stall_newest": newest,
             "stall_longest": max(self._longest, self._longest_before),
             "histograms": {name: one.snapshot() for name, one in self._histograms.items()},
             "lists": [[one.name, one.serial, one.entries, one.created] for one in self._in_force],
+            "refused": dict(self._refused),
+            "rules": self._rules and [self._rules.restored, self._rules.by, list(self._rules.wrong)],
+            "troubles": dict(self._troubles),
+            "canary": self.canary,
         }
 
 

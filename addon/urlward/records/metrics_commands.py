@@ -24,6 +24,7 @@ def add_metrics_commands(command: Command) -> None:
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
     )
+    files.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its [admin] is asked")
     files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
 
 
@@ -47,8 +48,13 @@ def _admin(config: Config, path: Path | None) -> tuple[str, str]:
 
 
 def _files(args: argparse.Namespace) -> int:
-    from urlward.records.metrics_files import write_files
+    from urlward.records.metrics_files import TARGET, write_files
+    from urlward.records.scrape import reachable
 
-    for written in write_files(args.output):
+    target = TARGET
+    if args.config:
+        path, config = configured(args.config)
+        target = reachable(_admin(config, path)[0])
+    for written in write_files(args.output, target):
         print(written)
     return DONE

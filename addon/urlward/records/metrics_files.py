@@ -8,14 +8,21 @@ from urlward.lists.build import write_atomically
 
 NAMES = ("urlward-alerts.yml", "urlward-dashboard.json", "prometheus.yml")
 
+TARGET = "127.0.0.1:8088"
+"""Where the shipped file has Prometheus ask: the default of ``[admin]``."""
+
 
 def read_file(name: str) -> bytes:
     """One of `NAMES`."""
     return files("urlward.records").joinpath("files", name).read_bytes()
 
 
-def write_files(folder: Path) -> Iterator[Path]:
+def write_files(folder: Path, target: str = TARGET) -> Iterator[Path]:
     """Write all into a folder, which is made where it is not there.
+
+    Args:
+        folder: for the files.
+        target: HOST:PORT that Prometheus is to ask.
 
     Raises:
         OSError: not writable.
@@ -23,5 +30,5 @@ def write_files(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         path = folder / name
-        write_atomically(path, read_file(name))
+        write_atomically(path, read_file(name).replace(b'"%b"' % TARGET.encode(), b'"%b"' % target.encode()))
         yield path

@@ -15,8 +15,9 @@ from pathlib import Path
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allow_entry import AllowError, allowed_by
-from urlward.lists.allows import MAX_WHY, Allow, add_allow, end_allow
+from urlward.lists.allows import Allow, add_allow, end_allow
 from urlward.lists.audit import append_in_lock
+from urlward.lists.reasons import reason_of
 from urlward.lists.state import locked
 from urlward.records.objections import (
     Objection,
@@ -68,7 +69,7 @@ def grant(
         AllowError: there is no such allow.
         StateError: the folder cannot be used.
     """
-    why = _words(why)
+    why = reason_of(why, ObjectionError)
     if not url:
         return _decide(state, id_, "granted", why, who, now=now), None
     if allowed_by(url, whole_host=whole_host).is_named_in(why):
@@ -86,7 +87,7 @@ def grant(
 def _decide(
     state: Path, id_: str, outcome: State, why: str, who: str, *, now: float, allow: str = ""
 ) -> Objection:
-    why = _words(why)
+    why = reason_of(why, ObjectionError)
     with locked(state):
         kept = read_objections(state)
         found = _open_one(kept, id_)
@@ -104,13 +105,6 @@ def _open_one(kept: Iterable[Objection], id_: str) -> Objection:
     if found.state != "open":
         raise ObjectionError(f"objection {id_} was {found.state} already, by {found.who}")
     return found
-
-
-def _words(why: str) -> str:
-    why = why.strip()
-    if not why or not why.isprintable() or len(why) > MAX_WHY:
-        raise ObjectionError(f"why: needed, one line of at most {MAX_WHY} characters")
-    return why
 
 
 def _audit(state: Path, decided: Objection) -> None:

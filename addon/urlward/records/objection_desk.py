@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urlward.config import ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.records.event import ReferenceTextError, parse_reference
 from urlward.records.network import network_of, plain_address
 from urlward.records.objection_page import ObjectionPage, Outcome
 from urlward.records.objections import (
@@ -23,7 +24,6 @@ from urlward.records.objections import (
     ObjectionError,
     add_objection,
     normal_message,
-    normal_reference,
 )
 from urlward.records.rate_limit import RateLimit
 
@@ -107,9 +107,9 @@ class Desk:
             What to say.
         """
         try:
-            reference = normal_reference(reference)
+            reference = parse_reference(reference)
             message = normal_message(message, self._table.max_length)
-        except ObjectionError:
+        except (ReferenceTextError, ObjectionError):
             return FAULTY
         if wait := self._limit.take(network_of(address), self._timer()):
             return Said(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))

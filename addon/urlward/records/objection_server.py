@@ -8,8 +8,7 @@ size of a request, on how often a client and all clients together may write, on 
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -20,11 +19,11 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from urlward.config import Config, ObjectionsTable
 from urlward.engine.digest import Key
-from urlward.engine.errors import UrlwardError
+from urlward.records.event import ReferenceTextError, parse_reference
 from urlward.records.network import plain_address
 from urlward.records.objection_desk import FAULTY, Conceal, Desk, Said
 from urlward.records.objection_page import Rendered
-from urlward.records.objections import Objection, ObjectionError, normal_reference, purge_objections
+from urlward.records.objections import Objection, ObjectionError
 
 logger = logging.getLogger("urlward.records")
 
@@ -38,9 +37,6 @@ _LONGEST_CHARACTER = 12
 
 _OTHERS = 1024
 """Bytes of a form that are not the message's."""
-
-PURGE_EVERY = 600.0
-"""Seconds between two looks for objections that are too old."""
 
 
 class ObjectionHandler(RequestHandler):
@@ -64,8 +60,8 @@ class ObjectionHandler(RequestHandler):
     def get(self) -> None:
         """The form, with the reference that the URL has."""
         try:
-            reference = normal_reference(self.get_query_argument("reference", ""))
-        except ObjectionError:
+            reference = parse_reference(self.get_query_argument("reference", ""))
+        except ReferenceTextError:
             reference = ""
         self._send(self._desk.page.form(self._languages(), reference))
 
@@ -191,11 +187,8 @@ async def take_objections(
     *,
     conceal: Conceal,
     taken: Callable[[Objection], None],
-    days: int | None = None,
-    held: Callable[[], Container[str]] = tuple,
-    clock: Callable[[], float] = time.time,
 ) -> None:
-    """Take objections, and forget old ones, until cancelled.
+    """Take objections until cancelled.
 
     Args:
         config: of the filter.
@@ -203,27 +196,14 @@ async def take_objections(
         key: its local key.
         conceal: see there.
         taken: is told of each.
-        days: that they are kept; None for ever.
-        held: gives the references of those that stay all the same.
-        clock: seconds since 1970-01-01 UTC.
 
     Raises:
         ObjectionError: a text or the address cannot be used.
     """
     server = start_objections(config, state, key, conceal=conceal, taken=taken)
     try:
-        while True:
-            if days is not None:
-                await asyncio.to_thread(_purge, state, days, clock(), held)
-            await asyncio.sleep(PURGE_EVERY)
+        await asyncio.Future[None]()
     finally:
         if server is not None:
             server.stop()
             await server.close_all_connections()
-
-
-def _purge(state: Path, days: int, now: float, held: Callable[[], Container[str]]) -> None:
-    try:
-        purge_objections(state, days, now, held())
-    except UrlwardError as e:
-        logger.error("objections: old ones are still kept: %s", e)

@@ -4,9 +4,7 @@
 sealed under the local key, and no log has any of it. What is decided: `urlward.records.objection_decisions`.
 """
 
-import json
 import logging
-import re
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Container, Iterable
@@ -16,14 +14,15 @@ from typing import Any, Literal, get_args
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, UrlwardError
-from urlward.lists.state import locked, made_folder, read_kept, write_private
+from urlward.lists.state import locked, made_folder, read_kept, write_kept
+from urlward.records.holds import held_references
 
 logger = logging.getLogger("urlward.records")
 
 FILE = "objections.json"
 
 MAX_KEPT = 1000
-"""Objections; of more the oldest that are closed go first."""
+"""Objections; of more the oldest that are closed, and of no reference that is held, go first."""
 
 State = Literal["open", "granted", "declined"]
 
@@ -31,17 +30,13 @@ _VERSION = 1
 _LAST = 1 << 36
 """A time far from any that is meant."""
 
-_REFERENCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{4}(?:-[0-9A-HJKMNP-TV-Z]{4}){2}").fullmatch
-# How letters that Crockford's base32 has not are read, since people mistake them for those that it has.
-_MISREAD = str.maketrans("ILO", "110")
-
 
 class ObjectionError(UrlwardError):
     """An objection that cannot be taken or decided, or a record of them that cannot be read."""
 
 
 class FullError(ObjectionError):
-    """As many as are kept are open."""
+    """As many as are kept are open or held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +68,6 @@ class Objection:
     sealed: bytes = field(default=b"", repr=False)
 
 
-def normal_reference(text: str) -> str:
-    """A reference as the block page has it, from what somebody has typed.
-
-    Raises:
-        ObjectionError: it is none.
-    """
-    letters = re.sub(r"[\s-]", "", text[:64]).upper().translate(_MISREAD)
-    reference = "-".join(letters[at : at + 4] for at in range(0, len(letters), 4))
-    if not _REFERENCE(reference):
-        raise ObjectionError("reference: not three groups of four letters and digits")
-    return reference
-
-
 def normal_message(text: str, longest: int) -> str:
     """A message as it is kept: lines of printable characters.
 
@@ -112,13 +94,14 @@ def add_objection(
     Args:
         state: the state folder.
         key: its local key.
-        reference: as `normal_reference` gives it.
+        reference: as `urlward.records.event.parse_reference` gives it.
         message: as `normal_message` gives it.
         client: as the privacy level leaves the address.
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        FullError: `MAX_KEPT` are open.
+        FullError: `MAX_KEPT` are open or held.
+        HoldError: it is not known what is held.
         ObjectionError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
@@ -127,10 +110,11 @@ def add_objection(
     )
     with locked(made_folder(state)):
         kept = read_objections(state)
+        held = held_references(state, 0) if len(kept) >= MAX_KEPT else ()
         while len(kept) >= MAX_KEPT:
-            closed = next((one for one in kept if one.state != "open"), None)
+            closed = next((one for one in kept if one.state != "open" and one.reference not in held), None)
             if closed is None:
-                raise FullError(f"{MAX_KEPT} objections are open: decide some")
+                raise FullError(f"{MAX_KEPT} objections are open or held: decide some")
             kept.remove(closed)
         write_objections(state, [*kept, made])
     return made
@@ -179,7 +163,7 @@ def read_objections(state: Path) -> list[Objection]:
         ObjectionError: the record of them is damaged.
         StateError: it cannot be read.
     """
-    return read_kept(state / FILE, _VERSION, "objections", _objection, ObjectionError, "move it away")
+    return read_kept(state / FILE, _VERSION, "objections", _objection, ObjectionError, "begun anew")
 
 
 def _objection(stored: dict[str, Any]) -> Objection:
@@ -203,5 +187,4 @@ def write_objections(state: Path, kept: Iterable[Objection]) -> None:
         fields = asdict(one)
         fields["message"] = b64encode(fields.pop("sealed")).decode()
         stored.append(fields)
-    data = {"version": _VERSION, "objections": stored}
-    write_private(state / FILE, json.dumps(data, indent=1).encode() + b"\n")
+    write_kept(state / FILE, _VERSION, "objections", stored)

@@ -3,8 +3,10 @@
 Each use has a key of its own, derived from the state folder's, as in `urlward.engine.digest`.
 """
 
+import re
+import time
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 
 Level = Literal["full", "short", "digest", "counts"]
@@ -16,6 +18,7 @@ SHORT = {4: 24, 6: 48}
 
 _DAY = 86_400_000
 _REMEMBERED = 1 << 14
+_DIGEST = re.compile("[0-9a-f]{32}").fullmatch
 
 
 class Privacy:
@@ -61,9 +64,21 @@ class Privacy:
             shown = self._known[address] = self._shown(address)
         return shown
 
+    def in_log(self, address: str, port: int = 0) -> str:
+        """A client as a line of the log names it: by no more than is kept of it, ``-`` for nothing.
+
+        Args:
+            address: of the client, or a network of clients.
+            port: its source port; 0 where there is none to tell.
+        """
+        if self.level == "full":
+            return name_in_log(address, port)
+        return self.client(address, time.time_ns() // 1_000_000) or "-"
+
     def _shown(self, address: str) -> str:
         try:
-            found = _plain(ip_address(address))
+            # A network goes by its first address.
+            found = _plain(ip_address(address.partition("/")[0]))
         except ValueError:
             return ""
         if self.level == "short":
@@ -72,6 +87,20 @@ class Privacy:
         if self.level == "digest":
             return blake2b(found.packed, key=self._key, digest_size=16).hexdigest()
         return ""
+
+
+def kept_client(text: str) -> str:
+    """What events may have of a client, as typed: an address, a network, or a digest.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if _DIGEST(text.lower()):
+        return text.lower()
+    try:
+        return str(ip_network(text, strict=False)) if "/" in text else str(_plain(ip_address(text)))
+    except ValueError:
+        raise ValueError("not an address, a network nor a digest") from None
 
 
 class UrlDigest:
@@ -89,6 +118,13 @@ class UrlDigest:
         h = self._base.copy()
         h.update(url.encode("utf-8", "surrogatepass"))
         return h.hexdigest()
+
+
+def name_in_log(address: str, port: int = 0) -> str:
+    """A client as a line of the log names it where nothing says how much may be kept."""
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

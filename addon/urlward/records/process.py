@@ -1,41 +1,47 @@
 """The process that records, beside the filter.
 
 The first worker starts it and it ends with that one. On standard input it is given one JSON object:
-``config`` (path of the configuration file), ``parent`` (the worker's process id), and where they are not as
-configured ``key`` (path of the lists' key) and ``state`` (the state folder). SIGTERM ends it, when everything
-that workers have handed in is in the stores or on the disk. Where another one serves the state folder already
-it waits to take its place; its filter's workers use the other meanwhile.
+``config`` (path of the configuration file), ``parent`` (the worker's process id), ``channel`` (a
+descriptor on which to say that it lives), and where they are not as configured ``key`` (path of the lists'
+key) and ``state`` (the state folder). SIGTERM ends it, when everything that workers have handed in is in the
+stores or on the disk. Where another one serves the state folder already it waits to take its place; its
+filter's workers use the other meanwhile.
 """
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from urlward.config import AdminTable, Config, ConfigError
 from urlward.engine.errors import UrlwardError
+from urlward.lines import finish
+from urlward.lists.audit import mend_audit
 from urlward.lists.beside import Lines, read_asked
-from urlward.lists.state import local_key, made_folder, unusable
-from urlward.lists.worker import check_parent, end_with_parent
+from urlward.lists.state import local_key, made_folder, open_private, unusable
+from urlward.process import beat, keep_private, taken_channel, told
 from urlward.records.services import Services
+from urlward.records.spool import LOCK
 
 logger = logging.getLogger("urlward.records")
-
-LOCK = "records.lock"
-"""In the state folder, held by the process that records there."""
 
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
 
-async def run(config: Config, state: Path) -> None:
+async def run(config: Config, state: Path, channel: int | None = None) -> None:
     """Record until SIGTERM or SIGINT.
+
+    Args:
+        config: with what is recorded.
+        state: the state folder.
+        channel: descriptor on which to say that this process lives.
 
     Raises:
         ConfigError: nothing is to be recorded.
@@ -44,10 +50,13 @@ async def run(config: Config, state: Path) -> None:
     if config.records is None:
         raise ConfigError("no [records] in the configuration: there is nothing to record")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    if channel is not None:
+        beat(loop, channel)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with _only_one(made_folder(state), stop):
         if not stop.is_set():
+            await asyncio.to_thread(mend_audit, state, time.time())
             services = Services(config, state, local_key(state))
             await services.recorder.run(stop, services.beside())
 
@@ -57,7 +66,7 @@ async def _only_one(state: Path, stop: asyncio.Event) -> AsyncIterator[None]:
     """Wait to be the only one in a state folder, unless told to stop before."""
     path = state / LOCK
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_private(path)
     except OSError as e:
         raise unusable(path, e) from e
     try:
@@ -85,10 +94,9 @@ def _lock(fd: int, path: Path) -> bool:
 def main() -> None:
     """Run as a process, told what to do on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for the filter
-    end_with_parent(signal.SIGTERM)
+    keep_private()
     os.nice(5)  # traffic comes first
-    asked = json.load(sys.stdin)
-    check_parent(asked["parent"])
+    asked = told(signal.SIGTERM)
     logger.setLevel(logging.INFO)
     logger.addHandler(Lines())
     try:
@@ -96,10 +104,11 @@ def main() -> None:
         if asked.get("admin"):
             table = config.admin or AdminTable()
             config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
-        asyncio.run(run(config, state))
+        asyncio.run(run(config, state, taken_channel(asked)))
     except UrlwardError as e:
         logger.error("records: %s", e)
         sys.exit(2)
+    finish()
     # A store that hangs would be waited for.
     os._exit(0)
 

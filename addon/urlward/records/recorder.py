@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -21,14 +22,14 @@ from urlward.records.event import RANDOM, Event, EventError, Kind, detail_of, ma
 from urlward.records.heartbeat import BEAT, Heartbeat
 from urlward.records.server import Server
 from urlward.records.sink import StoreSink
-from urlward.records.spool import Spool
+from urlward.records.spool import SPOOL, Spool
 from urlward.records.store import Store
+from urlward.records.store_alarms import ENDS
 from urlward.records.wire import Hello
 
 logger = logging.getLogger("urlward.records")
 
 SOCKET = "records.sock"
-SPOOL = "spool"
 """In the state folder."""
 
 WORKERS_WITHIN = 10.0
@@ -42,6 +43,11 @@ SETTLED_WITHIN = 10.0
 
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is tried again that ended."""
+
+OVER_AFTER = {
+    "store-replaced": 3_600.0, "dropped": 3_600.0, "spool-damaged": 3_600.0, "rules-removed": 300.0,
+}  # fmt: skip
+"""Seconds that an alarm lasts which says that something was lost, and which nothing ends."""
 
 MAX_ALARM = 40
 """Characters of an alarm's kind."""
@@ -89,7 +95,7 @@ class Recorder:
         self._answers = answers or {}
         self.taken: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
-        self._down: dict[str, str] = {}
+        self._lasting: dict[tuple[str, str], tuple[str, float]] = {}
         self._node = records.node
         self._path = state / SOCKET
         self._spools = state / SPOOL
@@ -103,8 +109,8 @@ class Recorder:
             StoreSink(
                 name,
                 partial(open_store, table, state),
-                Spool(state / SPOOL / name, limit),
-                partial(self.alarm, store=name),
+                Spool(state / SPOOL / name, limit, state),
+                partial(self.alarm, whose=name),
             )
             for name, table in zip(store_names(records.store), records.store, strict=True)
         )
@@ -112,7 +118,12 @@ class Recorder:
     @property
     def alarms(self) -> Mapping[str, str]:
         """What each alarm of ours that lasts says, by kind."""
-        return {"store-down": "; ".join(self._down.values())} if self._down else {}
+        now = time.monotonic()
+        found: dict[str, list[str]] = {}
+        for (kind, _), (text, until) in self._lasting.items():
+            if now < until:
+                found.setdefault(kind, []).append(text)
+        return {kind: "; ".join(texts) for kind, texts in found.items()}
 
     async def run(
         self, stop: asyncio.Event, beside: Mapping[str, Callable[[], Awaitable[None]]] | None = None
@@ -139,7 +150,8 @@ class Recorder:
             raise
         self.take([start], _pass)
         if missing is not None:
-            self._gap(missing, now, "the process that records ended without a word")
+            # A clock that was set back meanwhile has them in the other order.
+            self._gap(min(missing, now), max(missing, now), "the process that records ended without a word")
         self._look_for_strays()
         tasks = [asyncio.ensure_future(self._beat())]
         tasks += [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
@@ -196,17 +208,18 @@ class Recorder:
         with suppress(RuntimeError):  # the loop is closed: nobody records any more
             self._loop.call_soon_threadsafe(partial(self.tell, kind, detail, **fields))
 
-    def alarm(self, alarm: str, text: str, store: str = "") -> None:
+    def alarm(self, alarm: str, text: str, whose: str = "", **fields: Any) -> None:
         """Record an alarm, from any thread, and write it to the log.
 
         Args:
             alarm: its kind, a word of ours.
             text: what is wrong.
-            store: which store's it is.
+            whose: which store's or list's it is.
+            fields: further fields of `Event`.
         """
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed: nobody records any more
-            self._loop.call_soon_threadsafe(self._alarm, alarm, text, store)
+            self._loop.call_soon_threadsafe(partial(self._alarm, alarm, text, whose, **fields))
 
     def take(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
         """As `urlward.records.server.Taker` says."""
@@ -250,13 +263,15 @@ class Recorder:
         logger.error("records: %s; events from %s to %s may be missing", why, *times.values())
         self.tell("gap", times | {"text": why}, node=node or self._node)
 
-    def _alarm(self, alarm: str, text: str, store: str) -> None:
-        logger.log(logging.INFO if alarm == "store-back" else logging.ERROR, "records: %s", text)
-        if alarm == "store-down":
-            self._down[store] = text
-        elif alarm == "store-back":
-            self._down.pop(store, None)
-        self.tell("alarm", {"alarm": alarm, "text": text})
+    def _alarm(self, alarm: str, text: str, whose: str, **fields: Any) -> None:
+        logger.log(logging.INFO if alarm in ENDS else logging.ERROR, "records: %s", text)
+        if alarm in ENDS:
+            self._lasting.pop((ENDS[alarm], whose), None)
+        elif alarm in ENDS.values():
+            self._lasting[alarm, whose] = text, math.inf
+        elif alarm in OVER_AFTER:
+            self._lasting[alarm, whose] = text, time.monotonic() + OVER_AFTER[alarm]
+        self.tell("alarm", {"alarm": alarm, "text": text}, **fields)
 
     async def _beat(self) -> None:
         while True:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-BACK = "store-back"
-"""What is told like an alarm, and is the end of one."""
+from urlward.records.store_alarms import ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,11 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class RecorderState:
-    """Now; counts are since the recorder's start, and of all stores together.
+    """Now; counts are since the recorder's start. What is spooled or dropped counts once for each store.
 
     Attributes:
         events: taken, by kind.
-        queue: events that are yet to be written.
+        queue: events that wait in memory for the store that most wait for.
         spool_events, spool_bytes: on the disk while a store is down.
         spool_limit: bytes that the spool may have.
         dropped: events that found no place.
@@ -101,12 +100,12 @@ def recorder_state(
     states = dict(sinks)
     return RecorderState(
         events=dict(events),
-        queue=sum(state.queued for state in states.values()),
+        queue=max((state.queued for state in states.values()), default=0),
         spool_events=sum(state.spooled for state in states.values()),
         spool_bytes=sum(state.spool_bytes for state in states.values()),
         spool_limit=spool_limit,
         dropped=sum(state.dropped for state in states.values()),
         stores={name: StoreState(s.up, s.written, s.failures) for name, s in states.items()},
         alarms=dict(alarms),
-        raised={kind: count for kind, count in raised.items() if kind != BACK},
+        raised={kind: count for kind, count in raised.items() if kind not in ENDS},
     )

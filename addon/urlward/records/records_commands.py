@@ -4,7 +4,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.arguments import DONE, WRONG, Command, state_subcommand
 from urlward.lists.caller import caller
 from urlward.lists.state import state_folder
+from urlward.records.event import Event, canonical_reference, parse_reference
+from urlward.records.store import Age, KeepingStore
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
@@ -61,35 +64,67 @@ def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
 
 def _status(args: argparse.Namespace) -> int:
     from urlward.records.assignments.configured import kept_assignments
+    from urlward.records.database import Database
+    from urlward.records.evidence import evidence_of
     from urlward.records.holds import current_holds
-    from urlward.records.retention import KeepingStores, days_of, held_in
+    from urlward.records.objections import FILE, read_objections
+    from urlward.records.retention import KeepingStores, days_of, held_elsewhere
 
     records, state = _read(args)
     now = time.time()
-    holds = current_holds(state, now)
+    here = {one.reference: one for one in current_holds(state, now)}
     stores = KeepingStores(records, state, make=False)
     opened, found = stores.all()
-    errors: list[UrlwardError] = [*found]
-    held = [one.reference for one in holds]
-    rows = []
+    others, unasked = held_elsewhere(opened, now)
+    held = {**others, **{reference: one.until for reference, one in here.items()}}
+    evidence = evidence_of(held, opened, found, state)
+    errors: list[UrlwardError] = [*unasked.values()]
+    rows, kept_for = [], {reference: _counted(evidence.of(reference)) for reference in held}
     for store in opened:
         try:
-            for kind, age in sorted(store.ages(held_in(store, held, now)).items()):
-                rows.append(_row(store.name, kind, age.count, age.oldest, days_of(records.days), now))
+            if isinstance(store, Database) and not store.is_file:
+                nodes = store.days_of_nodes(days_of(records.days), records.node)
+                unheld = store.ages_of_nodes(held)
+                for (node, kind), age in sorted((store.ages_of_nodes() if held else unheld).items()):
+                    days = nodes.get(node, nodes[""])
+                    name = f"{store.name} ({node})"
+                    rows.append(_row(name, kind, age, unheld.get((node, kind)), days, now))
+                continue
+            free = store.ages(held)
+            for kind, age in sorted(store.ages().items() if held else free.items()):
+                rows.append(_row(store.name, kind, age, free.get(kind), days_of(records.days), now))
         except UrlwardError as e:
             errors.append(e)
     stores.close()
+    errors = [*dict.fromkeys((*evidence.errors, *errors))]
     try:
         if (kept := kept_assignments(records, state, now)) is not None:
-            row = _row(kept.place, "assignments", kept.count, kept.oldest, {}, now)
-            rows.append(row | {"days": records.days.assignments, "over": kept.over})
+            age = Age(kept.count, kept.oldest)
+            row = _row(kept.place, "assignments", age, None, {}, now)
+            purged = None if kept.purged is None else time_text(kept.purged // 1000)
+            row |= {"days": records.days.assignments, "purged": purged}
+            row |= {"over": kept.over, "held": sum(kept.held.values())}
+            rows.append(row)
+            for reference, count in kept.held.items():
+                if count and reference in held:
+                    kept_for[reference].append({"store": kept.place, "kind": "assignments", "count": count})
+        for objection in read_objections(state):
+            if objection.reference in held:
+                where = {"store": str(state / FILE), "kind": "objection", "count": 1}
+                kept_for[objection.reference].append(where)
     except UrlwardError as e:
         errors.append(e)
     shown = {
         "records": rows,
         "holds": [
-            {"reference": one.reference, "until": time_text(one.until), "who": one.who, "why": one.why}
-            for one in holds
+            {
+                "reference": reference,
+                "until": time_text(until),
+                "who": here[reference].who if reference in here else None,
+                "why": here[reference].why if reference in here else None,
+                "kept": kept_for[reference],
+            }
+            for reference, until in held.items()
         ],
     }
     _show(shown, as_json=args.json)
@@ -98,16 +133,35 @@ def _status(args: argparse.Namespace) -> int:
     return WRONG if errors or any(row["over"] for row in rows) else DONE
 
 
+def _counted(found: Mapping[str, list[Event]]) -> list[dict[str, Any]]:
+    return [
+        {"store": store, "kind": kind, "count": count}
+        for store, events in found.items()
+        for kind, count in sorted(Counter(event.kind for event in events).items())
+    ]
+
+
 def _row(
-    store: str, kind: str, count: int, oldest: int, days: Mapping[str, int], now: float
+    store: str, kind: str, age: Age, free: Age | None, days: Mapping[str, int], now: float
 ) -> dict[str, Any]:
+    """What there is of a kind, and when the next of it is deleted.
+
+    Args:
+        store: its name.
+        kind: of event.
+        age: of all.
+        free: of what nobody holds; None for nothing.
+        days: of each kind.
+        now: seconds since 1970-01-01 UTC.
+    """
     allowed = days.get(kind)
-    end = None if allowed is None else oldest + allowed * _DAY_MS
+    end = None if allowed is None or free is None else free.oldest + allowed * _DAY_MS
     return {
         "store": store,
         "kind": kind,
-        "count": count,
-        "oldest": time_text(oldest // 1000),
+        "count": age.count,
+        "held": age.count - (free.count if free else 0),
+        "oldest": time_text(age.oldest // 1000),
         "days": allowed,
         "purged": None if end is None else time_text(end // 1000),
         "over": end is not None and end < now * 1000,
@@ -118,23 +172,28 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(shown, indent=1))
         return
-    table = [("STORE", "KIND", "COUNT", "OLDEST", "DAYS", "NEXT PURGE")]
+    table = [("STORE", "KIND", "COUNT", "HELD", "OLDEST", "DAYS", "NEXT PURGE")]
     for row in shown["records"]:
-        # An assignment's days begin when it ends.
-        end = row["purged"] or ("as they end" if row["days"] else "never")
+        end = "never" if row["days"] is None else row["purged"] or "when released"
         end += " (over!)" * row["over"]
-        cells = row["store"], row["kind"], str(row["count"]), row["oldest"], str(row["days"] or "-"), end
-        table.append(cells)
+        held, days = str(row["held"] or "-"), str(row["days"] or "-")
+        table.append((row["store"], row["kind"], str(row["count"]), held, row["oldest"], days, end))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
     for one in shown["holds"]:
-        print(f"held: {one['reference']} until {one['until']}  {one['who']}: {one['why']}")
+        by = "by another node" if one["who"] is None else f"{one['who']}: {one['why']}"
+        print(f"held: {one['reference']} until {one['until']}  {by}")
+        for kept in one["kept"]:
+            print(f"  {kept['store']}: {kept['count']} {kept['kind']}")
+        if not one["kept"]:
+            print("  nothing that can be found")
 
 
 def _purge(args: argparse.Namespace) -> int:
     from urlward.records.assignments.configured import purge_configured
     from urlward.records.holds import held_references
+    from urlward.records.leftovers import purge_leftovers
     from urlward.records.retention import KeepingStores, days_of, purge
 
     records, state = _read(args)
@@ -147,6 +206,12 @@ def _purge(args: argparse.Namespace) -> int:
             deleted["assignments"] = purge_configured(records, state, now)
     except UrlwardError as e:
         errors.append(e)
+    try:
+        more, found = purge_leftovers(records, state, held_references(state, now), now)
+        deleted |= {name: number for name, number in more.items() if number}
+        errors += found
+    except UrlwardError as e:  # said before
+        errors += [] if str(e) in map(str, errors) else [e]
     for name, number in deleted.items():
         print(f"{name}: {number} deleted")
     for error in errors:
@@ -155,44 +220,82 @@ def _purge(args: argparse.Namespace) -> int:
 
 
 def _hold(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.configured import hold_configured
+    from urlward.records.assignments.interval import AssignmentError
+    from urlward.records.evidence import evidence_of
     from urlward.records.holds import hold
+    from urlward.records.retention import KeepingStores
 
     records, state = _read(args)
     try:
         until = parse_time(args.until, whole_day=True)
     except ValueError as e:
         raise RecordsCommandError(f"--until: {args.until!r}: {e}") from None
-    made = hold(state, args.reference, until, args.why, caller(), now=time.time())
-    print(f"{made.reference}: held until {time_text(made.until)}")
-    return _tell_databases(records, state, lambda database: database.hold(made.reference, made.until * 1000))
-
-
-def _tell_databases(records: RecordsTable, state: Path, tell: Callable[["Database"], None]) -> int:
-    """Other nodes that write there go by it too."""
-    from urlward.records.database import Database
-    from urlward.records.retention import KeepingStores
-
+    reference = parse_reference(args.reference)
     stores = KeepingStores(records, state, make=False)
     opened, found = stores.all()
-    errors: list[UrlwardError] = [*found]
+    try:
+        evidence = evidence_of([reference], opened, found, state)
+        known = bool(evidence.hits(reference))
+        if not known and not evidence.errors:
+            print(f"urlward: no event has the reference {reference}: nothing is held", file=sys.stderr)
+            return WRONG
+        # It may be in what cannot be read: holding too much is the smaller harm.
+        made = hold(state, reference, until, args.why, caller(), now=time.time())
+        print(f"{made.reference}: held until {time_text(made.until)}")
+        failed = {str(e): "" if known else ", and nothing else has the reference" for e in evidence.errors}
+        failed |= _tell_databases(
+            opened, lambda database: database.hold({reference: made.until * 1000}, stores.node)
+        )
+    finally:
+        stores.close()
+    try:
+        hold_configured(records, state, {reference: made.until}, evidence)
+    except AssignmentError as e:
+        failed |= {str(e): ""} if known else {}
+    return _tell_failed(failed)
+
+
+def _tell_databases(opened: Iterable[KeepingStore], tell: "Callable[[Database], None]") -> dict[str, str]:
+    """Other nodes that write there go by it too; returns what went wrong."""
+    from urlward.records.database import Database
+
+    failed = {}
     for store in opened:
         if isinstance(store, Database):
             try:
                 tell(store)
             except UrlwardError as e:
-                errors.append(e)
-    stores.close()
-    for error in errors:
-        print(f"urlward: not told: {error}; do it again", file=sys.stderr)
-    return WRONG if errors else DONE
+                failed[str(e)] = ""
+    return failed
+
+
+def _tell_failed(failed: Mapping[str, str]) -> int:
+    for error, more in failed.items():
+        print(f"urlward: not told: {error}{more}; do it again", file=sys.stderr)
+    return WRONG if failed else DONE
 
 
 def _release(args: argparse.Namespace) -> int:
-    from urlward.records.holds import release
+    from urlward.records.assignments.configured import release_configured
+    from urlward.records.holds import HoldError, held_references, release
+    from urlward.records.retention import KeepingStores
 
     records, state = _read(args)
-    if _tell_databases(records, state, lambda database: database.release(args.reference)) != DONE:
-        return WRONG
-    released = release(state, args.reference, args.why, caller(), now=time.time())
-    print(f"{released.reference}: released; it is deleted when its days are over")
+    reference = canonical_reference(args.reference)
+    if reference not in held_references(state, time.time()):
+        raise HoldError(f"{reference!r} is not held here")
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    failed = {str(e): "" for e in found}
+    failed |= _tell_databases(opened, lambda database: database.release(reference, stores.node))
+    stores.close()
+    try:
+        release_configured(records, state, reference)
+    except UrlwardError as e:
+        failed[str(e)] = ""
+    if failed:
+        return _tell_failed(failed)
+    released = release(state, reference, args.why, caller(), now=time.time())
+    print(f"{released.reference}: released; all that it held is deleted when its days are over")
     return DONE

@@ -7,13 +7,17 @@ be over by the next.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from urlward.config.records import DaysTable, RecordsTable
+from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
+from urlward.lists.state import StateError, locked, made_folder, read_kept, write_kept
 from urlward.records.database import Database
-from urlward.records.event import KINDS, PERSONAL
+from urlward.records.event import KINDS, PERSONAL, canonical_reference
 from urlward.records.holds import held_references
 from urlward.records.store import AbsentError, KeepingStore, StoreError, open_store
 
@@ -24,6 +28,14 @@ INTERVAL = 3_600.0
 
 AGAIN = 60.0
 """Seconds until the next run after one that failed."""
+
+CLOCK = "retention.json"
+
+SET = 2 * 86_400.0
+"""Seconds that the clock may be from what it should be before it counts as set."""
+
+SETTLED = 86_400.0
+"""Seconds for which a clock that was set is not gone by alone."""
 
 
 def days_of(days: DaysTable) -> dict[str, int]:
@@ -39,9 +51,13 @@ class KeepingStores:
         records: the configuration.
         state: the state folder.
         make: whether files that are not there are made; otherwise there is nothing to delete.
+
+    Attributes:
+        node: whose configuration it is.
     """
 
     def __init__(self, records: RecordsTable, state: Path, *, make: bool = True) -> None:
+        self.node = records.node
         self._state = state
         self._make = make
         self._tables = [table for table in records.store if table.kind != "syslog"]
@@ -50,6 +66,13 @@ class KeepingStores:
     def all(self) -> tuple[list[KeepingStore], list[StoreError]]:
         """Those that can be used, and why others cannot."""
         errors = []
+        for n, opened in [*self._opened.items()]:
+            try:
+                if isinstance(opened, Database):
+                    opened.check()
+            except StoreError:
+                # Deleted or moved: what is to be forgotten is in another file now.
+                self._opened.pop(n).close()
         for n, table in enumerate(self._tables):
             if n not in self._opened:
                 try:
@@ -70,6 +93,92 @@ class KeepingStores:
         self._opened.clear()
 
 
+class RetentionClock:
+    """The time that records are deleted by: the wall clock, unless that was set by days.
+
+    A clock that runs ahead would have everything deleted, and holds ended, and nothing brings them back.
+    Where it is more than `SET` from what it should be, by the last look and a clock that nobody sets, the
+    earlier of the two times counts until that has lasted for `SETTLED`: time to see to it, and no more than
+    that late after a machine was off for long. How far that is stands in ``retention.json`` in the state
+    folder.
+
+    May be called from several threads.
+
+    Args:
+        state: the state folder.
+        tell: takes an alarm's kind and text.
+        wall: seconds since 1970-01-01 UTC.
+        steady: seconds of a clock that is not set.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        tell: Callable[[str, str], None],
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = state / CLOCK
+        self._tell = tell
+        self._wall = wall
+        self._steady = steady
+        self._lock = Lock()
+        self._last = steady()
+        self._told = False
+        self._time, self._waited = self._read()
+
+    def __call__(self) -> float:
+        """Seconds since 1970-01-01 UTC."""
+        with self._lock:
+            wall, steady = self._wall(), self._steady()
+            elapsed, self._last = steady - self._last, steady
+            expected = wall if self._time is None else self._time + elapsed
+            self._time = expected
+            if abs(wall - expected) <= SET:
+                self._take(wall)
+            else:
+                self._waited += elapsed
+                if self._waited >= SETTLED:
+                    self._take(wall)
+                elif not self._told:
+                    self._told = True
+                    says, should = time_text(int(wall)), time_text(int(expected))
+                    self._tell(
+                        "clock-set",
+                        f"the clock says {says} where it should be {should}: for a day nothing is deleted "
+                        "that is not over by both; set it, or delete now with urlward records purge",
+                    )
+            self._write()
+            return min(wall, self._time)
+
+    def _take(self, wall: float) -> None:
+        self._time, self._waited = wall, 0.0
+        if self._told:
+            self._told = False
+            self._tell(
+                "clock-settled", f"records are deleted by the clock again, which says {time_text(int(wall))}"
+            )
+
+    def _read(self) -> tuple[float | None, float]:
+        try:
+            found = read_kept(self._path, 1, "clock", _clock, StateError, "made anew")
+        except StateError as e:
+            logger.warning("records: %s; made anew", e)
+            found = []
+        return found[0] if found else (None, 0.0)
+
+    def _write(self) -> None:
+        try:
+            with locked(made_folder(self._path.parent)):
+                write_kept(self._path, 1, "clock", [{"time": self._time, "waited": self._waited}])
+        except StateError as e:
+            logger.error("records: %s", e)
+
+
+def _clock(stored: dict[str, Any]) -> tuple[float | None, float]:
+    return float(stored["time"]), float(stored["waited"])
+
+
 async def retain(records: RecordsTable, state: Path, clock: Callable[[], float] = time.time) -> None:
     """Enforce a configuration's days in all its stores, until cancelled.
 
@@ -85,7 +194,7 @@ async def retain(records: RecordsTable, state: Path, clock: Callable[[], float] 
 async def run_retention(
     stores: KeepingStores,
     days: Mapping[str, int],
-    holds: Callable[[], Collection[str]],
+    holds: Callable[[], Mapping[str, int]],
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
@@ -94,7 +203,8 @@ async def run_retention(
     Args:
         stores: to delete from; they are closed at the end.
         days: of each kind, as of `days_of`.
-        holds: references whose records stay, as they are at the moment (`urlward.records.holds`).
+        holds: references whose records stay, with their ends, as they are at the moment
+            (`urlward.records.holds`).
         clock: seconds since 1970-01-01 UTC.
         sleep: waits that many seconds.
     """
@@ -114,7 +224,7 @@ async def run_retention(
 def purge(
     stores: KeepingStores,
     days: Mapping[str, int],
-    holds: Callable[[], Collection[str]],
+    holds: Callable[[], Mapping[str, int]],
     now: float,
     *,
     ahead: float = 0.0,
@@ -124,7 +234,8 @@ def purge(
     Args:
         stores: to delete from.
         days: of each kind.
-        holds: references whose records stay; what other nodes hold in the same database stays too.
+        holds: references whose evidence stays, with the seconds since 1970-01-01 UTC until which it does. A
+            database is told of them first; what other nodes hold there stays too.
         now: seconds since 1970-01-01 UTC.
         ahead: what is over within so many seconds is deleted too.
 
@@ -132,24 +243,60 @@ def purge(
         How many events of each store were deleted, and what stood in the way.
     """
     try:
-        held = holds()
+        here = holds()
     except UrlwardError as e:
         return {}, [e]
     opened, found = stores.all()
-    errors: list[UrlwardError] = [*found]
+    untold = _tell_held(opened, here, stores.node)
+    others, unasked = held_elsewhere(opened, now)
+    unasked = {**untold, **unasked}
+    held = {*here, *others}
+    errors: list[UrlwardError] = [*found, *unasked.values()]
     deleted = {}
     for store in opened:
+        if store.name in unasked:
+            continue
         try:
-            deleted[store.name] = store.purge(days, int((now + ahead) * 1000), held_in(store, held, now))
+            deleted[store.name] = store.purge(days, int((now + ahead) * 1000), held, stores.node)
         except UrlwardError as e:
             errors.append(e)
     return deleted, errors
 
 
-def held_in(store: KeepingStore, held: Collection[str], now: float) -> set[str]:
-    """References whose events stay in a store: those held here, and those that any node holds in it.
+def _tell_held(opened: Iterable[KeepingStore], here: Mapping[str, int], node: str) -> dict[str, UrlwardError]:
+    """Have other nodes know what this one holds, also where it could not be said when it was made."""
+    errors: dict[str, UrlwardError] = {}
+    for store in opened:
+        if isinstance(store, Database):
+            try:
+                store.hold({reference: until * 1000 for reference, until in here.items()}, node)
+            except UrlwardError as e:
+                errors[store.name] = e
+    return errors
 
-    Raises:
-        StoreError: they cannot be read.
+
+def held_elsewhere(
+    opened: Iterable[KeepingStore], now: float
+) -> tuple[dict[str, int], dict[str, UrlwardError]]:
+    """What any node holds in a database that it shares, and which databases cannot be asked.
+
+    Args:
+        opened: stores.
+        now: seconds since 1970-01-01 UTC.
+
+    Returns:
+        References with the seconds until which they are held, and by the names of stores what went wrong.
     """
-    return {*held, *(store.held(int(now * 1000)) if isinstance(store, Database) else ())}
+    found: dict[str, int] = {}
+    errors: dict[str, UrlwardError] = {}
+    for store in opened:
+        if isinstance(store, Database):
+            try:
+                held = store.held(int(now * 1000))
+            except UrlwardError as e:
+                errors[store.name] = e
+            else:
+                for reference, until in held.items():
+                    name = canonical_reference(reference)
+                    found[name] = max(found.get(name, 0), until // 1000)
+    return found, errors

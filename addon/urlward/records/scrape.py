@@ -5,6 +5,7 @@ from pathlib import Path
 import urllib3
 
 from urlward.engine.errors import UrlwardError
+from urlward.lists.files import read_regular
 
 TIMEOUT = 10.0
 _MOST = 16 << 20
@@ -50,7 +51,7 @@ def reachable(listen: str) -> str:
 
 def _token(path: Path) -> str:
     try:
-        token = path.read_text(encoding="ascii").strip()
+        token = read_regular(path).decode("ascii").strip()
     except OSError as e:
         raise ScrapeError(f"{path}: {e.strerror or e}") from e
     except UnicodeDecodeError as e:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
-from urlward.records.event import PERSONAL
+from urlward.records.event import HITS
 from urlward.records.store import EventQuery, StoreError, open_store
 from urlward.records.who_commands import Seen
 
@@ -32,7 +32,7 @@ def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
     if not isinstance(store, Database):
         raise StoreError(f"{store.name}: cannot be searched")
     try:
-        found = store.find(EventQuery(reference=reference, kinds=tuple(sorted(PERSONAL))))
+        found = store.find(EventQuery(reference=reference, kinds=tuple(sorted(HITS))))
     finally:
         store.close()
     seen = []

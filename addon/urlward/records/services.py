@@ -14,6 +14,8 @@ from tornado.httpserver import HTTPServer
 from urlward.config import Config, RecordsTable
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.lists.state import DAMAGED, damaged_lately
 from urlward.records.admin.app import Settings, make_app, serve
 from urlward.records.admin.live_sources import LiveSources, Parts
 from urlward.records.admin.sources import EventFilter, Row
@@ -22,15 +24,17 @@ from urlward.records.database import Database
 from urlward.records.event import RANDOM, make_event
 from urlward.records.exposition import Exposition
 from urlward.records.holds import held_references
+from urlward.records.leftovers import Spooling, purge_leftovers, unwritten_spools
+from urlward.records.mend import folders_of, mend_assignments, mend_token, open_mended
 from urlward.records.objection_book import ObjectionBook
 from urlward.records.objection_server import take_objections
 from urlward.records.objections import Objection
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
 from urlward.records.recorder_state import RecorderState, recorder_state
-from urlward.records.retention import retain
+from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, open_store
+from urlward.records.store import EventQuery, StoreError, open_store
 from urlward.records.watches import Watches
 
 logger = logging.getLogger("urlward.records")
@@ -64,15 +68,24 @@ class Services:
         self.recorder = Recorder(
             config.records,
             state,
-            open_store,
+            open_mended,
             measures=self._measures,
             answers={"status": lambda: status_of(self._measures, node=self._records.node)},
         )
+        self._retention_clock = RetentionClock(state, self.recorder.alarm)
 
     def beside(self) -> dict[str, Beside]:
         """What is to run while events are taken, by name."""
-        watches = Watches(self._config.feed, self._state, self.recorder.tell_from_thread)
-        found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run}
+        watches = Watches(
+            self._config.feed,
+            self._state,
+            self.recorder.tell_from_thread,
+            refused=self._measures.refused_lists,
+            rules=self._measures.rules,
+            troubles=self._measures.troubles,
+            alarm=self.recorder.alarm,
+        )
+        found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
@@ -87,12 +100,35 @@ class Services:
             [(sink.name, sink.state()) for sink in recorder.sinks],
             events=recorder.taken,
             raised=recorder.raised,
-            alarms=recorder.alarms,
+            alarms={**recorder.alarms, **set_aside_alarm(self._records, self._state)},
             spool_limit=self._records.spool,
         )
 
+    async def _mend(self) -> None:
+        """Look after what is beside the stores, and forget it as soon as what is in them."""
+        await asyncio.to_thread(mend_assignments, self._records, self._state)
+        while True:
+            await asyncio.to_thread(self._forget_leftovers)
+            await asyncio.sleep(HOUR)
+
+    def _forget_leftovers(self) -> None:
+        now, names = self._retention_clock(), [sink.name for sink in self.recorder.sinks]
+        try:
+            held = held_references(self._state, now)
+            spools: list[Spooling] = [*self.recorder.sinks, *unwritten_spools(self._state, names)]
+            deleted, errors = purge_leftovers(
+                self._records, self._state, held, now, ahead=HOUR, spools=spools
+            )
+        except UrlwardError as e:
+            deleted, errors = {}, [e]
+        for name, number in deleted.items():
+            if number:
+                logger.info("records: %d %s: deleted, their days are over", number, name)
+        for error in errors:
+            logger.error("records: not deleted, though their days are over: %s", error)
+
     async def _forget(self) -> None:
-        await retain(self._records, self._state)
+        await retain(self._records, self._state, self._retention_clock)
 
     async def _forget_assignments(self) -> None:
         while True:
@@ -100,12 +136,13 @@ class Services:
             await asyncio.sleep(HOUR)
 
     def _purge_assignments(self) -> None:
-        if deleted := purge_configured(self._records, self._state, time.time(), ahead=HOUR):
+        if deleted := purge_configured(self._records, self._state, self._retention_clock(), ahead=HOUR):
             logger.info("records: %d assignments deleted, their days are over", deleted)
 
     async def _show(self) -> None:
         assert self._config.admin is not None
         admin = self._config.admin
+        await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         sources = LiveSources(self._config, self._state, self._parts())
         settings = Settings(self._state, admin.token_file, self._records.node)
         server = serve(make_app(sources, settings), admin.listen)
@@ -130,8 +167,6 @@ class Services:
             self._key,
             conceal=conceal,
             taken=self._objected,
-            days=self._records.days.blocks,
-            held=lambda: held_references(self._state, time.time()),
         )
 
     def _objected(self, objection: Objection) -> None:
@@ -164,8 +199,16 @@ class Services:
         now = time_text(int(time.time()))
         return [
             {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
-            for kind, text in self.recorder.alarms.items()
+            for kind, text in {**self.recorder.alarms, **set_aside_alarm(self._records, self._state)}.items()
         ]
+
+
+def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
+    """What was set aside in the last day, as an alarm."""
+    now = time.time()
+    found = {folder / DAMAGED: damaged_lately(folder, now) for folder in sorted(folders_of(records, state))}
+    text = "; ".join(f"{', '.join(names)} in {folder}" for folder, names in found.items() if names)
+    return {"set-aside": f"damaged and set aside: {text}; look, and delete"} if text else {}
 
 
 class EventFinder:
@@ -195,6 +238,12 @@ class EventFinder:
         return self._database().count(_query(wanted), by)
 
     def _database(self) -> Database:
+        if self._opened is not None:
+            try:
+                self._opened.check()
+            except StoreError:
+                self._opened.close()
+                self._opened = None
         if self._opened is None:
             self._opened = cast(Database, open_store(self._table, self._state))
         return self._opened

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
 from urlward.records.spool import Spool, SpoolError
-from urlward.records.store import Store
-from urlward.records.store_alarms import DROPS_AGAIN, StoreAlarms
+from urlward.records.store import ReplacedError, Store
+from urlward.records.store_alarms import StoreAlarms
 
 QUEUE = 50_000
 """Events of one store that wait in memory at most."""
@@ -34,6 +34,9 @@ BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0)
 SPOOL_AGAIN = 0.5
 """Seconds until the disk is tried again that took nothing."""
 
+LOOK = 1.0
+"""Seconds between two looks whether a store that has nothing to write still has its files."""
+
 HUNG = 10.0
 """Seconds after which a write that lasts is an alarm."""
 
@@ -43,7 +46,7 @@ class SinkState:
     """How a store does; counts are since the start.
 
     Attributes:
-        up: whether it takes events.
+        up: whether it takes events; not before it has been opened.
         written: events.
         failures: writes that were none.
         queued: events that wait in memory.
@@ -105,7 +108,7 @@ class StoreSink:
         self._closing = False
         self._end_at = 0.0
         self._in_a_row = self._failures = self._written = 0
-        self._retry_at = 0.0
+        self._retry_at = self._look_at = 0.0
         self._busy_since: float | None = None
         self._writing: list[Event] = []
         self._stuck = False
@@ -126,7 +129,7 @@ class StoreSink:
     def state(self) -> SinkState:
         """How the store does."""
         return SinkState(
-            up=not self._alarms.down,
+            up=self.tried and not self._alarms.down,
             written=self._written,
             failures=self._failures,
             queued=self._queued,
@@ -207,13 +210,11 @@ class StoreSink:
             return not self._stuck
         return bool(self._spool) and not self._in_a_row and self._clock() < self._end_at
 
-    def _wait(self) -> float | None:
+    def _wait(self) -> float:
         """Seconds after which there is something to do even if nothing comes."""
-        if self._in_a_row and (self._store is None or self._spool):
+        if self._in_a_row:
             return max(self._retry_at - self._clock(), 0.0)
-        if self._spool:
-            return 0.0
-        return DROPS_AGAIN if self._alarms.has_lost(self.dropped) else None
+        return 0.0 if self._spool else LOOK
 
     def _step(self) -> None:
         due = self._clock() >= self._retry_at
@@ -230,9 +231,12 @@ class StoreSink:
     def _write_queue(self) -> None:
         taken = self._take(CHUNK)
         if not taken:
-            # The other thread was quicker, or nothing waits yet for a store that could not be opened.
-            if self._store is None and self._stored([]):
-                self._alarms.back()
+            # The other thread was quicker, or nothing waits: a look whether the store is still there.
+            if self._clock() >= self._look_at or self._in_a_row:
+                self._look_at = self._clock() + LOOK
+                opened = self._store is None
+                if self._stored([]) and opened:
+                    self._alarms.back()
             return
         events = [event for handed in taken for event in handed.events]
         self._writing = events
@@ -241,9 +245,14 @@ class StoreSink:
         if not stored:
             self._to_spool(taken)
             return
-        self._stuck = False
+        self._unstuck()
         self._done(taken, len(events))
         self._alarms.back()
+
+    def purge(self, over: Callable[[Event], bool]) -> int:
+        """As `Spool.purge` of what waits on the disk, from any thread."""
+        with self._spooling:
+            return self._spool.purge(over)
 
     def _replay(self) -> None:
         try:
@@ -257,7 +266,7 @@ class StoreSink:
             if segment.events and not self._stored(segment.events):
                 return
             with self._spooling:
-                self._spool.remove_oldest()
+                self._spool.remove_oldest(damaged=segment.damaged > 0)
         except SpoolError as e:
             self._failed(e)
             return
@@ -273,6 +282,16 @@ class StoreSink:
                 self._store = self._open()
             if events:
                 self._store.write(events)
+            else:
+                self._store.check()
+        except ReplacedError as e:
+            # What it has open nobody else can read: it is opened, and so made, anew.
+            store, self._store = self._store, None
+            if store is not None:
+                store.close()
+            self._alarms.say("store-replaced", f"{e}; what it had is gone, and it is begun anew")
+            self._failed(e)
+            return False
         except Exception as e:  # noqa: BLE001 - a store's bug must not cost the events
             self._failed(e)
             return False
@@ -293,6 +312,7 @@ class StoreSink:
         """Take from behind a write that lasts what would wait for it."""
         while not self._closing:
             time.sleep(PATIENCE / 4)
+            self._alarms.waiting(self._spool.events)
             since = self._busy_since
             took = 0.0 if since is None else self._clock() - since
             if took > HUNG:
@@ -330,12 +350,17 @@ class StoreSink:
                 self._stuck = True
                 self._alarms.say("spool-down", f"{e}; events wait in memory, up to {QUEUE}")
             return False
-        self._stuck = False
+        self._unstuck()
         if not fits:
             with self._changed:
                 self.dropped += len(events)
         self._done(taken, len(events))
         return True
+
+    def _unstuck(self) -> None:
+        if self._stuck:
+            self._stuck = False
+            self._alarms.say("spool-back", "events that the disk did not take have a place again")
 
     def _done(self, taken: list[_Handed], count: int) -> None:
         with self._changed:

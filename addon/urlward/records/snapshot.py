@@ -7,15 +7,19 @@ refused whole.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from urlward.records.labels import ERRORS, MAX_LISTS, STAGES, VERDICTS, Origins, among
-from urlward.records.metrics import BUCKETS, VERSION, ListFacts
+from urlward.records.labels import ERRORS, MAX_LISTS, STAGES, TROUBLES, VERDICTS, Origins, among
+from urlward.records.metrics import BUCKETS, MAX_WHY, VERSION, ListFacts, RulesFacts
 
 type Counts = dict[tuple[str, ...], float]
 """By the metric's name and its labels; a histogram's by its name and the number of the bucket or ``sum``."""
 
 _MOST = 2.0**63
+
+_MAX_WRONG, _MOST_WRONG = 80, 20
+"""Characters of a word on what is wrong with rules, and how many there are."""
 
 
 class SnapshotError(ValueError):
@@ -33,6 +37,10 @@ class Snapshot:
         queue: events that wait in it.
         stall_longest: of the last minute, seconds.
         lists: in force.
+        refused: by list, why what its file has now is not in force.
+        rules: of a gateway; None where there is none.
+        troubles: what keeps traffic from being filtered as it should be, by kind.
+        canary: when the canary has last come through; 0 where it has not.
         said: the snapshot itself.
     """
 
@@ -42,6 +50,10 @@ class Snapshot:
     queue: int = 0
     stall_longest: float = 0.0
     lists: tuple[ListFacts, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    rules: RulesFacts | None = None
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    canary: float = 0.0
     said: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +74,7 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
     try:
         if data["version"] != VERSION:
             raise SnapshotError(f"a snapshot of version {data['version']}, and not {VERSION}")
+        _number(data.get("stall_newest", 0.0))
         return Snapshot(
             started=_number(data["started"]),
             counts=_counts(data, labels),
@@ -69,6 +82,17 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
             queue=int(_number(data["queue"])),
             stall_longest=_number(data["stall_longest"]),
             lists=tuple(_list(row, labels) for row in data["lists"][:MAX_LISTS]),
+            refused={
+                labels.origins.lists(_text(name)): _text(why)[:MAX_WHY]
+                for name, why in islice(data.get("refused", {}).items(), MAX_LISTS)
+            },
+            rules=_rules(data.get("rules")),
+            troubles={
+                kind: _text(why)[:MAX_WHY]
+                for kind, why in data.get("troubles", {}).items()
+                if kind in TROUBLES
+            },
+            canary=_number(data.get("canary", 0.0)),
             said=data,
         )
     except SnapshotError:
@@ -110,6 +134,14 @@ def _list(row: Any, labels: Labels) -> ListFacts:
     name, *numbers = row
     serial, entries, created = (int(_number(number)) for number in numbers)
     return ListFacts(labels.origins.lists(_text(name)), serial, entries, created)
+
+
+def _rules(row: Any) -> RulesFacts | None:
+    if row is None:
+        return None
+    restored, by, wrong = row
+    texts = tuple(_text(one)[:_MAX_WRONG] for one in islice(wrong, _MOST_WRONG))
+    return RulesFacts(int(_number(restored)), _text(by)[:_MAX_WRONG], texts)
 
 
 def _number(value: Any) -> float:

@@ -18,13 +18,13 @@ VERSION = 1
 
 def health_of(exposition: Exposition) -> Health:
     """For ``/healthz``."""
-    return healthy(exposition.silence(), exposition.expected)
+    return healthy(exposition.silence(), exposition.expected, exposition.rules())
 
 
 def readiness_of(exposition: Exposition) -> Health:
     """For ``/readyz``."""
     lists = [snapshot.lists for snapshot in exposition.live()]
-    return ready(lists, exposition.feeds(), exposition.recorder())
+    return ready(lists, exposition.feeds(), exposition.recorder(), exposition.troubles(), exposition.rules())
 
 
 def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
@@ -38,7 +38,8 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
     live, feeds = exposition.live(), exposition.feeds()
-    alive, filters = health_of(exposition), ready([s.lists for s in live], feeds, recorder)
+    alive, rules = health_of(exposition), exposition.rules()
+    filters = ready([s.lists for s in live], feeds, recorder, exposition.troubles(), rules)
     return {
         "version": VERSION,
         "running": True,
@@ -56,7 +57,9 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "dropped": exposition.dropped(),
         "hour": exposition.last_hour(),
         "connections": sum(snapshot.open for snapshot in live),
+        "canary": _time(min((snapshot.canary for snapshot in live), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
+        "rules": rules and {"restored": rules.restored, "by": rules.by, "wrong": list(rules.wrong)},
         "alarms": dict(recorder.alarms),
         "healthy": alive.as_json(),
         "ready": filters.as_json(),
@@ -80,7 +83,8 @@ def _recorder(recorder: RecorderState, queued: int) -> dict[str, Any]:
             {"name": name, "up": store.up, "written": store.written, "failures": store.failures}
             for name, store in recorder.stores.items()
         ],
-        "queue": queued + recorder.queue,
+        # A worker counts what it has handed in until that is safe.
+        "queue": max(queued, recorder.queue),
         "spool": {
             "events": recorder.spool_events,
             "bytes": recorder.spool_bytes,

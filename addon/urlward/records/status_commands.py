@@ -5,7 +5,7 @@ import json
 import sys
 import time
 
-from urlward.config import Config, configured
+from urlward.config import SYSTEM, Config, configured
 from urlward.lists.arguments import DONE, WRONG, Command, add_state_arguments
 
 
@@ -22,16 +22,20 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.records.status import status_alone
     from urlward.records.status_text import lines
 
-    _, config = configured(args.config)
+    path, config = configured(args.config)
     state = state_folder(args.state or config.state)
     try:
         found = ask(state, "status")
     except NotRunningError as e:
-        print(f"urlward: {e}{_why(config)}", file=sys.stderr)
+        print(f"urlward: {e}{_why(config, configures=path is not None)}", file=sys.stderr)
         found = status_alone(config.feed, state, time.time())
-    print(json.dumps(found, indent=1) if args.json else "\n".join(lines(found)).strip("\n"))
+    text = json.dumps(found, indent=1) if args.json else "\n".join(lines(found)).strip("\n")
+    if text:
+        print(text)
     return DONE if found["ok"] else WRONG
 
 
-def _why(config: Config) -> str:
+def _why(config: Config, *, configures: bool) -> str:
+    if not configures:
+        return f"; there is no {SYSTEM} either: give the filter's configuration with --config"
     return "" if getattr(config, "records", None) is not None else ", since nothing is to be recorded"

@@ -25,6 +25,32 @@ class AbsentError(StoreError):
     """A store that has not been made, since nothing has been recorded yet."""
 
 
+class ReplacedError(StoreError):
+    """A store's files were deleted, moved or replaced while it was open: it has to be opened anew, and what
+    was written to them is gone with them."""
+
+
+type Inode = tuple[int, int] | None
+"""Device and inode of a file; None for one that is not there."""
+
+
+def identity(*paths: Path) -> tuple[Inode, ...]:
+    """Which files stand at some paths now: one that was deleted, moved or replaced has another identity.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    found: list[Inode] = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class EventQuery:
     """Which events are meant; what is None is not looked at.
@@ -39,6 +65,7 @@ class EventQuery:
         client: its address as it is kept.
         entry: id of the entry.
         group: of the client.
+        node: the machine.
         before: id of an event: only those that come after it where the newest is first.
         limit: how many at most.
     """
@@ -52,6 +79,7 @@ class EventQuery:
     client: str | None = None
     entry: str | None = None
     group: str | None = None
+    node: str | None = None
     before: str | None = None
     limit: int = 100
 
@@ -82,7 +110,16 @@ class Store(Protocol):
         """Keep them, all or none as far as the medium goes; one that it has by its id is not kept twice.
 
         Raises:
+            ReplacedError: its files are not those that it has opened.
             StoreError: they are not kept.
+        """
+
+    def check(self) -> None:
+        """Look whether it still has the files that it has opened; costs some system calls.
+
+        Raises:
+            ReplacedError: it has not.
+            StoreError: that cannot be told.
         """
 
     def close(self) -> None:
@@ -94,19 +131,31 @@ class KeepingStore(Store, Protocol):
     """One that can also forget."""
 
     def ages(self, holds: Collection[str] = ()) -> dict[str, Age]:
-        """What there is of each kind, but for events with a reference of these.
+        """What there is of each kind, but for the evidence of these references.
 
         Raises:
             StoreError: it cannot be read.
         """
 
-    def purge(self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = ()) -> int:
+    def evidence(self, references: Collection[str]) -> list[Event]:
+        """What answers for some references: the events that have one, and those that tell of the version of a
+        list (`VERSIONS`) that one of them was listed by.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+
+    def purge(
+        self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = (), node: str = ""
+    ) -> int:
         """Delete what is older than its kind's days, so that the files no longer hold it.
 
         Args:
             kind_days: days by kind; kinds that are not in it stay.
             now_ms: milliseconds since 1970-01-01 UTC.
-            holds: references whose events stay.
+            holds: references whose evidence stays.
+            node: that has these days. In a database that several nodes share, events of others are deleted by
+                the days that those have said, and events of nodes that have said none by the longest of all.
 
         Returns:
             How many events it has deleted.

@@ -5,6 +5,22 @@ from collections.abc import Callable
 DROPS_AGAIN = 60.0
 """Seconds between two reports of events dropped, while that goes on."""
 
+LAG = 60.0
+"""Seconds that events may wait on the disk for a store that is up."""
+
+
+ENDS = {
+    "store-back": "store-down",
+    "store-level": "store-lagging",
+    "spool-back": "spool-down",
+    "clock-settled": "clock-set",
+    "list-back": "refused-list",
+    "rules-right": "rules-wrong",
+    "canary-back": "canary",
+    "steer-set-room": "steer-set",
+}
+"""What is told like an alarm and is the end of one, and of which."""
+
 
 class StoreAlarms:
     """One store's.
@@ -27,6 +43,8 @@ class StoreAlarms:
         self._tell = tell
         self._clock = clock
         self._arrived = 0
+        self._waiting_since = clock()
+        self._lagging = False
         self._lost = 0
         self._lost_at = float("-inf")
 
@@ -40,6 +58,18 @@ class StoreAlarms:
             self.down = True
             self.say("store-down", f"{text}; events wait on the disk")
 
+    def waiting(self, count: int) -> None:
+        """So many events wait on the disk now; said once where some do for long though it takes events."""
+        now = self._clock()
+        if not count:
+            if self._lagging:
+                self._lagging = False
+                self.say("store-level", "takes events as they come again")
+            self._waiting_since = now
+        elif not self.down and not self._lagging and now - self._waiting_since > LAG:
+            self._lagging = True
+            self.say("store-lagging", f"takes events more slowly than they come; {count} wait on the disk")
+
     def arrived(self, count: int) -> None:
         """So many events have arrived that waited."""
         self._arrived += count
@@ -50,10 +80,6 @@ class StoreAlarms:
             self.down = False
             self.say("store-back", f"takes events again, {self._arrived} that waited have arrived")
         self._arrived = 0
-
-    def has_lost(self, dropped: int) -> bool:
-        """Whether there is something to say of so many events dropped since the start."""
-        return dropped > self._lost
 
     def lost(self, dropped: int) -> None:
         """Say now and then that events are dropped, and how many they were once there is room again."""

@@ -17,7 +17,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from urlward.config.records import FACILITIES, StoreTable, split_address
+from urlward.config.records import FACILITIES, StoreTable
+from urlward.config.tables import split_address
 from urlward.records.event import FIELDS, VERSION, Event, time_text
 from urlward.records.store import StoreError
 
@@ -94,6 +95,9 @@ class SyslogStore:
         self._sent |= dict.fromkeys(new)
         while len(self._sent) > REMEMBERED:
             self._sent.popitem(last=False)
+
+    def check(self) -> None:
+        """Nothing: it has no file."""
 
     def close(self) -> None:
         """End the connection."""

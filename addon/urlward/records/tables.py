@@ -1,8 +1,9 @@
 """The tables of a database that keeps events: those below, in this version."""
 
-from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text, text
 
 from urlward.records.migrations import Step
+from urlward.records.vacuum import unwiped
 
 metadata = MetaData()
 
@@ -45,15 +46,52 @@ holds = Table(
     metadata,
     Column("reference", String(100), primary_key=True),
     Column("until", BigInteger, nullable=False),
+    Column("node", String(255), primary_key=True),
 )
-"""References whose events no node that writes here deletes before a time (milliseconds)."""
+"""References whose events no node that writes here deletes before a time (milliseconds), and which node says
+so: none where it was one of version 1."""
+
+
+retention = Table(
+    "retention",
+    metadata,
+    Column("node", String(255), primary_key=True),
+    Column("days", Text, nullable=False),
+)
+"""For how many days a node's events are kept, by kind as JSON, as that node says: all who delete go by it."""
 
 
 def create(connection: Connection) -> None:
     """Make the tables of this version."""
     metadata.create_all(connection, checkfirst=False)
+    unwiped.create(connection, checkfirst=True)
 
 
-UPGRADES: tuple[Step, ...] = ()
+def _to_2(connection: Connection) -> None:
+    """Nodes say their days, what is to be rewritten is noted, and a hold is of the node that made it."""
+    connection.execute(
+        text("CREATE TABLE retention (node VARCHAR(255) NOT NULL, days TEXT NOT NULL, PRIMARY KEY (node))")
+    )
+    unwiped.create(connection, checkfirst=True)
+    if connection.dialect.name == "sqlite":  # which changes no primary key
+        statements = (
+            "ALTER TABLE holds RENAME TO holds_of_1",
+            "CREATE TABLE holds (reference VARCHAR(100) NOT NULL, until BIGINT NOT NULL,"
+            " node VARCHAR(255) NOT NULL, PRIMARY KEY (reference, node))",
+            "INSERT INTO holds SELECT reference, until, '' FROM holds_of_1",
+            "DROP TABLE holds_of_1",
+        )
+    else:
+        statements = (
+            "ALTER TABLE holds ADD COLUMN node VARCHAR(255) NOT NULL DEFAULT ''",
+            "ALTER TABLE holds ALTER COLUMN node DROP DEFAULT",
+            "ALTER TABLE holds DROP CONSTRAINT holds_pkey",
+            "ALTER TABLE holds ADD PRIMARY KEY (reference, node)",
+        )
+    for statement in statements:
+        connection.execute(text(statement))
+
+
+UPGRADES: tuple[Step, ...] = (_to_2,)
 """From version 1 on, for databases made by earlier versions (`urlward.records.migrations`). Whoever changes
 the table adds one here, and a database of the version before to the tests."""

@@ -1,23 +1,34 @@
-"""What happens to feeds and allows, told from the state folder, where others have written it."""
+"""What happens to feeds, allows and lists, told from where others have written it, or say it."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.allows import current_allows
+from urlward.lists.allows import current_allows, rfc3339
+from urlward.lists.audit import signed_head
 from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_store import FeedStore
+from urlward.lists.state import damaged_lately
 from urlward.records.event import Kind
+from urlward.records.metrics import RulesFacts
 
 logger = logging.getLogger("urlward.records")
 
 LOOK = 2.0
 """Seconds between two looks."""
+
+AT_START = 60.0
+"""Seconds before the first look in which what happened is told too: these processes were starting then."""
+
+_ENDS_OF_TROUBLE = {
+    "canary": ("canary-back", "the canary comes through, or that worker has ended"),
+    "steer-set": ("steer-set-room", "there is room, or that worker has ended"),
+}
 
 type Tell = Callable[..., None]
 """Records an event of a kind with a detail, and a ``list`` where it is of one."""
@@ -30,6 +41,10 @@ class Watches:
         feeds: the configuration's.
         state: the state folder.
         tell: records.
+        refused: by list, why what its file has now is not in force; None where no worker says.
+        rules: how a gateway's rules are; None where no worker says.
+        troubles: what workers say of traffic, by kind and worker.
+        alarm: raises and ends an alarm.
         clock: seconds since 1970-01-01 UTC.
     """
 
@@ -38,23 +53,40 @@ class Watches:
         feeds: Sequence[FeedTable],
         state: Path,
         tell: Tell,
+        *,
+        refused: Callable[[], Mapping[str, str] | None] = lambda: None,
+        rules: Callable[[], RulesFacts | None] = lambda: None,
+        troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        alarm: Tell = lambda *_, **__: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._feeds = [(feed, FeedStore(state, feed.name)) for feed in feeds]
         self._state = state
         self._tell = tell
+        self._refused = refused
+        self._rules = rules
+        self._look_for_troubles = troubles
+        self._troubles: Mapping[tuple[str, str], str] = {}
+        self._alarm = alarm
         self._clock = clock
-        self._seen: dict[str, tuple[float, frozenset[str]]] = {}
+        self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
         self._allows: frozenset[str] | None = None
+        self._damaged: frozenset[str] | None = None
+        self._head = 0
+        self._lists: Mapping[str, str] = {}
+        self._rules_before = RulesFacts()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             await asyncio.to_thread(self.look)
+            self.look_at_lists()
+            self.look_at_rules()
+            self.look_at_traffic()
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
-        """One look. The first says nothing of what was there before it."""
+        """One look. The first says nothing of what was there before these processes (`AT_START`)."""
         for feed, store in self._feeds:
             try:
                 self._look_at(feed, store)
@@ -64,16 +96,65 @@ class Watches:
             self._look_at_allows()
         except UrlwardError as e:
             logger.error("records: %s", e)
+        self._look_at_damaged()
+        self._look_at_audit()
+
+    def look_at_lists(self) -> None:
+        """One look at what workers say of their lists, in the thread that they are heard in."""
+        refused = self._refused()
+        if refused is None:
+            return
+        for name, why in refused.items():
+            if self._lists.get(name) != why:
+                text = f"list {why}; the last good one stays in force"
+                self._alarm("refused-list", text, whose=name, list=name)
+        for name in self._lists.keys() - refused.keys():
+            self._alarm("list-back", f"list {name}: what its file has is in force", whose=name, list=name)
+        self._lists = dict(refused)
+
+    def look_at_rules(self) -> None:
+        """One look at what workers say of a gateway's rules, in the same thread."""
+        rules, before = self._rules(), self._rules_before
+        if rules is None:
+            return
+        self._rules_before = rules
+        if rules.restored < before.restored:
+            before = RulesFacts(wrong=before.wrong)  # another supervisor counts anew
+        if times := rules.restored - before.restored:
+            text = f"gateway: {rules.by} took rules away, and they were put back"
+            self._alarm("rules-removed", text + (f"; {times} times" if times > 1 else ""))
+        if rules.wrong and rules.wrong != before.wrong:
+            self._alarm("rules-wrong", f"gateway: rules: {', '.join(rules.wrong)}")
+        elif before.wrong and not rules.wrong:
+            self._alarm("rules-right", "gateway: the rules are as they should be")
+
+    def look_at_traffic(self) -> None:
+        """One look at what workers say of traffic, likewise."""
+        found = dict(self._look_for_troubles())
+        for (kind, worker), why in found.items():
+            if self._troubles.get((kind, worker)) != why:
+                self._alarm(kind, f"worker {worker}: {why}", whose=worker)
+        for kind, worker in self._troubles.keys() - found.keys():
+            end, text = _ENDS_OF_TROUBLE[kind]
+            self._alarm(end, f"worker {worker}: {text}", whose=worker)
+        self._troubles = found
 
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:
         facts, now = store.facts(), self._clock()
-        lasting = alarms(feed, facts, store.header(), now)
+        header = store.header()
+        lasting = alarms(feed, facts, header, now)
         before = self._seen.get(feed.name)
-        self._seen[feed.name] = facts.last_attempt, frozenset(lasting)
+        self._seen[feed.name] = facts.last_attempt, facts.last_change, frozenset(lasting)
         if before is None:
-            return
-        attempted, known = before
-        if facts.last_attempt > attempted and (facts.reason or facts.last_change >= attempted):
+            is_new = _is_new(facts.since or facts.last_attempt, now)
+            before = (
+                0.0 if _is_new(facts.last_attempt, now) else facts.last_attempt,
+                0.0 if _is_new(facts.last_change, now) else facts.last_change,
+                frozenset(() if is_new else alarms(feed, facts, header, now - AT_START)),
+            )
+        attempted, changed, known = before
+        # Not by which is later: the clock may have been set back.
+        if facts.last_attempt != attempted and (facts.reason or facts.last_change != changed):
             failed = {"reason": facts.reason} if facts.reason else {}
             counts = {"entries": facts.entries, "added": facts.added, "removed": facts.removed}
             self._say("feed", counts | failed, feed.name, facts.serial)
@@ -81,14 +162,40 @@ class Watches:
             self._say("alarm", {"alarm": kind, "text": lasting[kind]}, feed.name, facts.serial)
 
     def _look_at_allows(self) -> None:
-        allows = {allow.id: allow for allow in current_allows(self._state, self._clock())}
+        now = self._clock()
+        allows = {allow.id: allow for allow in current_allows(self._state, now)}
         known, self._allows = self._allows, frozenset(allows)
         if known is None:
-            return
+            known = frozenset(id_ for id_, allow in allows.items() if not _is_new(allow.created, now))
         for id_ in sorted(allows.keys() - known):
-            self._say("allow", {"id": id_, "action": "allowed", "until": allows[id_].until})
+            self._say("allow", {"id": id_, "action": "allowed", "until": rfc3339(allows[id_].until)})
         for id_ in sorted(known - allows.keys()):
             self._say("allow", {"id": id_, "action": "ended"})
 
+    def _look_at_damaged(self) -> None:
+        found, now = frozenset(damaged_lately(self._state, self._clock())), self._clock()
+        if self._damaged is None:
+            self._damaged = found.difference(damaged_lately(self._state, now, AT_START))
+        for name in sorted(found - self._damaged):
+            self._say("alarm", {"alarm": "set-aside", "text": f"damaged, and set aside: {name}"})
+        self._damaged = found
+
+    def _look_at_audit(self) -> None:
+        """Have every store keep the audit log's head, so that not even who has the key changes it unseen.
+
+        The first look tells it too: commands write to the log while nothing runs.
+        """
+        head = signed_head(self._state)
+        if head is not None and head.hash and head.counter != self._head:
+            self._head = head.counter
+            self._say(
+                "audit", {"line": head.seq, "hash": head.hash, "time": head.time, "counter": head.counter}
+            )
+
     def _say(self, kind: Kind, detail: dict[str, Any], name: str = "", serial: int = 0) -> None:
         self._tell(kind, detail, list=name, serial=serial)
+
+
+def _is_new(at: float, now: float) -> bool:
+    """Whether it was at the start of these processes, by a clock that may have been set back since."""
+    return now - AT_START < at <= now

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,15 +14,16 @@ from urlward.config import Config
 from urlward.lists.arguments import Command
 from urlward.lists.audit import append
 from urlward.lists.caller import caller
+from urlward.lists.reasons import reason_of
 from urlward.records.assignment_commands import add_database_arguments, open_assignments
-from urlward.records.assignments.interval import LAST_PORT, AssignmentError, place_of
+from urlward.records.assignments.interval import LAST_PORT, MOST_APART, AssignmentError, place_of
 from urlward.records.assignments.times import to_ms
+from urlward.records.event import parse_reference
 
 if TYPE_CHECKING:
     from urlward.records.assignments.who import Answer
 
 ONE, NOT_ONE = 0, 1
-MAX_WHY = 500
 
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?").fullmatch
 _UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
@@ -55,7 +57,10 @@ def add_who_command(command: Command, find_events: FindEvents | None = None) -> 
         "--why", required=True, metavar="TEXT", help="for the audit log, such as a case's number"
     )
     asking.add_argument(
-        "--tolerance", default="0s", metavar="TIME", help="that clocks may be apart: 5s, 500ms, 2m (0s)"
+        "--tolerance",
+        default="0s",
+        metavar="TIME",
+        help="that clocks may be apart, up to 1h: 5s, 500ms, 2m (0s)",
     )
     asking.add_argument("--json", action="store_true", help="as a JSON object")
     add_database_arguments(asking)
@@ -86,15 +91,18 @@ def split_address(text: str) -> tuple[str, int | None]:
 
 
 def read_tolerance(text: str) -> int:
-    """Milliseconds of ``5s``, ``500ms``, ``2m`` or ``1h``.
+    """Milliseconds of ``5s``, ``500ms``, ``2m`` or ``1h``, which is the most.
 
     Raises:
-        AssignmentError: none of these.
+        AssignmentError: none of these, or more.
     """
     match = _DURATION(text)
     if match is None:
         raise AssignmentError(f"tolerance: {text!r} is not a time such as 5s or 500ms")
-    return round(float(match[1]) * _UNITS[match[2]])
+    found = round(float(match[1]) * _UNITS[match[2]])
+    if found > MOST_APART:
+        raise AssignmentError(f"tolerance: {text!r} is more than an hour, the most that clocks may be apart")
+    return found
 
 
 def read_time(text: str) -> int:
@@ -117,10 +125,9 @@ def read_time(text: str) -> int:
 def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
     from urlward.records.assignments.who import Question, answer_fields, who
 
-    why = args.why.strip()
-    if not why or not why.isprintable() or len(why) > MAX_WHY:
-        raise AssignmentError(f"why: needed, one line of at most {MAX_WHY} characters")
-    reference = getattr(args, "reference", None)
+    why = reason_of(args.why, AssignmentError)
+    typed = getattr(args, "reference", None)
+    reference = None if typed is None else parse_reference(typed)
     tolerance = read_tolerance(args.tolerance)
     if (reference is None) == (args.address is None):
         raise AssignmentError("give an address and --at TIME" + (", or --reference R" if find_events else ""))
@@ -135,7 +142,9 @@ def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
     try:
         found = find_events(config, state, reference) if find_events and reference else ()
         if reference and not found:
-            raise AssignmentError(f"no event has the reference {reference!r}")
+            append(state, caller(), "who", time.time(), **asked, answer="none")
+            print(f"urlward: no event has the reference {reference}", file=sys.stderr)
+            return NOT_ONE
         questions = named or [Question(*split_address_of(seen), tolerance) for seen in found]
         answers = [who(store, question) for question in questions]
     except AssignmentError:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import give_to_owner_of
+from urlward.lists.state import give_to_owner_of, set_aside
 from urlward.records.event import Event, EventError, events_of
 
 MAX_LINE = 1 << 20
@@ -188,6 +188,8 @@ def listening(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with socket_address(path) as address:
+            if path.is_dir() and not path.is_symlink():
+                set_aside(path.parent, path, "a folder, in the place of a socket", "made anew")
             path.unlink(missing_ok=True)
             made.bind(address)
             path.chmod(0o600)  # nobody connects before it listens

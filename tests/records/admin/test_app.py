@@ -23,6 +23,7 @@ from urlward.records.admin.attempts import BURST, EVERY
 from urlward.records.admin.base import STATIC
 from urlward.records.admin.sessions import SESSION
 from urlward.records.admin.sources import AdminError, EventFilter, EventPage, Grant
+from urlward.records.event import time_text
 
 PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
 FORMS = (
@@ -240,20 +241,26 @@ def test_sessions_end_by_themselves_and_by_hand(inside: Browser, clock: Clock):
     assert inside.get("/").status == 303
 
 
-def test_tokens_are_not_guessed(browser: Browser, clock: Clock):
+def test_wrong_tokens_are_told_and_never_keep_the_right_one_out(
+    browser: Browser, clock: Clock, caplog: pytest.LogCaptureFixture
+):
     for _ in range(BURST):
         answer = browser.form("/login", name="Ann", token="wrong")
         assert answer.status == 401
         assert b"Wrong token" in answer.data
-    assert browser.form("/login", name="Ann", token=TOKEN).status == 429
-    assert browser.get("/metrics", headers=BEARER).status == 200
+    assert browser.form("/login", name="Ann", token="wrong").status == 429
+    assert "too many wrong tokens: login 127.0.0.1" in caplog.text
+    browser.log_in()
+    browser.cookies.clear()
     for _ in range(BURST):
         assert browser.get("/metrics", headers={"Authorization": "Bearer wrong"}).status == 401
     answer = browser.get("/metrics", headers={"Authorization": "Bearer wrong"})
     assert answer.status == 429
     assert 0 < int(answer.headers["Retry-After"]) <= EVERY + 1
+    assert browser.get("/metrics", headers=BEARER).status == 200
+    assert browser.form("/login", name="Ann", token="wrong").status == 429
     clock.steady += EVERY
-    browser.log_in()
+    assert browser.form("/login", name="Ann", token="wrong").status == 401
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\u202eb"])
@@ -338,8 +345,10 @@ def test_events_are_exported_whole(inside: Browser):
     assert len(rows) == EVENTS / 5
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["category"] for row in rows} == {"child-abuse", "phishing", "'=cmd"}
+    assert rows[0]["time"] == time_text(int(rows[0]["id"][:12], 16))
     lines = inside.get("/events.jsonl?kind=cut&list=hotline").data.decode().splitlines()
     assert {json.loads(line)["list"] for line in lines} == {"hotline"}
+    assert json.loads(lines[0])["time"].endswith("Z")
     assert len(lines) == EVENTS / 10
 
 
@@ -394,6 +403,24 @@ def test_bodies_that_are_none(browser: Browser, body: bytes):
     answer = browser.request("POST", "/api/check", body=body, headers=BEARER)
     assert answer.status == 400
     assert json.loads(answer.data)["error"].startswith("body: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/events?client=192.0.2.7", {}),
+        ("POST", "/api/check", {"url": SECRET_URL, "clients": "192.0.2.7"}),
+        ("POST", "/api/allows", {"url": SECRET_URL, "for": "2h", "why": "x", "Host": "yes"}),
+    ],
+)
+def test_what_nobody_would_heed_is_refused(
+    browser: Browser, sources: MadeUp, method: str, path: str, body: dict[str, str]
+):
+    """A filter that is none would give the events of all."""
+    answer = browser.request(method, path, body=json.dumps(body) if body else None, headers=BEARER)
+    assert answer.status == 400
+    assert "there is none of that name here" in json.loads(answer.data)["error"]
+    assert not sources.told
 
 
 def test_events_for_scripts(browser: Browser):

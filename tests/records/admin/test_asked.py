@@ -62,6 +62,7 @@ def test_filters():
         ("list", "x" * 201),
         ("entry", "a\nb"),
         ("since", "x"),
+        ("reference", "x"),
     ],
 )
 def test_filters_that_do_not_fit(name: str, value: str):

@@ -1,5 +1,7 @@
 """The dashboard in a real browser: what people do there, by mouse and keyboard, and that all can read it."""
 
+import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -7,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from records.admin.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
+from records.admin.admin_support import EVENTS, TOKEN, MadeUp, Site, event, serving
+from urlward.records.admin.sources import EventPage
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs the Debian package chromium")
@@ -21,7 +24,7 @@ FLAGS = (
     "--disable-background-networking",
 )
 PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
-WIDTHS = (400, 1280)
+WIDTHS = (390, 1280)
 
 # Every element with text of its own: its colour, and the nearest background that is not transparent.
 COLOURS = """() => {
@@ -41,6 +44,12 @@ SMALL = """() => [...document.querySelectorAll('button, input, summary, nav a, a
   .filter((element) => element.checkVisibility() && element.type !== 'hidden')
   .map((element) => [element.outerHTML, (element.closest('label.tick') ?? element).getBoundingClientRect()])
   .filter(([, box]) => box.width < 24 || box.height < 24).map(([html]) => html)"""
+# Nothing is to be cut, or to be found by scrolling sideways alone.
+OVERFLOWING = """() => [...document.querySelectorAll('main *')]
+  .filter((element) => element.checkVisibility() && !element.closest('.unseen, thead, .canvas'))
+  .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.clientWidth)
+  .filter((element) => getComputedStyle(element).display !== 'inline' && !element.matches('input'))
+  .map((element) => element.outerHTML.slice(0, 120))"""
 USABLE = {
     "button",
     "textbox",
@@ -271,6 +280,7 @@ def test_it_fits_the_screen_and_can_be_read(page: Any, site: Site, sources: Made
     for path in (*PAGES, "/login"):
         assert page.goto(site.origin + path).ok
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(OVERFLOWING) == [], path
         assert page.evaluate(SMALL) == [], path
         colours = page.evaluate(COLOURS)
         assert len(colours) > 5
@@ -291,3 +301,86 @@ def test_without_scripts_all_is_there(chromium: Any, session: Any, site: Site):
     page.get_by_role("button", name="Check").click()
     page.get_by_role("heading", name="Verdict: block").wait_for()
     context.close()
+
+
+LONG = {
+    "client": "2001:db8:1234:5678:9abc:def0:1234:5678",
+    "destination": "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+    "list": "a-list-with-quite-a-long-name-of-a-hotline",
+    "entry": "entry-" + "0123456789" * 12,
+    "category": "child-sexual-abuse-material",
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_values_fit_the_screen(
+    page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, width: int
+):
+    allow = {"id": "a-1f", "action": "allowed", "until": 1_795_700_000}
+    rows = [event(1) | LONG, event(2) | {"kind": "allow", "detail": json.dumps(allow)}]
+    rows += [
+        event(3) | {"kind": "alarm", "detail": json.dumps({"alarm": "stale", "text": "no refresh " * 30})}
+    ]
+    monkeypatch.setattr(sources, "events", lambda _: EventPage(rows, ""))
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{site.origin}/events")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOWING) == []
+    table = page.locator("table.events")
+    # Each value can be seen, none outside of the screen.
+    for value in (*LONG.values(), "until: 2026-11-26 13:33:20Z"):
+        box = table.get_by_text(value).first.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_rows_are_no_taller_than_what_is_in_them(page: Any, site: Site, path: str):
+    """On a phone a row is a list of its values, one a line."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(site.origin + path)
+    heights = page.eval_on_selector_all(
+        "table.stacked tbody tr",
+        "rows => rows.map(row => [row.getBoundingClientRect().height,"
+        " [...row.children].filter(cell => cell.checkVisibility()).length])",
+    )
+    indents = page.eval_on_selector_all(
+        "table.stacked td[data-label]",
+        "cells => cells.filter(cell => cell.checkVisibility())"
+        ".map(cell => parseFloat(getComputedStyle(cell).paddingLeft))",
+    )
+    # Room for the label beside the value.
+    assert all(indent >= 100 for indent in indents)
+    assert [(height, cells) for height, cells in heights if height > 40 + 32 * cells] == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_landmarks_have_names_of_their_own(page: Any, site: Site, path: str):
+    page.goto(site.origin + path)
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    named = [
+        (node["role"]["value"], node["name"]["value"])
+        for node in tree
+        if not node["ignored"] and node["role"]["value"] in ("region", "navigation", "search", "form")
+        if node["name"]["value"]
+    ]
+    assert len(named) == len(set(named))
+
+
+def test_ticks_of_a_plot_differ(
+    chromium: Any, session: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
+):
+    now = sources.now()
+    short = {name: value[-90:] if isinstance(value, list) else value for name, value in now.items()}
+    monkeypatch.setattr(sources, "now", lambda: short | {"workers": now["workers"]})
+    context = chromium.new_context(storage_state=session)
+    context.add_init_script("""window.drawn = []; const draw = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...more) {
+        window.drawn.push(text); return draw.call(this, text, ...more); };""")
+    page = context.new_page()
+    page.goto(site.origin)
+    page.wait_for_function("window.drawn.some((text) => /:/.test(text))")
+    times = page.evaluate("window.drawn.filter((text) => /:/.test(text))")
+    context.close()
+    assert all(re.fullmatch(r"[0-9]{2}:[0-9]{2}:[0-9]{2}", text) for text in times), times

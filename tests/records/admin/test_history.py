@@ -9,7 +9,8 @@ def snapshot(requests: int, blocks: int = 0, added: float = 0.0, **more: Any) ->
     return {
         "started": 1.0,
         "open": 3,
-        "stall_longest": 0.002,
+        "stall_longest": 0.05,
+        "stall_newest": 0.002,
         "requests": {"match": {"pass": requests}, "dns": {"pass": 99}},
         "blocks": {"hotline": {"phishing": blocks}} if blocks else {},
         "histograms": {"added": {"counts": [requests, 0], "sum": added}},
@@ -62,3 +63,18 @@ def test_nothing_is_known_at_first():
         "time": 0, "seconds": [], "requests": [], "blocks": [], "latency": [], "stall": [],
         "connections": 0, "workers": [{"name": "w"}],
     }  # fmt: skip
+
+
+def test_a_clock_that_is_set_back_begins_another_ten_minutes():
+    history = History()
+    history.sample({"a": snapshot(1)}, NOW)
+    history.sample({"a": snapshot(3)}, NOW - 3_600)
+    now = history.now([])
+    assert (now["time"], now["seconds"], now["requests"]) == (NOW - 3_600, [NOW - 3_600], [2])
+
+
+def test_a_stall_is_shown_in_its_own_second():
+    history = History()
+    for at, stall in enumerate((0.0, 1.0, 0.0)):
+        history.sample({"a": snapshot(0, stall_newest=stall, stall_longest=1.0)}, NOW + at)
+    assert history.now([])["stall"] == [0.0, 1000.0, 0.0]

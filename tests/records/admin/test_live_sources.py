@@ -64,7 +64,8 @@ class Book:
 
 def snapshot(started: float, requests: int = 0, serial: int = 17) -> dict[str, Any]:
     return {
-        "started": started, "open": 2, "queue": 1, "dropped": 0, "stall_longest": 0.001,
+        "started": started, "open": 2, "queue": 1, "dropped": 0,
+        "stall_longest": 0.001, "stall_newest": 0.001,
         "requests": {"match": {"pass": requests}}, "blocks": {},
         "histograms": {"added": {"counts": [requests], "sum": 0.0}},
         "lists": [["hotline", serial, 9, round(NOW - 60)], ["own", 3, 4, 0]],
@@ -165,12 +166,13 @@ def test_alarms_are_current_or_recorded(tmp_path: Path, state: Path):
     live = sources(tmp_path, Parts(finder=Store([past, odd, event(2)]), alarms=lambda: [own]))
     found = live.alarms()
     assert [(one["source"], one["alarm"], one["current"]) for one in found] == [
+        ("hotline", "missing", True),
         ("hotline", "stale", True),
         ("gw1", "store", True),
         ("gw1", "spool", False),
         ("gw1", "gap", False),
     ]
-    assert found[2]["text"] == "the store was down"
+    assert found[3]["text"] == "the store was down"
 
 
 def test_allows_are_made_shown_and_ended(tmp_path: Path, state: Path):
@@ -211,7 +213,9 @@ def test_a_refused_list_is_let_through(tmp_path: Path, state: Path):
 
 def test_open_objections_have_their_block(tmp_path: Path):
     book = Book()
-    live = sources(tmp_path, Parts(finder=Store([event(7)]), objections=book))
+    # Its own event is newer than that of the block, and has the same reference.
+    own = event(7) | {"id": "f" * 32, "kind": "objection", "list": "", "entry": ""}
+    live = sources(tmp_path, Parts(finder=Store([own, event(7)]), objections=book))
     found, unknown, closed = live.objections()
     assert (found["list"], found["entry"]) == ("phishing", "e-7")
     assert "list" not in unknown

@@ -39,7 +39,7 @@ def test_a_fault_is_told_without_what_it_says(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("secret.example")
 
-    monkeypatch.setattr("urlward.records.admin.refreshes.refresh", broken)
+    monkeypatch.setattr("urlward.records.admin.refreshes.refresh_apart", broken)
     caplog.set_level(logging.ERROR)
     config = read(tmp_path, CONFIG)
     refreshes = Refreshes(config, state)

@@ -29,7 +29,7 @@ def sighting(
     seen: float | None = None,
 ) -> Sighting:
     until = FOREVER if end is None else at(end)
-    told = at(start if seen is None else seen)
+    told = (until if said == Said.ENDED else at(start)) if seen is None else at(seen)
     return (*place_of(network), *ports, at(start), until, told, subscriber, session, int(said))
 
 

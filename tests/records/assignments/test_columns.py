@@ -100,7 +100,26 @@ def test_bad_rows_are_counted(sqlite_store: AssignmentStore, tmp_path: Path) -> 
     assert (done.rows, done.skipped) == (len(BAD), len(BAD))
 
 
-@given(rows=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))))
+@pytest.mark.parametrize("name", ["an\rna", "a" * 140_000])
+def test_a_row_that_is_no_csv_keeps_no_other_from_being_read(
+    sqlite_store: AssignmentStore, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "a.csv"
+    row = f"{A},1795000000,1795000001,".encode()
+    path.write_bytes(b"address,from,to,subscriber\n" + row + name.encode() + b"\n" + row + b"berta\n")
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.skipped) == (2, 1)
+    assert [one[0] for one in intervals(sqlite_store, A)] == ["berta"]
+
+
+def test_a_first_line_that_is_no_csv(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"address,from,to,subscriber\r192.0.2.1,1795000000,1795000001,anna\r")
+    with pytest.raises(AssignmentError, match="names no columns: not CSV"):
+        read(sqlite_store, "csv", path)
+
+
+@given(rows=st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))))
 def test_any_text_is_counted(rows: list[str]) -> None:
     parser = ColumnsParser(ReadOptions(zone=UTC))
     parser.begin("address,from,to,subscriber,ports,event")

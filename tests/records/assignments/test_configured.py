@@ -12,6 +12,7 @@ from urlward.records.assignments.configured import (
 )
 from urlward.records.assignments.interval import AssignmentError
 from urlward.records.assignments.store import AssignmentStore
+from urlward.records.database import open_database
 
 DAYS = DAY / 1000
 NOW = at(60 * DAYS) / 1000
@@ -79,6 +80,32 @@ def test_what_is_over_is_seen_and_deleted(
     assert kept is not None
     assert kept.over
     assert purge_configured(configured, tmp_path, ended) == 1
+
+
+@pytest.mark.parametrize("why", ["down", "damaged"])
+def test_none_is_deleted_while_it_is_not_known_what_other_nodes_hold(
+    why: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = tmp_path / "url"
+    table = StoreTable(kind="postgresql", url_file=str(url))
+    url.write_text("postgresql://x@127.0.0.1:1/x")
+    if why == "damaged":
+        url.write_text(request.getfixturevalue("postgresql_url"))
+        events = open_database(table, tmp_path)
+        with events.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE holds RENAME TO gone")
+        events.close()
+    configured = records(store=[table])
+    store = AssignmentStore(database_of(configured, tmp_path))
+    filled(store)
+    store.close()
+    with pytest.raises(
+        AssignmentError, match=r"none is deleted: it is not known what other nodes hold: post"
+    ):
+        purge_configured(configured, tmp_path, NOW)
+    kept = kept_assignments(configured, tmp_path, NOW)
+    assert kept is not None
+    assert kept.count == 4
 
 
 def test_what_a_server_refuses_is_one_line_without_values(postgresql_url: str, tmp_path: Path) -> None:

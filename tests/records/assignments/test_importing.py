@@ -134,3 +134,11 @@ def test_following(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path.write_text(HEADER + rows(5))
     assert tail.rows() == 1
     assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4", "s5"}
+
+
+def test_a_file_whose_name_is_no_text(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.csv"
+    path.write_text(HEADER + rows(1, 2))
+    assert (read(store, "csv", path).rows, read(store, "csv", path).rows) == (2, 0)
+    (shown,) = store.status()
+    assert shown["path"] == shown["files"][0]["path"] == rf"{tmp_path}/\udcff.csv"

@@ -5,7 +5,7 @@ from urlward.records.assignments.interval import Said
 from urlward.records.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
-HELD, ENDED, RELEASED, WHOLE, RESTARTED = Said
+HELD, ENDED, RELEASED, WHOLE, RESTARTED, _ = Said
 
 
 @pytest.mark.parametrize("batch", [1, 100])

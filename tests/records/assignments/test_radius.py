@@ -128,6 +128,19 @@ def test_requests(
     assert intervals(sqlite_store, A) == expected
 
 
+def test_records_indented_by_spaces(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "detail"
+    path.write_text((record("Start", 0) + record("Stop", 100)).replace("\t", "        "))
+    done = read(sqlite_store, "detail", path)
+    assert (done.rows, done.skipped) == (2, 0)
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
+
+
+def test_faults_say_what_is_missing() -> None:
+    parsed = DetailParser(ReadOptions()).parse(["x", "\tTimestamp = 5", ""])
+    assert [fault.reason for fault in parsed.faults] == ["no Acct-Status-Type"]
+
+
 def test_a_request_that_is_not_all_there_is_read_later(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "detail"
     whole = record("Start", 0) + record("Stop", 100)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from records.assignments.support import DAY, at, held, intervals, sighting, taken
+from records.assignments.support import DAY, START, at, held, intervals, sighting, taken
 from urlward.records.assignments.interval import AssignmentError, Said
 from urlward.records.assignments.schema import SPANS, cell_of, cells_at
-from urlward.records.assignments.store import AssignmentStore
+from urlward.records.assignments.store import AssignmentStore, Changes
 
 A = "198.51.100.7"
 
@@ -76,6 +76,11 @@ def test_what_is_held_is_written_over(store: AssignmentStore) -> None:
 def test_a_source_keeps_its_format(sqlite_store: AssignmentStore) -> None:
     first = sqlite_store.source("one", "kea", "a.csv")
     assert sqlite_store.source("one", "kea", "b.csv").id == first.id
+    assert sqlite_store.sources()[first.id].path == "a.csv", "nothing has come of the other"
+    second = sqlite_store.source("one", "kea", "b.csv")
+    sqlite_store.write(second, Changes(rows=1, skipped=1), START)
+    assert sqlite_store.sources()[first.id].path == "a.csv"
+    sqlite_store.write(second, Changes(rows=2, skipped=1), START)
     assert sqlite_store.sources()[first.id].path == "b.csv"
     with pytest.raises(AssignmentError, match="is of format kea"):
         sqlite_store.source("one", "isc", "a.leases")
@@ -141,3 +146,25 @@ def test_long_and_short_ones(sqlite_store: AssignmentStore) -> None:
         if size < 10**12:
             assert held(sqlite_store, f"192.0.2.{n}", seconds - 0.001) == ["exact"]
             assert held(sqlite_store, f"192.0.2.{n}", seconds) == ["next"]
+
+
+def test_what_goes_into_a_database_that_is_gone_is_no_success(tmp_path: Path) -> None:
+    store = AssignmentStore(tmp_path / "assignments.db")
+    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE))
+    for file in tmp_path.glob("assignments.db*"):
+        file.unlink()
+    with pytest.raises(AssignmentError, match="deleted, moved or replaced"):
+        taken(store, sighting(A, 100, 200, "berta", Said.WHOLE))
+    store.close()
+
+
+def test_a_source_that_nothing_came_of_is_gone(store: AssignmentStore) -> None:
+    with pytest.raises(AssignmentError, match="no good"), store.importing("one", "csv", "a.csv") as source:
+        raise AssignmentError("no good")
+    assert store.sources() == {}
+    # Another reader of it goes on, and what it says has its source.
+    store.write(source, Changes(rows=1), START)
+    assert store.sources() == {source.id: source}
+    with store.importing("one", "csv", "b.csv"):
+        pass
+    assert store.sources() == {source.id: source}

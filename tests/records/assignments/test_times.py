@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.records.assignments.times import LAST, ms_text, to_ms
+from urlward.records.assignments.times import LAST, moment_of, ms_text, to_ms
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -22,10 +22,12 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("2026-07-18 12:00:00", "2026-07-18T10:00:00Z"),
         (datetime(2026, 11, 18, 12, 6, 40), "2026-11-18T11:06:40Z"),
         (datetime(2026, 11, 18, 11, 6, 40, tzinfo=UTC), "2026-11-18T11:06:40Z"),
+        ("0x6AFD8530", "2026-11-18T11:00:00Z"),
     ],
 )
 def test_times(value: Any, expected: str) -> None:
-    assert ms_text(to_ms(value, BERLIN)) == expected
+    first, last = moment_of(value, BERLIN)
+    assert (ms_text(first), last) == (expected, first)
 
 
 @pytest.mark.parametrize(

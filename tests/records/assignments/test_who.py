@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.assignments.support import at, sighting, taken
-from urlward.records.assignments.deterministic import Formula, computed, set_formula
+from urlward.records.assignments.deterministic import Formula, add_formula, computed, known_formulas
 from urlward.records.assignments.formats import DETERMINISTIC
 from urlward.records.assignments.interval import FOREVER, AssignmentError, Said
 from urlward.records.assignments.store import AssignmentStore
@@ -23,7 +23,7 @@ def test_one(store: AssignmentStore) -> None:
         "198.51.100.7 port 40213 at 2026-11-18T11:07:30Z, clocks may be 0 s apart",
         "anna",
         "  198.51.100.7 from 2026-11-18T11:06:40Z until 2026-11-18T11:08:20Z (as the source says)",
-        "  source test: csv, test.csv",
+        "  source test: csv, last imported from test.csv",
     ]
 
 
@@ -67,7 +67,7 @@ def test_through_a_translator(store: AssignmentStore) -> None:
 
 def test_a_formula(store: AssignmentStore) -> None:
     source = store.source("nat", DETERMINISTIC, "")
-    set_formula(store, source, Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100)))
+    add_formula(store, source, Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100)))
     (one,) = who(store, Question("198.51.100.1", 1024 + 1008, at(50))).candidates
     assert (one.interval.subscriber, one.interval.ports) == ("100.64.0.65", (2032, 3039))
     assert who(store, Question("198.51.100.1", 1024, at(100))).verdict == "none"
@@ -75,8 +75,59 @@ def test_a_formula(store: AssignmentStore) -> None:
     assert who(store, Question("198.51.100.4", 2000, at(50))).verdict == "none"
     assert len(who(store, Question("198.51.100.1", None, at(50))).candidates) == 64
     assert computed(store, "2001:db8::1", 5, at(50), at(50)) == []
-    set_formula(store, source, Formula(INSIDE, OUTSIDE, 504))
+    add_formula(store, source, Formula(INSIDE, OUTSIDE, 504, start=at(100)))
     assert who(store, Question("198.51.100.1", 1024, at(500))).candidates[0].interval.end == FOREVER
+
+
+def test_formulas_of_one_translator_add_up(store: AssignmentStore) -> None:
+    source = store.source("nat", DETERMINISTIC, "")
+    other = IPv4Network("100.64.9.0/24")
+
+    def inner(seconds: float, address: str = "198.51.100.0") -> list[str]:
+        answer = who(store, Question(address, 1024, at(seconds)))
+        return [one.interval.subscriber for one in answer.candidates]
+
+    first = Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100))
+    add_formula(store, source, first)
+    # Adjoining, disjoint, and of other addresses at the same time; said twice is said once.
+    add_formula(store, source, Formula(other, OUTSIDE, 1008, 1024, at(100), at(200)))
+    add_formula(store, source, Formula(other, OUTSIDE, 1008, 1024, at(300), at(400)))
+    add_formula(store, source, Formula(other, IPv4Network("198.51.100.4/30"), 1008, 1024, at(0), at(100)))
+    assert add_formula(store, source, first) == []
+    assert [inner(n) for n in (50, 150, 250, 350)] == [["100.64.0.0"], ["100.64.9.0"], [], ["100.64.9.0"]]
+    assert inner(50, "198.51.100.4") == ["100.64.9.0"]
+    before = known_formulas(store)
+    told: list[object] = []
+    for meets in (
+        Formula(other, OUTSIDE, 1008, 1024, at(99), at(101)),
+        Formula(other, IPv4Network("198.51.100.0/29"), 1008, 1024, at(50)),
+        Formula(INSIDE, OUTSIDE, 504, 1024, at(0), at(100)),
+    ):
+        with pytest.raises(AssignmentError, match=r"^nat: 100\.64\..* is known, and meets it: give other"):
+            add_formula(store, source, meets, told=told.append)
+    assert (known_formulas(store), told) == (before, [])
+
+
+def test_a_formula_that_was_wrong_is_replaced_in_its_time_alone(store: AssignmentStore) -> None:
+    source = store.source("nat", DETERMINISTIC, "")
+    other = IPv4Network("100.64.9.0/24")
+    always, told = Formula(INSIDE, OUTSIDE, 1008), list[list[Formula]]()
+    add_formula(store, source, always)
+    between = Formula(other, OUTSIDE, 1008, 1024, at(100), at(200))
+    assert add_formula(store, source, between, replace=True, told=told.append) == [always]
+    assert told == [[always]]
+    found = [
+        who(store, Question("198.51.100.0", 1024, at(n))).candidates[0].interval for n in (99, 100, 199, 200)
+    ]
+    assert [one.subscriber for one in found] == ["100.64.0.0", "100.64.9.0", "100.64.9.0", "100.64.0.0"]
+    assert [one.source.path for one in found[:2]] == [
+        "100.64.0.0/24 to 198.51.100.0/30", "100.64.9.0/24 to 198.51.100.0/30",
+    ]  # fmt: skip
+    part = Formula(IPv4Network("100.64.0.0/26"), IPv4Network("198.51.100.0/32"), 1008)
+    with pytest.raises(AssignmentError, match="is of more addresses than what is to replace it"):
+        add_formula(store, source, part, replace=True)
+    with pytest.raises(AssignmentError, match="ends before it begins"):
+        Formula(INSIDE, OUTSIDE, 1008, 1024, at(5), at(5))
 
 
 @given(

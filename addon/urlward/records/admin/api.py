@@ -7,6 +7,7 @@ from typing import Any
 from urlward.records.admin import asked
 from urlward.records.admin.base import Base
 from urlward.records.admin.sources import AdminError, Now
+from urlward.records.event import Event, as_json
 
 _SERIES = ("seconds", "requests", "blocks", "latency", "stall")
 
@@ -16,16 +17,18 @@ class Api(Base):
 
     as_json = True
 
-    def body(self) -> dict[str, str]:
-        """The members of the body.
+    def body(self, *names: str) -> dict[str, str]:
+        """The members of the body, of these names or `who`.
 
         Raises:
-            AdminError: not a JSON object of texts.
+            AdminError: not a JSON object of texts, or one has another name.
         """
         try:
-            return dict(asked.texts(json.loads(self.request.body or b"{}")))
+            given = dict(asked.texts(json.loads(self.request.body or b"{}")))
         except (ValueError, RecursionError) as e:
             raise AdminError("body: not JSON") from e
+        asked.only(given, (*names, "who"))
+        return given
 
     def who(self, body: dict[str, str]) -> str:
         """Whose doing it is, for the record."""
@@ -65,10 +68,13 @@ class EventsApi(Api):
 
     async def get(self) -> None:
         """A page; ``older`` is the ``before`` of the next."""
+        # A filter that nobody heeds gives everybody's events to who asked for one client's.
+        asked.only(self.request.query_arguments, asked.OF_EVENTS)
         kinds = [kind for kind in self.get_query_arguments("kind") if kind]
         wanted = asked.event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=100)
         found = await self.ask(self.sources.events, wanted)
-        self.write_json({"events": found.events, "older": found.older or None})
+        events = [as_json(Event(**event)) for event in found.events]
+        self.write_json({"events": events, "older": found.older or None})
 
 
 class CheckApi(Api):
@@ -76,7 +82,7 @@ class CheckApi(Api):
 
     async def post(self) -> None:
         """Of ``url``, for ``client``, ``at`` a time."""
-        body = self.body()
+        body = self.body("url", "client", "at")
         url, client = asked.url(body.get("url", "")), asked.client(body.get("client", ""))
         at = asked.moment("at", body.get("at", ""))
         self.write_json(await self.ask(self.sources.check, url, client, at))
@@ -87,7 +93,7 @@ class AllowsApi(Shown):
 
     async def post(self) -> None:
         """Make one: ``url``, ``for``, ``why``, and ``host``: ``yes`` for its whole host."""
-        body = self.body()
+        body = self.body("url", "for", "why", "host")
         url, seconds = asked.url(body.get("url", "")), asked.seconds(body.get("for", ""))
         why, whole_host = asked.why(body.get("why", "")), body.get("host") == "yes"
         made = await self.ask(self.sources.allow, url, seconds, why, self.who(body), whole_host=whole_host)
@@ -100,7 +106,7 @@ class EndAllowApi(Api):
 
     async def post(self, id_: str) -> None:
         """With ``why``."""
-        body = self.body()
+        body = self.body("why")
         why = asked.why(body.get("why", ""))
         self.write_json(await self.ask(self.sources.end_allow, id_, why, self.who(body)))
 
@@ -110,7 +116,7 @@ class FeedApi(Api):
 
     async def post(self, name: str, action: str) -> None:
         """``refresh``, or ``accept`` with ``why``."""
-        body = self.body()
+        body = self.body("why")
         if action == "refresh":
             said = await self.ask(self.sources.refresh_feed, name)
         else:
@@ -124,12 +130,14 @@ class ObjectionApi(Api):
 
     async def post(self, id_: str) -> None:
         """``answer`` (``grant`` or ``decline``) with ``why``; of an allow, the fields of `AllowsApi`."""
-        body = self.body()
+        body = self.body("answer", "why", "url", "for", "host")
         granted, why = asked.grant(lambda name: body.get(name, "")), asked.why(body.get("why", ""))
         await self.ask(self.sources.decide_objection, id_, why, self.who(body), granted=granted)
         self.write_json({"decided": id_})
 
 
 def _after(now: Now, since: int) -> dict[str, Any]:
+    if since > now["time"]:
+        since = 0  # the clock was set back
     first = next((n for n, second in enumerate(now["seconds"]) if second > since), len(now["seconds"]))
     return {**now, **{name: now[name][first:] for name in _SERIES}}  # type: ignore[literal-required]

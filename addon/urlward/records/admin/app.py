@@ -12,6 +12,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
+from urlward.config.tables import split_address
 from urlward.records.admin import action_pages, api, entry_pages, pages
 from urlward.records.admin.base import SECURITY, STATIC, Context, Missing
 from urlward.records.admin.sessions import Sessions, read_token
@@ -145,9 +146,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     Raises:
         AdminError: something else.
     """
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    number = int(port[:6]) if port.isascii() and port.isdecimal() else -1
-    if not host or not colon or not 0 <= number < 65536 or (":" in host and not bracketed):
-        raise AdminError(f"admin: {text!r} is not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088")
-    return host.strip("[]"), number
+    try:
+        return split_address(text, lowest=0)
+    except ValueError as e:
+        raise AdminError(f"admin: {e}") from e

@@ -1,12 +1,14 @@
 """What people and scripts ask for, read strictly."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from urlward.lists.allow_commands import duration
 from urlward.lists.explain import TimeError, parse_time
-from urlward.records.admin.sources import KINDS, AdminError, EventFilter, Grant
+from urlward.lists.reasons import reason_of
+from urlward.records.admin.sources import AdminError, EventFilter, Grant
+from urlward.records.event import KINDS, ReferenceTextError, parse_reference
 
 MAX_URL = 8_192
 MAX_TEXT = 200
@@ -32,6 +34,21 @@ def moment(name: str, text: str) -> float | None:
         return parse_time(text)
     except TimeError as e:
         raise AdminError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
+
+
+OF_EVENTS = (*_TEXTS, "kind", "since", "until", "limit", "before")
+"""Names of what `event_filter` takes."""
+
+
+def only(given: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse what is none of some names.
+
+    Raises:
+        AdminError: one is not.
+    """
+    for name in given:
+        if name not in names:
+            raise AdminError(f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}")
 
 
 def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventFilter:
@@ -61,7 +78,7 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
         kinds=tuple(dict.fromkeys(kinds)),
         since=None if since is None else round(since * 1000),
         until=None if until is None else round(until * 1000),
-        reference=texts["reference"].upper() or None,
+        reference=_reference(texts["reference"]),
         list=texts["list"] or None,
         category=texts["category"] or None,
         entry=texts["entry"] or None,
@@ -125,12 +142,9 @@ def why(text: str) -> str:
     """The reason, for the record.
 
     Raises:
-        AdminError: none, or not one line.
+        AdminError: none, not one line, or a URL in it.
     """
-    text = text.strip()
-    if not text or not text.isprintable() or len(text) > 500:
-        raise AdminError("why: needed, one line of at most 500 characters")
-    return text
+    return reason_of(text, AdminError)
 
 
 def texts(found: object) -> Mapping[str, str]:
@@ -142,6 +156,13 @@ def texts(found: object) -> Mapping[str, str]:
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise AdminError("body: not a JSON object whose members are texts")
     return found
+
+
+def _reference(text: str) -> str | None:
+    try:
+        return parse_reference(text) if text else None
+    except ReferenceTextError as e:
+        raise AdminError(str(e)) from e
 
 
 def _text(name: str, text: str) -> str:

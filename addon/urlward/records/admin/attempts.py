@@ -1,4 +1,4 @@
-"""How often a secret may be guessed."""
+"""How often a wrong secret is answered as such, and told in the log."""
 
 from collections import OrderedDict
 

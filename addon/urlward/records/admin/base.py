@@ -22,7 +22,8 @@ from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.records.admin.attempts import Attempts
 from urlward.records.admin.sessions import Sessions, Visitor
-from urlward.records.admin.sources import KINDS, AbsentError, Sources
+from urlward.records.admin.sources import AbsentError, Sources
+from urlward.records.event import KINDS
 
 logger = logging.getLogger("urlward.records")
 
@@ -124,22 +125,33 @@ class Base(RequestHandler):
         return self._bearer
 
     def check_token(self, token: str, way: str) -> None:
-        """Let a token be tried.
+        """Let a token be tried; the right one is admitted however many wrong ones came before it.
+
+        Behind a proxy or a tunnel all clients have one address, so a limit of what is compared would let any
+        of them lock out the others. The token's length keeps it from being guessed (`read_token`); the limit
+        keeps guesses cheap, and has them told in the log.
 
         Args:
             token: as given.
-            way: that it came; a script with an old token must not keep people from logging in.
+            way: that it came.
 
         Raises:
             HTTPError: 401 where it is wrong, 429 where too many were.
         """
-        attempts, address = self.context.attempts, f"{way} {self.request.remote_ip}"
-        self._wait = attempts.wait(address, self.context.steady())
+        if self.context.sessions.is_token(token):
+            return
+        attempts, address, now = (
+            self.context.attempts,
+            f"{way} {self.request.remote_ip}",
+            self.context.steady(),
+        )
+        self._wait = attempts.wait(address, now)
         if self._wait > 0:
             raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS, reason="Too many wrong tokens")
-        if not self.context.sessions.is_token(token):
-            attempts.wrong(address, self.context.steady())
-            raise HTTPError(HTTPStatus.UNAUTHORIZED, reason="Wrong token")
+        attempts.wrong(address, now)
+        if attempts.wait(address, now) > 0:
+            logger.warning("admin: too many wrong tokens: %s", address)
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, reason="Wrong token")
 
     def check_xsrf_cookie(self) -> None:
         """A token in a header field is nothing that a browser sends by itself."""

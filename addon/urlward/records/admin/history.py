@@ -9,6 +9,9 @@ from urlward.records.admin.sources import Now, Row
 SPAN = 600
 """Seconds that are kept."""
 
+SET_BACK = 5
+"""Seconds by which the clock must have been set back for what is kept to be of no use."""
+
 _STAGES = ("peek", "match")
 """Whose requests are traffic; a name that is asked for is none yet."""
 
@@ -55,7 +58,9 @@ class History:
             now: seconds since 1970-01-01 UTC.
         """
         second = int(now)
-        if self._seconds and second <= self._seconds[-1].second:
+        if self._seconds and second < self._seconds[-1].second - SET_BACK:
+            self._seconds.clear()
+        elif self._seconds and second <= self._seconds[-1].second:
             return
         totals = {f"{name} {one['started']}": _totals(one) for name, one in snapshots.items()}
         self._connections = sum(int(one["open"]) for one in snapshots.values())
@@ -69,7 +74,7 @@ class History:
         self._before = totals
         added = sum(change.added for change in changes)
         latency = round(1000 * sum(change.added_sum for change in changes) / added, 3) if added else None
-        stall = max((float(one["stall_longest"]) for one in snapshots.values()), default=0.0)
+        stall = max((float(one.get("stall_newest", 0.0)) for one in snapshots.values()), default=0.0)
         requests = sum(change.requests for change in changes)
         blocks = sum(change.blocks for change in changes)
         self._seconds.append(_Second(second, requests, blocks, latency, round(1000 * stall, 2)))

@@ -32,6 +32,7 @@ from urlward.records.admin.sources import (
     Row,
     Sources,
 )
+from urlward.records.event import HITS
 from urlward.samples import SAMPLE
 
 HITS_FOR, FEEDS_FOR = 30.0, 10.0
@@ -281,7 +282,8 @@ class LiveSources(Sources):
         return sorted(found.values())
 
     def _block(self, reference: str) -> Row:
-        found = self._finder().find(EventFilter(reference=reference, limit=1))
+        # Objections have the reference too.
+        found = self._finder().find(EventFilter(reference=reference, kinds=tuple(sorted(HITS)), limit=1))
         return {name: found[0][name] for name in ("list", "category", "entry")} if found else {}
 
     def _past_alarms(self) -> list[Row]:

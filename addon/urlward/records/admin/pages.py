@@ -12,17 +12,12 @@ from tornado.iostream import StreamClosedError
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.admin.asked import event_filter
-from urlward.records.admin.base import Base, logger
+from urlward.records.admin.base import Base, iso, logger
 from urlward.records.admin.sources import EventFilter, EventPage, Now, Row
 from urlward.records.admin.summary import by_minute, newest
+from urlward.records.event import FIELDS, Event, as_json, csv_cells
 
 EXPORT_PAGE = 1_000
-COLUMNS = (
-    "id", "time", "kind", "node", "client", "client_port", "protocol", "destination", "destination_port",
-    "stage", "list", "serial", "entry", "category", "verdict", "reference", "digest", "group", "detail",
-)  # fmt: skip
-"""Of an event, as they are exported."""
-
 DONE = {
     "refreshing": "The feed is being fetched.",
     "accepted": "The list is let through once. The feed is being fetched.",
@@ -120,7 +115,7 @@ class Export(EventsPage):
         self.set_header("Content-Type", kind)
         self.set_header("Content-Disposition", f'attachment; filename="urlward-events.{form}"')
         if form == "csv":
-            self.write(_csv([dict(zip(COLUMNS, COLUMNS, strict=True))]))
+            self.write(",".join(FIELDS) + "\r\n")
         write = _csv if form == "csv" else _lines
         try:
             while True:
@@ -162,21 +157,16 @@ def detail_words(event: Mapping[str, Any]) -> str:
         return str(detail)
     if not isinstance(found, dict):
         return str(detail)
+    if isinstance(until := found.get("until"), int | float):
+        found["until"] = iso(until)  # as events of before have it
     return "; ".join(f"{name}: {value}" for name, value in found.items())
 
 
 def _csv(events: list[Row]) -> str:
     text = io.StringIO()
-    rows = csv.writer(text)
-    rows.writerows([_cell(event.get(name, "")) for name in COLUMNS] for event in events)
+    csv.writer(text).writerows(csv_cells(Event(**event)) for event in events)
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
-    """Lists come from others, and a spreadsheet takes some texts for formulas."""
-    text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def _lines(events: list[Row]) -> str:
-    return "".join(json.dumps(event) + "\n" for event in events)
+    return "".join(json.dumps(as_json(Event(**event))) + "\n" for event in events)

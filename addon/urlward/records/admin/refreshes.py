@@ -7,7 +7,7 @@ from pathlib import Path
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.feed_refresh import refresh
+from urlward.lists.feed_refresh import refresh_apart
 
 logger = logging.getLogger("urlward.records")
 
@@ -36,7 +36,7 @@ class Refreshes:
 
     def _refresh(self, feed: FeedTable) -> None:
         try:
-            refresh(feed, self._config, self._state, wait=True)
+            refresh_apart(feed, self._config, self._state, wait=True)
         except UrlwardError as e:
             logger.error("list %s: %s", feed.name, e)
         except Exception as e:  # noqa: BLE001 - its text could name an entry

@@ -7,6 +7,7 @@ which of them were ended before their time. A session is worth nothing when the 
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import NamedTuple
 
 from tornado.web import create_signed_value, decode_signed_value
 
-from urlward.lists.state import locked, made_folder, unusable, write_private
+from urlward.lists.files import open_regular, read_regular
+from urlward.lists.state import is_damage, locked, made_folder, set_aside, unusable, write_private
 from urlward.records.admin.sources import AdminError
 
 SESSION = 12 * 3_600
@@ -23,6 +25,7 @@ SESSION = 12 * 3_600
 MAX_NAME = 64
 _FILE = "admin.json"
 _SHORTEST = 20
+_DIFFERENT = 8
 _LONGEST = 4_096
 _DAY = 86_400
 
@@ -50,17 +53,28 @@ def read_token(path: Path) -> str:
     with locked(folder):
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
+    return token_of(path)
+
+
+def token_of(path: Path) -> str:
+    """The token that is in a file.
+
+    Raises:
+        AdminError: others can read it, or it could be guessed.
+        StateError: not readable.
+    """
     try:
         if path.stat().st_mode & 0o027:
             raise AdminError(f"{path}: others can read it: chmod 600 {path}")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             token = file.read(_LONGEST + 1).strip()
     except OSError as e:
         raise unusable(path, e) from e
-    if not _SHORTEST <= len(token) <= _LONGEST or not all(0x21 <= byte <= 0x7E for byte in token):
+    printable = all(0x21 <= byte <= 0x7E for byte in token)
+    if not _SHORTEST <= len(token) <= _LONGEST or len({*token}) < _DIFFERENT or not printable:
         raise AdminError(
-            f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line; "
-            "remove it, and a new one is made"
+            f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line, "
+            f"{_DIFFERENT} of them different; remove it, and a new one is made"
         )
     return token.decode("ascii")
 
@@ -123,10 +137,11 @@ class Sessions:
 
     def _read(self) -> tuple[str, dict[str, float]]:
         try:
-            found = json.loads(self._path.read_bytes())
+            found = json.loads(read_regular(self._path))
             return str(found["secret"]), {str(id_): float(t) for id_, t in found["ended"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            # Whoever was in has to come in anew.
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            if os.path.lexists(self._path) and not (isinstance(e, OSError) and not is_damage(e)):
+                set_aside(self._path.parent, self._path, "damaged", "whoever was in has to come in anew")
             return secrets.token_hex(32), {}
 
     def _write(self) -> None:

@@ -6,12 +6,6 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 
 from urlward.engine.errors import UrlwardError
 
-KINDS = (
-    "block", "would-block", "cut", "would-cut", "list", "feed", "alarm", "allow", "objection", "start",
-    "stop", "gap",
-)  # fmt: skip
-"""Of events."""
-
 type Row = dict[str, Any]
 """By the names that the interface for scripts has too."""
 
@@ -29,7 +23,7 @@ class EventFilter:
     """Which events are wanted; what is None is not looked at. The names are those of the stores' query.
 
     Attributes:
-        kinds: any of these, of `KINDS`; all where empty.
+        kinds: any of these, of `urlward.records.event.KINDS`; all where empty.
         since: milliseconds since 1970-01-01 UTC, from then on.
         until: likewise, before then.
         reference: as on the block page.

@@ -7,16 +7,10 @@ says otherwise. Where there is an ``event``, a row is the beginning or the end o
 import csv
 from collections.abc import Mapping, Sequence
 
-from urlward.records.assignments.interval import (
-    FOREVER,
-    LAST_PORT,
-    AssignmentError,
-    Said,
-    Sighting,
-    place_of,
-)
-from urlward.records.assignments.parsers import Parsed, ReadOptions, name_of
-from urlward.records.assignments.times import to_ms
+from urlward.records.assignments.interval import LAST_PORT, AssignmentError, Sighting, place_of
+from urlward.records.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
+from urlward.records.assignments.sightings import held_between, held_from, held_until
+from urlward.records.assignments.times import moment_of
 
 COLUMNS = ("address", "subscriber", "from", "to", "first_port", "last_port", "ports", "session", "event")
 _NEEDED = COLUMNS[:3]
@@ -27,6 +21,8 @@ _BEGINS = frozenset(
 _ENDS = frozenset(
     "release released free freed delete deleted deallocate stop end unmap unmapped r".split()  # noqa: SIM905
 )
+
+_NOT_CSV = "not CSV: a line break out of place, or a field that is too long"
 
 
 class ColumnsParser:
@@ -48,7 +44,10 @@ class ColumnsParser:
 
     def begin(self, header: str) -> None:
         """Find the columns by their names."""
-        row = next(csv.reader([header.removeprefix("\ufeff")], delimiter=self._options.delimiter), [])
+        try:
+            row = next(csv.reader([header.removeprefix("\ufeff")], delimiter=self._options.delimiter), [])
+        except csv.Error as e:
+            raise AssignmentError(f"its first line names no columns: {_NOT_CSV}") from e
         names = {name.strip().casefold(): number for number, name in enumerate(row)}
         wanted = {name: self._options.columns.get(name, name).casefold() for name in COLUMNS}
         for said in self._options.columns.values():
@@ -60,48 +59,50 @@ class ColumnsParser:
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read rows, one a line."""
         found: list[Sighting] = []
-        rows = skipped = 0
-        for row in csv.reader(lines, delimiter=self._options.delimiter):
+        faults: list[Fault] = []
+        rows = 0
+        reader = csv.reader(lines, delimiter=self._options.delimiter)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error:
+                # It goes on with the next line: one row is no reason to read no other, then or ever.
+                rows += 1
+                faults.append(Fault(reader.line_num - 1, _NOT_CSV))
+                continue
             if not row:
                 continue
             rows += 1
             try:
-                found.append(self._sighting(row))
-            except (ValueError, IndexError):
-                skipped += 1
-        return Parsed(found, rows, skipped)
+                found += self._sightings(row)
+            except (ValueError, IndexError) as e:
+                faults.append(Fault(reader.line_num - 1, reason_of(e)))
+        return Parsed(found, rows, faults)
 
-    def _sighting(self, row: Sequence[str]) -> Sighting:
+    def _sightings(self, row: Sequence[str]) -> list[Sighting]:
         of, zone = self._columns, self._options.zone
-        place, network = place_of(row[of["address"]].strip())
-        first, last = _ports(row, of)
-        start = to_ms(row[of["from"]], zone)
+        what = (*place_of(row[of["address"]].strip()), *_ports(row, of))
+        since = moment_of(row[of["from"]], zone)
         subscriber = name_of(row[of["subscriber"]].strip())
         session = name_of(row[of["session"]].strip()) if "session" in of else ""
         until = row[of["to"]].strip() if "to" in of else ""
         event = row[of["event"]].strip().casefold() if "event" in of else ""
-        if not subscriber or not (not event or event in _BEGINS or event in _ENDS):
-            raise ValueError("nobody's, or another event")
+        if not subscriber:
+            raise RowError("no subscriber")
+        if event and event not in _BEGINS and event not in _ENDS:
+            raise RowError("an event that is neither a beginning nor an end")
+        if not until:
+            if event in _ENDS:
+                return held_until(what, None, since, subscriber, session)
+            return held_from(what, since, subscriber, session, since.last)
+        end = moment_of(until, zone)
         if event in _ENDS:
-            end = to_ms(until, zone) if until else start
-            return (
-                place,
-                network,
-                first,
-                last,
-                start if until else 0,
-                end,
-                end,
-                subscriber,
-                session,
-                int(Said.ENDED),
-            )
-        if until:
-            end = to_ms(until, zone)
-            if end < start:
-                raise ValueError("ends before it begins")
-            return place, network, first, last, start, end, 0, subscriber, session, int(Said.WHOLE)
-        return place, network, first, last, start, FOREVER, start, subscriber, session, int(Said.HELD)
+            return held_until(what, since, end, subscriber, session)
+        if end.last < since.first:
+            raise RowError("ends before it begins")
+        return held_between(what, since, end, subscriber, session)
 
 
 def _check(columns: Mapping[str, int]) -> None:
@@ -120,5 +121,5 @@ def _ports(row: Sequence[str], of: Mapping[str, int]) -> tuple[int, int]:
     else:
         return 0, LAST_PORT
     if not 0 <= first <= last <= LAST_PORT:
-        raise ValueError("no such ports")
+        raise RowError("no such ports")
     return first, last

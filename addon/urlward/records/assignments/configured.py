@@ -1,17 +1,34 @@
 """Assignments where the configuration has them, and how long they are kept there."""
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Table, func, select
 
 from urlward.config.records import RecordsTable
+from urlward.engine.errors import UrlwardError
+from urlward.records.assignments.holding import (
+    held_counts,
+    hold_assignments,
+    is_held,
+    release_assignments,
+)
 from urlward.records.assignments.interval import AssignmentError
-from urlward.records.assignments.retention import has_ended_before, oldest_assignment, purge_assignments
+from urlward.records.assignments.retention import (
+    first_end,
+    has_ended_before,
+    oldest_assignment,
+    purge_assignments,
+)
 from urlward.records.assignments.schema import FILE, assignments, current
 from urlward.records.assignments.store import AssignmentStore
+from urlward.records.database import Database
 from urlward.records.engines import url_of
-from urlward.records.store import StoreError
+from urlward.records.evidence import Evidence, evidence_of
+from urlward.records.holds import current_holds
+from urlward.records.retention import KeepingStores, held_elsewhere
+from urlward.records.store import KeepingStore, StoreError
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -25,13 +42,17 @@ class Kept:
         place: file or server and database, for people.
         count: of intervals.
         oldest: when the first began, ms since 1970-01-01 UTC.
-        over: whether some ended longer ago than they may be kept, and an hour more.
+        purged: when the first of them is deleted, likewise, unless it is held; None for never.
+        over: whether some that nobody holds ended longer ago than they may be kept, and an hour more.
+        held: how many there are for each reference that is held.
     """
 
     place: str
     count: int
     oldest: int
+    purged: int | None
     over: bool
+    held: Mapping[str, int]
 
 
 def database_of(records: RecordsTable | None, state: Path) -> Path | str:
@@ -63,6 +84,87 @@ def open_configured(records: RecordsTable, state: Path) -> AssignmentStore | Non
     return AssignmentStore(database)
 
 
+def hold_configured(records: RecordsTable, state: Path, held: Mapping[str, int], evidence: Evidence) -> None:
+    """Keep what answers for references, as far as their events are known, where there is a store.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+        held: references, with the seconds since 1970-01-01 UTC until which they are held.
+        evidence: of them.
+
+    Raises:
+        AssignmentError: the database refuses; or it is not known who is to stay, since a store of events
+            cannot be read.
+    """
+    if held and (store := open_configured(records, state)) is not None:
+        try:
+            _hold(store, held, evidence)
+        finally:
+            store.close()
+
+
+def release_configured(records: RecordsTable, state: Path, reference: str) -> None:
+    """End that.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    if (store := open_configured(records, state)) is not None:
+        try:
+            release_assignments(store, reference)
+        finally:
+            store.close()
+
+
+def _hold(store: AssignmentStore, held: Mapping[str, int], evidence: Evidence) -> None:
+    for reference, until in held.items():
+        if hits := evidence.hits(reference):
+            clients = [(hit.client, hit.client_port, hit.time) for hit in hits]
+            hold_assignments(store, reference, until * 1000, clients)
+        elif evidence.errors and not is_held(store, reference):
+            raise AssignmentError(
+                f"assignments: none is deleted: {reference} is held, and its event may be in a store that "
+                f"cannot be read: {evidence.errors[0]}"
+            )
+
+
+def _all_held(records: RecordsTable, state: Path, now: float) -> tuple[dict[str, int], Evidence]:
+    """References that are held by any node that is known here, with their ends, and their evidence."""
+    stores = KeepingStores(records, state, make=False)
+    try:
+        opened, errors = stores.all()
+        held, unasked = held_elsewhere(opened, now)
+        _check_asked(records, opened, [*unasked.values(), *errors], unasked)
+        for one in current_holds(state, now):
+            held[one.reference] = max(held.get(one.reference, 0), one.until)
+        return held, evidence_of(held, opened, errors, state)
+    finally:
+        stores.close()
+
+
+def _check_asked(
+    records: RecordsTable,
+    opened: Iterable[KeepingStore],
+    errors: Sequence[UrlwardError],
+    unasked: Collection[str],
+) -> None:
+    """Refuse to go on where a server's database has not said what other nodes hold. A file's holds are those
+    of this machine, which are known.
+
+    Raises:
+        AssignmentError: it has not.
+    """
+    asked = [
+        store
+        for store in opened
+        if isinstance(store, Database) and not store.is_file and store.name not in unasked
+    ]
+    if len(asked) < sum(table.kind == "postgresql" for table in records.store):
+        why = "; ".join(str(e) for e in dict.fromkeys(errors))
+        raise AssignmentError(f"assignments: none is deleted: it is not known what other nodes hold: {why}")
+
+
 def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: float = 0.0) -> int:
     """Delete what is over by the configuration's days.
 
@@ -76,13 +178,16 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
         How many were deleted.
 
     Raises:
-        AssignmentError: the database refuses.
+        AssignmentError: the database refuses, or it is not known who is to stay.
+        HoldError: it is not known what is held.
+        StateError: likewise.
     """
     days = records.days.assignments
     if days is None or (store := open_configured(records, state)) is None:
         return 0
     try:
-        return purge_assignments(store, round((now + ahead) * 1000) - days * _DAY_MS)
+        _hold(store, *_all_held(records, state, now))
+        return purge_assignments(store, round((now + ahead) * 1000) - days * _DAY_MS, round(now * 1000))
     finally:
         store.close()
 
@@ -98,8 +203,13 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | N
         days = records.days.assignments
         # A purge that is under way may take a while.
         end = None if days is None else round(now * 1000) - days * _DAY_MS - _HOUR_MS
-        over = end is not None and has_ended_before(store, end)
+        over = end is not None and has_ended_before(store, end, round(now * 1000))
+        first = first_end(store) if days is not None else None
+        purged = None if days is None or first is None else first + days * _DAY_MS
+        if purged is not None and not over and purged < now * 1000 - _HOUR_MS:
+            purged = None  # held
         count = _count(store, assignments) + _count(store, current)
+        held = held_counts(store, round(now * 1000))
     finally:
         store.close()
     url = store.engine.url
@@ -108,7 +218,7 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | N
         if isinstance(store.database, Path)
         else f"postgresql {url.host or ''}/{url.database}"
     )
-    return Kept(place, count, oldest, over)
+    return Kept(place, count, oldest, purged, over, held)
 
 
 def _count(store: AssignmentStore, table: Table) -> int:

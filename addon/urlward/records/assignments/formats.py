@@ -1,5 +1,6 @@
 """The formats of files that assignments are read from."""
 
+from urlward.records.assignments.cgn import CgnParser
 from urlward.records.assignments.columns import ColumnsParser
 from urlward.records.assignments.isc import IscParser
 from urlward.records.assignments.kea import KeaParser
@@ -10,6 +11,7 @@ FORMATS: dict[str, MakeParser] = {
     "kea": KeaParser,
     "isc": IscParser,
     "detail": DetailParser,
+    "cgn": CgnParser,
     "ports": ColumnsParser,
     "csv": ColumnsParser,
 }

@@ -4,19 +4,22 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from urlward.encoding import other_encoding
 from urlward.lists.build import Progress, silent
 from urlward.records.assignments.formats import FORMATS
 from urlward.records.assignments.interval import AssignmentError, Source
 from urlward.records.assignments.merging import Merger
-from urlward.records.assignments.parsers import Parser, ReadOptions
+from urlward.records.assignments.parsers import Parsed, Parser, ReadOptions
 from urlward.records.assignments.positions import position_at, position_in
 from urlward.records.assignments.store import AssignmentStore, Position
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
+KEPT_FAULTS = 5
+"""Rows that were not understood, and lines of something else, of which it is said where they are."""
 
 
 @dataclass(slots=True)
@@ -25,15 +28,31 @@ class Imported:
 
     Attributes:
         rows: that were read.
-        skipped: of them, not understood.
+        skipped: of them, not understood, or an end whose beginning is not known.
+        faulty: of those, not understood.
+        faults: the first of them, each with the number of its line from 1 and why.
+        other: lines of no row, and of nothing else that the format has.
+        others: numbers of the first of them.
+        pending: bytes at the end, of a record that is not all there.
         resumed: the offset in bytes that reading went on from.
         offset: up to where it is read.
+        refused: why nothing of it was taken; empty where it was.
     """
 
     rows: int = 0
     skipped: int = 0
+    faulty: int = 0
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    other: int = 0
+    others: list[int] = field(default_factory=list)
+    pending: int = 0
     resumed: int = 0
     offset: int = 0
+    refused: str = ""
+
+
+type Judge = Callable[[Imported], str]
+"""Why what was read is not to be taken, or nothing."""
 
 
 class FileReader:
@@ -101,24 +120,55 @@ class FileReader:
             AssignmentError: unreadable, not of the format, or the store refuses.
         """
         with _told(self._path):
-            if not self._started and not self._start(whole=whole):
-                return self.result
-            size = os.fstat(self.fd).st_size
-            block = _BLOCK
-            while data := os.pread(self.fd, block, self.result.offset):
-                at_end = self.result.offset + len(data) >= size
-                taken = self._take(data, last=at_end and whole)
-                # A record may be longer than a block.
-                block = _BLOCK if taken else block * 2
-                progress(self._path.name, self.result.offset / max(size, 1))
-                if not taken and at_end:
-                    break
-            self._wait()
+            if self._start(whole=whole):
+                for parsed in self._parsed(self.result, progress, whole=whole):
+                    self._take(parsed)
+                self._wait()
         return self.result
+
+    def look(self) -> Imported:
+        """What `read` would read of a file that nothing more is written to; nothing is taken of it.
+
+        Raises:
+            AssignmentError: unreadable, or not of the format.
+        """
+        with _told(self._path):
+            if not self._start(whole=True):
+                return self.result
+            looked = replace(self.result, faults=[], others=[])
+            for parsed in self._parsed(looked, silent, whole=True):
+                looked.rows += parsed.rows
+                looked.skipped += parsed.skipped
+        return looked
+
+    def _parsed(self, result: Imported, progress: Progress, *, whole: bool) -> Iterator[Parsed]:
+        """What there is from the offset of a result on, a block at a time.
+
+        The result's offset goes on, and what was not understood is added to it.
+        """
+        size = os.fstat(self.fd).st_size
+        block = _BLOCK
+        while data := os.pread(self.fd, block, result.offset):
+            at_end = result.offset + len(data) >= size
+            parsed, taken = self._lines_in(data, last=at_end and whole)
+            # A record may be longer than a block.
+            block = _BLOCK if taken else block * 2
+            if taken:
+                self._note(result, parsed)
+                result.offset += taken
+                yield parsed
+            progress(self._path.name, result.offset / max(size, 1))
+            if not taken and at_end:
+                break
+        result.pending = max(size - result.offset, 0)
 
     def _start(self, *, whole: bool) -> bool:
         """Read the header where there is one; False where there is not all of it yet."""
+        if self._started:
+            return True
         header = 0
+        if other := other_encoding(os.pread(self.fd, 2, 0)):
+            raise AssignmentError(other)
         if self._parser.has_header:
             line, end, _ = os.pread(self.fd, _LONGEST_HEADER, 0).partition(b"\n")
             if not end and not (whole and line):
@@ -131,13 +181,10 @@ class FileReader:
         self._started = True
         return True
 
-    def _take(self, data: bytes, *, last: bool) -> int:
-        """Take whole lines; returns how many bytes that were."""
-        last = last and self._parser.ends_whole
-        if not last:
+    def _lines_in(self, data: bytes, *, last: bool) -> tuple[Parsed, int]:
+        """What whole lines say; and how many bytes that were."""
+        if not (last and self._parser.ends_whole):
             data = data[: data.rfind(b"\n") + 1]
-        if not data:
-            return 0
         lines = data.decode(errors="backslashreplace").replace("\r\n", "\n").split("\n")
         if not lines[-1]:
             lines.pop()
@@ -146,23 +193,39 @@ class FileReader:
         if parsed.pending:
             ends = data.split(b"\n")[: len(lines)]
             taken -= sum(len(line) + 1 for line in ends[-parsed.pending :])
-        if not taken:
-            return 0
+        return parsed, taken
+
+    def _take(self, parsed: Parsed) -> None:
+        """Write what a block says, and how far the file is read with it."""
+        if not (parsed.rows or self.result.rows or self.result.resumed):
+            # Nothing of the format yet: whoever reads the file again is to be told so again.
+            return
         self._merger.take(parsed.sightings)
         changes = self._merger.changes
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
-        offset = self.result.offset + taken
-        self._position = position_at(self.fd, str(self._path), offset, self._position)
+        self._position = position_at(self.fd, self._source.path, self.result.offset, self._position)
         changes.position = self._position
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped
-        self.result.offset = offset
         rows = self._merger.finished()
         self._wait()
         now = int(self._clock() * 1000)
         self._writing = self._writer.submit(self._store.write, self._source, rows, now)
-        return taken
+
+    def _note(self, result: Imported, parsed: Parsed) -> None:
+        """Add what of the lines was not understood."""
+        faults = parsed.faults[: KEPT_FAULTS - len(result.faults)]
+        others = parsed.other[: KEPT_FAULTS - len(result.others)]
+        before = self._lines_before(result.offset) + 1 if faults or others else 0
+        result.faults += [(before + fault.line, fault.reason) for fault in faults]
+        result.others += [before + line for line in others]
+        result.faulty += parsed.skipped
+        result.other += len(parsed.other)
+
+    def _lines_before(self, end: int) -> int:
+        """Lines of the file before an offset."""
+        return sum(os.pread(self.fd, min(_BLOCK, end - at), at).count(b"\n") for at in range(0, end, _BLOCK))
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
@@ -177,6 +240,7 @@ def import_file(
     options: ReadOptions,
     clock: Callable[[], float],
     progress: Progress = silent,
+    judge: Judge = lambda _: "",
 ) -> Imported:
     """Read a file that is not written any more, or what has been written to it since the last time.
 
@@ -187,13 +251,16 @@ def import_file(
         options: how to read it.
         clock: seconds since 1970-01-01 UTC.
         progress: told the share that is read.
+        judge: of all of it, before any of it is taken.
 
     Raises:
         AssignmentError: unreadable, not of the source's format, or the store refuses.
     """
     reader = FileReader(store, source, path, options, clock)
     try:
-        return reader.read(progress)
+        looked = reader.look()
+        looked.refused = judge(looked)
+        return looked if looked.refused else reader.read(progress)
     finally:
         reader.close()
 

@@ -19,10 +19,14 @@ FOREVER = 1 << 62
 
 LAST_PORT = 65_535
 
+MOST_APART = 3_600_000
+"""The most that clocks may be apart in a question, in ms: what is held has all candidates by that too."""
+
 type Place = int
 type Sighting = tuple[Place, str, int, int, int, int, int, str, str, int]
 """What a source says at one point: place, network as text, first and last port, start, end (or `FOREVER`),
-when it was said, subscriber, session (or empty), and `Said`. A plain tuple, since there are millions."""
+when it was said (of an end: the earliest that it may have been), subscriber, session (or empty), and `Said`.
+A plain tuple, since there are millions."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -44,6 +48,8 @@ class Said(IntEnum):
     """From start to end, and nothing else will be said of it."""
     RESTARTED = 4
     """All sessions whose name begins as `session` ended at start."""
+    PERHAPS = 5
+    """From start to end, in one of two readings of a local time; what is said next may begin at that end."""
 
 
 class Ending(IntEnum):
@@ -54,6 +60,9 @@ class Ending(IntEnum):
     NEXT = 2
     RELEASED = 3
     NONE = 4
+    SECOND = 5
+    DOUBT = 6
+    ORDER = 7
 
     @property
     def text(self) -> str:
@@ -64,6 +73,9 @@ class Ending(IntEnum):
             Ending.NEXT: "when it was the next subscriber's",
             Ending.RELEASED: "at the latest: given back before, at a time that the source does not say",
             Ending.NONE: "no end is known",
+            Ending.SECOND: "no end is known; it began then or before, as the clock showed that time twice",
+            Ending.DOUBT: "in doubt: by a local time that the clock showed twice",
+            Ending.ORDER: "in doubt: who came last in the hour that the clock showed twice is not known",
         }[self]
 
 
@@ -74,7 +86,8 @@ class Source:
     Attributes:
         name: the operator's.
         format: of what was read.
-        path: of the file that was read last, or the database without its password.
+        path: of the file that something was taken from last, which need not be the one of each interval, or
+            the database without its password; of a formula, what it maps.
     """
 
     id: int

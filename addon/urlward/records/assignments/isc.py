@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from urlward.records.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
-from urlward.records.assignments.parsers import Parsed, ReadOptions, name_of
+from urlward.records.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
 
 _LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
+_NO_LEASE = re.compile(
+    r"\s*(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
+).fullmatch
 _OVER = frozenset({"free", "expired", "released", "reset"})
 
 
@@ -31,25 +34,29 @@ class IscParser:
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read leases; what else the file has is passed over."""
         found: list[Sighting] = []
-        rows = skipped = 0
+        faults: list[Fault] = []
+        other: list[int] = []
+        rows = 0
         address, begun, fields = "", -1, dict[str, str]()
         for number, line in enumerate(lines):
             if begun < 0:
                 if match := _LEASE(line):
                     address, begun, fields = match[1], number, {}
+                elif not _NO_LEASE(line):
+                    other.append(number)
             elif line.rstrip() == "}":
                 rows += 1
                 begun = -1
                 try:
                     sighting = self._sighting(address, fields)
-                except ValueError:
-                    skipped += 1
+                except ValueError as e:
+                    faults.append(Fault(number, reason_of(e)))
                 else:
                     found += [sighting] if sighting else []
             else:
                 name, value = _statement(line.strip().removesuffix(";"))
                 fields[name] = value
-        return Parsed(found, rows, skipped, len(lines) - begun if begun >= 0 else 0)
+        return Parsed(found, rows, faults, len(lines) - begun if begun >= 0 else 0, other)
 
     def _sighting(self, address: str, fields: dict[str, str]) -> Sighting | None:
         place, network = place_of(address)
@@ -60,12 +67,13 @@ class IscParser:
         start = _time(fields["starts"]) if "starts" in fields else 0
         end = _time(fields["ends"]) if "ends" in fields else FOREVER
         if start <= 0:
-            raise ValueError("no beginning")
+            raise RowError("no beginning")
         said = Said.HELD if state == "active" else Said.ENDED
         # What never ends has no end to be over at.
         if said == Said.ENDED and end == FOREVER:
             return None
-        return (place, network, 0, LAST_PORT, start, end, start, name_of(subscriber), "", int(said))
+        seen = end if said == Said.ENDED else start
+        return (place, network, 0, LAST_PORT, start, end, seen, name_of(subscriber), "", int(said))
 
 
 def _statement(text: str) -> tuple[str, str]:

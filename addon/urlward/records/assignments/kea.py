@@ -15,7 +15,7 @@ from urlward.records.assignments.interval import (
     Sighting,
     place_of,
 )
-from urlward.records.assignments.parsers import Parsed, ReadOptions, name_of
+from urlward.records.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
 from urlward.records.assignments.times import LAST
 
 _INFINITE = 0xFFFFFFFF
@@ -51,15 +51,16 @@ class KeaParser:
         kind, length = of.get("lease_type"), of.get("prefix_len")
         whose = [of[name] for name in (self._wanted or "duid", "hwaddr", "client_id", "duid") if name in of]
         found: list[Sighting] = []
-        rows = skipped = 0
-        for line in lines:
+        faults: list[Fault] = []
+        rows = 0
+        for number, line in enumerate(lines):
             if not line:
                 continue
             rows += 1
             fields = line.split(",")
             try:
                 if len(fields) < count:
-                    raise ValueError("cut short")
+                    raise RowError("cut short")
                 network = fields[address]
                 if kind is not None and length is not None and fields[kind] == _PREFIX:
                     network += f"/{fields[length]}"
@@ -69,9 +70,9 @@ class KeaParser:
                 if lifetime == _INFINITE:
                     start, until = max(start, 0) or until, FOREVER
                 if not 0 < start < LAST:
-                    raise ValueError("no such time")
-            except ValueError:
-                skipped += 1
+                    raise RowError("no such time")
+            except ValueError as e:
+                faults.append(Fault(number, reason_of(e)))
                 continue
             subscriber = next((fields[column] for column in whose if fields[column]), "")
             if fields[state] == _DECLINED or not subscriber:
@@ -82,5 +83,6 @@ class KeaParser:
             elif fields[state] == _RECLAIMED:
                 said = Said.ENDED
             name = name_of(subscriber.replace("&#x2c", ","))
-            found.append((place, network, 0, LAST_PORT, start, until, start, name, "", int(said)))
-        return Parsed(found, rows, skipped)
+            seen = until if said == Said.ENDED else start
+            found.append((place, network, 0, LAST_PORT, start, until, seen, name, "", int(said)))
+        return Parsed(found, rows, faults)

@@ -11,20 +11,54 @@ MOST = 255
 """Characters of a subscriber's or session's name."""
 
 
+class RowError(ValueError):
+    """A row that cannot be understood; the message names nobody and may be shown."""
+
+
+class Fault(NamedTuple):
+    """A row that was not understood.
+
+    Attributes:
+        line: its index among the lines; of a record over several lines, of one of them.
+        reason: why, without any of its values.
+    """
+
+    line: int
+    reason: str
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row was not understood, from what reading it raised."""
+    if isinstance(error, RowError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]}"
+    if isinstance(error, IndexError):
+        return "fewer columns than it needs"
+    return "an address, a number or a time that is none"
+
+
 class Parsed(NamedTuple):
     """What a parser makes of lines.
 
     Attributes:
         sightings: in order.
         rows: that were there.
-        skipped: of them, not understood.
+        faults: of them, not understood.
         pending: how many lines at the end are of a record that is not all there yet.
+        other: indices of lines of no row and of nothing else that the format has.
     """
 
     sightings: list[Sighting]
     rows: int
-    skipped: int
+    faults: list[Fault]
     pending: int = 0
+    other: Sequence[int] = ()
+
+    @property
+    def skipped(self) -> int:
+        """How many rows were not understood."""
+        return len(self.faults)
 
 
 @dataclass(frozen=True, slots=True)

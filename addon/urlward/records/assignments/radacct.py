@@ -10,20 +10,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from urlward.records.assignments.formats import RADACCT
-from urlward.records.assignments.importing import Imported
+from urlward.records.assignments.importing import KEPT_FAULTS, Imported, Judge
 from urlward.records.assignments.interval import (
-    FOREVER,
     LAST_PORT,
     AssignmentError,
-    Said,
     Sighting,
     Source,
     place_of,
 )
 from urlward.records.assignments.merging import Merger
-from urlward.records.assignments.parsers import ReadOptions, name_of
+from urlward.records.assignments.parsers import ReadOptions, RowError, name_of, reason_of
+from urlward.records.assignments.sightings import held_from, held_until
 from urlward.records.assignments.store import AssignmentStore, Position
-from urlward.records.assignments.times import to_ms
+from urlward.records.assignments.times import back_of, moment_of
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
@@ -34,7 +33,12 @@ the same time need not be seen at the same time."""
 
 
 def import_radacct(
-    store: AssignmentStore, source: Source, url: str, options: ReadOptions, now: float
+    store: AssignmentStore,
+    source: Source,
+    url: str,
+    options: ReadOptions,
+    now: float,
+    judge: Judge = lambda _: "",
 ) -> Imported:
     """Read all sessions, or those that have changed since the last time.
 
@@ -44,6 +48,7 @@ def import_radacct(
         url: of the database with the table, as SQLAlchemy has it.
         options: the column of the ``subscriber`` (``username``), and the zone of the times.
         now: seconds since 1970-01-01 UTC.
+        judge: of all of it, before any of it is taken.
 
     Raises:
         AssignmentError: no such database or table, or the store refuses.
@@ -53,20 +58,21 @@ def import_radacct(
     merger = Merger(store, source.id)
     known = next(iter(store.positions(source.id)), None)
     result.resumed = result.offset = known.offset if known else 0
-    for rows in _batches(url, options, max(0, result.resumed - _AGAIN)):
-        sightings: list[Sighting] = []
-        skipped = 0
-        for row in rows:
-            try:
-                found, changed = _sightings(row, options)
-            except ValueError:
-                skipped += 1
-            else:
-                sightings += found
-                result.offset = max(result.offset, changed)
+    since = max(0, result.resumed - _AGAIN)
+    looked = Imported(resumed=result.resumed, offset=result.resumed)
+    for rows in _batches(url, options, since):
+        _read(rows, options, looked)
+        looked.rows += len(rows)
+        looked.skipped = looked.faulty
+    if reason := judge(looked):
+        looked.refused = reason
+        return looked
+    for rows in _batches(url, options, since):
+        faulty = result.faulty
+        sightings = _read(rows, options, result)
         merger.take(sightings)
         changes = merger.finished()
-        changes.rows, changes.skipped = len(rows), changes.skipped + skipped
+        changes.rows, changes.skipped = len(rows), changes.skipped + result.faulty - faulty
         result.rows += changes.rows
         result.skipped += changes.skipped
         # Only the last batch says how far: they are in order of their beginnings, not of their changes.
@@ -75,6 +81,22 @@ def import_radacct(
         merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset)
         store.write(source, merger.finished(), int(now * 1000))
     return result
+
+
+def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> list[Sighting]:
+    """What rows say; what is not understood of them, and how far they go, is added to a result."""
+    sightings: list[Sighting] = []
+    for number, row in enumerate(rows, result.rows + 1):
+        try:
+            found, changed = _sightings(row, options)
+        except ValueError as e:
+            result.faulty += 1
+            if len(result.faults) < KEPT_FAULTS:
+                result.faults.append((number, reason_of(e)))
+        else:
+            sightings += found
+            result.offset = max(result.offset, changed)
+    return sightings
 
 
 def shown_url(url: str) -> str:
@@ -107,6 +129,8 @@ def _batches(url: str, options: ReadOptions, since: int) -> Iterator[Sequence[Ro
             query = select(table).order_by(table.c.acctstarttime)
             if since:
                 after = datetime.fromtimestamp(since / 1000, options.zone).replace(tzinfo=None)
+                # What is written while a clock shows an hour again has times before what was seen.
+                after -= back_of(after, options.zone)
                 # FreeRADIUS writes numbers into SQLite, where text is greater than any number.
                 least = since // 1000 if engine.dialect.name == "sqlite" else after
                 query = query.where(or_(*(table.c[name] >= least for name in _TIMES)))
@@ -124,18 +148,20 @@ def _batches(url: str, options: ReadOptions, since: int) -> Iterator[Sequence[Ro
 
 def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int]:
     if not row.acctstarttime or not row.subscriber:
-        raise ValueError("nobody's, or no beginning")
-    start = to_ms(row.acctstarttime, options.zone)
-    stop = to_ms(row.acctstoptime, options.zone) if row.acctstoptime else 0
-    seen = to_ms(row.acctupdatetime, options.zone) if row.acctupdatetime else start
-    changed = max(start, stop, seen)
-    said, end = (Said.ENDED, stop) if stop else (Said.HELD, FOREVER)
+        raise RowError("no subscriber, or no beginning")
+    start = moment_of(row.acctstarttime, options.zone)
+    stop = moment_of(row.acctstoptime, options.zone) if row.acctstoptime else None
+    seen = moment_of(row.acctupdatetime, options.zone) if row.acctupdatetime else start
+    changed = max(start.last, seen.last, stop.last if stop else 0)
     subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid))
     found: list[Sighting] = []
     for name in _ADDRESSES:
         # PostgreSQL's type inet comes as an object of its own.
         address = str(getattr(row, name, None) or "")
         if address:
-            place, network = place_of(address.removesuffix("/32"))
-            found.append((place, network, 0, LAST_PORT, start, end, changed, subscriber, session, int(said)))
+            what = (*place_of(address.removesuffix("/32")), 0, LAST_PORT)
+            if stop:
+                found += held_until(what, start, stop, subscriber, session)
+            else:
+                found += held_from(what, start, subscriber, session, changed)
     return found, changed

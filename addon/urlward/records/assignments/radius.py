@@ -1,4 +1,4 @@
-"""FreeRADIUS's ``detail`` files: accounting requests as text (rlm_detail; RFC 2866, RFC 3162, RFC 4818).
+"""``detail`` files of FreeRADIUS and its kin: accounting requests as text (RFC 2866, RFC 3162, RFC 4818).
 
 A session has an address, a prefix and a delegated prefix from its Start, or the session time before an
 interim update, until its Stop; one without a Stop until the next session on the same address.
@@ -7,7 +7,7 @@ interim update, until its Stop; one without a Stop until the next session on the
 from collections.abc import Mapping, Sequence
 
 from urlward.records.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
-from urlward.records.assignments.parsers import Parsed, ReadOptions, name_of
+from urlward.records.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
 from urlward.records.assignments.times import LAST
 
 ADDRESSES = ("Framed-IP-Address", "Framed-IPv6-Address", "Framed-IPv6-Prefix", "Delegated-IPv6-Prefix")
@@ -34,11 +34,14 @@ class DetailParser:
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read requests, each of which ends with an empty line."""
         found: list[Sighting] = []
-        rows = skipped = last = 0
+        faults: list[Fault] = []
+        other: list[int] = []
+        rows = last = 0
         record: dict[str, list[str]] = {}
         for number, line in enumerate(lines, 1):
-            if line[:1] == "\t":
-                name, _, value = line[1:].partition(" = ")
+            # FreeRADIUS indents by a tab, GNU Radius and others by spaces.
+            if line[:1] in ("\t", " ") and not line.isspace():
+                name, _, value = line.strip().partition(" = ")
                 record.setdefault(name, []).append(value)
             elif not line.strip():
                 last = number
@@ -46,15 +49,17 @@ class DetailParser:
                     rows += 1
                     try:
                         found += self._sightings(record)
-                    except (ValueError, KeyError):
-                        skipped += 1
+                    except (ValueError, KeyError) as e:
+                        faults.append(Fault(number - 2, reason_of(e)))
                     record = {}
-        return Parsed(found, rows, skipped, len(lines) - last)
+            else:
+                other.append(number - 1)
+        return Parsed(found, rows, faults, len(lines) - last, other)
 
     def _sightings(self, record: Mapping[str, list[str]]) -> list[Sighting]:
         at = (int(record["Timestamp"][0]) - int(record.get("Acct-Delay-Time", ["0"])[0])) * 1000
         if not 0 < at < LAST:
-            raise ValueError("no such time")
+            raise RowError("no such time")
         nas = next((_text(record[name][0]) for name in _NAS if name in record), "-")
         status = record["Acct-Status-Type"][0]
         if status in _RESTARTS:
@@ -70,7 +75,7 @@ class DetailParser:
         names = (_text(record.get(n, [""])[0]) for n in (self._wanted, "User-Name", "Calling-Station-Id"))
         subscriber = name_of(next(filter(None, names), ""))
         if not subscriber:
-            raise ValueError("nobody's")
+            raise RowError("nobody's")
         session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
         return [
             (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))

@@ -20,6 +20,7 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     Column,
+    Connection,
     Engine,
     Index,
     Integer,
@@ -30,14 +31,21 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
+    text,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from urlward.config.records import ASSIGNMENTS
+from urlward.lists.state import StateError
 from urlward.records.assignments.interval import AssignmentError
-from urlward.records.engines import open_server
+from urlward.records.engines import open_server, open_sqlite, writing
+from urlward.records.migrations import Step, migrate
 from urlward.records.store import StoreError
+from urlward.records.vacuum import unwiped
 
-FILE = "assignments.db"
+FILE = ASSIGNMENTS
+PART = "assignments"
 SPANS: tuple[int, ...] = tuple(60_000 * 4**k for k in range(14))
 """From a minute to 127 years, in ms."""
 
@@ -82,6 +90,9 @@ current = Table(
     sqlite_with_rowid=False,
 )
 
+TABLES = (assignments.name, current.name, "assignment_holds")
+"""Those with subscribers in them."""
+
 # Each renewal changes a row: with room beside it, PostgreSQL leaves the index alone (heap-only tuples).
 _ROOM = DDL("ALTER TABLE assignments_current SET (fillfactor = 50)")  # type: ignore[no-untyped-call]
 event.listen(current, "after_create", _ROOM.execute_if(dialect="postgresql"))
@@ -97,7 +108,7 @@ sources = Table(
     Column("skipped", BigInteger, nullable=False),
     Column("read", BigInteger, nullable=False),
 )
-"""``read``: when it was last read, in ms."""
+"""``path``: of the file that something was taken from last. ``read``: when it was last read, in ms."""
 
 files = Table(
     "assignment_files",
@@ -122,16 +133,28 @@ lengths = Table(
 """Prefix lengths that there are, as `length_of` gives them: what an address has to be looked for in."""
 
 formulas = Table(
-    "assignment_formulas",
+    "assignment_mappings",
     metadata,
     Column("source", Integer, primary_key=True, autoincrement=False),
+    Column("outside", Text, primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
     Column("inside", Text, nullable=False),
-    Column("outside", Text, nullable=False),
     Column("ports", Integer, nullable=False),
     Column("first_port", Integer, nullable=False),
-    Column("start", BigInteger, nullable=False),
     Column("end", BigInteger, nullable=False),
 )
+
+holds = Table(
+    "assignment_holds",
+    metadata,
+    Column("reference", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("port", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""Whoever had an address (and a port of it, or 0 for any) about a time stays until another time: for the
+event of a reference. Every node that writes here goes by it."""
 
 
 def cell_of(start: int, end: int) -> int:
@@ -158,12 +181,66 @@ def open_engine(database: Path | str) -> Engine:
         AssignmentError: it cannot be opened.
     """
     with told(database):
-        if isinstance(database, Path):
-            engine = _sqlite(database)
-        else:
+        if not isinstance(database, Path):
             engine = open_server(database, "the assignments' database")
-        metadata.create_all(engine)
-    return engine
+            with _disposed_of(engine):
+                _migrate(engine)
+            return engine
+        engine = _sqlite(database)
+        with _disposed_of(engine):
+            # While one connection is open the log's file stays the same.
+            with engine.connect() as connection:
+                connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema")
+            # Its transactions can be of changes of tables.
+            by_steps = open_sqlite(database)
+            try:
+                _migrate(by_steps)
+            finally:
+                by_steps.dispose()
+        return engine
+
+
+@contextmanager
+def _disposed_of(engine: Engine) -> Iterator[None]:
+    """Where this fails, nobody gets the engine."""
+    try:
+        yield
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def _migrate(engine: Engine) -> None:
+    migrate(writing(engine), PART, _create, UPGRADES, first=assignments.name)
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection, checkfirst=False)
+    unwiped.create(connection, checkfirst=True)
+
+
+def _to_2(connection: Connection) -> None:
+    """Sources have several formulas, assignments can be held, and what is to be rewritten is noted."""
+    for table in (
+        "assignment_mappings (source INTEGER NOT NULL, outside TEXT NOT NULL, start BIGINT NOT NULL,"
+        ' inside TEXT NOT NULL, ports INTEGER NOT NULL, first_port INTEGER NOT NULL, "end" BIGINT NOT NULL,'
+        " PRIMARY KEY (source, outside, start))",
+        "assignment_holds (reference TEXT NOT NULL, address TEXT NOT NULL, port INTEGER NOT NULL,"
+        " at BIGINT NOT NULL, until BIGINT NOT NULL, PRIMARY KEY (reference, address, port, at))",
+    ):
+        connection.execute(text(f"CREATE TABLE IF NOT EXISTS {table}"))
+    # A version between the two that was never released has made these without saying so.
+    if inspect(connection).has_table("assignment_formulas"):
+        columns = 'source, outside, start, inside, ports, first_port, "end"'
+        connection.execute(
+            text(f"INSERT INTO assignment_mappings ({columns}) SELECT {columns} FROM assignment_formulas")  # noqa: S608
+        )
+        connection.execute(text("DROP TABLE assignment_formulas"))
+    unwiped.create(connection, checkfirst=True)
+
+
+UPGRADES: tuple[Step, ...] = (_to_2,)
+"""From version 1 on, as `urlward.records.tables.UPGRADES`; no database of that version says that it is."""
 
 
 def _sqlite(path: Path) -> Engine:
@@ -198,5 +275,5 @@ def told(database: Path | str) -> Iterator[None]:
         reason = getattr(e, "orig", None) or e
         line = next(iter(str(reason).splitlines()), type(e).__name__)
         raise AssignmentError(f"{place}: {line}") from e
-    except StoreError as e:
-        raise AssignmentError(str(e)) from e
+    except (StoreError, StateError) as e:
+        raise AssignmentError(f"{place}: {str(e).removeprefix(f'{place}: ')}") from e

@@ -1,13 +1,13 @@
 """The store of assignments, in an SQLite file or in PostgreSQL."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Table, and_, bindparam, delete, insert, or_, select, update
 
 from urlward.records.assignments.interval import (
     AssignmentError,
@@ -19,11 +19,13 @@ from urlward.records.assignments.interval import (
     places_of,
 )
 from urlward.records.assignments.schema import (
+    TABLES,
     assignments,
     cell_of,
     cells_at,
     current,
     files,
+    formulas,
     lengths,
     open_engine,
     sources,
@@ -31,6 +33,9 @@ from urlward.records.assignments.schema import (
 )
 from urlward.records.assignments.times import ms_text
 from urlward.records.bulk import copy_new, copy_or_replace, insert_new
+from urlward.records.engines import SqliteFiles
+from urlward.records.store import StoreError
+from urlward.records.vacuum import check_grant
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
@@ -38,6 +43,8 @@ type Held = list[Any]
 """What `current` has of a key: network, last port, start, end, seen, ending, subscriber, session."""
 
 _MANY = 2_000
+_BACK = 2 * 3_600_000
+"""The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
 _MOST_CELLS = 1_000
 _HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
 
@@ -103,6 +110,8 @@ class AssignmentStore:
         """
         self.database = database
         self.engine = open_engine(database)
+        with told(database):
+            self._files = SqliteFiles(database) if isinstance(database, Path) else None
         self._lengths: set[int] = set()
 
     def close(self) -> None:
@@ -112,8 +121,11 @@ class AssignmentStore:
     @contextmanager
     def changing(self) -> Iterator[Connection]:
         """A transaction."""
-        with told(self.database), self.engine.begin() as connection:
-            yield connection
+        with told(self.database):
+            with self.engine.begin() as connection:
+                yield connection
+            if self._files is not None and (reason := self._files.replaced(self.engine)):
+                raise StoreError(f"{self.database}: {reason}; begin again")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -124,9 +136,13 @@ class AssignmentStore:
     def source(self, name: str, format_: str, path: str) -> Source:
         """The source of a name, made where there is none.
 
+        What the database has as its path stays until something of this one is taken (`write`).
+
         Raises:
             AssignmentError: there is one of that name with another format.
         """
+        # A file's name need not be text, as what a database keeps has to be.
+        name, path = (each.encode(errors="backslashreplace").decode() for each in (name, path))
         with self.changing() as connection:
             row = connection.execute(select(sources).where(sources.c.name == name)).first()
             if row is None:
@@ -136,8 +152,26 @@ class AssignmentStore:
                 return Source(made.inserted_primary_key[0], name, format_, path)
             if row.format != format_:
                 raise AssignmentError(f"source {name!r} is of format {row.format}: give another --source")
-            connection.execute(update(sources).where(sources.c.id == row.id).values(path=path))
             return Source(row.id, name, format_, path)
+
+    @contextmanager
+    def importing(self, name: str, format_: str, path: str) -> Iterator[Source]:
+        """The source of a name while something is read into it; one that nothing came of is gone afterwards.
+
+        Raises:
+            AssignmentError: as `source`; or the database's role could never have deleted forgotten.
+        """
+        with self.reading() as connection:
+            check_grant(connection, TABLES)
+        source = self.source(name, format_, path)
+        try:
+            yield source
+        finally:
+            with suppress(AssignmentError), self.changing() as connection:  # what went wrong is said already
+                known = select(formulas.c.source).where(formulas.c.source == source.id).exists()
+                connection.execute(
+                    delete(sources).where(sources.c.id == source.id, sources.c.read == 0, ~known)
+                )
 
     def sources(self) -> dict[int, Source]:
         """All of them, by id."""
@@ -179,13 +213,7 @@ class AssignmentStore:
             ValueError: not an address.
         """
         with self.reading() as connection:
-            places = places_of(address, connection.scalars(select(lengths.c.length)))
-            found = [
-                row
-                for table in (assignments, current)
-                for row in connection.execute(_in_force(table, list(places), port, since, until))
-                if places[row.place] == row.network
-            ]
+            found = [row for _, row in rows_in_force(connection, address, port, since, until)]
             by_id = {row.id: row for row in connection.execute(select(sources))} if found else {}
         return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
 
@@ -261,6 +289,33 @@ class AssignmentStore:
             self._lengths |= new
 
 
+def rows_in_force(
+    connection: Connection, address: str, port: int | None, since: int, until: int
+) -> list[tuple[Table, Row[Any]]]:
+    """The rows that `AssignmentStore.find` finds, with the tables that they are in.
+
+    Of several whose order is in doubt (`urlward.records.assignments.merging`) one brings all others.
+
+    Raises:
+        ValueError: not an address.
+    """
+    places = places_of(address, connection.scalars(select(lengths.c.length)))
+
+    def between(since: int, until: int) -> list[tuple[Table, Row[Any]]]:
+        return [
+            (table, row)
+            for table in (assignments, current)
+            for row in connection.execute(_in_force(table, list(places), port, since, until))
+            if places[row.place] == row.network
+        ]
+
+    found = between(since, until)
+    for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
+        near = between(start - _BACK, start + _BACK)
+        found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
+    return found
+
+
 def _in_force(table: Any, places: list[Place], port: int | None, since: int, until: int) -> Any:
     which = [table.c.place.in_(places), table.c.start <= until, table.c.end > since]
     if table is assignments:
@@ -284,11 +339,17 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
 
 
 def _count(connection: Connection, source: Source, changes: Changes, now: int) -> None:
-    connection.execute(
-        update(sources)
-        .where(sources.c.id == source.id)
-        .values(rows=sources.c.rows + changes.rows, skipped=sources.c.skipped + changes.skipped, read=now)
-    )
+    values = {
+        "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped, "read": now,
+    }  # fmt: skip
+    if changes.rows > changes.skipped:  # else nothing that is known comes from there
+        values["path"] = source.path
+    mine = and_(sources.c.id == source.id, sources.c.name == source.name)
+    if not connection.execute(update(sources).where(mine).values(values)).rowcount:
+        # Another reader of the same source, which nothing came of, has taken it away.
+        new = {"id": source.id, "name": source.name, "format": source.format, "path": source.path}
+        counts = {"rows": changes.rows, "skipped": changes.skipped, "read": now}
+        connection.execute(insert(sources).values(new | counts))
 
 
 def _set_position(connection: Connection, source: int, position: Position) -> None:

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from urlward.records.assignments.deterministic import computed
-from urlward.records.assignments.interval import FOREVER, LAST_PORT, AssignmentError, Interval, is_address
+from urlward.records.assignments.formats import DETERMINISTIC
+from urlward.records.assignments.interval import (
+    FOREVER,
+    LAST_PORT,
+    AssignmentError,
+    Ending,
+    Interval,
+    Source,
+    is_address,
+)
 from urlward.records.assignments.store import AssignmentStore
 from urlward.records.assignments.times import ms_text
 
@@ -38,6 +47,11 @@ class Candidate:
     interval: Interval
     via: Interval | None = None
 
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it may have been so, by one of two readings of a local time."""
+        return any(one.ending in (Ending.DOUBT, Ending.ORDER) for one in (self.interval, self.via) if one)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -53,9 +67,12 @@ class Answer:
 
     @property
     def verdict(self) -> Literal["one", "none", "ambiguous"]:
-        """One subscriber, none, or several."""
+        """One subscriber, none, or several; one alone who may have had it, or nobody, is ambiguous too."""
         subscribers = {candidate.interval.subscriber for candidate in self.candidates}
-        return "one" if len(subscribers) == 1 else "ambiguous" if subscribers else "none"
+        if not subscribers:
+            return "none"
+        doubted = all(candidate.is_in_doubt for candidate in self.candidates)
+        return "ambiguous" if doubted or len(subscribers) > 1 else "one"
 
 
 def who(store: AssignmentStore, question: Question) -> Answer:
@@ -107,7 +124,8 @@ def answer_lines(answer: Answer) -> list[str]:
         lines.append("nobody: no assignment of that time is known")
     elif answer.verdict == "ambiguous":
         subscribers = {candidate.interval.subscriber for candidate in answer.candidates}
-        lines.append(f"ambiguous: {len(subscribers)} subscribers")
+        several = f"{len(subscribers)} subscribers" if len(subscribers) > 1 else "one subscriber, or nobody"
+        lines.append(f"ambiguous: {several}")
     for candidate in answer.candidates:
         lines += [candidate.interval.subscriber, *_lines(candidate.interval)]
         if candidate.via:
@@ -125,7 +143,7 @@ def _lines(interval: Interval) -> list[str]:
     source = interval.source
     return [
         f"  {interval.network}{ports}{start}{end} ({interval.ending.text}{seen})",
-        f"  source {source.name}: {source.format}, {source.path}"
+        f"  source {source.name}: {source.format}, {_SAYS[_path_is(source)]}{source.path}"
         + (f", session {interval.session}" if interval.session else ""),
     ]
 
@@ -142,6 +160,16 @@ def _fields(interval: Interval) -> dict[str, Any]:
         "last_said": ms_text(interval.seen) if interval.seen else None,
         "session": interval.session or None,
         "source": {
-            "name": interval.source.name, "format": interval.source.format, "path": interval.source.path,
+            "name": interval.source.name,
+            "format": interval.source.format,
+            _path_is(interval.source): interval.source.path,
         },
-    }  # fmt: skip
+    }
+
+
+_SAYS = {"formula": "", "last_imported_from": "last imported from "}
+
+
+def _path_is(source: Source) -> str:
+    """What a source's path is of it: an interval may come from a file before that one."""
+    return "formula" if source.format == DETERMINISTIC else "last_imported_from"

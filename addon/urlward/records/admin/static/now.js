@@ -14,6 +14,7 @@ let spokenAt = 0;
 const byId = (id) => document.getElementById(id);
 const iso = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ") + "Z";
 const clock = (seconds) => iso(seconds).slice(11, 16);
+const toTheSecond = (seconds) => iso(seconds).slice(11, 19);
 
 function figures(from, to) {
   const found = { requests: 0, blocks: 0, latency: 0, stall: 0 };
@@ -38,11 +39,14 @@ function figures(from, to) {
 const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const shown = (name, value) => (value === null ? "–" : value.toFixed(DIGITS[name]));
 
-function cells(values) {
+const WORKER = ["", "Since (UTC)", "Connections", "Queued", "Dropped"];
+
+function cells(values, labels = []) {
   const row = document.createElement("tr");
   values.forEach((value, n) => {
     const cell = document.createElement(n ? "td" : "th");
     if (!n) cell.scope = "row";
+    else if (labels[n]) cell.dataset.label = labels[n];
     cell.append(value);
     row.append(cell);
   });
@@ -77,7 +81,7 @@ function showWorkers(workers) {
       worker.name,
       timeElement(worker.since.replace("T", " "), worker.since),
       ...[worker.connections, worker.queue, worker.dropped].map(String),
-    ]),
+    ], WORKER),
   );
   if (rows.length) byId("workers").replaceChildren(...rows);
 }
@@ -120,7 +124,7 @@ function makePlot(place) {
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.1] } },
     axes: [
-      { ...axis, size: 28, space: 70, values: (_, ticks) => ticks.map(clock) },
+      { ...axis, size: 28, space: 70, values: (_, ticks, axis, room, step) => ticks.map(step < 60 ? toTheSecond : clock) },
       { ...axis, size: 56 },
     ],
     series: [{}, { label: name, stroke: hue, width: 1.5, fill: `color-mix(in srgb, ${hue} 14%, transparent)`, points: { show: false } }],
@@ -143,6 +147,8 @@ function remakePlots() {
 }
 
 function take(now) {
+  // The clock was set back: what was drawn is of times to come.
+  if (now.time < data.seconds.at(-1)) for (const values of Object.values(data)) values.length = 0;
   for (const name of ["seconds", ...MEASURES]) data[name].push(...now[name]);
   const old = data.seconds.findIndex((second) => second > now.time - SPAN);
   if (old > 0) for (const values of Object.values(data)) values.splice(0, old);

@@ -1,0 +1,84 @@
+"""Evidence of references: what answers for them, in every store and in what waits for one.
+
+An event says which client met what, and by which version of a list; the events of that version say what it
+was. Who had the client's address is in the assignments (`urlward.records.assignments.holding`), and what
+somebody has written of it among the objections.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import HITS, Event
+from urlward.records.spool import SPOOL, waiting
+from urlward.records.store import KeepingStore
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What there is of some references.
+
+    Attributes:
+        events: by the names of stores.
+        errors: of stores that cannot be read.
+    """
+
+    events: Mapping[str, list[Event]]
+    errors: tuple[UrlwardError, ...]
+
+    def of(self, reference: str) -> dict[str, list[Event]]:
+        """What there is of one of them, by the names of stores."""
+        every = [event for events in self.events.values() for event in events]
+        versions = {
+            (event.list, event.serial)
+            for event in every
+            if event.reference == reference and event.kind in HITS and event.serial
+        }
+        found = {
+            name: [
+                event
+                for event in events
+                if event.reference == reference
+                or (not event.reference and (event.list, event.serial) in versions)
+            ]
+            for name, events in self.events.items()
+        }
+        return {name: events for name, events in found.items() if events}
+
+    def hits(self, reference: str) -> list[Event]:
+        """The blocks and cuts that have a reference, each once."""
+        found = {
+            event.id: event
+            for events in self.events.values()
+            for event in events
+            if event.reference == reference and event.kind in HITS
+        }
+        return [*found.values()]
+
+
+def evidence_of(
+    references: Collection[str],
+    opened: Iterable[KeepingStore],
+    errors: Iterable[UrlwardError],
+    state: Path,
+) -> Evidence:
+    """Look for the evidence of references.
+
+    Args:
+        references: as the records have them.
+        opened: the stores that can be opened.
+        errors: of those that cannot.
+        state: the state folder.
+    """
+    found: dict[str, list[Event]] = {}
+    failed = [*errors]
+    if references:
+        for store in opened:
+            try:
+                found[store.name] = store.evidence(references)
+            except UrlwardError as e:
+                failed.append(e)
+        spool = state / SPOOL
+        found[str(spool)] = [event for event in waiting(spool) if event.reference in references]
+    return Evidence(found, tuple(failed))
