@@ -24,6 +24,7 @@ from urlward.gateway.policy import Policy
 from urlward.gateway.resolved import Resolved
 from urlward.gateway.resolvers import Resolver, parse_resolver
 from urlward.lists.keeper import Keeper
+from urlward.proxy.listeners import Address, open_sockets
 
 LIST = """\
 blocked.example id=D-1 category=phishing
@@ -118,6 +119,9 @@ class Kernel:
         networks: as last listed.
         fault: raised where it is set.
         gate: waited for where it is set.
+        waiting: how often it has been waited for.
+        refused: how often `fault` was raised.
+        on_full: as `SteerSet` has it.
     """
 
     def __init__(self) -> None:
@@ -126,9 +130,13 @@ class Kernel:
         self.networks: list[str] = []
         self.listings: list[bool] = []
         self.beats = 0
+        self.forgotten = 0
+        self.proved: list[list[str]] = []
+        self.on_full: Callable[[int], None] = lambda _: None
         self.closed = False
         self.fault: Exception | None = None
         self.gate: asyncio.Event | None = None
+        self.waiting = self.refused = 0
 
     @property
     def addresses(self) -> set[str]:
@@ -136,8 +144,10 @@ class Kernel:
 
     async def _pass(self) -> None:
         if self.gate is not None:
+            self.waiting += 1
             await self.gate.wait()
         if self.fault is not None:
+            self.refused += 1
             raise self.fault
 
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
@@ -154,9 +164,21 @@ class Kernel:
         self.networks = sorted(networks)
         self.listings.append(cut)
 
+    async def has_listed(self, networks: Iterable[str], *, cut: bool = False) -> bool:
+        await self._pass()
+        return self.networks == sorted(networks)
+
     async def beat(self) -> None:
         await self._pass()
         self.beats += 1
+
+    async def prove(self, addresses: Iterable[object], seconds: int) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.proved.append([str(one) for one in addresses])
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     async def close(self) -> None:
         self.closed = True
@@ -224,7 +246,7 @@ async def serving(
     table = GatewayTable(dns=DnsTable(**values), **(gateway or {}))
     rig = Rig(keep(folder, text), table, resolvers)
     rig.port = free_port()
-    await rig.server.listen(host, rig.port, reuse_port=False)
+    await listen(rig.server, host, rig.port)
     try:
         yield rig
     finally:
@@ -234,6 +256,12 @@ async def serving(
         for upstream in upstreams:
             if isinstance(upstream, Upstream):
                 upstream.close()
+
+
+async def listen(server: DnsServer, host: str, port: int) -> None:
+    """Have a server answer at an address of both transports."""
+    for kind in ("udp", "tcp"):
+        server.take([await server.serve(one) for one in open_sockets(Address(host, port, kind))])
 
 
 async def until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:

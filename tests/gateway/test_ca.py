@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import NameOID
 
 from urlward.gateway import ca
 from urlward.gateway.ca import FORMATS, Authority, authority, describe, export
@@ -16,7 +17,7 @@ from urlward.gateway.errors import GatewayError
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("confdir"))
+    return authority(tmp_path_factory.mktemp("confdir"), make=True)
 
 
 def read(data: bytes, form: str) -> x509.Certificate:
@@ -33,6 +34,24 @@ def test_one_is_made_and_stays(made: Authority) -> None:
     assert made.fingerprint.replace(":", "").lower() == made.certificate.fingerprint(hashes.SHA256()).hex()
     for name in ("mitmproxy-ca.pem", "mitmproxy-ca.p12"):
         assert (made.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("operator", "organisation", "name"),
+    [
+        ("", "mitmproxy", "mitmproxy"),
+        ("Example Net", "Example Net", "Example Net filter"),
+        ("é" * 80, "é" * 32, "é" * 28 + " filter"),
+    ],
+)
+def test_it_is_made_in_the_operators_name(
+    tmp_path: Path, operator: str, organisation: str, name: str
+) -> None:
+    subject = authority(tmp_path / "ca", make=True, operator=operator).certificate.subject
+    assert {part.oid: part.value for part in subject} == {
+        NameOID.ORGANIZATION_NAME: organisation,
+        NameOID.COMMON_NAME: name,
+    }
 
 
 def test_it_is_the_one_that_mitmproxy_signs_with(made: Authority) -> None:
@@ -99,7 +118,14 @@ def test_what_is_no_authority(made: Authority, tmp_path: Path) -> None:
         authority(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(GatewayError, match="Not a directory"):
-        authority(tmp_path / "file/confdir")
+        authority(tmp_path / "file/confdir", make=True)
+
+
+def test_none_is_made_where_one_is_to_be_shown(tmp_path: Path) -> None:
+    for folder in (tmp_path / "elsewhere", tmp_path):
+        with pytest.raises(GatewayError, match=rf"^{folder}: no certificate authority in it: .*--make now"):
+            authority(folder)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -107,6 +133,6 @@ def test_what_root_makes_for_a_service_the_service_can_read(tmp_path: Path) -> N
     folder = tmp_path / "state"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
-    authority(folder)
+    authority(folder, make=True)
     assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
     assert (folder / "mitmproxy-ca.pem").stat().st_mode & 0o777 == 0o600

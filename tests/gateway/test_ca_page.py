@@ -12,7 +12,7 @@ from urlward.gateway.errors import GatewayError
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("confdir"))
+    return authority(tmp_path_factory.mktemp("confdir"), make=True)
 
 
 class Structure(HTMLParser):

@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,26 @@ def nft() -> Iterator[Nft]:
         made.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steer = true", ":1: mode: steering needs transparent, dns@5353; that is the default"),
+        ('interfaces = ["a b"]', ":3: gateway.interfaces: 'a b' is not the name of an interface"),
+        ('steer = true\ndns = { resolvers = ["x"] }', ":1: mode: steering needs"),
+    ],
+)
+def test_a_setting_that_does_not_do_is_named_with_its_line(
+    run: Run, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "net.toml"
+    mode = "regular" if "steer" in text else "transparent"
+    path.write_text(f'mode = ["{mode}"]\n[gateway]\n{text}\n')
+    for command in ("print", "up"):
+        code, out, err = run("gateway", command, "--config", str(path))
+        assert (code, out) == (2, "")
+        assert err.startswith(f"urlward: {path}{said}")
+
+
 @needs_root
 def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     code, out, _ = run("gateway", "status")
@@ -65,13 +86,27 @@ def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     assert run("gateway", "up", "--config", config)[1].startswith("rules replaced: ")
     assert run("gateway", "status")[0] == 1, "nobody lives"
     nft.run("add element inet urlward alive { 6 timeout 60s }")
+    assert run("gateway", "status")[0] == 1, "no word of a canary"
+    nft.run('add element inet urlward canary { 0 timeout 60s comment "ok" }')
     code, out, _ = run("gateway", "status", "--json", "--config", config)
     found = json.loads(out)
-    assert code == 0
+    assert (code, found["canary"]) == (1, {"worker 0": "ok"}), "nobody comes in where there is no interface"
+    nft.run('add element inet urlward canary { 1 timeout 60s comment "DNS: no answer" }')
+    code, out, _ = run("gateway", "status")
+    assert code == 1
+    assert ["canary", "worker 0 ok, worker 1 DNS: no answer"] in [
+        line.split(None, 1) for line in out.splitlines()
+    ]
     assert (found["up"], found["alive"], found["as_configured"]) == (True, True, True)
     assert (found["setup"]["listen"], found["setup"]["fail"]) == (8080, "open")
     assert (found["missing_interfaces"], found["sysctl"]["net.ipv4.ip_forward"]) == (["lan0"], "0")
     assert found["steered"] == {"ipv4": 0, "ipv6": 0}
+    assert "lan0" in run("gateway", "status")[1], "which the rules say themselves"
+    subprocess.run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan9"], check=True)
+    nft.run("delete element inet urlward canary { 1 }")
+    assert run("gateway", "status", "--config", config)[0] == 0
+    nft.run("add element inet urlward contested { 6 timeout 60s }")
+    assert run("gateway", "status", "--config", config)[0] == 1, "another hand keeps removing rules"
     assert run("gateway", "up", "--config", config, "--fail", "closed", "--no-steer", "--replace")[0] == 0
     found = json.loads(run("gateway", "status", "--json", "--config", config)[1])
     assert (found["as_configured"], found["setup"]["dns"], found["setup"]["fail"]) == (False, 0, "closed")
@@ -102,13 +137,26 @@ def test_a_filter_without_rules(run: Run, nft: Nft, config: str) -> None:
 @needs_root
 @pytest.mark.parametrize(
     ("on_stop", "result", "left"),
-    [("down", "success", False), ("down", "", False), ("down", "signal", True), ("keep", "success", True)],
+    [
+        ("down", "success", False),
+        ("down", "", False),
+        ("down", "signal", True),
+        ("keep", "success", True),
+        (None, "success", True),
+    ],
 )
 def test_down_where_the_service_has_been_stopped(
-    run: Run, nft: Nft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_stop: str, result: str, left: bool
+    run: Run,
+    nft: Nft,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on_stop: str | None,
+    result: str,
+    left: bool,
 ) -> None:
     config = tmp_path / "net.toml"
-    config.write_text(CONFIGURATION.format(on_stop=on_stop))
+    text = CONFIGURATION.format(on_stop=on_stop)
+    config.write_text(text if on_stop else text.replace('on_stop = "None"\n', ""))
     run("gateway", "up", "--config", str(config))
     monkeypatch.delenv("SERVICE_RESULT", raising=False)
     if result:
@@ -163,7 +211,12 @@ def test_install(run: Run, tmp_path: Path, config: str) -> None:
 
 def test_ca(run: Run, tmp_path: Path) -> None:
     confdir = str(tmp_path / "ca")
-    code, out, _ = run("ca", "--confdir", confdir)
+    for arguments in (("ca",), ("ca", "page", "-o", "page"), ("ca", "export", "-o", "out.pem")):
+        code, out, err = run(*arguments, "--confdir", confdir)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"urlward: {confdir}: no certificate authority in it: ")
+    assert not (tmp_path / "ca").exists()
+    code, out, _ = run("ca", "--confdir", confdir, "--make")
     assert code == 0
     assert out == run("ca", "--confdir", confdir)[1], "the same one"
     config = tmp_path / "net.toml"

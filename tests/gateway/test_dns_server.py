@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import dns.exception
@@ -13,7 +12,7 @@ import dns.rcode
 import pytest
 
 from conftest import free_port
-from gateway.dns_support import Upstream, dnsmasq, records, serving
+from gateway.dns_support import Upstream, dnsmasq, listen, records, serving
 from urlward.gateway.dns_server import DnsServer
 
 ZONE = (
@@ -96,20 +95,6 @@ async def test_a_resolver_that_comes_back(tmp_path: Path, caplog: pytest.LogCapt
         upstream.close()
 
 
-async def test_an_address_that_is_taken(tmp_path: Path) -> None:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        port = free_port()
-        with closing(socket.socket(socket.AF_INET, kind)) as taken:
-            taken.bind(("127.0.0.1", port))
-            if kind == socket.SOCK_STREAM:
-                taken.listen()
-            async with serving(tmp_path, 9) as rig:
-                server = DnsServer(rig.service, 0.0, lambda: None)
-                with pytest.raises(OSError, match="in use"):
-                    await server.listen("127.0.0.1", port, reuse_port=False)
-                assert server.sockets == [], "nothing is left"
-
-
 async def test_a_kernel_without_ipv6(tmp_path: Path, resolver: int, monkeypatch: pytest.MonkeyPatch) -> None:
     original = socket.socket.bind
 
@@ -130,7 +115,7 @@ async def test_the_end_is_later_than_it_is_asked_for(tmp_path: Path, resolver: i
     async with serving(tmp_path, resolver) as rig:
         server = DnsServer(rig.service, 0.3, lambda: asked.append(1))
         rig.port = free_port()
-        await server.listen("127.0.0.1", rig.port, reuse_port=False)
+        await listen(server, "127.0.0.1", rig.port)
         assert server.lingering == 0
         server.close()
         server.close()

@@ -179,6 +179,19 @@ def test_broken_names(name: bytes) -> None:
         read_question(wire + b"\0\1\0\1"[:3])
 
 
+def test_the_longest_name() -> None:
+    # 255 octets with the root's (RFC 1035 section 2.3.4).
+    def asked(last: int) -> Question:
+        labels = [b"a" * 63] * 3 + [b"b" * last]
+        name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+        assert len(name) == 194 + last
+        return read_question(bytes(4) + b"\0\1" + bytes(6) + name + b"\0\1\0\1")
+
+    assert asked(61).end == 12 + 255 + 4
+    with pytest.raises(WireError):
+        asked(62)
+
+
 def test_broken_answers() -> None:
     wire = answer(question("plain.example"), "plain.example 60 CNAME b.example.", "b.example 60 A 192.0.2.1")
     whole = wire.to_wire()

@@ -10,7 +10,7 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.gateway import control
-from urlward.gateway.elements import Element, lengthen, renew
+from urlward.gateway.elements import Element, evict, lengthen, renew
 from urlward.gateway.errors import NoTableError, SetFullError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
@@ -56,6 +56,13 @@ def test_all_or_nothing(nft: Nft) -> None:
     with pytest.raises(NoTableError):
         renew(nft, [("steer4", FOUR), ("nowhere", FOUR)], 100)
     assert nft.left("steer4", FOUR.packed) == 0
+
+
+def test_eviction_says_whether_there_is_room(nft: Nft) -> None:
+    renew(nft, [("steer4", ip_address(f"192.0.2.{i}")) for i in range(3)], 100)
+    assert evict(nft, "steer4", 1, 50, 3) == (0, False)
+    assert evict(nft, "steer4", 1, 200, 3) == (1, True)
+    assert evict(nft, "steer4", 1, 200, 3) == (0, True)
 
 
 def test_processes_that_lengthen_at_once(nft: Nft) -> None:

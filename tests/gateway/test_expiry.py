@@ -35,6 +35,24 @@ def expiry(nft: Nft) -> Iterator[Expiry]:
     made.close()
 
 
+def test_all_elements_of_a_set(nft: Nft, expiry: Expiry) -> None:
+    """More than one message holds, of different times and lengths."""
+    assert list(expiry.each("four")) == []
+    wanted = {ip_address(f"198.51.{i // 256}.{i % 256}").packed: 60 + i for i in range(3_000)}
+    elements = ", ".join(f"{ip_address(key)} timeout {left}s" for key, left in wanted.items())
+    nft.run(
+        f"add element inet t four {{ {elements}, 203.0.113.1 }}\n"
+        "add element inet t six { 2001:db8::1 timeout 9s }"
+    )
+    found = {key: left for left, key in expiry.each("four")}
+    assert found.pop(ip_address("203.0.113.1").packed) == float("inf")
+    assert found.keys() == wanted.keys()
+    assert all(wanted[key] - 30 < left <= wanted[key] for key, left in found.items())
+    assert [key for _, key in expiry.each("six")] == [ip_address("2001:db8::1").packed]
+    with pytest.raises(NftError):
+        list(expiry.each("nothing"))
+
+
 @pytest.mark.parametrize("seconds", [1, 59, 3600, 90_061, 700_000])
 @pytest.mark.parametrize(
     ("name", "key", "packed"),

@@ -7,9 +7,13 @@ import pytest
 from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
+from urlward.config import CanaryTable, GatewayTable
 from urlward.gateway import heartbeat
 from urlward.gateway.errors import NftError, NoTableError
-from urlward.gateway.heartbeat import Heartbeat, transparent_port
+from urlward.gateway.heartbeat import Heartbeat
+from urlward.gateway.planning import transparent_port
+
+WITHOUT_CANARY = GatewayTable(canary=CanaryTable(addresses=()))
 
 
 class Kernel:
@@ -43,7 +47,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 async def test_it_beats_while_connections_are_taken(servers: list[Any]) -> None:
     kernel = Kernel()
-    addon = Heartbeat(None, kernel)  # type: ignore[arg-type]
+    addon = Heartbeat(WITHOUT_CANARY, kernel)  # type: ignore[arg-type]
     addon.running()
     for _ in range(3):
         await asyncio.wait_for(kernel.beats.acquire(), 10)
@@ -61,7 +65,7 @@ async def test_it_beats_while_connections_are_taken(servers: list[Any]) -> None:
 async def test_errors_end_nothing(servers: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     kernel = Kernel()
     kernel.errors = [NoTableError("gone"), NoTableError("gone"), NftError("other"), ValueError("192.0.2.7")]
-    addon = Heartbeat(None, kernel)  # type: ignore[arg-type]
+    addon = Heartbeat(WITHOUT_CANARY, kernel)  # type: ignore[arg-type]
     with caplog.at_level(logging.ERROR):
         addon.running()
         await asyncio.wait_for(kernel.beats.acquire(), 10)

@@ -14,6 +14,8 @@ from urlward.gateway.listing import Listing
 from urlward.gateway.resolved import MARGIN, Resolved
 from urlward.lists.keeper import Keeper
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 
 class Rig:
     def __init__(self, folder: Path, max_change: int = 1000) -> None:

@@ -51,19 +51,28 @@ def test_the_flag_goes_before_the_file() -> None:
     assert planned(config).plan.listen == 9090
     assert planned(config, ":7070").plan.listen == 7070
     assert parse_listen("[2001:db8::1]:80") == ("2001:db8::1", 80)
+    with pytest.raises(GatewayError, match=r"^listen: ':99999999999' is not HOST:PORT"):
+        planned(config, ":99999999999")
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"listen": "8080"}, "listen: '8080' is not HOST:PORT"),
         ({"listen": ":0"}, "is not HOST:PORT"),
-        ({"listen": ":99999999999"}, "is not HOST:PORT"),
         ({"listen": "127.0.0.1:8080"}, "do not arrive at 127.0.0.1; listen on all addresses"),
         ({"mode": ["transparent@192.0.2.1:8080"]}, "do not arrive at 192.0.2.1"),
-        ({"mode": ["nonsense"]}, "mode: 'nonsense'"),
+        ({"mode": ["nonsense"]}, "mode.0: 'nonsense'"),
+        ({"mode": ["regular"]}, "mode: the rules lead to a transparent proxy, and none is here"),
+        (
+            {"mode": ["regular"], "gateway": {"steer": True, "dns": {"resolvers": ["192.0.2.53"]}}},
+            "mode: steering needs transparent, dns@5353; that is the default: leave mode out",
+        ),
+        (
+            {"mode": ["transparent"], "gateway": {"steer": True, "dns": {"resolvers": ["192.0.2.53"]}}},
+            "mode: steering needs transparent, dns@5353; that is the default: leave mode out",
+        ),
         ({"gateway": {"steer": True, "dns": {"resolvers": ["x"]}}}, "gateway.dns.resolvers: 'x'"),
-        ({"gateway": {"steer": True}}, "no DNS resolver to ask"),
+        ({"gateway": {"steer": True}}, "gateway.dns.resolvers: needed, since"),
     ],
 )
 def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,12 +15,14 @@ from gateway.network import (
     FILTER,
     IPV4,
     IPV6,
+    PATIENCE,
     Family,
     Namespace,
     Network,
     first_line,
     network,
 )
+from urlward.gateway import control
 from urlward.gateway.errors import NftError
 from urlward.gateway.rules import rules
 
@@ -138,21 +141,90 @@ def test_quic_to_steered_addresses_is_rejected(net: Network, f: Family) -> None:
 
 
 @families
-@pytest.mark.parametrize("fail", ["open", "closed"])
-def test_while_no_worker_lives(net: Network, f: Family, fail: str) -> None:
-    net.up(alive=False, fail=fail)
+def test_open_while_no_worker_lives(net: Network, f: Family) -> None:
+    net.up(alive=False, fail="open")
     net.add(f.of("steer"), f.origin)
     assert net.says(f.other).startswith("origin ")
     assert net.says(f.origin, 8443).startswith("origin ")
-    if fail == "open":
-        assert net.says(f.origin).startswith("origin ")
-        return
-    with pytest.raises(ConnectionRefusedError):
-        net.says(f.origin)
+    assert net.says(f.origin).startswith("origin ")
+
+
+@families
+def test_closed_while_no_worker_lives(net: Network, f: Family) -> None:
+    """From a fresh start on, and when elements have expired: the sets are empty here."""
+    net.up(alive=False, fail="closed", exempt=(f.exempt,))
+    for port in (80, 443):
+        with pytest.raises(ConnectionRefusedError):
+            net.says(f.origin, port)
     with pytest.raises(ConnectionRefusedError):
         ask(net, f.origin, 443)
+    assert net.says(f.origin, 8443).startswith("origin "), "not a filtered port"
+    assert net.says(f.origin, source=f.exempt).startswith("origin ")
+    assert net.says(f.origin, who=net.neighbour).startswith("origin ")
+    assert net.says(f.private).startswith("origin "), "what is never steered"
     net.live()
+    with net.client.connect(f.other, 443) as s:
+        assert first_line(s).startswith("origin ")
+        net.die()
+        s.send(b"more")
+        assert s.recv(9) == b"more", "what a worker has let pass goes on"
+        net.forget()
+        s.send(b"more")
+        with pytest.raises(ConnectionResetError):
+            s.recv(9)
+    net.live()
+    net.add(f.of("steer"), f.origin)
     assert net.says(f.origin).startswith("filter ")
+
+
+@families
+def test_closed_and_names_first_asked_while_no_worker_lives(net: Network, f: Family) -> None:
+    net.up(alive=False, fail="closed", exempt=(f.exempt,), never=(f.other,))
+    for address in (f.lan, f.resolver):
+        with net.client.udp(address, 53) as s:
+            s.settimeout(0.3)
+            s.send(b"question")
+            with pytest.raises(TimeoutError):
+                s.recv(2048)
+            net.live()
+            s.settimeout(5)
+            assert exchange(s) == ["filter", f.client, "question"], "from the same port"
+            net.die()
+        with pytest.raises(TimeoutError):
+            net.client.connect(address, 53, patience=0.3)
+    assert ask(net, f.other, 53) == "origin"
+    with net.client.udp(f.resolver, 53, f.exempt) as s:
+        assert exchange(s)[0] == "origin"
+
+
+def test_closed_and_an_origin_that_goes_on_by_itself(net: Network) -> None:
+    """A router that has begun anew knows no connection: an origin's packet must not make it one."""
+    net.up()
+    with net.client.connect(IPV4.origin, 443) as s:
+        assert first_line(s).startswith("origin ")
+        far = net.speakers["origin"].connections[-1]
+        net.up(alive=False, fail="closed")
+        net.forget()
+        far.send(b"unasked")
+        s.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            s.recv(9)
+
+
+def test_closed_ends_what_is_cut_while_no_worker_lives(net: Network) -> None:
+    for fail, ends in (("open", False), ("closed", True)):
+        net.up(fail=fail)
+        with net.client.connect(IPV4.origin, 443) as s:
+            assert first_line(s).startswith("origin ")
+            net.add("steer4", IPV4.origin)
+            net.cut("cut4", IPV4.origin)
+            net.die()
+            s.send(b"more")
+            if ends:
+                with pytest.raises(ConnectionResetError):
+                    s.recv(9)
+            else:
+                assert s.recv(9) == b"more"
 
 
 @families
@@ -342,6 +414,24 @@ def ruleset(net: Network) -> str:
     return "\n".join(sorted(map(str, strip_handles(net.nft.json("list ruleset")))))
 
 
+def test_the_kernel_notes_who_uses_nat64(net: Network) -> None:
+    """The first packet is lost, and comes again when workers know; none is lost while there are none."""
+    subprocess.run(
+        ["ip", "-n", net.world.name, "-6", "route", "add", "local", "64:ff9b::/96", "dev", "lo"], check=True
+    )
+    net.up(alive=False)
+    there = "64:ff9b::cb00:710a"
+    assert net.says(there).startswith("origin ")
+    assert elements(net, "nat64") == []
+    net.live()
+    with pytest.raises(TimeoutError):
+        net.client.connect(there, 443, patience=0.3)
+    assert elements(net, "nat64") == ["tcp"]
+    assert net.says(there).startswith("origin ")
+    net.add("steer6", there)
+    assert net.says(there).startswith("filter ")
+
+
 def strip_handles(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: strip_handles(v) for k, v in value.items() if k not in ("handle", "expires")}
@@ -441,3 +531,74 @@ def test_a_script_that_fails_changes_nothing(net: Network) -> None:
         net.nft.run(rules(net.plan(fail="closed")) + "\nadd rule inet urlward nowhere accept\n")
     net.nft.check(rules(net.plan(fail="closed")))
     assert ruleset(net) == before
+
+
+@families
+def test_connections_that_were_led_to_the_filter_end_with_the_rules(net: Network, f: Family) -> None:
+    """A download would hang: nothing translates the addresses of what the filter sends any more."""
+    net.up()
+    net.add(f.of("steer"), f.origin)
+    with (
+        net.client.connect(f.origin, 443) as download,
+        net.client.connect(f.origin, 443) as idle,
+        net.client.connect(f.other, 443) as another,
+        net.client.connect(f.lan, 443) as own,
+    ):
+        for s in (download, idle):
+            assert first_line(s).startswith("filter ")
+        assert first_line(another).startswith("origin ")
+        assert first_line(own).startswith("own ")
+        download.send(b"flood")
+        assert download.recv(1000)
+        net.gateway.do(control.down, net.nft)
+        for s in (download, idle):
+            with pytest.raises(ConnectionResetError):
+                received(s, 1 << 40)
+        for unconcerned in (another, own):
+            unconcerned.send(b"x")
+            assert unconcerned.recv(10) == b"x"
+
+
+@families
+@pytest.mark.parametrize("mss", [None, 1000])
+def test_the_filters_own_connections_take_a_clamp(net: Network, f: Family, mss: int | None) -> None:
+    """With clients and with origins, in both directions, over paths that drop long packets without a word."""
+    net.up(mss=mss)
+    net.add(f.of("steer"), f.origin)
+    for space, link in (
+        (net.client, "eth0"),
+        (net.gateway, "lan0"),
+        (net.gateway, "wan0"),
+        (net.world, "eth0"),
+    ):
+        # What is not in segments yet would be dropped too.
+        command = ["ip", "-n", space.name, "link", "set", link, "gso_max_segs", "1"]
+        subprocess.run(command, check=True, capture_output=True)
+    drop = "meta length > 1100 drop"
+    net.nft.run(
+        "table inet path {\n"
+        f"chain in {{\n type filter hook prerouting priority -400;\n {drop}\n}}\n"
+        f"chain out {{\n type filter hook postrouting priority 400;\n {drop}\n}}\n}}"
+    )
+    try:
+        with net.client.connect(f.origin, 443) as client, net.gateway.connect(f.other, 443) as origin:
+            assert first_line(client).startswith("filter ")
+            assert first_line(origin).startswith("origin ")
+            for s in (client, origin):
+                s.settimeout(PATIENCE if mss else 1.0)
+                s.sendall(bytes(5000))
+                if mss:
+                    assert received(s, 5000) == 5000
+                else:
+                    with pytest.raises(TimeoutError):
+                        received(s, 5000)
+    finally:
+        net.nft.run("delete table inet path")
+
+
+def received(s: socket.socket, size: int) -> int:
+    """How many bytes come until there are so many."""
+    found = 0
+    while found < size:
+        found += len(s.recv(min(size - found, 1 << 20))) or size
+    return found

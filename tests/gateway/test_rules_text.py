@@ -25,6 +25,7 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
             "steered": "intercept",
             "fail": "closed",
             "ports": (443, 80, 8443),
+            "mss": 1200,
             "dns": {"page_addresses": ("192.0.2.62",)},
         },
         (4,),

@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.network import IPV4, IPV6, Network, network
 from gateway.unprivileged import NOBODY
 from urlward.config import Config
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.service import STATE, UNIT, USER, files, install, next_steps
+from urlward.gateway.service import CLOSED, STATE, UNIT, USER, files, install, next_steps
 from urlward.proxy import notify
 
 HERE = Path(__file__).parent
@@ -40,10 +41,13 @@ def test_the_unit() -> None:
     unit = settings(made[UNIT])
     urlward = Path(sys.executable).with_name("urlward")
     assert unit["ExecStartPre"] == f"{urlward} gateway up --config /srv/urlward/net.toml"
+    assert "ProtectProc" not in unit, "the supervisor sees in /proc whether a worker hangs"
     assert unit["ExecStart"] == f"{urlward} run --config /srv/urlward/net.toml --confdir {STATE}"
     assert unit["ExecStopPost"] == f"{urlward} gateway down --if-stopped --config /srv/urlward/net.toml"
     assert unit["AmbientCapabilities"] == unit["CapabilityBoundingSet"] == "CAP_NET_ADMIN"
     assert unit["User"] == "urlward"
+    assert unit["ExecReload"] == "/bin/kill -USR2 $MAINPID", "replaces workers; SIGHUP reads lists again"
+    assert unit["OOMPolicy"] == "continue", "one process that takes too much does not end the filter"
     assert unit["User"] in made[USER]
 
 
@@ -53,6 +57,17 @@ def test_what_a_configuration_changes() -> None:
     unit = settings(files(None, Config(confdir="/srv/ca"))[UNIT])
     assert unit["ReadWritePaths"] == "/srv/ca"
     assert "--confdir" not in unit["ExecStart"]
+
+
+def test_closed_holds_before_there_is_a_network() -> None:
+    assert "Also=" not in files(None, configuration())[UNIT]
+    made = files(Path("/srv/urlward/net.toml"), configuration(fail="closed"))
+    early = settings(made[CLOSED])
+    assert early["ExecStart"] == settings(made[UNIT])["ExecStartPre"]
+    assert {"network-pre.target", UNIT.name} <= set(early["Before"].split())
+    assert (early["Wants"], early["DefaultDependencies"]) == ("network-pre.target", "no")
+    assert "nftables.service" in early["After"], "which begins with a flush"
+    assert settings(made[UNIT])["Also"] == CLOSED.name, "enabled with the service"
 
 
 @pytest.mark.parametrize("path", ["/srv/my lists/net.toml", "/srv/50%/net.toml", '/srv/"/net.toml'])
@@ -73,15 +88,7 @@ def test_install(tmp_path: Path) -> None:
         list(install(made, written[0]))
 
 
-def test_next_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = tmp_path / "closed"
-    program = closed / "bin/python"
-    program.parent.mkdir(parents=True)
-    program.touch()
-    program.with_name("urlward").touch()
-    closed.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(program))
-    assert any("other users cannot read" in step for step in next_steps(None, Config()))
+def test_next_steps(tmp_path: Path) -> None:
     config = tmp_path / "net.toml"
     assert any("readable for the user urlward" in step for step in next_steps(config, Config()))
     config.touch()
@@ -89,10 +96,51 @@ def test_next_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "systemctl enable --now urlward" in next_steps(config, configuration())[-1]
 
 
+@pytest.fixture
+def installed_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Has urlward installed in a folder."""
+
+    def install_in(folder: Path) -> None:
+        program = folder / "bin/python"
+        program.parent.mkdir(parents=True)
+        program.touch()
+        program.with_name("urlward").touch()
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return install_in
+
+
+@pytest.mark.parametrize(
+    ("base", "mode", "said"),
+    [
+        ("/tmp", 0o755, "the service sees nothing of /tmp (PrivateTmp)"),
+        ("/var/tmp", 0o755, "the service sees nothing of /var/tmp (PrivateTmp)"),
+        ("/var/lib", 0o700, "other users cannot read "),
+        ("/var/lib", 0o755, ""),
+    ],
+)
+def test_what_the_service_cannot_see(
+    installed_in: Callable[[Path], None], base: str, mode: int, said: str
+) -> None:
+    if not os.access(base, os.W_OK):
+        pytest.skip(f"cannot write to {base}")
+    with tempfile.TemporaryDirectory(dir=base) as name:
+        folder = Path(name)
+        folder.chmod(mode)
+        installed_in(folder)
+        config, key = folder / "net.toml", folder / "list.key"
+        config.touch()
+        key.touch()
+        told = [step for step in next_steps(config, Config(key=str(key))) if "; " in step]
+        assert len(told) == (3 if said else 0)
+        assert all(said in step for step in told)
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_systemd_takes_it(tmp_path: Path) -> None:
-    unit, _ = install(files(None, configuration()), tmp_path)
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    unit, _, closed = install(files(None, configuration(fail="closed")), tmp_path)
+    command = ["systemd-analyze", "verify", unit, closed]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -167,7 +215,7 @@ class Service:
 
     def heard(self, message: bytes) -> bool:
         while (one := self.manager.recv(100)) != message:
-            assert one in (b"READY=1", b"WATCHDOG=1", b"STOPPING=1")
+            assert one in (b"READY=1", b"WATCHDOG=1", b"STOPPING=1", b"STATUS=")
         return True
 
 
@@ -196,18 +244,30 @@ def test_the_service_filters_without_root(
             wait_for(lambda f=f: "451" in get(net, f.origin), "the listed address to be filtered")
             who = f.client if values["steer"] == "true" else f.wan
             assert get(net, f.other) == f"origin {who} {f.other} 80"
+        wait_for(lambda: canaries(net) == {"ok"}, "the canary to come through")
         process.send_signal(signal.SIGTERM)
         assert service.heard(b"STOPPING=1")
         assert process.wait(30) == 0
     assert service.run("ExecStopPost", SERVICE_RESULT="watchdog") == "rules kept\n"
     assert net.nft.json("list table inet urlward", terse=True)
+    assert service.run("ExecStopPost", SERVICE_RESULT="success") == "rules kept\n"
+    with (folder / "net.toml").open("a") as file:
+        file.write('on_stop = "down"\n')
     assert service.run("ExecStopPost", SERVICE_RESULT="success") == "no rules\n"
     assert net.nft.json("list ruleset") == []
     service.manager.close()
 
 
+def canaries(net: Network) -> set[str]:
+    listed = net.nft.json("list set inet urlward canary")[0]["set"].get("elem", [])
+    return {one["elem"]["comment"] for one in listed}
+
+
 def get(net: Network, address: str) -> str:
-    """The first line of what a request gets."""
+    """The first line of what a request gets; nothing where its connection is reset, as it begins."""
     with net.client.connect(address, 80) as s:
-        s.sendall(b"GET / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n\r\n")
-        return s.recv(100).decode(errors="replace").splitlines()[0]
+        try:
+            s.sendall(b"GET / HTTP/1.1\r\nHost: plain.example\r\nConnection: close\r\n\r\n")
+            return s.recv(100).decode(errors="replace").partition("\n")[0].rstrip()
+        except ConnectionError:
+            return ""

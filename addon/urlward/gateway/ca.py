@@ -8,26 +8,23 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
-from mitmproxy.certs import CertStore
 
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
+from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
 
 DEFAULT_FOLDER = "~/.mitmproxy"
 
 FORMATS = ("pem", "der", "p12")
 
-_NAME = "mitmproxy"
-"""What mitmproxy's files begin with."""
-
-_SECRET = (f"{_NAME}-ca.pem", f"{_NAME}-ca.p12")
+_SECRET = (CA_FILE, f"{NAME}-ca.p12")
 
 _FILES = (
     (_SECRET[0], "PEM", "secret: certificate and key, what the filter signs with"),
     (_SECRET[1], "PKCS #12", "secret: the same"),
-    (f"{_NAME}-ca-cert.pem", "PEM", "for Linux, Firefox and most programs"),
-    (f"{_NAME}-ca-cert.cer", "PEM", "for Android"),
-    (f"{_NAME}-ca-cert.p12", "PKCS #12", "for Windows"),
+    (f"{NAME}-ca-cert.pem", "PEM", "for Linux, Firefox and most programs"),
+    (f"{NAME}-ca-cert.cer", "PEM", "for Android"),
+    (f"{NAME}-ca-cert.p12", "PKCS #12", "for Windows"),
 )
 
 _EXPLANATION = """\
@@ -66,28 +63,35 @@ class Authority:
             return self.certificate.public_bytes(serialization.Encoding.DER)
         if form == "p12":
             return pkcs12.serialize_key_and_certificates(
-                _NAME.encode(), None, None, [self.certificate], serialization.NoEncryption()
+                NAME.encode(), None, None, [self.certificate], serialization.NoEncryption()
             )
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def authority(folder: Path, key_size: int = 2048) -> Authority:
-    """The one in a folder, made where there is none.
+def authority(folder: Path, *, make: bool = False, key_size: int = KEY_SIZE, operator: str = "") -> Authority:
+    """The one in a folder.
 
     Args:
         folder: mitmproxy's ``confdir``.
+        make: whether one is made where there is none. Otherwise that is an error: a new one, shown in place
+            of the filter's, would be taken for it.
         key_size: of a key that is made, in bits.
+        operator: in whose name one is made.
 
     Raises:
-        GatewayError: the folder or the files cannot be used.
+        GatewayError: there is none; the folder or the files cannot be used.
     """
     path = folder / _SECRET[0]
     try:
-        if not path.exists():
-            CertStore.create_store(folder, _NAME, key_size)
+        if make and make_authority(folder, operator, key_size):
             _give_to_owner(folder)
         # The chain's first is the one that signs.
         certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except FileNotFoundError as e:
+        raise GatewayError(
+            f"{folder}: no certificate authority in it: give the filter's --confdir or --config; "
+            "the filter makes one at its start, and --make now"
+        ) from e
     except OSError as e:
         raise GatewayError(f"{e.filename or folder}: {e.strerror or e}") from e
     except ValueError as e:
@@ -129,5 +133,5 @@ def _give_to_owner(folder: Path) -> None:
     """What root makes in a service's folder is for the service to read."""
     owner = folder.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
-        for path in folder.glob(f"{_NAME}-*"):
+        for path in folder.glob(f"{NAME}-*"):
             os.chown(path, owner.st_uid, owner.st_gid)

@@ -5,10 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from urlward.config import SYSTEM, Config, read_config
+from urlward.gateway.errors import GatewayError, located
 from urlward.lists.arguments import DONE, Command, subcommand
 
 NOT_FILTERED = 1
@@ -74,6 +76,12 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 def _ca_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
     parser.add_argument("--confdir", default=default, metavar="DIR", help="its folder (~/.mitmproxy)")
     _config_argument(parser, default)
+    parser.add_argument(
+        "--make",
+        action="store_true",
+        default=False if default is None else default,
+        help="one, where there is none; the filter's start does it too",
+    )
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -93,9 +101,19 @@ def _up(args: argparse.Namespace) -> int:
     from urlward.gateway.planning import planned
     from urlward.gateway.system import unmet
 
-    made = planned(_config(args), args.listen)
+    config = _config(args)
+    with located(config):
+        made = planned(config, args.listen)
+        nft = Nft()
+        before = control.up(nft, made.plan, replace=args.replace)
+        clamps: set[int] = set()
+        with suppress(GatewayError, ValueError):  # advice; the rules are in force
+            clamps = control.clamps(nft)
     gateway = made.plan.gateway
-    before = control.up(Nft(), made.plan, replace=args.replace)
+    if clamps and (gateway.mss is None or gateway.mss > min(clamps)):
+        _note(
+            [f"gateway.mss: rules give TCP segments {min(clamps)} bytes, the filter's own connections do not"]
+        )
     _note((*made.notes, *unmet(made.plan.families)))
     print(
         f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
@@ -132,15 +150,17 @@ def _status(args: argparse.Namespace) -> int:
     found = control.status(Nft())
     shown = found.as_json()
     if args.config:
-        shown["as_configured"] = found.setup == setup_of(planned(config, args.listen).plan)
-        shown["missing_interfaces"] = missing_interfaces(config.gateway.interfaces)
+        with located(config):
+            shown["as_configured"] = found.setup == setup_of(planned(config, args.listen).plan)
+    wanted = dict.fromkeys((*found.interfaces, *config.gateway.interfaces))
+    shown["missing_interfaces"] = missing_interfaces(wanted)
     shown["sysctl"] = {name: sysctl(name) for name in FORWARDING.values()}
     if args.json:
         print(json.dumps(shown))
     else:
         for name, value in shown.items():
             print(f"{name.replace('_', ' '):20}{_words(value)}")
-    return DONE if found.setup is not None and found.alive else NOT_FILTERED
+    return DONE if found.filters and not shown["missing_interfaces"] else NOT_FILTERED
 
 
 def _words(value: Any) -> str:
@@ -157,8 +177,10 @@ def _print(args: argparse.Namespace) -> int:
     from urlward.gateway.planning import planned
     from urlward.gateway.rules import rules
 
-    made = planned(_config(args), args.listen)
-    text = rules(made.plan)
+    config = _config(args)
+    with located(config):
+        made = planned(config, args.listen)
+        text = rules(made.plan)
     _note(made.notes)
     print(text, end="")
     return DONE
@@ -169,14 +191,16 @@ def _install(args: argparse.Namespace) -> int:
 
     if args.config is None and SYSTEM.exists():
         args.config = SYSTEM
-    made = files(args.config, _config(args))
+    config = _config(args)
+    made = files(args.config, config)
     if args.print:
         for path, text in made.items():
             print(f"# {path}\n{text}", end="")
+        _note(next_steps(args.config, config))
         return DONE
     for written in install(made, args.prefix):
         print(written)
-    _note(next_steps(args.config, _config(args)))
+    _note(next_steps(args.config, config))
     return DONE
 
 
@@ -198,14 +222,19 @@ def _ca_export(args: argparse.Namespace) -> int:
 def _ca_page(args: argparse.Namespace) -> int:
     from urlward.gateway.ca_page import write_page
 
-    for written in write_page(_authority(args), args.output, _config(args)):
+    config = _config(args)
+    for written in write_page(_authority(args), args.output, config):
         print(written)
+    if not config.page.operator.strip():
+        _note(["the page does not say who runs the filter: set page.operator, and give --config"])
     return DONE
 
 
 def _authority(args: argparse.Namespace) -> Any:
     from urlward.gateway.ca import DEFAULT_FOLDER, authority
+    from urlward.proxy.authority import key_size_of
 
     config = _config(args)
     folder = Path(args.confdir or config.confdir or DEFAULT_FOLDER).expanduser()
-    return authority(folder, int(config.mitmproxy.get("key_size", 2048)))
+    size = key_size_of([f"{name}={value}" for name, value in config.mitmproxy.items()])
+    return authority(folder, make=args.make, key_size=size, operator=config.page.operator)

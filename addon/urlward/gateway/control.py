@@ -1,13 +1,27 @@
 """The rules in the kernel: put there, taken away, looked at."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from urlward.gateway.connections import reset_connections
 from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan, outdated, rules, setup_of
-from urlward.gateway.table import ALIVE, CUT, FAMILY_AND_NAME, LISTED, STEERED, Setup
+from urlward.gateway.table import (
+    ALIVE,
+    CANARY,
+    CONTESTED,
+    CUT,
+    ENTRY,
+    FAMILY_AND_NAME,
+    LISTED,
+    STEERED,
+    TABLE,
+    Setup,
+    interfaces_of,
+)
 
 _COUNTED = {"steered": STEERED, "listed": LISTED, "cut": CUT}
 
@@ -19,18 +33,32 @@ class Status:
     Attributes:
         setup: what the rules are for; None where there are none.
         alive: whether a worker lives.
+        contested: whether another hand has removed the rules again and again, and they were put back.
+        interfaces: where clients come in, as the rules have them.
+        canary: by worker, what its canary has come to: ``ok``, or what fails; None where there is none.
         counts: elements of sets, for IPv4 and IPv6.
     """
 
     setup: Setup | None
     alive: bool
+    contested: bool
+    interfaces: tuple[str, ...]
+    canary: dict[str, str] | None
     counts: dict[str, tuple[int, int]]
+
+    @property
+    def filters(self) -> bool:
+        """Whether traffic is filtered, as far as the kernel knows."""
+        sings = self.canary is None or (bool(self.canary) and set(self.canary.values()) == {"ok"})
+        return self.setup is not None and self.alive and not self.contested and sings
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
         return {
             "up": self.setup is not None,
             "alive": self.alive,
+            "contested": self.contested,
+            "canary": self.canary,
             "setup": None if self.setup is None else asdict(self.setup),
             **{name: {"ipv4": four, "ipv6": six} for name, (four, six) in self.counts.items()},
         }
@@ -73,11 +101,17 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
 
 
 def down(nft: Nft) -> None:
-    """Take all of it away, if it is there.
+    """Take all of it away, if it is there, and end connections that were led to the filter.
+
+    They would hang: without the rules, what the filter sends comes from an address that no client knows.
 
     Raises:
         NftError: the kernel refuses.
     """
+    if (setup := Setup.of(_listing(nft))) is not None:
+        nft.run(f"flush chain {FAMILY_AND_NAME} {ENTRY}")  # so that no more of them begin
+        with suppress(OSError):
+            reset_connections({setup.listen, setup.dns, setup.intercept} - {0})
     nft.run(f"add table {FAMILY_AND_NAME}; delete table {FAMILY_AND_NAME}")
 
 
@@ -87,9 +121,41 @@ def status(nft: Nft) -> Status:
     Raises:
         NftError: the kernel refuses.
     """
-    setup = Setup.of(_listing(nft))
+    listing = _listing(nft)
+    setup = Setup.of(listing)
     counts = {kind: (_count(nft, names[0]), _count(nft, names[1])) for kind, names in _COUNTED.items()}
-    return Status(setup, _alive(nft), counts)
+    sent = any(one.get("rule", {}).get("chain") == "output" for one in listing)
+    return Status(
+        setup,
+        _alive(nft),
+        bool(_elements(nft, CONTESTED)),
+        interfaces_of(listing),
+        _canary(nft) if sent else None,
+        counts,
+    )
+
+
+def clamps(nft: Nft) -> set[int]:
+    """Sizes that rules of others give the TCP segments of what is forwarded.
+
+    Raises:
+        NftError: the kernel refuses.
+    """
+    found = set()
+    for one in nft.json("list ruleset", terse=True):
+        rule = one.get("rule", {})
+        for part in rule.get("expr", ()) if rule.get("table") != TABLE else ():
+            mangle = _member(part, "mangle")
+            value = _member(mangle, "value")
+            option = _member(_member(mangle, "key"), "tcp option")
+            if _member(option, "name") == "maxseg" and isinstance(value, int):
+                found.add(value)
+    return found
+
+
+def _member(of: object, name: str) -> object:
+    """A member of an object; others' rules may have a text where libnftables has no JSON for a statement."""
+    return of.get(name) if isinstance(of, dict) else None
 
 
 def _conflict(one: Setup, other: Setup) -> bool:
@@ -112,9 +178,17 @@ def _alive(nft: Nft) -> bool:
     return bool(_elements(nft, ALIVE))
 
 
-def _elements(nft: Nft, name: str) -> Sequence[object]:
+def _canary(nft: Nft) -> dict[str, str]:
+    found: dict[int, str] = {}
+    for one in _elements(nft, CANARY):
+        elem: dict[str, Any] = one["elem"]
+        found[elem["val"]] = elem.get("comment", "")
+    return {f"worker {number}": what for number, what in sorted(found.items())}
+
+
+def _elements(nft: Nft, name: str) -> Sequence[Any]:
     try:
-        elements: list[object] = nft.json(f"list set {FAMILY_AND_NAME} {name}")[0]["set"].get("elem", [])
+        elements: list[Any] = nft.json(f"list set {FAMILY_AND_NAME} {name}")[0]["set"].get("elem", [])
     except NoTableError:
         return []
     return elements

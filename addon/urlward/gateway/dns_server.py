@@ -1,9 +1,8 @@
 """The network's DNS on this machine: sockets of both families and transports, resolvers behind them."""
 
 import asyncio
-import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from urlward.gateway.dns_forward import Forwarder, Report
 from urlward.gateway.dns_service import Service
@@ -16,8 +15,6 @@ from urlward.gateway.judge import Judge
 from urlward.gateway.policy import Policy
 from urlward.gateway.resolved import Resolved
 from urlward.gateway.resolvers import Resolver
-
-_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
 def make_service(
@@ -66,30 +63,24 @@ class DnsServer:
         self._endpoints: list[UdpEndpoint | TcpEndpoint] = []
         self._closing: asyncio.TimerHandle | None = None
 
-    async def listen(self, host: str, port: int, *, reuse_port: bool) -> None:
-        """Begin.
+    async def serve(self, one: socket.socket) -> UdpEndpoint | TcpEndpoint:
+        """Answer what comes to a bound socket.
 
         Args:
-            host: address; both families' where empty.
-            port: of both transports.
-            reuse_port: whether other processes listen on the same address.
+            one: closed with what is given, or where there is an error.
 
         Raises:
-            OSError: that is not possible.
+            OSError: another process listens there.
         """
-        try:
-            for address in (host,) if host else ("0.0.0.0", "::"):  # noqa: S104 - as the operator says
-                try:
-                    self._endpoints.append(UdpEndpoint(self._service, address, port, reuse_port=reuse_port))
-                    tcp = TcpEndpoint(self._service)
-                    self._endpoints.append(tcp)
-                    await tcp.listen(address, port, reuse_port=reuse_port)
-                except OSError as e:
-                    if host or address != "::" or e.errno not in _NO_SUCH_FAMILY:
-                        raise
-        except OSError:
-            self.end()
-            raise
+        if one.type == socket.SOCK_DGRAM:
+            return UdpEndpoint(self._service, one)
+        tcp = TcpEndpoint(self._service)
+        tcp.serve(one)
+        return tcp
+
+    def take(self, endpoints: Iterable[UdpEndpoint | TcpEndpoint]) -> None:
+        """Have endpoints end with this server."""
+        self._endpoints += endpoints
 
     @property
     def sockets(self) -> list[socket.socket]:

@@ -171,8 +171,8 @@ class Service:
         try:
             self._look_at(asked, data)
         except Exception as e:  # noqa: BLE001 - as in `_steer`
-            whole = bool(self._judge.find((asked.question.host,)) & WHOLE)
-            self._reply(asked, self._despite(e, asked, data, whole=whole))
+            listed = bool(self._judge.find((asked.question.host,)))
+            self._reply(asked, self._despite(e, asked, data, listed=listed))
 
     def _look_at(self, asked: Asked, data: bytes) -> None:
         question = asked.question
@@ -227,13 +227,13 @@ class Service:
                 data = await self._policy.refuse(asked.query, asked.question, read.chain, client)
             else:
                 data = await self._policy.answer(asked.query, asked.question, data, read, size)
-        except Exception as e:  # noqa: BLE001 - what is not listed whole is not blocked by a fault of ours
-            data = self._despite(e, asked, data, whole=whole)
+        except Exception as e:  # noqa: BLE001 - as the operator says: what is not steered is not filtered
+            data = self._despite(e, asked, data, listed=bool(self._judge.find(read.hosts)))
         self._reply(asked, data)
 
-    def _despite(self, fault: Exception, asked: Asked, data: bytes, *, whole: bool) -> bytes:
-        """What is answered where a fault has kept us from steering."""
-        blocks = whole and self._policy.blocks_on_error
+    def _despite(self, fault: Exception, asked: Asked, data: bytes, *, listed: bool) -> bytes:
+        """What is answered where a fault has kept us from steering, of a host with an entry of any kind."""
+        blocks = listed and self._policy.blocks_on_error
         self._faults.say(fault, "an answer is withheld" if blocks else "an answer passes, not steered")
         return self._failure(asked) if blocks else data
 

@@ -6,6 +6,7 @@ from collections import deque
 
 from urlward.gateway.dns_service import Client, Service
 from urlward.gateway.dns_stream import Messages, framed
+from urlward.proxy.listeners import Acceptor, Transports
 
 CONNECTIONS = 1_000
 """At a time."""
@@ -19,8 +20,6 @@ OUTSTANDING = 64
 IDLE = 10.0
 """Seconds that a connection may take for its next query, or to take an answer."""
 
-_BACKLOG = 256
-
 
 class TcpEndpoint:
     """Listens for connections.
@@ -31,24 +30,22 @@ class TcpEndpoint:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._server: asyncio.Server | None = None
+        self._server: Acceptor | None = None
         self._connections: set[TcpClient] = set()
         self._of: dict[str, int] = {}
 
-    async def listen(self, host: str, port: int, *, reuse_port: bool) -> None:
-        """Begin.
+    def serve(self, one: socket.socket) -> None:
+        """Accept connections from a bound socket.
 
         Raises:
-            OSError: that is not possible.
+            OSError: another process listens there.
         """
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: TcpClient(self), host, port, reuse_port=reuse_port, backlog=_BACKLOG
-        )
+        self._server = Acceptor(Transports(lambda: TcpClient(self)).take, one)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """As an `asyncio.Server` has them."""
-        return tuple(self._server.sockets) if self._server is not None else ()
+        return self._server.sockets if self._server is not None else ()
 
     def close(self) -> None:
         """Take no more connections, and no more queries on those that are open."""

@@ -25,27 +25,16 @@ class UdpEndpoint:
 
     Args:
         service: answers them.
-        host: address to listen on.
-        port: likewise.
-        reuse_port: whether other processes listen on the same address.
-
-    Raises:
-        OSError: that is not possible.
+        one: bound; closed with this.
     """
 
-    def __init__(self, service: Service, host: str, port: int, *, reuse_port: bool) -> None:
+    def __init__(self, service: Service, one: socket.socket) -> None:
         self._service = service
-        self._six = ":" in host
-        family = socket.AF_INET6 if self._six else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            self._prepare(reuse_port=reuse_port)
-            self._socket.bind((host, port))
-        except OSError:
-            self._socket.close()
-            raise
-        self.send = self._socket.sendmsg
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self._socket = one
+        self._six = one.family == socket.AF_INET6
+        self._prepare()
+        self.send = one.sendmsg
+        asyncio.get_running_loop().add_reader(one, self._read)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -58,14 +47,11 @@ class UdpEndpoint:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
 
-    def _prepare(self, *, reuse_port: bool) -> None:
+    def _prepare(self) -> None:
         option = self._socket.setsockopt
-        if reuse_port:
-            option(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         option(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         if self._six:
-            option(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
             option(socket.IPPROTO_IP, _IP_PKTINFO, 1)

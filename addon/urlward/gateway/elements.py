@@ -1,12 +1,17 @@
 """Elements of the kernel's sets, with a time to stay."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from time import monotonic
 
 from urlward.gateway.errors import NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import Address
 from urlward.gateway.table import FAMILY_AND_NAME
+
+_A_COMMAND = 250
+"""Elements in one, where there may be many."""
 
 type Element = tuple[str, Address | int]
 """A set's name, and a key in it."""
@@ -55,6 +60,43 @@ def lengthen(nft: Nft, elements: Sequence[Element], seconds: int, more: int) -> 
             renew(nft, short, seconds + more)
             left |= dict.fromkeys(short, seconds + more)
     return {element: asked + remaining for element, remaining in left.items()}
+
+
+def evict(nft: Nft, name: str, count: int, most: int, size: int) -> tuple[int, bool]:
+    """Make room in a set: those go that would stay for the shortest time, since they were told longest ago.
+
+    Args:
+        nft: the kernel.
+        name: of the set.
+        count: for how many there is to be room.
+        most: seconds; what stays for longer is left.
+        size: how many the set may hold.
+
+    Returns:
+        How many have gone, and whether there is room now: others may have made it meanwhile.
+
+    Raises:
+        NftError: as `renew`.
+    """
+    held = sorted(nft.each(name))
+    needed = max(len(held) + count - size, 0)
+    old = [key for until, key in held[:needed] if until <= most]
+    stayed = 0
+    for i in range(0, len(old), _A_COMMAND):
+        with nft.turn():
+            # Another process may have promised more meanwhile.
+            left = {key: nft.left(name, key) for key in old[i : i + _A_COMMAND]}
+            stayed += sum(one > most for one in left.values())
+            keys = [str(ip_address(key)) for key, one in left.items() if 0 < one <= most]
+            try:
+                if keys:
+                    nft.run(f"delete element {_named(name)} {{ {', '.join(keys)} }}")
+            except NoTableError:
+                for key in keys:
+                    with suppress(NoTableError):  # its time was up meanwhile
+                        nft.run(f"delete element {_named(name)} {{ {key} }}")
+    gone = len(old) - stayed
+    return gone, len(held) - gone < size
 
 
 def _timed(keys: Iterable[str], seconds: int) -> str:

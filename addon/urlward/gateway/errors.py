@@ -1,5 +1,10 @@
 """What can be wrong with a gateway."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from urlward.config import Config, Problem
 from urlward.engine.errors import UrlwardError
 
 
@@ -7,8 +12,42 @@ class GatewayError(UrlwardError):
     """Rules, a setting or this machine do not allow what was asked for; the message says what to do."""
 
 
+class SettingError(GatewayError):
+    """A key of the configuration that does not do.
+
+    Attributes:
+        problem: which, and why.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        self.problem = Problem(key, text)
+        super().__init__(str(self.problem))
+
+
+@contextmanager
+def located(config: Config) -> Iterator[None]:
+    """Say of a key that does not do where it stands in the file.
+
+    Raises:
+        ConfigError: in place of a `SettingError`.
+    """
+    try:
+        yield
+    except SettingError as e:
+        raise config.refused(e.problem) from e
+
+
+class NoRulesError(GatewayError):
+    """There are no rules in the kernel that would lead traffic to a filter."""
+
+
 class NftError(GatewayError):
     """The kernel, or libnftables, refused a command."""
+
+    @classmethod
+    def of(cls, error: OSError) -> Self:
+        """What the kernel has said itself, without libnftables."""
+        return cls(f"nftables: {(error.strerror or str(error)).lower()}")
 
 
 class NftMissingError(NftError):

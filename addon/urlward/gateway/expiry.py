@@ -5,23 +5,15 @@ full; the kernel itself takes microseconds (``linux/netfilter/nf_tables.h``, ``N
 """
 
 import errno
-import os
-import socket
 import struct
 from collections.abc import Iterator
 
 from urlward.gateway.errors import NftError
+from urlward.gateway.netlink import DUMP, Kind, Netlink, attribute, attributes, nest, set_elements, text
 
-_NETLINK_NETFILTER = 12
-_GETSETELEM = 10 << 8 | 13
-_REQUEST, _ERROR, _INET = 1, 2, 1
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
 _ELEM = _KEY = _VALUE = 1
 _EXPIRATION = 5
-_TYPE = 0x3FFF
-"""Without the bits that say how an attribute is encoded."""
-
-_PATIENCE = 10.0
 
 
 class Expiry:
@@ -32,10 +24,8 @@ class Expiry:
     """
 
     def __init__(self, table: str) -> None:
-        self._table = _text(_TABLE, table)
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self._socket.settimeout(_PATIENCE)
-        self._number = 0
+        self._table = text(_TABLE, table)
+        self._netlink = Netlink()
 
     def left(self, name: str, key: bytes) -> float:
         """Seconds that an element of a set stays.
@@ -50,55 +40,37 @@ class Expiry:
         Raises:
             NftError: the kernel does not say.
         """
-        element = _nest(_ELEMENTS, _nest(_ELEM, _nest(_KEY, _attribute(_VALUE, key))))
-        body = struct.pack("=BBH", _INET, 0, 0) + self._table + _text(_SET, name) + element
-        self._number += 1
-        header = struct.pack("=IHHII", 16 + len(body), _GETSETELEM, _REQUEST, self._number, 0)
+        element = nest(_ELEMENTS, nest(_ELEM, nest(_KEY, attribute(_VALUE, key))))
         try:
-            self._socket.send(header + body)
-            return self._answer()
+            found = self._netlink.ask(Kind.GETSETELEM, self._table + text(_SET, name) + element)[0].body
         except OSError as e:
-            raise NftError(f"nftables: {(e.strerror or str(e)).lower()}") from e
+            if e.errno == errno.ENOENT:
+                return 0.0
+            raise NftError.of(e) from e
+        for wanted in (_ELEMENTS, _ELEM, _EXPIRATION):
+            values = dict(attributes(found))
+            if wanted not in values:
+                return float("inf")
+            found = values[wanted]
+        milliseconds: int = struct.unpack("!Q", found)[0]
+        return milliseconds / 1000
+
+    def each(self, name: str) -> Iterator[tuple[float, bytes]]:
+        """All elements of a set, with the seconds that each stays; ``inf`` where it has no timeout.
+
+        Raises:
+            NftError: the kernel does not say.
+        """
+        try:
+            answers = self._netlink.ask(Kind.GETSETELEM, self._table + text(_SET, name), DUMP)
+        except OSError as e:
+            raise NftError.of(e) from e
+        for answer in answers:
+            for key, left, _ in set_elements(answer.body):
+                # Behind the headers of the key and of the value in it.
+                size = struct.unpack_from("=H", key, 4)[0]
+                yield float("inf") if left is None else left / 1000, key[8 : 4 + size]
 
     def close(self) -> None:
         """Ask no more."""
-        self._socket.close()
-
-    def _answer(self) -> float:
-        while True:
-            data = self._socket.recv(16_384)
-            kind, _, number = struct.unpack_from("=HHI", data, 4)
-            if number == self._number:
-                break
-        if kind == _ERROR:
-            code = -struct.unpack_from("=i", data, 16)[0]
-            if code == errno.ENOENT:
-                return 0.0
-            raise OSError(code, os.strerror(code))
-        attributes = data[20:]
-        for wanted in (_ELEMENTS, _ELEM, _EXPIRATION):
-            found = dict(_attributes(attributes))
-            if wanted not in found:
-                return float("inf")
-            attributes = found[wanted]
-        milliseconds: int = struct.unpack("!Q", attributes)[0]
-        return milliseconds / 1000
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        yield kind & _TYPE, data[4:length]
-        data = data[length + 3 & ~3 :]
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def _nest(kind: int, value: bytes) -> bytes:
-    return _attribute(kind | 0x8000, value)
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
+        self._netlink.close()

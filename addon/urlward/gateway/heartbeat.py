@@ -1,12 +1,12 @@
 """Signs of life where nothing is steered: the rules redirect only while somebody takes what they redirect."""
 
 import asyncio
-from collections.abc import Sequence
 
 from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
+from urlward.gateway.canary import canary_of
 from urlward.gateway.errors import NoTableError
 from urlward.gateway.faults import Faults
 from urlward.gateway.steer_set import SteerSet
@@ -27,9 +27,11 @@ class Heartbeat:
     """
 
     def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:
+        self._gateway = gateway
         self._steer_set = SteerSet(gateway) if steer_set is None else steer_set
         self._faults = Faults()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lives = asyncio.Event()
 
     def check(self, port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -44,12 +46,16 @@ class Heartbeat:
 
     def running(self) -> None:
         """Begin."""
-        self._task = asyncio.get_running_loop().create_task(self._live())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._live())]
+        canary = canary_of(self._gateway, self._steer_set, lambda _: None, steers=False)
+        if canary is not None:
+            self._tasks.append(loop.create_task(canary.run(self._lives)))
 
     async def done(self) -> None:
         """End; without signs of life the rules take effect that are for that."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._steer_set.close()
 
     async def _live(self) -> None:
@@ -57,28 +63,12 @@ class Heartbeat:
             if _listens():
                 try:
                     await self._steer_set.beat()
+                    self._lives.set()
                 except NoTableError as e:
                     self._faults.say(e, "nothing is filtered; run `urlward gateway up`")
                 except Exception as e:  # noqa: BLE001 - the next beat may succeed
                     self._faults.say(e, "the kernel is not told that this filter lives")
             await asyncio.sleep(BEAT)
-
-
-def transparent_port(modes: Sequence[str], port: int) -> int | None:
-    """Where redirected connections arrive, or None where none are taken.
-
-    Args:
-        modes: mitmproxy mode specifications.
-        port: where those listen that say nothing else.
-    """
-    for spec in modes:
-        try:
-            mode = mode_specs.ProxyMode.parse(spec)
-        except ValueError:
-            continue  # the start will refuse it
-        if isinstance(mode, mode_specs.TransparentMode):
-            return mode.custom_listen_port or port
-    return None
 
 
 def _listens() -> bool:

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.gateway.faults import Faults
 
@@ -48,19 +47,7 @@ class Judge:
             level, now = self._matcher().level, self._clock()
             for host in hosts:
                 if host:
-                    found |= _LEVELS[_level(level, host, now)]
+                    found |= _LEVELS[level(host, now)]
         except Exception as e:  # noqa: BLE001 - whether it is listed is not known, and it may well not be
             self._faults.say(e, "a name could not be judged, its addresses are not steered")
         return found
-
-
-def _level(level: Callable[[str, float], str], host: str, now: float) -> str:
-    """Likewise of a name that no URL can have, but that clients ask for: by the domain that it is below."""
-    while True:
-        try:
-            return level(host, now)
-        except UrlError:
-            _, dot, rest = host.removeprefix("_.").partition(".")
-            if not dot:
-                return ""
-            host = f"_.{rest}"

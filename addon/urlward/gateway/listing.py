@@ -27,6 +27,9 @@ class Kernel(Steers, Protocol):
     async def cut(self, addresses: Iterable[str]) -> None:
         """End connections that are older than what is steered."""
 
+    async def has_listed(self, networks: Iterable[str], *, cut: bool) -> bool:
+        """Whether those are steered."""
+
     async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
         """Have connections to networks come to the filter."""
 
@@ -104,6 +107,15 @@ class Listing:
             self._faults.say(e, "listed networks are not steered")
             return False
         return True
+
+    async def has_networks(self, keeper: Keeper) -> bool:
+        """Whether the kernel has the networks that are listed, of whichever worker. Never raises."""
+        try:
+            networks = await asyncio.to_thread(keeper.networks)
+            return await self._kernel.has_listed(networks, cut=not self.monitor)
+        except Exception as e:  # noqa: BLE001 - as above
+            self._faults.say(e, "whether listed networks are steered is not known")
+            return False
 
     async def _take(self, newly: list[Newly]) -> None:
         taken: list[Newly] = []

@@ -23,6 +23,7 @@ from urlward.gateway.errors import (
 from urlward.gateway.expiry import Expiry
 from urlward.gateway.table import TABLE
 from urlward.gateway.turn import Turn
+from urlward.process import OURS, called
 
 _LIBRARY = "libnftables.so.1"
 _JSON = 1 << 4
@@ -114,6 +115,15 @@ class Nft:
         with self._lock:
             return self._expiry.left(name, key)
 
+    def each(self, name: str) -> list[tuple[float, bytes]]:
+        """Seconds that each element of one of the table's sets stays, and its key; see `Expiry.each`.
+
+        Raises:
+            NftError: the kernel does not say.
+        """
+        with self._lock:
+            return list(self._expiry.each(name))
+
     def turn(self) -> AbstractContextManager[None]:
         """Keep other processes that do the same from changing what is looked at before a change."""
         return self._turn.taken()
@@ -133,7 +143,8 @@ class Nft:
                 raise NftError("nftables: the connection to the kernel is closed")
             self._library.nft_ctx_output_set_flags(self._context, flags)
             self._library.nft_ctx_set_dry_run(self._context, dry)
-            code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+            with called(OURS):
+                code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             # Reading a buffer empties it for the next command.
             output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
             errors: bytes = self._library.nft_ctx_get_error_buffer(self._context)

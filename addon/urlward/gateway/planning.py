@@ -1,16 +1,17 @@
 """From a configuration and a machine to a `Plan`: what rules need that the file does not say."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from mitmproxy.proxy import mode_specs
 
-from urlward.config import Config, GatewayTable
-from urlward.gateway.errors import GatewayError
+from urlward.config import Config, GatewayTable, Problem
+from urlward.config.tables import split_address
+from urlward.gateway.errors import GatewayError, SettingError
 from urlward.gateway.resolvers import SYSTEM, ResolverError, resolvers
-from urlward.gateway.rules import Plan
+from urlward.gateway.rules import Plan, interface_problems
 from urlward.gateway.system import FORWARDING, has_ipv6, missing_interfaces, own_addresses, sysctl
 
 _STUB_OF = Path("/run/systemd/resolve/resolv.conf")
@@ -49,7 +50,9 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
     host, port = _listens(config, listen)
     notes: list[str] = []
     families = _families(host, notes)
-    found = _resolvers(gateway, families, system, notes) if gateway.steer else ()
+    # Where nothing passes while no worker lives, names are not answered then either.
+    resolves = gateway.steer and gateway.fail == "open"
+    found = _resolvers(gateway, families, system, notes) if resolves else ()
     notes += [
         f"gateway.interfaces: there is no {name} on this machine, or not yet"
         for name in missing_interfaces(gateway.interfaces)
@@ -61,37 +64,141 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
     return Planned(Plan(gateway, port, found, families), tuple(notes))
 
 
+def gateway_problems(
+    gateway: GatewayTable, modes: Sequence[str], listen: tuple[str, int], *, steer: bool
+) -> Iterator[Problem]:
+    """What keeps rules from leading to a filter, whatever the kernel has; ports that meet are not looked at.
+
+    Args:
+        gateway: as configured.
+        modes: mitmproxy mode specifications.
+        listen: host and port where those listen that say nothing else.
+        steer: whether it steers.
+    """
+    host, port = listen
+
+    def resolve() -> None:
+        if steer:
+            resolvers(gateway.dns.resolvers, own_addresses(), gateway.dns.port)
+
+    for check in (
+        lambda: check_modes(gateway, modes, port, steer=steer),
+        lambda: _check_host(_transparent_at(gateway, modes, host, port)[0]),
+        resolve,
+    ):
+        try:
+            check()
+        except SettingError as e:
+            yield e.problem
+    yield from interface_problems(gateway)
+
+
+def steering_modes(gateway: GatewayTable) -> tuple[str, ...]:
+    """mitmproxy modes for a filter that steers."""
+    intercept = (f"transparent@{gateway.intercept_port}",) if gateway.steered == "intercept" else ()
+    return ("transparent", *intercept, f"dns@{gateway.dns.port}")
+
+
+def transparent_port(modes: Sequence[str], port: int) -> int | None:
+    """Where redirected connections arrive, or None where none are taken.
+
+    Args:
+        modes: mitmproxy mode specifications.
+        port: where those listen that say nothing else.
+    """
+    for spec in modes:
+        try:
+            mode = mode_specs.ProxyMode.parse(spec)
+        except ValueError:
+            continue  # the start will refuse it
+        if isinstance(mode, mode_specs.TransparentMode):
+            return mode.custom_listen_port or port
+    return None
+
+
+def redirected_port(gateway: GatewayTable, modes: Sequence[str], port: int, *, steer: bool) -> int | None:
+    """`transparent_port`, where the kernel's rules are to lead to this filter; None where they are not."""
+    return transparent_port(modes, port) if steer or gateway.interfaces else None
+
+
+def check_modes(gateway: GatewayTable, modes: Sequence[str], port: int, *, steer: bool) -> int:
+    """Where redirected connections arrive, at a filter that takes what its rules lead to it.
+
+    Args:
+        gateway: as configured.
+        modes: mitmproxy mode specifications.
+        port: where those listen that say nothing else.
+        steer: whether it steers.
+
+    Raises:
+        SettingError: none of them takes connections, or where it steers answers DNS.
+    """
+    takes = transparent_port(modes, port)
+    if takes is None and not steer:
+        raise SettingError("mode", "the rules lead to a transparent proxy, and none is here: add transparent")
+    if takes is None or (steer and not any(_answers(spec, gateway.dns.port) for spec in modes)):
+        wanted = ", ".join(steering_modes(gateway))
+        raise SettingError("mode", f"steering needs {wanted}; that is the default: leave mode out")
+    return takes
+
+
 def parse_listen(text: str) -> tuple[str, int]:
     """Read ``HOST:PORT``; the host may be empty.
 
     Raises:
         GatewayError: something else.
     """
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdecimal()) or not 0 < int(port[:6]) < 65536:
-        raise GatewayError(f"listen: {text!r} is not HOST:PORT, such as :8080 or 0.0.0.0:8080")
-    return host.strip("[]"), int(port)
+    try:
+        return split_address(text, any_host=True)
+    except ValueError as e:
+        raise GatewayError(f"listen: {e}") from e
+
+
+def _answers(spec: str, port: int) -> bool:
+    """Whether a mode answers DNS at a port."""
+    try:
+        mode = mode_specs.ProxyMode.parse(spec)
+    except ValueError:
+        return False
+    return isinstance(mode, mode_specs.DnsMode) and mode.custom_listen_port == port
 
 
 def _listens(config: Config, listen: str | None) -> tuple[str, int]:
     """Where redirected connections arrive."""
     host, port = parse_listen(listen or config.listen or _DEFAULT_LISTEN)
-    for spec in config.mode:
+    for n, spec in enumerate(config.mode):
+        try:
+            mode_specs.ProxyMode.parse(spec)
+        except ValueError as e:
+            raise SettingError(f"mode.{n}", f"{spec!r}: {e}") from e
+    host, port = _transparent_at(config.gateway, config.mode, host, port)
+    if config.mode:
+        check_modes(config.gateway, config.mode, port, steer=config.gateway.steer)
+    return host, port
+
+
+def _transparent_at(gateway: GatewayTable, modes: Sequence[str], host: str, port: int) -> tuple[str, int]:
+    """Where the first transparent mode listens that is not `GatewayTable.intercept_port`'s."""
+    for spec in modes:
         try:
             mode = mode_specs.ProxyMode.parse(spec)
-        except ValueError as e:
-            raise GatewayError(f"mode: {spec!r}: {e}") from e
+        except ValueError:
+            continue
         own = mode.custom_listen_port
-        if isinstance(mode, mode_specs.TransparentMode) and own != config.gateway.intercept_port:
+        if isinstance(mode, mode_specs.TransparentMode) and own != gateway.intercept_port:
             return mode.listen_host(host), own or port
     return host, port
 
 
-def _families(host: str, notes: list[str]) -> tuple[int, ...]:
+def _check_host(host: str) -> None:
     if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound to
-        raise GatewayError(
-            f"listen: redirected connections do not arrive at {host}; listen on all addresses, as in :8080"
+        raise SettingError(
+            "listen", f"redirected connections do not arrive at {host}; listen on all addresses, as in :8080"
         )
+
+
+def _families(host: str, notes: list[str]) -> tuple[int, ...]:
+    _check_host(host)
     if not has_ipv6():
         notes.append("this kernel has no IPv6: IPv4 alone is filtered")
         return (4,)

@@ -12,11 +12,13 @@ import dns.ipv6
 from urlward.config import GatewayTable
 from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import Verdict
+from urlward.gateway.canary import CANARY_FOR
 from urlward.gateway.dns_answers import REFUSED_TTL, absent, changed, denied, page
 from urlward.gateway.dns_wire import AAAA, A, Question, Scan
 from urlward.gateway.judge import WHOLE, Judge
 from urlward.gateway.quota import Quota
 from urlward.gateway.resolved import MARGIN
+from urlward.gateway.steerable import Address
 from urlward.proxy.block_page import new_reference
 from urlward.proxy.decision_log import timestamp
 
@@ -41,7 +43,7 @@ OFF_SWITCHES = frozenset(
 DISCOVERY = "resolver.arpa"
 """Where clients ask whether a resolver has an encrypted door (RFC 9462); it has none that is filtered."""
 
-type Reason = Literal["listed", "off", "discovery"]
+type Reason = Literal["listed", "off", "discovery", "canary"]
 
 
 class Steers(Protocol):
@@ -49,6 +51,9 @@ class Steers(Protocol):
 
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         """Have connections to addresses come to the filter."""
+
+    async def prove(self, addresses: Iterable[Address], seconds: int) -> None:
+        """Steer the canary's addresses."""
 
 
 class Policy:
@@ -62,9 +67,11 @@ class Policy:
 
     Attributes:
         monitor: whether nothing is refused.
-        on_error: what an answer gets, of a host listed whole, when handling it fails: ``block`` or ``pass``.
+        on_error: what an answer gets, of a host with an entry, when handling it fails: ``block`` or ``pass``.
         record: is told what is refused: the verdict, the host, the client's address, and the reference.
         logs: whether that stands in the log.
+        named: gives a client's address as a line of the log may name it.
+        on_canary: called when a canary's question has been answered.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class Policy:
         self.on_error = "block"
         self.record: Callable[[Verdict, str, str, str], None] = _keep_nothing
         self.logs = True
+        self.named: Callable[[str], str] = str
         self._steer_set = steer_set
         self._judge = judge
         self._matcher = matcher
@@ -84,10 +92,13 @@ class Policy:
         self._quota = Quota(gateway.dns.max_ttl + MARGIN)
         self._refused_ttl = min(gateway.dns.max_ttl, REFUSED_TTL)
         self._pages = tuple(map(ip_address, gateway.dns.page_addresses))
+        self._canary_addresses = tuple(map(ip_address, gateway.canary.addresses))
+        self._canary_name = gateway.canary.name if self._canary_addresses else ""
+        self.on_canary: Callable[[], None] = lambda: None
 
     @property
     def blocks_on_error(self) -> bool:
-        """Whether a host listed whole is refused where a fault keeps it from being steered."""
+        """Whether a host with an entry is refused where a fault keeps it from being steered."""
         return self.on_error == "block" and not self.monitor
 
     @property
@@ -98,6 +109,8 @@ class Policy:
     def reason(self, question: Question) -> Reason | None:
         """Why a query is answered by us, and no resolver asked."""
         host = question.host
+        if self._canary_name and host == self._canary_name:
+            return "canary"
         if self._canary:
             if host in OFF_SWITCHES:
                 return "off"
@@ -121,6 +134,10 @@ class Policy:
         """
         if reason == "listed":
             return await self.refuse(query, question, (question.host,), client)
+        if reason == "canary":
+            await self._steer_set.prove(self._canary_addresses, CANARY_FOR)
+            self.on_canary()
+            return page(query, question, self._canary_addresses, 0)
         return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
 
     async def refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
@@ -200,7 +217,7 @@ class Policy:
             if self.logs:
                 logger.info(
                     "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
-                    timestamp(now), client, verdict.list or "-", verdict.entry or "-",
+                    timestamp(now), self.named(client), verdict.list or "-", verdict.entry or "-",
                     verdict.category or "-", reference,
                 )  # fmt: skip
             self.record(verdict, host, client, reference)

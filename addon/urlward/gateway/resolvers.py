@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from urlward.gateway.errors import GatewayError
+from urlward.gateway.errors import SettingError
 
 SYSTEM = Path("/etc/resolv.conf")
 
@@ -16,7 +16,7 @@ _MOST = 3
 _WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<four>[^:\]]+):(?P<port4>\d+)")
 
 
-class ResolverError(GatewayError):
+class ResolverError(SettingError):
     """No resolver that can be asked; the message says what to do."""
 
 
@@ -60,7 +60,7 @@ def parse_resolver(text: str) -> Resolver:
         )
     except (OSError, ValueError) as e:
         raise ResolverError(
-            f"gateway.dns.resolvers: {text!r} is not an address, or [address]:port with an IPv6 address"
+            "gateway.dns.resolvers", f"{text!r} is not an address, or [address]:port with an IPv6 address"
         ) from e
     return Resolver(host, port, found[0][0], found[0][4])
 
@@ -86,12 +86,12 @@ def resolvers(
         found = [parse_resolver(text) for text in configured]
         for resolver in found:
             if _is_self(resolver, own, port):
-                raise ResolverError(f"gateway.dns.resolvers: {resolver} is this filter itself")
+                raise ResolverError("gateway.dns.resolvers", f"{resolver} is this filter itself")
     else:
         found = [r for r in _of_system(system) if not _is_self(r, own, port)]
         if not found:
             raise ResolverError(
-                f"no DNS resolver to ask: {system} names none but this filter; set gateway.dns.resolvers"
+                "gateway.dns.resolvers", f"needed, since {system} names no DNS resolver but this filter"
             )
     return tuple(dict.fromkeys(found))
 

@@ -1,7 +1,9 @@
 """The rules of the table ``inet urlward``, as text for nft: pure, the same for the same plan.
 
-What is to be filtered is redirected while a worker lives (the set ``alive``); while none does, it passes
-or is rejected, DNS goes straight to a resolver, and everything else never notices. A change is one
+What is to be filtered is redirected while a worker lives (the set ``alive``). While none does, ``fail`` says
+what becomes of it. ``open``: it passes, DNS goes straight to a resolver, and everything else never notices.
+``closed``: new connections to the filtered ports are rejected and DNS gets no answer, whatever the sets
+hold, since only a worker can tell what is not listed. A change is one
 transaction: chains and what the configuration fixes are replaced, what workers have put into sets stays.
 """
 
@@ -15,25 +17,39 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from urlward.config import GatewayTable
-from urlward.gateway.errors import GatewayError
-from urlward.gateway.steerable import NEVER_STEERED, PUBLIC_RESOLVERS, Network
+from urlward.config import GatewayTable, Problem
+from urlward.gateway.errors import GatewayError, SettingError
+from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Network
 from urlward.gateway.table import (
     ALIVE,
+    BOTH_PROTOCOLS,
+    CANARY,
+    CONTESTED,
     CUT,
     CUT_LISTED,
     CUTTING,
     FAMILY_AND_NAME,
     LISTED,
     LISTED_DIGEST,
+    NAT64_SEEN,
     SETUP,
     STEERED,
     Setup,
 )
 
 _CHAINS = (
-    *("prerouting_raw", "prerouting", "postrouting", "forward", "input"),
-    *("questions", "apart", "from_clients", "filtered", "names", "to_origins", "missed", "from_origins"),
+    *("prerouting_raw", "prerouting", "output", "postrouting", "forward", "input", "clamp_in", "clamp_out"),
+    *(
+        "questions",
+        "from_canary",
+        "apart",
+        "from_clients",
+        "filtered",
+        "names",
+        "to_origins",
+        "missed",
+        "from_origins",
+    ),
     *("known", "open", "cut_to", "end_to", "cut_from", "end_from", "strangers", SETUP, LISTED_DIGEST),
 )
 _FIXED = ("clients", "exempt", "never", "unsteered")
@@ -46,6 +62,9 @@ _ZONE = 21365
 
 _TOLD_MOST, _TOLD_FOR = 65_536, 60
 """Clients' ports whose connection is being ended, and seconds that each is remembered."""
+
+_NAT64_FOR = 7 * 86_400
+"""Seconds that NAT64 is taken to be in use after a connection that has shown it."""
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\*")
 
@@ -151,6 +170,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         setup_chain=SETUP,
         listed_chain=LISTED_DIGEST,
         zone=_ZONE,
+        nat64=str(NAT64),
         interfaces=gateway.interfaces,
         clients=bool(gateway.clients),
         exempt=bool(gateway.exempt),
@@ -158,6 +178,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         steer=gateway.steer,
         closed=gateway.fail == "closed",
         ports=", ".join(map(str, sorted(set(gateway.ports)))),
+        mss=gateway.mss,
         own_ports=sorted({port for port in (setup.listen, setup.dns, setup.intercept) if port}),
         families=[_family(plan, n) for n in plan.families],
     )
@@ -170,12 +191,18 @@ def outdated(plan: Plan, existing: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(one["name"] for one in found if not wanted[one["name"]].is_as(one)))
 
 
-def _check(plan: Plan, setup: Setup) -> None:
-    if not plan.gateway.interfaces:
-        raise GatewayError('gateway.interfaces: say where clients come in, such as interfaces = ["eth1"]')
-    for name in plan.gateway.interfaces:
+def interface_problems(gateway: GatewayTable) -> Iterator[Problem]:
+    """What is wrong with the interfaces that rules are to be made for."""
+    if not gateway.interfaces:
+        yield Problem("gateway.interfaces", 'say where clients come in, such as interfaces = ["eth1"]')
+    for name in gateway.interfaces:
         if not _INTERFACE.fullmatch(name) or name == "lo":
-            raise GatewayError(f"gateway.interfaces: {name!r} is not the name of an interface of clients")
+            yield Problem("gateway.interfaces", f"{name!r} is not the name of an interface of clients")
+
+
+def _check(plan: Plan, setup: Setup) -> None:
+    for problem in interface_problems(plan.gateway):
+        raise SettingError(problem.key, problem.text)
     own = [port for port in (setup.listen, setup.dns, setup.intercept) if port]
     twice = next((port for port in own if own.count(port) > 1), None)
     if twice:
@@ -202,7 +229,9 @@ def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
             yield SetDefinition(name, f"ipv{n}_addr", "timeout", gateway.max_addresses)
     for name, n in zip(LISTED, (4, 6), strict=True):
         yield SetDefinition(name, f"ipv{n}_addr", "interval")
-    for name in (ALIVE, CUTTING, CUT_LISTED):
+    yield SetDefinition(CANARY, "mark", "timeout")
+    yield SetDefinition(NAT64_SEEN, "inet_proto", "timeout,dynamic", len(BOTH_PROTOCOLS), _NAT64_FOR)
+    for name in (ALIVE, CUTTING, CUT_LISTED, CONTESTED):
         yield SetDefinition(name, "inet_proto", "timeout")
 
 
@@ -235,12 +264,14 @@ def _element(one: Any) -> tuple[int, str]:
 
 def _family(plan: Plan, version: int) -> dict[str, Any]:
     pages = map(ip_address, plan.gateway.dns.page_addresses)
+    canaries = map(ip_address, plan.gateway.canary.addresses)
     resolver = next((one for one in plan.resolvers if one[0].version == version), None)
     return {
         "n": version,
         "ip": "ip" if version == 4 else "ip6",
         "name": f"ipv{version}",
         "pages": [str(page) for page in pages if page.version == version],
+        "canary": next((str(one) for one in canaries if one.version == version), ""),
         "resolver": resolver and _host_port(*resolver),
     }
 

@@ -11,11 +11,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urlward.config import SYSTEM, Config
+from urlward.config.tables import split_address
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
 from urlward.lists.state import SERVICE as STATE
 
 UNIT = Path("/etc/systemd/system/urlward.service")
+CLOSED = UNIT.with_name("urlward-closed.service")
+"""Puts the rules into force before there is a network, where nothing may pass while no worker lives."""
+
 USER = Path("/etc/sysusers.d/urlward.conf")
 
 _UNPRIVILEGED = 1024
@@ -43,7 +47,8 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
         capabilities.append("CAP_NET_BIND_SERVICE")
     unit = _environment().get_template("urlward.service.j2")
     user = _environment().get_template("sysusers.conf.j2")
-    return {
+    is_closed = gateway.fail == "closed"
+    made = {
         UNIT: unit.render(
             command=command,
             config=path,
@@ -51,9 +56,14 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
             confdir=config.confdir,
             writable=" ".join(filter(None, (config.confdir, config.state))),
             capabilities=" ".join(capabilities),
+            closed=CLOSED.name if is_closed else "",
         ),
         USER: user.render(state=STATE),
     }
+    if is_closed:
+        early = _environment().get_template("urlward-closed.service.j2")
+        made[CLOSED] = early.render(command=command, config=path)
+    return made
 
 
 def install(made: Mapping[Path, str], prefix: Path) -> Iterator[Path]:
@@ -78,10 +88,15 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
     path = (config_path or SYSTEM).absolute()
     steps = []
     for one in (_command(), Path(sys.executable).resolve()):
-        closed = _closed(one)
-        if closed is not None:
-            steps.append(f"{one}: other users cannot read {closed}; install urlward elsewhere, such as /opt")
+        if (why := _unseen(one)) is not None:
+            steps.append(f"{one}: {why}; install urlward elsewhere, such as /opt")
             break
+    named = {path, *map(Path, filter(None, (*config.list, config.key, *config.protected)))}
+    steps += [
+        f"{one}: {why}; move it, to /etc/urlward or /var/lib/urlward"
+        for one in sorted(named)
+        if one.exists() and (why := _unseen(one)) is not None
+    ]
     if not path.exists():
         steps.append(f"{path}: write it; lists and keys that it names must be readable for the user urlward")
     elif config_path is not None and not config.gateway.interfaces:
@@ -97,21 +112,30 @@ def _command() -> Path:
     return found.absolute()
 
 
-def _closed(path: Path) -> Path | None:
-    """The first folder on the way to a file that is its owner's alone, or a home: those the unit hides."""
+_HIDDEN = {
+    "ProtectHome": ("/home", "/root", "/run/user"),
+    "PrivateTmp": ("/tmp", "/var/tmp"),  # noqa: S108 - compared, nothing is put there
+}
+"""Folders that the unit's settings hide from it (systemd.exec(5))."""
+
+
+def _unseen(path: Path) -> str | None:
+    """Why the service cannot read a file, or None."""
     for folder in reversed(path.parents):
+        for setting, hidden in _HIDDEN.items():
+            if str(folder) in hidden:
+                return f"the service sees nothing of {folder} ({setting})"
         try:
             mode = os.stat(folder).st_mode  # noqa: PTH116 - the target of a link counts
         except OSError:
-            return folder
-        if not mode & stat.S_IXOTH or folder in (Path("/root"), Path("/home")):
-            return folder
+            mode = 0
+        if not mode & stat.S_IXOTH:
+            return f"other users cannot read {folder}"
     return None
 
 
 def _listen_port(config: Config) -> tuple[int, ...]:
-    port = (config.listen or "").rpartition(":")[2]
-    return (int(port),) if port.isdecimal() else ()
+    return () if config.listen is None else split_address(config.listen, lowest=0, any_host=True)[1:]
 
 
 @cache

@@ -2,30 +2,30 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from ipaddress import ip_address
-from typing import Any
 
-from mitmproxy import addonmanager, ctx
-from mitmproxy.proxy import mode_servers, mode_specs
+from mitmproxy import ctx
 
 from urlward.config import GatewayTable
 from urlward.engine.matcher import Matcher
+from urlward.gateway.canary import canary_of
 from urlward.gateway.dns_forward import Forwarder
 from urlward.gateway.dns_server import DnsServer, make_service
-from urlward.gateway.errors import GatewayError, NoTableError
+from urlward.gateway.errors import NoTableError
 from urlward.gateway.faults import Faults
-from urlward.gateway.heartbeat import BEAT, transparent_port
+from urlward.gateway.heartbeat import BEAT
 from urlward.gateway.judge import Judge
 from urlward.gateway.listing import Listing
+from urlward.gateway.planning import check_modes
 from urlward.gateway.policy import Policy
 from urlward.gateway.resolved import Resolved
 from urlward.gateway.resolvers import resolvers
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
 from urlward.lists.keeper import Keeper, in_slices
-from urlward.proxy.workers import WORKER, is_worker
+from urlward.proxy.listeners import Address
+from urlward.proxy.workers import Worker, is_first
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -35,17 +35,14 @@ RECHECK = 0.2
 SWEEP = 60.0
 """Seconds between two looks for names to forget."""
 
+FULL_FOR = 60.0
+"""Seconds after which a set that was full, and has not been so again, is no trouble any more."""
+
 _LINGERS = ALIVE_FOR + 0.2
 
 
 class NoListError(Exception):
     """No list is loaded, so nothing can be told of a name."""
-
-
-def steering_modes(gateway: GatewayTable) -> tuple[str, ...]:
-    """mitmproxy modes for a filter that steers."""
-    intercept = (f"transparent@{gateway.intercept_port}",) if gateway.steered == "intercept" else ()
-    return ("transparent", *intercept, f"dns@{gateway.dns.port}")
 
 
 class Steering:
@@ -76,7 +73,16 @@ class Steering:
         self._servers: list[DnsServer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._steer_set.on_full = self._full
+        self._said_full = ""
+        self._full_timer: asyncio.TimerHandle | None = None
+        self._lives = asyncio.Event()
+        """Set once the kernel has been told that this worker lives."""
+        self._listed = asyncio.Event()
+        """Set once the kernel has the networks that are listed."""
         self._rules_gone = False
+        self._rules_restored = 0
+        """How many times they have been put back under this filter."""
         self._rules_back = 0
         """How many times they have come back."""
         self._restored = 0
@@ -91,22 +97,8 @@ class Steering:
         Raises:
             GatewayError: they do not; there are none; this process may not change them.
         """
-        takes, dns_port = transparent_port(modes, port), self._gateway.dns.port
-        if takes is None or not any(_answers(spec, dns_port) for spec in modes):
-            wanted = ", ".join(steering_modes(self._gateway))
-            raise GatewayError(f"mode: steering needs {wanted}; that is the default: leave mode out")
-        self._steer_set.check(takes, dns_port)
-
-    def load(self, loader: addonmanager.Loader) -> None:  # noqa: ARG002
-        """Take the place of mitmproxy's servers of mode ``dns``."""
-        original = mode_servers.AsyncioServerInstance.listen
-
-        async def listen(instance: Any, host: str, port: int) -> list[Any]:
-            if isinstance(instance.mode, mode_specs.DnsMode):
-                return [await self.listen(host, port)]
-            return await original(instance, host, port)
-
-        mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign,assignment]
+        takes = check_modes(self._gateway, modes, port, steer=True)
+        self._steer_set.check(takes, self._gateway.dns.port)
 
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use."""
@@ -115,8 +107,13 @@ class Steering:
         if "urlward_on_error" in updated:
             self._policy.on_error = ctx.options.urlward_on_error
 
-    async def listen(self, host: str, port: int) -> DnsServer:
-        """Answer DNS here.
+    async def listen(self, worker: Worker, host: str, port: int) -> DnsServer:
+        """Answer DNS here, in place of mitmproxy's server of mode ``dns``.
+
+        Args:
+            worker: has the sockets.
+            host: of the address.
+            port: likewise.
 
         Raises:
             OSError: that is not possible.
@@ -130,7 +127,8 @@ class Steering:
             self._faults,
         )
         server = DnsServer(service, _LINGERS, self._stop)
-        await server.listen(host, port, reuse_port=is_worker())
+        for kind in ("udp", "tcp"):
+            server.take(await worker.serve(Address(host, port, kind), server.serve))
         self._forwarders += forwarders
         self._servers.append(server)
         return server
@@ -145,14 +143,26 @@ class Steering:
             if addon.recording is not None:
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
+                self._policy.named = addon.recording.named
+        canary = canary_of(self._gateway, self._steer_set, self._take_canary, steers=True)
+        if canary is not None:
+            self._policy.on_canary = canary.answered
         work: list[Coroutine[None, None, None]] = [self._live(), self._follow(self._names), self._forget()]
-        if os.environ.get(WORKER, "0") == "0":
+        if is_first():
             work.append(self._follow(self._networks))
+        elif self._gateway.fail != "open":
+            work.append(self._await_networks())
+        if self._gateway.fail == "open":
+            self._listed.set()  # until this filter lives all would pass
+        if canary is not None:
+            work.append(canary.run(self._lives))
         self._tasks = [asyncio.get_running_loop().create_task(one) for one in work]
 
     async def done(self) -> None:
         """End, when the kernel knows of it."""
         self._stop()
+        if self._full_timer is not None:
+            self._full_timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
@@ -164,6 +174,36 @@ class Steering:
 
     def _stop(self) -> None:
         self._stopping = True
+
+    def _full(self, evicted: int) -> None:
+        """Say that a set is full."""
+        most = self._gateway.max_addresses
+        if evicted:
+            self._trouble(f"full ({most} addresses): those told longest ago make room")
+        else:
+            blocks = self._policy.blocks_on_error
+            outcome = "get no answer" if blocks else "pass unfiltered"
+            self._trouble(f"full ({most} addresses): further names with an entry {outcome}")
+
+    def _trouble(self, why: str) -> None:
+        if self._full_timer is not None:
+            self._full_timer.cancel()
+        self._full_timer = None
+        if why:
+            why = f"the set of steered addresses is {why}; raise gateway.max_addresses"
+            self._full_timer = asyncio.get_running_loop().call_later(FULL_FOR, self._trouble, "")
+            if self._said_full != why:
+                logger.error("%s", why)
+        elif self._said_full:
+            logger.info("the set of steered addresses has room again")
+        self._said_full = why
+        addon = ctx.master.addons.get("urlward")
+        if addon is not None and addon.recording is not None:
+            addon.recording.metrics.trouble("steer-set", why)
+
+    def _take_canary(self, why: str) -> None:
+        if why:
+            self._steer_set.forget()  # perhaps the kernel has lost what it is believed to have
 
     @staticmethod
     def _keeper() -> Keeper | None:
@@ -178,10 +218,13 @@ class Steering:
 
     async def _live(self) -> None:
         """Show that this filter lives while it has lists and answers; a loop that is stuck shows nothing."""
+        await self._listed.wait()
         while not self._stopping:
+            self._note_restored()
             if self._servers and self._keeper() is not None:
                 try:
                     await self._steer_set.beat()
+                    self._lives.set()
                     if self._rules_gone:
                         self._rules_gone = False
                         self._rules_back += 1
@@ -193,6 +236,15 @@ class Steering:
                 except Exception as e:  # noqa: BLE001 - the next beat may succeed
                     self._faults.say(e, "the kernel is not told that this filter lives")
             await asyncio.sleep(BEAT)
+
+    def _note_restored(self) -> None:
+        """Where rules were put back, see that they have all that was steered, after the watch has done so."""
+        addon = ctx.master.addons.get("urlward")
+        if addon is not None and addon.rules.restored != self._rules_restored:
+            self._rules_restored = addon.rules.restored
+            self._steer_set.forget()
+            self._listing.lost()
+            self._rules_back += 1
 
     async def _follow(self, act: Callable[[Keeper], Awaitable[bool]]) -> None:
         """Act on the lists whenever others come into force, and when the rules have come back."""
@@ -215,7 +267,16 @@ class Steering:
         return await self._listing.names() and self._restored == back
 
     async def _networks(self, keeper: Keeper) -> bool:
-        return await self._listing.networks(keeper)
+        done = await self._listing.networks(keeper)
+        if done:
+            self._listed.set()
+        return done
+
+    async def _await_networks(self) -> None:
+        """Wait for the first worker to list networks."""
+        while (keeper := self._keeper()) is None or not await self._listing.has_networks(keeper):
+            await asyncio.sleep(BEAT)
+        self._listed.set()
 
     async def _forget(self) -> None:
         while True:
@@ -224,12 +285,3 @@ class Steering:
                 await in_slices(self._resolved.sweep())
             except Exception as e:  # noqa: BLE001 - nothing depends on it but memory
                 self._faults.say(e, "names are kept for longer than needed")
-
-
-def _answers(spec: str, port: int) -> bool:
-    """Whether a mode answers DNS at a port."""
-    try:
-        mode = mode_specs.ProxyMode.parse(spec)
-    except ValueError:
-        return False
-    return isinstance(mode, mode_specs.DnsMode) and mode.custom_listen_port == port

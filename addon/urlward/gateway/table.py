@@ -1,5 +1,6 @@
 """The nftables table ``inet urlward``: its names, and what its rules say they are for."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -8,6 +9,9 @@ FAMILY_AND_NAME = f"inet {TABLE}"
 
 SETUP = "setup"
 """A chain that nothing jumps to; the comment of its one rule is a `Setup`."""
+
+ENTRY, CLIENTS = "prerouting", "from_clients"
+"""The chain that connections of clients come to first, and the one that it leads them to."""
 
 LISTED_DIGEST = "listed_digest"
 """Likewise; the comment tells what `LISTED` holds."""
@@ -18,11 +22,20 @@ CUT = ("cut4", "cut6")
 ALIVE = "alive"
 """Holds TCP and UDP, by number, while a worker lives."""
 
+NAT64_SEEN = "nat64"
+"""Holds TCP and UDP, by number, once a client has reached for IPv4 by NAT64: the kernel puts them there."""
+
+CANARY = "canary"
+"""Holds numbers of workers, with what their canary has come to as the comment: ``ok``, or what fails."""
+
 CUT_LISTED = "cut_listed"
 """Holds TCP and UDP, by number, where open connections to what is listed itself are to end."""
 
 CUTTING = "cutting"
 """Likewise where any open connections are to end: packets of all others need no look at what is cut."""
+
+CONTESTED = "contested"
+"""Holds TCP, by number, where rules that were removed again and again have been put back lately."""
 
 CUT_FOR = 300
 """Seconds that packets of such connections are looked out for; see `SteerSet.cut`."""
@@ -82,3 +95,21 @@ class Setup:
                 except ValueError:
                     return None
         return None
+
+
+def interfaces_of(listing: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where clients come in, by the rules in a listing that lead from `ENTRY` to `CLIENTS`."""
+    found: dict[str, None] = {}
+    for one in listing:
+        rule = one.get("rule", {})
+        if rule.get("chain") == ENTRY and CLIENTS in targets_of(rule):
+            for part in rule["expr"]:
+                match = part.get("match", {})
+                if match.get("left") == {"meta": {"key": "iifname"}}:
+                    found[match["right"]] = None
+    return tuple(found)
+
+
+def targets_of(rule: Mapping[str, Any]) -> list[str]:
+    """The chains that a rule in a listing leads to."""
+    return [part[how]["target"] for part in rule.get("expr", ()) for how in ("jump", "goto") if how in part]

@@ -10,7 +10,7 @@ from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.isolation import NETNS, WORK
 from urlward.gateway.lab.needs import check_needs
 
-LAB = [sys.executable, "-m", "urlward.cli", "lab"]
+LAB = [sys.executable, "-m", "urlward", "lab"]
 
 
 def why_not() -> str:

@@ -21,7 +21,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-COMMAND = [sys.executable, "-m", "urlward.cli", "lab", "replay"]
+COMMAND = [sys.executable, "-m", "urlward", "lab", "replay"]
 
 
 class Done(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from gateway.lab.replay_support import SAMPLE, squid
 from urlward import cli
 
-COMMAND = [sys.executable, "-m", "urlward.cli", "lab", "replay"]
+COMMAND = [sys.executable, "-m", "urlward", "lab", "replay"]
 
 
 def test_help_says_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,3 +55,18 @@ def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.decode())
     assert re.search(r"reading logs .*log 1 of 1, [\d,]+ lines, [\d,]+ lines/s", text)
     assert "unlisted" not in text
+
+
+def test_logs_without_a_request(tmp_path: Path) -> None:
+    logs = [tmp_path / "a.log", tmp_path / "b.log"]
+    for path, text in zip(logs, ("", "\n# nothing\n"), strict=True):
+        path.write_text(text)
+    done = subprocess.run(
+        [*COMMAND, *logs, "-o", tmp_path / "report", "--workers", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"urlward: {logs[0]}, {logs[1]}: empty, no request in it\n")
+    assert not (tmp_path / "report").exists()

@@ -1,4 +1,4 @@
-"""All shipped scenarios, two at a time in labs of their own."""
+"""All shipped scenarios, two at a time in labs of their own; `smoke` alone in every run of the tests."""
 
 import subprocess
 from collections.abc import Iterator
@@ -14,11 +14,17 @@ from urlward.gateway.lab.scenario import shipped
 SECONDS = {"load": "0.5", "churn": "5"}
 LONGEST_FIRST = ("failure", "load", "evasion", "churn", "smoke", "failopen", "monitor")
 
+_PARAMETERS = [
+    name if name == "smoke" else pytest.param(name, marks=pytest.mark.long) for name in LONGEST_FIRST
+]
+
 Done = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "Future[Done]"]]:
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, "Future[Done]"]]:
     if why := why_not():
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("reports")
@@ -28,14 +34,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, "Future
         return folder / name, lab("run", name, "--report", folder / name, *more)
 
     with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(run, name) for name in LONGEST_FIRST}
+        # As selected: a lab that no test looks at need not run.
+        asked = {
+            item.callspec.params.get("name")
+            for item in request.session.items
+            if item.path == Path(__file__) and hasattr(item, "callspec")
+        }
+        yield {name: pool.submit(run, name) for name in LONGEST_FIRST if name in asked}
 
 
 def test_all_are_here() -> None:
     assert sorted(shipped()) == sorted(LONGEST_FIRST) == sorted(SHIPPED)
 
 
-@pytest.mark.parametrize("name", LONGEST_FIRST)
+@pytest.mark.parametrize("name", _PARAMETERS)
 def test_as_expected(name: str, runs: dict[str, "Future[Done]"]) -> None:
     folder, done = runs[name].result()
     assert done.returncode == 0, done.stderr
@@ -57,6 +69,7 @@ def test_smoke_shows_each_stage_and_client(runs: dict[str, "Future[Done]"]) -> N
     assert {"curl-1-4", "curl-1-6", "curl-2-4", "curl-2-6", "chromium"} <= clients
 
 
+@pytest.mark.long
 def test_what_is_listed_takes_effect_soon(runs: dict[str, "Future[Done]"]) -> None:
     """The issue's bound is 2 s; this machine has two labs on two cores."""
     outcomes = report(runs["evasion"].result()[0])["data"]["outcomes"]
@@ -65,6 +78,7 @@ def test_what_is_listed_takes_effect_soon(runs: dict[str, "Future[Done]"]) -> No
     assert max(times) < 3.5
 
 
+@pytest.mark.long
 def test_load_has_figures_of_each_stage(runs: dict[str, "Future[Done]"]) -> None:
     data = report(runs["load"].result()[0])["data"]
     assert {row["stage"] for row in data["latency_ms"]} == {1, 2, 3}

@@ -73,6 +73,17 @@ def test_a_client_that_is_not_there_is_said() -> None:
     ]
 
 
+def test_three_seconds_after_a_reload_are_near_it() -> None:
+    at = Measured(url="https://paged.example/", stage=2)
+    quiet = ((0.9, 1.0, True), (4.1, 2.0, True), (6.9, 1.0, True))
+    near = ((1.0, 9.0, True), (2.5, 9.0, True), (4.0, 9.0, True), (10.0, 9.0, True))
+    figures = Figures([], [], [Reload(at, tuple(sorted(quiet + near)), (1.0, 7.0))], "")
+    (reload,) = summary(CAUGHT, figures=figures).data["reloads"]
+    assert reload["quiet_p50"] == 1.0
+    assert reload["quiet_p99"] > 1.5
+    assert (reload["near_p50"], reload["near_p99"]) == (9.0, 9.0)
+
+
 def test_figures(tmp_path: Path) -> None:
     at = Measured(url="https://paged.example/", stage=2)
     figures = Figures(

@@ -7,6 +7,7 @@ from urlward.gateway.lab.addresses import GATEWAY
 from urlward.gateway.lab.lacking import without_forwarding, without_ipv6, without_nftables
 from urlward.gateway.lab.outcome import Outcome, Result
 from urlward.gateway.lab.scenario import Step
+from urlward.gateway.lab.topology import inside, run
 from urlward.gateway.lab.world import World
 
 _SLOW = 3.0
@@ -15,8 +16,14 @@ _SLOW = 3.0
 _SETTLES = 10.0
 """Seconds after which what timed out must be gone."""
 
+_BACK_WITHIN, _REPLACED_WITHIN = 2.0, 15.0
+"""Seconds after which rules must be back, and a worker that hangs ended, on a machine that is busy too."""
+
 _MORE_DESCRIPTORS, _MORE_BYTES = 24, 64 << 20
 """That the filter may hold beyond what it began with."""
+
+_NOTICED = 60.0
+"""Seconds within which the filter must notice what has become of its way."""
 
 type Checked = tuple[Result, str]
 
@@ -67,6 +74,34 @@ def _start_filter(world: World, _: Step) -> None:
     world.start_filter()
 
 
+def _fresh_rules(world: World, _: Step) -> None:
+    world.filter.begin_anew()
+
+
+def _canary(world: World, _: Step) -> Checked:
+    """Whether a stage that breaks is named, and its end noticed."""
+    filter_ = world.filter
+    if not _comes_to(lambda: filter_.status().returncode == 0):
+        return Result.UNEXPECTED, "it does not come through"
+    with filter_.in_the_way("tcp dport 80 ip daddr 192.0.2.252"):
+        if not _comes_to(lambda: "redirect: " in filter_.status().stdout):
+            return Result.UNEXPECTED, "a stage that is broken is not named"
+        if filter_.status().returncode != 1:
+            return Result.UNEXPECTED, "the exit code says that traffic is filtered"
+    if not _comes_to(lambda: filter_.status().returncode == 0):
+        return Result.UNEXPECTED, "it does not come through any more"
+    return Result.HELD, "it comes through, and where it does not the stage is named"
+
+
+def _comes_to(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + _NOTICED
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
 def _second_filter(world: World, _: Step) -> Checked:
     done = world.filter.second()
     lines = done.stderr.strip().splitlines()
@@ -105,6 +140,31 @@ def _rules_there(world: World, _: Step) -> Checked:
     return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
 
 
+def _reload_firewall(world: World, _: Step) -> Checked:
+    before = world.agent(GATEWAY).ask("rules")
+    run(inside(GATEWAY, ["nft", "-f", "-"]), "flush ruleset\n")
+    began = time.monotonic()
+    end = began + _BACK_WITHIN
+    while (now := world.agent(GATEWAY).ask("rules")) != before and time.monotonic() < end:
+        time.sleep(0.01)
+    told = f"{(time.monotonic() - began) * 1000:.0f} ms"
+    if now == before:
+        return Result.HELD, f"seen to be back, with the content of the sets, after {told}"
+    return Result.UNEXPECTED, f"not back as they were after {told}"
+
+
+def _hang_worker(world: World, _: Step) -> Checked:
+    began = time.monotonic()
+    stopped = world.filter.stop_worker()
+    end = began + _REPLACED_WITHIN
+    while stopped in world.filter.workers() and time.monotonic() < end:
+        time.sleep(0.05)
+    told = f"{time.monotonic() - began:.1f} s"
+    if stopped in world.filter.workers():
+        return Result.UNEXPECTED, f"it hangs on after {told}"
+    return Result.HELD, f"it is ended after {told}"
+
+
 def _no_forwarding(world: World, _: Step) -> Checked:
     return without_forwarding(world.filter.up_command, world.ipv6)
 
@@ -140,6 +200,8 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
     "kill-filter": _kill_filter,
     "stop-filter": _stop_filter,
     "start-filter": _start_filter,
+    "canary": _canary,
+    "fresh-rules": _fresh_rules,
     "second-filter": _second_filter,
     "stop-resolver": _stop_resolver,
     "hang-resolver": _hang_resolver,
@@ -148,6 +210,8 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
     "damage-list": _damage_list,
     "rules-gone": _rules_gone,
     "rules-there": _rules_there,
+    "reload-firewall": _reload_firewall,
+    "hang-worker": _hang_worker,
     "no-forwarding": _no_forwarding,
     "no-ipv6": _no_ipv6,
     "no-nftables": _no_nftables,

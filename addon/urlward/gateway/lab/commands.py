@@ -47,7 +47,13 @@ def add_run(add: Add) -> None:
     parser = add("run", _run, "Run a scenario in a network of its own, and write a report.")
     parser.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
     parser.add_argument(
-        "--report", type=Path, metavar="FOLDER", help="for report.html and report.json (lab-report/SCENARIO)"
+        "-o",
+        "--output",
+        "--report",
+        dest="report",
+        type=Path,
+        metavar="FOLDER",
+        help="for report.html and report.json (lab-report/SCENARIO)",
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there")
     parser.add_argument("--in", dest="running", metavar="NAME", help="in a lab that is up")

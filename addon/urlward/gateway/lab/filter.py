@@ -8,8 +8,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from urlward.gateway.lab.scenario import Loaded
 from urlward.gateway.lab.services import wait_until
 from urlward.gateway.lab.toml_text import to_toml
 from urlward.gateway.lab.topology import inside, run
+from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
 from urlward.lists.build import write_atomically
 
 _LINE = re.compile(r"(\S+) (block|would-block|cut|would-cut) ((?:\w+=\S+ ?)+)")
@@ -33,6 +34,8 @@ _LIST_MB = 32
 """Of the small file system, beside three times the list."""
 
 _START_WITHIN = 60.0
+
+_OUT = "type filter hook output priority raw; policy accept;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,13 @@ class Filter:
             self._service.check()
             return len(_LISTENS.findall(self.log.text(), said)) >= workers
 
+        def lives() -> bool:
+            # Until the rules have heard of a worker, names are asked for where clients ask for them.
+            listed = run(inside(GATEWAY, ["nft", "list", "set", *FAMILY_AND_NAME.split(), ALIVE]))
+            return "elements" in listed
+
         wait_until(serves, "urlward to listen", _START_WITHIN)
+        wait_until(lives, "the rules to hear of urlward", _START_WITHIN)
 
     def second(self) -> "subprocess.CompletedProcess[str]":
         """Start it once more, as somebody does by mistake; its exit code and what it says."""
@@ -170,6 +179,30 @@ class Filter:
         code = self._service.stop(signal.SIGTERM, patience=20)
         run(inside(GATEWAY, self._command("gateway", "down", "--if-stopped", "--config", str(self.config))))
         return code
+
+    def begin_anew(self) -> None:
+        """Rules as after a start of the machine: nothing in their sets, and no worker yet."""
+        self.stop()
+        self.remove_rules()
+        run(inside(GATEWAY, self.up_command))
+
+    def status(self) -> "subprocess.CompletedProcess[str]":
+        """What ``gateway status`` says."""
+        command = inside(GATEWAY, self._command("gateway", "status", "--config", str(self.config)))
+        return subprocess.run(  # noqa: S603 - our own program
+            command, capture_output=True, text=True, check=False, timeout=60, env=environment()
+        )
+
+    @contextmanager
+    def in_the_way(self, rule: str) -> Iterator[None]:
+        """A firewall of somebody else's drops what a rule says, on its way out of the gateway itself."""
+        table = "inet somebody"
+        run(inside(GATEWAY, ["nft", f"add table {table}; add chain {table} out {{ {_OUT} }}"]))
+        try:
+            run(inside(GATEWAY, ["nft", f"add rule {table} out {rule} drop"]))
+            yield
+        finally:
+            run(inside(GATEWAY, ["nft", f"delete table {table}"]))
 
     def remove_rules(self) -> None:
         """Whatever the configuration says of keeping them."""
@@ -196,6 +229,18 @@ class Filter:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return pids
+
+    def stop_worker(self) -> int:
+        """Have a worker hang; its process number.
+
+        Raises:
+            LabError: there is none.
+        """
+        pids = self.workers()
+        if not pids:
+            raise LabError("lab: the filter has no workers to stop")
+        os.kill(pids[-1], signal.SIGSTOP)
+        return pids[-1]
 
     def workers(self) -> list[int]:
         """Process numbers of its workers; with one worker, the filter itself."""
@@ -246,7 +291,7 @@ class Filter:
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
-        return [sys.executable, "-m", "urlward.cli", *arguments]
+        return [sys.executable, "-m", "urlward", *arguments]
 
     def _configuration(self, loaded: Loaded, authority: Path, ipv6: bool) -> dict[str, Any]:
         gateway = dict(loaded.gateway)

@@ -54,7 +54,13 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core)")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="entries to name by their ids (20)")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="for the report (./urlward-replay-DATE)"
+        "-o",
+        "--output",
+        "--report",
+        dest="output",
+        type=Path,
+        metavar="FOLDER",
+        help="for the report (./urlward-replay-DATE)",
     )
     parser.add_argument(
         "--json", action="store_true", help="counts as a JSON object; no folder unless -o names one"
@@ -89,6 +95,8 @@ def _replay(args: argparse.Namespace) -> int:
     for log in logs:
         if log.trouble:
             print(f"urlward: {log.path}: {log.trouble}; read up to line {log.lines}", file=sys.stderr)
+    if not (done.tally.requests or done.tally.bad):
+        raise LabError(f"{', '.join(map(str, args.logs))}: empty, no request in it")
     report = make_report(done, keeper.matcher.lists, args.top)
     folder = args.output
     if folder is None and not args.json:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
+from urlward.encoding import other_encoding
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_har import Har
 from urlward.gateway.lab.replay_lines import BadLineError, Combined, Csv, LineFormat, Request, Squid, Urls
@@ -70,8 +71,8 @@ def detect(head: bytes, name: str, *, kind: str = "", column: str = "", site: st
     Raises:
         LabError: it is none that is known here, or it does not say enough.
     """
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise LabError(f"{name}: UTF-16; try: iconv -f UTF-16 -t UTF-8 FILE | urlward lab replay … -")
+    if other := other_encoding(head):
+        raise LabError(f"{name}: {other}")
     if b"\0" in head:
         raise LabError(f"{name}: binary data, not a log")
     text = head.decode("latin-1").removeprefix("\xef\xbb\xbf")

@@ -31,8 +31,9 @@ Expect = Literal["block", "refuse", "pass", "cut", "open"]
 Answer = Literal["answer", "empty", "nxdomain", "failure", "timeout"]
 Action = Literal[
     "reload", "kill-worker", "kill-all-workers", "kill-filter", "stop-filter", "start-filter",
-    "second-filter", "stop-resolver", "hang-resolver", "slow-resolver", "fill-disk", "damage-list",
-    "rules-gone", "rules-there", "nothing-piles-up", "no-forwarding", "no-ipv6",
+    "second-filter", "fresh-rules", "canary", "stop-resolver", "hang-resolver", "slow-resolver", "fill-disk",
+    "damage-list", "rules-gone", "rules-there", "reload-firewall", "hang-worker",
+    "nothing-piles-up", "no-forwarding", "no-ipv6",
     "no-nftables", "restore",
 ]  # fmt: skip
 
@@ -318,7 +319,7 @@ def load_scenario(name: str) -> Loaded:
         raise LabError(f"{name}: no such file, and no shipped scenario (there are {known})") from e
     except OSError as e:
         raise LabError(f"{path}: {e.strerror or e}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:  # also of a number with too many digits
         raise LabError(f"{path}: not TOML: {e}") from e
     try:
         scenario = Scenario.model_validate(data)

@@ -1,0 +1,337 @@
+"""nf_tables over netlink, without libnftables: questions, notifications, transactions.
+
+The library parses text and copies whole sets; for one element, or for what must be back within
+milliseconds, that takes too long. Formats: ``linux/netlink.h``, ``linux/netfilter/nf_tables.h``.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from urlward.gateway.errors import NftError
+
+NETLINK_NETFILTER = 12
+INET = 1
+"""NFPROTO_INET: the family of the table."""
+
+REQUEST, ACK, DUMP, CREATE, APPEND = 0x1, 0x4, 0x300, 0x400, 0x800
+"""Flags of a message."""
+
+ERROR, DONE = 2, 3
+"""Kinds of messages that are an answer's end."""
+
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_BATCH_GENERATION = 1
+_SUBSYSTEM = 10
+"""NFNL_SUBSYS_NFTABLES."""
+
+_GROUP = 7
+"""NFNLGRP_NFTABLES."""
+
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SNDBUFFORCE, _RCVBUFFORCE = 32, 33
+_RESTART = 85
+"""ERESTART: the generation of the rules is another by now."""
+
+_TYPE = 0x3FFF
+"""Of an attribute's type, without the bits that say how it is encoded."""
+
+_ELEMENTS = 3
+_OF_ELEMENT = (1, 2, 3, 7, 9, 10, 11)
+"""Key, data, flags, expressions, object, end of the key."""
+
+_USERDATA, TIMEOUT, _EXPIRATION = 6, 4, 5
+"""Of an element."""
+
+_RECEIVE = 1 << 20
+_PATIENCE = 10.0
+_QUEUE = 64 << 20
+"""Bytes of notifications that may wait; twice what a full set has."""
+
+
+class Kind(IntEnum):
+    """NFT_MSG_*."""
+
+    NEWTABLE = 0
+    GETTABLE = 1
+    DELTABLE = 2
+    NEWCHAIN = 3
+    GETCHAIN = 4
+    DELCHAIN = 5
+    NEWRULE = 6
+    GETRULE = 7
+    DELRULE = 8
+    NEWSET = 9
+    GETSET = 10
+    DELSET = 11
+    NEWSETELEM = 12
+    GETSETELEM = 13
+    DELSETELEM = 14
+    NEWGEN = 15
+    GETGEN = 16
+
+
+class Message(NamedTuple):
+    """One of nf_tables.
+
+    Attributes:
+        kind: one of `Kind`, or a number that is none.
+        family: of the table.
+        port: of the socket whose transaction it tells of.
+        body: attributes.
+    """
+
+    kind: int
+    family: int
+    port: int
+    body: bytes
+
+
+class ChangedMeanwhileError(NftError):
+    """The rules have changed since what a transaction was made from."""
+
+
+class OverrunError(NftError):
+    """Notifications were lost: more came than was read."""
+
+
+class Netlink:
+    """A connection, in the network namespace of the thread that makes it.
+
+    Args:
+        notified: whether it gets notifications, and nothing else.
+    """
+
+    def __init__(self, *, notified: bool = False) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        self._number = 0
+        try:
+            self._socket.bind((0, 0))
+            if notified:
+                _force(self._socket, _RCVBUFFORCE, socket.SO_RCVBUF, _QUEUE)
+                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+                self._socket.setblocking(False)
+            else:
+                _force(self._socket, _RCVBUFFORCE, socket.SO_RCVBUF, 1 << 22)
+                self._socket.settimeout(_PATIENCE)
+        except BaseException:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[0]
+        """By which notifications name its transactions."""
+
+    def fileno(self) -> int:
+        """The descriptor, to wait for notifications."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self, kind: Kind, attributes: bytes = b"", flags: int = 0, family: int = INET) -> list[Message]:
+        """Ask a question.
+
+        Args:
+            kind: a GET.
+            attributes: of it.
+            flags: `DUMP`, where there is more than one answer.
+            family: of the table.
+
+        Raises:
+            OSError: the kernel refuses; ENOENT where there is no such thing.
+        """
+        self._number += 1
+        self._socket.send(_message(kind, REQUEST | flags, self._number, attributes, family))
+        found: list[Message] = []
+        while True:
+            for of, number, message, rest in split(self._socket.recv(_RECEIVE)):
+                if number != self._number:
+                    continue
+                if of in (ERROR, DONE):
+                    code = -struct.unpack_from("=i", rest)[0] if len(rest) >= 4 else 0
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return found
+                assert message is not None
+                found.append(message)
+                if not flags & DUMP:
+                    return found
+
+    def generation(self) -> int:
+        """The number of the kernel's rules as they are."""
+        return generation_of(self.ask(Kind.GETGEN, family=0)[0].body)[0]
+
+    def commit(self, messages: Sequence[tuple[Kind, int, bytes]], generation: int) -> None:
+        """Do all of it, or nothing.
+
+        Args:
+            messages: kind, flags and attributes of each.
+            generation: of the rules that it was made from.
+
+        Raises:
+            ChangedMeanwhileError: they have changed since.
+            OSError: the kernel refuses.
+        """
+        first = self._number + 1
+        last = first + len(messages)
+        self._number = last + 1
+        made_from = attribute(_BATCH_GENERATION, struct.pack("!I", generation))
+        parts = [_batch(_BATCH_BEGIN, first, made_from)]
+        for number, (kind, flags, attributes) in enumerate(messages, first + 1):
+            # Older kernels do not acknowledge the end, so the last message is what is waited for.
+            acknowledged = ACK if number == last else 0
+            parts.append(_message(kind, REQUEST | flags | acknowledged, number, attributes, INET))
+        parts.append(_batch(_BATCH_END, self._number))
+        data = b"".join(parts)
+        _force(self._socket, _SNDBUFFORCE, socket.SO_SNDBUF, len(data) + 4096)
+        self._socket.send(data)
+        while True:
+            for of, number, _, rest in split(self._socket.recv(_RECEIVE)):
+                if of != ERROR or not first <= number <= last:
+                    continue
+                code = -struct.unpack_from("=i", rest)[0]
+                if code == _RESTART:
+                    raise ChangedMeanwhileError("nftables: the rules have changed meanwhile")
+                if code:
+                    raise OSError(code, os.strerror(code))
+                if number == last:
+                    return
+
+    def notifications(self) -> Iterator[Message]:
+        """Those that have come.
+
+        Raises:
+            OverrunError: some were lost.
+        """
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE)
+            except BlockingIOError:
+                return
+            except OSError as e:
+                if e.errno == errno.ENOBUFS:
+                    raise OverrunError("nftables: notifications were lost") from e
+                raise
+            for _, _, message, _ in split(data):
+                if message is not None:
+                    yield message
+
+
+def generation_of(body: bytes) -> tuple[int, int, str]:
+    """Of NEWGEN: the generation's number, and number and name of the process that has made it."""
+    found = dict(attributes(body))
+    number = struct.unpack("!I", found[1])[0]
+    process = struct.unpack("!I", found[2])[0] if 2 in found else 0
+    return number, process, text_of(found.get(3, b""))
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Take a sequence of attributes apart."""
+    at, end = 0, len(data)
+    while end - at >= 4:
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        yield kind & _TYPE, data[at + 4 : at + length]
+        at += length + 3 & ~3
+
+
+def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Likewise, each piece as it stands, with its header and what aligns it."""
+    at, end = 0, len(data)
+    while end - at >= 4:
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        following = at + (length + 3 & ~3)
+        yield kind & _TYPE, data[at:following]
+        at = following
+
+
+def set_elements(body: bytes) -> Iterator[tuple[bytes, int | None, bytes]]:
+    """The elements in a message on a set's: what makes each, its key first; the milliseconds that it stays,
+    None where it has no timeout; and what libnftables keeps with it for itself."""
+    # There may be a hundred thousand.
+    data = next((value for kind, value in attributes(body) if kind == _ELEMENTS), b"")
+    unpack, number = struct.Struct("=HH").unpack_from, struct.Struct("!Q").unpack_from
+    following, end = 0, len(data)
+    while following < end:
+        at = following + 4
+        following += unpack(data, following)[0] + 3 & ~3
+        key, more, left = b"", b"", None
+        while at < following:
+            length, kind = unpack(data, at)
+            stop = at + (length + 3 & ~3)
+            kind &= _TYPE
+            if kind == _EXPIRATION or (kind == TIMEOUT and left is None):
+                left = number(data, at + 4)[0]
+            elif kind in _OF_ELEMENT:
+                key += data[at:stop]
+            elif kind == _USERDATA:
+                more = data[at:stop]
+            at = stop
+        yield key, left, more
+
+
+def only(data: bytes, kinds: Iterable[int]) -> bytes:
+    """Of a sequence of attributes, those of these kinds."""
+    return b"".join(piece for kind, piece in pieces(data) if kind in kinds)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def nest(kind: int, value: bytes) -> bytes:
+    """One whose value is attributes."""
+    return attribute(kind | 0x8000, value)
+
+
+def text(kind: int, value: str) -> bytes:
+    """One whose value is a text."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def text_of(value: bytes) -> str:
+    """The text that an attribute's value is."""
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def _message(kind: int, flags: int, number: int, body: bytes, family: int) -> bytes:
+    return header(_SUBSYSTEM << 8 | kind, flags, number, struct.pack("=BBH", family, 0, 0) + body)
+
+
+def _batch(kind: int, number: int, body: bytes = b"") -> bytes:
+    return header(kind, REQUEST, number, struct.pack("=BBH", 0, 0, socket.htons(_SUBSYSTEM)) + body)
+
+
+def header(kind: int, flags: int, number: int, rest: bytes) -> bytes:
+    """A message of netlink: its header, and the rest behind that."""
+    return struct.pack("=IHHII", 16 + len(rest), kind, flags, number, 0) + rest
+
+
+def split(data: bytes) -> Iterator[tuple[int, int, Message | None, bytes]]:
+    """The messages in some bytes: kind, number, what it says of nf_tables, and what follows the header."""
+    at, end = 0, len(data)
+    while end - at >= 16:
+        length, kind, _, number, port = struct.unpack_from("=IHHII", data, at)
+        if length < 16:
+            return
+        message = None
+        if kind >> 8 == _SUBSYSTEM and length >= 20:
+            message = Message(kind & 0xFF, data[at + 16], port, data[at + 20 : at + length])
+        yield kind, number, message, data[at + 16 : at + length]
+        at += length + 3 & ~3
+
+
+def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
+    """Have a buffer of a size beyond the system's limit, which CAP_NET_ADMIN allows."""
+    try:
+        of.setsockopt(socket.SOL_SOCKET, forced, size)
+    except PermissionError:
+        of.setsockopt(socket.SOL_SOCKET, otherwise, size)

@@ -1,0 +1,399 @@
+"""Watch over the rules: what another hand takes from the table is put back, with the content of the sets.
+
+A firewall reload (``flush ruleset``), a table, chain, rule, set or element deleted: the kernel tells of each
+transaction (NFNLGRP_NFTABLES), and one transaction puts the table back as `urlward gateway up` and the
+workers had made it. That takes milliseconds, and is done only where nobody has changed the rules since. What
+urlward itself changes is known by the name of the thread that does it (`urlward.process.called`), which the
+kernel tells with each transaction; so ``gateway down`` stays down. Whoever loads complete rules, such as
+``gateway print`` has shown, is taken at their word, and gets the content of the sets.
+
+One process watches: the supervisor of workers, or the only one.
+"""
+
+import asyncio
+import logging
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from mitmproxy import ctx
+
+from urlward.gateway.errors import NftError
+from urlward.gateway.netlink import ChangedMeanwhileError, Kind, Message, Netlink, OverrunError, generation_of
+from urlward.gateway.system import missing_interfaces
+from urlward.gateway.table_copy import TableCopy, begins_anew, elements_of, is_ours, is_structure
+from urlward.process import OURS, called
+from urlward.proxy import notify
+from urlward.records.metrics import RulesFacts
+
+logger = logging.getLogger("urlward.gateway")
+
+WINDOW = 60.0
+"""Seconds in which removals are counted."""
+
+MOST = 5
+"""Removals in that time from which on somebody is to see to it."""
+
+LOOK = 1.0
+"""Seconds between two looks that need no notification."""
+
+_GAP, _SHARE = 0.1, 4
+"""Beyond `MOST`, seconds between two restorations, or so many times what the last has taken."""
+
+_SAID_AGAIN = 1.0
+"""Seconds between two lines in the log, beyond `MOST` too."""
+
+_SWEEP = 60.0
+"""Seconds after which elements whose time is up are looked for in the copy."""
+
+_AGAIN = 0.2
+"""Seconds after which a restoration that the kernel has refused is tried again."""
+
+
+class WatchHere:
+    """An addon that watches in the only process of a filter.
+
+    Args:
+        interfaces: where clients come in.
+    """
+
+    def __init__(self, interfaces: Sequence[str]) -> None:
+        self._watch = RulesWatch(interfaces)
+
+    def running(self) -> None:
+        """Begin."""
+        addon = ctx.master.addons.get("urlward")
+        loop = asyncio.get_running_loop()
+
+        def told(facts: RulesFacts) -> None:
+            tell_manager(facts)
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(addon.take_rules, facts)
+
+        self._watch.on_facts = told
+        try:
+            self._watch.start()
+        except NftError as e:
+            logger.error("gateway: the rules are not watched: %s", e)
+        addon.take_rules(self._watch.facts)
+
+    def done(self) -> None:
+        """End."""
+        self._watch.close()
+
+
+def tell_manager(facts: RulesFacts) -> None:
+    """Tell the service manager; it hears no sign of life while rules are missing: a start puts them back."""
+    missing = "missing" in facts.wrong
+    notify.withhold("rules: missing" if missing else "", "rules")
+    if facts.wrong and not missing:
+        notify.status(f"rules: {', '.join(facts.wrong)}")
+
+
+class RulesWatch:
+    """The watch.
+
+    Args:
+        interfaces: where clients come in.
+        say: takes a line for the log.
+
+    Attributes:
+        facts: what is to be known of the rules now.
+        on_facts: is told whenever that changes, in the watch's thread.
+    """
+
+    def __init__(self, interfaces: Sequence[str], say: Callable[[str], None] = logger.warning) -> None:
+        self.facts = RulesFacts()
+        self.on_facts: Callable[[RulesFacts], None] = lambda _: None
+        self._interfaces = tuple(interfaces)
+        self._say = say
+        self._copy = TableCopy()
+        """As the table is to be."""
+        self._kernel = TableCopy()
+        """As it is; without elements."""
+        self._generation = 0
+        self._unaccounted: int | None = None
+        """The generation that the last look has found, with no word of it."""
+        self._resync_due = False
+        """Whether notifications were lost, and the kernel has not been compared with the copy since."""
+        self._pending: list[Message] = []
+        self._there = False
+        """Whether the table is in the kernel as the copy has it."""
+        self._down = False
+        self._by = ""
+        self._restored = 0
+        self._removals: deque[float] = deque(maxlen=MOST + 1)
+        self._took = 0.0
+        self._last = self._last_said = float("-inf")
+        self._missing: tuple[str, ...] = ()
+        self._fault = ""
+        self._looked = self._swept = 0.0
+        self._netlink: Netlink | None = None
+        self._news: Netlink | None = None
+        self._thread: threading.Thread | None = None
+        self._wake, self._woken = socket.socketpair()
+
+    def start(self) -> None:
+        """Look, and watch from here on, in the network namespace of this thread.
+
+        Raises:
+            NftError: this process may not.
+        """
+        try:
+            self._news, self._netlink = Netlink(notified=True), Netlink()
+            self._read()
+            self._missing = tuple(missing_interfaces(self._interfaces))
+        except OSError as e:
+            raise NftError.of(e) from e
+        self._tell()
+        self._thread = threading.Thread(target=self._run, name="rules-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no more; what is removed from here on is gone."""
+        if self._thread is not None:
+            self._wake.send(b"x")
+            self._thread.join()
+            self._thread = None
+        for one in (self._news, self._netlink, self._wake, self._woken):
+            if one is not None:
+                one.close()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        assert self._news is not None
+        poll = select.poll()
+        poll.register(self._news.fileno(), select.POLLIN)
+        poll.register(self._woken.fileno(), select.POLLIN)
+        with called(OURS):
+            while True:
+                ready = dict(poll.poll(self._wait() * 1000))
+                if self._woken.fileno() in ready:
+                    return
+                try:
+                    self._step()
+                except Exception as e:  # noqa: BLE001 - whatever it is, the next transaction is to be seen
+                    self._failed(e)
+                with suppress(Exception):  # nor does whoever is told end the watch
+                    self._tell()
+
+    def _wait(self) -> float:
+        if self._resync_due:
+            return _AGAIN
+        return LOOK if self._there or not self._copy else max(self._due() - time.monotonic(), 0.0)
+
+    def _due(self) -> float:
+        """When the next restoration may be."""
+        if self._fault:
+            return self._last + _AGAIN
+        if self._contested:
+            return self._last + max(_GAP, _SHARE * self._took)
+        return 0.0
+
+    @property
+    def _contested(self) -> bool:
+        return len(self._removals) > MOST and self._removals[0] > time.monotonic() - WINDOW
+
+    def _step(self) -> None:
+        try:
+            self._read_news()
+        except OverrunError:
+            self._resync_due = True
+            self._forget_news()
+        if self._resync_due:
+            self._resync()
+            self._resync_due = False
+        now = time.monotonic()
+        if now >= self._looked + LOOK:
+            self._looked = now
+            self._missing = tuple(missing_interfaces(self._interfaces))
+            self._look()
+        if now >= self._swept + _SWEEP:
+            self._swept = now
+            self._copy.drop_old()
+        if not self._there and self._copy and now >= self._due():
+            self._restore()
+        if self._there:
+            self._fault = ""
+
+    def _forget_news(self) -> None:
+        assert self._news is not None
+        while True:
+            try:
+                for _ in self._news.notifications():
+                    pass
+            except OverrunError:
+                continue
+            return
+
+    def _read_news(self) -> None:
+        assert self._news is not None
+        for message in self._news.notifications():
+            if message.kind != Kind.NEWGEN:
+                if is_ours(message):
+                    self._pending.append(message)
+                continue
+            generation, process, name = generation_of(message.body)
+            pending, self._pending = self._pending, []
+            if _is_later(generation, self._generation):
+                self._generation = generation
+                self._take(pending, process, name)
+
+    def _take(self, messages: list[Message], process: int, name: str) -> None:
+        """Take in what a transaction has done to the table."""
+        if not messages:
+            return
+        assert self._netlink is not None
+        for message in messages:
+            if is_structure(message):
+                self._kernel.apply(message, elements=False)
+        ours = name == OURS
+        if any(map(begins_anew, messages)):
+            if messages[0].port == self._netlink.port:  # what this watch itself has put back
+                self._copy.take_structure(self._kernel, same=True)
+                return
+            self._begin_anew(messages, ours=ours)
+            if not ours:
+                self._removed(name, process)
+        elif ours:
+            for message in messages:
+                self._copy.apply(message)
+            if not self._copy:
+                self._there, self._down = False, True
+        elif self._harms(messages):
+            self._removed(name, process)
+
+    def _begin_anew(self, messages: list[Message], *, ours: bool) -> None:
+        """Complete rules, in place of those that were there; workers have what they had put into sets."""
+        known, before = bool(self._copy), TableCopy()
+        before.take_structure(self._copy)
+        self._copy.take_structure(self._kernel)
+        for message in messages:
+            if message.kind == Kind.NEWSETELEM or (ours and message.kind in (Kind.DELSETELEM, Kind.DELSET)):
+                self._copy.apply(message, structure=False)
+        self._there = self._there if known and ours else not known
+        if not self._there:
+            self._copy.take_digest(before)
+        self._down = False
+
+    def _harms(self, messages: list[Message]) -> bool:
+        """Whether what another hand has done is to be undone; what it adds to what is steered is taken in."""
+        harm = False
+        for message in messages:
+            if is_structure(message):
+                return bool(self._copy)
+            name, keys = elements_of(message)
+            if message.kind == Kind.DELSETELEM:
+                harm = harm or any(self._copy.stays(name, key) for key in keys)
+            elif self._copy.may_grow(name):
+                self._copy.apply(message)
+            else:
+                harm = True
+        return harm and bool(self._copy)
+
+    def _removed(self, name: str, process: int) -> None:
+        self._by = f"{name or 'somebody'} (process {process})" if process else name or "somebody"
+        if self._there:
+            self._removals.append(time.monotonic())
+        self._there = False
+
+    # -- looks, and what comes of them
+
+    def _read(self) -> None:
+        assert self._netlink is not None
+        self._copy, self._generation = TableCopy.read(self._netlink)
+        self._kernel.take_structure(self._copy)
+        self._there = bool(self._copy)
+        self._pending.clear()
+
+    def _look(self) -> None:
+        """See whether the kernel has gone on without a word."""
+        assert self._netlink is not None
+        generation, before = self._netlink.generation(), self._unaccounted
+        self._unaccounted = None
+        if generation == self._generation or self._pending:
+            return
+        assert self._news is not None
+        poll = select.poll()
+        poll.register(self._news.fileno(), select.POLLIN)
+        if poll.poll(0):
+            return
+        if before is not None and _is_later(before, self._generation):
+            self._resync()
+        else:  # the kernel counts first, and tells afterwards
+            self._unaccounted = generation
+
+    def _resync(self) -> None:
+        """Compare the kernel with the copy, where notifications were lost."""
+        assert self._netlink is not None
+        found, self._generation = TableCopy.read(self._netlink)
+        self._pending.clear()
+        self._kernel = TableCopy()
+        self._kernel.take_structure(found)
+        if not self._copy:
+            self._copy, self._there, self._down = found, bool(found), self._down and not found
+        elif found.setups() and found.setups().keys() != self._copy.setups().keys():
+            lacks = found.lacks(self._copy)
+            self._copy.take_structure(found)
+            self._copy.take_elements(found)
+            if lacks:
+                self._removed("", 0)
+        elif not found.same_as(self._copy) or found.lacks(self._copy):
+            self._removed("", 0)
+        else:
+            self._copy.take_elements(found)
+            self._there = True
+
+    def _restore(self) -> None:
+        assert self._netlink is not None
+        began = time.monotonic()
+        self._last = began
+        contested = self._contested
+        try:
+            self._netlink.commit(self._copy.messages(WINDOW if contested else 0.0), self._generation)
+        except ChangedMeanwhileError:
+            return  # what has come meanwhile says what is to be done
+        self._took = time.monotonic() - began
+        self._there = True
+        self._restored += 1
+        self._fault = ""
+        if not contested or began >= self._last_said + _SAID_AGAIN:
+            self._last_said = began
+            again = f"; that is more than {MOST} times in a minute, end it" if contested else ""
+            self._log(
+                f"gateway: {self._by} took rules away; they are back after {self._took * 1000:.0f} ms{again}"
+            )
+
+    def _failed(self, error: Exception) -> None:
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+        if self._fault != why:
+            self._fault = why
+            self._log(f"gateway: the rules cannot be looked after: {why}")
+
+    def _log(self, line: str) -> None:
+        with suppress(Exception):  # a log without room is no reason to watch no more
+            self._say(line)
+
+    def _tell(self) -> None:
+        wrong = []
+        if not self._there:
+            wrong.append("down" if self._down else "missing")
+        if self._contested:
+            wrong.append(f"removed more than {MOST} times in a minute")
+        if (self._fault or self._resync_due) and "missing" not in wrong:
+            wrong.append("not watched")
+        wrong += [f"no interface {name}" for name in self._missing]
+        facts = RulesFacts(self._restored, self._by, tuple(wrong))
+        if facts != self.facts:
+            self.facts = facts
+            self.on_facts(facts)
+
+
+def _is_later(one: int, than: int) -> bool:
+    """By numbers that begin anew after 32 bits."""
+    return 0 < (one - than) % (1 << 32) < 1 << 31

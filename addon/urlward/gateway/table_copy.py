@@ -1,0 +1,397 @@
+"""A copy of the table ``inet urlward`` with the content of its sets, as the kernel itself tells of it.
+
+It begins with a look (`TableCopy.read`), follows the kernel's notifications (`TableCopy.apply`), and gives
+the messages that make the table anew (`TableCopy.messages`). What a message has of handles and counts is
+left out; all else goes back to the kernel as it came, so nothing here knows what rules mean.
+"""
+
+import errno
+import struct
+from collections.abc import Iterator
+from time import monotonic
+
+from urlward.gateway.errors import NftError
+from urlward.gateway.netlink import (
+    APPEND,
+    CREATE,
+    DUMP,
+    TIMEOUT,
+    Kind,
+    Message,
+    Netlink,
+    attribute,
+    attributes,
+    nest,
+    only,
+    pieces,
+    set_elements,
+    text,
+    text_of,
+)
+from urlward.gateway.table import CONTESTED, LISTED, LISTED_DIGEST, SETUP, TABLE, Setup
+
+_A_MESSAGE = 60_000
+"""Bytes of elements in one; an attribute has 65,535 at most."""
+
+_TIMEOUT_FLAG, _EVAL_FLAG = 0x10, 0x20
+_END_OF_INTERVAL = 1
+_OF_TABLE = (1, 2)
+"""Name and flags."""
+
+_OF_CHAIN = (1, 3, 4, 5, 7, 12)
+"""Table, name, hook, policy, type, user data."""
+
+_OF_SET = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18)
+"""Table, name, flags, types and lengths, policy, description, times, user data, expressions."""
+
+_OF_RULE = (1, 2, 4, 7)
+"""Table, chain, expressions, user data."""
+
+_ELEMENT = 0x8000 | 1
+_HEAD, _NUMBER = struct.Struct("=HH"), struct.Struct("!Q")
+_TIMEOUT_HEAD = _HEAD.pack(12, TIMEOUT)
+_EXPRESSIONS = 4
+_EXTHDR_FLAGS, _EXTHDR_SREG = 5, 7
+_COMMENT = 0
+"""NFTNL_UDATA_RULE_COMMENT: of libnftables, in a rule's user data."""
+
+_TRIES = 50
+
+_SOON = 2.0
+"""Seconds by which two ways to the same time may differ."""
+
+NEVER = float("inf")
+
+_STRUCTURE = (
+    *(Kind.NEWTABLE, Kind.DELTABLE, Kind.NEWCHAIN, Kind.DELCHAIN),
+    *(Kind.NEWRULE, Kind.DELRULE, Kind.NEWSET, Kind.DELSET),
+)
+
+
+class TableCopy:
+    """The copy.
+
+    Attributes:
+        elements: by set and key, until when each stays, by the clock of `monotonic`.
+    """
+
+    def __init__(self) -> None:
+        self._table = b""
+        self._chains: dict[str, bytes] = {}
+        self._sets: dict[str, tuple[bytes, int]] = {}
+        """What makes it, and its flags."""
+        self._rules: dict[str, dict[int, bytes]] = {}
+        """By chain and handle, in order."""
+        self.elements: dict[str, dict[bytes, float]] = {}
+        self._more: dict[str, dict[bytes, bytes]] = {}
+        """What libnftables keeps with an element for itself."""
+
+    def __bool__(self) -> bool:
+        """Whether there is a table."""
+        return bool(self._table)
+
+    @classmethod
+    def read(cls, netlink: Netlink) -> "tuple[TableCopy, int]":
+        """Look; gives the generation as well that was looked at.
+
+        Raises:
+            NftError: the rules change all the time.
+            OSError: the kernel refuses.
+        """
+        for _ in range(_TRIES):
+            before = netlink.generation()
+            made = cls()
+            try:
+                made._read(netlink)
+            except OSError as e:
+                if e.errno not in (errno.ENOENT, errno.EINTR):
+                    raise
+                made = cls()
+            if netlink.generation() == before:
+                return made, before
+        raise NftError("nftables: the rules change faster than they can be read")
+
+    def _read(self, netlink: Netlink) -> None:
+        named = text(1, TABLE)
+        for message in netlink.ask(Kind.GETTABLE, named):
+            self.apply(message)
+        for kind in (Kind.GETCHAIN, Kind.GETSET, Kind.GETRULE):
+            for message in netlink.ask(kind, named, DUMP):
+                if is_ours(message):
+                    self.apply(message)
+        for name in self._sets:
+            for message in netlink.ask(Kind.GETSETELEM, named + text(2, name), DUMP):
+                self.apply(message)
+
+    # -- following
+
+    def apply(self, message: Message, *, elements: bool = True, structure: bool = True) -> None:
+        """Take in what the kernel tells of the table.
+
+        Args:
+            message: a notification or an answer.
+            elements: whether those of sets are followed.
+            structure: whether the table, chains, sets and rules are.
+        """
+        kind, body = message.kind, message.body
+        if kind in (Kind.NEWSETELEM, Kind.DELSETELEM):
+            if elements:
+                self._apply_elements(body, new=kind == Kind.NEWSETELEM)
+            return
+        found = dict(attributes(body))
+        if kind == Kind.DELSET and elements:
+            self.elements.pop(text_of(found[2]), None)
+            self._more.pop(text_of(found[2]), None)
+        if structure:
+            self._apply_structure(kind, body, found, elements=elements)
+
+    def _apply_structure(self, kind: int, body: bytes, found: dict[int, bytes], *, elements: bool) -> None:
+        if kind == Kind.NEWTABLE:
+            self._table = only(body, _OF_TABLE)
+        elif kind == Kind.DELTABLE:
+            self._table = b""
+            for each in (self._chains, self._sets, self._rules):
+                each.clear()
+            if elements:
+                self.elements.clear()
+                self._more.clear()
+        elif kind == Kind.NEWCHAIN:
+            self._chains[text_of(found[3])] = only(body, _OF_CHAIN)
+        elif kind == Kind.DELCHAIN:
+            self._chains.pop(text_of(found[3]), None)
+            self._rules.pop(text_of(found[3]), None)
+        elif kind == Kind.NEWSET:
+            flags = struct.unpack("!I", found[3])[0] if 3 in found else 0
+            self._sets[text_of(found[2])] = only(body, _OF_SET), flags
+        elif kind == Kind.DELSET:
+            self._sets.pop(text_of(found[2]), None)
+        elif kind == Kind.NEWRULE:
+            handle = struct.unpack("!Q", found[3])[0]
+            self._rules.setdefault(text_of(found[2]), {})[handle] = _rule(body)
+        elif kind == Kind.DELRULE:
+            self._rules.get(text_of(found[2]), {}).pop(struct.unpack("!Q", found[3])[0], None)
+
+    def _apply_elements(self, body: bytes, *, new: bool) -> None:
+        name, now = _set_of(body), monotonic()
+        if self._sets.get(name, (b"", 0))[1] & _EVAL_FLAG:
+            return  # filled by packets, for seconds
+        its = self.elements.setdefault(name, {})
+        for key, left, more in set_elements(body):
+            if not new:
+                its.pop(key, None)
+                continue
+            its[key] = NEVER if left is None else now + left / 1000
+            if more:
+                self._more.setdefault(name, {})[key] = more
+            elif name in self._more:
+                self._more[name].pop(key, None)
+
+    def drop_old(self) -> None:
+        """Forget elements whose time is up; of those the kernel says nothing."""
+        now = monotonic()
+        for name, its in self.elements.items():
+            if self._sets.get(name, (b"", 0))[1] & _TIMEOUT_FLAG:
+                more = self._more.get(name, {})
+                for key in [key for key, until in its.items() if until <= now]:
+                    del its[key]
+                    more.pop(key, None)
+
+    # -- looking
+
+    def same_as(self, other: "TableCopy") -> bool:
+        """Whether both have the same chains, rules and sets."""
+        mine, its = self._structure(), other._structure()
+        return mine == its
+
+    def _structure(self) -> tuple[object, ...]:
+        rules = {chain: list(some.values()) for chain, some in self._rules.items() if some}
+        return self._table, self._chains, {name: one for name, (one, _) in self._sets.items()}, rules
+
+    def lacks(self, other: "TableCopy") -> bool:
+        """Whether it lacks elements that another has, or has others in sets that the configuration fills."""
+        now = monotonic() + _SOON
+        for name, its in other.elements.items():
+            mine = self.elements.get(name, {})
+            if any(key not in mine and until > now for key, until in its.items()):
+                return True
+        return any(
+            key not in other.elements.get(name, {})
+            for name, its in self.elements.items()
+            if not self.is_filled(name)
+            for key in its
+        )
+
+    def may_grow(self, name: str) -> bool:
+        """Whether anybody may put elements into a set: those that come with a time filter more, not less."""
+        return bool(self._sets.get(name, (b"", 0))[1] & (_TIMEOUT_FLAG | _EVAL_FLAG))
+
+    def is_filled(self, name: str) -> bool:
+        """Whether a set is filled by workers, and not by the configuration."""
+        return self.may_grow(name) or name in LISTED
+
+    def stays(self, name: str, key: bytes) -> bool:
+        """Whether an element is there, and its time is not up."""
+        return self.elements.get(name, {}).get(key, 0.0) > monotonic()
+
+    def setups(self) -> dict[int, bytes]:
+        """The rules that say what all are for, by handle; another handle is that of another `gateway up`."""
+        return dict(self._rules.get(SETUP, {}))
+
+    def take_structure(self, other: "TableCopy", *, same: bool = False) -> None:
+        """Have another's table, chains, sets and rules.
+
+        Args:
+            other: whose.
+            same: whether it is the same but for handles; otherwise those elements alone stay that workers
+                have put into sets, and what the configuration fills is empty.
+        """
+        self._table, self._chains, self._sets = other._table, dict(other._chains), dict(other._sets)
+        self._rules = {chain: dict(some) for chain, some in other._rules.items()}
+        gone = [name for name in self.elements if name not in self._sets or not self.is_filled(name)]
+        for name in gone if not same else ():
+            del self.elements[name]
+            self._more.pop(name, None)
+
+    def take_digest(self, other: "TableCopy") -> None:
+        """Have another's rule on what is listed, where this has none, for content that was the other's."""
+        if LISTED_DIGEST in self._chains and not self._rules.get(LISTED_DIGEST):
+            self._rules[LISTED_DIGEST] = dict(other._rules.get(LISTED_DIGEST, {}))
+
+    def take_elements(self, other: "TableCopy") -> None:
+        """Have what another's sets have, too."""
+        for name, its in other.elements.items():
+            if name in self._sets:
+                mine = self.elements.setdefault(name, {})
+                mine.update((key, max(until, mine.get(key, 0.0))) for key, until in its.items())
+                self._more.setdefault(name, {}).update(other._more.get(name, {}))
+
+    # -- making it anew
+
+    def messages(self, contested: float = 0.0) -> list[tuple[Kind, int, bytes]]:
+        """What puts this table in place of whatever is there of it, in one transaction.
+
+        Args:
+            contested: seconds for which the table says that another hand keeps removing it.
+        """
+        made = [
+            (Kind.NEWTABLE, CREATE, self._table),
+            (Kind.DELTABLE, 0, only(self._table, (1,))),
+            (Kind.NEWTABLE, CREATE, self._table),
+        ]
+        made += [(Kind.NEWCHAIN, CREATE, chain) for chain in self._chains.values()]
+        numbered = enumerate(self._sets.values(), 1)
+        made += [(Kind.NEWSET, CREATE, one + attribute(10, struct.pack("!I", n))) for n, (one, _) in numbered]
+        now = monotonic()
+        for name in self._sets:
+            some = self.elements.get(name, {})
+            if name == CONTESTED and contested:
+                some = {_CONTESTED_KEY: now + contested}
+            made += [(Kind.NEWSETELEM, CREATE, body) for body in self._chunks(name, some, now)]
+        for rules in self._rules.values():
+            made += [(Kind.NEWRULE, CREATE | APPEND, rule) for rule in rules.values()]
+        return made
+
+    def _chunks(self, name: str, some: dict[bytes, float], now: float) -> Iterator[bytes]:
+        named = text(1, TABLE) + text(2, name)
+        more = self._more.get(name, {})
+        timed = self._sets[name][1] & _TIMEOUT_FLAG
+        parts: list[bytes] = []
+        size, pack = 0, _NUMBER.pack
+        # Where one interval ends and the next begins, the end is to come first.
+        wanted = [one for one in some.items() if one[1] > now]
+        if not timed:
+            wanted.sort(key=_order)
+        elif (room := _size_of(self._sets[name][0])) and len(wanted) > room:
+            wanted = sorted(wanted, key=_until)[-room:]
+        for key, until in wanted:
+            element = key + more[key] if key in more else key
+            if until != NEVER:
+                element += _TIMEOUT_HEAD + pack(max(round((until - now) * 1000), 1))
+            size += len(element) + 4
+            if size > _A_MESSAGE:
+                yield named + nest(3, b"".join(parts))
+                parts, size = [], len(element) + 4
+            parts += _HEAD.pack(len(element) + 4, _ELEMENT), element
+        if parts:
+            yield named + nest(3, b"".join(parts))
+
+
+def _rule(body: bytes) -> bytes:
+    """What makes a rule. An expression that sets a TCP option is shown with flags, and refused with them."""
+    made = b""
+    for kind, piece in pieces(body):
+        if kind == _EXPRESSIONS and b"exthdr\0" in piece:
+            made += nest(kind, b"".join(nest(1, _expression(value)) for _, value in attributes(piece[4:])))
+        elif kind in _OF_RULE:
+            made += piece
+    return made
+
+
+def _expression(data: bytes) -> bytes:
+    found = dict(attributes(data))
+    values = dict(attributes(found.get(2, b"")))
+    if text_of(found[1]) != "exthdr" or _EXTHDR_SREG not in values:
+        return data
+    return only(data, (1,)) + nest(2, only(found[2], set(values) - {_EXTHDR_FLAGS}))
+
+
+def is_ours(message: Message) -> bool:
+    """Whether a message is of the table."""
+    if message.family != 1:
+        return False
+    first = next(attributes(message.body), (0, b""))
+    return first[0] == 1 and first[1] == TABLE.encode() + b"\0"
+
+
+def is_structure(message: Message) -> bool:
+    """Whether it is of the table itself, a chain, a set or a rule."""
+    return message.kind in _STRUCTURE
+
+
+def elements_of(message: Message) -> tuple[str, list[bytes]]:
+    """The set and the keys that a notification on elements names."""
+    return _set_of(message.body), [key for key, _, _ in set_elements(message.body)]
+
+
+def begins_anew(message: Message) -> bool:
+    """Whether it is the rule that complete rules say with what they are for."""
+    if message.kind != Kind.NEWRULE:
+        return False
+    found = dict(attributes(message.body))
+    if text_of(found.get(2, b"")) != SETUP:
+        return False
+    data, at = found.get(7, b""), 0
+    while at + 2 <= len(data):
+        kind, length = data[at], data[at + 1]
+        if kind == _COMMENT:
+            try:
+                Setup.parse(text_of(data[at + 2 : at + 2 + length]))
+            except ValueError:
+                return False
+            return True
+        at += 2 + length
+    return False
+
+
+def _set_of(body: bytes) -> str:
+    return next(text_of(value) for kind, value in attributes(body) if kind == 2)
+
+
+def _size_of(made: bytes) -> int:
+    """How many elements a set may have; 0 where any number."""
+    description = next((value for kind, value in attributes(made) if kind == 9), b"")
+    size = next((value for kind, value in attributes(description) if kind == 1), b"")
+    return struct.unpack("!I", size)[0] if size else 0
+
+
+def _until(element: tuple[bytes, float]) -> float:
+    return element[1]
+
+
+def _order(element: tuple[bytes, float]) -> tuple[bytes, bool]:
+    found = dict(attributes(element[0]))
+    ends = struct.unpack("!I", found[3])[0] & _END_OF_INTERVAL if 3 in found else 0
+    return found.get(1, b""), not ends
+
+
+_CONTESTED_KEY = nest(1, attribute(1, bytes([6])))

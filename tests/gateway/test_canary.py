@@ -1,0 +1,189 @@
+"""The canary: what it makes of the rules, of failures, and of a worker that nothing reaches."""
+
+import errno
+import os
+import socket
+from copy import deepcopy
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.config import CanaryTable, GatewayTable
+from urlward.gateway import canary as canary_
+from urlward.gateway import control
+from urlward.gateway.canary import FAILURES, UNREACHED, WAY, BrokenError, Canary, NoRouteError, _socket, _way
+from urlward.gateway.errors import NoTableError
+from urlward.gateway.nft import Nft
+from urlward.gateway.rules import Plan
+from urlward.proxy import notify
+from urlward.proxy.guard import CanaryMark
+
+TABLE = GatewayTable(interfaces=("lan0", "wg*"), steer=True)
+
+
+@pytest.fixture(scope="module")
+def listing() -> list[dict[str, Any]]:
+    """As the kernel has the rules."""
+    if not may_make_namespaces():
+        pytest.skip("needs root, ip and nft")
+    with own_network():
+        nft = Nft()
+        control.up(nft, Plan(TABLE, 8080))
+        found = [one for name in WAY for one in nft.json(f"list chain inet urlward {name}")]
+        nft.close()
+    return found
+
+
+def test_the_way_of_clients_is_looked_at(listing: list[dict[str, Any]]) -> None:
+    assert list(map(str, _way(listing, TABLE, steers=True))) == list(TABLE.canary.addresses)
+    for chain, said in (
+        ("prerouting", "rules: nothing leads here from lan0"),
+        ("from_clients", "rules: clients' connections do not come to the filter"),
+        ("output", "rules: they do not know the canary"),
+    ):
+        flushed = [one for one in listing if one.get("rule", {}).get("chain") != chain]
+        with pytest.raises(BrokenError, match=said):
+            _way(flushed, TABLE, steers=True)
+    unhooked = deepcopy(listing)
+    for one in unhooked:
+        one.get("chain", {}).pop("hook", None)
+    with pytest.raises(BrokenError, match="do not come to the filter"):
+        _way(unhooked, TABLE, steers=True)
+
+
+class Kernel:
+    """In place of `SteerSet`."""
+
+    def __init__(self, listing: list[dict[str, Any]]) -> None:
+        self.listing = listing
+        self.fault: Exception | None = None
+        self.told: list[str] = []
+
+    async def chains(self, *names: str) -> list[dict[str, Any]]:
+        assert names == WAY
+        if self.fault is not None:
+            raise self.fault
+        return self.listing
+
+    async def tell_canary(self, worker: int, why: str, seconds: int) -> None:
+        self.told.append(why)
+
+
+class Rig:
+    """A canary whose way is played."""
+
+    def __init__(self, listing: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.kernel, self.mark, self.now, self.said = Kernel(listing), CanaryMark(), 0.0, list[str]()
+        self.faults: dict[int, Exception] = {}
+        self.down = False
+        self.canary = Canary(
+            TABLE, self.kernel, self.mark, 1, self.said.append,
+            steers=True, down=lambda: self.down, clock=lambda: self.now,
+        )  # fmt: skip
+
+        async def send(address: Any) -> None:
+            if address.version in self.faults:
+                raise self.faults[address.version]
+
+        monkeypatch.setattr(self.canary, "_send", send)
+        monkeypatch.setattr(notify, "_withheld", {})
+
+
+@pytest.fixture
+def rig(listing: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(listing, monkeypatch)
+
+
+async def test_several_failures_in_a_row_are_said(rig: Rig) -> None:
+    rig.faults[6] = NoRouteError()
+    await rig.canary.send()
+    assert (rig.said, rig.kernel.told) == ([""], ["ok"])
+    for _ in range(3):
+        rig.faults[4] = BrokenError("redirect", "no answer")
+        for _ in range(FAILURES - 1):
+            await rig.canary.send()
+        del rig.faults[4]
+        await rig.canary.send()
+    assert set(rig.said) == {""}, "none of them in a row"
+    rig.faults[6] = BrokenError("DNS", "no answer", late=True)
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    assert (rig.said[-1], notify.withheld()) == ("DNS: no answer", ""), "a busy filter is not ended"
+    rig.faults[6] = BrokenError("DNS", "connection refused")
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    assert (rig.said[-1], rig.kernel.told[-1]) == ("DNS: connection refused",) * 2
+    assert notify.withheld() == "canary: DNS: connection refused"
+    del rig.faults[6]
+    await rig.canary.send()
+    assert (rig.said[-1], rig.kernel.told[-1], notify.withheld()) == ("", "ok", "")
+
+
+async def test_rules_that_are_down_on_purpose_are_no_failure(rig: Rig) -> None:
+    await rig.canary.send()
+    rig.kernel.fault = NoTableError("nftables: no such table")
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    assert notify.withheld()
+    rig.down = True
+    for _ in range(FAILURES):
+        rig.now += UNREACHED
+        await rig.canary.send()
+    assert (rig.said[-1], rig.canary.why, notify.withheld()) == ("", "", "")
+    rig.down, rig.kernel.fault = False, None
+    await rig.canary.send()
+    assert rig.said[-1] == "", "nothing has come to this worker while they were down"
+
+
+async def test_what_has_never_come_through_is_no_reason_to_start_anew(rig: Rig) -> None:
+    rig.kernel.fault = NoTableError("nftables: no such table")
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    assert rig.said == ["rules: nftables: no such table"]
+    assert rig.kernel.told == ["rules: nftables: no such table"], "and nothing before"
+    assert notify.withheld() == ""
+
+
+async def test_a_worker_that_nothing_reaches(rig: Rig) -> None:
+    await rig.canary.send()
+    for reaches, missed in (
+        (rig.canary.answered, "listener"),
+        (lambda: setattr(rig.mark, "came", rig.now), "DNS"),
+    ):
+        rig.now += UNREACHED / 2 + 1
+        rig.canary.answered()
+        rig.mark.came = rig.now
+        rig.now += UNREACHED + 1
+        reaches()
+        for _ in range(FAILURES):
+            await rig.canary.send()
+        assert rig.said[-1] == f"{missed}: nothing has come to this worker for 61 s"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_is_no_lack_of_a_route_is_a_failure(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = ip_address("192.0.2.252" if version == 4 else "2001:db8::252")
+
+    def refuse(code: int) -> None:
+        def refused(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(canary_.socket, "socket", refused)
+
+    for code in (errno.EMFILE, errno.ENOBUFS):
+        refuse(code)
+        with pytest.raises(BrokenError, match="socket: "):
+            _socket(address, socket.SOCK_DGRAM)
+    refuse(errno.EAFNOSUPPORT)
+    with pytest.raises(NoRouteError):
+        _socket(address, socket.SOCK_DGRAM)
+
+
+def test_none_is_sent_where_the_configuration_has_no_address() -> None:
+    gateway = GatewayTable(canary=CanaryTable(addresses=()))
+    assert canary_.canary_of(gateway, Kernel([]), print, steers=True) is None
+    with pytest.raises(ValueError, match="one address of each family"):
+        CanaryTable(addresses=("192.0.2.1", "192.0.2.2"))

@@ -1,0 +1,327 @@
+"""Rules that another hand takes away come back, with what the sets had."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from conftest import wait_for
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.config import GatewayTable
+from urlward.gateway import control, rules_watch
+from urlward.gateway.errors import NftError
+from urlward.gateway.listed import Listed
+from urlward.gateway.netlink import ChangedMeanwhileError, Message, Netlink, OverrunError
+from urlward.gateway.nft import Nft
+from urlward.gateway.rules import Plan, rules
+from urlward.gateway.rules_watch import MOST, RulesWatch
+from urlward.gateway.table_copy import NEVER, TableCopy
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8:f::53"), 53))
+NETWORKS = ("192.0.2.0/28", "192.0.2.128/25", "2001:db8:5::/48", "192.0.2.16")
+
+
+def plan(**values: Any) -> Plan:
+    table = GatewayTable.model_validate({"interfaces": ("lan1",), "steer": True, **values})
+    return Plan(table, 8080, RESOLVERS if table.steer else ())
+
+
+def other_hand(commands: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=commands, text=True, check=True, capture_output=True)
+
+
+def shown() -> str:
+    """The table as nft shows it, without times that run out."""
+    text = subprocess.run(["nft", "list", "table", "inet", "urlward"], capture_output=True, text=True).stdout
+    return re.sub(r" (expires|timeout) [\dsmhd]+", "", text)
+
+
+class Rig:
+    """A table with content, and the watch over it."""
+
+    def __init__(self) -> None:
+        self.nft = Nft()
+        self.said: list[str] = []
+        self.watch = RulesWatch(("lo",), self.said.append)
+
+    def up(self, **values: Any) -> None:
+        control.up(self.nft, plan(**values), replace=True)
+
+    def fill(self) -> None:
+        self.nft.run(
+            "add element inet urlward steer4 { 192.0.2.7 timeout 900s, 192.0.2.8 timeout 900s }\n"
+            "add element inet urlward steer6 { 2001:db8::7 timeout 900s }\n"
+            "add element inet urlward alive { 6 timeout 900s, 17 timeout 900s }"
+        )
+        self.nft.run(Listed(NETWORKS, cut=True).commands())
+
+    def restored(self, times: int) -> None:
+        wait_for(lambda: self.watch.facts.restored >= times, f"restoration {times}")
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with own_network():
+        made = Rig()
+        made.up(exempt=("192.0.2.9",), clients=("192.0.2.0/25", "2001:db8::/32"))
+        made.fill()
+        made.watch.start()
+        yield made
+        made.watch.close()
+        made.nft.close()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steer": False},
+        {"steer": False, "fail": "closed", "clients": ("192.0.2.0/24",), "never": ("203.0.113.0/24",)},
+        {},
+        {
+            "fail": "closed",
+            "exempt": ("192.0.2.9", "2001:db8::9"),
+            "interfaces": ("lan0", "ppp*"),
+            "mss": 1200,
+        },
+        {"steered": "intercept", "dns": {"page_addresses": ("192.0.2.1", "2001:db8::1")}},
+    ],
+)
+def test_a_copy_makes_the_same_table(values: dict[str, Any]) -> None:
+    with own_network():
+        nft, netlink = Nft(), Netlink()
+        nft.run(rules(plan(**values)))
+        if plan(**values).gateway.steer:
+            nft.run(Listed([*NETWORKS, "ff00::/8", "255.0.0.0/8", "0.0.0.0/8"], cut=True).commands())
+            nft.run("add element inet urlward steer4 { 192.0.2.7 timeout 900s }")
+        before = shown()
+        copy, generation = TableCopy.read(netlink)
+        netlink.commit(copy.messages(), generation)
+        assert shown() == before, "in place of the same"
+        with pytest.raises(ChangedMeanwhileError):
+            netlink.commit(copy.messages(), generation)
+        other_hand("flush ruleset")
+        netlink.commit(copy.messages(), netlink.generation())
+        assert shown() == before, "where there was none"
+        found, _ = TableCopy.read(netlink)
+        assert found.same_as(copy)
+        assert not found.lacks(copy)
+        nft.close()
+        netlink.close()
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        "flush ruleset",
+        "flush ruleset\ntable inet filter {\n chain input {\n type filter hook input priority 0;\n }\n}\n",
+        "delete table inet urlward",
+        "flush table inet urlward",
+        "flush chain inet urlward prerouting",
+        "flush set inet urlward steer4",
+        "delete element inet urlward steer6 { 2001:db8::7 }",
+        "flush set inet urlward alive",
+        "flush set inet urlward clients4",
+        "add element inet urlward exempt4 { 192.0.2.10 }",
+        "flush set inet urlward listed4",
+        "insert rule inet urlward from_clients return",
+        "add chain inet urlward more",
+    ],
+)
+def test_what_another_hand_takes_away_comes_back(rig: Rig, commands: str) -> None:
+    before = shown()
+    assert "192.0.2.7" in before
+    other_hand(commands)
+    rig.restored(1)
+    assert shown() == before
+    assert rig.watch.facts.by.startswith("nft (process ")
+    assert rig.watch.facts.wrong == ()
+    assert "took rules away; they are back after" in rig.said[0]
+    # And again: the table that was put back is watched as the first.
+    rig.nft.run("add element inet urlward steer4 { 192.0.2.99 timeout 900s }")
+    before = shown()
+    other_hand(commands)
+    rig.restored(2)
+    assert shown() == before
+    assert "192.0.2.99" in before
+
+
+def test_one_rule_deleted(rig: Rig) -> None:
+    before = shown()
+    listing = rig.nft.json("list chain inet urlward filtered")
+    handle = next(one["rule"]["handle"] for one in listing if "rule" in one)
+    other_hand(f"delete rule inet urlward filtered handle {handle}")
+    rig.restored(1)
+    assert shown() == before
+
+
+def test_what_is_added_to_what_is_steered_stays(rig: Rig) -> None:
+    other_hand("add element inet urlward steer4 { 192.0.2.77 timeout 900s }")
+    other_hand("delete table inet urlward")
+    rig.restored(1)
+    assert "192.0.2.77" in shown()
+
+
+def test_down_and_up_are_the_operators_will(rig: Rig) -> None:
+    control.down(rig.nft)
+    wait_for(lambda: rig.watch.facts.wrong == ("down",), "the operator's will to be seen")
+    other_hand("add table inet other; flush ruleset")
+    rig.up(fail="closed")
+    wait_for(lambda: rig.watch.facts.wrong == (), "rules")
+    before = shown()
+    assert "fail=closed" in before
+    assert "192.0.2.7" not in before
+    other_hand("flush ruleset")
+    rig.restored(1)
+    assert shown() == before, "the newer rules, not those from before"
+
+
+def test_up_over_rules_that_are_there_keeps_the_sets(rig: Rig) -> None:
+    rig.up(fail="closed", ports=(80, 443, 8443), max_addresses=1000)
+    before = shown()
+    assert "192.0.2.7" in before
+    other_hand("flush ruleset")
+    rig.restored(1)
+    assert shown() == before
+    assert rig.watch.facts.restored == 1, "up itself is no damage"
+
+
+@pytest.mark.parametrize("flush", ["", "flush ruleset\n"])
+def test_printed_rules_in_one_transaction_get_the_sets_back(rig: Rig, flush: str) -> None:
+    other_hand(flush + rules(plan(fail="closed")))
+    if flush:
+        rig.restored(1)
+    wait_for(lambda: rig.watch.facts.wrong == () and "192.0.2.7" in shown(), "the content")
+    text = shown()
+    assert "fail=closed" in text
+    assert "2001:db8:5::/48" in text
+    assert "set exempt4" in text
+    assert "192.0.2.9" not in text, "what the configuration fills is as it was loaded"
+    other_hand("flush ruleset")
+    rig.restored(2)
+    assert shown() == text
+
+
+def test_a_restart_of_the_watch_takes_what_is_there(rig: Rig) -> None:
+    rig.watch.close()
+    rig.watch = RulesWatch(("lo",), rig.said.append)
+    rig.watch.start()
+    before = shown()
+    other_hand("flush ruleset")
+    rig.restored(1)
+    assert shown() == before
+
+
+def test_a_hand_that_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shown()
+    for n in range(MOST + 2):
+        other_hand("flush ruleset")
+        rig.restored(n + 1)
+    wait_for(lambda: rig.watch.facts.wrong == (f"removed more than {MOST} times in a minute",), "the word")
+    found = control.status(rig.nft)
+    assert found.setup is not None
+    assert found.contested
+    assert re.sub(r"\n\t\telements = { tcp }", "", shown()) == before
+    monkeypatch.setattr(rules_watch, "WINDOW", 0.0)
+    wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
+
+
+def test_interfaces(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_watch, "LOOK", 0.05)
+    rig.watch._interfaces = ("lo", "lan0")
+    other_hand("add table inet x")
+    wait_for(lambda: rig.watch.facts.wrong == ("no interface lan0",), "the word")
+    subprocess.run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan9"], check=True)
+    wait_for(lambda: rig.watch.facts.wrong == (), "the interface")
+
+
+def test_notifications_that_were_lost(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second line: a look at the generation finds what no notification has told."""
+    before = shown()
+    notifications = Netlink.notifications
+    monkeypatch.setattr(Netlink, "notifications", lambda self: iter([*notifications(self)][:0]))
+    other_hand("flush ruleset")
+    rig.restored(1)
+    assert shown() == before
+
+
+def test_the_watch_outlives_whoever_is_told(rig: Rig) -> None:
+    def fails(_: object) -> None:
+        raise OSError("no room for a log")
+
+    rig.watch._say = rig.watch.on_facts = fails
+    for n in range(2):
+        other_hand("flush ruleset")
+        rig.restored(n + 1)
+    assert rig.watch._thread is not None
+    assert rig.watch._thread.is_alive()
+
+
+def test_a_comparison_that_fails_is_made_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_watch, "LOOK", 0.05)
+    before = shown()
+    read, notifications = TableCopy.read, Netlink.notifications
+    failing, lost = True, False
+
+    def fails(netlink: Netlink) -> tuple[TableCopy, int]:
+        if failing:
+            raise NftError("nftables: the rules change faster than they can be read")
+        return read(netlink)
+
+    def loses(self: Netlink) -> Iterator[Message]:
+        nonlocal lost
+        some = [*notifications(self)]
+        if some and not lost:
+            lost = True
+            raise OverrunError("nftables: notifications were lost")
+        return iter(some)
+
+    monkeypatch.setattr(TableCopy, "read", fails)
+    monkeypatch.setattr(Netlink, "notifications", loses)
+    # Nobody's generation is looked at, so that only what was owed comes to light.
+    monkeypatch.setattr(rig.watch, "_look", lambda: None)
+    other_hand("flush ruleset")
+    wait_for(lambda: rig.watch.facts.wrong == ("not watched",), "the word")
+    failing = False
+    rig.restored(1)
+    wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
+    assert shown() == before
+
+
+def test_a_generation_is_given_time_to_be_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.watch.close()
+    watch = rig.watch = RulesWatch(("lo",), rig.said.append)
+    watch._news, watch._netlink = Netlink(notified=True), Netlink()
+    watch._read()
+    resynced: list[int] = []
+    monkeypatch.setattr(watch, "_resync", lambda: resynced.append(1))
+    began = watch._generation
+    # As the kernel counts, and as it has told meanwhile.
+    for counted, told, expected in (
+        (1, 0, 0),
+        (2, 1, 0),
+        (2, 2, 0),
+        (3, 2, 0),
+        (3, 2, 1),
+        (4, 2, 1),
+        (5, 2, 2),
+    ):
+        monkeypatch.setattr(watch._netlink, "generation", lambda now=began + counted: now)
+        watch._generation = began + told
+        watch._look()
+        assert len(resynced) == expected
+
+
+def test_elements_whose_time_is_up_are_not_kept() -> None:
+    copy = TableCopy()
+    copy._sets = {"steer4": (b"", 0x10), "exempt4": (b"", 0)}
+    copy.elements = {"steer4": {b"old": 1.0, b"new": NEVER}, "exempt4": {b"one": NEVER}}
+    copy._more = {"steer4": {b"old": b"x", b"new": b"y"}}
+    copy.drop_old()
+    assert copy.elements == {"steer4": {b"new": NEVER}, "exempt4": {b"one": NEVER}}
+    assert copy._more == {"steer4": {b"new": b"y"}}
