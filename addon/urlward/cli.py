@@ -7,25 +7,35 @@ said in one line on standard error. Ctrl-C is 130 and a reader that has gone 141
 import argparse
 import io
 import json
+import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from urlward import samples
-from urlward.allocator import choose_allocator
-from urlward.config import Config, GatewayTable, read_config
+from urlward.config import (
+    MOST_WORKERS,
+    STEERING_TIMEOUT,
+    WORKER_TIMEOUT,
+    Config,
+    ConfigError,
+    Problem,
+    read_config,
+)
+from urlward.config.tables import split_address
+from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
 from urlward.gateway.commands import add_gateway_commands
 from urlward.gateway.lab.commands import add_lab_commands
 from urlward.lists.allow_commands import add_allow_commands
 from urlward.lists.arguments import subcommand
-from urlward.lists.audit_commands import add_audit_commands
 from urlward.lists.build import (
     compile_sources,
     key_beside,
@@ -34,15 +44,21 @@ from urlward.lists.build import (
     read_artifact,
     read_key,
     told,
-    write_atomically,
+    write_in_kind,
 )
 from urlward.lists.check_commands import add_check_command
 from urlward.lists.delta_commands import add_delta_commands
 from urlward.lists.feed_commands import add_feed_commands
-from urlward.lists.import_commands import add_format_arguments, add_import_commands, format_of
+from urlward.lists.import_commands import (
+    add_format_argument,
+    add_format_arguments,
+    add_import_commands,
+    format_of,
+)
 from urlward.lists.progress import progress_bar
-from urlward.lists.report import read_budget
-from urlward.lists.source import BadLine, SourceError
+from urlward.lists.report import left_out, read_budget
+from urlward.lists.setup import listed_objections, make_keeper, make_policy, tell_of_categories
+from urlward.lists.source import BadLine, Budget, SourceError
 from urlward.lists.trust_commands import (
     add_issue_arguments,
     add_trust_argument,
@@ -52,7 +68,9 @@ from urlward.lists.trust_commands import (
     signature_facts,
     trust_facts,
 )
+from urlward.process import keep_private
 from urlward.records.assignment_commands import add_assignment_commands
+from urlward.records.audit_commands import add_audit_commands
 from urlward.records.events_commands import add_events_commands
 from urlward.records.metrics_commands import add_metrics_commands
 from urlward.records.objection_commands import add_objection_commands
@@ -61,23 +79,30 @@ from urlward.records.seen import seen_by
 from urlward.records.status_commands import add_status_commands
 from urlward.records.who_commands import add_who_command
 
+if TYPE_CHECKING:
+    from urlward.proxy.settings import Settings
+    from urlward.proxy.supervisor import Plan
+    from urlward.records.metrics import RulesFacts
+
 OK, BLOCKED, ERROR = 0, 1, 2
 INTERRUPTED, NOBODY_READS = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    keep_private()
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name or URL need not be text, nor the terminal know all letters.
             stream.reconfigure(errors="backslashreplace")
     try:
         parsed = _parser().parse_args(arguments)
-        if arguments is None and parsed.command is _run:
-            choose_allocator()
         code = _dispatch(parsed)
         if sys.stdout is not None:
             sys.stdout.flush()
+    except ConfigError as e:
+        code = _failed(*e.lines)
     except UrlwardError as e:
         code = _failed(str(e))
     except KeyboardInterrupt:
@@ -93,9 +118,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _failed(message: str) -> int:
+def _open_standard_streams() -> None:
+    """Open closed ones as nothing, or what is opened next, such as a socket, would be one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free; children have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def _failed(*messages: str) -> int:
     with suppress(OSError):
-        print(f"urlward: {message}", file=sys.stderr, flush=True)
+        for message in messages:
+            print(f"urlward: {message}", file=sys.stderr, flush=True)
     return ERROR
 
 
@@ -125,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="urlward", description="An inline HTTP(S) URL filter with hashed blocklists.", allow_abbrev=False
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version, and end")
     command = partial(subcommand, parser.add_subparsers(required=True, metavar="COMMAND"))
 
     run = command("run", _run, "Filter traffic.")
@@ -144,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--http2",
         action=argparse.BooleanOptionalAction,
-        help="HTTP/2 inside intercepted TLS (no)",
+        help="HTTP/2 inside intercepted TLS (yes)",
     )
     run.add_argument("--other", choices=["close", "relay"], help="what is neither HTTP nor TLS (close)")
     run.add_argument("--on-error", choices=["block", "pass"], help="what a fault of the filter does (block)")
@@ -158,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--admin", metavar="HOST:PORT", help="where the dashboard is, of what is recorded")
     run.add_argument("--confdir", metavar="DIR", help="folder of the certificate authority (~/.mitmproxy)")
     run.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags go before what it says")
+    run.add_argument("--check", action="store_true", help="say whether it would run so, and end")
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
 
     build = command("compile", _compile, "Compile sources into an artifact.")
@@ -205,33 +243,98 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Version(argparse.Action):
+    """Shows the version of the installed package, which is not looked up before it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"urlward {version('urlward')}")
+        parser.exit()
+
+
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
     )
+    add_format_argument(parser)
     parser.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
     parser.add_argument("--max-errors", metavar="N|N%", help="bad lines allowed in a source (1%%)")
 
 
 def _run(args: argparse.Namespace) -> int:
     from urlward.gateway.alone import alone
-    from urlward.gateway.steering import steering_modes
+    from urlward.proxy.listeners import Listeners, given
+    from urlward.proxy.supervisor import Supervisor
+    from urlward.proxy.workers import end_with_supervisor, is_worker
+
+    end_with_supervisor()
+    settings, workers = _run_settings(args)
+    if settings.lists == (samples.SAMPLE,) and not args.check:
+        print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
+    if not is_worker() and _preflight(args, settings):
+        return OK
+    from urlward.proxy.runner import prepare_authority, run
+
+    with alone() if settings.steer and not is_worker() else nullcontext():
+        if workers > 1 and not is_worker():
+            prepare_authority(settings)
+            with _watched(settings) as rules:
+                return OK if Supervisor(partial(_plan, args, steer=settings.steer), rules).run() else ERROR
+        addons = _gateway_addons(settings.config, settings.steer, settings.modes, settings.listen[1])
+        listeners = Listeners(given())
+        if not is_worker():
+            listeners.open(settings.addresses, 1)
+            listeners.check_given()
+        run(settings, addons, listeners.of(0, settings.addresses))
+    return OK
+
+
+def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
+    """What the supervisor of workers starts, as the configuration says now."""
     from urlward.proxy.companion import companions
-    from urlward.proxy.runner import Settings, addresses, run
-    from urlward.proxy.workers import Supervisor, is_worker
+    from urlward.proxy.supervisor import Plan
+
+    settings, workers = _run_settings(args)
+    config = settings.config
+    if settings.steer != steer:
+        raise _Told("steer: to change that, start urlward anew")
+    _preflight(args, settings)
+    if settings.unshared:
+        raise _Told(f"workers: mode {settings.unshared[0]} works with one only")
+    return Plan(
+        command=[sys.executable, "-m", "urlward", *sys.argv[1:]],
+        workers=workers,
+        addresses=settings.addresses,
+        companions=companions(
+            config, args.config, str(settings.options.get("urlward_key", "")), args.admin or ""
+        ),
+        alone=settings.alone,
+        timeout=_worker_timeout(config, steer=steer),
+    )
+
+
+def _worker_timeout(config: Config, *, steer: bool) -> int:
+    """Seconds of silence after which a worker hangs: where all of a network's DNS waits for it, fewer."""
+    if config.worker_timeout is not None:
+        return config.worker_timeout
+    return STEERING_TIMEOUT if steer else WORKER_TIMEOUT
+
+
+def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
+    """What is to be done, and by how many processes."""
+    from urlward.gateway.planning import steering_modes
+    from urlward.proxy.settings import Settings
 
     config = read_config(args.config) if args.config else Config()
-    in_file = f"{args.config}: " if args.config else ""
     lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,) * (not config.feed)
-    max_errors = args.max_errors or config.max_errors
-    listen = args.listen or config.listen
-    if lists == (samples.SAMPLE,):
-        print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
     steer = config.gateway.steer if args.steer is None else args.steer
+    listen = config.listen if args.listen is None else args.listen
+    if listen is None and steer:
+        listen = ":8080"
     options: dict[str, str | int | list[str]] = {
-        "urlward_max_errors": str(
-            read_budget(max_errors, "max-errors" if args.max_errors else f"{in_file}max_errors")
-        ),
+        "urlward_max_errors": _max_errors(args, config),
+        "urlward_format": args.format,
         "urlward_intercept": args.intercept or config.intercept,
         "urlward_tls_block": args.tls_block or config.tls_block,
         "urlward_other": args.other or config.other,
@@ -248,46 +351,162 @@ def _run(args: argparse.Namespace) -> int:
     if args.admin:
         if config.records is None:
             raise _Told("admin: there is nothing to show without [records] in a --config file")
-        _address(args.admin, name="admin")
+        _address(args.admin, "admin")
         options["urlward_admin"] = args.admin
     if trust := args.trust or config.trust:
         options["urlward_trust"] = list(trust)
     settings = Settings(
         lists=lists,
         modes=tuple(args.mode or config.mode) or (steering_modes(config.gateway) if steer else ("regular",)),
-        listen=_address(listen or (":8080" if steer else None), "" if args.listen else in_file),
+        listen=_address(listen),
         options=options,
         http2=config.http2 if args.http2 is None else args.http2,
         confdir=args.confdir or config.confdir or "",
         extra=tuple(f"{k}={_option_text(v)}" for k, v in config.mitmproxy.items()) + tuple(args.set or ()),
+        config=config,
+        steer=steer,
     )
     workers = config.workers if args.workers is None else args.workers
-    if workers < 1:
-        raise _Told(f"workers: {workers} is not a number of processes")
-    with alone() if steer and not is_worker() else nullcontext():
-        if workers > 1 and not is_worker():
-            command = [sys.executable, "-m", "urlward.cli", *sys.argv[1:]]
-            beside = companions(config, args.config, str(key or ""), args.admin or "")
-            return OK if Supervisor(command, workers, addresses(settings), beside).run() else ERROR
-        run(settings, _gateway_addons(config.gateway, steer, settings.modes, settings.listen[1]))
-    return OK
+    if not 1 <= workers <= MOST_WORKERS:
+        raise _Told(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+    return settings, workers
 
 
-def _gateway_addons(gateway: GatewayTable, steer: bool, modes: Sequence[str], port: int) -> list[object]:
+def _max_errors(args: argparse.Namespace, config: Config) -> str:
+    if args.max_errors:
+        return str(read_budget(args.max_errors, "max-errors"))
+    try:
+        return str(Budget.parse(config.max_errors))
+    except ValueError as e:
+        raise config.refused(Problem("max_errors", f"{config.max_errors!r} is not {e}")) from e
+
+
+def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
+    """Whether no more was asked for than to see whether it would run.
+
+    Raises:
+        ConfigError: it would not.
+    """
+    from urlward.proxy.preflight import Preflight
+
+    flags = [name for name, value in vars(args).items() if value not in (None, False)]
+    problems = list(Preflight(settings.config, settings, flags, args.admin or "").problems())
+    problems += _gateway_problems(settings, flags)
+    if args.check and not problems:
+        problems = _checked(settings, settings.steer)
+    if problems:
+        raise settings.config.refused(*problems)
+    if args.check:
+        print("configuration ok")
+    return bool(args.check)
+
+
+def _gateway_problems(settings: "Settings", flags: Sequence[str]) -> Iterator[Problem]:
+    """What `urlward gateway print` would refuse, where the kernel's rules are to lead to this filter."""
+    from urlward.gateway.planning import gateway_problems, redirected_port
+
+    gateway, steer = settings.config.gateway, settings.steer
+    if not steer and redirected_port(gateway, settings.modes, settings.listen[1], steer=steer) is None:
+        return
+    for problem in gateway_problems(gateway, settings.modes, settings.listen, steer=steer):
+        given = problem.key in flags
+        yield Problem(f"--{problem.key}", problem.text, in_file=False) if given else problem
+
+
+def _checked(settings: "Settings", steer: bool) -> list[Problem]:
+    """What only trying tells: mitmproxy's options, the kernel's rules, and what the lists hold."""
+    from urlward.proxy.runner import option_problems
+
+    config = settings.config
+    problems = option_problems(settings)
+    key, trust = settings.options.get("urlward_key"), settings.options.get("urlward_trust")
+    try:
+        _gateway_addons(config, steer, settings.modes, settings.listen[1])
+    except UrlwardError as e:
+        problems += _told_problems(e)
+    try:
+        keeper = make_keeper(
+            settings.lists,
+            config,
+            key_file=Path(str(key)) if key else None,
+            trust=trust if isinstance(trust, list) else (),
+            budget=Budget.parse(str(settings.options["urlward_max_errors"])),
+            format=str(settings.options["urlward_format"]),
+            writes=False,
+        )
+        keeper.load()
+        policy = make_policy(config, keeper)
+        problems += filter(None, [listed_objections(config, keeper, policy)])
+        tell_of_categories(config, keeper)
+    except UrlwardError as e:
+        problems += _told_problems(e)
+    return problems
+
+
+def _told_problems(error: UrlwardError) -> list[Problem]:
+    """Those of an error that says their places itself."""
+    lines = error.lines if isinstance(error, ConfigError) else (str(error),)
+    return [Problem("", line, in_file=False) for line in lines]
+
+
+def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """What works with the kernel's rules, where there are some for this filter."""
-    from urlward.gateway.heartbeat import Heartbeat, transparent_port
+    from urlward.gateway.errors import NoRulesError, located
+    from urlward.gateway.heartbeat import Heartbeat
+    from urlward.gateway.planning import redirected_port
+    from urlward.gateway.rules_watch import WatchHere
     from urlward.gateway.steering import Steering
+    from urlward.proxy.workers import is_worker
 
-    if steer:
-        steering = Steering(gateway)
-        steering.check(modes, port)
-        return [steering]
-    takes = transparent_port(modes, port)
-    if not gateway.interfaces or takes is None:
-        return []
-    heartbeat = Heartbeat(gateway)
-    heartbeat.check(takes)
-    return [heartbeat]
+    gateway = config.gateway
+    takes = redirected_port(gateway, modes, port, steer=steer)
+    addons: list[object] = []
+    try:
+        if steer:
+            with located(config):
+                addons.append(steering := Steering(gateway))
+                steering.check(modes, port)
+        elif takes is not None:
+            addons.append(heartbeat := Heartbeat(gateway))
+            heartbeat.check(takes)
+    except NoRulesError:
+        # Who watches over the rules sees to them; a worker that ends over it would not help.
+        if not is_worker():
+            raise
+        logging.getLogger("urlward").warning("gateway: no rules in the kernel; nothing is filtered")
+    return [*addons, WatchHere(gateway.interfaces)] if addons and not is_worker() else addons
+
+
+@contextmanager
+def _watched(settings: "Settings") -> "Iterator[Callable[[], RulesFacts | None]]":
+    """How a gateway's rules are, where there are some for this filter; the process of this looks after them.
+
+    Raises:
+        GatewayError: there are none, or they are for another filter.
+    """
+    from urlward.gateway.nft import Nft
+    from urlward.gateway.planning import redirected_port
+    from urlward.gateway.rules_watch import RulesWatch, tell_manager
+    from urlward.gateway.steer_set import check_rules
+    from urlward.lines import say
+
+    gateway = settings.config.gateway
+    takes = redirected_port(gateway, settings.modes, settings.listen[1], steer=settings.steer)
+    if takes is None:
+        yield lambda: None
+        return
+    nft = Nft()
+    try:
+        check_rules(nft, gateway, takes, gateway.dns.port if settings.steer else 0)
+    finally:
+        nft.close()
+    watch = RulesWatch(gateway.interfaces, partial(say, warning=True))
+    watch.on_facts = tell_manager
+    watch.start()
+    try:
+        yield lambda: watch.facts
+    finally:
+        watch.close()
 
 
 def _compile(args: argparse.Namespace) -> int:
@@ -313,21 +532,25 @@ def _compile(args: argparse.Namespace) -> int:
                 format=format_,
                 options=options,
             )
-        write_atomically(args.output, data)
+        write_in_kind(args.output, data)
     except BaseException as e:
         if made:
             path.unlink(missing_ok=True)
         if isinstance(e, SourceError):
             _print_bad_lines(e.bad_lines)
         raise
+    for source, name in report.recognised.items():
+        print(f"{source}: read as format {name}, by its first lines", file=sys.stderr)
+    for left in report.left_out:
+        print(left, file=sys.stderr)
     _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
     entries = parse(data).meta["entries"]
     print(
-        f"{args.output}: {entries} entries, {report.entries - entries} equal ones left out, "
-        f"{report.bad} bad lines, "
-        + (f"{report.unsupported} of a kind that cannot be taken, " if report.unsupported else "")
+        f"{args.output}: {counted(entries, 'entry')}, "
+        f"{counted(report.entries - entries, 'equal one')} left out, {counted(report.bad, 'bad line')}, "
+        + (f"{more}, " if (more := left_out(report)) else "")
         + f"{len(data)} bytes, {time.monotonic() - start:.1f} s, "
         f"{'new ' if made else ''}key {key.id.hex()} in {path}"
     )
@@ -410,20 +633,16 @@ def _demo(_: argparse.Namespace) -> int:
     return OK
 
 
-def _address(text: str | None, where: str = "", name: str = "listen") -> tuple[str, int]:
-    from urlward.proxy.runner import DEFAULT_HOST, DEFAULT_PORT
+def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
+    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT
 
     if text is None:
         return DEFAULT_HOST, DEFAULT_PORT
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
-        raise _Told(f"{where}{name}: {text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
-    return host.strip("[]"), int(port)
+    try:
+        return split_address(text, lowest=0, any_host=True)
+    except ValueError as e:
+        raise _Told(f"{name}: {e}") from e
 
 
 def _option_text(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-if __name__ == "__main__":
-    main()

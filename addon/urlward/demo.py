@@ -32,7 +32,7 @@ from urlward.engine.errors import UrlwardError
 HOSTS = ("news.demo.test", "shop.demo.test")
 LISTED = "http://news.demo.test/listed-page.html"
 LATER = "http://shop.demo.test/added-later"
-WAIT = 15.0
+WAIT = 60.0
 
 
 class Answer(NamedTuple):
@@ -167,7 +167,7 @@ def _show_artifact(folder: Path, source: Path) -> None:
 @contextmanager
 def _filter(*arguments: str) -> Iterator[None]:
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-        [sys.executable, "-m", "urlward.cli", "run", *arguments],
+        [sys.executable, "-m", "urlward", "run", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -237,7 +237,7 @@ def _say(what: str) -> None:
 
 def _urlward(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # noqa: S603 - our own interpreter and arguments
-        [sys.executable, "-m", "urlward.cli", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "urlward", *arguments], capture_output=True, text=True, check=False
     )
 
 

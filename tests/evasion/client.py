@@ -19,6 +19,8 @@ from evasion.rows import Row, Tls, cut_up
 
 SILENCE = 1.2
 """Seconds without a byte that count as no answer."""
+PATIENCE = 10.0
+"""The same where an answer must come, be it late on a machine that has much else to do."""
 GRACE = 0.03
 """Seconds in which more answers than expected would come."""
 
@@ -149,7 +151,7 @@ class Encrypted:
         if tls is None:
             self.socket.sendall(data)
             return
-        for segment in cut_up(split_records(data, tls.records), tls.cut):
+        for segment in cut_up(split_records(data, tls.records, tls.record_version), tls.cut):
             self.socket.sendall(segment)
             if tls.cut:
                 time.sleep(0.0003 if tls.cut == "every" else 0.002)
@@ -175,11 +177,9 @@ class Encrypted:
         self.socket.close()
 
 
-def split_records(hello: bytes, number: int) -> bytes:
-    """Spread one TLS record over several (RFC 8446 section 5.1)."""
-    if number == 1:
-        return hello
-    kind, body = hello[:3], hello[5:]
+def split_records(hello: bytes, number: int, version: int = 0) -> bytes:
+    """Spread one TLS record over several, of a version (RFC 8446 section 5.1)."""
+    kind, body = hello[:1] + (version.to_bytes(2) if version else hello[1:3]), hello[5:]
     size = -(-len(body) // number)
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     return b"".join(kind + len(piece).to_bytes(2, "big") + piece for piece in pieces)
@@ -211,8 +211,12 @@ def open_connection(lab: Lab, way: Way, tls: Tls, to_listed: bool = False) -> Pl
         raise
 
 
-def exchange(lab: Lab, way: Way, row: Row, silence: float = SILENCE) -> Answer:
-    """Send a row along a way. Whatever goes wrong with the connection is an answer too."""
+def exchange(lab: Lab, way: Way, row: Row, *, answered: bool = False) -> Answer:
+    """Send a row along a way. Whatever goes wrong with the connection is an answer too.
+
+    Args:
+        answered: whether something must come back.
+    """
     answer = Answer()
     began = time.monotonic()
     try:
@@ -226,7 +230,9 @@ def exchange(lab: Lab, way: Way, row: Row, silence: float = SILENCE) -> Answer:
             last = number == len(row.turns) - 1
             with suppress(OSError):
                 _send(connection, row, turn)
-            _receive(connection, answer, expected if last else number + 1, silence if last else silence / 2)
+            silence = SILENCE if last else SILENCE / 2
+            first = PATIENCE if answered else silence
+            _receive(connection, answer, expected if last else number + 1, first, silence)
             if answer.ended:
                 break
     finally:
@@ -243,11 +249,13 @@ def _send(connection: Plain | Encrypted, row: Row, turn: bytes) -> None:
             time.sleep(row.pause)
 
 
-def _receive(connection: Plain | Encrypted, answer: Answer, wanted: int, silence: float) -> None:
+def _receive(
+    connection: Plain | Encrypted, answer: Answer, wanted: int, first: float, silence: float
+) -> None:
     while True:
         enough = answer.complete() >= wanted
         try:
-            data = connection.receive(GRACE if enough else silence)
+            data = connection.receive(GRACE if enough else silence if answer.data else first)
         except TimeoutError:
             answer.silent = answer.silent or not enough
             return

@@ -1,14 +1,12 @@
 """One laboratory for the whole folder: origins and filters are started once."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from evasion.lab import Lab, lab
 from evasion.origins import missing
+from evasion.runs import servers_folder
 
 
 @pytest.fixture(scope="session")
@@ -16,11 +14,5 @@ def laboratory() -> Iterator[Lab]:
     """Origins, filters and ways between them."""
     if missing():
         pytest.skip(f"needs {missing()}")
-    folder = Path(tempfile.mkdtemp(prefix="urlward-evasion-"))
-    # An Apache that was started by root reads the pages as somebody else.
-    folder.chmod(0o755)
-    try:
-        with lab(folder) as made:
-            yield made
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with servers_folder("evasion") as folder, lab(folder) as made:
+        yield made

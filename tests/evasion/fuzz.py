@@ -8,11 +8,8 @@ filter, and a share of the others too. The second invariant keeps the filter hon
 request for what is not listed is served.
 """
 
-import argparse
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -28,6 +25,7 @@ from evasion import grammar
 from evasion.client import Answer, open_connection
 from evasion.lab import ENGINES, Lab, Way, lab
 from evasion.rows import Tls
+from evasion.runs import arguments, servers_folder
 
 BARE_SILENCE = 0.25
 SILENCE = 0.6
@@ -177,24 +175,14 @@ def fuzzed_ways(lab: Lab) -> list[Way]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fuzz the filter against bare origins.")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=None, help="a number; without it, each run differs")
-    parser.add_argument("--way", action="append", help="for example layer-transparent-tls-apache (all)")
-    given = parser.parse_args()
-    seed = given.seed if given.seed is not None else random.randrange(1 << 32)
-    folder = Path(tempfile.mkdtemp(prefix="urlward-fuzz-"))
-    folder.chmod(0o755)
+    given = arguments("Fuzz the filter against bare origins.", "way", "layer-transparent-tls-apache")
     engines = [
         e for e in ENGINES if e != "all" and (not given.way or any(w.startswith(e) for w in given.way))
     ]
-    try:
-        with lab(folder, engines) as laboratory:
-            ways = [w for w in fuzzed_ways(laboratory) if not given.way or str(w) in given.way]
-            print(f"seed {seed}, ways: {' '.join(map(str, ways))}", flush=True)
-            tally = fuzz(laboratory, ways, seed, 1 << 60, given.minutes * 60)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with servers_folder("fuzz") as folder, lab(folder, engines) as laboratory:
+        ways = [w for w in fuzzed_ways(laboratory) if not given.way or str(w) in given.way]
+        print(f"seed {given.seed}, ways: {' '.join(map(str, ways))}", flush=True)
+        tally = fuzz(laboratory, ways, given.seed, 1 << 60, given.minutes * 60)
     for violation in tally.violations[:20]:
         print(violation)
     print(", ".join(f"{what}: {count}" for what, count in sorted(tally.counts.items())))

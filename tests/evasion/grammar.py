@@ -9,7 +9,7 @@ LISTED = (
     ("paged.example", "/listed.html"),
     ("paged.example", "/dir/a.html"),
     ("paged.example", "/dir/deep/b.html"),
-    ("paged.example", "/view?topic=31337"),
+    ("paged.example", "/view?topic=q31337q"),
     ("paged.example", "/caf\xc3\xa9/a%20b.html"),
     ("paged.example", "/letters.html"),
     ("plain.example", "/gallery/do-not-visit/1.html"),

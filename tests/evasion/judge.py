@@ -1,6 +1,7 @@
 """Runs rows along ways, and says what went past the filter or was stopped without a reason."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from evasion.origins import Line
 from evasion.rows import Row, StreamRow
 from evasion.streams import exchange_streams
 
+IN_TURN = ("flows", "relay")
+"""Engines whose reading of a request is that of ``layer``, in mitmproxy's flows or beside what it relays."""
 LATE = 0.01
 """Seconds by which an origin's log may lag behind its answer."""
 
@@ -74,14 +77,23 @@ def expectation(way: Way, row: Row) -> tuple[str, ...]:
     return ("any",)
 
 
-def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row]) -> list[Result]:
-    """All rows along all ways, which are gone side by side; on one way a row follows the other.
+def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1) -> list[Result]:
+    """Rows along the ways that they are meant for, which are gone side by side; on one way a row follows the
+    other. That way, what an origin logs can be laid to a row.
 
-    That way, what an origin logs can be laid to a row.
+    Args:
+        in_turn: of the ways of an engine that does what another does as well (`IN_TURN`), how many have a row
+            between them: each goes along one of so many, the next row along the next ones.
     """
-    rows, ways = list(rows), list(ways)
+    ways, by_way = list(ways), defaultdict[Way, list[Row]](list)
+    for number, row in enumerate(rows):
+        for engine in sorted({way.engine for way in ways}):
+            meant = [way for way in ways if way.engine == engine and takes(way, row)]
+            step = min(in_turn, len(meant)) if engine in IN_TURN else 1
+            for way in meant[number % step :: step] if meant else ():
+                by_way[way].append(row)
     with ThreadPoolExecutor(max(1, len(ways))) as pool:
-        parts = [pool.submit(_along, lab, way, rows) for way in ways]
+        parts = [pool.submit(_along, lab, way, by_way[way]) for way in ways]
         return [result for part in parts for result in part.result()]
 
 
@@ -97,10 +109,10 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     log.take(address)
     results = []
     for row in rows:
-        if not takes(way, row):
-            continue
-        answer = exchange(lab, way, row)
         expected = expectation(way, row)
+        answer = exchange(
+            lab, way, row, answered=way.engine != "bare" and expected[0] in ("blocked", "served")
+        )
         served = expected.count("served")
         end = time.monotonic() + 0.5
         while served and len(log.take(address, keep=True)) < served and time.monotonic() < end:

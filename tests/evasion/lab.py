@@ -174,7 +174,7 @@ def _namespaces(addresses: Sequence[str], redirect: dict[str, list[str]]) -> Ite
 
 
 def _run_help() -> str:
-    command = [sys.executable, "-m", "urlward.cli", "run", "--help"]
+    command = [sys.executable, "-m", "urlward", "run", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return " ".join(text.split())
 

@@ -26,7 +26,7 @@ LIST = """\
 blocked.example                                 id=V-1
 http://paged.example/listed.html                id=V-2
 http://paged.example/dir/*                      id=V-3
-http://paged.example/view?topic=31337           id=V-4
+http://paged.example/view?topic=q31337q           id=V-4
 */gallery/do-not-visit/*                        id=V-5
 203.0.113.64/29                                 id=V-6
 http://paged.example/caf%C3%A9/a%20b.html       id=V-7
@@ -38,7 +38,7 @@ SECRETS = (
     "blocked.example",
     "paged.example",
     "listed.html",
-    "31337",
+    "q31337q",
     "do-not-visit",
     "203.0.113.66",
     "bcher",
@@ -90,7 +90,7 @@ _SITES = {
 }
 _PAGED_RULES = """\
     RewriteEngine on
-    RewriteCond %{QUERY_STRING} (^|&)@topic@(&|$) [NC]
+    RewriteCond %{QUERY_STRING} (^|&)@topic@(&|$)
     RewriteRule ^/view$ /view-listed.html [END]
     RewriteRule ^/view$ /view-other.html [END]
     RewriteRule ^/letters\\.html$ /any-case.html [NC,END]
@@ -159,12 +159,13 @@ def write_pages(www: Path) -> None:
 
 
 def _topic() -> str:
-    """``topic=31337`` as a program behind an origin reads it: percent-decoded."""
-    return (
-        "".join(f"({c}|%{ord(c):02x})" for c in "topic")
-        + "="
-        + "".join(f"({c}|%{ord(c):02x})" for c in "31337")
-    )
+    """``topic=q31337q`` as a program behind an origin reads it: percent-decoded."""
+
+    def spelled(c: str) -> str:
+        digits = "".join(f"[{d}{d.upper()}]" if d.isalpha() else d for d in f"{ord(c):02x}")
+        return f"({c}|%{digits})"
+
+    return "".join(map(spelled, "topic")) + "=" + "".join(map(spelled, "q31337q"))
 
 
 def _fill(name: str, **values: str) -> str:

@@ -26,6 +26,7 @@ class Tls:
         alpn: offered protocols.
         cut: where the ClientHello is cut into segments; ``every`` for single bytes.
         records: how many TLS records the ClientHello is spread over.
+        record_version: of the ClientHello's records; 0 for the client's own.
         resume: whether a first connection is made whose session is resumed.
         version: the highest version offered.
     """
@@ -34,6 +35,7 @@ class Tls:
     alpn: tuple[str, ...] = ()
     cut: str | tuple[int, ...] = ()
     records: int = 1
+    record_version: int = 0
     resume: bool = False
     version: str = "1.3"
 

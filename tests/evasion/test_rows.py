@@ -1,5 +1,6 @@
 """Every row along every way: nothing listed gets past, and nothing unlisted is stopped."""
 
+import os
 import warnings
 from collections import Counter
 
@@ -10,15 +11,17 @@ from evasion.lab import ENGINES, Lab, all_ways
 from evasion.rows import Row, StreamRow, load_rows, load_stream_rows
 
 ROWS = {
-    "spelling": 230,
+    "spelling": 261,
     "framing": 240,
     "segmentation": 43,
     "connection": 62,
-    "tls": 59,
+    "tls": 74,
     "other": 26,
     "http2": 68,
 }
 """How many rows each family has: a row that is lost would not be missed otherwise."""
+IN_TURN = 1 if "URLWARD_SEED" in os.environ else 4
+"""In everyday runs a row goes along a quarter of the ways of some engines (`judge.run`), in CI along all."""
 TEETH = 325
 """How many rows at least get a listed page where no filter stands between."""
 
@@ -43,7 +46,7 @@ def results(laboratory: Lab, request: pytest.FixtureRequest) -> dict[str, list[R
     names = chosen(request)
     ways = [way for way in laboratory.ways if way.engine != "bare"]
     found: dict[str, list[Result]] = {name: [] for name in names}
-    for result in run(laboratory, ways, [row for row in load_rows() if row.name in names]):
+    for result in run(laboratory, ways, [row for row in load_rows() if row.name in names], IN_TURN):
         found[result.row.name].append(result)
     return found
 

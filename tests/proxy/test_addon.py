@@ -25,7 +25,7 @@ from mitmproxy.tls import TlsData
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
 from urlward.proxy.addon import Urlward
-from urlward.proxy.http_layer import HttpRelayLayer, ListedAddress, RelayLayer
+from urlward.proxy.http_layer import ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
     Later,
@@ -33,6 +33,8 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
 )
+
+pytestmark = pytest.mark.usefixtures("compiles_here")
 
 LIST = """\
 blocked.example id=A-1
@@ -42,9 +44,9 @@ http://paged.example/listed id=A-2
 
 
 @contextmanager
-def loaded(urlward: Urlward, folder: Path, **changes: Any) -> Iterator[taddons.context]:
+def loaded(urlward: Urlward, folder: Path, *others: object, **changes: Any) -> Iterator[taddons.context]:
     (folder / "list.txt").write_text(LIST)
-    with taddons.context(Proxyserver(), NextLayer(), urlward) as tctx:
+    with taddons.context(Proxyserver(), NextLayer(), *others, urlward) as tctx:
         tctx.configure(urlward, urlward_list=[str(folder / "list.txt")])
         if changes:
             tctx.options.update(**changes)
@@ -108,6 +110,7 @@ def ask(addon: Urlward, context: Context, *pieces: bytes) -> layer.Layer:
         ("urlward_on_error", "ignore", "block, pass"),
         ("urlward_intercept_port", 65536, "urlward_intercept_port is a port"),
         ("urlward_max_errors", "many", "urlward_max_errors: 'many' is not a count"),
+        ("urlward_format", "scroll", "format: 'scroll' is not one of auto, grammar"),
     ],
 )
 async def test_a_bad_option_is_refused_and_changes_nothing(
@@ -120,6 +123,21 @@ async def test_a_bad_option_is_refused_and_changes_nothing(
     assert addon.keeper.matcher.check_host("blocked.example").blocked
     assert getattr(tctx.options, option) != value
     assert (guard is None, keeper is None) == (False, False)
+
+
+async def test_the_format_of_lists(
+    tctx: taddons.context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    addon = tctx.master.addons.get("urlward")
+    caplog.set_level("INFO", "urlward.lists")
+    path = tmp_path / "list.txt"
+    path.write_text("url\nhttp://csv.example/x\n")
+    tctx.options.update(urlward_list=[str(path)], urlward_format="csv")
+    assert addon.keeper.matcher.check_url("http://csv.example/x").blocked
+    path.write_text("||rule.example/x/^\n")
+    tctx.options.update(urlward_format="auto")
+    assert addon.keeper.matcher.check_url("http://rule.example/x/").blocked
+    assert f"list {path}: read as format adblock, by its first lines" in caplog.text
 
 
 async def test_counts_outlive_a_change_of_options(tctx: taddons.context) -> None:
@@ -150,7 +168,9 @@ async def test_other_options_are_not_ours(tctx: taddons.context) -> None:
 # -- the ordinary hooks
 
 
-async def test_a_request_outside_our_layers_is_decided_in_the_hook(addon: Urlward) -> None:
+async def test_a_request_outside_our_layers_is_decided_in_the_hook(
+    addon: Urlward, tctx: taddons.context
+) -> None:
     flow = flow_to("blocked.example")
     addon.requestheaders(flow)
     assert flow.response is not None
@@ -158,12 +178,15 @@ async def test_a_request_outside_our_layers_is_decided_in_the_hook(addon: Urlwar
     addon.responseheaders(flow)
     assert flow.response.stream is False
 
-    flow = flow_to("plain.example")
-    addon.requestheaders(flow)
-    assert (flow.response, flow.request.stream) == (None, True)
-    flow.response = tflow.tresp()
-    addon.responseheaders(flow)
-    assert flow.response.stream is True
+    for flows in (True, False):
+        tctx.options.update(urlward_flows=flows)
+        flow = flow_to("plain.example")
+        addon.requestheaders(flow)
+        # Where other addons see flows, they see bodies, and change what a client gets.
+        assert (flow.response, flow.request.stream) == (None, not flows)
+        flow.response = tflow.tresp()
+        addon.responseheaders(flow)
+        assert flow.response.stream is not flows
 
 
 async def test_a_decided_request_is_not_decided_again(addon: Urlward) -> None:
@@ -171,7 +194,7 @@ async def test_a_decided_request_is_not_decided_again(addon: Urlward) -> None:
     flow = flow_to("blocked.example")
     flow.metadata["urlward"] = "passed"
     addon.requestheaders(flow)
-    assert (flow.response, flow.request.stream) == (None, True)
+    assert flow.response is None
     assert addon.guard.counts.requests == 0
 
 
@@ -183,7 +206,7 @@ async def test_a_monitored_request_passes(tctx: taddons.context, caplog: pytest.
     assert "monitor: nothing is blocked" in caplog.text
     flow = flow_to("blocked.example")
     addon.requestheaders(flow)
-    assert (flow.response, flow.request.stream) == (None, True)
+    assert flow.response is None
     assert " would-block client=" in caplog.text
     assert (addon.guard.counts.blocked, addon.guard.counts.would_block) == (0, 1)
 
@@ -249,6 +272,25 @@ async def test_tls(addon: Urlward, name: str | None, address: str, kind: type[la
     assert type(decided(addon, client_hello(name), address=address)) is kind
 
 
+@pytest.mark.parametrize(
+    ("port", "data", "kind"),
+    [
+        (443, b"\xc0\0\0\0\1".ljust(1200, b"\0"), CloseLayer),
+        # Another version, another port, and a packet of a connection that began elsewhere.
+        (9000, b"\xd0\x6b\x33\x43\xcf".ljust(1200, b"\0"), CloseLayer),
+        (443, b"\x40".ljust(40, b"\1"), CloseLayer),
+        (53, b"\x80\1\1\0\0\1\0\0\0\0\0\0\1a\0\0\1\0\1", layers.DNSLayer),
+        (3478, b"\0\1\0\0\x21\x12\xa4\x42".ljust(20, b"\0"), layers.UDPLayer),
+    ],
+)
+async def test_no_http3_passes(addon: Urlward, port: int, data: bytes, kind: type[layer.Layer]) -> None:
+    context = make_context("transparent")
+    context.client.transport_protocol = "udp"
+    context.server.address = ("203.0.113.10", port)
+    modes.TransparentProxy(context)
+    assert isinstance(ask(addon, context, data), kind)
+
+
 async def test_a_hello_that_is_none(addon: Urlward) -> None:
     assert isinstance(decided(addon, b"\x16\x03\x01\x00\x04\x01\x00\x00\x00"), RefuseTlsLayer)
     assert isinstance(
@@ -311,15 +353,8 @@ async def test_the_filter_does_not_connect_to_itself(
         assert (data.server.error is not None) is refused, host
 
 
-@pytest.mark.parametrize(
-    ("flows", "alpn", "kind"),
-    [(False, b"http/1.1", HttpRelayLayer), (False, b"h2", WardHttpLayer), (True, b"http/1.1", WardHttpLayer)],
-)
-async def test_what_is_inside_tls_is_known_once_it_has_begun(
-    tctx: taddons.context, flows: bool, alpn: bytes, kind: type[layer.Layer]
-) -> None:
-    tctx.options.update(urlward_flows=flows, keep_host_header=True)
-    addon = tctx.master.addons.get("urlward")
+@pytest.mark.parametrize("alpn", [b"http/1.1", b"h2"])
+async def test_what_is_inside_tls_is_known_once_it_has_begun(addon: Urlward, alpn: bytes) -> None:
     top: Any = decided(addon, client_hello("paged.example"), "reverse:https://203.0.113.10")
     context = top.context
     later = top.child_layer.child_layer
@@ -327,10 +362,8 @@ async def test_what_is_inside_tls_is_known_once_it_has_begun(
     context.client.sni, context.client.alpn = "paged.example", alpn
     list(later.handle_event(events.Start()))
     made = context.layers[-1]
-    assert type(made) is kind
+    assert type(made) is WardHttpLayer
     assert later not in context.layers
-    if isinstance(made, HttpRelayLayer):
-        assert made._place.sni == "paged.example"
 
 
 async def test_the_operators_own_exceptions_stand(tctx: taddons.context) -> None:

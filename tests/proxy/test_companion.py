@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -62,6 +63,7 @@ async def test_it_is_told_what_to_fetch_and_when(tmp_path: Path) -> None:
     out = tmp_path / "out"
     async with running((sys.executable, "-c", PROGRAM, str(out))) as fed:
         pid, request = json.loads((await lines(out, 1))[0])
+        assert request.pop("channel") > 2
         assert request == {"config": "some.toml", "key": "some.key", "admin": "", "parent": os.getpid()}
         fed.refresh()
         assert (await lines(out, 2))[1] == "refresh"
@@ -97,12 +99,37 @@ async def test_another_takes_its_place(
     assert not alive(second)
 
 
+@pytest.mark.parametrize("said", [True, False])
+async def test_one_that_hangs_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    """It is stopped, or never comes so far as to say that it lives."""
+    monkeypatch.setattr(companion, "BACKOFF", (0.0, 0.01))
+    monkeypatch.setattr(companion, "_START_WITHIN", 60.0 if said else 0.0)
+    out = tmp_path / "out"
+    beats = "import os; os.write(request['channel'], b'{}')\n" * said
+    program = PROGRAM.replace("while True:", f"{beats}while True:")
+    fed = Keeping(
+        Companion("feeds", FEEDS, Path("some.toml"), timeout=2), (sys.executable, "-c", program, str(out))
+    )
+    task = asyncio.create_task(fed.run())
+    first = json.loads((await lines(out, 1))[0])[0]
+    os.kill(first, signal.SIGSTOP)
+    second = json.loads((await lines(out, 2))[1])[0]
+    assert not alive(first)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert not alive(second)
+    assert f"feeds (process {first}) has not answered for " in caplog.text
+
+
 async def test_one_that_cannot_start_is_tried_again(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.ERROR)
     monkeypatch.setattr(companion, "BACKOFF", (0.0, 0.01))
-    async with running(("/nonexistent",)) as fed:
+    async with running((str(tmp_path / "nothing"),)) as fed:
         fed.refresh()
         async with asyncio.timeout(20):
             while len(caplog.records) < 3:

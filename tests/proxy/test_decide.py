@@ -5,9 +5,18 @@ from e2e.support import client_hello
 from proxy.driver import make_context
 from proxy.test_guard import guard
 from proxy.test_names import to
-from urlward.proxy.decide import decide
+from urlward.proxy.decide import decide, is_for_origin
 
 HELLO = client_hello("plain.example")
+
+
+WARNING = b"\x15\x03\x01\0\2\1\x5a"
+"""Of TLS, which Go's servers pass over before a ClientHello."""
+
+
+def other_version(hello: bytes, version: int) -> bytes:
+    """A ClientHello whose first record names another version of TLS."""
+    return hello[:1] + version.to_bytes(2) + hello[3:]
 
 
 @pytest.mark.parametrize(
@@ -24,23 +33,38 @@ HELLO = client_hello("plain.example")
         (client_hello(None), "relay"),
         (b"\x16\x03\x01\x00\x04\x01\x00\x00\x00", "refuse"),
         (b"\x16\x03\x01\xff\xff" + b"\x01\xff\xff\xff" + bytes(1 << 17), "refuse"),
+        (b"\x16\x03\x01\x00\x05hello", "refuse"),
         (b"G", "http"),
-        (b"\x16GET", "http"),
+        (b"\x16GET", "wait"),
+        (b"\x16GET / ", "http"),
+        (other_version(HELLO, 0x0200), "relay"),
+        (other_version(HELLO, 0x03FF), "relay"),
+        (other_version(client_hello("blocked.example"), 0x0304), "refuse"),
+        (other_version(client_hello("paged.example"), 0x0200), "refuse"),
         (b"SSH-2.0-x\r\n", "http"),
     ],
+    ids=lambda value: value if isinstance(value, str) else value[:3].hex(),  # a real one is random
 )
 def test_by_the_first_bytes(data: bytes, what: str) -> None:
-    assert decide(to("203.0.113.10", 443), data, guard(), relays_other=False).what == what
+    judge = guard()
+    assert decide(to("203.0.113.10", 443), data, judge, relays_other=False, for_origin=True).what == what
+    assert judge.counts.refused == (what == "refuse")
 
 
 def test_a_hello_in_many_records() -> None:
     body = HELLO[5:]
     for size, what in ((len(body) // 20, "relay"), (1, "refuse")):
         pieces = [body[i : i + size] for i in range(0, len(body), size)]
+        assert (len(pieces) > 512) == (what == "refuse")
         data = b"".join(HELLO[:3] + len(piece).to_bytes(2) + piece for piece in pieces)
         if what == "relay":
-            assert decide(to("203.0.113.10", 443), data[:-1], guard(), relays_other=False).what == "wait"
-        assert decide(to("203.0.113.10", 443), data, guard(), relays_other=False).what == what
+            assert (
+                decide(to("203.0.113.10", 443), data[:-1], guard(), relays_other=False, for_origin=True).what
+                == "wait"
+            )
+        assert (
+            decide(to("203.0.113.10", 443), data, guard(), relays_other=False, for_origin=True).what == what
+        )
 
 
 def test_what_is_neither_is_relayed_where_that_is_wanted() -> None:
@@ -49,41 +73,82 @@ def test_what_is_neither_is_relayed_where_that_is_wanted() -> None:
         (b"G", "wait"),
         (b"GET / ", "http"),
         (HELLO[:-1], "wait"),
+        (HELLO, "relay"),
+        (client_hello("blocked.example"), "tls"),
+        (other_version(client_hello("blocked.example"), 0x0304), "refuse"),
+        (other_version(client_hello("blocked.example"), 0x03FF), "refuse"),
+        (other_version(client_hello("blocked.example"), 0x0FFF), "refuse"),
+        (b"\x16\x03\x01\0\0" + client_hello("blocked.example"), "tls"),
+        (WARNING[:4], "wait"),
+        (WARNING + client_hello("blocked.example"), "refuse"),
+        (WARNING * 2 + other_version(client_hello("paged.example"), 0x0FFF), "refuse"),
+        (b"\x16\x03\x01\0\0" + WARNING + client_hello("blocked.example"), "refuse"),
+        (b"\x15\x03\x01\0\3abc", "relay"),
     ):
-        found = decide(to("203.0.113.10", 80), data, guard(), relays_other=True)
+        found = decide(to("203.0.113.10", 80), data, guard(), relays_other=True, for_origin=True)
         assert found.what == what
-    assert decide(to("203.0.113.10"), b"\x80\0\0", guard(), relays_other=True).names.hosts == (
-        "203.0.113.10",
-    )
+    assert decide(
+        to("203.0.113.10"), b"\x80\0\0", guard(), relays_other=True, for_origin=True
+    ).names.hosts == ("203.0.113.10",)
 
 
 def test_where_no_tls_is_relayed_unread() -> None:
     strict = guard(intercept_port=8090)
     for mode, what in (("transparent@8090", "tls"), ("transparent@8080", "relay")):
-        assert decide(to("203.0.113.10", 443, mode), HELLO, strict, relays_other=False).what == what
+        assert (
+            decide(to("203.0.113.10", 443, mode), HELLO, strict, relays_other=False, for_origin=True).what
+            == what
+        )
     # Only TLS: the rest is decided as everywhere.
     there = to("203.0.113.10", 443, "transparent@8090")
-    assert decide(there, b"GET ", strict, relays_other=False).what == "http"
-    assert decide(there, b"SSH-2.0-x\r\n", strict, relays_other=True).what == "relay"
+    assert decide(there, b"GET ", strict, relays_other=False, for_origin=True).what == "http"
+    assert decide(there, b"SSH-2.0-x\r\n", strict, relays_other=True, for_origin=True).what == "relay"
 
 
 def test_what_is_monitored() -> None:
     monitor = guard(monitor=True)
     hello = client_hello("whole.example")
-    found = decide(to("203.0.113.10", 443), hello, monitor, relays_other=False)
+    found = decide(to("203.0.113.10", 443), hello, monitor, relays_other=False, for_origin=True)
     assert (found.what, found.names.told, found.names.tls) == ("relay", True, True)
-    found = decide(to("192.0.2.66", 22), b"SSH-2.0-x\r\n", monitor, relays_other=True)
+    found = decide(to("192.0.2.66", 22), b"SSH-2.0-x\r\n", monitor, relays_other=True, for_origin=True)
     assert (found.what, found.names.told, found.names.tls) == ("relay", True, False)
 
 
 def test_what_is_spoken_to_the_proxy_itself() -> None:
     context = make_context("regular")
     modes.HttpProxy(context)
-    assert decide(context, HELLO, guard(), relays_other=True).what == "tls"
-    assert decide(context, b"SSH-2.0-x\r\n", guard(), relays_other=True).what == "http"
+    assert not is_for_origin(context)
+    assert is_for_origin(to("203.0.113.10", 443))
+    for data, what in ((HELLO, "tls"), (client_hello("whole.example"), "tls"), (b"SSH-2.0-x\r\n", "http")):
+        assert decide(context, data, guard(), relays_other=True, for_origin=False).what == what
     reverse = to("203.0.113.10", 80, "reverse:http://203.0.113.10")
-    assert decide(reverse, HELLO, guard(), relays_other=False).what == "tls"
+    assert decide(reverse, HELLO, guard(), relays_other=False, for_origin=True).what == "tls"
     reverse = to("203.0.113.10", 443, "reverse:https://203.0.113.10")
-    assert decide(reverse, HELLO, guard(), relays_other=False).what == "relay"
+    assert decide(reverse, HELLO, guard(), relays_other=False, for_origin=True).what == "relay"
     inner = to("203.0.113.10", 443, sni="paged.example")
-    assert decide(inner, HELLO, guard(), relays_other=False).what == "tls", "TLS inside TLS is ended as well"
+    assert decide(inner, HELLO, guard(), relays_other=False, for_origin=True).what == "tls", (
+        "TLS inside TLS is ended as well"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("xn--strae-oqa.blocked.example", "tls"),
+        ("xn--1ug.blocked.example", "tls"),
+        ("a$b.blocked.example", "tls"),
+        ("a|b.blocked.example", "tls"),
+        ("blocked.example:443", "tls"),
+        ("blocked.example:", "tls"),
+        ("paged.example:x", "tls"),
+        ("xn--strae-oqa.example", "relay"),
+        ("printer.42", "relay"),
+        ("foo.1", "relay"),
+        ("a|b.example", "relay"),
+    ],
+)
+def test_names_that_mitmproxy_takes_for_none(name: str, what: str) -> None:
+    found = decide(to("203.0.113.10", 443), client_hello(name), guard(), relays_other=False, for_origin=True)
+    assert found.what == what
+    if what == "relay":
+        assert found.names.hosts[0] == name

@@ -29,7 +29,7 @@ def test_those_without_an_end_or_a_beginning() -> None:
 
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=20), max_size=5)
-EXTENSIONS = st.sampled_from([b"", b";", b" ; a=b", b';a="b c"'])
+EXTENSIONS = st.sampled_from([b"", b";a", b" ; a=b", b';a="b c";d = e'])
 TRAILERS = st.sampled_from([b"", b"X: y\r\n", b"X:\r\nY: z\r\n"])
 
 
@@ -59,6 +59,10 @@ BAD = [
     b"1\r\nab\r\n",
     b"1\r\na\n",
     b"1\r\na\rb",
+    b"1;\r\na\r\n0\r\n\r\n",
+    b"3c; /listed HTTP/1.1\r\n",
+    b"3c;a=/listed HTTP/1.1\r\n",
+    b'3c;a="b" /listed HTTP/1.1\r\n',
     b"0\r\nbad trailer\r\n\r\n",
     b"0\r\n folded: x\r\n\r\n",
     b"0\r\nX: y\n\r\n",

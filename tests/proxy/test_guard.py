@@ -97,14 +97,15 @@ def test_the_destination_address_counts() -> None:
         (None, "192.0.2.66", "intercept", "refuse"),
         (None, "paged.example", "intercept", "relay"),
         ("plain.example", None, "relay", "relay"),
-        ("a b", "192.0.2.7", "refuse", "refuse"),
+        ("a b", "192.0.2.7", "relay", "relay"),
+        ("blocked.example:443", "192.0.2.7", "intercept", "refuse"),
     ],
 )
 def test_tls(sni: str | None, address: str | None, listed: str, none: str) -> None:
-    context = to(address, 443)
-    assert guard().tls(context, sni)[0] == listed
-    assert guard(intercept="none").tls(context, sni)[0] == none
-    assert guard(intercept="all").tls(context, sni)[0] == "intercept"
+    context, name = to(address, 443), sni.encode() if sni else None
+    assert guard().tls(context, name)[0] == listed
+    assert guard(intercept="none").tls(context, name)[0] == none
+    assert guard(intercept="all").tls(context, name)[0] == "intercept"
 
 
 def test_addresses() -> None:
@@ -125,7 +126,7 @@ def test_a_fault_is_one_line_with_a_count(on_error: str, caplog: pytest.LogCaptu
     passes = on_error == "pass"
     answer = g.answer(for_host("plain.example"), context)
     assert (answer == NO_NAMES) if passes else (answered(answer).status == 503)
-    assert g.tls(context, "plain.example")[0] == ("relay" if passes else "refuse")
+    assert g.tls(context, b"plain.example")[0] == ("relay" if passes else "refuse")
     assert g.address_allowed(context, NO_NAMES, "192.0.2.7") is passes
     assert g.lists_address("192.0.2.7", 80, context.client) is not passes
     connected = g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.7", 80)
@@ -213,8 +214,8 @@ def test_monitored_requests_pass(
 def test_what_cannot_be_read_or_judged_is_refused_while_monitoring() -> None:
     g = guard(monitor=True)
     assert answered(g.answer(for_host("a b"), make_context())).status == 400
-    assert g.tls(to("192.0.2.7", 443), "a b")[0] == "refuse"
-    assert g.relayed(Names(("a b",), (), "", ""), make_context().client) is None
+    assert g.tls(to("192.0.2.7", 443), b"a b" * 1000)[0] == "refuse"
+    assert g.relayed(Names(("a b" * 1000,), (), "", ""), make_context().client) is None
     assert answered(broken(monitor=True).answer(for_host("plain.example"), make_context())).status == 503
 
 
@@ -243,7 +244,7 @@ def test_monitored_tls(
             what = "intercept"
         case {"tls_block": "alert"} if entry:
             what = "relay"
-    decision, names = g.tls(context, sni)
+    decision, names = g.tls(context, sni.encode() if sni else None)
     assert decision == what
     # Inside, each request is told for itself.
     entry = entry if what == "relay" else ""
@@ -279,7 +280,7 @@ def test_a_tunnel_that_is_told_is_not_told_again(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.INFO)
     g, context = guard(monitor=True), to("whole.example", 443)
     context.layers.append(SimpleNamespace(told=True))  # type: ignore[arg-type]
-    decision, names = g.tls(context, "whole.example")
+    decision, names = g.tls(context, b"whole.example")
     assert (decision, names.told) == ("relay", True)
     head = read_request_head(b"GET / HTTP/1.1\r\nHost: whole.example\r\n\r\n")
     g.answer_head(head, Place(context), context.client)
@@ -297,6 +298,16 @@ def test_review(caplog: pytest.LogCaptureFixture) -> None:
         assert g.review(listed, client, told=True) == outcome
         assert g.review(listed._replace(told=True), client) == outcome
     assert words(caplog) == ["cut E-1"] * 3 + ["would-cut E-1"]
+
+
+def test_what_cannot_be_judged_is_cut_where_its_host_comes_to_be_listed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client, unjudged = make_context().client, "/" + "%" * 300
+    names = Names(("paged.example",), (80,), "", unjudged)
+    assert guard(on_error="pass").review(names, client) == "cut"
+    assert guard(monitor=True).review(names, client) == "passes"
+    assert caplog.messages == []
 
 
 # -- connections that arrive where none is relayed unread
@@ -318,7 +329,7 @@ def test_whatever_the_sni(changes: dict[str, Any], plain: str, blocked: str) -> 
     there, elsewhere, nowhere = (
         to("192.0.2.7", 443, mode) for mode in ("transparent@8090", "transparent@8080", "transparent")
     )
-    for sni, what in (("plain.example", plain), (None, plain), ("whole.example", blocked)):
+    for sni, what in ((b"plain.example", plain), (None, plain), (b"whole.example", blocked)):
         assert strict.tls(there, sni)[0] == what
         for context in (elsewhere, nowhere):
             assert strict.tls(context, sni)[0] == usual.tls(context, sni)[0]

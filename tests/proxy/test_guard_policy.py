@@ -116,13 +116,27 @@ def test_addresses_too(client: str, blocked: bool) -> None:
 )
 def test_tls(host: str, decisions: dict[str, str]) -> None:
     g = guard()
-    assert {client: g.tls(of(client), host)[0] for client in decisions} == decisions
+    assert {client: g.tls(of(client), host.encode())[0] for client in decisions} == decisions
+
+
+def test_a_blocked_address_blocks_what_its_name_alone_would_not() -> None:
+    matcher = make_matcher("games.example category=games id=G-1", "192.0.2.67 category=csam id=A-1")
+    rules = {
+        "name": "all",
+        "networks": ["0.0.0.0/0"],
+        "rule": [{"categories": ["games"], "action": "monitor"}],
+    }
+    policy = Policy(Config.model_validate({"group": [rules]}))
+    watching = Guard(lambda: matcher, page("Net"), policy=policy, clock=lambda: NOW)
+    assert isinstance(watching.answer(for_host("games.example"), of(ANYONE)), Names)
+    answer = watching.answer(for_host("games.example"), of(ANYONE, to("192.0.2.67")))
+    assert isinstance(answer, BlockResponse)
 
 
 def test_what_is_monitored_is_said_once_a_connection(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     g = guard()
-    names = g.tls(of(WATCHED), "games.example")[1]
+    names = g.tls(of(WATCHED), b"games.example")[1]
     assert names.told
     assert g.review(names, of(WATCHED).client) == "told"
     assert g.review(names, of(WATCHED).client, told=True) == "told"
@@ -172,14 +186,14 @@ def test_a_fault_in_the_policy_blocks() -> None:
     answer = g.answer(for_host("games.example"), of(ANYONE))
     assert isinstance(answer, BlockResponse)
     assert answer.status == 503
-    assert g.tls(of(ANYONE), "games.example")[0] == "refuse"
+    assert g.tls(of(ANYONE), b"games.example")[0] == "refuse"
     assert isinstance(g.answer(for_host("plain.example"), of(ANYONE)), Names), "nothing was to be asked"
 
 
 def test_exceptions_are_no_reason_to_decrypt() -> None:
     matcher = make_matcher("@@http://paged.example/listed")
     g = Guard(lambda: matcher, page("Net"), clock=lambda: NOW)
-    decision, names = g.tls(of(ANYONE), "paged.example")
+    decision, names = g.tls(of(ANYONE), b"paged.example")
     assert decision == "relay"
     assert g.review(names, of(ANYONE).client) == "passes"
 
@@ -187,5 +201,5 @@ def test_exceptions_are_no_reason_to_decrypt() -> None:
 def test_an_excused_page_of_a_host_blocked_whole_is_reached_over_tls() -> None:
     matcher = make_matcher("@@http://paged.example/listed", "paged.example")
     g = Guard(lambda: matcher, page("Net"), clock=lambda: NOW)
-    assert g.tls(of(ANYONE), "paged.example")[0] == "intercept"
+    assert g.tls(of(ANYONE), b"paged.example")[0] == "intercept"
     assert not isinstance(g.answer(for_host("paged.example", "/listed"), of(ANYONE)), BlockResponse)

@@ -64,7 +64,7 @@ def test_nothing_is_asked_while_nobody_is_slowed() -> None:
 
 def test_a_tls_connection_that_is_refused() -> None:
     probing = Probing()
-    guard(probing, tls_block="alert").tls(to("203.0.113.1", 443), "blocked.example")
+    guard(probing, tls_block="alert").tls(to("203.0.113.1", 443), b"blocked.example")
     assert probing.told == ["asked", "drew E-1"]
 
 

@@ -69,6 +69,8 @@ def test_lines_in_doubt(line: str) -> None:
         "Host : a.test",
         "X y: z",
         ": z",
+        "X\xe9: z",
+        "\xff: z",
         "no colon",
         "X: a\r\n folded",
         "X: a\nY: b",
@@ -97,6 +99,20 @@ def test_fields_in_doubt(field: str) -> None:
     for method in ("GET", "POST", "UNKNOWN"):
         with pytest.raises(HeadError):
             read_request_head(head("Host: a.test", field, line=f"{method} / HTTP/1.1"))
+
+
+@pytest.mark.parametrize("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"'])
+def test_names_that_are_no_tokens_mean_nothing(name: str) -> None:
+    for method in ("GET", "UNKNOWN"):
+        found = read_request_head(head("Host: a.test", f"{name}: b.test", line=f"{method} / HTTP/1.1"))
+        assert (found.hosts, found.length) == ([b"a.test"], 0)
+
+
+@pytest.mark.parametrize("name", ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade"])
+@pytest.mark.parametrize("odd", ["{}\xa0", "\xa0{}", "({})", '"{}"', "{},", "{}\x85"])
+def test_nor_are_they_taken_for_names_of_weight(name: str, odd: str) -> None:
+    with pytest.raises(HeadError):
+        read_request_head(head("Host: a.test", f"{odd.format(name)}: 5"))
 
 
 def test_framing() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.proxy.kind import kind_of
+from urlward.proxy.kind import LateRequest, kind_of
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,13 @@ from urlward.proxy.kind import kind_of
         b"GET\x0b/",
         b"GET http://a.test/",
         b"GET %2f",
+        b"\x85GET /",
+        b"\xa0\x1cGET /",
         b"GET \\a",
+        # HTTP/0.9, to Python's servers.
+        b"GET page.html\r\n",
+        b"get\xa0page",
+        b"HEAD\x85/",
         b"OPTIONS *",
         b"CONNECT a.test:80",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -30,7 +36,22 @@ def test_what_an_origin_could_read_a_request_in(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"G", b"GET", b"GET ", b"GET ht", b"\r\n", b" ", b"SSH-2.0-x", b"EHLO me"]
+    "data",
+    [
+        b"",
+        b"G",
+        b"GET",
+        b"GET ",
+        b"HEAD ht",
+        b"GET\xa0",
+        b"\r\n",
+        b" ",
+        b"SSH-2.0-x",
+        b"EHLO me",
+        b"\x85",
+        b"\xa0 G",
+        b"\x1c\x1f",
+    ],
 )
 def test_too_few_bytes(data: bytes) -> None:
     assert kind_of(data) == "unknown"
@@ -48,3 +69,99 @@ def test_too_few_bytes(data: bytes) -> None:
 )
 def test_what_is_neither(data: bytes) -> None:
     assert kind_of(data) == "other"
+
+
+def late(data: bytes, *, content: bool, size: int = 1 << 20) -> bool:
+    watch = LateRequest(content=content)
+    return any(watch.found(data[i : i + size]) for i in range(0, len(data), size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1 << 20])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xffGET / HTTP/1.1\r\n",
+        b"\xffGET /",
+        b"\x01\x02GET /",
+        b"\0\r\n\xffGET\x0b\\a",
+        b"\xffGET http://a.test/",
+        b"\x01\x02\0\0 GET a HTTP/1.0",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\1\x7f\0\0\1\0\1\0\x50GET /listed HTTP/1.1\r\n",
+        b"SSH-2.0-x\r\nPOST x HTTP/1.1\r\n",
+    ],
+)
+def test_a_request_behind_other_bytes(data: bytes, size: int) -> None:
+    assert late(data, content=False, size=size)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x03\0\0\x2a\x25\xe0\0\0\0\0\0Cookie: mstshash=user\r\n",  # RDP
+        b"EHLO me.test\r\nMAIL FROM:<a@me.test>\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n\0\0\5",
+        b"\x80\x2e\1\0\2\0\x15 abc",
+        b"\x80abc\n",
+        b"\xff" + b"\x01" * 5000 + b" HTTP/1.1",
+    ],
+)
+def test_no_request_behind_other_bytes(data: bytes) -> None:
+    assert not late(data, content=False)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1 << 20])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /listed HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        b"\r\n" * 3000 + b"POST x HTTP/1.0\n",
+        b"GET /listed\n",
+        b"get http://a.test/",
+        b"1a\r\nHEAD /a b HTTP/1.1\r\n",
+        b"POST /" + b"a" * 8000 + b" HTTP/1.1\r\n",
+        # As Python's servers read them.
+        b"GET listed.html\r\n",
+        b"HEAD a HTTP/1.01\r\n",
+        b"POST\xa0a HTTP/01.1\r\n",
+    ],
+)
+def test_a_request_in_content(data: bytes, size: int) -> None:
+    assert late(data, content=True, size=size)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("blank", [b" ", b"\xa0", b"\xa0 ", b" HTTP/1.1 ", b" HTTP/1.1\xa0"])
+def test_a_long_line_takes_no_longer_than_it_is_long(blank: bytes, first: bool) -> None:
+    """Where a part of it could be taken by two repeats of the expression, this would take minutes."""
+    assert not LateRequest(content=True, first=first).found((b"A" + blank * (1 << 16))[: 1 << 16])
+    assert not LateRequest(content=True, first=first).found((b"A" + blank * (1 << 16))[: 1 << 15] + b"x\n")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1 << 20])
+def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> None:
+    def found(data: bytes) -> bool:
+        watch = LateRequest(content=True, first=True)
+        return any(watch.found(data[i : i + size]) for i in range(0, len(data), size))
+
+    assert found(b"GET /listed HTTP/1.1\r\nX-Pad: ")
+    assert found(b"\r\n\r\nPOST http://a.test/" + b"a" * 8000 + b" HTTP/1.1\n")
+    assert found(b"get /listed\n")
+    assert not found(b"--batch\r\nContent-Type: application/http\r\n\r\nGET /listed HTTP/1.1\r\n\r\n")
+    assert not found(b"a=1\nGET /listed HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"query": {"match": {"message": "GET /a HTTP/1.1"}}}',
+        b'{"q":"GET /a HTTP/1.1"}\n',
+        b"PREFIX foaf: <http://a.test/>\nSELECT ?a",
+        b"<s:Envelope xmlns:s='http://a.test/'>\n</s:Envelope>\n",
+        b"a=1&b=2",
+        b"getter /x",
+        bytes(range(256)) * 300,
+    ],
+)
+def test_no_request_in_content(data: bytes) -> None:
+    assert not late(data, content=True)
+    assert not late(data, content=True, size=1)

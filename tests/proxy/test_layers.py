@@ -75,6 +75,21 @@ def test_a_request_body_is_sent_on_as_it_comes() -> None:
     assert driver.to_server.endswith(b"\r\n\r\nabcdef")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_content_that_an_origin_may_take_for_a_request(method: str) -> None:
+    inner = b"--batch\r\n\r\nGET /listed HTTP/1.1\r\nHost: plain.example\r\n\r\n"
+    judge = guard()
+    layer = WardHttpLayer(make_context(), HTTPMode.regular, judge, Live(), nobody)
+    driver = Driver(layer, on_hook=stream_bodies)
+    head = get("plain.example", more=f"Content-Length: {len(inner)}\r\n", method=method)
+    driver.receive(head + inner[:20])
+    driver.receive(inner[20:])
+    has_meaning = method == "POST"
+    assert (inner in driver.to_server) == has_meaning
+    assert (driver.client in driver.closed) != has_meaning
+    assert judge.counts.refused == (not has_meaning)
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"])
 def test_a_block_does_not_wait_for_the_body(framing: str) -> None:
     driver = http()
@@ -217,6 +232,27 @@ def test_a_response_head_without_end() -> None:
     driver = http()
     driver.receive(get("plain.example"))
     driver.receive(b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD, driver.opened[0])
+    assert driver.to_client.startswith(b"HTTP/1.1 502 ")
+    assert driver.opened[0] in driver.closed
+
+
+@pytest.mark.parametrize("begin", [b"0\r\nX: ", b"5;", b"0"])
+def test_chunks_of_a_response_hold_no_more_than_a_head(begin: bytes) -> None:
+    driver = http()
+    driver.receive(get("plain.example"))
+    driver.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + begin, driver.opened[0])
+    driver.receive(b"0" * (MAX_HEAD - 1000), driver.opened[0])
+    assert driver.closed == []
+    driver.receive(b"0" * 1100, driver.opened[0])
+    assert driver.opened[0] in driver.closed
+    assert driver.client in driver.closed
+
+
+def test_interim_responses_without_end() -> None:
+    driver = http()
+    driver.receive(get("plain.example"))
+    for _ in range(20):
+        driver.receive(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100, driver.opened[0])
     assert driver.to_client.startswith(b"HTTP/1.1 502 ")
     assert driver.opened[0] in driver.closed
 

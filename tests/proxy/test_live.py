@@ -11,6 +11,8 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.live import HEAD_TIMEOUT, Live
 from urlward.proxy.names import Names
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 OLD, NEW = (
     make_matcher("other.test"),
     make_matcher("a.test id=E-1", "http://b.test/page id=E-2", "192.0.2.66"),

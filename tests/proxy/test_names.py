@@ -68,8 +68,8 @@ def test_an_address_that_a_name_has_led_to_counts_for_the_requests_that_follow()
     first = head(b"GET / HTTP/1.1|Host: a.example||")
     assert place.names(first).address == ""
     assert place.is_quiet(place.names(first), lists)
-    place.reached("192.0.2.66")
     place.reached("192.0.2.7")
+    place.reached("192.0.2.66")  # another origin's, where a proxy is asked for many
     assert place.names(first).address == "192.0.2.66"
     assert not place.is_quiet(place.names(first), lists)
     # The destination's name is known as before, so none is missing.
@@ -103,6 +103,15 @@ def test_an_address_that_a_name_has_led_to_counts_for_the_requests_that_follow()
 def test_what_is_refused(bad: Request, why: str) -> None:
     with pytest.raises(UrlError, match=why):
         names_of(bad, to("192.0.2.7"))
+
+
+def test_a_host_field_goes_by_its_name_where_its_port_is_too_large() -> None:
+    for digits in (b"99999", b"65536", b"1" * 5_000):
+        names = names_of(request((b"Host", b"a.example:" + digits)), to("192.0.2.7", 80))
+        assert (names.hosts[0], names.ports) == ("a.example", (80,))
+    target = head(b"GET http://a.example:99999/ HTTP/1.1|Host: a.example||")
+    with pytest.raises(UrlError, match="port is larger"):
+        Place(to("192.0.2.7", 80)).names(target)
 
 
 def test_http2_is_a_version_where_it_was_negotiated() -> None:

@@ -38,6 +38,20 @@ def test_messages(manager: socket.socket) -> None:
     assert said(manager) == [b"READY=1", b"STOPPING=1"]
 
 
+def test_what_fails_withholds_signs_of_life(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(notify.INTERVAL, "1")
+    monkeypatch.setattr(notify, "_withheld", {})
+    notify.alive()
+    for _ in range(2):
+        notify.withhold("canary: redirect: no answer")
+        notify.alive()
+    assert said(manager) == [b"WATCHDOG=1", b"STATUS=canary: redirect: no answer"]
+    assert notify.withheld() == "canary: redirect: no answer"
+    notify.withhold("")
+    notify.alive()
+    assert said(manager) == [b"STATUS=", b"WATCHDOG=1"]
+
+
 def test_an_abstract_socket(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"urlward-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:

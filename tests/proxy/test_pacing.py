@@ -2,20 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from proxy.test_probing import client
-from urlward.proxy.express import Express
 from urlward.proxy.live import Live
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.probing import MAX_WAIT
+from urlward.proxy.session import Session
 
 CLIENT = client("192.0.2.7")
 
 
-class Transport:
+class Transport(asyncio.Transport):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -26,24 +27,31 @@ class Transport:
         self.said.append("resume")
 
 
-class Carrier(Express):
+class Carrier(Session):
     """One whose sockets are not there."""
 
     def __init__(self) -> None:
-        self.client = CLIENT
-        self.transport = Transport()
-        self.readable = True
+        self.client = CLIENT  # type: ignore[assignment]
+        self.said: list[str] = []
         self.was_cut = 0
 
-    @property
-    def client_transport(self) -> Any:
-        return self.transport
-
-    def may_read(self) -> bool:
-        return self.readable
+    def slow(self, *, held: bool) -> None:
+        self.said.append("pause" if held else "resume")
 
     def cut(self) -> None:
         self.was_cut += 1
+
+
+class Stream:
+    """An exchange on a connection that mitmproxy carries."""
+
+    client = CLIENT
+
+    def __init__(self) -> None:
+        self.readable = True
+
+    def may_read(self) -> bool:
+        return self.readable
 
 
 @pytest.fixture
@@ -66,23 +74,31 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def test_a_connection_is_not_read_for_a_while(pacer: Pacer, carrier: Carrier) -> None:
     pacer.hold(CLIENT, 0.01)
-    assert carrier.transport.said == ["pause"]
-    await until(lambda: carrier.transport.said == ["pause", "resume"])
+    assert carrier.said == ["pause"]
+    await until(lambda: carrier.said == ["pause", "resume"])
 
 
 async def test_the_last_hold_of_several_counts(pacer: Pacer, carrier: Carrier) -> None:
     for seconds in (0.01, 0.02, 0.03):
         pacer.hold(CLIENT, seconds)
-    await until(lambda: "resume" in carrier.transport.said)
-    assert carrier.transport.said == ["pause"] * 3 + ["resume"]
+    await until(lambda: "resume" in carrier.said)
+    assert carrier.said == ["pause"] * 3 + ["resume"]
     assert not pacer._held
 
 
-async def test_what_the_origin_does_not_take_is_not_read_all_the_same(pacer: Pacer, carrier: Carrier) -> None:
-    carrier.readable = False
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_connection_that_mitmproxy_carries(readable: bool) -> None:
+    transport, stream, live = Transport(), Stream(), Live()
+    live.add(stream)  # type: ignore[arg-type]
+    writer = asyncio.StreamWriter(transport, asyncio.Protocol(), None, asyncio.get_running_loop())
+    io = SimpleNamespace(writer=writer, reader=asyncio.StreamReader())
+    handler: Any = SimpleNamespace(client=CLIENT, transports={CLIENT: io})
+    pacer = Pacer(live, lambda _: handler)
     pacer.hold(CLIENT, 0.01)
+    assert transport.said == ["pause"]
+    stream.readable = readable  # what its origin does not take is not read all the same
     await until(lambda: not pacer._held)
-    assert carrier.transport.said == ["pause"]
+    assert transport.said == ["pause", "resume"][: 1 + readable]
 
 
 async def test_too_long_a_hold_is_the_end(pacer: Pacer, carrier: Carrier) -> None:
@@ -90,7 +106,7 @@ async def test_too_long_a_hold_is_the_end(pacer: Pacer, carrier: Carrier) -> Non
     assert not carrier.was_cut
     await asyncio.sleep(0)
     assert carrier.was_cut == 1
-    assert carrier.transport.said == []
+    assert carrier.said == []
 
 
 async def test_one_that_has_ended_meanwhile(carrier: Carrier) -> None:
@@ -100,6 +116,6 @@ async def test_one_that_has_ended_meanwhile(carrier: Carrier) -> None:
     pacer.hold(CLIENT, 0.01)
     live.forget(CLIENT)
     await until(lambda: not pacer._held)
-    assert carrier.transport.said == ["pause"]
+    assert carrier.said == ["pause"]
     pacer.hold(CLIENT, 0.01)
     assert not pacer._held

@@ -177,6 +177,13 @@ def test_many_connections_gain_nothing() -> None:
     assert w.ask() > 0
 
 
+def test_requests_on_an_open_connection_take_each_a_moment_however_long_the_wait() -> None:
+    w = Watched(slow=True, rate=1)
+    w.draw(*"abcd")
+    count = int(MAX_WAIT) + 5
+    assert [w.ask() for _ in range(count)] == [float(n + 1) for n in range(count)]
+
+
 def test_it_ends_with_the_window_after_the_last_of_too_many() -> None:
     w = Watched(slow=True)
     w.draw(*"abcd")

@@ -6,7 +6,6 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.test import taddons, tflow
 
 from engine.support import matcher
-from urlward.engine.url import target_readings
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.guard import Guard
 
@@ -59,8 +58,3 @@ def test_user_information_in_a_host_is_refused(host: str) -> None:
 @pytest.mark.parametrize("path", ["https://page.test/listed.html", "x://page.test/", "listed.html"])
 def test_a_path_that_could_be_more_is_refused(path: str) -> None:
     assert status("other.test", path) == 400
-
-
-def test_nearly_all_targets_have_one_reading() -> None:
-    for target in ("/", "/a/../b", "/a%20b", "/100%25", "/a\\b", "*", "/x?y=%5c..", "/a#\\.."):
-        assert target_readings(target) == ()

@@ -19,6 +19,8 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.recording import Recording
 from urlward.records.event import Event
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 TABLE = RecordsTable(node="gw1", days=DaysTable(blocks=1, operations=1))
 
 
@@ -68,6 +70,14 @@ async def test_equal_urls_have_equal_digests(recording: Recording, told: list[Ev
     assert told[0].digest == told[1].digest != told[2].digest
 
 
+async def test_an_odd_name_is_recorded_as_the_host_it_means(recording: Recording, told: list[Event]) -> None:
+    g = guard(recording, tls_block="alert")
+    for name in (b"blocked.example", b"blocked.example:443", b"BLOCKED.example:x", b"a^b.blocked.example"):
+        g.tls(make_context(), name)
+    assert told[0].digest == told[1].digest == told[2].digest != told[3].digest
+    assert len(told[3].digest) == 32
+
+
 async def test_what_passes_leaves_a_count_alone(recording: Recording, told: list[Event]) -> None:
     guard(recording).answer(for_host("plain.example"), make_context())
     assert told == []
@@ -75,10 +85,10 @@ async def test_what_passes_leaves_a_count_alone(recording: Recording, told: list
 
 
 async def test_monitored_and_cut_and_tls(recording: Recording, told: list[Event]) -> None:
-    names = guard(recording, monitor=True).tls(make_context(), "blocked.example")[1]
+    names = guard(recording, monitor=True).tls(make_context(), b"blocked.example")[1]
     assert names.told
-    guard(recording).tls(to("192.0.2.66"), "plain.example")
-    guard(recording, tls_block="alert").tls(make_context(), "blocked.example")
+    guard(recording).tls(to("192.0.2.66"), b"plain.example")
+    guard(recording, tls_block="alert").tls(make_context(), b"blocked.example")
     guard(recording).review(names._replace(told=False), make_context().client)
     kinds = [(event.kind, event.protocol, event.stage) for event in told]
     assert kinds == [("would-block", "tls", "peek"), ("block", "tls", "peek"), ("cut", "tls", "peek")]
@@ -125,7 +135,9 @@ async def test_lists(recording: Recording, told: list[Event], tmp_path: Path) ->
     )  # fmt: skip
     path.write_text("<html>")
     await keeper.reload()
-    assert recording.metrics.snapshot()["failed_reloads"] == 1
+    assert recording._snapshot()["failed_reloads"] == 1
+    assert list(recording._snapshot()["refused"]) == ["list"]
+    assert "a web page" in recording._snapshot()["refused"]["list"]
     assert keeper.on_taken is not None
     keeper.on_taken(keeper, Taken("list", 1, 1, 1, 0.5))
     assert sum(recording.metrics.snapshot()["histograms"]["reload"]["counts"]) == 2

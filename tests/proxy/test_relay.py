@@ -1,5 +1,7 @@
 """The relay, without connections: bytes in, bytes out, and never a request that nobody judged."""
 
+from typing import Self
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
 from urlward.proxy.relay import MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 
 class Ends:
     """Remembers what a relay asks for."""
@@ -17,6 +21,7 @@ class Ends:
     def __init__(self) -> None:
         self.client = self.server = b""
         self.asked: list[str] = []
+        self.refusals: list[str] = []
         self.behind = False
 
     def send_client(self, data: bytes) -> None:
@@ -50,6 +55,9 @@ class Ends:
     def client_is_behind(self) -> bool:
         return self.behind
 
+    def refused(self, stage: str) -> None:
+        self.refusals.append(stage)
+
 
 class Case:
     """A relay whose origin is reached at once."""
@@ -69,14 +77,14 @@ class Case:
         self.judged.append(head.target)
         if b"listed" in head.target:
             return plain(451, "blocked", head=head.method == b"HEAD")
-        return Names(("a.test",), (80,), "", head.target.decode("latin-1"))
+        return Names(("a.test",), (80,), "", head.target.decode("latin-1"), told=b"told" in head.target)
 
-    def client(self, *pieces: bytes) -> "Case":
+    def client(self, *pieces: bytes) -> Self:
         for piece in pieces:
             self.relay.client_data(piece)
         return self
 
-    def server(self, *pieces: bytes) -> "Case":
+    def server(self, *pieces: bytes) -> Self:
         for piece in pieces:
             self.relay.server_data(piece)
         return self
@@ -225,6 +233,12 @@ def test_a_response_that_ends_with_the_connection() -> None:
     assert case.ends.asked == ["connect", *ENDED]
 
 
+def test_no_head_that_makes_no_sense_leads_past_the_filter() -> None:
+    for line in (b"ICY 200 OK", b"HTTP/1.1 200 OK\r\nContent-Length: x", b"HTTP/1.1 101 Switching Protocols"):
+        case = Case().client(get("/1")).server(line + b'\r\nAlt-Svc: h3=":443"\r\n\r\n\nAlt-Svc: x')
+        assert case.ends.client == line + b'\r\nXlt-Svc: h3=":443"\r\n\r\n\nAlt-Svc: x'
+
+
 @pytest.mark.parametrize(
     "response",
     [
@@ -242,6 +256,23 @@ def test_a_response_that_makes_no_sense_is_the_clients_to_read(response: bytes) 
     case.client(get("/listed")).server(b"more")
     assert case.ends.client == response + b"more"
     assert case.judged == [b"/1"], "no request is read behind it"
+    assert case.ends.asked == ["connect", *ENDED]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"ICY 200 OK\r\n\r\nmusic",
+        b"HTTP/2 200 OK\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nwhatever",
+        b"half a he",
+    ],
+)
+def test_nothing_of_ours_follows_a_response_that_makes_no_sense(response: bytes) -> None:
+    case = Case().client(get("/1")).server(response)
+    case.relay.server_ended()
+    assert case.ends.client == response
     assert case.ends.asked == ["connect", *ENDED]
 
 
@@ -288,6 +319,44 @@ def test_what_an_origin_says_unasked() -> None:
     assert case.ends.client.endswith(b"408 Request Timeout\r\n\r\n")
     case.relay.server_ended()
     assert case.ends.asked[-1] == "linger"
+
+
+@pytest.mark.parametrize("unasked", [ok(), b"\r\n" + ok(), b"\0", b"HTTP/1.1 500 No\r\n\r\n"])
+def test_an_answer_to_nobodys_request_does_not_pass(unasked: bytes) -> None:
+    for pieces in (
+        [ok() + unasked],
+        [ok(), unasked],
+        [ok(), *(unasked[i : i + 1] for i in range(len(unasked)))],
+    ):
+        case = Case().client(get("/1")).server(*pieces)
+        assert case.ends.client in (ok(), ok() + b"\r\n")
+        assert case.ends.refusals == ["match"]
+        assert case.ends.asked == ["connect", *ENDED]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("size", [1, 50, 1 << 20])
+def test_content_that_an_origin_may_take_for_a_request_is_judged_as_one(method: str, size: int) -> None:
+    inner = get("/listed")
+    for more, content in (
+        (f"Content-Length: {len(inner)}\r\n", inner),
+        ("Transfer-Encoding: chunked\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(inner), inner)),
+    ):
+        sent = get("/1", more, method) + content + get("/2")
+        case = Case().client(*(sent[i : i + size] for i in range(0, len(sent), size)))
+        assert case.judged == [b"/1"]
+        assert b"/listed HTTP/1.1\r" not in case.ends.server
+        assert case.ends.client.startswith(b"HTTP/1.1 400 ")
+        assert [asked for asked in case.ends.asked if asked != "connect"] == ENDED
+        assert case.ends.refusals == ["match"]
+
+
+def test_other_content_of_a_get_passes_as_ever() -> None:
+    sent = get("/1", "Content-Length: 15\r\n") + b'{"query": "a/"}' + get("/2")
+    case = Case().client(sent).server(ok(), ok())
+    assert case.judged == [b"/1", b"/2"]
+    assert (case.ends.server, case.ends.client) == (sent, ok() + ok())
+    assert case.ends.asked == ["connect"]
 
 
 @pytest.mark.parametrize(
@@ -351,8 +420,9 @@ def test_a_body_that_comes_although_it_was_answered_before() -> None:
     # The origin may read it, or be done with this request and take the body for the next.
     case = Case().client(EXPECT).server(ok())
     assert case.ends.asked == ["connect"]
-    case.client((get("/listed") + b"x" * 40)[:40]).server(b"HTTP/1.1 200 OK\r\n\r\nlisted")
-    assert case.ends.server == EXPECT + (get("/listed") + b"x" * 40)[:40]
+    body = (b"--\n" + get("/listed") + b"x" * 40)[:40]
+    case.client(body).server(b"HTTP/1.1 200 OK\r\n\r\nlisted")
+    assert case.ends.server == EXPECT + body
     assert case.ends.client == ok(), "nothing that it makes of the body comes back"
     assert case.ends.asked == ["connect", *ENDED]
 

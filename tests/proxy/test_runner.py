@@ -1,6 +1,9 @@
 import io
 import logging
+import os
+import ssl
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +11,41 @@ import pytest
 from mitmproxy import log, master, options
 from mitmproxy.test import tflow
 
+from urlward.config import ConfigError
+from urlward.lines import finish
 from urlward.proxy.runner import (
     ForgetMessages,
     Messages,
-    RunError,
-    Settings,
     Startup,
     _forget_log_events,
     _master,
     in_one_line,
 )
+from urlward.proxy.settings import RunError, Settings
 
 
 def settings(folder: Path, *extra: str) -> Settings:
     (folder / "list.txt").write_text("blocked.example\n")
     return Settings((folder / "list.txt",), ("regular",), ("127.0.0.1", 0), {}, str(folder), extra)
+
+
+@pytest.mark.parametrize("store", ["file", "folder", "none"])
+async def test_origins_are_trusted_by_the_systems_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    (tmp_path / "0a1b2c3d.0").touch()
+    file = str(tmp_path / "bundle.pem") if store == "file" else None
+    folder = str(tmp_path) if store != "none" else None
+    paths = ssl.get_default_verify_paths()._replace(cafile=file, capath=folder)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+
+    def trusted(*extra: str) -> tuple[str | None, str | None]:
+        options = _master(settings(tmp_path, *extra), Messages()).options
+        return options.ssl_verify_upstream_trusted_ca, options.ssl_verify_upstream_trusted_confdir
+
+    assert trusted() == (file, folder if store == "folder" else None)
+    other = str(tmp_path / "other.pem")
+    assert trusted(f"ssl_verify_upstream_trusted_ca={other}") == (other, None)
 
 
 async def test_defaults_are_safe(tmp_path: Path) -> None:
@@ -36,7 +59,7 @@ async def test_defaults_are_safe(tmp_path: Path) -> None:
 
 async def test_an_option_of_mitmproxys_own(tmp_path: Path) -> None:
     assert _master(settings(tmp_path, "rawtcp=true"), Messages()).options.rawtcp is True
-    with pytest.raises(RunError, match="no_such"):
+    with pytest.raises(ConfigError, match=r"^--set: .*no_such"):
         _master(settings(tmp_path, "no_such=1"), Messages())
 
 
@@ -92,6 +115,13 @@ async def test_an_error_at_the_start_ends_it() -> None:
         await startup.shutdown_if_errored()
 
 
+async def test_what_urlward_keeps_for_itself_ends_no_start(capsys: pytest.CaptureFixture[str]) -> None:
+    messages = Messages()
+    messages.emit(record("urlward.lists", logging.ERROR, "allows.json: damaged"))
+    await Startup(messages).shutdown_if_errored()
+    assert capsys.readouterr().err == "allows.json: damaged\n"
+
+
 async def test_no_line_of_the_log_becomes_an_event_of_mitmproxys() -> None:
     root = logging.getLogger()
     handler = log.LegacyLogEvents(master.Master(options.Options()))
@@ -122,11 +152,36 @@ def test_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == "ours, to worry about\nmitmproxy: crashed! (RuntimeError)\n"
 
 
+def test_what_repeats_is_said_again_after_a_while_whatever_the_clock_is_set_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = Messages()
+    Startup(messages).finish()
+    steady = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: steady)
+    for passed, set_to in ((0, 0), (1, 86_400), (6, -86_400), (1, -86_400)):
+        steady += passed
+        said = record("mitmproxy", logging.ERROR, "no more files")
+        said.created += set_to
+        messages.emit(said)
+    assert capsys.readouterr().err == "mitmproxy: no more files\n" * 2
+
+
 def test_a_closed_log_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     Messages().emit(record("urlward", logging.INFO, "ours"))
+
+
+def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    with os.fdopen(writes, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        for _ in range(1000):
+            Messages().emit(record("urlward", logging.INFO, "x" * 100))
+        os.close(reads)
+        finish()
 
 
 def test_messages_are_forgotten() -> None:

@@ -4,37 +4,43 @@ TOML, read strictly: a key that is not known, or a value that does not fit, is a
 since a misspelt safety setting that is silently ignored is no setting at all.
 """
 
+import re
 import tomllib
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 
 from urlward.config.feeds import FeedTable, check_names
-from urlward.config.gateway import DnsTable, GatewayTable
+from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
 from urlward.config.objections import ObjectionsTable
 from urlward.config.page import HelpLink, PageTable
-from urlward.config.policy import GroupTable, PolicyError, RuleTable, ScheduleTable, Use, check_policy
+from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.probing import ProbingTable
-from urlward.config.records import AdminTable, RecordsTable, check_days
-from urlward.config.tables import FileName, Table, trust_at
-from urlward.engine.errors import UrlwardError
+from urlward.config.problem import ConfigError, Problem, key_of, refused
+from urlward.config.records import AdminTable, RecordsTable, records_problems
+from urlward.config.tables import FileName, Listen, Table, trust_at
+from urlward.config.units import WRITTEN
+from urlward.encoding import other_encoding
 
 __all__ = [
-    "SYSTEM", "AdminTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable", "GroupTable",
-    "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "RecordsTable", "RuleTable", "ScheduleTable",
-    "Use", "configured", "describe", "read_config",
+    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
+    "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "RecordsTable",
+    "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
 """The machine's configuration: the service's, and that of commands which are given none."""
 
+MOST_WORKERS = 256
+
+WORKER_TIMEOUT, STEERING_TIMEOUT = 10, 2
+"""`Config.worker_timeout` where it is not said; the second where workers answer a network's DNS."""
+
 Intercept = Literal["listed", "all", "none"]
 OnError = Literal["block", "pass"]
-
-
-class ConfigError(UrlwardError):
-    """A configuration that cannot be used; the message names file and key."""
 
 
 class Config(Table):
@@ -46,11 +52,12 @@ class Config(Table):
     max_errors: str = "1%"
     feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
-    listen: str | None = None
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    listen: Listen | None = None
+    workers: Annotated[int, Field(ge=1, le=MOST_WORKERS)] = 1
+    worker_timeout: Annotated[int, Field(ge=0, le=3_600)] | None = None
     intercept: Intercept = "listed"
     tls_block: Literal["page", "alert"] = "page"
-    http2: bool = False
+    http2: bool = True
     other: Literal["close", "relay"] = "close"
     on_error: OnError = "block"
     status: Literal[451, 403] = 451
@@ -71,6 +78,33 @@ class Config(Table):
     probing: ProbingTable = ProbingTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
+    _file: Path | None = PrivateAttr(default=None)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, wherever they were read from."""
+        return isinstance(other, Config) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from; None for the defaults."""
+        return self._file
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a filter with it has a state folder, and so heeds what is allowed for a while."""
+        return bool(self.state or self.feed or self.records is not None)
+
+    def refused(self, *problems: Problem) -> ConfigError:
+        """What to raise where it cannot be used: one problem at least, each with file and line."""
+        return refused(self._file, problems)
+
+    def read_from(self, file: Path) -> Self:
+        """Note the file that it was read from."""
+        self._file = file
+        return self
+
 
 def configured(path: Path | None) -> tuple[Path | None, Config]:
     """The configuration of a file, where none is given of the machine's, and else the defaults; and its path.
@@ -89,61 +123,136 @@ def read_config(path: Path) -> Config:
         ConfigError: unreadable, not TOML, an unknown key, a value that does not fit, or keys that contradict
             each other. Names of lists in rules are not looked at, since flags may name other lists.
     """
+    data = _read(path)
     try:
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-    except OSError as e:
-        raise ConfigError(f"{path}: {e.strerror or e}") from e
-    except tomllib.TOMLDecodeError as e:
-        raise ConfigError(f"{path}: not TOML: {e}") from e
-    except UnicodeDecodeError as e:
-        line = e.object.count(b"\n", 0, e.start) + 1
-        raise ConfigError(f"{path}: not TOML: not UTF-8 (at line {line})") from e
-    except RecursionError as e:
-        raise ConfigError(f"{path}: not TOML: nested too deeply") from e
-    try:
-        config = Config.model_validate(data)
+        config = Config.model_validate(data, context=WRITTEN)
     except ValidationError as e:
-        raise ConfigError(f"{path}: {describe(e)}") from e
+        raise refused(path, _problems_of(e)) from e
+    problems = [
+        *_list_problems(config),
+        *policy_problems(config.group, config.rule, config.schedule, config.pages),
+        *_dns_problems(config),
+        *records_problems(config.records, config.objections, config.admin),
+    ]
+    if problems:
+        raise refused(path, problems)
     try:
-        check_policy(config.group, config.rule, config.schedule, config.pages)
-        _check_dns(config)
-        check_days(config.records, config.objections)
-    except (PolicyError, ValueError) as e:
-        raise ConfigError(f"{path}: {e}") from e
-    try:
-        return _resolved(config, path.resolve().parent)
+        return _resolved(config, path.resolve().parent).read_from(path)
     except RuntimeError as e:
         raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
 
 
-def _check_dns(config: Config) -> None:
-    """DNS is answered alike for all clients, so it cannot deny what is not blocked for all.
+_MOST = 16 << 20
+_WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A TOML file's content; editors on Windows put a byte order mark before it, which says nothing.
 
     Raises:
-        PolicyError: it is to.
+        ConfigError: unreadable, or not TOML.
     """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST + 1)
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror or e}") from e
+    if len(data) > _MOST:
+        raise ConfigError(f"{path}: more than {_MOST >> 20} MB: no configuration")
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except tomllib.TOMLDecodeError as e:
+        where = _WHERE.search(str(e))
+        line = data.count(b"\n") + 1 if where is None or where[1] is None else where[1]
+        column = f" ({where[2]})" if where is not None and where[2] else ""
+        raise ConfigError(f"{path}:{line}: not TOML: {_WHERE.sub('', str(e))}{column}") from e
+    except UnicodeDecodeError as e:
+        if other := other_encoding(data):
+            raise ConfigError(f"{path}: {other}") from e
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise ConfigError(f"{path}:{line}: not TOML: not UTF-8") from e
+    except RecursionError as e:
+        raise ConfigError(f"{path}: not TOML: nested too deeply") from e
+    except ValueError as e:  # of `int`, which reads no more digits than sys.get_int_max_str_digits says
+        raise ConfigError(f"{path}: not TOML: a value cannot be read: {str(e).partition(':')[0]}") from e
+
+
+def _list_problems(config: Config) -> Iterator[Problem]:
+    """An empty array must not mean the sample, as no array does."""
+    if "list" in config.model_fields_set and not (config.list or config.feed):
+        yield Problem(
+            "list",
+            "empty, and there is no [[feed]]: name a list, or leave the key out for the shipped sample",
+        )
+
+
+def _dns_problems(config: Config) -> Iterator[Problem]:
+    """DNS is answered alike for all clients, so it cannot deny what is not blocked for all."""
     answer = config.gateway.dns.listed_hosts
     others = [("group", config.group), ("rule", config.rule)]
     places = [f"{name}.0" for name, tables in others if tables]
     places += [f"feed.{n}.use" for n, feed in enumerate(config.feed) if feed.use != "block"]
     if answer != "steer" and places:
-        raise PolicyError(
-            f'gateway.dns.listed_hosts: "{answer}" is for all clients at all times, and {places[0]} is not; '
-            'use "steer"'
+        yield Problem(
+            "gateway.dns.listed_hosts",
+            f'"{answer}" is for all clients at all times, and {places[0]} is not; use "steer"',
         )
 
 
 def describe(error: ValidationError) -> str:
     """The first fault in one line, by the name of its key."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    location = first["loc"]
-    message = _TOML_WORDS.get(first["type"], first["msg"]).removeprefix("Value error, ")
-    if location[0] == "mitmproxy" and len(location) > 1:
-        # What follows the option's name is a member of the union of types.
-        location, message = location[:2], "input should be text, a whole number, true or false"
-    key = ".".join(part if str(part).isprintable() else repr(part) for part in map(str, location))
-    return f"{key}: {message[0].lower()}{message[1:]}"
+    return str(next(_problems_of(error)))
+
+
+def _problems_of(error: ValidationError) -> Iterator[Problem]:
+    """What does not fit, one problem a key."""
+    faults = error.errors(include_url=False, include_input=False)
+    # What is wrong with an array's element leaves the array without it, and then perhaps empty.
+    within = {fault["loc"][:n] for fault in faults for n in range(1, len(fault["loc"]))}
+    told: set[str] = set()
+    for fault in faults:
+        location = fault["loc"]
+        if fault["type"] == "too_short" and location in within:
+            continue
+        message = _TOML_WORDS.get(fault["type"], fault["msg"]).removeprefix("Value error, ")
+        if location[0] == "mitmproxy" and len(location) > 1:
+            # What follows the option's name is a member of the union of types.
+            location, message = location[:2], "input should be text, a whole number, true or false"
+        if fault["type"] == "extra_forbidden":
+            message += _meant(location)
+        key = key_of(location)
+        if key not in told:
+            told.add(key)
+            yield Problem(key, f"{message[0].lower()}{message[1:]}")
+
+
+def _meant(location: Sequence[str | int]) -> str:
+    """What a key that there is none of may have been meant as, to put behind the message."""
+    *parents, name = location
+    known = _keys_of(parents)
+    guesses = get_close_matches(str(name).lower().replace("-", "_"), known, 1, 0.75)
+    if guesses:
+        return f"; did you mean {guesses[0]}?"
+    if parents and name in Config.model_fields:
+        return f"; {name} belongs above the first [table] of the file"
+    return ""
+
+
+def _keys_of(location: Sequence[str | int]) -> list[str]:
+    """The keys that a table at a place may have; those of the file where there is none."""
+    table: type[BaseModel] = Config
+    for part in location:
+        fields = {field.alias or name: field for name, field in table.model_fields.items()}
+        if isinstance(part, str) and part in fields:
+            table = _table_in(fields[part].annotation) or table
+    return [field.alias or name for name, field in table.model_fields.items()]
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """The table that a field is, or is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_table_in, get_args(annotation))), None)
 
 
 _TOML_WORDS = {

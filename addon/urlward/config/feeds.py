@@ -64,6 +64,8 @@ class FeedTable(Table):
         client_cert, client_key: PEM files; the key may stand in the certificate's.
         ca: PEM file of the authorities that the server's certificate may be of; the system's otherwise.
         proxy: URL of the proxy to fetch through.
+        private_redirects: whether a server may redirect to an address of a private network, or of this
+            machine, that is not itself at such.
         max_errors: bad lines that a text may have; as for lists where not given.
         max_shrink: share of its entries that a refresh may take away.
         max_grow: share that it may add.
@@ -81,7 +83,7 @@ class FeedTable(Table):
     name: Name
     url: str | None = None
     path: FileName | None = None
-    format: str = "grammar"
+    format: str = "auto"
     columns: dict[str, str] = Field(default={})
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     category: str = ""
@@ -99,6 +101,7 @@ class FeedTable(Table):
     client_key: FileName | None = None
     ca: FileName | None = None
     proxy: str | None = None
+    private_redirects: bool = False
     max_errors: str | None = None
     max_shrink: Annotated[Share, Field(le=1)] = 0.2
     max_grow: Share = 1.0

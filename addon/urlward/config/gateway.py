@@ -1,8 +1,9 @@
 """``[gateway]``: the way into the path of a network."""
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from urlward.config.tables import Addresses, Networks, Port, Table
 
@@ -31,6 +32,28 @@ class DnsTable(Table):
     remember: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 
 
+class CanaryTable(Table):
+    """``[gateway.canary]``: what goes the way of clients' traffic, from inside, every few seconds.
+
+    Attributes:
+        name: of a host that nobody has.
+        addresses: of it, one of each family at most, that nobody has; no canary where empty.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=200)] = (
+        "canary.urlward.invalid"
+    )
+    addresses: Addresses = ("192.0.2.252", "2001:db8:ffff:ffff::252")
+
+    @field_validator("addresses")
+    @classmethod
+    def _one_of_each_family(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        families = [ip_address(value).version for value in values]
+        if len(families) > len(set(families)):
+            raise ValueError("one address of each family at most")
+        return values
+
+
 class GatewayTable(Table):
     """``[gateway]``: whose traffic is filtered where urlward stands in the path, and how it gets there.
 
@@ -44,12 +67,17 @@ class GatewayTable(Table):
             otherwise.
         steered: what a TLS connection to a steered address gets whose host has no entry: ``relay``, or
             ``intercept`` for networks that must not let a listed host hide behind another's name.
-        fail: whether what would be filtered passes (``open``) or not (``closed``) while no worker lives.
-        on_stop: whether the rules go (``down``) or stay (``keep``) when the service is stopped.
+        fail: whether all passes (``open``) while no worker lives, or nothing on `ports` (``closed``), nor DNS
+            where names are steered.
+        on_stop: whether the rules stay (``keep``) when the service is stopped, and do what `fail` says, or go
+            (``down``) with the addresses that are steered.
         intercept_port: where such connections arrive; `steered` ``intercept`` alone needs it.
-        max_addresses: of steered names, at a time, of each family.
+        max_addresses: that are steered at a time, of each family; the kernel has 160 bytes for each.
+        mss: bytes of a TCP segment that the filter's own connections send and ask for at most, where a rule
+            of the operator's in ``forward`` says the same for others; as the route has it where absent.
         max_change: addresses of names resolved before that one reload may steer.
         dns: see `DnsTable`.
+        canary: see `CanaryTable`.
     """
 
     interfaces: tuple[str, ...] = Field(default=(), strict=False)
@@ -60,8 +88,10 @@ class GatewayTable(Table):
     steer: bool = False
     steered: Literal["relay", "intercept"] = "relay"
     fail: Literal["open", "closed"] = "open"
-    on_stop: Literal["down", "keep"] = "down"
+    on_stop: Literal["down", "keep"] = "keep"
     intercept_port: Port = 8090
     max_addresses: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
     max_change: Annotated[int, Field(ge=0)] = 1_000
+    mss: Annotated[int, Field(ge=500, le=65_000)] | None = None
     dns: DnsTable = DnsTable()
+    canary: CanaryTable = CanaryTable()

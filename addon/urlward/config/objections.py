@@ -6,11 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from urlward.config.tables import Addresses, Table
+from urlward.config.tables import Address, Addresses, Table, split_address
 
-_LISTEN = re.compile(
-    r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", re.ASCII
-).fullmatch
 # What would end the URL in a Content-Security-Policy or in an attribute, a query, which the form would lose,
 # and an IPv6 address, which that policy has no way to write (CSP level 3, section 2.3.1).
 _UNFIT = re.compile(r"[\s;,\"'<>\\?#@\[]|[^\x21-\x7e]").search
@@ -24,13 +21,6 @@ def _url(value: str) -> str:
         usable = False
     if not usable or _UNFIT(value):
         raise ValueError("not an http:// or https:// URL without query")
-    return value
-
-
-def _listen(value: str) -> str:
-    match = _LISTEN(value)
-    if match is None or not 0 < int(match[3]) <= 0xFFFF:
-        raise ValueError("not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088")
     return value
 
 
@@ -48,7 +38,7 @@ class ObjectionsTable(Table):
     """
 
     url: Annotated[str, AfterValidator(_url)]
-    listen: Annotated[str, AfterValidator(_listen)] | None = None
+    listen: Address | None = None
     proxies: Addresses = ()
     per_hour: Annotated[int, Field(ge=1, le=1000)] = 3
     per_hour_all: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -57,5 +47,4 @@ class ObjectionsTable(Table):
     @property
     def address(self) -> tuple[str, int] | None:
         """`listen` as host, without brackets, and port."""
-        match = _LISTEN(self.listen or "")
-        return (match[1] or match[2], int(match[3])) if match else None
+        return None if self.listen is None else split_address(self.listen)

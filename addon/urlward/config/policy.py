@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from urlward.config.problem import Problem
 from urlward.config.tables import Networks, Table
 from urlward.engine.entry import canonical_network
-from urlward.engine.errors import UrlwardError
 
 Use = Literal["block", "monitor", "allow"]
 """What becomes of an entry; as a list's own use, ``allow`` makes exceptions of all its entries."""
@@ -26,10 +26,6 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MAC = re.compile(r"[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}").fullmatch
 _TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00").fullmatch
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
-
-
-class PolicyError(UrlwardError):
-    """Keys that contradict each other, or name what is not there; the message names their places."""
 
 
 def _mac(value: str) -> str:
@@ -81,7 +77,8 @@ class RuleTable(Table):
         categories: likewise.
         action: ``block``; ``monitor``, which says and counts what it lets pass; or ``allow``, as if the entry
             were not there.
-        schedule: name of the one that it holds in; always where absent.
+        schedule: name of the one that it holds in, and then only: outside it the list's own use counts, or
+            the entry does not where that use is this very action; always where absent.
     """
 
     lists: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
@@ -124,14 +121,14 @@ class ScheduleTable(Table):
     ends: TimeOfDay = Field(default=24 * 60, alias="to")
 
 
-def check_policy(
+def policy_problems(
     groups: Sequence[GroupTable],
     rules: Sequence[RuleTable],
     schedules: Mapping[str, ScheduleTable],
     pages: Container[str],
     uses: Mapping[str, Use] | None = None,
-) -> None:
-    """Refuse what contradicts itself.
+) -> Iterator[Problem]:
+    """What contradicts itself.
 
     Args:
         groups: in the configuration's order.
@@ -139,36 +136,33 @@ def check_policy(
         schedules: by name.
         pages: names of the block page's variants.
         uses: every list there is, by name, and its own use; None where that is not known yet.
-
-    Raises:
-        PolicyError: the first contradiction.
     """
     for name, schedule in schedules.items():
         if not schedule.days:
-            raise PolicyError(f"schedule.{_shown(name)}.days: no day, so it is never in force")
+            yield Problem(f"schedule.{_shown(name)}.days", "no day, so it is never in force")
         if schedule.begins == schedule.ends:
-            raise PolicyError(
-                f"schedule.{_shown(name)}: from and to are one time; leave both out for the whole day"
+            yield Problem(
+                f"schedule.{_shown(name)}", "from and to are one time; leave both out for the whole day"
             )
-    _check_members(groups)
+    yield from _problems_of_members(groups)
     for index, group in enumerate(groups):
         if group.page is not None and group.page not in pages:
-            raise PolicyError(f"group.{index}.page: there is no [pages.{_shown(group.page)}]")
-        _check_rules(f"group.{index}.rule", group.rule, schedules, uses)
-    _check_rules("rule", rules, schedules, uses)
+            yield Problem(f"group.{index}.page", f"there is no [pages.{_shown(group.page)}]")
+        yield from _problems_of_rules(f"group.{index}.rule", group.rule, schedules, uses)
+    yield from _problems_of_rules("rule", rules, schedules, uses)
 
 
-def _check_members(groups: Sequence[GroupTable]) -> None:
+def _problems_of_members(groups: Sequence[GroupTable]) -> Iterator[Problem]:
     """Names, networks and MAC addresses are each in one group, and once."""
     seen: dict[tuple[str, str], str] = {}
     for index, group in enumerate(groups):
         if not group.networks and not group.macs:
-            raise PolicyError(f"group.{index}: neither networks nor macs, so that nobody is in it")
+            yield Problem(f"group.{index}", "neither networks nor macs, so that nobody is in it")
         for kind, value, where in _members(index, group):
             before = seen.setdefault((kind, value), f"{where} ({group.name})")
             if before != f"{where} ({group.name})":
                 told = f"{value} is in {before} already" if kind else f"{before} has that name already"
-                raise PolicyError(f"{where}: {told}")
+                yield Problem(where, told)
 
 
 def _members(index: int, group: GroupTable) -> Iterator[tuple[str, str, str]]:
@@ -180,29 +174,30 @@ def _members(index: int, group: GroupTable) -> Iterator[tuple[str, str, str]]:
         yield "mac", mac, f"group.{index}.macs.{n}"
 
 
-def _check_rules(
+def _problems_of_rules(
     where: str,
     rules: Sequence[RuleTable],
     schedules: Mapping[str, ScheduleTable],
     uses: Mapping[str, Use] | None,
-) -> None:
+) -> Iterator[Problem]:
     for index, rule in enumerate(rules):
         place = f"{where}.{index}"
         if rule.schedule is not None and rule.schedule not in schedules:
-            raise PolicyError(f"{place}.schedule: there is no [schedule.{_shown(rule.schedule)}]")
+            yield Problem(f"{place}.schedule", f"there is no [schedule.{_shown(rule.schedule)}]")
         if uses is not None:
-            _check_lists(place, rule.lists or (), uses)
+            yield from _problems_of_lists(place, rule.lists or (), uses)
         for earlier, other in enumerate(rules[:index]):
             if _covers(other, rule):
-                raise PolicyError(f"{place}: never reached, since {where}.{earlier} fits all that it does")
+                yield Problem(place, f"never reached, since {where}.{earlier} fits all that it does")
+                break
 
 
-def _check_lists(place: str, lists: Sequence[str], uses: Mapping[str, Use]) -> None:
+def _problems_of_lists(place: str, lists: Sequence[str], uses: Mapping[str, Use]) -> Iterator[Problem]:
     for n, name in enumerate(lists):
         if name not in uses:
-            raise PolicyError(f"{place}.lists.{n}: there is no list {_shown(name)}")
-        if uses[name] == "allow":
-            raise PolicyError(f"{place}.lists.{n}: {name} is a list of exceptions, which no rule changes")
+            yield Problem(f"{place}.lists.{n}", f"there is no list {_shown(name)}")
+        elif uses[name] == "allow":
+            yield Problem(f"{place}.lists.{n}", f"{name} is a list of exceptions, which no rule changes")
 
 
 def _covers(earlier: RuleTable, later: RuleTable) -> bool:

@@ -1,8 +1,7 @@
 """``[records]`` and ``[admin]``: what is kept, where and how long, and who sees it."""
 
-import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,13 +9,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from urlward.config.objections import ObjectionsTable
-from urlward.config.tables import FileName, Table
+from urlward.config.problem import Problem
+from urlward.config.tables import Address, FileName, Served, Table
 from urlward.config.units import Bytes
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 Variable = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
+
+ASSIGNMENTS = "assignments.db"
+"""In the state folder: who had an address when, where the configuration does not say."""
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
@@ -32,30 +35,6 @@ _KEYS: Mapping[StoreKind, frozenset[str]] = {
     "syslog": frozenset({"address", "tls", "ca", "facility"}),
 }
 """What there is to say of each kind of store."""
-
-_ADDRESS = re.compile(
-    r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})"
-).fullmatch
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host, without brackets, and port of ``HOST:PORT``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    match = _ADDRESS(text)
-    if match is None or int(match[3]) > 65_535:
-        raise ValueError("not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088")
-    return match[1] or match[2], int(match[3])
-
-
-def _address(text: str) -> str:
-    split_address(text)
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
 
 
 def _node(name: str) -> str:
@@ -138,7 +117,7 @@ class DaysTable(Table):
     Attributes:
         blocks: of what clients met: block, would-block, cut, would-cut, objection.
         operations: of the filter itself: list, feed, alarm, allow, start, stop, gap.
-        assignments: of who had an address when.
+        assignments: of who had an address when; needed before any is taken.
     """
 
     blocks: Days | None = None
@@ -211,7 +190,7 @@ class AdminTable(Table):
         token_file: what lets in who knows it, made where it is absent; in the state folder where not given.
     """
 
-    listen: Address = "127.0.0.1:8088"
+    listen: Served = "127.0.0.1:8088"
     token_file: FileName = "admin.token"  # noqa: S105 - the file's name
 
     def at(self, folder: Path) -> "AdminTable":
@@ -223,15 +202,15 @@ class AdminTable(Table):
         return self.model_copy(update=_names(self, ("token_file",), folder))
 
 
-def check_days(records: RecordsTable | None, objections: ObjectionsTable | None) -> None:
-    """Records of persons need an end, and objections a place.
-
-    Raises:
-        ValueError: days or the place are missing; the message names the key.
-    """
+def records_problems(
+    records: RecordsTable | None, objections: ObjectionsTable | None, admin: AdminTable | None
+) -> Iterator[Problem]:
+    """Records of persons need an end, objections a place, and the dashboard something to show."""
     if records is None:
         if objections is not None and objections.listen is not None:
-            raise ValueError("objections: [records] is needed, where they are kept")
+            yield Problem("objections", "[records] is needed, where they are kept")
+        if admin is not None:
+            yield Problem("admin", "[records] is needed, which is what the dashboard shows")
         return
     if records.privacy != "counts":
         reason = f'privacy = "{records.privacy}" keeps records of persons'
@@ -239,5 +218,16 @@ def check_days(records: RecordsTable | None, objections: ObjectionsTable | None)
     else:
         reason = "objections are records of persons"
         missing = ["blocks"] * (objections is not None and records.days.blocks is None)
-    if missing:
-        raise ValueError(f"records.days.{missing[0]}: needed, since {reason}: a number of days")
+    for name in missing:
+        yield Problem(f"records.days.{name}", f"needed, since {reason}: a number of days")
+    if records.assignments is not None and records.days.assignments is None:
+        yield no_days_of_assignments()
+
+
+def no_days_of_assignments() -> Problem:
+    """What to say where assignments are kept, or are to be, and nothing says for how long."""
+    return Problem(
+        "records.days.assignments",
+        "needed, since who had an address when is a record of persons: a number of days after which it is "
+        "deleted, such as assignments = 180 under [records.days]",
+    )

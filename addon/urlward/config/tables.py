@@ -7,7 +7,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-FileName = Annotated[str, Field(min_length=1)]
+
+def _file_name(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("a file's name holds no NUL")
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name)]
 """Relative ones are from the configuration file's folder."""
 
 
@@ -28,6 +35,52 @@ def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
             raise ValueError(f"{value!r} is not an IP address") from e
     return values
 
+
+_HOST_PORT = re.compile(
+    r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]*)):([0-9]{1,5})", re.ASCII
+).fullmatch
+
+
+def split_address(text: str, *, lowest: int = 1, any_host: bool = False) -> tuple[str, int]:
+    """Host, without brackets, and port of ``HOST:PORT``.
+
+    Args:
+        text: an IPv6 address in it is in brackets.
+        lowest: port; 0 where the system may choose one.
+        any_host: whether the host may be empty, which stands for all addresses.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _HOST_PORT(text)
+    if match is None or not lowest <= int(match[3]) <= 65_535 or not (any_host or match[1] or match[2]):
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return match[1] or match[2], int(match[3])
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _served(text: str) -> str:
+    split_address(text, lowest=0)
+    return text
+
+
+def _listen(text: str) -> str:
+    split_address(text, lowest=0, any_host=True)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""``HOST:PORT`` that is connected to."""
+
+Served = Annotated[str, AfterValidator(_served)]
+"""``HOST:PORT`` that is listened on; the system chooses a port in place of 0."""
+
+Listen = Annotated[str, AfterValidator(_listen)]
+"""The same, without a host for all addresses."""
 
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 

@@ -5,7 +5,10 @@ catches its own.
 """
 
 import asyncio
+import errno
 import logging
+import os
+import resource
 import signal
 import socket
 import time
@@ -24,23 +27,33 @@ from mitmproxy.proxy.layers import HttpLayer, TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
-from mitmproxy.tls import TlsData
+from mitmproxy.tls import ClientHelloData, TlsData
 
-from urlward.config import Config, ObjectionsTable, PageTable, read_config
-from urlward.config.units import in_words
+from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
+from urlward.config.units import counted, in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
+from urlward.lists.formats import AUTO
 from urlward.lists.keeper import Keeper
 from urlward.lists.neighbours import Neighbours
 from urlward.lists.policy import Policy
-from urlward.lists.setup import make_keeper, make_neighbours, make_policy
+from urlward.lists.setup import (
+    listed_objections,
+    make_keeper,
+    make_neighbours,
+    make_policy,
+    tell_of_categories,
+)
 from urlward.lists.source import Budget
 from urlward.lists.state import local_key, state_folder
+from urlward.process import keep_private
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
+from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.companion import Keeping, companions
-from urlward.proxy.decide import Decision, decide
-from urlward.proxy.guard import Guard
-from urlward.proxy.http_layer import Handshake, HttpRelayLayer, ListedAddress, RelayLayer
+from urlward.proxy.decide import Decision, decide, is_for_origin
+from urlward.proxy.guard import CanaryMark, Guard
+from urlward.proxy.http1 import take_hosts_as_sent
+from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer, cut_off
 from urlward.proxy.layers import (
     CloseLayer,
     Later,
@@ -48,24 +61,41 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
     answer_now,
+    fail_handshakes_at_once,
 )
+from urlward.proxy.listeners import ACCEPT_AGAIN
 from urlward.proxy.live import Live
-from urlward.proxy.names import as_address, is_multiplexed
+from urlward.proxy.names import Client as AnyClient
+from urlward.proxy.names import Context as AnyContext
+from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.recording import Recording
+from urlward.proxy.tls import Certificates, Origins
+from urlward.proxy.upstream import Resolver
 from urlward.proxy.workers import is_worker, worker_name
+from urlward.records.metrics import RulesFacts
 
 logger = logging.getLogger("urlward")
 
 RECHECK = 0.25
 """Seconds between two looks at whether lists have changed under what is under way."""
 
+ROOM = 16
+"""Connections at rest that are closed at a time where there is no room for new ones."""
+
+ROOM_WITHIN = 0.05
+"""Seconds until there is room for them."""
+
+SHORT_AGAIN = 30.0
+"""Seconds between two log lines on that."""
+
 _OPTIONS = (
     "urlward_list",
     "urlward_key",
     "urlward_trust",
     "urlward_max_errors",
+    "urlward_format",
     "urlward_intercept",
     "urlward_tls_block",
     "urlward_other",
@@ -79,14 +109,31 @@ _OPTIONS = (
 )
 # Options that say which lists there are.
 _OF_LISTS = frozenset(
-    {"urlward_list", "urlward_key", "urlward_trust", "urlward_max_errors", "urlward_config"}
+    {
+        "urlward_list",
+        "urlward_key",
+        "urlward_trust",
+        "urlward_max_errors",
+        "urlward_format",
+        "urlward_config",
+    }
 )
 # Options that only mitmproxy's flows heed.
 _BY_FLOWS = ("urlward_flows", "proxyauth", "upstream_auth", "body_size_limit", "stream_large_bodies")
 # Options by which mitmproxy decides on connections.
 _OTHERS = ("ignore_hosts", "allow_hosts", "tcp_hosts", "block_private", "block_global")
+# Of TLS, what mitmproxy alone speaks.
+_OF_TLS = (
+    "certs",
+    "request_client_cert",
+    "add_upstream_certs_to_client_chain",
+    "tls_ecdh_curve_client",
+    "tls_ecdh_curve_server",
+)
 _TCP_TIMEOUT = 600.0
 _MAX_PORT = 0xFFFF
+_QUIC_PORTS = frozenset({80, 443, 8443})
+_QUIC_INITIAL = 1200
 _CHOICES = {
     "urlward_intercept": ["listed", "all", "none"],
     "urlward_tls_block": ["page", "alert"],
@@ -110,9 +157,14 @@ class Urlward:
         companions: the processes beside this one, which keep feeds and records; none beside a worker, since
             the supervisor has them.
         recording: what is recorded; None where nothing is.
+        rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
         probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
+        canary: the gateway's, where there is one.
+        resolver: looks origins up.
+        http2: whether clients may speak HTTP/2, inside TLS that ends here.
+        connect_from: address of this machine from which origins are connected to, or empty.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
@@ -123,10 +175,17 @@ class Urlward:
         self.neighbours: Neighbours | None = None
         self.companions: list[Keeping] = []
         self.recording: Recording | None = None
+        self.rules = RulesFacts()
         self.live = Live()
         self.probing: Probing | None = None
         self.page_addresses: frozenset[str] = frozenset()
+        self.canary = CanaryMark()
         self._others = False
+        self.http2 = True
+        self.connect_from = ""
+        self.resolver = Resolver()
+        self._certificates: Certificates | None = None
+        self._origins: Origins | None = None
         self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
         self._relays_other = False
@@ -134,10 +193,14 @@ class Urlward:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
+        self._short_said = float("-inf")
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
         """Declare the options (their names begin with ``urlward_``; `block_*` is mitmproxy's own)."""
+        take_hosts_as_sent()
+        fail_handshakes_at_once()
+        keep_private()  # where mitmproxy's own tools load this addon, too
         loader.add_option("urlward_list", Sequence[str], [], "Lists: sources or compiled .ward artifacts.")
         loader.add_option("urlward_key", str, "", "File with the lists' key.")
         loader.add_option(
@@ -147,6 +210,9 @@ class Urlward:
             "Public keys, and rotation statements, of who may sign artifacts.",
         )
         loader.add_option("urlward_max_errors", str, "1%", "Bad lines a source may have: a count or a share.")
+        loader.add_option(
+            "urlward_format", str, AUTO, "Format of sources; auto tells it by their first lines."
+        )
         loader.add_option(
             "urlward_intercept",
             str,
@@ -179,7 +245,13 @@ class Urlward:
             "urlward_flows",
             bool,
             True,
-            "Give every request to mitmproxy's flows, where other addons see it; many times slower.",
+            "Give every request to mitmproxy's flows whole, where other addons see it; many times slower.",
+        )
+        loader.add_option(
+            "urlward_http2",
+            bool,
+            True,
+            "HTTP/2 inside decrypted TLS, where mitmproxy's flows do not carry it.",
         )
         loader.add_option(
             "urlward_on_error",
@@ -199,7 +271,10 @@ class Urlward:
         # Kept, because mitmproxy copies an option's value each time it is read.
         self._by_flows = any(_set(name) for name in _BY_FLOWS)
         self._keeps_host = _set("keep_host_header", True)
-        self._others = any(_set(name) for name in _OTHERS)
+        self._others = any(_set(name) for name in (*_OTHERS, *_OF_TLS))
+        self.http2 = bool(_set("urlward_http2", True))
+        self.connect_from = str(_set("connect_addr") or "")
+        self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"
         if not updated.intersection(_OPTIONS):
@@ -215,11 +290,17 @@ class Urlward:
             )
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
-            page, pages = _block_pages(config, options.urlward_config, options.urlward_status)
+            pages, problems = block_pages(config, options.urlward_status)
+            if problems:
+                raise config.refused(*problems)
             if updated & _OF_LISTS and (options.urlward_list or config.feed):
                 self._take_lists(config)
             self.neighbours = make_neighbours(config)
             self.policy = make_policy(config, self.keeper, self.neighbours)
+            if self.keeper is not None and (blocked := listed_objections(config, self.keeper, self.policy)):
+                raise config.refused(blocked)
+            if self.keeper is not None and updated & _OF_LISTS:
+                tell_of_categories(config, self.keeper)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self._take_records(config)
@@ -230,7 +311,7 @@ class Urlward:
         self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(
             self._matcher,
-            page,
+            pages.pop(""),
             on_error=options.urlward_on_error,
             intercept=options.urlward_intercept,
             tls_block=options.urlward_tls_block,
@@ -240,6 +321,7 @@ class Urlward:
             pages=pages,
             probing=self.probing,
             counts=self.guard.counts if self.guard is not None else None,
+            canary=self.canary,
             recording=self.recording,
         )
         if self._running:
@@ -276,12 +358,22 @@ class Urlward:
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
+    def take_rules(self, rules: RulesFacts) -> None:
+        """Take note of how a gateway's rules are."""
+        self.rules = rules
+        if self.recording is not None:
+            self.recording.metrics.rules(rules)
+
     def _tell_of_probe(self, probe: Probe) -> None:
         what = f"block pages of more than {probe.entries - 1} entries within {in_words(probe.window)}"
         slowed = ", slowed" * probe.slowed
-        logger.warning("probing client=%s: %s%s", probe.client, what, slowed)
+        client = self.recording.named(probe.client) if self.recording is not None else probe.client
+        logger.warning("probing client=%s: %s%s", client, what, slowed)
         if self.recording is not None:
-            self.recording.alarm("probing", f"a client draws {what}{slowed}; the log has its address")
+            # Alarms are kept for longer than what is of a person.
+            self.recording.alarm(
+                "probing", f"a client draws {what}{slowed}; the log says which, as privacy lets it"
+            )
 
     async def close(self) -> None:
         """Hand over what is still to be recorded, and end what keeps it; after `done`."""
@@ -362,7 +454,7 @@ class Urlward:
                 nextlayer.layer = CloseLayer(context)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Relay the body as it comes; decide, if the request did not come through our layer."""
+        """Decide, if the request did not come through our layer; no body waits where nobody looks at it."""
         state = flow.metadata.get("urlward")
         if flow.response:
             return
@@ -381,10 +473,18 @@ class Urlward:
             # own addon against h2c comes too late for a body that is streamed.
             flow.request.headers.pop("upgrade", None)
             flow.request.headers.pop("http2-settings", None)
-        flow.request.stream = True
+        if not ctx.options.urlward_flows:
+            flow.request.stream = True
+
+    def count_connection(self) -> None:
+        """Count a client's connection, in every mode: in `client_connected` one that mitmproxy carries, in
+        the front one that it does not."""
+        if self.recording is not None:
+            self.recording.metrics.opened += 1
 
     async def client_connected(self, client: Client) -> None:
         """Let who is slowed wait, on a connection that mitmproxy carries."""
+        self.count_connection()
         if self.probing is None or not self.probing.slowing:
             return
         wait = self.probing.connecting(client)
@@ -393,16 +493,43 @@ class Urlward:
         elif wait:
             await asyncio.sleep(wait)
 
-    def pace(self, client: Client, transport: asyncio.Transport) -> None:
-        """Likewise, on one that it does not."""
-        if self.probing is None or not self.probing.slowing:
-            return
-        wait = self.probing.connecting(client)
-        if wait > MAX_WAIT:
-            transport.abort()
-        elif wait:
-            transport.pause_reading()
-            asyncio.get_running_loop().call_later(wait, transport.resume_reading)
+    def short(self, error: OSError) -> float:
+        """Make room where no file descriptor or memory is left for another connection.
+
+        Returns:
+            Seconds until the next should be accepted.
+        """
+        closed = self.live.make_room(ROOM) + self._close_carried(ROOM)
+        if self.recording is not None:
+            self.recording.metrics.error("descriptors")
+        now = time.monotonic()
+        if now - self._short_said >= SHORT_AGAIN:
+            self._short_said = now
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            text = f"{(error.strerror or 'no room').lower()}: the limit is {limit} files"
+            if error.errno != errno.EMFILE:
+                text = f"{(error.strerror or 'no room').lower()}: the system's limits are reached"
+            text += "; connections at rest are closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
+            logger.error("%s", text)
+            if self.recording is not None:
+                self.recording.alarm("descriptors", text)
+        return ROOM_WITHIN if closed else ACCEPT_AGAIN
+
+    def _close_carried(self, connections: int) -> int:
+        """Close some that mitmproxy carries and that are at rest, the oldest first; how many that is."""
+        server, live = ctx.master.addons.get("proxyserver"), self.live.clients()
+        carried = list(server.connections.values()) if server is not None else []
+        resting = [
+            each for each in carried if each.client.id not in live and not each.timeout_watchdog.blocker
+        ]
+        for handler in resting[:connections]:
+            cut_off(handler)
+        return len(resting[:connections])
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """See whether that was for want of room, on a connection that mitmproxy makes."""
+        if os.strerror(errno.EMFILE) in (data.server.error or ""):
+            self.short(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
     def client_disconnected(self, client: Client) -> None:
         """Nothing of it is under way any more."""
@@ -414,14 +541,11 @@ class Urlward:
         if server.address is None or server.transport_protocol != "tcp" or guard is None:
             return
         host, port = server.address[:2]
-        ours = self._listens_on(port)
         if as_address(host):
-            if host in self.page_addresses:
-                server.error = "nothing but block pages is here"
-            elif ours and is_local(host):
+            if self.is_own(host, port):
                 server.error = "a connection of the filter to itself"
             return
-        if not ours and not guard.lists_any_address():
+        if not self._listens_on(port) and not guard.lists_any_address():
             return
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -429,19 +553,48 @@ class Urlward:
             return  # nor will the connection come about
         # The first is what is connected to. Should that differ, the connection itself is checked too.
         address = str(found[0][4][0])
-        if ours and is_local(address):
+        if self.is_own(address, port, named=True):
             server.error = "a connection of the filter to itself"
         elif guard.lists_address(address, port, data.client):
             server.error = ListedAddress(address)
+
+    def is_own(self, address: str, port: int, *, named: bool = False) -> bool:
+        """Whether a connection would lead to the filter itself, or to where nothing but block pages is.
+
+        Args:
+            address: an IP address.
+            port: of the destination.
+            named: whether it was found by a name, which the resolver beside this gives to block pages.
+        """
+        if not named and address in self.page_addresses:
+            return True
+        return self._listens_on(port) and is_local(address)
+
+    def tls_with_clients(self) -> Certificates:
+        """Certificates of mitmproxy's authority."""
+        if self._certificates is None:
+            store = ctx.master.addons.get("tlsconfig").certstore
+            chain = store.default_chain_file.read_bytes() if store.default_chain_file else b""
+            self._certificates = Certificates(
+                ctx.options, store.default_ca._cert, store.default_privatekey, chain
+            )
+        return self._certificates
+
+    def tls_with_origins(self) -> Origins:
+        """How origins are spoken to."""
+        if self._origins is None:
+            self._origins = Origins(ctx.options)
+        return self._origins
 
     def _listens_on(self, port: int) -> bool:
         servers = ctx.master.addons.get("proxyserver").servers
         return any(address[1] == port for server in servers for address in server.listen_addrs)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Relay the body as it comes, and lead nobody past the filter (`without_alternatives`)."""
+        """Lead nobody past the filter (`without_alternatives`); no body waits where nobody looks at it."""
         if flow.response is not None and flow.metadata.get("urlward") != "answered":
-            flow.response.stream = True
+            if not ctx.options.urlward_flows:
+                flow.response.stream = True
             flow.response.headers.pop("alt-svc", None)
 
     def _matcher(self) -> Matcher:
@@ -457,11 +610,18 @@ class Urlward:
             key_file=_path(options.urlward_key) if options.urlward_key else None,
             trust=options.urlward_trust,
             budget=_budget(options.urlward_max_errors),
+            format=options.urlward_format,
+            filters=True,
         )
         keeper.load()
         self.keeper = keeper
         for loaded in keeper.matcher.lists:
-            logger.info("list %s: %d entries in force, serial %d", loaded.name, loaded.entries, loaded.serial)
+            logger.info(
+                "list %s: %s in force, serial %d",
+                loaded.name,
+                counted(loaded.entries, "entry"),
+                loaded.serial,
+            )
 
     def _take_companions(self, config: Config) -> None:
         options = ctx.options
@@ -502,7 +662,8 @@ class Urlward:
             builtin.next_layer(nextlayer)
             return
         if context.client.transport_protocol == "tcp":
-            decision = self.decide(context, nextlayer.data_client(), guard)
+            for_origin = is_for_origin(context)
+            decision = self.decide(context, nextlayer.data_client(), guard, for_origin=for_origin)
             if decision.what == "wait":
                 return
             if decision.what == "relay":
@@ -516,13 +677,24 @@ class Urlward:
                 return
             if decision.what == "tls":
                 self.live.add(Handshake(context.client, self.handler))
+        elif _may_carry_http3(context, nextlayer.data_client()):
+            # Unfiltered, or decrypted whatever the host: browsers go on over TCP.
+            nextlayer.layer = CloseLayer(context)
+            return
         builtin.next_layer(nextlayer)
         if nextlayer.layer is not None:
             nextlayer.layer = self._adopt(nextlayer.layer, context, guard)
 
-    def decide(self, context: Context, data: bytes, guard: Guard) -> Decision:
+    def decide(self, context: AnyContext, data: bytes, guard: Guard, *, for_origin: bool) -> Decision:
         """What becomes of a TCP connection, by what its client has sent."""
-        return decide(context, data, guard, relays_other=self._relays_other)
+        return decide(context, data, guard, relays_other=self._relays_other, for_origin=for_origin)
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """Have the server name as the client has sent it, also where mitmproxy would find none."""
+        # Over TCP an error has been refused, or is spoken to the proxy itself; of DTLS there are no bytes.
+        with suppress(ClientHelloError, NotImplementedError):
+            body = data.client_hello.raw_bytes(wrap_in_record=False)
+            take_sni(data.context, parse_client_hello(body).sni)
 
     def tls_established_client(self, data: TlsData) -> None:
         """A handshake has ended in time."""
@@ -555,14 +727,7 @@ class Urlward:
     def _http_layer(self, other: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
         """The layer of ours in the place of one of mitmproxy's."""
         http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
-        if (
-            self._goes_by_flows(context.client.proxy_mode)
-            or http_mode is not HTTPMode.transparent
-            or is_multiplexed(context)
-            or context.client.transport_protocol != "tcp"
-        ):
-            return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
-        return HttpRelayLayer(context, guard, self.live, self.handler)
+        return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
 
     def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether requests are for mitmproxy's flows to change or for other addons to see."""
@@ -572,10 +737,18 @@ class Urlward:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""
         return not self._others and not self._goes_by_flows(mode)
 
-    def handler(self, client: Client) -> ConnectionHandler | None:
+    def handler(self, client: AnyClient) -> ConnectionHandler | None:
         """Mitmproxy's handler of a client's connection, if it has one."""
         server = ctx.master.addons.get("proxyserver")
         return server.connections.get(client.id) if server is not None else None
+
+
+def _may_carry_http3(context: Context, data: bytes) -> bool:
+    """Whether datagrams for an origin of the client's choice may be QUIC (RFC 9000 sections 14.1, 17.2)."""
+    if isinstance(context.client.proxy_mode, mode_specs.ReverseMode) or context.server.address is None:
+        return False
+    is_initial = len(data) >= _QUIC_INITIAL and data[0] & 0xC0 == 0xC0
+    return is_initial or context.server.address[1] in _QUIC_PORTS
 
 
 def is_local(address: str) -> bool:
@@ -608,21 +781,22 @@ def _path(text: str) -> Path:
         raise ValueError(f"{text}: no such user") from e
 
 
-def _block_pages(config: Config, file: str, status: int) -> tuple[BlockPage, dict[str, BlockPage]]:
-    """The block page, and its variants by name.
-
-    Raises:
-        ValueError: one cannot be made; the message names the key.
-    """
-
-    def made(table: PageTable, where: str) -> BlockPage:
+def block_pages(config: Config, status: int) -> tuple[dict[str, BlockPage], list[Problem]]:
+    """The block page by the empty name, its variants by theirs; and why some of them cannot be made."""
+    pages, problems = {}, []
+    for name, table in {"": config.page, **config.pages}.items():
         try:
-            return BlockPage(page_settings(table, status, config.objections))
+            pages[name] = BlockPage(page_settings(table, status, config.objections))
         except BlockPageError as e:
-            raise ValueError(str(e) if e.key == "status" or not file else f"{file}: {where}.{e}") from e
-
-    variants = {name: made(table, f"pages.{name}") for name, table in config.pages.items()}
-    return made(config.page, "page"), variants
+            if e.key == "status":
+                problems.append(Problem(e.key, e.message, in_file=False))
+                continue
+            key, _, label = e.key.partition(".")
+            place = f"pages.{name}" if name else "page"
+            known = {"objection_form": "objections.url", "help_links": f"{place}.help"}
+            text = f"{label}: {e.message}" if key == "help_links" else e.message
+            problems.append(Problem(known.get(key, f"{place}.{e.key}"), text))
+    return pages, problems
 
 
 def page_settings(page: PageTable, status: int, objections: ObjectionsTable | None) -> BlockPageSettings:

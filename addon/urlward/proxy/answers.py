@@ -30,6 +30,21 @@ def plain(status: int, text: str, *, head: bool = False) -> BlockResponse:
     )
 
 
+def unreachable(reason: str = "", *, tls: bool, head: bool = False) -> BlockResponse:
+    """What a request gets whose origin cannot be asked.
+
+    Args:
+        reason: what is wrong with the origin's certificate; empty where something else is.
+        tls: whether the origin was connected to, and TLS with it failed.
+        head: whether the request was HEAD.
+    """
+    if reason:
+        return plain(502, f"The certificate of the origin is not valid: {reason}.", head=head)
+    if tls:
+        return plain(502, "The origin and the filter could not agree on a TLS connection.", head=head)
+    return plain(502, "The origin does not answer.", head=head)
+
+
 def on_wire(answer: BlockResponse, *, keep_alive: bool) -> bytes:
     """An answer as HTTP/1.1."""
     fields = b"".join(b"%b: %b\r\n" % field for field in answer.headers)

@@ -10,13 +10,17 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from urlward.config import Config
+from urlward.config import WORKER_TIMEOUT, Config
+from urlward.process import BEAT
+from urlward.proxy.hanging import BREAK, is_hung, state_of, used_by
+from urlward.proxy.workers import MAX_MESSAGE
 
 logger = logging.getLogger("urlward")
 
@@ -28,6 +32,12 @@ BACKOFF = (0.0, 1.0, 5.0, 30.0, 60.0)
 
 STEADY = 60.0
 """Seconds that it has to live for its end not to count as one in a row."""
+
+_PATIENCE = 3
+"""Times as long as a worker may one of them be silent: no traffic waits for it."""
+
+_START_WITHIN = 60.0
+"""Seconds that it may take to say that it lives, at least."""
 
 END_WITHIN = 15.0
 """Seconds that it has to bring what it is at to an end."""
@@ -42,6 +52,7 @@ class Companion(NamedTuple):
         config: the configuration file.
         key: file of the lists' key where not the configuration's, or empty.
         admin: likewise the dashboard's HOST:PORT.
+        timeout: seconds of silence after which it is taken to hang; 0 for never.
     """
 
     name: str
@@ -49,16 +60,26 @@ class Companion(NamedTuple):
     config: Path
     key: str = ""
     admin: str = ""
+    timeout: int = 0
 
     @property
     def command(self) -> tuple[str, ...]:
         """What to start."""
         return (sys.executable, "-P", "-m", self.module)
 
-    @property
-    def request(self) -> bytes:
-        """What it is told on its standard input by this process, its parent."""
-        asked = {"config": str(self.config), "key": self.key, "admin": self.admin, "parent": os.getpid()}
+    def request(self, channel: int) -> bytes:
+        """What it is told on its standard input by this process, its parent.
+
+        Args:
+            channel: descriptor that it inherits, on which it says that it lives (`urlward.process.beat`).
+        """
+        asked = {
+            "config": str(self.config),
+            "key": self.key,
+            "admin": self.admin,
+            "parent": os.getpid(),
+            "channel": channel,
+        }
         return json.dumps(asked).encode() + b"\n"
 
 
@@ -72,11 +93,19 @@ def companions(config: Config, path: Path | None, key: str = "", admin: str = ""
     if path is None:
         return []
     made = []
+    timeout = _PATIENCE * (WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout)
     if config.feed:
-        made.append(Companion("feeds", FEEDS, path, key))
+        made.append(Companion("feeds", FEEDS, path, key, timeout=timeout))
     if config.records is not None:
-        made.append(Companion("records", RECORDS, path, key, admin))
+        made.append(Companion("records", RECORDS, path, key, admin, timeout))
     return made
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """A parent's end, which never waits, and its child's, of what one says to the other."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs
 
 
 class Keeping:
@@ -113,26 +142,59 @@ class Keeping:
     async def _once(self) -> int | str:
         # Blocked until it can take it, so that a refresh asked for too early is late and not fatal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        ours, theirs = channel()
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 process_group=0,  # Ctrl-C is for us; it is ended in order
                 env=environment(),
+                pass_fds=[theirs.fileno()],
             )
+            request = self._companion.request(theirs.fileno())
         except OSError as e:
+            ours.close()
             return e.strerror or str(e)
         finally:
+            theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._process = process
+        watch = asyncio.create_task(self._end_if_hung(process, ours))
         try:
-            await process.communicate(self._companion.request)
+            await process.communicate(request)
         finally:
+            watch.cancel()
             self._process = None
             if process.returncode is None:
                 await _end(process)
         assert process.returncode is not None
         return process.returncode
+
+    async def _end_if_hung(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
+        """Kill it where it has not said for long that it lives."""
+        timeout = self._companion.timeout
+        heard = looked = time.monotonic()
+        limit, spent = max(_START_WITHIN, timeout), 0.0
+        with channel:
+            while timeout:
+                await asyncio.sleep(BEAT)
+                now = time.monotonic()
+                if now - looked > BEAT + BREAK:
+                    heard = now  # this process has not had its turn either
+                looked = now
+                with suppress(OSError):
+                    while channel.recv(MAX_MESSAGE):
+                        heard, limit = now, timeout
+                        spent = used_by(process.pid)
+                    return  # it ends
+                silence = now - heard
+                if is_hung(silence, limit, state_of(process.pid), used_by(process.pid) - spent):
+                    logger.error(
+                        "%s (process %d) has not answered for %.0f s: it is ended",
+                        self._companion.name, process.pid, silence,
+                    )  # fmt: skip
+                    process.kill()
+                    return
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

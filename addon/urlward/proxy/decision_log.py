@@ -1,7 +1,8 @@
 """What is counted and said of decisions and faults: one line each, and never a URL, a host or a path.
 
 Where events are recorded, their stores are what says who met what, under the privacy and for the days that
-the operator has chosen; a log knows neither, so hits are not in it too unless that is asked for.
+the operator has chosen; a log knows neither, so hits are not in it too unless that is asked for. Other lines
+name a client by no more than that privacy leaves of it.
 """
 
 import logging
@@ -10,13 +11,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mitmproxy.connection import Client
-
 from urlward.engine.verdict import Verdict
-from urlward.proxy.names import Names
+from urlward.proxy.names import Client, Names
 from urlward.proxy.recording import Recording
+from urlward.records.privacy import name_in_log
 
 logger = logging.getLogger("urlward")
+
+_SAID_AGAIN = 60.0
+"""Seconds before one reason to refuse certificates is said again."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class DecisionLog:
         self.counts = counts
         self._clock = clock
         self._recording = recording
+        self._untrusted: dict[str, float] = {}
 
     def block(
         self,
@@ -91,9 +95,13 @@ class DecisionLog:
             logging.INFO,
             f"%s {'would-' * would}{'cut' if cut else 'block'} "
             "client=%s list=%s entry=%s category=%s reference=%s%s",
-            timestamp(self._clock()), _peer(client), verdict.list, verdict.entry, verdict.category or "-",
-            reference, f" group={group}" * bool(group),
+            timestamp(self._clock()), self._peer(client), verdict.list, verdict.entry,
+            verdict.category or "-", reference, f" group={group}" * bool(group),
         )  # fmt: skip
+
+    def _peer(self, client: Client) -> str:
+        named = self._recording.named if self._recording is not None else name_in_log
+        return named(*client.peername[:2])
 
     def failure(self, error: Exception, client: Client, outcome: str) -> None:
         """Say what has failed, and where.
@@ -113,19 +121,34 @@ class DecisionLog:
         _log(
             logging.ERROR,
             "%s error client=%s error=%s at=%s count=%d request=%s",
-            timestamp(time.time()), _peer(client), error.__class__.__name__, place,
+            timestamp(time.time()), self._peer(client), error.__class__.__name__, place,
             self.counts.errors, outcome,
+        )  # fmt: skip
+
+    def untrusted(self, reason: str, client: Client) -> None:
+        """Say that an origin's certificate was refused; each reason now and then, and no origin.
+
+        What is decrypted has an entry, so that its host's name must not stand in a log.
+
+        Args:
+            reason: OpenSSL's, of a fixed set of texts.
+            client: who asked for the origin.
+        """
+        now = time.monotonic()
+        if now < self._untrusted.get(reason, float("-inf")) + _SAID_AGAIN:
+            return
+        self._untrusted[reason] = now
+        _log(
+            logging.WARNING,
+            "%s untrusted client=%s reason=%s (an origin's certificate; `--set "
+            "ssl_verify_upstream_trusted_ca=FILE` names other authorities)",
+            timestamp(self._clock()), self._peer(client), reason.replace(" ", "-"),
         )  # fmt: skip
 
 
 def timestamp(now: float) -> str:
     """UTC to the millisecond, RFC 3339."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-
-
-def _peer(client: Client) -> str:
-    host, port = client.peername[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _log(level: int, message: str, *values: object) -> None:

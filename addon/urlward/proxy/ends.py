@@ -1,6 +1,9 @@
 """What a relay asks of its two connections."""
 
-from typing import Protocol
+from typing import Final, Protocol
+
+LINGER: Final = 2.0
+"""Seconds that a client's sending is read and dropped behind an answer."""
 
 
 class Ends(Protocol):
@@ -30,6 +33,9 @@ class Ends(Protocol):
     def close(self) -> None:
         """Close both, once all that was sent is out."""
 
+    def refused(self, stage: str) -> None:
+        """Count something that could not be read, and so does not pass, at a stage of the metrics."""
+
     def linger(self) -> None:
         """Close both in a while, or when the client has ended: it may still be sending, and a connection
         that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
@@ -50,6 +56,9 @@ class _NoEnds:
     def client_is_behind(self) -> bool:
         """No."""
         return False
+
+    def refused(self, stage: str) -> None:
+        """Nothing."""
 
     end_client = end_server = close_server = close = linger = connect
 

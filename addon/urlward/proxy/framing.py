@@ -6,12 +6,20 @@ A body is not read, only counted: `feed` is given what has arrived and says how 
 import re
 from typing import Final, Protocol
 
-_MAX_LINE: Final = 1 << 13
+from urlward.proxy.kind import LateRequest
+
+MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
 
-_MAX_TRAILERS: Final = 1 << 16
+MAX_TRAILERS: Final = 1 << 16
+"""Bytes of all that stands behind a chunked body."""
 
-_CHUNK = re.compile(rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?\r").fullmatch
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+# RFC 9112 section 7.1.1, to the letter: an origin that takes no chunks could take the line for a request's.
+_CHUNK = re.compile(
+    rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*\r" % (_TOKEN, _TOKEN, _QUOTED)
+).fullmatch
 # Some servers pad the size with blanks, to its right or left.
 _LENIENT_CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").fullmatch
@@ -24,17 +32,15 @@ _SMALL_CHUNKS = re.compile(
 
 
 class FramingError(Exception):
-    """A chunked body that another reader could read differently."""
+    """A body that another reader could read differently."""
 
 
 class Body(Protocol):
-    """A body of which more may come.
+    """A body of which more may come."""
 
-    Attributes:
-        done: whether all of it has come.
-    """
-
-    done: bool
+    @property
+    def done(self) -> bool:
+        """Whether all of it has come."""
 
     def feed(self, data: bytes, position: int) -> int:
         """Count what has arrived.
@@ -99,7 +105,7 @@ class Chunked:
         self._left = 0
         self._line = b""
         self._trailers = False
-        self._room = _MAX_TRAILERS
+        self._room = MAX_TRAILERS
 
     def feed(self, data: bytes, position: int) -> int:
         """As `Body.feed`."""
@@ -134,7 +140,7 @@ class Chunked:
                         return position
                 else:
                     match = self._chunk(line)
-                    if match is None or len(line) > _MAX_LINE:
+                    if match is None or len(line) > MAX_LINE:
                         raise FramingError("a chunk without a size")
                     size = int(match[1], 16)
                     if size:
@@ -145,7 +151,7 @@ class Chunked:
 
     def _keep(self, part: bytes) -> None:
         self._line += part
-        if len(self._line) > _MAX_LINE:
+        if len(self._line) > MAX_LINE:
             raise FramingError("a chunk's head or a trailer without end")
 
     def _read_trailer(self, line: bytes) -> None:
@@ -166,3 +172,30 @@ class Empty:
     def feed(self, data: bytes, position: int) -> int:  # noqa: ARG002
         """As `Body.feed`."""
         return position
+
+
+class Unread:
+    """A body that its origin may leave unread, and take for further requests.
+
+    Args:
+        body: it.
+        method: of the request.
+    """
+
+    __slots__ = ("_body", "_late")
+
+    def __init__(self, body: Body, method: bytes) -> None:
+        self._body = body
+        self._late = LateRequest.in_content(method)
+
+    @property
+    def done(self) -> bool:
+        """As `Body.done`."""
+        return self._body.done
+
+    def feed(self, data: bytes, position: int) -> int:
+        """As `Body.feed`."""
+        end = self._body.feed(data, position)
+        if not self._late.done and self._late.found(data[position:end]):
+            raise FramingError("a request in the content of another")
+        return end

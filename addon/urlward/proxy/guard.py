@@ -7,13 +7,12 @@ where the filter only monitors.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Literal
 
 from mitmproxy import http
-from mitmproxy.connection import Client
-from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
@@ -23,12 +22,29 @@ from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
 from urlward.proxy.decision_log import Counts, DecisionLog
 from urlward.proxy.head import RequestHead
-from urlward.proxy.names import NO_NAMES, Names, Place, names_of, names_of_tls
+from urlward.proxy.names import NO_NAMES, Client, Context, Names, Place, names_of, names_of_tls
 from urlward.proxy.probing import Probing
 from urlward.proxy.recording import Recording
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]
+
+_LONGEST = 10.0
+"""Seconds that mitmproxy may have had a request before it is judged; more is a clock that was set."""
+
+
+@dataclass(slots=True)
+class CanaryMark:
+    """The gateway's canary, by which it knows that what it sends comes here.
+
+    Attributes:
+        name: of the host, which gets the block page and is neither recorded nor counted; empty for none.
+        came: when a request for it last did, by the clock of `time.monotonic`.
+    """
+
+    name: str = ""
+    came: float = 0.0
+
 
 EVERYONE = View("", "", (), (), {})
 """What holds for every client where there is no policy."""
@@ -54,6 +70,7 @@ class Guard:
         intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
             unless `intercept` is ``none``; 0 for none.
         counts: to go on with.
+        canary: a host that is always blocked.
         recording: takes what is to be kept and counted; None where nothing is.
         clock: seconds since 1970-01-01 UTC.
 
@@ -75,12 +92,14 @@ class Guard:
         pages: Mapping[str, BlockPage] | None = None,
         probing: Probing | None = None,
         counts: Counts | None = None,
+        canary: CanaryMark | None = None,
         recording: Recording | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counts = counts or Counts()
         self._log = DecisionLog(self.counts, clock, recording)
         self._metrics = recording.metrics if recording is not None else None
+        self._canary = canary or CanaryMark()
         self._matcher = matcher
         self._page = page
         self._policy = policy
@@ -91,6 +110,7 @@ class Guard:
         self._tls_block = tls_block
         self._monitor = monitor
         self._intercept_port = intercept_port
+        self._shows_page = tls_block == "page" and intercept != "none"
         self._clock = clock
 
     def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
@@ -104,12 +124,16 @@ class Guard:
         start = perf_counter()
         try:
             names = names_of(request, context)
+            if names.hosts and names.hosts[0] == self._canary.name:
+                return self._canary_page(names, context.client)
             verdict = self._verdict(names, context.client)
             if self._metrics is not None:
-                self._measure("match", verdict, start)
+                # By the only clock that mitmproxy has; one that was set meanwhile tells nothing.
+                waited = time.time() - request.timestamp_start - (perf_counter() - start)
+                self._measure("match", verdict, start, start - (waited if 0 < waited < _LONGEST else 0.0))
             return self._listed(verdict, names, request, context.client) if verdict.listed else names
         except UrlError as e:
-            self._refused("match")
+            self.refused("match")
             return plain(400, str(e), head=head)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
             return self._failed(e, context.client, head) or NO_NAMES
@@ -131,20 +155,33 @@ class Guard:
         try:
             names = place.names(head)
             matcher = self._matcher()
-            if place.is_quiet(names, matcher):
+            if names.hosts and names.hosts[0] == self._canary.name:
+                return self._canary_page(names, client)
+            if names.target and place.is_quiet(names, matcher):
                 verdict = matcher.check(names.hosts[0], names.target, names.ports, self._clock())
                 if verdict is not PASS and self._policy is not None:
                     verdict = self._verdict(names, client)
             else:
                 verdict = self._verdict(names, client)
+            if head.method == b"CONNECT" and verdict.listed and self._shows_page and len(names.hosts) == 1:
+                return names  # the block page is shown inside the tunnel, where browsers take it
             if self._metrics is not None:
                 self._measure("match", verdict, start, arrived)
             return self._listed(verdict, names, head, client) if verdict.listed else names
         except UrlError as e:
-            self._refused("match")
+            self.refused("match")
             return plain(400, str(e), head=head.method == b"HEAD")
         except Exception as e:  # noqa: BLE001 - as above
             return self._failed(e, client, head.method == b"HEAD") or NO_NAMES
+
+    def _canary_page(self, names: Names, client: Client) -> BlockResponse:
+        """What the canary gets: the page, unless deciding fails, as it would for others."""
+        self.counts.requests -= 1
+        self._verdict(names, client)
+        self._canary.came = time.monotonic()
+        return self._page.render(
+            BlockNotice(new_reference(), "canary", None), accept="text/plain", accept_language="", head=False
+        )
 
     def review(self, names: Names, client: Client, *, told: bool = False) -> Review:
         """Whether what is under way may go on, under the lists that are in force now. Never raises.
@@ -172,6 +209,9 @@ class Guard:
                 group = self._view(client).group
                 self._log.block(verdict, names, client, new_reference(), cut=True, would=would, group=group)
             return "told" if would else "cut"
+        except UrlError:
+            # Its host was not listed, so that nobody had to look at its target.
+            return "passes" if self._monitor else "cut"
         except Exception as e:  # noqa: BLE001 - as above
             return "passes" if self._failed(e, client) is None else "cut"
 
@@ -196,7 +236,12 @@ class Guard:
         if arrived:
             metrics.added(now - arrived)
 
-    def _refused(self, stage: str) -> None:
+    def refused(self, stage: str) -> None:
+        """Count what could not be read, and so does not pass.
+
+        Args:
+            stage: ``peek`` for what is relayed unread or decrypted, ``match`` for requests.
+        """
         self.counts.refused += 1
         if self._metrics is not None:
             self._metrics.requests(stage, "refuse")
@@ -254,7 +299,7 @@ class Guard:
         except Exception:  # noqa: BLE001 - the question after this one fails in the same way, and says so
             return True
 
-    def tls(self, context: Context, sni: str | None) -> tuple[TlsDecision, Names]:
+    def tls(self, context: Context, sni: bytes | None) -> tuple[TlsDecision, Names]:
         """What becomes of a TLS connection, by its SNI and destination, and by which names. Never raises."""
         names = NO_NAMES
         self._asked(context.client)
@@ -262,7 +307,7 @@ class Guard:
             names = names_of_tls(context, sni)
             return self._tls(names, context.client)
         except UrlError:
-            self._refused("peek")
+            self.refused("peek")
             return "refuse", names
         except Exception as e:  # noqa: BLE001 - as above
             return "refuse" if self._failed(e, context.client) is not None else "relay", names
@@ -286,7 +331,7 @@ class Guard:
             verdict = self._verdict(names, client)
             return self._relayed(verdict, names, client) if verdict.listed else names
         except UrlError:
-            self._refused("peek")
+            self.refused("peek")
             return None
         except Exception as e:  # noqa: BLE001 - as above
             return names if self._failed(e, client) is None else None
@@ -295,12 +340,16 @@ class Guard:
         """Log a fault of ours for which a connection is cut, whatever the operator says of requests."""
         self._log.failure(error, client, "cut")
 
+    def untrusted(self, reason: str, client: Client) -> None:
+        """Log that an origin's certificate was refused, for OpenSSL's reason."""
+        self._log.untrusted(reason, client)
+
     def failed(self, error: Exception, client: Client) -> bool:
         """Log a fault of ours in the layers around; True where the operator says to let pass."""
         return self._failed(error, client) is None
 
     def _tls(self, names: Names, client: Client) -> tuple[TlsDecision, Names]:
-        shows_page = self._tls_block == "page" and self._intercept != "none"
+        shows_page = self._shows_page
         whatever = self._intercept == "all" or self._is_strict(client)
         if whatever and shows_page:
             return "intercept", names

@@ -14,6 +14,9 @@ import httptools
 MAX_HEAD: Final = 1 << 16
 """Bytes that a request or response head may have."""
 
+REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
+"""Methods without effect (RFC 9110 section 9.2.1), so that a request may be sent twice."""
+
 END = re.compile(rb"\r?\n\r?\n").search
 """Finds the empty line behind a head, as lenient readers see it."""
 
@@ -23,12 +26,22 @@ _ALTERNATIVE = re.compile(rb"\n[Aa][Ll][Tt]-[Ss][Vv][Cc][ \t]*:").search
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
+_IS_TOKEN = re.compile(_TOKEN).fullmatch
+_NO_TOKEN = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+").sub
+# What frames, addresses or switches a message (RFC 9112): nobody must be able to read it in another name.
+_OF_WEIGHT = frozenset(
+    {b"connection", b"content-length", b"expect", b"host", b"http2-settings", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade"}
+)  # fmt: skip
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
 _NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
+# A field's name that is no token, as servers bear it: no control, blank or colon in it, and no byte beyond
+# ASCII, at which Python's own reader of heads takes all that follows for a body.
+_ODD_NAMES = re.compile(rb"(?<=\r\n)[!-9;-~]+(?=:)").sub
 _MAX_DIGITS = 18
 
 
@@ -58,6 +71,7 @@ class RequestHead:
         websocket: whether an upgrade to WebSocket is asked for.
         other_upgrade: whether another is.
         keep_alive: whether the client will send further requests.
+        options: of its Connection fields, in lower case, with commas between.
     """
 
     __slots__ = (
@@ -68,6 +82,7 @@ class RequestHead:
         "length",
         "method",
         "minor",
+        "options",
         "other_upgrade",
         "target",
         "websocket",
@@ -84,6 +99,7 @@ class RequestHead:
         self.websocket = False
         self.other_upgrade = False
         self.keep_alive = minor == 1
+        self.options = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -101,14 +117,16 @@ class ResponseHead:
         status: its code.
         fields: as sent.
         length: of the body in bytes; None where it is chunked, -1 where it ends with the connection.
+        doubtful: whether another reader could find another end.
     """
 
-    __slots__ = ("fields", "length", "status")
+    __slots__ = ("doubtful", "fields", "length", "status")
 
     def __init__(self) -> None:
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
         self.length: int | None = -1
+        self.doubtful = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -128,10 +146,11 @@ def read_request_head(data: bytes) -> RequestHead:
     try:
         try:
             _feed(head, data)
-        except (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError):
-            # Methods that llhttp does not know and targets in UTF-8 are somebody's, and judged by us.
+        except httptools.HttpParserError:
+            # Methods and letters in names that llhttp does not know, and targets in UTF-8, are somebody's,
+            # and judged by us.
             del head.fields[:]
-            _feed(head, _NEUTRAL_LINE % line[3] + data[line.end() :])
+            _feed(head, _NEUTRAL_LINE % line[3] + _ODD_NAMES(_neutral_name, data[line.end() - 2 :])[2:])
     except httptools.HttpParserError as e:
         raise HeadError(400, "a head that is not of HTTP/1.1") from e
     _read_fields(head)
@@ -158,6 +177,7 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
     except httptools.HttpParserError:
         # Nothing is judged by a response, and clients bear much.
         status = _read_leniently(head, data)
+        head.doubtful = True
     if not status:
         raise ValueError("no response at all")
     head.status = status
@@ -172,6 +192,7 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
         elif len(name) == 17 and name.lower() == b"transfer-encoding":
             codings.append(value)
     if codings:
+        head.doubtful = head.doubtful or bool(lengths) or data.startswith(b"HTTP/1.0")
         last = b",".join(codings).rpartition(b",")[2].strip(b" \t").lower()
         # A length beside it does not count (RFC 9112 section 6.3).
         head.length = None if last == b"chunked" else -1
@@ -220,6 +241,15 @@ def _feed(head: RequestHead, data: bytes) -> None:
         return  # llhttp stops at the end of a head that asks for one, which is where we stop
 
 
+def _neutral_name(match: re.Match[bytes]) -> bytes:
+    """A name as it is, or letters that mean nothing in place of one that is no token.
+
+    One that a lenient reader could take for a name of weight stays as it is, and is refused.
+    """
+    name = match[0]
+    return name if _IS_TOKEN(name) or _NO_TOKEN(b"", name).lower() in _OF_WEIGHT else b"X" * len(name)
+
+
 def _read_fields(head: RequestHead) -> None:
     length: bytes | None = None
     chunked = False
@@ -241,6 +271,7 @@ def _read_fields(head: RequestHead) -> None:
             case 10:
                 if name.lower() == b"connection":
                     options = value.lower()
+                    head.options = head.options + b"," + options if head.options else options
                     if b"close" in options:
                         head.keep_alive = False
                     elif b"keep-alive" in options:

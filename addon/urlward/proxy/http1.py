@@ -6,12 +6,14 @@ further requests out of it. A request that nobody has judged must not reach an o
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
+from mitmproxy.net import check
+from mitmproxy.net.http import url
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -25,10 +27,56 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 
 from urlward.proxy.head import MAX_HEAD
+from urlward.proxy.names import is_host
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r\n]").match
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+type _ParseAuthority = Callable[[str | bytes, bool], tuple[str, int | None]]
+
 _LAST_CHUNK = b"0\r\n\r\n"
+_AUTHORITY = re.compile(rb"([^:]+)(?::(\d{1,5}))?").fullmatch
+_MAX_HOST = 255
+_MAX_LABEL = 63
+_MAX_PORT = 0xFFFF
+
+
+def take_hosts_as_sent() -> None:
+    """Have mitmproxy take every host in CONNECT, absolute form and ``:authority`` that the guard can judge.
+
+    It would refuse what Python's IDNA 2003 refuses, such as A-labels of names with ß, ς or a joiner.
+    """
+    if getattr(url.parse_authority, "as_sent", False):
+        return
+    valid: Any = check.is_valid_host
+    parse: _ParseAuthority = url.parse_authority  # type: ignore[assignment]
+
+    def is_valid_host(host: str | bytes) -> bool:
+        return bool(valid(host)) or _can_be_looked_up(
+            host if isinstance(host, bytes) else host.encode(errors="surrogateescape")
+        )
+
+    def parse_authority(authority: str | bytes, check: bool) -> tuple[str, int | None]:
+        try:
+            return parse(authority, True)
+        except ValueError:
+            match = _AUTHORITY(
+                authority if isinstance(authority, bytes) else authority.encode(errors="surrogateescape")
+            )
+            port = int(match[2]) if match and match[2] else None
+            if match and _can_be_looked_up(match[1]) and (port or 0) <= _MAX_PORT:
+                return match[1].decode(), port
+            return parse(authority, check)
+
+    parse_authority.as_sent = True  # type: ignore[attr-defined]
+    check.is_valid_host = url.is_valid_host = is_valid_host  # type: ignore[attr-defined]
+    url.parse_authority = parse_authority
+
+
+def _can_be_looked_up(host: bytes) -> bool:
+    """Whether a host, in ASCII, is one that a resolver takes (RFC 1035 section 2.3.4)."""
+    labels = host.removesuffix(b".").split(b".")
+    fits = len(host) <= _MAX_HOST and all(0 < len(label) <= _MAX_LABEL for label in labels)
+    return host.isascii() and fits and is_host(host.decode())
 
 
 class _Trailers:
@@ -124,6 +172,9 @@ class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
 class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
     """The origin's side."""
 
+    _interim = 0
+    """Bytes of interim responses before the next one."""
+
     @classmethod
     def adopt(cls, client: Http1Client) -> None:
         """Make one of an `Http1Client` that has sent nothing yet; mitmproxy asks nobody which to make."""
@@ -144,20 +195,34 @@ class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
     def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
         """Read a response head, behind any interim responses, up to `MAX_HEAD`."""
         if isinstance(event, events.DataReceived) and self.request:
-            while _INTERIM(bytes(self.buf)) and self.buf.maybe_extract_lines():
-                pass
+            size = len(self.buf)
+            while self._interim <= MAX_HEAD and _INTERIM(bytes(self.buf)) and self.buf.maybe_extract_lines():
+                self._interim += size - len(self.buf)
+                size = len(self.buf)
+            if self._interim > MAX_HEAD:
+                yield from self._refuse("interim responses are too many")
+                return
             if not self.buf:
                 return
         yield from super().read_headers(event)
-        if self.state == self.read_headers and self.stream_id is not None and len(self.buf) > MAX_HEAD:
-            yield commands.CloseConnection(self.conn)
-            message = "response head is too large"
-            yield ReceiveHttp(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
-            self.state = self.done
+        if self.state != self.read_headers:
+            self._interim = 0
+        elif self.stream_id is not None and len(self.buf) > MAX_HEAD:
+            yield from self._refuse("response head is too large")
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Read a part of a response's body."""
         yield from self.with_trailers(super().read_body(event), self.ReceiveEndOfMessage, ResponseTrailers)
+        # As of a request's.
+        if self.state == self.read_body and len(self.buf) > MAX_HEAD:
+            yield from self._refuse("chunk head or trailers are too large")
+
+    def _refuse(self, message: str) -> layer.CommandGenerator[None]:
+        assert self.stream_id is not None
+        self.buf = ReceiveBuffer()
+        self.state = self.done
+        yield commands.CloseConnection(self.conn)
+        yield ReceiveHttp(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
 
 
 def _has_no_frame(request: http.Request) -> bool:

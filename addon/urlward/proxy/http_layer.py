@@ -1,9 +1,4 @@
-"""Layers that relay: HTTP/1 with each request judged, and bytes that nobody reads.
-
-They take events and give commands, as mitmproxy's layers do, and pass everything through a relay
-(`urlward.proxy.relay`). Once both connections are open, and where both are plain sockets, the relay goes
-on without mitmproxy (`urlward.proxy.express`).
-"""
+"""A layer that relays bytes which nobody reads, where mitmproxy carries the connection."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -13,16 +8,14 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server import ConnectionHandler
 
-from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.express import LINGER, Relay, TakenOver, take_over
+from urlward.proxy.ends import LINGER
 from urlward.proxy.guard import Guard
-from urlward.proxy.head import RequestHead
 from urlward.proxy.live import Live
-from urlward.proxy.names import Names, Place
+from urlward.proxy.names import Client as AnyClient
+from urlward.proxy.names import Names
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import HttpRelay
 
-type Lookup = Callable[[Client], ConnectionHandler | None]
+type Lookup = Callable[[AnyClient], ConnectionHandler | None]
 """The handler of a client's connection, or None in a test without sockets."""
 
 
@@ -32,56 +25,48 @@ class ListedAddress(str):
     __slots__ = ()
 
 
-class RelayingLayer(layer.Layer):
-    """What the layers have in common.
+class RelayLayer(layer.Layer):
+    """Bytes both ways, unread and unrecorded, unless the address connected to is listed.
 
     Args:
         context: of the connection.
         guard: decides.
         live: where the layer will be a member.
         lookup: finds the handler that carries it.
+        names: what the connection passed under.
     """
 
-    relay: Relay
-
-    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup) -> None:
+    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup, names: Names) -> None:
         super().__init__(context)
+        self._names = names
+        self.relay = RawRelay(self, names)
         self.client = context.client
         self._guard = guard
         self._live = live
         self._lookup = lookup
         self._out: list[commands.Command] = []
-        self._connect_wanted = False
-        self._express: TakenOver | None = None
         self._opening = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if self._express is not None:
-            if isinstance(event, events.ConnectionClosed):
-                # Both are closed already; this lets mitmproxy clean up.
-                yield commands.CloseConnection(self.context.client)
-            elif isinstance(event, events.DataReceived):
-                self._feed(event)
-            return
         if isinstance(event, events.Start):
             self._live.add(self)
             yield from self._begin()
         else:
             self._feed(event)
-        while self._out or self._connect_wanted:
+        while self._out:
             out, self._out = self._out, []
             yield from out
-            if self._connect_wanted:
-                self._connect_wanted = False
-                yield from self._connect()
-        if self.context.server.state is ConnectionState.OPEN:
-            handler = self._lookup(self.client)
-            self._express = take_over(self.context, handler, self.relay, self._guard, self._live)
-            if self._express is not None:
-                self._live.discard(self)
 
     def _begin(self) -> layer.CommandGenerator[None]:
-        yield from ()
+        server = self.context.server
+        error = None
+        if server.state is ConnectionState.CLOSED:
+            error = yield from self._open()
+        listed = server.error if isinstance(server.error, ListedAddress) else None
+        address = listed or (server.peername and server.peername[0])
+        allowed = not address or self._guard.address_allowed(self.context, self._names, str(address))
+        if error or not allowed:
+            self.close()
 
     def _feed(self, event: events.Event) -> None:
         try:
@@ -99,22 +84,15 @@ class RelayingLayer(layer.Layer):
                 case events.Wakeup():
                     self.close()
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
-            if self._express is not None:
-                self._express.broken(e)
-                return
             self._guard.broken(e, self.client)
             self._out.clear()
-            self._connect_wanted = False
             self.close()
-
-    def _connect(self) -> layer.CommandGenerator[None]:
-        raise NotImplementedError
 
     # -- what the relay asks for
 
     def connect(self) -> None:
-        """Open the connection to the origin."""
-        self._connect_wanted = True
+        """Never called: it is opened at the beginning."""
+        raise AssertionError
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
@@ -172,6 +150,10 @@ class RelayingLayer(layer.Layer):
         if self.client.state is not ConnectionState.CLOSED:
             self._out.append(commands.CloseConnection(self.client))
 
+    def refused(self, stage: str) -> None:
+        """Count what could not be read."""
+        self._guard.refused(stage)
+
     def linger(self) -> None:
         """Close both in a while."""
         self._out.append(commands.RequestWakeup(LINGER))
@@ -200,64 +182,7 @@ class RelayingLayer(layer.Layer):
     def cut(self) -> None:
         """Close both at once."""
         self._live.discard(self)
-        cut_off(self._lookup(self.client), self.client)
-
-
-class HttpRelayLayer(RelayingLayer):
-    """HTTP/1 between a client and one origin, which the connection names."""
-
-    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup) -> None:
-        super().__init__(context, guard, live, lookup)
-        self._place = Place(context)
-        self.relay: HttpRelay = HttpRelay(self, self._judge)
-
-    def _judge(self, head: RequestHead) -> Names | BlockResponse:
-        return self._guard.answer_head(head, self._place, self.client)
-
-    def _connect(self) -> layer.CommandGenerator[None]:
-        server = self.context.server
-        error = None
-        if server.state is ConnectionState.CLOSED:
-            error = yield from self._open()
-        answer = None
-        listed = server.error if isinstance(server.error, ListedAddress) else None
-        address = listed or (server.peername and server.peername[0])
-        if address and self.relay.pending:
-            first = self.relay.pending[0]
-            answer = self._guard.answer_connected(
-                first.head, first.names, self.client, str(address), self._place.port
-            )
-            self._place.reached(str(address))
-        if answer is not None and not error:
-            self.close_server()
-        if error or answer is not None:
-            self.relay.not_connected(answer)
-        else:
-            self.relay.connected()
-
-
-class RelayLayer(RelayingLayer):
-    """Bytes both ways, unread and unrecorded, unless the address connected to is listed.
-
-    Args:
-        names: what the connection passed under.
-    """
-
-    def __init__(self, context: Context, guard: Guard, live: Live, lookup: Lookup, names: Names) -> None:
-        super().__init__(context, guard, live, lookup)
-        self._names = names
-        self.relay: RawRelay = RawRelay(self, names)
-
-    def _begin(self) -> layer.CommandGenerator[None]:
-        server = self.context.server
-        error = None
-        if server.state is ConnectionState.CLOSED:
-            error = yield from self._open()
-        listed = server.error if isinstance(server.error, ListedAddress) else None
-        address = listed or (server.peername and server.peername[0])
-        allowed = not address or self._guard.address_allowed(self.context, self._names, str(address))
-        if error or not allowed:
-            self.close()
+        cut_off(self._lookup(self.client))
 
 
 class Handshake:
@@ -288,13 +213,13 @@ class Handshake:
 
     def cut(self) -> None:
         """Close the connection."""
-        cut_off(self._lookup(self.client), self.client)
+        cut_off(self._lookup(self.client))
 
 
-def cut_off(handler: ConnectionHandler | None, client: Client) -> None:
+def cut_off(handler: ConnectionHandler | None) -> None:
     """Close a client's connection that mitmproxy carries, and with it those to origins."""
     if handler is None:
         return
-    io = handler.transports.get(client)
+    io = handler.transports.get(handler.client)
     if io is not None and io.handler is not None:
         io.handler.cancel("listed")

@@ -1,15 +1,41 @@
-"""What the first bytes of a connection are: HTTP, or neither HTTP nor TLS."""
+"""What the first bytes of a connection are: HTTP, or neither HTTP nor TLS; and requests behind such."""
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
 _MAX_LINE = 1 << 12
 
-# What origins pass over before a request: line breaks and blanks, if not NULs, which only make one doubtful.
-_PASSED_OVER = b"\t\n\x0b\x0c\r "
-# What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form.
-_COULD_BE = re.compile(rb"[!-~]+[\x00-\x20]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)").match
-_COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20]+[A-Za-z0-9+.-]*)?)?").fullmatch
+# What origins pass over before a request: line breaks and blanks, Python's too, if not NULs, which only make
+# one doubtful.
+_PASSED_OVER = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0"
+# What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form;
+# behind GET anything, since Python's servers take `GET page` for HTTP/0.9.
+_COULD_BE = re.compile(
+    rb"(?:(?i:GET)[\x00-\x20\x85\xa0]+[!-~]|[!-~]+[\x00-\x20\x85\xa0]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:))"
+).match
+_COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20\x85\xa0]+[A-Za-z0-9+.-]*)?)?").fullmatch
+
+# Whoever reads a line up to a blank as a method takes any bytes for one; NULs between, as in the lengths of
+# binary protocols, nobody does.
+_BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
+_TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
+_LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]+%b+%b" % (_BLANK, _TARGET)).match
+_VERSION = b"HTTP/"
+# A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
+# for a line would grow faster than the line.
+_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%bHTTP/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
+# Or HTTP/0.9's, which has a target of any form; where prose may begin like that, only one that looks like it.
+_GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
+_IN_CONTENT = re.compile(
+    rb"^(?:%b|%b[!-~]++%b*\r?\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
+)
+_AT_ITS_BEGINNING = re.compile(rb"%b|%b%b" % (_LINE, _GET, _TARGET))
+_WITHOUT_CONTENT = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
+"""Methods that give content no meaning (RFC 9110 section 9.3); origins may leave it unread."""
+
+_CONTENT_SEEN = 1 << 16
+_SHORT = 32
+"""Bytes of a line in which HTTP/0.9's is looked for before it has ended."""
 
 
 def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
@@ -25,3 +51,52 @@ def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
     if not _COULD_BEGIN(text) or b"\n" in text:
         return "other"
     return "unknown" if len(data) < _MAX_LINE else "http"
+
+
+class LateRequest:
+    """Watches bytes that are relayed unread for a request that an origin could find at their beginning.
+
+    Args:
+        content: whether they are the content of a request whose method gives content no meaning (RFC 9110
+            section 9.3.1), or of any: there are origins that leave it unread, and then read it as the next
+            request. Otherwise they are what is neither HTTP nor TLS.
+        first: whether only the content's first line counts, which is where such an origin would begin. What
+            has a meaning may quote requests further on, as a batch of them does.
+    """
+
+    __slots__ = ("_content", "_first", "_held", "done")
+
+    done: bool
+    """Whether so much has come that no origin would look for a request any more."""
+
+    def __init__(self, *, content: bool, first: bool = False) -> None:
+        self.done = False
+        self._content = content
+        self._first = first
+        self._held = bytearray()
+
+    @classmethod
+    def in_content(cls, method: bytes) -> Self:
+        """For the content of a request."""
+        return cls(content=True, first=method not in _WITHOUT_CONTENT)
+
+    def found(self, data: bytes) -> bool:
+        """Whether what has come now makes a request with what had come before."""
+        if self.done:
+            return False
+        held = self._held
+        if not held:
+            data = data.lstrip(b"\0" + _PASSED_OVER)
+        seen = len(held)
+        most = _CONTENT_SEEN if self._content else _MAX_LINE
+        held += data[: most - seen]
+        if self._content:
+            start = held.rfind(b"\n", 0, seen) + 1
+            look = _AT_ITS_BEGINNING.match if self._first else _IN_CONTENT.search
+            found = (b"\n" in data or seen - start < _SHORT) and look(held, start) is not None
+        else:
+            found = held.find(_VERSION, max(seen - len(_VERSION), 0)) >= 0 or _LATE(held) is not None
+        self.done = len(held) >= most or (self._first and b"\n" in held)
+        if self.done:
+            held.clear()
+        return found

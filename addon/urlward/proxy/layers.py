@@ -20,18 +20,51 @@ from mitmproxy.proxy.layers.http import (
     RegisterHttpConnection,
     SendHttp,
 )
-from mitmproxy.proxy.layers.http._events import ErrorCode, RequestHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseProtocolError,
+)
 from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http1 import Http1Client
+from mitmproxy.proxy.layers.tls import ClientTLSLayer, ServerTLSLayer
 
 from urlward.proxy.answers import ACCESS_DENIED
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.express import LINGER
+from urlward.proxy.ends import LINGER
 from urlward.proxy.guard import Guard
 from urlward.proxy.http1 import WardHttp1Client, WardHttp1Server
 from urlward.proxy.http_layer import ListedAddress, Lookup, cut_off
+from urlward.proxy.kind import LateRequest
 from urlward.proxy.live import Live
 from urlward.proxy.names import NO_NAMES, Names, is_multiplexed
+
+
+def fail_handshakes_at_once() -> None:
+    """Have mitmproxy end a connection to an origin whose handshake fails before its first byte.
+
+    It drops that error, as where OpenSSL will not look for a name in a certificate, and waits for the origin
+    to hang up, and the client with it.
+    """
+    ServerTLSLayer.start_handshake = _start_handshake  # type: ignore[method-assign]
+
+
+_real_start_handshake = ServerTLSLayer.start_handshake
+
+
+def _start_handshake(self: ServerTLSLayer) -> layer.CommandGenerator[None]:
+    if not self.command_to_reply_to and isinstance(self.child_layer, ClientTLSLayer):
+        yield from _real_start_handshake(self)  # which waits for the client's first
+        return
+    yield from self.start_tls()
+    failed: str | None = "no session was made"
+    if self.tls:
+        _, failed = yield from self.receive_handshake_data(b"")
+    if failed:
+        yield from self.on_handshake_error(failed)
+        yield from self._handshake_finished(failed)
 
 
 class WardHttpLayer(HttpLayer):
@@ -77,11 +110,19 @@ class WardHttpStream(HttpStream):
         self._lookup = lookup
         self._names = NO_NAMES
         self._answered = False
+        self._late: LateRequest | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Wakeup):
             yield from self._stop_lingering()
         elif not self._answered:
+            if isinstance(event, RequestData) and self._late is not None and self._late.found(event.data):
+                self._late = None
+                self._guard.refused("match")
+                yield commands.CloseConnection(self.context.client)
+                event = RequestProtocolError(
+                    self.stream_id, "a request in the content of another", ErrorCode.GENERIC_CLIENT_ERROR
+                )
             yield from super()._handle_event(event)
             if self._over(self.client_state) and self._over(self.server_state):
                 self._live.discard(self)
@@ -98,6 +139,9 @@ class WardHttpStream(HttpStream):
             self._names = answer
             if answer.target:
                 self._live.add(self)
+            # A connection to an origin is shared with nobody's further requests where the client's is.
+            if not is_multiplexed(self.context):
+                self._late = LateRequest.in_content(event.request.data.method)
             yield from super().state_wait_for_request_headers(event)
             return
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
@@ -193,7 +237,7 @@ class WardHttpStream(HttpStream):
     def cut(self) -> None:
         """Close the connection at once, since mitmproxy would end a single stream only at its next event."""
         self._live.discard(self)
-        cut_off(self._lookup(self.client), self.client)
+        cut_off(self._lookup(self.client))
 
     def _stop_lingering(self) -> layer.CommandGenerator[None]:
         if is_multiplexed(self.context):

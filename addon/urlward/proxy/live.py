@@ -10,10 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from mitmproxy.connection import Client
-
 from urlward.proxy.guard import Guard
-from urlward.proxy.names import Names
+from urlward.proxy.names import Client, Names
 
 TICK = 5.0
 """Seconds between two looks at everything that is under way."""
@@ -27,13 +25,11 @@ logger = logging.getLogger("urlward")
 
 
 class Member(Protocol):
-    """A connection, or a stream of one.
+    """A connection, or a stream of one."""
 
-    Attributes:
-        client: whose.
-    """
-
-    client: Client
+    @property
+    def client(self) -> Client:
+        """Whose."""
 
     def live(self) -> Iterable[Names]:
         """What is under way."""
@@ -63,7 +59,7 @@ class Live:
 
     def __init__(self) -> None:
         self._members: dict[Client, dict[int, Member]] = {}
-        self._heads: dict[int, tuple[int, float]] = {}
+        self._heads: dict[int, tuple[Member, int, float]] = {}
         self._told: dict[int, Names] = {}
         """What is listed and goes on, since nothing is blocked: said once, not at each reload."""
 
@@ -134,16 +130,19 @@ class Live:
         Args:
             now: seconds on a clock that does not go back.
         """
-        heads: dict[int, tuple[int, float]] = {}
+        heads: dict[int, tuple[Member, int, float]] = {}
         for member in self:
             try:
                 member.touch(now)
                 head = member.head()
                 if head is not None:
-                    known, since = self._heads.get(id(member), (head, now))
-                    heads[id(member)] = head, since if known == head else now
-                    if now - heads[id(member)][1] >= HEAD_TIMEOUT:
+                    # Kept with the member, so that no other comes to have its number.
+                    of, known, since = self._heads.get(id(member), (member, head, now))
+                    since = since if of is member and known == head else now
+                    if now - since >= HEAD_TIMEOUT:
                         member.cut()
+                    else:
+                        heads[id(member)] = member, head, since
             except Exception as e:  # noqa: BLE001 - as above
                 logger.error("%s in looking after a connection", type(e).__name__)
         self._heads = heads
@@ -157,3 +156,14 @@ class Live:
             else:
                 busy += 1
         return busy
+
+    def make_room(self, connections: int) -> int:
+        """Close some that are at rest, those that have been longest first; how many that is."""
+        closed = 0
+        for member in self:
+            if closed == connections:
+                break
+            if member.idle():
+                member.cut()
+                closed += 1
+        return closed

@@ -5,13 +5,13 @@ pseudo-header, the SNI or the address dialled. What is listed under any of them 
 """
 
 import re
+import socket
 from collections.abc import Sequence
-from ipaddress import ip_address
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
-from mitmproxy.proxy.context import Context
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
@@ -20,7 +20,61 @@ from urlward.proxy.head import RequestHead
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 _AUTHORITY = re.compile(r"[^/?#]*").match
+# What ends a host in one reader ends the field's value in another (RFC 9112 section 3.2).
+_HOST = re.compile(r"[^\0-\x20\x7f/\\?#@:\[\]]*|\[[0-9A-Fa-f:.]+\]").fullmatch
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
+
+
+class Client(Protocol):
+    """Whose a connection is; mitmproxy's or the data path's."""
+
+    @property
+    def id(self) -> str:
+        """Tells it from all others."""
+
+    @property
+    def peername(self) -> tuple[Any, ...]:
+        """Its address and port."""
+
+    @property
+    def proxy_mode(self) -> mode_specs.ProxyMode:
+        """The mode by which it came."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether it has begun TLS that ends here."""
+
+    @property
+    def alpn(self) -> bytes | None:
+        """The protocol that was agreed on in there."""
+
+    @property
+    def sni(self) -> str | None:
+        """The server name in there, a byte string (`take_sni`)."""
+
+
+class Server(Protocol):
+    """Where a connection goes; mitmproxy's or the data path's."""
+
+    @property
+    def address(self) -> tuple[Any, ...] | None:
+        """Host and port, if they are known."""
+
+
+class Context(Protocol):
+    """A connection; mitmproxy's or the data path's."""
+
+    @property
+    def client(self) -> Client:
+        """Whose."""
+
+    @property
+    def server(self) -> Server:
+        """Where it goes."""
+
+    @property
+    def layers(self) -> list[Any]:
+        """What is around it."""
 
 
 class Names(NamedTuple):
@@ -51,12 +105,13 @@ class Place:
     """What is known of a connection before any request on it.
 
     Attributes:
-        sni: the name that TLS was begun with, or empty.
+        sni: the name that TLS was begun with, a byte string; or empty.
         address: the destination's IP address, or empty.
         port: its port, or 0.
     """
 
     __slots__ = (
+        "_asked",
         "_by_name",
         "_destination",
         "_host",
@@ -70,12 +125,12 @@ class Place:
     )
 
     def __init__(self, context: Context, *, https: bool = False) -> None:
-        self.sni = context.client.sni or ""
+        self.sni = (sni_of(context) or b"").decode("latin-1")
         self.address = ""
         self.port = 0
         self._destination = ""
         if context.server.address is not None:
-            host, self.port = context.server.address[:2]
+            host, self.port = _host_of(context.server), context.server.address[1]
             self.address = as_address(host)
             self._destination = f"[{self.address}]" if ":" in self.address else host
         # In reverse mode the operator has named the origin, by address perhaps.
@@ -83,6 +138,7 @@ class Place:
         self._told = is_told(context)
         self._scheme_port = 443 if context.client.tls or https else 80
         self._host: bytes | None = None
+        self._asked: object = None
         self._known: tuple[tuple[str, ...], tuple[int, ...]] = ((), ())
         self._quiet: tuple[object, tuple[str, ...], bool] = (None, (), False)
 
@@ -97,15 +153,23 @@ class Place:
             # Requests of one connection have the same Host, nearly always.
             if head.hosts[0] != self._host:
                 self._known = self.collect(head.hosts)
-                self._host = head.hosts[0]
+                self._host, self._asked = head.hosts[0], None
             hosts, ports = self._known
             return Names(hosts, ports, self.address, target, False, self._told)
+        if head.method == b"CONNECT":
+            hosts, ports = self.collect(head.hosts, target)
+            return Names(hosts, ports, self.address, "", False, self._told)
         authority = ""
         port = self._scheme_port
         if target != "*" and not target.startswith("/"):
             scheme, authority, target = split_absolute(target)
             port = 443 if scheme == "https" else port
-        hosts, ports = self.collect(head.hosts, authority, scheme_port=port)
+        # As above, of a proxy's client.
+        asked = (authority, port, head.hosts)
+        if asked != self._asked:
+            self._known = self.collect(head.hosts, authority, scheme_port=port)
+            self._asked, self._host = asked, None
+        hosts, ports = self._known
         return Names(hosts, ports, self.address, target, False, self._told)
 
     def collect(
@@ -120,12 +184,22 @@ class Place:
             raise UrlError("more than one Host field")
         hosts: dict[str, None] = {}
         ports: dict[int, None] = {}
-        for authority in (*(value.strip(b" \t").decode("latin-1") for value in fields), *authorities):
+        values = [value.strip(b" \t").decode("latin-1") for value in fields]
+        for number, authority in enumerate((*values, *authorities)):
             if "@" in authority:
                 # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
                 raise UrlError("user information in a host")
-            host, port = split_authority(authority)
-            if host:
+            try:
+                host, port = split_authority(authority)
+            except UrlError:
+                # Origins go by the name in a Host field, whatever digits follow; nobody connects there.
+                host, _, digits = authority.rpartition(":")
+                if number >= len(values) or not (digits.isascii() and digits.isdecimal()):
+                    raise
+                port = None
+            if not is_host(host):
+                raise UrlError("a character that no host has")
+            if host.strip("."):
                 hosts[host] = None
                 ports[scheme_port or self._scheme_port if port is None else port] = None
         if self.sni:
@@ -139,8 +213,8 @@ class Place:
         return tuple(hosts), tuple(ports)
 
     def reached(self, address: str) -> None:
-        """Take note of the address that a name has led to, for the requests that follow."""
-        if not self.address:
+        """Take note of the address that a name has led to, for the requests that follow; empty for none."""
+        if self._by_name and self.address != address:
             self.address = address
             self._quiet = (None, (), False)
 
@@ -170,7 +244,7 @@ def names_of(request: http.Request, context: Context) -> Names:
     fields = [value for name, value in request.headers.fields if name.strip().lower() == b"host"]
     authorities = [request.data.authority.decode("latin-1")]
     if request.data.host:
-        host = request.data.host
+        host = _as_sent(request.data.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
         authorities.append(f"{host}:{request.data.port}" if request.data.port else host)
     hosts, ports = place.collect(fields, *authorities)
@@ -187,12 +261,27 @@ def is_multiplexed(context: Context) -> bool:
     return alpn == b"h2" or alpn.startswith(b"h3")
 
 
-def names_of_tls(context: Context, sni: str | None) -> Names:
+def take_sni(context: Any, sni: bytes | None) -> None:
+    """Note the server name of a client's TLS connection, in any bytes, where mitmproxy looks for it.
+
+    mitmproxy's own reading is None for names with one of its characters out of place, and None means that
+    there is no name. What mitmproxy cannot put into a certificate fails there, and the connection with it.
+    """
+    context.client.sni = None if sni is None else sni.decode("latin-1")
+
+
+def sni_of(context: Context) -> bytes | None:
+    """The server name that `take_sni` has noted."""
+    sni = context.client.sni
+    return None if sni is None else sni.encode("latin-1", "replace")
+
+
+def names_of_tls(context: Context, sni: bytes | None) -> Names:
     """The names that a ClientHello goes to; they have no target."""
-    hosts: dict[str, None] = dict.fromkeys([sni] if sni else [])
+    hosts: dict[str, None] = dict.fromkeys([sni.decode("latin-1")] if sni else [])
     if context.server.address is None:
         return Names(tuple(hosts), (), "", "", True, is_told(context))
-    host, port = context.server.address[:2]
+    host, port = _host_of(context.server), context.server.address[1]
     address = as_address(host)
     hosts[f"[{address}]" if ":" in address else host] = None
     return Names(tuple(hosts), (port,), address, "", True, is_told(context))
@@ -218,12 +307,32 @@ def split_absolute(target: str) -> tuple[str, str, str]:
     return scheme, rest[:end], path if path.startswith("/") else f"/{path}"
 
 
+def _host_of(server: Server) -> str:
+    assert server.address is not None
+    host = str(server.address[0])
+    return host if getattr(server, "as_sent", False) else _as_sent(host)
+
+
+def _as_sent(host: str) -> str:
+    """A name that mitmproxy has decoded from its A-labels (IDNA 2003), in A-labels again."""
+    if not host.isascii():
+        with suppress(UnicodeError):
+            return host.encode("idna").decode("ascii")
+    return host
+
+
+def is_host(text: str) -> bool:
+    """Whether nothing in a name, as sent without port, ends a host for one reader and not for another."""
+    return _HOST(text) is not None
+
+
 def as_address(host: str) -> str:
     """The host if it is an IP address (zone dropped), else empty."""
     host = host.partition("%")[0].strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        ip_address(host)
-    except ValueError:
+        socket.inet_pton(family, host)
+    except (OSError, ValueError):
         return ""
     return host
 

@@ -17,6 +17,7 @@ FOR_THE_MAIN_PROCESS = (SOCKET, INTERVAL, WHO)
 """Variables of the environment that a child must not have, or it would speak for its parent."""
 
 _said = float("-inf")
+_withheld: dict[str, str] = {}
 
 
 def ready() -> None:
@@ -29,9 +30,37 @@ def stopping() -> None:
     _send("STOPPING=1")
 
 
+def withhold(why: str, of: str = "") -> None:
+    """Say no more that it lives, so that the service manager starts it anew; where empty, go on.
+
+    Args:
+        why: in words.
+        of: whose reason it is; all must have none for signs of life to go on.
+    """
+    before = withheld()
+    if why:
+        _withheld[of] = why
+    else:
+        _withheld.pop(of, None)
+    if withheld() != before:
+        status(withheld())
+
+
+def withheld() -> str:
+    """The reasons, or an empty string."""
+    return "; ".join(_withheld.values())
+
+
+def status(text: str) -> None:
+    """Say how it is, in words."""
+    _send(f"STATUS={text}")
+
+
 def alive() -> None:
     """Say that it lives, unless that has been said lately; whoever has a loop calls this in each round."""
     global _said
+    if _withheld:
+        return
     wait = interval()
     now = time.monotonic()
     if wait is not None and now - _said >= wait:

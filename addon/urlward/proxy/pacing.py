@@ -6,13 +6,13 @@ What it sends meanwhile waits in the kernel, and then with the client; nothing i
 import asyncio
 from collections.abc import Callable
 
-from mitmproxy.connection import Client
 from mitmproxy.proxy.server import ConnectionHandler
 
-from urlward.proxy.express import Express
 from urlward.proxy.http_layer import cut_off
 from urlward.proxy.live import Live
+from urlward.proxy.names import Client
 from urlward.proxy.probing import MAX_WAIT
+from urlward.proxy.session import Session
 
 type Lookup = Callable[[Client], ConnectionHandler | None]
 
@@ -37,16 +37,24 @@ class Pacer:
             # Not at once: it may be in the midst of being read.
             loop.call_soon(self._cut, client)
             return
-        transport = self._transport(client)
-        if transport is None:
+        session = self._session(client)
+        transport = None if session is not None else self._transport(client)
+        if session is None and transport is None:
             return
         if client in self._held:
             self._held[client].cancel()
-        transport.pause_reading()
+        if session is not None:
+            session.slow(held=True)
+        elif transport is not None:
+            transport.pause_reading()
         self._held[client] = loop.call_later(seconds, self._release, client)
 
     def _release(self, client: Client) -> None:
         del self._held[client]
+        session = self._session(client)
+        if session is not None:
+            session.slow(held=False)
+            return
         transport = self._transport(client)
         if transport is not None and all(member.may_read() for member in self._live.of(client)):
             transport.resume_reading()
@@ -54,15 +62,18 @@ class Pacer:
     def _cut(self, client: Client) -> None:
         for member in self._live.of(client):
             member.cut()
-        cut_off(self._lookup(client), client)
+        cut_off(self._lookup(client))
+
+    def _session(self, client: Client) -> Session | None:
+        found = (member for member in self._live.of(client) if isinstance(member, Session))
+        return next(found, None)
 
     def _transport(self, client: Client) -> asyncio.Transport | None:
         """A client's transport, where reading from it is nobody else's to stop or go on with."""
         handler = self._lookup(client)
         if handler is None:
-            carriers = (member for member in self._live.of(client) if isinstance(member, Express))
-            return next((carrier.client_transport for carrier in carriers), None)
-        io = handler.transports.get(client)
+            return None
+        io = handler.transports.get(handler.client)
         transport = (
             io.writer.transport if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
         )

@@ -16,10 +16,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mitmproxy.connection import Client
-
 from urlward.config import ProbingTable
 from urlward.engine.verdict import Verdict
+from urlward.proxy.names import Client
 from urlward.records.network import network_of
 
 MAX_DRAWN = 100_000

@@ -1,14 +1,17 @@
-"""A relay of bytes that nobody reads."""
+"""A relay of bytes that nobody reads, but for the first of them."""
 
 from typing import Final
 
 from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.client_hello import ClientHelloError, SecondHello
 from urlward.proxy.ends import Ends
+from urlward.proxy.kind import LateRequest
 from urlward.proxy.names import Names
 
 
 class RawRelay:
-    """Relays bytes that nobody reads.
+    """Relays bytes that nobody reads. Of TLS, no second ClientHello with another name passes; of what is
+    neither TLS nor HTTP, no request behind other bytes.
 
     Args:
         ends: the connections.
@@ -16,7 +19,7 @@ class RawRelay:
         early: what has come from the client before the other connection is open.
     """
 
-    __slots__ = ("_client_ended", "_early", "_server_ended", "ends", "live")
+    __slots__ = ("_client_ended", "_early", "_hello", "_late", "_server_ended", "ends", "live")
 
     idle: Final = False
     endless: Final = True
@@ -27,6 +30,8 @@ class RawRelay:
         self.ends = ends
         self.live = [names]
         self._early = early
+        self._hello = SecondHello() if names.tls else None
+        self._late = None if names.tls else LateRequest(content=False)
         self._client_ended = False
         self._server_ended = False
 
@@ -34,7 +39,7 @@ class RawRelay:
         """The connection to the origin is open."""
         early, self._early = self._early, b""
         if early:
-            self.ends.send_server(early)
+            self.client_data(early)
 
     def not_connected(self, answer: BlockResponse | None = None) -> None:  # noqa: ARG002
         """It cannot be opened, or must not be."""
@@ -42,7 +47,27 @@ class RawRelay:
 
     def client_data(self, data: bytes) -> None:
         """The client has sent something."""
+        if self._hello is not None:
+            try:
+                data = self._hello.client(data)
+            except ClientHelloError:
+                self._refuse()
+                return
+            if self._hello.done:
+                self._hello = None
+            if not data:
+                return
+        if self._late is not None:
+            if self._late.found(data):
+                self._refuse()
+                return
+            if self._late.done:
+                self._late = None
         self.ends.send_server(data)
+
+    def _refuse(self) -> None:
+        self.ends.refused("peek")
+        self.ends.close()
 
     def client_ended(self) -> None:
         """The client will send no more."""
@@ -54,6 +79,10 @@ class RawRelay:
 
     def server_data(self, data: bytes) -> None:
         """The origin has sent something."""
+        if self._hello is not None:
+            self._hello.server(data)
+            if self._hello.done:
+                self.client_data(b"")  # what was held
         self.ends.send_client(data)
 
     def server_ended(self) -> None:

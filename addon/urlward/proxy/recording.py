@@ -7,14 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from mitmproxy.connection import Client
-
 from urlward.config import RecordsTable
 from urlward.engine.errors import UrlError
-from urlward.engine.url import canonicalize
+from urlward.engine.url import canonicalize, host_readings
 from urlward.engine.verdict import Verdict
 from urlward.lists.keeper import Keeper, Taken
-from urlward.proxy.names import Names
+from urlward.proxy.names import Client, Names
 from urlward.records.events import Events
 from urlward.records.loop_watch import watch_loop
 from urlward.records.metrics import ListFacts, Metrics
@@ -41,6 +39,7 @@ class Recording:
         self._events.emitter.metrics = self._snapshot
         self._serials: dict[str, int] = {}
         self._open: Callable[[], int] = lambda: 0
+        self._keeper: Keeper | None = None
 
     async def run(self, connections: Callable[[], int]) -> None:
         """Hand over what is recorded until cancelled.
@@ -106,12 +105,17 @@ class Recording:
             url=partial(_canonical, f"http://{host}/"),
         )
 
+    def named(self, address: str, port: int = 0) -> str:
+        """A client as a line of the log may name it (`urlward.records.privacy.Privacy.in_log`)."""
+        return self._events.privacy.in_log(address, port)
+
     def alarm(self, alarm: str, text: str) -> None:
         """Record that somebody should look; the text names neither an entry nor a client."""
         self._events.alarm(alarm, text)
 
     def take_lists(self, keeper: Keeper) -> None:
         """Take note of the lists in force, and be told of those that change."""
+        self._keeper = keeper
         self._look(keeper)
         keeper.on_taken = self._taken
 
@@ -132,12 +136,17 @@ class Recording:
     def _snapshot(self) -> dict[str, Any]:
         self.metrics.queue(self._events.emitter.waiting, self._events.emitter.dropped)
         self.metrics.open(self._open())
+        if self._keeper is not None:
+            self.metrics.refused(self._keeper.refused)
         return self.metrics.snapshot()
 
 
 def _url(names: Names) -> str | None:
-    host = names.hosts[0] if names.hosts else names.address
-    return _canonical(f"http://{host}{names.target or '/'}")
+    try:
+        readings = host_readings(names.hosts[0]) if names.hosts else ()
+    except UrlError:
+        return None
+    return _canonical(f"http://{readings[0]}{names.target or '/'}") if readings else None
 
 
 def _canonical(url: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from urlward.proxy.answers import on_wire, plain
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.ends import Ends
-from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded
+from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
 from urlward.proxy.head import (
     END,
     MAX_HEAD,
@@ -38,6 +38,17 @@ MAX_BLANK: Final = 8
 
 type Judge = Callable[[RequestHead], Names | BlockResponse]
 """What a request is answered with, or the names that it passed under. Never raises."""
+
+
+def _said_unasked(data: bytes, position: int) -> bool | None:
+    """Whether what an origin says to no request may pass, as an error does; None where too little has come.
+
+    Anything else answers a request that the origin has found where nobody judged one.
+    """
+    text = data[position : position + 32].lstrip(b"\r\n")[:10]
+    if not (b"HTTP/1.1 4".startswith(text) or b"HTTP/1.0 4".startswith(text)):
+        return False
+    return True if len(text) == 10 else None
 
 
 class Pending:
@@ -83,6 +94,7 @@ class HttpRelay:
         "_close_after",
         "_deaf",
         "_done",
+        "_doubtful",
         "_early",
         "_heads",
         "_held",
@@ -103,6 +115,9 @@ class HttpRelay:
         "ends",
         "pending",
     )
+
+    _in_turn = False
+    """Whether a request is read only when all before it are answered."""
 
     def __init__(self, ends: Ends, judge: Judge) -> None:
         self.pending: deque[Pending] = deque()
@@ -133,6 +148,8 @@ class HttpRelay:
         self._early: list[bytes] = []
         self._response: Body | None = None
         """Of the response that is coming in."""
+        self._doubtful = False
+        """Whether another reader could find another end of it."""
         self._response_held = b""
         self._response_seen = 0
         """Bytes of it that have been looked through."""
@@ -174,7 +191,8 @@ class HttpRelay:
     @property
     def head(self) -> int | None:
         """Which request's head has begun and not ended, if one has."""
-        return self._heads if self._held and not self._switching else None
+        waits = self._switching or (self._in_turn and self.pending)
+        return self._heads if self._held and not waits else None
 
     def client_data(self, data: bytes) -> None:
         """The client has sent something."""
@@ -192,7 +210,7 @@ class HttpRelay:
             return
         seen = len(held)
         held += data
-        if self._switching:
+        if self._switching or (self._in_turn and self.pending):
             self._bound_held()
         # Each byte is looked at once, however slowly they come.
         elif held.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
@@ -249,13 +267,26 @@ class HttpRelay:
         while position < size:
             body = self._response
             if body is None:
+                if self._in_turn and not self.pending:
+                    self._too_much()
+                    break
+                if not self.pending and not (said := _said_unasked(data, position)):
+                    if said is None:
+                        self._response_held = data[position:]
+                        break
+                    if position:
+                        self.ends.send_client(data[:position])
+                    self.ends.refused("match")
+                    self._finish()
+                    return
                 end = self._read_response_head(data, position)
                 if end < 0:
                     self._response_held = data[position:]
                     self._response_seen = size - position
                     break
                 self._response_seen = 0
-                data = without_alternatives(data, position, end)
+                data, end = self._incoming(data, position, end)
+                size = len(data)
                 position = end
                 body = self._response
                 if body is None:
@@ -276,7 +307,8 @@ class HttpRelay:
             if body.done:
                 self._response = None
                 self.pending.popleft()
-                if not self.pending and (self._answer or self._close_after or self._client_ended):
+                ended = self._client_ended and not (self._in_turn and self._held)
+                if not self.pending and (self._answer or self._close_after or ended):
                     self.ends.send_client(data[:position])
                     if self._close_after and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
@@ -289,6 +321,8 @@ class HttpRelay:
         if self._refused_switch:
             self._refused_switch = False
             self._read_held()
+        if self._in_turn and not self.pending:
+            self._turn_over()
 
     def server_ended(self) -> None:
         """The origin will send no more."""
@@ -312,6 +346,13 @@ class HttpRelay:
             # On a connection that has served before, clients try again by themselves where that is safe.
             self._finish()
 
+    def _too_much(self) -> None:
+        """An origin has sent more than it was asked for, which nobody gets."""
+        raise NotImplementedError
+
+    def _turn_over(self) -> None:
+        """All requests that were sent on are answered, where one waits for the one before it."""
+
     # -- requests
 
     def _read_requests(self, data: bytes) -> None:
@@ -326,6 +367,7 @@ class HttpRelay:
                     begun = self._response is not None or (bool(self.pending) and self.pending[0].begun)
                     self.pending.clear()
                     if begun:
+                        self.ends.refused("match")
                         self._finish()
                     else:
                         self._refuse(HeadError(400, str(e)))
@@ -334,15 +376,17 @@ class HttpRelay:
                     self._sending.body_begun = True
                 if self._body.done:
                     self._body = None
-                    if self._last:
+                    if self._last or self._mute:
                         self._deaf = True
                         size = position
                         break
                 continue
             if start < position:
                 self._to_server(data[start:position])
+                if self._done:
+                    return
                 start = position
-            if self._switching:
+            if self._switching or (self._in_turn and self.pending):
                 self._held += data[position:]
                 self._bound_held()
                 return
@@ -360,11 +404,22 @@ class HttpRelay:
                 return
             raw = data if not position and end == size else data[position:end]
             head = self._judged(raw, more=end < size)
-            if head is None:
-                return
             position = end
-            if head.other_upgrade:
-                self._to_server(without_upgrade(raw))
+            if head is None:
+                if self._deaf:
+                    return
+                start = end
+                continue
+            if head.method == b"CONNECT":
+                self._tunnel(data[end:])
+                return
+            sent = self._outgoing(head, raw)
+            if sent is None:
+                return
+            if sent is not raw:
+                self._to_server(sent)
+                if self._done:
+                    return  # answered for an origin that cannot be reached
                 start = position
         if start < size:
             self._to_server(data if not start and size == len(data) else data[start:size])
@@ -379,8 +434,7 @@ class HttpRelay:
             if len(raw) > MAX_HEAD:
                 raise HeadError(431, "a head that is too large")
             head = read_request_head(raw)
-            if head.method == b"CONNECT":
-                raise HeadError(405, "no proxy is asked for here")
+            self._check(head)
             if len(self.pending) >= MAX_PENDING:
                 raise HeadError(429, "too many requests without waiting for a response")
         except HeadError as e:
@@ -388,7 +442,7 @@ class HttpRelay:
             return None
         found = self._judge(head)
         if not isinstance(found, Names):
-            whole = not more and head.length == 0 and found.status != 400
+            whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.
             keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
             self._answer_with(found, keep_alive=keep_alive)
@@ -400,16 +454,33 @@ class HttpRelay:
             self._body = Counted(head.length)
         elif head.length is None:
             self._body = Chunked()
+        if self._body is not None:
+            self._body = Unread(self._body, head.method)
         if head.websocket:
             self._switching = True
         return head
+
+    def _check(self, head: RequestHead) -> None:
+        """Raise HeadError where this is not asked here."""
+        if head.method == b"CONNECT":
+            raise HeadError(405, "no proxy is asked for here")
+
+    def _tunnel(self, rest: bytes) -> None:
+        """A CONNECT that `_check` has let by, and what has come behind it."""
+        raise NotImplementedError
+
+    def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
+        """The head that the origin gets, `raw` itself where that is it; None where it has been answered."""
+        return without_upgrade(raw) if head.other_upgrade else raw
 
     def _look_at_start(self, seen: int) -> None:
         """See that what has come of a head may become one."""
         held = self._held
         if len(held) > MAX_HEAD:
             self._refuse(HeadError(431, "a head that is too large"))
-        elif (held.find(b"\n") >= seen and not could_be_head(held)) or END(held, max(seen - 3, 0)):
+        elif (held.find(b"\n", seen) >= 0 and held.find(b"\n") >= seen and not could_be_head(held)) or END(
+            held, max(seen - 3, 0)
+        ):
             self._refuse(HeadError(400, "not a head of HTTP/1.1"))
 
     def _bound_held(self) -> None:
@@ -454,9 +525,10 @@ class HttpRelay:
         pending = self.pending[0]
         try:
             head = read_response_head(data[position:end], to_head=pending.is_head)
+            self._doubtful = head.doubtful
         except ValueError:
             self._lose_place()
-            return position
+            return end  # browsers read on, and heed what leads them past the filter
         pending.begun = True
         if head.status == 101:
             if pending.websocket and len(self.pending) == 1:
@@ -464,7 +536,7 @@ class HttpRelay:
                 self._switching = False
                 return end
             self._lose_place()
-            return position
+            return end
         if head.status < 200:
             pending.continued = True
             return end
@@ -484,6 +556,10 @@ class HttpRelay:
             self._last = self._close_after = True
         return end
 
+    def _incoming(self, data: bytes, start: int, end: int) -> tuple[bytes, int]:
+        """The same with the head from `start` to `end` as the client gets it, and where that ends."""
+        return without_alternatives(data, start, end), end
+
     def _relay_until_close(self) -> None:
         """Relay what comes as one response; no further request would be answered, so none is read."""
         self._response = Unbounded()
@@ -493,12 +569,16 @@ class HttpRelay:
 
     def _lose_place(self) -> None:
         """Relay what comes without knowing where the response ends."""
+        if self.pending:
+            # Such as `ICY 200 OK` of a radio: this request's response, and none of ours may follow it.
+            self.pending[0].begun = True
         self._relay_until_close()
         self._deaf = self._lost_place = True
 
     # -- answers and ends
 
     def _refuse(self, error: HeadError) -> None:
+        self.ends.refused("match")
         self._answer_with(plain(error.status, str(error)), keep_alive=False)
 
     def _answer_with(self, answer: BlockResponse, *, keep_alive: bool) -> None:

@@ -7,14 +7,15 @@ connections, speaks TLS and resolves names, and urlward.
 import asyncio
 import gc
 import logging
+import os
 import re
-import resource
 import signal
-import sys
+import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mitmproxy import exceptions, http, log, master, options, tcp, udp
 from mitmproxy.addons import (
@@ -28,13 +29,16 @@ from mitmproxy.addons import (
     tlsconfig,
     upstream_auth,
 )
-from mitmproxy.proxy import mode_specs
 
-from urlward.engine.errors import UrlwardError
+from urlward.config import Problem
+from urlward.lines import finish, say
 from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
+from urlward.proxy.authority import key_size_of, make_authority
 from urlward.proxy.front import listen_in_front
-from urlward.proxy.workers import is_worker, share_addresses, tell_ready
+from urlward.proxy.listeners import Sockets, raise_limit
+from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
+from urlward.proxy.workers import Worker, is_worker
 
 _REPEAT = 5.0
 
@@ -44,76 +48,43 @@ DRAIN_WITHIN = 8.0
 DRAIN_LOOK = 0.5
 """Seconds between two looks at that."""
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8080
-
 _CANNOT_LISTEN = re.compile(r"failed to listen on (\S+) with (.+)")
-
-
-class RunError(UrlwardError):
-    """The filter could not start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What ``urlward run`` was asked to do.
-
-    Attributes:
-        lists: sources and artifacts; none where the configuration names feeds.
-        modes: mitmproxy mode specifications.
-        listen: host and port; an empty host stands for all addresses.
-        options: values for ``urlward_…`` options.
-        confdir: where mitmproxy keeps its certificate authority, or empty for its default.
-        extra: ``OPTION=VALUE`` for mitmproxy's own options.
-        http2: whether HTTP/2 may be spoken inside intercepted TLS, through mitmproxy's flows.
-    """
-
-    lists: tuple[Path, ...]
-    modes: tuple[str, ...]
-    listen: tuple[str, int]
-    options: dict[str, str | int | list[str]]
-    confdir: str
-    extra: tuple[str, ...]
-    http2: bool = False
 
 
 class Messages(logging.Handler):
     """One line a message: urlward's own from INFO, mitmproxy's from ERROR.
 
-    mitmproxy's information and warnings name the hosts that clients go to, and a listed host must
-    not stand in a log.
+    What keeps urlward from starting is raised. mitmproxy only logs it, so its errors are kept until the start
+    has succeeded. Its information and warnings name the hosts that clients go to, and a listed host must not
+    stand in a log.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.startup_errors: list[str] | None = []
         self._last = ""
-        self._said = 0.0
+        self._said = float("-inf")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message, or keep it where the start has yet to succeed."""
+        """Print a message, or keep mitmproxy's where the start has yet to succeed."""
         ours = record.name.split(".", 1)[0] == "urlward"
         if not ours and record.levelno < logging.ERROR:
             return
         text = record.getMessage().split("\n", 1)[0]
+        if (peer := getattr(record, "client", None)) and not ours:
+            text = text.replace(str(peer[0]), "a client")  # mitmproxy knows of no privacy
         if not ours:
             # What is wrong with the machine, such as no file descriptors left, is said with each connection.
-            if text == self._last and record.created < self._said + _REPEAT:
+            now = time.monotonic()  # not when the record was made, by a clock that may be set back
+            if text == self._last and now < self._said + _REPEAT:
                 return
-            self._last, self._said = text, record.created
+            self._last, self._said = text, now
         if record.exc_info and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__})"
-        if record.levelno >= logging.ERROR and self.startup_errors is not None:
+        if not ours and self.startup_errors is not None:
             self.startup_errors.append(text)
             return
-        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        try:
-            # In one piece: several workers write to the same place.
-            stream.write(f"{text}\n" if ours else f"mitmproxy: {text}\n")
-            stream.flush()
-        except (OSError, ValueError):
-            # Nobody reads any more; traffic is more important than the log.
-            return
+        say(text if ours else f"mitmproxy: {text}", warning=record.levelno >= logging.WARNING)
 
 
 def in_one_line(error: str) -> str:
@@ -136,7 +107,7 @@ class Startup:
         self._messages = messages
 
     async def shutdown_if_errored(self) -> None:
-        """Raise RunError if an error has been logged since the start."""
+        """Raise RunError if mitmproxy has logged an error since the start."""
         await asyncio.sleep(0)
         if self._messages.startup_errors:
             raise RunError(in_one_line(self._messages.startup_errors[0]))
@@ -166,8 +137,9 @@ class ForgetMessages:
 class Ready:
     """Says where the filter listens."""
 
-    def __init__(self, server: proxyserver.Proxyserver) -> None:
+    def __init__(self, server: proxyserver.Proxyserver, worker: Worker) -> None:
         self._server = server
+        self._worker = worker
 
     def running(self) -> None:
         """Log one line for each address."""
@@ -180,15 +152,16 @@ class Ready:
         # for tens of milliseconds, again and again.
         gc.collect()
         gc.freeze()
-        tell_ready()
+        self._worker.ready()
         notify.ready()
 
 
 class Drain:
     """Ends the filter when what is under way has ended, or after `DRAIN_WITHIN` seconds."""
 
-    def __init__(self, proxy: master.Master) -> None:
+    def __init__(self, proxy: master.Master, worker: Worker) -> None:
         self._proxy = proxy
+        self._worker = worker
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -202,6 +175,7 @@ class Drain:
     async def _wait(self) -> None:
         try:
             live = self._proxy.addons.get("urlward").live
+            self._worker.stop()
             for instance in self._proxy.addons.get("proxyserver").servers:
                 if instance.is_running:
                     await instance.stop()
@@ -222,51 +196,50 @@ class Drain:
             self._proxy.shutdown()
 
 
-def addresses(settings: Settings) -> list[tuple[str, int]]:
-    """Where the modes will listen for TCP; one that cannot be read is left for the start to refuse."""
-    host, port = settings.listen
-    found: dict[tuple[str, int], None] = {}
-    for spec in settings.modes:
-        try:
-            mode = mode_specs.ProxyMode.parse(spec)
-        except ValueError:
-            continue
-        if mode.transport_protocol != "udp":
-            found[mode.listen_host(host), mode.listen_port(port) or 0] = None
-    return list(found)
+def prepare_authority(settings: Settings) -> None:
+    """Make the certificate authority in the operator's name, where there is none.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    folder = Path(os.path.expanduser(settings.confdir or DEFAULT_CONFDIR))  # noqa: PTH111 - never raises
+    try:
+        make_authority(folder, settings.config.page.operator, key_size_of(settings.extra))
+    except OSError as e:
+        raise RunError(f"confdir: {e.filename or folder}: {e.strerror or e}") from e
 
 
-def run(settings: Settings, addons: Sequence[object] = ()) -> None:
+def run(settings: Settings, addons: Sequence[object] = (), sockets: Sockets = ()) -> None:
     """Filter until SIGINT or SIGTERM.
 
     Args:
         settings: see there.
         addons: further ones; they come behind urlward's.
+        sockets: to listen on, where this process is the only one; a worker inherits its own.
 
     Raises:
         RunError: a list, an option or an address is not usable.
     """
-    asyncio.run(_run(settings, addons))
+    if not is_worker():
+        prepare_authority(settings)
+    asyncio.run(_run(settings, addons, Worker(sockets)))
 
 
-async def _run(settings: Settings, addons: Sequence[object]) -> None:
-    if is_worker():
-        share_addresses()
+async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> None:
     messages = Messages()
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(messages)
     try:
-        proxy = _master(settings, messages, addons)
+        proxy = _master(settings, messages, addons, worker)
         _forget_log_events(root)
         loop = asyncio.get_running_loop()
-        drain = Drain(proxy)
+        drain = Drain(proxy, worker)
         loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
         loop.add_signal_handler(signal.SIGTERM, drain.begin)
+        loop.add_signal_handler(signal.SIGUSR2, _cannot_renew, proxy)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        # Each connection takes two file descriptors; the usual soft limit is for programs that use select().
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        raise_limit()
         life = loop.create_task(notify.stay_alive())
         try:
             await proxy.run()
@@ -275,6 +248,16 @@ async def _run(settings: Settings, addons: Sequence[object]) -> None:
             life.cancel()
     finally:
         root.removeHandler(messages)
+        finish()  # before another says why this ends
+
+
+def _cannot_renew(proxy: master.Master) -> None:
+    """SIGUSR2 is for the supervisor of workers; the only process has nobody to hand over to."""
+    if not is_worker():
+        logging.getLogger("urlward").warning(
+            "reload: one process cannot be replaced under way (see --workers): only lists are read again"
+        )
+        proxy.addons.get("urlward").reload()
 
 
 def _forget_log_events(root: logging.Logger) -> None:
@@ -284,12 +267,22 @@ def _forget_log_events(root: logging.Logger) -> None:
             root.removeHandler(handler)
 
 
-def _make_folder(path: Path) -> None:
-    """mitmproxy makes this folder too, but says nothing that helps where it cannot."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise RunError(f"confdir: {path}: {e.strerror or e}") from e
+def system_authorities() -> dict[str, str]:
+    """mitmproxy's options to trust origins by the system's store, where an operator's own authorities are.
+
+    mitmproxy's default is the certifi package; it stays where the system has no store.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is not None:
+        return {"ssl_verify_upstream_trusted_ca": paths.cafile}
+    # OpenSSL's folders hold each certificate under the hash of its subject.
+    if paths.capath is not None and any(Path(paths.capath).glob("*.0")):
+        return {"ssl_verify_upstream_trusted_confdir": paths.capath}
+    return {}
+
+
+def _names_authorities(extra: Sequence[str]) -> bool:
+    return any(option.startswith("ssl_verify_upstream_trusted_") for option in extra)
 
 
 def _authentication(extra: Sequence[str]) -> list[object]:
@@ -301,12 +294,89 @@ def _authentication(extra: Sequence[str]) -> list[object]:
     return [ProxyAuth()]
 
 
-def _master(settings: Settings, messages: Messages, addons: Sequence[object] = ()) -> master.Master:
+def _master(
+    settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
+) -> master.Master:
+    try:
+        proxy = _without_lists(settings, messages, addons, worker)
+        proxy.options.update(urlward_list=[str(path) for path in settings.lists], **settings.options)
+    except exceptions.OptionsError as e:
+        raise RunError(str(e).removeprefix("urlward: ")) from e
+    except OptionError as e:
+        raise settings.config.refused(*e.problems) from e
+    return proxy
+
+
+def option_problems(settings: Settings) -> list[Problem]:
+    """What is wrong with mitmproxy's own options, tried with an authority that is thrown away."""
+
+    async def tried(folder: str) -> list[Problem]:
+        messages, root = Messages(), logging.getLogger()
+        root.addHandler(messages)
+        try:
+            _without_lists(replace(settings, confdir=folder), messages)
+        except OptionError as e:
+            return e.problems
+        except RunError as e:
+            return [Problem("", str(e), in_file=False)]
+        finally:
+            root.removeHandler(messages)
+            _forget_log_events(root)
+        return []
+
+    with TemporaryDirectory(prefix="urlward-check-") as folder:
+        return asyncio.run(tried(folder))
+
+
+class OptionError(RunError):
+    """Options of mitmproxy's own that it refuses.
+
+    Attributes:
+        problems: one at least.
+    """
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(str(problems[0]))
+        self.problems = problems
+
+
+def _set_options(opts: options.Options, settings: Settings, messages: Messages) -> None:
+    """Set mitmproxy's own options.
+
+    Raises:
+        OptionError: it refuses some.
+    """
+    problems = []
+    of_file = len(settings.config.mitmproxy)
+    for n, option in enumerate(settings.extra):
+        name = option.partition("=")[0]
+        try:
+            opts.set(option)
+        except exceptions.OptionsError as e:
+            text = str(e)
+        except KeyError:
+            text = f"no such option: {name}"
+        else:
+            # An addon that fails on one is named in the log alone.
+            if not messages.startup_errors:
+                continue
+            text = messages.startup_errors.pop()
+        in_file = n < of_file
+        problems.append(Problem(f"mitmproxy.{name}" if in_file else "--set", text, in_file))
+    if problems:
+        raise OptionError(problems)
+
+
+def _without_lists(
+    settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
+) -> master.Master:
+    worker = worker or Worker()
     opts = options.Options()
     proxy = master.Master(opts)
     server = proxyserver.Proxyserver()
     urlward = Urlward()
-    listen_in_front(urlward, reuse_port=is_worker())
+    listen_in_front(urlward, worker)
+    worker.on_rules = urlward.take_rules
     proxy.addons.add(
         core.Core(),
         block.Block(),
@@ -322,11 +392,9 @@ def _master(settings: Settings, messages: Messages, addons: Sequence[object] = (
         upstream_auth.UpstreamAuth(),
         ForgetMessages(),
         Startup(messages),
-        Ready(server),
+        Ready(server, worker),
     )
     host, port = settings.listen
-    if settings.confdir:
-        _make_folder(Path(settings.confdir).expanduser())
     try:
         opts.update(
             mode=list(settings.modes),
@@ -340,15 +408,15 @@ def _master(settings: Settings, messages: Messages, addons: Sequence[object] = (
             keep_host_header=True,
             # Clients with public addresses are an internet provider's customers.
             block_global=False,
-            http2=settings.http2,
+            # Its flows are no match for floods (`urlward.proxy.http2.Budget`).
+            http2=False,
+            urlward_http2=settings.http2,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
+            **({} if _names_authorities(settings.extra) else system_authorities()),
             **({"confdir": settings.confdir} if settings.confdir else {}),
         )
-        opts.set(*settings.extra)
-        opts.update(urlward_list=[str(path) for path in settings.lists], **settings.options)
     except exceptions.OptionsError as e:
-        raise RunError(str(e).removeprefix("urlward: ")) from e
-    except KeyError as e:
-        raise RunError(f"no such option: {e.args[0]}") from e
+        raise RunError(str(e)) from e
+    _set_options(opts, settings, messages)
     return proxy

@@ -1,266 +1,50 @@
-"""``urlward run --workers N``: several filters behind one address, and one process that looks after them.
+"""A worker: one of several filters behind one address, and what it and its supervisor tell each other.
 
-Each worker is an ordinary ``urlward run`` that shares its listening address (SO_REUSEPORT, so that the
-kernel spreads connections over them). One that dies is replaced while the others serve on. Lists are
-made once for all of them (`urlward.lists.broker`), and their flat part is memory that all map.
+Both talk over a pair of sockets that the worker inherits, a JSON object a packet:
+
+==================================  ==============================================================
+a worker says                       the supervisor says
+==================================  ==============================================================
+``ready``                           ``serve`` (a worker's number), ``at`` (addresses), with their
+``alive``, a few times a second,    sockets: that one is gone, take its connections meanwhile
+with ``fails``, what keeps it from  ``leave`` (a worker's number): it is back
+filtering, or nothing               ``rules``: how the kernel's are (`RulesFacts`)
+==================================  ==============================================================
+
+The worker ends where the supervisor ends (`PR_SET_PDEATHSIG`, prctl(2)).
 """
 
 import asyncio
+import json
+import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
-from types import FrameType
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from mitmproxy.proxy import mode_servers
-
-from urlward.engine.errors import UrlwardError
-from urlward.lists.broker import Broker
-from urlward.lists.shared import DOOR
+from urlward.process import beat, check_parent, end_with_parent, take_requests
 from urlward.proxy import notify
-from urlward.proxy.companion import END_WITHIN, Companion, environment
+from urlward.proxy.listeners import Address, Sockets, inherited, open_sockets
+from urlward.records.metrics import RulesFacts
 
 WORKER = "URLWARD_WORKER"
 """In a worker's environment: its number."""
 
-READY = "URLWARD_READY"
-"""In a worker's environment: the file descriptor that it closes when it serves."""
+SUPERVISOR = "URLWARD_SUPERVISOR"
+"""In a worker's environment: the process id of its supervisor."""
 
-PRIVATE = "URLWARD_PRIVATE"
-"""In the supervisor's environment, set to anything: each worker keeps lists of its own, to compare with."""
+CHANNEL = "URLWARD_CHANNEL"
+"""In a worker's environment: the file descriptor by which it and its supervisor talk."""
 
-STOP_WITHIN = 10.0
-"""Seconds that workers have to end."""
+MAX_MESSAGE = 1 << 16
+MAX_SOCKETS = 64
 
-_BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0)
-_STEADY = 30.0
-_LOOK = 0.1
+logger = logging.getLogger("urlward")
 
 
-class WorkersError(UrlwardError):
-    """The workers could not start."""
-
-
-@dataclass(slots=True)
-class _Child:
-    """A worker, or a companion.
-
-    Attributes:
-        name: for the log.
-        start: starts it anew.
-        process: that it is now.
-        started: when, on a clock that does not go back.
-        failures: ends in a row.
-        due: when another is to take its place; None while it lives.
-    """
-
-    name: str
-    start: "Callable[[], subprocess.Popen[bytes]]"
-    process: "subprocess.Popen[bytes]"
-    started: float
-    failures: int = 0
-    due: float | None = None
-
-
-class Supervisor:
-    """Starts workers, replaces those that die, and passes signals on.
-
-    Args:
-        command: of one worker.
-        count: how many.
-        addresses: hosts and ports that they will share.
-        companions: processes beside them.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        count: int,
-        addresses: Sequence[tuple[str, int]],
-        companions: Sequence[Companion] = (),
-    ) -> None:
-        self._companions = tuple(companions)
-        self._beside: list[_Child] = []
-        self._command = list(command)
-        self._count = count
-        self._addresses = list(addresses)
-        self._workers: list[_Child] = []
-        self._broker: Broker | None = None
-        self._stopping = 0
-        """The signal that has asked for the end."""
-
-    def run(self) -> bool:
-        """Supervise until SIGTERM or SIGINT.
-
-        Returns:
-            False where the first worker ended before it served; it has said why.
-
-        Raises:
-            WorkersError: the address is taken or not usable.
-        """
-        self._check_addresses()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._pass_on)
-        if not os.environ.get(PRIVATE):
-            self._broker = Broker()
-            self._broker.start()
-        try:
-            # One first: what is wrong with a list or an option is said once, not once a worker.
-            if not self._start_first():
-                return False
-            self._workers.extend(self._worker(number) for number in range(1, self._count))
-            self._beside.extend(map(self._companion, self._companions))
-            notify.ready()
-            while not self._stopping:
-                time.sleep(_LOOK)
-                notify.alive()
-                for child in (*self._workers, *self._beside):
-                    self._look_after(child)
-            return True
-        finally:
-            self._end()
-
-    def _check_addresses(self) -> None:
-        """Shared addresses do not conflict, so a second urlward would take half of the first's clients."""
-        for host, port in self._addresses:
-            if not port:
-                raise WorkersError("workers share one address: --listen needs a port")
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            try:
-                socket.create_server((host, port), family=family).close()
-            except OSError as e:
-                reason = os.strerror(e.errno) if e.errno else str(e)
-                raise WorkersError(f"cannot listen on {host or '*'}:{port}: {reason.lower()}") from e
-
-    def _start_first(self) -> bool:
-        ready, write = os.pipe()
-        try:
-            worker = self._worker(0, write)
-        finally:
-            os.close(write)
-        self._workers.append(worker)
-        # Nothing is ever written: the end of file says that the worker serves, or has ended.
-        with os.fdopen(ready, "rb") as pipe:
-            pipe.read()
-        return bool(self._stopping) or not self._ended_soon(worker)
-
-    @staticmethod
-    def _ended_soon(worker: _Child) -> bool:
-        try:
-            worker.process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def _worker(self, number: int, ready: int | None = None) -> _Child:
-        process = self._start(number, ready)
-        return _Child(f"worker {number}", partial(self._start, number), process, time.monotonic())
-
-    def _companion(self, companion: Companion) -> _Child:
-        start = partial(self._start_companion, companion)
-        return _Child(companion.name, start, start(), time.monotonic())
-
-    @staticmethod
-    def _start_companion(companion: Companion) -> "subprocess.Popen[bytes]":
-        variables = environment()
-        for name in notify.FOR_THE_MAIN_PROCESS:
-            variables.pop(name, None)
-        with _hangup_blocked():
-            process = subprocess.Popen(  # noqa: S603 - as above
-                companion.command, env=variables, stdin=subprocess.PIPE, process_group=0
-            )
-        assert process.stdin is not None
-        with suppress(OSError), process.stdin as pipe:
-            pipe.write(companion.request)
-        return process
-
-    def _start(self, number: int, ready: int | None = None) -> "subprocess.Popen[bytes]":
-        variables = {**os.environ, WORKER: str(number)}
-        for name in notify.FOR_THE_MAIN_PROCESS:
-            variables.pop(name, None)
-        passed = []
-        if ready is not None:
-            variables[READY] = str(ready)
-            passed.append(ready)
-        if self._broker is not None:
-            passed.append(self._broker.door.fileno())
-            variables[DOOR] = str(passed[-1])
-        with _hangup_blocked():
-            return subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-                self._command,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                pass_fds=passed,
-                # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
-                process_group=0,
-            )
-
-    def _look_after(self, child: _Child) -> None:
-        now = time.monotonic()
-        code = child.process.poll()
-        if code is None or self._stopping:
-            return
-        if child.due is None:
-            child.failures = 0 if now - child.started > _STEADY else child.failures + 1
-            child.due = now + _BACKOFF[min(child.failures, len(_BACKOFF) - 1)]
-            print(
-                f"{child.name} (process {child.process.pid}) ended with {code}; a new one takes its place",
-                file=sys.stderr,
-                flush=True,
-            )
-        elif now >= child.due:
-            child.process, child.started, child.due = child.start(), now, None
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
-            # Asked again: whoever asks does not want to wait for what is under way.
-            self._pass_on(number, frame)
-        self._stopping = number
-
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        beside = self._beside if number == signal.SIGHUP else []
-        for child in (*self._workers, *beside):
-            if child.process.poll() is None:
-                child.process.send_signal(number)
-
-    def _end(self) -> None:
-        notify.stopping()
-        _end_all(self._workers, self._stopping or signal.SIGTERM)
-        # What workers have said last is still to be recorded.
-        _end_all(self._beside, signal.SIGTERM, END_WITHIN)
-        if self._broker is not None:
-            self._broker.close()
-
-
-def _end_all(children: Sequence[_Child], number: int, within: float = STOP_WITHIN) -> None:
-    for child in children:
-        if child.process.poll() is None:
-            child.process.send_signal(number)
-    end = time.monotonic() + within
-    for child in children:
-        try:
-            child.process.wait(max(end - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            child.process.kill()
-            child.process.wait()
-
-
-@contextmanager
-def _hangup_blocked() -> Iterator[None]:
-    """For a child to start with, until it can take it: a reload asked for too early is late and not fatal."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+Opener = Callable[[socket.socket], Awaitable[Any]]
+"""Serves a socket; gives what `close` ends that with, and closes the socket."""
 
 
 def is_worker() -> bool:
@@ -278,30 +62,120 @@ def is_first() -> bool:
     return worker_name() == "0"
 
 
-def share_addresses() -> None:
-    """Let mitmproxy's TCP servers share their addresses with other workers'."""
-    if getattr(mode_servers.AsyncioServerInstance.listen, "shared", False):
-        return
-    first = is_first()
-    original = mode_servers.AsyncioServerInstance.listen
+def end_with_supervisor() -> None:
+    """See to it that this worker does not outlive its supervisor, whatever ends that."""
+    supervisor = os.environ.pop(SUPERVISOR, "")
+    if supervisor:
+        end_with_parent(signal.SIGKILL)
+        check_parent(int(supervisor))
 
-    async def listen(self: Any, host: str, port: int) -> list[Any]:
-        if self.mode.transport_protocol == "udp":
-            return await original(self, host, port)
-        servers: list[Any] = [await asyncio.start_server(self.handle_stream, host, port, reuse_port=True)]
-        if self.mode.transport_protocol == "both" and first:
-            # Datagrams of one flow must all reach one process, so only one takes any.
-            servers.append(await self.start_udp_based_server(host, port))
+
+class Worker:
+    """This process as a holder of listening sockets; it may be the only one.
+
+    Args:
+        sockets: where it is the only one; a worker inherits its own.
+    """
+
+    def __init__(self, sockets: Sockets = ()) -> None:
+        fd = os.environ.pop(CHANNEL, "")
+        self._channel = socket.socket(fileno=int(fd)) if fd else None
+        if self._channel is not None:
+            self._channel.setblocking(False)
+            self._channel.set_inheritable(False)
+        self._own = dict(sockets) or inherited()
+        self._openers: dict[Address, Opener] = {}
+        self._others: dict[int, list[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_rules: Callable[[RulesFacts], None] = lambda _: None
+        """Is told how a gateway's rules are, where a supervisor watches over them."""
+
+    def sockets(self, address: Address) -> list[socket.socket]:
+        """This worker's bound sockets at an address.
+
+        Raises:
+            OSError: it has none.
+        """
+        found = self._own.pop(address, None)
+        if found is not None:
+            return found
+        if is_worker():
+            raise OSError(0, "its supervisor has no socket there; start urlward anew")
+        return open_sockets(address)
+
+    async def serve(self, address: Address, opener: Opener) -> list[Any]:
+        """Serve this worker's sockets at an address, and those of other workers that are gone.
+
+        Args:
+            address: where.
+            opener: serves one socket.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        servers = [await opener(one) for one in self.sockets(address)]
+        self._openers[address] = opener
         return servers
 
-    listen.shared = True  # type: ignore[attr-defined]
-    mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign]
+    def ready(self) -> None:
+        """Tell the supervisor that this worker serves, and from here on that it lives."""
+        take_requests()
+        if self._channel is not None:
+            asyncio.get_running_loop().add_reader(self._channel, self._told)
+            beat(asyncio.get_running_loop(), self._channel.fileno(), fails=notify.withheld)
 
+    def stop(self) -> None:
+        """Serve no other worker's sockets any more."""
+        self._openers.clear()
+        for number in list(self._others):
+            self._leave(number)
 
-def tell_ready() -> None:
-    """Tell the supervisor that this worker serves, and take the signals that it held back."""
-    if is_worker():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    fd = os.environ.pop(READY, "")
-    if fd:
-        os.close(int(fd))
+    def _told(self) -> None:
+        assert self._channel is not None
+        try:
+            data, fds, _, _ = socket.recv_fds(
+                self._channel, MAX_MESSAGE, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            return
+        sockets = [socket.socket(fileno=fd) for fd in fds]
+        message = json.loads(data)
+        if "leave" in message:
+            self._leave(message["leave"])
+            return
+        if "rules" in message:
+            restored, by, wrong = message["rules"]
+            self.on_rules(RulesFacts(restored, by, tuple(wrong)))
+            return
+        at = [Address(*address) for address in message["at"]]
+        task = asyncio.get_running_loop().create_task(
+            self._serve_another(message["serve"], list(zip(at, sockets, strict=True)))
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_another(self, number: int, sockets: Sequence[tuple[Address, socket.socket]]) -> None:
+        servers = self._others.setdefault(number, [])
+        for address, one in sockets:
+            one.setblocking(False)
+            opener = self._openers.get(address)
+            try:
+                if opener is None:
+                    one.close()  # this worker has ended, or has begun before that address was configured
+                else:
+                    servers.append(await opener(one))
+            except OSError as e:
+                logger.warning("connections of worker %d wait for it: %s", number, e.strerror or e)
+                one.close()
+        if self._others.get(number) is not servers:
+            for server in servers:  # it came back meanwhile
+                server.close()
+
+    def _leave(self, number: int) -> None:
+        for server in self._others.pop(number, []):
+            server.close()

@@ -1,0 +1,209 @@
+"""Problems of a configuration: what is wrong, at which key, and the line of the file that has it."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from urlward.engine.errors import UrlwardError
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"{3,5}(?!")' r"|'''.*?'{3,5}(?!')" r'|"(?:[^"\\\n]|\\.)*"' r"|'[^'\n]*'", re.DOTALL
+)
+_SCALAR = re.compile(r"[^,\]}\n#]*")
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+        key: where, such as ``feed.0.url``; of a flag its name; empty for the whole file.
+        text: what, and what to do about it.
+        in_file: whether the key stands in the file, and not among the flags.
+    """
+
+    key: str
+    text: str
+    in_file: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}" if self.key else self.text
+
+
+class ConfigError(UrlwardError):
+    """A configuration that cannot be used.
+
+    Attributes:
+        lines: each problem on a line, by file, line and key; the first is the message.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(lines[0])
+        self.lines = lines
+
+
+def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
+    """What to raise for problems of a configuration file.
+
+    Args:
+        path: of the file; None where none was read.
+        problems: one at least.
+    """
+    lines: dict[str, int] = {}
+    if path is not None:
+        with suppress(OSError, ValueError):  # gone meanwhile, or changed: the key tells
+            lines = lines_of_keys(path.read_text("utf-8-sig"))
+    told = (_located(path, lines, each) for each in problems)
+    return ConfigError(*(text for _, text in sorted(told, key=itemgetter(0))))
+
+
+def _located(path: Path | None, lines: dict[str, int], problem: Problem) -> tuple[int, str]:
+    """A problem's line, 0 where it has none, and the problem with file and line in front.
+
+    What the file lacks is missed on the line of the table that should have it.
+    """
+    if path is None or not problem.in_file:
+        return 0, str(problem)
+    key = problem.key
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return (lines[key], f"{path}:{lines[key]}: {problem}") if key else (0, f"{path}: {problem}")
+
+
+def key_of(location: Sequence[str | int]) -> str:
+    """A key's place as text, on one line whatever it is called."""
+    return ".".join(part if part.isprintable() else repr(part) for part in map(str, location))
+
+
+def lines_of_keys(text: str) -> dict[str, int]:
+    """The lines that keys stand on, from 1; those of tables, and of values in arrays by their index, too.
+
+    Args:
+        text: TOML that `tomllib` has taken; of other text some lines are missing or wrong.
+    """
+    scanner = _Scanner(text)
+    with suppress(IndexError, RecursionError):  # what has been found counts
+        scanner.document()
+    return scanner.lines
+
+
+class _Scanner:
+    """Finds keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[str, int] = {}
+        self._text = text
+        self._at = 0
+        self._ends = [n for n, letter in enumerate(text) if letter == "\n"]
+        self._tables: dict[str, int] = {}
+        """The index of each array of tables that the next key goes to."""
+
+    def document(self) -> None:
+        table: list[str | int] = []
+        self._space()
+        while self._at < len(self._text):
+            if self._text[self._at] == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+            self._space()
+
+    def _header(self) -> list[str | int]:
+        start = self._at
+        several = self._text.startswith("[[", start)
+        self._at += 1 + several
+        path: list[str | int] = []
+        parts = self._key()
+        for n, part in enumerate(parts):
+            path.append(part)
+            self._found(path, start)
+            name = key_of(path)
+            if several and n == len(parts) - 1:
+                self._tables[name] = self._tables.get(name, -1) + 1
+            if name in self._tables:
+                path.append(self._tables[name])
+                self._found(path, start)
+        self._at += 1 + several
+        return path
+
+    def _pair(self, table: Sequence[str | int]) -> None:
+        start = self._at
+        path = list(table)
+        for part in self._key():
+            path.append(part)
+            self._found(path, start)
+        self._at += 1  # =
+        self._space()
+        self._value(path)
+
+    def _value(self, path: Sequence[str | int]) -> None:
+        opening = self._text[self._at]
+        if opening not in "[{":
+            match = _STRING.match(self._text, self._at) or _SCALAR.match(self._text, self._at)
+            if match is None or match.end() == self._at:
+                raise IndexError  # no value: nothing would be gone past, and the same found without end
+            self._at = match.end()
+            return
+        closing, count = "]" if opening == "[" else "}", 0
+        self._at += 1
+        self._space()
+        while self._text[self._at] != closing:
+            if opening == "{":
+                self._pair(path)
+            else:
+                self._found([*path, count], self._at)
+                self._value([*path, count])
+                count += 1
+            self._space()
+            if self._text[self._at] == ",":
+                self._at += 1
+                self._space()
+        self._at += 1
+
+    def _key(self) -> list[str]:
+        """A key's parts, and past the blanks behind it."""
+        parts = []
+        while True:
+            self._space()
+            if self._text[self._at] in "\"'":
+                parts.append(self._quoted())
+            else:
+                match = _BARE_KEY.match(self._text, self._at)
+                if match is None:
+                    raise IndexError
+                parts.append(match[0])
+                self._at = match.end()
+            self._space()
+            if self._text[self._at] != ".":
+                return parts
+            self._at += 1
+
+    def _quoted(self) -> str:
+        match = _STRING.match(self._text, self._at)
+        if match is None:
+            raise IndexError
+        self._at = match.end()
+        inner = match[0][1:-1]
+        return inner if match[0][0] == "'" else _unescaped(inner)
+
+    def _space(self) -> None:
+        match = _SPACE.match(self._text, self._at)
+        assert match is not None
+        self._at = match.end()
+
+    def _found(self, path: Sequence[str | int], at: int) -> None:
+        self.lines.setdefault(key_of(path), bisect_right(self._ends, at - 1) + 1 if at else 1)
+
+
+_ESCAPE = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([btnfr"\\]))')
+_ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
+
+
+def _unescaped(text: str) -> str:
+    """A basic string's letters (TOML 1.0, section String)."""
+    return _ESCAPE.sub(lambda m: _ESCAPED[m[3]] if m[3] else chr(int(m[1] or m[2], 16)), text)

@@ -1,0 +1,116 @@
+"""Lines of a log: what a process that carries traffic says on its standard streams, without waiting.
+
+A pipe whose reader has stopped, a terminal on which somebody has pressed Ctrl-S and the socket of a stalled
+journal take nothing after some kilobytes, and whoever writes to them waits. So a thread writes to these, and
+what it cannot get rid of is lost, and counted. Files are written to at once.
+"""
+
+import atexit
+import os
+import select
+import stat
+import sys
+from collections import deque
+from contextlib import suppress
+from threading import Condition, Thread
+from typing import TextIO
+
+MOST = 1000
+"""Lines that wait to be written."""
+
+END_WITHIN = 1.0
+"""Seconds that they have for it when the process ends."""
+
+
+class Lines:
+    """Writes lines to streams."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._lost = 0
+        self._thread: Thread | None = None
+
+    def write(self, line: str, stream: TextIO | None) -> None:
+        """Write a line, or have it written. Neither waits nor raises.
+
+        Args:
+            line: without its end.
+            stream: where to; None, as Python has it for a closed one, for nowhere.
+        """
+        if stream is None:
+            return
+        try:
+            fd = _that_may_wait(stream)
+            if fd is None:
+                # In one piece: several workers write to the same place.
+                stream.write(f"{line}\n")
+                stream.flush()
+                return
+            data = f"{line}\n".encode(stream.encoding, "backslashreplace")
+        except (OSError, ValueError):
+            return  # nobody reads any more; traffic is more important than the log
+        with self._changed:
+            if len(self._waiting) >= MOST:
+                self._lost += 1
+                return
+            self._waiting.append((fd, data))
+            self._changed.notify_all()
+            if self._thread is None:
+                thread = Thread(target=self._run, name="lines", daemon=True)
+                with suppress(RuntimeError):  # none can be had now; the next line asks again
+                    thread.start()
+                    self._thread = thread
+
+    def finish(self, within: float = END_WITHIN) -> None:
+        """Wait until all is written, so many seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, within)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                fd, data = self._waiting[0]
+            _write(fd, data)
+            with self._changed:
+                self._waiting.popleft()
+                if self._lost and not self._waiting:
+                    lost, self._lost = self._lost, 0
+                    self._waiting.append((fd, f"log: {lost} lines are lost: nobody read them\n".encode()))
+                self._changed.notify_all()
+
+
+def _that_may_wait(stream: TextIO) -> int | None:
+    """The descriptor of a stream that may let its writer wait."""
+    try:
+        fd = stream.fileno()
+    except OSError:  # of io.UnsupportedOperation
+        return None
+    return None if stat.S_ISREG(os.fstat(fd).st_mode) else fd
+
+
+def _write(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    try:
+        while rest:
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:  # somebody who shares the stream has made it so
+                select.select((), (fd,), ())
+    except (OSError, ValueError):
+        return
+
+
+_lines = Lines()
+atexit.register(_lines.finish)
+
+
+def say(line: str, *, warning: bool = False) -> None:
+    """Write a line to standard output, a warning to standard error. Neither waits nor raises."""
+    _lines.write(line, sys.stderr if warning else sys.stdout)
+
+
+def finish() -> None:
+    """Wait until what was said is written, for a moment at most; for who ends the process without atexit."""
+    _lines.finish()

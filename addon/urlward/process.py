@@ -1,0 +1,132 @@
+"""What a process asks of the kernel for itself: to end with its parent, and to leave nothing to be read.
+
+None of it outlasts an execve(2), so each process asks at its start.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+BEAT = 0.25
+"""Seconds between two signs of life of a process that its parent looks after."""
+
+REQUESTS = frozenset({signal.SIGHUP, signal.SIGUSR2})
+"""Signals that ask a filter for something; they end a process that has no handler for them yet."""
+
+OURS = "urlward:nft"
+"""The name of threads that change the kernel's rules, by which it tells whose a change is (`called`)."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME, _PR_GET_NAME = 15, 16
+
+
+def keep_private() -> None:
+    """Leave no core dump, and keep other processes of the same user out of this one's memory.
+
+    Keys, and in short-lived processes a list's text, must not get to the disk by a crash, nor be had by
+    whoever may attach a debugger (prctl(2), PR_SET_DUMPABLE; proc(5)). Only a process with CAP_SYS_PTRACE
+    can read this one's memory, maps and descriptors from here on.
+    """
+    _prctl(_PR_SET_DUMPABLE, 0)
+    # Programs that this process starts are dumpable again, and have no business with cores either.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def hold_requests() -> None:
+    """Hold `REQUESTS` back, also over an execve(2), until `take_requests`: one that comes early is late."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
+
+
+def take_requests() -> None:
+    """Get those that have come, and all that come from here on; they have handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
+
+
+def end_with_parent(by: signal.Signals) -> None:
+    """Get a signal when the parent ends.
+
+    What a killed process had begun, another begins anew: two at once would only take its memory.
+    """
+    _prctl(_PR_SET_PDEATHSIG, by)
+
+
+def check_parent(parent: int) -> None:
+    """End where the parent has ended before `end_with_parent`."""
+    if parent != os.getppid():
+        sys.exit(1)
+
+
+@contextmanager
+def called(name: str) -> Iterator[None]:
+    """Give this thread a name in the kernel meanwhile (prctl(2), PR_SET_NAME), of 15 bytes at most."""
+    before = ctypes.create_string_buffer(16)
+    _prctl(_PR_GET_NAME, before)
+    _prctl(_PR_SET_NAME, name.encode())
+    try:
+        yield
+    finally:
+        _prctl(_PR_SET_NAME, before)
+
+
+def told(by: signal.Signals) -> dict[str, Any]:
+    """What the parent says on standard input, as JSON; from here on this process ends with it.
+
+    Args:
+        by: the signal that it gets then.
+    """
+    end_with_parent(by)
+    try:
+        request: dict[str, Any] = json.load(sys.stdin)
+    except ValueError:
+        sys.exit(1)  # the parent has ended before it could say all
+    check_parent(request["parent"])
+    return request
+
+
+def beat(
+    loop: "asyncio.AbstractEventLoop",
+    channel: int,
+    message: str = "ready",
+    fails: Callable[[], str] = str,
+) -> None:
+    """Tell the parent that this process serves, and from here on that its event loop turns.
+
+    Args:
+        loop: the event loop.
+        channel: descriptor of a socket that keeps the bounds of messages (`socket.SOCK_SEQPACKET`).
+        message: what is said first.
+        fails: gives what keeps this process from its work, which is said too; nothing where it is empty.
+    """
+    # A parent that is slow to read has been told often enough; one that is gone takes this process with it.
+    with suppress(OSError):
+        os.write(channel, json.dumps({message: True, "fails": fails()}).encode())
+    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
+
+
+def taken_channel(asked: Mapping[str, Any]) -> int | None:
+    """The descriptor for `beat` where the parent gives one (``channel``); no child inherits it."""
+    channel: int | None = asked.get("channel")
+    if channel is not None:
+        os.set_blocking(channel, False)
+        os.set_inheritable(channel, False)
+    return channel
+
+
+def _prctl(option: int, value: "int | bytes | ctypes.Array[ctypes.c_char]") -> None:
+    _libc().prctl(option, value, 0, 0, 0)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -1,0 +1,283 @@
+"""TLS ClientHello: the server name that a client asks for, read from the first bytes it sends.
+
+Servers differ in what they take for one. OpenSSL and BoringSSL look at the first byte of a record's
+version alone (0x03), Go takes any below 0x1000; OpenSSL passes over empty records, Go over warnings before
+it. RFC 8446 section 5.1 has the version ignored, and so it is here. What follows must be as RFC 8446
+section 4.1.2 and RFC 6066 section 3 have it, since what two servers read differently is refused.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from urlward.engine.errors import UrlwardError
+
+_HANDSHAKE, _CLIENT_HELLO = 22, 1
+_MAJOR = 3
+_SERVER_NAME, _HOST_NAME = 0, 0
+_RECORD_HEADER, _MESSAGE_HEADER = 5, 4
+_WARNING = b"\0\2\1"
+"""Length and level of an alert that ends nothing (RFC 5246 section 7.2)."""
+_ALERT_SIZE = _RECORD_HEADER + 2
+_VERSION_AND_RANDOM = 2 + 32
+_SERVER_HELLO = b"\x02"
+# Of the record that begins an origin's answer: the header, then the message's header and version.
+_RANDOM = slice(5 + 4 + 2, 5 + 4 + 2 + 32)
+_RETRY_BYTES = _RANDOM.stop
+# RFC 8446 section 4.1.3: SHA-256 of "HelloRetryRequest" in place of a random.
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+_MOST_BYTES = 1 << 16
+_MOST_RECORDS = 512
+
+
+class ClientHelloError(UrlwardError):
+    """A ClientHello that is damaged, or larger than any client's."""
+
+
+class ClientHello(NamedTuple):
+    """What a ClientHello says.
+
+    Attributes:
+        sni: the name in its server_name extension as sent, in any bytes; None where it has none.
+    """
+
+    sni: bytes | None
+
+
+def may_be_client_hello(data: bytes) -> bool:
+    """Whether a connection that begins with these bytes may begin with a ClientHello; true of none.
+
+    Other protocols may begin with the same byte. So where no version of TLS that is in use follows it, the
+    message must be a ClientHello; where one does, a message of another type is an error of TLS. Records that
+    some server passes over may stand before it.
+    """
+    position = 0
+    while (kind := data[position : position + 1]) in (b"\x15", b"\x16"):
+        if kind == b"\x15":
+            if not _WARNING.startswith(data[position + 3 : position + 6]):
+                return False
+            position += _ALERT_SIZE
+            continue
+        size = data[position + 3 : position + _RECORD_HEADER]
+        position += _RECORD_HEADER
+        if size != b"\0\0":
+            return len(data) <= position or data[position] == _CLIENT_HELLO or data[1] == _MAJOR
+    return len(data) <= position
+
+
+def read_client_hello(data: bytes) -> ClientHello | None:
+    """Read the ClientHello that a connection begins with, over any number of TLS records.
+
+    Args:
+        data: all that has come; `may_be_client_hello` of it.
+
+    Returns:
+        None where more bytes are needed.
+
+    Raises:
+        ClientHelloError: it will never be one, or is not to be read in one way.
+    """
+    found = _message(data)
+    return None if found is None else parse_client_hello(found[0][_MESSAGE_HEADER:])
+
+
+class SecondHello:
+    """Watches a TLS connection that is relayed for another ClientHello, which may name another server.
+
+    An origin may answer the first with a HelloRetryRequest (RFC 8446 section 4.1.4), and go by the name in
+    the second. A client must not change it (section 4.1.2), so one that does is stopped. Between the two, a
+    client may send change_cipher_spec and early data; it may also send the second before it is asked to.
+
+    Attributes:
+        done: whether no further ClientHello can come: all that is held may be sent on.
+    """
+
+    __slots__ = ("_answer", "_held", "_hellos", "_skip", "_sni", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._held = bytearray()
+        self._answer = b""
+        self._hellos = 0
+        self._sni: bytes | None = None
+        self._skip = 0
+        """Bytes that are left of a record that is no handshake."""
+
+    def client(self, data: bytes) -> bytes:
+        """What may be sent on of what the client has sent, now and before.
+
+        Raises:
+            ClientHelloError: a second ClientHello that names another server, or is damaged.
+        """
+        held = self._held
+        held += data
+        position = 0
+        while not self.done:
+            if self._skip:
+                step = min(self._skip, len(held) - position)
+                position += step
+                self._skip -= step
+            if len(held) < position + _RECORD_HEADER:
+                break
+            if held[position] != _HANDSHAKE:
+                self._skip = _RECORD_HEADER + (held[position + 3] << 8 | held[position + 4])
+                continue
+            rest = bytes(held[position:])
+            kind = _first_byte(rest)
+            if kind is None:
+                break
+            if kind != _CLIENT_HELLO:
+                # An older TLS goes on with its key exchange, after which all is encrypted.
+                self.done = True
+                break
+            found = _message(rest)
+            if found is None:
+                break
+            message, end = found
+            sni = parse_client_hello(message[_MESSAGE_HEADER:]).sni
+            if self._hellos and sni != self._sni:
+                raise ClientHelloError("a second ClientHello for another server")
+            self._sni = sni
+            self._hellos += 1
+            self.done = self._hellos > 1
+            position += end
+        if self.done:
+            position = len(held)
+        out = bytes(held[:position])
+        del held[:position]
+        return out
+
+    def server(self, data: bytes) -> None:
+        """See by what the origin sends first whether it asks for a second ClientHello."""
+        if not self.done:
+            self._answer += data[:_RETRY_BYTES]
+            self.done = not _RETRY.startswith(self._answer[_RANDOM]) or (
+                self._answer[:1] != b"\x16" or self._answer[5:6] not in (b"", _SERVER_HELLO)
+            )
+
+
+def _first_byte(data: bytes) -> int | None:
+    """The first byte of the handshake message that records begin; None where it has not come."""
+    position = 0
+    while data[position : position + 1] == b"\x16" and len(data) >= position + _RECORD_HEADER:
+        size = data[position + 3] << 8 | data[position + 4]
+        position += _RECORD_HEADER
+        if size:
+            return data[position] if position < len(data) else None
+        if position > _MOST_RECORDS * _RECORD_HEADER:
+            raise ClientHelloError("empty records without end")
+    return None
+
+
+def _message(data: bytes) -> tuple[bytes, int] | None:
+    """The handshake message with its header, without those of its records, and where the last of them ends.
+
+    Its size is known first, so that nothing is put together before it is all there.
+    """
+    position = 0
+    fragments: list[tuple[int, int]] = []
+    head = b""
+    have, size = 0, _MESSAGE_HEADER
+    for _ in range(_MOST_RECORDS):
+        if len(data) < position + _RECORD_HEADER:
+            if have and position < len(data) and data[position] != _HANDSHAKE:
+                raise ClientHelloError("another record inside a ClientHello")
+            return None
+        if data[position] != _HANDSHAKE:
+            raise ClientHelloError("another record inside a ClientHello")
+        start = position + _RECORD_HEADER
+        position = start + (data[position + 3] << 8 | data[position + 4])
+        fragments.append((start, position))
+        have += position - start
+        if len(head) < _MESSAGE_HEADER:
+            head += data[start : min(position, start + _MESSAGE_HEADER - len(head))]
+            if head and head[0] != _CLIENT_HELLO:
+                raise ClientHelloError("not a ClientHello")
+            if len(head) == _MESSAGE_HEADER:
+                size += int.from_bytes(head[1:])
+                if size > _MOST_BYTES:
+                    raise ClientHelloError("a ClientHello that is too large")
+        if len(data) < position:
+            return None
+        if len(head) == _MESSAGE_HEADER and have >= size:
+            if have > size:
+                # RFC 8446 section 5.1; a second one behind it might be read.
+                raise ClientHelloError("a ClientHello that does not end with its record")
+            return b"".join(data[a:b] for a, b in fragments), position
+    raise ClientHelloError("a ClientHello in too many records")
+
+
+def parse_client_hello(body: bytes) -> ClientHello:
+    """Read a ClientHello's body, which follows its four bytes of type and length.
+
+    Raises:
+        ClientHelloError: not one, or with more than one server name.
+    """
+    with suppress(IndexError):
+        rest = _Reader(body)
+        rest.take(_VERSION_AND_RANDOM)
+        rest.vector(1)  # session id
+        rest.vector(2)  # cipher suites
+        rest.vector(1)  # compression methods
+        if not rest:
+            return ClientHello(None)
+        return _with_name(list(_Reader(rest.only(2)).extensions()))
+    raise ClientHelloError("a damaged ClientHello")
+
+
+def _with_name(extensions: list[tuple[int, bytes]]) -> ClientHello:
+    """Read the server_name extension (RFC 6066 section 3); it, and a host name in it, come once at most."""
+    found = [body for kind, body in extensions if kind == _SERVER_NAME]
+    if not found:
+        return ClientHello(None)
+    names = _Reader(_Reader(found[0]).only(2))
+    hosts = []
+    while names:
+        kind, name = names.number(1), names.vector(2)
+        if kind == _HOST_NAME:
+            hosts.append(name)
+    if len(found) > 1 or len(hosts) > 1 or b"" in hosts:
+        raise ClientHelloError("more than one server name, or an empty one")
+    return ClientHello(hosts[0] if hosts else None)
+
+
+class _Reader:
+    """Takes numbers and vectors (RFC 8446 section 3.4) off the front of bytes.
+
+    Raises:
+        IndexError: there are fewer.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, size: int) -> bytes:
+        """So many bytes."""
+        start, self._at = self._at, self._at + size
+        if self._at > len(self._data):
+            raise IndexError
+        return self._data[start : self._at]
+
+    def number(self, size: int) -> int:
+        """A number of so many bytes."""
+        return int.from_bytes(self.take(size))
+
+    def vector(self, size: int) -> bytes:
+        """A vector whose length has so many bytes."""
+        return self.take(self.number(size))
+
+    def only(self, size: int) -> bytes:
+        """A vector behind which nothing comes."""
+        found = self.vector(size)
+        if self:
+            raise IndexError
+        return found
+
+    def extensions(self) -> Iterator[tuple[int, bytes]]:
+        """Extensions, type and body, until the end."""
+        while self:
+            yield self.number(2), self.vector(2)

@@ -1,0 +1,464 @@
+"""One TCP connection of the data path: a non-blocking socket in the event loop's reader and writer callbacks.
+
+asyncio's transports and tasks are most of what a connection costs; here are neither. TLS is OpenSSL on memory
+buffers beside the socket, so that it can begin in the midst of a connection, and inside another.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final, Protocol
+
+from urlward.proxy.tls import Tls
+
+_READ: Final = 1 << 16
+"""Bytes that are read at once at first; four times as many where there are."""
+
+_MOST_READ: Final = 1 << 18
+
+HIGH: Final = 1 << 16
+"""Bytes that wait to be sent from which on the other connection is not read."""
+
+LOW: Final = 1 << 14
+"""Those at which it is read again."""
+
+BEHIND, CONNECTING, HELD, SLOWED = 1, 2, 4, 8
+"""Why a connection is not read: the other one takes no more; that is being opened; a request waits for its
+turn; the client is slowed."""
+
+_NOT_STARTED: Final = 16
+
+
+class Owner(Protocol):
+    """Whose connections they are.
+
+    Attributes:
+        active: set to the time whenever something comes, by `time.perf_counter`.
+    """
+
+    active: float
+
+    def broken(self, error: Exception) -> None:
+        """Something of ours has failed."""
+
+    def lost(self, connection: "Connection") -> None:
+        """A connection is closed; said once, on a later round of the event loop."""
+
+
+class Peer(Protocol):
+    """What is told whether a connection takes more."""
+
+    peer: "Peer | None"
+
+    def pause(self, why: int) -> None:
+        """Send it no more for a reason."""
+
+    def resume(self, why: int) -> None:
+        """A reason is gone."""
+
+
+def _ignore(data: bytes) -> None:
+    """Take nothing."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+class Connection:
+    """One connection.
+
+    Args:
+        loop: the event loop.
+        sock: connected; closed with this.
+        owner: is told of what fails, and of the end.
+        address: the peer's IP address, where that matters.
+
+    Attributes:
+        address: likewise.
+        receive: takes what comes, decrypted.
+        ended: is told that no more will come.
+        peer: the other connection, which is not read while this one takes no more.
+        gone: whether nothing is to be sent any more.
+        full: whether the receiver is slower than the sender.
+        broken: whether the connection has not ended but been reset.
+        tls: its session, where TLS ends here.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_end_wanted",
+        "_eof",
+        "_fd",
+        "_loop",
+        "_out",
+        "_owner",
+        "_paused",
+        "_reading",
+        "_size",
+        "_sock",
+        "_writing",
+        "address",
+        "broken",
+        "ended",
+        "full",
+        "gone",
+        "peer",
+        "receive",
+        "tls",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: Owner, address: str = ""
+    ) -> None:
+        self.begin(loop, owner, address)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._out = bytearray()
+        self._size = _READ
+        self._reading = self._writing = self._eof = self._closing = self._end_wanted = False
+
+    def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
+        """Have what every connection has, with a socket or without one."""
+        self.receive: Callable[[bytes], None] = _ignore
+        self.ended: Callable[[], None] = _nothing
+        self.peer: Peer | None = None
+        self.gone = self.full = self.broken = False
+        self.tls: Tls | None = None
+        self.address = address
+        self._loop = loop
+        self._owner = owner
+        self._paused = _NOT_STARTED
+
+    @property
+    def own_address(self) -> str:
+        """The IP address of this machine that it came to."""
+        return str(self._sock.getsockname()[0])
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be sent."""
+        return len(self._out)
+
+    @property
+    def open(self) -> bool:
+        """Whether it is neither closed nor closing."""
+        return self._fd >= 0 and not self._closing
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.resume(_NOT_STARTED)
+
+    def pause(self, why: int) -> None:
+        """Read nothing for a reason."""
+        # The event loop hears of it when something comes, which it seldom does in the meantime.
+        self._paused |= why
+
+    def resume(self, why: int) -> None:
+        """A reason to read nothing is gone."""
+        if self._paused & why:
+            self._paused &= ~why
+            self._watch()
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        if self.gone:
+            return
+        tls = self.tls
+        if tls is not None:
+            try:
+                data = tls.encrypted(data)
+                if tls.outer is not None:
+                    data = tls.outer.encrypted(data)
+            except ssl.SSLError:
+                self._fail()  # the peer has broken the session off
+                return
+        self._send(data)
+
+    def end(self) -> None:
+        """Send no more; inside TLS say so, where a cut could not forge it."""
+        if self.gone:
+            return
+        self._shut_down_tls()
+        self.gone = True
+        if self._out:
+            self._end_wanted = True
+        elif self._fd >= 0:
+            self._half_close()
+
+    def close(self) -> None:
+        """Close once all is sent."""
+        if self._closing or self._fd < 0:
+            return
+        if not self.gone:
+            self._shut_down_tls()
+        self.gone = self._closing = True
+        self._watch()
+        if not self._out:
+            self._close_now()
+
+    def reset(self) -> None:
+        """Close once all is sent, but so that the peer cannot take it for the end."""
+        if self._fd >= 0:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.gone = True
+            self.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._fd >= 0:
+            self._out.clear()
+            self._close_now()
+
+    def start_tls(self, tls: Tls) -> None:
+        """Begin a handshake, as a client at once; inside the session that there is already."""
+        tls.outer = self.tls
+        self.tls = tls
+        if tls.client_side:
+            self._shake(tls)
+
+    def take(self, data: bytes) -> None:
+        """Have something read as if it had come now."""
+        if self.tls is None:
+            self.receive(data)
+        else:
+            self._decrypt_in(self.tls, data)
+
+    def attach(self, peer: "Connection") -> None:
+        """Have the other connection of a relay."""
+        self.peer, peer.peer = peer, self
+        if peer.full:
+            self.pause(BEHIND)
+        if self.full:
+            peer.pause(BEHIND)
+
+    def detach(self) -> None:
+        """Be by itself again; nothing that comes reaches anybody."""
+        self.receive, self.ended = _ignore, _nothing
+        if self.peer is not None:
+            self.peer.resume(BEHIND)
+            self.peer.peer = None
+            self.peer = None
+        self.resume(BEHIND)
+
+    def forget(self) -> None:
+        """Nothing more will come; what it referred to is not kept."""
+        self.receive, self.ended = _ignore, _nothing
+        if self.peer is not None:
+            self.peer.resume(BEHIND)
+            self.peer.peer = None
+            self.peer = None
+        if self.tls is not None:
+            self.tls.forget()
+
+    # -- what the event loop calls
+
+    def _readable(self) -> None:
+        if self._paused:
+            self._watch()
+            return
+        try:
+            data = self._sock.recv(self._size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._fail()
+            return
+        owner = self._owner
+        if owner is None:
+            return
+        owner.active = perf_counter()
+        try:
+            if not data:
+                self._at_end()
+            elif self.tls is None:
+                self.receive(data)
+            else:
+                self._decrypt(self.tls, data)
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
+            owner.broken(e)
+            return
+        # What fills the room that it is given may have more behind it.
+        if len(data) == self._size:
+            self._size = min(self._size << 1, _MOST_READ)
+
+    def _writable(self) -> None:
+        out = self._out
+        try:
+            sent = self._sock.send(out)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._cannot_send()
+            return
+        del out[:sent]
+        if self.full and len(out) <= LOW:
+            self.full = False
+            if self.peer is not None:
+                self.peer.resume(BEHIND)
+        if out:
+            return
+        self._loop.remove_writer(self._fd)
+        self._writing = False
+        if self._closing:
+            self._close_now()
+        elif self._end_wanted:
+            self._half_close()
+
+    # -- sending
+
+    def _send(self, data: bytes) -> None:
+        if self._fd < 0:
+            return
+        if not self._out:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._cannot_send()
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._out += data
+        if not self._writing:
+            self._loop.add_writer(self._fd, self._writable)
+            self._writing = True
+        if not self.full and len(self._out) > HIGH:
+            self.full = True
+            if self.peer is not None:
+                self.peer.pause(BEHIND)
+
+    def _cannot_send(self) -> None:
+        """The peer takes no more; what it has said before, such as why, may still be read."""
+        self.gone = self.broken = True
+        self._out.clear()
+        if self._writing:
+            self._loop.remove_writer(self._fd)
+            self._writing = False
+        if self.full:
+            self.full = False
+            if self.peer is not None:
+                self.peer.resume(BEHIND)
+        if self._closing or self._eof or self._paused:
+            self._close_now()
+
+    def _half_close(self) -> None:
+        self._end_wanted = False
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._fail()  # reset by the peer
+
+    # -- TLS
+
+    def _decrypt(self, tls: Tls, data: bytes) -> None:
+        outer = tls.outer
+        if outer is None:
+            self._decrypt_in(tls, data)
+            return
+        outer.incoming.write(data)
+        data, ended = outer.decrypted()
+        self._flush(outer)
+        if data:
+            self._decrypt_in(tls, data)
+        if outer.damaged:
+            self._fail()
+        elif ended:
+            self._at_end()
+
+    def _decrypt_in(self, tls: Tls, data: bytes) -> None:
+        tls.incoming.write(data)
+        if not tls.ready and not self._shake(tls):
+            return
+        data, ended = tls.decrypted()
+        if data:
+            self.receive(data)
+        if not self.gone:
+            self._flush(tls)  # a key update or the like may have to be answered
+        if tls.damaged:
+            self._fail()
+        elif ended:
+            self._at_end()
+
+    def _shake(self, tls: Tls) -> bool:
+        """Go on with a handshake; whether it is done."""
+        try:
+            tls.session.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush(tls)
+            return False
+        except (ssl.SSLError, ssl.CertificateError, ValueError, OSError) as e:
+            self._flush(tls)  # the alert
+            failed = tls.failed
+            tls.forget()
+            failed(e)
+            return False
+        self._flush(tls)
+        tls.ready = True
+        established = tls.established
+        tls.forget()
+        established()
+        return self.tls is tls
+
+    def _flush(self, tls: Tls) -> None:
+        if not tls.outgoing.pending:
+            return
+        data = tls.outgoing.read()
+        try:
+            self._send(data if tls.outer is None else tls.outer.encrypted(data))
+        except ssl.SSLError:
+            self._fail()
+        # OpenSSL answers by itself; a peer that asks and asks, and reads nothing, must not fill the memory.
+        if len(self._out) > 4 * _MOST_READ:
+            self._fail()
+
+    def _shut_down_tls(self) -> None:
+        tls = self.tls
+        while tls is not None:
+            if tls.ready:
+                tls.shut_down()
+                self._flush(tls)
+            tls = tls.outer
+
+    # -- ends
+
+    def _at_end(self) -> None:
+        if not self._eof:
+            self._eof = True
+            self._watch()
+            self.ended()
+
+    def _fail(self) -> None:
+        self.broken = True
+        self._out.clear()
+        self._close_now()
+
+    def _close_now(self) -> None:
+        self._unwatch()
+        self._fd = -1
+        self.gone = self._closing = True
+        self._sock.close()
+        if self._owner is not None:
+            owner, self._owner = self._owner, None
+            self._loop.call_soon(owner.lost, self)
+
+    def _unwatch(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+        if self._writing:
+            self._loop.remove_writer(self._fd)
+        self._reading = self._writing = False
+
+    def _watch(self) -> None:
+        reads = not (self._paused or self._eof or self._closing)
+        if reads != self._reading:
+            if reads:
+                self._loop.add_reader(self._fd, self._readable)
+            else:
+                self._loop.remove_reader(self._fd)
+            self._reading = reads

@@ -1,0 +1,283 @@
+"""The explicit proxy: requests in absolute form, each to the origin that it names, and tunnels.
+
+One request of a client's connection is under way at a time; connections to origins are kept for those that
+follow. What is of a hop alone is not passed on (RFC 9110 section 7.6, RFC 9112 section 9).
+"""
+
+import re
+from typing import Final, NamedTuple, Protocol
+
+from urlward.engine.errors import UrlError
+from urlward.engine.url import split_authority
+from urlward.proxy.ends import Ends
+from urlward.proxy.framing import Unbounded
+from urlward.proxy.head import REPEATABLE, HeadError, RequestHead, without_alternatives
+from urlward.proxy.names import split_absolute
+from urlward.proxy.relay import MAX_HELD, HttpRelay, Judge
+
+ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+_KEPT: Final = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"cache-control", b"close", b"keep-alive", b"te",
+     b"upgrade", b"trailer", b"via", b"cookie", b"authorization"}
+)  # fmt: skip
+"""Names that no Connection field takes out of a message: they are of weight, or seen to here."""
+
+_LINES = re.compile(rb"\r?\n([^:\r\n]+):[^\r\n]*").sub
+_REQUEST_LINES = re.compile(
+    rb"\r\n(?i:connection|keep-alive|proxy-connection|proxy-authorization|upgrade|http2-settings|te|host)"
+    rb"[ \t]*:[^\r\n]*"
+).sub
+_RESPONSE_LINES = re.compile(rb"\r?\n(?i:connection|keep-alive|proxy-connection)[ \t]*:[^\r\n]*").sub
+_CONNECTION = re.compile(rb"\n(?i:connection|proxy-connection)[ \t]*:([^\r\n]*)").findall
+_USUAL: Final = frozenset({b"", b"keep-alive", b"close"})
+
+
+class Origin(NamedTuple):
+    """Where a request goes.
+
+    Attributes:
+        host: name or address.
+        port: its port.
+        tls: whether TLS is spoken there.
+    """
+
+    host: str
+    port: int
+    tls: bool
+
+
+NOWHERE: Final = Origin("", 0, False)
+
+
+class ForwardEnds(Ends, Protocol):
+    """What an explicit proxy asks of its connections besides."""
+
+    def hold_client(self, *, held: bool) -> None:
+        """Read nothing of the client for now, or go on."""
+
+    def keep_server(self, origin: Origin) -> None:
+        """Keep the connection to an origin, at rest, for a request to come."""
+
+    def asks(self, origin: Origin, *, connected: bool) -> None:
+        """A request is about to be judged: for which origin, and whether that is the one connected to."""
+
+    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
+        """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
+
+
+class ForwardRelay(HttpRelay):
+    """One client of the proxy, and the origin of the request that is under way.
+
+    Attributes:
+        origin: of that request.
+        reused: whether the connection to it has been used before, so that it may be about to be closed.
+    """
+
+    __slots__ = (
+        "_again",
+        "_authority",
+        "_close_wanted",
+        "_keep_alive",
+        "_minor",
+        "_next",
+        "_path",
+        "_scheme",
+        "_unfinished",
+        "origin",
+        "reused",
+    )
+
+    _in_turn = True
+    ends: ForwardEnds
+
+    def __init__(self, ends: ForwardEnds, judge: Judge) -> None:
+        super().__init__(ends, judge)
+        self.origin = self._next = NOWHERE
+        self.reused = False
+        self._authority = self._scheme = ""
+        self._path = b""
+        self._again: bytes | None = None
+        """The request, where it may be sent again."""
+        self._keep_alive = False
+        """Whether the origin keeps the connection open."""
+        self._close_wanted = False
+        """Whether the client asks nothing more."""
+        self._minor = 1
+        self._unfinished = False
+        """Whether a request was answered whose body has yet to come."""
+
+    def client_ended(self) -> None:
+        """The client will send no more; what it has asked already is answered in turn."""
+        if self._held and self.pending and not (self._switching or self._body):
+            self._client_ended = True
+        else:
+            super().client_ended()
+
+    def server_ended(self) -> None:
+        """The origin will send no more."""
+        if self._switched or self._done:
+            super().server_ended()
+            return
+        if not self.pending:
+            self._leave(keep=False)
+            if self._unfinished:
+                self._server = "closed"  # which takes no more of the body
+        elif self.pending[0].begun or self._response_held:
+            super().server_ended()
+        elif self.reused and self._again is not None:
+            # It was closed while the request was on its way (RFC 9112 section 9.3.1).
+            self._leave(keep=False)
+            self.reused = False
+            self._to_server(self._again)
+        else:
+            self._server = "closed"
+            self._fail()
+
+    # -- requests
+
+    def _check(self, head: RequestHead) -> None:
+        target = head.target.decode("latin-1")
+        try:
+            if head.method == b"CONNECT":
+                host, port = split_authority(target)
+                if port is None or head.length != 0:
+                    raise HeadError(400, "a CONNECT without a port, or with a body")
+                self._next = Origin(host.strip("[]"), port, False)
+                self._authority = self._scheme = ""  # should it be refused, the next request is not for there
+                self.ends.asks(self._next, connected=False)
+                return
+            scheme, authority, path = split_absolute(target)
+            if authority != self._authority or scheme != self._scheme:
+                host, port = split_authority(authority)
+                tls = scheme == "https"
+                if port is None:
+                    port = 443 if tls else 80
+                if not port:
+                    raise HeadError(400, "port 0")
+                self._next = Origin(host.strip("[]"), port, tls)
+                self._authority, self._scheme = authority, scheme
+        except UrlError as e:
+            raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
+        self._path = path.encode("latin-1")
+        self.ends.asks(self._next, connected=self._is_connected())
+
+    def _is_connected(self) -> bool:
+        """Whether the connection to the next request's origin is open, and takes another."""
+        return self._server == "open" and self._next == self.origin and self._keep_alive
+
+    def _tunnel(self, rest: bytes) -> None:
+        names = self.pending.pop().names
+        if self._client_ended:
+            self._finish()
+            return
+        self._leave(keep=False)
+        self._done = self._deaf = True
+        self.ends.send_client(ESTABLISHED)
+        self.ends.tunnel(self._next, rest, told=names.told)
+
+    def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
+        self._minor = head.minor
+        self._unfinished = False
+        self._close_wanted = not head.keep_alive
+        if self._is_connected():
+            self.reused = True
+        else:
+            self._leave(keep=self._keep_alive)
+            self.origin = self._next
+            self.reused = False
+        self._keep_alive = False
+        rest = raw[raw.index(b"\r\n") : -2]
+        rest = _without(_REQUEST_LINES(b"", rest), head.options)
+        sent = b"%b %b HTTP/1.%d\r\nHost: %b%bVia: 1.%d urlward\r\n%b\r\n" % (
+            head.method,
+            self._path,
+            head.minor,
+            self._authority.encode("latin-1"),
+            rest,
+            head.minor,
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if head.websocket else b"",
+        )
+        repeatable = head.method in REPEATABLE and head.length == 0 and not head.websocket
+        self._again = sent if repeatable else None
+        return sent
+
+    def _read_requests(self, data: bytes) -> None:
+        super()._read_requests(data)
+        if self._unfinished and self._body is None and not self.pending:
+            self._unfinished = False
+            self._turn_over()
+
+    def _bound_held(self) -> None:
+        if self._switching:
+            super()._bound_held()
+        elif len(self._held) > MAX_HELD:
+            self.ends.hold_client(held=True)
+
+    def _leave(self, *, keep: bool) -> None:
+        """Part with the connection to the origin, if there is one."""
+        if self._server == "open" and keep:
+            self.ends.keep_server(self.origin)
+        elif self._server != "none":
+            self.ends.close_server()
+        self._server = "none"
+        self._server_ended = False
+        self._response_held = b""
+
+    def _too_much(self) -> None:
+        self._keep_alive = False
+
+    def _turn_over(self) -> None:
+        if self._done:
+            return
+        if self._body is not None:
+            # Its body may still come. What the origin takes that for nobody knows, so nothing follows there.
+            self._unfinished = True
+            self._keep_alive = False
+            return
+        if not self._keep_alive:
+            self._leave(keep=False)
+        if self._close_wanted:
+            self._finish()
+            return
+        if self._held:
+            self.ends.hold_client(held=False)
+            self._read_held()
+        if self._client_ended and not self.pending and not self._done:
+            self.ends.close()
+
+    # -- responses
+
+    def _incoming(self, data: bytes, start: int, end: int) -> tuple[bytes, int]:
+        data = without_alternatives(data, start, end)
+        if start == end or self._lost_place or self._switched:
+            return data, end
+        head = data[start:end]
+        if self._response is None:
+            # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2).
+            return (data, end) if self._minor else (data[:start] + data[end:], start)
+        options = b",".join(_CONNECTION(head)).strip(b" \t").lower()
+        unbounded = isinstance(self._response, Unbounded)
+        keeps = b"close" not in options if b"HTTP/1.1" in head[:12] else b"keep-alive" in options
+        self._keep_alive = keeps and not unbounded and not self._doubtful
+        # Where a client could read another end out of it, what follows must not be another origin's.
+        self._close_wanted = self._close_wanted or self._doubtful
+        head = _without(_RESPONSE_LINES(b"", head), options)
+        added = b"Via: 1.1 urlward\r\n"
+        if unbounded or self._close_wanted:
+            added += b"Connection: close\r\n"
+        elif not self._minor:
+            added += b"Connection: keep-alive\r\n"
+        cut = len(head) - (2 if head.endswith(b"\r\n") else 1)
+        head = head[:cut] + added + head[cut:]
+        return data[:start] + head + data[end:], start + len(head)
+
+
+def _without(lines: bytes, options: bytes) -> bytes:
+    """Field lines without those that a Connection field names as of this hop alone."""
+    if options in _USUAL:
+        return lines
+    names = {option.strip(b" \t") for option in options.lower().split(b",")} - _KEPT
+    if not names:
+        return lines
+    return _LINES(lambda line: b"" if line[1].rstrip(b" \t").lower() in names else line[0], lines)

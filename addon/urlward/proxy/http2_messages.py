@@ -1,0 +1,334 @@
+"""Messages of HTTP/2 (RFC 9113 section 8) as those of HTTP/1.1, and back.
+
+Whatever a client puts into a field, it comes out as one request that all readers read alike, or not at all.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from hpack.table import HeaderTable
+
+from urlward.proxy.framing import MAX_LINE, MAX_TRAILERS
+from urlward.proxy.head import REPEATABLE, HeadError, ResponseHead
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9a-z]+"
+_NAME = re.compile(_TOKEN).fullmatch
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_TARGET = re.compile(rb"[^\0-\x20\x7f]+").fullmatch
+_NOT_A_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z").search
+_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]").search
+_LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
+_CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?").fullmatch
+
+_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+_OF_CONNECTION: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings"}
+)
+"""Fields that HTTP/2 does not have (RFC 9113 section 8.2.2)."""
+
+_NO_TRAILERS: Final = _OF_CONNECTION | {b"host", b"content-length", b"te", b"trailer"}
+# Alt-Svc goes by the second name, too: `head.without_alternatives`.
+_NOT_PASSED_ON: Final = _OF_CONNECTION | {b"alt-svc", b"xlt-svc"}
+_WITH_CONTENT: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+
+type Fields = list[tuple[bytes, bytes]]
+
+
+class MalformedError(Exception):
+    """What is no message of HTTP/2 (RFC 9113 section 8.1.1)."""
+
+
+class Request(NamedTuple):
+    """A request's head.
+
+    Attributes:
+        head: as HTTP/1.1, to its empty line.
+        is_head: whether its method is HEAD.
+        chunked: whether its body is to be chunked, since it has no length.
+        websocket: whether it asks for a WebSocket (RFC 8441).
+        repeatable: whether it has no effect, nor a body, so that it may be sent twice.
+    """
+
+    head: bytes
+    is_head: bool
+    chunked: bool
+    websocket: bool
+    repeatable: bool
+
+
+@lru_cache(1 << 12)
+def _is_name(name: bytes) -> bool:
+    """Whether a request may have a field of this name."""
+    return name not in _OF_CONNECTION and _NAME(name) is not None
+
+
+@lru_cache(1 << 12)
+def _response_name(name: bytes) -> bytes:
+    """A response field's name as HTTP/2 has it, empty where it is not passed on."""
+    name = name.lower()
+    return b"" if name in _NOT_PASSED_ON or _NAME(name) is None else name
+
+
+def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Request:
+    """Write a request's head as HTTP/1.1.
+
+    Args:
+        fields: of the head, names and values.
+        ended: whether no body follows.
+
+    Raises:
+        MalformedError: it is none.
+        HeadError: it is one that nobody here answers.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    lines: list[bytes] = []
+    cookies: list[bytes] = []
+    host: bytes | None = None
+    length = False
+    regular = False
+    for name, value in fields:
+        if _NOT_A_VALUE(value):
+            raise MalformedError("a field's value with a line break, or with blanks around it")
+        if name[:1] == b":":
+            if regular or name in pseudo or name not in _PSEUDO:
+                raise MalformedError("a pseudo-field that is unknown, twice there, or behind others")
+            pseudo[name] = value
+            continue
+        regular = True
+        if not _is_name(name):
+            raise MalformedError("a field that HTTP/2 does not have")
+        match name:
+            case b"cookie":
+                cookies.append(value)
+                continue
+            case b"host":
+                if host is not None:
+                    raise MalformedError("more than one Host field")
+                host = value
+                continue
+            case b"te":
+                if value.lower() != b"trailers":
+                    raise MalformedError("a TE other than trailers")
+                lines.append(b"connection: TE\r\n")
+            case b"content-length":
+                if length or not _LENGTH(value):
+                    raise MalformedError("a Content-Length that is no number, or twice there")
+                length = True
+            case b"sec-websocket-key" if b":protocol" in pseudo:
+                continue  # HTTP/2 has none
+        lines.append(b"%b: %b\r\n" % (name, value))
+    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    if not _METHOD(method):
+        raise MalformedError("no method")
+    protocol = pseudo.get(b":protocol")
+    if method == b"CONNECT":
+        if protocol is None:
+            raise HeadError(405, "no proxy is asked for here")
+    elif protocol is not None:
+        raise MalformedError("a protocol for a request other than CONNECT")
+    if not _TARGET(path) or not (path[:1] == b"/" or (path == b"*" and method == b"OPTIONS")):
+        raise MalformedError("a path that is none")
+    if pseudo.get(b":scheme", b"").lower() not in (b"http", b"https"):
+        raise MalformedError("a scheme that is none")
+    authority = pseudo.get(b":authority", host)
+    if not authority or not _TARGET(authority):
+        raise MalformedError("no authority")
+    if host is not None and host.lower() != authority.lower():
+        raise MalformedError("a Host field other than the authority")
+    if protocol not in (None, b"websocket"):
+        raise HeadError(501, "a protocol that is not spoken here")
+    if cookies:
+        lines.append(b"cookie: %b\r\n" % b"; ".join(cookies))
+    chunked = not (ended or length or protocol)
+    if protocol:
+        key = base64.b64encode(os.urandom(16))
+        lines.append(b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: %b\r\n" % key)
+    elif chunked:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    elif not length and method in _WITH_CONTENT:
+        lines.append(b"content-length: 0\r\n")
+    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (
+        b"GET" if protocol else method,
+        path,
+        authority,
+        b"".join(lines),
+    )
+    return Request(head, method == b"HEAD", chunked, bool(protocol), ended and method in REPEATABLE)
+
+
+def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """The end of a chunked body, with a request's trailers.
+
+    Raises:
+        MalformedError: they are none.
+    """
+    lines = []
+    for name, value in fields:
+        if not _is_name(name) or _NOT_A_VALUE(value) or _CONTROL(value):
+            raise MalformedError("a trailer that HTTP/2 does not have")
+        if name not in _NO_TRAILERS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"0\r\n%b\r\n" % b"".join(lines)
+
+
+def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, bool]:
+    """A response's head as HTTP/2 has it, and whether its connection is closed behind it.
+
+    Args:
+        head: it.
+        status: in place of its own.
+    """
+    fields = [(b":status", b"%d" % (status or head.status))]
+    options: list[bytes] = []
+    for name, value in head.fields:
+        known = _response_name(name)
+        if known:
+            if not _CONTROL(value):
+                fields.append((known, value.strip(b" \t")))
+        elif name.lower() == b"connection":
+            options += (option.strip(b" \t") for option in value.lower().split(b","))
+    closes = b"close" in options
+    if options:
+        fields = [field for field in fields if field[0] not in options]
+    return fields, closes
+
+
+class Chunks:
+    """Takes a response's chunked body apart (RFC 9112 section 7.1).
+
+    Attributes:
+        done: whether it has ended.
+        trailers: that came behind it.
+    """
+
+    __slots__ = ("_last", "_left", "_line", "_room", "done", "trailers")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.trailers: Fields = []
+        self._left = 0
+        """Bytes that are to come of the chunk, and of the line break behind it."""
+        self._line = b""
+        self._last = False
+        self._room = MAX_TRAILERS
+
+    def feed(self, data: bytes, position: int, parts: list[bytes]) -> int:
+        """Take what has come.
+
+        Args:
+            data: what has come.
+            position: where in it the body goes on.
+            parts: gets the content.
+
+        Returns:
+            Where the body ends in it, or its length.
+
+        Raises:
+            ValueError: it is none.
+        """
+        size = len(data)
+        while position < size:
+            if self._left:
+                step = min(self._left, size - position)
+                content = min(self._left - 2, step)
+                if content > 0:
+                    parts.append(data[position : position + content])
+                self._left -= step
+                position += step
+                continue
+            end = data.find(b"\n", position)
+            if end < 0:
+                self._line += data[position:]
+                if len(self._line) > MAX_LINE:
+                    raise ValueError("a chunk's head or a trailer without end")
+                return size
+            line = self._line + data[position:end]
+            self._line = b""
+            position = end + 1
+            if not self._last:
+                match = _CHUNK(line)
+                if match is None:
+                    raise ValueError("a chunk without a size")
+                length = int(match[1], 16)
+                self._last = not length
+                self._left = length + 2 if length else 0
+            elif line in (b"\r", b""):
+                self.done = True
+                return position
+            else:
+                self._trailer(line)
+        return position
+
+    def _trailer(self, line: bytes) -> None:
+        self._room -= len(line)
+        if self._room < 0:
+            raise ValueError("trailers without end")
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t\r")
+        if _NAME(name) and name not in _NO_TRAILERS and not _CONTROL(value):
+            self.trailers.append((name, value))
+
+
+_STATIC: Final = {entry: number for number, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
+_STATIC_NAMES: Final = {
+    entry[0]: number for number, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))
+}
+
+
+def _number(number: int, bits: int, first: int) -> bytes:
+    """An integer behind the first bits of a byte (RFC 7541 section 5.1)."""
+    most = (1 << bits) - 1
+    if number < most:
+        return bytes((first | number,))
+    encoded = bytearray((first | most,))
+    number -= most
+    while number >= 0x80:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+@lru_cache(1 << 12)
+def _encoded(name: bytes, value: bytes) -> bytes:
+    """A field that is kept in no table (RFC 7541 section 6.2.2), or is in the static one."""
+    indexed = _STATIC.get((name, value))
+    if indexed is not None:
+        return _number(indexed, 7, 0x80)
+    known = _STATIC_NAMES.get(name)
+    label = b"\0" + _number(len(name), 7, 0) + name if known is None else _number(known, 4, 0)
+    return label + _number(len(value), 7, 0) + value
+
+
+class Encoder:
+    """HPACK (RFC 7541) without a dynamic table, in place of the library's.
+
+    That searches its table field by field, as long as the client wants it, and costs more than all else of
+    a response; without one there is nothing that a client could make grow, or learn from sizes.
+    """
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said = False
+
+    @property
+    def header_table_size(self) -> int:
+        """Of the table: 0."""
+        return 0
+
+    @header_table_size.setter
+    def header_table_size(self, size: int) -> None:  # noqa: ARG002 - the client's
+        self._said = False
+
+    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """A block of fields; the first one says that there is no table (section 4.2)."""
+        block = b"".join([_encoded(name, value) for name, value in headers])
+        if not self._said:
+            self._said = True
+            block = b"\x20" + block
+        return block

@@ -1,0 +1,390 @@
+"""Listening sockets: opened once by the supervisor, or by the service manager, and inherited by workers.
+
+A connection waits in its listening socket until it is accepted. Since the supervisor holds the sockets
+too, they and what waits in them outlive a worker that dies, and its replacement accepts from them. Each
+worker has sockets of its own on the same address (SO_REUSEPORT, socket(7)), over which the kernel spreads
+connections. Sockets that systemd passes (sd_listen_fds(3)) are used in place of own ones; where it passes
+fewer than there are workers, several workers accept from one.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from urlward.engine.errors import UrlwardError
+
+LISTENERS = "URLWARD_LISTENERS"
+"""In a worker's environment: its sockets, as `described`."""
+
+BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted; its own limit is `net.core.somaxconn`."""
+
+FREE_WITHIN = 2.0
+"""Seconds for which an address may be in use still: processes of a filter that was killed are ending."""
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before something else has its turn."""
+
+ACCEPT_AGAIN = 1.0
+"""Seconds until the next attempt after one that failed."""
+
+RESERVE = 64
+"""File descriptors that are kept for lists, records and connections to origins."""
+
+_FIRST_FD = 3
+_LOOK = 0.05
+
+
+class ListenError(UrlwardError):
+    """An address cannot be listened on."""
+
+
+class Address(NamedTuple):
+    """Where a mode listens.
+
+    Attributes:
+        host: as configured; all addresses of this machine where empty.
+        port: 0 for any that is free.
+        kind: ``tcp`` or ``udp``.
+    """
+
+    host: str
+    port: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+
+
+Sockets = Sequence[tuple[Address, list[socket.socket]]]
+"""Of one worker; an address without a host has one of each family."""
+
+
+def open_sockets(
+    address: Address, *, reuse_port: bool = False, given: Sequence[socket.socket] = ()
+) -> list[socket.socket]:
+    """Bind an address's sockets, one of each of its families. None of them listens yet.
+
+    Args:
+        address: where.
+        reuse_port: whether others of this user may be bound to it.
+        given: open ones, taken (duplicated) where they are bound to what is asked for.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    made: list[socket.socket] = []
+    port, flags = address.port, socket.AI_PASSIVE
+    found = socket.getaddrinfo(address.host or None, port, type=_KINDS[address.kind], flags=flags)
+    try:
+        for family, kind, protocol, _, where in dict.fromkeys(found):
+            same = [one for one in given if _is_at(one, family, kind, where)]
+            if same:
+                made.append(same[0].dup())
+                continue
+            try:
+                one = socket.socket(family, kind, protocol)
+            except OSError:
+                continue  # a family that this kernel lacks
+            made.append(one)
+            _prepare(one, reuse_port=reuse_port)
+            try:
+                one.bind((where[0], port, *where[2:]))
+            except OSError as e:
+                if e.errno != errno.EADDRNOTAVAIL:
+                    raise OSError(e.errno, os.strerror(e.errno or 0).lower()) from e
+                made.pop().close()
+            else:
+                port = one.getsockname()[1]
+        if not made:
+            raise OSError(errno.EADDRNOTAVAIL, "not an address of this machine")
+    except BaseException:
+        _close(made)
+        raise
+    return made
+
+
+def _prepare(one: socket.socket, *, reuse_port: bool) -> None:
+    if one.type == socket.SOCK_STREAM:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if one.family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    one.setblocking(False)
+
+
+def _is_at(one: socket.socket, family: int, kind: int, where: Sequence[object]) -> bool:
+    return (one.family, one.type) == (family, kind) and list(one.getsockname()[:2]) == list(where[:2])
+
+
+def raise_limit() -> None:
+    """Let this process, and those that it starts, open as many files as it may.
+
+    Each connection takes two file descriptors; the usual soft limit is for programs that use select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Listeners:
+    """All workers' sockets.
+
+    Args:
+        given: those that the service manager has passed.
+        shared: whether several workers may come to listen at one address.
+    """
+
+    def __init__(self, given: Iterable[socket.socket] = (), *, shared: bool = False) -> None:
+        self._given = list(given)
+        self._shared = shared
+        self._sockets: dict[tuple[Address, int], list[socket.socket]] = {}
+
+    def open(self, addresses: Sequence[Address], workers: int) -> None:
+        """Have sockets at all of these addresses for so many workers; those that are open stay.
+
+        Raises:
+            ListenError: that is not possible; nothing has changed.
+        """
+        made: dict[tuple[Address, int], list[socket.socket]] = {}
+        known = {address for address, _ in self._sockets}
+        try:
+            for address in addresses:
+                given = [g for g in self._given if g.type == _KINDS[address.kind]]
+                if address not in known:
+                    self._check(address, given)
+                for number in range(workers):
+                    if (address, number) not in self._sockets:
+                        # Where there are several at an address, each worker has another.
+                        turned = given[number % len(given) :] + given[: number % len(given)] if given else []
+                        where = self._with_port(address, made)
+                        made[address, number] = open_sockets(where, reuse_port=self._shared, given=turned)
+        except OSError as e:
+            for sockets in made.values():
+                _close(sockets)
+            text = "name or service not known" if isinstance(e, socket.gaierror) else e.strerror or str(e)
+            raise ListenError(f"cannot listen on {address}: {text}") from e
+        self._sockets |= made
+
+    @property
+    def numbers(self) -> list[int]:
+        """The workers that there are sockets for."""
+        return sorted({number for _, number in self._sockets})
+
+    def keep(self, addresses: Sequence[Address]) -> None:
+        """Close all sockets at other addresses."""
+        for address, number in list(self._sockets):
+            if address not in addresses:
+                _close(self._sockets.pop((address, number)))
+
+    def of(self, worker: int, addresses: Sequence[Address]) -> Sockets:
+        """A worker's, at these addresses."""
+        return [(each, self._sockets[each, worker]) for each in addresses if (each, worker) in self._sockets]
+
+    def close(self) -> None:
+        """Close all: who connects from here on is refused, unless a process that is yet to end listens."""
+        self.keep(())
+        _close(self._given)
+
+    def check_given(self) -> None:
+        """See whether modes listen on all that the service manager has passed.
+
+        Raises:
+            ListenError: connections to a socket that nobody reads would wait for ever.
+        """
+        used = {(s.type, s.getsockname()[:2]) for sockets in self._sockets.values() for s in sockets}
+        for one in self._given:
+            if one.family not in (socket.AF_INET, socket.AF_INET6):
+                raise ListenError("socket activation: a socket that is no TCP or UDP socket was passed")
+            host, port = one.getsockname()[:2]
+            where = Address(host, port, "")
+            if (
+                one.family == socket.AF_INET6
+                and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                and host == "::"
+            ):
+                raise ListenError(
+                    f"socket activation: {where} takes IPv4 as well; set BindIPv6Only=ipv6-only, and have "
+                    "a line for each family"
+                )
+            if (one.type, (host, port)) not in used:
+                raise ListenError(f"socket activation: {where} was passed, and no mode listens there")
+
+    def _check(self, address: Address, given: Sequence[socket.socket]) -> None:
+        """Shared addresses do not conflict, so a second urlward would take a part of the first's clients."""
+        until = time.monotonic() + FREE_WITHIN
+        while True:
+            try:
+                _close(open_sockets(address, given=given))
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    raise
+            else:
+                return
+            time.sleep(_LOOK)
+
+    def _with_port(self, address: Address, made: dict[tuple[Address, int], list[socket.socket]]) -> Address:
+        """An address with the port that the first worker has been given where any would do."""
+        for (other, _), sockets in (*self._sockets.items(), *made.items()):
+            if other == address and not address.port:
+                return address._replace(port=sockets[0].getsockname()[1])
+        return address
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for one in sockets:
+        one.close()
+
+
+def is_shortage(error: OSError) -> bool:
+    """Whether the system has no descriptor or memory for another connection."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Transports:
+    """Gives each connection that is taken a transport of asyncio's, and a protocol.
+
+    Args:
+        make: makes the protocol.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._make = make
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:  # noqa: ARG002
+        """Take a connection."""
+        task = asyncio.get_running_loop().create_task(self._take(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, sock: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make, sock)
+        except OSError:
+            sock.close()  # it has ended already
+
+
+class Acceptor:
+    """Accepts from a bound socket, in the event loop; what mitmproxy takes for an `asyncio.Server`.
+
+    asyncio's own knows nothing of a shortage of file descriptors before there is none left, also for lists
+    and connections to origins; then it tries once a second, and reports each of its 64 attempts.
+
+    Args:
+        take: takes a connection, and its peer's address.
+        one: closed with this, or where there is an error.
+        short: told of a shortage; gives seconds to wait until the next attempt.
+
+    Raises:
+        OSError: another process listens there.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[socket.socket, tuple[Any, ...]], None],
+        one: socket.socket,
+        short: Callable[[OSError], float] | None = None,
+    ) -> None:
+        self._take = take
+        self._socket = one
+        self._short = short
+        self._loop = asyncio.get_running_loop()
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._enough = limit - min(RESERVE, limit // 8)
+        try:
+            one.listen(BACKLOG)
+        except OSError:
+            one.close()
+            raise
+        self._loop.add_reader(one, self._accept)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The one that listens."""
+        return (self._socket,) if self._socket.fileno() >= 0 else ()
+
+    def close(self) -> None:
+        """Accept no more; what has been accepted goes on."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as e:
+                self._pause(e)
+                return
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                self._take(connection, peer)
+            except OSError:
+                connection.close()  # it has ended already
+            # The kernel gives the lowest number that is free.
+            if connection.fileno() >= self._enough:
+                self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                return
+
+    def _pause(self, error: OSError) -> None:
+        wait = ACCEPT_AGAIN
+        if self._short is not None and is_shortage(error):
+            wait = self._short(error)
+        self._loop.remove_reader(self._socket)
+        self._loop.call_later(wait, self._resume)
+
+    def _resume(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket, self._accept)
+
+
+def given() -> list[socket.socket]:
+    """The sockets that the service manager passes to this process (sd_listen_fds(3)); once.
+
+    Raises:
+        ListenError: it says that it passes more than there are, or something else than sockets.
+    """
+    count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []
+    passed = []
+    for fd in range(_FIRST_FD, _FIRST_FD + int(count)):
+        try:
+            one = socket.socket(fileno=fd)
+        except OSError as e:
+            raise ListenError(
+                f"socket activation: of the {count} that LISTEN_FDS speaks of, descriptor {fd} is no socket: "
+                f"{(e.strerror or str(e)).lower()}"
+            ) from e
+        one.set_inheritable(False)
+        one.setblocking(False)
+        passed.append(one)
+    return passed
+
+
+def described(sockets: Sockets) -> str:
+    """Sockets by descriptor, for a process that inherits them."""
+    return json.dumps([[*address, [one.fileno() for one in some]] for address, some in sockets])
+
+
+def inherited() -> dict[Address, list[socket.socket]]:
+    """The sockets that this worker's supervisor has `described`; once."""
+    text = os.environ.pop(LISTENERS, "")
+    found = {}
+    for host, port, kind, fds in json.loads(text) if text else ():
+        found[Address(host, port, kind)] = [socket.socket(fileno=fd) for fd in fds]
+        for fd in fds:
+            os.set_inheritable(fd, False)
+    return found

@@ -1,0 +1,454 @@
+"""Preflight: what would keep a filter from working as it is configured, found before it starts.
+
+Whatever is looked at here is read; nothing is listened on, written or fetched. What the lists hold is not
+looked at: the process that starts workers lives as long as they, and must not have read a list.
+"""
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from mitmproxy.proxy import mode_specs
+
+from urlward.config import Config, FeedTable, Problem
+from urlward.config.records import ASSIGNMENTS, StoreTable, no_days_of_assignments
+from urlward.config.tables import split_address
+from urlward.engine.errors import UrlwardError
+from urlward.lists.build import find_key, read_key
+from urlward.lists.feed_source import SecretError, origin
+from urlward.lists.fetch_errors import FetchError
+from urlward.lists.fetch_tls import context
+from urlward.lists.formats import FormatError, FormatOptions, format_named
+from urlward.lists.report import NO_FOLDER
+from urlward.lists.source import Budget
+from urlward.lists.state import NAMES, state_folder
+from urlward.lists.trust import read_trust
+from urlward.proxy.addon import block_pages
+from urlward.proxy.authority import CA_FILE
+from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
+
+_TCP = frozenset(("tcp",))
+
+_BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
+"""What the names of a store's files end in."""
+
+_OF_STATE = {(), *((name,) for name in NAMES)}
+_AUTHORITY = "mitmproxy-"
+
+_SET_BY = {
+    "mode": "mode",
+    "listen_host": "listen",
+    "listen_port": "listen",
+    "confdir": "confdir",
+    "http2": "http2",
+} | {
+    f"urlward_{name}": name
+    for name in (
+        "list", "key", "trust", "max_errors", "format", "intercept", "tls_block", "other", "on_error",
+        "status", "monitor", "config", "admin",
+    )
+}  # fmt: skip
+"""Options that urlward sets from what flags of its own say, which it looks at; and those flags."""
+
+
+class _Listener(NamedTuple):
+    """An address that is listened on.
+
+    Attributes:
+        key: that says so, or flag.
+        in_file: whether it is a key of the configuration file.
+        host: an address or name; empty for all addresses.
+        port: 0 for any.
+        protocols: ``tcp``, ``udp``.
+    """
+
+    key: str
+    in_file: bool
+    host: str
+    port: int
+    protocols: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Preflight:
+    """Looks for what would not work.
+
+    Args:
+        config: the configuration.
+        settings: what `urlward run` makes of it and of its flags.
+        flags: names of the flags that were given, such as ``listen``.
+        admin: HOST:PORT of the dashboard as a flag, or empty.
+    """
+
+    def __init__(self, config: Config, settings: Settings, flags: Collection[str], admin: str = "") -> None:
+        self._config = config
+        self._settings = settings
+        self._flags = flags
+        self._admin = admin
+
+    def problems(self) -> Iterator[Problem]:
+        """All that is found, in no order."""
+        yield from self._options()
+        yield from self._modes()
+        yield from self._listeners()
+        yield from self._lists()
+        yield from self._feeds()
+        yield from self._records()
+        yield from self._dashboard()
+        yield from self._pages()
+        yield from self._authority()
+        yield from self._state()
+
+    def _problem(self, key: str, text: object) -> Problem:
+        """A problem of what a flag or a key of the same name says."""
+        where, in_file = self._place(key)
+        return Problem(where, str(text), in_file)
+
+    def _place(self, key: str) -> tuple[str, bool]:
+        """The flag that says what a key does, or that key; and whether it is the key."""
+        name = key.partition(".")[0]
+        return (f"--{name}", False) if name in self._flags else (key, True)
+
+    def _options(self) -> Iterator[Problem]:
+        """Options that go past what urlward looks at, or that it sets after them."""
+        of_file = len(self._config.mitmproxy)
+        for n, option in enumerate(self._settings.extra):
+            name = option.partition("=")[0]
+            key = _SET_BY.get(name)
+            if key is None:
+                continue
+            flag = f"--{key.replace('_', '-')}"
+            if n < of_file:
+                own = f"the key {key}" if key in Config.model_fields else flag
+                yield Problem(f"mitmproxy.{name}", f"urlward sets this option: use {own}")
+            else:
+                yield Problem("--set", f"{name}: urlward sets this option: use {flag}", in_file=False)
+
+    def _modes(self) -> Iterator[Problem]:
+        for n, spec in enumerate(self._settings.modes):
+            try:
+                mode_specs.ProxyMode.parse(spec)
+            except ValueError as e:
+                yield self._problem(f"mode.{n}", f"{spec!r}: {e}")
+
+    def _listeners(self) -> Iterator[Problem]:
+        seen: list[_Listener] = []
+        for one in self._addresses():
+            other = next((other for other in seen if _meet(one, other)), None)
+            if other is not None:
+                text = f"{one} is where {other.key} ({other}) listens: choose another port"
+                yield Problem(one.key, text, one.in_file)
+            seen.append(one)
+
+    def _addresses(self) -> Iterator[_Listener]:
+        host, port = self._settings.listen
+        modes = self._settings.modes
+        for n, spec in enumerate(modes):
+            try:
+                mode = mode_specs.ProxyMode.parse(spec)
+            except ValueError:
+                continue
+            number = mode.listen_port(port)
+            if number is not None:
+                place = self._place(self._said_by(n, mode))
+                protocol = mode.transport_protocol
+                protocols = ("tcp", "udp") if protocol == "both" else (protocol,)
+                yield _Listener(*place, mode.listen_host(host), number, frozenset(protocols))
+        config = self._config
+        if self._admin:
+            address = split_address(self._admin, lowest=0, any_host=True)
+            yield _Listener("--admin", False, *address, _TCP)
+        elif config.admin is not None:
+            yield _Listener("admin.listen", True, *split_address(config.admin.listen, lowest=0), _TCP)
+        if config.objections is not None and config.objections.address is not None:
+            yield _Listener("objections.listen", True, *config.objections.address, _TCP)
+
+    def _said_by(self, n: int, mode: mode_specs.ProxyMode) -> str:
+        """The key that says where the n-th mode listens."""
+        if not self._config.mode and "mode" not in self._flags:
+            # The modes of a filter that steers come from the gateway's ports; see `steering_modes`.
+            if isinstance(mode, mode_specs.DnsMode):
+                return "gateway.dns.port"
+            return "gateway.intercept_port" if mode.custom_listen_port else "listen"
+        return f"mode.{n}" if mode.custom_listen_port or len(self._settings.modes) > 1 else "listen"
+
+    def _lists(self) -> Iterator[Problem]:
+        options, lists = self._settings.options, self._settings.lists
+        if key := options.get("urlward_key"):
+            yield from self._usable("key", lambda: read_key(Path(str(key))))
+        trust = options.get("urlward_trust")
+        if isinstance(trust, list):
+            yield from self._usable("trust", lambda: read_trust(trust))
+        for n, path in enumerate(lists):
+            problem = _readable(str(path))
+            if problem is not None:
+                yield self._problem(f"list.{n}", problem)
+            elif path.is_dir():
+                yield self._problem(f"list.{n}", f"{path}: {NO_FOLDER}")
+            elif not key and path.is_file():
+                yield from self._usable(f"list.{n}", partial(find_key, None, [path]))
+        for n, name in enumerate(self._config.protected):
+            problem = _readable(name)
+            if problem is not None:
+                yield Problem(f"protected.{n}", problem)
+
+    def _feeds(self) -> Iterator[Problem]:
+        for n, feed in enumerate(self._config.feed):
+            yield from (Problem(f"feed.{n}.{key}", text) for key, text in _feed_problems(feed))
+
+    def _records(self) -> Iterator[Problem]:
+        records = self._config.records
+        if records is None:
+            return
+        stores = [(f"records.store.{n}", store) for n, store in enumerate(records.store)]
+        if records.assignments is not None:
+            stores.append(("records.assignments", records.assignments))
+        for place, store in stores:
+            yield from (Problem(f"{place}.{key}", text) for key, text in _store_problems(store))
+        files = [(place, store.path) for place, store in stores if store.path is not None]
+        if files:
+            yield from self._store_files(files)
+        # The configuration's own table needs them already.
+        unlimited = records.assignments is None and records.days.assignments is None
+        if unlimited and _has_assignments(state_folder(self._config.state) / ASSIGNMENTS):
+            yield no_days_of_assignments()
+
+    def _dashboard(self) -> Iterator[Problem]:
+        """A token of the operator's own; that of the state folder is made anew where it is damaged."""
+        if self._config.admin is None:
+            return
+        from urlward.records.admin.sessions import token_of
+
+        state = state_folder(self._config.state)
+        path = state / self._config.admin.token_file
+        if path.parent != state and path.exists():
+            try:
+                token_of(path)
+            except UrlwardError as e:
+                yield Problem("admin.token_file", str(e))
+
+    def _store_files(self, files: Sequence[tuple[str, str]]) -> Iterator[Problem]:
+        """Stores whose files are something else's: they are written to, begun anew and set aside."""
+        config = self._config
+        state = Path(os.path.realpath(state_folder(config.state)))
+        confdir = Path(os.path.realpath(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR)))  # noqa: PTH111
+        others = dict(_names_in(config.model_dump()))
+        others |= {f"list.{n}": str(path) for n, path in enumerate(self._settings.lists)}
+        if key := self._settings.options.get("urlward_key"):
+            others["key"] = str(key)
+        if config.file is not None:
+            others["the configuration"] = str(config.file)
+        for place, name in files:
+            path = Path(os.path.realpath(name))
+            here = f"{place}.path"
+            other = next((key for key, o in others.items() if key != here and _is_of(Path(o), path)), None)
+            if other is not None:
+                yield Problem(here, f"{name}: is {other}, or would be: name a file of its own")
+            elif path.is_relative_to(state) and path.relative_to(state).parts[:1] in _OF_STATE:
+                yield Problem(here, f"{name}: is for something else in the state folder: choose another name")
+            elif path.parent == confdir and path.name.startswith(_AUTHORITY):
+                yield Problem(here, f"{name}: is the authority's: choose another name")
+            elif path.is_dir():
+                yield Problem(here, f"{name}: a folder: name a file in it")
+            elif path.exists() and not path.is_file():
+                yield Problem(here, f"{name}: not a regular file")
+
+    def _pages(self) -> Iterator[Problem]:
+        _, problems = block_pages(self._config, int(str(self._settings.options["urlward_status"])))
+        yield from problems
+
+    def _authority(self) -> Iterator[Problem]:
+        """The authority that is there; where there is none, the start makes one."""
+        folder = Path(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR))  # noqa: PTH111 - never raises
+        path = folder / CA_FILE
+        try:
+            data = path.read_bytes()
+            passphrase = self._config.mitmproxy.get("cert_passphrase")
+            load_pem_private_key(data, str(passphrase).encode() if passphrase else None)
+            x509.load_pem_x509_certificates(data)
+        except FileNotFoundError:
+            if (problem := _makeable(folder)) is not None:
+                yield self._problem("confdir", problem)
+        except OSError as e:
+            yield self._problem("confdir", f"{path}: {e.strerror or e}")
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
+            text = "not a certificate with its key: move it away, and new ones are made"
+            yield self._problem("confdir", f"{path}: {text}")
+
+    def _state(self) -> Iterator[Problem]:
+        config = self._config
+        if not config.keeps_state:
+            return
+        folder = state_folder(config.state)
+        # What is damaged in it is set aside at the start, and ends none.
+        if not folder.is_dir() and (problem := _makeable(folder)) is not None:
+            yield Problem("state", problem)
+
+    def _usable(self, key: str, read: Callable[[], object]) -> Iterator[Problem]:
+        try:
+            read()
+        except UrlwardError as e:
+            yield self._problem(key, e)
+
+
+def _has_assignments(path: Path) -> bool:
+    """Whether a database has any; of one that cannot be read it is not known."""
+    if not path.is_file():
+        return False
+    tables = ("assignments", "assignments_current")
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as opened,
+    ):
+        return any(opened.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
+    return False
+
+
+def _names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """All that may be a file's name in a configuration, where those are whole paths by now, by its key."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _names_in(each, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, tuple | list):
+        for n, each in enumerate(value):
+            yield from _names_in(each, f"{place}.{n}")
+    elif isinstance(value, str) and value.startswith("/"):
+        yield place, value
+
+
+def _is_of(other: Path, store: Path) -> bool:
+    """Whether a file is a store's, or one that it makes beside: ``.1``, ``-wal`` and the like."""
+    real = Path(os.path.realpath(other))
+    if real.parent == store.parent and _BESIDE(real.name.removeprefix(store.name)):
+        return real.name.startswith(store.name)
+    try:
+        return real.samefile(store)  # a hard link
+    except OSError:
+        return False
+
+
+def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
+    """What would keep a feed from coming, whatever its server says: key and text."""
+    try:
+        format_named(feed.format, FormatOptions(feed.columns, feed.delimiter, feed.category))
+    except FormatError as e:
+        key, _, text = str(e).partition(": ")
+        yield {"column": "columns"}.get(key, key), text
+    if feed.max_errors is not None:
+        try:
+            Budget.parse(feed.max_errors)
+        except ValueError as e:
+            yield "max_errors", f"{feed.max_errors!r} is not {e}"
+    if feed.key is not None:
+        try:
+            read_key(Path(feed.key))
+        except UrlwardError as e:
+            yield "key", str(e)
+    try:
+        read_trust(feed.trust)
+    except UrlwardError as e:
+        yield "trust", str(e)
+    if feed.url is None:
+        return
+    if feed.ca is not None and (problem := _authorities_problem(feed.ca)) is not None:
+        yield "ca", problem
+    unread = False
+    for key in ("client_cert", "client_key"):
+        path = getattr(feed, key)
+        if path is not None and (problem := _readable(path)) is not None:
+            unread = True
+            yield key, problem
+    if feed.client_cert is not None and not unread:
+        try:
+            context(None, feed.client_cert, feed.client_key)
+        except FetchError as e:
+            yield "client_cert", str(e)
+    try:
+        origin(feed)
+    except SecretError as e:
+        kind, _, text = str(e).partition(": ")
+        yield f"{kind}_file" if getattr(feed, f"{kind}_file") else f"{kind}_env", text
+
+
+def _store_problems(store: StoreTable) -> Iterator[tuple[str, str]]:
+    """What would keep records from being written there: key and text."""
+    if store.kind == "postgresql":
+        from urlward.records.engines import open_postgresql  # brings SQLAlchemy
+
+        key = "url_file" if store.url_file is not None else "url_env"
+        try:
+            open_postgresql(store).dispose()
+        except UrlwardError as e:
+            yield key, str(e).removeprefix(f"{key}: ")
+    if store.ca is not None and (problem := _authorities_problem(store.ca)) is not None:
+        yield "ca", problem
+
+
+def _authorities_problem(path: str) -> str | None:
+    """Why a file does not say whom to trust, or None."""
+    if (problem := _readable(path)) is not None:
+        return problem
+    try:
+        context(path)
+    except FetchError as e:
+        return str(e)
+    return None
+
+
+def _readable(path: str) -> str | None:
+    """Why a file cannot be read, or None."""
+    try:
+        mode = Path(path).stat().st_mode
+        if stat.S_ISREG(mode):
+            with Path(path).open("rb"):
+                return None
+        return None if stat.S_ISDIR(mode) else f"{path}: neither a file nor a folder"
+    except OSError as e:
+        return f"{path}: {e.strerror or e}"
+    except ValueError as e:
+        return f"{path!r}: {e}"
+
+
+def _makeable(folder: Path) -> str | None:
+    """Why files cannot be written in a folder, which the start makes where it is missing, or None."""
+    try:
+        for nearest in (folder, *folder.absolute().parents):
+            if not nearest.exists():
+                continue
+            if not nearest.is_dir():
+                return f"{nearest}: not a folder"
+            return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest}: cannot be written to"
+    except OSError as e:
+        return f"{folder}: {e.strerror or e}"
+    return None
+
+
+def _meet(one: _Listener, other: _Listener) -> bool:
+    """Whether two listeners are in each other's way."""
+    if not one.port or one.port != other.port or not one.protocols & other.protocols:
+        return False
+    ours, theirs = _hosts(one.host), _hosts(other.host)
+    return any(a == b or (a[1] == b[1] and "*" in (a[0], b[0])) for a in ours for b in theirs)
+
+
+def _hosts(host: str) -> set[tuple[str, int]]:
+    """The addresses that a host stands for, with their IP version; ``*`` for all of one."""
+    if host in ("", "localhost"):
+        return {("*", 4), ("*", 6)} if not host else {("127.0.0.1", 4), ("::1", 6)}
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return {(host.lower(), 0)}
+    return {("*" if address.is_unspecified else str(address), address.version)}

@@ -1,0 +1,721 @@
+"""A client's connection, from its first byte on, and those to the origins that it is led to.
+
+One path for every mode: what a connection is, is decided by its first bytes (`urlward.proxy.decide`), again
+inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the sockets.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from mitmproxy.proxy import mode_specs
+
+from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.connection import BEHIND, CONNECTING, HELD, SLOWED, Connection
+from urlward.proxy.decide import HTTP, Decision
+from urlward.proxy.ends import LINGER, NO_ENDS, Ends
+from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
+from urlward.proxy.guard import Guard
+from urlward.proxy.head import RequestHead
+from urlward.proxy.http2 import Http2, Lane
+from urlward.proxy.listeners import is_shortage
+from urlward.proxy.live import HEAD_TIMEOUT
+from urlward.proxy.names import NO_NAMES, Names, Place
+from urlward.proxy.raw_relay import RawRelay
+from urlward.proxy.relay import HttpRelay
+from urlward.proxy.socks import SocksError, SocksHandshake
+from urlward.proxy.tls import Tls, reason_of
+from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
+
+if TYPE_CHECKING:
+    from urlward.proxy.front import Front
+
+CONNECT_WITHIN: Final = 60.0
+"""Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
+
+KEPT_FOR: Final = 60.0
+"""Seconds that such a connection is kept."""
+
+MAX_KEPT: Final = 8
+"""Connections to origins at rest that are kept for one client's connection."""
+
+NOT_SHOWN = BlockResponse(451, "", (), b"")
+"""For a relay that nobody reads, and that so shows nothing."""
+
+_NUMBERS = count(1)
+
+
+class Client:
+    """Whose connection it is, as `urlward.proxy.names.Client`."""
+
+    __slots__ = ("alpn", "id", "peername", "proxy_mode", "sni", "tls")
+
+    def __init__(self, peername: tuple[Any, ...], proxy_mode: mode_specs.ProxyMode) -> None:
+        self.id = str(next(_NUMBERS))
+        self.peername = peername
+        self.proxy_mode = proxy_mode
+        self.tls = False
+        self.sni: str | None = None
+        self.alpn: bytes | None = None
+
+
+class Server:
+    """Where a connection goes, as `urlward.proxy.names.Server`; the host as sent."""
+
+    __slots__ = ("address",)
+    as_sent: Final = True
+
+    def __init__(self, address: tuple[str, int] | None) -> None:
+        self.address = address
+
+
+class Context:
+    """A connection, as `urlward.proxy.names.Context`."""
+
+    __slots__ = ("client", "layers", "server")
+
+    def __init__(self, client: Client, address: tuple[str, int] | None, *, told: bool = False) -> None:
+        self.client = client
+        self.server = Server(address)
+        self.layers: list[Any] = [_Told()] if told else []
+
+
+class _Told:
+    """Around a tunnel that would be blocked, and of which that has been said."""
+
+    told: Final = True
+
+
+class _Rest:
+    """A relay for what has not begun, or has ended."""
+
+    live: Final = ()
+    endless: Final = False
+    unbounded: Final = False
+    head: Final = None
+    pending: Final = ()
+    ends: Ends = NO_ENDS
+
+    def server_ended(self) -> None:
+        """Nothing is left to be told."""
+
+
+_REST = _Rest()
+
+
+class Session:
+    """A client's connection and those to its origins.
+
+    Args:
+        front: that has accepted it.
+        sock: the client's; or a lane, of a connection over which HTTP/2 is spoken.
+        client: whose.
+        address: where it is led to, host and port; None where the client has yet to say that.
+        tls: whether the origin is spoken to in TLS whatever the client speaks.
+
+    Attributes:
+        client: whose.
+        active: when something came last, by `time.perf_counter`; 0 where nothing has since the last look.
+    """
+
+    __slots__ = (
+        "_client",
+        "_context",
+        "_data",
+        "_front",
+        "_guard",
+        "_inner",
+        "_kept",
+        "_lingers",
+        "_looking",
+        "_lookup",
+        "_opening",
+        "_origin",
+        "_place",
+        "_relay",
+        "_server",
+        "_shaking",
+        "_since",
+        "_socks",
+        "_to_proxy",
+        "_upstream_tls",
+        "active",
+        "client",
+        "send_client",
+        "send_server",
+    )
+
+    def __init__(
+        self,
+        front: "Front",
+        sock: socket.socket | Lane,
+        client: Client,
+        address: tuple[str, int] | None,
+        *,
+        tls: bool = False,
+    ) -> None:
+        self._front = front
+        assert front.addon.guard is not None
+        self._guard: Guard = front.addon.guard
+        self.client = client
+        self.active = perf_counter()
+        self._context = Context(client, address)
+        self._data = b""
+        self._relay: Any = _REST
+        self._place: Place | None = None
+        self._socks: SocksHandshake | None = None
+        self._to_proxy = address is None
+        """Whether what comes is spoken to the proxy, not to an origin."""
+        self._upstream_tls = tls
+        self._inner = False
+        """Whether what comes is inside TLS that was meant for an origin."""
+        self._shaking = False
+        self._since = time.monotonic()
+        self._lingers: asyncio.TimerHandle | None = None
+        self._opening: Opening | None = None
+        self._looking = 0.0
+        """Since when an origin is being reached, 0 where none is."""
+        self._lookup: Lookup | None = None
+        self._origin = NOWHERE
+        self._kept: dict[Origin, tuple[Connection, float]] = {}
+        """Connections at rest, and since when."""
+        self._server: Connection | None = None
+        self._client: Connection | None = (
+            sock.owned(self) if isinstance(sock, Lane) else Connection(front.loop, sock, self)
+        )
+        # The connections' own methods, for one call less in sending.
+        self.send_client: Callable[[bytes], None] = self._client.write
+        self.send_server: Callable[[bytes], None] = _nowhere
+        self._client.receive = self._first
+        self._client.ended = self._early_end
+
+    def begin(self) -> None:
+        """Begin to read."""
+        if self._to_proxy and isinstance(self.client.proxy_mode, mode_specs.Socks5Mode):
+            self._socks = SocksHandshake()
+            self._to_proxy = False
+            assert self._client is not None
+            self._client.receive = self._socks_data
+        self._front.addon.live.add(self)
+        if self._client is not None:
+            self._client.start()
+
+    # -- before it is known what it is
+
+    def _socks_data(self, data: bytes) -> None:
+        assert self._socks is not None
+        assert self._client is not None
+        try:
+            self.send_client(self._socks.feed(data))
+        except SocksError as e:
+            self.send_client(e.reply)
+            self.close()
+            return
+        if self._socks.destination is not None:
+            self._context.server.address = self._socks.destination
+            rest, self._socks = self._socks.rest, None
+            self._client.receive = self._first
+            if rest:
+                self._first(rest)
+
+    def _first(self, data: bytes) -> None:
+        self._data += data
+        try:
+            decision = self._front.addon.decide(
+                self._context, self._data, self._guard, for_origin=not self._to_proxy
+            )
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
+            if not self._guard.failed(e, self.client):
+                self.cut()
+                return
+            unread = self._data[:1] == b"\x16" and not self._to_proxy
+            decision = Decision("relay", NO_NAMES) if unread else HTTP
+        self._become(decision)
+
+    def _early_end(self) -> None:
+        """Nothing that could be judged has come."""
+        self.close()
+
+    def _become(self, decision: Decision) -> None:
+        match decision.what:
+            case "relay":
+                self._relay_unread(decision.names)
+            case "http":
+                self._take_requests()
+            case "refuse":
+                self.send_client(ACCESS_DENIED)
+                self.close()
+            case "close":
+                self.close()
+            case "tls" if self._inner:
+                # TLS once more, whose names nobody has judged.
+                self._guard.refused("peek")
+                self.close()
+            case "tls":
+                self._end_tls(decision.sni)
+
+    def _relay_unread(self, names: Names) -> None:
+        data, self._data = self._data, b""
+        if names.tls or not self._inner:
+            self._upstream_tls = False
+        relay = RawRelay(self, names, data)
+        self._begin_relay(relay)
+        self.connect()
+
+    def _take_requests(self) -> None:
+        self._place = Place(self._context)
+        relay = ForwardRelay(self, self._judge) if self._to_proxy else HttpRelay(self, self._judge)
+        self._begin_relay(relay)
+        data, self._data = self._data, b""
+        relay.client_data(data)
+
+    def _begin_relay(self, relay: Any) -> None:
+        self._relay = relay
+        assert self._client is not None
+        self._client.receive, self._client.ended = relay.client_data, relay.client_ended
+
+    def _judge(self, head: RequestHead) -> Names | BlockResponse:
+        assert self._place is not None
+        return self._guard.answer_head(head, self._place, self.client, arrived=self.active)
+
+    # -- TLS with the client
+
+    def _end_tls(self, sni: bytes | None) -> None:
+        data, self._data = self._data, b""
+        client, connection = self.client, self._client
+        assert connection is not None
+        names = [sni.decode("latin-1")] if sni else []
+        address = self._context.server.address
+        names.append(address[0] if address is not None else connection.own_address)
+        # To the proxy itself, HTTP/1.1 is spoken.
+        http2 = self._front.addon.http2 and not self._to_proxy
+        try:
+            context = self._front.certificates.context(*dict.fromkeys(names), http2=http2)
+        except ValueError:
+            # A name that no certificate can have; no fault of ours, whatever `on_error` says of those.
+            self._guard.refused("peek")
+            self.send_client(ACCESS_DENIED)
+            self.close()
+            return
+        if not self._to_proxy:  # what is spoken to the proxy itself names no origin
+            client.tls = True
+            client.sni = None if sni is None else sni.decode("latin-1")
+        tls = Tls(context, client_side=False)
+        tls.established, tls.failed = self._tls_established, self._tls_failed
+        self._shaking = True
+        connection.receive = self._first
+        connection.start_tls(tls)
+        connection.take(data)
+
+    def _tls_established(self) -> None:
+        self._shaking = False
+        self._inner = self._upstream_tls = not self._to_proxy
+        if isinstance(self.client.proxy_mode, mode_specs.ReverseMode):
+            self._upstream_tls = self.client.proxy_mode.scheme == "https"
+        connection = self._client
+        if connection is None or connection.tls is None:
+            return
+        alpn = connection.tls.session.selected_alpn_protocol()
+        if alpn is not None:
+            self.client.alpn = alpn.encode()
+        if alpn == "h2":
+            relay = Http2(self, self._front.loop)
+            self._begin_relay(relay)
+            connection.peer = relay
+            relay.peer = connection
+            relay.start()
+
+    def exchange(self, lane: Lane) -> None:
+        """Relay what comes over a lane, to where this connection leads."""
+        one = Session(self._front, lane, self.client, self._context.server.address, tls=self._upstream_tls)
+        one._context = self._context
+        one._to_proxy, one._inner = False, True
+        self._front.addon.live.add(one)
+        one._take_requests()
+        lane.start()
+
+    def _tls_failed(self, error: Exception) -> None:  # noqa: ARG002 - the client's own decision
+        self._shaking = False
+        self.close()
+
+    # -- what the relay asks of its connections (`urlward.proxy.ends.Ends`)
+
+    def connect(self) -> None:
+        """Open the connection to the origin; nothing is read of the client meanwhile."""
+        relay = self._relay
+        if isinstance(relay, ForwardRelay):
+            self._origin = relay.origin
+            kept, _ = self._kept.pop(relay.origin, (None, 0.0))
+            if kept is not None and kept.open:
+                relay.reused = True
+                self._take_server(kept)
+                relay.connected()
+                return
+        else:
+            assert self._context.server.address is not None
+            host, port = self._context.server.address
+            self._origin = Origin(host, port, self._upstream_tls)
+        if self._client is not None:
+            self._client.pause(CONNECTING)
+        self._looking = time.monotonic()
+        host, port = self._origin.host, self._origin.port
+        literal = literal_address(host, port)
+        if literal is not None:
+            self._found((literal,))
+        else:
+            self._lookup = self._front.addon.resolver.look_up(host, port, self._found)
+
+    def _found(self, addresses: Sequence[Address]) -> None:
+        self._lookup = None
+        try:
+            host, port = self._origin.host, self._origin.port
+            is_own = self._front.addon.is_own
+            addresses = [each for each in addresses if not is_own(str(each[0]), port, named=each[0] != host)]
+            if not addresses:
+                self._not_connected(None)
+                return
+            passed = [
+                each
+                for each in addresses
+                if each[0] == host or not self._guard.lists_address(str(each[0]), port, self.client)
+            ]
+            if not passed:
+                self._not_connected(self._listed(str(addresses[0][0])))
+                return
+            self._opening = Opening(self._front.loop, passed, self._opened, self._front.addon.connect_from)
+            self._opening.start()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            self.broken(e)
+
+    def _opened(self, sock: socket.socket | None, error: OSError | None) -> None:
+        self._opening = None
+        try:
+            if sock is None:
+                if error is not None and is_shortage(error):
+                    self._front.addon.short(error)
+                    self._not_connected(plain(503, "The filter has no room for another connection."))
+                else:
+                    self._not_connected(None)
+                return
+            try:
+                address = str(sock.getpeername()[0])
+            except OSError:
+                sock.close()  # reset already
+                self._not_connected(None)
+                return
+            self._take_server(Connection(self._front.loop, sock, self, address))
+            if self._origin.tls:
+                self._begin_tls()
+            else:
+                self._reached()
+        except Exception as e:  # noqa: BLE001 - as above
+            self.broken(e)
+
+    def _begin_tls(self) -> None:
+        server = self._server
+        assert server is not None
+        origin = self._origin
+        name = self._server_name()
+        try:
+            tls = self._front.origins.begin(
+                (origin.host, origin.port), name, alpn=bool(self.client.alpn) or self._inner
+            )
+        except (ValueError, OSError):
+            # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
+            self._tls_refused()
+            return
+        tls.established, tls.failed = self._reached, self._origin_tls_failed
+        server.ended = self._tls_refused  # where it hangs up
+        server.start()
+        server.start_tls(tls)
+
+    def _server_name(self) -> bytes:
+        """The name that an origin is asked for in TLS: the client's, or that of the origin."""
+        name = self.client.sni if self._inner and self.client.sni else self._origin.host
+        return name.encode("latin-1", "replace")
+
+    def _origin_tls_failed(self, error: Exception) -> None:
+        reason = reason_of(error)
+        if reason:
+            self._guard.untrusted(reason, self.client)
+        self._tls_refused(reason)
+
+    def _tls_refused(self, reason: str = "") -> None:
+        """There is no TLS with the origin, because of its certificate perhaps."""
+        self._not_connected(unreachable(reason, tls=True, head=self._is_head()))
+
+    def _is_head(self) -> bool:
+        relay = self._relay
+        return isinstance(relay, HttpRelay) and bool(relay.pending) and relay.pending[0].is_head
+
+    def _reached(self) -> None:
+        """The connection to the origin is open: see where it has led to, and go on."""
+        self._looking = 0.0
+        if self._client is None or self._server is None:
+            return
+        address = self._server.address
+        if address != self._origin.host:
+            if self._place is not None and not isinstance(self._relay, ForwardRelay):
+                self._place.reached(address)
+            answer = self._listed(address)
+            if answer is not None or self._front.addon.is_own(address, self._origin.port, named=True):
+                self._not_connected(answer)
+                return
+        self._server.ended = self._relay.server_ended
+        self._server.start()
+        # Before what has come so far is sent on: if that is more than the origin takes, it stops again.
+        self._client.resume(CONNECTING)
+        self._relay.connected()
+
+    def _not_connected(self, answer: BlockResponse | None) -> None:
+        self._looking = 0.0
+        self.close_server()
+        if self._client is not None:
+            self._client.resume(CONNECTING)
+        self._relay.not_connected(answer)
+
+    def _listed(self, address: str) -> BlockResponse | None:
+        """What is answered where a name has this address, None where that is not listed."""
+        if isinstance(self._relay, HttpRelay):
+            if not self._relay.pending:
+                return None  # it has ended meanwhile
+            first = self._relay.pending[0]
+            return self._guard.answer_connected(
+                first.head, first.names, self.client, address, self._origin.port
+            )
+        (names,) = self._relay.live
+        return None if self._guard.address_allowed(self._context, names, address) else NOT_SHOWN
+
+    def asks(self, origin: Origin, *, connected: bool) -> None:
+        """A request is about to be judged, for an origin whose address is known where it is connected to."""
+        assert self._place is not None
+        server = self._server if connected else self._kept.get(origin, (None, 0.0))[0]
+        self._place.reached(server.address if server is not None else "")
+
+    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
+        """Go on as if the client had connected to an origin itself."""
+        assert self._client is not None
+        self._relay.ends = NO_ENDS
+        self._relay = _REST
+        self._place = None
+        self.client.tls, self.client.sni = False, None
+        self._context = Context(self.client, (origin.host, origin.port), told=told)
+        self._to_proxy = False
+        self._drop_kept()
+        self._since = time.monotonic()
+        self._client.receive, self._client.ended = self._first, self._early_end
+        if rest:
+            self._first(rest)
+
+    def hold_client(self, *, held: bool) -> None:
+        """Read nothing of the client for now, or go on."""
+        if self._client is not None:
+            (self._client.pause if held else self._client.resume)(HELD)
+
+    def keep_server(self, origin: Origin) -> None:
+        """Keep the connection to an origin, at rest, for a request to come."""
+        kept, self._server, self.send_server = self._server, None, _nowhere
+        if kept is None:
+            return
+        kept.detach()
+        if len(self._kept) >= MAX_KEPT or origin in self._kept or not kept.open:
+            kept.close()
+            return
+        self._kept[origin] = kept, time.monotonic()
+
+        def over(_: bytes = b"") -> None:
+            self._part_with(kept)
+            kept.close()
+
+        # Nothing is asked of it: whatever it says, it is of no use any more.
+        kept.receive, kept.ended = over, over
+
+    def _part_with(self, connection: Connection) -> None:
+        self._kept = {origin: kept for origin, kept in self._kept.items() if kept[0] is not connection}
+
+    def _drop_kept(self, until: float = float("inf")) -> None:
+        """Close the connections that have been at rest since before a time."""
+        for kept, since in list(self._kept.values()):
+            if since <= until:
+                self._part_with(kept)
+                kept.abort()
+
+    def _take_server(self, server: Connection) -> None:
+        assert self._client is not None
+        self._server = server
+        server.receive, server.ended = self._relay.server_data, self._relay.server_ended
+        self.send_server = server.write
+        server.attach(self._client)
+
+    def client_is_behind(self) -> bool:
+        """Whether the client has yet to take what it has been sent."""
+        return self._client is not None and self._client.waiting > 0
+
+    def end_client(self) -> None:
+        """Send the client no more."""
+        if self._client is not None:
+            self._client.end()
+
+    def end_server(self) -> None:
+        """Send the origin no more."""
+        if self._server is not None:
+            self._server.end()
+
+    def close_server(self) -> None:
+        """Close the connection to the origin, or give it up."""
+        self._give_up()
+        if self._server is not None:
+            # A relay that goes on to another origin hears of this one no more.
+            if self._server.tls is not None and self._server.tls.ready:
+                self._front.origins.keep(
+                    (self._origin.host, self._origin.port), self._server_name(), self._server.tls
+                )
+            if isinstance(self._relay, ForwardRelay):
+                server, self._server, self.send_server = self._server, None, _nowhere
+                server.detach()
+                # Nobody looks after it any more; what it has not taken yet, it may never take.
+                server.abort() if server.waiting else server.close()
+            else:
+                self._server.close()
+
+    def _give_up(self) -> None:
+        """Wait for no origin any more."""
+        self._looking = 0.0
+        if self._lookup is not None:
+            self._lookup.cancel()
+            self._lookup = None
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+
+    def close(self) -> None:
+        """Close both."""
+        if self._client is not None:
+            self._client.close()
+        self.close_server()
+
+    def refused(self, stage: str) -> None:
+        """Count what could not be read."""
+        self._guard.refused(stage)
+
+    def linger(self) -> None:
+        """Close both in a while."""
+        if self._client is not None:
+            self._client.resume(BEHIND | CONNECTING | HELD)
+        if self._lingers is None:
+            self._lingers = self._front.loop.call_later(LINGER, self.close)
+
+    # -- what the connections say (`urlward.proxy.connection.Owner`)
+
+    def broken(self, error: Exception) -> None:
+        """Something of ours has failed."""
+        self.cut()
+        self._guard.broken(error, self.client)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is closed."""
+        connection.forget()
+        if connection is self._client:
+            self._client = None
+            self.send_client = _nowhere
+            self.close_server()
+        elif connection is self._server:
+            self._server = None
+            self.send_server = _nowhere
+            try:
+                self._server_lost(broken=connection.broken)
+            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+                self.broken(e)
+        else:
+            self._part_with(connection)
+        if self._client is None:
+            if isinstance(self._relay, Http2):
+                self._relay.closed()
+            self._drop_kept()
+            if self._server is None:
+                # Not before: what the origin still has to take has its time limits.
+                self._front.addon.live.discard(self)
+                self._forget()
+
+    def _server_lost(self, *, broken: bool) -> None:
+        if self._client is None:
+            return
+        if self._looking:
+            self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
+        elif broken and self._relay.unbounded:
+            # A clean end would say that this is all there is.
+            self._client.reset()
+        else:
+            self._relay.server_ended()
+            if self._relay.endless and self._client is not None:
+                self._client.close()
+
+    def _forget(self) -> None:
+        """What is over refers to itself no more, and goes without waiting for the collector."""
+        self._relay.ends = NO_ENDS
+        self._relay = _REST
+        self._place = None
+        self.send_client = self.send_server = _nowhere
+        if self._lingers is not None:
+            self._lingers.cancel()
+
+    # -- as a member of `Live`
+
+    def live(self) -> Iterable[Names]:
+        """What is under way."""
+        return self._relay.live  # type: ignore[no-any-return]
+
+    def head(self) -> int | None:
+        """Which request's head has begun and not ended, if one has; a handshake or what is unknown, too."""
+        if self._relay is _REST:
+            return 0 if self._data or self._shaking else None
+        return self._relay.head  # type: ignore[no-any-return]
+
+    def idle(self) -> bool:
+        """Whether nothing is under way, or nothing has come since the last look where that cannot be told."""
+        if any(one is not None and one.waiting for one in (self._client, self._server)):
+            return False
+        if self._relay is _REST:
+            return not (self._data or self._shaking or self._socks)
+        if self._lingers is not None:
+            return False  # an answer may be on its way to a client that is still sending
+        return self._relay.idle or (self._relay.endless and not self.active)
+
+    def may_read(self) -> bool:
+        """Always: whoever has a reason to read nothing says so for itself."""
+        return True
+
+    def slow(self, *, held: bool) -> None:
+        """Read nothing of the client, which is slowed, or go on."""
+        if self._client is not None:
+            (self._client.pause if held else self._client.resume)(SLOWED)
+
+    def touch(self, now: float) -> None:
+        """See to time limits."""
+        if self._looking and now - self._looking >= CONNECT_WITHIN:
+            self._not_connected(None)
+        self._drop_kept(now - KEPT_FOR)
+        if self._relay is _REST and now - self._since >= min(self._front.addon.tcp_timeout, HEAD_TIMEOUT):
+            self.cut()
+        elif self.active:
+            self.active = 0.0
+            self._since = now
+        elif now - self._since >= self._front.addon.tcp_timeout:
+            self.cut()
+
+    def cut(self) -> None:
+        """Close all at once."""
+        self._give_up()
+        for connection in (self._client, self._server):
+            if connection is not None:
+                connection.abort()
+        self._drop_kept()
+
+
+def _nowhere(data: bytes) -> None:
+    """Send on a connection that is not open, or no more."""

@@ -1,0 +1,355 @@
+"""TLS of the data path: sessions on memory buffers, certificates for clients, checks of origins'.
+
+The authority, and the options that say what is spoken, are mitmproxy's. Leaf certificates have keys of their
+own, of elliptic curves, which cost a handshake a tenth of what RSA does; RSA for clients without them.
+"""
+
+import datetime
+import ipaddress
+import os
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from cachetools import LRUCache
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from mitmproxy.net import tls as net_tls
+from mitmproxy.options import Options
+
+_READ: Final = 1 << 16
+_LEAVES: Final = 500
+"""Hosts whose certificates are kept."""
+
+_SESSIONS: Final = 1000
+"""Origins whose sessions are kept to be resumed."""
+
+_LONGEST_NAME: Final = 63
+_BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
+"""How long before now and after it a certificate is valid (browsers take no more than 200 days)."""
+
+# OpenSSL's texts for these (x509_vfy.h) have the name in Python's words, which may stand nowhere.
+_MISMATCHES = {62: "hostname mismatch", 64: "IP address mismatch"}
+
+
+def _nothing(error: Exception | None = None) -> None:
+    """Do nothing."""
+
+
+class Tls:
+    """One session.
+
+    Args:
+        context: by which it is.
+        server_name: of the origin, where this side is the client.
+
+    Attributes:
+        session: OpenSSL's.
+        client_side: whether this side began it.
+        damaged: whether what has come cannot be decrypted any more.
+        incoming: what comes from the socket.
+        outgoing: what is to go there.
+        outer: the session that this one is inside of, if there is one.
+        ready: whether the handshake is done.
+        established: called then.
+        failed: called where it fails instead.
+    """
+
+    __slots__ = (
+        "client_side",
+        "damaged",
+        "established",
+        "failed",
+        "incoming",
+        "outer",
+        "outgoing",
+        "ready",
+        "session",
+    )
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        client_side: bool,
+        server_name: bytes | None = None,
+        resumed: ssl.SSLSession | None = None,
+    ) -> None:
+        self.client_side = client_side
+        self.outer: Tls | None = None
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ready = self.damaged = False
+        self.session = context.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=not client_side,
+            # As bytes it is taken as it is; Python's IDNA 2003 refuses names that are somebody's.
+            server_hostname=server_name,
+            session=resumed,
+        )
+        self.established: Callable[[], None] = _nothing
+        self.failed: Callable[[Exception], None] = _nothing
+
+    def forget(self) -> None:
+        """Nobody is to be told of the handshake any more."""
+        self.established = self.failed = _nothing
+
+    def encrypted(self, data: bytes) -> bytes:
+        """What goes to the socket for data to send."""
+        write = self.session.write
+        sent = write(data)
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            while rest:
+                rest = rest[write(rest) :]
+        return self.outgoing.read()
+
+    def decrypted(self) -> tuple[bytes, bool]:
+        """What has come, and whether that is all that will."""
+        parts = []
+        session, incoming = self.session, self.incoming
+        ended = False
+        try:
+            while True:
+                part = session.read(_READ)
+                if not part:
+                    ended = True
+                    break
+                parts.append(part)
+                if not incoming.pending and not session.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError:
+            # What was whole is passed on; nothing behind it can be.
+            self.damaged = True
+        return parts[0] if len(parts) == 1 else b"".join(parts), ended
+
+    def shut_down(self) -> None:
+        """Say that no more will be sent (close_notify, RFC 8446 section 6.1)."""
+        with suppress(ssl.SSLError, ValueError, OSError):
+            self.session.unwrap()
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with an origin's certificate, without its name; empty where something else is wrong."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return ""
+    return _MISMATCHES.get(error.verify_code, error.verify_message)
+
+
+class Certificates:
+    """Server contexts with leaf certificates.
+
+    Args:
+        options: mitmproxy's, of which the settings of clients' sessions are heeded.
+        authority: its certificate.
+        key: of that.
+        chain: PEM with the certificates that clients need besides, or empty.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        authority: x509.Certificate,
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+        chain: bytes = b"",
+    ) -> None:
+        self._authority = authority
+        self._key = key
+        above = x509.load_pem_x509_certificates(chain) if chain else []
+        self._chain = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in above)
+        self._options = options
+        self._ec = ec.generate_private_key(ec.SECP256R1())
+        self._contexts: LRUCache[tuple[bool, tuple[str, ...]], ssl.SSLContext] = LRUCache(_LEAVES)
+
+    def context(self, *names: str, http2: bool = False) -> ssl.SSLContext:
+        """The context for a client that calls its origin by these names or addresses.
+
+        Args:
+            names: they.
+            http2: whether HTTP/2 is spoken, with those who offer it.
+
+        Raises:
+            ValueError: a certificate cannot have such a name.
+        """
+        found = self._contexts.get((http2, names))
+        if found is None:
+            found = self._contexts[http2, names] = self._make(names, http2=http2)
+        return found
+
+    def _make(self, names: tuple[str, ...], *, http2: bool) -> ssl.SSLContext:
+        options = self._options
+        context = _context(
+            ssl.PROTOCOL_TLS_SERVER,
+            options.tls_version_client_min,
+            options.tls_version_client_max,
+            options.ciphers_client,
+        )
+        context.set_alpn_protocols([*(["h2"] if http2 else []), "http/1.1", "http/1.0"])
+        # OpenSSL takes the one whose algorithm the client knows. The authority's own key is mitmproxy's way.
+        for key in (self._key, self._ec):
+            self._load(context, self._leaf(names, key), key)
+        return context
+
+    def _load(
+        self,
+        context: ssl.SSLContext,
+        leaf: x509.Certificate,
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    ) -> None:
+        """Python reads certificates from files alone: one without a name, in memory."""
+        pem = leaf.public_bytes(serialization.Encoding.PEM) + self._chain
+        pem += key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file = os.memfd_create("urlward-leaf", os.MFD_CLOEXEC)
+        try:
+            os.write(file, pem)
+            context.load_cert_chain(f"/proc/self/fd/{file}")
+        finally:
+            os.close(file)
+
+    def _leaf(
+        self, names: tuple[str, ...], key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        common = names[0] if names[0] and len(names[0]) <= _LONGEST_NAME else ""
+        subject = [x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else []
+        authority = self._authority
+        try:
+            ours = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            above = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ours)
+        except x509.ExtensionNotFound:
+            above = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())  # type: ignore[arg-type]
+        return (
+            x509.CertificateBuilder()
+            .issuer_name(authority.subject)
+            .subject_name(x509.Name(subject))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - _BEFORE)
+            .not_valid_after(now + _AFTER)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            # RFC 5280 section 4.2.1.6: critical where the subject is empty.
+            .add_extension(
+                x509.SubjectAlternativeName(list(map(_general_name, dict.fromkeys(names)))),
+                critical=not common,
+            )
+            .add_extension(above, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+class Origins:
+    """Sessions with origins.
+
+    Args:
+        options: mitmproxy's: which authorities are trusted, which certificates are shown, what is spoken.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._sessions: LRUCache[object, ssl.SSLSession] = LRUCache(_SESSIONS)
+
+    def begin(self, address: tuple[str, int], name: bytes, *, alpn: bool) -> Tls:
+        """A session to be.
+
+        Args:
+            address: host and port.
+            name: of the host, or its IP address, for which its certificate has to be.
+            alpn: whether the client has named protocols.
+
+        Raises:
+            ValueError: OpenSSL takes no such name.
+        """
+        context = self._context(name.decode("latin-1"), alpn=alpn)
+        # Python lets a session be resumed under its own context alone.
+        resumed = self._sessions.get((context, address, name))
+        try:
+            return Tls(context, client_side=True, server_name=name, resumed=resumed)
+        except (ssl.SSLError, TypeError) as e:
+            raise ValueError("not a name for TLS") from e
+
+    def keep(self, address: tuple[str, int], name: bytes, tls: Tls) -> None:
+        """Keep what a session needs to be resumed."""
+        session = tls.session.session
+        if session is not None and session.has_ticket:
+            self._sessions[tls.session.context, address, name] = session
+
+    def _context(self, name: str, *, alpn: bool) -> ssl.SSLContext:
+        shown = self._certificate_for(name)
+        found = self._contexts.get((shown, alpn))
+        if found is None:
+            found = self._contexts[shown, alpn] = self._make(shown, alpn=alpn)
+        return found
+
+    def _certificate_for(self, name: str) -> str:
+        """The file with the certificate that is shown to an origin, or empty."""
+        if not self._options.client_certs:
+            return ""
+        path = Path(os.path.expanduser(self._options.client_certs))  # noqa: PTH111 - never raises
+        if path.is_dir():
+            path = path / f"{name}.pem"
+        return str(path) if path.is_file() and "/" not in name else ""
+
+    def _make(self, shown: str, *, alpn: bool) -> ssl.SSLContext:
+        options = self._options
+        context = _context(
+            ssl.PROTOCOL_TLS_CLIENT,
+            options.tls_version_server_min,
+            options.tls_version_server_max,
+            options.ciphers_server,
+        )
+        context.hostname_checks_common_name = False
+        if options.ssl_insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            context.options |= ssl.OP_LEGACY_SERVER_CONNECT
+        file = options.ssl_verify_upstream_trusted_ca
+        folder = options.ssl_verify_upstream_trusted_confdir
+        if not (file or folder):
+            import certifi
+
+            file = certifi.where()
+        context.load_verify_locations(_expanded(file), _expanded(folder))
+        if shown:
+            context.load_cert_chain(shown)
+            context.post_handshake_auth = True
+        if alpn:
+            context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+def _expanded(path: str | None) -> str | None:
+    return os.path.expanduser(path) if path else None  # noqa: PTH111 - never raises
+
+
+def _context(side: int, least: str, most: str, ciphers: str | None) -> ssl.SSLContext:
+    """A context that speaks what mitmproxy's options say, with its words for versions."""
+    context = ssl.SSLContext(side)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.minimum_version = _version(least, ssl.TLSVersion.MINIMUM_SUPPORTED)
+    context.maximum_version = _version(most, ssl.TLSVersion.MAXIMUM_SUPPORTED)
+    if ciphers:
+        context.set_ciphers(ciphers)
+    return context
+
+
+def _version(word: str, unbounded: ssl.TLSVersion) -> ssl.TLSVersion:
+    value: Any = net_tls.Version[word].value
+    return ssl.TLSVersion(value) if value else unbounded

@@ -1,0 +1,433 @@
+"""One connection of the data path, with real sockets."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from proxy.rig import until
+from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
+from urlward.proxy.tls import Tls
+
+LARGE = bytes(range(256)) * (1 << 13)  # 2 MiB: more than the sockets hold
+
+
+class Side:
+    """A connection and its peer, and what became of it."""
+
+    def __init__(self, *, room: int = 0) -> None:
+        self.active = 0.0
+        self.got = bytearray()
+        self.ends = 0
+        self.faults: list[Exception] = []
+        self.losses: list[Connection] = []
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            if room:
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+            self.peer = socket.create_connection(server.getsockname())
+            if room:
+                self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+                self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+            sock, address = server.accept()
+        for each in (sock, self.peer):
+            each.setblocking(False)
+        self.loop = asyncio.get_running_loop()
+        self.connection = Connection(self.loop, sock, self, address[0])
+        self.connection.receive = self.got.extend
+        self.connection.ended = self._ended
+
+    def _ended(self) -> None:
+        self.ends += 1
+
+    def broken(self, error: Exception) -> None:
+        self.faults.append(error)
+        self.connection.abort()
+
+    def lost(self, connection: Connection) -> None:
+        self.losses.append(connection)
+        connection.forget()
+
+    async def read(self, size: int = 0) -> bytes:
+        """What the peer gets: so much, or all to the end."""
+        found = bytearray()
+        async with asyncio.timeout(30):
+            while not size or len(found) < size:
+                data = await self.loop.sock_recv(self.peer, 1 << 16)
+                if not data:
+                    break
+                found += data
+        return bytes(found)
+
+    async def send(self, data: bytes) -> None:
+        await self.loop.sock_sendall(self.peer, data)
+
+    def reset(self) -> None:
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+
+
+@pytest.fixture
+async def sides() -> AsyncIterator[list[Side]]:
+    """Two, that begin to read."""
+    made = [Side(room=1 << 17), Side(room=1 << 17)]
+    for side in made:
+        side.connection.start()
+    yield made
+    for side in made:
+        side.connection.abort()
+        side.peer.close()
+        await asyncio.sleep(0)
+        assert side.losses == [side.connection], "said once"
+
+
+@pytest.fixture
+def side(sides: list[Side]) -> Side:
+    return sides[0]
+
+
+@pytest.mark.parametrize("way", [0, 1])
+async def test_who_takes_no_more_holds_the_other_back(sides: list[Side], way: int) -> None:
+    sender, receiver = sides[way], sides[1 - way]
+    sides[0].connection.attach(sides[1].connection)
+    for one, other in (sides, sides[::-1]):
+        one.connection.receive = other.connection.write
+    sending = asyncio.create_task(sender.send(LARGE))
+    await until(lambda: receiver.connection.full and not sender.connection._reading)
+    await asyncio.sleep(0.02)
+    assert receiver.connection.waiting <= HIGH + _MOST_READ
+    assert not sending.done()
+    # The other way goes on all the same.
+    await receiver.send(b"back")
+    assert await sender.read(4) == b"back"
+    assert await receiver.read(len(LARGE)) == LARGE
+    await sending
+    assert not receiver.connection.full
+    assert receiver.connection.waiting == 0
+    assert not receiver.connection._writing
+
+
+async def test_what_is_written_in_parts(side: Side) -> None:
+    for start in range(0, len(LARGE), 100_000):
+        side.connection.write(LARGE[start : start + 100_000])
+    assert side.connection.full
+    assert side.connection.waiting > HIGH
+    assert await side.read(len(LARGE)) == LARGE
+    await until(lambda: not side.connection._writing)
+    assert (side.connection.full, side.connection.waiting) == (False, 0)
+
+
+async def test_a_half_close_each_way(side: Side) -> None:
+    side.connection.end()
+    side.connection.write(b"late")
+    assert await side.read() == b""
+    await side.send(b"still")
+    await until(lambda: side.got == b"still")
+    side.peer.shutdown(socket.SHUT_WR)
+    await until(lambda: side.ends)
+    await asyncio.sleep(0.01)
+    assert (side.ends, side.losses) == (1, [])
+    assert not side.connection._reading, "an end is not read again and again"
+
+
+@pytest.mark.parametrize("how", ["end", "close"])
+async def test_an_end_with_bytes_waiting(side: Side, how: str) -> None:
+    side.connection.write(LARGE)
+    getattr(side.connection, how)()
+    side.connection.write(b"late")
+    assert side.connection.waiting
+    assert side.connection.open is (how == "end")
+    assert await side.read() == LARGE
+    assert side.connection.open is (how == "end")
+    assert side.losses == ([side.connection] if how == "close" else [])
+
+
+async def test_a_cut_with_bytes_waiting(side: Side) -> None:
+    side.connection.write(LARGE)
+    side.connection.abort()
+    assert side.connection.waiting == 0
+    with suppress(ConnectionError):
+        assert len(await side.read()) < len(LARGE)
+    side.connection.write(b"late")
+    side.connection.end()
+    side.connection.close()
+    side.connection.reset()
+
+
+async def test_a_reset_by_the_peer(side: Side) -> None:
+    side.reset()
+    await until(lambda: side.losses)
+    assert side.connection.broken
+    assert side.ends == 0
+    side.connection.write(b"late")
+    side.connection.end()
+
+
+async def test_a_reset_by_the_peer_in_the_midst_of_sending(side: Side) -> None:
+    side.connection.pause(SLOWED)
+    side.connection.write(LARGE)
+    side.reset()
+    await until(lambda: side.losses)
+    assert side.connection.broken
+
+
+async def test_a_reset_of_ours(side: Side) -> None:
+    side.connection.write(b"half")
+    side.connection.reset()
+    with pytest.raises(ConnectionResetError):
+        await side.read()
+    assert not side.connection.broken
+
+
+async def test_each_reason_to_read_nothing(side: Side) -> None:
+    for why in (HELD, SLOWED, BEHIND):
+        side.connection.pause(why)
+    await side.send(b"x")
+    for why in (BEHIND, HELD, HELD):
+        side.connection.resume(why)
+        await asyncio.sleep(0.01)
+        assert side.got == b""
+    side.connection.resume(SLOWED)
+    await until(lambda: side.got == b"x")
+    assert side.active > 0
+
+
+async def test_one_that_has_not_started_reads_nothing() -> None:
+    side = Side()
+    await side.send(b"x")
+    side.connection.pause(HELD)
+    side.connection.resume(HELD)
+    await asyncio.sleep(0.01)
+    assert side.got == b""
+    side.connection.start()
+    await until(lambda: side.got == b"x")
+    side.connection.abort()
+    side.peer.close()
+
+
+async def test_a_peer_that_is_parted_with(sides: list[Side]) -> None:
+    one, other = (side.connection for side in sides)
+    other.write(LARGE)
+    assert other.full
+    one.attach(other)
+    await sides[0].send(b"x")
+    await asyncio.sleep(0.01)
+    assert sides[0].got == b"", "the other takes no more"
+    one.detach()
+    assert (one.peer, other.peer) == (None, None)
+    await asyncio.sleep(0.01)
+    assert sides[0].got == b"", "nothing reaches anybody"
+
+
+@pytest.mark.parametrize("what", ["receive", "ended"])
+async def test_a_fault_is_said(side: Side, what: str) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    setattr(side.connection, what, fail)
+    await side.send(b"x")
+    side.peer.shutdown(socket.SHUT_WR)
+    await until(lambda: side.losses)
+    assert [type(error) for error in side.faults] == [RuntimeError]
+
+
+# -- TLS
+
+
+class Secured:
+    """Two connections with TLS between them: a server's and a client's."""
+
+    def __init__(self, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+        self.got = bytearray(), bytearray()
+        self.said: list[str] = []
+        self.faults: list[Exception] = []
+        self.active = 0.0
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            near = socket.create_connection(listening.getsockname())
+            far, _ = listening.accept()
+        for each in (near, far):
+            each.setblocking(False)
+        self.server, self.client = (Connection(loop, each, self) for each in (far, near))
+        sessions = Tls(server, client_side=False), Tls(client, client_side=True, server_name=b"plain.example")
+        for number, (connection, tls) in enumerate(zip((self.server, self.client), sessions, strict=True)):
+            name = "client" if number else "server"
+            connection.receive = self.got[number].extend
+            connection.ended = lambda name=name: self.said.append(f"{name} ended")  # type: ignore[misc]
+            tls.established = lambda name=name: self.said.append(f"{name} established")  # type: ignore[misc]
+            tls.failed = lambda e, name=name: self.said.append(  # type: ignore[misc]
+                f"{name} failed {type(e).__name__}"
+            )
+            connection.start()
+            connection.start_tls(tls)
+
+    def broken(self, error: Exception) -> None:
+        self.faults.append(error)
+
+    def lost(self, connection: Connection) -> None:
+        self.said.append(f"{'client' if connection is self.client else 'server'} lost")
+        connection.forget()
+
+    async def ready(self) -> "Secured":
+        await until(lambda: len(self.said) >= 2)
+        assert sorted(self.said) == ["client established", "server established"]
+        self.said.clear()
+        return self
+
+    async def over(self) -> None:
+        for connection in (self.server, self.client):
+            connection.abort()
+        await asyncio.sleep(0)
+        assert self.faults == []
+
+
+@pytest.fixture
+def server_context(authorities: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authorities / "origin.pem", authorities / "origin.key")
+    return context
+
+
+@pytest.fixture
+def client_context(authorities: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authorities / "origin-ca.pem"))
+
+
+@pytest.fixture
+async def secured(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> AsyncIterator[Secured]:
+    made = await Secured(server_context, client_context).ready()
+    yield made
+    await made.over()
+
+
+async def test_both_ways_inside_tls(secured: Secured) -> None:
+    for connection in (secured.server, secured.client):
+        connection.write(LARGE[:300_000])
+        connection.write(b"!")
+    expected = LARGE[:300_000] + b"!"
+    await until(lambda: all(got == expected for got in secured.got))
+    assert secured.said == []
+
+
+async def test_an_end_inside_tls_is_of_one_way(secured: Secured) -> None:
+    secured.client.write(b"request")
+    secured.client.end()
+    await until(lambda: secured.said)
+    assert secured.got[0] == b"request"
+    secured.server.write(LARGE[:300_000])
+    secured.server.close()
+    await until(lambda: "client ended" in secured.said)
+    assert secured.got[1] == LARGE[:300_000]
+    assert secured.said[0] == "server ended"
+    assert secured.said.count("server ended") == 1
+
+
+async def test_a_close_notify_without_the_end_of_the_connection(secured: Secured) -> None:
+    assert secured.server.tls is not None
+    secured.server.tls.shut_down()
+    secured.server._flush(secured.server.tls)
+    await until(lambda: secured.said)
+    assert secured.said == ["client ended"]
+    assert secured.server.open
+
+
+async def test_an_end_without_close_notify(secured: Secured) -> None:
+    secured.client._half_close()
+    await until(lambda: secured.said)
+    assert secured.said == ["server ended"]
+
+
+async def test_what_has_been_tampered_with_is_no_end(secured: Secured) -> None:
+    secured.client.write(b"whole")
+    secured.client._send(b"\x17\x03\x03\x00\x20" + bytes(32))
+    await until(lambda: "server lost" in secured.said)
+    assert secured.server.broken
+    assert secured.got[0] == b"whole", "what was whole is passed on"
+    assert "server ended" not in secured.said
+
+
+@pytest.mark.parametrize("size", [1, 100])
+async def test_records_in_pieces(
+    server_context: ssl.SSLContext, size: int, client_context: ssl.SSLContext
+) -> None:
+    side = Side()
+    tls = Tls(server_context, client_side=False)
+    side.connection.start()
+    side.connection.start_tls(tls)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(incoming, outgoing, server_hostname="plain.example")
+    done = False
+    while not tls.ready:
+        with suppress(ssl.SSLWantReadError):
+            if not done:
+                client.do_handshake()
+                done = True
+                client.write(b"hello")  # which comes with the end of the handshake
+        data = outgoing.read()
+        for start in range(0, len(data), size):
+            side.connection.take(data[start : start + size])
+        with suppress(BlockingIOError):
+            incoming.write(side.peer.recv(1 << 16))
+    assert side.got == b"hello"
+    side.connection.abort()
+    side.peer.close()
+
+
+async def test_a_handshake_that_fails(server_context: ssl.SSLContext) -> None:
+    secured = Secured(server_context, ssl.create_default_context())
+    await until(lambda: len(secured.said) == 2)
+    assert sorted(secured.said) == ["client failed SSLCertVerificationError", "server failed SSLError"]
+    for connection in (secured.client, secured.server):
+        assert connection.tls is not None
+        assert not connection.tls.ready
+    await secured.over()
+
+
+async def test_a_key_update(server_context: ssl.SSLContext) -> None:
+    """Another implementation's client asks for one (RFC 8446 section 4.6.3)."""
+    side = Side()
+    side.connection.start()
+    side.connection.start_tls(Tls(server_context, client_side=False))
+    with socket.create_server(("127.0.0.1", 0)) as between:
+        client = await asyncio.create_subprocess_exec(
+            "openssl", "s_client", "-connect", f"127.0.0.1:{between.getsockname()[1]}", "-tls1_3",
+            stdin=-1, stdout=-1, stderr=-1,
+        )  # fmt: skip
+        between.setblocking(False)
+        far, _ = await side.loop.sock_accept(between)
+
+    async def carry(source: socket.socket, target: socket.socket) -> None:
+        while data := await side.loop.sock_recv(source, 1 << 16):
+            await side.loop.sock_sendall(target, data)
+
+    carriers = [asyncio.create_task(carry(*pair)) for pair in ((far, side.peer), (side.peer, far))]
+    try:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(b"before\n")
+        await until(lambda: side.got == b"before\n")
+        for _ in range(2):
+            client.stdin.write(b"K\n")  # its command to update keys, of both sides
+            await client.stdin.drain()
+            await asyncio.sleep(0.05)
+        client.stdin.write(b"behind\n")
+        await until(lambda: side.got == b"before\nbehind\n")
+        side.connection.write(b"answer\n")
+        async with asyncio.timeout(30):
+            while await client.stdout.readline() != b"answer\n":
+                pass
+    finally:
+        client.kill()
+        await client.wait()
+        for carrier in carriers:
+            carrier.cancel()
+        await asyncio.gather(*carriers, return_exceptions=True)
+        side.connection.abort()
+        side.peer.close()
+        far.close()
+    assert side.faults == []

@@ -1,0 +1,536 @@
+"""The explicit proxy without connections: requests in, requests out, and never one that nobody judged."""
+
+import re
+
+import pytest
+
+from proxy import test_relay as relay
+from proxy.test_relay import Ends, ok
+from urlward.proxy.answers import plain
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.forward import ESTABLISHED, ForwardRelay, Origin
+from urlward.proxy.head import MAX_HEAD
+from urlward.proxy.relay import MAX_HELD
+
+A, B = Origin("a.test", 80, False), Origin("b.test", 8080, False)
+ENDED = ["close server", "end client", "linger"]
+
+
+class ForwardEnds(Ends):
+    """Remembers what goes where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relay: ForwardRelay
+        self.reached = True
+        self.held = False
+        self.sent: list[tuple[Origin, bytes]] = []
+        self.kept: list[Origin] = []
+        self.opened: list[Origin] = []
+        self.judged_for: list[tuple[Origin, bool]] = []
+        self.tunnels: list[tuple[Origin, bytes, bool]] = []
+
+    def connect(self) -> None:
+        origin = self.relay.origin
+        if origin in self.kept:
+            self.kept.remove(origin)
+            self.relay.reused = True
+            self.relay.connected()
+            return
+        self.opened.append(origin)
+        if self.reached:
+            self.relay.connected()
+
+    def send_server(self, data: bytes) -> None:
+        assert data
+        self.sent.append((self.relay.origin, data))
+
+    def hold_client(self, *, held: bool) -> None:
+        self.held = held
+
+    def keep_server(self, origin: Origin) -> None:
+        self.kept.append(origin)
+
+    def asks(self, origin: Origin, *, connected: bool) -> None:
+        self.judged_for.append((origin, connected))
+
+    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
+        self.tunnels.append((origin, rest, told))
+
+
+class Case(relay.Case):
+    """A relay whose origins are reached at once."""
+
+    ends: ForwardEnds
+    relay: ForwardRelay
+
+    def __init__(self, *, reached: bool = True) -> None:
+        self.ends = ForwardEnds()
+        self.ends.reached = reached
+        self.judged = []
+        self.relay = self.ends.relay = ForwardRelay(self.ends, self._judge)
+
+    @property
+    def sent(self) -> bytes:
+        """What origins were sent."""
+        return b"".join(data for _, data in self.ends.sent)
+
+    @property
+    def heads(self) -> list[bytes]:
+        return [data.partition(b"\r\n")[0] for _, data in self.ends.sent if b" HTTP/1." in data]
+
+    @property
+    def answers(self) -> list[bytes]:
+        return re.findall(rb"HTTP/1\.[01] \d\d\d [^\r\n]*", self.ends.client)
+
+
+def get(url: str = "http://a.test/", more: str = "", method: str = "GET", minor: int = 1) -> bytes:
+    host = url.partition("//")[2].partition("/")[0]
+    return f"{method} {url} HTTP/1.{minor}\r\nHost: {host}\r\n{more}\r\n".encode("latin-1")
+
+
+def via(response: bytes) -> bytes:
+    """A response as the client gets it."""
+    return response.replace(b"\r\n\r\n", b"\r\nVia: 1.1 urlward\r\n\r\n", 1)
+
+
+# -- what a request becomes
+
+
+def test_a_request_and_its_response() -> None:
+    case = Case().client(get("http://a.test/x?y=z", "X: 1\r\n"))
+    assert case.sent == b"GET /x?y=z HTTP/1.1\r\nHost: a.test\r\nX: 1\r\nVia: 1.1 urlward\r\n\r\n"
+    assert case.ends.opened == [A]
+    case.server(ok())
+    assert case.ends.client == via(ok())
+    assert case.ends.asked == []
+    assert case.relay.idle
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "origin"),
+    [
+        ("http://a.test", b"/", A),
+        ("http://a.test?x", b"/?x", A),
+        ("HTTP://b.test:8080/p", b"/p", B),
+        ("https://a.test/", b"/", Origin("a.test", 443, True)),
+        ("http://[2001:db8::7]:81/", b"/", Origin("2001:db8::7", 81, False)),
+        ("http://192.0.2.7/", b"/", Origin("192.0.2.7", 80, False)),
+    ],
+)
+def test_where_it_goes(url: str, path: bytes, origin: Origin) -> None:
+    case = Case().client(get(url))
+    assert case.ends.opened == [origin]
+    assert case.heads == [b"GET " + path + b" HTTP/1.1"]
+    assert case.ends.judged_for == [(origin, False)]
+
+
+def test_the_host_field_is_that_of_the_url() -> None:
+    case = Case().client(b"GET http://a.test:81/ HTTP/1.1\r\nX: 1\r\nhOSt:  b.test\r\n\r\n")
+    assert case.sent.startswith(b"GET / HTTP/1.1\r\nHost: a.test:81\r\nX: 1\r\n")
+    assert b"b.test" not in case.sent
+    case = Case().client(b"GET http://a.test/ HTTP/1.0\r\n\r\n")
+    assert case.sent == b"GET / HTTP/1.0\r\nHost: a.test\r\nVia: 1.0 urlward\r\n\r\n"
+
+
+def test_fields_of_this_hop_alone() -> None:
+    more = (
+        "Connection: keep-alive, X-Hop ,te\r\nProxy-Connection: keep-alive\r\nKeep-Alive: 5\r\n"
+        "X-Hop: 1\r\nx-hop: 2\r\nX-Hop-Not: 4\r\nProxy-Authorization: Basic eDp5\r\n"
+        "TE: trailers\r\nAccept: */*\r\n"
+    )
+    case = Case().client(get(more=more))
+    assert case.sent == (
+        b"GET / HTTP/1.1\r\nHost: a.test\r\nX-Hop-Not: 4\r\nAccept: */*\r\nVia: 1.1 urlward\r\n\r\n"
+    )
+    case.server(
+        b"HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\n"
+        b"Proxy-Connection: keep-alive\r\nContent-Length: 0\r\nX-Hop-Not: 2\r\n\r\n"
+    )
+    assert case.ends.client == via(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Hop-Not: 2\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Host", "Cookie", "Authorization"])
+def test_a_connection_field_takes_nothing_of_weight(name: str) -> None:
+    value = {"Content-Length": "3", "Transfer-Encoding": "chunked"}.get(name, "x")
+    more = f"Connection: {name}\r\n" + (f"{name}: {value}\r\n" if name != "Host" else "")
+    case = Case().client(get(more=more, method="POST"))
+    assert f"{name}: ".encode() in case.sent
+    case = Case().client(get()).server(ok(more=f"Connection: {name}, close\r\nContent-Length: 2\r\n"))
+    assert b"\r\nContent-Length: 2\r\n" in case.ends.client
+
+
+def test_an_upgrade_is_passed_on_for_websockets_alone() -> None:
+    case = Case().client(get(more="Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n"))
+    assert b"h2c" not in case.sent
+    assert b"HTTP2" not in case.sent
+    more = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: x\r\n"
+    case = Case().client(get(more=more))
+    assert b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" in case.sent
+    switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    case.client(b"early").server(switched + b"hi")
+    assert case.ends.client == switched + b"hi"
+    case.client(b"GET http://a.test/listed HTTP/1.1\r\n\r\n")
+    assert case.sent.endswith(b"early" + b"GET http://a.test/listed HTTP/1.1\r\n\r\n")
+    case.relay.server_ended()
+    case.relay.client_ended()
+    assert case.ends.asked == ["end client", "close"]
+
+
+def test_an_upgrade_that_is_refused() -> None:
+    more = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    case = Case().client(get(more=more), get("http://b.test:8080/2")).server(ok())
+    assert case.answers == [b"HTTP/1.1 200 OK"]
+    assert case.ends.opened == [A, B]
+    assert case.judged == [b"http://a.test/", b"http://b.test:8080/2"]
+
+
+# -- requests that are refused
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1",
+        b"GET a.test HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"GET http:///x HTTP/1.1",
+        b"GET ftp://a.test/ HTTP/1.1",
+        b"GET http://a.test:x/ HTTP/1.1",
+        b"GET http://a.test:99999/ HTTP/1.1",
+        b"CONNECT a.test HTTP/1.1",
+        b"CONNECT http://a.test/ HTTP/1.1",
+        b"CONNECT a.test:0x50 HTTP/1.1",
+        b"GET  http://a.test/ HTTP/1.1",
+    ],
+)
+def test_what_is_not_asked_of_a_proxy(line: bytes) -> None:
+    case = Case().client(line + b"\r\nHost: a.test\r\n\r\n" + get())
+    assert case.answers == [b"HTTP/1.1 400 Bad Request"]
+    assert case.ends.asked == ENDED
+    assert (case.ends.opened, case.ends.tunnels) == ([], [])
+
+
+def test_a_head_without_end() -> None:
+    case = Case().client(b"GET http://a.test/ HTTP/1.1\r\nX: " + b"a" * MAX_HEAD)
+    assert case.answers == [b"HTTP/1.1 431 Request Header Fields Too Large"]
+
+
+def test_blocked_requests_in_between() -> None:
+    case = Case().client(get(), get("http://a.test/listed"), get("http://a.test/2"))
+    assert case.heads == [b"GET / HTTP/1.1"]
+    case.server(ok())
+    assert case.answers == [b"HTTP/1.1 200 OK", b"HTTP/1.1 451 Unavailable For Legal Reasons"]
+    assert case.heads == [b"GET / HTTP/1.1", b"GET /2 HTTP/1.1"]
+    case.server(ok())
+    assert case.answers[2:] == [b"HTTP/1.1 200 OK"]
+    assert case.ends.opened == [A], "on one connection"
+    assert b"listed" not in case.sent
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_refused_connect_leaves_the_next_request_its_origin(scheme: str) -> None:
+    case = Case().client(get()).server(ok())
+    case.client(b"CONNECT listed.test:80 HTTP/1.1\r\n\r\n")
+    assert case.answers[1:] == [b"HTTP/1.1 451 Unavailable For Legal Reasons"]
+    case.client(get(f"{scheme}://a.test/2"))
+    assert {origin.host for origin, _ in case.ends.sent} == {"a.test"}
+    assert [origin.host for origin, _ in case.ends.judged_for] == ["a.test", "listed.test", "a.test"]
+
+
+def test_another_scheme_is_another_origin() -> None:
+    case = Case().client(get()).server(ok()).client(get("https://a.test/")).server(ok()).client(get())
+    assert case.ends.opened == [A, Origin("a.test", 443, True)]
+    assert [origin for origin, _ in case.ends.sent] == [A, Origin("a.test", 443, True), A]
+
+
+# -- in turn
+
+
+def test_pipelined_requests_go_out_in_turn() -> None:
+    case = Case().client(get("http://a.test/1") + get("http://b.test:8080/2") + get("http://a.test/3"))
+    assert case.heads == [b"GET /1 HTTP/1.1"]
+    case.server(ok("1"))
+    assert case.ends.kept == [A]
+    assert case.heads == [b"GET /1 HTTP/1.1", b"GET /2 HTTP/1.1"]
+    case.server(ok("2"))
+    assert case.ends.kept == [B]
+    case.server(ok("3"))
+    assert case.ends.client == via(ok("1")) + via(ok("2")) + via(ok("3"))
+    assert case.ends.opened == [A, B]
+    assert case.ends.judged_for == [(A, False), (B, False), (A, False)]
+
+
+def test_a_client_that_sends_too_much_is_held() -> None:
+    case = Case().client(get())
+    case.client(get("http://a.test/2", f"X: {'x' * (MAX_HELD // 2)}\r\n"))
+    assert not case.ends.held
+    case.client(get("http://a.test/3", f"X: {'x' * (MAX_HELD // 2)}\r\n"))
+    assert case.ends.held
+    case.server(ok())
+    assert not case.ends.held
+    assert case.heads[1:] == [b"GET /2 HTTP/1.1"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_pieces_make_no_difference(size: int) -> None:
+    chunked = get("http://b.test:8080/2", "Transfer-Encoding: chunked\r\n", "POST")
+    sent = get("http://a.test/1") + chunked + b"3\r\nabc\r\n0\r\n\r\n" + get("http://a.test/listed") + get()
+    got = [b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok("1"), ok("2"), ok("3")]
+    case = Case().client(*(sent[i : i + size] for i in range(0, len(sent), size)))
+    for response in got:
+        case.server(*(response[i : i + size] for i in range(0, len(response), size)))
+    assert case.heads == [b"GET /1 HTTP/1.1", b"POST /2 HTTP/1.1", b"GET / HTTP/1.1"]
+    assert b"3\r\nabc\r\n0\r\n\r\n" in case.sent
+    assert [line.split()[1] for line in case.answers] == [b"103", b"200", b"200", b"451", b"200"]
+
+
+@pytest.mark.parametrize("more", ["", "Connection: keep-alive\r\n"])
+def test_a_client_of_http_1_0(more: str) -> None:
+    case = Case().client(get(more=more, minor=0))
+    assert case.heads == [b"GET / HTTP/1.0"]
+    assert b"\r\nVia: 1.0 urlward\r\n" in case.sent
+    case.server(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + ok())
+    assert case.answers == [b"HTTP/1.1 200 OK"], "it knows no interim responses"
+    if more:
+        assert b"\r\nConnection: keep-alive\r\n" in case.ends.client
+        assert case.ends.asked == []
+    else:
+        assert b"\r\nConnection: close\r\n" in case.ends.client
+        assert case.ends.asked == ENDED
+
+
+# -- origins that close, and that do not answer
+
+
+def test_a_connection_is_used_again_until_the_origin_closes_it() -> None:
+    case = Case().client(get()).server(ok()).client(get()).server(ok())
+    assert case.ends.opened == [A]
+    assert case.ends.judged_for == [(A, False), (A, True)]
+    case.relay.server_ended()
+    assert case.ends.asked == ["close server"]
+    case.client(get()).server(ok())
+    assert case.ends.opened == [A, A]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        ok(more="Connection: close\r\n"),
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ok() + b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nodd",
+    ],
+)
+def test_a_connection_that_is_not_used_again(response: bytes) -> None:
+    case = Case().client(get()).server(response)
+    assert case.ends.asked == ["close server"]
+    assert b"odd" not in case.ends.client
+    assert b"Connection: close" not in case.ends.client, "that is between the proxy and the origin"
+    case.client(get())
+    assert case.ends.opened == [A, A]
+    assert case.ends.kept == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
+def test_a_request_is_sent_again_where_that_is_safe(method: str) -> None:
+    case = Case().client(get()).server(ok()).client(get("http://a.test/2", method=method))
+    case.relay.server_ended()
+    safe = method in ("GET", "HEAD", "OPTIONS")
+    assert len(case.ends.opened) == 1 + safe
+    assert case.heads[1:] == [f"{method} /2 HTTP/1.1".encode()] * (1 + safe)
+    if not safe:
+        assert case.answers[1:] == [b"HTTP/1.1 502 Bad Gateway"]
+
+
+def test_it_is_sent_again_once() -> None:
+    case = Case().client(get()).server(ok()).client(get())
+    case.relay.server_ended()
+    case.relay.server_ended()
+    assert case.ends.opened == [A, A]
+    assert case.answers == [b"HTTP/1.1 200 OK", b"HTTP/1.1 502 Bad Gateway"]
+    assert case.ends.asked[-3:] == ENDED
+
+
+def test_it_is_sent_again_from_a_kept_connection() -> None:
+    case = Case().client(get()).server(ok()).client(get("http://b.test:8080/")).server(ok()).client(get())
+    assert case.ends.opened == [A, B]
+    case.relay.server_ended()
+    assert case.ends.opened == [A, B, A]
+    case.server(ok())
+    assert len(case.answers) == 3
+
+
+def test_a_request_whose_response_has_begun_is_not() -> None:
+    for begun in (b"HTTP/1.1 1", b"HTTP/1.1 103 Early Hints\r\n\r\n", ok()[:-1]):
+        case = Case().client(get()).server(ok()).client(get()).server(begun)
+        case.relay.server_ended()
+        assert case.ends.opened == [A]
+        assert case.ends.asked == ENDED
+
+
+def test_a_first_request_without_a_response() -> None:
+    case = Case().client(get())
+    case.relay.server_ended()
+    assert case.answers == [b"HTTP/1.1 502 Bad Gateway"]
+    assert case.ends.asked == ENDED
+
+
+@pytest.mark.parametrize("answer", [None, plain(451, "listed")])
+def test_an_origin_that_is_not_reached(answer: BlockResponse | None) -> None:
+    case = Case(reached=False).client(get(method="HEAD") if answer is None else get())
+    case.relay.not_connected(answer)
+    assert [line.split()[1] for line in case.answers] == [b"451" if answer else b"502"]
+    assert case.sent == b""
+    assert case.ends.asked == ENDED
+    assert answer or case.ends.client.endswith(b"\r\n\r\n")
+
+
+# -- responses
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\nbody",
+        b"ICY 200 OK\r\nicy-name: x\r\n\r\nbody",
+        b"bad\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nbody",
+    ],
+)
+def test_a_response_whose_end_only_the_connection_tells(response: bytes) -> None:
+    case = Case().client(get(), get("http://a.test/2")).server(response)
+    assert case.ends.client.endswith(b"body")
+    assert case.relay.unbounded
+    case.server(b"more")
+    case.relay.server_ended()
+    assert case.ends.client.endswith(b"bodymore")
+    assert case.ends.asked == ENDED
+    assert case.heads == [b"GET / HTTP/1.1"], "what followed was not answered"
+    assert case.ends.kept == []
+    if response.startswith(b"HTTP/1.1 200 OK\r\n\r\n"):
+        assert b"\r\nConnection: close\r\n" in case.ends.client
+
+
+def test_a_switch_that_nobody_asked_for() -> None:
+    case = Case().client(get()).server(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nbytes")
+    case.client(get("http://a.test/listed"))
+    assert b"listed" not in case.sent
+    assert case.ends.asked == ENDED
+
+
+def test_nothing_follows_a_body_that_was_answered_early_on_its_connection() -> None:
+    case = Case().client(get(more="Content-Length: 6\r\n", method="POST"), b"abc").server(ok())
+    assert case.answers == [b"HTTP/1.1 200 OK"]
+    assert case.ends.asked == []
+    case.server(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nodd")
+    assert b"odd" not in case.ends.client
+    case.client(b"def" + get("http://a.test/2"))
+    assert b"abcdef" in case.sent
+    assert case.heads[-1] == b"GET /2 HTTP/1.1"
+    assert case.ends.opened == [A, A]
+    case.server(ok("2"))
+    assert len(case.answers) == 2
+    # Nor is one opened for the rest of a body whose origin has gone.
+    case = Case().client(get(more="Content-Length: 6\r\n", method="POST"), b"abc").server(ok())
+    case.relay.server_ended()
+    case.client(b"d", b"ef")
+    assert case.ends.opened == [A]
+    case.client(get("http://a.test/2"))
+    assert case.ends.opened == [A, A]
+    assert b"ef" not in case.sent.partition(b"abc")[2].partition(b"GET")[0]
+
+
+def test_a_response_before_the_body_that_waits_for_leave() -> None:
+    expects = get(more="Content-Length: 3\r\nExpect: 100-continue\r\n", method="POST")
+    case = Case().client(expects).server(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+    case.client(b"abc" + get("http://a.test/listed"))
+    assert b"listed" not in case.sent
+    assert case.ends.asked == ENDED
+
+
+def test_no_response_leads_past_the_filter() -> None:
+    case = Case().client(get()).server(ok(more='Alt-Svc: h3=":443"\r\n'))
+    assert b"Alt-Svc" not in case.ends.client
+
+
+def test_lines_that_end_in_a_line_feed_alone() -> None:
+    case = Case().client(get()).server(b"HTTP/1.1 200 OK\nConnection: X\nX: 1\nContent-Length: 2\n\nok")
+    assert case.ends.client.endswith(b"ok")
+    assert b"X: 1" not in case.ends.client
+    assert b"Via: 1.1 urlward\r\n" in case.ends.client
+    assert not case.relay.unbounded
+
+
+# -- the client's end
+
+
+def test_a_client_that_only_ends_its_sending() -> None:
+    case = Case().client(get(), get("http://b.test:8080/2"))
+    case.relay.client_ended()
+    case.server(ok("1"))
+    assert case.ends.opened == [A, B]
+    assert case.ends.asked == []
+    case.server(ok("2"))
+    assert case.ends.client == via(ok("1")) + via(ok("2"))
+    assert case.ends.asked == ["close"]
+
+
+@pytest.mark.parametrize("rest", [b"GET http://a", get("http://a.test/listed")])
+def test_a_client_that_ends_with_something_held(rest: bytes) -> None:
+    case = Case().client(get(), rest)
+    case.relay.client_ended()
+    case.server(ok())
+    assert case.ends.asked == ["close"]
+    assert len(case.answers) == 1 + rest.endswith(b"\r\n\r\n")
+
+
+def test_a_client_that_ends_at_rest_or_in_the_middle() -> None:
+    post = get(more="Content-Length: 9\r\n", method="POST")
+    for pieces in ((), (get(),), (b"GET http://a",), (post, b"abc")):
+        case = Case().client(*pieces)
+        if pieces == (get(),):
+            case.server(ok())
+        case.relay.client_ended()
+        assert case.ends.asked == ["close"], pieces
+
+
+# -- tunnels
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x16\x03\x01rest"])
+def test_a_tunnel(rest: bytes) -> None:
+    case = Case().client(b"CONNECT told.test:443 HTTP/1.1\r\nHost: x\r\n\r\n" + rest)
+    assert case.ends.client == ESTABLISHED
+    assert case.ends.tunnels == [(Origin("told.test", 443, False), rest, True)]
+    assert (case.sent, case.ends.opened) == (b"", [])
+    case.client(get())
+    assert case.sent == b"", "what comes is not this relay's any more"
+
+
+def test_a_tunnel_behind_requests() -> None:
+    connect = b"CONNECT [2001:db8::7]:443 HTTP/1.1\r\n\r\n"
+    case = Case().client(get() + connect + b"rest")
+    assert case.ends.tunnels == []
+    case.server(ok())
+    assert case.ends.client == via(ok()) + ESTABLISHED
+    assert case.ends.tunnels == [(Origin("2001:db8::7", 443, False), b"rest", False)]
+    assert case.ends.asked == ["close server"]
+
+
+def test_a_tunnel_that_is_blocked() -> None:
+    case = Case().client(b"CONNECT listed.test:443 HTTP/1.1\r\n\r\n")
+    assert case.answers == [b"HTTP/1.1 451 Unavailable For Legal Reasons"]
+    assert case.ends.tunnels == []
+    case = Case().client(b"CONNECT a.test:443 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
+    assert case.answers == [b"HTTP/1.1 400 Bad Request"]
+    assert case.ends.tunnels == []
+
+
+def test_a_tunnel_for_a_client_that_has_ended() -> None:
+    case = Case().client(get(), b"CONNECT a.test:443 HTTP/1.1\r\n\r\n")
+    case.relay.client_ended()
+    case.server(ok())
+    assert case.ends.tunnels == []
+    assert case.ends.asked[-1] == "close"

@@ -1,0 +1,451 @@
+"""Nothing of a closed connection is left for the collector, of whatever kind and however it has ended."""
+
+import asyncio
+import gc
+import socket
+import ssl
+import time
+import types
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
+
+from e2e.support import client_hello
+from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, closed, reset, until
+from urlward.proxy.connection import Connection
+from urlward.proxy.http2 import Budget, Http2, Lane, Stream
+from urlward.proxy.live import HEAD_TIMEOUT
+from urlward.proxy.raw_relay import RawRelay
+from urlward.proxy.relay import HttpRelay, Pending
+from urlward.proxy.session import Client, Context, Server, Session
+from urlward.proxy.socks import SocksHandshake
+from urlward.proxy.tls import Tls
+from urlward.proxy.upstream import Lookup, Opening
+
+TIMES = 3
+OURS = (
+    Session, Client, Context, Server, Connection, HttpRelay, Pending, RawRelay, SocksHandshake, Tls, Opening,
+    Http2, Lane, Stream, Budget,
+)  # fmt: skip
+
+type Kind = Callable[[Rig, Streams], Awaitable[None]]
+
+KINDS: dict[str, tuple[str, Serve, bool, Kind]] = {}
+
+
+def kind(mode: str, serve: Serve = answer, *, tls: bool = False) -> Callable[[Kind], Kind]:
+    """A kind of connection: by mode, behaviour of the origin, and whether that speaks TLS."""
+
+    def declare(run: Kind) -> Kind:
+        KINDS[run.__name__] = f"{mode}:http://127.0.0.1" if mode == "reverse" else mode, serve, tls, run
+        return run
+
+    return declare
+
+
+def is_ours(each: object) -> bool:
+    """Whether the product has made it."""
+    if isinstance(each, types.FrameType):
+        return "/urlward/" in each.f_code.co_filename
+    module = each.__module__ if isinstance(each, types.FunctionType) else type(each).__module__
+    return str(module).startswith("urlward.")
+
+
+# -- what passes, and what does not
+
+
+async def get(streams: Streams, request: bytes = GET % b"a", expected: bytes = b"HTTP/1.1 200 ") -> None:
+    streams[1].write(request)
+    head = await asyncio.wait_for(streams[0].readuntil(b"\r\n\r\n"), 20)
+    assert head.startswith(expected), head
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or b"0")
+    await streams[0].readexactly(length)
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An origin that says what it has heard."""
+    with suppress(OSError, asyncio.IncompleteReadError):
+        writer.write(b"heard " + await reader.read(1 << 16))
+        await reader.read()
+    writer.close()
+
+
+@kind("reverse")
+async def relayed(rig: Rig, streams: Streams) -> None:
+    await get(streams)
+
+
+@kind("reverse")
+async def relayed_and_kept_alive(rig: Rig, streams: Streams) -> None:
+    for _ in range(3):
+        await get(streams)
+
+
+@kind("reverse")
+async def blocked(rig: Rig, streams: Streams) -> None:
+    for _ in range(2):
+        await get(streams, BLOCKED % b"a", b"HTTP/1.1 451 ")
+
+
+@kind("reverse")
+async def blocked_in_its_turn(rig: Rig, streams: Streams) -> None:
+    streams[1].write(GET % b"a" + BLOCKED % b"a")
+    await get(streams, b"")
+    await get(streams, b"", b"HTTP/1.1 451 ")
+    assert await closed(streams[0])
+
+
+@kind("reverse")
+async def blocked_before_its_body(rig: Rig, streams: Streams) -> None:
+    post = b"POST / HTTP/1.1\r\nHost: blocked.example\r\nContent-Length: 9\r\n\r\nabc"
+    await get(streams, post, b"HTTP/1.1 451 ")
+
+
+@kind("reverse")
+async def not_http(rig: Rig, streams: Streams) -> None:
+    await get(streams, b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 400 ")
+
+
+@kind("reverse")
+async def silent_and_closed(rig: Rig, streams: Streams) -> None:
+    streams[1].write(b"GET /")
+
+
+def absolute(rig: Rig, host: str = "plain.example", path: str = "") -> bytes:
+    return f"GET http://{host}:{rig.origin_port}/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+@kind("regular")
+async def absolute_form(rig: Rig, streams: Streams) -> None:
+    await get(streams, absolute(rig))
+    await get(streams, absolute(rig))
+
+
+@kind("regular")
+async def absolute_form_to_many(rig: Rig, streams: Streams) -> None:
+    for number in range(12):
+        await get(streams, absolute(rig, f"host{number % 10}.example"))
+    await get(streams, absolute(rig, "blocked.example"), b"HTTP/1.1 451 ")
+
+
+async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(OK)
+    with suppress(OSError, asyncio.IncompleteReadError):
+        await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+@kind("regular", once)
+async def sent_again(rig: Rig, streams: Streams) -> None:
+    for _ in range(3):
+        await get(streams, absolute(rig))
+
+
+async def tunnel(rig: Rig, streams: Streams, host: str) -> None:
+    streams[1].write(f"CONNECT {host}:{rig.origin_port} HTTP/1.1\r\n\r\n".encode())
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+@kind("regular", tls=True)
+async def tunnel_relayed(rig: Rig, streams: Streams) -> None:
+    await tunnel(rig, streams, "plain.example")
+    assert await rig.secure(streams, "plain.example") == "Test origin CA"
+    await get(streams)
+
+
+@kind("regular", tls=True)
+async def tunnel_intercepted(rig: Rig, streams: Streams) -> None:
+    await tunnel(rig, streams, "paged.example")
+    assert await rig.secure(streams, "paged.example") == "mitmproxy"
+    page = (GET % b"other").replace(b"plain", b"paged")
+    for _ in range(2):
+        await get(streams, page)
+    await get(streams, page.replace(b"other", b"listed"), b"HTTP/1.1 451 ")
+
+
+@kind("regular", tls=True)
+async def http2_streams(rig: Rig, streams: Streams) -> None:
+    rig.addon.http2 = True
+    await tunnel(rig, streams, "paged.example")
+    assert await rig.secure(streams, "paged.example", "h2") == "mitmproxy"
+    reader, writer = streams
+    assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+    client = H2Connection(H2Configuration(header_encoding="ascii"))
+    client.initiate_connection()
+    head = [(":method", "GET"), (":scheme", "https"), (":authority", "paged.example")]
+    for stream, path in ((1, "/other"), (3, "/listed"), (5, "/other")):
+        client.send_headers(stream, [*head, (":path", path)], end_stream=True)
+    client.send_headers(7, [(":method", "POST"), *head[1:], (":path", "/other")])
+    found: dict[int, str] = {}
+    while not {1, 3, 5} <= found.keys():
+        writer.write(client.data_to_send())
+        data = await asyncio.wait_for(reader.read(1 << 16), 20)
+        assert data
+        for event in client.receive_data(data):
+            if isinstance(event, ResponseReceived):
+                found[event.stream_id or 0] = str(event.headers[0][1])  # type: ignore[index]
+    assert (found[1], found[3], found[5]) == ("200", "451", "200")
+    client._frame_dispatch_table.clear()
+
+
+@kind("regular")
+async def tunnel_with_http(rig: Rig, streams: Streams) -> None:
+    await get(streams, absolute(rig))
+    await tunnel(rig, streams, "plain.example")
+    await get(streams)
+
+
+@kind("regular")
+async def tunnel_abandoned(rig: Rig, streams: Streams) -> None:
+    await tunnel(rig, streams, "plain.example")
+
+
+@kind("socks5")
+async def socks(rig: Rig, streams: Streams) -> None:
+    streams[1].write(b"\x05\x01\x00\x05\x01\x00\x03\x0dplain.example" + rig.origin_port.to_bytes(2))
+    await streams[0].readexactly(12)
+    await get(streams)
+
+
+@kind("socks5")
+async def socks_refused(rig: Rig, streams: Streams) -> None:
+    streams[1].write(b"\x04\x01")
+    assert await closed(streams[0])
+
+
+@kind("transparent", greet)
+async def tls_relayed(rig: Rig, streams: Streams) -> None:
+    hello = client_hello("plain.example")
+    streams[1].write(hello)
+    assert await streams[0].readexactly(6 + len(hello)) == b"heard " + hello
+
+
+@kind("transparent", tls=True)
+async def tls_intercepted(rig: Rig, streams: Streams) -> None:
+    await rig.secure(streams, "paged.example")
+    await get(streams, (GET % b"other").replace(b"plain", b"paged"))
+
+
+@kind("transparent")
+async def tls_refused(rig: Rig, streams: Streams) -> None:
+    streams[1].write(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
+    assert await streams[0].read() == bytes([21, 3, 3, 0, 2, 2, 49])
+
+
+@kind("transparent")
+async def handshake_that_the_client_ends(rig: Rig, streams: Streams) -> None:
+    with pytest.raises((ssl.SSLError, OSError)):
+        await streams[1].start_tls(ssl.create_default_context(), server_hostname="paged.example")
+
+
+@kind("transparent")
+async def handshake_that_never_goes_on(rig: Rig, streams: Streams) -> None:
+    streams[1].write(client_hello("paged.example"))
+    await streams[0].read(10)
+
+
+@kind("transparent", tls=True)
+async def origin_that_is_not_trusted(rig: Rig, streams: Streams) -> None:
+    rig.tctx.options.update(ssl_verify_upstream_trusted_ca=None)
+    await rig.secure(streams, "paged.example")
+    await get(streams, (GET % b"x").replace(b"plain", b"paged"), b"HTTP/1.1 502 ")
+
+
+async def speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(OK)
+    await writer.drain()
+    writer.close()
+
+
+@kind("transparent", speak_http)
+async def origin_without_tls(rig: Rig, streams: Streams) -> None:
+    await rig.secure(streams, "paged.example")
+    await get(streams, (GET % b"x").replace(b"plain", b"paged"), b"HTTP/1.1 502 ")
+
+
+# -- ends in every way
+
+
+@kind("regular")
+async def origin_unreachable(rig: Rig, streams: Streams) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        rig.lead(("127.0.0.1", one.getsockname()[1]), ("127.0.0.2", one.getsockname()[1]))
+    await get(streams, absolute(rig), b"HTTP/1.1 502 ")
+
+
+@kind("regular")
+async def origin_without_address(rig: Rig, streams: Streams) -> None:
+    rig.addon.resolver.look_up = lambda _host, _port, done: done(())  # type: ignore[method-assign]
+    await get(streams, absolute(rig), b"HTTP/1.1 502 ")
+
+
+@kind("regular")
+async def origin_looked_up_in_a_thread(rig: Rig, streams: Streams) -> None:
+    with suppress(AttributeError):
+        del rig.addon.resolver.look_up
+    await get(streams, absolute(rig, "localhost"))
+
+
+@kind("regular")
+async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
+    sought: list[Lookup] = []
+
+    def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> Lookup:
+        sought.append(Lookup(done))
+        return sought[-1]
+
+    rig.addon.resolver.look_up = look_up  # type: ignore[method-assign]
+    streams[1].write(absolute(rig))
+    await until(lambda: sought)
+    rig.session.cut()
+    assert await closed(streams[0])
+    assert sought.pop().done is None
+
+
+@kind("regular")
+async def gone_while_the_origin_is_silent(rig: Rig, streams: Streams) -> None:
+    rig.lead(("192.0.2.7", 9))
+    streams[1].write(absolute(rig))
+    await until(lambda: rig.session._opening is not None)
+    rig.session.cut()
+    assert await closed(streams[0])
+
+
+@kind("reverse")
+async def client_reset(rig: Rig, streams: Streams) -> None:
+    await get(streams)
+    reset(streams[1])
+
+
+@kind("reverse", greet)
+async def client_reset_under_way(rig: Rig, streams: Streams) -> None:
+    streams[1].write(GET % b"a")
+    await streams[0].read(1)
+    reset(streams[1])
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+    await writer.drain()
+    await asyncio.sleep(0.02)
+    reset(writer)
+
+
+@kind("reverse", hang_up)
+async def origin_reset(rig: Rig, streams: Streams) -> None:
+    streams[1].write(GET % b"a")
+    await streams[0].readuntil(b"half")
+    assert await closed(streams[0])
+
+
+async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    reset(writer)
+
+
+@kind("regular", refuse)
+async def origin_reset_before_an_answer(rig: Rig, streams: Streams) -> None:
+    await get(streams, absolute(rig), b"HTTP/1.1 502 ")
+
+
+@kind("reverse")
+async def client_half_closed(rig: Rig, streams: Streams) -> None:
+    streams[1].write(GET % b"a")
+    streams[1].write_eof()
+    assert await streams[0].read() == OK
+
+
+@kind("transparent", greet)
+async def relay_half_closed(rig: Rig, streams: Streams) -> None:
+    streams[1].write(client_hello("plain.example"))
+    streams[1].write_eof()
+    assert (await streams[0].read()).startswith(b"heard ")
+
+
+async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+    writer.write(await reader.read(2))
+    await reader.read()
+    writer.close()
+
+
+@kind("reverse", switch)
+async def websocket(rig: Rig, streams: Streams) -> None:
+    streams[1].write((GET % b"a")[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    await streams[0].readuntil(b"\r\n\r\n")
+    streams[1].write(b"hi")
+    assert await streams[0].readexactly(2) == b"hi"
+
+
+@kind("reverse")
+async def cut_off(rig: Rig, streams: Streams) -> None:
+    await get(streams)
+    rig.session.cut()
+    assert await closed(streams[0])
+
+
+@kind("reverse")
+async def head_that_takes_too_long(rig: Rig, streams: Streams) -> None:
+    streams[1].write(b"GET /")
+    await until(lambda: rig.session.head() is not None)
+    rig.session.touch(time.monotonic() + HEAD_TIMEOUT)
+    rig.addon.live.tick(time.monotonic())
+    rig.addon.live.tick(time.monotonic() + HEAD_TIMEOUT)
+    assert await closed(streams[0])
+
+
+@kind("regular", greet)
+async def silence_that_takes_too_long(rig: Rig, streams: Streams) -> None:
+    streams[1].write(absolute(rig))
+    await streams[0].read(1)
+    for seconds in (0, rig.addon.tcp_timeout + 1):
+        rig.session.touch(time.monotonic() + seconds)
+    with suppress(ConnectionError):
+        await streams[0].read()
+
+
+@kind("reverse")
+async def fault(rig: Rig, streams: Streams) -> None:
+    await get(streams)
+    session = rig.session
+    session._relay._judge = None
+    del session
+    streams[1].write(GET % b"a")
+    assert await closed(streams[0])
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_nothing_is_left(rig: Rig, name: str) -> None:
+    mode, serve, tls, run = KINDS[name]
+    await rig.start(serve, mode, tls=tls)
+    rig.lead()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(TIMES):
+            streams = await rig.connect()
+            await run(rig, streams)
+            streams[1].close()
+            await rig.settled()
+        del streams
+        await asyncio.sleep(0.01)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [type(each).__name__ for each in gc.garbage if is_ours(each)]
+        gc.garbage.clear()
+        alive = [type(each).__name__ for each in gc.get_objects() if isinstance(each, OURS)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
+    assert alive == []

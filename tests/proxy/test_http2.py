@@ -1,0 +1,705 @@
+"""HTTP/2 without sockets: frames of a client in, HTTP/1.1 to origins out, and back."""
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.settings
+import hpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from urlward.proxy.answers import plain
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.connection import BEHIND, HIGH
+from urlward.proxy.ends import NO_ENDS
+from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
+from urlward.proxy.http2 import CONNECTION_WINDOW, MAX_LANES, MAX_STREAMS, WINDOW, Http2, Lane
+from urlward.proxy.http2_messages import (
+    Chunks,
+    Encoder,
+    MalformedError,
+    last_chunk,
+    read_request,
+    response_fields,
+)
+from urlward.proxy.names import Names
+from urlward.proxy.relay import HttpRelay
+
+Fields = list[tuple[str, str]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Origin:
+    """A lane's session and its connection to the origin."""
+
+    peer: Any = None
+    active = 0.0
+
+    def __init__(self, lane: Lane, case: "Case") -> None:
+        self.lane = lane.owned(self)
+        self.case = case
+        self.got = b""
+        self.asked: list[str] = []
+        self.over = False
+        self.relay = HttpRelay(self, case.judge)
+        lane.receive, lane.ended = self.relay.client_data, self.relay.client_ended
+        lane.peer = self
+        lane.start()
+
+    # what the relay asks
+
+    def connect(self) -> None:
+        self.relay.connected()
+
+    def send_client(self, data: bytes) -> None:
+        self.lane.write(data)
+
+    def send_server(self, data: bytes) -> None:
+        self.got += data
+
+    def client_is_behind(self) -> bool:
+        return self.lane.waiting > 0
+
+    def end_client(self) -> None:
+        self.lane.end()
+
+    def end_server(self) -> None:
+        self.asked.append("end server")
+
+    def close_server(self) -> None:
+        self.over = True
+
+    def close(self) -> None:
+        self.lane.close()
+        self.over = True
+
+    def cut(self) -> None:
+        self.lane.abort()
+        self.over = True
+
+    def refused(self, stage: str) -> None:
+        self.case.refusals.append(stage)
+
+    def linger(self) -> None:
+        """The lane closes by itself."""
+
+    # as owner and as peer of the lane
+
+    def broken(self, error: Exception) -> None:
+        self.case.faults.append(error)
+        self.cut()
+
+    def lost(self, _: object) -> None:
+        self.relay.ends = NO_ENDS
+        self.lane.forget()
+        self.over = True
+
+    def pause(self, _: int) -> None:
+        self.asked.append("pause")
+
+    def resume(self, _: int) -> None:
+        self.asked.append("resume")
+
+    # what the origin does
+
+    def says(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.relay.server_data(piece)
+
+    def ends(self) -> None:
+        self.relay.server_ended()
+
+    @property
+    def heads(self) -> list[RequestHead]:
+        return [read_request_head(part + b"\r\n\r\n") for part in self.got.split(b"\r\n\r\n")[:-1]]
+
+
+class Loop:
+    """What is to be done soon."""
+
+    def __init__(self) -> None:
+        self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        self.soon.append((call, arguments))
+
+    def run(self) -> None:
+        while self.soon:
+            call, arguments = self.soon.pop(0)
+            call(*arguments)
+
+
+class Case:
+    """A client and the filter; origins are reached at once."""
+
+    active = 0.0
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.origins: list[Origin] = []
+        self.refusals: list[str] = []
+        self.faults: list[Exception] = []
+        self.closed = False
+        config = h2.config.H2Configuration(
+            header_encoding="latin-1",
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self.client = h2.connection.H2Connection(config)
+        self.client.initiate_connection()
+        self.status: dict[int, list[int]] = {}
+        self.fields: dict[int, dict[str, str]] = {}
+        self.body: dict[int, bytes] = {}
+        self.trailers: dict[int, Fields] = {}
+        self.ended: dict[int, str] = {}
+        self.goaway: int | None = None
+        self.acknowledges = True
+        self.http2 = Http2(self, self.loop)  # type: ignore[arg-type]
+        self.http2.start()
+        self.flush()
+
+    def judge(self, head: RequestHead) -> Names | BlockResponse:
+        if b"listed" in head.target:
+            return plain(451, "blocked", head=head.method == b"HEAD")
+        if b"fault" in head.target:
+            raise RuntimeError
+        return Names(("a.test",), (443,), "", head.target.decode("latin-1"))
+
+    def send_client(self, data: bytes) -> None:
+        assert not self.closed, "sent behind the end"
+        for event in self.client.receive_data(data):
+            self._take(event)
+
+    def _take(self, event: h2.events.Event) -> None:
+        stream: int = getattr(event, "stream_id", 0) or 0
+        match event:
+            case h2.events.ResponseReceived() | h2.events.InformationalResponseReceived():
+                fields: Any = dict(event.headers or [])
+                self.status.setdefault(stream, []).append(int(fields[":status"]))
+                self.fields[stream] = fields
+            case h2.events.DataReceived():
+                self.body[stream] = self.body.get(stream, b"") + event.data
+                if self.acknowledges:
+                    self.client.acknowledge_received_data(event.flow_controlled_length, stream)
+            case h2.events.TrailersReceived():
+                self.trailers[stream] = list(event.headers)  # type: ignore[arg-type]
+            case h2.events.StreamEnded():
+                self.ended[stream] = "ended"
+            case h2.events.StreamReset():
+                self.ended.setdefault(stream, f"reset {int(event.error_code or 0)}")
+            case h2.events.ConnectionTerminated():
+                self.goaway = int(event.error_code or 0)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def refused(self, stage: str) -> None:
+        self.refusals.append(stage)
+
+    def broken(self, error: Exception) -> None:
+        raise error
+
+    def exchange(self, lane: Lane) -> None:
+        self.origins.append(Origin(lane, self))
+
+    # the client
+
+    def flush(self) -> None:
+        while data := self.client.data_to_send():
+            self.http2.client_data(data)
+        self.loop.run()
+
+    def ask(self, path: str = "/", *more: tuple[str, str], method: str = "GET", end: bool = True) -> int:
+        stream = self.client.get_next_available_stream_id()
+        head = [(":method", method), (":scheme", "https"), (":authority", "a.test"), (":path", path)]
+        self.client.send_headers(stream, head + list(more), end_stream=end)
+        self.flush()
+        return stream
+
+    def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
+        self.client.send_data(stream, data, end_stream=end)
+        self.flush()
+
+
+@pytest.fixture
+def case(monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    # No time goes by, in which a flood could earn anything.
+    monkeypatch.setattr("urlward.proxy.http2.perf_counter", lambda: 1.0)
+    made = Case()
+    yield made
+    assert not made.faults
+
+
+def test_a_request_is_one_of_http_1_1(case: Case) -> None:
+    stream = case.ask("/p?q", ("cookie", "a=1"), ("accept", "x"), ("cookie", "b=2"), ("te", "trailers"))
+    [head] = case.origins[0].heads
+    assert (head.method, head.target, head.hosts, head.length) == (b"GET", b"/p?q", [b"a.test"], 0)
+    assert [head.get(name) for name in (b"accept", b"cookie", b"te", b"connection")] == [
+        b"x", b"a=1; b=2", b"trailers", b"TE",
+    ]  # fmt: skip
+    case.origins[0].says(
+        b"HTTP/1.1 200 OK\r\nContent-", b"Length: 2\r\nA: b\r\nConnection: keep-alive\r\n\r\no", b"k"
+    )
+    assert case.fields[stream] == {":status": "200", "content-length": "2", "a": "b"}
+    assert (case.body[stream], case.ended[stream]) == (b"ok", "ended")
+
+
+def test_lanes_are_used_again_and_no_more_than_allowed(case: Case) -> None:
+    streams = [case.ask(f"/{i}") for i in range(MAX_STREAMS)]
+    assert len(case.origins) == MAX_LANES
+    for turn in range(-(-MAX_STREAMS // MAX_LANES)):
+        for origin in case.origins:
+            if len(origin.heads) > turn:
+                origin.says(OK)
+        case.loop.run()
+    assert [case.body[stream] for stream in streams] == [b"ok"] * MAX_STREAMS
+    asked = [head.target for origin in case.origins for head in origin.heads]
+    assert len(case.origins) == MAX_LANES
+    assert sorted(asked) == sorted(b"/%d" % i for i in range(MAX_STREAMS))
+
+
+def test_one_stream_is_blocked_and_the_others_go_on(case: Case) -> None:
+    before, blocked, after = case.ask("/a"), case.ask("/listed"), case.ask("/b")
+    assert (case.status[blocked], case.body[blocked]) == ([451], b"blocked\n")
+    for origin in case.origins:
+        if origin.heads:
+            origin.says(OK)
+    assert case.body[before] == case.body[after] == b"ok"
+    assert all(b"listed" not in origin.got for origin in case.origins)
+
+
+def test_a_fault_of_ours_ends_one_stream(case: Case) -> None:
+    other, failed = case.ask("/a"), case.ask("/fault")
+    assert case.ended[failed] == "reset 2"
+    case.origins[0].says(OK)
+    assert case.body[other] == b"ok"
+    assert [type(fault) for fault in case.faults] == [RuntimeError]
+    case.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("said", "ended", "body", "how"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", False, None, "ended"),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", False, None, "ended"),
+        (CHUNKED + b"2;x=y\r\nok\r\n0\r\n\r\n", False, b"ok", "ended"),
+        (b"HTTP/1.0 200 OK\r\n\r\nok", True, b"ok", "ended"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", False, b"ok", "ended"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", True, b"ok", "reset 2"),
+        (CHUNKED + b"2\r\nok\r\n", True, b"ok", "reset 2"),
+        (CHUNKED + b"xy\r\n", False, None, "reset 2"),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", False, b"The response is none of HTTP.\n", "ended"),
+        (b"ICQ\r\n\r\n", False, b"The response is none of HTTP.\n", "ended"),
+        (b"", True, b"The origin does not answer.\n", "ended"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bytewise", [False, True])
+def test_every_kind_of_response(
+    case: Case, said: bytes, ended: bool, body: bytes | None, how: str, bytewise: bool
+) -> None:
+    stream = case.ask()
+    [origin] = case.origins
+    for piece in [said[i : i + 1] for i in range(len(said))] if bytewise else filter(None, [said]):
+        origin.says(piece)
+    if ended:
+        origin.ends()
+    assert (case.ended[stream], case.body.get(stream)) == (how, body)
+    case.loop.run()
+    other = case.ask("/other")
+    case.origins[-1].says(OK)
+    assert case.body[other] == b"ok"
+
+
+def test_the_answer_to_head_has_no_body(case: Case) -> None:
+    stream = case.ask(method="HEAD")
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    assert (case.fields[stream]["content-length"], case.ended[stream]) == ("100", "ended")
+    assert stream not in case.body
+
+
+def test_interim_responses_and_trailers(case: Case) -> None:
+    stream = case.ask(("/"), ("expect", "100-continue"), method="POST", end=False)
+    [origin] = case.origins
+    origin.says(b"HTTP/1.1 100 Continue\r\n\r\n")
+    case.client.send_data(stream, b"abc")
+    case.client.send_headers(stream, [("x-sum", "1"), ("host", "b.test")], end_stream=True)
+    case.flush()
+    assert origin.got.partition(b"\r\n\r\n")[2] == b"3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n"
+    origin.says(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"2\r\nok\r\n0\r\nGrpc-Status: 0\r\nContent-Length: 7\r\n\r\n"
+    )
+    assert case.status[stream] == [100, 103, 200]
+    assert (case.body[stream], case.trailers[stream]) == (b"ok", [("grpc-status", "0")])
+
+
+def test_a_response_before_the_end_of_its_request_is_the_last_of_its_lane(case: Case) -> None:
+    stream = case.ask(method="POST", end=False)
+    case.send(stream, b"abc")
+    case.origins[0].says(OK)
+    assert (case.ended[stream], case.body[stream]) == ("ended", b"ok")
+    assert case.origins[0].over
+    case.ask("/other")
+    assert len(case.origins) == 2
+
+
+@pytest.mark.parametrize("closes", [b"Connection: close\r\n", b""])
+def test_a_lane_whose_origin_closes(case: Case, closes: bytes) -> None:
+    case.ask()
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % closes)
+    assert case.origins[0].over is bool(closes)
+    if not closes:
+        # While the next request is on its way to it: that is asked again.
+        stream = case.ask("/again")
+        assert len(case.origins[0].heads) == 2
+        case.origins[0].ends()
+        case.loop.run()
+        assert [head.target for head in case.origins[1].heads] == [b"/again"]
+        case.origins[1].says(OK)
+        assert case.body[stream] == b"ok"
+        other = case.ask("/post", method="POST")
+        case.origins[1].ends()
+        assert case.status[other] == [502]
+
+
+def test_what_a_client_gives_up_ends_at_the_origin(case: Case) -> None:
+    stream, other = case.ask(), case.ask()
+    case.client.reset_stream(stream)
+    case.flush()
+    assert [origin.over for origin in case.origins] == [True, False]
+    case.origins[0].says(OK)
+    case.origins[1].says(OK)
+    assert case.body == {other: b"ok"}
+
+
+def test_what_is_cut_ends_one_stream(case: Case) -> None:
+    stream, other = case.ask(), case.ask()
+    assert [names.target for names in case.origins[0].relay.live] == ["/"]
+    case.origins[0].cut()
+    assert case.ended[stream] == "reset 2"
+    case.origins[1].says(OK)
+    assert case.body == {other: b"ok"}
+
+
+def test_a_client_that_does_not_read_holds_its_origin_up(case: Case) -> None:
+    case.acknowledges = False
+    big, small = case.ask("/big"), case.ask("/small")
+    piece = bytes(1 << 16)
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (4 * len(piece)))
+    sent = 0
+    while "pause" not in case.origins[0].asked:
+        case.origins[0].says(piece)
+        sent += len(piece)
+    assert len(case.body[big]) == 65535
+    assert sent - 65535 <= 2 * HIGH
+    case.acknowledges = True
+    case.client.increment_flow_control_window(1 << 20)
+    case.client.increment_flow_control_window(1 << 20, big)
+    case.flush()
+    assert case.origins[0].asked == ["pause", "resume"]
+    while sent < 4 * len(piece):
+        case.origins[0].says(piece)
+        sent += len(piece)
+    case.origins[1].says(OK)
+    assert (len(case.body[big]), case.body[small]) == (sent, b"ok")
+
+
+def test_a_socket_that_is_full_holds_all_up(case: Case) -> None:
+    stream = case.ask()
+    case.http2.pause(BEHIND)
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n", bytes(90000))
+    assert stream not in case.body
+    assert case.origins[0].asked == ["pause"]
+    case.acknowledges = False
+    case.http2.resume(BEHIND)
+    assert len(case.body[stream]) == 65535
+
+
+def test_an_upload_waits_for_its_origin(case: Case) -> None:
+    stream = case.ask(method="PUT", end=False)
+    case.origins[0].lane.pause(BEHIND)
+    sent = 0
+    while window := min(case.client.local_flow_control_window(stream), 16384):
+        case.send(stream, bytes(window))
+        sent += window
+    assert sent == WINDOW < CONNECTION_WINDOW
+    case.origins[0].lane.resume(BEHIND)
+    assert case.client.local_flow_control_window(stream) == WINDOW
+    case.send(stream, b"", end=True)
+    body = case.origins[0].got.partition(b"\r\n\r\n")[2]
+    parts: list[bytes] = []
+    Chunks().feed(body, 0, parts)
+    assert len(b"".join(parts)) == sent
+
+
+def test_a_websocket(case: Case) -> None:
+    stream = case.client.get_next_available_stream_id()
+    head = [
+        (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/chat"),
+        (":authority", "a.test"), ("sec-websocket-version", "13"), ("origin", "https://a.test"),
+    ]  # fmt: skip
+    case.client.send_headers(stream, head)
+    case.flush()
+    [origin] = case.origins
+    [asked] = origin.heads
+    assert (asked.method, asked.websocket, len(asked.get(b"sec-websocket-key"))) == (b"GET", True, 24)
+    origin.says(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\nhello"
+    )
+    assert case.fields[stream] == {":status": "200", "sec-websocket-protocol": "chat"}
+    case.send(stream, b"\x81\x85mask")
+    assert origin.got.endswith(b"\x81\x85mask")
+    assert origin.relay.endless
+    case.send(stream, b"bye", end=True)
+    assert (origin.got[-3:], origin.asked) == (b"bye", ["end server"])
+    origin.says(b"and you")
+    origin.ends()
+    assert (case.body[stream], case.ended[stream]) == (b"helloand you", "ended")
+
+
+def test_the_settings(case: Case) -> None:
+    settings = case.client.remote_settings
+    assert settings.enable_connect_protocol == 1
+    assert settings.max_concurrent_streams == MAX_STREAMS
+    assert settings.max_header_list_size == MAX_HEAD
+
+
+GET = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/")]
+
+
+def with_field(name: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
+    """A request with one more field, or another value of one of its own."""
+    if name.startswith(b":"):
+        return [(n, value if n == name else v) for n, v in GET]
+    return [*GET, (name, value)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        GET[1:],
+        GET[:-1],
+        [GET[0], *GET],
+        [*GET, (b":unknown", b"x")],
+        [(b"a", b"b"), *GET],
+        [*GET[:2], GET[3]],
+        [*GET, (b":protocol", b"websocket")],
+        *(with_field(name, b"x") for name in (b"A", b"a b", b"a:", b"a\r", b"", b"\xc3\xa9", b"te")),
+        *(
+            with_field(name, b"x")
+            for name in (b"connection", b"upgrade", b"transfer-encoding", b"keep-alive", b"proxy-connection")
+        ),
+        *(with_field(b"x", value) for value in (b"a\r\nb: c", b"a\nb", b"a\rb", b"a\0b", b" a", b"a\t")),
+        *(with_field(b"content-length", value) for value in (b"x", b"-1", b"1,1", b"", b"1" * 20)),
+        [*GET, (b"content-length", b"1"), (b"content-length", b"1")],
+        *(with_field(b":path", value) for value in (b"", b"a", b"*", b"/a b", b"/\r\n", b"http://b.test/")),
+        *(with_field(b":method", value) for value in (b"", b"GET /", b"G:T")),
+        *(with_field(b":scheme", value) for value in (b"", b"ftp", b"https://b.test")),
+        *(with_field(b":authority", value) for value in (b"", b"a.test b.test", b"a.test\r\nhost:b")),
+        with_field(b"host", b"b.test"),
+        [*GET, (b"host", b"a.test"), (b"host", b"a.test")],
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_none(fields: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(MalformedError):
+        read_request(fields, ended=True)
+
+
+def test_a_proxy_is_not_asked_for() -> None:
+    connect = [(b":method", b"CONNECT"), (b":authority", b"a.test:443")]
+    with pytest.raises(HeadError) as refused:
+        read_request(connect, ended=False)
+    assert refused.value.status == 405
+    with pytest.raises(HeadError) as refused:
+        read_request([*with_field(b":method", b"CONNECT"), (b":protocol", b"other")], ended=False)
+    assert refused.value.status == 501
+
+
+texts = st.binary(max_size=12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b":method", b":scheme", b":authority", b":path", b"host"]), texts)),
+    st.lists(st.tuples(texts, texts), max_size=4),
+    st.booleans(),
+)
+def test_what_is_one_is_one_to_every_reader(
+    changes: list[tuple[bytes, bytes]], more: list[tuple[bytes, bytes]], ended: bool
+) -> None:
+    changed = dict(changes)
+    fields = [(name, changed.get(name, value)) for name, value in GET]
+    fields += [(b"host", changed[b"host"])] if b"host" in changed else []
+    try:
+        request = read_request(fields + more, ended=ended)
+    except (MalformedError, HeadError):
+        return
+    assert request.head.count(b"\r\n\r\n") == 1
+    head = read_request_head(request.head)
+    assert len(head.hosts) == 1
+    assert (head.length is None) is request.chunked
+    assert head.target == dict(fields)[b":path"]
+
+
+def test_trailers_that_are_none() -> None:
+    for name, value in ((b"A", b"b"), (b":path", b"/"), (b"a", b"b\r\nc: d"), (b"connection", b"x")):
+        with pytest.raises(MalformedError):
+            last_chunk([(name, value)])
+
+
+def test_the_fields_of_a_response() -> None:
+    raw = (
+        b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close, x\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n"
+        b"Alt-Svc: h3\r\nA: b\r\n\r\n"
+    )
+    fields, closes = response_fields(read_response_head(raw, to_head=False))
+    assert (fields, closes) == ([(b":status", b"200"), (b"a", b"b")], True)
+    odd = b"HTTP/1.1 200 OK\nA: b\x01\n\xff: c\nD: e\n\n"
+    fields, _ = response_fields(read_response_head(odd, to_head=False))
+    assert fields == [(b":status", b"200"), (b"d", b"e")]
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=300)), min_size=1))
+def test_fields_are_encoded_so_that_all_can_read_them(fields: list[tuple[bytes, bytes]]) -> None:
+    encoder, decoder = Encoder(), hpack.Decoder()
+    decoder.max_header_list_size = 1 << 30
+    for size in (None, 0, 1 << 16):
+        if size is not None:
+            encoder.header_table_size = size
+            decoder.max_allowed_table_size = size
+        block = encoder.encode([(b":status", b"200"), *fields])
+        assert [tuple(field) for field in decoder.decode(block, raw=True)] == [(b":status", b"200"), *fields]
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame as sent (RFC 9113 section 4.1)."""
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def block(*more: tuple[bytes, bytes], method: bytes = b"GET") -> bytes:
+    return Encoder().encode([(b":method", method), *GET[1:], *more])
+
+
+# Behind a request on stream 1.
+FLOODS: dict[str, Callable[[int, hpack.Encoder], bytes]] = {
+    "reset": lambda i, _: frame(1, 5, 2 * i + 3, block()) + frame(3, 0, 2 * i + 3, bytes(4)),
+    "settings": lambda *_: frame(4, 0, 0),
+    "ping": lambda *_: frame(6, 0, 0, bytes(8)),
+    "priority": lambda *_: frame(2, 0, 1, bytes(5)),
+    "unknown": lambda *_: frame(99, 0, 0, bytes(100)),
+    "window": lambda *_: frame(8, 0, 0, b"\0\0\0\1"),
+    "continuation": lambda i, _: frame(9, 0, 3) if i else frame(1, 1, 3, block()[:9]),
+    "long continuation": lambda i, _: frame(9, 0, 3, bytes(16384)) if i else frame(1, 1, 3, block()[:9]),
+    "no data": lambda i, _: frame(0, 0, 3) if i else frame(1, 4, 3, block(method=b"POST")),
+    "tiny data": lambda i, _: frame(0, 0, 3, b"x") if i else frame(1, 4, 3, block(method=b"POST")),
+    "malformed": lambda i, _: frame(1, 5, 2 * i + 3, Encoder().encode([(b"A", b"b")])),
+    # Each field after the first is a byte.
+    "long heads": lambda i, e: frame(1, 5, 2 * i + 3, e.encode([*GET, *[(b"cookie", b"x" * 3900)] * 15])),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+@pytest.mark.parametrize("at_once", [1, 50])
+def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> None:
+    case.ask()
+    encoder = hpack.Encoder()
+    made = [FLOODS[kind](i, encoder) for i in range(3000)]
+    for start in range(0, len(made), at_once):
+        case.http2.client_data(b"".join(made[start : start + at_once]))
+        case.loop.run()
+        if case.goaway is not None:
+            break
+    assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+    assert case.closed
+    assert all(origin.over for origin in case.origins)
+
+
+def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:
+    case.acknowledges = False
+    case.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1})
+    stream = case.ask()
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n", bytes(50000))
+    for _ in range(2000):
+        case.client.increment_flow_control_window(1, stream)
+        case.flush()
+        if case.closed:
+            break
+    assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+
+
+def test_a_header_list_that_is_too_large(case: Case) -> None:
+    stream = case.ask()
+    encoded = block(*((b"x%d" % i, b"x" * 3000) for i in range(22)))
+    first, *rest = [encoded[i : i + 16000] for i in range(0, len(encoded), 16000)]
+    number = stream + 2
+    case.http2.client_data(frame(1, 1, number, first) + b"".join(frame(9, 0, number, part) for part in rest))
+    assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+
+
+def test_what_a_busy_client_sends_is_no_flood(case: Case) -> None:
+    for i in range(3000):
+        stream = case.ask(f"/{i}")
+        case.origins[0].says(OK)
+        assert case.ended[stream] == "ended"
+        case.http2.client_data(frame(8, 0, 0, b"\0\0\0\2"))
+    assert case.goaway is None
+    assert len(case.origins) == 1
+
+
+def test_a_client_that_breaks_the_rules_is_told_so(case: Case) -> None:
+    case.http2.client_data(frame(0, 0, 7, b"x"))
+    assert (case.goaway, case.closed) == (h2.errors.ErrorCodes.PROTOCOL_ERROR, True)
+
+
+def test_the_end_of_a_client_waits_for_what_it_has_asked(case: Case) -> None:
+    stream = case.ask()
+    case.http2.client_ended()
+    assert not case.closed
+    case.origins[0].says(OK)
+    assert (case.body[stream], case.closed) == (b"ok", True)
+
+
+def test_it_says_what_is_under_way(case: Case) -> None:
+    assert case.http2.idle
+    stream = case.ask()
+    assert not case.http2.idle
+    assert case.http2.head is None
+    case.http2.client_data(frame(1, 1, stream + 2, block()[:9]))
+    assert case.http2.head is not None
+
+
+def test_nothing_is_left_for_the_collector() -> None:
+    def use() -> None:
+        case = Case()
+        for path in ("/a", "/listed", "/b"):
+            case.ask(path)
+        case.origins[0].says(OK)
+        case.send(case.ask("/up", method="POST", end=False), b"abc")
+        case.http2.closed()
+        case.loop.run()
+        assert all(origin.over for origin in case.origins)
+        for origin in case.origins:
+            origin.case = None  # type: ignore[assignment]
+            origin.relay = None  # type: ignore[assignment]
+        case.client._frame_dispatch_table.clear()
+        case.origins.clear()
+
+    use()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        use()
+        gc.collect()
+        left = [type(each).__name__ for each in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert left == []

@@ -1,0 +1,444 @@
+"""Configurations that cannot work are refused, at the line that says so, before anything starts."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lists.support import artifact, key_file
+from records.assignments.support import sighting, taken
+from urlward import cli
+from urlward.config import Config, ConfigError, Problem, read_config
+from urlward.config.records import AdminTable
+from urlward.lists import allows, audit
+from urlward.lists.state import NAMES, made_folder
+from urlward.proxy import runner
+from urlward.proxy.preflight import Preflight
+from urlward.proxy.settings import Settings
+from urlward.records import asking, heartbeat, holds, objections, retention, spool
+from urlward.records.admin import sessions
+from urlward.records.assignments import schema
+from urlward.records.assignments.store import AssignmentStore
+
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
+FEED = '[[feed]]\nname = "body"\nurl = "https://lists.example/body.txt"\n'
+DAYS = "[records.days]\nblocks = 1\noperations = 1\n"
+
+EXAMPLE = Path(__file__).parents[2] / "lists" / "urlward.example.toml"
+
+type Check = Callable[..., tuple[int, str, str]]
+type Refused = Callable[..., list[str]]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """What `run` and `run --check` both say to a configuration, without the folder's name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    started: list[object] = []
+    monkeypatch.setattr(runner, "run", lambda *_: started.append(1))
+
+    def ask(text: str, *flags: str) -> list[str]:
+        (tmp_path / "list.txt").write_text("listed.example id=L-1\n")
+        (tmp_path / "urlward.toml").write_text(text)
+        said = []
+        for check in ([], ["--check"]):
+            with pytest.raises(SystemExit) as raised:
+                cli.main(["run", "--config", "urlward.toml", "--confdir", str(tmp_path), *flags, *check])
+            out, err = capsys.readouterr()
+            assert raised.value.code == 2, out
+            assert "Traceback" not in err
+            said.append([line.replace(f"{tmp_path}/", "") for line in err.splitlines()])
+        assert said[0] == said[1]
+        assert not started
+        assert all(line.startswith("urlward: ") for line in said[0])
+        return [line.removeprefix("urlward: ") for line in said[0]]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\nlist = []", "2: list: empty, and there is no [[feed]]"),
+        ('listen = ""', "1: listen: '' is not HOST:PORT"),
+        ('list = [\n"list.txt",\n"none.txt"]', "3: list.1: none.txt: No such file or directory"),
+        (
+            'list = [\n"list.txt",\n"/"]',
+            "3: list.1: /: not a regular file: only compile, import and feeds take",
+        ),
+        ('protected = ["none.txt"]', "1: protected.0: none.txt: No such file or directory"),
+        ('key = "none"', "1: key: none: No such file or directory"),
+        ('key = "list.txt"', "1: key: list.txt: "),
+        ('trust = ["none"]', "1: trust: none: No such file or directory"),
+        ('max_errors = "x"', "1: max_errors: 'x' is not a count"),
+        ('mode = ["regular", "foo"]', "1: mode.1: 'foo': unknown mode"),
+        ('[admin]\nlisten = "127.0.0.1:8088"', "1: admin: [records] is needed"),
+        (
+            f'listen = ":8088"\n{DAYS}[admin]\n\nlisten = "127.0.0.1:8088"',
+            "7: admin.listen: 127.0.0.1:8088 is where listen (:8088) listens",
+        ),
+        (
+            f'{DAYS}[admin]\nlisten = "localhost:8091"\n'
+            '[objections]\nurl = "http://object.example/"\nlisten = "127.0.0.1:8091"',
+            "8: objections.listen: 127.0.0.1:8091 is where admin.listen (localhost:8091) listens",
+        ),
+        (
+            'listen = "127.0.0.1:8080"\nmode = ["regular", "socks5"]',
+            "2: mode.1: 127.0.0.1:8080 is where mode.0 (127.0.0.1:8080) listens",
+        ),
+        (
+            f'{DAYS}[[records.store]]\nkind = "postgresql"\nurl_file = "none"',
+            "6: records.store.0.url_file: none: No such file or directory",
+        ),
+        (
+            f"{DAYS}assignments = 1\n"
+            '[records.assignments]\nkind = "postgresql"\nurl_env = "NO_SUCH_VARIABLE"',
+            "7: records.assignments.url_env: NO_SUCH_VARIABLE is not in the environment",
+        ),
+        (
+            f'{DAYS}[[records.store]]\nkind = "syslog"\naddress = "a:1"\ntls = true\nca = "none"',
+            "8: records.store.0.ca: none: No such file or directory",
+        ),
+        ('\nstate = "\\u0000"', "2: state: a file's name holds no NUL"),
+        (
+            f'{DAYS}[[records.store]]\nkind = "jsonl"\npath = "a\\u0000"',
+            "6: records.store.0.path: a file's name holds no NUL",
+        ),
+        ('[page]\ntemplate_dir = "none"', "2: page.template_dir: "),
+        ('[pages.a]\noperator = "a\\u0000"', "2: pages.a.operator: holds a control character"),
+        ('[[page.help]]\nlabel = "a"\nurl = "javascript:1"', "1: page.help: a: has the scheme 'javascript'"),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\nformat = "xls"',
+            "4: feed.0.format: 'xls' is not one of auto, ",
+        ),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\ncolumns = { url = "x" }',
+            "4: feed.0.columns: needs a format to be said, such as csv",
+        ),
+        ('[[feed]]\nname = "a"\npath = "a"\nmax_errors = "x"', "4: feed.0.max_errors: 'x' is not a count"),
+        ('[[feed]]\nname = "a"\npath = "a"\nkey = "none"', "4: feed.0.key: none: No such file"),
+        ('[[feed]]\nname = "a"\npath = "a"\ntrust = ["none"]', "4: feed.0.trust: none: No such file"),
+        (
+            '[[feed]]\nname = "a"\nurl = "http://a.example/"\nca = "none"',
+            "4: feed.0.ca: none: No such file or directory",
+        ),
+        (
+            '[[feed]]\nname = "a"\nurl = "http://a.example/"\ntoken_file = "none"',
+            "4: feed.0.token_file: none: No such file or directory",
+        ),
+        (
+            '[[feed]]\nname = "a"\nurl = "http://a.example/"\nuser = "u"\npassword_env = "NO_SUCH_VARIABLE"',
+            "5: feed.0.password_env: the variable NO_SUCH_VARIABLE is not set",
+        ),
+        ('state = "list.txt"', "1: state: list.txt: "),
+    ],
+)
+def test_what_cannot_work(refused: Refused, text: str, line: str) -> None:
+    (said,) = refused(text)
+    assert said.startswith(f"urlward.toml:{line}")
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("list.txt", "is list.0, or would be"),
+        ("urlward.toml", "is the configuration"),
+        ("linked", "is list.0"),
+        ("x/../other", "is records.store.1.path"),
+        ("of-feed", "is feed.0.path"),
+        ("of-feed.1-is-not", ""),
+        ("feed", "is feed.1.path"),
+        ("state/key", "is for something else"),
+        ("state/audit.jsonl", "is for something else"),
+        ("state/feeds/a.ward", "is for something else"),
+        ("state", "is state, or would be"),
+        ("mitmproxy-ca.pem", "is the authority's"),
+        (".", "a folder: "),
+        ("pipe", "not a regular file"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+def test_a_store_in_the_place_of_another_file(
+    tmp_path: Path, refused: Refused, check: Check, path: str, reason: str, kind: str
+) -> None:
+    (tmp_path / "list.txt").touch()
+    (tmp_path / "linked").symlink_to("list.txt")
+    os.mkfifo(tmp_path / "pipe")
+    text = (
+        'list = ["list.txt"]\nstate = "state"\n[[feed]]\nname = "a"\npath = "of-feed"\n[[feed]]\nname = "b"\n'
+        f'path = "feed{".1" if kind == "jsonl" else "-wal"}"\n'
+        f'{DAYS}[[records.store]]\nkind = "{kind}"\npath = "{path}"\n'
+        f'[[records.store]]\nkind = "sqlite"\npath = "other"\n'
+    )
+    if not reason:
+        assert "records.store" not in check(text)[2]
+        return
+    said = refused(text)
+    assert any(reason in line and line.startswith("urlward.toml:14: records.store.0.path: ") for line in said)
+
+
+def test_no_name_of_the_state_folder_is_missing() -> None:
+    files = (
+        allows.FILE, audit.FILE, asking.SOCKET, heartbeat.FILE, holds.FILE, objections.FILE, spool.LOCK,
+        spool.SPOOL, retention.CLOCK, schema.FILE, sessions._FILE, AdminTable().token_file,
+    )  # fmt: skip
+    assert set(files) <= NAMES
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_assignments_that_were_kept_without_an_end(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """By an urlward that did not ask for one; an empty database, as who only asks makes it, is none."""
+    store = AssignmentStore(made_folder(tmp_path / "kept") / "assignments.db")
+    if kept:
+        taken(store, sighting("192.0.2.7", 0, None, "somebody"))
+    store.close()
+    said = refused(f'state = "kept"\nlist = ["none"]\n{DAYS}')
+    needed = "3: records.days.assignments: needed, since who had an address when is a record of persons: "
+    assert any(needed in line for line in said) == kept
+
+
+def test_an_artifact_without_its_key(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "a.ward").write_bytes(artifact(["a.example"]))
+    (said,) = refused('list = ["a.ward"]')
+    assert said.startswith("urlward.toml:1: list.0: a.ward: an artifact needs its key")
+
+
+def test_an_authority_that_is_none(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "mitmproxy-ca.pem").write_text("nothing")
+    (said,) = refused("")
+    assert said.startswith("--confdir: mitmproxy-ca.pem: not a certificate with its key")
+
+
+def test_a_gateway_without_rules_yet(refused: Refused) -> None:
+    text = (
+        'list = ["none"]\nlisten = "127.0.0.1:8080"\n[gateway]\nsteer = true\n'
+        "interfaces = [\n'eth1\"; drop',\n'lo',\n]\n"
+        '[gateway.dns]\nresolvers = ["x"]\nport = 8080\n'
+    )
+    said = refused(text)
+    beginnings = (
+        "1: list.0: none: No such file",
+        "2: listen: redirected connections do not arrive at 127.0.0.1",
+        "5: gateway.interfaces: 'eth1\"; drop' is not the name",
+        "5: gateway.interfaces: 'lo' is not the name",
+        "10: gateway.dns.resolvers: ",
+        "11: gateway.dns.port: 127.0.0.1:8080 is where listen (127.0.0.1:8080) listens",
+    )
+    for line, beginning in zip(said, beginnings, strict=True):
+        assert line.startswith(f"urlward.toml:{beginning}")
+    resolver = '[gateway.dns]\nresolvers = ["203.0.113.53"]\n'
+    (line,) = refused(f"[gateway]\nsteer = true\n{resolver}")
+    assert line.startswith("urlward.toml:1: gateway.interfaces: say where clients come in")
+    (line,) = refused(
+        f'[gateway]\ninterfaces = ["lan0"]\nsteer = true\n{resolver}', "--listen", "192.0.2.1:1"
+    )
+    assert line.startswith("--listen: redirected connections do not arrive at 192.0.2.1")
+
+
+def test_a_transparent_filter_is_reached_by_its_rules(refused: Refused) -> None:
+    (line,) = refused('mode = ["transparent"]\n[gateway]\ninterfaces = ["lan0"]')
+    assert line.startswith("urlward.toml: listen: redirected connections do not arrive at 127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("mode=socks5", "mode"),
+        ("listen_host=192.0.2.1", "listen"),
+        ("listen_port=5", "listen"),
+        ("confdir=x", "confdir"),
+        ("http2=true", "http2"),
+        ("urlward_list=x", "list"),
+        ("urlward_on_error=pass", "on_error"),
+        ("urlward_monitor", "monitor"),
+    ],
+)
+def test_options_that_flags_set(refused: Refused, option: str, key: str) -> None:
+    flag = key.replace("_", "-")
+    name, _, value = option.partition("=")
+    assert refused("", "--set", option) == [f"--set: {name}: urlward sets this option: use --{flag}"]
+    assert refused(f'[mitmproxy]\n{name} = "{value}"') == [
+        f"urlward.toml:2: mitmproxy.{name}: urlward sets this option: use the key {key}"
+    ]
+
+
+def test_flags_are_called_flags(refused: Refused) -> None:
+    text = f'mode = ["regular"]\nlisten = "127.0.0.1:1"\n{DAYS}[admin]\nlisten = "127.0.0.1:8088"\n'
+    assert refused(text, "--list", "none", "--mode", "nonsense", "--key", "none") == [
+        "--mode: 'nonsense': unknown mode",
+        "--key: none: No such file or directory",
+        "--list: none: No such file or directory",
+    ]
+    (said,) = refused(text, "--listen", "127.0.0.1:8088")
+    assert said.startswith(
+        "urlward.toml:7: admin.listen: 127.0.0.1:8088 is where --listen (127.0.0.1:8088) listens"
+    )
+    (said,) = refused(text, "--admin", "127.0.0.1:1")
+    assert said.startswith("--admin: 127.0.0.1:1 is where listen (127.0.0.1:1) listens")
+
+
+def test_all_problems_are_told_in_the_files_order(refused: Refused) -> None:
+    store = '[[records.store]]\nkind = "postgresql"\nurl_file = "none"\n'
+    said = refused(f'list = ["none"]\nmode = ["foo"]\n{DAYS}{store}')
+    assert [line.split(":")[1] for line in said] == ["1", "2", "8"]
+
+
+@pytest.fixture
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Check:
+    """What `run --check` gives: exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def run(text: str, *flags: str) -> tuple[int, str, str]:
+        (tmp_path / "list.txt").write_text("listed.example id=L-1 category=games\n*.wide.example/?\n")
+        (tmp_path / "urlward.toml").write_text(text)
+        with pytest.raises(SystemExit) as raised:
+            cli.main(["run", "--config", "urlward.toml", "--check", *flags])
+        out, err = capsys.readouterr()
+        assert isinstance(raised.value.code, int)
+        return raised.value.code, out, err.replace(f"{tmp_path}/", "")
+
+    return run
+
+
+class TestCheckAlone:
+    """What only `--check` looks for beforehand, and the start finds as it comes to it."""
+
+    def test_nothing_is_written(self, check: Check, tmp_path: Path) -> None:
+        text = (
+            f'list = ["list.txt"]\nmax_errors = "50%"\nconfdir = "ca"\nstate = "kept"\n{DAYS}'
+            '[admin]\n[[feed]]\nname = "a"\npath = "not-there-yet"\n'
+        )
+        code, out, _ = check(text)
+        assert (code, out) == (0, "configuration ok\n")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "urlward.toml"]
+
+    def test_the_example_works_wherever_it_is_copied_to(self, check: Check) -> None:
+        assert check(EXAMPLE.read_text())[:2] == (0, "configuration ok\n")
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("[mitmproxy]\n\nno_such = 1", "urlward.toml:3: mitmproxy.no_such: "),
+            ('[mitmproxy]\nssl_insecure = "x"', "urlward.toml:2: mitmproxy.ssl_insecure: "),
+            ('[mitmproxy]\nignore_hosts = "["', "urlward.toml:2: mitmproxy.ignore_hosts: "),
+            ('list = ["list.txt"]', "list.txt: 1 of 2 lines could not be read"),
+            (
+                'list = ["list.txt"]\nmax_errors = "9"\n[[rule]]\nlists = ["lst"]\naction = "block"',
+                "urlward.toml:4: rule.0.lists.0: there is no list lst",
+            ),
+            (
+                'list = ["list.txt"]\nmax_errors = "9"\n[objections]\nurl = "http://www.listed.example/x"',
+                "urlward.toml:4: objections.url: list list blocks it (entry L-1)",
+            ),
+        ],
+    )
+    def test_what_trying_tells(self, check: Check, text: str, said: str) -> None:
+        code, out, err = check(text)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"urlward: {said}")
+        assert err.count("\n") == 1
+
+    def test_a_category_that_no_list_has(self, check: Check, caplog: pytest.LogCaptureFixture) -> None:
+        text = (
+            'list = ["list.txt"]\nmax_errors = "9"\n[[rule]]\naction = "monitor"\n'
+            'categories = [\n"games",\n"gmaes"]\n'
+        )
+        code, out, _ = check(text)
+        assert (code, out) == (0, "configuration ok\n")
+        assert [line for line in caplog.messages if "rule.0" in line] == [
+            "urlward.toml:7: rule.0.categories.1: no entry of its lists has category gmaes"
+        ]
+        caplog.clear()
+        feed = '[[feed]]\nname = "later"\npath = "none"\n'
+        assert check(text + feed)[0] == 0
+        assert "rule.0" not in caplog.text, "a feed may bring it"
+
+    def test_the_lists_under_a_key(self, check: Check, tmp_path: Path) -> None:
+        key_file(tmp_path / "key")
+        (tmp_path / "a.ward").write_bytes(artifact(["a.example"]))
+        assert check('list = ["a.ward"]\nkey = "key"')[0] == 0
+        (tmp_path / "a.ward").write_bytes(artifact(["a.example"])[:-1])
+        code, _, err = check('list = ["a.ward"]\nkey = "key"')
+        assert code == 2
+        assert err.startswith("urlward: a.ward: ")
+
+
+def problems(listen: tuple[str, int], *modes: str, **values: object) -> list[Problem]:
+    """Problems of listeners alone."""
+    config = Config.model_validate(
+        {"records": {"days": {"blocks": 1, "operations": 1}}, **values}, strict=False
+    )
+    settings = Settings((), modes or ("regular",), listen, {"urlward_status": 451}, "", ())
+    return list(Preflight(config, settings, ())._listeners())
+
+
+@pytest.mark.parametrize(
+    ("filter_at", "admin_at", "meet"),
+    [
+        ("", "127.0.0.1", True),
+        ("", "[::1]", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("0.0.0.0", "[::1]", False),
+        ("::", "[::1]", True),
+        ("::", "127.0.0.1", False),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("gateway.example", "Gateway.example", True),
+        ("gateway.example", "192.0.2.1", False),
+    ],
+)
+def test_addresses_that_meet(filter_at: str, admin_at: str, meet: bool) -> None:
+    assert bool(problems((filter_at, 8080), admin={"listen": f"{admin_at}:8080"})) is meet
+    assert not problems((filter_at, 8081), admin={"listen": f"{admin_at}:8080"})
+    assert not problems((filter_at, 0), admin={"listen": f"{admin_at}:0"})
+
+
+def test_udp_is_not_in_the_way_of_tcp() -> None:
+    assert not problems(("", 8080), "regular", "wireguard@8080")
+    assert problems(("", 8080), "regular", "dns@8080")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f'{FEED}ca = "list.txt"', "4: feed.0.ca: 'list.txt': no CA certificates in PEM form"),
+        (
+            f'{FEED}client_cert = "list.txt"',
+            "4: feed.0.client_cert: 'list.txt': no certificate and key",
+        ),
+        (f'{FEED}token_file = "two"', "4: feed.0.token_file: two is empty, or not text of one line"),
+        (
+            f'[records]\n[[records.store]]\nkind = "postgresql"\nurl_file = "two"\n{DAYS}',
+            "4: records.store.0.url_file: two: not a postgresql:// URL",
+        ),
+        (
+            '[records]\n[[records.store]]\nkind = "syslog"\naddress = "127.0.0.1:1"\ntls = true\nca = "two"\n'
+            + DAYS,
+            "6: records.store.0.ca: 'two': no CA certificates in PEM form",
+        ),
+        (
+            f'[records]\n[[records.store]]\nkind = "sqlite"\n{DAYS}[admin]\ntoken_file = "{{folder}}/two"',
+            "8: admin.token_file: two: needs at least ",
+        ),
+    ],
+)
+def test_files_that_do_not_hold_what_they_are_named_for(
+    tmp_path: Path, refused: Refused, text: str, line: str
+) -> None:
+    (tmp_path / "two").write_text("one\ntwo\n")
+    (tmp_path / "two").chmod(0o600)
+    (found,) = refused(text.replace("{folder}", str(tmp_path)))
+    assert found.startswith(f"urlward.toml:{line}")
+
+
+def test_a_configuration_in_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "urlward.toml"
+    path.write_bytes('state = "state"\n'.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"urlward\.toml: UTF-16: save it as UTF-8"):
+        read_config(path)

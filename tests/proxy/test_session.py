@@ -1,0 +1,483 @@
+"""A client's connection and those to its origins, with real sockets in one process."""
+
+import asyncio
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from e2e.support import client_hello
+from proxy.rig import BLOCKED, GET, OK, Rig, Streams, answer, closed, reset, until
+from urlward.proxy.connection import BEHIND, HIGH, Connection
+from urlward.proxy.relay import HttpRelay
+from urlward.proxy.session import CONNECT_WITHIN, MAX_KEPT, Session
+from urlward.proxy.upstream import Lookup
+
+
+async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
+    await rig.start(answer)
+    assert await rig.ask(GET % b"a", GET % b"b") == OK * 2
+    blocked = await rig.ask(BLOCKED % b"a")
+    assert blocked.startswith(b"HTTP/1.1 451 ")
+    in_turn = await rig.ask(GET % b"a" + BLOCKED % b"a" + GET % b"b")
+    assert in_turn.startswith(OK + b"HTTP/1.1 451 ")
+    assert rig.handed == []
+    await rig.settled()
+
+
+async def test_every_byte_by_itself(rig: Rig) -> None:
+    await rig.start(answer)
+    reader, writer = await rig.connect()
+    for byte in GET % b"a":
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0)
+    assert await reader.readexactly(len(OK)) == OK
+    writer.close()
+    await rig.settled()
+
+
+async def test_tls_that_is_relayed(rig: Rig) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.read(65536))
+        writer.write_eof()
+
+    await rig.start(greet, "transparent")
+    hello = client_hello("plain.example")
+    assert await rig.ask(hello) == b"you said " + hello
+    refused = await rig.ask(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
+    assert refused == bytes([21, 3, 3, 0, 2, 2, 49])
+    assert rig.handed == []
+    await rig.settled()
+
+
+async def test_what_is_neither_is_judged_before_it_is_relayed(rig: Rig) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.read(65536))
+        writer.close()
+
+    rig.tctx.options.update(urlward_other="relay")
+    await rig.start(greet)
+    assert await rig.ask(b"SSH-2.0-x\r\n") == b"you said SSH-2.0-x\r\n"
+    await rig.relist("127.0.0.1 id=A-9")
+    assert await rig.ask(b"SSH-2.0-x\r\n") == b""
+    await rig.settled()
+
+
+async def test_an_origin_that_is_not_there(rig: Rig) -> None:
+    await rig.start(answer)
+    rig.origins[0].close()
+    await asyncio.sleep(0.05)
+    assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 502 ")
+    await rig.start(answer, "transparent")
+    rig.origins[1].close()
+    await asyncio.sleep(0.05)
+    assert await rig.ask(client_hello("plain.example")) == b""
+    await rig.settled()
+
+
+@pytest.mark.parametrize("listed", ["127.0.0.66", "127.0.0.1"])
+async def test_a_name_whose_address_is_listed(rig: Rig, listed: str) -> None:
+    await rig.relist(f"{listed} id=A-9")
+    await rig.start(answer, "reverse:http://localhost")
+    found = await rig.ask(GET % b"a")
+    assert found.startswith(b"HTTP/1.1 451 " if listed == "127.0.0.1" else OK)
+    await rig.settled()
+
+
+async def test_monitoring_lets_everything_pass(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rig.tctx.options.update(urlward_monitor=True)
+    await rig.start(answer, "reverse:http://localhost")
+    await rig.relist("blocked.example id=A-1", "127.0.0.1 id=A-9")
+    caplog.clear()
+    # The address is told with each request, like a host; what is listed twice is told once.
+    assert await rig.ask(GET % b"a" + BLOCKED % b"b", GET % b"c") == OK * 3
+    assert [message.partition(" entry=")[2][:3] for message in caplog.messages] == ["A-1", "A-9", "A-9"]
+    assert caplog.text.count(" would-block ") == 3
+    await rig.settled()
+
+
+@pytest.mark.parametrize("on_error", ["block", "pass"])
+async def test_a_fault_does_as_the_operator_says(
+    rig: Rig, on_error: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.start(answer)
+    rig.tctx.options.update(urlward_on_error=on_error)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(rig.addon, "decide", fail)
+    assert await rig.ask(b"anything") == b""
+    assert rig.handed == []
+    monkeypatch.undo()
+    monkeypatch.setattr(HttpRelay, "client_data", fail)
+    # What has happened to its bytes is not known, so a relay that breaks is cut in either case.
+    assert await rig.ask(GET % b"a") == b""
+    assert "request=cut" in caplog.text
+    await rig.settled()
+
+
+async def test_no_descriptor_for_the_origin_is_said_to_the_client_and_the_log(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.start(answer)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    assert await reader.readexactly(len(OK)) == OK
+    await until(rig.session.idle)
+    other, asking = await rig.connect()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    await until(lambda: len(list(rig.addon.live)) == 2)
+    monkeypatch.setattr("urlward.proxy.upstream.socket", SimpleNamespace(**vars(socket) | {"socket": fail}))
+    asking.write(GET % b"b")
+    assert (await other.readuntil(b"\r\n")).startswith(b"HTTP/1.1 503 ")
+    asking.close()
+    assert [line for line in caplog.messages if "raise LimitNOFILE" in line]
+    assert await reader.read() == b"", "one at rest has made room"
+    writer.close()
+    monkeypatch.undo()
+    await rig.settled()
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+async def held_back(rig: Rig, *, upload: bool) -> tuple[Connection, Connection]:
+    """Wait until one side of the only connection is no longer read; that, and the other."""
+    found: list[Connection] = []
+
+    def look() -> bool:
+        session = next(iter(rig.addon.live), None)
+        assert session is None or isinstance(session, Session)
+        if session is None or session._client is None or session._server is None:
+            return False
+        sides = session._client, session._server
+        found[:] = sides if upload else sides[::-1]
+        return bool(found[0]._paused & BEHIND) and not found[0]._reading
+
+    await until(look)
+    return found[0], found[1]
+
+
+async def stalled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An origin that reads no more than a stream's buffer."""
+    await asyncio.sleep(60)
+
+
+async def test_an_upload_that_comes_at_once_waits_for_its_origin(rig: Rig) -> None:
+    await rig.start(stalled)
+    _, writer = await rig.connect()
+    # More than a socket holds, in the first read already.
+    writer.write(
+        b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 10**7
+    )
+    task = asyncio.create_task(flood(writer))
+    _, server = await held_back(rig, upload=True)
+    assert server.waiting < 1 << 20
+    task.cancel()
+    writer.transport.abort()
+    rig.session.cut()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("upload", [True, False])
+async def test_a_slow_receiver_holds_the_sender_back(rig: Rig, upload: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if upload:
+            await asyncio.sleep(60)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        await flood(writer)
+
+    await rig.start(serve)
+    _, writer = await rig.connect()
+    writer.write(b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Length: %d\r\n\r\n" % (10**9 * upload))
+    task = asyncio.create_task(flood(writer)) if upload else None
+    _, receiver = await held_back(rig, upload=upload)
+    assert HIGH < receiver.waiting < 1 << 20
+    if task:
+        task.cancel()
+    writer.transport.abort()
+    rig.session.cut()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("who", ["client", "origin"])
+async def test_a_reset(rig: Rig, who: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        reset(writer)
+
+    await rig.start(serve)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    assert await reader.readexactly(len(OK)) == OK
+    if who == "client":
+        reset(writer)
+    else:
+        writer.write(GET % b"b")
+        assert await asyncio.wait_for(reader.read(), 5) == b"", "so that it is tried again"
+        writer.close()
+    await rig.settled()
+
+
+async def test_a_download_that_breaks_off_does_not_look_whole(rig: Rig) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+        await asyncio.sleep(0.1)
+        reset(writer)
+
+    await rig.start(serve)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await rig.settled()
+
+
+async def test_time_limits(rig: Rig) -> None:
+    await rig.start(answer)
+    silent, begun, at_rest = [await rig.connect() for _ in range(3)]
+    begun[1].write(b"GET / HTTP/1.1\r\nHost: pl")
+    at_rest[1].write(GET % b"a")
+    await at_rest[0].readexactly(len(OK))
+    live = rig.addon.live
+    now = asyncio.get_running_loop().time()
+    live.tick(now)
+    live.tick(now + 61)
+    for reader, _ in (begun, silent):
+        assert await closed(reader), "a head may take a minute"
+    assert len(list(live)) == 1
+    live.tick(now + rig.addon.tcp_timeout + 62)
+    assert await closed(at_rest[0])
+    await rig.settled()
+
+
+@pytest.mark.parametrize("how", ["leaves", "is cut", "waits too long"])
+async def test_a_client_that_leaves_while_the_origin_is_sought(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.start(answer, "regular")
+    sought: list[Lookup] = []
+
+    def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> Lookup:
+        sought.append(Lookup(done))
+        return sought[-1]
+
+    monkeypatch.setattr(rig.addon.resolver, "look_up", look_up)
+    reader, writer = await rig.connect()
+    writer.write(absolute(rig))
+    await until(lambda: sought)
+    if how == "waits too long":
+        rig.session.touch(time.monotonic() + CONNECT_WITHIN)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 502 ")
+    elif how == "is cut":
+        rig.session.cut()
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    if how == "leaves":  # which is found out when reading goes on
+        assert sought[0].done is not None
+        sought[0].done([("127.0.0.1", rig.origin_port)])
+    else:
+        assert sought[0].done is None
+    await rig.settled()
+    assert caplog.text == ""
+
+
+# -- explicit proxy, SOCKS and TLS
+
+
+def absolute(rig: Rig, host: str = "plain.example", more: bytes = b"") -> bytes:
+    return b"GET http://%b:%d/ HTTP/1.1\r\nHost: x\r\n%b\r\n" % (host.encode(), rig.origin_port, more)
+
+
+async def tunnel(rig: Rig, host: str) -> Streams:
+    streams = await rig.connect()
+    streams[1].write(f"CONNECT {host}:{rig.origin_port} HTTP/1.1\r\n\r\n".encode())
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    return streams
+
+
+async def test_connections_to_origins_are_kept(rig: Rig) -> None:
+    peers = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.add(writer.get_extra_info("peername"))
+        await answer(reader, writer)
+
+    await rig.start(serve, "regular")
+    rig.lead()
+    reader, writer = await rig.connect()
+    for number in (*range(MAX_KEPT + 4), 0, 1):
+        writer.write(absolute(rig, f"host{number}.example"))
+        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+    assert len(peers) == MAX_KEPT + 4
+    assert len(rig.session._kept) <= MAX_KEPT
+    writer.close()
+    await rig.settled()
+
+
+async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            if len(asked) == 1:
+                writer.write(OK)
+                await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    await rig.start(serve, "regular")
+    rig.lead()
+    found = await rig.ask(absolute(rig), absolute(rig))
+    assert found.count(b"HTTP/1.1 200 ") == 1
+    assert found.count(b"HTTP/1.1 502 ") == 1
+    assert len(asked) == 2
+    await rig.settled()
+
+
+async def test_no_address_of_the_filter_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await rig.start(answer, "regular")
+    monkeypatch.setattr(rig.addon, "is_own", lambda address, port, named: address == "127.0.0.1")
+    rig.lead(("127.0.0.2", 9), ("127.0.0.1", rig.origin_port))
+    assert (await rig.ask(absolute(rig))).startswith(b"HTTP/1.1 502 ")
+    await rig.settled()
+
+
+async def test_what_an_origin_does_not_take_has_its_time(rig: Rig) -> None:
+    await rig.start(stalled)
+    _, writer = await rig.connect()
+    writer.write(
+        b"POST / HTTP/1.1\r\nHost: plain.example\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 10**7
+    )
+    _, server = await held_back(rig, upload=True)
+    session = rig.session
+    reset(writer)
+    assert session._client is not None
+    session._client.resume(BEHIND)  # where its end is seen
+    await until(lambda: session._client is None)
+    assert server.waiting
+    assert rig.session is session, "somebody looks after it"
+    for seconds in (0, rig.addon.tcp_timeout + 1):
+        session.touch(time.monotonic() + seconds)
+    await rig.settled()
+    assert not server.open
+
+
+async def test_a_tunnel_to_a_listed_page(rig: Rig) -> None:
+    await rig.start(answer, "regular", tls=True)
+    rig.lead()
+    streams = await tunnel(rig, "paged.example")
+    assert await rig.secure(streams, "paged.example") == "mitmproxy"
+    page = (GET % b"listed").replace(b"plain", b"paged")
+    for request, status in ((page, b"451"), (page.replace(b"listed", b"x"), b"200")):
+        streams[1].write(request)
+        head = await streams[0].readuntil(b"\r\n\r\n")
+        assert head.split()[1] == status
+        await streams[0].readexactly(int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0]))
+    streams[1].close()
+    streams = await tunnel(rig, "plain.example")
+    assert await rig.secure(streams, "plain.example") == "Test origin CA"
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_tls_with_the_proxy_itself(rig: Rig) -> None:
+    await rig.start(answer, "regular")
+    rig.lead()
+    streams = await rig.connect()
+    assert await rig.secure(streams, "127.0.0.1") == "mitmproxy"
+    streams[1].write(absolute(rig))
+    assert (await streams[0].readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_tls_inside_tls_is_not_relayed(rig: Rig) -> None:
+    await rig.start(answer, "transparent", tls=True)
+    streams = await rig.connect()
+    await rig.secure(streams, "paged.example")
+    streams[1].write(client_hello("plain.example"))
+    assert await closed(streams[0])
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_an_origin_whose_certificate_is_refused(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    await rig.start(answer, "transparent", tls=True)
+    rig.tctx.options.update(ssl_verify_upstream_trusted_ca=None)
+    streams = await rig.connect()
+    await rig.secure(streams, "paged.example")
+    streams[1].write((GET % b"x").replace(b"plain", b"paged"))
+    head = await streams[0].readuntil(b".\n")
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert b"The certificate of the origin is not valid: unable to get local issuer certificate." in head
+    assert "paged.example" not in caplog.text
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_a_name_with_a_nul_leads_nowhere(rig: Rig) -> None:
+    rig.tctx.options.update(urlward_other="relay")
+    await rig.start(answer, "socks5")
+    streams = await rig.connect()
+    streams[1].write(b"\x05\x01\x00\x05\x01\x00\x03\x0blocalhost\0x" + rig.origin_port.to_bytes(2))
+    await streams[0].readexactly(12)
+    streams[1].write(GET % b"a")
+    assert not (await streams[0].read(1 << 16)).startswith(b"HTTP/1.1 200 ")
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_a_slowed_client_is_not_read(rig: Rig) -> None:
+    await rig.start(answer)
+    reader, writer = await rig.connect()
+    await until(lambda: list(rig.addon.live))
+    rig.session.slow(held=True)
+    writer.write(GET % b"a")
+    await asyncio.sleep(0.02)
+    assert rig.session._relay.pending == ()
+    rig.session.slow(held=False)
+    assert await reader.readexactly(len(OK)) == OK
+    writer.close()
+    await rig.settled()
+
+
+async def test_a_reload_cuts_what_is_listed_now(rig: Rig) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nwithout end")
+        await reader.read()
+        writer.close()
+
+    await rig.start(serve)
+    reader, writer = await rig.connect()
+    writer.write(GET % b"a")
+    await reader.readuntil(b"without end")
+    assert [names.hosts[0] for names in rig.session.live()] == ["plain.example"]
+    assert not rig.session.idle()
+    await rig.relist("plain.example")
+    assert rig.addon.guard is not None
+    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    assert await closed(reader)
+    writer.close()
+    await rig.settled()

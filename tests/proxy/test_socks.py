@@ -1,0 +1,73 @@
+"""SOCKS5, bytes in and bytes out."""
+
+import pytest
+
+from urlward.proxy.socks import SUCCEEDED, SocksError, SocksHandshake
+
+GREETING = b"\x05\x01\x00"
+TO_NAME = b"\x05\x01\x00\x03\x0dplain.example\x01\xbb"
+
+
+def reply(code: int) -> bytes:
+    return b"\x05" + bytes([code]) + SUCCEEDED[2:]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("greeting", [GREETING, b"\x05\x02\x02\x00"])
+def test_a_name(size: int, greeting: bytes) -> None:
+    sent = greeting + TO_NAME + b"rest"
+    handshake, said = SocksHandshake(), b""
+    for start in range(0, len(sent) - 4, size):
+        said += handshake.feed(sent[start : min(start + size, len(sent) - 4)])
+    assert said == b"\x05\x00" + SUCCEEDED
+    assert handshake.destination == ("plain.example", 443)
+    handshake = SocksHandshake()
+    handshake.feed(sent)
+    assert handshake.rest == b"rest"
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        (b"\x01\xc0\x00\x02\x07", "192.0.2.7"),
+        (b"\x04\x20\x01\x0d\xb8" + bytes(11) + b"\x07", "2001:db8::7"),
+        (b"\x03\x02\xc3\x9f", "\xc3\x9f"),  # as bytes, whatever they are
+        (b"\x03\x0b192.0.2.007", "192.0.2.007"),
+    ],
+)
+def test_addresses(address: bytes, host: str) -> None:
+    handshake = SocksHandshake()
+    assert handshake.feed(GREETING) == b"\x05\x00"
+    assert handshake.feed(b"\x05\x01\x00" + address + b"\x00\x50") == SUCCEEDED
+    assert handshake.destination == (host, 80)
+    assert handshake.rest == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"\x04\x01\x00\x50", b""),  # SOCKS4
+        (b"GET / HTTP/1.1\r\n", b""),
+        (b"\x05\x01\x02", b"\x05\xff"),
+        (b"\x05\x00", b"\x05\xff"),
+        (GREETING + b"\x04\x01\x00\x01\x00", b""),
+        (GREETING + b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x50", reply(7)),  # BIND
+        (GREETING + b"\x05\x03\x00\x01\x00\x00\x00\x00\x00\x50", reply(7)),  # UDP ASSOCIATE
+        (GREETING + b"\x05\x01\x00\x02\x00\x00\x00\x00\x00\x50", reply(8)),
+    ],
+)
+def test_what_is_not_understood(sent: bytes, said: bytes) -> None:
+    handshake = SocksHandshake()
+    with pytest.raises(SocksError) as raised:
+        handshake.feed(sent)
+    assert raised.value.reply == said
+    assert handshake.destination is None
+
+
+def test_too_few_bytes_say_nothing() -> None:
+    for cut in range(len(GREETING)):
+        assert SocksHandshake().feed(GREETING[:cut]) == b""
+    for cut in range(len(TO_NAME)):
+        handshake = SocksHandshake()
+        assert handshake.feed(GREETING + TO_NAME[:cut]) == b"\x05\x00"
+        assert handshake.destination is None

@@ -1,0 +1,235 @@
+"""Reaching origins: addresses that are dead, silent or of either family, with real sockets."""
+
+import asyncio
+import errno
+import gc
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import free_port
+from proxy.rig import until
+from urlward.proxy import upstream
+from urlward.proxy.upstream import MOST_ADDRESSES, Address, Opening, Resolver, literal_address
+
+
+class Attempt:
+    """An opening and what it has come to."""
+
+    def __init__(self, *addresses: Address, local: str = "") -> None:
+        self.found: list[tuple[socket.socket | None, OSError | None]] = []
+        loop = asyncio.get_running_loop()
+        self.opening = Opening(loop, addresses, lambda *found: self.found.append(found), local)
+        self.opening.start()
+
+    async def outcome(self) -> tuple[socket.socket | None, OSError | None]:
+        await until(lambda: self.found)
+        await asyncio.sleep(0)
+        (found,) = self.found
+        if found[0] is not None:
+            found[0].close()
+        assert self.opening._pending == {}
+        return found
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "STAGGER", 0.02)
+
+
+def listening(stack: ExitStack, host: str = "127.0.0.1") -> Address:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = stack.enter_context(socket.create_server((host, 0), family=family))
+    return tuple(server.getsockname())
+
+
+def silent(stack: ExitStack) -> Address:
+    """Where the kernel drops what asks for a connection: the queue of those to be accepted is full."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(4):
+        one = stack.enter_context(socket.socket())
+        one.setblocking(False)
+        one.connect_ex(server.getsockname())
+    return tuple(server.getsockname())
+
+
+def dead() -> Address:
+    return "127.0.0.1", free_port()
+
+
+async def test_the_first_address(stack: ExitStack) -> None:
+    first, second = listening(stack), listening(stack)
+    attempt = Attempt(first, second)
+    await until(lambda: attempt.found)
+    one = attempt.found[0][0]
+    assert one is not None
+    assert one.getpeername() == first
+    assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert not one.getblocking()
+    await attempt.outcome()
+
+
+@pytest.mark.parametrize("first", ["dead", "silent", "both"])
+async def test_an_address_that_does_not_answer(stack: ExitStack, first: str) -> None:
+    answering = listening(stack)
+    before = {"dead": [dead()], "silent": [silent(stack)], "both": [silent(stack), dead()]}[first]
+    attempt = Attempt(*before, answering)
+    one, _ = await attempt.outcome()
+    assert one is not None
+
+
+@pytest.mark.parametrize("hosts", [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])
+async def test_both_families(stack: ExitStack, hosts: tuple[str, str]) -> None:
+    addresses = [listening(stack, host) for host in hosts]
+    attempt = Attempt(*addresses)
+    await until(lambda: attempt.found)
+    one = attempt.found[0][0]
+    assert one is not None
+    assert one.getpeername() == addresses[0]
+    await attempt.outcome()
+    assert (await Attempt(("::1", free_port("::1"), 0, 0), listening(stack)).outcome())[0] is not None
+
+
+async def test_none_answers() -> None:
+    one, error = await Attempt(dead(), dead()).outcome()
+    assert one is None
+    assert error is not None
+    assert error.errno == errno.ECONNREFUSED
+
+
+async def test_given_up(stack: ExitStack) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with ExitStack() as inner:
+        attempt = Attempt(silent(inner), silent(inner), listening(inner))
+        await asyncio.sleep(0)
+        attempt.opening.cancel()
+        await asyncio.sleep(0.06)
+        assert attempt.found == []
+        assert attempt.opening._timer is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def test_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:  # an event loop needs sockets, too
+        patched.setattr(upstream.socket, "socket", fail)
+        attempt = Attempt(("127.0.0.1", 9), ("127.0.0.1", 10))
+    ((one, error),) = attempt.found
+    assert one is None
+    assert error is not None
+    assert error.errno == errno.EMFILE
+
+
+async def test_an_address_of_this_machine(stack: ExitStack) -> None:
+    target = listening(stack)
+    attempt = Attempt(("::1", 9, 0, 0), target, local="127.0.0.5")  # which no IPv6 connection comes from
+    await until(lambda: attempt.found)
+    one = attempt.found[0][0]
+    assert one is not None
+    assert one.getsockname()[0] == "127.0.0.5"
+    await attempt.outcome()
+
+
+async def test_nothing_is_left_for_the_collector(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for attempt in (
+            Attempt(dead(), ("::1", 9, 0, 0), local="127.0.0.5"),
+            Attempt(silent(stack), listening(stack)),
+        ):
+            await attempt.outcome()
+        given_up = Attempt(("::1", 9, 0, 0), silent(stack), local="127.0.0.5")
+        given_up.opening.cancel()
+        del attempt, given_up
+        await asyncio.sleep(0)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [each for each in gc.garbage if isinstance(each, Opening | OSError | socket.socket)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
+
+
+# -- names
+
+
+async def look_up(host: str, port: int = 80) -> Sequence[Address]:
+    found: list[Sequence[Address]] = []
+    Resolver().look_up(host, port, found.append)
+    await until(lambda: found)
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("192.0.2.7", ("192.0.2.7", 80)), ("2001:db8::7", ("2001:db8::7", 80, 0, 0))],
+)
+async def test_an_address_stands_for_itself(host: str, address: Address) -> None:
+    assert literal_address(host, 80) == address
+
+
+async def test_who_asks_for_the_same_shares_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def getaddrinfo(host: bytes, port: int, **_: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, 1, 6, "", (f"192.0.2.{n}", port)) for n in range(1, 99)]
+
+    resolver = Resolver()
+    found: list[Sequence[Address]] = []
+    monkeypatch.setattr(upstream.socket, "getaddrinfo", getaddrinfo)
+    first, _, third = [resolver.look_up("a.example", 80, found.append) for _ in range(3)]
+    first.cancel()
+    await until(lambda: len(found) == 2)
+    assert len(found[0]) == MOST_ADDRESSES
+    assert asked == [b"a.example"]
+    third.cancel()  # which is too late, and harmless
+    given_up = resolver.look_up("b.example", 80, found.append)
+    given_up.cancel()
+    resolver.look_up("c.example", 80, found.append)
+    await until(lambda: len(found) == 3)
+
+
+async def test_families_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def getaddrinfo(host: bytes, port: int, **_: Any) -> list[Any]:
+        asked.append((host, threading.current_thread().name[:14]))
+        four = [(socket.AF_INET, 1, 6, "", (f"192.0.2.{n}", port)) for n in (1, 2, 3, 1)]
+        six = [(socket.AF_INET6, 1, 6, "", ("2001:db8::1", port, 0, 0))]
+        return six + four
+
+    monkeypatch.setattr(upstream.socket, "getaddrinfo", getaddrinfo)
+    found = await look_up("b\xfc.example")
+    assert [each[0] for each in found] == ["2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert asked == [(b"b\xfc.example", "urlward-lookup")], "as it was sent, and in a thread"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["no.such.invalid", "", "a b", "localhost\0.example", "\u2603.example", "x" * 300],
+)
+async def test_a_name_without_an_address(host: str) -> None:
+    assert list(await look_up(host)) == []
+
+
+async def test_a_zone_is_the_resolvers() -> None:
+    ((host, *_, zone),) = await look_up("fe80::1%lo")
+    assert host.partition("%")[0] == "fe80::1"
+    assert zone == socket.if_nametoindex("lo")
