@@ -1,41 +1,63 @@
 """What all tests share: free ports, waiting, and a local server of each kind that a test needs."""
 
 import argparse
+import asyncio
 import contextlib
 import itertools
+import json
+import logging
 import os
+import secrets
 import signal
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from urlward.lists.arguments import Command
 
-# The same examples in every run, and none that fails because the machine is busy.
-settings.register_profile(
-    "everyday",
-    deadline=None,
-    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "long",
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("everyday")
+_COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+# Every day the same examples; in CI others each time (URLWARD_SEED tells which, so that they can be
+# had again), and by the engine's tests four times as many; `long` a hundred times those (engine/support.py).
+settings.register_profile("everyday", derandomize=True, **_COMMON)
+settings.register_profile("ci", print_blob=True, **_COMMON)
+settings.register_profile("long", print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everyday"))
+
+# Hundreds of processes are started, each of which would compile all of its modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a job in the background; what tests start would inherit it, and never end by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# A process without others beside it may still have them in another run.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw"))
-_ports = itertools.cycle(range(10_000 + _WORKER * 5_000, 15_000 + _WORKER * 5_000))
-"""Of this process alone, and none that the kernel gives to connections."""
+# A process of tests has ports of its own, none that the kernel gives to connections. Two runs beside each
+# other begin at different ones, and so do this module's two copies (pytest's and that which tests import).
+_SPAN = 20_000 // max(4, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+_FIRST = 10_000 + _SPAN * int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw"))
+_BEGIN = secrets.randbelow(_SPAN)
+_ports = itertools.cycle(_FIRST + (_BEGIN + n) % _SPAN for n in range(_SPAN))
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_what_has_ended() -> None:
+    """A master of mitmproxy that a test has left makes events of what is logged, on a loop that is closed."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        loop = getattr(getattr(handler, "master", None), "event_loop", None)
+        if loop is not None and loop.is_closed():
+            root.removeHandler(handler)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -62,17 +84,117 @@ def run_command(declare: "Callable[[Command], None]", *arguments: object) -> int
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
     """Poll until true; a test waits for a state, never for an amount of time."""
-    end = time.monotonic() + timeout
+    begin = time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        waited = time.monotonic() - begin
+        if waited > timeout:
             pytest.fail(f"waited {timeout} s for {what}")
-        time.sleep(0.02)
+        time.sleep(min(0.1, 0.02 + waited / 20))  # what is waited for needs the processor as well
+
+
+async def rounds(seconds: float, count: int) -> None:
+    """Wait until loops that sleep for just so long between two rounds have been round so often.
+
+    For what a loop must not do: a test that only waits for a while would pass where the loop has not run.
+    """
+    passed, sleep = 0, asyncio.sleep
+
+    async def counted(delay: float, *result: object) -> object:
+        nonlocal passed
+        passed += delay == seconds
+        return await sleep(delay, *result)
+
+    with patch("asyncio.sleep", counted):
+        async with asyncio.timeout(60):
+            while passed < count:
+                await sleep(0.01)
 
 
 @pytest.fixture
 def port() -> int:
     """A free port on 127.0.0.1."""
     return free_port()
+
+
+@pytest.fixture
+def compiles_here() -> Iterator[None]:
+    """What a process would be started for that compiles a list, or reads its checksum, is done in this one.
+
+    For tests of what becomes of the answer; the process has tests of its own (`lists/test_worker.py`).
+    """
+    from urlward.lists import reader, worker
+
+    def ask(
+        module: str, request: dict[str, Any], fds: object = (), meanwhile: Callable[..., None] | None = None
+    ) -> dict[str, Any]:
+        assert module == worker.COMPILER
+        with patch.object(worker, "say", meanwhile) if meanwhile else nullcontext():
+            said: dict[str, Any] = json.loads(json.dumps(worker.answer(json.loads(json.dumps(request)))))
+        return said
+
+    async def ask_async(module: str, request: dict[str, Any], fds: object = ()) -> dict[str, Any]:
+        fd = os.dup(request["fd"])  # who asks may be cancelled, and close its own
+
+        def work() -> dict[str, Any]:
+            try:
+                return ask(module, {**request, "fd": fd})
+            finally:
+                os.close(fd)
+
+        return await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(work)))
+
+    with (
+        patch.object(worker, "ask", ask),
+        patch.object(reader, "ask", ask),
+        patch.object(reader, "ask_async", ask_async),
+    ):
+        yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for all that is drawn at random; in CI it is printed."""
+    if "URLWARD_SEED" in os.environ and config.getoption("--hypothesis-seed", None) is None:
+        config.option.hypothesis_seed = os.environ["URLWARD_SEED"]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait for processes for a good part of their time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+_NETWORKS = (
+    "tests/gateway",
+    "tests/e2e/test_processes.py",
+    "tests/e2e/test_workers.py",
+    "tests/e2e/test_steer",
+)
+"""Tests that are several machines or workers each: beside one another they would starve signs of life."""
+
+
+_BEGUN_FIRST = ("networks", "tests/evasion", "tests/e2e", "tests/benchmarks")
+"""What takes long with few tests: begun last, one process would be at it when all others are done."""
+
+
+class _Files(LoadScopeScheduling):  # type: ignore[misc]
+    """A file's tests stay together, as do those that share servers of all kinds; networks of several machines
+    come one after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_NETWORKS):
+            return "networks"
+        return "tests/evasion" if nodeid.startswith("tests/evasion") else nodeid.partition("::")[0]
+
+    def _assign_work_unit(self, node: Any) -> None:
+        for kind in _BEGUN_FIRST:
+            found = next((scope for scope in self.workqueue if scope.startswith(kind)), None)
+            if found is not None:
+                self.workqueue.move_to_end(found, last=False)
+                break
+        super()._assign_work_unit(node)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Files(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

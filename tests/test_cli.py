@@ -8,8 +8,11 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple, NoReturn
 
 import pytest
@@ -18,11 +21,13 @@ from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifac
 from urlward import cli
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
-from urlward.lists import check_commands
+from urlward.lists import check_commands, keeper
 from urlward.proxy import runner
+from urlward.proxy.listeners import Listeners
+from urlward.proxy.settings import Settings
 from urlward.samples import SAMPLE
 
-COMMAND = [sys.executable, "-m", "urlward.cli"]
+COMMAND = [sys.executable, "-m", "urlward"]
 
 
 class Done(NamedTuple):
@@ -124,13 +129,20 @@ class TestCompile:
         how = ("--format", "csv", "--column", "url=link", "--column", "id=no", "--delimiter", ";")
         done = urlward("compile", source, "-o", output, *how, "--category", "phishing")
         assert (done.code, done.err) == (0, "")
-        assert (
-            ": 1 entries, 0 equal ones left out, 0 bad lines, 1 of a kind that cannot be taken, " in done.out
-        )
+        assert ": 1 entry, 0 equal ones left out, 0 bad lines, 1 of a kind that cannot be taken, " in done.out
         done = urlward("check", "--list", output, "http://a.example/x")
         assert done.out == "block  http://a.example/x  kind=page id=7 category=phishing list=list\n"
+        (source.parent / "liste_blanche").mkdir()
+        allowed = source.parent / "liste_blanche" / "domains"
+        allowed.write_text("b.example\n")
+        (source.parent / "urls").write_text("a.example/x\n")
+        done = urlward("compile", source.parent, "-o", output, "--format", "squidguard")
+        assert (done.code, done.err.startswith(f"{allowed}:1:1: a folder of what is allowed")) == (0, True)
+        assert urlward("check", "--list", source.parent, "http://a.example/").problem == (
+            f"{source.parent}: not a regular file: only compile, import and feeds take a folder"
+        )
         assert urlward("compile", source, "-o", output, "--delimiter", ";").problem == (
-            "delimiter: format grammar has none"
+            "delimiter: needs a format to be said, such as csv"
         )
 
     def test_an_import_is_a_source(self, urlward: Urlward, source: Path, output: Path) -> None:
@@ -223,6 +235,17 @@ class TestCompile:
         assert source.read_bytes() == before
         assert key.read_bytes() == format_key(SECRET)
 
+    def test_only_an_artifact_is_replaced(self, urlward: Urlward, source: Path, tmp_path: Path) -> None:
+        """A mistyped name, or two in the wrong order, must not cost a list, a key or a configuration."""
+        key, other, empty = key_file(tmp_path / "key"), tmp_path / "other", tmp_path / "empty"
+        other.write_text("listed.example\n")
+        empty.touch()
+        done = urlward("compile", source, "-o", other, "--key", key)
+        assert done.problem == f"{other}: there already, and of another kind: it is not overwritten"
+        assert other.read_text() == "listed.example\n"
+        for _ in range(2):
+            assert urlward("compile", source, "-o", empty, "--key", key).code == 0
+
     @pytest.mark.parametrize("target", [".", "/", "none/x.ward", "out"])
     def test_where_nothing_can_be_written(
         self, urlward: Urlward, source: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
@@ -249,6 +272,7 @@ class TestCompile:
         assert urlward("check", "--list", output, "a.example").code == 1
 
 
+@pytest.mark.usefixtures("compiles_here")
 class TestCheck:
     def test_words(self, urlward: Urlward, source: Path) -> None:
         done = urlward(
@@ -306,6 +330,40 @@ class TestCheck:
             },
         ]
         assert [list(one)[:3] for one in found] == [["url", "canonical", "verdict"]] * 5
+
+    @pytest.mark.parametrize(
+        ("dates", "year", "said"),
+        [
+            (["--valid-from", "2199-06-01"], 2198, "valid from 2199-06-01T00:00:00Z, which is to come"),
+            (
+                ["--valid-until", "2199-06-01"],
+                2200,
+                "expired at 2199-06-02T00:00:00Z, and the 7 days of grace are over",
+            ),
+        ],
+    )
+    def test_dates_of_an_artifact_are_told_and_hold_where_it_is_signed(
+        self,
+        urlward: Urlward,
+        source: Path,
+        output: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        dates: list[str],
+        year: int,
+        said: str,
+    ) -> None:
+        now = datetime(year, 12, 1, tzinfo=UTC).timestamp()
+        clock = SimpleNamespace(time=lambda: now, monotonic=time.monotonic)
+        monkeypatch.setattr(keeper, "time", clock)
+        signing = source.with_name("body")
+        urlward("keygen", "--signing", "-o", signing)
+        assert urlward("compile", source, "-o", output, "--sign", signing, *dates).code == 0
+        assert urlward("check", "--list", output, "b.example").code == 1
+        assert f"list {output}: {said}" in caplog.text
+        assert "taken, since no trust is set" in caplog.text
+        problem = urlward("check", "--list", output, "--trust", f"{signing}.pub", "b.example").problem
+        assert problem.startswith(f"{output}: {said}")
 
     @pytest.mark.parametrize(
         ("urls", "code"),
@@ -485,13 +543,14 @@ def test_script_is_a_file_with_the_addon(urlward: Urlward) -> None:
 
 class TestRun:
     @pytest.fixture
-    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[runner.Settings]:
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         """What the runner was asked to do, instead of doing it."""
-        asked: list[runner.Settings] = []
-        monkeypatch.setattr(runner, "run", lambda settings, _: asked.append(settings))
+        asked: list[Settings] = []
+        monkeypatch.setattr(Listeners, "open", lambda *_: None)
+        monkeypatch.setattr(runner, "run", lambda settings, *_: asked.append(settings))
         return asked
 
-    def test_as_it_comes(self, urlward: Urlward, asked: list[runner.Settings]) -> None:
+    def test_as_it_comes(self, urlward: Urlward, asked: list[Settings]) -> None:
         done = urlward("run")
         assert (done.code, done.err) == (0, "")
         assert done.out == f"no --list given: filtering with the sample, {SAMPLE}\n"
@@ -499,8 +558,9 @@ class TestRun:
         assert settings.lists == (SAMPLE,)
         assert settings.modes == ("regular",)
         assert settings.listen == ("127.0.0.1", 8080)
-        assert (settings.confdir, settings.extra, settings.http2) == ("", (), False)
+        assert (settings.confdir, settings.extra, settings.http2) == ("", (), True)
         assert settings.options == {
+            "urlward_format": "auto",
             "urlward_max_errors": "1%",
             "urlward_intercept": "listed",
             "urlward_tls_block": "page",
@@ -510,18 +570,19 @@ class TestRun:
             "urlward_monitor": False,
         }
 
-    def test_the_file_says_all(self, urlward: Urlward, asked: list[runner.Settings], tmp_path: Path) -> None:
+    def test_the_file_says_all(self, urlward: Urlward, asked: list[Settings], tmp_path: Path) -> None:
         config = self.config(tmp_path)
         done = urlward("run", "--config", config)
         assert done == (0, "", "")
         [settings] = asked
-        assert settings.lists == (tmp_path / "a.txt", Path("/b.ward"))
-        assert settings.modes == ("transparent", "socks5")
+        assert settings.lists == (tmp_path / "a.txt", tmp_path / "b.txt")
+        assert settings.modes == ("transparent", "socks5@8082")
         assert settings.listen == ("::1", 8081)
         assert settings.confdir == str(tmp_path / "ca")
         assert settings.extra == ("upstream_cert=false", "stream_large_bodies=1m")
         assert settings.http2
         assert settings.options == {
+            "urlward_format": "auto",
             "urlward_max_errors": "25",
             "urlward_intercept": "all",
             "urlward_tls_block": "alert",
@@ -534,8 +595,14 @@ class TestRun:
         }
 
     def test_flags_go_before_the_file(
-        self, urlward: Urlward, asked: list[runner.Settings], tmp_path: Path
+        self,
+        urlward: Urlward,
+        asked: list[Settings],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.chdir(tmp_path)
+        key_file(tmp_path / "k")
         done = urlward(
             "run", "--config", self.config(tmp_path), "--list", "c.txt", "--key", "k", "--max-errors", "0",
             "--mode", "regular", "--listen", "192.0.2.1:0", "--intercept", "none", "--on-error", "block",
@@ -551,6 +618,7 @@ class TestRun:
         assert settings.extra[-1] == "upstream_cert=true"
         assert not settings.http2
         assert settings.options == {
+            "urlward_format": "auto",
             "urlward_max_errors": "0",
             "urlward_intercept": "none",
             "urlward_tls_block": "page",
@@ -565,12 +633,15 @@ class TestRun:
     @staticmethod
     def config(folder: Path) -> Path:
         path = folder / "urlward.toml"
+        for name in ("a.txt", "b.txt", "c.txt"):
+            (folder / name).touch()
+        key_file(folder / "key")
         path.write_text(
             """
-            list = ["a.txt", "/b.ward"]
+            list = ["a.txt", "b.txt"]
             key = "key"
             max_errors = "25"
-            mode = ["transparent", "socks5"]
+            mode = ["transparent", "socks5@8082"]
             listen = "[::1]:8081"
             intercept = "all"
 tls_block = "alert"
@@ -594,7 +665,7 @@ other = "relay"
         ],
     )
     def test_listen(
-        self, urlward: Urlward, asked: list[runner.Settings], text: str, address: tuple[str, int]
+        self, urlward: Urlward, asked: list[Settings], text: str, address: tuple[str, int]
     ) -> None:
         assert urlward("run", "--listen", text).code == 0
         assert asked[0].listen == address
@@ -603,7 +674,7 @@ other = "relay"
         "text",
         ["8080", "127.0.0.1", "[::1]", "a:", "a:b", "a:65536", "a:-1", "a:\u0661", "a:" + "9" * 5000, ":"],
     )
-    def test_what_is_no_address(self, urlward: Urlward, asked: list[runner.Settings], text: str) -> None:
+    def test_what_is_no_address(self, urlward: Urlward, asked: list[Settings], text: str) -> None:
         problem = urlward("run", "--list", "x", f"--listen={text}").problem
         assert problem == f"listen: {text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
         assert asked == []
@@ -620,11 +691,12 @@ other = "relay"
         ],
     )
     def test_a_bad_file_is_named_with_the_key(
-        self, urlward: Urlward, asked: list[runner.Settings], tmp_path: Path, text: str, part: str
+        self, urlward: Urlward, asked: list[Settings], tmp_path: Path, text: str, part: str
     ) -> None:
         path = tmp_path / "urlward.toml"
         path.write_text(text)
-        assert urlward("run", "--list", "x", "--config", path).problem.startswith(f"{path}: {part}")
+        assert urlward("run", "--list", "x", "--config", path).problem.startswith(f"{path}:")
+        assert f": {part}" in urlward("run", "--list", "x", "--config", path).problem
         assert asked == []
 
     def test_no_file(self, urlward: Urlward, tmp_path: Path) -> None:

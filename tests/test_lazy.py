@@ -23,6 +23,19 @@ def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
     assert done.stdout.splitlines() == ["[]", "True Client True", "True False"]
 
 
+COMPILER = """
+import sys
+import urlward.lists.worker
+print([name for name in ("asyncio", "pydantic", "mitmproxy", "urllib3") if name in sys.modules])
+"""
+
+
+def test_the_process_that_compiles_a_list_imports_little() -> None:
+    """Its start is most of what a small list takes."""
+    done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 THREADS = """
 import sys, threading
 from urlward.lazy import import_lazily

@@ -1,5 +1,8 @@
 import subprocess
 import sys
+from importlib.metadata import version
+
+import pytest
 
 PROGRAM = """
 import sys
@@ -27,3 +30,25 @@ def test_other_commands_keep_it() -> None:
     done = begin("script")
     assert done.returncode == 0
     assert done.stdout.strip().endswith("script.py")
+
+
+@pytest.mark.parametrize("command", [["-m", "urlward"], ["-c", "from urlward.start import main; main()"]])
+def test_the_version(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *command, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"urlward {version('urlward')}\n", "")
+
+
+def test_a_signal_that_comes_before_it_can_be_taken_or_means_nothing_ends_nothing() -> None:
+    early = PROGRAM.replace(
+        "def chosen():",
+        """import os, signal
+
+def chosen():
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    os.kill(os.getpid(), signal.SIGUSR1)""",
+    )
+    done = subprocess.run([sys.executable, "-c", early, "run"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, "not yet")

@@ -20,6 +20,9 @@ from benchmarks.engine.material import Files, Request, files, read_labelled, rea
 from benchmarks.engine.measure import Series, Ticker, drive, peak, resident, timed
 from benchmarks.engine.plan import Plan
 
+_ESCAPES = "/" + "%25" * ((1 << 16) // 3)
+"""A target of 64 KiB that is nothing but escapes of escapes."""
+_TRIES = 20
 _EXAMPLES = 20
 """Requests with a wrong verdict that a result names."""
 
@@ -57,6 +60,8 @@ class Server:
         memory = {"resident": resident(trim=False) - before, "trimmed": resident() - before}
         engine.run(self._requests["warm"])
         result["memory"] = memory | {"serving": resident(trim=False) - before}
+        near = [(host, _ESCAPES) for host, _ in self._requests["near"][:_TRIES]]
+        result["escapes"] = [timed(engine.run, [request]) for request in near]
         if engine.stores:
             self._reload(name, stored, result)
         return result

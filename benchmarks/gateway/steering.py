@@ -13,7 +13,7 @@ RESOLVER_PORT = 5300
 
 _RESOLVER = 53
 _PATIENCE = 10.0
-_URLWARD = (sys.executable, "-m", "urlward.cli")
+_URLWARD = (sys.executable, "-m", "urlward")
 _CONFIG = """\
 [gateway]
 interfaces = ["lan0"]

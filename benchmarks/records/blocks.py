@@ -45,7 +45,7 @@ def filtering(folder: Path, name: str, more: str) -> Iterator[int]:
     )
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "urlward.cli", "run", "--config", str(config)], stdout=log, stderr=log
+            [sys.executable, "-m", "urlward", "run", "--config", str(config)], stdout=log, stderr=log
         )
     try:
         while b"listening" not in (folder / f"{name}.log").read_bytes():

@@ -80,7 +80,7 @@ def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
 
 def replay(folder: Path, log: Path) -> tuple[float, float]:
     """Seconds that it says it took, and CPU seconds of all its processes."""
-    command = [sys.executable, "-m", "urlward.cli", "lab", "replay", "--json"]
+    command = [sys.executable, "-m", "urlward", "lab", "replay", "--json"]
     command += ["--list", str(folder / "list.ward"), "--key", str(folder / "key"), str(log)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None

@@ -122,7 +122,7 @@ def running(path: Path, key: Path, workers: int, *, shared: bool) -> Iterator[Ru
         environment["URLWARD_PRIVATE"] = "1"
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "urlward.cli", "run", "--list", str(path), "--key", str(key),
+            sys.executable, "-m", "urlward", "run", "--list", str(path), "--key", str(key),
             "--workers", str(workers), "--listen", f"127.0.0.1:{_free_port()}",
             "--confdir", str(path.parent / "confdir"),
         ],

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from config.support import said
 from urlward.config import (
     AdminTable,
+    CanaryTable,
     Config,
     ConfigError,
     DnsTable,
@@ -31,6 +33,7 @@ max_errors = "25"
 mode = ["transparent", "regular@8081"]
 listen = "[::1]:8080"
 workers = 4
+worker_timeout = 20
 intercept = "all"
 tls_block = "alert"
 http2 = true
@@ -87,6 +90,7 @@ on_stop = "keep"
 intercept_port = 8091
 max_addresses = 1000
 max_change = 10
+mss = 1300
 
 [gateway.dns]
 port = 5354
@@ -97,6 +101,9 @@ canary = false
 timeout = 1
 max_ttl = 60
 remember = 50
+[gateway.canary]
+name = "here.example.invalid"
+addresses = ["198.51.100.252"]
 
 [records]
 node = "gw1"
@@ -127,10 +134,7 @@ def error(path: Path, text: str | bytes) -> str:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(ConfigError) as raised:
         read_config(path)
-    message = str(raised.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
+    return said(raised.value, path)
 
 
 def test_an_empty_file_says_nothing(path: Path) -> None:
@@ -149,6 +153,7 @@ def test_every_key(path: Path) -> None:
         mode=("transparent", "regular@8081"),
         listen="[::1]:8080",
         workers=4,
+        worker_timeout=20,
         intercept="all",
         tls_block="alert",
         http2=True,
@@ -189,6 +194,7 @@ def test_every_key(path: Path) -> None:
             intercept_port=8091,
             max_addresses=1000,
             max_change=10,
+            mss=1300,
             dns=DnsTable(
                 port=5354,
                 resolvers=("203.0.113.53", "[2001:db8::53]:5300"),
@@ -199,6 +205,7 @@ def test_every_key(path: Path) -> None:
                 max_ttl=60,
                 remember=50,
             ),
+            canary=CanaryTable(name="here.example.invalid", addresses=("198.51.100.252",)),
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
         admin=AdminTable(token_file=str(folder / "token")),
@@ -233,6 +240,7 @@ def test_this_file_has_every_key(path: Path) -> None:
     assert config.page.model_fields_set == set(PageTable.model_fields)
     assert config.gateway.model_fields_set == set(GatewayTable.model_fields)
     assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)
+    assert config.gateway.canary.model_fields_set == set(CanaryTable.model_fields)
 
 
 EXAMPLE = Path(__file__).parents[2] / "lists" / "urlward.example.toml"
@@ -281,10 +289,10 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lists = []", "lists: no such key"),
-        ("[Page]", "Page: no such key"),
-        ("[page]\nopperator = 'x'", "page.opperator: no such key"),
-        ("on-error = 'block'", "on-error: no such key"),
+        ("lists = []", "lists: no such key; did you mean list?"),
+        ("[Page]", "Page: no such key; did you mean page?"),
+        ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),
+        ("on-error = 'block'", "on-error: no such key; did you mean on_error?"),
         ('"a\\nb" = 1', r"'a\nb': no such key"),
         ("list = 'a.txt'", "list: input should be an array, [ … ]"),
         ("list = { a = 1 }", "list: input should be an array, [ … ]"),
@@ -341,18 +349,96 @@ def test_a_value_is_not_told(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("status", "not TOML: Expected '='"),
-        ("status = 451\nstatus = 403\n", "at line 2"),
-        ("status = \n", "at line 1"),
-        (b"operator = 'x'\n\n# caf\xe9\n", "not TOML: not UTF-8 (at line 3)"),
-        (b"\x89PNG\r\n\x1a\n\0\0", "not TOML: not UTF-8 (at line 1)"),
+        ("status", ":1: not TOML: Expected '='"),
+        ("status = 451\nstatus = 403\n", ":2: not TOML: Cannot overwrite"),
+        ("status = \n", ":1: not TOML: Invalid value"),
+        (b"operator = 'x'\n\n# caf\xe9\n", ":3: not TOML: not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0", ":1: not TOML: not UTF-8"),
         ("list = " + "[" * 10_000, "not TOML: nested too deeply"),
+        ("status = " + "4" * 6_000, ": not TOML: a value cannot be read: Exceeds the limit"),
         ("<html>", "not TOML"),
     ],
-    ids=["no value", "twice", "end", "latin-1", "picture", "deep", "html"],
+    ids=["no value", "twice", "end", "latin-1", "picture", "deep", "digits", "html"],
 )
 def test_what_is_not_toml(path: Path, text: str | bytes, part: str) -> None:
-    assert part in error(path, text)
+    assert error(path, text)
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    assert f"{part}" in str(raised.value)
+
+
+def test_a_byte_order_mark_says_nothing(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbfstatus = 403\r\n")
+    assert read_config(path).status == 403
+    path.write_bytes(b"\xef\xbb\xbfmonitor = true\r\nstatus = 404\r\n")
+    with pytest.raises(ConfigError, match=r"^[^\n]*toml:2: status: input should be 451 or 403$"):
+        read_config(path)
+
+
+def test_every_problem_is_told_at_its_line(path: Path) -> None:
+    path.write_text("""\
+status = 404
+workers = 0
+list = [
+    "a.txt",  # [page]
+    "",
+]
+on_errror = "pass"
+
+[gateway]
+lsten = ":8080"
+listen = ":8080"
+    [gateway.dns]
+    port = 99999
+
+[[feed]]
+name = "a"
+path = "a"
+[[feed]]
+name = "b"
+
+[mitmproxy]
+anticache = [
+    1.5 ]
+""")
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    assert [line.removeprefix(f"{path}:") for line in raised.value.lines] == [
+        "1: status: input should be 451 or 403",
+        "2: workers: input should be greater than or equal to 1",
+        "5: list.1: input should not be empty",
+        "7: on_errror: no such key; did you mean on_error?",
+        "10: gateway.lsten: no such key",
+        "11: gateway.listen: no such key; listen belongs above the first [table] of the file",
+        "13: gateway.dns.port: input should be less than or equal to 65535",
+        "18: feed.1: url or path is needed",
+        "22: mitmproxy.anticache: input should be text, a whole number, true or false",
+    ]
+    assert str(raised.value) == raised.value.lines[0]
+
+
+def test_contradictions_are_told_at_their_lines(path: Path) -> None:
+    path.write_text("""\
+[admin]
+
+[[group]]
+name = "a"
+networks = ["192.0.2.0/24"]
+page = "none"
+    [[group.rule]]
+    action = "block"
+    [[group.rule]]
+    action = "block"
+    schedule = "none"
+""")
+    with pytest.raises(ConfigError) as raised:
+        read_config(path)
+    assert [line.removeprefix(f"{path}:") for line in raised.value.lines] == [
+        "1: admin: [records] is needed, which is what the dashboard shows",
+        "6: group.0.page: there is no [pages.none]",
+        "9: group.0.rule.1: never reached, since group.0.rule.0 fits all that it does",
+        "11: group.0.rule.1.schedule: there is no [schedule.none]",
+    ]
 
 
 def test_no_such_home(path: Path) -> None:

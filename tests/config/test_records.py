@@ -3,14 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from config.support import said
 from urlward.config import ConfigError, read_config
 from urlward.config.records import (
     AdminTable,
     DaysTable,
     RecordsTable,
     StoreTable,
-    split_address,
 )
+from urlward.config.tables import split_address
 
 FULL = """
 [records]
@@ -66,7 +67,7 @@ def error(path: Path, text: str) -> str:
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
         read_config(path)
-    return str(raised.value).removeprefix(f"{path}: ")
+    return said(raised.value, path)
 
 
 def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +131,11 @@ def test_what_goes_without_saying(path: Path) -> None:
             "records.days.blocks: needed, since objections are records of persons: a number of days",
         ),
         (
+            '[records]\nassignments = {kind = "sqlite"}\ndays = {blocks = 1, operations = 1}',
+            "records.days.assignments: needed, since who had an address when is a record of persons: a "
+            "number of days after which it is deleted, such as assignments = 180 under [records.days]",
+        ),
+        (
             '[records]\nassignments = {kind = "jsonl"}\ndays = {blocks = 1, operations = 1}',
             "records: assignments: kind: jsonl is no database",
         ),
@@ -165,7 +171,7 @@ def test_what_goes_without_saying(path: Path) -> None:
         ),
         (
             STORE + 'kind = "syslog"\naddress = "log.example"',
-            "records.store.0.address: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
+            "records.store.0.address: 'log.example' is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080",
         ),
         (
             STORE + 'kind = "syslog"\naddress = "log.example:1"\nfacility = "local8"',
@@ -186,7 +192,7 @@ def test_what_goes_without_saying(path: Path) -> None:
         ('[records]\nspool = "1kB"', "records.spool: input should be greater than or equal to 1048576"),
         (
             '[admin]\nlisten = "::1:80"',
-            "admin.listen: not HOST:PORT, such as 127.0.0.1:8088 or [::1]:8088",
+            "admin.listen: '::1:80' is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080",
         ),
         ("[records]\nsecret = 1", "records.secret: no such key"),
     ],
@@ -201,7 +207,7 @@ def test_counts_alone_need_no_end(path: Path) -> None:
 
 
 def test_addresses() -> None:
-    assert split_address("[::1]:0") == ("::1", 0)
+    assert split_address("[::1]:0", lowest=0) == ("::1", 0)
     assert split_address("localhost:65535") == ("localhost", 65535)
     with pytest.raises(ValueError):
         split_address("localhost:65536")

@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.config.units import in_words, seconds, size
+from urlward.config.units import counted, in_words, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ def test_no_seconds(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1000", 1000), ("512MB", 512 << 20), ("64kB", 65_536), ("1 GiB", 1 << 30), ("2g", 2 << 30), ("7B", 7)],
+    [("1000B", 1000), ("512MB", 512 << 20), ("64kB", 65_536), ("1 GiB", 1 << 30), ("2g", 2 << 30), ("7B", 7)],
 )
 def test_size(text: str, value: int) -> None:
     assert size(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5MB", "1TB", "1 M B"])
+@pytest.mark.parametrize("text", ["", "512", "MB", "-1", "1.5MB", "1TB", "1 M B"])
 def test_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="write a size such as 512MB"):
         size(text)
@@ -59,3 +59,16 @@ def test_numbers_stay_as_they_are() -> None:
 )
 def test_in_words(length: float, text: str) -> None:
     assert in_words(length) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "one", "text"),
+    [
+        (0, "entry", "0 entries"),
+        (1, "entry", "1 entry"),
+        (2, "entry", "2 entries"),
+        (3, "bad line", "3 bad lines"),
+    ],
+)
+def test_counted(number: int, one: str, text: str) -> None:
+    assert counted(number, one) == text

@@ -45,7 +45,7 @@ def trust(authority: Authority) -> tuple[str, ...]:
 def shared_filter(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filter]:
     """One filter in regular and SOCKS5 mode for all tests that do not change it."""
     folder: Path = tmp_path_factory.mktemp("filter")
-    with running(folder, *trust(authority), "--http2", modes=("regular", "socks5")) as proxy:
+    with running(folder, *trust(authority), modes=("regular", "socks5")) as proxy:
         yield proxy
 
 

@@ -1,19 +1,23 @@
 """Origins, clients and a running filter for tests with real sockets; loopback only."""
 
+import atexit
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from http.client import HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,10 +27,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from mitmproxy.certs import CertStore
 
 from conftest import free_port, wait_for
+from e2e.forks import Forked, forks
 
 HERE = Path(__file__).parent
+_COMMAND = (sys.executable, "-m", "urlward")
 TIMEOUT = 10.0
 
 LIST = """\
@@ -34,7 +41,7 @@ LIST = """\
 blocked.example                           id=E-1 category=phishing
 http://paged.example/listed.html          id=E-2 category=csam
 http://paged.example/dir/*                id=E-3 category=csam
-http://paged.example/view?topic=31337     id=E-4
+http://paged.example/view?topic=q31337q     id=E-4
 */gallery/do-not-visit/*                  id=E-5 category=csam
 127.0.0.9                                 id=E-6 category=malware
 http://panel.example/login port=8443      id=E-7
@@ -43,12 +50,40 @@ SECRETS = (
     "blocked.example",
     "paged.example",
     "listed.html",
-    "31337",
+    "q31337q",
     "do-not-visit",
     "127.0.0.9",
     "panel.example",
 )
 """What no log line may contain: listed hosts, paths and addresses."""
+
+
+RECORDS = """\
+[records]
+node = "gw1"
+[records.days]
+blocks = 30
+operations = 365
+[admin]
+listen = "127.0.0.1:{admin}"
+"""
+"""The end of a configuration: what is recorded, and where that is shown."""
+
+NGINX_HEAD = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log crit;
+events {{ worker_connections 256; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+"""
+"""How the configuration of an nginx in a folder of its own begins; its servers, and a brace, follow."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +335,7 @@ def resident_memory(pid: int) -> int:
 class Filter:
     """``urlward run`` (or a mitmproxy tool) as a subprocess."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Forked"
     folder: Path
     ports: list[int] = field(default_factory=list)
     secrets: tuple[str, ...] = SECRETS
@@ -368,20 +403,40 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
+@cache
+def _filters_authority() -> Path:
+    """A CA as filters make it at their first start: each would take half a second of a core for its key."""
+    folder = Path(tempfile.mkdtemp(prefix="urlward-ca-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    CertStore.create_store(folder, "mitmproxy", 2048)
+    return folder
+
+
 @contextmanager
 def running(
     folder: Path,
     *arguments: str,
     text: str = LIST,
     modes: Sequence[str] = ("regular",),
-    command: Sequence[str] = (sys.executable, "-m", "urlward.cli"),
+    command: Sequence[str] = _COMMAND,
     prefix: Sequence[str] = (),
     check: bool = True,
+    shares_ca: bool = True,
+    forked: bool = True,
+    before: str = "",
     **more: str,
 ) -> Iterator[Filter]:
-    """Run ``urlward run`` over a list, once in each mode."""
+    """Run ``urlward run`` over a list, once in each mode.
+
+    Args:
+        shares_ca: whether its CA is that of other tests' filters; else it makes one.
+        forked: whether it may be made by a fork, where nothing else is asked (`forks`).
+        before: Python that is run first, in one that is made by a fork.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)
+    if shares_ca and not (folder / "confdir").exists():
+        shutil.copytree(_filters_authority(), folder / "confdir")
     line = [
         *prefix,
         *command,
@@ -393,10 +448,17 @@ def running(
     ]
     for mode in modes:
         line += ["--mode", f"{mode}@127.0.0.1:{free_port()}" if "@" not in mode else mode]
-    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-        process = subprocess.Popen(
-            [*line, *arguments], stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment(**more)
-        )
+    line += arguments
+    process: subprocess.Popen[bytes] | Forked
+    out, err = folder / "stdout", folder / "stderr"
+    if forked and not prefix and not more and tuple(command) == _COMMAND:
+        process = _forked(line[len(_COMMAND) :], out, err, before)
+    else:
+        assert not before
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            process = subprocess.Popen(
+                line, stdout=out_file, stderr=err_file, stdin=subprocess.DEVNULL, env=environment(**more)
+            )
     proxy = Filter(process, folder)
     try:
 
@@ -411,6 +473,23 @@ def running(
             proxy.check_log()
     finally:
         proxy.stop()
+
+
+def _forked(arguments: Sequence[str], out: Path, err: Path, before: str = "") -> Forked:
+    begun = environment(PYTHONMALLOC="malloc")  # as `urlward.allocator` chooses
+    return forks(begun).start(arguments, out, err, begun, before)
+
+
+def urlward(*arguments: str | Path, before: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, made by a fork; some Python may go before it."""
+    with tempfile.TemporaryDirectory(prefix="urlward-command-") as folder:
+        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
+        process = _forked([str(argument) for argument in arguments], out, err, before)
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
 
 
 # -- clients
@@ -547,6 +626,14 @@ def read_to_end(s: socket.socket) -> bytes:
         while more := s.recv(65536):
             data += more
     return data
+
+
+def send_to_the_end(s: socket.socket, *pieces: bytes) -> None:
+    """Sends the pieces and half-closes; a peer that has had enough may reset the connection at any of it."""
+    with suppress(OSError):
+        for piece in pieces:
+            s.sendall(piece)
+        s.shutdown(socket.SHUT_WR)
 
 
 def issuer(s: ssl.SSLSocket) -> str:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,18 @@ class Site:
         self.origin = f"http://127.0.0.1:{self.server.server_port}"
 
 
+@contextmanager
+def serving(page: BlockPage) -> Iterator[Site]:
+    """A site that answers with a block page."""
+    site = Site(page)
+    thread = threading.Thread(target=site.server.serve_forever)
+    thread.start()
+    yield site
+    site.server.shutdown()
+    thread.join()
+    site.server.server_close()
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     settings = BlockPageSettings(
@@ -88,13 +101,8 @@ def site() -> Iterator[Site]:
         objection="https://operator.example/" + "a" * 90,
         help_links=(("Example helpline", "https://help.example/"),),
     )
-    site = Site(BlockPage(settings))
-    thread = threading.Thread(target=site.server.serve_forever)
-    thread.start()
-    yield site
-    site.server.shutdown()
-    thread.join()
-    site.server.server_close()
+    with serving(BlockPage(settings)) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")

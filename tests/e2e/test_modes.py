@@ -266,6 +266,20 @@ def test_ssl_of_the_proxy_itself(proxy: Filter, authority: Authority, origin: Ng
         s.sendall(f"GET http://plain.example:{origin.http}/ HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode())
         assert read_response(s).status == 200
     assert len(origin.requests(1)) == 1
+    # A tunnel inside, and TLS inside that: one that is decrypted, and one that is relayed.
+    options = ["--proxy-insecure", "-x", f"https://127.0.0.1:{proxy.port}", "--silent", "--insecure"]
+    for url, status in (("paged.example:{}/listed.html", "451"), ("plain.example:{}/", "200")):
+        line = [
+            "curl",
+            *options,
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            f"https://{url.format(origin.https)}",
+        ]
+        assert subprocess.run(line, capture_output=True, text=True, timeout=20, check=True).stdout == status
+    assert len(origin.requests(1)) == 1
 
 
 def test_a_hello_that_is_cut_off(proxy: Filter, raw: RawOrigin) -> None:

@@ -40,7 +40,7 @@ class Way(NamedTuple):
 
 @pytest.fixture(scope="module")
 def monitor(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filter]:
-    arguments = ("--monitor", "--http2", "--other", "relay", *trust(authority))
+    arguments = ("--monitor", "--other", "relay", *trust(authority))
     folder: Path = tmp_path_factory.mktemp("monitor")
     with running(folder, *arguments, modes=("regular", "socks5")) as proxy:
         yield proxy
@@ -178,11 +178,11 @@ def test_what_a_reload_would_cut_goes_on_and_is_told_once(
     tmp_path: Path, authority: Authority, origin: Nginx
 ) -> None:
     def change(proxy: Filter, *lines: str) -> None:
-        before = proxy.log().count("entries in force")
+        before = proxy.log().count(" in force, ")
         new = proxy.list_file.with_suffix(".new")
         new.write_text(LIST + "".join(f"{line}\n" for line in lines))
         new.replace(proxy.list_file)
-        wait_for(lambda: proxy.log().count("entries in force") > before, "the list to take effect")
+        wait_for(lambda: proxy.log().count(" in force, ") > before, "the list to take effect")
 
     def entries() -> list[str]:
         return [line["entry"] for line in proxy.blocks("would-cut")]

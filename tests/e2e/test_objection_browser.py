@@ -2,7 +2,6 @@
 
 import base64
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from e2e.test_block_page_browser import (
     Site,
     contrast,
     open_page,
+    serving,
 )
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 from urlward.records.objections import message_of
@@ -47,13 +47,9 @@ def desks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desks]:
 
 @pytest.fixture(scope="module")
 def site(desks: Desks) -> Iterator[Site]:
-    site = Site(BlockPage(BlockPageSettings(operator=OPERATOR, objection_form=desks.url)))
-    thread = threading.Thread(target=site.server.serve_forever)
-    thread.start()
-    yield site
-    site.server.shutdown()
-    thread.join()
-    site.server.server_close()
+    page = BlockPage(BlockPageSettings(operator=OPERATOR, objection_form=desks.url))
+    with serving(page) as site:
+        yield site
 
 
 def look(browser: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What `run`'s options of the data path do: ``--tls-block``, ``--other``, ``--http2``; and ECH."""
+"""What `run`'s options of the data path do: ``--tls-block``, ``--other``, ``--no-http2``; and ECH."""
 
 import socket
 import ssl
@@ -17,6 +17,7 @@ from e2e.support import (
     read_to_end,
     receive,
     running,
+    send_to_the_end,
     socks,
 )
 
@@ -63,7 +64,7 @@ def protocol(port: int, target: int, name: str, context: ssl.SSLContext) -> str 
         return s.selected_alpn_protocol()
 
 
-@pytest.mark.parametrize("flag", [[], ["--http2"]])
+@pytest.mark.parametrize("flag", [[], ["--no-http2"]])
 def test_http2_inside_intercepted_tls(
     tmp_path: Path, authority: Authority, origin: Nginx, flag: list[str]
 ) -> None:
@@ -71,7 +72,7 @@ def test_http2_inside_intercepted_tls(
     with running(tmp_path, *trust, *flag, modes=("socks5",)) as proxy:
         context = authority.client_context(proxy.ca, alpn=("h2", "http/1.1"))
         found = protocol(proxy.port, origin.h2, "paged.example", context)
-        assert found == ("h2" if flag else "http/1.1")
+        assert found == ("http/1.1" if flag else "h2")
         # What is relayed is between the client and its origin.
         assert protocol(proxy.port, origin.h2, "plain.example", context) == "h2"
 
@@ -98,8 +99,7 @@ def test_what_is_neither_http_nor_tls(tmp_path: Path, authority: Authority, othe
         for hello in (b"SSH-2.0-OpenSSH_9.2\r\n", b"\x10\x25\x00\x04MQTT", b"\x80\x01\x02"):
             for s in (socks(proxy.port, "127.0.0.1", raw.port), connect(reverse.port)):
                 with s:
-                    s.sendall(hello)
-                    s.shutdown(socket.SHUT_WR)
+                    send_to_the_end(s, hello)
                     said = read_to_end(s)
                     assert (said == b"you said " + hello) is (other == "relay"), said
         # Inside TLS that is ended here it goes on inside TLS.

@@ -57,7 +57,7 @@ def proxy(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("policy")
     config = folder / "urlward.toml"
     config.write_text(CONFIG)
-    with running(folder, "--config", str(config), *trust(authority), text=LIST) as proxy:
+    with running(folder, "--config", str(config), *trust(authority), text=LIST, shares_ca=False) as proxy:
         proxy.secrets = ("blocked.example", "ads.example", "csam.example")
         yield proxy
 
@@ -132,7 +132,7 @@ def test_nothing_is_decrypted_for_those_whom_it_does_not_concern(
     with connect(proxy, client) as s:
         assert tunnel(s, f"{host}:{origin.https}") == 200
         with authority.client_context(proxy.ca).wrap_socket(s, server_hostname=host) as tls:
-            assert (issuer(tls) == "mitmproxy") is decrypted
+            assert (issuer(tls) == "Example Net filter") is decrypted
 
 
 def test_a_host_is_blocked_inside_tls_for_its_group(

@@ -4,50 +4,44 @@ import json
 import os
 import re
 import signal
+import socket
+import sqlite3
+import ssl
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import urllib3
 
 from conftest import free_port, wait_for
-from e2e.support import Filter, Nginx, connect, environment, get, read_response, running
+from e2e import support
+from e2e.support import RECORDS, Filter, Nginx, connect, get, read_response, running, socks
+from urlward.records.asking import ask as asked
 
 CONFIG = """\
 state = "state"
 workers = {workers}
-[records]
-node = "gw1"
-[records.days]
-blocks = 30
-operations = 365
-[admin]
-listen = "127.0.0.1:{admin}"
 """
+CONFIG += RECORDS
 
 
 @contextmanager
-def recorded(folder: Path, workers: int = 1) -> Iterator[tuple[Filter, str]]:
+def recorded(
+    folder: Path, workers: int = 1, modes: Sequence[str] = ("regular",), *arguments: str
+) -> Iterator[tuple[Filter, str]]:
     """A filter that keeps records, and where its dashboard is."""
     admin = free_port()
     config = folder / "urlward.toml"
     config.write_text(CONFIG.format(workers=workers, admin=admin))
-    with running(folder / "filter", "--config", str(config)) as proxy:
+    with running(folder / "filter", "--config", str(config), *arguments, modes=modes) as proxy:
         wait_for(lambda: "the dashboard is at" in proxy.log(), "the process that records")
         yield proxy, f"http://127.0.0.1:{admin}"
 
 
 def urlward(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "urlward.cli", *arguments, "--config", str(folder / "urlward.toml")],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-    )
+    return support.urlward(*arguments, "--config", folder / "urlward.toml")
 
 
 def events(folder: Path, *arguments: str) -> list[dict[str, object]]:
@@ -127,7 +121,7 @@ def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
         )
         children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
         workers = [
-            int(pid) for pid in children if b"urlward.cli" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            int(pid) for pid in children if b"-m\0urlward\0run" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
@@ -140,3 +134,93 @@ def test_without_records_there_are_none(tmp_path: Path) -> None:
     done = urlward(tmp_path, "status")
     assert done.returncode == 1
     assert "no recorder runs" in done.stderr
+
+
+def test_connections_and_latency_are_counted_once_in_every_mode(tmp_path: Path, origin: Nginx) -> None:
+    regular, reverse, tls, by_socks = (free_port() for _ in range(4))
+    modes = [
+        f"regular@127.0.0.1:{regular}",
+        f"reverse:http://127.0.0.1:{origin.http}@127.0.0.1:{reverse}",
+        f"reverse:https://127.0.0.1:{origin.https}@127.0.0.1:{tls}",
+        f"socks5@127.0.0.1:{by_socks}",
+    ]
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    with recorded(tmp_path, 1, modes, "--set", "ssl_insecure=true") as (_, admin):
+
+        def counted(name: str) -> float:
+            text = ask(tmp_path, f"{admin}/metrics").data.decode()
+            return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
+
+        def request(s: socket.socket) -> None:
+            for _ in range(3):
+                s.sendall(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")
+                assert read_response(s).status == 200
+            s.close()
+
+        for n in range(2):
+            get(regular, f"http://other.example:{origin.http}/{n}")
+            request(connect(reverse))
+            request(socks(by_socks, "127.0.0.1", origin.http))
+            with unverified.wrap_socket(connect(tls), server_hostname="paged.example") as s:
+                request(s)
+        wait_for(lambda: counted("urlward_requests_total") >= 20, "the requests to be counted")
+        assert counted("urlward_connections_total") == 8
+        assert counted("urlward_added_seconds_count") == 20
+        assert 0 < counted("urlward_added_seconds_sum") < 60
+
+
+def test_a_database_that_is_deleted_under_traffic_is_begun_anew_and_said(
+    tmp_path: Path, blocked_url: str
+) -> None:
+    with recorded(tmp_path) as (proxy, _):
+        before = get(proxy.port, blocked_url).reference
+        wait_for(lambda: before in references(tmp_path), "the first block")
+        for file in (tmp_path / "state").glob("records.db*"):
+            file.unlink()
+        after = get(proxy.port, blocked_url).reference
+        wait_for(lambda: after in references(tmp_path), "the second block")
+        assert before not in references(tmp_path)
+        wait_for(lambda: "takes events again" in proxy.log(), "the store to be back")
+        status = urlward(tmp_path, "status")
+        assert status.returncode == 1
+        assert "alarm: store-replaced: store sqlite:" in status.stdout
+        assert "sqlite" in status.stdout
+        assert " down" not in status.stdout
+    alarms = [str(event["detail"]) for event in events(tmp_path, "--kind", "alarm")]
+    assert any("store-replaced" in alarm for alarm in alarms)
+
+
+def test_a_list_that_is_refused_is_an_alarm_until_it_is_in_force(tmp_path: Path) -> None:
+    def is_well() -> bool:
+        return bool(asked(tmp_path / "state", "status")["ok"])
+
+    with recorded(tmp_path, 2) as (proxy, admin):
+        good = proxy.list_file.read_text()
+        wait_for(is_well, "all to be well")
+        assert "2 of 2 report" in urlward(tmp_path, "status").stdout
+        for bad, why in (("<html>login", "web page"), ("", "empty"), (None, ": gone")):
+            if bad is None:
+                proxy.list_file.unlink()
+            else:
+                proxy.list_file.write_text(bad)
+            wait_for(lambda: not is_well(), "the alarm")
+            status = urlward(tmp_path, "status")
+            assert status.returncode == 1
+            assert why in status.stdout
+            assert "alarm: refused-list: list " in status.stdout
+            assert urllib3.request("GET", f"{admin}/readyz", retries=False).status == 200
+            proxy.list_file.write_text(good)
+            wait_for(is_well, "all to be well again")
+    alarms = [(event["list"], str(event["detail"])) for event in events(tmp_path, "--kind", "alarm")]
+    assert [name for name, detail in alarms if "refused-list" in detail] == ["list"] * 3
+    assert [name for name, detail in alarms if "list-back" in detail] == ["list"] * 3
+
+
+def references(folder: Path) -> list[str]:
+    """Those of all blocks that the store has."""
+    try:
+        with closing(sqlite3.connect(f"file:{folder}/state/records.db?mode=ro", uri=True)) as db:
+            return [row[0] for row in db.execute("SELECT reference FROM events WHERE kind = 'block'")]
+    except sqlite3.Error:
+        return []

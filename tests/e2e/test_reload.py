@@ -99,10 +99,10 @@ def test_a_replaced_list_takes_effect_without_a_failed_request(own: Filter, orig
 
 
 def test_sighup_reloads(own: Filter, origin: Nginx) -> None:
-    count = own.log().count("entries in force")
+    count = own.log().count(" in force, ")
     for n in range(1, 3):
         own.process.send_signal(signal.SIGHUP)
-        wait_for(lambda n=n: own.log().count("entries in force") >= count + n, "the reload")  # type: ignore[misc]
+        wait_for(lambda n=n: own.log().count(" in force, ") >= count + n, "the reload")  # type: ignore[misc]
     assert get(own.port, f"http://blocked.example:{origin.http}/").status == 451
 
 

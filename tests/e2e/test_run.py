@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import LIST, Nginx, RawOrigin, connect, environment, get, read_response, running
+from e2e.support import LIST, Nginx, RawOrigin, connect, environment, get, read_response, running, urlward
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """`urlward run` with arguments that it does not start with."""
-    line = [sys.executable, "-m", "urlward.cli", "run", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, env=environment())
+    return urlward("run", *arguments)
 
 
 @pytest.fixture
@@ -24,6 +23,12 @@ def blocklist(tmp_path: Path) -> str:
     path = tmp_path / "list.txt"
     path.write_text(LIST)
     return str(path)
+
+
+def test_what_is_made_by_a_fork_has_its_modules_before_it_starts() -> None:
+    """Else each filter under test would import them anew, for a second of a core."""
+    asks = "import sys; print({'urlward.proxy.runner', 'mitmproxy.addons.next_layer'} <= sys.modules.keys())"
+    assert urlward("--version", before=asks).stdout.startswith("True\nurlward ")
 
 
 @pytest.mark.parametrize("modes", [[], ["--mode", "socks5"], ["--mode", "reverse:http://127.0.0.1:9"]])
@@ -38,11 +43,11 @@ def test_a_busy_port_is_named_in_one_line(blocklist: str, tmp_path: Path, modes:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "no_such_option=1"], "urlward: Unknown option(s): no_such_option"),
-        (["--set", "rawtcp=perhaps"], "urlward: "),
-        (["--mode", "sideways"], "urlward: "),
+        (["--set", "no_such_option=1"], "urlward: --set: Unknown option(s): no_such_option"),
+        (["--set", "rawtcp=perhaps"], "urlward: --set: "),
+        (["--mode", "sideways"], "urlward: --mode: 'sideways': unknown mode"),
         (["--listen", "127.0.0.1:99999"], "urlward: listen: "),
-        (["--list", "/no/such/list"], "urlward: /no/such/list: No such file or directory"),
+        (["--list", "/no/such/list"], "urlward: --list: /no/such/list: No such file or directory"),
         (["--listen", "192.0.2.1:8080"], "urlward: cannot listen on 192.0.2.1:8080: "),
     ],
 )
@@ -92,7 +97,7 @@ def test_nothing_of_what_passes_is_kept_or_logged(tmp_path: Path) -> None:
 
 
 def test_a_log_that_nobody_reads_any_more_does_not_stop_it(tmp_path: Path, origin: Nginx) -> None:
-    line = [sys.executable, "-m", "urlward.cli", "run", "--confdir", str(tmp_path), "--list"]
+    line = [sys.executable, "-m", "urlward", "run", "--confdir", str(tmp_path), "--list"]
     port = free_port()
     (tmp_path / "list.txt").write_text(LIST)
     process = subprocess.Popen(

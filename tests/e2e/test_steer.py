@@ -1,16 +1,32 @@
 """``urlward run --steer`` behind the kernel's rules, in namespaces: DNS, the sets, the filter."""
 
+import os
+import re
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dns.exception
 import pytest
 
 from conftest import wait_for
-from e2e.steer_support import MANY, TEXT, address, ask, command, configure, elements, get, resolving, steering
+from e2e.steer_support import (
+    MANY,
+    TEXT,
+    address,
+    alive,
+    ask,
+    command,
+    configure,
+    elements,
+    get,
+    resolving,
+    steering,
+)
 from e2e.support import Filter
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Family, Network, first_line
@@ -76,7 +92,7 @@ def test_a_name_listed_after_it_was_resolved(net: Network, proxy: Filter) -> Non
     with net.client.connect(where, 80) as s:
         assert first_line(s).startswith("origin ")
         proxy.list_file.write_text(TEXT + "later.example id=S-9\n")
-        wait_for(lambda: proxy.log().count("entries in force, serial") > 2, "the list")
+        wait_for(lambda: proxy.log().count(" in force, serial") > 2, "the list")
         start = time.monotonic()
         wait_for(lambda: where in elements(net, "steer4"), "the set", 2)
         assert get(net, where, "later.example") == 451
@@ -108,6 +124,51 @@ def test_a_worker_that_dies_is_not_missed(net: Network, proxy: Filter) -> None:
             failures += 1
     assert failures <= 2, "queries that it had taken"
     wait_for(lambda: len(children(proxy.process.pid)) == 2, "another worker")
+
+
+def test_a_worker_that_hangs_is_replaced(net: Network, proxy: Filter) -> None:
+    """Stopped, it is killed after two seconds; the other has its sockets then, and what waits in them."""
+    stopped = int(children(proxy.process.pid)[0])  # the oldest, which serves
+    wait_for(lambda: " S " in Path(f"/proc/{stopped}/stat").read_text(), "it to have nothing to do")
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        said = re.compile(rf"\(process {stopped}\) has not answered for \d+ s: it is ended")
+        wait_for(lambda: said.search(proxy.log()), "its end")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGCONT)
+    for _ in range(8):
+        assert address(ask(net, "plain.example")) == IPV4.other
+    wait_for(lambda: len(children(proxy.process.pid)) == 2, "another worker")
+
+
+@pytest.mark.parametrize("table", ["", "table inet filter {\n}\n"])
+def test_a_firewall_reload_is_not_noticed(net: Network, proxy: Filter, table: str) -> None:
+    where = address(ask(net, "blocked.example"))
+    steered, listed = elements(net, "steer4"), elements(net, "listed4")
+    said = proxy.log().count("took rules away; they are back")
+    reload = ["nft", "-f", "-"]
+    subprocess.run([*net.gateway.prefix, *reload], input=f"flush ruleset\n{table}", text=True, check=True)
+    wait_for(lambda: proxy.log().count("took rules away; they are back") > said, "the line")
+    assert elements(net, "steer4").keys() >= steered.keys()
+    assert elements(net, "listed4").keys() == listed.keys()
+    assert get(net, where, "blocked.example") == 451, "without another question"
+    assert command(net, "gateway", "status").returncode == 0
+
+
+def test_workers_wait_for_rules(net: Network, proxy: Filter) -> None:
+    config = str(configure(proxy.list_file.parent))
+    where = address(ask(net, "blocked.example"))
+    assert command(net, "gateway", "down", "--config", config).returncode == 0
+    worker = children(proxy.process.pid)[0]
+    os.kill(int(worker), signal.SIGKILL)
+    wait_for(lambda: "gateway: no rules in the kernel; nothing is filtered" in proxy.log(), "another worker")
+    assert net.says(where, 80).startswith("origin "), "the operator's will"
+    assert command(net, "gateway", "status").returncode == 1
+    assert command(net, "gateway", "up", "--config", config).returncode == 0
+    wait_for(lambda: alive(net), "a sign of life")
+    assert get(net, address(ask(net, "blocked.example")), "blocked.example") == 451
+    wait_for(lambda: proxy.log().count("(dns@5353)") >= 2 and len(children(proxy.process.pid)) == 2, "both")
 
 
 def children(pid: int) -> list[str]:

@@ -20,6 +20,7 @@ from e2e.support import (
     read_to_end,
     receive,
     running,
+    send_to_the_end,
     socks,
     tunnel,
 )
@@ -204,9 +205,7 @@ def test_a_client_hello_in_pieces(
 def test_what_is_neither_http_nor_tls_is_not_tunnelled(proxy: Filter, raw: RawOrigin, data: bytes) -> None:
     for s in (tunnel(proxy.port, f"plain.example:{raw.port}"), socks(proxy.ports[1], "127.0.0.1", raw.port)):
         with s:
-            s.sendall(data)
-            s.sendall(b"\r\n\r\nGET / HTTP/1.1\r\nHost: blocked.example\r\n\r\n")
-            s.shutdown(socket.SHUT_WR)
+            send_to_the_end(s, data, b"\r\n\r\nGET / HTTP/1.1\r\nHost: blocked.example\r\n\r\n")
             read_to_end(s)
     assert bytes(raw.received) == b""
 
@@ -274,3 +273,15 @@ def test_a_relayed_stream_keeps_its_ends_apart(proxy: Filter) -> None:
         s.sendall(client_hello("plain.example"))
         s.shutdown(socket.SHUT_WR)
         assert receive(s, 13) == b"after the end"
+
+
+def test_an_origin_whose_certificate_is_not_trusted(
+    authority: Authority, origin: Nginx, tmp_path: Path
+) -> None:
+    with running(tmp_path) as proxy:
+        whose, response = https(proxy, authority, "paged.example", origin.https, "/other")
+        assert (whose, response.status) == (OURS, 502)
+        assert b"certificate of the origin is not valid: " in response.body
+        (line,) = [line for line in proxy.log().splitlines() if " untrusted " in line]
+        assert "reason=" in line
+        assert origin.requests() == []

@@ -4,16 +4,15 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import LIST, Filter, Nginx, get, running
+from e2e.support import LIST, Filter, Nginx, get, running, urlward
 
 
 def workers_of(proxy: Filter) -> list[int]:
@@ -25,13 +24,25 @@ BAD_LINE = "could not be read; first: "
 """In the line that whoever compiles the list writes."""
 
 
-@pytest.fixture
-def proxy(tmp_path: Path, origin: Nginx) -> Iterator[Filter]:
+@contextmanager
+def two_workers(folder: Path, origin: Nginx) -> Iterator[Filter]:
     arguments = ["--workers", "2", "--max-errors", "1"]
     modes = [f"reverse:http://127.0.0.1:{origin.http}"]
-    with running(tmp_path, *arguments, modes=modes, text=f"{LIST}?\n") as proxy:
-        wait_for(lambda: proxy.log().count("listening on") == 2, "both workers")
+    with running(folder, *arguments, modes=modes, text=f"{LIST}?\n") as proxy:
+        wait_for(lambda: listening(proxy) == 2, "both workers")
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Iterator[Filter]:
+    """One for all tests that leave two workers, which filter by its list, behind."""
+    with two_workers(tmp_path_factory.mktemp("workers"), nginx_server) as proxy:
+        yield proxy
+
+
+def listening(proxy: Filter) -> int:
+    """How many workers have begun to serve."""
+    return proxy.log().count("listening on")
 
 
 def status(proxy: Filter, url: str) -> int:
@@ -47,26 +58,28 @@ def test_both_serve_behind_one_address(proxy: Filter) -> None:
 
 def test_a_killed_worker_is_replaced_and_the_other_serves_on(proxy: Filter) -> None:
     killed, other = workers_of(proxy)
+    begun, said = listening(proxy), proxy.log().count("a new one takes its place")
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: "a new one takes its place" in proxy.log(), "the supervisor's word")
+    wait_for(lambda: proxy.log().count("a new one takes its place") > said, "the supervisor's word")
     assert status(proxy, "http://fine.test/") == 200
     wait_for(lambda: len(workers_of(proxy)) == 2 and killed not in workers_of(proxy), "a new worker")
     assert other in workers_of(proxy)
-    wait_for(lambda: proxy.log().count("listening on") == 3, "the new worker to serve")
+    wait_for(lambda: listening(proxy) == begun + 1, "the new worker to serve")
     assert {status(proxy, "http://blocked.example/") for _ in range(20)} == {451}
 
 
 def test_a_changed_list_reaches_all(proxy: Filter) -> None:
+    before = in_force(proxy)
     with proxy.list_file.open("a") as file:
         file.write("added-later.test\n")
-    wait_for(lambda: proxy.log().count("entries in force") == 4, "both to reload")
+    wait_for(lambda: in_force(proxy) == before + 2, "both to reload")
     assert {status(proxy, "http://added-later.test/") for _ in range(20)} == {451}
 
 
 def test_hangup_reaches_all(proxy: Filter) -> None:
-    before = proxy.log().count("entries in force")
+    before = in_force(proxy)
     proxy.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: proxy.log().count("entries in force") == before + 2, "both to reload")
+    wait_for(lambda: in_force(proxy) == before + 2, "both to reload")
 
 
 def test_a_hangup_while_workers_start_ends_none(tmp_path: Path, origin: Nginx) -> None:
@@ -82,12 +95,6 @@ def test_a_hangup_while_workers_start_ends_none(tmp_path: Path, origin: Nginx) -
         assert len(workers_of(proxy)) == 2
 
 
-def test_the_end_of_one_is_the_end_of_all(proxy: Filter) -> None:
-    pids = workers_of(proxy)
-    assert proxy.stop() == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
 def maps(pid: int) -> set[str]:
     """Inodes of the lists' memory that a process has mapped."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
@@ -98,12 +105,12 @@ def maps(pid: int) -> set[str]:
 
 
 def in_force(proxy: Filter) -> int:
-    return proxy.log().count("entries in force")
+    return proxy.log().count(" in force, ")
 
 
 def test_all_map_the_same_memory_and_nobody_can_write_to_it(proxy: Filter) -> None:
     one, other = workers_of(proxy)
-    assert len(maps(one)) == 1
+    wait_for(lambda: [len(maps(pid)) for pid in (one, other)] == [1, 1], "former lists to be let go")
     assert maps(one) == maps(other)
     for pid in (one, other):
         [mapping] = [
@@ -116,26 +123,27 @@ def test_all_map_the_same_memory_and_nobody_can_write_to_it(proxy: Filter) -> No
 
 def test_a_replacement_maps_what_is_there_and_compiles_nothing(proxy: Filter) -> None:
     killed, other = workers_of(proxy)
-    before = maps(other)
+    before, begun, compiled = maps(other), listening(proxy), proxy.log().count(BAD_LINE)
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: proxy.log().count("listening on") == 3, "the new worker to serve")
+    wait_for(lambda: listening(proxy) == begun + 1, "the new worker to serve")
     [fresh] = set(workers_of(proxy)) - {other}
     assert maps(fresh) == before == maps(other)
-    assert proxy.log().count(BAD_LINE) == 1
+    assert proxy.log().count(BAD_LINE) == compiled
     os.kill(other, signal.SIGKILL)
-    wait_for(lambda: proxy.log().count("listening on") == 4, "another new worker to serve")
+    wait_for(lambda: listening(proxy) == begun + 2, "another new worker to serve")
     assert [maps(pid) for pid in workers_of(proxy)] == [before] * 2
-    assert proxy.log().count(BAD_LINE) == 1
+    assert proxy.log().count(BAD_LINE) == compiled
     assert {status(proxy, "http://blocked.example/") for _ in range(20)} == {451}
 
 
 def test_a_reload_is_compiled_once_and_reaches_all(proxy: Filter) -> None:
+    reloads, compiled = in_force(proxy), proxy.log().count(BAD_LINE)
     for round_ in (1, 2, 3):
         before = maps(workers_of(proxy)[0])
         with proxy.list_file.open("a") as file:
             file.write(f"added-{round_}.test\n")
-        wait_for(lambda n=round_: in_force(proxy) == 2 + 2 * n, "both to reload")  # type: ignore[misc]
-        assert proxy.log().count(BAD_LINE) == 1 + round_
+        wait_for(lambda n=round_: in_force(proxy) == reloads + 2 * n, "both to reload")  # type: ignore[misc]
+        assert proxy.log().count(BAD_LINE) == compiled + round_
         assert {status(proxy, f"http://added-{round_}.test/") for _ in range(20)} == {451}
         wait_for(lambda: len(maps(workers_of(proxy)[0])) == 1, "the old list to be let go")
         one, other = map(maps, workers_of(proxy))
@@ -147,76 +155,82 @@ def test_a_reload_is_compiled_once_and_reaches_all(proxy: Filter) -> None:
 def test_a_list_that_all_refuse_is_compiled_once_and_a_replacement_has_the_last_good_one(
     proxy: Filter,
 ) -> None:
-    good = maps(workers_of(proxy)[0])
+    good, begun, text = maps(workers_of(proxy)[0]), listening(proxy), proxy.list_file.read_text()
     proxy.list_file.write_text("blocked.example\n" + "?\n" * 10)
     wait_for(lambda: proxy.log().count("stays in force") == 2, "both to refuse it")
     killed, other = workers_of(proxy)
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: proxy.log().count("listening on") == 3, "the new worker to serve")
+    wait_for(lambda: listening(proxy) == begun + 1, "the new worker to serve")
     wait_for(lambda: proxy.log().count("stays in force") == 3, "its word too")
     assert [maps(pid) for pid in workers_of(proxy)] == [good] * 2
     assert {status(proxy, "http://paged.example/listed.html") for _ in range(20)} == {451}
     proxy.list_file.unlink()
     os.kill(other, signal.SIGKILL)
-    wait_for(lambda: proxy.log().count("listening on") == 4, "another new worker to serve")
+    wait_for(lambda: listening(proxy) == begun + 2, "another new worker to serve")
     assert [maps(pid) for pid in workers_of(proxy)] == [good] * 2
     assert {status(proxy, "http://paged.example/listed.html") for _ in range(20)} == {451}
+    before = in_force(proxy)
+    proxy.list_file.write_text(f"{text}there-again.test\n")
+    wait_for(lambda: in_force(proxy) == before + 2, "both to have a list that can be read")
 
 
-def test_a_worker_killed_while_it_compiles_leaves_that_to_the_other(tmp_path: Path, origin: Nginx) -> None:
-    text = LIST + "".join(f"host-{n}.test\n" for n in range(60_000))
-    with running(
-        tmp_path, "--workers", "2", modes=[f"reverse:http://127.0.0.1:{origin.http}"], text=LIST
-    ) as proxy:
-        wait_for(lambda: proxy.log().count("listening on") == 2, "both workers")
-        proxy.list_file.write_text(text)
-        wait_for(lambda: any(map(children_of, workers_of(proxy))), "one to compile")
-        [killed] = [pid for pid in workers_of(proxy) if children_of(pid)]
-        [compiling] = children_of(killed)
-        os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: has_ended(compiling), "the compiler's end", 2)
-        # Whether the other or the replacement is next, both come to the same.
-        wait_for(lambda: proxy.log().count("60007 entries in force") == 2, "both to have it", 60)
-        one, other = map(maps, workers_of(proxy))
-        assert one == other
-        assert {status(proxy, "http://host-59999.test/") for _ in range(20)} == {451}
+def test_a_worker_killed_while_it_compiles_leaves_that_to_the_other(proxy: Filter) -> None:
+    text = proxy.list_file.read_text()
+    proxy.list_file.write_text(LIST + "".join(f"host-{n}.test\n" for n in range(60_000)))
+    wait_for(lambda: any(map(children_of, workers_of(proxy))), "one to compile")
+    [killed] = [pid for pid in workers_of(proxy) if children_of(pid)]
+    [compiling] = children_of(killed)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: has_ended(compiling), "the compiler's end", 2)
+    # Whether the other or the replacement is next, both come to the same.
+    wait_for(lambda: proxy.log().count("60007 entries in force") == 2, "both to have it", 60)
+    one, other = map(maps, workers_of(proxy))
+    assert one == other
+    assert {status(proxy, "http://host-59999.test/") for _ in range(20)} == {451}
+    before = in_force(proxy)
+    proxy.list_file.write_text(text)
+    wait_for(lambda: in_force(proxy) == before + 2, "both to have the shorter one again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left(proxy: Filter, number: signal.Signals) -> None:
-    pids = [proxy.process.pid, *workers_of(proxy)]
-    users = memory_users()
-    memories = {memory for memory, holders in users.items() if holders & set(pids)}
-    assert memories
-    assert set().union(*(users[memory] for memory in memories)) == set(pids)
-    assert not any(map(named_memory, pids))
-    proxy.process.send_signal(number)
-    assert proxy.process.wait(15) == 0
-    assert all(map(has_ended, pids))
+def test_nothing_is_left(tmp_path: Path, origin: Nginx, number: signal.Signals) -> None:
+    with two_workers(tmp_path, origin) as proxy:
+        pids = [proxy.process.pid, *workers_of(proxy)]
+        users = memory_users()
+        memories = {memory for memory, holders in users.items() if holders & set(pids)}
+        assert memories
+        assert set().union(*(users[memory] for memory in memories)) == set(pids)
+        assert not any(map(named_memory, pids))
+        proxy.process.send_signal(number)
+        assert proxy.process.wait(15) == 0
+        assert all(map(has_ended, pids))
     # Other filters may run beside this one: it is this one's memory that nobody may hold now.
     assert not memories & memory_users().keys()
 
 
-def test_workers_serve_on_without_their_supervisor_and_nothing_is_left_after_them(proxy: Filter) -> None:
-    pids = workers_of(proxy)
-    try:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_supervisor_that_is_killed_takes_all_with_it_and_a_restart_binds(
+    tmp_path: Path, origin: Nginx, workers: int
+) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text(f'state = "{tmp_path}/state"\n[records]\nprivacy = "counts"\n')
+    port = free_port()
+    arguments = ["--workers", str(workers), "--config", str(config)]
+    modes = [f"reverse:http://127.0.0.1:{origin.http}@127.0.0.1:{port}"]
+    with running(tmp_path, *arguments, modes=modes) as proxy:
+        wait_for(lambda: proxy.log().count("listening on") == workers, "all workers")
+        beside = 1 + (workers if workers > 1 else 0)
+        wait_for(lambda: len(children_of(proxy.process.pid)) == beside, "the process that records")
+        children = children_of(proxy.process.pid)
+        if workers > 1:
+            os.kill(children[0], signal.SIGSTOP)  # one that hangs ends as well
+        memories = {memory for memory, users in memory_users().items() if users & set(children)}
         proxy.process.kill()
         proxy.process.wait()
-        with proxy.list_file.open("a") as file:
-            file.write("added-later.test\n")
-        wait_for(lambda: in_force(proxy) == 4, "both to reload")
-        assert proxy.log().count("lists are not shared") == 2
-        assert {status(proxy, "http://added-later.test/") for _ in range(20)} == {451}
-        one, other = map(maps, pids)
-        assert one != other
-        memories = {memory for memory, holders in memory_users().items() if holders & set(pids)}
-        assert memories
-        assert not any(map(named_memory, pids))
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: all(map(has_ended, pids)), "their end")
-    assert not memories & memory_users().keys()
+        wait_for(lambda: all(map(has_ended, children)), "their end")
+        assert not memories & memory_users().keys()
+    with running(tmp_path, *arguments, modes=modes) as proxy:
+        assert status(proxy, "http://blocked.example/") == 451
 
 
 def has_ended(pid: int) -> bool:
@@ -257,8 +271,7 @@ def named_memory(pid: int) -> bool:
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "urlward.cli", "run", "--workers", "2", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return urlward("run", "--workers", "2", *arguments)
 
 
 def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from urlward.engine.digest import KEY_SIZE, Key
+from urlward.engine.errors import UrlError
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
 from urlward.lists.build import compile_sources
@@ -68,6 +69,9 @@ class Engine(Contender):
         check = self._matcher.check
         blocked = 0
         for host, target in requests:
-            if check(host, target).action == "block":
-                blocked += 1
+            try:
+                if check(host, target).action == "block":
+                    blocked += 1
+            except UrlError:
+                continue  # refused, which lists no page
         return blocked

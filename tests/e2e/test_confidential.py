@@ -1,0 +1,181 @@
+"""No process of a running filter holds an entry, or can leave one in a core dump, once lists are in force."""
+
+import gzip
+import os
+import random
+import re
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from conftest import free_port, wait_for
+from e2e.support import RECORDS, Filter, running
+from e2e.test_feeds import publish, server
+
+ENTRIES = 5_000
+MARK = "qzxjv"
+"""What each listed host begins with; rare enough for a search of all memory to be fast."""
+
+LETTERS = 10
+"""Behind it, at random."""
+
+_WIDTHS = {"bytes": "latin-1", "UTF-16": "utf-16-le", "UCS-4": "utf-32-le"}
+_MARKS = {len("a".encode(encoding)): MARK.encode(encoding) for encoding in _WIDTHS.values()}
+_CHUNK = 1 << 24
+
+CONFIG = """\
+state = "state"
+workers = {workers}
+[[feed]]
+name = "by-path"
+path = "path.txt"
+max_shrink = 1
+[[feed]]
+name = "by-url"
+url = "http://127.0.0.1:{port}/url.txt.gz"
+max_shrink = 1
+"""
+CONFIG += RECORDS
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="reads other processes' memory")
+
+
+def made_list(seed: str, entries: int) -> tuple[str, list[str]]:
+    """A list as text, and the first labels of its hosts."""
+    letters = random.Random(seed)
+    labels = [
+        MARK + "".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=LETTERS)) for _ in range(entries)
+    ]
+    return "".join(f"{label}.example id={n}\n" for n, label in enumerate(labels)), labels
+
+
+def processes(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for each in found:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(OSError):  # it has ended meanwhile
+                found.extend(int(child) for child in children.read_text().split() if not ended(child))
+    return found
+
+
+def ended(pid: str) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def labels_in_memory(pid: int, labels: frozenset[bytes]) -> set[bytes]:
+    """The labels that a process has in its memory, in any width of letters."""
+    found: set[bytes] = set()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            addresses, access, *_, name = (*line.split(maxsplit=5), "")[:6]
+            if "r" not in access or name.startswith(("[vvar", "[vsyscall")):
+                continue
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            for at in range(start, end, _CHUNK):
+                try:
+                    memory.seek(at)
+                    # A little of the next one, for what lies across the border.
+                    data = memory.read(min(_CHUNK + 4 * (len(MARK) + LETTERS), end - at))
+                except (OSError, OverflowError):
+                    continue  # a mapping of a device, or of a file that has become shorter
+                for width, mark in _MARKS.items():
+                    for hit in re.finditer(re.escape(mark), data):
+                        label = data[hit.start() : hit.start() + width * (len(MARK) + LETTERS) : width]
+                        if label in labels:
+                            found.add(label)
+    return found
+
+
+def found_in(proxy: Filter, labels: list[str]) -> dict[str, int]:
+    """How many labels each of the filter's processes holds; those that hold none are left out."""
+    wanted = frozenset(label.encode() for label in labels)
+    holding = {}
+    for pid in processes(proxy.process.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            if found := labels_in_memory(pid, wanted):
+                holding[command(pid)] = len(found)
+    return holding
+
+
+def long_lived(proxy: Filter) -> bool:
+    """Whether only those processes are there that stay."""
+    of_feeds = [each for each in processes(proxy.process.pid) if "feed_process" in command(each)]
+    alone = all(len(processes(each)) == 1 for each in of_feeds)
+    return alone and not any("urlward.lists.worker" in command(each) for each in processes(proxy.process.pid))
+
+
+def in_force(proxy: Filter, name: str, entries: int) -> Callable[[], bool]:
+    return lambda: bool(re.search(rf"list {name}\S*: {entries} entries in force", proxy.log()))
+
+
+@needs_root
+@pytest.mark.parametrize("width", list(_WIDTHS))
+def test_the_search_finds_what_is_there(width: str) -> None:
+    _, labels = made_list(width, 1000)
+    kept = "".join(f"ab{label}cd." for label in labels).encode(_WIDTHS[width])
+    assert len(labels_in_memory(os.getpid(), frozenset(label.encode() for label in labels))) == 1000
+    assert kept
+
+
+@needs_root
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_holds_an_entry(workers: int, tmp_path: Path) -> None:
+    served = tmp_path / "body" / "served"
+    served.mkdir(parents=True)
+    port = free_port()
+    config = tmp_path / "urlward.toml"
+    config.write_text(CONFIG.format(workers=workers, port=port, admin=free_port()))
+    listed, every = made_list("list", ENTRIES)
+
+    def put(seed: str, entries: int) -> None:
+        for name in ("path", "url"):
+            text, labels = made_list(f"{name} {seed}", entries)
+            every.extend(labels)
+            if name == "path":
+                (tmp_path / "new").write_text(text)
+                (tmp_path / "new").replace(tmp_path / "path.txt")
+            else:
+                publish(served, "url.txt.gz", gzip.compress(text.encode()))
+
+    put("first", ENTRIES)
+    with server(served, port), running(tmp_path / "filter", "--config", str(config), text=listed) as proxy:
+        wait_for(in_force(proxy, "list", ENTRIES), "the list")
+        for name in ("by-path", "by-url"):
+            wait_for(in_force(proxy, name, ENTRIES), "the feeds")
+        wait_for(lambda: "the dashboard is at" in proxy.log(), "the process that records")
+        wait_for(lambda: long_lived(proxy), "the end of those that compile")
+        assert len(processes(proxy.process.pid)) >= 3
+        for pid in processes(proxy.process.pid):
+            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0), command(pid)
+        assert not found_in(proxy, every)
+        # Another version, of which some lines are no entries.
+        put("second", ENTRIES + 1)
+        changed, labels = made_list("changed", ENTRIES + 1)
+        every.extend(labels)
+        proxy.list_file.write_text(changed + f"?{labels[0]}.example/ =\n")
+        for name in ("by-path", "by-url"):
+            proxy.process.send_signal(signal.SIGHUP)
+            wait_for(in_force(proxy, name, ENTRIES + 1), "the feeds")
+        wait_for(in_force(proxy, "list", ENTRIES + 1), "the list")
+        # And one that is refused: what is said of it must not quote it.
+        bad, labels = made_list("bad", ENTRIES)
+        every.extend(labels)
+        refused = "".join(f"?{line} =\n" for line in bad.splitlines())
+        (tmp_path / "path.txt").write_text(refused)
+        proxy.list_file.write_text(refused)
+        wait_for(lambda: proxy.log().count("could not be read") >= 2 + workers - 1, "the refusals")
+        wait_for(lambda: long_lived(proxy), "the end of those that compile")
+        assert not found_in(proxy, every)

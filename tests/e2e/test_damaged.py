@@ -1,0 +1,275 @@
+"""Whatever a filter keeps for itself may be damaged: it starts, filters, says so, and makes it anew."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from conftest import free_port, wait_for
+from e2e import support
+from e2e.support import Filter, Nginx, get, running
+from records.recording import events
+from urlward.engine.digest import format_key
+from urlward.lists.allows import add_allow
+from urlward.lists.audit import verify
+from urlward.lists.state import local_key
+from urlward.records.asking import ask
+from urlward.records.assignments.store import AssignmentStore
+from urlward.records.holds import hold
+from urlward.records.spool import Spool
+
+pytestmark = pytest.mark.long
+
+LISTED, OWN = "listed.example", "blocked.example"
+
+CONFIG = """\
+state = "state"
+workers = {workers}
+[[feed]]
+name = "body"
+path = "{list}"
+interval = "1h"
+[records]
+node = "gw1"
+[records.days]
+blocks = 30
+operations = 365
+[[records.store]]
+kind = "sqlite"
+[[records.store]]
+kind = "jsonl"
+[admin]
+listen = "127.0.0.1:{admin}"
+"""
+
+KEPT = {
+    "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
+    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "holds.json", "key", "key.copy", "records.db",
+    "records.jsonl", "records.lock", "retention.json", "spool/sqlite/000000000001.spool",
+}  # fmt: skip
+"""Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""
+
+STAYS = {"holds.json"}
+"""What would be deleted without it must not be."""
+
+WITHOUT_CONTENT = {"feeds/body.lock", "records.lock"}
+
+UNSEEN = {"key", "admin.json", "admin.token", "records.db", "records.jsonl", "assignments.db"}
+"""A flipped bit need not be seen in these (in the key: where its copy is damaged too), nor a cut."""
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    if data:
+        # Not in its middle, where it could be in a text that means nothing.
+        data[len(data) // 3] ^= 4
+        path.write_bytes(data)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped": _flip,
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "noise": lambda path: path.write_bytes(b"\x81\x00\xff\x1f" * 700),
+    "folder": _folder,
+    "pipe": _pipe,
+    "unreadable": lambda path: path.chmod(0),
+}
+
+AS_SOMEBODY = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+"""Root without what lets it read whatever it likes: files' permissions hold as for a service's user."""
+
+
+@contextmanager
+def filtering(folder: Path, name: str, workers: int = 1) -> Iterator[tuple[Filter, str]]:
+    """A filter with a state folder, and where its dashboard is."""
+    admin = free_port()
+    config = folder / "urlward.toml"
+    config.write_text(CONFIG.format(workers=workers, admin=admin, list=folder / "feed.txt"))
+    prefix = AS_SOMEBODY if os.geteuid() == 0 else ()
+    with running(folder / name, "--config", str(config), prefix=prefix) as proxy:
+        proxy.secrets = (LISTED, OWN)
+        yield proxy, f"http://127.0.0.1:{admin}"
+
+
+def status(proxy: Filter, origin: Nginx, host: str) -> int:
+    try:
+        return get(proxy.port, f"http://{host}:{origin.http}/").status
+    except ConnectionError:
+        return 0  # what is under way is cut when it comes to be listed
+
+
+def urlward(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return support.urlward(*arguments, "--config", folder / "urlward.toml")
+
+
+def is_ready(admin: str) -> bool:
+    try:
+        return urllib3.request("GET", f"{admin}/readyz", timeout=5, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def names(state: Path) -> set[str]:
+    return {str(path.relative_to(state)) for path in state.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Path:
+    """A folder with all that a filter keeps."""
+    folder = tmp_path_factory.mktemp("kept")
+    state = folder / "state"
+    (folder / "feed.txt").write_text(f"{LISTED} id=F-1\n")
+    with filtering(folder, "filter") as (proxy, admin):
+        wait_for(lambda: status(proxy, nginx_server, LISTED) == 451, "the feed")
+        wait_for(lambda: is_ready(admin), "the records")
+        add_allow(
+            state, local_key(state), "excused.example", 86_400, "asked for", "me",
+            whole_host=True, now=time.time(),
+        )  # fmt: skip
+        hold(state, "ABCD-EFGH-JKMN", round(time.time()) + 86_400, "asked for", "me", now=time.time())
+        wait_for(lambda: (state / "records.jsonl").stat().st_size > 1000, "lines")
+        proxy.stop()
+    AssignmentStore(state / "assignments.db").close()
+    spool = Spool(state / "spool/sqlite", 1 << 20, state)
+    spool.append(events(20))
+    spool.close()
+    shutil.rmtree(folder / "filter")
+    assert names(state) == KEPT
+    return folder
+
+
+@pytest.fixture
+def folder(kept: Path, tmp_path: Path) -> Path:
+    copied = tmp_path / "copied"
+    shutil.copytree(kept, copied)
+    return copied
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_all_that_is_kept_may_be_damaged(folder: Path, damage: str, origin: Nginx) -> None:
+    state = folder / "state"
+    for name in KEPT:
+        DAMAGES[damage](state / name)
+    with filtering(folder, "filter") as (proxy, admin):
+        assert status(proxy, origin, OWN) == 451, "from the first second"
+        wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed anew")
+        wait_for(lambda: is_ready(admin), "all of it")
+        aside = {re.sub(r"\.2.*", "", path.name) for path in (state / "damaged").iterdir()}
+        expected = KEPT - STAYS
+        if damage not in ("folder", "pipe", "unreadable"):
+            expected = expected - WITHOUT_CONTENT
+        if damage in ("flipped", "cut"):
+            expected = expected - UNSEEN - ({"audit.jsonl"} if damage == "cut" else set())
+        assert {Path(name).name for name in expected} - aside == set()
+        for name in expected:
+            begins = f"{state / name}: "
+            # Of what was done by another process, its parent says so.
+            wait_for(lambda begins=begins: f"\n{begins}" in f"\n{proxy.log()}", begins)  # type: ignore[misc]
+            lines = [line for line in proxy.log().splitlines() if line.startswith(begins)]
+            assert len(lines) == 1, (name, lines)
+            assert "; set aside as damaged/" in lines[0]
+        found = ask(state, "status")
+        assert not found["ok"]
+        assert found["alarms"]["set-aside"].startswith("damaged and set aside: ")
+        assert found["ready"]["ok"]
+        assert [feed["state"] for feed in found["feeds"]] == ["ok"]
+        report = verify(state)
+        assert report.broken is None
+        # A log that was cut within a line goes on, and tells that its head was lost.
+        assert bool(report.anew) == ("audit.head" in expected)
+        proxy.stop()
+
+
+def test_what_was_made_anew_is_good(folder: Path, origin: Nginx) -> None:
+    state = folder / "state"
+    for name in KEPT:
+        DAMAGES["folder"](state / name)
+    with filtering(folder, "filter") as (proxy, admin):
+        wait_for(lambda: is_ready(admin), "all of it anew")
+        done = urlward(folder, "status")
+        assert done.returncode == 1
+        assert "alarm: set-aside: damaged and set aside: " in done.stdout
+        done = urlward(folder, "audit", "verify")
+        assert done.returncode == 1
+        assert "begun anew, since what was before is not known" in done.stdout
+        proxy.stop()
+    with filtering(folder, "again") as (proxy, admin):
+        assert status(proxy, origin, OWN) == status(proxy, origin, LISTED) == 451
+        wait_for(lambda: is_ready(admin), "all of it")
+        assert "set aside" not in proxy.log()
+
+
+def test_another_key(folder: Path, origin: Nginx) -> None:
+    (folder / "state/key").write_bytes(format_key(b"\x5a" * 32))
+    with filtering(folder, "filter") as (proxy, _):
+        assert status(proxy, origin, OWN) == 451
+        wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed anew")
+        assert f"{folder}/state/feeds/body.ward: compiled under key" in proxy.log()
+
+
+def processes_of(pid: int) -> Iterator[tuple[int, str]]:
+    """Descendants of a process, with their command lines."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child), Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        yield from processes_of(int(child))
+
+
+def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origin: Nginx) -> None:
+    state = folder / "state"
+    with filtering(folder, "filter", workers=2) as (proxy, admin):
+        wait_for(lambda: is_ready(admin), "both workers")
+        found = dict(processes_of(proxy.process.pid))
+        (feeds,) = (pid for pid, command in found.items() if "feed_process" in command)
+        workers = [pid for pid, command in found.items() if "-m urlward run" in command]
+        assert len(workers) == 2
+        os.kill(feeds, signal.SIGSTOP)  # nothing is made anew meanwhile
+        try:
+            for name in ("feeds/body.ward", "allows.json", "key"):
+                DAMAGES["noise"](state / name)
+            os.kill(workers[0], signal.SIGKILL)
+            wait_for(lambda: proxy.log().count("listening on") == 3, "the new one")
+            assert {status(proxy, origin, host) for host in (OWN, LISTED) for _ in range(20)} == {451}
+            wait_for(lambda: "body.ward: " in proxy.log(), "what is said of it")
+            told = [line for line in proxy.log().splitlines() if "body.ward: " in line]
+            assert sum("set aside" in line for line in told) <= 1
+        finally:
+            os.kill(feeds, signal.SIGCONT)
+        # Not more often than once a minute, and it may have been made anew at the start.
+        wait_for(lambda: (state / "feeds/body.ward").exists(), "the list anew", 150)
+        assert {status(proxy, origin, host) for host in (OWN, LISTED) for _ in range(20)} == {451}
+
+
+@pytest.mark.parametrize("name", ["list.txt", "state"])
+def test_what_the_operator_named_and_cannot_be_used_ends_the_start(tmp_path: Path, name: str) -> None:
+    (tmp_path / "list.txt").write_text(f"{OWN}\n")
+    (tmp_path / "urlward.toml").write_text('state = "state"\n')
+    (tmp_path / name).unlink(missing_ok=True)
+    if name == "state":
+        (tmp_path / name).write_text("a file")
+    listen = f"127.0.0.1:{free_port()}"
+    done = support.urlward(
+        "run", "--list", tmp_path / "list.txt", "--listen", listen,
+        "--config", tmp_path / "urlward.toml", "--confdir", tmp_path / "confdir",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{tmp_path / name}: " in done.stderr
+    assert done.stderr.count("\n") == 1

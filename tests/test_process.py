@@ -1,0 +1,76 @@
+"""What a process asks of the kernel for itself."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import wait_for
+from urlward.process import check_parent
+
+NOBODY = 65_534
+
+SCRIPT = """
+import os, sys
+from urlward.process import keep_private
+keep_private()
+os.write(int(sys.argv[1]), b".")
+os.read(0, 1)
+"""
+
+
+def test_no_core_and_no_other_eyes() -> None:
+    ready, told = os.pipe()
+    # Everything is root's business: what others may see shows with another user alone.
+    user = NOBODY if os.geteuid() == 0 else None
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(told)], stdin=subprocess.PIPE, pass_fds=[told], user=user
+    )
+    try:
+        os.close(told)
+        assert os.read(ready, 1) == b"."
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits)
+        # The kernel gives the files of a process that cannot be dumped to root (proc(5)).
+        assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0
+        # It gets at its own all the same.
+        if user is None:
+            with pytest.raises(PermissionError):
+                Path(f"/proc/{process.pid}/maps").read_text()
+    finally:
+        os.close(ready)
+        process.kill()
+        process.communicate()
+
+
+def test_a_parent_that_is_gone() -> None:
+    check_parent(os.getppid())
+    with pytest.raises(SystemExit):
+        check_parent(1 if os.getppid() != 1 else 2)
+
+
+def test_the_end_of_a_parent_is_told() -> None:
+    parent = (
+        "import os, signal, subprocess, sys\n"
+        "child = 'import signal, time; from urlward.process import end_with_parent; '"
+        "'end_with_parent(signal.SIGTERM); print(1, flush=True); time.sleep(60)'\n"
+        "p = subprocess.Popen([sys.executable, '-c', child], stdout=subprocess.PIPE)\n"
+        "p.stdout.readline()\n"
+        "print(p.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    child = int(done.stdout)
+    wait_for(lambda: has_ended(child), "the end of the child")
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
