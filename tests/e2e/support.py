@@ -31,6 +31,7 @@ from mitmproxy.certs import CertStore
 
 from conftest import free_port, wait_for
 from e2e.forks import Forked, forks
+from nginx_log import AccessLog
 
 HERE = Path(__file__).parent
 _COMMAND = (sys.executable, "-m", "urlward")
@@ -197,24 +198,11 @@ class Nginx:
     http: int
     https: int
     h2: int
-    _read: int = 0
+    log: AccessLog
 
     def requests(self, expected: int = 0) -> list[dict[str, str]]:
-        """What has arrived since this was last asked; so many are waited for, since nginx writes its log
-        when the client has its answer."""
-        path = self.folder / "access.log"
-        lines: list[str] = []
-
-        def arrived() -> bool:
-            nonlocal lines
-            text = path.read_text() if path.exists() else ""
-            lines = text[: text.rfind("\n") + 1].splitlines()
-            return len(lines) >= self._read + expected
-
-        wait_for(arrived, f"{expected} requests at the origin")
-        new = [json.loads(line) for line in lines[self._read :]]
-        self._read = len(lines)
-        return new
+        """What has been served since this was last asked; `expected` as for `AccessLog.new`."""
+        return [json.loads(line) for line in self.log.new(expected)]
 
 
 @contextmanager
@@ -238,7 +226,7 @@ def nginx(folder: Path) -> Iterator[Nginx]:
         for port in (http, https, h2):
             wait_for(lambda p=port: accepts(p) or process.poll() is not None, "nginx")  # type: ignore[misc]
         assert process.poll() is None, (folder / "error.log").read_text()
-        yield Nginx(folder, http, https, h2)
+        yield Nginx(folder, http, https, h2, AccessLog(folder / "access.log", http))
     finally:
         process.terminate()
         process.wait(TIMEOUT)

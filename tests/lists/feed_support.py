@@ -11,6 +11,7 @@ from typing import Any
 from conftest import free_port, wait_for
 from e2e.support import accepts, make_authority
 from lists.support import SECRET, key_file
+from nginx_log import AccessLog
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
@@ -68,8 +69,10 @@ class Server:
     http: int
     https: int
     process: "subprocess.Popen[bytes] | None" = None
-    _read: int = 0
     _puts: int = 0
+
+    def __post_init__(self) -> None:
+        self.log = AccessLog(self.folder / "access.log", self.http)
 
     def put(self, name: str, content: bytes | str) -> None:
         """Replace a file, as a list body would: at once, and with another validator."""
@@ -93,10 +96,7 @@ class Server:
 
     def seen(self) -> list[str]:
         """Status and target of each request since this was last asked."""
-        path = self.folder / "access.log"
-        lines = path.read_text().splitlines() if path.exists() else []
-        new, self._read = lines[self._read :], len(lines)
-        return new
+        return self.log.new()
 
     def url(self, name: str = "feed", *, tls: bool = False) -> str:
         scheme, port = ("https", self.https) if tls else ("http", self.http)

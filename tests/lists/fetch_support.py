@@ -19,6 +19,7 @@ import pytest
 from conftest import free_port, wait_for
 from e2e.support import RawOrigin, accepts
 from lists.certificates import make_certificates
+from nginx_log import AccessLog
 from urlward.lists.fetch import Answer, FetchError, Origin, Validators, fetch
 
 LIST = b"# A feed.\n" + b"".join(b"host-%d.test\n" % number for number in range(3000))
@@ -57,17 +58,11 @@ class Server:
 
     def requests(self) -> list[dict[str, str]]:
         """What it was asked, in order."""
-        text = (self.folder / "access.log").read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in AccessLog(self.folder / "access.log", self.http).lines()]
 
     def seen(self, path: str) -> dict[str, str]:
         """The last request for a path."""
-
-        def found() -> list[dict[str, str]]:
-            return [r for r in self.requests() if r["uri"].partition("?")[0] == path]
-
-        wait_for(found, f"{path} in the log")
-        return found()[-1]
+        return [r for r in self.requests() if r["uri"].partition("?")[0] == path][-1]
 
 
 _NGINX = """\

@@ -384,6 +384,12 @@ async def test_what_others_ask_for_and_has_changed_is_compiled_once_as_it_is(
     # And who asks for what the file has now has it too; what it had before is in nobody's way.
     assert is_good(await read(workers[-1], path), 2)
     assert compiled == ["list.txt"]
+    # Who sees the change later than all others, too.
+    late = await workers[0].read(path, content, signature, was_whole=True)
+    assert is_good(late, 2)
+    assert late.content == b""
+    assert compiled == ["list.txt"]
+    # But not one that it has been changed back to.
     path.write_text("a.example\n")
     assert is_good(await read(workers[-1], path), 1)
     assert compiled == ["list.txt"] * 2

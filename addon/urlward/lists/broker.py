@@ -12,7 +12,7 @@ a worker says                         and is told
 ====================================  ======================================================
 ``ask: key``                          ``key``: secret bytes in hexadecimal, the same for all
 ``ask: list``, ``slot``, ``content``  ``found`` (its note, with a descriptor) where it has been
-                                      made; ``make`` where that is now this worker's part;
+and ``as_of``                         made; ``make`` where that is now this worker's part;
                                       ``wait`` where another is at it, and one of those later
 ``made`` (a note, with a descriptor)  nothing: the answer to ``make``; the note's ``content`` is
                                       what it was made of, where that is not what was asked for
@@ -56,6 +56,18 @@ class _Slot:
     entries: dict[str, _Entry] = field(default_factory=dict)
     current: str | None = None
     maker: "_Conversation | None" = None
+    past: "_Wish | None" = None
+    later: str = ""
+
+    def find(self, wish: "_Wish") -> _Entry | None:
+        """What has been made of a content, or of what the file had when it was made.
+
+        Whoever sees a change a moment later than others has no use for what the file was before it.
+        """
+        if wish == self.past and self.later in self.entries:
+            entry = self.entries[self.later]
+            return _Entry(entry.note | {"content": self.later}, entry.fd)
+        return self.entries.get(wish.content)
 
     def drop(self, *keep: str | None) -> None:
         """Let go of all contents but these; mappings of them stay valid."""
@@ -65,11 +77,21 @@ class _Slot:
                 os.close(fd)
 
 
+class _Wish(NamedTuple):
+    """For a content, as the file had it at a time: one that comes back later is another wish."""
+
+    content: str = ""
+    as_of: str = ""
+
+
+_NOTHING = _Wish()
+
+
 @dataclass(slots=True, eq=False)
 class _Conversation:
     socket: socket.socket
     slot: str = ""
-    content: str = ""
+    wish: _Wish = _NOTHING
 
     def say(self, message: dict[str, Any], fd: int | None = None) -> None:
         # One that is gone is noticed when its end is read.
@@ -158,7 +180,8 @@ class Broker:
         if message.get("ask") == "current":
             self._tell(conversation, slot.entries.get(slot.current or ""))
         elif message.get("ask") == "list":
-            conversation.slot, conversation.content = message["slot"], message["content"]
+            conversation.slot = message["slot"]
+            conversation.wish = _Wish(message["content"], message["as_of"])
             self._waiting.append(conversation)
             self._settle(message["slot"])
             if conversation in self._waiting:
@@ -172,14 +195,9 @@ class Broker:
         if slot.maker is conversation:
             slot.drop(slot.current)
             later = entry.note.get("content", "")
-            slot.entries[later or conversation.content] = _Entry(entry.note | {"content": ""}, entry.fd)
+            slot.entries[later or conversation.wish.content] = _Entry(entry.note | {"content": ""}, entry.fd)
+            slot.past, slot.later = (conversation.wish, later) if later else (None, "")
             slot.maker = None
-            if later:
-                # Whoever waits for what the file was before has no use for that either.
-                asked = [c for c in self._waiting if c.slot == conversation.slot]
-                for waiting in [c for c in asked if c.content == conversation.content]:
-                    self._tell(waiting, entry)
-                    self._waiting.remove(waiting)
             self._settle(conversation.slot)
         elif entry.fd is not None:
             os.close(entry.fd)
@@ -198,7 +216,7 @@ class Broker:
         """Answer those who wait for this slot, as far as that can be."""
         slot = self._slots[name]
         for conversation in [c for c in self._waiting if c.slot == name]:
-            entry = slot.entries.get(conversation.content)
+            entry = slot.find(conversation.wish)
             if entry is not None:
                 self._tell(conversation, entry)
             elif slot.maker is None:

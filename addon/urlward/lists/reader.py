@@ -95,7 +95,7 @@ class Reader:
         source = not is_artifact(path)
         seen = None
         async with self._compiling if source else nullcontext():
-            with self._turn(path, content) as turn:
+            with self._turn(path, content, str(signature)) as turn:
                 made = await turn.result()
                 if made is not None:
                     content = b"" if made.content else content
@@ -141,8 +141,8 @@ class Reader:
         if self._shared is not None:
             self._shared.keep(self._slot(path), self._digest(content))
 
-    def _turn(self, path: Path, content: bytes) -> Turn:
-        return Turn(self._shared, self._slot(path), self._digest(content))
+    def _turn(self, path: Path, content: bytes, as_of: str = "") -> Turn:
+        return Turn(self._shared, self._slot(path), self._digest(content), as_of)
 
     def _slot(self, path: Path) -> str:
         """Stands for all that an artifact's bytes depend on besides the file's content."""

@@ -52,11 +52,12 @@ class Turn:
         shared: None for a filter without other workers, whose turn it always is.
         slot: stands for the list file.
         content: tells its contents apart.
+        as_of: tells the times apart at which the file had that content.
     """
 
-    def __init__(self, shared: "Shared | None", slot: str, content: str) -> None:
+    def __init__(self, shared: "Shared | None", slot: str, content: str, as_of: str = "") -> None:
         self._shared = shared
-        self._ask = {"ask": "list", "slot": slot, "content": content}
+        self._ask = {"ask": "list", "slot": slot, "content": content, "as_of": as_of}
         self._conversation: socket.socket | None = None
         self._found: Made | None = None
         self._until = 0.0
