@@ -18,7 +18,8 @@ from h2.events import ResponseReceived
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, closed, reset, until
 from urlward.proxy.connection import Connection
-from urlward.proxy.http2 import Budget, Http2, Lane, Stream
+from urlward.proxy.http2 import ClientStream, Http2, Lane
+from urlward.proxy.http2_frames import Budget
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay, Pending
@@ -30,7 +31,7 @@ from urlward.proxy.upstream import Lookup, Opening
 TIMES = 3
 OURS = (
     Session, Client, Context, Server, Connection, HttpRelay, Pending, RawRelay, SocksHandshake, Tls, Opening,
-    Http2, Lane, Stream, Budget,
+    Http2, Lane, ClientStream, Budget,
 )  # fmt: skip
 
 type Kind = Callable[[Rig, Streams], Awaitable[None]]

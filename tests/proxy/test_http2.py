@@ -19,7 +19,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, HIGH
 from urlward.proxy.ends import NO_ENDS
 from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
-from urlward.proxy.http2 import CONNECTION_WINDOW, MAX_LANES, MAX_STREAMS, WINDOW, Http2, Lane
+from urlward.proxy.http2 import CONNECTION_WINDOW, WINDOW, Http2, Lane
 from urlward.proxy.http2_messages import (
     Chunks,
     Encoder,
@@ -28,6 +28,7 @@ from urlward.proxy.http2_messages import (
     read_request,
     response_fields,
 )
+from urlward.proxy.http2_origin import MAX_LANES, MAX_STREAMS
 from urlward.proxy.names import Names
 from urlward.proxy.relay import HttpRelay
 
@@ -231,7 +232,7 @@ class Case:
 @pytest.fixture
 def case(monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     # No time goes by, in which a flood could earn anything.
-    monkeypatch.setattr("urlward.proxy.http2.perf_counter", lambda: 1.0)
+    monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: 1.0)
     made = Case()
     yield made
     assert not made.faults

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hpack.table import HeaderTable
 
@@ -21,6 +21,8 @@ _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _TARGET = re.compile(rb"[^\0-\x20\x7f]+").fullmatch
 _NOT_A_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z").search
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]").search
+_BREAK = re.compile(rb"[\0\r\n]").search
+_STATUS = re.compile(rb"[1-9][0-9][0-9]").fullmatch
 _LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
 _CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?").fullmatch
 
@@ -51,13 +53,15 @@ class Request(NamedTuple):
         chunked: whether its body is to be chunked, since it has no length.
         websocket: whether it asks for a WebSocket (RFC 8441).
         repeatable: whether it has no effect, nor a body, so that it may be sent twice.
+        bodiless: whether there is nothing but the head of it.
     """
 
     head: bytes
-    is_head: bool
-    chunked: bool
-    websocket: bool
-    repeatable: bool
+    is_head: bool = False
+    chunked: bool = False
+    websocket: bool = False
+    repeatable: bool = False
+    bodiless: bool = False
 
 
 @lru_cache(1 << 12)
@@ -157,7 +161,8 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
         authority,
         b"".join(lines),
     )
-    return Request(head, method == b"HEAD", chunked, bool(protocol), ended and method in REPEATABLE)
+    repeatable = ended and method in REPEATABLE
+    return Request(head, method == b"HEAD", chunked, bool(protocol), repeatable, ended)
 
 
 def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
@@ -197,8 +202,81 @@ def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, boo
     return fields, closes
 
 
+def request_fields(head: bytes) -> tuple[Fields, int | None]:
+    """The head of a request as HTTP/2 has it, and the length of its body, None where it is chunked.
+
+    Args:
+        head: as `read_request` writes it.
+    """
+    line, *lines = head[:-4].split(b"\r\n")
+    method, path, _ = line.split(b" ")
+    fields = [(b":method", method), (b":scheme", b"https"), (b":path", path)]
+    length: int | None = 0
+    for each in lines:
+        name, _, value = each.partition(b": ")
+        if name == b"host":
+            fields.insert(2, (b":authority", value))
+        elif name == b"transfer-encoding":
+            length = None
+        elif name != b"connection":
+            fields.append((name, value))
+            if name == b"content-length":
+                length = int(value)
+    return fields, length
+
+
+def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple[bytes, int | None]:
+    """Write the head of an origin's response as HTTP/1.1, the last of its connection.
+
+    Args:
+        fields: names and values.
+        to_head: whether none has a body that answers this.
+        ended: whether no body follows.
+
+    Returns:
+        The head, and the length of the body that follows; None where it is to be chunked.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    status = 0
+    length: int | None = None
+    grpc = False
+    lines: list[bytes] = []
+    for name, value in fields:
+        if name == b":status" and not (status or lines) and _STATUS(value):
+            status = int(value)
+        elif not _NAME(name) or _BREAK(value):
+            raise MalformedError("a pseudo-field that is unknown, or a field that is none")
+        elif name == b"content-length":
+            if not _LENGTH(value) or length not in (None, int(value)):
+                raise MalformedError("a Content-Length that is no number, or not the only one")
+            length = int(value)
+        elif name not in _OF_CONNECTION:
+            grpc = grpc or (name == b"content-type" and value.startswith(b"application/grpc"))
+            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    if status < 200:
+        if status in (0, 101) or ended:
+            raise MalformedError("a status that is none, or an interim response and nothing behind it")
+        return b"HTTP/1.1 %d \r\n%b\r\n" % (status, b"".join(lines)), 0
+    left = length
+    if to_head or status in (204, 304):
+        left = 0
+    elif ended:
+        if length:
+            raise MalformedError("a body that is too short")
+        length = left = 0
+    elif length is None or grpc:
+        # With a length it could have no trailers.
+        length = left = None
+        lines.append(b"transfer-encoding: chunked\r\n")
+    if length is not None:
+        lines.append(b"content-length: %d\r\n" % length)
+    return b"HTTP/1.1 %d \r\nconnection: close\r\n%b\r\n" % (status, b"".join(lines)), left
+
+
 class Chunks:
-    """Takes a response's chunked body apart (RFC 9112 section 7.1).
+    """Takes a chunked body apart (RFC 9112 section 7.1).
 
     Attributes:
         done: whether it has ended.
