@@ -55,14 +55,25 @@ class Rig:
         self.front: Front
         self._acceptors: list[Acceptor] = []
 
-    async def start(self, serve: Serve, spec: str = "reverse:http://127.0.0.1", *, tls: bool = False) -> None:
-        """Begin to listen; in transparent mode the destination is always the origin."""
+    async def start(
+        self, serve: Serve | int, spec: str = "reverse:http://127.0.0.1", *, tls: bool = False, alpn: str = ""
+    ) -> None:
+        """Begin to listen, before an origin of its own or at a port that there is already.
+
+        In transparent mode the destination is always the origin.
+        """
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.authority / "origin.pem", self.authority / "origin.key")
-        origin = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        self.origin_port = origin.sockets[0].getsockname()[1]
+            if alpn:
+                context.set_alpn_protocols([alpn])
+        if isinstance(serve, int):
+            self.origin_port = serve
+        else:
+            origin = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+            self.origin_port = origin.sockets[0].getsockname()[1]
+            self.origins.append(origin)
         mode = mode_specs.ProxyMode.parse(
             f"{spec}:{self.origin_port}" if spec.startswith("reverse") else spec
         )
@@ -72,7 +83,6 @@ class Rig:
         listening.setblocking(False)
         acceptor = Acceptor(self.front.take, listening)
         self.port = listening.getsockname()[1]
-        self.origins.append(origin)
         self._acceptors.append(acceptor)
 
     async def _mitmproxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -348,8 +348,8 @@ def test_ciphers_and_protocols_of_origins(origin: Origin) -> None:
         )
     )
     origin.context.set_alpn_protocols(["h2", "http/1.1"])
-    for alpn, taken in ((True, "http/1.1"), (False, None)):
-        one = with_origin(begun(origins, alpn=alpn), origin.context)
+    for taken, *protocols in (("http/1.1", "http/1.1"), ("h2", "h2", "http/1.1"), (None,)):
+        one = with_origin(begun(origins, b"plain.example", *protocols), origin.context)  # type: ignore[arg-type]
         assert one.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"  # type: ignore[index]
         assert one.selected_alpn_protocol() == taken
 

@@ -393,8 +393,10 @@ class Session:
 
     def _may_share(self) -> bool:
         """Whether the origin may be asked over HTTP/2; for WebSockets few speak it (RFC 8441)."""
+        if self._shared is None:
+            return False
         pending = self._relay.pending
-        return self._shared is not None and bool(pending) and not pending[0].websocket
+        return bool(pending) and not pending[0].websocket
 
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
