@@ -662,8 +662,18 @@ def test_a_client_that_breaks_the_rules_is_told_so(case: Case) -> None:
 
 def test_the_end_of_a_client_waits_for_what_it_has_asked(case: Case) -> None:
     stream = case.ask()
+    case.ask(method="POST", end=False)
     case.http2.client_ended()
     assert not case.closed
+    assert case.origins[1].over, "whose request never ends"
+    case.origins[0].says(OK)
+    assert (case.body[stream], case.closed) == (b"ok", True)
+
+
+def test_a_client_that_leaves_is_answered(case: Case) -> None:
+    stream = case.ask(method="POST", end=False)
+    case.http2.client_data(frame(7, 0, 0, bytes(8)))
+    case.send(stream, b"abc", end=True)
     case.origins[0].says(OK)
     assert (case.body[stream], case.closed) == (b"ok", True)
 

@@ -345,8 +345,10 @@ class Http2(Multiplexed):
     client_data = Multiplexed.read
 
     def client_ended(self) -> None:
-        """The client will send no more."""
+        """The client will send no more: nothing comes of what it has begun to ask."""
         self._client_ended = True
+        for stream in [stream for stream in self._streams.values() if not stream.ended]:
+            self._drop(stream)
         self._rest()
 
     def leave(self) -> None:
@@ -396,10 +398,10 @@ class Http2(Multiplexed):
                 if stream is not None:
                     self._drop(stream)
             case ConnectionTerminated():
+                self._client_ended = True
                 if event.error_code:
                     self._end()
-                else:
-                    self.client_ended()
+                self._rest()
 
     def _request(self, event: RequestReceived) -> None:
         self._heads += 1
