@@ -37,7 +37,7 @@ from urlward.proxy.http2_messages import (
     read_request,
     response_fields,
 )
-from urlward.proxy.http2_origin import MAX_STREAMS, SharedOrigin
+from urlward.proxy.http2_origin import MAX_STREAMS, Http2Client, SharedOrigin
 
 WINDOW: Final = 1 << 17
 """Bytes of a request's body that may be on their way, or wait here."""
@@ -282,7 +282,7 @@ class Lane(StreamLane):
         return position
 
 
-class Http2(Multiplexed):
+class Http2(Http2Client):
     """A client's connection.
 
     Args:
@@ -319,7 +319,7 @@ class Http2(Multiplexed):
         }
         super().__init__(loop, client_side=False, settings=settings, window=CONNECTION_WINDOW)
         self.ends = ends
-        self.origin = SharedOrigin(loop, self._dispatch_now, ends.broken)
+        self.origin = SharedOrigin(loop, self)
         self._waiting: deque[ClientStream] = deque()
         """For a lane."""
         self._lanes: set[Lane] = set()
@@ -481,6 +481,9 @@ class Http2(Multiplexed):
 
     # -- lanes
 
+    def _other(self) -> Multiplexed | None:
+        return self.origin.http2
+
     def _settle(self) -> None:
         """Give streams to lanes."""
         self._scheduled = False
@@ -503,9 +506,10 @@ class Http2(Multiplexed):
         """Do that soon, but not in the midst of what a relay does."""
         if self._waiting and not self._scheduled and not self._closed:
             self._scheduled = True
-            self._loop.call_soon(self._dispatch_now)
+            self._loop.call_soon(self.dispatch)
 
-    def _dispatch_now(self) -> None:
+    def dispatch(self) -> None:
+        """Give streams to lanes, where there is room again."""
         try:
             self._settle()
             self.flush()

@@ -50,6 +50,10 @@ _TURN: Final = 0.005
 """Seconds for which a connection's frames are read while others wait."""
 
 
+# The library writes each frame that comes out in full, for a log that nobody keeps.
+Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
+
+
 class Exchange(Owner, Protocol):
     """The session of a lane."""
 
@@ -381,7 +385,9 @@ class Multiplexed:
         if self._closed:
             return
         self._busy = True
-        frames, budget = self._frames, self._budget
+        frames, budget, other = self._frames, self._budget, self._other()
+        if other is not None:
+            other._busy = True
         try:
             now = perf_counter()
             until = now + _TURN
@@ -407,6 +413,9 @@ class Multiplexed:
         finally:
             self._busy = False
             self.flush()
+            if other is not None:
+                other._busy = False
+                other.flush()
 
     def _read_on(self) -> None:
         if self.peer is not None:
@@ -568,6 +577,10 @@ class Multiplexed:
 
     def _settle(self) -> None:
         """That was all of it for now."""
+
+    def _other(self) -> "Multiplexed | None":
+        """Where most of what comes goes, which is sent together."""
+        raise NotImplementedError
 
     def _write(self, data: bytes) -> None:
         """Send bytes."""

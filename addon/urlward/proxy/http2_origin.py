@@ -5,7 +5,6 @@ comes back as HTTP/1.1. A lane has one stream. What the origin says it has not b
 """
 
 import asyncio
-from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -59,6 +58,16 @@ class Asking(Exchange, Protocol):
         """Something of ours has failed."""
 
 
+class Http2Client(Multiplexed):
+    """A client's connection (`urlward.proxy.http2.Http2`)."""
+
+    __slots__ = ()
+
+    def dispatch(self) -> None:
+        """Give streams to lanes, where there is room again."""
+        raise NotImplementedError
+
+
 class SharedOrigin:
     """The origin of all streams of a client's connection.
 
@@ -66,22 +75,19 @@ class SharedOrigin:
 
     Args:
         loop: the event loop.
-        changed: is told of room for more sessions.
-        failed: is told of what fails here.
+        client: that connection.
+
+    Attributes:
+        client: it, until it is closed.
+        http2: the connection to the origin, if there is one over which HTTP/2 is spoken.
     """
 
-    __slots__ = ("_asking", "_changed", "_http2", "_known", "_loop", "_waiting", "failed")
+    __slots__ = ("_asking", "_known", "_loop", "_waiting", "client", "http2")
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        changed: Callable[[], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: "Http2Client") -> None:
         self._loop = loop
-        self._changed: Callable[[], None] | None = changed
-        self.failed = failed
-        self._http2: Http2Origin | None = None
+        self.client: Http2Client | None = client
+        self.http2: Http2Origin | None = None
         self._asking: Asking | None = None
         self._known = False
         """Whether each session connects for itself."""
@@ -90,17 +96,17 @@ class SharedOrigin:
     @property
     def room(self) -> int:
         """How many sessions there may be."""
-        return MAX_STREAMS if self._http2 is not None else MAX_LANES
+        return MAX_STREAMS if self.http2 is not None else MAX_LANES
 
     def lane(self, session: Asking) -> "OriginLane | None":
         """A lane for a session, where the origin speaks HTTP/2 and takes another stream."""
-        if self._http2 is None or not self._http2.free:
+        if self.http2 is None or not self.http2.free:
             return None
-        return self._http2.lane(session)
+        return self.http2.lane(session)
 
     def waits(self, session: Asking) -> bool:
         """Whether a session has to wait until its `connect` is called again; else it has to connect."""
-        if self._http2 is None:
+        if self.http2 is None:
             if self._known:
                 return False
             if self._asking is None:
@@ -111,9 +117,9 @@ class SharedOrigin:
 
     def adopt(self, connection: Connection, session: Asking) -> "OriginLane":
         """Take over a connection over which HTTP/2 is spoken."""
-        if self._http2 is not None:
-            self._http2.close()
-        self._http2 = http2 = Http2Origin(connection, self, self._loop)
+        if self.http2 is not None:
+            self.http2.close()
+        self.http2 = http2 = Http2Origin(connection, self, self._loop)
         lane = http2.lane(session)
         http2.start()
         self._known = False
@@ -124,15 +130,15 @@ class SharedOrigin:
         """A session waits for nothing here any more."""
         if session is self._asking:
             self._asking = None
-            self._known = self._http2 is None
+            self._known = self.http2 is None
             self.wake()
         elif session in self._waiting:
             self._waiting.remove(session)
 
     def left(self, http2: "Http2Origin") -> None:
         """A connection takes no more streams."""
-        if self._http2 is http2:
-            self._http2 = None
+        if self.http2 is http2:
+            self.http2 = None
             self.wake()
 
     def wake(self) -> None:
@@ -141,31 +147,30 @@ class SharedOrigin:
 
     def _go_on(self) -> None:
         waiting, self._waiting = self._waiting, []
-        while waiting and (self._http2 is None or self._http2.free):
+        while waiting and (self.http2 is None or self.http2.free):
             session = waiting.pop(0)
             try:
                 session.connect()
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 session.broken(e)
         self._waiting += waiting
-        if self._changed is not None:
-            self._changed()
+        if self.client is not None:
+            self.client.dispatch()
 
     def touch(self, now: float) -> None:
         """See to time limits."""
-        if self._http2 is not None:
-            self._http2.touch(now)
+        if self.http2 is not None:
+            self.http2.touch(now)
 
     def close(self) -> None:
         """The client's connection is closed."""
-        self._changed = None
-        self.failed = _ignore
-        if self._http2 is not None:
-            self._http2.close()
+        self.client = None
+        if self.http2 is not None:
+            self.http2.close()
 
 
-def _ignore(error: Exception) -> None:
-    """Tell nobody."""
+def _take_any(headers: Any) -> None:
+    """In place of the library's check of lengths."""
 
 
 class _Stream(Stream):
@@ -282,7 +287,7 @@ class Http2Origin(Multiplexed):
             number = frames.get_next_available_stream_id()
             frames.send_headers(number, fields, end_stream=whole)
             # The lengths that a response names are seen to here, one stream's matter.
-            frames.streams[number]._initialize_content_length = _ignore  # type: ignore[method-assign, assignment]
+            frames.streams[number]._initialize_content_length = _take_any  # type: ignore[method-assign]
         except H2Error:
             self.close()  # it has no numbers left, or takes fewer than it did
             lane.fail(ErrorCodes.REFUSED_STREAM, unprocessed=True)
@@ -321,8 +326,10 @@ class Http2Origin(Multiplexed):
 
     def broken(self, error: Exception) -> None:
         """Something of ours has failed."""
+        client = self._shared.client
         self._lost()
-        self._shared.failed(error)
+        if client is not None:
+            client.failed(error)
 
     failed = broken
 
@@ -427,6 +434,9 @@ class Http2Origin(Multiplexed):
     def _sent(self, stream: _Stream) -> None:
         if stream.ended:
             self._streams.pop(stream.id, None)
+
+    def _other(self) -> Multiplexed | None:
+        return self._shared.client
 
     def _write(self, data: bytes) -> None:
         self._connection.write(data)
