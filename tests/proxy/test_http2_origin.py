@@ -44,6 +44,7 @@ class Server(Connection):
         self.goaway: int | None = None
         self.closed = False
         self.takes = True
+        self.resets = 0
 
     def belong(self, owner: Any) -> None:
         self._owner = owner
@@ -57,6 +58,7 @@ class Server(Connection):
         """There is no socket."""
 
     def write(self, data: bytes) -> None:
+        self.resets += data.count(b"\0\0\4\3")  # the head of such a frame
         for event in self.h2.receive_data(data):
             stream: int = getattr(event, "stream_id", 0) or 0
             match event:
@@ -104,8 +106,9 @@ class Server(Connection):
         """Answer all that is asked in full."""
         for stream in [each for each, how in self.over.items() if how == "ended"]:
             del self.over[stream]
-            self.answer(stream, end=False)
-            self.say(stream, dict(self.heads[stream])[":path"].encode())
+            path = dict(self.heads[stream])[":path"].encode()
+            self.answer(stream, *[("content-length", str(len(path)))] * (stream % 4 == 1), end=False)
+            self.say(stream, path)
 
     def reset(self, stream: int, why: ErrorCodes) -> None:
         self.h2.reset_stream(stream, why)
@@ -240,6 +243,7 @@ def test_all_streams_share_a_connection_and_listed_ones_reach_nobody(case: Case)
     for _ in range(MAX_STREAMS):
         server.serve()
     assert [case.body[stream] for stream in streams] == [b"/%d" % i for i in range(MAX_STREAMS - 1)]
+    assert server.resets == 0
     assert case.status[blocked] == [451]
     assert all(dict(head)[":path"] != "/listed" for head in server.heads.values())
 

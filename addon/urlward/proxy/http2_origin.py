@@ -304,7 +304,8 @@ class Http2Origin(Multiplexed):
         stream = lane.part()
         if stream is not None and self._streams.pop(stream.id, None) is not None:
             self.took(stream)
-            self.reset(stream.id, ErrorCodes.CANCEL)
+            if not (stream.ended and stream.over):
+                self.reset(stream.id, ErrorCodes.CANCEL)
             self.flush()
         self._shared.wake()
         self._rest()
@@ -366,6 +367,8 @@ class Http2Origin(Multiplexed):
 
     def _take_response(self, stream: _Stream, event: Event) -> None:
         assert stream.lane is not None
+        # Known before its end is passed on, behind which the stream is given up.
+        stream.ended = stream.ended or getattr(event, "stream_ended", None) is not None
         try:
             match event:
                 case InformationalResponseReceived():
@@ -387,7 +390,6 @@ class Http2Origin(Multiplexed):
                         stream.lane.deliver(last_chunk())
                     elif stream.left:
                         raise MalformedError("a body that is too short")
-                    stream.ended = True
                     if stream.over:
                         self._streams.pop(stream.id, None)
                 case StreamReset():
