@@ -2,6 +2,8 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import h2.config
@@ -20,6 +22,7 @@ from urlward.proxy.connection import BEHIND, HIGH
 from urlward.proxy.ends import NO_ENDS
 from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
 from urlward.proxy.http2 import CONNECTION_WINDOW, WINDOW, Http2, Lane
+from urlward.proxy.http2_frames import _REST
 from urlward.proxy.http2_messages import (
     Chunks,
     Encoder,
@@ -127,9 +130,14 @@ class Loop:
 
     def __init__(self) -> None:
         self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.waits: list[float] = []
 
     def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         self.soon.append((call, arguments))
+
+    def call_later(self, wait: float, call: Callable[..., None]) -> None:
+        self.waits.append(wait)
+        self.call_soon(call)
 
     def run(self) -> None:
         while self.soon:
@@ -600,7 +608,6 @@ FLOODS: dict[str, Callable[[int, hpack.Encoder], bytes]] = {
     "continuation": lambda i, _: frame(9, 0, 3) if i else frame(1, 1, 3, block()[:9]),
     "long continuation": lambda i, _: frame(9, 0, 3, bytes(16384)) if i else frame(1, 1, 3, block()[:9]),
     "no data": lambda i, _: frame(0, 0, 3) if i else frame(1, 4, 3, block(method=b"POST")),
-    "tiny data": lambda i, _: frame(0, 0, 3, b"x") if i else frame(1, 4, 3, block(method=b"POST")),
     "malformed": lambda i, _: frame(1, 5, 2 * i + 3, Encoder().encode([(b"A", b"b")])),
     # Each field after the first is a byte.
     "long heads": lambda i, e: frame(1, 5, 2 * i + 3, e.encode([*GET, *[(b"cookie", b"x" * 3900)] * 15])),
@@ -621,6 +628,28 @@ def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> Non
     assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
     assert case.closed
     assert all(origin.over for origin in case.origins)
+
+
+@pytest.mark.parametrize(("pieces", "tick"), [(1, 0.0005), (3000, 0.00001)])
+def test_small_frames_of_data_are_read_by_and_by(
+    case: Case, monkeypatch: pytest.MonkeyPatch, pieces: int, tick: float
+) -> None:
+    """As messages of gRPC can be: they are somebody's, but others have their turn."""
+    clock = count(1.0, tick)
+    monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: next(clock))
+    stream, held = case.ask(method="POST", end=False), []
+    case.http2.peer = SimpleNamespace(pause=lambda _: held.append(True), resume=lambda _: held.append(False))
+    sent = frame(0, 0, stream, b"x" * 20) * 3000
+    step = len(sent) // pieces
+    for start in range(0, len(sent), step):
+        case.http2.client_data(sent[start : start + step])
+        case.loop.run()
+    case.send(stream, b"", end=True)
+    parts: list[bytes] = []
+    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
+    assert b"".join(parts) == b"x" * 60_000
+    assert (held.count(True), case.loop.waits.count(_REST) > 0) == (len(case.loop.waits), True)
+    assert held.count(True) == held.count(False)
 
 
 def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:

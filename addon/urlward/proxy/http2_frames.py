@@ -30,24 +30,27 @@ _FRAME_HEAD: Final = 9
 _PREFACE: Final = 24
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
 _END_STREAM, _PADDED = 1, 8
-_SMALL: Final = 5
-"""Bytes of a message of gRPC without content: smaller frames of data are of no use to anybody."""
+_SMALL: Final = 128
+"""Bytes of a frame of data below which it costs more than it is worth."""
 
 _MAX_CONTINUATIONS: Final = 60
 
 # What is spent on frames of a kind.
 ON_RESET: Final = 20
-_ON_REQUEST, _ON_CONTROL, _ON_SMALL_DATA = 5, 10, 1
+_ON_REQUEST, _ON_CONTROL = 5, 10
 _AT_FIRST, _AT_MOST, _PER_SECOND = 2_000.0, 10_000.0, 1_000.0
 # What is earned by a message, and by a frame of data, or by how many bytes where a small window has cut it.
 BY_MESSAGE: Final = 10
 _BY_DATA, _BYTES_FOR_ONE = 20, 800
 
-_AT_ONCE: Final = 64
+_SMALL_AT_MOST, _SMALL_PER_SECOND = 2_000.0, 2_000.0
+"""Small frames of data that are read as fast as they come; of more, only some at a time."""
+
+_AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
-_TURN: Final = 0.005
-"""Seconds for which a connection's frames are read while others wait."""
+_TURN, _REST = 0.002, 0.02
+"""Seconds for which a connection's frames are read while others wait, and between two turns of small ones."""
 
 
 # The library writes each frame that comes out in full, for a log that nobody keeps.
@@ -115,10 +118,11 @@ class Budget:
         preface: bytes before the first frame.
     """
 
-    __slots__ = ("_at", "_block", "_continuations", "_head", "_left", "_skip")
+    __slots__ = ("_at", "_block", "_continuations", "_head", "_left", "_skip", "_small")
 
     def __init__(self, now: float, preface: int = _PREFACE) -> None:
         self._left = _AT_FIRST
+        self._small = _SMALL_AT_MOST
         self._at = now
         self._skip = preface
         """Bytes to come of the frame that has begun."""
@@ -129,6 +133,11 @@ class Budget:
     def spent(self) -> bool:
         """Whether nothing is left."""
         return self._left < 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether more small frames of data have come than are to be read at once."""
+        return self._small < 0
 
     def earn(self, amount: int) -> None:
         """Have more to spend."""
@@ -141,6 +150,7 @@ class Budget:
     def read(self, data: bytes, now: float) -> bool:
         """Spend on the frames in what has come; whether there was enough for that."""
         left = min(self._left + (now - self._at) * _PER_SECOND, _AT_MOST)
+        small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
         self._at = now
         if self._head:
             data, self._head = self._head + data, b""
@@ -150,8 +160,11 @@ class Budget:
             kind = data[position + 3]
             if kind == _DATA:
                 flags = data[position + 4]
-                if length < _SMALL or flags & _PADDED:
-                    left -= _ON_SMALL_DATA if length or flags & _END_STREAM else _ON_CONTROL
+                if (length < _SMALL or flags & _PADDED) and not flags & _END_STREAM:
+                    if length:
+                        small -= 1
+                    else:
+                        left -= _ON_CONTROL
             elif kind == _HEADERS:
                 left -= _ON_REQUEST
                 self._block, self._continuations = length, 0
@@ -170,7 +183,7 @@ class Budget:
             self._head, self._skip = data[position:], 0
         else:
             self._skip = position - size
-        self._left = left
+        self._left, self._small = left, small
         return left >= 0
 
 
@@ -391,23 +404,19 @@ class Multiplexed:
         try:
             now = perf_counter()
             until = now + _TURN
-            enough = budget.read(data, now)
-            while enough:
+            enough, more = budget.read(data, now), True
+            while enough and more and now <= until:
                 for event in frames.receive_data(data):
                     self._take(event)
-                enough = not budget.spent
-                data = b""
-                if not frames.more:
-                    break
-                if perf_counter() > until:
-                    if self.peer is not None:
-                        self.peer.pause(HELD)
-                    self._loop.call_soon(self._read_on)
-                    break
-            if enough:
-                self._settle()
-            else:
+                enough, more = not budget.spent, frames.more
+                data, now = b"", perf_counter()
+            if not enough:
                 self._calm()
+                return
+            self._settle()
+            if (more or budget.behind) and self.peer is not None:
+                self.peer.pause(HELD)
+                self._loop.call_later(_REST if budget.behind else 0, self._read_on)
         except H2Error:
             self._end(None)  # of theirs; the library has put the reason into what is to be sent
         finally:
