@@ -266,7 +266,6 @@ class Http2Origin(Multiplexed):
         connection.belong(self)
         connection.receive, connection.ended = self.read, self._lost
         connection.peer, self.peer = self, connection
-        connection.start()
 
     @property
     def free(self) -> bool:
