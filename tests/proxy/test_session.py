@@ -45,12 +45,12 @@ async def test_every_byte_by_itself(rig: Rig) -> None:
 
 async def test_tls_that_is_relayed(rig: Rig) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"you said " + await reader.read(65536))
+        writer.write(b"\x16you said " + await reader.read(65536))
         writer.write_eof()
 
     await rig.start(greet, "transparent")
     hello = client_hello("plain.example")
-    assert await rig.ask(hello) == b"you said " + hello
+    assert await rig.ask(hello) == b"\x16you said " + hello
     refused = await rig.ask(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
     assert refused == bytes([21, 3, 3, 0, 2, 2, 49])
     assert rig.handed == []

@@ -482,9 +482,9 @@ class Session:
     def _listed(self, address: str) -> BlockResponse | None:
         """What is answered where a name has this address, None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
-            if not self._relay.pending:
+            first = self._relay.pending[0] if self._relay.pending else None
+            if first is None or first.head is None:
                 return None  # it has ended meanwhile
-            first = self._relay.pending[0]
             return self._guard.answer_connected(
                 first.head, first.names, self.client, address, self._origin.port
             )
