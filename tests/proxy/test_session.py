@@ -15,6 +15,7 @@ import pytest
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, OK, Rig, Streams, answer, closed, reset, until
 from urlward.proxy.connection import BEHIND, HIGH, Connection
+from urlward.proxy.poller import READ
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, MAX_KEPT, Session
 from urlward.proxy.upstream import Lookup
@@ -167,7 +168,7 @@ async def held_back(rig: Rig, *, upload: bool) -> tuple[Connection, Connection]:
             return False
         sides = session._client, session._server
         found[:] = sides if upload else sides[::-1]
-        return bool(found[0]._paused & BEHIND) and not found[0]._reading
+        return bool(found[0]._paused & BEHIND) and not found[0]._events & READ
 
     await until(look)
     return found[0], found[1]
