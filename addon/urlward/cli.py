@@ -270,8 +270,8 @@ def _run(args: argparse.Namespace) -> int:
 
     end_with_supervisor()
     settings, workers = _run_settings(args)
-    if settings.lists == (samples.SAMPLE,) and not args.check:
-        print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
+    if settings.lists == (samples.SAMPLE,) and not (args.check or is_worker()):
+        print(f"filtering with the sample, {samples.SAMPLE}", flush=True)
     if not is_worker() and _preflight(args, settings):
         return OK
     from urlward.proxy.runner import prepare_authority, run
