@@ -297,7 +297,7 @@ async def origin_looked_up_in_a_thread(rig: Rig, streams: Streams) -> None:
 async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
     sought: list[Lookup] = []
 
-    def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> Lookup:
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
         sought.append(Lookup(done))
         return sought[-1]
 
