@@ -27,6 +27,7 @@ from h2.settings import SettingCodes
 
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.connection import LOW
 from urlward.proxy.head import END, MAX_HEAD, HeadError, read_response_head
 from urlward.proxy.http2_frames import BY_MESSAGE, ON_RESET, Exchange, Multiplexed, Stream, StreamLane
 from urlward.proxy.http2_messages import (
@@ -69,6 +70,9 @@ class Http2Ends(Protocol):
     def exchange(self, lane: "Lane") -> None:
         """Begin a session for a lane."""
 
+    def hold_client(self, *, held: bool) -> None:
+        """Read nothing of the client for now, or go on."""
+
 
 class _NoEnds:
     """Takes all and does nothing."""
@@ -81,6 +85,9 @@ class _NoEnds:
     refused = broken = exchange = send_client
 
     def close(self) -> None:
+        """Nothing."""
+
+    def hold_client(self, *, held: bool) -> None:
         """Nothing."""
 
 
@@ -375,6 +382,22 @@ class Http2(Http2Client):
         self.ends.active = perf_counter()
         self.ends.send_client(data)
 
+    # -- as the connection's peer, which is told how that gets on
+
+    def pause(self, why: int) -> None:
+        """The client is behind: neither what it asks nor what it is answered is read, heads included."""
+        super().pause(why)
+        self.ends.hold_client(held=True)
+        for lane in self._lanes:
+            lane.burden()
+
+    def _caught_up(self) -> None:
+        for lane in list(self._lanes):
+            if lane.waiting <= LOW:
+                lane.relieve()
+        self.ends.hold_client(held=False)
+        self._schedule()
+
     # -- requests
 
     def _take(self, event: Event) -> None:
@@ -487,7 +510,7 @@ class Http2(Http2Client):
     def _settle(self) -> None:
         """Give streams to lanes."""
         self._scheduled = False
-        while self._waiting and not self._closed:
+        while self._waiting and not (self._closed or self._blocked):
             if not self._resting:
                 if len(self._lanes) >= self.origin.room:
                     break

@@ -19,7 +19,7 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import Settings
 from hyperframe.frame import Frame, GoAwayFrame
 
-from urlward.proxy.connection import BEHIND, HELD, HIGH, LOW, Connection, Owner, Peer
+from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner, Peer
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_messages import Chunks, Encoder, Fields
 
@@ -415,7 +415,7 @@ class Multiplexed:
                 return
             self._settle()
             if (more or budget.behind) and self.peer is not None:
-                self.peer.pause(HELD)
+                self.peer.pause(LATER)
                 self._loop.call_later(_REST if budget.behind else 0, self._read_on)
         except H2Error:
             self._end(None)  # of theirs; the library has put the reason into what is to be sent
@@ -428,7 +428,7 @@ class Multiplexed:
 
     def _read_on(self) -> None:
         if self.peer is not None:
-            self.peer.resume(HELD)
+            self.peer.resume(LATER)
         try:
             self.read(b"")
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
@@ -458,6 +458,8 @@ class Multiplexed:
         self._blocked = False
         try:
             self._go_on()
+            if not self._blocked:
+                self._caught_up()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.failed(e)
 
@@ -586,6 +588,9 @@ class Multiplexed:
 
     def _settle(self) -> None:
         """That was all of it for now."""
+
+    def _caught_up(self) -> None:
+        """All that had to wait for the connection is sent."""
 
     def _other(self) -> "Multiplexed | None":
         """Where most of what comes goes, which is sent together."""

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
 
+ENDED_FOR: Final = 60.0
+"""Seconds of silence that a client gets for an answer which sends no more."""
+
 KEPT_FOR: Final = 60.0
 """Seconds that such a connection is kept."""
 
@@ -191,7 +194,7 @@ class Session:
         """Connections at rest, and since when."""
         self._server: Connection | None = None
         self._client: Connection | None = (
-            sock.owned(self) if isinstance(sock, Lane) else Connection(front.loop, sock, self)
+            sock.owned(self) if isinstance(sock, Lane) else Connection(front.poller, sock, self)
         )
         # The connections' own methods, for one call less in sending.
         self.send_client: Callable[[bytes], None] = self._client.write
@@ -389,7 +392,9 @@ class Session:
         if literal is not None:
             self._found((literal,))
         else:
-            self._lookup = self._front.addon.resolver.look_up(host, port, self._found)
+            self._lookup = self._front.addon.resolver.look_up(
+                host, port, str(self.client.peername[0]), self._found
+            )
 
     def _may_share(self) -> bool:
         """Whether the origin may be asked over HTTP/2; for WebSockets few speak it (RFC 8441)."""
@@ -415,7 +420,7 @@ class Session:
             if not passed:
                 self._not_connected(self._listed(str(addresses[0][0])))
                 return
-            self._opening = Opening(self._front.loop, passed, self._opened, self._front.addon.connect_from)
+            self._opening = Opening(self._front.poller, passed, self._opened, self._front.addon.connect_from)
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
@@ -436,7 +441,7 @@ class Session:
                 sock.close()  # reset already
                 self._not_connected(None)
                 return
-            self._take_server(Connection(self._front.loop, sock, self, address))
+            self._take_server(Connection(self._front.poller, sock, self, address))
             if self._origin.tls:
                 self._begin_tls()
             else:
@@ -519,9 +524,9 @@ class Session:
     def _listed(self, address: str) -> BlockResponse | None:
         """What is answered where a name has this address, None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
-            if not self._relay.pending:
+            first = self._relay.pending[0] if self._relay.pending else None
+            if first is None or first.head is None:
                 return None  # it has ended meanwhile
-            first = self._relay.pending[0]
             return self._guard.answer_connected(
                 first.head, first.names, self.client, address, self._origin.port
             )
@@ -720,10 +725,14 @@ class Session:
         if any(one is not None and one.waiting for one in (self._client, self._server)):
             return False
         if self._relay is _REST:
-            return not (self._data or self._shaking or self._socks)
+            return not (self._data or self._shaking or (self._socks is not None and self._socks.begun))
         if self._lingers is not None:
             return False  # an answer may be on its way to a client that is still sending
         return self._relay.idle or (self._relay.endless and not self.active)
+
+    def quiet(self, now: float) -> float:
+        """Seconds for which nothing has come, counted from the last look."""
+        return 0.0 if self.active else now - self._since
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""
@@ -746,13 +755,20 @@ class Session:
         elif self.active:
             self.active = 0.0
             self._since = now
-        elif now - self._since >= self._front.addon.tcp_timeout:
+        elif now - self._since >= self._patience:
             self.cut()
 
     def leave(self) -> None:
         """Take nothing more, where the client can be told so, and end with what is under way."""
         if isinstance(self._relay, Http2):
             self._relay.leave()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence that it may have."""
+        limit = self._front.addon.tcp_timeout
+        # A client that has closed its connection cannot be told from one that only sends no more.
+        return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
 
     def cut(self) -> None:
         """Close all at once."""
