@@ -140,7 +140,7 @@ def test_streams_end_in_order_behind_goaway(
     def answer(s: ssl.SSLSocket) -> None:
         s.recv(65536)
         s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
-        go_on.wait(20)
+        go_on.wait(60)
         s.sendall(b"origin")
 
     with (
@@ -153,6 +153,8 @@ def test_streams_end_in_order_behind_goaway(
         stream = client.start("paged.example", "/slow")
         while stream not in client.status:
             client.receive()
+        for each in (client, at_rest):
+            each.socket.settimeout(60)  # other workers are started first
         proxy.process.send_signal(how)
         while at_rest.goaway is None:
             at_rest.receive()
