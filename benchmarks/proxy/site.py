@@ -21,6 +21,8 @@ MARK = 0x75
 """A socket of ours with this mark is routed and redirected like the load's."""
 LOAD_NETWORK = "192.0.2."
 """What source addresses of the load begin with."""
+EXPLICIT = ("127.0.0.1", 8081)
+"""Where each proxy that can be an explicit one is one."""
 
 _TABLE = "75"
 _sources = cycle(range(1, 255))
@@ -35,6 +37,11 @@ _SETTINGS = {
     "net/netfilter/nf_conntrack_tcp_timeout_close": "1",
 }
 _OPEN_FILES = 20_000
+
+_OVERFLOWS = ("ListenOverflows", "TCPTimeWaitOverflow", "TCPReqQFullDrop")
+
+# Redirected connections need tracking; what a proxy asks of the origin, and explicit proxying, do not.
+_UNTRACKED = "; ".join(f"ip saddr {it} ip daddr {it} notrack" for it in (ORIGIN, "127.0.0.1"))
 
 
 def enter(folder: Path, hosts: Iterable[str]) -> None:
@@ -77,10 +84,30 @@ def redirect(ports: tuple[int, int]) -> None:
     ]
     chain = "type nat hook output priority -100; " + "; ".join(rules)
     table = "table ip load"
-    text = f"{table}\ndelete {table}\n{table} {{ chain out {{ {chain}; }}; }}\n"
+    raw = "".join(
+        f"chain raw_{hook} {{ type filter hook {hook} priority raw; {_UNTRACKED}; }}; "
+        for hook in ("output", "prerouting")
+    )
+    text = f"{table}\ndelete {table}\n{table} {{ {raw}chain out {{ {chain}; }}; }}\n"
     subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True, capture_output=True)
     source = f"{LOAD_NETWORK}{next(_sources)}"
     _do("ip", "route", "replace", "local", ORIGIN, "dev", "lo", "src", source, "table", _TABLE)
+
+
+def overflows() -> int:
+    """Connections lost because a queue of the kernel's or its table of connections was full, until now."""
+    names, values = (
+        line.split()
+        for line in Path("/proc/net/netstat").read_text().splitlines()
+        if line.startswith("TcpExt")
+    )
+    lost = sum(int(v) for name, v in zip(names, values, strict=True) if name in _OVERFLOWS)
+    tracking = Path("/proc/net/stat/nf_conntrack")
+    if tracking.exists():
+        columns, *rows = (line.split() for line in tracking.read_text().splitlines())
+        at = [columns.index(name) for name in ("drop", "early_drop")]
+        lost += sum(int(row[n], 16) for row in rows for n in at)
+    return lost
 
 
 def _do(*command: str) -> None:
