@@ -65,9 +65,8 @@ def _measure(arguments: Namespace, names: list[str], cases: list[Case], modes: l
     def say(text: str) -> None:
         print(f"{time.monotonic() - begun:6.1f} s  {text}", file=sys.stderr, flush=True)
 
-    wanted, there = (names, cases, modes), (PROXIES, Case, MODES)
-    whole = not arguments.quick and all(len(w) == len(t) for w, t in zip(wanted, there, strict=True))
-    output: Path | None = arguments.output or (_HERE if whole else None)
+    whole = (len(names), len(cases), len(modes)) == (len(PROXIES), len(Case), len(MODES))
+    output: Path | None = arguments.output or (_HERE if whole and not arguments.quick else None)
     path = output / "results.json" if output else None
     before: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
     if arguments.soak:

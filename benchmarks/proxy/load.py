@@ -169,8 +169,6 @@ class H2load(Generator):
         address: host and port to connect to instead of the requests' host.
     """
 
-    _DONE = re.compile(r"^requests: .* (\d+) errored, (\d+) timeout", re.MULTILINE)
-
     def __init__(
         self, requests: Path, seconds: int, streams: int, *, begin: float = 0, address: str = ""
     ) -> None:
@@ -183,31 +181,39 @@ class H2load(Generator):
         uris = "".join(f"https://{host}{target}\n" for host, target in rows[at:] + rows[:at])
         where = [f"--connect-to={address}"] if address else []
         super().__init__(
-            [*PREFIX, "h2load", "-t1", "-c1", f"-m{streams}", f"-D{seconds}", f"--connection-inactivity-timeout={TIMEOUT}",
-             "--alpn-list=h2", f"--log-file={self._log}", *where, "-i", "-"],
+            [*PREFIX, "h2load", "-t1", "-c1", f"-m{streams}", f"-D{seconds}",
+             f"--connection-inactivity-timeout={TIMEOUT}", "--alpn-list=h2", f"--log-file={self._log}",
+             *where, "-i", "-"],
             seconds, uris,
         )  # fmt: skip
 
     @override
     def _read(self, output: str) -> dict[str, Any]:
         with self._folder:
-            rows = (
-                [line.split("\t") for line in self._log.read_text().splitlines()]
-                if self._log.exists()
-                else []
-            )
-        done = self._DONE.search(output)
-        if "Application protocol: h2\n" not in output or not done:
-            raise RuntimeError(f"h2load: no HTTP/2: {output.strip()[-300:]}")
-        statuses = Counter(int(status) for _, status, _ in rows)
-        broken = statuses.pop(-1, 0)
-        return {
-            "requests": statuses.total(), "microseconds": self._seconds * 1_000_000, "connect": 0,
-            "read": max(broken, int(done[1])), "write": 0, "timeout": int(done[2]),
-            "status": sum(count for status, count in statuses.items() if status >= 400), "statuses": statuses,
-            "latency": [[value, count] for value, count in
-                        Counter(int(took) for _, status, took in rows if status != "-1").items()],
-        }  # fmt: skip
+            log = self._log.read_text() if self._log.exists() else ""
+        return read_h2load(output, log, self._seconds)
+
+
+def read_h2load(output: str, log: str, seconds: int) -> dict[str, Any]:
+    """What h2load printed and logged, in the form of ``load.lua``.
+
+    Raises:
+        RuntimeError: there was no connection, or another protocol on it.
+    """
+    done = re.search(r"^requests: .* (\d+) errored, (\d+) timeout", output, re.MULTILINE)
+    if "Application protocol: h2\n" not in output or not done:
+        raise RuntimeError(f"h2load: no HTTP/2: {output.strip()[-300:]}")
+    # Beginning, status (-1 for a failure), microseconds.
+    rows = [list(map(int, line.split("\t"))) for line in log.splitlines()]
+    statuses = Counter(status for _, status, _ in rows)
+    broken = statuses.pop(-1, 0)
+    latencies = Counter(took for _, status, took in rows if status != -1)
+    return {
+        "requests": statuses.total(), "microseconds": seconds * 1_000_000, "connect": 0,
+        "read": max(broken, int(done[1])), "write": 0, "timeout": int(done[2]),
+        "status": sum(count for status, count in statuses.items() if status >= 400), "statuses": statuses,
+        "latency": list(latencies.items()),
+    }  # fmt: skip
 
 
 class Sessions(Generator):

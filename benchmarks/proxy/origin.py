@@ -17,7 +17,7 @@ from benchmarks.proxy.processes import running
 from benchmarks.proxy.site import LOAD_NETWORK, ORIGIN
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 BODY = "<!doctype html><title>origin</title><p>" + "content " * 120
@@ -120,10 +120,10 @@ def version() -> str:
 def certify(folder: Path, names: list[str], authority: str = "origin-ca", leaf: str = "origin") -> None:
     """Write an authority (certificate and key) and a certificate by it for all names.
 
-    The leaf's key is on P-256, as most are by now: the origin is not to spend its core on signing.
+    Keys are on P-256: the origin is not to spend its core on signing, and Squid is half again as fast
+    with such an authority as with one of RSA.
     """
-    authority_key = rsa.generate_private_key(65537, 2048)
-    leaf_key = ec.generate_private_key(ec.SECP256R1())
+    authority_key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"benchmark {authority}")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     alternative = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
@@ -136,11 +136,7 @@ def certify(folder: Path, names: list[str], authority: str = "origin-ca", leaf: 
     top = top.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     top = top.add_extension(signs, critical=True)
     bottom = _builder(subject, issuer, leaf_key, authority_key).add_extension(alternative, critical=False)
-    made: list[tuple[str, x509.CertificateBuilder, Any]] = [
-        (authority, top, authority_key),
-        (leaf, bottom, leaf_key),
-    ]
-    for name, builder, key in made:
+    for name, builder, key in ((authority, top, authority_key), (leaf, bottom, leaf_key)):
         certificate = builder.sign(authority_key, hashes.SHA256())
         (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         (folder / f"{name}.key").write_bytes(

@@ -149,8 +149,8 @@ def _latencies(result: dict[str, Any]) -> str:
 
 def _workers(result: dict[str, Any]) -> str:
     rows = [
-        "Two workers on both cores, of which load and origin have one too, so this is what more workers cost, not what "
-        "more cores give. Requests a second, and for each second of CPU that the filter took:",
+        "Two workers on both cores, one of which load and origin have too, so this is what more workers "
+        "cost, not what more cores give. Requests a second, and for each second of CPU that the filter took:",
         "",
         "| | 1 worker | 2 workers | 1 worker, per CPU s | 2 workers, per CPU s |",
         "|---|---:|---:|---:|---:|",
@@ -215,9 +215,8 @@ def _soak(soak: dict[str, Any] | None) -> str:
     for mode, kinds in soak.get("modes", {}).items():
         for kind, row in kinds.items():
             missed = "-" if row["missed"] is None else f"{row['missed']:,}"
-            rows.append(
-                f"| {mode} | {kind} | {row['requests']:,} | {row['failed']:,} | {missed} | {row['slowest_ms']:,.0f} |"
-            )
+            figures = f"{row['requests']:,} | {row['failed']:,} | {missed} | {row['slowest_ms']:,.0f}"
+            rows.append(f"| {mode} | {kind} | {figures} |")
     text += "\n".join(rows) + "\n\n" if len(rows) > 2 else ""
     faults = "\n".join(f"- {fault}" for fault in soak["faults"])
     return (

@@ -58,6 +58,8 @@ def enter(folder: Path, hosts: Iterable[str]) -> None:
         file.writelines(f"{ORIGIN} {host}\n" for host in hosts)
     names.chmod(0o644)
     _do("mount", "--bind", str(names), "/etc/hosts")
+    # What a server that was killed leaves there would stay, and keep the next one from starting.
+    _do("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")
     _do("ip", "link", "set", "lo", "up")
     _do("ip", "addr", "add", f"{ORIGIN}/32", "dev", "lo")
     _do("ip", "addr", "add", f"{LOAD_NETWORK}0/24", "dev", "lo")

@@ -132,9 +132,10 @@ class _Watch:
     def told(self) -> str:
         """How it goes."""
         late = sum(wait is None for wait in self.waits)
+        size = self.memory[-1][1] if self.memory else 0
         return (
-            f"{len(self.waits)} reloads, {late} not in force; {self.sum('failed')} failed, {self.sum('missed')} "
-            f"missed; {self.memory[-1][1] if self.memory else 0} MB; {self.faults}"
+            f"{len(self.waits)} reloads, {late} not in force; {self.sum('failed')} failed, "
+            f"{self.sum('missed')} missed; {size} MB; {self.faults}"
         )
 
 

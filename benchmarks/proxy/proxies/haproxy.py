@@ -41,6 +41,7 @@ frontend hello
   tcp-request inspect-delay 10s
   tcp-request content reject if {{ req.ssl_sni,lower -m str -f {folder}/hosts }}
   tcp-request content accept if {{ req.ssl_hello_type 1 }}
+  tcp-request content reject
   default_backend through
 backend through
   mode tcp
@@ -61,7 +62,7 @@ class Haproxy(Proxy):
         **dict.fromkeys(sorted(TUNNELLED), "it gives no tunnels"),
         Case.RELOAD: "a changed list is a new process",
     }
-    note = "host and page lists as `acl` files, exact names only; as explicit proxy by `set-dst` with a map of hosts"
+    note = "hosts and pages as `acl` files, exact names only; explicit proxy by `set-dst` with a map of hosts"
 
     @override
     @classmethod

@@ -1,18 +1,16 @@
 """urlward, and the proxy that it is an addon of without it."""
 
 import re
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, override
 
+from benchmarks.proxy.material import BIN
 from benchmarks.proxy.plan import LOAD_CORE, PROXY_CORE, Case
 from benchmarks.proxy.proxies.base import Proxy, Without
 from benchmarks.proxy.site import EXPLICIT
 
 from urlward.lists.build import write_atomically
-
-_BIN = Path(sys.executable).parent
 
 
 class _Mitm(Proxy):
@@ -49,7 +47,7 @@ class Urlward(_Mitm):
     @override
     def command(self) -> list[str]:
         return [
-            str(_BIN / "urlward"), "run", "--list", str(self._list), "--key", str(self.material.key),
+            str(BIN / "urlward"), "run", "--list", str(self._list), "--key", str(self.material.key),
             "--confdir", str(self.folder), "--workers", str(self.workers), *self._flags(),
         ]  # fmt: skip
 
@@ -108,6 +106,6 @@ class Mitmdump(_Mitm):
     def command(self) -> list[str]:
         relayed = re.escape("relayed.test")
         return [
-            str(_BIN / "mitmdump"), "-q", "--set", f"confdir={self.folder}",
+            str(BIN / "mitmdump"), "-q", "--set", f"confdir={self.folder}",
             "--ignore-hosts", rf"\.{relayed}(:\d+)?$", *self._flags(),
         ]  # fmt: skip

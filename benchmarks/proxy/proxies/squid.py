@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from itertools import count
 from pathlib import Path
 from pwd import getpwnam
 from typing import ClassVar, override
@@ -15,6 +16,7 @@ from benchmarks.proxy.site import EXPLICIT
 
 from urlward.engine.entry import Kind
 
+_starts = count()
 _CERTIFICATES = "/usr/lib/squid/security_file_certgen"
 
 _CONFIGURATION = """\
@@ -66,10 +68,13 @@ class Squid(Proxy):
     programs: ClassVar[tuple[str, ...]] = ("squid", _CERTIFICATES)
     package = "squid-openssl"
     ports = (8080, 8443)
-    without: ClassVar[Without] = {Case.HTTP2: "it speaks none"}
+    without: ClassVar[Without] = {
+        Case.HTTP2: "it speaks none",
+        Case.RESUMED_INTERCEPTED: "it resumes none of its own sessions",
+    }
     note = (
-        "`dstdomain` list of the entries' hosts (it has no lists of pages but regular expressions); bumps hosts of "
-        "listed pages by `ssl::server_name`, splices the rest"
+        "`dstdomain` list of the entries' hosts (it has no lists of pages but regular expressions); bumps "
+        "hosts of listed pages by `ssl::server_name`, splices the rest"
     )
     more = _LISTED
 
@@ -101,7 +106,9 @@ class Squid(Proxy):
 
     @override
     def command(self) -> list[str]:
-        return ["squid", "-N", "-f", str(self.folder / "squid.conf")]
+        # Its shared memory goes by this name, and outlives one that had to be killed.
+        name = f"{self.name}{next(_starts)}"
+        return ["squid", "-N", "-n", name, "-f", str(self.folder / "squid.conf")]
 
     @override
     def change(self, version: int) -> None:
@@ -124,6 +131,7 @@ class SquidGuard(Squid):
     title = "Squid with squidGuard"
     programs: ClassVar[tuple[str, ...]] = ("squid", _CERTIFICATES, "squidGuard")
     package = "squid-openssl, squidguard"
+    ports = (8080, 8080)
     without: ClassVar[Without] = dict.fromkeys(set(Case) - {Case.KEEP}, "see Squid")
     note = "Berkeley databases of domains and of URLs, four helpers"
     more = _GUARD
