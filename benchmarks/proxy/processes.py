@@ -27,7 +27,7 @@ def running(
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", cores, *command],
+            ["taskset", "-c", cores, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -96,7 +96,10 @@ def run(plan: Plan, names: Sequence[str], cases: Sequence[Case], say: Say) -> di
                         for case in cases:
                             if case in proxies[name].without:
                                 continue
-                            cell = measure(b, subject, case)
+                            try:
+                                cell = measure(b, subject, case)
+                            except Exception as e:  # noqa: BLE001  it is not to cost all others theirs
+                                cell = {"problems": [f"{type(e).__name__}: {e}"]}
                             row = rows.setdefault(
                                 (name, case), {"proxy": name, "case": str(case), "rounds": []}
                             )
@@ -132,5 +135,6 @@ def _told(cell: dict[str, Any]) -> str:
     speed = (
         f"{cell['megabytes_s']:,.0f} MB/s" if "megabytes_s" in cell else f"{cell.get('requests_s', 0):,.0f}/s"
     )
-    busy = f"proxy {cell['proxy_busy']:.0%} busy, load {cell['load_idle']:.0%} idle"
-    return "; ".join([speed, busy, *cell["problems"]])
+    if "proxy_busy" in cell:
+        speed += f"; proxy {cell['proxy_busy']:.0%} busy, load {cell['load_idle']:.0%} idle"
+    return "; ".join([speed, *cell["problems"]])

@@ -1,6 +1,7 @@
 """A network of its own: the origin's address, who is sent through the proxy, and names.
 
-All of it lives in namespaces of this process, so it is gone when the process is, however it ends.
+All of it lives in namespaces of this process, so it is gone when the process is, however it ends, and
+so is all that it started in them.
 The proxy is transparent: connections of the load's user to the origin's ports 80 and 443 are
 redirected to it, its own go through, and nothing else needs to know of it. The load's connections
 have a source address that no other proxy's load had: what the kernel remembers of a connection would
@@ -9,8 +10,11 @@ else send a new one with the same ports past the proxy, or to one that is gone.
 
 import os
 import resource
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -51,6 +55,7 @@ def enter(folder: Path, hosts: Iterable[str]) -> None:
         PermissionError: not root.
     """
     os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
+    _guard(folder)
     _do("mount", "--make-rprivate", "/")
     names = folder / "hosts"
     names.write_text(f"127.0.0.1 localhost {os.uname().nodename}\n")
@@ -75,6 +80,27 @@ def enter(folder: Path, hosts: Iterable[str]) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _guard(folder: Path) -> None:
+    """Have a process that ends all others in this network, and the folder, once this one is gone."""
+    reader, writer = os.pipe()
+    this = os.getpid()
+    if os.fork():
+        os.close(reader)
+        return
+    os.setsid()
+    os.close(writer)
+    # Nobody writes: this is the end of the only process that could, be it by SIGKILL.
+    os.read(reader, 1)
+    network = Path("/proc/self/ns/net").stat().st_ino
+    for path in Path("/proc").glob("[0-9]*"):
+        pid = int(path.name)
+        with suppress(OSError):
+            if pid not in (this, os.getpid()) and (path / "ns/net").stat().st_ino == network:
+                os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 def redirect(ports: tuple[int, int]) -> None:

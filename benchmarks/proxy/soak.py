@@ -11,7 +11,7 @@ from benchmarks.proxy import load
 from benchmarks.proxy.load import Generator, H2load, Sessions, Tally, Wrk
 from benchmarks.proxy.material import DOWNLOAD, INSPECTED, RELAYED
 from benchmarks.proxy.measure import Bench, Subject, in_force, job
-from benchmarks.proxy.plan import Plan
+from benchmarks.proxy.plan import MODES, Plan
 from benchmarks.proxy.processes import memory
 from benchmarks.proxy.proxies.mitm import Urlward
 from benchmarks.proxy.run import bench, make, started
@@ -23,6 +23,7 @@ type Traffic = tuple[str, str, bool, Callable[[int, float], Generator]]
 
 _PAUSE = 1.0
 """Seconds between downloads, and between looks at the memory."""
+_DOWNLOADS = "downloads"
 _REVERSE, _REVERSE_TLS, _SOCKS5 = (("127.0.0.1", port) for port in (8082, 8083, 8084))
 _BEHIND = 4
 """Number of the inspected host that the reverse proxy for TLS stands for."""
@@ -127,7 +128,7 @@ class _Watch:
             mode, url, more = next(self._downloads)
             done = load.download(url, self._subject.trusted, *more)
             whole = (done.status, done.size) == (200, self._bench.plan.download_bytes)
-            self.add(mode, "downloads", 1, int(done.failed or not whole), None, done.seconds * 1000)
+            self.add(mode, _DOWNLOADS, 1, int(done.failed or not whole), None, done.seconds * 1000)
 
     def told(self) -> str:
         """How it goes."""
@@ -235,7 +236,7 @@ def _summary(
     late = len(watch.waits) - len(waits)
     if late:
         watch.faults.append(f"{late} reloads were not in force in time")
-    answers = [row for kinds in watch.modes.values() for kind, row in kinds.items() if kind != "downloads"]
+    answers = [row for kinds in watch.modes.values() for kind, row in kinds.items() if kind != _DOWNLOADS]
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "minutes": minutes,
@@ -245,12 +246,17 @@ def _summary(
         "segments": segments,
         "memory": watch.memory,
         "faults": watch.faults,
-        "modes": watch.modes,
+        "modes": {
+            mode: dict(sorted(kinds.items(), key=lambda item: item[0] == _DOWNLOADS))
+            for mode, kinds in sorted(watch.modes.items(), key=lambda item: MODES.index(item[0]))
+        },
         "figures": {
             "requests": {
                 mode: sum(s["requests"][mode] for s in segments) for mode in segments[0]["requests"]
             },
-            "downloads": sum(k["downloads"]["requests"] for k in watch.modes.values() if "downloads" in k),
+            "downloads": sum(
+                kinds[_DOWNLOADS]["requests"] for kinds in watch.modes.values() if _DOWNLOADS in kinds
+            ),
             "reloads": len(watch.waits),
             "in_force_s": round(median(waits), 2) if waits else None,
             "in_force_max_s": max(waits, default=None),

@@ -99,7 +99,7 @@ def test_ratios_are_taken_within_a_round(result):
 
 
 def test_what_the_load_holds_back_is_compared_by_cpu(result):
-    goal = by_name(result, "TLS new, relayed")
+    goal = by_name(result, "new TLS relayed")
     assert "per second of CPU" in goal["goal"]
     assert (goal["value"], goal["passed"]) == (1.25, True)
 
@@ -139,7 +139,7 @@ def test_report_has_goals_and_a_row_for_what_is_not_there(result):
     assert "| plain, new connection each | 1.50 / 10 / 20 | - | 1.50 / 4 / 20 | - |" in text
     assert "| plain | 15,000 | 22,000 | 15,000 | 22,000 |" in text
     assert "**missed**" in text
-    assert "| urlward | 9,000 | 60% | 20 | 0 | 1.70 |" in text
+    assert "| urlward | 9,000 | 60% | 4 | 20 | 0 | 1.70 |" in text
 
 
 def test_report_stands_between_its_marks(result, tmp_path):
