@@ -27,7 +27,7 @@ PREFIX = ("setpriv", f"--reuid={LOAD_USER}", f"--regid={LOAD_USER}", "--clear-gr
 SCRIPT = Path(__file__).with_name("load.lua")
 TIMEOUT = 10
 """Seconds after which a request has failed."""
-_STUCK = 30
+_STUCK = 15
 """Seconds after its end that a load generator may take to say so."""
 
 
