@@ -289,7 +289,7 @@ async def origin_unreachable(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def origin_without_address(rig: Rig, streams: Streams) -> None:
-    rig.addon.resolver.look_up = lambda _host, _port, done: done(())  # type: ignore[method-assign]
+    rig.addon.resolver.look_up = lambda _host, _port, _client, done: done(())  # type: ignore[method-assign]
     await get(streams, absolute(rig), b"HTTP/1.1 502 ")
 
 
