@@ -6,14 +6,16 @@ is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long
 """
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
 from time import perf_counter
 from typing import Any, Final, Protocol
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event
+from h2.events import ConnectionTerminated, DataReceived, Event
 from h2.exceptions import H2Error
 from h2.frame_buffer import FrameBuffer
 from h2.settings import Settings
@@ -336,6 +338,20 @@ class StreamLane(Connection):
             self._loop.call_soon(owner.lost, self)
 
 
+def _joined(events: Iterable[Any]) -> Iterator[Event]:
+    """The same, with what frames in a row bring of one stream's data as one."""
+    for number, row in groupby(events, lambda event: isinstance(event, DataReceived) and event.stream_id):
+        if not number:
+            yield from row
+            continue
+        first, *rest = row
+        if rest:
+            first.data = b"".join([first.data, *(event.data for event in rest)])
+            first.flow_controlled_length += sum(event.flow_controlled_length for event in rest)
+            first.stream_ended = rest[-1].stream_ended
+        yield first
+
+
 class Multiplexed:
     """A connection over which HTTP/2 is spoken.
 
@@ -406,7 +422,7 @@ class Multiplexed:
             until = now + _TURN
             enough, more = budget.read(data, now), True
             while enough and more and now <= until:
-                for event in frames.receive_data(data):
+                for event in _joined(frames.receive_data(data)):
                     self._take(event)
                 enough, more = not budget.spent, frames.more
                 data, now = b"", perf_counter()
