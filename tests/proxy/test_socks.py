@@ -8,6 +8,10 @@ GREETING = b"\x05\x01\x00"
 TO_NAME = b"\x05\x01\x00\x03\x0dplain.example\x01\xbb"
 
 
+def _any_port(_: int) -> bool:
+    return True
+
+
 def reply(code: int) -> bytes:
     return b"\x05" + bytes([code]) + SUCCEEDED[2:]
 
@@ -16,12 +20,12 @@ def reply(code: int) -> bytes:
 @pytest.mark.parametrize("greeting", [GREETING, b"\x05\x02\x02\x00"])
 def test_a_name(size: int, greeting: bytes) -> None:
     sent = greeting + TO_NAME + b"rest"
-    handshake, said = SocksHandshake(), b""
+    handshake, said = SocksHandshake(_any_port), b""
     for start in range(0, len(sent) - 4, size):
         said += handshake.feed(sent[start : min(start + size, len(sent) - 4)])
     assert said == b"\x05\x00" + SUCCEEDED
     assert handshake.destination == ("plain.example", 443)
-    handshake = SocksHandshake()
+    handshake = SocksHandshake(_any_port)
     handshake.feed(sent)
     assert handshake.rest == b"rest"
 
@@ -36,7 +40,7 @@ def test_a_name(size: int, greeting: bytes) -> None:
     ],
 )
 def test_addresses(address: bytes, host: str) -> None:
-    handshake = SocksHandshake()
+    handshake = SocksHandshake(_any_port)
     assert handshake.feed(GREETING) == b"\x05\x00"
     assert handshake.feed(b"\x05\x01\x00" + address + b"\x00\x50") == SUCCEEDED
     assert handshake.destination == (host, 80)
@@ -57,7 +61,7 @@ def test_addresses(address: bytes, host: str) -> None:
     ],
 )
 def test_what_is_not_understood(sent: bytes, said: bytes) -> None:
-    handshake = SocksHandshake()
+    handshake = SocksHandshake(_any_port)
     with pytest.raises(SocksError) as raised:
         handshake.feed(sent)
     assert raised.value.reply == said
@@ -66,8 +70,8 @@ def test_what_is_not_understood(sent: bytes, said: bytes) -> None:
 
 def test_too_few_bytes_say_nothing() -> None:
     for cut in range(len(GREETING)):
-        assert SocksHandshake().feed(GREETING[:cut]) == b""
+        assert SocksHandshake(_any_port).feed(GREETING[:cut]) == b""
     for cut in range(len(TO_NAME)):
-        handshake = SocksHandshake()
+        handshake = SocksHandshake(_any_port)
         assert handshake.feed(GREETING + TO_NAME[:cut]) == b"\x05\x00"
         assert handshake.destination is None

@@ -395,7 +395,7 @@ class Lane(Connection):
         """Close once all is sent."""
         self._over(broken=False)
 
-    def reset(self) -> None:
+    def reset(self, *, as_tls: bool = False) -> None:  # noqa: ARG002
         """Close, but so that the client cannot take it for the end."""
         self._over(broken=True)
 

@@ -35,9 +35,11 @@ from urlward.lists.state import NAMES, state_folder
 from urlward.lists.trust import read_trust
 from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE
+from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 
 _TCP = frozenset(("tcp",))
+_ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
 
 _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
 """What the names of a store's files end in."""
@@ -102,6 +104,7 @@ class Preflight:
         """All that is found, in no order."""
         yield from self._options()
         yield from self._modes()
+        yield from self._proxy()
         yield from self._listeners()
         yield from self._lists()
         yield from self._feeds()
@@ -126,6 +129,8 @@ class Preflight:
         of_file = len(self._config.mitmproxy)
         for n, option in enumerate(self._settings.extra):
             name = option.partition("=")[0]
+            if name == "proxyauth":
+                yield from self._proxyauth("mitmproxy.proxyauth" if n < of_file else "--set", n < of_file)
             key = _SET_BY.get(name)
             if key is None:
                 continue
@@ -135,6 +140,21 @@ class Preflight:
                 yield Problem(f"mitmproxy.{name}", f"urlward sets this option: use {own}")
             else:
                 yield Problem("--set", f"{name}: urlward sets this option: use {flag}", in_file=False)
+
+    def _proxyauth(self, key: str, in_file: bool) -> Iterator[Problem]:
+        """What mitmproxy's option says beside our key, or would say of modes in which nobody is asked."""
+        if self._config.proxy.users is not None:
+            yield Problem(key, "proxyauth: proxy.users says who may use the proxy: take one of them", in_file)
+        for spec in self._settings.modes:
+            with suppress(ValueError):
+                if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
+                    text = f"proxyauth: nobody is asked for a password in the mode {spec}"
+                    yield Problem(key, f"{text}: take the key proxy.users, or another mode", in_file)
+
+    def _proxy(self) -> Iterator[Problem]:
+        if self._config.proxy.users is not None:
+            users = Path(self._config.proxy.users)
+            yield from self._usable("proxy.users", lambda: read_users(users))
 
     def _modes(self) -> Iterator[Problem]:
         for n, spec in enumerate(self._settings.modes):
