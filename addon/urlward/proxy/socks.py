@@ -67,7 +67,10 @@ class SocksHandshake:
         if self._greeted and self._authenticates:
             self._read_password()
         elif self._greeted:
-            answer += self._request()
+            try:
+                answer += self._request()
+            except SocksError as e:
+                raise SocksError(answer + e.reply) from e
         return answer
 
     def admit(self, *, admitted: bool) -> bytes:
