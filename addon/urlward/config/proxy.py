@@ -41,9 +41,12 @@ def _direct(values: tuple[str, ...]) -> tuple[str, ...]:
 Ports = Annotated[tuple[int | str, ...], Field(strict=False, min_length=1), AfterValidator(_ports)]
 
 
-def ranges(ports: Ports) -> tuple[range, ...]:
-    """Ports and ranges of them as ranges."""
-    return tuple(map(_range_of, ports))
+def port_table(ports: Ports) -> bytes:
+    """A byte for each port that there may be: 1 where it is one of these."""
+    table = bytearray(1 << 16)
+    for each in map(_range_of, ports):
+        table[each.start : each.stop] = b"\1" * len(each)
+    return bytes(table)
 
 
 class PacTable(Table):

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import ProxyTable
-from urlward.config.proxy import PacTable, ranges
+from urlward.config.proxy import PacTable, port_table
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.head import RequestHead
@@ -42,13 +42,13 @@ class Access:
     def __init__(self, table: ProxyTable, passwords: Passwords | None = None) -> None:
         self.table = table
         self.passwords = passwords
-        self._ports = ranges(table.ports)
-        self._connect_ports = ranges(table.connect_ports or table.ports)
+        self._ports = port_table(table.ports)
+        self._connect_ports = port_table(table.connect_ports or table.ports)
         self._pac = None if table.pac is None else _pac(table.pac)
 
     def takes_tunnel(self, port: int) -> bool:
         """Whether CONNECT and SOCKS may lead to a port."""
-        return any(port in each for each in self._connect_ports)
+        return bool(self._connect_ports[port])
 
     def is_free(self, client: Client) -> bool:
         """Whether a client may be led to what only this machine reaches: where it does not name the
@@ -79,7 +79,7 @@ class Access:
             if not known:
                 return plain(407, "The proxy needs a user and a password.", head=is_head, more=_CHALLENGE)
         ports = self._connect_ports if head.method == b"CONNECT" else self._ports
-        if not any(port in each for each in ports):
+        if not ports[port]:
             return plain(403, "The proxy does not connect to this port.", head=is_head)
         return None
 
