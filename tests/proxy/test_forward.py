@@ -587,6 +587,20 @@ def test_a_client_that_ends_while_its_request_waits(listed: bool) -> None:
     assert case.ends.asked[-1] == "close"
 
 
+def test_a_client_that_ends_while_one_request_waits_behind_another() -> None:
+    case = Case()
+    case.known = False
+    case.client(get("http://a.test/1") + get("http://a.test/2"))
+    case.relay.client_ended()
+    case.relay.go_on()
+    assert case.ends.asked == [], "it is still not known"
+    case.known = True
+    case.relay.go_on()
+    case.server(ok("1")).server(ok("2"))
+    assert len(case.answers) == 2
+    assert case.ends.asked[-1] == "close"
+
+
 def test_a_connection_to_an_origin_that_ends_meanwhile() -> None:
     case = Case().client(get()).server(ok())
     case.known = False

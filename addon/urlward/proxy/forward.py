@@ -277,7 +277,7 @@ class ForwardRelay(HttpRelay):
         if self._held:
             self.ends.hold_client(held=False)
             self._read_held()
-        if self._client_ended and not self.pending and not self._done:
+        if self._client_ended and not (self.pending or self._switching or self._done):
             self.ends.close()
 
     # -- responses
