@@ -139,7 +139,7 @@ def test_the_same_through_mitmproxys_flows(tmp_path: Path, origin: Nginx, flows:
         (
             'users = "users.htpasswd"',
             ["--set", "proxyauth=a:b"],
-            "--set: proxyauth: proxy.users says who may",
+            "--set: proxyauth: the key proxy.users says who",
         ),
         ("", ["--set", "proxyauth=secret"], "--set: proxyauth: USER:PASSWORD, @FILE, any or ldap"),
         (

@@ -297,6 +297,9 @@ class Urlward:
             )
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
+            admin = options.urlward_admin or (config.admin.listen if config.admin is not None else "")
+            self._admin_port = split_address(admin, lowest=0, any_host=True)[1] if admin else 0
+            self.access = Access(config.proxy, self.access.passwords)
             pages, problems = block_pages(config, options.urlward_status)
             if problems:
                 raise config.refused(*problems)
@@ -310,9 +313,6 @@ class Urlward:
                 tell_of_categories(config, self.keeper)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
-        self.access = Access(config.proxy, self.access.passwords)
-        admin = options.urlward_admin or (config.admin.listen if config.admin is not None else "")
-        self._admin_port = split_address(admin, lowest=0, any_host=True)[1] if admin else 0
         self._take_records(config)
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)

@@ -128,28 +128,23 @@ class Preflight:
         """Options that go past what urlward looks at, or that it sets after them."""
         of_file = len(self._config.mitmproxy)
         for n, option in enumerate(self._settings.extra):
-            name = option.partition("=")[0]
-            if name == "proxyauth":
-                yield from self._proxyauth("mitmproxy.proxyauth" if n < of_file else "--set", n < of_file)
-            key = _SET_BY.get(name)
-            if key is None:
-                continue
-            flag = f"--{key.replace('_', '-')}"
-            if n < of_file:
-                own = f"the key {key}" if key in Config.model_fields else flag
-                yield Problem(f"mitmproxy.{name}", f"urlward sets this option: use {own}")
-            else:
-                yield Problem("--set", f"{name}: urlward sets this option: use {flag}", in_file=False)
+            name, in_file = option.partition("=")[0], n < of_file
+            for text in self._of_option(name, in_file=in_file):
+                where, said = (f"mitmproxy.{name}", text) if in_file else ("--set", f"{name}: {text}")
+                yield Problem(where, said, in_file)
 
-    def _proxyauth(self, key: str, in_file: bool) -> Iterator[Problem]:
-        """What mitmproxy's option says beside our key, or would say of modes in which nobody is asked."""
-        if self._config.proxy.users is not None:
-            yield Problem(key, "proxyauth: proxy.users says who may use the proxy: take one of them", in_file)
-        for spec in self._settings.modes:
-            with suppress(ValueError):
-                if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
-                    text = f"proxyauth: nobody is asked for a password in the mode {spec}"
-                    yield Problem(key, f"{text}: take the key proxy.users, or another mode", in_file)
+    def _of_option(self, name: str, *, in_file: bool) -> Iterator[str]:
+        key = _SET_BY.get(name)
+        if key is not None:
+            own = f"the key {key}" if in_file and key in Config.model_fields else f"--{key.replace('_', '-')}"
+            yield f"urlward sets this option: use {own}"
+        elif name == "proxyauth":
+            if self._config.proxy.users is not None:
+                yield "the key proxy.users says who may use the proxy: take one of them"
+            for spec in self._settings.modes:
+                with suppress(ValueError):
+                    if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
+                        yield f"nobody is asked for a password in the mode {spec}: use the key proxy.users"
 
     def _proxy(self) -> Iterator[Problem]:
         if self._config.proxy.users is not None:
