@@ -42,7 +42,7 @@ LOOK: Final = 0.5
 """Seconds between two looks at whether the file has changed."""
 
 _MOST_BYTES = 16 << 20
-_NICE = 10
+_NICE = 5
 _LONGEST = 72
 """Bytes of a password that bcrypt heeds; ``htpasswd`` cuts it there as well."""
 
