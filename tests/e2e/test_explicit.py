@@ -121,6 +121,18 @@ def test_the_same_through_mitmproxys_flows(tmp_path: Path, origin: Nginx, flows:
         assert (curl("-x", socks % f"someone:{PASSWORD}", url)[0] == 0) is bool(flows)
 
 
+def test_the_mode_upstream_asks_too(tmp_path: Path, raw: RawOrigin) -> None:
+    table = f'users = "{users(tmp_path, "someone").name}"'
+    with proxy(tmp_path, table, modes=[f"upstream:http://127.0.0.1:{raw.port}"]) as own:
+        url = "http://plain.example/"
+        assert [status_for(own.port, url, basic(user)) for user in ("another", "someone")] == [407, 200]
+        connect = "CONNECT plain.example:80 HTTP/1.1\r\n"
+        assert ask(own.port, f"{connect}{basic('another')}\r\n").status == 407
+        assert ask(own.port, f"{connect}{basic('someone')}\r\n").status == 200
+    assert raw.received.count(b"GET ") == 1
+    assert b"authorization" not in raw.received.lower()
+
+
 @pytest.mark.parametrize(
     ("table", "flags", "said"),
     [

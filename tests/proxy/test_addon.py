@@ -347,6 +347,7 @@ async def test_the_filter_does_not_connect_to_itself(
         ("127.0.0.1", 8081, "192.0.2.1", True),
         ("localhost", 8081, "192.0.2.1", True),
         ("::1", 8080, "::1", True),
+        ("[::1]", 8081, "192.0.2.1", True),
         ("203.0.113.10", 8080, "192.0.2.1", False),
         ("localhost", 8080, "127.0.0.1", True),
     ):

@@ -557,8 +557,8 @@ class Urlward:
         if server.address is None or server.transport_protocol != "tcp" or guard is None:
             return
         host, port = server.address[:2]
-        if as_address(host):
-            if not self.may_reach(data.client, host, port, named=False):
+        if literal := as_address(host):
+            if not self.may_reach(data.client, literal, port, named=False):
                 server.error = _OUT_OF_REACH
             return
         if not self._listens_on(port) and not guard.lists_any_address() and self.access.is_free(data.client):
