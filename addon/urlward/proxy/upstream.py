@@ -11,6 +11,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final
 
+from urlward.proxy.poller import WRITE, Poller
+
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
 
@@ -114,22 +116,22 @@ class Opening:
     """A connection to an origin that is being opened.
 
     Args:
-        loop: the event loop.
+        poller: tells when an address has answered.
         addresses: to try in this order, at least one.
         done: is given the socket, or why there is none; not called any more after `cancel`.
         local: address of this machine to connect from, or empty.
     """
 
-    __slots__ = ("_addresses", "_done", "_error", "_local", "_loop", "_pending", "_timer")
+    __slots__ = ("_addresses", "_done", "_error", "_local", "_pending", "_poller", "_timer")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         addresses: Sequence[Address],
         done: Callable[[socket.socket | None, OSError | None], None],
         local: str = "",
     ) -> None:
-        self._loop = loop
+        self._poller = poller
         self._addresses = list(reversed(addresses))
         self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
         self._local = local
@@ -151,7 +153,7 @@ class Opening:
         while self._addresses and self._done is not None:
             if self._connect(self._addresses.pop()):
                 if self._addresses and self._done is not None:
-                    self._timer = self._loop.call_later(STAGGER, self._try_next)
+                    self._timer = self._poller.loop.call_later(STAGGER, self._try_next)
                 return
         if not self._pending:
             self._finish(None)
@@ -175,12 +177,12 @@ class Opening:
             return False
         if code == errno.EINPROGRESS:
             self._pending[one.fileno()] = one
-            self._loop.add_writer(one.fileno(), self._writable, one)
+            self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one))
             return True
         return self._connected(one, code)
 
-    def _writable(self, one: socket.socket) -> None:
-        self._loop.remove_writer(one.fileno())
+    def _answered(self, one: socket.socket) -> None:
+        self._poller.forget(one.fileno())
         del self._pending[one.fileno()]
         if not self._connected(one, one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             if self._timer is not None:
@@ -211,6 +213,6 @@ class Opening:
         self._addresses.clear()
         self._error = None  # whose traceback refers to this
         for fd, one in self._pending.items():
-            self._loop.remove_writer(fd)
+            self._poller.forget(fd)
             one.close()
         self._pending.clear()
