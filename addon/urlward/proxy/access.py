@@ -67,7 +67,6 @@ class Access:
             client: whose.
             done: see there.
         """
-        is_head = head.method == b"HEAD"
         if self.passwords is not None:
             scheme, _, token = head.get(b"proxy-authorization").partition(b" ")
             token = token.strip(b" \t")
@@ -75,27 +74,31 @@ class Access:
             if known is None:
                 if self.passwords.ask(token, str(client.peername[0]), done):
                     return "wait"
-                return plain(503, "Too many passwords are being looked at.", head=is_head)
+                return _plain(head, 503, "Too many passwords are being looked at.")
             if not known:
-                return plain(407, "The proxy needs a user and a password.", head=is_head, more=_CHALLENGE)
-        ports = self._connect_ports if head.method == b"CONNECT" else self._ports
-        if not ports[port]:
-            return plain(403, "The proxy does not connect to this port.", head=is_head)
+                return _plain(head, 407, "The proxy needs a user and a password.", _CHALLENGE)
+        if not (self._connect_ports if head.method == b"CONNECT" else self._ports)[port]:
+            return _plain(head, 403, "The proxy does not connect to this port.")
         return None
 
     def own(self, head: RequestHead) -> BlockResponse:
         """What a request gets that is for the proxy itself."""
-        is_head = head.method == b"HEAD"
         if self._pac is None or head.target.partition(b"?")[0] not in PAC_PATHS:
-            return plain(400, "a proxy needs to be asked for a whole URL", head=is_head)
+            return _plain(head, 400, "a proxy needs to be asked for a whole URL")
         if head.method not in (b"GET", b"HEAD"):
-            return plain(405, "There is nothing but GET here.", more=((b"Allow", b"GET, HEAD"),))
+            return _plain(head, 405, "There is nothing but GET here.", ((b"Allow", b"GET, HEAD"),))
         fields = (
             (b"Content-Type", b"application/x-ns-proxy-autoconfig"),
             (b"Content-Length", b"%d" % len(self._pac)),
             (b"Cache-Control", b"no-cache"),
         )
-        return BlockResponse(200, "OK", fields, b"" if is_head else self._pac)
+        return BlockResponse(200, "OK", fields, b"" if head.method == b"HEAD" else self._pac)
+
+
+def _plain(
+    head: RequestHead, status: int, text: str, more: tuple[tuple[bytes, bytes], ...] = ()
+) -> BlockResponse:
+    return plain(status, text, head=head.method == b"HEAD", more=more)
 
 
 @lru_cache(1 << 12)
