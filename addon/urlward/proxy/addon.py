@@ -104,6 +104,7 @@ _OPTIONS = (
     "urlward_status",
     "urlward_monitor",
     "urlward_intercept_port",
+    "urlward_keep_source",
     "urlward_config",
     "urlward_admin",
 )
@@ -165,6 +166,7 @@ class Urlward:
         resolver: looks origins up.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
+        keep_source: whether they are connected to from the client's address instead, in transparent mode.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
@@ -183,6 +185,7 @@ class Urlward:
         self._others = False
         self.http2 = True
         self.connect_from = ""
+        self.keep_source = False
         self.resolver = Resolver()
         self._certificates: Certificates | None = None
         self._origins: Origins | None = None
@@ -226,6 +229,12 @@ class Urlward:
             int,
             0,
             "Listening port whose TLS connections are decrypted whatever host they name; 0 for none.",
+        )
+        loader.add_option(
+            "urlward_keep_source",
+            bool,
+            False,
+            "Transparent mode takes what TPROXY leads here, and goes on from the client's address.",
         )
         loader.add_option(
             "urlward_tls_block",
@@ -274,6 +283,12 @@ class Urlward:
         self._others = any(_set(name) for name in (*_OTHERS, *_OF_TLS))
         self.http2 = bool(_set("urlward_http2", True))
         self.connect_from = str(_set("connect_addr") or "")
+        self.keep_source = bool(_set("urlward_keep_source"))
+        others = next(filter(_set, (*_BY_FLOWS, *_OTHERS, *_OF_TLS, "connect_addr")), "")
+        if self.keep_source and others:
+            raise exceptions.OptionsError(
+                f"{others}: origins would not see the client's address (keep_source)"
+            )
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"

@@ -11,11 +11,17 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final
 
+from urlward.proxy.listeners import make_transparent
+
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
 
 MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried."""
+
+_BIND_ADDRESS_NO_PORT: Final = 24
+"""IP_BIND_ADDRESS_NO_PORT (ip(7)), for both families: the port is chosen by connect(), which knows the origin, so
+that connections to different ones can have the same."""
 
 LOOKUPS: Final = 64
 """Names that are looked up at a time; one whose server is silent takes a thread for half a minute."""
@@ -117,10 +123,11 @@ class Opening:
         loop: the event loop.
         addresses: to try in this order, at least one.
         done: is given the socket, or why there is none; not called any more after `cancel`.
-        local: address of this machine to connect from, or empty.
+        local: address to connect from, or empty.
+        foreign: whether that is not this machine's but the client's.
     """
 
-    __slots__ = ("_addresses", "_done", "_error", "_local", "_loop", "_pending", "_timer")
+    __slots__ = ("_addresses", "_done", "_error", "_foreign", "_local", "_loop", "_pending", "_timer")
 
     def __init__(
         self,
@@ -128,8 +135,11 @@ class Opening:
         addresses: Sequence[Address],
         done: Callable[[socket.socket | None, OSError | None], None],
         local: str = "",
+        *,
+        foreign: bool = False,
     ) -> None:
         self._loop = loop
+        self._foreign = foreign
         self._addresses = list(reversed(addresses))
         self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
         self._local = local
@@ -166,7 +176,10 @@ class Opening:
         try:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._foreign:
+                make_transparent(one)
             if self._local:
+                one.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
                 one.bind((self._local, 0))
             code = one.connect_ex(address)
         except OSError as e:
