@@ -187,17 +187,13 @@ def test_large_bodies_in_both_directions(net: Network, seen: Seen, proxy: Filter
 
 
 # What follows is of kept addresses alone.
+kept = pytest.mark.parametrize("keeps", [True], indirect=True, ids=["kept"])
 
 
-@pytest.fixture
-def only_kept(keeps: bool) -> None:
-    if not keeps:
-        pytest.skip("of kept addresses")
-
-
+@kept
 @families
 def test_a_client_is_known_to_origins_as_itself(
-    net: Network, seen: Seen, authority: Authority, proxy: Filter, only_kept: None, f: Family
+    net: Network, seen: Seen, authority: Authority, proxy: Filter, f: Family
 ) -> None:
     """What an origin has given for a session's resumption does not come back from another address."""
     context = authority.client_context(proxy.folder / "confdir/mitmproxy-ca-cert.pem")
@@ -212,10 +208,9 @@ def test_a_client_is_known_to_origins_as_itself(
     assert reused[-1] == "."
 
 
+@kept
 @families
-def test_ports_that_clients_have_too(
-    net: Network, seen: Seen, proxy: Filter, only_kept: None, f: Family
-) -> None:
+def test_ports_that_clients_have_too(net: Network, seen: Seen, proxy: Filter, f: Family) -> None:
     """From each of these ports there is a connection of the client's and one of the filter's, to one origin."""
     where = resolve(net, f)
     ports = range(40_000, 40_010)
@@ -238,10 +233,9 @@ def test_ports_that_clients_have_too(
             s.close()
 
 
+@kept
 @families
-def test_under_a_flood_of_connections(
-    net: Network, seen: Seen, proxy: Filter, only_kept: None, f: Family
-) -> None:
+def test_under_a_flood_of_connections(net: Network, seen: Seen, proxy: Filter, f: Family) -> None:
     """With SYN cookies the listener has not heard of a connection before the packet that completes it."""
     where = resolve(net, f)
     net.gateway.sysctl("net.ipv4.tcp_syncookies", "2")
@@ -252,8 +246,9 @@ def test_under_a_flood_of_connections(
     assert seen.next()[0] == f.client
 
 
+@kept
 @families
-def test_icmp_reaches_the_filter(net: Network, proxy: Filter, only_kept: None, f: Family) -> None:
+def test_icmp_reaches_the_filter(net: Network, proxy: Filter, f: Family) -> None:
     """It is sent to the client's address; without it, the size of packets would not be found out."""
     where = resolve(net, f)
     rule = (
@@ -289,7 +284,8 @@ def routing(net: Network) -> list[str]:
     ]
 
 
-def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter, only_kept: None) -> None:
+@kept
+def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> None:
     before = routing(net)
     status = command(net, "gateway", "status", "--json", "--config", str(proxy.folder / "urlward.toml"))
     assert (status.returncode, json.loads(status.stdout)["routes"]) == (0, True)
