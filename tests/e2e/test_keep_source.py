@@ -223,14 +223,19 @@ def test_ports_that_clients_have_too(net: Network, seen: Seen, proxy: Filter, f:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind((f.client, port))
             s.connect((where, 80))
-        for s in (*open_ones, *open_ones):
-            s.sendall(b"GET / HTTP/1.1\r\nHost: shared.example\r\n\r\n")
-            assert read_response(s).status == 200
-            assert seen.next()[0] == f.client
+            answers(s, seen, f)
+        for s in open_ones:
+            answers(s, seen, f)
     finally:
         net.gateway.sysctl("net.ipv4.ip_local_port_range", "32768 60999")
         for s in open_ones:
             s.close()
+
+
+def answers(s: socket.socket, seen: Seen, f: Family) -> None:
+    s.sendall(b"GET / HTTP/1.1\r\nHost: shared.example\r\n\r\n")
+    assert read_response(s).status == 200
+    assert seen.next()[0] == f.client
 
 
 @kept
