@@ -1,4 +1,4 @@
-"""``keep_source`` in namespaces: origins see the client, what is listed is blocked, and nothing is left behind."""
+"""``keep_source`` in namespaces: origins see the client, and what is listed is blocked."""
 
 import json
 import shutil
@@ -211,7 +211,7 @@ def test_a_client_is_known_to_origins_as_itself(
 @kept
 @families
 def test_ports_that_clients_have_too(net: Network, seen: Seen, proxy: Filter, f: Family) -> None:
-    """From each of these ports there is a connection of the client's and one of the filter's, to one origin."""
+    """From each of these there is a connection of the client's and one of the filter's, to one origin."""
     where = resolve(net, f)
     ports = range(40_000, 40_010)
     net.gateway.sysctl("net.ipv4.ip_local_port_range", f"{ports[0]} {ports[-1]}")

@@ -82,6 +82,12 @@ def test_a_rule_of_others_that_comes_first_is_said(routing: Routing) -> None:
         routing.up()
 
 
+def test_without_a_way_into_this_machine(routing: Routing) -> None:
+    ip("ip link set lo down")
+    with pytest.raises(GatewayError, match="routing: lo is down"):
+        routing.up()
+
+
 def test_without_ipv6(routing: Routing) -> None:
     Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
     assert routing.up()

@@ -104,7 +104,8 @@ class Routing:
         except OSError as e:
             if e.errno in expected:
                 return False
-            raise GatewayError(f"routing: {(e.strerror or str(e)).lower()}") from e
+            why = "lo is down" if e.errno == errno.ENETDOWN else (e.strerror or str(e)).lower()
+            raise GatewayError(f"routing: {why}") from e
         return True
 
     def _ask(self, kind: int, body: bytes, flags: int) -> bytes:

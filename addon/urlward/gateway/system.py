@@ -12,7 +12,6 @@ _THREAD = _PROC / "thread-self"
 _WITH_MARKS = {
     "net.ipv4.conf.all.src_valid_mark": "origins' packets for the filter count as martians",
     "net.ipv4.tcp_fwmark_accept": "the filter's answers to clients do not leave this machine",
-    "net.ipv6.conf.lo.disable_ipv6": "IPv6 does not come to the filter",
 }
 """Settings with which marked packets are not to be delivered, and why."""
 

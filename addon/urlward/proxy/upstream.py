@@ -20,7 +20,7 @@ MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried."""
 
 _BIND_ADDRESS_NO_PORT: Final = 24
-"""IP_BIND_ADDRESS_NO_PORT (ip(7)), for both families: the port is chosen by connect(), which knows the origin, so
+"""IP_BIND_ADDRESS_NO_PORT (ip(7)), for both families: connect() chooses the port, which knows the origin, so
 that connections to different ones can have the same."""
 
 LOOKUPS: Final = 64

@@ -44,7 +44,7 @@ class Seen:
         error: what the client has met, in a few words; empty where it has got an answer.
         seconds: it took.
         detail: more for the report, such as the protocol.
-        asker: whose address the origin has seen, ``client`` or ``gateway``; empty where it has served nothing.
+        asker: whose address the origin has seen, ``client`` or ``gateway``; empty where nothing was served.
     """
 
     status: int = 0
