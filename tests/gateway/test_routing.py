@@ -52,9 +52,15 @@ def test_up_and_down(routing: Routing) -> None:
 
 
 def test_as_the_commands_that_are_shown(routing: Routing) -> None:
+    before = all_of_it()
     for line in commands():
         ip(line)
     assert routing.delivers()
+    made = all_of_it()
+    assert not routing.up()
+    assert all_of_it() == made
+    routing.down()
+    assert all_of_it() == before
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ async def test_a_bad_option_is_refused_and_changes_nothing(
 async def test_what_would_hide_clients_from_origins(tctx: taddons.context, other: dict[str, Any]) -> None:
     """Mitmproxy's own connections have this machine's address."""
     addon = tctx.master.addons.get("urlward")
+    tctx.options.update(urlward_flows=False)
     tctx.options.update(urlward_keep_source=True)
     assert addon.keep_source
     (name,) = other

@@ -16,7 +16,7 @@ from urlward.gateway.system import sysctl
 from urlward.gateway.table import MARK
 
 TABLE: Final = 21365
-"""Number of the routing table; likewise of the rules, where it is less likely that somebody has it."""
+"""Number of the routing table, which nobody else is likely to take."""
 
 PREFERENCE: Final = 90
 """Of the rules: before those of VPNs and of several uplinks, which look at other bits of a mark."""
@@ -25,15 +25,27 @@ _NUMBERS: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANYWHERE: Final = {4: "240.0.0.1", 6: "100::1"}
 """Addresses that no machine has (RFC 1112 section 4, RFC 6666), to look where marked packets go."""
 
-_NEWROUTE, _DELROUTE, _GETROUTE, _NEWRULE, _DELRULE = 24, 25, 26, 32, 33
+_NEWROUTE, _GETROUTE, _NEWRULE = 24, 26, 32
+_DELETE: Final = 1
+"""From the number of what makes something to that of what deletes it."""
+
 _EXCLUSIVE: Final = 0x200
+"""NLM_F_EXCL."""
+
 _LOCAL, _LOOKUP = 2, 1
 """RTN_LOCAL, FR_ACT_TO_TBL."""
 
-_HOST_SCOPE, _BY_US, _LOOKUP_TABLE = 254, 213, 0x1000
+_HOST_SCOPE, _LOOKUP_TABLE = 254, 0x1000
+"""RT_SCOPE_HOST, RTM_F_LOOKUP_TABLE."""
+
+_BY_US: Final = 213
+"""Protocol of both, by which others can tell whose they are."""
+
 _DESTINATION, _LINK, _ROUTE_TABLE, _ROUTE_MARK = 1, 4, 15, 16
 _RULE_PREFERENCE, _RULE_MARK, _RULE_TABLE, _RULE_MASK, _RULE_PROTOCOL = 6, 10, 15, 16, 21
-_RTNLGRP_RULES: Final = (8, 19)
+_GROUPS: Final = (8, 19)
+"""RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE."""
+
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _PATIENCE: Final = 5.0
 
@@ -80,7 +92,7 @@ class Routing:
             for kind, body in reversed(_wanted(family)):
                 # A rule that is not there is ENOENT, a route ESRCH, a family EAFNOSUPPORT or EOPNOTSUPP.
                 absent = (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-                self._do(kind + 1, body, 0, *absent)
+                self._do(kind + _DELETE, body, 0, *absent)
 
     def delivers(self) -> bool:
         """Whether packets with the mark are delivered here because of the table, in both families."""
@@ -131,7 +143,7 @@ def rules_changed() -> socket.socket:
         OSError: no netlink.
     """
     one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-    for group in _RTNLGRP_RULES:
+    for group in _GROUPS:
         one.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     return one
 
@@ -142,8 +154,8 @@ def commands() -> list[str]:
         line
         for ip in ("ip", "ip -6")
         for line in (
-            f"{ip} route add local default dev lo table {TABLE}",
-            f"{ip} rule add pref {PREFERENCE} fwmark {MARK:#x}/{MARK:#x} lookup {TABLE}",
+            f"{ip} route add local default dev lo table {TABLE} proto {_BY_US}",
+            f"{ip} rule add pref {PREFERENCE} fwmark {MARK:#x}/{MARK:#x} lookup {TABLE} proto {_BY_US}",
         )
     ]
 
