@@ -136,14 +136,15 @@ def ask(
     """
     query = dns.message.make_query(name, kind)
     server = f.world  # an address at which nobody answers DNS
-    if tcp:
-        with net.client.connect(server, 53) as s:
-            s.setblocking(False)
-            return dns.query.tcp(query, server, timeout, sock=s)
     for again in (True, False):
-        with net.client.make(f.family, socket.SOCK_DGRAM) as s, suppress(dns.exception.Timeout):
-            s.setblocking(False)
-            return dns.query.udp(query, server, timeout, sock=s)
+        with suppress(dns.exception.Timeout, OSError):
+            if tcp:
+                with net.client.connect(server, 53) as s:
+                    s.setblocking(False)
+                    return dns.query.tcp(query, server, timeout, sock=s)
+            with net.client.make(f.family, socket.SOCK_DGRAM) as s:
+                s.setblocking(False)
+                return dns.query.udp(query, server, timeout, sock=s)
         if timeout < 5 or not again:
             break
     raise dns.exception.Timeout(timeout=timeout)

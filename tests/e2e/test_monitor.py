@@ -70,11 +70,11 @@ def twice_on_one_connection_to_that_name(way: Way) -> None:
 
 def tls_to_that_name(way: Way) -> None:
     with (
-        RawOrigin(lambda s: s.sendall(b"said " + s.recv(100)[:3]), host="127.0.0.9") as raw,
+        RawOrigin(lambda s: s.sendall(b"\x16said " + s.recv(100)[:3]), host="127.0.0.9") as raw,
         tunnel(way.proxy.port, f"addressed.example:{raw.port}") as s,
     ):
         s.sendall(client_hello("addressed.example"))
-        assert read_to_end(s) == b"said \x16\x03\x01"
+        assert read_to_end(s) == b"\x16said \x16\x03\x01"
 
 
 def connect_to(way: Way, host: str, path: str = "/") -> None:

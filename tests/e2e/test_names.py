@@ -302,7 +302,7 @@ def test_what_is_relayed_is_cut_once_it_is_listed(changed: Filter, name: str, li
     stop = threading.Event()
 
     def serve(connection: socket.socket) -> None:
-        connection.sendall(b"begun")
+        connection.sendall(b"\x16begun")
         stop.wait(30)
 
     with (
@@ -310,7 +310,7 @@ def test_what_is_relayed_is_cut_once_it_is_listed(changed: Filter, name: str, li
         socks(proxy.port, "127.0.0.1", raw.port) as s,
     ):
         s.sendall(client_hello(name))
-        assert s.recv(5) == b"begun"
+        assert s.recv(6) == b"\x16begun"
         put(proxy, f"{UNLISTED}{line}\n")
         assert ends_within(s, WITHIN) is cut
         stop.set()

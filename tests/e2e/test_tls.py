@@ -267,12 +267,12 @@ def test_a_relayed_stream_keeps_its_ends_apart(proxy: Filter) -> None:
     def serve(connection: socket.socket) -> None:
         while connection.recv(65536):
             pass
-        connection.sendall(b"after the end")
+        connection.sendall(b"\x16 after the end")
 
     with RawOrigin(serve) as raw, socks(proxy.ports[1], "127.0.0.1", raw.port) as s:
         s.sendall(client_hello("plain.example"))
         s.shutdown(socket.SHUT_WR)
-        assert receive(s, 13) == b"after the end"
+        assert receive(s, 15) == b"\x16 after the end"
 
 
 def test_an_origin_whose_certificate_is_not_trusted(

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.rig import until
 from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
+from urlward.proxy.poller import READ, WRITE, Poller
 from urlward.proxy.tls import Tls
 
 LARGE = bytes(range(256)) * (1 << 13)  # 2 MiB: more than the sockets hold
@@ -38,7 +39,7 @@ class Side:
         for each in (sock, self.peer):
             each.setblocking(False)
         self.loop = asyncio.get_running_loop()
-        self.connection = Connection(self.loop, sock, self, address[0])
+        self.connection = Connection(Poller(self.loop), sock, self, address[0])
         self.connection.receive = self.got.extend
         self.connection.ended = self._ended
 
@@ -98,7 +99,7 @@ async def test_who_takes_no_more_holds_the_other_back(sides: list[Side], way: in
     for one, other in (sides, sides[::-1]):
         one.connection.receive = other.connection.write
     sending = asyncio.create_task(sender.send(LARGE))
-    await until(lambda: receiver.connection.full and not sender.connection._reading)
+    await until(lambda: receiver.connection.full and not sender.connection._events & READ)
     await asyncio.sleep(0.02)
     assert receiver.connection.waiting <= HIGH + _MOST_READ
     assert not sending.done()
@@ -109,7 +110,7 @@ async def test_who_takes_no_more_holds_the_other_back(sides: list[Side], way: in
     await sending
     assert not receiver.connection.full
     assert receiver.connection.waiting == 0
-    assert not receiver.connection._writing
+    assert not receiver.connection._events & WRITE
 
 
 async def test_what_is_written_in_parts(side: Side) -> None:
@@ -118,7 +119,7 @@ async def test_what_is_written_in_parts(side: Side) -> None:
     assert side.connection.full
     assert side.connection.waiting > HIGH
     assert await side.read(len(LARGE)) == LARGE
-    await until(lambda: not side.connection._writing)
+    await until(lambda: not side.connection._events & WRITE)
     assert (side.connection.full, side.connection.waiting) == (False, 0)
 
 
@@ -132,7 +133,7 @@ async def test_a_half_close_each_way(side: Side) -> None:
     await until(lambda: side.ends)
     await asyncio.sleep(0.01)
     assert (side.ends, side.losses) == (1, [])
-    assert not side.connection._reading, "an end is not read again and again"
+    assert not side.connection._events & READ, "an end is not read again and again"
 
 
 @pytest.mark.parametrize("how", ["end", "close"])
@@ -247,13 +248,13 @@ class Secured:
         self.said: list[str] = []
         self.faults: list[Exception] = []
         self.active = 0.0
-        loop = asyncio.get_running_loop()
+        poller = Poller(asyncio.get_running_loop())
         with socket.create_server(("127.0.0.1", 0)) as listening:
             near = socket.create_connection(listening.getsockname())
             far, _ = listening.accept()
         for each in (near, far):
             each.setblocking(False)
-        self.server, self.client = (Connection(loop, each, self) for each in (far, near))
+        self.server, self.client = (Connection(poller, each, self) for each in (far, near))
         sessions = Tls(server, client_side=False), Tls(client, client_side=True, server_name=b"plain.example")
         for number, (connection, tls) in enumerate(zip((self.server, self.client), sessions, strict=True)):
             name = "client" if number else "server"

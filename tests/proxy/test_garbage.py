@@ -70,7 +70,7 @@ async def get(streams: Streams, request: bytes = GET % b"a", expected: bytes = b
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """An origin that says what it has heard."""
     with suppress(OSError, asyncio.IncompleteReadError):
-        writer.write(b"heard " + await reader.read(1 << 16))
+        writer.write(b"\x16heard " + await reader.read(1 << 16))
         await reader.read()
     writer.close()
 
@@ -223,7 +223,7 @@ async def socks_refused(rig: Rig, streams: Streams) -> None:
 async def tls_relayed(rig: Rig, streams: Streams) -> None:
     hello = client_hello("plain.example")
     streams[1].write(hello)
-    assert await streams[0].readexactly(6 + len(hello)) == b"heard " + hello
+    assert await streams[0].readexactly(7 + len(hello)) == b"\x16heard " + hello
 
 
 @kind("transparent", tls=True)
@@ -367,7 +367,7 @@ async def client_half_closed(rig: Rig, streams: Streams) -> None:
 async def relay_half_closed(rig: Rig, streams: Streams) -> None:
     streams[1].write(client_hello("plain.example"))
     streams[1].write_eof()
-    assert (await streams[0].read()).startswith(b"heard ")
+    assert (await streams[0].read()).startswith(b"\x16heard ")
 
 
 async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

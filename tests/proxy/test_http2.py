@@ -1,6 +1,8 @@
 """HTTP/2 without sockets: frames of a client in, HTTP/1.1 to origins out, and back."""
 
+import functools
 import gc
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -140,6 +142,7 @@ class Case:
     """A client and the filter; origins are reached at once."""
 
     active = 0.0
+    held = False
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -205,6 +208,9 @@ class Case:
 
     def broken(self, error: Exception) -> None:
         raise error
+
+    def hold_client(self, *, held: bool) -> None:
+        self.held = held
 
     def exchange(self, lane: Lane) -> None:
         self.origins.append(Origin(lane, self))
@@ -422,6 +428,25 @@ def test_a_socket_that_is_full_holds_all_up(case: Case) -> None:
     assert len(case.body[stream]) == 65535
 
 
+def test_a_client_that_is_behind_is_asked_nothing_and_told_nothing(case: Case) -> None:
+    """Heads count against no window: what they are answers to is not read, nor are they."""
+    for _ in range(3):
+        case.ask(method="HEAD")
+    case.origins[1].says(OK[:-2])
+    case.http2.pause(BEHIND)
+    assert case.held
+    assert [origin.asked for origin in case.origins] == [["pause"]] * 3
+    # What has been read goes no further.
+    for _ in range(4):
+        case.ask()
+    assert [len(origin.heads) for origin in case.origins] == [1, 1, 1]
+    case.http2.resume(BEHIND)
+    case.loop.run()
+    assert not case.held
+    assert [origin.asked for origin in case.origins[:3]] == [["pause", "resume"]] * 3
+    assert sum(len(origin.heads) for origin in case.origins) == 7
+
+
 def test_an_upload_waits_for_its_origin(case: Case) -> None:
     stream = case.ask(method="PUT", end=False)
     case.origins[0].lane.pause(BEHIND)
@@ -565,6 +590,20 @@ def test_the_fields_of_a_response() -> None:
     odd = b"HTTP/1.1 200 OK\nA: b\x01\n\xff: c\nD: e\n\n"
     fields, _ = response_fields(read_response_head(odd, to_head=False))
     assert fields == [(b":status", b"200"), (b"d", b"e")]
+
+
+def test_long_fields_are_not_remembered() -> None:
+    caches = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+    ours = [each for each in caches if each.__module__ == "urlward.proxy.http2_messages"]
+    assert len(ours) == 3
+    for size in (1, 1000):
+        before = [cache.cache_info().currsize for cache in ours]
+        name = bytes(random.choices(b"abcdefgh", k=40)) + b"x" * size
+        read_request([*GET, (name, b"v")], ended=True)
+        response_fields(read_response_head(b"HTTP/1.1 200 OK\r\n%b: v\r\n\r\n" % name, to_head=False))
+        Encoder().encode([(name, b"v")])
+        after = [cache.cache_info().currsize for cache in ours]
+        assert [b - a for a, b in zip(before, after, strict=True)] == [int(size == 1)] * 3
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=300)), min_size=1))

@@ -78,6 +78,15 @@ def test_a_second_hello_for_another_server_does_not_pass(pieces: tuple[bytes | s
 
 
 @pytest.mark.parametrize(
+    "answer", [b"HTTP/1.0 200 OK\r\n\r\nlisted", b"listed", b"\x17\3\3\0\1a", b"H", b"\0"]
+)
+@pytest.mark.parametrize("more", [(), (HELLO,)])
+def test_an_answer_that_is_none_of_tls_does_not_pass(answer: bytes, more: tuple[bytes, ...]) -> None:
+    ends = tls(*more, said(answer), said(b"\x16 more"))
+    assert (ends.client, ends.asked, ends.refusals) == (b"", ["close"], ["peek"])
+
+
+@pytest.mark.parametrize(
     "pieces", [(b"\xff", b"GET /listed HTTP/1.1\r\n"), (b"\xffG", b"ET ", b"/listed\r\n")]
 )
 def test_a_request_behind_other_bytes_does_not_pass(pieces: tuple[bytes, ...]) -> None:
@@ -99,7 +108,7 @@ def test_a_request_behind_other_bytes_does_not_pass(pieces: tuple[bytes, ...]) -
         (said(ANSWER), EXCHANGE, SPEC, EARLY),
         (EARLY * 5, said(ANSWER), OTHER),
         (EXCHANGE[:2], said(b"\x15\3\3\0\2\2\x28"), EXCHANGE[2:]),
-        (b"whatever", said(b"whatever"), b"\x16 more"),
+        (b"whatever", said(b"\x16whatever"), b"\x16 more"),
     ],
 )
 def test_whatever_else_comes_passes_as_it_came(pieces: tuple[bytes | str, ...]) -> None:

@@ -150,6 +150,34 @@ def test_no_response_leads_past_the_filter(size: int) -> None:
     assert case.ends.client == hidden.replace(b"\r\nALT-SVC", b"\r\nXLT-SVC")
 
 
+@pytest.mark.parametrize("size", [1 << 11, 1 << 18])
+def test_interim_responses_without_end(size: int) -> None:
+    got = (b"HTTP/1.1 103 Early Hints\r\n" + b"Alt-Svc: x\r\n" * 10 + b"\r\n") * 5000
+    case = Case().client(get())
+    case.server(*(got[i : i + size] for i in range(0, len(got), size)))
+    interim, _, ours = case.ends.client.partition(b"HTTP/1.1 502 ")
+    assert 0 < len(interim) - MAX_HEAD < 200
+    assert interim == got.replace(b"\r\nAlt-Svc", b"\r\nXlt-Svc")[: len(interim)]
+    assert ours
+    assert case.ends.refusals == ["match"]
+    assert case.ends.asked[-1] == "linger"
+
+
+def test_interim_responses_of_each_request() -> None:
+    got = (b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + ok()) * 5
+    case = Case().client(*[get()] * 5).server(got)
+    assert case.ends.client == got
+    assert case.relay.idle
+
+
+def test_of_requests_under_way_no_head_is_kept() -> None:
+    case = Case(reached=False).client(get("/1") + get("/2"))
+    assert all(pending.head is not None for pending in case.relay.pending)
+    case.relay.connected()
+    case.client(get("/3"))
+    assert [pending.head for pending in case.relay.pending] == [None] * 3
+
+
 def test_a_block_closes_nothing_where_nothing_is_open() -> None:
     case = Case().client(get("/listed"))
     assert case.blocked

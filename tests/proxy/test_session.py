@@ -15,6 +15,7 @@ import pytest
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, OK, Rig, Streams, answer, closed, reset, until
 from urlward.proxy.connection import BEHIND, HIGH, Connection
+from urlward.proxy.poller import READ
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, MAX_KEPT, Session
 from urlward.proxy.upstream import Lookup
@@ -45,12 +46,12 @@ async def test_every_byte_by_itself(rig: Rig) -> None:
 
 async def test_tls_that_is_relayed(rig: Rig) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"you said " + await reader.read(65536))
+        writer.write(b"\x16you said " + await reader.read(65536))
         writer.write_eof()
 
     await rig.start(greet, "transparent")
     hello = client_hello("plain.example")
-    assert await rig.ask(hello) == b"you said " + hello
+    assert await rig.ask(hello) == b"\x16you said " + hello
     refused = await rig.ask(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00")
     assert refused == bytes([21, 3, 3, 0, 2, 2, 49])
     assert rig.handed == []
@@ -167,7 +168,7 @@ async def held_back(rig: Rig, *, upload: bool) -> tuple[Connection, Connection]:
             return False
         sides = session._client, session._server
         found[:] = sides if upload else sides[::-1]
-        return bool(found[0]._paused & BEHIND) and not found[0]._reading
+        return bool(found[0]._paused & BEHIND) and not found[0]._events & READ
 
     await until(look)
     return found[0], found[1]

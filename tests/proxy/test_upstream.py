@@ -15,6 +15,7 @@ import pytest
 from conftest import free_port
 from proxy.rig import until
 from urlward.proxy import upstream
+from urlward.proxy.poller import Poller
 from urlward.proxy.upstream import MOST_ADDRESSES, Address, Opening, Resolver, literal_address
 
 
@@ -23,8 +24,8 @@ class Attempt:
 
     def __init__(self, *addresses: Address, local: str = "") -> None:
         self.found: list[tuple[socket.socket | None, OSError | None]] = []
-        loop = asyncio.get_running_loop()
-        self.opening = Opening(loop, addresses, lambda *found: self.found.append(found), local)
+        poller = Poller(asyncio.get_running_loop())
+        self.opening = Opening(poller, addresses, lambda *found: self.found.append(found), local)
         self.opening.start()
 
     async def outcome(self) -> tuple[socket.socket | None, OSError | None]:
@@ -117,7 +118,7 @@ async def test_given_up(stack: ExitStack) -> None:
         await asyncio.sleep(0.06)
         assert attempt.found == []
         assert attempt.opening._timer is None
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1  # the poller
 
 
 async def test_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:

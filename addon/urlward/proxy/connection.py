@@ -1,4 +1,4 @@
-"""One TCP connection of the data path: a non-blocking socket in the event loop's reader and writer callbacks.
+"""One TCP connection of the data path: a non-blocking socket, read and written when the poller tells.
 
 asyncio's transports and tasks are most of what a connection costs; here are neither. TLS is OpenSSL on memory
 buffers beside the socket, so that it can begin in the midst of a connection, and inside another.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Final, Protocol
 
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, WRITE, Poller
 from urlward.proxy.tls import Tls
 
 _READ: Final = 1 << 16
@@ -72,7 +73,7 @@ class Connection:
     """One connection.
 
     Args:
-        loop: the event loop.
+        poller: tells when it can be read or written.
         sock: connected; closed with this.
         owner: is told of what fails, and of the end.
         address: the peer's IP address, where that matters.
@@ -92,15 +93,15 @@ class Connection:
         "_closing",
         "_end_wanted",
         "_eof",
+        "_events",
         "_fd",
         "_loop",
         "_out",
         "_owner",
         "_paused",
-        "_reading",
+        "_poller",
         "_size",
         "_sock",
-        "_writing",
         "address",
         "broken",
         "ended",
@@ -111,15 +112,16 @@ class Connection:
         "tls",
     )
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: Owner, address: str = ""
-    ) -> None:
-        self.begin(loop, owner, address)
+    def __init__(self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "") -> None:
+        self.begin(poller.loop, owner, address)
+        self._poller = poller
         self._sock = sock
         self._fd = sock.fileno()
         self._out = bytearray()
         self._size = _READ
-        self._reading = self._writing = self._eof = self._closing = self._end_wanted = False
+        self._events = 0
+        """That the poller tells of."""
+        self._eof = self._closing = self._end_wanted = False
 
     def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
         """Have what every connection has, with a socket or without one."""
@@ -154,7 +156,7 @@ class Connection:
 
     def pause(self, why: int) -> None:
         """Read nothing for a reason."""
-        # The event loop hears of it when something comes, which it seldom does in the meantime.
+        # The poller hears of it when something comes, which it seldom does in the meantime.
         self._paused |= why
 
     def resume(self, why: int) -> None:
@@ -254,7 +256,15 @@ class Connection:
         if self.tls is not None:
             self.tls.forget()
 
-    # -- what the event loop calls
+    # -- what the poller tells
+
+    def _happened(self, events: int) -> None:
+        wanted = self._events
+        if events & CAN_READ and wanted & READ:
+            self._readable()
+            wanted = self._events
+        if events & CAN_WRITE and wanted & WRITE:
+            self._writable()
 
     def _readable(self) -> None:
         if self._paused:
@@ -301,8 +311,7 @@ class Connection:
                 self.peer.resume(BEHIND)
         if out:
             return
-        self._loop.remove_writer(self._fd)
-        self._writing = False
+        self._watch()
         if self._closing:
             self._close_now()
         elif self._end_wanted:
@@ -325,9 +334,7 @@ class Connection:
                 return
             data = data[sent:]
         self._out += data
-        if not self._writing:
-            self._loop.add_writer(self._fd, self._writable)
-            self._writing = True
+        self._watch()
         if not self.full and len(self._out) > HIGH:
             self.full = True
             if self.peer is not None:
@@ -337,9 +344,7 @@ class Connection:
         """The peer takes no more; what it has said before, such as why, may still be read."""
         self.gone = self.broken = True
         self._out.clear()
-        if self._writing:
-            self._loop.remove_writer(self._fd)
-            self._writing = False
+        self._watch()
         if self.full:
             self.full = False
             if self.peer is not None:
@@ -439,7 +444,9 @@ class Connection:
         self._close_now()
 
     def _close_now(self) -> None:
-        self._unwatch()
+        if self._events:
+            self._poller.forget(self._fd)
+            self._events = 0
         self._fd = -1
         self.gone = self._closing = True
         self._sock.close()
@@ -447,18 +454,19 @@ class Connection:
             owner, self._owner = self._owner, None
             self._loop.call_soon(owner.lost, self)
 
-    def _unwatch(self) -> None:
-        if self._reading:
-            self._loop.remove_reader(self._fd)
-        if self._writing:
-            self._loop.remove_writer(self._fd)
-        self._reading = self._writing = False
-
     def _watch(self) -> None:
-        reads = not (self._paused or self._eof or self._closing)
-        if reads != self._reading:
-            if reads:
-                self._loop.add_reader(self._fd, self._readable)
-            else:
-                self._loop.remove_reader(self._fd)
-            self._reading = reads
+        """Have the poller tell of what is of use now."""
+        if self._fd < 0:
+            return
+        events = 0 if self._paused or self._eof or self._closing else READ
+        if self._out:
+            events |= WRITE
+        if events == self._events:
+            return
+        if not self._events:
+            self._poller.watch(self._fd, events, self._happened)
+        elif events:
+            self._poller.change(self._fd, events)
+        else:
+            self._poller.forget(self._fd)
+        self._events = events

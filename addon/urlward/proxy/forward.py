@@ -248,14 +248,13 @@ class ForwardRelay(HttpRelay):
 
     # -- responses
 
-    def _incoming(self, data: bytes, start: int, end: int) -> tuple[bytes, int]:
-        data = without_alternatives(data, start, end)
-        if start == end or self._lost_place or self._switched:
-            return data, end
-        head = data[start:end]
+    def _incoming(self, head: bytes) -> bytes:
+        head = without_alternatives(head)
+        if self._lost_place or self._switched:
+            return head
         if self._response is None:
             # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2).
-            return (data, end) if self._minor else (data[:start] + data[end:], start)
+            return head if self._minor else b""
         options = b",".join(_CONNECTION(head)).strip(b" \t").lower()
         unbounded = isinstance(self._response, Unbounded)
         keeps = b"close" not in options if b"HTTP/1.1" in head[:12] else b"keep-alive" in options
@@ -269,8 +268,7 @@ class ForwardRelay(HttpRelay):
         elif not self._minor:
             added += b"Connection: keep-alive\r\n"
         cut = len(head) - (2 if head.endswith(b"\r\n") else 1)
-        head = head[:cut] + added + head[cut:]
-        return data[:start] + head + data[end:], start + len(head)
+        return head[:cut] + added + head[cut:]
 
 
 def _without(lines: bytes, options: bytes) -> bytes:

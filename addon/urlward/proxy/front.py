@@ -14,6 +14,7 @@ from mitmproxy.proxy import mode_servers, mode_specs
 
 from urlward.proxy.addon import Urlward
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
+from urlward.proxy.poller import Poller
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.session import Client, Session
 from urlward.proxy.tls import Certificates, Origins
@@ -32,12 +33,14 @@ class Front:
     Attributes:
         addon: decides.
         loop: the event loop.
+        poller: of the sockets.
     """
 
     def __init__(self, instance: Any, addon: Urlward) -> None:
         self._mode = instance.mode
         self.addon = addon
         self.loop = asyncio.get_running_loop()
+        self.poller = Poller(self.loop)
         self._transports = Transports(lambda: _streams(instance))
 
     @property

@@ -106,6 +106,9 @@ class Http2Ends(Protocol):
     def exchange(self, lane: "Lane") -> None:
         """Begin a session for a lane."""
 
+    def hold_client(self, *, held: bool) -> None:
+        """Read nothing of the client for now, or go on."""
+
 
 class _NoEnds:
     """Takes all and does nothing."""
@@ -118,6 +121,9 @@ class _NoEnds:
     refused = broken = exchange = send_client
 
     def close(self) -> None:
+        """Nothing."""
+
+    def hold_client(self, *, held: bool) -> None:
         """Nothing."""
 
 
@@ -653,14 +659,23 @@ class Http2:
     # -- as the connection's peer, which is told how that gets on
 
     def pause(self, why: int) -> None:  # noqa: ARG002 - one reason
-        """The client is behind."""
+        """The client is behind: neither what it asks nor what it is answered is read, heads included."""
         self._blocked = True
+        self.ends.hold_client(held=True)
+        for lane in self._lanes:
+            lane.burden()
 
     def resume(self, why: int) -> None:  # noqa: ARG002 - one reason
         """It has caught up."""
         self._blocked = False
         try:
             self._go_on()
+            if not self._blocked:
+                for lane in list(self._lanes):
+                    if lane.waiting <= LOW:
+                        lane.relieve()
+                self.ends.hold_client(held=False)
+                self._schedule()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.ends.broken(e)
 
@@ -778,7 +793,7 @@ class Http2:
     def _dispatch(self) -> None:
         """Give streams to lanes."""
         self._scheduled = False
-        while self._waiting and not self._closed:
+        while self._waiting and not (self._closed or self._blocked):
             if not self._resting:
                 if len(self._lanes) >= MAX_LANES:
                     break

@@ -6,7 +6,7 @@ Whatever a client puts into a field, it comes out as one request that all reader
 import base64
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -33,6 +33,9 @@ _OF_CONNECTION: Final = frozenset(
 _NO_TRAILERS: Final = _OF_CONNECTION | {b"host", b"content-length", b"te", b"trailer"}
 # Alt-Svc goes by the second name, too: `head.without_alternatives`.
 _NOT_PASSED_ON: Final = _OF_CONNECTION | {b"alt-svc", b"xlt-svc"}
+_SHORT: Final = 64
+"""Bytes of a field of which it is remembered what was made."""
+
 _WITH_CONTENT: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 type Fields = list[tuple[bytes, bytes]]
@@ -60,13 +63,23 @@ class Request(NamedTuple):
     repeatable: bool
 
 
-@lru_cache(1 << 12)
+def _remembered[*Ts, T](function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
+    """A function of a field that knows what it said of short ones; long ones would fill the memory."""
+    known = lru_cache(1 << 12)(function)
+
+    def answer(*parts: *Ts) -> T:
+        return known(*parts) if sum(map(len, parts)) <= _SHORT else function(*parts)  # type: ignore[arg-type]
+
+    return answer
+
+
+@_remembered
 def _is_name(name: bytes) -> bool:
     """Whether a request may have a field of this name."""
     return name not in _OF_CONNECTION and _NAME(name) is not None
 
 
-@lru_cache(1 << 12)
+@_remembered
 def _response_name(name: bytes) -> bytes:
     """A response field's name as HTTP/2 has it, empty where it is not passed on."""
     name = name.lower()
@@ -183,14 +196,14 @@ def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, boo
         status: in place of its own.
     """
     fields = [(b":status", b"%d" % (status or head.status))]
-    options: list[bytes] = []
+    options: set[bytes] = set()
     for name, value in head.fields:
         known = _response_name(name)
         if known:
             if not _CONTROL(value):
                 fields.append((known, value.strip(b" \t")))
         elif name.lower() == b"connection":
-            options += (option.strip(b" \t") for option in value.lower().split(b","))
+            options.update(option.strip(b" \t") for option in value.lower().split(b","))
     closes = b"close" in options
     if options:
         fields = [field for field in fields if field[0] not in options]
@@ -293,7 +306,7 @@ def _number(number: int, bits: int, first: int) -> bytes:
     return bytes(encoded)
 
 
-@lru_cache(1 << 12)
+@_remembered
 def _encoded(name: bytes, value: bytes) -> bytes:
     """A field that is kept in no table (RFC 7541 section 6.2.2), or is in the static one."""
     indexed = _STATIC.get((name, value))

@@ -85,7 +85,10 @@ def open_sockets(
     """
     made: list[socket.socket] = []
     port, flags = address.port, socket.AI_PASSIVE
-    found = socket.getaddrinfo(address.host or None, port, type=_KINDS[address.kind], flags=flags)
+    try:
+        found = socket.getaddrinfo(address.host or None, port, type=_KINDS[address.kind], flags=flags)
+    except UnicodeError as e:
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from e
     try:
         for family, kind, protocol, _, where in dict.fromkeys(found):
             same = [one for one in given if _is_at(one, family, kind, where)]

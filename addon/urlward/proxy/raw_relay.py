@@ -8,10 +8,14 @@ from urlward.proxy.ends import Ends
 from urlward.proxy.kind import LateRequest
 from urlward.proxy.names import Names
 
+_TLS_ANSWERS: Final = b"\x15\x16"
+"""Types of the records that answer a ClientHello: an alert, a handshake."""
+
 
 class RawRelay:
-    """Relays bytes that nobody reads. Of TLS, no second ClientHello with another name passes; of what is
-    neither TLS nor HTTP, no request behind other bytes.
+    """Relays bytes that nobody reads. Of TLS, no second ClientHello with another name passes, nor an answer
+    that is none of TLS: there are servers of HTTP that find a request in the free bytes of a ClientHello. Of
+    what is neither TLS nor HTTP, no request behind other bytes passes.
 
     Args:
         ends: the connections.
@@ -19,7 +23,7 @@ class RawRelay:
         early: what has come from the client before the other connection is open.
     """
 
-    __slots__ = ("_client_ended", "_early", "_hello", "_late", "_server_ended", "ends", "live")
+    __slots__ = ("_answered", "_client_ended", "_early", "_hello", "_late", "_server_ended", "ends", "live")
 
     idle: Final = False
     endless: Final = True
@@ -32,6 +36,7 @@ class RawRelay:
         self._early = early
         self._hello = SecondHello() if names.tls else None
         self._late = None if names.tls else LateRequest(content=False)
+        self._answered = not names.tls
         self._client_ended = False
         self._server_ended = False
 
@@ -79,6 +84,11 @@ class RawRelay:
 
     def server_data(self, data: bytes) -> None:
         """The origin has sent something."""
+        if not self._answered:
+            self._answered = True
+            if data[0] not in _TLS_ANSWERS:
+                self._refuse()
+                return
         if self._hello is not None:
             self._hello.server(data)
             if self._hello.done:

@@ -51,13 +51,20 @@ def _said_unasked(data: bytes, position: int) -> bool | None:
     return True if len(text) == 10 else None
 
 
+def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
+    """What comes before a part of some data, and that part."""
+    rest = data if not start and end == len(data) else data[start:end]
+    return b"".join((*parts, rest)) if parts else rest
+
+
 class Pending:
     """A request that its origin has to answer."""
 
     __slots__ = ("begun", "body_begun", "continued", "expects", "head", "is_head", "names", "websocket")
 
     def __init__(self, head: RequestHead, names: Names) -> None:
-        self.head = head
+        self.head: RequestHead | None = head
+        """Kept until its origin is connected to: it takes many times the room that it took on its way."""
         self.is_head = head.method == b"HEAD"
         self.names = names
         self.websocket = head.websocket
@@ -98,6 +105,7 @@ class HttpRelay:
         "_early",
         "_heads",
         "_held",
+        "_interim",
         "_judge",
         "_last",
         "_lost_place",
@@ -153,6 +161,8 @@ class HttpRelay:
         self._response_held = b""
         self._response_seen = 0
         """Bytes of it that have been looked through."""
+        self._interim = 0
+        """Bytes of the interim responses that have come before it."""
         self._server_ended = False
         self._answer: bytes | None = None
         """Ours, waiting for its turn."""
@@ -239,6 +249,8 @@ class HttpRelay:
             self.ends.close_server()
             return
         self._server = "open"
+        for pending in self.pending:
+            pending.head = None
         early, self._early = b"".join(self._early), []
         if early:
             self.ends.send_server(early)
@@ -263,7 +275,10 @@ class HttpRelay:
         if self._response_held:
             data = self._response_held + data
             self._response_held = b""
-        position, size = 0, len(data)
+        # What goes to the client otherwise than it came, and what precedes it; and where the rest begins.
+        parts: list[bytes] = []
+        start = position = 0
+        size = len(data)
         while position < size:
             body = self._response
             if body is None:
@@ -275,7 +290,7 @@ class HttpRelay:
                         self._response_held = data[position:]
                         break
                     if position:
-                        self.ends.send_client(data[:position])
+                        self.ends.send_client(_joined(parts, data, start, position))
                     self.ends.refused("match")
                     self._finish()
                     return
@@ -285,18 +300,28 @@ class HttpRelay:
                     self._response_seen = size - position
                     break
                 self._response_seen = 0
-                data, end = self._incoming(data, position, end)
-                size = len(data)
+                head = data[position:end]
+                shown = self._incoming(head) if head else head
+                if shown is not head:
+                    parts += data[start:position], shown
+                    start = end
                 position = end
                 body = self._response
                 if body is None:
                     if self._switched:
-                        self.ends.send_client(data)
+                        self.ends.send_client(_joined(parts, data, start, size))
                         held, self._held = bytes(self._held), bytearray()
                         if held:
                             self._to_server(held)
                         return
-                    continue  # an interim response
+                    self._interim += len(head)
+                    if self._interim > MAX_HEAD:
+                        self.ends.send_client(_joined(parts, data, start, position))
+                        self.ends.refused("match")
+                        self._fail()
+                        return
+                    continue
+                self._interim = 0
             if not body.done:
                 try:
                     position = body.feed(data, position)
@@ -309,7 +334,7 @@ class HttpRelay:
                 self.pending.popleft()
                 ended = self._client_ended and not (self._in_turn and self._held)
                 if not self.pending and (self._answer or self._close_after or ended):
-                    self.ends.send_client(data[:position])
+                    self.ends.send_client(_joined(parts, data, start, position))
                     if self._close_after and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
                         self._mute = True
@@ -317,7 +342,7 @@ class HttpRelay:
                         self._end_turn()
                     return
         if position:
-            self.ends.send_client(data if position == size else data[:position])
+            self.ends.send_client(_joined(parts, data, start, position))
         if self._refused_switch:
             self._refused_switch = False
             self._read_held()
@@ -448,6 +473,8 @@ class HttpRelay:
             self._answer_with(found, keep_alive=keep_alive)
             return None
         self._sending = Pending(head, found)
+        if self._server == "open":
+            self._sending.head = None
         self.pending.append(self._sending)
         self._requests += 1
         if head.length:
@@ -556,9 +583,9 @@ class HttpRelay:
             self._last = self._close_after = True
         return end
 
-    def _incoming(self, data: bytes, start: int, end: int) -> tuple[bytes, int]:
-        """The same with the head from `start` to `end` as the client gets it, and where that ends."""
-        return without_alternatives(data, start, end), end
+    def _incoming(self, head: bytes) -> bytes:
+        """A response's head as the client gets it, itself where nothing is changed."""
+        return without_alternatives(head)
 
     def _relay_until_close(self) -> None:
         """Relay what comes as one response; no further request would be answered, so none is read."""

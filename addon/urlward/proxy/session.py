@@ -186,7 +186,7 @@ class Session:
         """Connections at rest, and since when."""
         self._server: Connection | None = None
         self._client: Connection | None = (
-            sock.owned(self) if isinstance(sock, Lane) else Connection(front.loop, sock, self)
+            sock.owned(self) if isinstance(sock, Lane) else Connection(front.poller, sock, self)
         )
         # The connections' own methods, for one call less in sending.
         self.send_client: Callable[[bytes], None] = self._client.write
@@ -389,7 +389,7 @@ class Session:
                 return
             source = self._source()
             local = source or self._front.addon.connect_from
-            self._opening = Opening(self._front.loop, passed, self._opened, local, foreign=bool(source))
+            self._opening = Opening(self._front.poller, passed, self._opened, local, foreign=bool(source))
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
@@ -410,7 +410,7 @@ class Session:
                 sock.close()  # reset already
                 self._not_connected(None)
                 return
-            self._take_server(Connection(self._front.loop, sock, self, address))
+            self._take_server(Connection(self._front.poller, sock, self, address))
             if self._origin.tls:
                 self._begin_tls()
             else:
@@ -488,9 +488,9 @@ class Session:
     def _listed(self, address: str) -> BlockResponse | None:
         """What is answered where a name has this address, None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
-            if not self._relay.pending:
+            first = self._relay.pending[0] if self._relay.pending else None
+            if first is None or first.head is None:
                 return None  # it has ended meanwhile
-            first = self._relay.pending[0]
             return self._guard.answer_connected(
                 first.head, first.names, self.client, address, self._origin.port
             )

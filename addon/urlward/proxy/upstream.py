@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any, Final
 
 from urlward.proxy.listeners import make_transparent
+from urlward.proxy.poller import WRITE, Poller
 
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
@@ -120,25 +121,25 @@ class Opening:
     """A connection to an origin that is being opened.
 
     Args:
-        loop: the event loop.
+        poller: tells when an address has answered.
         addresses: to try in this order, at least one.
         done: is given the socket, or why there is none; not called any more after `cancel`.
         local: address to connect from, or empty.
         foreign: whether that is not this machine's but the client's.
     """
 
-    __slots__ = ("_addresses", "_done", "_error", "_foreign", "_local", "_loop", "_pending", "_timer")
+    __slots__ = ("_addresses", "_done", "_error", "_foreign", "_local", "_pending", "_poller", "_timer")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         addresses: Sequence[Address],
         done: Callable[[socket.socket | None, OSError | None], None],
         local: str = "",
         *,
         foreign: bool = False,
     ) -> None:
-        self._loop = loop
+        self._poller = poller
         self._foreign = foreign
         self._addresses = list(reversed(addresses))
         self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
@@ -161,7 +162,7 @@ class Opening:
         while self._addresses and self._done is not None:
             if self._connect(self._addresses.pop()):
                 if self._addresses and self._done is not None:
-                    self._timer = self._loop.call_later(STAGGER, self._try_next)
+                    self._timer = self._poller.loop.call_later(STAGGER, self._try_next)
                 return
         if not self._pending:
             self._finish(None)
@@ -188,12 +189,12 @@ class Opening:
             return False
         if code == errno.EINPROGRESS:
             self._pending[one.fileno()] = one
-            self._loop.add_writer(one.fileno(), self._writable, one)
+            self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one))
             return True
         return self._connected(one, code)
 
-    def _writable(self, one: socket.socket) -> None:
-        self._loop.remove_writer(one.fileno())
+    def _answered(self, one: socket.socket) -> None:
+        self._poller.forget(one.fileno())
         del self._pending[one.fileno()]
         if not self._connected(one, one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             if self._timer is not None:
@@ -224,6 +225,6 @@ class Opening:
         self._addresses.clear()
         self._error = None  # whose traceback refers to this
         for fd, one in self._pending.items():
-            self._loop.remove_writer(fd)
+            self._poller.forget(fd)
             one.close()
         self._pending.clear()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import DATA, lines, read, refused
-from urlward.engine.url import canonicalize
+from urlward.engine.url import target_readings
 from urlward.lists.formats.adblock import read as read_rules
 from urlward.lists.formats.found import DEFAULTS, Found
 
@@ -177,5 +177,6 @@ def test_nothing_is_blocked_that_does_not_begin_as_the_rule_says(
     check = matcher("b.example", *found).check_url
     for path in paths:
         if check(f"http://a.example/{path}").blocked:
-            asked = canonicalize(f"http://a.example/{path}").path
-            assert asked.lower().startswith(re.sub("//+", "/", f"/{rule}").lower())
+            begins = re.sub("//+", "/", f"/{rule}").lower()
+            # As an origin may take it: for some, "//a/b" is "/b" on another host.
+            assert any(reading.path.lower().startswith(begins) for reading in target_readings(f"/{path}"))
