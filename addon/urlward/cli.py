@@ -344,8 +344,6 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     }
     if steer and config.gateway.steered == "intercept":
         options["urlward_intercept_port"] = config.gateway.intercept_port
-    if config.gateway.keep_source:
-        options["urlward_keep_source"] = True
     if args.config:
         options["urlward_config"] = str(args.config.resolve())
     if key := args.key or config.key:

@@ -135,7 +135,9 @@ async def test_what_would_hide_clients_from_origins(tctx: taddons.context, other
     tctx.options.update(urlward_keep_source=True)
     assert addon.keep_source
     (name,) = other
-    with pytest.raises(exceptions.OptionsError, match=rf"{name}: origins would not see the client's address"):
+    with pytest.raises(
+        exceptions.OptionsError, match=rf"with {name} origins would not see the client's address"
+    ):
         tctx.options.update(**other)
     assert addon.keep_source
 

@@ -287,7 +287,7 @@ class Urlward:
         others = next(filter(_set, (*_BY_FLOWS, *_OTHERS, *_OF_TLS, "connect_addr")), "")
         if self.keep_source and others:
             raise exceptions.OptionsError(
-                f"{others}: origins would not see the client's address (keep_source)"
+                f"with {others} origins would not see the client's address (keep_source)"
             )
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
