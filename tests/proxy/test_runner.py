@@ -68,7 +68,7 @@ async def test_one_that_does_not_go_with_the_gateway(tmp_path: Path) -> None:
     given = settings(tmp_path, "connect_addr=192.0.2.1")
     assert _master(given, Messages()).options.connect_addr == "192.0.2.1"
     given = replace(given, config=Config(gateway=GatewayTable(keep_source=True)))
-    with pytest.raises(ConfigError, match="^--set: with connect_addr origins would not see"):
+    with pytest.raises(ConfigError, match=r"^--set: with connect_addr origins would not see"):
         _master(given, Messages())
 
 
