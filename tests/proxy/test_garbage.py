@@ -282,7 +282,7 @@ async def origin_unreachable(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def origin_without_address(rig: Rig, streams: Streams) -> None:
-    rig.addon.resolver.look_up = lambda _host, _port, done: done(())  # type: ignore[method-assign]
+    rig.addon.resolver.look_up = lambda _host, _port, _client, done: done(())  # type: ignore[method-assign]
     await get(streams, absolute(rig), b"HTTP/1.1 502 ")
 
 
@@ -297,7 +297,7 @@ async def origin_looked_up_in_a_thread(rig: Rig, streams: Streams) -> None:
 async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
     sought: list[Lookup] = []
 
-    def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> Lookup:
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
         sought.append(Lookup(done))
         return sought[-1]
 

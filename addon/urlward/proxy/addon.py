@@ -514,7 +514,7 @@ class Urlward:
         Returns:
             Seconds until the next should be accepted.
         """
-        closed = self.live.make_room(ROOM) + self._close_carried(ROOM)
+        closed = self.live.make_room(ROOM, time.monotonic()) + self._close_carried(ROOM)
         if self.recording is not None:
             self.recording.metrics.error("descriptors")
         now = time.monotonic()

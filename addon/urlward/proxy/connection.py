@@ -121,14 +121,14 @@ class Connection:
         self._size = _READ
         self._events = 0
         """That the poller tells of."""
-        self._eof = self._closing = self._end_wanted = False
+        self._closing = self._end_wanted = False
 
     def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
         """Have what every connection has, with a socket or without one."""
         self.receive: Callable[[bytes], None] = _ignore
         self.ended: Callable[[], None] = _nothing
         self.peer: Peer | None = None
-        self.gone = self.full = self.broken = False
+        self.gone = self.full = self.broken = self._eof = False
         self.tls: Tls | None = None
         self.address = address
         self._loop = loop
@@ -144,6 +144,11 @@ class Connection:
     def waiting(self) -> int:
         """Bytes that wait to be sent."""
         return len(self._out)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the peer has said that it sends no more."""
+        return self._eof
 
     @property
     def open(self) -> bool:
@@ -435,6 +440,9 @@ class Connection:
     def _at_end(self) -> None:
         if not self._eof:
             self._eof = True
+            if self.broken:
+                self._close_now()  # nothing can be sent any more, nor does anything come
+                return
             self._watch()
             self.ended()
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
 
+ENDED_FOR: Final = 60.0
+"""Seconds of silence that a client gets for an answer which sends no more."""
+
 KEPT_FOR: Final = 60.0
 """Seconds that such a connection is kept."""
 
@@ -368,7 +371,9 @@ class Session:
         if literal is not None:
             self._found((literal,))
         else:
-            self._lookup = self._front.addon.resolver.look_up(host, port, self._found)
+            self._lookup = self._front.addon.resolver.look_up(
+                host, port, str(self.client.peername[0]), self._found
+            )
 
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
@@ -689,10 +694,14 @@ class Session:
         if any(one is not None and one.waiting for one in (self._client, self._server)):
             return False
         if self._relay is _REST:
-            return not (self._data or self._shaking or self._socks)
+            return not (self._data or self._shaking or (self._socks is not None and self._socks.begun))
         if self._lingers is not None:
             return False  # an answer may be on its way to a client that is still sending
         return self._relay.idle or (self._relay.endless and not self.active)
+
+    def quiet(self, now: float) -> float:
+        """Seconds for which nothing has come, counted from the last look."""
+        return 0.0 if self.active else now - self._since
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""
@@ -713,8 +722,15 @@ class Session:
         elif self.active:
             self.active = 0.0
             self._since = now
-        elif now - self._since >= self._front.addon.tcp_timeout:
+        elif now - self._since >= self._patience:
             self.cut()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence that it may have."""
+        limit = self._front.addon.tcp_timeout
+        # A client that has closed its connection cannot be told from one that only sends no more.
+        return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
 
     def cut(self) -> None:
         """Close all at once."""

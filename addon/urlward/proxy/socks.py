@@ -43,6 +43,11 @@ class SocksHandshake:
         self._held = b""
         self._greeted = False
 
+    @property
+    def begun(self) -> bool:
+        """Whether the client has said anything."""
+        return self._greeted or bool(self._held)
+
     def feed(self, data: bytes) -> bytes:
         """Take what has come; what is to be answered.
 
