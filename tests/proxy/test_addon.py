@@ -358,16 +358,20 @@ async def test_the_filter_does_not_connect_to_itself(
     addon = tctx.master.addons.get("urlward")
     server = SimpleNamespace(listen_addrs=[("0.0.0.0", 8080)])
     monkeypatch.setattr(tctx.master.addons.get("proxyserver"), "servers", [server])
-    for host, port, refused in (
-        ("127.0.0.1", 8080, True),
-        ("127.0.0.1", 8081, False),
-        ("::1", 8080, True),
-        ("203.0.113.10", 8080, False),
-        ("localhost", 8080, True),
+    for host, port, client, refused in (
+        ("127.0.0.1", 8080, "127.0.0.1", True),
+        ("127.0.0.1", 8081, "127.0.0.1", False),
+        ("127.0.0.1", 8081, "192.0.2.1", True),
+        ("localhost", 8081, "192.0.2.1", True),
+        ("::1", 8080, "::1", True),
+        ("[::1]", 8081, "192.0.2.1", True),
+        ("203.0.113.10", 8080, "192.0.2.1", False),
+        ("localhost", 8080, "127.0.0.1", True),
     ):
         data = ServerConnectionHookData(Server(address=(host, port)), make_context().client)
+        data.client.peername = (client, 1234)
         await addon.server_connect(data)
-        assert (data.server.error is not None) is refused, host
+        assert (data.server.error is not None) is refused, (host, port, client)
 
 
 @pytest.mark.parametrize("alpn", [b"http/1.1", b"h2"])

@@ -358,7 +358,7 @@ async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) ->
 
 async def test_no_address_of_the_filter_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.start(answer, "regular")
-    monkeypatch.setattr(rig.addon, "is_own", lambda address, port, named: address == "127.0.0.1")
+    monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: address != "127.0.0.1")
     rig.lead(("127.0.0.2", 9), ("127.0.0.1", rig.origin_port))
     assert (await rig.ask(absolute(rig))).startswith(b"HTTP/1.1 502 ")
     await rig.settled()
