@@ -603,7 +603,7 @@ class Urlward:
             return False
         if is_inside(address) and not self.access.is_free(client):
             return False
-        return not (self._listens_on(port) and is_local(address))
+        return not self.is_here(address, port)
 
     def tls_with_clients(self) -> Certificates:
         """Certificates of mitmproxy's authority."""
@@ -620,6 +620,10 @@ class Urlward:
         if self._origins is None:
             self._origins = Origins(ctx.options)
         return self._origins
+
+    def is_here(self, address: str, port: int) -> bool:
+        """Whether this filter itself listens there."""
+        return self._listens_on(port) and is_local(address)
 
     def _listens_on(self, port: int) -> bool:
         if port == self._admin_port:

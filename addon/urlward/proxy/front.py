@@ -72,7 +72,7 @@ class Front:
         elif self.keeps_source:
             host, port = sock.getsockname()[:2]
             address = host.partition("%")[0], port
-            if self.addon.is_own(*address, named=True):
+            if self.addon.is_here(*address):
                 sock.close()  # as below
                 return
         elif isinstance(mode, mode_specs.TransparentMode):
