@@ -125,6 +125,23 @@ async def test_a_bad_option_is_refused_and_changes_nothing(
     assert (guard is None, keeper is None) == (False, False)
 
 
+@pytest.mark.parametrize(
+    "other", [{"urlward_flows": True}, {"tcp_hosts": ["plain.example"]}, {"connect_addr": "192.0.2.1"}]
+)
+async def test_what_would_hide_clients_from_origins(tctx: taddons.context, other: dict[str, Any]) -> None:
+    """Mitmproxy's own connections have this machine's address."""
+    addon = tctx.master.addons.get("urlward")
+    tctx.options.update(urlward_flows=False)
+    tctx.options.update(urlward_keep_source=True)
+    assert addon.keep_source
+    (name,) = other
+    with pytest.raises(
+        exceptions.OptionsError, match=rf"with {name} origins would not see the client's address"
+    ):
+        tctx.options.update(**other)
+    assert addon.keep_source
+
+
 async def test_the_format_of_lists(
     tctx: taddons.context, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,6 +107,7 @@ _OPTIONS = (
     "urlward_status",
     "urlward_monitor",
     "urlward_intercept_port",
+    "urlward_keep_source",
     "urlward_config",
     "urlward_admin",
 )
@@ -170,6 +171,7 @@ class Urlward:
         access: what an explicit proxy takes.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
+        keep_source: whether they are connected to from the client's address instead, in transparent mode.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
@@ -188,6 +190,7 @@ class Urlward:
         self._others = False
         self.http2 = True
         self.connect_from = ""
+        self.keep_source = False
         self.resolver = Resolver()
         self.access = Access(Config().proxy)
         self._admin_port = 0
@@ -233,6 +236,12 @@ class Urlward:
             int,
             0,
             "Listening port whose TLS connections are decrypted whatever host they name; 0 for none.",
+        )
+        loader.add_option(
+            "urlward_keep_source",
+            bool,
+            False,
+            "Transparent mode takes what TPROXY leads here, and goes on from the client's address.",
         )
         loader.add_option(
             "urlward_tls_block",
@@ -281,6 +290,12 @@ class Urlward:
         self._others = any(_set(name) for name in (*_OTHERS, *_OF_TLS))
         self.http2 = bool(_set("urlward_http2", True))
         self.connect_from = str(_set("connect_addr") or "")
+        self.keep_source = bool(_set("urlward_keep_source"))
+        others = next(filter(_set, (*_BY_FLOWS, *_OTHERS, *_OF_TLS, "connect_addr")), "")
+        if self.keep_source and others:
+            raise exceptions.OptionsError(
+                f"with {others} origins would not see the client's address (keep_source)"
+            )
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"
@@ -588,7 +603,7 @@ class Urlward:
             return False
         if is_inside(address) and not self.access.is_free(client):
             return False
-        return not (self._listens_on(port) and is_local(address))
+        return not self.is_here(address, port)
 
     def tls_with_clients(self) -> Certificates:
         """Certificates of mitmproxy's authority."""
@@ -605,6 +620,10 @@ class Urlward:
         if self._origins is None:
             self._origins = Origins(ctx.options)
         return self._origins
+
+    def is_here(self, address: str, port: int) -> bool:
+        """Whether this filter itself listens there."""
+        return self._listens_on(port) and is_local(address)
 
     def _listens_on(self, port: int) -> bool:
         if port == self._admin_port:

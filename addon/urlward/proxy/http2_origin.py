@@ -225,7 +225,11 @@ class OriginLane(StreamLane):
             self.http2.gone(self)
             self._leave()
 
-    abort = reset = close
+    abort = close
+
+    def reset(self, *, as_tls: bool = False) -> None:  # noqa: ARG002
+        """Likewise."""
+        self.close()
 
     def fail(self, why: int | None, *, unprocessed: bool = False) -> None:
         """Tell the client's side how the stream has ended, as `StreamLane.failed`."""

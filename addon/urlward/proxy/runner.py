@@ -405,6 +405,8 @@ def _without_lists(
             urlward_http2=settings.http2,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
+            # Before options of mitmproxy's own that do not go with it.
+            urlward_keep_source=settings.config.gateway.keep_source,
             **({} if _names_authorities(settings.extra) else system_authorities()),
             **({"confdir": settings.confdir} if settings.confdir else {}),
         )

@@ -464,7 +464,9 @@ class Session:
             if not passed:
                 self._not_connected(self._listed(str(allowed[0][0])))
                 return
-            self._opening = Opening(self._front.poller, passed, self._opened, self._front.addon.connect_from)
+            source = self._source()
+            local = source or self._front.addon.connect_from
+            self._opening = Opening(self._front.poller, passed, self._opened, local, foreign=bool(source))
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
@@ -502,7 +504,7 @@ class Session:
         if self._may_share():
             protocols.insert(0, "h2")
         try:
-            tls = self._front.origins.begin((origin.host, origin.port), name, *protocols)
+            tls = self._front.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -511,6 +513,10 @@ class Session:
         server.ended = self._tls_refused  # where it hangs up
         server.start()
         server.start_tls(tls)
+
+    def _source(self) -> str:
+        """The client's address where origins are to see that, else nothing."""
+        return str(self.client.peername[0]) if self._front.keeps_source else ""
 
     def _server_name(self) -> bytes:
         """The name that an origin is asked for in TLS: the client's, or that of the origin."""
@@ -665,7 +671,9 @@ class Session:
             # A relay that goes on to another origin hears of this one no more.
             if self._server.tls is not None and self._server.tls.ready:
                 self._front.origins.keep(
-                    (self._origin.host, self._origin.port), self._server_name(), self._server.tls
+                    (self._origin.host, self._origin.port, self._source()),
+                    self._server_name(),
+                    self._server.tls,
                 )
             if isinstance(self._relay, ForwardRelay):
                 server, self._server, self.send_server = self._server, None, _nowhere
