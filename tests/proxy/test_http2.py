@@ -3,6 +3,7 @@
 import functools
 import gc
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -596,9 +597,54 @@ def test_the_fields_of_a_response() -> None:
     )
     fields, closes = response_fields(read_response_head(raw, to_head=False))
     assert (fields, closes) == ([(b":status", b"200"), (b"a", b"b")], True)
-    odd = b"HTTP/1.1 200 OK\nA: b\x01\n\xff: c\nD: e\n\n"
+    for fields, length in (
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", None),
+        ("Content-Length: 5\r\nTransfer-Encoding: gzip", None),
+        ("Content-Length: 11\r\nContent-Length: 11", b"11"),
+        ("Content-Length: 11, 11", b"11"),
+        ("Content-Length: 0", b"0"),
+        ("X: y", None),
+    ):
+        raw = f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode()
+        assert (
+            dict(response_fields(read_response_head(raw, to_head=False))[0]).get(b"content-length") == length
+        )
+    for status, to_head, length in (
+        (204, False, None),
+        (304, False, b"5"),
+        (103, False, None),
+        (200, True, b"5"),
+    ):
+        raw = b"HTTP/1.1 %d A\r\nContent-Length: 5, 5\r\n\r\n" % status
+        found = dict(response_fields(read_response_head(raw, to_head=to_head))[0])
+        assert found.get(b"content-length") == length
+    odd = b"HTTP/1.2 200 OK\nA: b\x01\n\xff: c\nD: e\n\n"
     fields, _ = response_fields(read_response_head(odd, to_head=False))
     assert fields == [(b":status", b"200"), (b"d", b"e")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        (b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world"),
+        (b"5\nhello\n16\n" + bytes(22) + b"\n0\n\n", b"hello" + bytes(22)),
+        (b"00000000000000000005 ; x\r\nhello\r\n0\r\nA: b\r\n\r\n", b"hello"),
+        (b"5\r\nhello!\r\n", None),
+        (b"5\r\nhello\r!\n", None),
+        (b"5\r\nhello\r\n\r\n", None),
+    ],
+)
+def test_chunks_as_servers_write_them(body: bytes, content: bytes | None, size: int) -> None:
+    chunks, parts = Chunks(), list[bytes]()
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    if content is None:
+        with pytest.raises(ValueError, match="chunk"):
+            deque(chunks.feed(piece, 0, parts) for piece in pieces)
+        return
+    for piece in pieces:
+        assert chunks.feed(piece, 0, parts) == len(piece)
+    assert (chunks.done, b"".join(parts)) == (True, content)
 
 
 def test_long_fields_are_not_remembered() -> None:
@@ -736,6 +782,16 @@ def test_the_end_of_a_client_waits_for_what_it_has_asked(case: Case) -> None:
     assert case.origins[1].over, "whose request never ends"
     case.origins[0].says(OK)
     assert (case.body[stream], case.closed) == (b"ok", True)
+
+
+def test_the_end_of_a_client_does_not_wait_for_windows_that_stay_shut(case: Case) -> None:
+    case.acknowledges = False
+    case.ask()
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n", bytes(90000))
+    case.http2.client_ended()
+    case.loop.run()
+    assert case.closed
+    assert case.origins[0].over
 
 
 def test_a_client_that_leaves_is_answered(case: Case) -> None:

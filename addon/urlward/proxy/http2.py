@@ -356,10 +356,12 @@ class Http2(Http2Client):
     client_data = Multiplexed.read
 
     def client_ended(self) -> None:
-        """The client will send no more: nothing comes of what it has begun to ask."""
+        """The client will send no more: nothing comes of what it has begun to ask, nor of an answer for which
+        its windows have no room, which it cannot open any more."""
         self._client_ended = True
-        for stream in [stream for stream in self._streams.values() if not stream.ended]:
-            self._drop(stream)
+        for stream in list(self._streams.values()):
+            if not stream.ended or (stream.out and not self._blocked):
+                self._drop(stream)
         self._rest()
 
     def leave(self) -> None:
