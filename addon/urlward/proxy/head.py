@@ -20,8 +20,8 @@ REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 END = re.compile(rb"\r?\n\r?\n").search
 """Finds the empty line behind a head, as lenient readers see it."""
 
-_ALTERNATIVES = re.compile(rb"\n[Aa](?=[Ll][Tt]-[Ss][Vv][Cc][ \t]*:)").sub
-"""Finds Alt-Svc (RFC 7838) in a response's head."""
+_ALTERNATIVES = re.compile(rb"(?<=[\r\n])[Aa](?=[Ll][Tt]-[Ss][Vv][Cc][ \t]*:)").sub
+"""Finds Alt-Svc (RFC 7838) in a response's head; browsers end lines at a bare CR too."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
@@ -303,4 +303,4 @@ def without_alternatives(head: bytes) -> bytes:
 
     It would have the client come back by another address or protocol, past the filter.
     """
-    return _ALTERNATIVES(b"\nX", head)
+    return _ALTERNATIVES(b"X", head)

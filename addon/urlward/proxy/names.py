@@ -19,7 +19,8 @@ from urlward.engine.url import split_authority
 from urlward.proxy.head import RequestHead
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
-_AUTHORITY = re.compile(r"[^/?#]*").match
+# Node's `url.parse`, and Express with it, takes what is in no name for the beginning of the path.
+_AUTHORITY = re.compile(r"[0-9A-Za-z.+_\-:@\[\]\x80-\xff]+(?=[/?#]|\Z)").match
 # What ends a host in one reader ends the field's value in another (RFC 9112 section 3.2).
 _HOST = re.compile(r"[^\0-\x20\x7f/\\?#@:\[\]]*|\[[0-9A-Fa-f:.]+\]").fullmatch
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
@@ -296,15 +297,15 @@ def split_absolute(target: str) -> tuple[str, str, str]:
     """Cut a target in absolute form into scheme, authority and the target below it (RFC 9112 section 3.2.2).
 
     Raises:
-        UrlError: it has no host, or a scheme other than http and https.
+        UrlError: it has no host, one with what is in no name, or a scheme other than http and https.
     """
     scheme, _, rest = target.partition("://")
     scheme = scheme.lower()
-    end = _AUTHORITY(rest).end()  # type: ignore[union-attr]
-    if scheme not in ("http", "https") or not end:
+    authority = _AUTHORITY(rest)
+    if scheme not in ("http", "https") or authority is None:
         raise UrlError("a target that is neither a path nor a URL")
-    path = rest[end:]
-    return scheme, rest[:end], path if path.startswith("/") else f"/{path}"
+    path = rest[authority.end() :]
+    return scheme, authority[0], path if path.startswith("/") else f"/{path}"
 
 
 def _host_of(server: Server) -> str:
