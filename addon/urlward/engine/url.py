@@ -482,7 +482,7 @@ def _in_every_way(target: str) -> list[Reading]:
     cuts = dict.fromkeys(_cuts(target), False)
     path, mark, query = target.partition("?")
     if end := _CONTROL(path):
-        # Perl's HTTP::Parser::XS ends a path at a zero byte, and to Python's and PHP's regular expressions `$`
+        # Perl's HTTP::Parser::XS ends a path at a zero byte, and to regular expressions of Python and PHP `$`
         # is before a line feed too.
         cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
     found: dict[tuple[str, str], bool] = {}
@@ -507,26 +507,6 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     if ";" in path:
         path = path.partition(";")[0]
         found.append((path, target[len(path) + 1 :], True))
-    return found
-
-
-def _cuts(target: str) -> dict[tuple[str, str, bool], None]:
-    """Paths and queries that a target is cut into, with whether they are `Reading.shorter`.
-
-    To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
-    path at ``#`` and begins the query at the next ``?``. To Go there is no fragment.
-    """
-    path, query = split_target(target)
-    found = {(path, query, False): None}
-    if "#" in target:
-        whole, _, query = target.partition("?")
-        found[whole, query, False] = None
-        path = whole.partition("#")[0]
-        for query in (query, target[len(path) + 1 :]):
-            found[path, query, False] = None
-    if ";" in path:
-        path = path.partition(";")[0]
-        found[path, target[len(path) + 1 :], True] = None
     return found
 
 
