@@ -485,9 +485,10 @@ def _in_every_way(target: str) -> list[Reading]:
         # Perl's HTTP::Parser::XS ends a path at a zero byte, and to regular expressions of Python and PHP `$`
         # is before a line feed too.
         cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
+    paths = {path: path_readings(path) for path, _, _ in cuts}
     found: dict[tuple[str, str], bool] = {}
     for (path, query, less), least in cuts.items():
-        for read, short in path_readings(path).items():
+        for read, short in paths[path].items():
             found[read, query] = found.get((read, query), True) and (less or least or short)
     return [Reading(read, query, shorter) for (read, query), shorter in found.items()]
 
