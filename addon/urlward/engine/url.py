@@ -72,6 +72,7 @@ _READ_DECODES = 2
 _WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+")
 _WIDE = _WIDE_ESCAPES.search
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 _SLASHES = re.compile(r"/{2,}")
 _ENDS_IN_DOTS = re.compile(r"[/\\]\.\.?\Z").search
@@ -87,7 +88,8 @@ _AUTHORITIES_IN_PATH = [
         r"[/\\]{2,}[^/\\]*@[0-9A-Za-z.+_\-\x80-\xff]*(?::[0-9]*)?",
     )
 ]
-_CONTROL = re.compile(r"%(?:25)*[01][0-9A-Fa-f]").search
+_END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|[0-9A-Fa-f]?\Z)").search
+_ESCAPED_DOT = re.compile("%2[eE]")
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 # ASP.NET keeps the ids of clients without cookies in a segment of their own.
@@ -481,9 +483,9 @@ def _narrow(wide: re.Match[str]) -> str:
 def _in_every_way(target: str) -> list[Reading]:
     cuts = dict.fromkeys(_cuts(target), False)
     path, mark, query = target.partition("?")
-    if end := _CONTROL(path):
-        # Perl's HTTP::Parser::XS ends a path at a zero byte, and to regular expressions of Python and PHP `$`
-        # is before a line feed too.
+    if end := _END(path):
+        # Perl's HTTP::Parser::XS ends a path at a zero byte, uWSGI at half an escape, and to regular
+        # expressions of Python and PHP `$` is before a line feed too.
         cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
     paths = {path: path_readings(path) for path, _, _ in cuts}
     found: dict[tuple[str, str], bool] = {}
@@ -600,9 +602,9 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
         UrlError: more texts to look at than a limit, or longer ones.
     """
     # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2), to uWSGI once dot segments are out.
-    texts = {
-        text.replace("%2e", ".").replace("%2E", ".") for text in (start, _without_dots(start, merge=False))
-    }
+    kept = _unescape_once(_ESCAPED_DOT.sub("%252e", _STRAY_PERCENT_AND_MORE.sub("~", start)))
+    texts = {start, _without_dots(start, merge=False), _without_dots(kept, merge=False)}
+    texts = {_ESCAPED_DOT.sub(".", text) for text in texts}
     seen = set[str]()
     read = 0
     for _ in range(_READ_DECODES + 1):
