@@ -422,8 +422,10 @@ def _spelled(path: str) -> str:
     return path.translate(_ESCAPE_PATH)
 
 
-def _without_dots(path: str, *, merge: bool) -> str:
+def _without_dots(path: str, *, merge: bool, unescape: bool = False) -> str:
     """Take dot segments out of a path: ``/a//../b`` is ``/b`` to an origin that merges slashes first.
+
+    With `unescape` the other segments are unescaped once, and what has been an escaped slash parts them.
 
     Raises:
         UrlError: more segments than a limit.
@@ -440,6 +442,8 @@ def _without_dots(path: str, *, merge: bool) -> str:
         if part == "..":
             if segments:
                 segments.pop()
+        elif unescape and "%" in part:
+            segments += _unescape_once(part).split("/")
         elif part != "." and (part or not merge):
             segments.append(part)
     if parts[-1] in (".", "..") or (merge and not parts[-1]):
@@ -601,9 +605,10 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
     Raises:
         UrlError: more texts to look at than a limit, or longer ones.
     """
-    # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2), to uWSGI once dot segments are out.
-    kept = _unescape_once(_ESCAPED_DOT.sub("%252e", _STRAY_PERCENT_AND_MORE.sub("~", start)))
-    texts = {start, _without_dots(start, merge=False), _without_dots(kept, merge=False)}
+    # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2), to uWSGI once dot segments are out, to
+    # which a stray percent sign is an escape of two characters.
+    first = _STRAY_PERCENT_AND_MORE.sub("~", start)
+    texts = {start, _without_dots(first, merge=False, unescape=True)}
     texts = {_ESCAPED_DOT.sub(".", text) for text in texts}
     seen = set[str]()
     read = 0
