@@ -553,7 +553,7 @@ class TestRun:
     def test_as_it_comes(self, urlward: Urlward, asked: list[Settings]) -> None:
         done = urlward("run")
         assert (done.code, done.err) == (0, "")
-        assert done.out == f"no --list given: filtering with the sample, {SAMPLE}\n"
+        assert done.out == f"filtering with the sample, {SAMPLE}\n"
         [settings] = asked
         assert settings.lists == (SAMPLE,)
         assert settings.modes == ("regular",)

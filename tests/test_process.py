@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import urlward
 from conftest import wait_for
-from urlward.process import check_parent
+from urlward.process import check_parent, module_command
 
 NOBODY = 65_534
 
@@ -74,3 +75,18 @@ def has_ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def test_what_is_started_takes_nothing_of_the_current_directory(tmp_path: Path) -> None:
+    for name in ("dns", "ssl", "json", "urlward"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current directory')\n")
+    done = subprocess.run(
+        module_command("urlward", "--version"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_process_is_started_so() -> None:
+    sources = Path(urlward.__file__).parent.rglob("*.py")
+    found = [path.name for path in sources if '"-m", "urlward' in path.read_text()]
+    assert found == []

@@ -68,7 +68,7 @@ from urlward.lists.trust_commands import (
     signature_facts,
     trust_facts,
 )
-from urlward.process import keep_private
+from urlward.process import keep_private, module_command
 from urlward.records.assignment_commands import add_assignment_commands
 from urlward.records.audit_commands import add_audit_commands
 from urlward.records.events_commands import add_events_commands
@@ -270,8 +270,8 @@ def _run(args: argparse.Namespace) -> int:
 
     end_with_supervisor()
     settings, workers = _run_settings(args)
-    if settings.lists == (samples.SAMPLE,) and not args.check:
-        print(f"no --list given: filtering with the sample, {samples.SAMPLE}", flush=True)
+    if settings.lists == (samples.SAMPLE,) and not (args.check or is_worker()):
+        print(f"filtering with the sample, {samples.SAMPLE}", flush=True)
     if not is_worker() and _preflight(args, settings):
         return OK
     from urlward.proxy.runner import prepare_authority, run
@@ -303,7 +303,7 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
     if settings.unshared:
         raise _Told(f"workers: mode {settings.unshared[0]} works with one only")
     return Plan(
-        command=[sys.executable, "-m", "urlward", *sys.argv[1:]],
+        command=module_command("urlward", *sys.argv[1:]),
         workers=workers,
         addresses=settings.addresses,
         companions=companions(

@@ -11,7 +11,6 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from urlward.engine.errors import UrlwardError
+from urlward.process import module_command
 
 HOSTS = ("news.demo.test", "shop.demo.test")
 LISTED = "http://news.demo.test/listed-page.html"
@@ -167,7 +167,7 @@ def _show_artifact(folder: Path, source: Path) -> None:
 @contextmanager
 def _filter(*arguments: str) -> Iterator[None]:
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-        [sys.executable, "-m", "urlward", "run", *arguments],
+        module_command("urlward", "run", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -237,7 +237,7 @@ def _say(what: str) -> None:
 
 def _urlward(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # noqa: S603 - our own interpreter and arguments
-        [sys.executable, "-m", "urlward", *arguments], capture_output=True, text=True, check=False
+        module_command("urlward", *arguments), capture_output=True, text=True, check=False
     )
 
 

@@ -31,6 +31,14 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
 
 
+def module_command(module: str, *arguments: str) -> list[str]:
+    """What starts one of our modules in a process of its own.
+
+    It imports nothing that lies in the current directory (-P), which may be anybody's.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def keep_private() -> None:
     """Leave no core dump, and keep other processes of the same user out of this one's memory.
 

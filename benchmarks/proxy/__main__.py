@@ -2,13 +2,15 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proxy.plan import FULL, QUICK, Case
+from benchmarks.proxy.plan import FULL, MODES, QUICK, Case
 from benchmarks.proxy.plot import plot
 from benchmarks.proxy.proxies import PROXIES
 from benchmarks.proxy.report import differs, rewrite, to_json
@@ -30,6 +32,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="turns that each proxy takes")
     parser.add_argument("--soak", action="store_true", help="mixed load with reloads instead")
     parser.add_argument("--minutes", type=float, help="of the soak (10; quick: 0.5)")
+    parser.add_argument("--modes", default=",".join(MODES), help="some modes of the soak, likewise")
     parser.add_argument(
         "--output", type=Path, help="folder for results.json and plots (quick and partial runs: none)"
     )
@@ -40,35 +43,36 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.report:
         return _report(arguments.output or _HERE, arguments.check)
-    names, cases = arguments.only.split(","), arguments.cases.split(",")
-    if unknown := [n for n in names if n not in PROXIES] + [
-        c for c in cases if c.upper() not in Case.__members__
-    ]:
+    names, cases, modes = (given.split(",") for given in (arguments.only, arguments.cases, arguments.modes))
+    unknown = [name for name in names if name not in PROXIES]
+    unknown += [name for name in cases if name.upper() not in Case.__members__]
+    unknown += [name for name in modes if name not in MODES]
+    if unknown:
         parser.error(f"unknown: {', '.join(unknown)}")
     if os.geteuid() != 0:
         parser.error("needs root: it makes a network of its own")
-    return _measure(arguments, names, [Case[name.upper()] for name in cases])
+    # Told to end, it leaves by way of all that it has to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    return _measure(arguments, names, [Case[name.upper()] for name in cases], modes)
 
 
-def _measure(arguments: Namespace, names: list[str], cases: list[Case]) -> int:
+def _measure(arguments: Namespace, names: list[str], cases: list[Case], modes: list[str]) -> int:
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
-        from dataclasses import replace
-
         plan = replace(plan, rounds=arguments.rounds)
     begun = time.monotonic()
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - begun:6.1f} s  {text}", file=sys.stderr, flush=True)
 
-    whole = not arguments.quick and len(names) == len(PROXIES) and len(cases) == len(Case)
-    output: Path | None = arguments.output or (_HERE if whole else None)
+    whole = (len(names), len(cases), len(modes)) == (len(PROXIES), len(Case), len(MODES))
+    output: Path | None = arguments.output or (_HERE if whole and not arguments.quick else None)
     path = output / "results.json" if output else None
     before: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
     if arguments.soak:
         minutes = arguments.minutes or (0.5 if arguments.quick else 10)
         result = before or {"plan": {"entries": plan.entries}, "results": []}
-        result["soak"] = soak(plan, minutes, say)
+        result["soak"] = soak(plan, minutes, modes, say)
         result["goals"] = goals(result)
     else:
         result = run(plan, names, cases, say)

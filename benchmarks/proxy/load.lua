@@ -1,6 +1,7 @@
 -- Asks for the requests of a file in turn; prints what wrk knows in the end as one line of JSON.
--- Arguments: the file, "close" for a new connection each, "count" to count statuses, and the share of
--- the file to begin behind, so that what warmed up a cache is not asked for again.
+-- Arguments: the file, "close" for a new connection each, "count" to count statuses, the share of the
+-- file to begin behind, so that what warmed up a cache is not asked for again, and "absolute" for the
+-- absolute form, which an explicit proxy is asked in.
 
 local requests, at, threads = {}, 0, {}
 statuses = {}
@@ -8,10 +9,11 @@ statuses = {}
 function setup(thread) table.insert(threads, thread) end
 
 function init(args)
+  local form = args[5] == "absolute" and "http://%s%s" or "%.0s%s"
   local more = args[2] == "close" and "Connection: close\r\n" or ""
   for line in io.lines(args[1]) do
     local host, target = line:match("^(.-)\t(.*)$")
-    requests[#requests + 1] = "GET " .. target .. " HTTP/1.1\r\nHost: " .. host ..
+    requests[#requests + 1] = "GET " .. form:format(host, target) .. " HTTP/1.1\r\nHost: " .. host ..
       "\r\nUser-Agent: benchmark\r\nAccept: */*\r\n" .. more .. "\r\n"
   end
   at = math.floor(#requests * tonumber(args[4]))

@@ -6,6 +6,8 @@ short enough, and there are far more of them than any cache of verdicts should h
 """
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +16,9 @@ from pathlib import Path
 from benchmarks.proxy.plan import PROCESSES, Plan
 from benchmarks.workload import Workload
 
-from urlward.engine.digest import Key, format_key
+from urlward.engine.digest import format_key
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.grammar import parse_line
-from urlward.lists.build import compile_sources
 
 type Request = tuple[str, str]
 """Host and target."""
@@ -36,6 +37,8 @@ PAGE_FOLDER = "/listed/"
 MARKERS = ("zero.marker.test", "one.marker.test")
 """Each is listed in one version of the lists, which tells when a reload is in force."""
 DOWNLOAD = "/download.bin"
+BIN = Path(sys.executable).parent
+"""Where commands of this environment are."""
 
 _RUN = 40
 """Requests of one load generator to a host before it asks the next one."""
@@ -142,13 +145,34 @@ def _write(path: Path, requests: Iterable[Request]) -> Path:
 
 
 def _compile(key: Path, artifacts: tuple[Path, Path], lines: list[str]) -> None:
-    secret = Key(b"benchmark-key-with-32-bytes-----")
-    key.write_bytes(format_key(secret.secret))
-    source = key.with_name("feed.txt")
+    """Compile both versions at once.
+
+    Raises:
+        CalledProcessError: it is not possible.
+    """
+    key.write_bytes(format_key(b"benchmark-key-with-32-bytes-----"))
+    text = "\n".join([*lines, ""])
+    running = []
     for artifact, marker in zip(artifacts, MARKERS, strict=True):
-        source.write_text("\n".join([*lines, f"{marker} id=M-1", ""]))
-        artifact.write_bytes(compile_sources([source], secret, name="feed")[0])
-    source.unlink()
+        source = artifact.with_suffix(".txt")
+        source.write_text(f"{text}{marker} id=M-1\n")
+        command = [
+            str(BIN / "urlward"),
+            "compile",
+            str(source),
+            "-o",
+            str(artifact),
+            "--key",
+            str(key),
+            "--name",
+            "feed",
+        ]
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    for process in running:
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    for artifact in artifacts:
+        artifact.with_suffix(".txt").unlink()
 
 
 def _expressible(count: int, ours: list[str]) -> tuple[Entry, ...]:

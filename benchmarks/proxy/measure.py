@@ -5,25 +5,40 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.proxy import load
-from benchmarks.proxy.load import Tally, Wrk
+from benchmarks.proxy.load import Generator, H2load, Sessions, Tally, Wrk
 from benchmarks.proxy.material import DOWNLOAD, INSPECTED, MARKERS, RELAYED, Material, sample
 from benchmarks.proxy.origin import BODY, Origin
-from benchmarks.proxy.plan import DOWNLOADS, LOAD_CORE, Case, Plan
+from benchmarks.proxy.plan import (
+    DOWNLOADS,
+    EACH_NEW,
+    INTERCEPTING,
+    LOAD_CORE,
+    PROCESSES,
+    RELAYING,
+    RESUMING,
+    TUNNELLED,
+    Case,
+    Plan,
+)
 from benchmarks.proxy.probe import Answer, ask
 from benchmarks.proxy.processes import cpu_seconds
 from benchmarks.proxy.proxies import Proxy
-from benchmarks.proxy.site import ORIGIN
+from benchmarks.proxy.sessions import Job
+from benchmarks.proxy.site import EXPLICIT, ORIGIN, overflows
 
 type Cell = dict[str, Any]
 
 _SAMPLES = 5
 _IN_FORCE = 30
 """Seconds that a reload may take."""
+_RESUMED = 0.9
+"""Share of handshakes that are to resume a session where that is what is measured."""
 
 
 @dataclass(slots=True)
@@ -58,11 +73,15 @@ class Subject:
 
 
 def measure(bench: Bench, subject: Subject, case: Case) -> Cell:
-    """Run one case."""
-    missed = bench.origin.missed()
+    """Run one case.
+
+    Raises:
+        Exception: a load generator failed.
+    """
+    missed, lost = bench.origin.missed(), overflows()
     problems = check(bench, subject, case)
-    if not problems and case not in DOWNLOADS:
-        load.total(start(bench, case, 1, 0.0))
+    if bench.plan.warm_up and not problems and case not in DOWNLOADS:
+        load.total(start(bench, case, bench.plan.warm_up, 0.0))
     passed = bench.origin.requests()
     busy, idle, begun = cpu_seconds(subject.pid), _idle(LOAD_CORE), time.monotonic()
     if problems:
@@ -79,60 +98,78 @@ def measure(bench: Bench, subject: Subject, case: Case) -> Cell:
         cell["per_cpu_s"] = round(cell["requests"] / spent, 1)
     cell["load_idle"] = round((_idle(LOAD_CORE) - idle) / took, 3)
     cell["at_origin"] = bench.origin.requests() - passed
+    cell["overflows"] = overflows() - lost
     problems += _doubts(subject, case, cell, bench.origin.missed() - missed)
     cell["problems"] = problems
     return cell
 
 
-def start(bench: Bench, case: Case, seconds: int, begin: float) -> list[Wrk]:
+def start(bench: Bench, case: Case, seconds: int, begin: float) -> Sequence[Generator]:
     """Start a case's load generators."""
     material, connections = bench.material, bench.plan.connections
-    if case in (Case.INTERCEPTED, Case.RELAYED):
+    if case in INTERCEPTING or case in RELAYING:
         files, hosts = (
-            (material.inspected, INSPECTED) if case is Case.INTERCEPTED else (material.relayed, RELAYED)
+            (material.inspected, INSPECTED) if case in INTERCEPTING else (material.relayed, RELAYED)
         )
+        if case is Case.HTTP2:
+            return [H2load(file, seconds, connections, begin=begin) for file in files]
+        if case in EACH_NEW:
+            via = "connect" if case in TUNNELLED else ""
+            return [Sessions([job(file, begin, via, resume=case in RESUMING) for file in files], seconds)]
         return [
             Wrk(bench.script, file, host, seconds, connections, tls=True, begin=begin)
             for file, host in zip(files, hosts, strict=True)
         ]
     files = material.blocked if case is Case.BLOCK else material.plain
-    close, count = case is Case.CLOSE, case is Case.BLOCK
+    host = f"{EXPLICIT[0]}:{EXPLICIT[1]}" if case is Case.EXPLICIT else ORIGIN
     return [
-        Wrk(bench.script, file, ORIGIN, seconds, connections, close=close, count=count, begin=begin)
+        Wrk(
+            bench.script, file, host, seconds, connections, begin=begin, close=case is Case.CLOSE,
+            count=case is Case.BLOCK, absolute=case is Case.EXPLICIT,
+        )
         for file in files
-    ]
+    ]  # fmt: skip
+
+
+def job(
+    file: Path,
+    begin: float,
+    via: str = "",
+    *,
+    tls: bool = True,
+    resume: bool = False,
+    address: tuple[str, int] | None = None,
+) -> Job:
+    """One process of `Sessions`; to where the origin or the explicit proxy is, if no address is given."""
+    where = address or (EXPLICIT if via == "connect" else (ORIGIN, 443 if tls else 80))
+    return {"file": str(file), "begin": begin, "address": where, "via": via, "tls": tls, "resume": resume}
 
 
 def check(bench: Bench, subject: Subject, case: Case) -> list[str]:
     """Look at some requests closely; what is not as it must be, in words."""
     proxy, material = subject.proxy, bench.material
-    files = {
-        Case.INTERCEPTED: material.inspected,
-        Case.RELAYED: material.relayed,
-        Case.BLOCK: material.blocked,
-    }.get(case, material.plain)
-    tls = case in (Case.INTERCEPTED, Case.RELAYED, Case.DOWNLOAD_INTERCEPTED)
-    if case is Case.DOWNLOAD_INTERCEPTED:
-        files = material.inspected
-    problems: list[str] = []
+    tls = case in INTERCEPTING or case in RELAYING
+    files = material.plain
+    if tls:
+        files = material.inspected if case in INTERCEPTING else material.relayed
+    elif case is Case.BLOCK:
+        files = material.blocked
+    explicit = case in TUNNELLED or case is Case.EXPLICIT
     for file in files[:_SAMPLES]:
-        if problems:
-            break
         for host, target in sample(file, 1):
             try:
-                answer = ask(host, target, subject.trusted if tls else None)
-            except OSError as e:
-                problems.append(f"{case}: {type(e).__name__}: {e}")
-                continue
+                answer = ask(host, target, subject.trusted if tls else None, explicit=explicit)
+            except (OSError, HTTPException) as e:
+                return [f"{type(e).__name__}: {e}"]
             if case is Case.BLOCK:
                 if not blocked(proxy, answer):
-                    problems.append(f"{case}: status {answer.status}")
+                    return [f"status {answer.status}"]
             elif (answer.status, answer.size) != (200, len(BODY)):
-                problems.append(f"{case}: status {answer.status}, {answer.size} bytes")
+                return [f"status {answer.status}, {answer.size} bytes"]
             theirs = answer.issuer.endswith("origin-ca")
-            if tls and proxy.authority and theirs is not (case is Case.RELAYED):
-                problems.append(f"{case}: a certificate by {answer.issuer}")
-    return problems
+            if tls and proxy.authority and theirs is (case in INTERCEPTING):
+                return [f"a certificate by {answer.issuer}"]
+    return []
 
 
 def blocked(proxy: Proxy, answer: Answer) -> bool:
@@ -151,11 +188,14 @@ def figures(tally: Tally) -> Cell:
         "failed": tally.failed,
         "refused": tally.refused,
         "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},
+        "resumed": tally.resumed,
     }
 
 
 def _doubts(subject: Subject, case: Case, cell: Cell, missed: int) -> list[str]:
     problems = []
+    if cell.get("requests") == 0:
+        problems.append("not one answer")
     if missed:
         problems.append(f"{missed} listed requests reached the origin")
     if cell.get("failed") and case is Case.BLOCK:
@@ -170,13 +210,19 @@ def _doubts(subject: Subject, case: Case, cell: Cell, missed: int) -> list[str]:
         problems.append(f"{cell['refused']} requests were refused")
     elif cell["at_origin"] < cell.get("requests", 0):
         problems.append(f"{cell['at_origin']} requests at the origin for {cell['requests']} answers")
+    # The first of each process has nothing to resume.
+    if cell.get("resumed", 0) < _RESUMED * (cell.get("requests", 0) - PROCESSES) and case in RESUMING:
+        problems.append(f"{cell['resumed']} of {cell['requests']} handshakes resumed a session")
+    if cell["overflows"]:
+        problems.append(f"{cell['overflows']} connections found a queue of the kernel's full")
     return problems
 
 
 def _downloads(bench: Bench, subject: Subject, case: Case) -> Cell:
     secret = case is Case.DOWNLOAD_INTERCEPTED
     url = f"https://{INSPECTED[0]}{DOWNLOAD}" if secret else f"http://{RELAYED[0]}{DOWNLOAD}"
-    done = [load.download(url, subject.trusted) for _ in range(bench.plan.downloads)]
+    # Not all speak HTTP/2.
+    done = [load.download(url, subject.trusted, "--http1.1") for _ in range(bench.plan.downloads)]
     bad = [d for d in done if d.failed or (d.status, d.size) != (200, bench.plan.download_bytes)]
     return {
         "requests": len(done),

@@ -17,7 +17,7 @@ from benchmarks.proxy.processes import running
 from benchmarks.proxy.site import LOAD_NETWORK, ORIGIN
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 BODY = "<!doctype html><title>origin</title><p>" + "content " * 120
@@ -27,14 +27,14 @@ STRAIGHT = (81, 444)
 _STATUS_PORT = 8099
 
 _CONFIGURATION = """\
-daemon off; user root; worker_processes 1; worker_rlimit_nofile 20000;
+daemon off; master_process off; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.error.log;
 events {{ worker_connections 9000; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; keepalive_timeout 600s;
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  large_client_header_buffers 4 16k;
+  large_client_header_buffers 4 16k; http2 on; http2_max_concurrent_streams 1000;
   ssl_certificate {folder}/origin.pem; ssl_certificate_key {folder}/origin.key;
   ssl_session_cache shared:tls:10m;
   map "$host$uri" $listed {{ default 0; "~\\.{zone}/" 1; "~\\.inspected\\.test{pages}" 1; }}
@@ -108,7 +108,7 @@ def origin(folder: Path, hosts: Iterable[str], download_bytes: int) -> Iterator[
         )
     )  # fmt: skip
     command = ["nginx", "-p", str(folder), "-c", str(configuration)]
-    with running(command, LOAD_CORE, folder / "nginx.out", [_STATUS_PORT]):
+    with running(command, str(LOAD_CORE), folder / "nginx.out", [_STATUS_PORT]):
         yield Origin(folder)
 
 
@@ -118,8 +118,12 @@ def version() -> str:
 
 
 def certify(folder: Path, names: list[str], authority: str = "origin-ca", leaf: str = "origin") -> None:
-    """Write an authority (certificate and key) and a certificate by it for all names."""
-    authority_key, leaf_key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    """Write an authority (certificate and key) and a certificate by it for all names.
+
+    Keys are on P-256: the origin is not to spend its core on signing, and Squid is half again as fast
+    with such an authority as with one of RSA.
+    """
+    authority_key, leaf_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"benchmark {authority}")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     alternative = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])

@@ -30,7 +30,7 @@ def plot(result: dict[str, Any], folder: Path) -> bool:
 def _rates(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 4, figsize=(14, 6.5), layout="constrained")
+    figure, axes = pyplot.subplots(4, 4, figsize=(16, 12), layout="constrained")
     for axis, case in zip(axes.flat, [*_PANELS, None], strict=True):
         bars: list[tuple[str, str, float, float, float]] = []
         for name, proxy in result["proxies"].items():

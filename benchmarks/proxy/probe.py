@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 
-from benchmarks.proxy.site import MARK, ORIGIN
+from benchmarks.proxy.sessions import open_tunnel
+from benchmarks.proxy.site import EXPLICIT, MARK, ORIGIN
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -28,18 +29,23 @@ class Answer:
     issuer: str
 
 
-def ask(host: str, target: str, trusted: Path | None = None) -> Answer:
+def ask(host: str, target: str, trusted: Path | None = None, *, explicit: bool = False) -> Answer:
     """One request on a connection of its own; over TLS where something is trusted.
 
+    Args:
+        explicit: ask an explicit proxy, by CONNECT where it is over TLS.
+
     Raises:
-        OSError: no connection, no answer, or a certificate that is not trusted.
+        OSError: no connection, no tunnel, no answer, or a certificate that is not trusted.
     """
     with socket.socket() as plain:
         plain.settimeout(10)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
-        plain.connect((ORIGIN, 443 if trusted else 80))
+        plain.connect(EXPLICIT if explicit else (ORIGIN, 443 if trusted else 80))
         if trusted is None:
-            return _exchange(plain, host, target, "")
+            return _exchange(plain, host, f"http://{host}{target}" if explicit else target, "")
+        if explicit:
+            open_tunnel(plain, host, 443)
         context = ssl.create_default_context(cafile=str(trusted))
         # Some make certificates that lack what RFC 5280 asks of them.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

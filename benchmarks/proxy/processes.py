@@ -18,7 +18,7 @@ class ProcessError(Exception):
 
 @contextmanager
 def running(
-    command: Sequence[str], core: int, log: Path, ports: Sequence[int], patience: float = 60
+    command: Sequence[str], cores: str, log: Path, ports: Sequence[int], patience: float = 60
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program in a session of its own, once it listens on all ports; its session ends with it.
 
@@ -27,7 +27,7 @@ def running(
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
+            ["taskset", "-c", cores, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

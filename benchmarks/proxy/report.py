@@ -1,23 +1,33 @@
 """The JSON, and the part of ``benchmarks/README.md`` that is written from it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.proxy.plan import Case
-from benchmarks.proxy.summary import Goal, find, limited, rate
+from benchmarks.proxy.plan import DOWNLOADS, Case
+from benchmarks.proxy.summary import SUBJECT, Goal, find, limited, rate
 from benchmarks.readme import parts
 
 BEGIN = "<!-- proxy: written by `python -m benchmarks.proxy --report`, not by hand -->"
 END = "<!-- proxy: end -->"
 
-_COLUMNS = {
-    Case.KEEP: "keep-alive", Case.CLOSE: "new connection each", Case.INTERCEPTED: "TLS intercepted",
-    Case.RELAYED: "TLS relayed", Case.BLOCK: "block page", Case.DOWNLOAD: "download MB/s",
-    Case.DOWNLOAD_INTERCEPTED: "download intercepted MB/s",
+_TITLES = {
+    Case.KEEP: "plain", Case.EXPLICIT: "explicit", Case.CLOSE: "plain, new connection each",
+    Case.INTERCEPTED: "TLS intercepted", Case.RELAYED: "TLS relayed",
+    Case.NEW_INTERCEPTED: "TLS intercepted, new connection each",
+    Case.RESUMED_INTERCEPTED: "TLS intercepted, new, session resumed",
+    Case.NEW_RELAYED: "TLS relayed, new connection each",
+    Case.RESUMED_RELAYED: "TLS relayed, new, session resumed",
+    Case.CONNECT_INTERCEPTED: "CONNECT, TLS intercepted, new each",
+    Case.CONNECT_RELAYED: "CONNECT, TLS relayed, new each",
+    Case.HTTP2: "HTTP/2 intercepted", Case.BLOCK: "block page", Case.DOWNLOAD: "download, MB/s",
+    Case.DOWNLOAD_INTERCEPTED: "download intercepted, MB/s",
 }  # fmt: skip
-_TIMED = (Case.KEEP, Case.CLOSE, Case.INTERCEPTED, Case.RELAYED, Case.BLOCK)
+_FEW = 7
+"""Cases that are told one by one."""
+_PAIR = (SUBJECT, "urlward-2")
 
 
 def to_json(result: dict[str, Any]) -> str:
@@ -49,6 +59,7 @@ def report(result: dict[str, Any]) -> str:
         goals_table(result["goals"]),
         _rates(result),
         _latencies(result),
+        _workers(result),
         _reloads(result),
         _doubts(result),
         _soak(result.get("soak")),
@@ -81,55 +92,85 @@ def goals_table(goals: list[Goal]) -> str:
 
 
 def _rates(result: dict[str, Any]) -> str:
-    rows = [
+    sizes = {
+        name: number(median(proxy["memory"]) / 1e6)
+        for name, proxy in result["proxies"].items()
+        if proxy["memory"] and name != "none"
+    }
+    return _table(
+        result,
         "Requests a second (downloads: megabytes a second), and memory after the load:",
-        "",
-        f"| | {' | '.join(_COLUMNS.values())} | memory MB |",
-        "|---|" + "---:|" * (len(_COLUMNS) + 1),
-    ]
-    for name, proxy in result["proxies"].items():
-        if proxy["status"] != "ok":
-            rows.append(f"| {proxy['title']} | {proxy['status']} |" + " |" * len(_COLUMNS))
-            continue
-        cells = [_rate(find(result["results"], name, case), case) for case in _COLUMNS]
-        size = median(proxy["memory"]) / 1e6 if proxy["memory"] and name != "none" else None
-        rows.append(f"| {proxy['title']} | {' | '.join(cells)} | {'-' if size is None else number(size)} |")
-    return "\n".join(rows)
+        list(_TITLES),
+        _rate,
+        "| memory, MB |" + "".join(f" {sizes.get(name, '-')} |" for name in _shown(result)),
+    )
 
 
-def _rate(row: dict[str, Any] | None, case: Case) -> str:
-    if row is None:
-        return "-"
-    figures = row["figures"]
-    spread = figures[rate(case)]
+def _shown(result: dict[str, Any]) -> list[str]:
+    """Proxies that have figures."""
+    measured = {row["proxy"] for row in result["results"] if row["figures"]}
+    return [name for name in result["proxies"] if name in measured]
+
+
+def _table(
+    result: dict[str, Any],
+    what: str,
+    cases: list[Case],
+    cell: Callable[[dict[str, Any], Case], str],
+    last: str = "",
+) -> str:
+    """A row for each case, a column for each proxy."""
+    names = _shown(result)
+    if not names:
+        return ""
+    titles = " | ".join(result["proxies"][name]["title"] for name in names)
+    rows = [what, "", f"| | {titles} |", "|---|" + "---:|" * len(names)]
+    for case in cases:
+        found = [find(result["results"], name, case) for name in names]
+        if any(found):
+            rows.append(f"| {_TITLES[case]} | {' | '.join(cell(r, case) if r else '-' for r in found)} |")
+    return "\n".join([*rows, last] if last else rows)
+
+
+def _rate(row: dict[str, Any], case: Case) -> str:
+    spread = row["figures"][rate(case)]
     half = (spread["high"] - spread["low"]) / 2
     return f"{'≥ ' if limited(row) else ''}{spread['median']:,.0f} ± {half:,.0f}"
 
 
 def _latencies(result: dict[str, Any]) -> str:
+    return _table(
+        result,
+        "Milliseconds until the answer: median / 99th percentile / longest of all rounds:",
+        [case for case in _TITLES if case not in DOWNLOADS],
+        lambda row, _: " / ".join(number(row["figures"][name]) for name in ("p50_ms", "p99_ms", "max_ms")),
+    )
+
+
+def _workers(result: dict[str, Any]) -> str:
     rows = [
-        "Milliseconds until the answer, median / 99th percentile:",
+        "Two workers on both cores, one of which load and origin have too, so this is what more workers "
+        "cost, not what more cores give. Requests a second, and for each second of CPU that the filter took:",
         "",
-        f"| | {' | '.join(_COLUMNS[case] for case in _TIMED)} |",
-        "|---|" + "---:|" * len(_TIMED),
+        "| | 1 worker | 2 workers | 1 worker, per CPU s | 2 workers, per CPU s |",
+        "|---|---:|---:|---:|---:|",
     ]
-    for name, proxy in result["proxies"].items():
-        found = [find(result["results"], name, case) for case in _TIMED]
-        if any(found):
-            cells = [
-                f"{number(r['figures']['p50_ms'])} / {number(r['figures']['p99_ms'])}" if r else "-"
-                for r in found
-            ]
-            rows.append(f"| {proxy['title']} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+    for case, title in _TITLES.items():
+        one, two = (find(result["results"], name, case) for name in _PAIR)
+        if one and two:
+            figures = [one["figures"], two["figures"]]
+            cells = [number(f["requests_s"]["median"]) for f in figures]
+            cells += [number(f["per_cpu_s"]) if "per_cpu_s" in f else "-" for f in figures]
+            rows.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(rows) if len(rows) > 4 else ""
 
 
 def _reloads(result: dict[str, Any]) -> str:
     rows = [
         "A list replaced in the middle of plain keep-alive load:",
         "",
-        "| | requests/s | of those without | slowest ms | failed | in force after s |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| | requests/s | of those without | 99th percentile ms | slowest ms | failed | in force after s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, proxy in result["proxies"].items():
         row = find(result["results"], name, Case.RELOAD)
@@ -139,10 +180,9 @@ def _reloads(result: dict[str, Any]) -> str:
         speed = figures["requests_s"]["median"]
         share = f"{speed / steady['figures']['requests_s']['median']:.0%}" if steady else "-"
         wait = number(figures["in_force_s"]) if "in_force_s" in figures else "never"
-        rows.append(
-            f"| {proxy['title']} | {speed:,.0f} | {share} | {figures['max_ms']:,.0f} | {figures['failed']:,} "
-            f"| {wait} |"
-        )
+        cells = [f"{speed:,.0f}", share, number(figures["p99_ms"]), f"{figures['max_ms']:,.0f}"]
+        cells += [f"{figures['failed']:,}", wait]
+        rows.append(f"| {proxy['title']} | {' | '.join(cells)} |")
     return "\n".join(rows) if len(rows) > 4 else ""
 
 
@@ -159,15 +199,27 @@ def _soak(soak: dict[str, Any] | None) -> str:
     if soak is None:
         return ""
     f = soak["figures"]
-    requests = ", ".join(f"{count:,} {kind}" for kind, count in f["requests"].items())
-    return (
+    text = (
         f"Soak, {soak['date']}: {soak['minutes']:g} minutes of mixed load, {soak['entries']:,} entries "
         f"replaced every {soak['every_s']:g} s ({f['reloads']} times; in force after {f['in_force_s']} s "
-        f"at the median, {f['in_force_max_s']} s at most). Requests: {requests}; {f['downloads']:,} "
-        f"downloads. Slowest answer: {f['slowest_ms']:,.0f} ms. Failed: {f['failed']:,}; missed blocks: "
-        f"{f['missed']:,}; memory "
-        f"{f['memory_mb']:,.0f} MB in the last third, {f['memory_ratio']:.2f} times the first; peak "
-        f"{f['memory_peak_mb']:,.0f} MB.\n\n![Soak](proxy/soak.svg)"
+        f"at the median, {f['in_force_max_s']} s at most). {sum(f['requests'].values()):,} requests, "
+        f"{f['downloads']:,} downloads. Slowest answer: {f['slowest_ms']:,.0f} ms. Failed: {f['failed']:,}; "
+        f"missed blocks: {f['missed']:,}; memory {f['memory_mb']:,.0f} MB in the last third, "
+        f"{f['memory_ratio']:.2f} times the first; peak {f['memory_peak_mb']:,.0f} MB.\n\n"
+    )
+    rows = [
+        "| mode | traffic | requests | failed | missed blocks | slowest ms |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for mode, kinds in soak.get("modes", {}).items():
+        for kind, row in kinds.items():
+            missed = "-" if row["missed"] is None else f"{row['missed']:,}"
+            figures = f"{row['requests']:,} | {row['failed']:,} | {missed} | {row['slowest_ms']:,.0f}"
+            rows.append(f"| {mode} | {kind} | {figures} |")
+    text += "\n".join(rows) + "\n\n" if len(rows) > 2 else ""
+    faults = "\n".join(f"- {fault}" for fault in soak["faults"])
+    return (
+        text + (f"What went wrong beside that:\n\n{faults}\n\n" if faults else "") + "![Soak](proxy/soak.svg)"
     )
 
 
@@ -177,9 +229,15 @@ def _setups(result: dict[str, Any]) -> str:
         reasons: dict[str, list[str]] = {}
         for case, why in proxy["without"].items():
             reasons.setdefault(why, []).append(case)
-        without = "; ".join(f"{', '.join(cases)}: {why}" for why, cases in reasons.items())
+        without = "; ".join(_group(cases, why) for why, cases in reasons.items())
+        without = without if proxy["status"] == "ok" else proxy["status"].replace("|", "/")
         rows.append(f"| {proxy['title']} | {proxy['version']} | {proxy['note'] or '-'} | {without or '-'} |")
     return "\n".join(rows)
+
+
+def _group(cases: list[str], why: str) -> str:
+    names = ", ".join(cases) if len(cases) <= _FEW else "all others"
+    return f"{names}: {why}"
 
 
 def number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,10 @@ from benchmarks.proxy import load, site
 from benchmarks.proxy.material import prepare
 from benchmarks.proxy.measure import Bench, Subject, measure
 from benchmarks.proxy.origin import origin
-from benchmarks.proxy.plan import LOAD_CORE, PROXY_CORE, Case, Plan
+from benchmarks.proxy.plan import LOAD_CORE, Case, Plan
 from benchmarks.proxy.processes import ProcessError, memory, running
 from benchmarks.proxy.proxies import PROXIES, Proxy, Setting
-from benchmarks.proxy.summary import goals, summarise
+from benchmarks.proxy.summary import SUBJECT, goals, summarise
 
 type Say = Callable[[str], None]
 
@@ -38,10 +39,9 @@ def bench(plan: Plan, urlward: bool, say: Say) -> Iterator[Bench]:
             yield Bench(plan, material, server, script)
 
 
-def make(bench: Bench, name: str) -> Proxy:
+def make(bench: Bench, kind: type[Proxy]) -> Proxy:
     """A proxy with its folder, not yet prepared."""
-    proxies = bench.script.parent
-    return PROXIES[name](Setting(proxies / name, bench.material, bench.origin.authority))
+    return kind(Setting(bench.script.parent / kind.name, bench.material, bench.origin.authority))
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def started(bench: Bench, proxy: Proxy, versions: list[int]) -> Iterator[Subject
         ProcessError: it does not come up.
     """
     ports = sorted(set(proxy.ports))
-    with running(proxy.command(), PROXY_CORE, proxy.folder / "output.log", ports) as process:
+    with running(proxy.command(), proxy.cores, proxy.folder / "output.log", ports) as process:
         site.redirect(proxy.ports)
         trusted = proxy.folder / "all.pem"
         own = proxy.authority.read_bytes() if proxy.authority else b""
@@ -64,21 +64,25 @@ def started(bench: Bench, proxy: Proxy, versions: list[int]) -> Iterator[Subject
 def run(plan: Plan, names: Sequence[str], cases: Sequence[Case], say: Say) -> dict[str, Any]:
     """Measure, and give the result."""
     result: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": describe() | {"load_generator": f"wrk {load.version()}"},
+        "machine": describe() | {"load_generator": load.version()},
         "plan": asdict(plan),
         "proxies": {name: _describe(PROXIES[name]) for name in names},
         "results": [],
     }
     present = [name for name in names if result["proxies"][name]["status"] == "ok"]
     rows: dict[tuple[str, Case], dict[str, Any]] = {}
-    with bench(plan, "urlward" in names, say) as b:
-        proxies = {name: make(b, name) for name in present}
+    with bench(plan, any(name.startswith(SUBJECT) for name in names), say) as b:
+        proxies = {name: make(b, PROXIES[name]) for name in present}
         versions: dict[str, list[int]] = {name: [0] for name in present}
-        for proxy in proxies.values():
+        for name, proxy in proxies.items():
             say(f"{proxy.title}: configuration and lists")
-            proxy.prepare()
+            try:
+                proxy.prepare()
+            except (OSError, subprocess.SubprocessError) as e:
+                result["proxies"][name]["status"] = f"failed: {e}"
+                say(f"{proxy.title}: {e}")
         for number in range(plan.rounds):
             b.round = number
             # Each is the first in some round.
@@ -92,7 +96,10 @@ def run(plan: Plan, names: Sequence[str], cases: Sequence[Case], say: Say) -> di
                         for case in cases:
                             if case in proxies[name].without:
                                 continue
-                            cell = measure(b, subject, case)
+                            try:
+                                cell = measure(b, subject, case)
+                            except Exception as e:  # noqa: BLE001  it is not to cost all others theirs
+                                cell = {"problems": [f"{type(e).__name__}: {e}"]}
                             row = rows.setdefault(
                                 (name, case), {"proxy": name, "case": str(case), "rounds": []}
                             )
@@ -128,5 +135,6 @@ def _told(cell: dict[str, Any]) -> str:
     speed = (
         f"{cell['megabytes_s']:,.0f} MB/s" if "megabytes_s" in cell else f"{cell.get('requests_s', 0):,.0f}/s"
     )
-    busy = f"proxy {cell['proxy_busy']:.0%} busy, load {cell['load_idle']:.0%} idle"
-    return "; ".join([speed, busy, *cell["problems"]])
+    if "proxy_busy" in cell:
+        speed += f"; proxy {cell['proxy_busy']:.0%} busy, load {cell['load_idle']:.0%} idle"
+    return "; ".join([speed, *cell["problems"]])

@@ -1,3 +1,4 @@
+import os
 import tomllib
 from pathlib import Path
 
@@ -80,3 +81,9 @@ def test_problems_of_flags_and_of_no_file_have_no_place(tmp_path: Path) -> None:
     problems = [Problem("status", "x"), Problem("--listen", "y", in_file=False), Problem("", "z")]
     assert refused(path, problems).lines == ("--listen: y", f"{path}: z", f"{path}:1: status: x")
     assert refused(None, problems[:1]).lines == ("status: x",)
+
+
+def test_a_pipe_is_not_read_twice(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    assert str(refused(path, [Problem("foo", "no such key")])) == f"{path}: foo: no such key"

@@ -572,6 +572,12 @@ def get(port: int, url: str, host: str | None = None) -> Response:
 def tunnel(port: int, authority: str) -> socket.socket:
     """CONNECT through an explicit proxy; the open tunnel."""
     s = connect(port)
+    open_tunnel(s, authority)
+    return s
+
+
+def open_tunnel(s: socket.socket, authority: str) -> None:
+    """CONNECT on a connection to an explicit proxy."""
     s.sendall(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -580,12 +586,17 @@ def tunnel(port: int, authority: str) -> socket.socket:
             break
         head += data
     assert head.startswith(b"HTTP/1.1 200"), head
-    return s
 
 
 def socks(port: int, host: str, target: int) -> socket.socket:
     """SOCKS5 without authentication, by name or IPv4 address."""
     s = connect(port)
+    open_socks(s, host, target)
+    return s
+
+
+def open_socks(s: socket.socket, host: str, target: int) -> None:
+    """The same on a connection to the proxy."""
     s.sendall(b"\x05\x01\x00")
     assert receive(s, 2) == b"\x05\x00"
     try:
@@ -594,7 +605,6 @@ def socks(port: int, host: str, target: int) -> socket.socket:
         destination = b"\x03" + bytes([len(host)]) + host.encode()
     s.sendall(b"\x05\x01\x00" + destination + target.to_bytes(2, "big"))
     assert receive(s, 10)[:2] == b"\x05\x00"
-    return s
 
 
 def receive(s: socket.socket, size: int) -> bytes:

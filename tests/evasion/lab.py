@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import free_port, wait_for
-from e2e.support import Filter, make_authority, running
+from e2e.support import Filter, make_authority, open_socks, open_tunnel, running
 from e2e.test_modes import may_make_namespaces
 from evasion.origins import LIST, SECRETS, Log, apache_config, nginx_config, started, write_pages
+from evasion.rows import MODES
 
 CONNECT_TIMEOUT = 5.0
+EXPLICIT = {"connect": "regular", "socks5": "socks5"}
+"""Modes in which clients name the origin, and what the filter calls them."""
 FLOWS = ("--set", "urlward_flows=true")
 NAMES = ("*.example", "*.blocked.example", "hop.test", "default.example")
 
@@ -47,7 +50,7 @@ class Way:
 
     Attributes:
         engine: a key of `ENGINES`, or ``bare``: no filter at all.
-        mode: ``reverse``, ``transparent``, or ``bare``.
+        mode: ``reverse``, ``transparent``, ``connect``, ``socks5``, or ``bare``.
         wire: ``plain`` or ``tls``.
         origin: ``nginx`` or ``apache``.
     """
@@ -123,6 +126,13 @@ class Lab:
         if way.mode == "transparent":
             assert self.client is not None
             return self.client.connect((address, port))
+        if way.mode in EXPLICIT:
+            s = self.gateway.connect(("127.0.0.1", self.entries[way]))
+            if way.mode == "connect":
+                open_tunnel(s, f"{address}:{port}")
+            else:
+                open_socks(s, address, port)
+            return s
         return self.gateway.connect((address, port))
 
     def log_of(self, way: Way) -> Log:
@@ -133,7 +143,7 @@ def all_ways(transparent: bool) -> list[Way]:
     """Every combination, the bare ones first."""
     ways = [Way("bare", "bare", wire, origin) for wire in ("plain", "tls") for origin in ("nginx", "apache")]
     for engine in ENGINES:
-        for mode in ("reverse", "transparent") if transparent else ("reverse",):
+        for mode in MODES if transparent else MODES[1:]:
             for wire in ("plain", "tls"):
                 ways += [Way(engine, mode, wire, origin) for origin in ("nginx", "apache")]
     return ways
@@ -260,6 +270,10 @@ def _start_filter(stack: ExitStack, made: Lab, engine: str, transparent: str) ->
     ]
     if transparent:
         modes.append(f"transparent@0.0.0.0:{transparent}")
+    for mode, name in EXPLICIT.items():
+        port = free_port()
+        made.entries.update({w: port for w in made.addresses if (w.engine, w.mode) == (engine, mode)})
+        modes.append(f"{name}@127.0.0.1:{port}")
     folder = made.folder / engine
     try:
         # The origins go by address here, and no certificate names that.

@@ -13,6 +13,7 @@ from typing import Any
 
 from evasion.origins import DATA
 
+MODES = ("transparent", "reverse", "connect", "socks5")
 FAMILIES = ("spelling", "framing", "segmentation", "connection", "tls", "other")
 WORDS = frozenset({"blocked", "refused", "held", "served", "relayed", "any"})
 
@@ -103,6 +104,9 @@ def _strings(value: Any) -> tuple[str, ...]:
 
 def _expected(value: Any, modes: Sequence[str]) -> dict[str, tuple[str, ...]]:
     table = value if isinstance(value, dict) else dict.fromkeys(modes, value)
+    if "transparent" in table:
+        # A client that names the origin by address gets what one gets whose connection is redirected.
+        table = dict.fromkeys(MODES[2:], table["transparent"]) | table
     expected = {mode: _strings(words) for mode, words in table.items()}
     assert all(word in WORDS for words in expected.values() for word in words), value
     return expected
@@ -114,7 +118,7 @@ def _row(family: str, data: dict[str, Any]) -> Row:
     turns = tuple(
         turn.replace(mark, filling * times).encode("latin-1") for turn in _strings(data.pop("bytes"))
     )
-    expected = _expected(data.pop("expected"), _strings(data.pop("modes", ["reverse", "transparent"])))
+    expected = _expected(data.pop("expected"), _strings(data.pop("modes", MODES)))
     tls = dict(data.pop("tls", {}))
     for key in ("alpn", "cut"):
         if isinstance(tls.get(key), list):

@@ -112,7 +112,7 @@ class Rig:
     def lead(self, *addresses: tuple[str, int]) -> None:
         """Have every name lead to the origin, or to these addresses."""
 
-        def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> None:
+        def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> None:
             done(addresses or (("127.0.0.1", self.origin_port),))
 
         self.addon.resolver.look_up = look_up  # type: ignore[method-assign]

@@ -169,6 +169,15 @@ async def test_a_reset_by_the_peer(side: Side) -> None:
     side.connection.end()
 
 
+async def test_a_reset_that_is_found_by_sending(side: Side) -> None:
+    side.reset()
+    while not side.connection.broken:
+        side.connection.write(b"x")
+    assert side.connection.open, "what the peer has said before may still be read"
+    await until(lambda: side.losses)
+    assert side.ends == 0
+
+
 async def test_a_reset_by_the_peer_in_the_midst_of_sending(side: Side) -> None:
     side.connection.pause(SLOWED)
     side.connection.write(LARGE)

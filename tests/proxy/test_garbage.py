@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 import types
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, closed, res
 from urlward.proxy.connection import Connection
 from urlward.proxy.http2 import Budget, Http2, Lane, Stream
 from urlward.proxy.live import HEAD_TIMEOUT
+from urlward.proxy.passwords import Passwords
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay, Pending
 from urlward.proxy.session import Client, Context, Server, Session
@@ -219,6 +221,45 @@ async def socks_refused(rig: Rig, streams: Streams) -> None:
     assert await closed(streams[0])
 
 
+def asks_for_a_password(rig: Rig) -> bytes:
+    """Credentials that have to be looked at each time, since they are others."""
+    if rig.addon.access.passwords is None:
+        rig.addon.take_passwords(Passwords("any"))
+    return b64encode(b"user:%d" % time.monotonic_ns())
+
+
+@kind("regular")
+async def password(rig: Rig, streams: Streams) -> None:
+    asks_for_a_password(rig)
+    await get(streams, absolute(rig), b"HTTP/1.1 407 ")
+    authorization = b"Proxy-Authorization: Basic %b\r\n\r\n" % asks_for_a_password(rig)
+    await get(streams, absolute(rig)[:-2] + authorization)
+
+
+@kind("regular")
+async def left_while_a_password_is_looked_at(rig: Rig, streams: Streams) -> None:
+    authorization = b"Proxy-Authorization: Basic %b\r\n\r\n" % asks_for_a_password(rig)
+    streams[1].write(absolute(rig)[:-2] + authorization)
+    reset(streams[1])
+
+
+@kind("socks5")
+async def socks_with_a_password(rig: Rig, streams: Streams) -> None:
+    begun = rig.addon.access.passwords is not None
+    token = b64decode(asks_for_a_password(rig)).partition(b":")[2]
+    if not begun:
+        return  # this one began before
+    destination = b"\x05\x01\x00\x03\x0dplain.example" + rig.origin_port.to_bytes(2)
+    streams[1].write(b"\x05\x01\x02\x01\x04user" + bytes([len(token)]) + token + destination)
+    await streams[0].readexactly(14)
+    await get(streams)
+
+
+@kind("regular")
+async def port_that_is_not_allowed(rig: Rig, streams: Streams) -> None:
+    await get(streams, absolute(rig).replace(b":%d" % rig.origin_port, b":25"), b"HTTP/1.1 403 ")
+
+
 @kind("transparent", greet)
 async def tls_relayed(rig: Rig, streams: Streams) -> None:
     hello = client_hello("plain.example")
@@ -282,7 +323,7 @@ async def origin_unreachable(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def origin_without_address(rig: Rig, streams: Streams) -> None:
-    rig.addon.resolver.look_up = lambda _host, _port, done: done(())  # type: ignore[method-assign]
+    rig.addon.resolver.look_up = lambda _host, _port, _client, done: done(())  # type: ignore[method-assign]
     await get(streams, absolute(rig), b"HTTP/1.1 502 ")
 
 
@@ -297,7 +338,7 @@ async def origin_looked_up_in_a_thread(rig: Rig, streams: Streams) -> None:
 async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
     sought: list[Lookup] = []
 
-    def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> Lookup:
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
         sought.append(Lookup(done))
         return sought[-1]
 

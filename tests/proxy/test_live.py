@@ -25,6 +25,7 @@ class Member:
         self.names = names
         self.reading: int | None = None
         self.touched = 0
+        self.since = 0.0
         self.was_cut = False
 
     def live(self) -> tuple[Names, ...]:
@@ -35,6 +36,9 @@ class Member:
 
     def idle(self) -> bool:
         return not self.names
+
+    def quiet(self, now: float) -> float:
+        return now - self.since
 
     def touch(self, now: float) -> None:
         self.touched += 1
@@ -184,3 +188,49 @@ def test_closing_what_is_at_rest() -> None:
     live.add(busy)
     assert live.close_idle() == 1
     assert (at_rest.was_cut, busy.was_cut) == (True, False)
+
+
+def test_room_is_made_by_what_is_at_rest_and_then_by_who_has_most() -> None:
+    live = Live()
+
+    def member(address: str, since: float, *under_way: Names) -> Member:
+        made = Member(*under_way)
+        made.client.peername = (address, 1)
+        made.since = since
+        live.add(made)
+        return made
+
+    busy = names("a.test", "/x")
+    resting = [member("192.0.2.1", 0.0) for _ in range(2)]
+    few = [member("192.0.2.2", 0.0, busy)]
+    waiting = [member("192.0.2.3", n, busy) for n in (30.0, 10.0, 20.0)]
+    new = [member("192.0.2.3", 99.0, busy) for _ in range(9)]
+
+    def cut(connections: int) -> list[Member]:
+        assert live.make_room(connections, 100.0) == connections
+        found = [each for each in (*resting, *few, *waiting, *new) if each.was_cut]
+        for each in found:
+            live.discard(each)
+            each.was_cut = False
+        return found
+
+    assert cut(1) == resting[:1]
+    assert cut(2) == [resting[1], waiting[1]]
+    assert cut(1) == [waiting[2]]
+    # Never what something has just come on.
+    for _ in range(2):
+        assert live.make_room(100, 100.0) == 1
+        for each in (*few, waiting[0]):
+            if each.was_cut:
+                live.discard(each)
+    assert live.make_room(100, 100.0) == 0
+    assert not any(each.was_cut for each in new)
+
+
+def test_who_has_most_gives_a_part() -> None:
+    live = Live()
+    members = [Member(names("a.test", "/x")) for _ in range(320)]
+    for each in members:
+        each.client.peername = ("192.0.2.1", 1)
+        live.add(each)
+    assert live.make_room(1, 100.0) == 20

@@ -17,7 +17,7 @@ from proxy.rig import BLOCKED, GET, OK, Rig, Streams, answer, closed, reset, unt
 from urlward.proxy.connection import BEHIND, HIGH, Connection
 from urlward.proxy.poller import READ
 from urlward.proxy.relay import HttpRelay
-from urlward.proxy.session import CONNECT_WITHIN, MAX_KEPT, Session
+from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, MAX_KEPT, Session
 from urlward.proxy.upstream import Lookup
 
 
@@ -279,7 +279,7 @@ async def test_a_client_that_leaves_while_the_origin_is_sought(
     await rig.start(answer, "regular")
     sought: list[Lookup] = []
 
-    def look_up(_host: str, _port: int, done: Callable[[Any], None]) -> Lookup:
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
         sought.append(Lookup(done))
         return sought[-1]
 
@@ -358,7 +358,7 @@ async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) ->
 
 async def test_no_address_of_the_filter_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.start(answer, "regular")
-    monkeypatch.setattr(rig.addon, "is_own", lambda address, port, named: address == "127.0.0.1")
+    monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: address != "127.0.0.1")
     rig.lead(("127.0.0.2", 9), ("127.0.0.1", rig.origin_port))
     assert (await rig.ask(absolute(rig))).startswith(b"HTTP/1.1 502 ")
     await rig.settled()
@@ -382,6 +382,39 @@ async def test_what_an_origin_does_not_take_has_its_time(rig: Rig) -> None:
         session.touch(time.monotonic() + seconds)
     await rig.settled()
     assert not server.open
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_client_that_ends_has_less_time_for_its_answer(rig: Rig, ends: bool) -> None:
+    await rig.start(stalled)
+    _, writer = await rig.connect()
+    writer.write(GET % b"x")
+    await until(lambda: rig.session._server is not None)
+    session = rig.session
+    if ends:
+        writer.write_eof()
+        await until(lambda: session._client is not None and session._client.at_end)
+    now = time.monotonic()
+    assert rig.addon.tcp_timeout > ENDED_FOR + 5
+    for seconds in (0, ENDED_FOR - 5, ENDED_FOR + 5):
+        assert session._client is not None
+        session.touch(now + seconds)
+        assert session.quiet(now + seconds) == pytest.approx(seconds, abs=5)
+    await asyncio.sleep(0)
+    assert (session._client is None) is ends
+    session.cut()
+    await rig.settled()
+
+
+async def test_one_that_says_nothing_to_socks_is_at_rest(rig: Rig) -> None:
+    await rig.start(answer, "socks5")
+    _, writer = await rig.connect()
+    await until(lambda: list(rig.addon.live))
+    assert rig.session.idle()
+    writer.write(b"\x05\x01")
+    await until(lambda: not rig.session.idle())
+    writer.close()
+    await rig.settled()
 
 
 async def test_a_tunnel_to_a_listed_page(rig: Rig) -> None:

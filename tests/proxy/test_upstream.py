@@ -16,7 +16,18 @@ from conftest import free_port
 from proxy.rig import until
 from urlward.proxy import upstream
 from urlward.proxy.poller import Poller
-from urlward.proxy.upstream import MOST_ADDRESSES, Address, Opening, Resolver, literal_address
+from urlward.proxy.upstream import (
+    KNOWN_FOR,
+    LOOKUPS_OF_ONE,
+    MOST_ADDRESSES,
+    NONE_FOR,
+    Address,
+    Opening,
+    Resolver,
+    literal_address,
+)
+
+ONE, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 class Attempt:
@@ -172,7 +183,7 @@ async def test_nothing_is_left_for_the_collector(stack: ExitStack, monkeypatch: 
 
 async def look_up(host: str, port: int = 80) -> Sequence[Address]:
     found: list[Sequence[Address]] = []
-    Resolver().look_up(host, port, found.append)
+    Resolver().look_up(host, port, "192.0.2.1", found.append)
     await until(lambda: found)
     return found[0]
 
@@ -195,16 +206,90 @@ async def test_who_asks_for_the_same_shares_a_lookup(monkeypatch: pytest.MonkeyP
     resolver = Resolver()
     found: list[Sequence[Address]] = []
     monkeypatch.setattr(upstream.socket, "getaddrinfo", getaddrinfo)
-    first, _, third = [resolver.look_up("a.example", 80, found.append) for _ in range(3)]
+    first, _, third = [resolver.look_up("a.example", 80, ONE, found.append) for _ in range(3)]
     first.cancel()
     await until(lambda: len(found) == 2)
     assert len(found[0]) == MOST_ADDRESSES
     assert asked == [b"a.example"]
     third.cancel()  # which is too late, and harmless
-    given_up = resolver.look_up("b.example", 80, found.append)
+    given_up = resolver.look_up("b.example", 80, ONE, found.append)
     given_up.cancel()
-    resolver.look_up("c.example", 80, found.append)
+    resolver.look_up("c.example", 80, ONE, found.append)
     await until(lambda: len(found) == 3)
+
+
+class Names:
+    """The system's resolver; silent about names that begin with ``silent``, until it is released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.release = threading.Event()
+        monkeypatch.setattr(upstream.socket, "getaddrinfo", self._find)
+
+    def _find(self, host: bytes, port: int, **_: Any) -> list[Any]:
+        name = host.decode()
+        self.asked.append(name)
+        if name.startswith("silent"):
+            self.release.wait(60)
+        if name.startswith("none"):
+            raise OSError
+        return [(socket.AF_INET, 1, 6, "", ("192.0.2.7", port))]
+
+
+async def test_nobody_has_all_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, resolver = Names(monkeypatch), Resolver()
+    found: dict[str, list[Sequence[Address]]] = {"one": [], "other": []}
+    for n in range(4 * LOOKUPS_OF_ONE):
+        resolver.look_up(f"silent{n}.test", 80, ONE, found["one"].append)
+    await until(lambda: len(names.asked) == LOOKUPS_OF_ONE)
+    resolver.look_up("a.test", 80, OTHER, found["other"].append)
+    # Also what waits in the first one's queue.
+    shared = f"silent{4 * LOOKUPS_OF_ONE - 1}.test"
+    resolver.look_up(shared, 80, OTHER, found["other"].append)
+    await until(lambda: found["other"])
+    await until(lambda: shared in names.asked)
+    assert (len(names.asked), found["one"]) == (LOOKUPS_OF_ONE + 2, [])
+    names.release.set()
+    await until(lambda: len(found["one"]) == 4 * LOOKUPS_OF_ONE)
+    assert len(names.asked) == len(set(names.asked)) == 4 * LOOKUPS_OF_ONE + 1
+    assert (resolver._names, resolver._running.total(), resolver._busy) == ({}, 0, 0)
+
+
+async def test_clients_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "LOOKUPS", 1)
+    names, resolver = Names(monkeypatch), Resolver()
+    found: list[Sequence[Address]] = []
+    for name, client in [("silent", ONE), *((f"one{n}", ONE) for n in range(3)), ("other", OTHER)]:
+        resolver.look_up(name, 80, client, found.append)
+    names.release.set()
+    await until(lambda: len(found) == 5)
+    assert names.asked == ["silent", "one0", "other", "one1", "one2"]
+
+
+async def test_a_name_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, now = Names(monkeypatch), [0.0]
+    resolver = Resolver(lambda: now[0])
+
+    async def ask(name: str) -> Sequence[Address]:
+        found: list[Sequence[Address]] = []
+        resolver.look_up(name, 80, ONE, found.append)
+        assert found == [], "later, in any case"
+        await until(lambda: found)
+        return found[0]
+
+    for name, kept in (("a", KNOWN_FOR), ("none", NONE_FOR)):
+        names.asked.clear()
+        first = await ask(name)
+        now[0] += kept - 0.01
+        assert await ask(name) == first
+        assert names.asked == [name]
+        now[0] += 0.02
+        assert await ask(name) == first
+        assert names.asked == [name] * 2
+    assert await ask("x" * 256) == []
+    assert "x" * 256 not in names.asked
+    resolver.look_up("a", 80, ONE, lambda _: pytest.fail("cancelled")).cancel()
+    await asyncio.sleep(0.01)
 
 
 async def test_families_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
         problems: one at least.
     """
     lines: dict[str, int] = {}
-    if path is not None:
+    if path is not None and path.is_file():  # a pipe has been read, and has no lines to show
         with suppress(OSError, ValueError):  # gone meanwhile, or changed: the key tells
             lines = lines_of_keys(path.read_text("utf-8-sig"))
     told = (_located(path, lines, each) for each in problems)

@@ -23,7 +23,7 @@ from urlward.lists import memory
 from urlward.lists.build import checksum, compile_sources, is_artifact, silent
 from urlward.lists.formats import AUTO, FormatOptions
 from urlward.lists.source import Budget, SourceError, unreadable
-from urlward.process import keep_private, told
+from urlward.process import keep_private, module_command, told
 
 COMPILER = "urlward.lists.worker"
 """The module that compiles one source, or tells its checksum."""
@@ -50,7 +50,7 @@ def ask(
         OSError: it could not be started, or ended without an answer.
     """
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        _command(module),
+        module_command(module),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ async def ask_async(module: str, request: Mapping[str, Any], fds: Sequence[int] 
     import asyncio  # not in the child, whose start is half of what a small list takes
 
     process = await asyncio.create_subprocess_exec(
-        *_command(module),
+        *module_command(module),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -97,10 +97,6 @@ async def ask_async(module: str, request: Mapping[str, Any], fds: Sequence[int] 
         await process.wait()
         raise
     return _answer(process.returncode, out.rpartition(b"\n")[2])
-
-
-def _command(module: str) -> list[str]:
-    return [sys.executable, "-P", "-m", module]
 
 
 def _environment() -> dict[str, str]:

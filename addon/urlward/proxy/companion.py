@@ -11,14 +11,13 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from urlward.config import WORKER_TIMEOUT, Config
-from urlward.process import BEAT
+from urlward.process import BEAT, module_command
 from urlward.proxy.hanging import BREAK, is_hung, state_of, used_by
 from urlward.proxy.workers import MAX_MESSAGE
 
@@ -65,7 +64,7 @@ class Companion(NamedTuple):
     @property
     def command(self) -> tuple[str, ...]:
         """What to start."""
-        return (sys.executable, "-P", "-m", self.module)
+        return tuple(module_command(self.module))
 
     def request(self, channel: int) -> bytes:
         """What it is told on its standard input by this process, its parent.

@@ -86,6 +86,7 @@ class Connection:
         gone: whether nothing is to be sent any more.
         full: whether the receiver is slower than the sender.
         broken: whether the connection has not ended but been reset.
+        cut_off: whether it is broken in that an origin has ended it inside TLS without saying so.
         tls: its session, where TLS ends here.
     """
 
@@ -104,6 +105,7 @@ class Connection:
         "_sock",
         "address",
         "broken",
+        "cut_off",
         "ended",
         "full",
         "gone",
@@ -121,14 +123,14 @@ class Connection:
         self._size = _READ
         self._events = 0
         """That the poller tells of."""
-        self._eof = self._closing = self._end_wanted = False
+        self._closing = self._end_wanted = False
 
     def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
         """Have what every connection has, with a socket or without one."""
         self.receive: Callable[[bytes], None] = _ignore
         self.ended: Callable[[], None] = _nothing
         self.peer: Peer | None = None
-        self.gone = self.full = self.broken = False
+        self.gone = self.full = self.broken = self.cut_off = self._eof = False
         self.tls: Tls | None = None
         self.address = address
         self._loop = loop
@@ -144,6 +146,11 @@ class Connection:
     def waiting(self) -> int:
         """Bytes that wait to be sent."""
         return len(self._out)
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the peer has said that it sends no more."""
+        return self._eof
 
     @property
     def open(self) -> bool:
@@ -202,10 +209,15 @@ class Connection:
         if not self._out:
             self._close_now()
 
-    def reset(self) -> None:
-        """Close once all is sent, but so that the peer cannot take it for the end."""
+    def reset(self, *, as_tls: bool = False) -> None:
+        """Close once all is sent, but so that the peer cannot take it for the end.
+
+        Args:
+            as_tls: whether it is enough inside TLS to leave out what would say so.
+        """
         if self._fd >= 0:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if not as_tls or self.tls is None:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.gone = True
             self.close()
 
@@ -282,7 +294,10 @@ class Connection:
             return
         owner.active = perf_counter()
         try:
-            if not data:
+            if not data and self.tls is not None and self.tls.client_side and self.tls.ready:
+                self.cut_off = True  # without close_notify (RFC 9112 section 9.8)
+                self._fail()
+            elif not data:
                 self._at_end()
             elif self.tls is None:
                 self.receive(data)
@@ -435,6 +450,9 @@ class Connection:
     def _at_end(self) -> None:
         if not self._eof:
             self._eof = True
+            if self.broken:
+                self._close_now()  # nothing can be sent any more, nor does anything come
+                return
             self._watch()
             self.ended()
 

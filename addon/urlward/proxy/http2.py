@@ -401,9 +401,13 @@ class Lane(Connection):
         """Close once all is sent."""
         self._over(broken=False)
 
-    def reset(self) -> None:
-        """Close, but so that the client cannot take it for the end."""
-        self._over(broken=True)
+    def reset(self, *, as_tls: bool = False) -> None:
+        """Close, but so that the client cannot take it for the end.
+
+        What TLS alone would say cannot be said of a stream. Browsers bear a close_notify that is missing, and
+        show nothing of a stream that is reset, so it ends.
+        """
+        self._over(broken=not as_tls)
 
     abort = reset
 

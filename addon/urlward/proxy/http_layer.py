@@ -172,6 +172,10 @@ class RelayLayer(layer.Layer):
         """Whether nothing is under way."""
         return self.relay.idle
 
+    def quiet(self, now: float) -> float:  # noqa: ARG002
+        """Not known here."""
+        return 0.0
+
     def may_read(self) -> bool:
         """Not while the connection to the origin is being opened."""
         return not self._opening
@@ -203,6 +207,10 @@ class Handshake:
     def idle(self) -> bool:
         """Nothing is lost with it."""
         return True
+
+    def quiet(self, now: float) -> float:  # noqa: ARG002
+        """Not known here."""
+        return 0.0
 
     def may_read(self) -> bool:
         """Always: nothing is passed on yet."""

@@ -227,6 +227,10 @@ class WardHttpStream(HttpStream):
         """Never: a stream that is done is no member."""
         return False
 
+    def quiet(self, now: float) -> float:  # noqa: ARG002
+        """Not known here."""
+        return 0.0
+
     def may_read(self) -> bool:
         """Always: mitmproxy's reader stops by itself."""
         return True

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Protocol
 
 from urlward.proxy.guard import Guard
@@ -18,6 +19,9 @@ TICK = 5.0
 
 HEAD_TIMEOUT = 60.0
 """Seconds that a request head may take to come in."""
+
+QUIET = 10.0
+"""Seconds after which what is under way may be closed for want of room."""
 
 _SLICE = 0.002
 
@@ -39,6 +43,9 @@ class Member(Protocol):
 
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
+
+    def quiet(self, now: float) -> float:
+        """Seconds for which nothing has come either way; 0 where that is not known."""
 
     def may_read(self) -> bool:
         """Whether nothing but a client's being slowed keeps more from being read of it."""
@@ -157,13 +164,27 @@ class Live:
                 busy += 1
         return busy
 
-    def make_room(self, connections: int) -> int:
-        """Close some that are at rest, those that have been longest first; how many that is."""
+    def make_room(self, connections: int, now: float) -> int:
+        """Close some that are at rest, those that have been longest first; how many that is.
+
+        Where too few are, a part of those that the client with the most has, the quietest first: who opens
+        connections and lets them wait keeps nobody else out.
+        """
         closed = 0
         for member in self:
             if closed == connections:
-                break
+                return closed
             if member.idle():
                 member.cut()
                 closed += 1
+        by_address: dict[str, list[tuple[float, Member]]] = {}
+        for member in self:
+            quiet = member.quiet(now)
+            if quiet >= QUIET:
+                by_address.setdefault(str(member.client.peername[0]), []).append((quiet, member))
+        most = max(by_address.values(), key=lambda quiet: len(quiet), default=[])
+        most.sort(key=itemgetter(0), reverse=True)
+        for _, member in most[: max(connections - closed, len(most) // 16)]:
+            member.cut()
+            closed += 1
         return closed

@@ -36,8 +36,9 @@ MAX_PENDING: Final = 1000
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
 
-type Judge = Callable[[RequestHead], Names | BlockResponse]
-"""What a request is answered with, or the names that it passed under. Never raises."""
+type Judge = Callable[[RequestHead], Names | BlockResponse | None]
+"""What a request is answered with, or the names that it passed under; None where that is not known yet, and
+it is to be asked again. Never raises."""
 
 
 def _said_unasked(data: bytes, position: int) -> bool | None:
@@ -143,7 +144,7 @@ class HttpRelay:
         self._sending: Pending | None = None
         """Whose body it is."""
         self._switching = False
-        """Whether an upgrade waits for its answer."""
+        """Whether an upgrade waits for its answer, or a request for its judge."""
         self._refused_switch = False
         """Whether it has just been refused, and what was sent behind it may go on."""
         self._switched = False
@@ -466,6 +467,10 @@ class HttpRelay:
             self._refuse(e)
             return None
         found = self._judge(head)
+        if found is None:
+            self._held += raw
+            self._switching = True
+            return None
         if not isinstance(found, Names):
             whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
 
+ENDED_FOR: Final = 60.0
+"""Seconds of silence that a client gets for an answer which sends no more."""
+
 KEPT_FOR: Final = 60.0
 """Seconds that such a connection is kept."""
 
@@ -197,7 +200,8 @@ class Session:
     def begin(self) -> None:
         """Begin to read."""
         if self._to_proxy and isinstance(self.client.proxy_mode, mode_specs.Socks5Mode):
-            self._socks = SocksHandshake()
+            access = self._front.addon.access
+            self._socks = SocksHandshake(access.takes_tunnel, authenticates=access.passwords is not None)
             self._to_proxy = False
             assert self._client is not None
             self._client.receive = self._socks_data
@@ -208,17 +212,28 @@ class Session:
     # -- before it is known what it is
 
     def _socks_data(self, data: bytes) -> None:
-        assert self._socks is not None
+        socks, passwords = self._socks, self._front.addon.access.passwords
+        assert socks is not None
         assert self._client is not None
         try:
-            self.send_client(self._socks.feed(data))
+            self.send_client(socks.feed(data))
+            if socks.token and passwords is not None:
+                admitted = passwords.known(socks.token)
+                if admitted is None and passwords.ask(
+                    socks.token, str(self.client.peername[0]), self._may_go_on
+                ):
+                    self._client.pause(HELD)
+                    return
+                self.send_client(socks.admit(admitted=bool(admitted)))
+                self.send_client(socks.feed(b""))
         except SocksError as e:
+            self._guard.refused("peek")
             self.send_client(e.reply)
             self.close()
             return
-        if self._socks.destination is not None:
-            self._context.server.address = self._socks.destination
-            rest, self._socks = self._socks.rest, None
+        if socks.destination is not None:
+            self._context.server.address = socks.destination
+            rest, self._socks = socks.rest, None
             self._client.receive = self._first
             if rest:
                 self._first(rest)
@@ -269,7 +284,7 @@ class Session:
 
     def _take_requests(self) -> None:
         self._place = Place(self._context)
-        relay = ForwardRelay(self, self._judge) if self._to_proxy else HttpRelay(self, self._judge)
+        relay = ForwardRelay(self, self._admit) if self._to_proxy else HttpRelay(self, self._judge)
         self._begin_relay(relay)
         data, self._data = self._data, b""
         relay.client_data(data)
@@ -282,6 +297,34 @@ class Session:
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
         assert self._place is not None
         return self._guard.answer_head(head, self._place, self.client, arrived=self.active)
+
+    def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
+        """What becomes of a request to the proxy."""
+        access, asked = self._front.addon.access, self._relay.asked
+        if asked is NOWHERE:
+            found: BlockResponse | None = access.own(head)
+        elif (refusal := access.refusal(head, asked.port, self.client, self._may_go_on)) == "wait":
+            return None
+        else:
+            found = refusal
+        if found is None:
+            return self._judge(head)
+        if found.status != 200:
+            self._guard.refused("match")
+        return found
+
+    def _may_go_on(self) -> None:
+        """A password has been looked at that was waited for."""
+        if self._client is None:
+            return
+        self._client.resume(HELD)
+        try:
+            if self._socks is not None:
+                self._socks_data(b"")
+            else:
+                self._relay.go_on()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            self.broken(e)
 
     # -- TLS with the client
 
@@ -368,26 +411,34 @@ class Session:
         if literal is not None:
             self._found((literal,))
         else:
-            self._lookup = self._front.addon.resolver.look_up(host, port, self._found)
+            self._lookup = self._front.addon.resolver.look_up(
+                host, port, str(self.client.peername[0]), self._found
+            )
 
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
         try:
             host, port = self._origin.host, self._origin.port
-            is_own = self._front.addon.is_own
-            addresses = [each for each in addresses if not is_own(str(each[0]), port, named=each[0] != host)]
-            if not addresses:
-                self._not_connected(None)
+            may_reach = self._front.addon.may_reach
+            allowed = [
+                each
+                for each in addresses
+                if may_reach(self.client, str(each[0]), port, named=each[0] != host)
+            ]
+            if not allowed:
+                self._not_connected(self._out_of_reach() if addresses else None)
                 return
             passed = [
                 each
-                for each in addresses
+                for each in allowed
                 if each[0] == host or not self._guard.lists_address(str(each[0]), port, self.client)
             ]
             if not passed:
-                self._not_connected(self._listed(str(addresses[0][0])))
+                self._not_connected(self._listed(str(allowed[0][0])))
                 return
-            self._opening = Opening(self._front.poller, passed, self._opened, self._front.addon.connect_from)
+            source = self._source()
+            local = source or self._front.addon.connect_from
+            self._opening = Opening(self._front.poller, passed, self._opened, local, foreign=bool(source))
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
@@ -423,7 +474,7 @@ class Session:
         name = self._server_name()
         try:
             tls = self._front.origins.begin(
-                (origin.host, origin.port), name, alpn=bool(self.client.alpn) or self._inner
+                (origin.host, origin.port, self._source()), name, alpn=bool(self.client.alpn) or self._inner
             )
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
@@ -433,6 +484,10 @@ class Session:
         server.ended = self._tls_refused  # where it hangs up
         server.start()
         server.start_tls(tls)
+
+    def _source(self) -> str:
+        """The client's address where origins are to see that, else nothing."""
+        return str(self.client.peername[0]) if self._front.keeps_source else ""
 
     def _server_name(self) -> bytes:
         """The name that an origin is asked for in TLS: the client's, or that of the origin."""
@@ -463,7 +518,9 @@ class Session:
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
                 self._place.reached(address)
             answer = self._listed(address)
-            if answer is not None or self._front.addon.is_own(address, self._origin.port, named=True):
+            if not self._front.addon.may_reach(self.client, address, self._origin.port, named=True):
+                answer = answer or self._out_of_reach()
+            if answer is not None:
                 self._not_connected(answer)
                 return
         self._server.ended = self._relay.server_ended
@@ -478,6 +535,10 @@ class Session:
         if self._client is not None:
             self._client.resume(CONNECTING)
         self._relay.not_connected(answer)
+
+    def _out_of_reach(self) -> BlockResponse:
+        self._guard.refused("match")
+        return plain(403, "The filter does not connect to this address.", head=self._is_head())
 
     def _listed(self, address: str) -> BlockResponse | None:
         """What is answered where a name has this address, None where that is not listed."""
@@ -573,7 +634,9 @@ class Session:
             # A relay that goes on to another origin hears of this one no more.
             if self._server.tls is not None and self._server.tls.ready:
                 self._front.origins.keep(
-                    (self._origin.host, self._origin.port), self._server_name(), self._server.tls
+                    (self._origin.host, self._origin.port, self._source()),
+                    self._server_name(),
+                    self._server.tls,
                 )
             if isinstance(self._relay, ForwardRelay):
                 server, self._server, self.send_server = self._server, None, _nowhere
@@ -628,7 +691,7 @@ class Session:
             self._server = None
             self.send_server = _nowhere
             try:
-                self._server_lost(broken=connection.broken)
+                self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
         else:
@@ -642,14 +705,14 @@ class Session:
                 self._front.addon.live.discard(self)
                 self._forget()
 
-    def _server_lost(self, *, broken: bool) -> None:
+    def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
         if self._client is None:
             return
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
         elif broken and self._relay.unbounded:
             # A clean end would say that this is all there is.
-            self._client.reset()
+            self._client.reset(as_tls=cut_off)
         else:
             self._relay.server_ended()
             if self._relay.endless and self._client is not None:
@@ -681,10 +744,14 @@ class Session:
         if any(one is not None and one.waiting for one in (self._client, self._server)):
             return False
         if self._relay is _REST:
-            return not (self._data or self._shaking or self._socks)
+            return not (self._data or self._shaking or (self._socks is not None and self._socks.begun))
         if self._lingers is not None:
             return False  # an answer may be on its way to a client that is still sending
         return self._relay.idle or (self._relay.endless and not self.active)
+
+    def quiet(self, now: float) -> float:
+        """Seconds for which nothing has come, counted from the last look."""
+        return 0.0 if self.active else now - self._since
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""
@@ -705,8 +772,15 @@ class Session:
         elif self.active:
             self.active = 0.0
             self._since = now
-        elif now - self._since >= self._front.addon.tcp_timeout:
+        elif now - self._since >= self._patience:
             self.cut()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence that it may have."""
+        limit = self._front.addon.tcp_timeout
+        # A client that has closed its connection cannot be told from one that only sends no more.
+        return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
 
     def cut(self) -> None:
         """Close all at once."""

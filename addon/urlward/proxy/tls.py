@@ -266,11 +266,11 @@ class Origins:
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
         self._sessions: LRUCache[object, ssl.SSLSession] = LRUCache(_SESSIONS)
 
-    def begin(self, address: tuple[str, int], name: bytes, *, alpn: bool) -> Tls:
+    def begin(self, address: tuple[str, int, str], name: bytes, *, alpn: bool) -> Tls:
         """A session to be.
 
         Args:
-            address: host and port.
+            address: host and port, and the client's address where the origin sees that.
             name: of the host, or its IP address, for which its certificate has to be.
             alpn: whether the client has named protocols.
 
@@ -285,7 +285,7 @@ class Origins:
         except (ssl.SSLError, TypeError) as e:
             raise ValueError("not a name for TLS") from e
 
-    def keep(self, address: tuple[str, int], name: bytes, tls: Tls) -> None:
+    def keep(self, address: tuple[str, int, str], name: bytes, tls: Tls) -> None:
         """Keep what a session needs to be resumed."""
         session = tls.session.session
         if session is not None and session.has_ticket:

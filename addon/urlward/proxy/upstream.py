@@ -4,6 +4,8 @@ import asyncio
 import errno
 import os
 import socket
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain, zip_longest
@@ -11,6 +13,9 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final
 
+from cachetools import TLRUCache
+
+from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller
 
 STAGGER: Final = 0.25
@@ -19,8 +24,24 @@ STAGGER: Final = 0.25
 MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried."""
 
-LOOKUPS: Final = 64
-"""Names that are looked up at a time; one whose server is silent takes a thread for half a minute."""
+_BIND_ADDRESS_NO_PORT: Final = 24
+"""IP_BIND_ADDRESS_NO_PORT (ip(7)), for both families: connect() chooses the port, which knows the origin, so
+that connections to different ones can have the same."""
+
+LOOKUPS: Final = 256
+"""Names that are looked up at a time."""
+
+LOOKUPS_OF_ONE: Final = 16
+"""Of these, for one client."""
+
+KNOWN_FOR, NONE_FOR = 5.0, 1.0
+"""Seconds for which a name's addresses are remembered, and that it has none."""
+
+MAX_NAME: Final = 255
+"""Bytes of a name that can have an address (RFC 1035 section 2.3.4)."""
+
+REMEMBERED: Final = 1 << 12
+"""Names that are remembered."""
 
 type Address = tuple[Any, ...]
 """As the socket module has it: host and port, and for IPv6 what else it needs."""
@@ -42,50 +63,124 @@ class Lookup:
         """Have nobody be told."""
         self.done = None
 
+    def tell(self, found: Sequence[Address]) -> None:
+        """Have who asked be told, unless that was cancelled."""
+        if self.done is not None:
+            self.done(found)
+
+
+class _Name:
+    """A name that is asked for.
+
+    Attributes:
+        lookups: that wait for it.
+        begun: whether it is being looked up.
+    """
+
+    __slots__ = ("begun", "lookups")
+
+    def __init__(self) -> None:
+        self.lookups: list[Lookup] = []
+        self.begun = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return any(lookup.done is not None for lookup in self.lookups)
+
 
 class Resolver:
     """Looks names up, by the system's resolver.
 
     Each lookup has a thread, and those who ask for the same share one. The threads are daemons, since the
-    resolver cannot be interrupted: an end waits for none of them.
+    resolver cannot be interrupted: an end waits for none of them. A name whose server is silent keeps its
+    thread for half a minute, so no client has many at a time, and clients take turns.
+
+    Args:
+        clock: seconds that do not go back.
     """
 
-    def __init__(self) -> None:
-        self._waiting: dict[tuple[str, int], list[Lookup]] = {}
-        self._asked: SimpleQueue[tuple[str, int, asyncio.AbstractEventLoop]] = SimpleQueue()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._names: dict[tuple[str, int], _Name] = {}
+        self._known: TLRUCache[tuple[str, int], list[Address]] = TLRUCache(
+            REMEMBERED, lambda _, found, now: now + (KNOWN_FOR if found else NONE_FOR), timer=clock
+        )
+        self._queues: dict[str, deque[tuple[str, int]]] = {}
+        """What each client waits for; whose turn it is comes first."""
+        self._running: Counter[str] = Counter()
+        """How many threads a client has."""
+        self._busy = 0
+        """How many all have."""
+        self._asked: SimpleQueue[tuple[str, int, str, asyncio.AbstractEventLoop]] = SimpleQueue()
         self._threads = 0
 
-    def look_up(self, host: str, port: int, done: Callable[[Sequence[Address]], None]) -> Lookup:
+    def look_up(self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]) -> Lookup:
         """Look a name up.
 
         Args:
             host: the name.
             port: of the addresses.
+            client: for whom: an IP address.
             done: is given them later, the two families by turns, in the order in which they are to be
                 tried; none where the name has none.
         """
         lookup = Lookup(done)
-        others = self._waiting.setdefault((host, port), [])
-        others.append(lookup)
-        if len(others) == 1:
-            self._asked.put((host, port, asyncio.get_running_loop()))
-            if self._threads < min(len(self._waiting), LOOKUPS):
-                self._threads += 1
-                Thread(target=self._run, name="urlward-lookup", daemon=True).start()
+        key = host, port
+        known = self._known.get(key) if len(host) <= MAX_NAME else []
+        if known is not None:
+            asyncio.get_running_loop().call_soon(lookup.tell, known)
+            return lookup
+        name = self._names.setdefault(key, _Name())
+        name.lookups.append(lookup)
+        if not name.begun:
+            # Also where another waits for it already: that one's turn may come later.
+            self._queues.setdefault(client, deque()).append(key)
+            self._begin()
         return lookup
+
+    def _begin(self) -> None:
+        """Give threads to those whose turn it is."""
+        for client in list(self._queues):
+            if self._busy >= LOOKUPS:
+                return
+            if self._running[client] >= LOOKUPS_OF_ONE:
+                continue
+            queue = self._queues.pop(client)
+            while queue:
+                host, port = key = queue.popleft()
+                name = self._names.get(key)
+                if name is None or name.begun:
+                    continue
+                if not name.wanted:
+                    del self._names[key]
+                    continue
+                name.begun = True
+                self._running[client] += 1
+                self._busy += 1
+                self._asked.put((host, port, client, asyncio.get_running_loop()))
+                if self._threads < self._busy:
+                    self._threads += 1
+                    Thread(target=self._run, name="urlward-lookup", daemon=True).start()
+                break
+            if queue:
+                self._queues[client] = queue  # behind all others
 
     def _run(self) -> None:
         while True:
-            host, port, loop = self._asked.get()
-            wanted = any(lookup.done is not None for lookup in list(self._waiting.get((host, port), ())))
-            found = _find(host, port) if wanted else []
+            host, port, client, loop = self._asked.get()
+            found = _find(host, port)
             with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._tell, host, port, found)
+                loop.call_soon_threadsafe(self._tell, host, port, client, found)
 
-    def _tell(self, host: str, port: int, found: list[Address]) -> None:
-        for lookup in self._waiting.pop((host, port), ()):
-            if lookup.done is not None:
-                lookup.done(found)
+    def _tell(self, host: str, port: int, client: str, found: list[Address]) -> None:
+        self._busy -= 1
+        self._running[client] -= 1
+        if not self._running[client]:
+            del self._running[client]
+        self._known[host, port] = found
+        for lookup in self._names.pop((host, port)).lookups:
+            lookup.tell(found)
+        self._begin()
 
 
 def literal_address(host: str, port: int) -> Address | None:
@@ -119,10 +214,11 @@ class Opening:
         poller: tells when an address has answered.
         addresses: to try in this order, at least one.
         done: is given the socket, or why there is none; not called any more after `cancel`.
-        local: address of this machine to connect from, or empty.
+        local: address to connect from, or empty.
+        foreign: whether that is not this machine's but the client's.
     """
 
-    __slots__ = ("_addresses", "_done", "_error", "_local", "_pending", "_poller", "_timer")
+    __slots__ = ("_addresses", "_done", "_error", "_foreign", "_local", "_pending", "_poller", "_timer")
 
     def __init__(
         self,
@@ -130,8 +226,11 @@ class Opening:
         addresses: Sequence[Address],
         done: Callable[[socket.socket | None, OSError | None], None],
         local: str = "",
+        *,
+        foreign: bool = False,
     ) -> None:
         self._poller = poller
+        self._foreign = foreign
         self._addresses = list(reversed(addresses))
         self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
         self._local = local
@@ -168,7 +267,10 @@ class Opening:
         try:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._foreign:
+                make_transparent(one)
             if self._local:
+                one.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
                 one.bind((self._local, 0))
             code = one.connect_ex(address)
         except OSError as e:

@@ -273,12 +273,13 @@ def _radacct(
 
 
 def _url_in(file: Path) -> str:
-    """A URL has a password in it, which the command line would show to all."""
+    from urlward.records.engines import url_in
+    from urlward.records.store import StoreError
+
     try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as e:
-        reason = getattr(e, "strerror", None) or "not text"
-        raise AssignmentError(f"{file}: {reason}: needed, a file with the database's URL") from e
+        return url_in(file)
+    except StoreError as e:
+        raise AssignmentError(f"{e}: needed, a file with the database's URL") from e
 
 
 def _formula(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ PAUSE = 0.02
 TRIES = 100
 
 _WRITING = "urlward_writing"
+_MOST_OF_A_URL = 1 << 13
 
 
 def open_sqlite(path: Path) -> Engine:
@@ -151,11 +152,23 @@ def url_of(table: StoreTable, environment: Mapping[str, str] = os.environ) -> tu
             raise StoreError(f"url_env: {table.url_env} is not in the environment")
         return found, table.url_env
     assert table.url_file is not None
+    return url_in(Path(table.url_file)), table.url_file
+
+
+def url_in(file: Path) -> str:
+    """The URL of a database that a file holds: a password is in it, which a command line would show to all.
+
+    Raises:
+        StoreError: it cannot be read, or has more in it.
+    """
     try:
-        return Path(table.url_file).read_text().strip(), table.url_file
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_MOST_OF_A_URL + 1)
     except (OSError, UnicodeDecodeError) as e:
-        reason = getattr(e, "strerror", None) or "not text"
-        raise StoreError(f"{table.url_file}: {reason}") from e
+        raise StoreError(f"{file}: {getattr(e, 'strerror', None) or 'not text'}") from e
+    if len(text) > _MOST_OF_A_URL:
+        raise StoreError(f"{file}: too large for a database's URL")
+    return text.strip()
 
 
 def writing(engine: Engine) -> Engine:

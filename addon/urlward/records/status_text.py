@@ -35,7 +35,8 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'stall':13}{status['stall'] * 1000:.0f} ms at most in the last minute"
     yield (
         f"{'last hour':13}{hour['judged']} judged, {hour['blocked']} blocked, "
-        f"{hour['would_block']} would be blocked, {hour['errors']} errors"
+        f"{hour['would_block']} would be blocked, {hour['errors']} errors "
+        "(or since the start, if that was later)"
     )
     if status["lists"]:
         yield ""

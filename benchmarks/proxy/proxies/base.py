@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.proxy.material import Material
-from benchmarks.proxy.plan import Case
+from benchmarks.proxy.plan import PROXY_CORE, Case
 
 type Without = Mapping[Case, str]
 """Cases to reasons."""
@@ -41,6 +41,7 @@ class Proxy(ABC):
         programs: that must be there, found on the path.
         package: what brings them.
         ports: where HTTP and HTTPS are redirected to.
+        cores: that it may run on, as taskset reads them.
         blocked: statuses that a block page comes with.
         without: cases that it cannot take part in, or that another row stands for, and why.
         note: how its list is set up, for the report.
@@ -51,6 +52,7 @@ class Proxy(ABC):
     programs: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[str] = ""
     ports: ClassVar[tuple[int, int]] = (8080, 8080)
+    cores: ClassVar[str] = str(PROXY_CORE)
     blocked: ClassVar[frozenset[int]] = frozenset({403})
     without: ClassVar[Without] = {}
     note: ClassVar[str] = ""

@@ -1,36 +1,39 @@
 """urlward, and the proxy that it is an addon of without it."""
 
 import re
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, override
 
-from benchmarks.proxy.plan import Case
+from benchmarks.proxy.material import BIN
+from benchmarks.proxy.plan import LOAD_CORE, PROXY_CORE, Case
 from benchmarks.proxy.proxies.base import Proxy, Without
+from benchmarks.proxy.site import EXPLICIT
 
 from urlward.lists.build import write_atomically
 
-_BIN = Path(sys.executable).parent
-
 
 class _Mitm(Proxy):
+    modes: ClassVar[tuple[str, ...]] = ("transparent@127.0.0.1:8080", "regular@{}:{}".format(*EXPLICIT))
+
     @override
     @property
     def authority(self) -> Path:
         return self.folder / "mitmproxy-ca-cert.pem"
 
-    def _trust(self) -> list[str]:
-        return ["--set", f"ssl_verify_upstream_trusted_ca={self.origin_authority}"]
+    def _flags(self) -> list[str]:
+        modes = [word for mode in self.modes for word in ("--mode", mode)]
+        return [*modes, "--set", f"ssl_verify_upstream_trusted_ca={self.origin_authority}"]
 
 
 class Urlward(_Mitm):
     """The subject."""
 
     name = "urlward"
-    title = "urlward"
+    title: ClassVar[str] = "urlward"
     blocked = frozenset({451})
-    note = "one artifact, flags as they come"
+    note: ClassVar[str] = "one artifact, flags as they come"
+    workers = 1
 
     @override
     @classmethod
@@ -44,8 +47,8 @@ class Urlward(_Mitm):
     @override
     def command(self) -> list[str]:
         return [
-            str(_BIN / "urlward"), "run", "--mode", "transparent@127.0.0.1:8080", "--list", str(self._list),
-            "--key", str(self.material.key), "--confdir", str(self.folder), *self._trust(),
+            str(BIN / "urlward"), "run", "--list", str(self._list), "--key", str(self.material.key),
+            "--confdir", str(self.folder), "--workers", str(self.workers), *self._flags(),
         ]  # fmt: skip
 
     @override
@@ -60,12 +63,34 @@ class Urlward(_Mitm):
         return self.folder / "feed.ward"
 
 
+class TwoWorkers(Urlward):
+    """The subject on both cores, one of which has load and origin as well."""
+
+    name = "urlward-2"
+    title = "urlward, 2 workers"
+    cores = f"{PROXY_CORE},{LOAD_CORE}"
+    workers = 2
+    note = "`--workers 2`, on both cores"
+    without: ClassVar[Without] = dict.fromkeys(
+        set(Case)
+        - {
+            Case.KEEP, Case.CLOSE, Case.EXPLICIT, Case.INTERCEPTED, Case.NEW_INTERCEPTED,
+            Case.RESUMED_INTERCEPTED, Case.NEW_RELAYED, Case.HTTP2,
+        },
+        "see urlward",
+    )  # fmt: skip
+
+
 class Mitmdump(_Mitm):
     """Stock mitmproxy: no list, nothing to do but to pass everything on."""
 
     name = "mitmdump"
     title = "mitmdump, no addon"
-    without: ClassVar[Without] = {Case.BLOCK: "it has no list", Case.RELOAD: "it has no list"}
+    without: ClassVar[Without] = {
+        Case.BLOCK: "it has no list",
+        Case.RELOAD: "it has no list",
+        Case.RESUMED_INTERCEPTED: "it resumes no sessions",
+    }
     note = "no list; TLS relayed by its own `ignore_hosts`"
 
     @override
@@ -81,6 +106,6 @@ class Mitmdump(_Mitm):
     def command(self) -> list[str]:
         relayed = re.escape("relayed.test")
         return [
-            str(_BIN / "mitmdump"), "-q", "--mode", "transparent@127.0.0.1:8080",
-            "--set", f"confdir={self.folder}", "--ignore-hosts", rf"\.{relayed}(:\d+)?$", *self._trust(),
+            str(BIN / "mitmdump"), "-q", "--set", f"confdir={self.folder}",
+            "--ignore-hosts", rf"\.{relayed}(:\d+)?$", *self._flags(),
         ]  # fmt: skip

@@ -1,8 +1,9 @@
-"""Squid by itself, with squidGuard as its rewriter, and with TLS (bump and splice)."""
+"""Squid, and Squid with squidGuard as its rewriter."""
 
 import os
 import shutil
 import subprocess
+from itertools import count
 from pathlib import Path
 from pwd import getpwnam
 from typing import ClassVar, override
@@ -11,11 +12,11 @@ from benchmarks.proxy.material import INSPECTED
 from benchmarks.proxy.origin import certify
 from benchmarks.proxy.plan import PROXY_CORE, Case
 from benchmarks.proxy.proxies.base import Proxy, Without, first_version
+from benchmarks.proxy.site import EXPLICIT
 
 from urlward.engine.entry import Kind
 
-_ELSEWHERE = "see Squid"
-_NO_TLS = "see Squid, bump and splice"
+_starts = count()
 _CERTIFICATES = "/usr/lib/squid/security_file_certgen"
 
 _CONFIGURATION = """\
@@ -30,42 +31,51 @@ pinger_enable off
 shutdown_lifetime 0 seconds
 dns_nameservers 127.0.0.1
 tls_outgoing_options cafile={origin_authority}
-http_port 127.0.0.1:8081
 http_port 127.0.0.1:8080 intercept
 {more}
 http_access allow all
 """
-_LISTED = """\
-acl listed dstdomain "{folder}/listed"
-http_access deny listed"""
 _GUARD = """\
+http_port 127.0.0.1:8081
 url_rewrite_program /usr/bin/squidGuard -c {folder}/squidGuard.conf
 url_rewrite_children 4 startup=4 idle=4 concurrency=0"""
-_TLS = """\
-https_port 127.0.0.1:8443 intercept ssl-bump generate-host-certificates=on \
-dynamic_cert_mem_cache_size=16MB tls-cert={folder}/bump.pem tls-key={folder}/bump.key
+_LISTED = """\
+http_port {explicit} {bump}
+https_port 127.0.0.1:8443 intercept {bump}
 sslcrtd_program {certificates} -s {folder}/certificates -M 16MB
 sslcrtd_children 4 startup=1 idle=1
 acl hello at_step SslBump1
-acl listed_host ssl::server_name "{folder}/hosts"
+acl inspected ssl::server_name "{folder}/inspected"
 ssl_bump peek hello
-ssl_bump bump listed_host
-ssl_bump splice all"""
+ssl_bump bump inspected
+ssl_bump splice all
+acl listed dstdomain -n "{folder}/listed"
+http_access deny listed"""
+_BUMP = (
+    "ssl-bump generate-host-certificates=on dynamic_cert_mem_cache_size=16MB "
+    "tls-cert={folder}/bump.pem tls-key={folder}/bump.key"
+)
 
 
 class Squid(Proxy):
-    """The baseline; its list is the hosts of the entries, the kind of list that it is good at."""
+    """The baseline; its list is the hosts of the entries, the kind of list that it is good at.
+
+    It bumps hosts of listed pages and splices all others, as urlward does.
+    """
 
     name = "squid"
     title = "Squid"
-    programs: ClassVar[tuple[str, ...]] = ("squid",)
+    programs: ClassVar[tuple[str, ...]] = ("squid", _CERTIFICATES)
     package = "squid-openssl"
+    ports = (8080, 8443)
     without: ClassVar[Without] = {
-        Case.INTERCEPTED: _NO_TLS,
-        Case.RELAYED: _NO_TLS,
-        Case.DOWNLOAD_INTERCEPTED: _NO_TLS,
+        Case.HTTP2: "it speaks none",
+        Case.RESUMED_INTERCEPTED: "it resumes none of its own sessions",
     }
-    note = "`dstdomain` list of the entries' hosts (it has no lists of pages but regular expressions)"
+    note = (
+        "`dstdomain` list of the entries' hosts (it has no lists of pages but regular expressions); bumps "
+        "hosts of listed pages by `ssl::server_name`, splices the rest"
+    )
     more = _LISTED
 
     @override
@@ -74,8 +84,20 @@ class Squid(Proxy):
         return first_version("squid", "-v")
 
     @override
+    @property
+    def authority(self) -> Path | None:
+        return self.folder / "bump.pem"
+
+    @override
     def prepare(self) -> None:
-        more = self.more.format(folder=self.folder, certificates=_CERTIFICATES)
+        shutil.rmtree(self.folder / "certificates", ignore_errors=True)
+        certify(self.folder, ["unused.test"], authority="bump", leaf="unused")
+        make = [_CERTIFICATES, "-c", "-s", str(self.folder / "certificates"), "-M", "16MB"]
+        subprocess.run(make, check=True, capture_output=True)
+        more = self.more.format(
+            folder=self.folder, certificates=_CERTIFICATES, explicit=":".join(map(str, EXPLICIT)),
+            bump=_BUMP.format(folder=self.folder),
+        )  # fmt: skip
         (self.folder / "squid.conf").write_text(
             _CONFIGURATION.format(folder=self.folder, origin_authority=self.origin_authority, more=more)
         )
@@ -84,11 +106,14 @@ class Squid(Proxy):
 
     @override
     def command(self) -> list[str]:
-        return ["squid", "-N", "-f", str(self.folder / "squid.conf")]
+        # Its shared memory goes by this name, and outlives one that had to be killed.
+        name = f"{self.name}{next(_starts)}"
+        return ["squid", "-N", "-n", name, "-f", str(self.folder / "squid.conf")]
 
     @override
     def change(self, version: int) -> None:
         write(self.folder / "listed", self._hosts(version))
+        write(self.folder / "inspected", sorted({e.host for e in self.material.peers[version] if e.path}))
 
     def _hosts(self, version: int) -> list[str]:
         entries = self.material.peers[version]
@@ -104,13 +129,10 @@ class SquidGuard(Squid):
 
     name = "squidguard"
     title = "Squid with squidGuard"
-    programs: ClassVar[tuple[str, ...]] = ("squid", "squidGuard")
+    programs: ClassVar[tuple[str, ...]] = ("squid", _CERTIFICATES, "squidGuard")
     package = "squid-openssl, squidguard"
-    blocked = frozenset({302})
-    without: ClassVar[Without] = {
-        **Squid.without,
-        Case.DOWNLOAD: _ELSEWHERE,
-    }
+    ports = (8080, 8080)
+    without: ClassVar[Without] = dict.fromkeys(set(Case) - {Case.KEEP}, "see Squid")
     note = "Berkeley databases of domains and of URLs, four helpers"
     more = _GUARD
 
@@ -142,37 +164,6 @@ class SquidGuard(Squid):
         subprocess.run([*command, "-C", "all"], check=True, capture_output=True)
         give(self.folder / "db", "proxy")
         give(self.folder / "log", "proxy")
-
-
-class SquidTls(Squid):
-    """Bump for hosts of listed pages, splice for all others: what urlward does."""
-
-    name = "squid-tls"
-    title = "Squid, bump and splice"
-    programs: ClassVar[tuple[str, ...]] = ("squid", _CERTIFICATES)
-    ports = (8080, 8443)
-    without: ClassVar[Without] = dict.fromkeys(
-        (Case.KEEP, Case.CLOSE, Case.DOWNLOAD, Case.BLOCK, Case.RELOAD), _ELSEWHERE
-    )
-    note = "bumps hosts of listed pages by `ssl::server_name`, splices the rest"
-    more = _TLS
-
-    @override
-    @property
-    def authority(self) -> Path:
-        return self.folder / "bump.pem"
-
-    @override
-    def prepare(self) -> None:
-        shutil.rmtree(self.folder / "certificates", ignore_errors=True)
-        certify(self.folder, ["unused.test"], authority="bump", leaf="unused")
-        make = [_CERTIFICATES, "-c", "-s", str(self.folder / "certificates"), "-M", "16MB"]
-        subprocess.run(make, check=True, capture_output=True)
-        super().prepare()
-
-    @override
-    def change(self, version: int) -> None:
-        write(self.folder / "hosts", sorted({e.host for e in self.material.peers[version] if e.path}))
 
 
 def write(path: Path, lines: list[str]) -> None:

@@ -3,7 +3,7 @@
 from typing import ClassVar, override
 
 from benchmarks.proxy import origin
-from benchmarks.proxy.plan import Case
+from benchmarks.proxy.plan import INTERCEPTING, TUNNELLED, Case
 from benchmarks.proxy.proxies.base import Proxy, Without
 
 _NOTHING = "no proxy"
@@ -16,11 +16,12 @@ class Straight(Proxy):
     title = "no proxy"
     programs = ("nginx",)
     ports = origin.STRAIGHT
-    without: ClassVar[Without] = {
-        Case.INTERCEPTED: _NOTHING,
-        Case.BLOCK: _NOTHING,
-        Case.RELOAD: _NOTHING,
-    }
+    without: ClassVar[Without] = dict.fromkeys(
+        TUNNELLED
+        | {Case.EXPLICIT, Case.BLOCK, Case.RELOAD}
+        | (INTERCEPTING - {Case.HTTP2, Case.DOWNLOAD_INTERCEPTED}),
+        _NOTHING,
+    )
 
     @override
     @classmethod

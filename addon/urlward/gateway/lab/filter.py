@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from urlward.gateway.lab.toml_text import to_toml
 from urlward.gateway.lab.topology import inside, run
 from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
 from urlward.lists.build import write_atomically
+from urlward.process import module_command
 
 _LINE = re.compile(r"(\S+) (block|would-block|cut|would-cut) ((?:\w+=\S+ ?)+)")
 _LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
@@ -291,7 +291,7 @@ class Filter:
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
-        return [sys.executable, "-m", "urlward", *arguments]
+        return module_command("urlward", *arguments)
 
     def _configuration(self, loaded: Loaded, authority: Path, ipv6: bool) -> dict[str, Any]:
         gateway = dict(loaded.gateway)

@@ -8,12 +8,12 @@ started it too (the parent death signal), except for a lab that stays up.
 
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.topology import run
+from urlward.process import module_command
 
 WORK = Path("/run/urlward-lab")
 """Outside: states of labs that are up. Inside, a file system of its own hides it."""
@@ -37,7 +37,7 @@ _END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
 def program(order: str) -> list[str]:
     """The command of the program that is number 1 of a lab; `order` tells it what to do."""
-    return [sys.executable, "-m", "urlward.gateway.lab.inside", order]
+    return module_command("urlward.gateway.lab.inside", order)
 
 
 def isolated(order: str) -> list[str]:

@@ -4,7 +4,6 @@ import io
 import json
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.topology import inside
+from urlward.process import module_command
 
 _PATIENCE = 60.0
 
@@ -87,7 +87,7 @@ class AgentLink:
     def __init__(self, machine: str, log: Path, environment: dict[str, str] | None = None) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                inside(machine, [sys.executable, "-m", "urlward.gateway.lab.agent"]),
+                inside(machine, module_command("urlward.gateway.lab.agent")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -1,7 +1,6 @@
 """What stands around the filter: origins (nginx) and the network's resolver (dnsmasq)."""
 
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from urlward.gateway.lab.machines import AgentLink, Service
 from urlward.gateway.lab.material import Certificates
 from urlward.gateway.lab.needs import find
 from urlward.gateway.lab.topology import run
+from urlward.process import module_command
 
 MARKER = "Served by an origin of the lab."
 """In each page of an origin."""
@@ -139,7 +139,7 @@ class Resolver:
         """Let each answer take so long."""
         self.stop()
         behind = self._dnsmasq(_SLOW_PORT, ["127.0.0.1"])
-        command = [sys.executable, "-m", "urlward.gateway.lab.slow_dns", str(seconds), *self._addresses]
+        command = module_command("urlward.gateway.lab.slow_dns", str(seconds), *self._addresses)
         front = Service("slow resolver", RESOLVER.name, command, self._logs / "slow-dns.log")
         self._running = [front, behind]
         self._wait(front, seconds)
