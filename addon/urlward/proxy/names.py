@@ -244,6 +244,8 @@ def names_of(request: http.Request, context: Context) -> Names:
     # `Host :` is not a field name, but some origin may take it for one.
     fields = [value for name, value in request.headers.fields if name.strip().lower() == b"host"]
     authorities = [request.data.authority.decode("latin-1")]
+    if request.first_line_format == "absolute" and not _AUTHORITY(authorities[0]):
+        raise UrlError("an absolute form with what is in no name")
     if request.data.host:
         host = _as_sent(request.data.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
