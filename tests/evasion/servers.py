@@ -132,7 +132,10 @@ def _caddy(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
 
 
 def _php(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
-    _run(stack, folder, "php", "-n", "-q", "-S", f"127.0.0.1:{values['php']}", "-t", values["www"])
+    for name, router in (("php", ()), ("php-route", (_filled("route.php", folder, values),))):
+        _run(
+            stack, folder, "php", "-n", "-q", "-S", f"127.0.0.1:{values[name]}", "-t", values["www"], *router
+        )
 
 
 def _node(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
@@ -183,7 +186,7 @@ SERVERS = (
     ),
     Server({"lighttpd": "lighttpd"} | _FPM, ("lighttpd", "lighttpd-default"), _lighttpd),
     Server({"caddy": "caddy"} | _FPM, ("caddy",), _caddy),
-    Server({"php": "php-cli"}, ("php",), _php),
+    Server({"php": "php-cli"}, ("php", "php-route"), _php),
     Server({"node": "nodejs"}, ("node-url", "node-parse", "node-split", "node-first"), _node),
     Server({}, ("python-files", "python-urllib", "python-wsgi"), _python),
     Server(
