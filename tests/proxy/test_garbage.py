@@ -17,9 +17,11 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
 from e2e.support import client_hello
-from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, closed, reset, until
+from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, answer_http2, closed, reset, until
 from urlward.proxy.connection import Connection
-from urlward.proxy.http2 import Budget, Http2, Lane, Stream
+from urlward.proxy.http2 import ClientStream, Http2, Lane
+from urlward.proxy.http2_frames import Budget
+from urlward.proxy.http2_origin import Http2Origin, OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.passwords import Passwords
 from urlward.proxy.raw_relay import RawRelay
@@ -32,7 +34,7 @@ from urlward.proxy.upstream import Lookup, Opening
 TIMES = 3
 OURS = (
     Session, Client, Context, Server, Connection, HttpRelay, Pending, RawRelay, SocksHandshake, Tls, Opening,
-    Http2, Lane, Stream, Budget,
+    Http2, Lane, ClientStream, Budget, SharedOrigin, Http2Origin, OriginLane,
 )  # fmt: skip
 
 type Kind = Callable[[Rig, Streams], Awaitable[None]]
@@ -194,6 +196,11 @@ async def http2_streams(rig: Rig, streams: Streams) -> None:
                 found[event.stream_id or 0] = str(event.headers[0][1])  # type: ignore[index]
     assert (found[1], found[3], found[5]) == ("200", "451", "200")
     client._frame_dispatch_table.clear()
+
+
+@kind("regular", answer_http2, tls=True)
+async def http2_streams_to_http2(rig: Rig, streams: Streams) -> None:
+    await http2_streams(rig, streams)
 
 
 @kind("regular")

@@ -26,9 +26,17 @@ HIGH: Final = 1 << 16
 LOW: Final = 1 << 14
 """Those at which it is read again."""
 
-BEHIND, CONNECTING, HELD, SLOWED = 1, 2, 4, 8
+_PROBES: Final = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
+"""When a peer that is silent, or takes nothing, counts as gone (tcp(7))."""
+
+BEHIND, CONNECTING, HELD, SLOWED, LATER = 1, 2, 4, 8, 32
 """Why a connection is not read: the other one takes no more; that is being opened; a request waits for its
-turn; the client is slowed."""
+turn; the client is slowed; what has come is yet to be looked at."""
 
 _NOT_STARTED: Final = 16
 
@@ -240,6 +248,13 @@ class Connection:
             self.receive(data)
         else:
             self._decrypt_in(self.tls, data)
+
+    def belong(self, owner: Owner) -> None:
+        """Have another owner, who keeps it for long: the kernel is to notice where the peer is gone."""
+        self._owner = owner
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _PROBES.items():
+            self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def attach(self, peer: "Connection") -> None:
         """Have the other connection of a relay."""

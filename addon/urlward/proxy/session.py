@@ -23,6 +23,7 @@ from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
+from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
@@ -120,6 +121,7 @@ class Session:
         client: whose.
         address: where it is led to, host and port; None where the client has yet to say that.
         tls: whether the origin is spoken to in TLS whatever the client speaks.
+        shared: the origin over HTTP/2, where the client speaks that.
 
     Attributes:
         client: whose.
@@ -143,6 +145,7 @@ class Session:
         "_relay",
         "_server",
         "_shaking",
+        "_shared",
         "_since",
         "_socks",
         "_to_proxy",
@@ -161,6 +164,7 @@ class Session:
         address: tuple[str, int] | None,
         *,
         tls: bool = False,
+        shared: SharedOrigin | None = None,
     ) -> None:
         self._front = front
         assert front.addon.guard is not None
@@ -175,6 +179,7 @@ class Session:
         self._to_proxy = address is None
         """Whether what comes is spoken to the proxy, not to an origin."""
         self._upstream_tls = tls
+        self._shared = shared
         self._inner = False
         """Whether what comes is inside TLS that was meant for an origin."""
         self._shaking = False
@@ -375,7 +380,14 @@ class Session:
 
     def exchange(self, lane: Lane) -> None:
         """Relay what comes over a lane, to where this connection leads."""
-        one = Session(self._front, lane, self.client, self._context.server.address, tls=self._upstream_tls)
+        one = Session(
+            self._front,
+            lane,
+            self.client,
+            self._context.server.address,
+            tls=self._upstream_tls,
+            shared=self._relay.origin if self._upstream_tls else None,
+        )
         one._context = self._context
         one._to_proxy, one._inner = False, True
         self._front.addon.live.add(one)
@@ -406,6 +418,15 @@ class Session:
         if self._client is not None:
             self._client.pause(CONNECTING)
         self._looking = time.monotonic()
+        if self._may_share():
+            assert self._shared is not None
+            lane = self._shared.lane(self)
+            if lane is not None:
+                self._take_server(lane)
+                self._reached()
+                return
+            if self._shared.waits(self):
+                return
         host, port = self._origin.host, self._origin.port
         literal = literal_address(host, port)
         if literal is not None:
@@ -414,6 +435,13 @@ class Session:
             self._lookup = self._front.addon.resolver.look_up(
                 host, port, str(self.client.peername[0]), self._found
             )
+
+    def _may_share(self) -> bool:
+        """Whether the origin may be asked over HTTP/2; for WebSockets few speak it (RFC 8441)."""
+        if self._shared is None:
+            return False
+        pending = self._relay.pending
+        return bool(pending) and not pending[0].websocket
 
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
@@ -472,10 +500,11 @@ class Session:
         assert server is not None
         origin = self._origin
         name = self._server_name()
+        protocols = ["http/1.1"] if self.client.alpn or self._inner else []
+        if self._may_share():
+            protocols.insert(0, "h2")
         try:
-            tls = self._front.origins.begin(
-                (origin.host, origin.port, self._source()), name, alpn=bool(self.client.alpn) or self._inner
-            )
+            tls = self._front.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -513,6 +542,14 @@ class Session:
         self._looking = 0.0
         if self._client is None or self._server is None:
             return
+        tls = self._server.tls
+        if self._shared is not None and not isinstance(self._server, OriginLane):
+            if tls is not None and tls.session.selected_alpn_protocol() == "h2":
+                connection = self._server
+                connection.detach()
+                self._take_server(self._shared.adopt(connection, self))
+            else:
+                self._shared.leave(self)
         address = self._server.address
         if address != self._origin.host:
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
@@ -655,6 +692,8 @@ class Session:
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
+        if self._shared is not None:
+            self._shared.leave(self)
 
     def close(self) -> None:
         """Close both."""
@@ -767,6 +806,8 @@ class Session:
         if self._looking and now - self._looking >= CONNECT_WITHIN:
             self._not_connected(None)
         self._drop_kept(now - KEPT_FOR)
+        if isinstance(self._relay, Http2):
+            self._relay.origin.touch(now)
         if self._relay is _REST and now - self._since >= min(self._front.addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
         elif self.active:
@@ -774,6 +815,11 @@ class Session:
             self._since = now
         elif now - self._since >= self._patience:
             self.cut()
+
+    def leave(self) -> None:
+        """Take nothing more, where the client can be told so, and end with what is under way."""
+        if isinstance(self._relay, Http2):
+            self._relay.leave()
 
     @property
     def _patience(self) -> float:
