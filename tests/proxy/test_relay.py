@@ -1,5 +1,6 @@
 """The relay, without connections: bytes in, bytes out, and never a request that nobody judged."""
 
+import re
 from typing import Self
 
 import pytest
@@ -142,12 +143,14 @@ def test_no_response_leads_past_the_filter(size: int) -> None:
     got = (
         ok("\nAlt-Svc: x", 'Alt-Svc: h3=":443"\r\nalt-svc : h2="b.test:443"\r\nX-Alt-Svc: 1\r\n')
         + b'HTTP/1.1 103 Early Hints\r\nALT-SVC: h3=":1"\r\n\r\n'
-        + ok()
+        # Browsers end a line at a bare CR too.
+        + ok("", 'A: b\rAlt-Svc: h3=":443"\r\nA: b\n\ralt-svc : h2="b.test:443"\r\n')
     )
     case = Case().client(get(), get())
     case.server(*(got[i : i + size] for i in range(0, len(got), size)))
-    hidden = got.replace(b"\r\nAlt-Svc", b"\r\nXlt-Svc").replace(b"\r\nalt-svc", b"\r\nXlt-svc")
-    assert case.ends.client == hidden.replace(b"\r\nALT-SVC", b"\r\nXLT-SVC")
+    head, body, rest = got.partition(b"\r\n\r\n\nAlt-Svc: x")
+    head, rest = (re.sub(rb"(?<=[\r\n])[Aa](?=(?i:lt-svc))", b"X", text) for text in (head, rest))
+    assert case.ends.client == head + body + rest
 
 
 @pytest.mark.parametrize("size", [1 << 11, 1 << 18])
