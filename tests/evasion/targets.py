@@ -81,7 +81,7 @@ def target(rng: random.Random) -> str:
     if rng.random() < 0.25:
         path += rng.choice(_TAILS)
     if not query and rng.random() < 0.1:
-        query = rng.choice(("?x", "?/../listed.html", "?topic=q31337q"))
+        query = rng.choice(("?x", "?/../listed.html", "?/../listed.html?", "?topic=q31337q"))
     return path + query
 
 

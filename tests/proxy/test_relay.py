@@ -11,7 +11,7 @@ from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
-from urlward.proxy.relay import MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay
+from urlward.proxy.relay import COST_OF_INTERIM, MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -166,8 +166,15 @@ def test_interim_responses_without_end(size: int) -> None:
     assert case.ends.asked[-1] == "linger"
 
 
+def test_interim_responses_of_a_few_bytes() -> None:
+    case = Case().client(get()).server(b"HTTP/1.1 103\r\n\r\n" * 20_000)
+    interim, _, ours = case.ends.client.partition(b"HTTP/1.1 502 ")
+    assert ours
+    assert interim.count(b"103") == MAX_HEAD // COST_OF_INTERIM + 1
+
+
 def test_interim_responses_of_each_request() -> None:
-    got = (b"HTTP/1.1 102 Processing\r\n\r\n" * 1000 + ok()) * 5
+    got = (b"HTTP/1.1 102 Processing\r\n\r\n" * 500 + ok()) * 5
     case = Case().client(*[get()] * 5).server(got)
     assert case.ends.client == got
     assert case.relay.idle

@@ -463,7 +463,13 @@ def target_readings(target: str) -> tuple[Reading, ...]:
         UrlError: it cannot be judged in bounded time.
     """
     path, _, query = target.partition("?")
-    if is_plain_path(path) and "#" not in query and target.isascii() and not _WIDE(query):
+    if (
+        is_plain_path(path)
+        and "#" not in query
+        and target.isascii()
+        and not _WIDE(query)
+        and not ("?" in query and _DOTS_IN_QUERY(query))
+    ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False))
         return _with_files([reading]) if _MAY_BE_A_FILE(path) else (reading,)
@@ -477,6 +483,9 @@ def target_readings(target: str) -> tuple[Reading, ...]:
         more = _with_files(_in_every_way(text))
         found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
     return tuple(found)
+
+
+_DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
 
 
 def _narrow(wide: re.Match[str]) -> str:
@@ -503,7 +512,8 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     """Paths and queries that a target is cut into, with whether they are `Reading.shorter`.
 
     To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
-    path at ``#`` and begins the query at the next ``?``. To Go there is no fragment.
+    path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
+    ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several.
     """
     path, query = split_target(target)
     found = [(path, query, False)]
@@ -511,6 +521,10 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         whole, _, query = target.partition("?")
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
+        found.append((whole, query.partition("#")[0], False))
+    if "?" in query and _DOTS_IN_QUERY(query):
+        most, _, rest = target.partition("#")[0].rpartition("?")
+        found.append((most, rest, False))
     if ";" in path:
         path = path.partition(";")[0]
         found.append((path, target[len(path) + 1 :], True))
@@ -755,6 +769,7 @@ def _nested(parameter: str) -> str:
     return f"{match[1]}{parameter[match.end() :]}" if match else parameter
 
 
+_LEADING_BLANKS = re.compile(r"\A(?:%20)+").sub
 _FOLDS = re.compile(r"[.\[]|%20|%00").search
 
 
@@ -763,9 +778,7 @@ def _folded(parameter: str) -> str:
     name, equals, value = parameter.partition("=")
     if not _FOLDS(name):
         return parameter
-    name = name.partition("%00")[0]
-    while name.startswith("%20"):
-        name = name[3:]
+    name = _LEADING_BLANKS("", name.partition("%00")[0])
     name, bracket, index = name.partition("[")
     if "]" in index:
         # An array: its indices stay as they are, and what follows the last is dropped.

@@ -33,6 +33,9 @@ MAX_HELD: Final = 1 << 16
 MAX_PENDING: Final = 1000
 """Requests without a response that a client may have sent."""
 
+COST_OF_INTERIM: Final = 128
+"""Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
+
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
 
@@ -315,7 +318,7 @@ class HttpRelay:
                         if held:
                             self._to_server(held)
                         return
-                    self._interim += len(head)
+                    self._interim += max(len(head), COST_OF_INTERIM)
                     if self._interim > MAX_HEAD:
                         self.ends.send_client(_joined(parts, data, start, position))
                         self.ends.refused("match")
