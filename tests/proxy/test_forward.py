@@ -104,6 +104,16 @@ def via(response: bytes) -> bytes:
 # -- what a request becomes
 
 
+@pytest.mark.parametrize("user", ["u:p", "u%40x:p%2F", "", "listed.test:80"])
+def test_user_information_is_nobodys(user: str) -> None:
+    head = get(f"http://{user}@a.test/x@y").replace(b"Host: " + user.encode() + b"@", b"Host: ")
+    case = Case().client(head)
+    assert case.heads == [b"GET /x@y HTTP/1.1"]
+    assert (case.ends.opened, case.judged) == ([A], [b"http://a.test/x@y"])
+    # In front of which two readers may see two ends, and so refused by whoever judges.
+    assert Case().client(get("http://u@v@a.test/")).judged == [b"http://v@a.test/"]
+
+
 def test_a_request_and_its_response() -> None:
     case = Case().client(get("http://a.test/x?y=z", "X: 1\r\n"))
     assert case.sent == b"GET /x?y=z HTTP/1.1\r\nHost: a.test\r\nX: 1\r\nVia: 1.1 urlward\r\n\r\n"

@@ -33,6 +33,7 @@ _MAX_FORWARDS = re.compile(rb"\r\n(?i:max-forwards)[ \t]*:[^\r\n]*").sub
 _SENSITIVE_LINES = re.compile(rb"\r\n(?i:(?:proxy-)?authorization|cookie)[ \t]*:[^\r\n]*").sub
 _RESPONSE_LINES = re.compile(rb"\r?\n(?i:connection|keep-alive|proxy-connection)[ \t]*:[^\r\n]*").sub
 _CONNECTION = re.compile(rb"\n(?i:connection|proxy-connection)[ \t]*:([^\r\n]*)").findall
+_USER = re.compile(rb"\A([A-Za-z]+://)[^/?#@]*@").sub
 _USUAL: Final = frozenset({b"", b"keep-alive", b"close"})
 _COUNTED_DOWN: Final = frozenset({b"TRACE", b"OPTIONS"})
 _MOST_FORWARDS: Final = 10**9
@@ -148,6 +149,8 @@ class ForwardRelay(HttpRelay):
     # -- requests
 
     def _check(self, head: RequestHead) -> None:
+        # Origins get none of it (RFC 9110 section 4.2.4), so nobody can take it for the host.
+        head.target = _USER(rb"\1", head.target, 1)
         target = head.target.decode("latin-1")
         if target.startswith("/"):
             self.asked = NOWHERE
