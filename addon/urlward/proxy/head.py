@@ -37,7 +37,7 @@ _OF_WEIGHT = frozenset(
      b"transfer-encoding", b"upgrade"}
 )  # fmt: skip
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
-_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
+_STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
