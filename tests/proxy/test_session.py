@@ -524,6 +524,29 @@ async def test_a_slowed_client_is_not_read(rig: Rig) -> None:
     await rig.settled()
 
 
+@pytest.mark.parametrize("how", ["whole URL", "tunnel", "TLS"])
+async def test_a_reload_cuts_what_goes_to_an_address_that_is_listed_now(rig: Rig, how: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"\x16HTTP" if how == "TLS" else b"HTTP/1.1 200 OK\r\n\r\nHTTP")
+        await reader.read()
+        writer.close()
+
+    await rig.start(serve, "regular")
+    rig.lead()
+    reader, writer = await rig.connect() if how == "whole URL" else await tunnel(rig, "plain.example")
+    requests = {"whole URL": absolute(rig), "tunnel": GET % b"a", "TLS": client_hello("plain.example")}
+    writer.write(requests[how])
+    await reader.readuntil(b"\r\n\r\nHTTP" if how != "TLS" else b"HTTP")
+    assert [names.address for names in rig.session.live()] == ["127.0.0.1"]
+    await rig.relist("127.0.0.1")
+    assert rig.addon.guard is not None
+    assert await rig.addon.live.recheck(rig.addon.guard) == 1
+    assert await closed(reader)
+    writer.close()
+    await rig.settled()
+
+
 async def test_a_reload_cuts_what_is_listed_now(rig: Rig) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

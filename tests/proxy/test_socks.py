@@ -60,6 +60,7 @@ def test_addresses(address: bytes, host: str) -> None:
         (GREETING + b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x50", b"\x05\x00" + reply(7)),  # BIND
         (GREETING + b"\x05\x03\x00\x01\x00\x00\x00\x00\x00\x50", b"\x05\x00" + reply(7)),  # UDP ASSOCIATE
         (GREETING + b"\x05\x01\x00\x02\x00\x00\x00\x00\x00\x50", b"\x05\x00" + reply(8)),
+        (GREETING + b"\x05\x01\x00\x03\x04a\\1b\x01\xbb", b"\x05\x00" + reply(4)),
     ],
 )
 def test_what_is_not_understood(sent: bytes, said: bytes) -> None:

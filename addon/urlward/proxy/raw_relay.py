@@ -40,8 +40,10 @@ class RawRelay:
         self._client_ended = False
         self._server_ended = False
 
-    def connected(self) -> None:
-        """The connection to the origin is open."""
+    def connected(self, address: str = "") -> None:
+        """The connection to the origin is open; as `urlward.proxy.relay.HttpRelay.connected`."""
+        if address:
+            self.live = [names._replace(address=address) for names in self.live]
         early, self._early = self._early, b""
         if early:
             self.client_data(early)

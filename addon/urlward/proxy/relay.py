@@ -247,14 +247,20 @@ class HttpRelay:
             self.ends.close()
         self._deaf = True
 
-    def connected(self) -> None:
-        """The connection to the origin is open."""
+    def connected(self, address: str = "") -> None:
+        """The connection to the origin is open.
+
+        Args:
+            address: where its name has led to, which may come to be listed; empty where it was named so.
+        """
         if self._done:
             self.ends.close_server()
             return
         self._server = "open"
         for pending in self.pending:
             pending.head = None
+            if address:
+                pending.names = pending.names._replace(address=address)
         early, self._early = b"".join(self._early), []
         if early:
             self.ends.send_server(early)

@@ -564,7 +564,7 @@ class Session:
         self._server.start()
         # Before what has come so far is sent on: if that is more than the origin takes, it stops again.
         self._client.resume(CONNECTING)
-        self._relay.connected()
+        self._relay.connected(address if address != self._origin.host else "")
 
     def _not_connected(self, answer: BlockResponse | None) -> None:
         self._looking = 0.0

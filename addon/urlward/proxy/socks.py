@@ -10,7 +10,7 @@ _VERSION: Final = 5
 _NO_AUTHENTICATION, _PASSWORD = 0, 2
 _CONNECT: Final = 1
 _IPV4, _NAME, _IPV6 = 1, 3, 4
-_NOT_ALLOWED, _NOT_SUPPORTED, _NO_SUCH_ADDRESS_TYPE = 2, 7, 8
+_NOT_ALLOWED, _UNREACHABLE, _NOT_SUPPORTED, _NO_SUCH_ADDRESS_TYPE = 2, 4, 7, 8
 
 _NO_METHOD: Final = b"\x05\xff"
 _RIGHT, _WRONG = b"\x01\x00", b"\x01\x01"
@@ -133,6 +133,8 @@ class SocksHandshake:
         host = held[4:end]
         if kind == _NAME:
             name = host[1:].decode("latin-1")
+            if "\\" in name:
+                raise SocksError(_refused(_UNREACHABLE))  # by which the system's resolver escapes letters
         else:
             name = socket.inet_ntop(socket.AF_INET if kind == _IPV4 else socket.AF_INET6, host)
         port = int.from_bytes(held[end : end + 2])
