@@ -31,7 +31,7 @@ from urlward.lists.shared import Shared, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.state import StateError, is_damage, set_aside
 from urlward.lists.trust import GRACE, TrustError, check_dates
-from urlward.lists.worker import content_of
+from urlward.lists.worker import NoCompilerError, content_of
 
 logger = logging.getLogger("urlward.lists")
 
@@ -48,6 +48,9 @@ LAGS = 3
 
 LAG_AGAIN = 600.0
 """Seconds between two such lines of one list."""
+
+AGAIN = 60.0
+"""Seconds after which a source is tried again whose process has not done its work."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -377,6 +380,8 @@ class Keeper:
                 if Signature.of(path) == signature:
                     kept.watch.seen = signature
                     self._refused(kept, signature, e)
+                    if isinstance(e, NoCompilerError):
+                        kept.watch.look_again(time.monotonic() + AGAIN)
                 return
             refused = kept.refused
             in_force = kept.header is not None and kept.header.checksum == loaded.artifact.header.checksum

@@ -16,8 +16,8 @@ _COULD_BE = re.compile(
 _COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20\x85\xa0]+[A-Za-z0-9+.-]*)?)?").fullmatch
 
 # Whoever reads a line up to a blank as a method takes any bytes for one; with NULs between, as in the lengths
-# of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words for
-# a version.
+# of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words
+# for a version.
 _BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
 _TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
 _LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]+%b+%b" % (_BLANK, _TARGET)).match
