@@ -87,6 +87,7 @@ steer = true
 steered = "intercept"
 fail = "closed"
 on_stop = "keep"
+keep_source = true
 intercept_port = 8091
 max_addresses = 1000
 max_change = 10
@@ -191,6 +192,7 @@ def test_every_key(path: Path) -> None:
             steered="intercept",
             fail="closed",
             on_stop="keep",
+            keep_source=True,
             intercept_port=8091,
             max_addresses=1000,
             max_change=10,

@@ -157,7 +157,7 @@ worker_rlimit_nofile 4096;
 events {{ worker_connections 2048; }}
 http {{
     log_format seen escape=json
-        '{{"port":"$server_port","method":"$request_method","host":"$http_host","uri":"$request_uri","protocol":"$server_protocol","status":"$status","length":"$request_length"}}';
+        '{{"port":"$server_port","method":"$request_method","host":"$http_host","uri":"$request_uri","protocol":"$server_protocol","status":"$status","length":"$request_length","connection":"$connection"}}';
     access_log {folder}/access.log seen;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;

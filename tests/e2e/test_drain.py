@@ -2,14 +2,17 @@
 
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from conftest import wait_for
-from e2e.support import RawOrigin, connect, read_response, read_to_end, running, socks
+from e2e.support import Authority, RawOrigin, connect, read_response, read_to_end, running, socks
+from e2e.test_http2 import encrypted, http2
 
 
 def slow(connection: socket.socket) -> None:
@@ -122,3 +125,51 @@ def test_a_silent_tunnel_is_not_waited_for(tmp_path: Path) -> None:
         wait_for(lambda: bytes(raw.received), "the tunnel")
         proxy.process.send_signal(signal.SIGTERM)
         assert proxy.process.wait(6) == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "how"), [("1", signal.SIGTERM), ("2", signal.SIGTERM), ("2", signal.SIGUSR2)]
+)
+def test_streams_end_in_order_behind_goaway(
+    tmp_path: Path, authority: Authority, workers: str, how: signal.Signals
+) -> None:
+    """Of the filter, and of workers that others replace."""
+    trust = f"ssl_verify_upstream_trusted_ca={authority.certificate}"
+    go_on = threading.Event()
+
+    def answer(s: ssl.SSLSocket) -> None:
+        s.recv(65536)
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")
+        go_on.wait(60)
+        s.sendall(b"origin")
+
+    with (
+        RawOrigin(encrypted(authority, answer)) as raw,
+        running(tmp_path, "--set", trust, "--workers", workers) as proxy,
+        http2(proxy, authority, raw.port) as client,
+        http2(proxy, authority, raw.port) as at_rest,
+    ):
+        at_rest.until_ended(at_rest.start("paged.example", "/listed.html"))
+        stream = client.start("paged.example", "/slow")
+        while stream not in client.status:
+            client.receive()
+        for each in (client, at_rest):
+            each.socket.settimeout(60)  # other workers are started first
+        proxy.process.send_signal(how)
+        while at_rest.goaway is None:
+            at_rest.receive()
+        while client.goaway is None:
+            client.receive()
+        late = client.start("paged.example", "/late")
+        client.until_ended(late)
+        assert (client.ended[late], stream in client.body) == ("reset", False)
+        go_on.set()
+        client.until_ended(stream)
+        assert (client.goaway, client.body[stream]) == (0, b"origin")
+        client.until_closed()
+        if how == signal.SIGTERM:
+            assert proxy.process.wait(10) == 0
+        else:
+            with http2(proxy, authority, raw.port) as other:
+                other.until_ended(other.start("paged.example", "/listed.html"))
+                assert list(other.status.values()) == [451]

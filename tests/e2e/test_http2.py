@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import pytest
+from hyperframe.frame import GoAwayFrame
 from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import Message, TextMessage
@@ -43,6 +44,12 @@ class Http2:
         self.trailers: dict[int, Fields] = {}
         self.ended: dict[int, str] = {}
         self.goaway: int | None = None
+        # The library would hear nothing more of the streams that go on.
+        self.connection._frame_dispatch_table[GoAwayFrame] = self._told
+
+    def _told(self, frame: GoAwayFrame) -> tuple[list[object], list[object]]:
+        self.goaway = frame.error_code
+        return [], []
 
     def flush(self) -> None:
         self.socket.sendall(self.connection.data_to_send())
@@ -82,9 +89,12 @@ class Http2:
                 self.ended[stream] = "ended"
             elif isinstance(event, h2.events.StreamReset):
                 self.ended[stream] = "reset"
-            elif isinstance(event, h2.events.ConnectionTerminated):
-                self.goaway = int(event.error_code or 0)
         self.flush()
+
+    def until_closed(self) -> None:
+        with suppress(ConnectionError, ssl.SSLError):
+            while True:
+                self.receive()
 
     def until_ended(self, *streams: int) -> None:
         while not all(stream in self.ended for stream in streams):
@@ -134,6 +144,22 @@ def test_one_stream_is_blocked_and_the_others_go_on(
     assert sorted(seen["uri"] for seen in origin.requests(2)) == ["/other", "/part"]
 
 
+def test_streams_share_a_connection_to_an_origin_that_speaks_http2(
+    proxy: Filter, authority: Authority, origin: Nginx, port: int
+) -> None:
+    with http2(proxy, authority, port) as client:
+        streams = [client.start("paged.example", f"/{i}") for i in range(60)]
+        client.until_ended(*streams)
+        assert [client.body[stream] for stream in streams] == [b"origin\n"] * 60
+    seen = origin.requests(60)
+    connections = {each["connection"] for each in seen}
+    if port == origin.h2:
+        assert ({each["protocol"] for each in seen}, len(connections)) == ({"HTTP/2.0"}, 1)
+    else:
+        assert {each["protocol"] for each in seen} == {"HTTP/1.1"}
+        assert len(connections) <= 32
+
+
 def test_a_blocked_upload_is_answered_and_then_cancelled(
     proxy: Filter, authority: Authority, raw: RawOrigin
 ) -> None:
@@ -176,8 +202,10 @@ def test_a_body_cannot_become_a_request(authority: Authority, proxy: Filter) -> 
     assert not rest.startswith(b"GET")
 
 
-def authority_socket(authority: Authority, connection: object) -> ssl.SSLSocket:
+def authority_socket(authority: Authority, connection: object, *alpn: str) -> ssl.SSLSocket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if alpn:
+        context.set_alpn_protocols(alpn)
     context.load_cert_chain(authority.folder / "origin.pem", authority.folder / "origin.key")
     plain = connection._connection  # type: ignore[attr-defined]
     return context.wrap_socket(plain, server_side=True)
@@ -263,19 +291,20 @@ def test_streams_leave_nothing_behind(proxy: Filter, authority: Authority, origi
 
 
 def encrypted(
-    authority: Authority, serve: Callable[[ssl.SSLSocket], None]
+    authority: Authority, serve: Callable[[ssl.SSLSocket], None], *alpn: str
 ) -> Callable[[socket.socket], None]:
     """What an origin does inside TLS."""
 
     def inside(connection: socket.socket) -> None:
-        with authority_socket(authority, connection) as s:
+        with authority_socket(authority, connection, *alpn) as s:
             serve(s)
 
     return inside
 
 
-def test_a_websocket(proxy: Filter, authority: Authority) -> None:
-    with RawOrigin(encrypted(authority, echo)) as raw, http2(proxy, authority, raw.port) as client:
+def test_a_websocket_goes_over_http1(proxy: Filter, authority: Authority) -> None:
+    speaker = encrypted(authority, echo, "h2", "http/1.1")
+    with RawOrigin(speaker) as raw, http2(proxy, authority, raw.port) as client:
         stream = client.connection.get_next_available_stream_id()
         head = [
             (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/chat"),

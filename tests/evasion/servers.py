@@ -25,6 +25,7 @@ JAVA = max(
     key=lambda java: [int(n) for n in re.findall(r"\d+", java.parts[-3].replace("-1.", "-"))][:1],
     default=Path("/usr/bin/java"),
 )
+UWSGI_PLUGIN = Path("/usr/lib/uwsgi/plugins/python3_plugin.so")
 PHP_FPM = next(iter(sorted(Path("/usr/sbin").glob("php-fpm*"))), None)
 
 HOST = "listed.test"
@@ -131,17 +132,26 @@ def _caddy(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
 
 
 def _php(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
-    _run(stack, folder, "php", "-n", "-q", "-S", f"127.0.0.1:{values['php']}", "-t", values["www"])
+    for name, router in (("php", ()), ("php-route", (_filled("route.php", folder, values),))):
+        _run(
+            stack, folder, "php", "-n", "-q", "-S", f"127.0.0.1:{values[name]}", "-t", values["www"], *router
+        )
 
 
 def _node(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
-    ports = (values["node-url"], values["node-parse"], values["node-split"])
+    ports = [values[f"node-{how}"] for how in ("url", "parse", "split", "first")]
     _run(stack, folder, "node", DATA / "node.js", values["www"], MARKER, *ports)
 
 
 def _python(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
     ports = (values["python-files"], values["python-urllib"], values["python-wsgi"])
     _run(stack, folder, sys.executable, DATA / "origins.py", values["www"], MARKER, *ports)
+
+
+def _uwsgi(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
+    options = ("--plugin", "python3", "--need-app", "--disable-logging", "--die-on-term", "--threads", "4")
+    app = ("--wsgi-file", DATA / "origins.py", "--pyargv", f"{values['www']} {MARKER}")
+    _run(stack, folder, "uwsgi-core", *options, "--http-socket", f"127.0.0.1:{values['uwsgi']}", *app)
 
 
 def _tomcat(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
@@ -176,9 +186,14 @@ SERVERS = (
     ),
     Server({"lighttpd": "lighttpd"} | _FPM, ("lighttpd", "lighttpd-default"), _lighttpd),
     Server({"caddy": "caddy"} | _FPM, ("caddy",), _caddy),
-    Server({"php": "php-cli"}, ("php",), _php),
-    Server({"node": "nodejs"}, ("node-url", "node-parse", "node-split"), _node),
+    Server({"php": "php-cli"}, ("php", "php-route"), _php),
+    Server({"node": "nodejs"}, ("node-url", "node-parse", "node-split", "node-first"), _node),
     Server({}, ("python-files", "python-urllib", "python-wsgi"), _python),
+    Server(
+        {"uwsgi-core": "uwsgi-core", str(UWSGI_PLUGIN): "uwsgi-plugin-python3"},
+        ("uwsgi",),
+        _uwsgi,
+    ),
     Server(
         {str(JAVA): "default-jre-headless", str(TOMCAT / "bin"): "tomcat10"},
         ("tomcat", "tomcat-lenient"),

@@ -61,8 +61,11 @@ _BEFORE_NAMES = ("",) * 3 + _words("+ %20 %20+ %00 %09 & x& x=1& x=1; ; %3b ? #&
 _AFTER_NAMES = ("",) * 4 + ("%00", "%00z", "[", "[]", "]", "%20", "+", ".", "%")
 _AFTER_VALUES = ("",) * 5 + _words("& ; ;x #x %00 &x=%zz && %23 % &topic=0 %20 + %09")
 _AFTER_VALUES += ("\xa0", "\x85x")
-_AT_STARTS = _words(r"/ //a /\a \\a //a;b /. /.. //.. /a/.. /a//.. /%2f.. ///a")
-_STEPS_UP = (*[".."] * 3, "%2e%2e", ".%2e", "..;", "%252e%252e")
+_AT_STARTS = _words(
+    r"/ //a /\a \\a //a;b /. /.. //.. /a/.. /a//.. /%2f.. ///a //u%2f@x //u%5c@x /.//u%2f@x //u\@x //u@x%2f"
+)
+_AT_QUERIES = ("?",) * 12 + _words("? ?? # ; #? ;? #x? ;x=1& ?; ?#")
+_STEPS_UP = (*[".."] * 3, "%2e/..", "%2e%2e", ".%2e", "..;", "%252e%252e")
 _INSERTED = (*_words(r"; ;x %3b . %2e \ %5c %2f / # %23 %00"), "\xa0", "\x85", "\xc2\xa0", "\xe2\x80\x8b")
 
 
@@ -71,14 +74,14 @@ def target(rng: random.Random) -> str:
     page = rng.choice(_PAGES)
     query = ""
     if rng.random() < 0.3:
-        page, query = "/view.php", "?" + _query(rng, rng.choice(_QUERIES))
+        page, query = "/view.php", rng.choice(_AT_QUERIES) + _query(rng, rng.choice(_QUERIES))
     path = page if rng.random() < 0.6 else _walked(rng, page)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
         path = _respelled(rng, path)
     if rng.random() < 0.25:
         path += rng.choice(_TAILS)
     if not query and rng.random() < 0.1:
-        query = rng.choice(("?x", "?/../listed.html", "?topic=q31337q"))
+        query = rng.choice(("?x", "?/../listed.html", "?/../listed.html?", "?topic=q31337q"))
     return path + query
 
 

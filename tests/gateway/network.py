@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from urlward.config import GatewayTable
 from urlward.gateway.nft import Nft
+from urlward.gateway.routing import Routing
 from urlward.gateway.rules import Plan, rules
 
 PATIENCE = 10.0
@@ -27,8 +28,8 @@ FILTER, INTERCEPT, DNS = 8080, 8090, 5353
 _ORIGINAL_DST = 80
 """SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST."""
 
-_FREEBIND = 78
-"""IPV6_FREEBIND."""
+_FREEBIND, _TRANSPARENT = 78, 75
+"""IPV6_FREEBIND, IPV6_TRANSPARENT."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,9 @@ class Speaker:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             # Origins' addresses are not on an interface.
             s.setsockopt(socket.IPPROTO_IPV6, _FREEBIND, 1)
+        else:
+            # Matters where something is led here without translation.
+            s.setsockopt(socket.IPPROTO_IPV6, _TRANSPARENT, 1)
         s.bind(("::", port))
         s.setblocking(False)
         return s
@@ -257,6 +261,7 @@ class Network:
 
     Attributes:
         speakers: by name.
+        keeps: whether rules are with `keep_source` where nothing else is said.
     """
 
     client: Namespace
@@ -265,19 +270,23 @@ class Network:
     world: Namespace
     nft: Nft
     speakers: dict[str, Speaker] = field(default_factory=dict)
+    keeps: bool = False
 
     def up(self, alive: bool = True, **values: Any) -> Plan:
         """Rules in place of whatever is there, and a worker that lives or not."""
         self.down()
         plan = self.plan(**values)
+        if plan.gateway.keep_source:
+            self.gateway.do(deliver_here)
         self.nft.run(rules(plan))
         if alive:
             self.live()
         return plan
 
-    @staticmethod
-    def plan(**values: Any) -> Plan:
-        table = GatewayTable.model_validate({"interfaces": ("lan0",), "steer": True, **values})
+    def plan(self, **values: Any) -> Plan:
+        table = GatewayTable.model_validate(
+            {"interfaces": ("lan0",), "steer": True, "keep_source": self.keeps, **values}
+        )
         return Plan(table, FILTER, RESOLVERS)
 
     def down(self) -> None:
@@ -312,6 +321,12 @@ class Network:
                 assert (kind, error) == (2, 0)
 
         self.gateway.do(flush)
+
+
+def deliver_here() -> None:
+    """Have what is marked delivered in this network namespace."""
+    with closing(Routing()) as routing:
+        routing.up()
 
 
 def first_line(s: socket.socket) -> str:

@@ -14,7 +14,17 @@ from gateway.inside import own_network
 from urlward.config import CanaryTable, GatewayTable
 from urlward.gateway import canary as canary_
 from urlward.gateway import control
-from urlward.gateway.canary import FAILURES, UNREACHED, WAY, BrokenError, Canary, NoRouteError, _socket, _way
+from urlward.gateway.canary import (
+    FAILURES,
+    NAMES_APART,
+    UNREACHED,
+    WAY,
+    BrokenError,
+    Canary,
+    NoRouteError,
+    _socket,
+    _way,
+)
 from urlward.gateway.errors import NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
@@ -24,34 +34,45 @@ from urlward.proxy.guard import CanaryMark
 TABLE = GatewayTable(interfaces=("lan0", "wg*"), steer=True)
 
 
-@pytest.fixture(scope="module")
-def listing() -> list[dict[str, Any]]:
-    """As the kernel has the rules."""
+def listed(gateway: GatewayTable, *chains: str) -> list[dict[str, Any]]:
+    """Chains as the kernel has them."""
     if not may_make_namespaces():
         pytest.skip("needs root, ip and nft")
     with own_network():
         nft = Nft()
-        control.up(nft, Plan(TABLE, 8080))
-        found = [one for name in WAY for one in nft.json(f"list chain inet urlward {name}")]
+        control.up(nft, Plan(gateway, 8080))
+        found = [one for name in chains for one in nft.json(f"list chain inet urlward {name}")]
         nft.close()
     return found
 
 
-def test_the_way_of_clients_is_looked_at(listing: list[dict[str, Any]]) -> None:
-    assert list(map(str, _way(listing, TABLE, steers=True))) == list(TABLE.canary.addresses)
+@pytest.fixture(scope="module")
+def listing() -> list[dict[str, Any]]:
+    return listed(TABLE, *WAY)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_way_of_clients_is_looked_at(keeps: bool) -> None:
+    table = TABLE.model_copy(update={"keep_source": keeps})
+    listing = listed(table, *WAY, *(NAMES_APART if keeps else ()))
+    assert list(map(str, _way(listing, table, steers=True))) == list(TABLE.canary.addresses)
+    apart = "rules: clients' connections do not come to the filter"
     for chain, said in (
         ("prerouting", "rules: nothing leads here from lan0"),
         ("from_clients", "rules: clients' connections do not come to the filter"),
         ("output", "rules: they do not know the canary"),
+        *((chain, apart) for chain in NAMES_APART if keeps),
     ):
         flushed = [one for one in listing if one.get("rule", {}).get("chain") != chain]
         with pytest.raises(BrokenError, match=said):
-            _way(flushed, TABLE, steers=True)
-    unhooked = deepcopy(listing)
-    for one in unhooked:
-        one.get("chain", {}).pop("hook", None)
-    with pytest.raises(BrokenError, match="do not come to the filter"):
-        _way(unhooked, TABLE, steers=True)
+            _way(flushed, table, steers=True)
+    for chain in ("prerouting", *NAMES_APART[: int(keeps)]):
+        unhooked = deepcopy(listing)
+        for one in unhooked:
+            if one.get("chain", {}).get("name") == chain:
+                one["chain"].pop("hook", None)
+        with pytest.raises(BrokenError, match="do not come to the filter"):
+            _way(unhooked, table, steers=True)
 
 
 class Kernel:

@@ -62,6 +62,7 @@ def test_status_counts(nft: Nft) -> None:
         replace(PLAN, listen=9090),
         replace(PLAN, gateway=PLAN.gateway.model_copy(update={"steer": False})),
         replace(PLAN, gateway=PLAN.gateway.model_copy(update={"steered": "intercept"})),
+        replace(PLAN, gateway=PLAN.gateway.model_copy(update={"keep_source": True})),
     ],
 )
 def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: Plan) -> None:

@@ -31,9 +31,11 @@ pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, i
 families = pytest.mark.parametrize("f", [IPV4, IPV6], ids=["ipv4", "ipv6"])
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Network]:
+@pytest.fixture(scope="module", params=["own", "kept"])
+def running(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """With `keep_source` and without, which is to differ in nothing but what origins see."""
     with network("rules") as made:
+        made.keeps = request.param == "kept"
         yield made
 
 

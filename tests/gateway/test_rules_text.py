@@ -30,6 +30,16 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         },
         (4,),
     ),
+    "kept": (
+        {
+            "steer": True,
+            "keep_source": True,
+            "exempt": ("192.0.2.9",),
+            "mss": 1200,
+            "dns": {"page_addresses": ("192.0.2.62",)},
+        },
+        (4, 6),
+    ),
 }
 
 

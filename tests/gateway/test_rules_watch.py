@@ -90,6 +90,8 @@ def rig() -> Iterator[Rig]:
             "mss": 1200,
         },
         {"steered": "intercept", "dns": {"page_addresses": ("192.0.2.1", "2001:db8::1")}},
+        {"keep_source": True, "exempt": ("192.0.2.9",), "mss": 1200},
+        {"keep_source": True, "steer": False},
     ],
 )
 def test_a_copy_makes_the_same_table(values: dict[str, Any]) -> None:

@@ -161,6 +161,7 @@ workers = {workers}
 [gateway]
 interfaces = ["lan0"]
 steer = {steer}
+keep_source = {keeps}
 dns = {{ port = 5388, resolvers = ["203.0.113.53"] }}
 """
 
@@ -223,10 +224,11 @@ class Service:
 @pytest.mark.parametrize(
     "values",
     [
-        {"steer": "false", "mode": '["transparent"]', "workers": "1"},
-        {"steer": "true", "mode": "[]", "workers": "2"},
+        {"steer": "false", "mode": '["transparent"]', "workers": "1", "keeps": "false"},
+        {"steer": "false", "mode": '["transparent"]', "workers": "1", "keeps": "true"},
+        {"steer": "true", "mode": "[]", "workers": "2", "keeps": "true"},
     ],
-    ids=["all", "steer"],
+    ids=["all", "all-kept", "steer"],
 )
 def test_the_service_filters_without_root(
     net: Network, tmp_path_factory: Any, values: dict[str, str]
@@ -242,7 +244,7 @@ def test_the_service_filters_without_root(
         assert re.search(r"^CapEff:\s+0*1000$", status, re.M)
         for f in (IPV4, IPV6):
             wait_for(lambda f=f: "451" in get(net, f.origin), "the listed address to be filtered")
-            who = f.client if values["steer"] == "true" else f.wan
+            who = f.client if "true" in (values["steer"], values["keeps"]) else f.wan
             assert get(net, f.other) == f"origin {who} {f.other} 80"
         wait_for(lambda: canaries(net) == {"ok"}, "the canary to come through")
         process.send_signal(signal.SIGTERM)

@@ -75,6 +75,11 @@ def test_check(nft: Watched) -> None:
     strict = SteerSet(GATEWAY.model_copy(update={"steered": "intercept"}), nft)
     with pytest.raises(GatewayError, match="for intercept_port none, this filter has 8090"):
         strict.check(8080, 5353)
+    keeping = SteerSet(GATEWAY.model_copy(update={"keep_source": True}), nft)
+    with pytest.raises(
+        GatewayError, match=r"do not keep clients' addresses \(keep_source\), this filter does: "
+    ):
+        keeping.check(8080, 5353)
     nft.run('flush chain inet urlward setup; add rule inet urlward setup return comment "something"')
     with pytest.raises(GatewayError, match="another release"):
         steer_set.check(8080, 5353)

@@ -80,6 +80,15 @@ def test_what_the_kernel_is_not_set_to(proc: Path) -> None:
     ]
     assert "IPv4 alone is filtered" in lines[2]
     assert "modprobe nf_conntrack" in lines[3]
+    for name in ("net/ipv4/conf/all/src_valid_mark", "net/ipv4/tcp_fwmark_accept"):
+        path = proc / "sys" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1\n")
+    assert list(unmet((4, 6), proc)) == lines
+    *same, src, accept = unmet((4, 6), proc, marks=True)
+    assert same == lines
+    assert src.startswith("net.ipv4.conf.all.src_valid_mark is 1, so origins' packets")
+    assert accept.endswith("(keep_source): sysctl -w net.ipv4.tcp_fwmark_accept=0")
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

@@ -2,7 +2,7 @@ import pytest
 
 from urlward.gateway.table import Setup
 
-SETUP = Setup(listen=8080, dns=5353, intercept=0, fail="open", config="0123456789abcdef")
+SETUP = Setup(listen=8080, dns=5353, intercept=0, fail="open", source="own", config="0123456789abcdef")
 
 
 def test_written_and_read() -> None:
@@ -17,7 +17,7 @@ def test_written_and_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "listen=8080", "listen=x dns=1 intercept=0 fail=open config=a", "x y z"]
+    "text", ["", "listen=8080", "listen=x dns=1 intercept=0 fail=open source=own config=a", "x y z"]
 )
 def test_something_else(text: str) -> None:
     with pytest.raises(ValueError):

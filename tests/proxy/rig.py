@@ -11,6 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import StreamEnded
 from mitmproxy import platform
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import mode_specs
@@ -55,14 +58,25 @@ class Rig:
         self.front: Front
         self._acceptors: list[Acceptor] = []
 
-    async def start(self, serve: Serve, spec: str = "reverse:http://127.0.0.1", *, tls: bool = False) -> None:
-        """Begin to listen; in transparent mode the destination is always the origin."""
+    async def start(
+        self, serve: Serve | int, spec: str = "reverse:http://127.0.0.1", *, tls: bool = False
+    ) -> None:
+        """Begin to listen, before an origin of its own or at a port that there is already.
+
+        In transparent mode the destination is always the origin.
+        """
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.authority / "origin.pem", self.authority / "origin.key")
-        origin = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        self.origin_port = origin.sockets[0].getsockname()[1]
+            if serve is answer_http2:
+                context.set_alpn_protocols(["h2"])
+        if isinstance(serve, int):
+            self.origin_port = serve
+        else:
+            origin = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+            self.origin_port = origin.sockets[0].getsockname()[1]
+            self.origins.append(origin)
         mode = mode_specs.ProxyMode.parse(
             f"{spec}:{self.origin_port}" if spec.startswith("reverse") else spec
         )
@@ -72,7 +86,6 @@ class Rig:
         listening.setblocking(False)
         acceptor = Acceptor(self.front.take, listening)
         self.port = listening.getsockname()[1]
-        self.origins.append(origin)
         self._acceptors.append(acceptor)
 
     async def _mitmproxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -190,6 +203,22 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     with suppress(asyncio.IncompleteReadError, OSError):
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(OK)
+    writer.close()
+
+
+async def answer_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An origin that speaks HTTP/2."""
+    one = H2Connection(H2Configuration(client_side=False))
+    one.initiate_connection()
+    writer.write(one.data_to_send())
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            for event in one.receive_data(data):
+                if isinstance(event, StreamEnded):
+                    one.send_headers(event.stream_id, [(":status", "200"), ("content-length", "2")])
+                    one.send_data(event.stream_id, b"ok", end_stream=True)
+            writer.write(one.data_to_send())
+    one._frame_dispatch_table.clear()
     writer.close()
 
 

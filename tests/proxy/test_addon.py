@@ -125,6 +125,23 @@ async def test_a_bad_option_is_refused_and_changes_nothing(
     assert (guard is None, keeper is None) == (False, False)
 
 
+@pytest.mark.parametrize(
+    "other", [{"urlward_flows": True}, {"tcp_hosts": ["plain.example"]}, {"connect_addr": "192.0.2.1"}]
+)
+async def test_what_would_hide_clients_from_origins(tctx: taddons.context, other: dict[str, Any]) -> None:
+    """Mitmproxy's own connections have this machine's address."""
+    addon = tctx.master.addons.get("urlward")
+    tctx.options.update(urlward_flows=False)
+    tctx.options.update(urlward_keep_source=True)
+    assert addon.keep_source
+    (name,) = other
+    with pytest.raises(
+        exceptions.OptionsError, match=rf"with {name} origins would not see the client's address"
+    ):
+        tctx.options.update(**other)
+    assert addon.keep_source
+
+
 async def test_the_format_of_lists(
     tctx: taddons.context, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -341,16 +358,20 @@ async def test_the_filter_does_not_connect_to_itself(
     addon = tctx.master.addons.get("urlward")
     server = SimpleNamespace(listen_addrs=[("0.0.0.0", 8080)])
     monkeypatch.setattr(tctx.master.addons.get("proxyserver"), "servers", [server])
-    for host, port, refused in (
-        ("127.0.0.1", 8080, True),
-        ("127.0.0.1", 8081, False),
-        ("::1", 8080, True),
-        ("203.0.113.10", 8080, False),
-        ("localhost", 8080, True),
+    for host, port, client, refused in (
+        ("127.0.0.1", 8080, "127.0.0.1", True),
+        ("127.0.0.1", 8081, "127.0.0.1", False),
+        ("127.0.0.1", 8081, "192.0.2.1", True),
+        ("localhost", 8081, "192.0.2.1", True),
+        ("::1", 8080, "::1", True),
+        ("[::1]", 8081, "192.0.2.1", True),
+        ("203.0.113.10", 8080, "192.0.2.1", False),
+        ("localhost", 8080, "127.0.0.1", True),
     ):
         data = ServerConnectionHookData(Server(address=(host, port)), make_context().client)
+        data.client.peername = (client, 1234)
         await addon.server_connect(data)
-        assert (data.server.error is not None) is refused, host
+        assert (data.server.error is not None) is refused, (host, port, client)
 
 
 @pytest.mark.parametrize("alpn", [b"http/1.1", b"h2"])

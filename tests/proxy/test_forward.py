@@ -8,8 +8,9 @@ from proxy import test_relay as relay
 from proxy.test_relay import Ends, ok
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.forward import ESTABLISHED, ForwardRelay, Origin
-from urlward.proxy.head import MAX_HEAD
+from urlward.proxy.forward import ESTABLISHED, NOWHERE, ForwardRelay, Origin
+from urlward.proxy.head import MAX_HEAD, RequestHead
+from urlward.proxy.names import Names
 from urlward.proxy.relay import MAX_HELD
 
 A, B = Origin("a.test", 80, False), Origin("b.test", 8080, False)
@@ -68,7 +69,13 @@ class Case(relay.Case):
         self.ends = ForwardEnds()
         self.ends.reached = reached
         self.judged = []
-        self.relay = self.ends.relay = ForwardRelay(self.ends, self._judge)
+        self.relay = self.ends.relay = ForwardRelay(self.ends, self._admit)
+        self.known = True
+
+    def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
+        if self.relay.asked is NOWHERE:
+            return plain(400, "for the proxy itself")
+        return self._judge(head) if self.known else None
 
     @property
     def sent(self) -> bytes:
@@ -95,6 +102,16 @@ def via(response: bytes) -> bytes:
 
 
 # -- what a request becomes
+
+
+@pytest.mark.parametrize("user", ["u:p", "u%40x:p%2F", "", "listed.test:80"])
+def test_user_information_is_nobodys(user: str) -> None:
+    head = get(f"http://{user}@a.test/x@y").replace(b"Host: " + user.encode() + b"@", b"Host: ")
+    case = Case().client(head)
+    assert case.heads == [b"GET /x@y HTTP/1.1"]
+    assert (case.ends.opened, case.judged) == ([A], [b"http://a.test/x@y"])
+    # In front of which two readers may see two ends, and so refused by whoever judges.
+    assert Case().client(get("http://u@v@a.test/")).judged == [b"http://v@a.test/"]
 
 
 def test_a_request_and_its_response() -> None:
@@ -534,3 +551,108 @@ def test_a_tunnel_for_a_client_that_has_ended() -> None:
     case.server(ok())
     assert case.ends.tunnels == []
     assert case.ends.asked[-1] == "close"
+
+
+# -- requests that wait for a password
+
+
+def test_a_request_that_waits_for_its_judge() -> None:
+    case = Case()
+    case.known = False
+    case.client(get("http://a.test/1") + get("http://a.test/2")[:20], get("http://a.test/2")[20:])
+    assert (case.judged, case.sent, case.relay.head) == ([], b"", None)
+    assert not case.relay.idle
+    case.known = True
+    case.relay.go_on()
+    assert case.heads == [b"GET /1 HTTP/1.1"]
+    case.server(ok("1")).server(ok("2"))
+    assert case.heads == [b"GET /1 HTTP/1.1", b"GET /2 HTTP/1.1"]
+    assert case.relay.idle
+
+
+def test_what_comes_behind_a_request_that_waits_is_bounded() -> None:
+    case = Case()
+    case.known = False
+    case.client(get(more="Content-Length: 999999\r\n", method="POST"), b"x" * (MAX_HELD + 1))
+    assert case.ends.held
+    assert case.ends.asked == []
+    case.known = True
+    case.relay.go_on()
+    assert not case.ends.held
+    assert case.sent.endswith(b"x" * (MAX_HELD + 1))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_client_that_ends_while_its_request_waits(listed: bool) -> None:
+    case = Case()
+    case.known = False
+    case.client(get(f"http://a.test/{'listed' * listed}"))
+    case.relay.client_ended()
+    assert case.ends.asked == []
+    case.known = True
+    case.relay.go_on()
+    if not listed:
+        case.server(ok())
+    assert len(case.answers) == 1
+    assert case.ends.asked[-1] == "close"
+
+
+def test_a_client_that_ends_while_one_request_waits_behind_another() -> None:
+    case = Case()
+    case.known = False
+    case.client(get("http://a.test/1") + get("http://a.test/2"))
+    case.relay.client_ended()
+    case.relay.go_on()
+    assert case.ends.asked == [], "it is still not known"
+    case.known = True
+    case.relay.go_on()
+    case.server(ok("1")).server(ok("2"))
+    assert len(case.answers) == 2
+    assert case.ends.asked[-1] == "close"
+
+
+def test_a_connection_to_an_origin_that_ends_meanwhile() -> None:
+    case = Case().client(get()).server(ok())
+    case.known = False
+    case.client(get("http://a.test/2"))
+    case.relay.server_ended()
+    case.known = True
+    case.relay.go_on()
+    assert case.ends.opened == [A, A]
+    case.server(ok("2"))
+    assert len(case.answers) == 2
+
+
+# -- Max-Forwards
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "sent"),
+    [
+        ("TRACE", "1", "0"),
+        ("OPTIONS", "0010", "9"),
+        ("OPTIONS", "9" * 5000, str(10**9)),
+        ("OPTIONS", "x", "x"),
+        ("GET", "0", "0"),
+    ],
+)
+def test_a_request_is_forwarded_so_often(method: str, value: str, sent: str) -> None:
+    case = Case().client(get(more=f"max-forwards:  {value}\r\nX: 1\r\n", method=method))
+    assert re.findall(rb"(?i)\r\nmax-forwards: *([^\r]*)\r\n", case.sent) == [sent.encode()]
+    assert b"\r\nX: 1\r\n" in case.sent
+
+
+@pytest.mark.parametrize("value", ["0", "000"])
+def test_a_request_that_is_forwarded_no_further(value: str) -> None:
+    secret = "Authorization: Basic eDp5\r\ncookie: a=b\r\nProxy-Authorization: Basic eDp5\r\n"
+    case = Case().client(get("http://a.test/x", f"Max-Forwards: {value}\r\n{secret}X: 1\r\n", "TRACE"))
+    head, _, body = case.ends.client.partition(b"\r\n\r\n")
+    assert b"\r\nContent-Type: message/http\r\n" in head
+    assert body == get("http://a.test/x", f"Max-Forwards: {value}\r\nX: 1\r\n", "TRACE")
+    case = Case().client(
+        get(more=f"Max-Forwards: {value}\r\nContent-Length: 3\r\n", method="OPTIONS"), b"abc"
+    )
+    assert case.answers == [b"HTTP/1.1 200 OK"]
+    assert (case.sent, case.ends.opened) == (b"", [])
+    case = Case().client(get("http://a.test/listed", f"Max-Forwards: {value}\r\n", "TRACE"))
+    assert case.answers == [b"HTTP/1.1 451 Unavailable For Legal Reasons"]

@@ -42,7 +42,7 @@ async def test_a_connection_to_itself_is_not_made(rig: Rig, monkeypatch: pytest.
         listen_addrs=[("127.0.0.1", rig.origin_port)], mode=SimpleNamespace(transport_protocol="tcp")
     )
     monkeypatch.setattr(server, "servers", [itself])
-    assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 502 ")
+    assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 403 ")
 
 
 async def test_a_connection_that_nothing_has_redirected_is_closed(

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 import types
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -16,10 +17,13 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
 from e2e.support import client_hello
-from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, closed, reset, until
+from proxy.rig import BLOCKED, GET, OK, Rig, Serve, Streams, answer, answer_http2, closed, reset, until
 from urlward.proxy.connection import Connection
-from urlward.proxy.http2 import Budget, Http2, Lane, Stream
+from urlward.proxy.http2 import ClientStream, Http2, Lane
+from urlward.proxy.http2_frames import Budget
+from urlward.proxy.http2_origin import Http2Origin, OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
+from urlward.proxy.passwords import Passwords
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay, Pending
 from urlward.proxy.session import Client, Context, Server, Session
@@ -30,7 +34,7 @@ from urlward.proxy.upstream import Lookup, Opening
 TIMES = 3
 OURS = (
     Session, Client, Context, Server, Connection, HttpRelay, Pending, RawRelay, SocksHandshake, Tls, Opening,
-    Http2, Lane, Stream, Budget,
+    Http2, Lane, ClientStream, Budget, SharedOrigin, Http2Origin, OriginLane,
 )  # fmt: skip
 
 type Kind = Callable[[Rig, Streams], Awaitable[None]]
@@ -194,6 +198,11 @@ async def http2_streams(rig: Rig, streams: Streams) -> None:
     client._frame_dispatch_table.clear()
 
 
+@kind("regular", answer_http2, tls=True)
+async def http2_streams_to_http2(rig: Rig, streams: Streams) -> None:
+    await http2_streams(rig, streams)
+
+
 @kind("regular")
 async def tunnel_with_http(rig: Rig, streams: Streams) -> None:
     await get(streams, absolute(rig))
@@ -217,6 +226,45 @@ async def socks(rig: Rig, streams: Streams) -> None:
 async def socks_refused(rig: Rig, streams: Streams) -> None:
     streams[1].write(b"\x04\x01")
     assert await closed(streams[0])
+
+
+def asks_for_a_password(rig: Rig) -> bytes:
+    """Credentials that have to be looked at each time, since they are others."""
+    if rig.addon.access.passwords is None:
+        rig.addon.take_passwords(Passwords("any"))
+    return b64encode(b"user:%d" % time.monotonic_ns())
+
+
+@kind("regular")
+async def password(rig: Rig, streams: Streams) -> None:
+    asks_for_a_password(rig)
+    await get(streams, absolute(rig), b"HTTP/1.1 407 ")
+    authorization = b"Proxy-Authorization: Basic %b\r\n\r\n" % asks_for_a_password(rig)
+    await get(streams, absolute(rig)[:-2] + authorization)
+
+
+@kind("regular")
+async def left_while_a_password_is_looked_at(rig: Rig, streams: Streams) -> None:
+    authorization = b"Proxy-Authorization: Basic %b\r\n\r\n" % asks_for_a_password(rig)
+    streams[1].write(absolute(rig)[:-2] + authorization)
+    reset(streams[1])
+
+
+@kind("socks5")
+async def socks_with_a_password(rig: Rig, streams: Streams) -> None:
+    begun = rig.addon.access.passwords is not None
+    token = b64decode(asks_for_a_password(rig)).partition(b":")[2]
+    if not begun:
+        return  # this one began before
+    destination = b"\x05\x01\x00\x03\x0dplain.example" + rig.origin_port.to_bytes(2)
+    streams[1].write(b"\x05\x01\x02\x01\x04user" + bytes([len(token)]) + token + destination)
+    await streams[0].readexactly(14)
+    await get(streams)
+
+
+@kind("regular")
+async def port_that_is_not_allowed(rig: Rig, streams: Streams) -> None:
+    await get(streams, absolute(rig).replace(b":%d" % rig.origin_port, b":25"), b"HTTP/1.1 403 ")
 
 
 @kind("transparent", greet)

@@ -3,7 +3,10 @@
 import functools
 import gc
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import h2.config
@@ -21,7 +24,8 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, HIGH
 from urlward.proxy.ends import NO_ENDS
 from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
-from urlward.proxy.http2 import CONNECTION_WINDOW, MAX_LANES, MAX_STREAMS, WINDOW, Http2, Lane
+from urlward.proxy.http2 import CONNECTION_WINDOW, WINDOW, Http2, Lane
+from urlward.proxy.http2_frames import _REST
 from urlward.proxy.http2_messages import (
     Chunks,
     Encoder,
@@ -30,6 +34,7 @@ from urlward.proxy.http2_messages import (
     read_request,
     response_fields,
 )
+from urlward.proxy.http2_origin import MAX_LANES, MAX_STREAMS
 from urlward.proxy.names import Names
 from urlward.proxy.relay import HttpRelay
 
@@ -128,9 +133,14 @@ class Loop:
 
     def __init__(self) -> None:
         self.soon: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.waits: list[float] = []
 
     def call_soon(self, call: Callable[..., None], *arguments: Any) -> None:
         self.soon.append((call, arguments))
+
+    def call_later(self, wait: float, call: Callable[..., None]) -> None:
+        self.waits.append(wait)
+        self.call_soon(call)
 
     def run(self) -> None:
         while self.soon:
@@ -237,7 +247,7 @@ class Case:
 @pytest.fixture
 def case(monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     # No time goes by, in which a flood could earn anything.
-    monkeypatch.setattr("urlward.proxy.http2.perf_counter", lambda: 1.0)
+    monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: 1.0)
     made = Case()
     yield made
     assert not made.faults
@@ -587,9 +597,54 @@ def test_the_fields_of_a_response() -> None:
     )
     fields, closes = response_fields(read_response_head(raw, to_head=False))
     assert (fields, closes) == ([(b":status", b"200"), (b"a", b"b")], True)
-    odd = b"HTTP/1.1 200 OK\nA: b\x01\n\xff: c\nD: e\n\n"
+    for fields, length in (
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked", None),
+        ("Content-Length: 5\r\nTransfer-Encoding: gzip", None),
+        ("Content-Length: 11\r\nContent-Length: 11", b"11"),
+        ("Content-Length: 11, 11", b"11"),
+        ("Content-Length: 0", b"0"),
+        ("X: y", None),
+    ):
+        raw = f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode()
+        assert (
+            dict(response_fields(read_response_head(raw, to_head=False))[0]).get(b"content-length") == length
+        )
+    for status, to_head, length in (
+        (204, False, None),
+        (304, False, b"5"),
+        (103, False, None),
+        (200, True, b"5"),
+    ):
+        raw = b"HTTP/1.1 %d A\r\nContent-Length: 5, 5\r\n\r\n" % status
+        found = dict(response_fields(read_response_head(raw, to_head=to_head))[0])
+        assert found.get(b"content-length") == length
+    odd = b"HTTP/1.2 200 OK\nA: b\x01\n\xff: c\nD: e\n\n"
     fields, _ = response_fields(read_response_head(odd, to_head=False))
     assert fields == [(b":status", b"200"), (b"d", b"e")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        (b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world"),
+        (b"5\nhello\n16\n" + bytes(22) + b"\n0\n\n", b"hello" + bytes(22)),
+        (b"00000000000000000005 ; x\r\nhello\r\n0\r\nA: b\r\n\r\n", b"hello"),
+        (b"5\r\nhello!\r\n", None),
+        (b"5\r\nhello\r!\n", None),
+        (b"5\r\nhello\r\n\r\n", None),
+    ],
+)
+def test_chunks_as_servers_write_them(body: bytes, content: bytes | None, size: int) -> None:
+    chunks, parts = Chunks(), list[bytes]()
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    if content is None:
+        with pytest.raises(ValueError, match="chunk"):
+            deque(chunks.feed(piece, 0, parts) for piece in pieces)
+        return
+    for piece in pieces:
+        assert chunks.feed(piece, 0, parts) == len(piece)
+    assert (chunks.done, b"".join(parts)) == (True, content)
 
 
 def test_long_fields_are_not_remembered() -> None:
@@ -638,7 +693,6 @@ FLOODS: dict[str, Callable[[int, hpack.Encoder], bytes]] = {
     "continuation": lambda i, _: frame(9, 0, 3) if i else frame(1, 1, 3, block()[:9]),
     "long continuation": lambda i, _: frame(9, 0, 3, bytes(16384)) if i else frame(1, 1, 3, block()[:9]),
     "no data": lambda i, _: frame(0, 0, 3) if i else frame(1, 4, 3, block(method=b"POST")),
-    "tiny data": lambda i, _: frame(0, 0, 3, b"x") if i else frame(1, 4, 3, block(method=b"POST")),
     "malformed": lambda i, _: frame(1, 5, 2 * i + 3, Encoder().encode([(b"A", b"b")])),
     # Each field after the first is a byte.
     "long heads": lambda i, e: frame(1, 5, 2 * i + 3, e.encode([*GET, *[(b"cookie", b"x" * 3900)] * 15])),
@@ -659,6 +713,28 @@ def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> Non
     assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
     assert case.closed
     assert all(origin.over for origin in case.origins)
+
+
+@pytest.mark.parametrize(("pieces", "tick"), [(1, 0.0005), (3000, 0.00001)])
+def test_small_frames_of_data_are_read_by_and_by(
+    case: Case, monkeypatch: pytest.MonkeyPatch, pieces: int, tick: float
+) -> None:
+    """As messages of gRPC can be: they are somebody's, but others have their turn."""
+    clock = count(1.0, tick)
+    monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: next(clock))
+    stream, held = case.ask(method="POST", end=False), []
+    case.http2.peer = SimpleNamespace(pause=lambda _: held.append(True), resume=lambda _: held.append(False))
+    sent = frame(0, 0, stream, b"x" * 20) * 3000
+    step = len(sent) // pieces
+    for start in range(0, len(sent), step):
+        case.http2.client_data(sent[start : start + step])
+        case.loop.run()
+    case.send(stream, b"", end=True)
+    parts: list[bytes] = []
+    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
+    assert b"".join(parts) == b"x" * 60_000
+    assert (held.count(True), case.loop.waits.count(_REST) > 0) == (len(case.loop.waits), True)
+    assert held.count(True) == held.count(False)
 
 
 def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:
@@ -700,8 +776,28 @@ def test_a_client_that_breaks_the_rules_is_told_so(case: Case) -> None:
 
 def test_the_end_of_a_client_waits_for_what_it_has_asked(case: Case) -> None:
     stream = case.ask()
+    case.ask(method="POST", end=False)
     case.http2.client_ended()
     assert not case.closed
+    assert case.origins[1].over, "whose request never ends"
+    case.origins[0].says(OK)
+    assert (case.body[stream], case.closed) == (b"ok", True)
+
+
+def test_the_end_of_a_client_does_not_wait_for_windows_that_stay_shut(case: Case) -> None:
+    case.acknowledges = False
+    case.ask()
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n", bytes(90000))
+    case.http2.client_ended()
+    case.loop.run()
+    assert case.closed
+    assert case.origins[0].over
+
+
+def test_a_client_that_leaves_is_answered(case: Case) -> None:
+    stream = case.ask(method="POST", end=False)
+    case.http2.client_data(frame(7, 0, 0, bytes(8)))
+    case.send(stream, b"abc", end=True)
     case.origins[0].says(OK)
     assert (case.body[stream], case.closed) == (b"ok", True)
 

@@ -25,6 +25,7 @@ class Member:
         self.names = names
         self.reading: int | None = None
         self.touched = 0
+        self.leaving = False
         self.since = 0.0
         self.was_cut = False
 
@@ -42,6 +43,9 @@ class Member:
 
     def touch(self, now: float) -> None:
         self.touched += 1
+
+    def leave(self) -> None:
+        self.leaving = True
 
     def cut(self) -> None:
         self.was_cut = True
@@ -186,8 +190,12 @@ def test_closing_what_is_at_rest() -> None:
     live, at_rest, busy = Live(), Member(), Member(names("a.test", "/"))
     live.add(at_rest)
     live.add(busy)
-    assert live.close_idle() == 1
+    other = Member(names("a.test", "/"), client=busy.client)
+    live.add(other)
+    assert live.close_idle() == 1, "connections, of which one may have many streams"
     assert (at_rest.was_cut, busy.was_cut) == (True, False)
+    assert busy.leaving
+    assert other.leaving
 
 
 def test_room_is_made_by_what_is_at_rest_and_then_by_who_has_most() -> None:

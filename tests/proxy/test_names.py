@@ -5,7 +5,7 @@ from mitmproxy.proxy.context import Context
 from proxy.driver import make_context, make_matcher
 from urlward.engine.errors import UrlError
 from urlward.proxy.head import RequestHead, read_request_head
-from urlward.proxy.names import Names, Place, as_address, names_of
+from urlward.proxy.names import Names, Place, as_address, names_of, split_absolute
 
 
 def request(
@@ -103,6 +103,32 @@ def test_an_address_that_a_name_has_led_to_counts_for_the_requests_that_follow()
 def test_what_is_refused(bad: Request, why: str) -> None:
     with pytest.raises(UrlError, match=why):
         names_of(bad, to("192.0.2.7"))
+
+
+@pytest.mark.parametrize("authority", ["x%2fa", "x%6c", "x'", "x~", "x;", "x:80%2f", "x`", "x^", "x,y", "x|"])
+def test_an_authority_that_some_origin_ends_before_others_is_refused(authority: str) -> None:
+    with pytest.raises(UrlError, match="neither a path nor a URL"):
+        split_absolute(f"http://{authority}/b")
+    with pytest.raises(UrlError, match="in no name"):
+        names_of(request(HOST, authority=authority.encode(), scheme=b"http"), to("192.0.2.7"))
+
+
+@pytest.mark.parametrize("authority", ["a.test", "A_b-c.test:80", "[2001:db8::7]:81", "b\xc3\xbccher.test"])
+def test_an_authority_in_which_all_find_the_same_host_is_none_of_these(authority: str) -> None:
+    assert split_absolute(f"http://{authority}?b") == ("http", authority, "/?b")
+
+
+def test_an_absolute_form_of_another_host_is_a_path_too_where_it_is_sent_on() -> None:
+    asked = head(b"GET http://b.example HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    assert Place(to("192.0.2.7")).names(asked).target == "//b.example"
+    assert Place(make_context()).names(asked).target == "/"
+    alike = head(b"GET http://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    assert Place(to("192.0.2.7")).names(alike).target == "/x"
+    flow = request(HOST, authority=b"b.example", scheme=b"http", path=b"/x")
+    assert names_of(flow, to("192.0.2.7")).target == "//b.example/x"
+    found = make_matcher("http://a.example/b.example/x", "http://c.example/x")
+    assert found.check_request(("a.example",), "//b.example/x").blocked
+    assert found.check_request(("c.example",), "//b.example/x").blocked
 
 
 def test_a_host_field_goes_by_its_name_where_its_port_is_too_large() -> None:

@@ -4,6 +4,7 @@ import os
 import ssl
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from mitmproxy import log, master, options
 from mitmproxy.test import tflow
 
-from urlward.config import ConfigError
+from urlward.config import Config, ConfigError, GatewayTable
 from urlward.lines import finish
 from urlward.proxy.runner import (
     ForgetMessages,
@@ -61,6 +62,14 @@ async def test_an_option_of_mitmproxys_own(tmp_path: Path) -> None:
     assert _master(settings(tmp_path, "rawtcp=true"), Messages()).options.rawtcp is True
     with pytest.raises(ConfigError, match=r"^--set: .*no_such"):
         _master(settings(tmp_path, "no_such=1"), Messages())
+
+
+async def test_one_that_does_not_go_with_the_gateway(tmp_path: Path) -> None:
+    given = settings(tmp_path, "connect_addr=192.0.2.1")
+    assert _master(given, Messages()).options.connect_addr == "192.0.2.1"
+    given = replace(given, config=Config(gateway=GatewayTable(keep_source=True)))
+    with pytest.raises(ConfigError, match=r"^--set: with connect_addr origins would not see"):
+        _master(given, Messages())
 
 
 async def test_no_addon_keeps_flows(tmp_path: Path) -> None:

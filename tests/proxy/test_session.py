@@ -238,6 +238,34 @@ async def test_a_reset(rig: Rig, who: str) -> None:
     await rig.settled()
 
 
+@pytest.mark.parametrize("spec", ["reverse:http://127.0.0.1", "regular"])
+async def test_who_aborts_a_download_ends_it_at_the_origin(rig: Rig, spec: str) -> None:
+    """The reset is found by sending or by reading, whichever comes first."""
+    sending = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sending
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        sending += 1
+        with suppress(OSError):
+            while True:
+                writer.write(bytes(1 << 16))
+                await writer.drain()
+        sending -= 1
+        writer.close()
+
+    await rig.start(serve, spec)
+    rig.lead()
+    for _ in range(10):
+        reader, writer = await rig.connect()
+        writer.write(absolute(rig) if spec == "regular" else GET % b"a")
+        await reader.read(1 << 16)
+        reset(writer)
+    await rig.settled()
+    await until(lambda: not sending)
+
+
 async def test_a_download_that_breaks_off_does_not_look_whole(rig: Rig) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -358,7 +386,7 @@ async def test_an_origin_that_closes_each_connection_is_asked_twice(rig: Rig) ->
 
 async def test_no_address_of_the_filter_is_tried(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.start(answer, "regular")
-    monkeypatch.setattr(rig.addon, "is_own", lambda address, port, named: address == "127.0.0.1")
+    monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: address != "127.0.0.1")
     rig.lead(("127.0.0.2", 9), ("127.0.0.1", rig.origin_port))
     assert (await rig.ask(absolute(rig))).startswith(b"HTTP/1.1 502 ")
     await rig.settled()

@@ -239,8 +239,8 @@ def origin(authorities: Path) -> Origin:
 ADDRESS = ("plain.example", 443)
 
 
-def begun(origins: Origins, name: bytes = b"plain.example", *, alpn: bool = False) -> Tls:
-    return origins.begin(ADDRESS, name, alpn=alpn)
+def begun(origins: Origins, name: bytes = b"plain.example", *protocols: str) -> Tls:
+    return origins.begin(ADDRESS, name, *protocols)
 
 
 def refusal(origins: Origins, server: ssl.SSLContext, name: bytes = b"plain.example") -> str:
@@ -348,8 +348,8 @@ def test_ciphers_and_protocols_of_origins(origin: Origin) -> None:
         )
     )
     origin.context.set_alpn_protocols(["h2", "http/1.1"])
-    for alpn, taken in ((True, "http/1.1"), (False, None)):
-        one = with_origin(begun(origins, alpn=alpn), origin.context)
+    for taken, *protocols in (("http/1.1", "http/1.1"), ("h2", "h2", "http/1.1"), (None,)):
+        one = with_origin(begun(origins, b"plain.example", *protocols), origin.context)  # type: ignore[arg-type]
         assert one.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"  # type: ignore[index]
         assert one.selected_alpn_protocol() == taken
 
@@ -363,11 +363,11 @@ def test_sessions_are_resumed(origin: Origin, version: str) -> None:
     second = begun(origins)
     with_origin(second, origin.context)
     assert second.session.session_reused
-    for name, alpn in ((b"sub.example", False), (b"plain.example", True)):
-        other = begun(origins, name, alpn=alpn)
+    for name, *protocols in ((b"sub.example",), (b"plain.example", "http/1.1")):
+        other = begun(origins, name, *protocols)
         with_origin(other, origin.context)
         assert not other.session.session_reused, "of another name, or by another context"
-    elsewhere = origins.begin(("plain.example", 444), b"plain.example", alpn=False)
+    elsewhere = origins.begin(("plain.example", 444), b"plain.example")
     with_origin(elsewhere, origin.context)
     assert not elsewhere.session.session_reused
 

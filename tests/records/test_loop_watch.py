@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import time
 
 import pytest
@@ -35,6 +36,17 @@ async def test_lateness_is_noted() -> None:
     assert found["stall_longest"] == pytest.approx(0.3)
     assert sum(found["histograms"]["stall"]["counts"]) == 4
     assert found["histograms"]["stall"]["sum"] == pytest.approx(0.302)
+
+
+async def test_pauses_of_the_collector_are_counted() -> None:
+    metrics, callbacks = Metrics(0.0), list(gc.callbacks)
+    task = asyncio.create_task(watch_loop(metrics))
+    await asyncio.sleep(0)
+    gc.collect()
+    assert sum(metrics.snapshot()["histograms"]["collector"]["counts"]) >= 1
+    task.cancel()
+    await asyncio.wait([task])
+    assert gc.callbacks == callbacks
 
 
 async def test_windows_pass() -> None:

@@ -20,6 +20,7 @@ from urlward.config.page import HelpLink, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.probing import ProbingTable
 from urlward.config.problem import ConfigError, Problem, key_of, refused
+from urlward.config.proxy import ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.tables import FileName, Listen, Table, trust_at
 from urlward.config.units import WRITTEN
@@ -27,8 +28,8 @@ from urlward.encoding import other_encoding
 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
-    "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "RecordsTable",
-    "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
+    "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "ProxyTable",
+    "RecordsTable", "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -76,6 +77,7 @@ class Config(Table):
     admin: AdminTable | None = None
     objections: ObjectionsTable | None = None
     probing: ProbingTable = ProbingTable()
+    proxy: ProxyTable = ProxyTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
     _file: Path | None = PrivateAttr(default=None)
@@ -287,6 +289,7 @@ def _resolved(config: Config, folder: Path) -> Config:
         "protected": tuple(str(at(path)) for path in config.protected),
         "records": config.records and config.records.at(folder),
         "admin": config.admin and config.admin.at(folder),
+        "proxy": config.proxy.at(folder),
         "page": page(config.page),
         "pages": {name: page(table) for name, table in config.pages.items()},
     }

@@ -71,6 +71,8 @@ class GatewayTable(Table):
             where names are steered.
         on_stop: whether the rules stay (``keep``) when the service is stopped, and do what `fail` says, or go
             (``down``) with the addresses that are steered.
+        keep_source: whether origins see the client's address, not the gateway's: nothing is translated on the
+            way to the filter, and its own connections to origins have the client's address.
         intercept_port: where such connections arrive; `steered` ``intercept`` alone needs it.
         max_addresses: that are steered at a time, of each family; the kernel has 160 bytes for each.
         mss: bytes of a TCP segment that the filter's own connections send and ask for at most, where a rule
@@ -89,6 +91,7 @@ class GatewayTable(Table):
     steered: Literal["relay", "intercept"] = "relay"
     fail: Literal["open", "closed"] = "open"
     on_stop: Literal["down", "keep"] = "keep"
+    keep_source: bool = False
     intercept_port: Port = 8090
     max_addresses: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
     max_change: Annotated[int, Field(ge=0)] = 1_000

@@ -72,11 +72,24 @@ _READ_DECODES = 2
 _WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+")
 _WIDE = _WIDE_ESCAPES.search
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 _SLASHES = re.compile(r"/{2,}")
 _ENDS_IN_DOTS = re.compile(r"[/\\]\.\.?\Z").search
 _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\;]|\Z)").search
-_AUTHORITY_IN_PATH = re.compile(r"[/\\]{2,}[^/\\]+(?=[/\\])").match
+_TWO_SLASHES = re.compile(r"[/\\]{2}").match
+# To WHATWG URL a backslash ends an authority, to RFC 3986 it does not; behind user information Node's
+# `url.parse` ends it at whatever is in no host.
+_AUTHORITIES_IN_PATH = [
+    re.compile(pattern).match
+    for pattern in (
+        r"[/\\]{2,}[^/\\]+",
+        r"//[^/]+",
+        r"[/\\]{2,}[^/\\]*@[0-9A-Za-z.+_\-\x80-\xff]*(?::[0-9]*)?",
+    )
+]
+_END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|[0-9A-Fa-f]?\Z)").search
+_ESCAPED_DOT = re.compile("%2[eE]")
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 # ASP.NET keeps the ids of clients without cookies in a segment of their own.
@@ -409,8 +422,10 @@ def _spelled(path: str) -> str:
     return path.translate(_ESCAPE_PATH)
 
 
-def _without_dots(path: str, *, merge: bool) -> str:
+def _without_dots(path: str, *, merge: bool, unescape: bool = False) -> str:
     """Take dot segments out of a path: ``/a//../b`` is ``/b`` to an origin that merges slashes first.
+
+    With `unescape` the other segments are unescaped once, and what has been an escaped slash parts them.
 
     Raises:
         UrlError: more segments than a limit.
@@ -427,6 +442,8 @@ def _without_dots(path: str, *, merge: bool) -> str:
         if part == "..":
             if segments:
                 segments.pop()
+        elif unescape and "%" in part:
+            segments += _unescape_once(part).split("/")
         elif part != "." and (part or not merge):
             segments.append(part)
     if parts[-1] in (".", "..") or (merge and not parts[-1]):
@@ -439,14 +456,20 @@ def target_readings(target: str) -> tuple[Reading, ...]:
 
     They differ in how often they unescape, in whether they do so before they take out dot segments and
     empty ones, in whether an escaped slash, a backslash or ``;`` ends a segment, in whether ``//a`` names a
-    host and ``#`` begins a fragment, in what they make of more path behind a file, and in whether ``%u0041``
-    is an escape. Nearly every target is the same to all.
+    host, in what ends the path and begins the query, in what they make of more path behind a file, and in
+    whether ``%u0041`` is an escape. Nearly every target is the same to all.
 
     Raises:
         UrlError: it cannot be judged in bounded time.
     """
     path, _, query = target.partition("?")
-    if is_plain_path(path) and "#" not in query and target.isascii() and not _WIDE(query):
+    if (
+        is_plain_path(path)
+        and "#" not in query
+        and target.isascii()
+        and not _WIDE(query)
+        and not ("?" in query and _DOTS_IN_QUERY(query))
+    ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False))
         return _with_files([reading]) if _MAY_BE_A_FILE(path) else (reading,)
@@ -462,18 +485,50 @@ def target_readings(target: str) -> tuple[Reading, ...]:
     return tuple(found)
 
 
+_DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
+
+
 def _narrow(wide: re.Match[str]) -> str:
     text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
 
 
 def _in_every_way(target: str) -> list[Reading]:
+    cuts = dict.fromkeys(_cuts(target), False)
+    path, mark, query = target.partition("?")
+    if end := _END(path):
+        # Perl's HTTP::Parser::XS ends a path at a zero byte, uWSGI at half an escape, and to regular
+        # expressions of Python and PHP `$` is before a line feed too.
+        cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
+    paths = {path: path_readings(path) for path, _, _ in cuts}
+    found: dict[tuple[str, str], bool] = {}
+    for (path, query, less), least in cuts.items():
+        for read, short in paths[path].items():
+            found[read, query] = found.get((read, query), True) and (less or least or short)
+    return [Reading(read, query, shorter) for (read, query), shorter in found.items()]
+
+
+def _cuts(target: str) -> list[tuple[str, str, bool]]:
+    """Paths and queries that a target is cut into, with whether they are `Reading.shorter`.
+
+    To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
+    path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
+    ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several.
+    """
     path, query = split_target(target)
-    readings = [Reading(read, query, shorter) for read, shorter in path_readings(path).items()]
+    found = [(path, query, False)]
     if "#" in target:
-        path, _, query = target.partition("?")
-        readings += [Reading(read, query, shorter) for read, shorter in path_readings(path).items()]
-    return readings
+        whole, _, query = target.partition("?")
+        path = whole.partition("#")[0]
+        found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
+        found.append((whole, query.partition("#")[0], False))
+    if "?" in query and _DOTS_IN_QUERY(query):
+        most, _, rest = target.partition("#")[0].rpartition("?")
+        found.append((most, rest, False))
+    if ";" in path:
+        path = path.partition(";")[0]
+        found.append((path, target[len(path) + 1 :], True))
+    return found
 
 
 def _with_files(readings: list[Reading]) -> tuple[Reading, ...]:
@@ -520,9 +575,11 @@ def path_readings(path: str) -> dict[str, bool]:
     text = _bounded(path)
     unescaped = _unescape(text)
     wholes = [unescaped]
-    if match := _AUTHORITY_IN_PATH(unescaped):
+    if _TWO_SLASHES(unescaped):
         # `new URL(request.url, base)` takes `//a/b` for the path `/b` on another host.
-        wholes.append(unescaped[match.end() :])
+        once = _unescape_once(text)
+        steps = dict.fromkeys((text, once, _unescape_once(once), unescaped))
+        wholes += [_unescape(rest) for step in steps for rest in _behind_authority(step)]
     found = dict.fromkeys(map(_canonical, wholes), False)
     if _DOT_SEGMENT(unescaped):
         # Where no segment takes away another, what differs is only how segments are cut, and the finest
@@ -536,6 +593,11 @@ def path_readings(path: str) -> dict[str, bool]:
             # Matchers of Caddy leave these out first of all.
             text = _DOT_OR_BLANK.sub(lambda match: "." if match[1] else " ", text).rstrip(". ")
             _resolve_in_turn(text, unescaped, found, shorter=True)
+    if not unescaped.isascii():
+        # Bottle drops what is not of UTF-8.
+        valid = byte_string(unescaped.encode("latin-1").decode("utf-8", "ignore"))
+        if valid != unescaped:
+            found.setdefault(_canonical(valid), True)
     if ";" in unescaped:
         for whole in (*wholes, _unescape(_PATH_PARAMETERS.sub("", text))):
             found.setdefault(_canonical(_PATH_PARAMETERS.sub("", whole.replace("\\", "/"))), True)
@@ -544,14 +606,24 @@ def path_readings(path: str) -> dict[str, bool]:
     return found
 
 
+def _behind_authority(text: str) -> list[str]:
+    """What is left of a path to origins that look for an authority in front of it."""
+    if not _TWO_SLASHES(text):
+        return []
+    return [text[match.end() :] for find in _AUTHORITIES_IN_PATH if (match := find(text))]
+
+
 def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shorter: bool) -> None:
     """Add what is left where dot segments are taken out before, between and after unescaping.
 
     Raises:
         UrlError: more texts to look at than a limit, or longer ones.
     """
-    # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2).
-    texts = {start.replace("%2e", ".").replace("%2E", ".")}
+    # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2), to uWSGI once dot segments are out, to
+    # which a stray percent sign is an escape of two characters.
+    first = _STRAY_PERCENT_AND_MORE.sub("~", start)
+    texts = {start, _without_dots(first, merge=False, unescape=True)}
+    texts = {_ESCAPED_DOT.sub(".", text) for text in texts}
     seen = set[str]()
     read = 0
     for _ in range(_READ_DECODES + 1):
@@ -563,7 +635,7 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
             stripped = {_PATH_PARAMETERS.sub("", text) for text in texts}
             texts |= stripped
             texts.update([text.replace("\\", "/") for text in stripped])
-        texts.update([text[match.end() :] for text in texts if (match := _AUTHORITY_IN_PATH(text))])
+        texts.update([rest for text in texts for rest in _behind_authority(text)])
         texts -= seen
         seen |= texts
         read += sum(map(len, texts)) + _READ_COST * len(texts)
@@ -571,6 +643,7 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
             raise UrlError("a path that origins may read in too many ways")
         resolved = {_without_dots(text, merge=False) for text in texts}
         resolved.update([_without_dots(text, merge=True) for text in texts if "//" in text])
+        resolved.update([rest for text in resolved for rest in _behind_authority(text)])
         for text in resolved:
             found.setdefault(_spelled(_unescape_in_segments(text)), shorter)
         texts |= resolved
@@ -696,6 +769,7 @@ def _nested(parameter: str) -> str:
     return f"{match[1]}{parameter[match.end() :]}" if match else parameter
 
 
+_LEADING_BLANKS = re.compile(r"\A(?:%20)+").sub
 _FOLDS = re.compile(r"[.\[]|%20|%00").search
 
 
@@ -704,9 +778,7 @@ def _folded(parameter: str) -> str:
     name, equals, value = parameter.partition("=")
     if not _FOLDS(name):
         return parameter
-    name = name.partition("%00")[0]
-    while name.startswith("%20"):
-        name = name[3:]
+    name = _LEADING_BLANKS("", name.partition("%00")[0])
     name, bracket, index = name.partition("[")
     if "]" in index:
         # An array: its indices stay as they are, and what follows the last is dropped.

@@ -151,7 +151,9 @@ class Canary:
             self._tell("")
             return
         try:
-            addresses = _way(await self._kernel.chains(*WAY), self._gateway, steers=self._steers)
+            apart = self._steers and self._gateway.keep_source
+            listing = await self._kernel.chains(*WAY, *(NAMES_APART if apart else ()))
+            addresses = _way(listing, self._gateway, steers=self._steers)
             for address in addresses:
                 with suppress(NoRouteError):
                     await self._send(address)
@@ -275,6 +277,9 @@ def canary_of(
 WAY = (ENTRY, CLIENTS, "output")
 """Chains by which traffic comes into the others."""
 
+NAMES_APART = ("prerouting_names", "asked")
+"""Likewise DNS, with `keep_source`."""
+
 
 def _way(listing: Collection[Mapping[str, Any]], gateway: GatewayTable, *, steers: bool) -> list[Address]:
     """The canary's addresses that the rules know.
@@ -295,8 +300,12 @@ def _way(listing: Collection[Mapping[str, Any]], gateway: GatewayTable, *, steer
                 known.add(match["right"])
     for missing in sorted(set(gateway.interfaces).difference(interfaces_of(listing))):
         raise BrokenError("rules", f"nothing leads here from {missing}")
-    wanted = {(CLIENTS, "filtered"), *([(CLIENTS, "names")] if steers else [])}
-    if (ENTRY, "prerouting") not in hooks or wanted - targets:
+    wanted, entries = {(CLIENTS, "filtered")}, {ENTRY}
+    if steers:
+        entry, last = NAMES_APART if gateway.keep_source else (ENTRY, CLIENTS)
+        wanted |= {(entry, last), (last, "names")}
+        entries.add(entry)
+    if {(entry, "prerouting") for entry in entries} - hooks or wanted - targets:
         raise BrokenError("rules", "clients' connections do not come to the filter")
     addresses = [one for one in map(ip_address, gateway.canary.addresses) if str(one) in known]
     if not addresses:

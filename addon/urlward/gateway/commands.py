@@ -114,12 +114,13 @@ def _up(args: argparse.Namespace) -> int:
         _note(
             [f"gateway.mss: rules give TCP segments {min(clamps)} bytes, the filter's own connections do not"]
         )
-    _note((*made.notes, *unmet(made.plan.families)))
+    _note((*made.notes, *unmet(made.plan.families, marks=gateway.keep_source)))
     print(
         f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
         f"ports {', '.join(map(str, gateway.ports))} to {made.plan.listen}, "
         + (f"DNS to {gateway.dns.port}, " if gateway.steer else "no steering, ")
         + f"fail {gateway.fail}"
+        + (", source kept" if gateway.keep_source else "")
     )
     return DONE
 

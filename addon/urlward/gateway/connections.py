@@ -5,21 +5,28 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from ipaddress import ip_address
 
 from urlward.gateway.netlink import ACK, DONE, DUMP, ERROR, REQUEST, header, split
+from urlward.gateway.steerable import Address
+from urlward.gateway.system import own_addresses
 
 _NETLINK_SOCK_DIAG = 4
 _BY_FAMILY, _DESTROY = 20, 21
 _LISTENS = 10
 _ALL_BUT_LISTENING = 0xFFF & ~(1 << _LISTENS)
-_PORT, _ID = 4, slice(4, 52)
-"""Of an answer: its own port; both ports, addresses, interface and cookie of a socket."""
+_PORT, _ADDRESS, _ID = 4, 8, slice(4, 52)
+"""Of an answer: its own port and address; both ports, addresses, interface and cookie of a socket."""
 
 _PATIENCE = 10.0
 
 
-def reset_connections(ports: Collection[int]) -> int | None:
+def reset_connections(ports: Collection[int], *, foreign: bool = False) -> int | None:
     """End those that were accepted at these ports, in the network namespace of this thread.
+
+    Args:
+        ports: of this machine.
+        foreign: whether those end as well whose own address is not this machine's.
 
     The other side gets a reset, by the way that its packets came; so do those whose process has ended
     already, and left something to be sent.
@@ -28,10 +35,11 @@ def reset_connections(ports: Collection[int]) -> int | None:
         How many; None where this kernel cannot, or this process may not.
     """
     ended = 0
+    own = own_addresses() if foreign else None
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as s:
         s.settimeout(_PATIENCE)
         for family in (socket.AF_INET, socket.AF_INET6):
-            for number, one in enumerate(list(_found(s, family, ports)), 2):
+            for number, one in enumerate(list(_found(s, family, ports, own)), 2):
                 s.send(_request(_DESTROY, REQUEST | ACK, number, family, one))
                 code = -struct.unpack_from("=i", s.recv(8192), 16)[0]
                 if code in (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL):
@@ -40,7 +48,9 @@ def reset_connections(ports: Collection[int]) -> int | None:
     return ended
 
 
-def _found(s: socket.socket, family: int, ports: Collection[int]) -> Iterator[bytes]:
+def _found(
+    s: socket.socket, family: int, ports: Collection[int], own: Collection[Address] | None
+) -> Iterator[bytes]:
     s.send(_request(_BY_FAMILY, REQUEST | DUMP, 1, family, bytes(48)))
     while True:
         for kind, _, _, answer in split(s.recv(1 << 18)):
@@ -49,8 +59,16 @@ def _found(s: socket.socket, family: int, ports: Collection[int]) -> Iterator[by
             if kind == ERROR:
                 code = -struct.unpack_from("=i", answer)[0]
                 raise OSError(code, os.strerror(code))
-            if struct.unpack_from("!H", answer, _PORT)[0] in ports:
+            if struct.unpack_from("!H", answer, _PORT)[0] in ports or _is_foreign(family, answer, own):
                 yield answer[_ID]
+
+
+def _is_foreign(family: int, answer: bytes, own: Collection[Address] | None) -> bool:
+    if own is None:
+        return False
+    address = ip_address(answer[_ADDRESS : _ADDRESS + (4 if family == socket.AF_INET else 16)])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address not in own and not address.is_loopback and not address.is_unspecified
 
 
 def _request(kind: int, flags: int, number: int, family: int, one: bytes) -> bytes:

@@ -1,13 +1,14 @@
 """The rules in the kernel: put there, taken away, looked at."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from urlward.gateway.connections import reset_connections
 from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.nft import Nft
+from urlward.gateway.routing import Routing
 from urlward.gateway.rules import Plan, outdated, rules, setup_of
 from urlward.gateway.table import (
     ALIVE,
@@ -36,6 +37,7 @@ class Status:
         contested: whether another hand has removed the rules again and again, and they were put back.
         interfaces: where clients come in, as the rules have them.
         canary: by worker, what its canary has come to: ``ok``, or what fails; None where there is none.
+        routes: whether what the rules mark is delivered here; None where they mark nothing.
         counts: elements of sets, for IPv4 and IPv6.
     """
 
@@ -44,13 +46,20 @@ class Status:
     contested: bool
     interfaces: tuple[str, ...]
     canary: dict[str, str] | None
+    routes: bool | None
     counts: dict[str, tuple[int, int]]
 
     @property
     def filters(self) -> bool:
         """Whether traffic is filtered, as far as the kernel knows."""
         sings = self.canary is None or (bool(self.canary) and set(self.canary.values()) == {"ok"})
-        return self.setup is not None and self.alive and not self.contested and sings
+        return (
+            self.setup is not None
+            and self.alive
+            and not self.contested
+            and sings
+            and self.routes is not False
+        )
 
     def as_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -59,6 +68,7 @@ class Status:
             "alive": self.alive,
             "contested": self.contested,
             "canary": self.canary,
+            "routes": self.routes,
             "setup": None if self.setup is None else asdict(self.setup),
             **{name: {"ipv4": four, "ipv6": six} for name, (four, six) in self.counts.items()},
         }
@@ -76,7 +86,7 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
         Whether there were rules before.
 
     Raises:
-        GatewayError: such a filter lives, or the plan does not make sense.
+        GatewayError: such a filter lives, the plan does not make sense, or there is no policy routing for it.
         NftError: the kernel refuses; nothing has changed.
     """
     existing = _listing(nft)
@@ -90,12 +100,19 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
     script = rules(plan, existing)
     try:
         nft.check(script)
-        nft.run(script)
+        with closing(Routing()) as routing:
+            # Before what is marked, and not taken away before nothing is marked any more.
+            if plan.gateway.keep_source:
+                routing.up()
+            nft.run(script)
+            if not plan.gateway.keep_source:
+                routing.down()
     except NoTableError as e:
         # All that the script names it makes itself, so what is missing is a part of nf_tables.
         raise GatewayError(
             "this kernel lacks something of nf_tables that the rules need: "
             "the modules nft_ct, nft_nat, nft_redir, nft_masq, nft_reject_inet, nft_fib_inet"
+            + (", nft_tproxy, nft_socket" if plan.gateway.keep_source else "")
         ) from e
     return before is not None
 
@@ -103,16 +120,21 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
 def down(nft: Nft) -> None:
     """Take all of it away, if it is there, and end connections that were led to the filter.
 
-    They would hang: without the rules, what the filter sends comes from an address that no client knows.
+    They would hang: without the rules, what the filter sends comes from an address that no client knows, or
+    what clients and origins send to its connections goes past it.
 
     Raises:
-        NftError: the kernel refuses.
+        GatewayError: the kernel refuses.
     """
     if (setup := Setup.of(_listing(nft))) is not None:
         nft.run(f"flush chain {FAMILY_AND_NAME} {ENTRY}")  # so that no more of them begin
         with suppress(OSError):
-            reset_connections({setup.listen, setup.dns, setup.intercept} - {0})
+            reset_connections(
+                {setup.listen, setup.dns, setup.intercept} - {0}, foreign=setup.source == "kept"
+            )
     nft.run(f"add table {FAMILY_AND_NAME}; delete table {FAMILY_AND_NAME}")
+    with closing(Routing()) as routing:
+        routing.down()
 
 
 def status(nft: Nft) -> Status:
@@ -131,6 +153,7 @@ def status(nft: Nft) -> Status:
         bool(_elements(nft, CONTESTED)),
         interfaces_of(listing),
         _canary(nft) if sent else None,
+        _routes() if setup is not None and setup.source == "kept" else None,
         counts,
     )
 
@@ -159,7 +182,7 @@ def _member(of: object, name: str) -> object:
 
 
 def _conflict(one: Setup, other: Setup) -> bool:
-    return (one.listen, one.dns, one.intercept) != (other.listen, other.dns, other.intercept)
+    return replace(one, fail="", config="") != replace(other, fail="", config="")
 
 
 def _listing(nft: Nft) -> list[dict[str, Any]]:
@@ -168,6 +191,11 @@ def _listing(nft: Nft) -> list[dict[str, Any]]:
         return nft.json(f"list table {FAMILY_AND_NAME}", terse=True)
     except NoTableError:
         return []
+
+
+def _routes() -> bool:
+    with closing(Routing()) as routing:
+        return routing.delivers()
 
 
 def _count(nft: Nft, name: str) -> int:

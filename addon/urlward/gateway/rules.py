@@ -3,8 +3,14 @@
 What is to be filtered is redirected while a worker lives (the set ``alive``). While none does, ``fail`` says
 what becomes of it. ``open``: it passes, DNS goes straight to a resolver, and everything else never notices.
 ``closed``: new connections to the filtered ports are rejected and DNS gets no answer, whatever the sets
-hold, since only a worker can tell what is not listed. A change is one
-transaction: chains and what the configuration fixes are replaced, what workers have put into sets stays.
+hold, since only a worker can tell what is not listed.
+
+With ``keep_source`` connections are led here without translation (``tproxy``). Packets for the filter's
+sockets, which have addresses of origins and of clients, are marked; `urlward.gateway.routing` has what is
+marked delivered here.
+
+A change is one transaction: chains and what the configuration fixes are replaced, what workers have put into
+sets stays.
 """
 
 import re
@@ -19,6 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from urlward.config import GatewayTable, Problem
 from urlward.gateway.errors import GatewayError, SettingError
+from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Network
 from urlward.gateway.table import (
     ALIVE,
@@ -31,6 +38,7 @@ from urlward.gateway.table import (
     FAMILY_AND_NAME,
     LISTED,
     LISTED_DIGEST,
+    MARK,
     NAT64_SEEN,
     SETUP,
     STEERED,
@@ -39,6 +47,7 @@ from urlward.gateway.table import (
 
 _CHAINS = (
     *("prerouting_raw", "prerouting", "output", "postrouting", "forward", "input", "clamp_in", "clamp_out"),
+    *("prerouting_names", "output_names", "asked"),
     *(
         "questions",
         "from_canary",
@@ -139,6 +148,7 @@ def setup_of(plan: Plan) -> Setup:
         dns=plan.gateway.dns.port if plan.gateway.steer else 0,
         intercept=plan.gateway.intercept_port if plan.intercepts else 0,
         fail=plan.gateway.fail,
+        source="kept" if plan.gateway.keep_source else "own",
         config=blake2b(repr(plan).encode(), digest_size=8).hexdigest(),
     )
 
@@ -156,6 +166,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
     gateway, setup = plan.gateway, setup_of(plan)
     _check(plan, setup)
     old = {one["set"]["name"]: one["set"] for one in existing if "set" in one}
+    own_ports = sorted({port for port in (setup.listen, setup.dns, setup.intercept) if port})
     replaced = outdated(plan, existing)
     sets = [
         _with_old(one, old[one.name]) if one.name in replaced and not one.fixed else one
@@ -171,6 +182,9 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         listed_chain=LISTED_DIGEST,
         zone=_ZONE,
         nat64=str(NAT64),
+        kept=gateway.keep_source,
+        mark=f"{MARK:#x}",
+        routing=commands(),
         interfaces=gateway.interfaces,
         clients=bool(gateway.clients),
         exempt=bool(gateway.exempt),
@@ -179,7 +193,9 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         closed=gateway.fail == "closed",
         ports=", ".join(map(str, sorted(set(gateway.ports)))),
         mss=gateway.mss,
-        own_ports=sorted({port for port in (setup.listen, setup.dns, setup.intercept) if port}),
+        own_ports=own_ports,
+        # Of the filter's side towards clients, which has the origins' ports where they are not translated.
+        clamped=", ".join(map(str, sorted({*own_ports, *(gateway.ports if gateway.keep_source else ())}))),
         families=[_family(plan, n) for n in plan.families],
     )
 

@@ -7,6 +7,9 @@ urlward itself changes is known by the name of the thread that does it (`urlward
 kernel tells with each transaction; so ``gateway down`` stays down. Whoever loads complete rules, such as
 ``gateway print`` has shown, is taken at their word, and gets the content of the sets.
 
+With ``keep_source``, policy routing (`urlward.gateway.routing`) is looked after too; who takes a part of that
+away the kernel does not tell.
+
 One process watches: the supervisor of workers, or the only one.
 """
 
@@ -24,6 +27,7 @@ from mitmproxy import ctx
 
 from urlward.gateway.errors import NftError
 from urlward.gateway.netlink import ChangedMeanwhileError, Kind, Message, Netlink, OverrunError, generation_of
+from urlward.gateway.routing import Routing, rules_changed
 from urlward.gateway.system import missing_interfaces
 from urlward.gateway.table_copy import TableCopy, begins_anew, elements_of, is_ours, is_structure
 from urlward.process import OURS, called
@@ -134,6 +138,8 @@ class RulesWatch:
         self._looked = self._swept = 0.0
         self._netlink: Netlink | None = None
         self._news: Netlink | None = None
+        self._routing: Routing | None = None
+        self._routing_news: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._wake, self._woken = socket.socketpair()
 
@@ -145,6 +151,7 @@ class RulesWatch:
         """
         try:
             self._news, self._netlink = Netlink(notified=True), Netlink()
+            self._routing_news, self._routing = rules_changed(), Routing()
             self._read()
             self._missing = tuple(missing_interfaces(self._interfaces))
         except OSError as e:
@@ -159,7 +166,14 @@ class RulesWatch:
             self._wake.send(b"x")
             self._thread.join()
             self._thread = None
-        for one in (self._news, self._netlink, self._wake, self._woken):
+        for one in (
+            self._news,
+            self._netlink,
+            self._routing_news,
+            self._routing,
+            self._wake,
+            self._woken,
+        ):
             if one is not None:
                 one.close()
 
@@ -167,9 +181,10 @@ class RulesWatch:
 
     def _run(self) -> None:
         assert self._news is not None
+        assert self._routing_news is not None
         poll = select.poll()
-        poll.register(self._news.fileno(), select.POLLIN)
-        poll.register(self._woken.fileno(), select.POLLIN)
+        for one in (self._news, self._routing_news, self._woken):
+            poll.register(one.fileno(), select.POLLIN)
         with called(OURS):
             while True:
                 ready = dict(poll.poll(self._wait() * 1000))
@@ -209,7 +224,8 @@ class RulesWatch:
             self._resync()
             self._resync_due = False
         now = time.monotonic()
-        if now >= self._looked + LOOK:
+        due = now >= self._looked + LOOK
+        if due:
             self._looked = now
             self._missing = tuple(missing_interfaces(self._interfaces))
             self._look()
@@ -218,6 +234,8 @@ class RulesWatch:
             self._copy.drop_old()
         if not self._there and self._copy and now >= self._due():
             self._restore()
+        if self._routing_changed() or due:
+            self._restore_routing()
         if self._there:
             self._fault = ""
 
@@ -368,6 +386,23 @@ class RulesWatch:
             self._log(
                 f"gateway: {self._by} took rules away; they are back after {self._took * 1000:.0f} ms{again}"
             )
+
+    def _routing_changed(self) -> bool:
+        """Whether that is to be looked at before its time, since somebody has changed a rule of it."""
+        assert self._routing_news is not None
+        changed = False
+        with suppress(OSError):
+            while self._routing_news.recv(1 << 16):
+                changed = True
+        return changed and not self._contested
+
+    def _restore_routing(self) -> None:
+        assert self._routing is not None
+        if self._copy.keeps_source and self._routing.up():
+            self._removals.append(time.monotonic())
+            self._restored += 1
+            self._by = "somebody"
+            self._log("gateway: somebody took policy routing away; it is back")
 
     def _failed(self, error: Exception) -> None:
         why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)

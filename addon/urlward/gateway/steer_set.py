@@ -399,6 +399,11 @@ def check_rules(nft: Nft, gateway: GatewayTable, listen_port: int, dns_port: int
     if bool(setup.dns) != bool(dns_port):
         are, this = ("steer", "does not") if setup.dns else ("do not steer", "does")
         raise GatewayError(f"the kernel's rules {are}, this filter {this}: {again}")
+    if (setup.source == "kept") != gateway.keep_source:
+        are, this = ("keep", "does not") if setup.source == "kept" else ("do not keep", "does")
+        raise GatewayError(
+            f"the kernel's rules {are} clients' addresses (keep_source), this filter {this}: {again}"
+        )
     intercept = gateway.intercept_port if dns_port and gateway.steered == "intercept" else 0
     for what, rules, ours in (
         ("port", setup.listen, listen_port),

@@ -9,6 +9,12 @@ _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
 """Its network namespace is the one of the thread that looks."""
 
+_WITH_MARKS = {
+    "net.ipv4.conf.all.src_valid_mark": "origins' packets for the filter count as martians",
+    "net.ipv4.tcp_fwmark_accept": "the filter's answers to clients do not leave this machine",
+}
+"""Settings with which marked packets are not to be delivered, and why."""
+
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -42,12 +48,13 @@ def sysctl(name: str, proc: Path = _PROC) -> str | None:
     return lines[0].strip() if lines else None
 
 
-def unmet(families: Iterable[int], proc: Path = _PROC) -> Iterator[str]:
+def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -> Iterator[str]:
     """What the kernel is not set to, for traffic to be routed and filtered; a line each.
 
     Args:
         families: 4, 6 or both.
         proc: where the kernel's files are.
+        marks: whether marked packets are to be delivered here.
     """
     for family in families:
         name = FORWARDING[family]
@@ -57,6 +64,9 @@ def unmet(families: Iterable[int], proc: Path = _PROC) -> Iterator[str]:
         yield "IPv6 is off in this kernel (net.ipv6.conf.all.disable_ipv6 is 1): IPv4 alone is filtered"
     if sysctl("net.netfilter.nf_conntrack_max", proc) is None:
         yield "this kernel does not track connections: modprobe nf_conntrack"
+    for name, why in _WITH_MARKS.items() if marks else ():
+        if sysctl(name, proc) == "1":
+            yield f"{name} is 1, so {why} (keep_source): sysctl -w {name}=0"
 
 
 def missing_interfaces(names: Iterable[str]) -> list[str]:

@@ -7,6 +7,10 @@ from typing import Any, Self
 TABLE = "urlward"
 FAMILY_AND_NAME = f"inet {TABLE}"
 
+MARK = 0x0100_0000
+"""Of packets that are delivered here whatever their destination, and of their connections: one bit, so that
+others can have the rest of a mark."""
+
 SETUP = "setup"
 """A chain that nothing jumps to; the comment of its one rule is a `Setup`."""
 
@@ -53,6 +57,7 @@ class Setup:
         dns: port where DNS is answered, 0 where names are not steered.
         intercept: port of connections that are to be intercepted, 0 where there is none.
         fail: ``open`` or ``closed``.
+        source: ``kept`` where origins see the client's address, else ``own``.
         config: digest of all that the rules were made from.
     """
 
@@ -60,6 +65,7 @@ class Setup:
     dns: int
     intercept: int
     fail: str
+    source: str
     config: str
 
     def __str__(self) -> str:
@@ -79,6 +85,7 @@ class Setup:
                 dns=int(values["dns"]),
                 intercept=int(values["intercept"]),
                 fail=values["fail"],
+                source=values["source"],
                 config=values["config"],
             )
         except KeyError as e:

@@ -237,6 +237,13 @@ class TableCopy:
         """The rules that say what all are for, by handle; another handle is that of another `gateway up`."""
         return dict(self._rules.get(SETUP, {}))
 
+    @property
+    def keeps_source(self) -> bool:
+        """Whether the rules are with `keep_source`."""
+        return any(
+            setup is not None and setup.source == "kept" for setup in map(_setup_of, self.setups().values())
+        )
+
     def take_structure(self, other: "TableCopy", *, same: bool = False) -> None:
         """Have another's table, chains, sets and rules.
 
@@ -357,20 +364,23 @@ def begins_anew(message: Message) -> bool:
     """Whether it is the rule that complete rules say with what they are for."""
     if message.kind != Kind.NEWRULE:
         return False
-    found = dict(attributes(message.body))
-    if text_of(found.get(2, b"")) != SETUP:
-        return False
-    data, at = found.get(7, b""), 0
+    return (
+        text_of(dict(attributes(message.body)).get(2, b"")) == SETUP and _setup_of(message.body) is not None
+    )
+
+
+def _setup_of(rule: bytes) -> Setup | None:
+    """What its comment says that the rules are for, if it does."""
+    data, at = dict(attributes(rule)).get(7, b""), 0
     while at + 2 <= len(data):
         kind, length = data[at], data[at + 1]
         if kind == _COMMENT:
             try:
-                Setup.parse(text_of(data[at + 2 : at + 2 + length]))
+                return Setup.parse(text_of(data[at + 2 : at + 2 + length]))
             except ValueError:
-                return False
-            return True
+                return None
         at += 2 + length
-    return False
+    return None
 
 
 def _set_of(body: bytes) -> str:

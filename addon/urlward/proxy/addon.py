@@ -30,6 +30,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
+from urlward.config.tables import split_address
 from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
@@ -48,6 +49,7 @@ from urlward.lists.setup import (
 from urlward.lists.source import Budget
 from urlward.lists.state import local_key, state_folder
 from urlward.process import keep_private
+from urlward.proxy.access import Access, is_inside
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.companion import Keeping, companions
@@ -70,6 +72,7 @@ from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
+from urlward.proxy.passwords import Passwords
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.recording import Recording
 from urlward.proxy.tls import Certificates, Origins
@@ -105,6 +108,7 @@ _OPTIONS = (
     "urlward_status",
     "urlward_monitor",
     "urlward_intercept_port",
+    "urlward_keep_source",
     "urlward_config",
     "urlward_admin",
 )
@@ -120,7 +124,7 @@ _OF_LISTS = frozenset(
     }
 )
 # Options that only mitmproxy's flows heed.
-_BY_FLOWS = ("urlward_flows", "proxyauth", "upstream_auth", "body_size_limit", "stream_large_bodies")
+_BY_FLOWS = ("urlward_flows", "upstream_auth", "body_size_limit", "stream_large_bodies")
 # Options by which mitmproxy decides on connections.
 _OTHERS = ("ignore_hosts", "allow_hosts", "tcp_hosts", "block_private", "block_global")
 # Of TLS, what mitmproxy alone speaks.
@@ -131,6 +135,7 @@ _OF_TLS = (
     "tls_ecdh_curve_client",
     "tls_ecdh_curve_server",
 )
+_OUT_OF_REACH = "the filter does not connect to this address"
 _TCP_TIMEOUT = 600.0
 _MAX_PORT = 0xFFFF
 _QUIC_PORTS = frozenset({80, 443, 8443})
@@ -164,8 +169,10 @@ class Urlward:
         tcp_timeout: seconds without a byte after which a connection is closed.
         canary: the gateway's, where there is one.
         resolver: looks origins up.
+        access: what an explicit proxy takes.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
+        keep_source: whether they are connected to from the client's address instead, in transparent mode.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
@@ -184,7 +191,10 @@ class Urlward:
         self._others = False
         self.http2 = True
         self.connect_from = ""
+        self.keep_source = False
         self.resolver = Resolver()
+        self.access = Access(Config().proxy)
+        self._admin_port = 0
         self._certificates: Certificates | None = None
         self._origins: Origins | None = None
         self._keeps_host = True
@@ -227,6 +237,12 @@ class Urlward:
             int,
             0,
             "Listening port whose TLS connections are decrypted whatever host they name; 0 for none.",
+        )
+        loader.add_option(
+            "urlward_keep_source",
+            bool,
+            False,
+            "Transparent mode takes what TPROXY leads here, and goes on from the client's address.",
         )
         loader.add_option(
             "urlward_tls_block",
@@ -275,6 +291,12 @@ class Urlward:
         self._others = any(_set(name) for name in (*_OTHERS, *_OF_TLS))
         self.http2 = bool(_set("urlward_http2", True))
         self.connect_from = str(_set("connect_addr") or "")
+        self.keep_source = bool(_set("urlward_keep_source"))
+        others = next(filter(_set, (*_BY_FLOWS, *_OTHERS, *_OF_TLS, "connect_addr")), "")
+        if self.keep_source and others:
+            raise exceptions.OptionsError(
+                f"with {others} origins would not see the client's address (keep_source)"
+            )
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"
@@ -291,6 +313,9 @@ class Urlward:
             )
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
+            admin = options.urlward_admin or (config.admin.listen if config.admin is not None else "")
+            self._admin_port = split_address(admin, lowest=0, any_host=True)[1] if admin else 0
+            self.access = Access(config.proxy, self.access.passwords)
             pages, problems = block_pages(config, options.urlward_status)
             if problems:
                 raise config.refused(*problems)
@@ -358,6 +383,12 @@ class Urlward:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+
+    def take_passwords(self, passwords: Passwords | None) -> None:
+        """Ask for these from now on, where clients name their destinations."""
+        self.access = Access(self.access.table, passwords)
+        if self._running:
+            self._start_watch()
 
     def take_rules(self, rules: RulesFacts) -> None:
         """Take note of how a gateway's rules are."""
@@ -542,34 +573,38 @@ class Urlward:
         if server.address is None or server.transport_protocol != "tcp" or guard is None:
             return
         host, port = server.address[:2]
-        if as_address(host):
-            if self.is_own(host, port):
-                server.error = "a connection of the filter to itself"
+        if literal := as_address(host):
+            if not self.may_reach(data.client, literal, port, named=False):
+                server.error = _OUT_OF_REACH
             return
-        if not self._listens_on(port) and not guard.lists_any_address():
+        if not self._listens_on(port) and not guard.lists_any_address() and self.access.is_free(data.client):
             return
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError:
             return  # nor will the connection come about
         # The first is what is connected to. Should that differ, the connection itself is checked too.
-        address = str(found[0][4][0])
-        if self.is_own(address, port, named=True):
-            server.error = "a connection of the filter to itself"
-        elif guard.lists_address(address, port, data.client):
-            server.error = ListedAddress(address)
+        addresses = [str(each[4][0]) for each in found]
+        if not all(self.may_reach(data.client, each, port, named=True) for each in addresses):
+            server.error = _OUT_OF_REACH
+        elif guard.lists_address(addresses[0], port, data.client):
+            server.error = ListedAddress(addresses[0])
 
-    def is_own(self, address: str, port: int, *, named: bool = False) -> bool:
-        """Whether a connection would lead to the filter itself, or to where nothing but block pages is.
+    def may_reach(self, client: AnyClient, address: str, port: int, *, named: bool) -> bool:
+        """Whether a client may be led there: not to the filter itself, its dashboard, or where nothing but
+        block pages is, nor to what only this machine reaches (`Access.is_free`).
 
         Args:
+            client: whose connection it is.
             address: an IP address.
             port: of the destination.
             named: whether it was found by a name, which the resolver beside this gives to block pages.
         """
         if not named and address in self.page_addresses:
-            return True
-        return self._listens_on(port) and is_local(address)
+            return False
+        if is_inside(address) and not self.access.is_free(client):
+            return False
+        return not self.is_here(address, port)
 
     def tls_with_clients(self) -> Certificates:
         """Certificates of mitmproxy's authority."""
@@ -587,7 +622,13 @@ class Urlward:
             self._origins = Origins(ctx.options)
         return self._origins
 
+    def is_here(self, address: str, port: int) -> bool:
+        """Whether this filter itself listens there."""
+        return self._listens_on(port) and is_local(address)
+
     def _listens_on(self, port: int) -> bool:
+        if port == self._admin_port:
+            return True
         servers = ctx.master.addons.get("proxyserver").servers
         return any(address[1] == port for server in servers for address in server.listen_addrs)
 
@@ -651,6 +692,8 @@ class Urlward:
             self._watches.append(self._start(self.keeper.watch()))
         if self.neighbours is not None:
             self._watches.append(self._start(self.neighbours.watch()))
+        if self.access.passwords is not None:
+            self._watches.append(self._start(self.access.passwords.watch()))
         for companion in self.companions:
             task = self._begin(companion.run())
             self._watches.append(task)

@@ -9,13 +9,16 @@ ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
 """TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
 
 
-def plain(status: int, text: str, *, head: bool = False) -> BlockResponse:
+def plain(
+    status: int, text: str, *, head: bool = False, more: tuple[tuple[bytes, bytes], ...] = ()
+) -> BlockResponse:
     """A line of text.
 
     Args:
         status: its code.
         text: of ASCII, without the line's end.
         head: whether the request was HEAD, whose answer has no body.
+        more: fields.
     """
     body = f"{text}\n".encode("ascii", "replace")
     return BlockResponse(
@@ -25,6 +28,7 @@ def plain(status: int, text: str, *, head: bool = False) -> BlockResponse:
             (b"Content-Type", b"text/plain; charset=utf-8"),
             (b"Content-Length", b"%d" % len(body)),
             (b"Cache-Control", b"no-store"),
+            *more,
         ),
         b"" if head else body,
     )

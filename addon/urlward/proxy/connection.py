@@ -26,9 +26,17 @@ HIGH: Final = 1 << 16
 LOW: Final = 1 << 14
 """Those at which it is read again."""
 
-BEHIND, CONNECTING, HELD, SLOWED = 1, 2, 4, 8
+_PROBES: Final = {
+    socket.TCP_KEEPIDLE: 30,
+    socket.TCP_KEEPINTVL: 10,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 60_000,
+}
+"""When a peer that is silent, or takes nothing, counts as gone (tcp(7))."""
+
+BEHIND, CONNECTING, HELD, SLOWED, LATER = 1, 2, 4, 8, 32
 """Why a connection is not read: the other one takes no more; that is being opened; a request waits for its
-turn; the client is slowed."""
+turn; the client is slowed; what has come is yet to be looked at."""
 
 _NOT_STARTED: Final = 16
 
@@ -86,6 +94,7 @@ class Connection:
         gone: whether nothing is to be sent any more.
         full: whether the receiver is slower than the sender.
         broken: whether the connection has not ended but been reset.
+        cut_off: whether it is broken in that an origin has ended it inside TLS without saying so.
         tls: its session, where TLS ends here.
     """
 
@@ -104,6 +113,7 @@ class Connection:
         "_sock",
         "address",
         "broken",
+        "cut_off",
         "ended",
         "full",
         "gone",
@@ -128,7 +138,7 @@ class Connection:
         self.receive: Callable[[bytes], None] = _ignore
         self.ended: Callable[[], None] = _nothing
         self.peer: Peer | None = None
-        self.gone = self.full = self.broken = self._eof = False
+        self.gone = self.full = self.broken = self.cut_off = self._eof = False
         self.tls: Tls | None = None
         self.address = address
         self._loop = loop
@@ -207,10 +217,15 @@ class Connection:
         if not self._out:
             self._close_now()
 
-    def reset(self) -> None:
-        """Close once all is sent, but so that the peer cannot take it for the end."""
+    def reset(self, *, as_tls: bool = False) -> None:
+        """Close once all is sent, but so that the peer cannot take it for the end.
+
+        Args:
+            as_tls: whether it is enough inside TLS to leave out what would say so.
+        """
         if self._fd >= 0:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if not as_tls or self.tls is None:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.gone = True
             self.close()
 
@@ -233,6 +248,13 @@ class Connection:
             self.receive(data)
         else:
             self._decrypt_in(self.tls, data)
+
+    def belong(self, owner: Owner) -> None:
+        """Have another owner, who keeps it for long: the kernel is to notice where the peer is gone."""
+        self._owner = owner
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _PROBES.items():
+            self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def attach(self, peer: "Connection") -> None:
         """Have the other connection of a relay."""
@@ -287,7 +309,10 @@ class Connection:
             return
         owner.active = perf_counter()
         try:
-            if not data:
+            if not data and self.tls is not None and self.tls.client_side and self.tls.ready:
+                self.cut_off = True  # without close_notify (RFC 9112 section 9.8)
+                self._fail()
+            elif not data:
                 self._at_end()
             elif self.tls is None:
                 self.receive(data)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
+from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.ends import Ends
 from urlward.proxy.framing import Unbounded
 from urlward.proxy.head import REPEATABLE, HeadError, RequestHead, without_alternatives
@@ -28,9 +29,14 @@ _REQUEST_LINES = re.compile(
     rb"\r\n(?i:connection|keep-alive|proxy-connection|proxy-authorization|upgrade|http2-settings|te|host)"
     rb"[ \t]*:[^\r\n]*"
 ).sub
+_MAX_FORWARDS = re.compile(rb"\r\n(?i:max-forwards)[ \t]*:[^\r\n]*").sub
+_SENSITIVE_LINES = re.compile(rb"\r\n(?i:(?:proxy-)?authorization|cookie)[ \t]*:[^\r\n]*").sub
 _RESPONSE_LINES = re.compile(rb"\r?\n(?i:connection|keep-alive|proxy-connection)[ \t]*:[^\r\n]*").sub
 _CONNECTION = re.compile(rb"\n(?i:connection|proxy-connection)[ \t]*:([^\r\n]*)").findall
+_USER = re.compile(rb"\A([A-Za-z]+://)[^/?#@]*@").sub
 _USUAL: Final = frozenset({b"", b"keep-alive", b"close"})
+_COUNTED_DOWN: Final = frozenset({b"TRACE", b"OPTIONS"})
+_MOST_FORWARDS: Final = 10**9
 
 
 class Origin(NamedTuple):
@@ -70,7 +76,8 @@ class ForwardRelay(HttpRelay):
     """One client of the proxy, and the origin of the request that is under way.
 
     Attributes:
-        origin: of that request.
+        asked: the origin of the request that is judged; `NOWHERE` where that is for the proxy itself.
+        origin: of that which is under way.
         reused: whether the connection to it has been used before, so that it may be about to be closed.
     """
 
@@ -80,10 +87,10 @@ class ForwardRelay(HttpRelay):
         "_close_wanted",
         "_keep_alive",
         "_minor",
-        "_next",
         "_path",
         "_scheme",
         "_unfinished",
+        "asked",
         "origin",
         "reused",
     )
@@ -93,7 +100,7 @@ class ForwardRelay(HttpRelay):
 
     def __init__(self, ends: ForwardEnds, judge: Judge) -> None:
         super().__init__(ends, judge)
-        self.origin = self._next = NOWHERE
+        self.origin = self.asked = NOWHERE
         self.reused = False
         self._authority = self._scheme = ""
         self._path = b""
@@ -109,7 +116,7 @@ class ForwardRelay(HttpRelay):
 
     def client_ended(self) -> None:
         """The client will send no more; what it has asked already is answered in turn."""
-        if self._held and self.pending and not (self._switching or self._body):
+        if self._held and not self._body and bool(self.pending) is not self._switching:
             self._client_ended = True
         else:
             super().client_ended()
@@ -134,18 +141,29 @@ class ForwardRelay(HttpRelay):
             self._server = "closed"
             self._fail()
 
+    def go_on(self) -> None:
+        """The request that waits for its judge may be judged now."""
+        self._switching = False
+        self._turn_over()
+
     # -- requests
 
     def _check(self, head: RequestHead) -> None:
+        # Origins get none of it (RFC 9110 section 4.2.4), so nobody can take it for the host.
+        head.target = _USER(rb"\1", head.target, 1)
         target = head.target.decode("latin-1")
+        if target.startswith("/"):
+            self.asked = NOWHERE
+            self._authority = self._scheme = ""
+            return
         try:
             if head.method == b"CONNECT":
                 host, port = split_authority(target)
                 if port is None or head.length != 0:
                     raise HeadError(400, "a CONNECT without a port, or with a body")
-                self._next = Origin(host.strip("[]"), port, False)
+                self.asked = Origin(host.strip("[]"), port, False)
                 self._authority = self._scheme = ""  # should it be refused, the next request is not for there
-                self.ends.asks(self._next, connected=False)
+                self.ends.asks(self.asked, connected=False)
                 return
             scheme, authority, path = split_absolute(target)
             if authority != self._authority or scheme != self._scheme:
@@ -155,16 +173,16 @@ class ForwardRelay(HttpRelay):
                     port = 443 if tls else 80
                 if not port:
                     raise HeadError(400, "port 0")
-                self._next = Origin(host.strip("[]"), port, tls)
+                self.asked = Origin(host.strip("[]"), port, tls)
                 self._authority, self._scheme = authority, scheme
         except UrlError as e:
             raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
         self._path = path.encode("latin-1")
-        self.ends.asks(self._next, connected=self._is_connected())
+        self.ends.asks(self.asked, connected=self._is_connected())
 
     def _is_connected(self) -> bool:
         """Whether the connection to the next request's origin is open, and takes another."""
-        return self._server == "open" and self._next == self.origin and self._keep_alive
+        return self._server == "open" and self.asked == self.origin and self._keep_alive
 
     def _tunnel(self, rest: bytes) -> None:
         names = self.pending.pop().names
@@ -174,9 +192,16 @@ class ForwardRelay(HttpRelay):
         self._leave(keep=False)
         self._done = self._deaf = True
         self.ends.send_client(ESTABLISHED)
-        self.ends.tunnel(self._next, rest, told=names.told)
+        self.ends.tunnel(self.asked, rest, told=names.told)
 
     def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
+        assert self.asked is not NOWHERE
+        forwards = b""
+        if head.method in _COUNTED_DOWN and (forwards := head.get(b"max-forwards").strip(b" \t")).isdigit():
+            forwards = forwards.lstrip(b"0")
+            if not forwards:
+                self._answer_last(head, raw)
+                return None
         self._minor = head.minor
         self._unfinished = False
         self._close_wanted = not head.keep_alive
@@ -184,11 +209,14 @@ class ForwardRelay(HttpRelay):
             self.reused = True
         else:
             self._leave(keep=self._keep_alive)
-            self.origin = self._next
+            self.origin = self.asked
             self.reused = False
         self._keep_alive = False
         rest = raw[raw.index(b"\r\n") : -2]
         rest = _without(_REQUEST_LINES(b"", rest), head.options)
+        if forwards.isdigit():
+            left = int(forwards) - 1 if len(forwards) < 10 else _MOST_FORWARDS
+            rest = b"\r\nMax-Forwards: %d" % left + _MAX_FORWARDS(b"", rest)
         sent = b"%b %b HTTP/1.%d\r\nHost: %b%bVia: 1.%d urlward\r\n%b\r\n" % (
             head.method,
             self._path,
@@ -202,6 +230,15 @@ class ForwardRelay(HttpRelay):
         self._again = sent if repeatable else None
         return sent
 
+    def _answer_last(self, head: RequestHead, raw: bytes) -> None:
+        """Answer what is to be forwarded no further (RFC 9110 sections 7.6.2, 9.3.8)."""
+        self.pending.clear()
+        trace = head.method == b"TRACE"
+        body = _SENSITIVE_LINES(b"", raw) if trace else b""
+        fields = [(b"Content-Length", b"%d" % len(body)), (b"Cache-Control", b"no-store")]
+        fields += [(b"Content-Type", b"message/http")] * trace
+        self._answer_with(BlockResponse(200, "OK", tuple(fields), body), keep_alive=False)
+
     def _read_requests(self, data: bytes) -> None:
         super()._read_requests(data)
         if self._unfinished and self._body is None and not self.pending:
@@ -209,7 +246,7 @@ class ForwardRelay(HttpRelay):
             self._turn_over()
 
     def _bound_held(self) -> None:
-        if self._switching:
+        if self._switching and self.pending:
             super()._bound_held()
         elif len(self._held) > MAX_HELD:
             self.ends.hold_client(held=True)
@@ -243,7 +280,7 @@ class ForwardRelay(HttpRelay):
         if self._held:
             self.ends.hold_client(held=False)
             self._read_held()
-        if self._client_ended and not self.pending and not self._done:
+        if self._client_ended and not (self.pending or self._switching or self._done):
             self.ends.close()
 
     # -- responses

@@ -21,7 +21,7 @@ _CHUNK = re.compile(
     rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*\r" % (_TOKEN, _TOKEN, _QUOTED)
 ).fullmatch
 # Some servers pad the size with blanks, to its right or left.
-_LENIENT_CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
+_LENIENT_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").fullmatch
 
 

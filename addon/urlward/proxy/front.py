@@ -13,7 +13,7 @@ from mitmproxy import ctx, platform
 from mitmproxy.proxy import mode_servers, mode_specs
 
 from urlward.proxy.addon import Urlward
-from urlward.proxy.listeners import Acceptor, Address, Transports
+from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
 from urlward.proxy.poller import Poller
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.session import Client, Session
@@ -44,6 +44,11 @@ class Front:
         self._transports = Transports(lambda: _streams(instance))
 
     @property
+    def keeps_source(self) -> bool:
+        """Whether origins see clients' addresses."""
+        return self.addon.keep_source and isinstance(self._mode, mode_specs.TransparentMode)
+
+    @property
     def certificates(self) -> Certificates:
         """What clients are shown."""
         return self.addon.tls_with_clients()
@@ -64,6 +69,12 @@ class Front:
         if isinstance(mode, mode_specs.ReverseMode):
             address = mode.address
             tls = mode.scheme == "https"
+        elif self.keeps_source:
+            host, port = sock.getsockname()[:2]
+            address = host.partition("%")[0], port
+            if self.addon.is_here(*address):
+                sock.close()  # as below
+                return
         elif isinstance(mode, mode_specs.TransparentMode):
             assert platform.original_addr is not None
             try:
@@ -132,6 +143,8 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
         front = Front(self, addon)
 
         async def accept(one: socket.socket) -> Acceptor:
+            if front.keeps_source:
+                make_transparent(one)
             return Acceptor(front.take, one, addon.short)
 
         servers = await worker.serve(Address(host, port, "tcp"), accept)

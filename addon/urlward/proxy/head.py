@@ -20,8 +20,11 @@ REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 END = re.compile(rb"\r?\n\r?\n").search
 """Finds the empty line behind a head, as lenient readers see it."""
 
-_ALTERNATIVES = re.compile(rb"\n[Aa](?=[Ll][Tt]-[Ss][Vv][Cc][ \t]*:)").sub
-"""Finds Alt-Svc (RFC 7838) in a response's head."""
+_ALTERNATIVES = [
+    (re.compile(mark + rb"[Aa](?=[Ll][Tt]-[Ss][Vv][Cc][ \t]*:)").sub, mark + b"X") for mark in (b"\n", b"\r")
+]
+"""Finds Alt-Svc (RFC 7838) in a response's head; browsers end lines at a bare CR too. Two literals
+are found several times as fast as a class of both."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
@@ -34,7 +37,7 @@ _OF_WEIGHT = frozenset(
      b"transfer-encoding", b"upgrade"}
 )  # fmt: skip
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
+_STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
@@ -303,4 +306,6 @@ def without_alternatives(head: bytes) -> bytes:
 
     It would have the client come back by another address or protocol, past the filter.
     """
-    return _ALTERNATIVES(b"\nX", head)
+    for replaced, name in _ALTERNATIVES:
+        head = replaced(name, head)
+    return head

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hpack.table import HeaderTable
 
@@ -19,10 +19,12 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9a-z]+"
 _NAME = re.compile(_TOKEN).fullmatch
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _TARGET = re.compile(rb"[^\0-\x20\x7f]+").fullmatch
-_NOT_A_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z").search
+_NOT_A_VALUE = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z").search
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]").search
+_BREAK = re.compile(rb"[\0\r\n]").search
+_STATUS = re.compile(rb"[1-9][0-9][0-9]").fullmatch
 _LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
-_CHUNK = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?").fullmatch
+_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?").fullmatch
 
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 _OF_CONNECTION: Final = frozenset(
@@ -37,6 +39,9 @@ _SHORT: Final = 64
 """Bytes of a field of which it is remembered what was made."""
 
 _WITH_CONTENT: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+
+# RFC 9113 section 8.2.1; other controls are what no value of RFC 9110 has.
+_MALFORMED: Final = frozenset({b"\0", b"\r", b"\n", b" ", b"\t"})
 
 type Fields = list[tuple[bytes, bytes]]
 
@@ -54,13 +59,15 @@ class Request(NamedTuple):
         chunked: whether its body is to be chunked, since it has no length.
         websocket: whether it asks for a WebSocket (RFC 8441).
         repeatable: whether it has no effect, nor a body, so that it may be sent twice.
+        bodiless: whether there is nothing but the head of it.
     """
 
     head: bytes
-    is_head: bool
-    chunked: bool
-    websocket: bool
-    repeatable: bool
+    is_head: bool = False
+    chunked: bool = False
+    websocket: bool = False
+    repeatable: bool = False
+    bodiless: bool = False
 
 
 def _remembered[*Ts, T](function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
@@ -104,8 +111,11 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
     length = False
     regular = False
     for name, value in fields:
-        if _NOT_A_VALUE(value):
-            raise MalformedError("a field's value with a line break, or with blanks around it")
+        odd = _NOT_A_VALUE(value)
+        if odd:
+            if odd[0] in _MALFORMED:
+                raise MalformedError("a field's value with a line break, or with blanks around it")
+            raise HeadError(400, "a control character in a field")
         if name[:1] == b":":
             if regular or name in pseudo or name not in _PSEUDO:
                 raise MalformedError("a pseudo-field that is unknown, twice there, or behind others")
@@ -170,7 +180,8 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
         authority,
         b"".join(lines),
     )
-    return Request(head, method == b"HEAD", chunked, bool(protocol), ended and method in REPEATABLE)
+    repeatable = ended and method in REPEATABLE
+    return Request(head, method == b"HEAD", chunked, bool(protocol), repeatable, ended)
 
 
 def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
@@ -181,7 +192,7 @@ def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """
     lines = []
     for name, value in fields:
-        if not _is_name(name) or _NOT_A_VALUE(value) or _CONTROL(value):
+        if not _is_name(name) or _NOT_A_VALUE(value):
             raise MalformedError("a trailer that HTTP/2 does not have")
         if name not in _NO_TRAILERS:
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -197,34 +208,116 @@ def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, boo
     """
     fields = [(b":status", b"%d" % (status or head.status))]
     options: set[bytes] = set()
+    length = b"%d" % head.length if head.length is not None and head.length > 0 else None
     for name, value in head.fields:
         known = _response_name(name)
-        if known:
+        if known == b"content-length":
+            # Once, and only where it is the body's (RFC 9112 section 6.3), or would be.
+            if head.length == 0 and head.status >= 200 and head.status != 204:
+                length = value.partition(b",")[0].strip(b" \t")
+        elif known:
             if not _CONTROL(value):
                 fields.append((known, value.strip(b" \t")))
         elif name.lower() == b"connection":
             options.update(option.strip(b" \t") for option in value.lower().split(b","))
+    if length is not None and _LENGTH(length):
+        fields.append((b"content-length", length))
     closes = b"close" in options
     if options:
         fields = [field for field in fields if field[0] not in options]
     return fields, closes
 
 
+def request_fields(head: bytes) -> tuple[Fields, int | None]:
+    """The head of a request as HTTP/2 has it, and the length of its body, None where it is chunked.
+
+    Args:
+        head: as `read_request` writes it.
+    """
+    line, *lines = head[:-4].split(b"\r\n")
+    method, path, _ = line.split(b" ")
+    fields = [(b":method", method), (b":scheme", b"https"), (b":path", path)]
+    length: int | None = 0
+    for each in lines:
+        name, _, value = each.partition(b": ")
+        if name == b"host":
+            fields.insert(2, (b":authority", value))
+        elif name == b"transfer-encoding":
+            length = None
+        elif name != b"connection":
+            fields.append((name, value))
+            if name == b"content-length":
+                length = int(value)
+    return fields, length
+
+
+def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple[bytes, int | None]:
+    """Write the head of an origin's response as HTTP/1.1, the last of its connection.
+
+    Args:
+        fields: names and values.
+        to_head: whether none has a body that answers this.
+        ended: whether no body follows.
+
+    Returns:
+        The head, and the length of the body that follows; None where it is to be chunked.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    status = 0
+    length: int | None = None
+    grpc = False
+    lines: list[bytes] = []
+    for name, value in fields:
+        if name == b":status" and not (status or lines) and _STATUS(value):
+            status = int(value)
+        elif not _NAME(name) or _BREAK(value):
+            raise MalformedError("a pseudo-field that is unknown, or a field that is none")
+        elif name == b"content-length":
+            if not _LENGTH(value) or length not in (None, int(value)):
+                raise MalformedError("a Content-Length that is no number, or not the only one")
+            length = int(value)
+        elif name not in _OF_CONNECTION:
+            grpc = grpc or (name == b"content-type" and value.startswith(b"application/grpc"))
+            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    if status < 200:
+        if status in (0, 101) or ended:
+            raise MalformedError("a status that is none, or an interim response and nothing behind it")
+        return b"HTTP/1.1 %d \r\n%b\r\n" % (status, b"".join(lines)), 0
+    left = length
+    if to_head or status in (204, 304):
+        left = 0
+    elif ended:
+        if length:
+            raise MalformedError("a body that is too short")
+        length = left = 0
+    elif length is None or grpc:
+        # With a length it could have no trailers.
+        length = left = None
+        lines.append(b"transfer-encoding: chunked\r\n")
+    if length is not None:
+        lines.append(b"content-length: %d\r\n" % length)
+    return b"HTTP/1.1 %d \r\nconnection: close\r\n%b\r\n" % (status, b"".join(lines)), left
+
+
 class Chunks:
-    """Takes a response's chunked body apart (RFC 9112 section 7.1).
+    """Takes a chunked body apart (RFC 9112 section 7.1).
 
     Attributes:
         done: whether it has ended.
         trailers: that came behind it.
     """
 
-    __slots__ = ("_last", "_left", "_line", "_room", "done", "trailers")
+    __slots__ = ("_behind", "_last", "_left", "_line", "_room", "done", "trailers")
 
     def __init__(self) -> None:
         self.done = False
         self.trailers: Fields = []
         self._left = 0
-        """Bytes that are to come of the chunk, and of the line break behind it."""
+        """Bytes that are to come of the chunk."""
+        self._behind = b""
+        """The line break that is to come behind it, of which servers leave out the CR."""
         self._line = b""
         self._last = False
         self._room = MAX_TRAILERS
@@ -247,11 +340,19 @@ class Chunks:
         while position < size:
             if self._left:
                 step = min(self._left, size - position)
-                content = min(self._left - 2, step)
-                if content > 0:
-                    parts.append(data[position : position + content])
+                parts.append(data[position : position + step])
                 self._left -= step
                 position += step
+                continue
+            if self._behind:
+                byte = data[position : position + 1]
+                if byte == b"\n":
+                    self._behind = b""
+                elif byte == self._behind[:1]:
+                    self._behind = b"\n"
+                else:
+                    raise ValueError("a chunk that is longer than its size")
+                position += 1
                 continue
             end = data.find(b"\n", position)
             if end < 0:
@@ -268,7 +369,8 @@ class Chunks:
                     raise ValueError("a chunk without a size")
                 length = int(match[1], 16)
                 self._last = not length
-                self._left = length + 2 if length else 0
+                self._left = length
+                self._behind = b"\r\n" if length else b""
             elif line in (b"\r", b""):
                 self.done = True
                 return position

@@ -183,6 +183,9 @@ class RelayLayer(layer.Layer):
     def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
 
+    def leave(self) -> None:
+        """Its connection ends with the process."""
+
     def cut(self) -> None:
         """Close both at once."""
         self._live.discard(self)
@@ -218,6 +221,9 @@ class Handshake:
 
     def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
+
+    def leave(self) -> None:
+        """Its connection ends with the process."""
 
     def cut(self) -> None:
         """Close the connection."""

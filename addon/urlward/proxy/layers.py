@@ -238,6 +238,9 @@ class WardHttpStream(HttpStream):
     def touch(self, now: float) -> None:
         """mitmproxy carries the bytes, and knows."""
 
+    def leave(self) -> None:
+        """Its connection ends with the process."""
+
     def cut(self) -> None:
         """Close the connection at once, since mitmproxy would end a single stream only at its next event."""
         self._live.discard(self)

@@ -41,6 +41,9 @@ RESERVE = 64
 _FIRST_FD = 3
 _LOOK = 0.05
 
+_TRANSPARENT = {socket.AF_INET: (socket.IPPROTO_IP, 19), socket.AF_INET6: (socket.IPPROTO_IPV6, 75)}
+"""IP_TRANSPARENT (ip(7)) and IPV6_TRANSPARENT."""
+
 
 class ListenError(UrlwardError):
     """An address cannot be listened on."""
@@ -126,6 +129,15 @@ def _prepare(one: socket.socket, *, reuse_port: bool) -> None:
 
 def _is_at(one: socket.socket, family: int, kind: int, where: Sequence[object]) -> bool:
     return (one.family, one.type) == (family, kind) and list(one.getsockname()[:2]) == list(where[:2])
+
+
+def make_transparent(one: socket.socket) -> None:
+    """Let a socket have addresses that are not this machine's, and so one that listens take what is for them.
+
+    Raises:
+        PermissionError: that takes CAP_NET_ADMIN, or CAP_NET_RAW.
+    """
+    one.setsockopt(*_TRANSPARENT[one.family], 1)
 
 
 def raise_limit() -> None:

@@ -57,6 +57,9 @@ class Member(Protocol):
             now: seconds on a clock that does not go back.
         """
 
+    def leave(self) -> None:
+        """Take nothing more, where the client can be told so, and end with what is under way."""
+
     def cut(self) -> None:
         """Close the connection at once."""
 
@@ -155,14 +158,15 @@ class Live:
         self._heads = heads
 
     def close_idle(self) -> int:
-        """Close what is at rest; how many are not."""
-        busy = 0
+        """Close what is at rest, and have the rest take nothing more; how many connections those are."""
+        busy = set()
         for member in self:
+            member.leave()
             if member.idle():
                 member.cut()
             else:
-                busy += 1
-        return busy
+                busy.add(member.client)
+        return len(busy)
 
     def make_room(self, connections: int, now: float) -> int:
         """Close some that are at rest, those that have been longest first; how many that is.

@@ -19,7 +19,8 @@ from urlward.engine.url import split_authority
 from urlward.proxy.head import RequestHead
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
-_AUTHORITY = re.compile(r"[^/?#]*").match
+# Node's `url.parse`, and Express with it, takes what is in no name for the beginning of the path.
+_AUTHORITY = re.compile(r"[0-9A-Za-z.+_\-:@\[\]\x80-\xff]+(?=[/?#]|\Z)").match
 # What ends a host in one reader ends the field's value in another (RFC 9112 section 3.2).
 _HOST = re.compile(r"[^\0-\x20\x7f/\\?#@:\[\]]*|\[[0-9A-Fa-f:.]+\]").fullmatch
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
@@ -162,8 +163,11 @@ class Place:
         authority = ""
         port = self._scheme_port
         if target != "*" and not target.startswith("/"):
-            scheme, authority, target = split_absolute(target)
+            scheme, authority, rest = split_absolute(target)
             port = 443 if scheme == "https" else port
+            # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
+            as_path = self._destination and authority.encode("latin-1") not in head.hosts
+            target = target[target.index("//") :] if as_path else rest
         # As above, of a proxy's client.
         asked = (authority, port, head.hosts)
         if asked != self._asked:
@@ -243,6 +247,8 @@ def names_of(request: http.Request, context: Context) -> Names:
     # `Host :` is not a field name, but some origin may take it for one.
     fields = [value for name, value in request.headers.fields if name.strip().lower() == b"host"]
     authorities = [request.data.authority.decode("latin-1")]
+    if request.first_line_format == "absolute" and not _AUTHORITY(authorities[0]):
+        raise UrlError("an absolute form with what is in no name")
     if request.data.host:
         host = _as_sent(request.data.host)
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -252,6 +258,12 @@ def names_of(request: http.Request, context: Context) -> Names:
     if target and not target.startswith("/") and target != "*":
         # In HTTP/2 a path is all that is allowed; sent on to an HTTP/1 origin this could name a host.
         raise UrlError("a path that does not begin with a slash")
+    if (
+        request.first_line_format == "absolute"
+        and context.server.address
+        and authorities[0] != request.host_header
+    ):
+        target = f"//{authorities[0]}{target}"  # as in `Place.names`
     return Names(hosts, ports, place.address, target, False, is_told(context))
 
 
@@ -296,15 +308,15 @@ def split_absolute(target: str) -> tuple[str, str, str]:
     """Cut a target in absolute form into scheme, authority and the target below it (RFC 9112 section 3.2.2).
 
     Raises:
-        UrlError: it has no host, or a scheme other than http and https.
+        UrlError: it has no host, one with what is in no name, or a scheme other than http and https.
     """
     scheme, _, rest = target.partition("://")
     scheme = scheme.lower()
-    end = _AUTHORITY(rest).end()  # type: ignore[union-attr]
-    if scheme not in ("http", "https") or not end:
+    authority = _AUTHORITY(rest)
+    if scheme not in ("http", "https") or authority is None:
         raise UrlError("a target that is neither a path nor a URL")
-    path = rest[end:]
-    return scheme, rest[:end], path if path.startswith("/") else f"/{path}"
+    path = rest[authority.end() :]
+    return scheme, authority[0], path if path.startswith("/") else f"/{path}"
 
 
 def _host_of(server: Server) -> str:

@@ -35,9 +35,11 @@ from urlward.lists.state import NAMES, state_folder
 from urlward.lists.trust import read_trust
 from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE
+from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 
 _TCP = frozenset(("tcp",))
+_ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
 
 _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
 """What the names of a store's files end in."""
@@ -102,6 +104,7 @@ class Preflight:
         """All that is found, in no order."""
         yield from self._options()
         yield from self._modes()
+        yield from self._proxy()
         yield from self._listeners()
         yield from self._lists()
         yield from self._feeds()
@@ -125,16 +128,28 @@ class Preflight:
         """Options that go past what urlward looks at, or that it sets after them."""
         of_file = len(self._config.mitmproxy)
         for n, option in enumerate(self._settings.extra):
-            name = option.partition("=")[0]
-            key = _SET_BY.get(name)
-            if key is None:
-                continue
-            flag = f"--{key.replace('_', '-')}"
-            if n < of_file:
-                own = f"the key {key}" if key in Config.model_fields else flag
-                yield Problem(f"mitmproxy.{name}", f"urlward sets this option: use {own}")
-            else:
-                yield Problem("--set", f"{name}: urlward sets this option: use {flag}", in_file=False)
+            name, in_file = option.partition("=")[0], n < of_file
+            for text in self._of_option(name, in_file=in_file):
+                where, said = (f"mitmproxy.{name}", text) if in_file else ("--set", f"{name}: {text}")
+                yield Problem(where, said, in_file)
+
+    def _of_option(self, name: str, *, in_file: bool) -> Iterator[str]:
+        key = _SET_BY.get(name)
+        if key is not None:
+            own = f"the key {key}" if in_file and key in Config.model_fields else f"--{key.replace('_', '-')}"
+            yield f"urlward sets this option: use {own}"
+        elif name == "proxyauth":
+            if self._config.proxy.users is not None:
+                yield "the key proxy.users says who may use the proxy: take one of them"
+            for spec in self._settings.modes:
+                with suppress(ValueError):
+                    if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
+                        yield f"nobody is asked for a password in the mode {spec}: use the key proxy.users"
+
+    def _proxy(self) -> Iterator[Problem]:
+        if self._config.proxy.users is not None:
+            users = Path(self._config.proxy.users)
+            yield from self._usable("proxy.users", lambda: read_users(users))
 
     def _modes(self) -> Iterator[Problem]:
         for n, spec in enumerate(self._settings.modes):

@@ -33,11 +33,15 @@ MAX_HELD: Final = 1 << 16
 MAX_PENDING: Final = 1000
 """Requests without a response that a client may have sent."""
 
+COST_OF_INTERIM: Final = 128
+"""Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
+
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
 
-type Judge = Callable[[RequestHead], Names | BlockResponse]
-"""What a request is answered with, or the names that it passed under. Never raises."""
+type Judge = Callable[[RequestHead], Names | BlockResponse | None]
+"""What a request is answered with, or the names that it passed under; None where that is not known yet, and
+it is to be asked again. Never raises."""
 
 
 def _said_unasked(data: bytes, position: int) -> bool | None:
@@ -143,7 +147,7 @@ class HttpRelay:
         self._sending: Pending | None = None
         """Whose body it is."""
         self._switching = False
-        """Whether an upgrade waits for its answer."""
+        """Whether an upgrade waits for its answer, or a request for its judge."""
         self._refused_switch = False
         """Whether it has just been refused, and what was sent behind it may go on."""
         self._switched = False
@@ -314,7 +318,7 @@ class HttpRelay:
                         if held:
                             self._to_server(held)
                         return
-                    self._interim += len(head)
+                    self._interim += max(len(head), COST_OF_INTERIM)
                     if self._interim > MAX_HEAD:
                         self.ends.send_client(_joined(parts, data, start, position))
                         self.ends.refused("match")
@@ -466,6 +470,10 @@ class HttpRelay:
             self._refuse(e)
             return None
         found = self._judge(head)
+        if found is None:
+            self._held += raw
+            self._switching = True
+            return None
         if not isinstance(found, Names):
             whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.

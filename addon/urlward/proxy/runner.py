@@ -34,6 +34,7 @@ from urlward.config import Problem
 from urlward.lines import finish, say
 from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
+from urlward.proxy.authentication import Authentication
 from urlward.proxy.authority import key_size_of, make_authority
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import Sockets, raise_limit
@@ -285,15 +286,6 @@ def _names_authorities(extra: Sequence[str]) -> bool:
     return any(option.startswith("ssl_verify_upstream_trusted_") for option in extra)
 
 
-def _authentication(extra: Sequence[str]) -> list[object]:
-    """mitmproxy's addon for the option ``proxyauth``, where that is set: it brings an LDAP client with it."""
-    if not any(option.startswith("proxyauth=") for option in extra):
-        return []
-    from mitmproxy.addons.proxyauth import ProxyAuth
-
-    return [ProxyAuth()]
-
-
 def _master(
     settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
 ) -> master.Master:
@@ -382,7 +374,7 @@ def _without_lists(
         block.Block(),
         strip_dns_https_records.StripDnsHttpsRecords(),
         disable_h2c.DisableH2C(),
-        *_authentication(settings.extra),
+        Authentication(urlward),
         server,
         dns_resolver.DnsResolver(),
         urlward,
@@ -413,10 +405,14 @@ def _without_lists(
             urlward_http2=settings.http2,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
+            # Before options of mitmproxy's own that do not go with it.
+            urlward_keep_source=settings.config.gateway.keep_source,
             **({} if _names_authorities(settings.extra) else system_authorities()),
             **({"confdir": settings.confdir} if settings.confdir else {}),
         )
     except exceptions.OptionsError as e:
         raise RunError(str(e)) from e
+    if settings.config.proxy.users and not any(each.startswith("proxyauth=") for each in settings.extra):
+        opts.update(proxyauth=f"@{settings.config.proxy.users}")
     _set_options(opts, settings, messages)
     return proxy

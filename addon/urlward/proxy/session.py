@@ -23,6 +23,7 @@ from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
+from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
@@ -120,6 +121,7 @@ class Session:
         client: whose.
         address: where it is led to, host and port; None where the client has yet to say that.
         tls: whether the origin is spoken to in TLS whatever the client speaks.
+        shared: the origin over HTTP/2, where the client speaks that.
 
     Attributes:
         client: whose.
@@ -143,6 +145,7 @@ class Session:
         "_relay",
         "_server",
         "_shaking",
+        "_shared",
         "_since",
         "_socks",
         "_to_proxy",
@@ -161,6 +164,7 @@ class Session:
         address: tuple[str, int] | None,
         *,
         tls: bool = False,
+        shared: SharedOrigin | None = None,
     ) -> None:
         self._front = front
         assert front.addon.guard is not None
@@ -175,6 +179,7 @@ class Session:
         self._to_proxy = address is None
         """Whether what comes is spoken to the proxy, not to an origin."""
         self._upstream_tls = tls
+        self._shared = shared
         self._inner = False
         """Whether what comes is inside TLS that was meant for an origin."""
         self._shaking = False
@@ -200,7 +205,8 @@ class Session:
     def begin(self) -> None:
         """Begin to read."""
         if self._to_proxy and isinstance(self.client.proxy_mode, mode_specs.Socks5Mode):
-            self._socks = SocksHandshake()
+            access = self._front.addon.access
+            self._socks = SocksHandshake(access.takes_tunnel, authenticates=access.passwords is not None)
             self._to_proxy = False
             assert self._client is not None
             self._client.receive = self._socks_data
@@ -211,17 +217,28 @@ class Session:
     # -- before it is known what it is
 
     def _socks_data(self, data: bytes) -> None:
-        assert self._socks is not None
+        socks, passwords = self._socks, self._front.addon.access.passwords
+        assert socks is not None
         assert self._client is not None
         try:
-            self.send_client(self._socks.feed(data))
+            self.send_client(socks.feed(data))
+            if socks.token and passwords is not None:
+                admitted = passwords.known(socks.token)
+                if admitted is None and passwords.ask(
+                    socks.token, str(self.client.peername[0]), self._may_go_on
+                ):
+                    self._client.pause(HELD)
+                    return
+                self.send_client(socks.admit(admitted=bool(admitted)))
+                self.send_client(socks.feed(b""))
         except SocksError as e:
+            self._guard.refused("peek")
             self.send_client(e.reply)
             self.close()
             return
-        if self._socks.destination is not None:
-            self._context.server.address = self._socks.destination
-            rest, self._socks = self._socks.rest, None
+        if socks.destination is not None:
+            self._context.server.address = socks.destination
+            rest, self._socks = socks.rest, None
             self._client.receive = self._first
             if rest:
                 self._first(rest)
@@ -272,7 +289,7 @@ class Session:
 
     def _take_requests(self) -> None:
         self._place = Place(self._context)
-        relay = ForwardRelay(self, self._judge) if self._to_proxy else HttpRelay(self, self._judge)
+        relay = ForwardRelay(self, self._admit) if self._to_proxy else HttpRelay(self, self._judge)
         self._begin_relay(relay)
         data, self._data = self._data, b""
         relay.client_data(data)
@@ -285,6 +302,34 @@ class Session:
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
         assert self._place is not None
         return self._guard.answer_head(head, self._place, self.client, arrived=self.active)
+
+    def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
+        """What becomes of a request to the proxy."""
+        access, asked = self._front.addon.access, self._relay.asked
+        if asked is NOWHERE:
+            found: BlockResponse | None = access.own(head)
+        elif (refusal := access.refusal(head, asked.port, self.client, self._may_go_on)) == "wait":
+            return None
+        else:
+            found = refusal
+        if found is None:
+            return self._judge(head)
+        if found.status != 200:
+            self._guard.refused("match")
+        return found
+
+    def _may_go_on(self) -> None:
+        """A password has been looked at that was waited for."""
+        if self._client is None:
+            return
+        self._client.resume(HELD)
+        try:
+            if self._socks is not None:
+                self._socks_data(b"")
+            else:
+                self._relay.go_on()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            self.broken(e)
 
     # -- TLS with the client
 
@@ -335,7 +380,14 @@ class Session:
 
     def exchange(self, lane: Lane) -> None:
         """Relay what comes over a lane, to where this connection leads."""
-        one = Session(self._front, lane, self.client, self._context.server.address, tls=self._upstream_tls)
+        one = Session(
+            self._front,
+            lane,
+            self.client,
+            self._context.server.address,
+            tls=self._upstream_tls,
+            shared=self._relay.origin if self._upstream_tls else None,
+        )
         one._context = self._context
         one._to_proxy, one._inner = False, True
         self._front.addon.live.add(one)
@@ -366,6 +418,15 @@ class Session:
         if self._client is not None:
             self._client.pause(CONNECTING)
         self._looking = time.monotonic()
+        if self._may_share():
+            assert self._shared is not None
+            lane = self._shared.lane(self)
+            if lane is not None:
+                self._take_server(lane)
+                self._reached()
+                return
+            if self._shared.waits(self):
+                return
         host, port = self._origin.host, self._origin.port
         literal = literal_address(host, port)
         if literal is not None:
@@ -375,24 +436,37 @@ class Session:
                 host, port, str(self.client.peername[0]), self._found
             )
 
+    def _may_share(self) -> bool:
+        """Whether the origin may be asked over HTTP/2; for WebSockets few speak it (RFC 8441)."""
+        if self._shared is None:
+            return False
+        pending = self._relay.pending
+        return bool(pending) and not pending[0].websocket
+
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
         try:
             host, port = self._origin.host, self._origin.port
-            is_own = self._front.addon.is_own
-            addresses = [each for each in addresses if not is_own(str(each[0]), port, named=each[0] != host)]
-            if not addresses:
-                self._not_connected(None)
+            may_reach = self._front.addon.may_reach
+            allowed = [
+                each
+                for each in addresses
+                if may_reach(self.client, str(each[0]), port, named=each[0] != host)
+            ]
+            if not allowed:
+                self._not_connected(self._out_of_reach() if addresses else None)
                 return
             passed = [
                 each
-                for each in addresses
+                for each in allowed
                 if each[0] == host or not self._guard.lists_address(str(each[0]), port, self.client)
             ]
             if not passed:
-                self._not_connected(self._listed(str(addresses[0][0])))
+                self._not_connected(self._listed(str(allowed[0][0])))
                 return
-            self._opening = Opening(self._front.poller, passed, self._opened, self._front.addon.connect_from)
+            source = self._source()
+            local = source or self._front.addon.connect_from
+            self._opening = Opening(self._front.poller, passed, self._opened, local, foreign=bool(source))
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
@@ -426,10 +500,11 @@ class Session:
         assert server is not None
         origin = self._origin
         name = self._server_name()
+        protocols = ["http/1.1"] if self.client.alpn or self._inner else []
+        if self._may_share():
+            protocols.insert(0, "h2")
         try:
-            tls = self._front.origins.begin(
-                (origin.host, origin.port), name, alpn=bool(self.client.alpn) or self._inner
-            )
+            tls = self._front.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -438,6 +513,10 @@ class Session:
         server.ended = self._tls_refused  # where it hangs up
         server.start()
         server.start_tls(tls)
+
+    def _source(self) -> str:
+        """The client's address where origins are to see that, else nothing."""
+        return str(self.client.peername[0]) if self._front.keeps_source else ""
 
     def _server_name(self) -> bytes:
         """The name that an origin is asked for in TLS: the client's, or that of the origin."""
@@ -463,12 +542,22 @@ class Session:
         self._looking = 0.0
         if self._client is None or self._server is None:
             return
+        tls = self._server.tls
+        if self._shared is not None and not isinstance(self._server, OriginLane):
+            if tls is not None and tls.session.selected_alpn_protocol() == "h2":
+                connection = self._server
+                connection.detach()
+                self._take_server(self._shared.adopt(connection, self))
+            else:
+                self._shared.leave(self)
         address = self._server.address
         if address != self._origin.host:
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
                 self._place.reached(address)
             answer = self._listed(address)
-            if answer is not None or self._front.addon.is_own(address, self._origin.port, named=True):
+            if not self._front.addon.may_reach(self.client, address, self._origin.port, named=True):
+                answer = answer or self._out_of_reach()
+            if answer is not None:
                 self._not_connected(answer)
                 return
         self._server.ended = self._relay.server_ended
@@ -483,6 +572,10 @@ class Session:
         if self._client is not None:
             self._client.resume(CONNECTING)
         self._relay.not_connected(answer)
+
+    def _out_of_reach(self) -> BlockResponse:
+        self._guard.refused("match")
+        return plain(403, "The filter does not connect to this address.", head=self._is_head())
 
     def _listed(self, address: str) -> BlockResponse | None:
         """What is answered where a name has this address, None where that is not listed."""
@@ -578,7 +671,9 @@ class Session:
             # A relay that goes on to another origin hears of this one no more.
             if self._server.tls is not None and self._server.tls.ready:
                 self._front.origins.keep(
-                    (self._origin.host, self._origin.port), self._server_name(), self._server.tls
+                    (self._origin.host, self._origin.port, self._source()),
+                    self._server_name(),
+                    self._server.tls,
                 )
             if isinstance(self._relay, ForwardRelay):
                 server, self._server, self.send_server = self._server, None, _nowhere
@@ -597,6 +692,8 @@ class Session:
         if self._opening is not None:
             self._opening.cancel()
             self._opening = None
+        if self._shared is not None:
+            self._shared.leave(self)
 
     def close(self) -> None:
         """Close both."""
@@ -633,7 +730,7 @@ class Session:
             self._server = None
             self.send_server = _nowhere
             try:
-                self._server_lost(broken=connection.broken)
+                self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
         else:
@@ -647,14 +744,14 @@ class Session:
                 self._front.addon.live.discard(self)
                 self._forget()
 
-    def _server_lost(self, *, broken: bool) -> None:
+    def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
         if self._client is None:
             return
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
         elif broken and self._relay.unbounded:
             # A clean end would say that this is all there is.
-            self._client.reset()
+            self._client.reset(as_tls=cut_off)
         else:
             self._relay.server_ended()
             if self._relay.endless and self._client is not None:
@@ -709,6 +806,8 @@ class Session:
         if self._looking and now - self._looking >= CONNECT_WITHIN:
             self._not_connected(None)
         self._drop_kept(now - KEPT_FOR)
+        if isinstance(self._relay, Http2):
+            self._relay.origin.touch(now)
         if self._relay is _REST and now - self._since >= min(self._front.addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
         elif self.active:
@@ -716,6 +815,11 @@ class Session:
             self._since = now
         elif now - self._since >= self._patience:
             self.cut()
+
+    def leave(self) -> None:
+        """Take nothing more, where the client can be told so, and end with what is under way."""
+        if isinstance(self._relay, Http2):
+            self._relay.leave()
 
     @property
     def _patience(self) -> float:

@@ -263,21 +263,21 @@ class Origins:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
         self._sessions: LRUCache[object, ssl.SSLSession] = LRUCache(_SESSIONS)
 
-    def begin(self, address: tuple[str, int], name: bytes, *, alpn: bool) -> Tls:
+    def begin(self, address: tuple[str, int, str], name: bytes, *protocols: str) -> Tls:
         """A session to be.
 
         Args:
-            address: host and port.
+            address: host and port, and the client's address where the origin sees that.
             name: of the host, or its IP address, for which its certificate has to be.
-            alpn: whether the client has named protocols.
+            protocols: that are offered (RFC 7301).
 
         Raises:
             ValueError: OpenSSL takes no such name.
         """
-        context = self._context(name.decode("latin-1"), alpn=alpn)
+        context = self._context(name.decode("latin-1"), protocols)
         # Python lets a session be resumed under its own context alone.
         resumed = self._sessions.get((context, address, name))
         try:
@@ -285,17 +285,17 @@ class Origins:
         except (ssl.SSLError, TypeError) as e:
             raise ValueError("not a name for TLS") from e
 
-    def keep(self, address: tuple[str, int], name: bytes, tls: Tls) -> None:
+    def keep(self, address: tuple[str, int, str], name: bytes, tls: Tls) -> None:
         """Keep what a session needs to be resumed."""
         session = tls.session.session
         if session is not None and session.has_ticket:
             self._sessions[tls.session.context, address, name] = session
 
-    def _context(self, name: str, *, alpn: bool) -> ssl.SSLContext:
+    def _context(self, name: str, protocols: tuple[str, ...]) -> ssl.SSLContext:
         shown = self._certificate_for(name)
-        found = self._contexts.get((shown, alpn))
+        found = self._contexts.get((shown, *protocols))
         if found is None:
-            found = self._contexts[shown, alpn] = self._make(shown, alpn=alpn)
+            found = self._contexts[shown, *protocols] = self._make(shown, protocols)
         return found
 
     def _certificate_for(self, name: str) -> str:
@@ -307,7 +307,7 @@ class Origins:
             path = path / f"{name}.pem"
         return str(path) if path.is_file() and "/" not in name else ""
 
-    def _make(self, shown: str, *, alpn: bool) -> ssl.SSLContext:
+    def _make(self, shown: str, protocols: tuple[str, ...]) -> ssl.SSLContext:
         options = self._options
         context = _context(
             ssl.PROTOCOL_TLS_CLIENT,
@@ -330,8 +330,8 @@ class Origins:
         if shown:
             context.load_cert_chain(shown)
             context.post_handshake_auth = True
-        if alpn:
-            context.set_alpn_protocols(["http/1.1"])
+        if protocols:
+            context.set_alpn_protocols(protocols)
         return context
 
 

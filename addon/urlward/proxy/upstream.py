@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cachetools import TLRUCache
 
+from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller
 
 STAGGER: Final = 0.25
@@ -22,6 +23,10 @@ STAGGER: Final = 0.25
 
 MOST_ADDRESSES: Final = 8
 """Addresses of a name that are tried."""
+
+_BIND_ADDRESS_NO_PORT: Final = 24
+"""IP_BIND_ADDRESS_NO_PORT (ip(7)), for both families: connect() chooses the port, which knows the origin, so
+that connections to different ones can have the same."""
 
 LOOKUPS: Final = 256
 """Names that are looked up at a time."""
@@ -209,10 +214,11 @@ class Opening:
         poller: tells when an address has answered.
         addresses: to try in this order, at least one.
         done: is given the socket, or why there is none; not called any more after `cancel`.
-        local: address of this machine to connect from, or empty.
+        local: address to connect from, or empty.
+        foreign: whether that is not this machine's but the client's.
     """
 
-    __slots__ = ("_addresses", "_done", "_error", "_local", "_pending", "_poller", "_timer")
+    __slots__ = ("_addresses", "_done", "_error", "_foreign", "_local", "_pending", "_poller", "_timer")
 
     def __init__(
         self,
@@ -220,8 +226,11 @@ class Opening:
         addresses: Sequence[Address],
         done: Callable[[socket.socket | None, OSError | None], None],
         local: str = "",
+        *,
+        foreign: bool = False,
     ) -> None:
         self._poller = poller
+        self._foreign = foreign
         self._addresses = list(reversed(addresses))
         self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
         self._local = local
@@ -258,7 +267,10 @@ class Opening:
         try:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._foreign:
+                make_transparent(one)
             if self._local:
+                one.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
                 one.bind((self._local, 0))
             code = one.connect_ex(address)
         except OSError as e:

@@ -29,6 +29,10 @@ _HISTOGRAMS = {
     "check": ("urlward_check_seconds", "Time that a decision took."),
     "added": ("urlward_added_seconds", "Time that the filter added to a request."),
     "stall": ("urlward_event_loop_lag_seconds", "How late a worker's event loop came back."),
+    "collector": (
+        "urlward_collector_pause_seconds",
+        "For how long Python's garbage collector stopped a worker's event loop.",
+    ),
     "reload": ("urlward_reload_seconds", "Time that it took to put a list into force."),
 }
 

@@ -4,8 +4,10 @@ While one task keeps the loop, all traffic of the worker waits: what this measur
 """
 
 import asyncio
+import gc
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from urlward.records.metrics import Metrics
 
@@ -30,11 +32,31 @@ async def watch_loop(
         sleep: waits for seconds.
     """
     window = clock() + WINDOW
-    while True:
-        due = clock() + INTERVAL
-        await sleep(INTERVAL)
-        now = clock()
-        metrics.stall(max(now - due, 0.0))
-        if now >= window:
-            metrics.stall_window()
-            window = now + WINDOW
+    with _collector_timed(metrics):
+        while True:
+            due = clock() + INTERVAL
+            await sleep(INTERVAL)
+            now = clock()
+            metrics.stall(max(now - due, 0.0))
+            if now >= window:
+                metrics.stall_window()
+                window = now + WINDOW
+
+
+@contextmanager
+def _collector_timed(metrics: Metrics) -> Iterator[None]:
+    """Have the garbage collector's pauses counted: one cause of stalls that is Python's own."""
+    begun = 0.0
+
+    def called(phase: str, _: object) -> None:
+        nonlocal begun
+        if phase == "start":
+            begun = time.perf_counter()
+        else:
+            metrics.collected(time.perf_counter() - begun)
+
+    gc.callbacks.append(called)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(called)

@@ -23,7 +23,7 @@ STALL = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0)
 RELOAD = (1e-2, 5e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of a histogram's buckets, seconds; one more has no bound."""
 
-BUCKETS = {"check": CHECK, "added": ADDED, "stall": STALL, "reload": RELOAD}
+BUCKETS = {"check": CHECK, "added": ADDED, "stall": STALL, "collector": STALL, "reload": RELOAD}
 
 
 class Histogram:
@@ -97,13 +97,14 @@ class Metrics:
         canary: when the canary has last come through, seconds since 1970-01-01 UTC; 0 where it has not.
         added: how much later than without the filter a request went on, seconds.
         reload: how long it took to put a list into force, seconds.
+        collected: how long the garbage collector took, seconds.
     """
 
     __slots__ = (
         "_blocks", "_errors", "_failed_reloads", "_histograms", "_in_force", "_longest", "_longest_before",
         "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused", "_requests", "_rules",
         "_troubles", "_would_blocks",
-        "added", "canary", "check", "dropped", "opened", "reload", "started",
+        "added", "canary", "check", "collected", "dropped", "opened", "reload", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -126,6 +127,7 @@ class Metrics:
         self.check = self._histograms["check"].add
         self.added = self._histograms["added"].add
         self.reload = self._histograms["reload"].add
+        self.collected = self._histograms["collector"].add
 
     def requests(self, stage: str, verdict: str) -> None:
         """Count what was judged.

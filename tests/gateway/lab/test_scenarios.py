@@ -12,7 +12,7 @@ from urlward.gateway.lab.commands import SHIPPED
 from urlward.gateway.lab.scenario import shipped
 
 SECONDS = {"load": "0.5", "churn": "5"}
-LONGEST_FIRST = ("failure", "load", "evasion", "churn", "smoke", "failopen", "monitor")
+LONGEST_FIRST = ("failure", "load", "evasion", "churn", "smoke", "failopen", "source", "monitor")
 
 _PARAMETERS = [
     name if name == "smoke" else pytest.param(name, marks=pytest.mark.long) for name in LONGEST_FIRST

@@ -163,7 +163,9 @@ class Attempts:
             seen = self._look(request, tag, got)
         assert request.expect
         filter_table = world.loaded.scenario.filter
-        return seen, judge(request.expect, request.stage, request.entry, seen, filter_table.monitor)
+        return seen, judge(
+            request.expect, request.stage, request.entry, seen, filter_table.monitor, request.asker
+        )
 
     def _look(self, request: Request, tag: str, got: Got) -> Seen:
         secure = urlsplit(request.url or "").scheme == "https"

@@ -51,6 +51,7 @@ def _up(command: Sequence[str], settings: dict[str, str]) -> "subprocess.Complet
     run(["ip", "netns", "add", _SPARE])
     try:
         one, other = FILTERED_LINKS
+        run(["ip", "-n", _SPARE, "link", "set", "lo", "up"])
         run(["ip", "-n", _SPARE, "link", "add", one, "type", "veth", "peer", "name", other])
         for name, value in settings.items():
             set_sysctl(_SPARE, name, value)

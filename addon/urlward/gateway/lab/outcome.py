@@ -44,6 +44,7 @@ class Seen:
         error: what the client has met, in a few words; empty where it has got an answer.
         seconds: it took.
         detail: more for the report, such as the protocol.
+        asker: whose address the origin has seen, ``client`` or ``gateway``; empty where nothing was served.
     """
 
     status: int = 0
@@ -55,6 +56,7 @@ class Seen:
     error: str = ""
     seconds: float = 0.0
     detail: str = ""
+    asker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,12 @@ class Outcome:
 
 
 def judge(
-    expect: str, stage: str | int | None, entry: str | None, seen: Seen, monitor: bool
+    expect: str,
+    stage: str | int | None,
+    entry: str | None,
+    seen: Seen,
+    monitor: bool,
+    asker: str | None = None,
 ) -> tuple[Result, str]:
     """Whether what was seen is what was expected.
 
@@ -106,6 +113,7 @@ def judge(
         stage, entry: that should have decided, where the scenario says so.
         seen: what was seen.
         monitor: whether the filter only says what it would block.
+        asker: whose address the origin should have seen, where the scenario says so.
 
     Returns:
         The result, and why in words.
@@ -122,6 +130,8 @@ def judge(
         return Result.UNEXPECTED, f"decided by stage {STAGES.get(seen.stage, 'unknown')}"
     if entry is not None and seen.entry != entry:
         return Result.UNEXPECTED, f"by entry {seen.entry or 'unknown'}"
+    if asker is not None and seen.asker != asker:
+        return Result.UNEXPECTED, f"the origin has seen the address of {seen.asker or 'nobody'}"
     return result, reason
 
 

@@ -141,6 +141,7 @@ class Request(_Table):
             ``open``: it has not.
         stage: the stage that should have decided; any where not given.
         entry: the entry that should have decided.
+        asker: whose address the origin should have seen; any where not given.
         clients: those of the step where empty.
         source: the machine that it is sent from; the step's where not given.
         host: another Host field (or ``:authority``) than the URL's host.
@@ -163,6 +164,7 @@ class Request(_Table):
     expect: Expect | None = None
     stage: Stage | None = None
     entry: str | None = None
+    asker: Literal["client", "gateway"] | None = None
     clients: Clients = ()
     source: Source | None = None
     host: str | None = None

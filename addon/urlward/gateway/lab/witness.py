@@ -37,10 +37,17 @@ class Line:
 
 
 class Witness:
-    """Knows what has reached the origin and what the filter has said."""
+    """Knows what has reached the origin and what the filter has said.
 
-    def __init__(self, origin: Path, filter_log: Log) -> None:
+    Args:
+        origin: the origin's log.
+        filter_log: the filter's.
+        keeps_source: whether the origin sees clients' addresses whatever the way.
+    """
+
+    def __init__(self, origin: Path, filter_log: Log, *, keeps_source: bool = False) -> None:
         self._path = origin
+        self._keeps_source = keeps_source
         self._filter = filter_log
         self._lines: dict[str, list[Line]] = defaultdict(list)
         self._at = 0
@@ -80,17 +87,19 @@ class Witness:
             time.sleep(0.01)
             lines = self.lines(tag)
         served = [line for line in lines if line.served]
+        asker = "" if not served else "gateway" if served[0].client in _OF_THE_GATEWAY else "client"
         blocked = blocked or (got.status == status and bool(_REFERENCE.search(got.body)))
         return Seen(
             status=status if blocked else got.status,
             blocked=blocked,
             served=len(served),
-            stage=_stage(got, served, secure, blocked, event),
+            stage=self._stage(got, asker, secure, blocked, event),
             entry=event.entry if event else "",
             category=event.category if event else "",
             error=got.error,
             seconds=got.seconds,
             detail=served[0].protocol if served else "",
+            asker=asker,
         )
 
     def look_again(self, tag: str, outcome: Outcome) -> Outcome:
@@ -116,27 +125,28 @@ class Witness:
                 return None
             time.sleep(0.01)
 
+    def _stage(
+        self, got: Got, asker: str, secure: bool, blocked: bool, event: Event | None
+    ) -> str | int | None:
+        if asker:
+            if self._keeps_source:
+                return 3 if got.decrypted else None
+            if asker == "client":
+                return 1
+            if not secure:
+                return 3
+            return None if got.decrypted is None else 3 if got.decrypted else 2
+        if blocked:
+            return 3
+        if event is not None:
+            return 2 if got.error.startswith("tls") or "ssl" in got.error else 3
+        if got.error == "no address" or "name not resolved" in got.error:
+            return "dns"
+        return 1 if got.error else 3 if got.status else None
+
 
 def _plain(client: str) -> str:
     return client.replace("[", "").replace("]", "")
-
-
-def _stage(
-    got: Got, served: list[Line], secure: bool, blocked: bool, event: Event | None
-) -> str | int | None:
-    if served:
-        if served[0].client not in _OF_THE_GATEWAY:
-            return 1
-        if not secure:
-            return 3
-        return None if got.decrypted is None else 3 if got.decrypted else 2
-    if blocked:
-        return 3
-    if event is not None:
-        return 2 if got.error.startswith("tls") or "ssl" in got.error else 3
-    if got.error == "no address" or "name not resolved" in got.error:
-        return "dns"
-    return 1 if got.error else 3 if got.status else None
 
 
 def machine_of(source: str) -> str:

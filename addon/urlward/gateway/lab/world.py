@@ -121,7 +121,8 @@ class World:
             write_chromium_policy(CHROMIUM_POLICIES, [certificates.authority, self.filter.authority])
         self._wait_for_dns()
         self.begun_with = self.filter.holds()
-        self.witness = Witness(self.logs / "origin.log", self.filter.log)
+        keeps_source = self.loaded.scenario.gateway.keep_source
+        self.witness = Witness(self.logs / "origin.log", self.filter.log, keeps_source=keeps_source)
 
     def _start_origins(self, certificates: object) -> Service:
         folder = self.folder / ORIGIN.name

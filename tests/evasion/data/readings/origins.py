@@ -1,6 +1,6 @@
 """Python's own servers: its server of files, a program that takes a target apart with urllib, and WSGI.
 
-python origins.py FOLDER MARKER PORT PORT PORT
+python origins.py FOLDER MARKER PORT PORT PORT; uWSGI runs `application` of it, with the first two.
 """
 
 import posixpath
@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, unquote, urlparse
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 ROOT, MARKER = Path(sys.argv[1]), sys.argv[2]
-FILES, URLLIB, WSGI = map(int, sys.argv[3:])
 
 
 def page(path: str, query: str) -> tuple[int, bytes]:
@@ -23,7 +22,7 @@ def page(path: str, query: str) -> tuple[int, bytes]:
         return 200, MARKER.encode()
     if path == "/view.php":
         first = {name: values[0] for name, values in parse_qs(query).items()}
-        listed = first.get("topic") == "31337" or (first.get("user_id") == "5" and first.get("a") == "1")
+        listed = first.get("topic") == "q31337q" or (first.get("user_id") == "5" and first.get("a") == "1")
         return 200, MARKER.encode() if listed else b"innocent"
     try:
         return 200, (ROOT / path[1:]).read_bytes()
@@ -72,13 +71,15 @@ def application(environ: dict, start_response) -> list[bytes]:
 
 
 def main() -> None:
-    wsgi = ThreadingWsgiServer(("127.0.0.1", WSGI), QuietHandler)
+    files, urllib, wsgi_port = map(int, sys.argv[3:])
+    wsgi = ThreadingWsgiServer(("127.0.0.1", wsgi_port), QuietHandler)
     wsgi.set_app(application)
-    servers = [ThreadingHTTPServer(("127.0.0.1", FILES), Files)]
-    servers += [ThreadingHTTPServer(("127.0.0.1", URLLIB), Urllib), wsgi]
+    servers = [ThreadingHTTPServer(("127.0.0.1", files), Files)]
+    servers += [ThreadingHTTPServer(("127.0.0.1", urllib), Urllib), wsgi]
     for server in servers[1:]:
         threading.Thread(target=server.serve_forever).start()
     servers[0].serve_forever()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""``[proxy]``: what clients may ask of an explicit proxy, in the modes ``regular`` and ``socks5``."""
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from urlward.config.tables import Address, FileName, Table
+
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII).fullmatch
+# What may stand in a proxy auto-configuration file's quotes.
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII).fullmatch
+
+
+def _range_of(value: int | str) -> range:
+    match = _RANGE(str(value))
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= 65_535:
+        raise ValueError(f'{value!r} is neither a port nor a range of them, such as 443 or "1024-65535"')
+    return range(first, last + 1)
+
+
+def _ports(values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    for value in values:
+        _range_of(value)
+    return values
+
+
+def _direct(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ip_network(value)
+        except ValueError as e:
+            if not _NAME(value.lower()):
+                raise ValueError(f"{value!r} is neither a host, in A-labels, nor a network") from e
+    return values
+
+
+Ports = Annotated[tuple[int | str, ...], Field(strict=False, min_length=1), AfterValidator(_ports)]
+
+
+def port_table(ports: Ports) -> bytes:
+    """A byte for each port that there may be: 1 where it is one of these."""
+    table = bytearray(1 << 16)
+    for each in map(_range_of, ports):
+        table[each.start : each.stop] = b"\1" * len(each)
+    return bytes(table)
+
+
+class PacTable(Table):
+    """``[proxy.pac]``; its presence has ``/proxy.pac`` and ``/wpad.dat`` served.
+
+    Attributes:
+        proxies: HOST:PORT of the proxy as clients reach it, and of others that stand in for it, in turn.
+        direct: hosts, with all below them, and networks that clients reach without it.
+    """
+
+    proxies: Annotated[tuple[Address, ...], Field(strict=False, min_length=1)]
+    direct: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_direct)] = ()
+
+
+class ProxyTable(Table):
+    """``[proxy]``.
+
+    Attributes:
+        users: file with those who may use it and hashes of their passwords; all may where absent.
+        ports: of destinations. All but SMTP's, which no browser asks for either.
+        connect_ports: of those of CONNECT and SOCKS; `ports` where absent.
+        allow_local: whether clients on other machines reach loopback and link-local addresses through it.
+        pac: proxy auto-configuration.
+    """
+
+    users: FileName | None = None
+    ports: Ports = ("1-24", "26-65535")
+    connect_ports: Ports | None = None
+    allow_local: bool = False
+    pac: PacTable | None = None
+
+    def at(self, folder: Path) -> "ProxyTable":
+        """The same with a relative file name taken from a folder.
+
+        Raises:
+            RuntimeError: a ``~`` that stands for no home folder.
+        """
+        users = None if self.users is None else str(folder / Path(self.users).expanduser())
+        return self.model_copy(update={"users": users})

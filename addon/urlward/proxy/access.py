@@ -1,0 +1,133 @@
+"""Access to the explicit proxy: who may use it, for which destinations, and what it serves of its own."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, Literal
+
+from mitmproxy.proxy import mode_specs
+
+from urlward.config import ProxyTable
+from urlward.config.proxy import PacTable, port_table
+from urlward.proxy.answers import plain
+from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.head import RequestHead
+from urlward.proxy.names import Client
+from urlward.proxy.passwords import Passwords
+
+PAC_PATHS: Final = (b"/proxy.pac", b"/wpad.dat")
+
+_CHALLENGE = ((b"Proxy-Authenticate", b'Basic realm="urlward", charset="UTF-8"'),)
+_PAC = """\
+function FindProxyForURL(url, host) {
+  host = host.toLowerCase();
+  if (isPlainHostName(host)%s) return "DIRECT";
+  return "%s";
+}
+"""
+
+
+class Access:
+    """What an explicit proxy takes.
+
+    Args:
+        table: the configuration's.
+        passwords: of those who may use it; None where all may.
+
+    Attributes:
+        table: likewise.
+        passwords: likewise.
+    """
+
+    def __init__(self, table: ProxyTable, passwords: Passwords | None = None) -> None:
+        self.table = table
+        self.passwords = passwords
+        self._ports = port_table(table.ports)
+        self._connect_ports = port_table(table.connect_ports or table.ports)
+        self._pac = None if table.pac is None else _pac(table.pac)
+
+    def takes_tunnel(self, port: int) -> bool:
+        """Whether CONNECT and SOCKS may lead to a port."""
+        return bool(self._connect_ports[port])
+
+    def is_free(self, client: Client) -> bool:
+        """Whether a client may be led to what only this machine reaches: where it does not name the
+        destination, or is on this machine."""
+        explicit = isinstance(client.proxy_mode, mode_specs.RegularMode | mode_specs.Socks5Mode)
+        return not explicit or self.table.allow_local or _address(str(client.peername[0])).is_loopback
+
+    def refusal(
+        self, head: RequestHead, port: int, client: Client, done: Callable[[], None]
+    ) -> BlockResponse | Literal["wait"] | None:
+        """What a request gets that is not taken; ``wait`` where that is not known before `done` is called.
+
+        Args:
+            head: of the request.
+            port: of its destination.
+            client: whose.
+            done: see there.
+        """
+        if self.passwords is not None:
+            scheme, _, token = head.get(b"proxy-authorization").partition(b" ")
+            token = token.strip(b" \t")
+            known = self.passwords.known(token) if token and scheme.lower() == b"basic" else False
+            if known is None:
+                if self.passwords.ask(token, str(client.peername[0]), done):
+                    return "wait"
+                return _plain(head, 503, "Too many passwords are being looked at.")
+            if not known:
+                return _plain(head, 407, "The proxy needs a user and a password.", _CHALLENGE)
+        if not (self._connect_ports if head.method == b"CONNECT" else self._ports)[port]:
+            return _plain(head, 403, "The proxy does not connect to this port.")
+        return None
+
+    def own(self, head: RequestHead) -> BlockResponse:
+        """What a request gets that is for the proxy itself."""
+        if self._pac is None or head.target.partition(b"?")[0] not in PAC_PATHS:
+            return _plain(head, 400, "a proxy needs to be asked for a whole URL")
+        if head.method not in (b"GET", b"HEAD"):
+            return _plain(head, 405, "There is nothing but GET here.", ((b"Allow", b"GET, HEAD"),))
+        fields = (
+            (b"Content-Type", b"application/x-ns-proxy-autoconfig"),
+            (b"Content-Length", b"%d" % len(self._pac)),
+            (b"Cache-Control", b"no-cache"),
+        )
+        return BlockResponse(200, "OK", fields, b"" if head.method == b"HEAD" else self._pac)
+
+
+def _plain(
+    head: RequestHead, status: int, text: str, more: tuple[tuple[bytes, bytes], ...] = ()
+) -> BlockResponse:
+    return plain(status, text, head=head.method == b"HEAD", more=more)
+
+
+@lru_cache(1 << 12)
+def is_inside(address: str) -> bool:
+    """Whether an IP address is one that means another machine to each: loopback, link-local, unspecified."""
+    found = _address(address)
+    in_this_network = found.version == 4 and found.packed[0] == 0  # RFC 1122 section 3.2.1.3
+    return found.is_loopback or found.is_link_local or found.is_unspecified or in_this_network
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    found = ip_address(text)
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+
+
+def _pac(table: PacTable) -> bytes:
+    """The file, in JavaScript. No name is looked up by it, since a browser would wait for that at each URL;
+    and nothing goes past the proxy where that does not answer."""
+    tests = []
+    for value in table.direct:
+        try:
+            network = ip_network(value)
+        except ValueError:
+            tests.append(f'host == "{value.lower()}" || dnsDomainIs(host, ".{value.lower()}")')
+            continue
+        if network.version == 4:
+            numbers = f'isInNet(host, "{network.network_address}", "{network.netmask}")'
+            tests.append(rf"/^\d+\.\d+\.\d+\.\d+$/.test(host) && {numbers}")
+        else:
+            tests.append(f'host.indexOf(":") >= 0 && isInNetEx(host, "{network}")')
+    proxies = "; ".join(f"PROXY {each}" for each in table.proxies)
+    return (_PAC % ("".join(f" ||\n      {test}" for test in tests), proxies)).encode("ascii")

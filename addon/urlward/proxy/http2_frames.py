@@ -1,0 +1,633 @@
+"""HTTP/2 (RFC 9113) as it is spoken with clients and with origins alike.
+
+The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
+a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
+is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import groupby
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, DataReceived, Event
+from h2.exceptions import H2Error
+from h2.frame_buffer import FrameBuffer
+from h2.settings import Settings
+from hyperframe.frame import Frame, GoAwayFrame
+
+from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner, Peer
+from urlward.proxy.head import MAX_HEAD
+from urlward.proxy.http2_messages import Chunks, Encoder, Fields
+
+_FIRST_WINDOW: Final = (1 << 16) - 1
+_CLOSED_STREAMS: Final = 1 << 11
+
+_FRAME_HEAD: Final = 9
+_PREFACE: Final = 24
+_DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
+_END_STREAM, _PADDED = 1, 8
+_SMALL: Final = 128
+"""Bytes of a frame of data below which it costs more than it is worth."""
+
+_MAX_CONTINUATIONS: Final = 60
+
+# What is spent on frames of a kind.
+ON_RESET: Final = 20
+_ON_REQUEST, _ON_CONTROL = 5, 10
+_AT_FIRST, _AT_MOST, _PER_SECOND = 2_000.0, 10_000.0, 1_000.0
+# What is earned by a message, and by a frame of data, or by how many bytes where a small window has cut it.
+BY_MESSAGE: Final = 10
+_BY_DATA, _BYTES_FOR_ONE = 20, 800
+
+_SMALL_AT_MOST, _SMALL_PER_SECOND = 2_000.0, 2_000.0
+"""Small frames of data that are read as fast as they come; of more, only some at a time."""
+
+_AT_ONCE: Final = 32
+"""Frames that are read before a look at the clock."""
+
+_TURN, _REST = 0.002, 0.02
+"""Seconds for which a connection's frames are read while others wait, and between two turns of small ones."""
+
+
+# The library writes each frame that comes out in full, for a log that nobody keeps.
+Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
+
+
+class Exchange(Owner, Protocol):
+    """The session of a lane."""
+
+    def close(self) -> None:
+        """Close both connections, once all that was sent is out."""
+
+    def cut(self) -> None:
+        """Close both at once."""
+
+
+class _Buffer(FrameBuffer):
+    """What has come; it gives out so many frames at a time."""
+
+    given = 0
+
+    def __next__(self) -> Frame:
+        if self.given >= _AT_ONCE:
+            raise StopIteration
+        self.given += 1
+        return super().__next__()
+
+
+class Frames(H2Connection):
+    """The library's connection.
+
+    It remembers of fewer streams how they ended, reads by turns, and lets the streams go on that GOAWAY does.
+    """
+
+    MAX_CLOSED_STREAMS = _CLOSED_STREAMS
+    DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEAD
+    incoming_buffer: _Buffer
+
+    def __init__(self, config: H2Configuration) -> None:
+        super().__init__(config)
+        self.incoming_buffer = _Buffer(server=not config.client_side)
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be more to read, and resets that."""
+        more = self.incoming_buffer.given >= _AT_ONCE
+        self.incoming_buffer.given = 0
+        return more
+
+    def go_away(self) -> None:
+        """Take no more streams; those that there are go on (RFC 9113 section 6.8)."""
+        self._prepare_for_sending([GoAwayFrame(last_stream_id=self.highest_inbound_stream_id)])
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        event = ConnectionTerminated()
+        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
+        return [], [event]
+
+
+class Budget:
+    """What may be spent on frames that come beyond what messages need.
+
+    Args:
+        now: the time, by `time.perf_counter`.
+        preface: bytes before the first frame.
+    """
+
+    __slots__ = ("_at", "_block", "_continuations", "_head", "_left", "_skip", "_small")
+
+    def __init__(self, now: float, preface: int = _PREFACE) -> None:
+        self._left = _AT_FIRST
+        self._small = _SMALL_AT_MOST
+        self._at = now
+        self._skip = preface
+        """Bytes to come of the frame that has begun."""
+        self._head = b""
+        self._block = self._continuations = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is left."""
+        return self._left < 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether more small frames of data have come than are to be read at once."""
+        return self._small < 0
+
+    def earn(self, amount: int) -> None:
+        """Have more to spend."""
+        self._left = min(self._left + amount, _AT_MOST)
+
+    def spend(self, amount: int) -> None:
+        """Have less."""
+        self._left -= amount
+
+    def read(self, data: bytes, now: float) -> bool:
+        """Spend on the frames in what has come; whether there was enough for that."""
+        left = min(self._left + (now - self._at) * _PER_SECOND, _AT_MOST)
+        small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
+        self._at = now
+        if self._head:
+            data, self._head = self._head + data, b""
+        position, size = self._skip, len(data)
+        while position + _FRAME_HEAD <= size:
+            length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+            kind = data[position + 3]
+            if kind == _DATA:
+                flags = data[position + 4]
+                if (length < _SMALL or flags & _PADDED) and not flags & _END_STREAM:
+                    if length:
+                        small -= 1
+                    else:
+                        left -= _ON_CONTROL
+            elif kind == _HEADERS:
+                left -= _ON_REQUEST
+                self._block, self._continuations = length, 0
+            elif kind == _CONTINUATION:
+                left -= _ON_CONTROL
+                self._block += length
+                self._continuations += 1
+                if self._continuations > _MAX_CONTINUATIONS or self._block > MAX_HEAD:
+                    return False
+            elif kind == _RST_STREAM:
+                left -= ON_RESET
+            else:
+                left -= _ON_CONTROL + (length >> 4)
+            position += _FRAME_HEAD + length
+        if position < size:
+            self._head, self._skip = data[position:], 0
+        else:
+            self._skip = position - size
+        self._left, self._small = left, small
+        return left >= 0
+
+
+class Stream:
+    """A request and its response.
+
+    Attributes:
+        id: its number.
+        lane: that carries it.
+        unread: bytes of what comes for which the sender has no room again yet.
+        ended: whether all of that has come.
+        out: what waits to be sent.
+        whole: whether there is no more of that.
+        over: whether its end is sent.
+        trailers: behind it.
+    """
+
+    __slots__ = ("ended", "id", "lane", "out", "over", "trailers", "unread", "whole")
+
+    def __init__(self, number: int, lane: "StreamLane | None" = None, *, ended: bool = False) -> None:
+        self.id = number
+        self.lane = lane
+        self.unread = 0
+        self.ended = ended
+        self.out = bytearray()
+        self.whole = self.over = False
+        self.trailers: Fields = []
+
+
+class StreamLane(Connection):
+    """A connection as a session sees it: a stream in place of a socket."""
+
+    __slots__ = ("_chunks", "_exchange", "_left", "_mode", "http2", "stream")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, http2: "Multiplexed", exchange: Exchange | None
+    ) -> None:
+        self.begin(loop, exchange)
+        self.http2 = http2
+        self.stream: Any = None
+        self._exchange = exchange
+        self._mode = "head"
+        """What is written next: the ``head`` of a message, or a ``counted``, ``chunked`` or ``endless`` body;
+        or what a ``tunnel`` has."""
+        self._left = 0
+        self._chunks: Chunks | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be sent."""
+        return len(self.stream.out) if self.stream is not None else 0
+
+    @property
+    def pausing(self) -> bool:
+        """Whether no more is wanted now."""
+        return bool(self._paused)
+
+    def deliver(self, data: bytes) -> None:
+        """Give the session what has come; nothing says that no more will."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        exchange.active = perf_counter()
+        try:
+            if data:
+                self.receive(data)
+            else:
+                self.ended()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged, or end other streams
+            exchange.broken(e)
+
+    def burden(self) -> None:
+        """More waits than may."""
+        if not self.full:
+            self.full = True
+            if self.peer is not None:
+                self.peer.pause(BEHIND)
+
+    def failed(self, why: int | None, *, unprocessed: bool) -> None:
+        """The stream on the other side has ended in its midst.
+
+        Args:
+            why: as its origin says (RFC 9113 section 7); None where that has said nothing, or nonsense.
+            unprocessed: whether it says that nothing has been done for the request.
+        """
+
+    def relieve(self) -> None:
+        """That is sent."""
+        if self.full:
+            self.full = False
+            if self.peer is not None:
+                self.peer.resume(BEHIND)
+
+    def part(self) -> Any:
+        """Part with the stream, which is given back."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.lane = None
+        return stream
+
+    def forget(self) -> None:
+        """Nothing more will come; what it referred to is not kept."""
+        super().forget()
+        self._exchange = None
+
+    def send_body(self, data: bytes, position: int) -> None:
+        """Send what of a message's body has been written.
+
+        Raises:
+            ValueError: it is none.
+        """
+        parts: list[bytes] = []
+        trailers: Fields = []
+        whole = False
+        if self._mode == "counted":
+            part = data[position : position + self._left]
+            self._left -= len(part)
+            whole = not self._left
+            parts.append(part)
+        elif self._mode == "chunked":
+            assert self._chunks is not None
+            self._chunks.feed(data, position, parts)
+            whole, trailers = self._chunks.done, self._chunks.trailers
+        else:
+            parts.append(data[position:] if position else data)
+        if whole:
+            self._mode, self._chunks = "head", None
+        part = parts[0] if len(parts) == 1 else b"".join(parts)
+        if part or whole:
+            self.http2.send(self.stream, part, whole=whole, trailers=trailers)
+
+    def expect_body(self, length: int | None) -> None:
+        """See what follows a head: so many bytes, chunks (None), or all to the end (-1)."""
+        if length is None:
+            self._mode, self._chunks = "chunked", Chunks()
+        elif length < 0:
+            self._mode = "endless"
+        elif length:
+            self._mode, self._left = "counted", length
+
+    def _watch(self) -> None:
+        if not self._paused and self.stream is not None and self.stream.unread:
+            self.http2.took(self.stream)
+            self.http2.flush()
+
+    def _leave(self) -> None:
+        """Tell the session that this is closed."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            self._loop.call_soon(owner.lost, self)
+
+
+def _joined(events: Iterable[Any]) -> Iterator[Event]:
+    """The same, with what frames in a row bring of one stream's data as one."""
+    for number, row in groupby(events, lambda event: isinstance(event, DataReceived) and event.stream_id):
+        if not number:
+            yield from row
+            continue
+        first, *rest = row
+        if rest:
+            first.data = b"".join([first.data, *(event.data for event in rest)])
+            first.flow_controlled_length += sum(event.flow_controlled_length for event in rest)
+            first.stream_ended = rest[-1].stream_ended
+        yield first
+
+
+class Multiplexed:
+    """A connection over which HTTP/2 is spoken.
+
+    Args:
+        loop: the event loop.
+        client_side: whether the streams are begun here.
+        settings: what is announced.
+        window: bytes that may come over all streams before they are passed on.
+
+    Attributes:
+        peer: the connection itself, which is not read by this one's reasons.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_budget",
+        "_busy",
+        "_closed",
+        "_frames",
+        "_loop",
+        "_streams",
+        "_window",
+        "peer",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, client_side: bool, settings: dict[Any, int], window: int
+    ) -> None:
+        self.peer: Peer | None = None
+        self._loop = loop
+        config = H2Configuration(
+            client_side=client_side,
+            header_encoding=False,
+            # A message that is none is refused by those who read it, and is one stream's matter.
+            validate_inbound_headers=False,
+            normalize_inbound_headers=False,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        self._frames = frames = Frames(config)
+        frames.encoder = Encoder()  # type: ignore[assignment]
+        frames.local_settings = Settings(client=client_side, initial_values=settings)
+        self._budget = Budget(perf_counter(), 0 if client_side else _PREFACE)
+        self._streams: dict[int, Any] = {}
+        self._window = window
+        self._blocked = False
+        """Whether the connection takes no more."""
+        self._busy = False
+        """Whether what is to be sent goes together, at the end of what is read."""
+        self._closed = False
+
+    def start(self) -> None:
+        """Say what is spoken here."""
+        self._frames.initiate_connection()
+        self._frames.increment_flow_control_window(self._window - _FIRST_WINDOW)
+        self.flush()
+
+    def read(self, data: bytes) -> None:
+        """Take what has come."""
+        if self._closed:
+            return
+        self._busy = True
+        frames, budget, other = self._frames, self._budget, self._other()
+        if other is not None:
+            other._busy = True
+        try:
+            now = perf_counter()
+            until = now + _TURN
+            enough, more = budget.read(data, now), True
+            while enough and more and now <= until:
+                for event in _joined(frames.receive_data(data)):
+                    self._take(event)
+                enough, more = not budget.spent, frames.more
+                data, now = b"", perf_counter()
+            if not enough:
+                self._calm()
+                return
+            self._settle()
+            if (more or budget.behind) and self.peer is not None:
+                self.peer.pause(LATER)
+                self._loop.call_later(_REST if budget.behind else 0, self._read_on)
+        except H2Error:
+            self._end(None)  # of theirs; the library has put the reason into what is to be sent
+        finally:
+            self._busy = False
+            self.flush()
+            if other is not None:
+                other._busy = False
+                other.flush()
+
+    def _read_on(self) -> None:
+        if self.peer is not None:
+            self.peer.resume(LATER)
+        try:
+            self.read(b"")
+        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            self.failed(e)
+
+    def flush(self) -> None:
+        """Send what is to be sent."""
+        if self._busy:
+            return
+        data = self._frames.data_to_send()
+        if data:
+            self._write(data)
+
+    def forget(self) -> None:
+        """It is closed, and refers to itself no more."""
+        self._end()
+        self._frames._frame_dispatch_table.clear()  # which refers to its connection
+
+    # -- as the connection's peer, which is told how that gets on
+
+    def pause(self, why: int) -> None:  # noqa: ARG002 - one reason
+        """The other side is behind."""
+        self._blocked = True
+
+    def resume(self, why: int) -> None:  # noqa: ARG002 - one reason
+        """It has caught up."""
+        self._blocked = False
+        try:
+            self._go_on()
+            if not self._blocked:
+                self._caught_up()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            self.failed(e)
+
+    # -- streams
+
+    def took(self, stream: Stream) -> None:
+        """Let as much again be sent as has been passed on."""
+        size, stream.unread = stream.unread, 0
+        if size and not self._closed:
+            with suppress(H2Error):
+                self._frames.acknowledge_received_data(size, stream.id)
+
+    def send(self, stream: Stream, data: bytes, *, whole: bool, trailers: Fields | None = None) -> None:
+        """Send more of a message's body, as soon as there is room for it."""
+        if self._streams.get(stream.id) is not stream or stream.whole:
+            return
+        stream.whole = whole
+        if trailers:
+            stream.trailers = trailers
+        if not stream.out:
+            sent = self._put(stream, data)
+            data = data[sent:] if sent else data
+        stream.out += data
+        if not stream.out:
+            if whole:
+                self._finish(stream)
+        elif len(stream.out) > HIGH and stream.lane is not None:
+            stream.lane.burden()
+
+    def reset(self, number: int, why: int) -> None:
+        """End a stream in its midst."""
+        if not self._closed:
+            with suppress(H2Error):
+                self._frames.reset_stream(number, why)
+
+    def _put(self, stream: Stream, data: bytes | bytearray) -> int:
+        """Send as much as there is room for; how much that was."""
+        frames = self._frames
+        position, size, since = 0, len(data), 0
+        try:
+            while position < size and not (self._blocked or self._closed):
+                window = frames.local_flow_control_window(stream.id)
+                step = min(window, frames.max_outbound_frame_size, size - position)
+                if step <= 0:
+                    break
+                last = stream.whole and not stream.trailers and position + step == size
+                part = bytes(data[position : position + step])
+                frames.send_data(stream.id, part, end_stream=last)
+                stream.over = last
+                # Who opens a window by a few bytes at a time has to pay for that.
+                self._budget.earn(_BY_DATA if step < window else step // _BYTES_FOR_ONE)
+                position += step
+                since += step
+                if since >= HIGH:
+                    since = 0
+                    busy, self._busy = self._busy, False
+                    self.flush()
+                    self._busy = busy
+        except H2Error:
+            self._drop(stream)
+            return size
+        return position
+
+    def _push(self, stream: Stream) -> None:
+        """Send what waits of a stream."""
+        sent = self._put(stream, stream.out)
+        del stream.out[:sent]
+        if not stream.out and stream.whole:
+            self._finish(stream)
+        elif len(stream.out) <= LOW and stream.lane is not None:
+            stream.lane.relieve()
+
+    def _go_on(self, number: int | None = None) -> None:
+        """Send what waits of a stream, or of all, each in its turn."""
+        streams = [self._streams.get(number)] if number else list(self._streams.values())
+        for stream in streams:
+            if stream is None or not stream.out:
+                continue
+            if self._blocked or self._closed:
+                break
+            self._push(stream)
+            if stream.out and stream.id in self._streams:
+                self._streams[stream.id] = self._streams.pop(stream.id)
+        self.flush()
+
+    def _finish(self, stream: Stream) -> None:
+        """All of a message is sent but, perhaps, that this is all."""
+        if self._streams.get(stream.id) is not stream or self._closed:
+            return
+        try:
+            if not stream.over and stream.trailers:
+                self._frames.send_headers(stream.id, stream.trailers, end_stream=True)
+            elif not stream.over:
+                self._frames.end_stream(stream.id)
+        except H2Error:
+            self._drop(stream)
+            return
+        stream.over = True
+        self._sent(stream)
+
+    # -- ends
+
+    def _calm(self) -> None:
+        """The other side asks too much beside its messages."""
+        self._end(ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def _end(self, why: ErrorCodes | None = ErrorCodes.NO_ERROR) -> None:
+        """Say why, and close the connection with all its streams."""
+        if self._closed:
+            return
+        if why is not None:
+            with suppress(H2Error):
+                self._frames.close_connection(why)
+        self._closed = True
+        self._busy = False
+        self.flush()
+        streams = list(self._streams.values())
+        self._streams.clear()
+        self._over(streams)
+
+    # -- of those with clients, and with origins
+
+    def _take(self, event: Event) -> None:
+        """Something has come."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """That was all of it for now."""
+
+    def _caught_up(self) -> None:
+        """All that had to wait for the connection is sent."""
+
+    def _other(self) -> "Multiplexed | None":
+        """Where most of what comes goes, which is sent together."""
+        raise NotImplementedError
+
+    def _write(self, data: bytes) -> None:
+        """Send bytes."""
+        raise NotImplementedError
+
+    def _sent(self, stream: Any) -> None:
+        """A message is sent to its end."""
+        raise NotImplementedError
+
+    def _drop(self, stream: Any) -> None:
+        """A stream is no more."""
+        raise NotImplementedError
+
+    def _over(self, streams: list[Any]) -> None:
+        """All is closed; what was under way."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """Something of ours has."""
+        raise NotImplementedError

@@ -1,0 +1,454 @@
+"""HTTP/2 with origins: a client's streams go over one connection, where the origin speaks it.
+
+What a session sends into a lane is HTTP/1.1, judged as ever, and goes out as a stream; what answers that
+comes back as HTTP/1.1. A lane has one stream. What the origin says it has not begun on is asked again.
+"""
+
+import asyncio
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    InformationalResponseReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes
+
+from urlward.proxy.connection import Connection
+from urlward.proxy.head import MAX_HEAD
+from urlward.proxy.http2_frames import BY_MESSAGE, Exchange, Multiplexed, Stream, StreamLane
+from urlward.proxy.http2_messages import MalformedError, last_chunk, read_response, request_fields
+
+WINDOW: Final = 1 << 20
+"""Bytes of a response's body that may be on their way, or wait here; origins are far away."""
+
+CONNECTION_WINDOW: Final = 1 << 22
+"""Likewise of all that come over a connection."""
+
+MAX_STREAMS: Final = 100
+"""Streams of a client."""
+
+MAX_LANES: Final = 32
+"""Connections to an origin that speaks HTTP/1.1, for one client's connection; streams beyond wait for one."""
+
+_FIRST_STREAMS: Final = 10
+"""Streams that are begun before the origin has said how many it takes."""
+
+_KEPT_FOR: Final = 60.0
+"""Seconds that a connection without streams is kept."""
+
+
+class Asking(Exchange, Protocol):
+    """A session that has something to ask the origin."""
+
+    def connect(self) -> None:
+        """Open a connection to it, or join that of the others."""
+
+    def broken(self, error: Exception) -> None:
+        """Something of ours has failed."""
+
+
+class Http2Client(Multiplexed):
+    """A client's connection (`urlward.proxy.http2.Http2`)."""
+
+    __slots__ = ()
+
+    def dispatch(self) -> None:
+        """Give streams to lanes, where there is room again."""
+        raise NotImplementedError
+
+
+class SharedOrigin:
+    """The origin of all streams of a client's connection.
+
+    One session finds out what it speaks, before the others connect.
+
+    Args:
+        loop: the event loop.
+        client: that connection.
+
+    Attributes:
+        client: it, until it is closed.
+        http2: the connection to the origin, if there is one over which HTTP/2 is spoken.
+    """
+
+    __slots__ = ("_asking", "_known", "_loop", "_waiting", "client", "http2")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: "Http2Client") -> None:
+        self._loop = loop
+        self.client: Http2Client | None = client
+        self.http2: Http2Origin | None = None
+        self._asking: Asking | None = None
+        self._known = False
+        """Whether each session connects for itself."""
+        self._waiting: list[Asking] = []
+
+    @property
+    def room(self) -> int:
+        """How many sessions there may be."""
+        return MAX_STREAMS if self.http2 is not None else MAX_LANES
+
+    def lane(self, session: Asking) -> "OriginLane | None":
+        """A lane for a session, where the origin speaks HTTP/2 and takes another stream."""
+        if self.http2 is None or not self.http2.free:
+            return None
+        return self.http2.lane(session)
+
+    def waits(self, session: Asking) -> bool:
+        """Whether a session has to wait until its `connect` is called again; else it has to connect."""
+        if self.http2 is None:
+            if self._known:
+                return False
+            if self._asking is None:
+                self._asking = session
+                return False
+        self._waiting.append(session)
+        return True
+
+    def adopt(self, connection: Connection, session: Asking) -> "OriginLane":
+        """Take over a connection over which HTTP/2 is spoken."""
+        if self.http2 is not None:
+            self.http2.close()
+        self.http2 = http2 = Http2Origin(connection, self, self._loop)
+        lane = http2.lane(session)
+        http2.start()
+        self._known = False
+        self.leave(session)
+        return lane
+
+    def leave(self, session: Asking) -> None:
+        """A session waits for nothing here any more."""
+        if session is self._asking:
+            self._asking = None
+            self._known = self.http2 is None
+            self.wake()
+        elif session in self._waiting:
+            self._waiting.remove(session)
+
+    def left(self, http2: "Http2Origin") -> None:
+        """A connection takes no more streams."""
+        if self.http2 is http2:
+            self.http2 = None
+            self.wake()
+
+    def wake(self) -> None:
+        """There may be room."""
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        while waiting and (self.http2 is None or self.http2.free):
+            session = waiting.pop(0)
+            try:
+                session.connect()
+            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+                session.broken(e)
+        self._waiting += waiting
+        if self.client is not None:
+            self.client.dispatch()
+
+    def touch(self, now: float) -> None:
+        """See to time limits."""
+        if self.http2 is not None:
+            self.http2.touch(now)
+
+    def close(self) -> None:
+        """The client's connection is closed."""
+        self.client = None
+        if self.http2 is not None:
+            self.http2.close()
+
+
+def _take_any(headers: Any) -> None:
+    """In place of the library's check of lengths."""
+
+
+class _Stream(Stream):
+    """A stream to the origin.
+
+    Attributes:
+        to_head: whether a HEAD request.
+        begun: whether its response has.
+        left: bytes of its body that are to come, None where that is not known.
+    """
+
+    __slots__ = ("begun", "left", "to_head")
+
+    lane: "OriginLane | None"
+
+    def __init__(self, number: int, lane: StreamLane, *, to_head: bool) -> None:
+        super().__init__(number, lane)
+        self.to_head = to_head
+        self.begun = False
+        self.left: int | None = 0
+
+
+class OriginLane(StreamLane):
+    """A connection to the origin as a session sees it."""
+
+    __slots__ = ()
+
+    http2: "Http2Origin"
+
+    def write(self, data: bytes) -> None:
+        """Take a request."""
+        if self.gone:
+            return
+        position = 0
+        if self.stream is None:
+            position = data.index(b"\r\n\r\n") + 4
+            fields, length = request_fields(data[:position])
+            if not self.http2.ask(self, fields, whole=length == 0):
+                return
+            self.expect_body(length)
+        if position < len(data) and not self.stream.whole:
+            self.send_body(data, position)
+        self.http2.flush()
+
+    def end(self) -> None:
+        """Nothing: a request says itself where it ends."""
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if not self.gone:
+            self.gone = True
+            self.http2.gone(self)
+            self._leave()
+
+    abort = close
+
+    def reset(self, *, as_tls: bool = False) -> None:  # noqa: ARG002
+        """Likewise."""
+        self.close()
+
+    def fail(self, why: int | None, *, unprocessed: bool = False) -> None:
+        """Tell the client's side how the stream has ended, as `StreamLane.failed`."""
+        self.part()
+        if isinstance(self.peer, StreamLane):
+            self.peer.failed(why, unprocessed=unprocessed)
+
+
+class Http2Origin(Multiplexed):
+    """A connection to the origin.
+
+    Args:
+        connection: it.
+        shared: has it.
+        loop: the event loop.
+
+    Attributes:
+        active: as `urlward.proxy.connection.Owner`.
+    """
+
+    __slots__ = ("_connection", "_lanes", "_most", "_retired", "_shared", "_since", "active")
+
+    def __init__(self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop) -> None:
+        settings: dict[Any, int] = {
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
+        }
+        super().__init__(loop, client_side=True, settings=settings, window=CONNECTION_WINDOW)
+        self._connection = connection
+        self._shared = shared
+        self._retired = False
+        """Whether no more streams begin."""
+        self._lanes: set[OriginLane] = set()
+        self._most = _FIRST_STREAMS
+        self.active = perf_counter()
+        self._since = 0.0
+        connection.belong(self)
+        connection.receive, connection.ended = self.read, self._lost
+        connection.peer, self.peer = self, connection
+
+    @property
+    def free(self) -> bool:
+        """Whether another stream may begin."""
+        return len(self._lanes) < self._most
+
+    def lane(self, session: Asking) -> OriginLane:
+        """A lane for a session."""
+        lane = OriginLane(self._loop, self, session)
+        lane.address, lane.tls = self._connection.address, self._connection.tls
+        self._lanes.add(lane)
+        return lane
+
+    def ask(self, lane: OriginLane, fields: Any, *, whole: bool) -> bool:
+        """Begin a lane's stream; whether that could be."""
+        frames = self._frames
+        try:
+            number = frames.get_next_available_stream_id()
+            frames.send_headers(number, fields, end_stream=whole)
+            # The lengths that a response names are seen to here, one stream's matter.
+            frames.streams[number]._initialize_content_length = _take_any  # type: ignore[method-assign]
+        except H2Error:
+            self.close()  # it has no numbers left, or takes fewer than it did
+            lane.fail(ErrorCodes.REFUSED_STREAM, unprocessed=True)
+            return False
+        lane.stream = stream = _Stream(number, lane, to_head=fields[0][1] == b"HEAD")
+        stream.whole = stream.over = whole
+        self._streams[number] = stream
+        self._budget.earn(BY_MESSAGE)
+        return True
+
+    def gone(self, lane: OriginLane) -> None:
+        """A lane is closed."""
+        self._lanes.discard(lane)
+        stream = lane.part()
+        if stream is not None and self._streams.pop(stream.id, None) is not None:
+            self.took(stream)
+            if not (stream.ended and stream.over):
+                self.reset(stream.id, ErrorCodes.CANCEL)
+            self.flush()
+        self._shared.wake()
+        self._rest()
+
+    def touch(self, now: float) -> None:
+        """See to time limits."""
+        if self._lanes or self.active:
+            self.active, self._since = 0.0, now
+        elif now - self._since >= _KEPT_FOR:
+            self._end()
+
+    def close(self) -> None:
+        """Close it once it has no streams."""
+        self._retired = True
+        self._shared.left(self)
+        self._rest()
+
+    # -- as the owner of the connection
+
+    def broken(self, error: Exception) -> None:
+        """Something of ours has failed."""
+        client = self._shared.client
+        self._lost()
+        if client is not None:
+            client.failed(error)
+
+    failed = broken
+
+    def lost(self, connection: Connection) -> None:
+        """It is closed."""
+        connection.forget()
+        self.forget()
+
+    def _lost(self) -> None:
+        self._end(None)
+
+    # -- what comes
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RemoteSettingsChanged():
+                self._most = min(MAX_STREAMS, self._frames.remote_settings.max_concurrent_streams)
+                self._go_on()
+                self._shared.wake()
+            case ConnectionTerminated():
+                self.close()
+                for stream in [
+                    each for each in self._streams.values() if each.id > (event.last_stream_id or 0)
+                ]:
+                    self._fail(stream, ErrorCodes.REFUSED_STREAM, unprocessed=True)
+            case WindowUpdated():
+                self._go_on(event.stream_id)
+            case DataReceived() if event.stream_id not in self._streams:
+                self._frames.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+            case _:
+                stream = self._streams.get(getattr(event, "stream_id", None) or 0)
+                if stream is not None:
+                    self._take_response(stream, event)
+
+    def _take_response(self, stream: _Stream, event: Event) -> None:
+        assert stream.lane is not None
+        # Known before its end is passed on, behind which the stream is given up.
+        stream.ended = stream.ended or getattr(event, "stream_ended", None) is not None
+        try:
+            match event:
+                case InformationalResponseReceived():
+                    stream.lane.deliver(read_response(event.headers, to_head=True, ended=False)[0])
+                case ResponseReceived():
+                    ended = event.stream_ended is not None
+                    head, stream.left = read_response(event.headers, to_head=stream.to_head, ended=ended)
+                    stream.begun = True
+                    stream.lane.deliver(head)
+                case DataReceived():
+                    self._content(stream, event)
+                case TrailersReceived():
+                    end = last_chunk(event.headers)
+                    if stream.left is None:
+                        stream.left = 0
+                        stream.lane.deliver(end)
+                case StreamEnded():
+                    if stream.left is None:
+                        stream.lane.deliver(last_chunk())
+                    elif stream.left:
+                        raise MalformedError("a body that is too short")
+                    if stream.over:
+                        self._streams.pop(stream.id, None)
+                case StreamReset():
+                    # Only by that could its client know that it may ask again (RFC 9113 section 8.7).
+                    refused = event.error_code == ErrorCodes.REFUSED_STREAM
+                    self._fail(stream, event.error_code or ErrorCodes.CANCEL, unprocessed=refused)
+        except MalformedError:
+            self.reset(stream.id, ErrorCodes.PROTOCOL_ERROR)
+            self._fail(stream, ErrorCodes.PROTOCOL_ERROR)
+
+    def _content(self, stream: _Stream, event: DataReceived) -> None:
+        stream.unread += event.flow_controlled_length or 0
+        data = event.data
+        if not stream.begun:
+            raise MalformedError("a body without a head")
+        if data:
+            if stream.left is None:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            else:
+                stream.left -= len(data)
+                if stream.left < 0:
+                    raise MalformedError("a body that is too long")
+            assert stream.lane is not None
+            stream.lane.deliver(data)
+        if stream.lane is not None and not stream.lane.pausing and stream.unread:
+            self.took(stream)
+
+    # -- ends
+
+    def _rest(self) -> None:
+        if self._retired and not self._lanes:
+            self._end()
+
+    def _fail(self, stream: _Stream, why: int | None, *, unprocessed: bool = False) -> None:
+        """A stream has ended in its midst."""
+        self._streams.pop(stream.id, None)
+        self.took(stream)
+        if stream.lane is not None:
+            stream.lane.fail(why, unprocessed=unprocessed)
+
+    def _drop(self, stream: _Stream) -> None:
+        self._fail(stream, None)
+
+    def _sent(self, stream: _Stream) -> None:
+        if stream.ended:
+            self._streams.pop(stream.id, None)
+
+    def _other(self) -> Multiplexed | None:
+        return self._shared.client
+
+    def _write(self, data: bytes) -> None:
+        self._connection.write(data)
+
+    def _over(self, streams: list[_Stream]) -> None:
+        self._shared.left(self)
+        for stream in streams:
+            self._fail(stream, None)
+        # Nobody looks after it any more; what it has not taken yet, it may never take.
+        self._connection.abort() if self._connection.waiting else self._connection.close()
