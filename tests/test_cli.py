@@ -869,3 +869,21 @@ class TestProcess:
         assert process.returncode == 1
         assert out.startswith(b"block")
         assert shown == b""
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["feeds status", "audit verify", "audit list", "allow --list", "objections list", "records status"],
+)
+def test_what_shows_a_state_folder_says_where_it_is_none(
+    urlward: Urlward, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "c.toml").write_text(
+        '[[feed]]\nname = "a"\nurl = "http://a.example/"\n[records.days]\nblocks = 1\noperations = 1\n'
+    )
+    none, file = tmp_path / "none", tmp_path / "c.toml"
+    for state, why in ((none, "No such file or directory"), (file, "Not a directory")):
+        done = urlward(*command.split(), "--config", tmp_path / "c.toml", "--state", state)
+        assert done.problem == f"{state}: {why}"
+        assert not done.out
+    assert not none.exists()

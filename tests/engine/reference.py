@@ -154,9 +154,12 @@ def check_address(rules: list[Rule], address: str, ports: tuple[int, ...], now: 
     return deciding([r for r in rules if r.in_force(ports, now) and r.matches_address(address)])
 
 
-def lists_below(rules: list[Rule], host: str) -> bool:
+def lists_below(rules: list[Rule], host: str, ports: tuple[int, ...], now: float) -> bool:
     host = canonical_host(host)
-    return any(r.is_on(host) for r in rules)
+    for rule in (rule for rule in rules if rule.is_on(host)):
+        if rule.in_force((), now) and (not rule.port or not ports or rule.port in ports):
+            return True
+    return False
 
 
 def level(rules: list[Rule], host: str, now: float) -> str:

@@ -1,7 +1,5 @@
 """What a host's level says is what the checks of its requests say."""
 
-from unittest.mock import patch
-
 import pytest
 from hypothesis import given
 
@@ -95,7 +93,7 @@ def test_as_the_reference_has_it(
 ) -> None:
     everything = [rule for lines in lists for rule in lines]
     # Where letters are few, a row may be found at many places.
-    with shapes(*shape), patch.object(level, "LOOK", 1 << 20):
+    with shapes(*shape):
         matcher = loaded(lists)
         for host, target, ports, now in requests:
             found = matcher.level(host, now)

@@ -8,6 +8,7 @@ import pytest
 
 from engine.support import CREATED, key, load_lines, matcher
 from urlward.engine.errors import UrlError
+from urlward.engine.level import LOOK
 from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import PASS, Verdict
 
@@ -434,6 +435,34 @@ def test_whether_a_path_matters() -> None:
     assert [found.lists_below(host) for host in below] == [("list",)] * 7
     assert [found.lists_below(host) for host in not_below] == [()] * 7
     assert not matcher("*/a/*").lists_below("a.test")
+
+
+def test_a_path_matters_where_an_entry_is_in_force_for_the_port() -> None:
+    found = matcher(
+        "http://a.test/1 expires=2027-01-31",
+        "http://a.test/2 port=81",
+        "http://b.test/ subdomains expires=2027-01-31",
+        "http://b.test/",
+        *[f"http://many.test/{n} expires=2027-01-31" for n in range(LOOK - 1)],
+        *[f"http://more.test/{n} expires=2027-01-31" for n in range(LOOK)],
+    )
+    for host, ports, now, matters in [
+        ("a.test", (), 0.0, True),
+        ("a.test", (80,), 0.0, True),
+        ("a.test", (80,), 4e9, False),
+        ("a.test", (80, 81), 4e9, True),
+        ("a.test", (), 4e9, True),
+        ("x.b.test", (), 0.0, True),
+        ("x.b.test", (), 4e9, False),
+        ("b.test", (), 4e9, True),
+        ("many.test", (), 4e9, False),
+        ("more.test", (), 4e9, True),
+    ]:
+        assert bool(found.lists_below(host, ports, now)) is matters, (host, ports, now)
+    [li] = found.lists
+    assert (li.entries, li.expired(0.0), li.expired(4e9)) == (2 * LOOK + 3, 0, 2 * LOOK + 1)
+    over = next(row for row in range(li.table.rows) if li.table.shape(row).expires)
+    assert li.without(frozenset({over})).expired(4e9) == 2 * LOOK
 
 
 def test_a_destination_address() -> None:

@@ -40,8 +40,11 @@ def status(capsys: pytest.CaptureFixture[str], urlward: Callable[..., int], code
 
 
 def test_refresh_and_status(
-    site: Server, urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    site: Server, urlward: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    with pytest.raises(UrlwardError, match="state: No such file or directory"):
+        urlward("status")
+    (tmp_path / "state").mkdir()
     rows = status(capsys, urlward, 1)
     assert [row["state"] for row in rows.values()] == ["waiting", "waiting"]
     site.put("feed", hosts(*range(20)))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -349,6 +350,27 @@ class TestFailures:
             await until(lambda: len(log()) > 1, "a word of its return")
             assert log()[1] == "list list: 2 entries in force, as before"
             assert kept.matcher is before
+
+    async def test_a_process_that_does_not_do_its_work_is_tried_again(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, asked = reader.ask_async, 0
+
+        async def ask_async(*args: Any) -> dict[str, Any]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise OSError(0, "the process that compiles it ended with -9")
+            return await real(*args)
+
+        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        async with watched(path) as kept:
+            with patch.object(reader, "ask_async", ask_async):
+                replace(path, "c.example\n")
+                await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+            assert (kept.failures, asked) == (1, 2)
+            assert log()[0] == f"list {path}: the process that compiles it ended with -9{KEPT}"
 
     async def test_deleted_and_brought_back(self, path: Path, log: Callable[[], list[str]]) -> None:
         kept_aside = path.with_name("aside")

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import os
@@ -207,6 +208,26 @@ def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyP
         ask(path)
     with pytest.raises(SourceError, match=f"{path}: the process that compiles it ended with 1"):
         worker.content_of(path)
+
+
+def test_a_process_that_hangs_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"]
+    monkeypatch.setattr(worker, "module_command", lambda _: stopped)
+    monkeypatch.setattr(worker, "LOOK", 0.05)
+    hangs = f"{path}: the process that compiles it used no processor for 1 s"
+    with pytest.raises(worker.NoCompilerError, match=hangs):
+        worker.content_of(path)
+    with pytest.raises(OSError, match="used no processor"):
+        asyncio.run(worker.ask_async(worker.COMPILER, {}))
+
+
+def test_a_process_that_computes_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = iter([0.5, *[0.5] * (worker.LOOKS - 1), 0.6, *[0.6] * worker.LOOKS])
+    monkeypatch.setattr(worker, "used_by", lambda _: next(used))
+    progress = worker._Progress(worker.COMPILER, 1)
+    assert [progress.look() for _ in range(2 * worker.LOOKS + 1)] == [False] * 2 * worker.LOOKS + [True]
+    other = worker._Progress("urlward.lists.feed_refresh", 1)
+    assert not any(other.look() for _ in range(2 * worker.LOOKS)), "it may wait for the network"
 
 
 def test_a_source_that_changes_while_it_is_compiled_is_compiled_as_it_was(

@@ -20,6 +20,9 @@ LINES = (
     "192.0.2.66 id=E-3",
     "@@http://blocked.example/about id=E-4",
     "http://old.example/ expires=2020-01-01 id=E-5",
+    "http://ported.example/ port=8443",
+    "http://mixed.example/a expires=2020-01-01",
+    "http://mixed.example/b port=443 expires=2030-01-01",
     "whole.example id=W-1",
 )
 
@@ -106,6 +109,27 @@ def test_tls(sni: str | None, address: str | None, listed: str, none: str) -> No
     assert guard().tls(context, name)[0] == listed
     assert guard(intercept="none").tls(context, name)[0] == none
     assert guard(intercept="all").tls(context, name)[0] == "intercept"
+
+
+@pytest.mark.parametrize(
+    ("sni", "port", "mode", "what"),
+    [
+        (b"old.example", 443, "transparent", "relay"),
+        (b"ported.example", 443, "transparent", "relay"),
+        (b"ported.example", 8443, "transparent", "intercept"),
+        # Which port its client means is not known before its request.
+        (b"ported.example", 443, "reverse:https://192.0.2.7", "intercept"),
+        (b"mixed.example", 443, "transparent", "intercept"),
+        (b"mixed.example", 8443, "transparent", "relay"),
+    ],
+)
+def test_a_host_with_no_entry_in_force_for_its_port_is_not_decrypted(
+    sni: bytes, port: int, mode: str, what: str
+) -> None:
+    decision, names = guard().tls(to("192.0.2.7", port, mode), sni)
+    assert decision == what
+    reviewed = guard().review(names, to("192.0.2.7", port, mode).client)
+    assert reviewed == ("cut" if what == "intercept" else "passes")
 
 
 def test_addresses() -> None:

@@ -88,6 +88,11 @@ def late(data: bytes, *, content: bool, size: int = 1 << 20) -> bool:
         b"\x01\x02\0\0 GET a HTTP/1.0",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\1\x7f\0\0\1\0\1\0\x50GET /listed HTTP/1.1\r\n",
         b"SSH-2.0-x\r\nPOST x HTTP/1.1\r\n",
+        # As uWSGI reads them.
+        b"A\0B\tC /listed X\r\nHost: a.test\r\n",
+        b"A\r\nB\xff /listed\r\nHost: a.test\r\n",
+        b"\r\n /listed X\r\n",
+        b"\0\1 http://a.test/ \r\n",
     ],
 )
 def test_a_request_behind_other_bytes(data: bytes, size: int) -> None:
@@ -102,6 +107,9 @@ def test_a_request_behind_other_bytes(data: bytes, size: int) -> None:
         b"SSH-2.0-OpenSSH_9.2\r\n\0\0\5",
         b"\x80\x2e\1\0\2\0\x15 abc",
         b"\x80abc\n",
+        b"NICK a\r\nUSER a 0 * :b c\r\n",  # IRC
+        b"a1 LOGIN /a b\r\n",
+        b"\0\1\0 /a b\rc\r\n",
         b"\xff" + b"\x01" * 5000 + b" HTTP/1.1",
     ],
 )

@@ -63,6 +63,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     ("text", "line"),
     [
         ("\nlist = []", "2: list: empty, and there is no [[feed]]"),
+        ("mode = []", "1: mode: empty: name a mode, or leave the key out for regular"),
         ('listen = ""', "1: listen: '' is not HOST:PORT"),
         ('list = [\n"list.txt",\n"none.txt"]', "3: list.1: none.txt: No such file or directory"),
         (
@@ -139,6 +140,26 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 def test_what_cannot_work(refused: Refused, text: str, line: str) -> None:
     (said,) = refused(text)
     assert said.startswith(f"urlward.toml:{line}")
+
+
+def test_a_state_folder_that_cannot_be_used(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "nowhere").symlink_to("none/x")
+    for state, why in (
+        ("loop", "loop: Too many levels of symbolic links"),
+        ("nowhere", "nowhere: a link to what is not there"),
+        ("nowhere/x", "nowhere: a link to what is not there"),
+    ):
+        (said,) = refused(f'state = "{state}"\n{DAYS}')
+        assert said.startswith("urlward.toml:1: state: ")
+        assert said.endswith(why)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_state_folder_that_cannot_be_written_to(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir(0o500)
+    (said,) = refused(f'state = "kept"\n{DAYS}')
+    assert said == "urlward.toml:1: state: kept: cannot be written to"
 
 
 @pytest.mark.parametrize(

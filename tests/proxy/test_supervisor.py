@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
+from urlward.process import used_by
 from urlward.proxy import hanging, supervisor
 from urlward.proxy.companion import FEEDS, Companion
-from urlward.proxy.hanging import is_hung, state_of, used_by
+from urlward.proxy.hanging import is_hung, state_of
 from urlward.proxy.listeners import Address
 from urlward.proxy.supervisor import Plan, Supervisor
 

@@ -197,6 +197,11 @@ def test_times() -> None:
         read_time("--since", "soon", 0.0)
 
 
+def test_an_end_before_the_beginning_is_said(config: str) -> None:
+    with pytest.raises(EventsCommandError, match=r"^--until: it ends before --since begins$"):
+        run("--config", config, "--since", "2026-11-28", "--until", "2026-11-01")
+
+
 def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"records\.db: not there: nothing has been recorded yet$"):
         run("--config", config)

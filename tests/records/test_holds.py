@@ -38,6 +38,18 @@ def test_hold_and_release(tmp_path: Path) -> None:
     assert told[0]["until"] == "2026-11-19T14:53:20Z"
 
 
+def test_a_hold_is_not_shortened_by_another(tmp_path: Path) -> None:
+    made = hold(tmp_path, "7q4m2xkd93fh", UNTIL, "a court asks", "ann", now=NOW)
+    shorter = r"is held until 2026-11-19T14:53:20Z already, by ann \(a court asks\): release it"
+    with pytest.raises(HoldError, match=f"^'7Q4M-2XKD-93FH' {shorter}"):
+        hold(tmp_path, "7Q4M-2XKD-93FH", UNTIL - 1, "my own note", "bob", now=NOW)
+    assert current_holds(tmp_path, NOW) == (made,)
+    assert "my own note" not in (tmp_path / "audit.jsonl").read_text()
+    again = hold(tmp_path, "7q4m2xkd93fh", UNTIL, "a court asks", "bob", now=NOW + 1)
+    release(tmp_path, "7q4m2xkd93fh", "withdrawn", "ann", now=NOW)
+    assert hold(tmp_path, "7q4m2xkd93fh", UNTIL - 1, "b", "bob", now=NOW).until < again.until
+
+
 @pytest.mark.parametrize(
     ("reference", "until", "why", "reason"),
     [
@@ -45,7 +57,7 @@ def test_hold_and_release(tmp_path: Path) -> None:
         ("a\n", UNTIL, "a", "not a reference"),
         ("a" * 101, UNTIL, "a", "not a reference"),
         ("a", int(NOW), "a", "until: a time to come is needed"),
-        ("a", 1 << 40, "a", "until: a time to come is needed"),
+        ("a", 1 << 40, "a", "until: 4147-08-20T07:32:16Z at the latest"),
         ("a", UNTIL, " ", "why: needed, one line of at most 500 characters"),
         ("a", UNTIL, "a\nb", "why: needed, one line of at most 500 characters"),
     ],

@@ -180,7 +180,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _list_problems(config: Config) -> Iterator[Problem]:
-    """An empty array must not mean the sample, as no array does."""
+    """An empty array must not mean the sample, or the usual mode, as no array does."""
+    if "mode" in config.model_fields_set and not config.mode:
+        yield Problem("mode", "empty: name a mode, or leave the key out for regular")
     if "list" in config.model_fields_set and not (config.list or config.feed):
         yield Problem(
             "list",

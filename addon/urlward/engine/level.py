@@ -1,7 +1,6 @@
-"""How much of a host is listed, for those who see no more than its name: DNS, before any request."""
+"""How much of a host is listed, for those who see no more than its name: DNS, and TLS before any request."""
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from urlward.engine.hosts import HostState, Place
@@ -47,14 +46,13 @@ def level_of(state: HostState, floating: Iterable[Shape], now: float) -> Level:
 
 def _below(place: Place, now: float) -> tuple[bool, bool]:
     """Whether any entry in force on a place blocks, and whether any allows."""
-    li = place.list
-    if li.pages_only_block:
+    if place.list.pages_only_block:
         return True, False
     blocks = allows = False
-    seen = 0
-    for shape in islice(li.shapes_below(place.letters, place.below), LOOK):
-        seen += 1
-        if shape.is_over(now) or (place.subdomains and not shape.flags & Flag.SUBDOMAINS):
+    for shape in _shapes(place):
+        if shape is None:
+            return True, True
+        if shape.is_over(now):
             continue
         if shape.allow:
             allows = True
@@ -62,4 +60,24 @@ def _below(place: Place, now: float) -> tuple[bool, bool]:
             blocks = True
         if blocks and allows:
             break
-    return (True, True) if seen == LOOK else (blocks, allows)
+    return blocks, allows
+
+
+def is_below(place: Place, ports: Sequence[int], now: float) -> bool:
+    """Whether any entry on a place is in force for one of these ports (`Shape.is_for`), or may be.
+
+    Dear only where the first of them are not.
+    """
+    return not place.list.pages_end or any(
+        shape is None or shape.is_for(ports, now) for shape in _shapes(place)
+    )
+
+
+def _shapes(place: Place) -> Iterator[Shape | None]:
+    """What the rows on a place say; None where they are too many to look at all."""
+    for seen, shape in enumerate(place.list.shapes_below(place.letters, place.below), 1):
+        if not place.subdomains or shape.flags & Flag.SUBDOMAINS:
+            yield shape
+        if seen == LOOK:
+            yield None
+            return

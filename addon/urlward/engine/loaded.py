@@ -8,6 +8,7 @@ it. One bisection then says which single automaton to search.
 """
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Buffer, Collection, Generator, Iterator, Mapping
 from copy import copy
 from itertools import islice
@@ -34,6 +35,9 @@ FLOATING_SHARD = 1 << 17
 
 SLICE = 1024
 """Patterns added between two points at which loading can be interrupted."""
+
+_COUNTED = 1 << 13
+"""Rows counted between two such points."""
 
 _AFTER_ANY_LETTER = "\uffff"
 
@@ -71,6 +75,7 @@ class LoadedList:
         table: the flat part.
         floating: automata of path sequences; all are searched.
         pages_block: whether any page, prefix or parameter entry blocks.
+        pages_end: whether any page, prefix or parameter entry expires or is for one port alone.
         pages_only_block: whether no page, prefix or parameter entry allows or expires.
         removed: rows that no longer count.
     """
@@ -79,6 +84,7 @@ class LoadedList:
         "_bounds",
         "_forms",
         "_groups",
+        "_of_shape",
         "_said",
         "_shards",
         "_summaries",
@@ -93,6 +99,7 @@ class LoadedList:
         "name",
         "nocase",
         "pages_block",
+        "pages_end",
         "pages_only_block",
         "pattern_lengths",
         "prefixes4",
@@ -123,6 +130,7 @@ class LoadedList:
         self.has_names = any(s.kind == Kind.NAME for s in shapes)
         self.has_pages = any(s.kind >= Kind.PREFIX for s in shapes)
         self.pages_block = any(s.kind >= Kind.PREFIX and not s.allow for s in shapes)
+        self.pages_end = any(s.kind >= Kind.PREFIX and (s.expires or s.port) for s in shapes)
         self.pages_only_block = not any(s.kind >= Kind.PREFIX and (s.allow or s.expires) for s in shapes)
         self.nocase = any(s.flags & Flag.NOCASE and s.kind != Kind.PATH for s in shapes)
         self.floating_nocase = any(s.flags & Flag.NOCASE and s.kind == Kind.PATH for s in shapes)
@@ -133,6 +141,7 @@ class LoadedList:
             ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category]) for s in shapes
         ]
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
+        self._of_shape = Counter[int]()
         self._summaries: dict[int, Group] = {}
         self._forms: dict[frozenset[tuple[int, int]], frozenset[tuple[int, int]]] = {}
 
@@ -141,6 +150,12 @@ class LoadedList:
         """Number of entries."""
         gone = sum(self.table.shape(row).kind != MARKER for row in self.removed)
         return int(self.artifact.meta["entries"]) - gone
+
+    def expired(self, now: float) -> int:
+        """How many of them have expired, at a number of seconds since 1970-01-01 UTC."""
+        over = {number for number, shape in enumerate(self.table.shapes) if shape.is_over(now)}
+        gone = sum(self.table.shape_numbers[row] in over for row in self.removed)
+        return sum(self._of_shape[number] for number in over) - gone
 
     def without(self, rows: frozenset[int]) -> "LoadedList":
         """The same list as if these rows were not in it; it shares everything with this one."""
@@ -302,6 +317,10 @@ class LoadedList:
         letters = bytes(sections[Section.LETTERS]).decode("latin-1")
         yield
         yield from self.table.check()
+        if any(shape.expires for shape in self.table.shapes):
+            for first in range(0, self.table.rows, _COUNTED):
+                self._of_shape.update(self.table.shape_numbers[first : first + _COUNTED])
+                yield
         split = self.artifact.meta["floating_pattern"]
         position, row, at = 0, 0, 0
         groups = self._groups

@@ -13,7 +13,7 @@ from zlib import crc32
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
 from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Place
-from urlward.engine.level import Level, level_of
+from urlward.engine.level import Level, is_below, level_of
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
@@ -224,8 +224,11 @@ class Matcher:
                 passed = verdict if passed.action != "monitor" else passed
         return passed
 
-    def lists_below(self, host: str) -> tuple[str, ...]:
+    def lists_below(self, host: str, ports: Sequence[int] = (), now: float = 0.0) -> tuple[str, ...]:
         """The lists that have a page, prefix or parameter entry on this host, so that its path matters.
+
+        One that has expired, or is for a port that is none of these, is none; as in `level`, a host with very
+        many that might be is not searched to the last.
 
         A list of exceptions alone has none: where its host is blocked, that is why the path matters. Nor has
         a guarded list on a protected host, which is not to be decrypted for it: clients that take no
@@ -235,7 +238,7 @@ class Matcher:
             UrlError: `host` cannot be judged.
         """
         places = [place for state in self._hosts.states(host) for place in state.places]
-        lists = [place.list for place in places if place.list.pages_block]
+        lists = [place.list for place in places if place.list.pages_block and is_below(place, ports, now)]
         if any(li.guarded for li in lists) and self.protects(host):
             lists = [li for li in lists if not li.guarded]
         return tuple(li.name for li in lists)

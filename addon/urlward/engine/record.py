@@ -5,7 +5,7 @@ spells any of it out. An entry is two things: its *letters*, a prefix of the hay
 request that it matches, and its *text*, whose keyed digest proves the match.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -61,6 +61,10 @@ class Shape(NamedTuple):
     def is_over(self, now: float) -> bool:
         """Whether it has expired, at a number of seconds since 1970-01-01 UTC."""
         return bool(self.expires) and now >= (self.expires + 1) * DAY
+
+    def is_for(self, ports: Sequence[int], now: float) -> bool:
+        """Whether it has not expired, and has no port or one of these; none stand for unknown."""
+        return (not self.port or not ports or self.port in ports) and not self.is_over(now)
 
 
 _ADDRESS_ENDS = "0123456789]"

@@ -20,7 +20,7 @@ from urlward.lists.allows import (
 )
 from urlward.lists.arguments import DONE, Command, add_state_arguments
 from urlward.lists.caller import caller
-from urlward.lists.state import local_key, state_folder
+from urlward.lists.state import found_folder, local_key, state_folder
 
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -47,7 +47,7 @@ def _allow(args: argparse.Namespace) -> int:
     path, config = configured(args.config)
     state = state_folder(args.state or config.state)
     if args.list:
-        expire_allows(state, now)
+        expire_allows(found_folder(state), now)
         for allow in current_allows(state, now):
             _show(allow, now, as_json=args.json)
     elif args.end is not None:

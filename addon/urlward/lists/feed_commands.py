@@ -63,10 +63,12 @@ def _chosen(config: Config, names: Sequence[str]) -> list[FeedTable]:
 
 def _status(args: argparse.Namespace) -> int:
     from urlward.lists.feed_status import status, table
+    from urlward.lists.state import found_folder
 
     config, state = _read(args)
-    now = time.time()
-    rows = [status(feed, state, now) for feed in _chosen(config, args.names)]
+    chosen, now = _chosen(config, args.names), time.time()
+    found_folder(state)
+    rows = [status(feed, state, now) for feed in chosen]
     if args.json:
         print(json.dumps(rows, indent=1))
     else:

@@ -73,6 +73,7 @@ class Watch:
     _pending: Signature | None = None
     _since: float = 0.0
     _changing_since: float = 0.0
+    _again: float | None = None
     _missing_since: float | None = None
     _told_missing: bool = False
     _told_open: bool = False
@@ -99,6 +100,10 @@ class Watch:
         """Say that the file has been moved away: that it is gone is known, and another is worth a look."""
         self.seen, self._told_missing = None, True
 
+    def look_again(self, at: float) -> None:
+        """Say that what was acted on is worth another look at a time of that clock."""
+        self._again = at
+
     def kept_open(self, now: float) -> bool:
         """True once when a changed file has long been still, but its writer has not closed it."""
         waiting = self._pending is not None and now - self._since > PATIENCE
@@ -113,6 +118,8 @@ class Watch:
             now: a monotonic clock's seconds.
         """
         signature = Signature.of(self.path)
+        if self._again is not None and now >= self._again:
+            self.seen = self._again = None
         if signature is None or signature == self.seen:
             self._pending = None
             return None

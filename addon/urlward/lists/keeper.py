@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from urlward.config.units import counted
 from urlward.engine.artifact import Header, read_header
 from urlward.engine.delta import read_change
 from urlward.engine.delta_format import DamagedDeltaError
@@ -26,13 +25,13 @@ from urlward.engine.steps import Steps, exhaust
 from urlward.lists.build import Progress, is_artifact, silent, told
 from urlward.lists.files import Signature, Watch, being_written, read_regular
 from urlward.lists.formats import AUTO
-from urlward.lists.kept import Kept, ListFile
+from urlward.lists.kept import Kept, ListFile, entries_text
 from urlward.lists.reader import Read, Reader, SupersededError
 from urlward.lists.shared import Shared, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.state import StateError, is_damage, set_aside
 from urlward.lists.trust import GRACE, TrustError, check_dates
-from urlward.lists.worker import content_of
+from urlward.lists.worker import NoCompilerError, content_of
 
 logger = logging.getLogger("urlward.lists")
 
@@ -49,6 +48,9 @@ LAGS = 3
 
 LAG_AGAIN = 600.0
 """Seconds between two such lines of one list."""
+
+AGAIN = 60.0
+"""Seconds after which a source is tried again whose process has not done its work."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -378,6 +380,8 @@ class Keeper:
                 if Signature.of(path) == signature:
                     kept.watch.seen = signature
                     self._refused(kept, signature, e)
+                    if isinstance(e, NoCompilerError):
+                        kept.watch.look_again(time.monotonic() + AGAIN)
                 return
             refused = kept.refused
             in_force = kept.header is not None and kept.header.checksum == loaded.artifact.header.checksum
@@ -391,7 +395,7 @@ class Keeper:
             if unchanged_too or not in_force:
                 self._say(kept, start, before)
             elif refused:
-                logger.info("list %s: %d entries in force, as before", kept.name, kept.entries)
+                logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
             for each in old:
                 await _free(each)
 
@@ -401,8 +405,8 @@ class Keeper:
         seconds = time.monotonic() - start
         taken = Taken(kept.name, kept.header.serial, kept.entries, before, seconds)
         logger.info(
-            "list %s: %s in force, serial %d, after %.1f s",
-            taken.name, counted(taken.entries, "entry"), taken.serial, seconds,
+            "list %s: %s, serial %d, after %.1f s",
+            taken.name, entries_text(kept.in_force), taken.serial, seconds,
         )  # fmt: skip
         if self.on_taken is not None:
             self.on_taken(self, taken)
@@ -445,7 +449,7 @@ class Keeper:
         kept.watch.seen = signature
         if kept.refused:
             kept.refused = ""
-            logger.info("list %s: %s in force, as before", kept.name, counted(kept.entries, "entry"))
+            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
 
     def _swap(self) -> None:
         lists = [loaded for kept in self._kept for loaded in kept.in_force]

@@ -1,10 +1,13 @@
 """One list that is kept in force: what there is of it, and what is known of its file."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 
+from urlward.config.units import counted
 from urlward.engine.artifact import Header
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError
@@ -107,7 +110,7 @@ class Kept:
 
     @property
     def entries(self) -> int:
-        """Number of entries in force."""
+        """Number of entries, with those that have expired."""
         return sum(loaded.entries for loaded in self.in_force)
 
     def take(
@@ -125,3 +128,12 @@ class Kept:
         assert self.loaded is not None
         self.changed = (self.loaded.without(removed), *([] if added is None else [added]))
         self.header = header
+
+
+def entries_text(lists: Iterable[LoadedList]) -> str:
+    """How many entries are in force now, for the log."""
+    entries = expired = 0
+    for each in lists:
+        over = each.expired(time())
+        entries, expired = entries + each.entries - over, expired + over
+    return f"{counted(entries, 'entry')} in force" + (f" ({expired} more expired)" if expired else "")

@@ -8,8 +8,7 @@ that reads it.
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +20,8 @@ from urlward.lists.build import Progress, is_artifact, name_of, silent
 from urlward.lists.files import Signature, being_written
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.shared import Made, Shared, Turn
-from urlward.lists.source import Budget, SourceError, unreadable
-from urlward.lists.worker import COMPILER, ask, ask_async, content_of
+from urlward.lists.source import Budget, SourceError
+from urlward.lists.worker import COMPILER, ask, ask_async, content_of, told_of
 
 logger = logging.getLogger("urlward.lists")
 
@@ -165,7 +164,7 @@ class Reader:
                 "at_once": True,
                 "as_is": True,
             }
-            with _told_of(path):
+            with told_of(path):
                 answer = ask(COMPILER, request, [fd], progress)
             made = _made(path, fd, answer)
         except BaseException:
@@ -209,7 +208,7 @@ class Reader:
         return made, content, None
 
     async def _ask_worker(self, path: Path, fd: int) -> dict[str, Any]:
-        with _told_of(path):
+        with told_of(path):
             return await ask_async(COMPILER, self._request(path, fd), [fd])
 
     def _request(self, path: Path, fd: int) -> dict[str, Any]:
@@ -222,15 +221,6 @@ class Reader:
             "format": self._format,
             "options": _said(self._options),
         }
-
-
-@contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """A process that compiles, and that the system does not give or ends, as an error of the source."""
-    try:
-        yield
-    except OSError as e:
-        raise unreadable(path, e) from e
 
 
 def _made(path: Path, fd: int, answer: dict[str, Any]) -> Made:

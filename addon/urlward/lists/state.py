@@ -108,6 +108,20 @@ def state_folder(configured: str | Path | None = None, environment: Mapping[str,
         raise StateError("no home folder to keep state in: set `state` in the configuration") from e
 
 
+def found_folder(state: Path) -> Path:
+    """A state folder that is there and can be looked into: whoever shows what one has must not take another
+    for one that has nothing.
+
+    Raises:
+        StateError: it is none, or not for this user.
+    """
+    try:
+        os.stat(f"{state}/.")  # noqa: PTH116 - a path drops the dot, for which the system looks into it
+    except OSError as e:
+        raise unusable(state, e) from e
+    return state
+
+
 def made_folder(folder: Path, state: Path | None = None) -> Path:
     """Make a folder for its owner alone, where it is not there yet.
 

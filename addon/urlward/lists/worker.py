@@ -13,7 +13,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,39 @@ from urlward.lists import memory
 from urlward.lists.build import checksum, compile_sources, is_artifact, silent
 from urlward.lists.formats import AUTO, FormatOptions
 from urlward.lists.source import Budget, SourceError, unreadable
-from urlward.process import keep_private, module_command, told
+from urlward.process import keep_private, module_command, told, used_by
 
 COMPILER = "urlward.lists.worker"
 """The module that compiles one source, or tells its checksum."""
+
+LOOK, LOOKS = 5.0, 12
+"""Seconds between two looks at such a process, and how many find no processor used by one that hangs."""
+
+
+class NoCompilerError(SourceError):
+    """The process for a source could not be started, or has not come to its end: the source may be good."""
+
+
+class _Progress:
+    """What a process has used of a processor. Millions of lines take minutes, and some of it each second; one
+    that is stopped, or waits for a file system that hangs, would be waited for for ever."""
+
+    def __init__(self, module: str, process: int) -> None:
+        self._process = process if module == COMPILER else 0  # others wait for the network
+        self._used = 0.0
+        self._looks = 0
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has used none for too long."""
+        return self._looks >= LOOKS
+
+    def look(self) -> bool:
+        """`hangs`, as of now; to be asked each `LOOK` seconds."""
+        used = used_by(self._process) if self._process else 0.0
+        self._looks = self._looks + 1 if used == self._used and self._process else 0
+        self._used = used
+        return self.hangs
 
 
 def ask(
@@ -59,9 +89,18 @@ def ask(
         env=_environment(),
     )
     line = b""
+    progress, over = _Progress(module, process.pid), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            if progress.look():
+                process.kill()
+                return
+
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
+        threading.Thread(target=look, daemon=True).start()
         try:
             with contextlib.suppress(BrokenPipeError):  # what has ended says so by its code
                 process.stdin.write(_told(request))
@@ -73,7 +112,9 @@ def ask(
         except BaseException:
             process.kill()
             raise
-    return _answer(process.returncode, line)
+        finally:
+            over.set()
+    return _answer(process.returncode, line, progress)
 
 
 async def ask_async(module: str, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
@@ -89,6 +130,15 @@ async def ask_async(module: str, request: Mapping[str, Any], fds: Sequence[int] 
         process_group=0,
         env=_environment(),
     )
+    progress = _Progress(module, process.pid)
+
+    async def look() -> None:
+        while not progress.look():
+            await asyncio.sleep(LOOK)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+    looking = asyncio.create_task(look())
     try:
         out, _ = await process.communicate(_told(request))
     except asyncio.CancelledError:
@@ -96,7 +146,9 @@ async def ask_async(module: str, request: Mapping[str, Any], fds: Sequence[int] 
             process.kill()
         await process.wait()
         raise
-    return _answer(process.returncode, out.rpartition(b"\n")[2])
+    finally:
+        looking.cancel()
+    return _answer(process.returncode, out.rpartition(b"\n")[2], progress)
 
 
 def _environment() -> dict[str, str]:
@@ -108,7 +160,9 @@ def _told(request: Mapping[str, Any]) -> bytes:
     return json.dumps({**request, "parent": os.getpid()}).encode()
 
 
-def _answer(code: int | None, line: bytes) -> dict[str, Any]:
+def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any]:
+    if progress.hangs:
+        raise OSError(0, f"the process that compiles it used no processor for {LOOK * LOOKS:.0f} s")
     if code or not line:
         raise OSError(0, f"the process that compiles it ended with {code}")
     said: dict[str, Any] = json.loads(line)
@@ -119,17 +173,25 @@ def content_of(path: Path) -> bytes:
     """A list file's checksum (`build.checksum`), for which a source is read in a process of its own.
 
     Raises:
+        NoCompilerError: that does not do its work.
         SourceError: not readable.
     """
     if is_artifact(path):
         return checksum(path)
-    try:
+    with told_of(path):
         answer = ask(COMPILER, {"path": str(path), "at_once": True})
-    except OSError as e:
-        raise unreadable(path, e) from e
     if "error" in answer:
         raise SourceError(answer["error"])
     return bytes.fromhex(answer["content"])
+
+
+@contextlib.contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """A process that the system does not give or ends, or that hangs, as an error of the source."""
+    try:
+        yield
+    except OSError as e:
+        raise NoCompilerError(str(unreadable(path, e))) from e
 
 
 def say(*parts: object) -> None:

@@ -31,11 +31,12 @@ from mitmproxy.tls import ClientHelloData, TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
-from urlward.config.units import counted, in_words
+from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.lists.formats import AUTO
 from urlward.lists.keeper import Keeper
+from urlward.lists.kept import entries_text
 from urlward.lists.neighbours import Neighbours
 from urlward.lists.policy import Policy
 from urlward.lists.setup import (
@@ -658,9 +659,9 @@ class Urlward:
         self.keeper = keeper
         for loaded in keeper.matcher.lists:
             logger.info(
-                "list %s: %s in force, serial %d",
+                "list %s: %s, serial %d",
                 loaded.name,
-                counted(loaded.entries, "entry"),
+                entries_text([loaded]),
                 loaded.serial,
             )
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from urlward.config import WORKER_TIMEOUT, Config
-from urlward.process import BEAT, module_command
-from urlward.proxy.hanging import BREAK, is_hung, state_of, used_by
+from urlward.process import BEAT, module_command, used_by
+from urlward.proxy.hanging import BREAK, is_hung, state_of
 from urlward.proxy.workers import MAX_MESSAGE
 
 logger = logging.getLogger("urlward")

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Literal
 
 from mitmproxy import http
+from mitmproxy.proxy import mode_specs
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
@@ -375,8 +376,10 @@ class Guard:
         """The lists because of which a connection to these hosts is not relayed unread."""
         if self._intercept == "none":
             return []
-        lists_below = self._matcher().lists_below
-        found = [name for host in names.hosts for name in lists_below(host)]
+        lists_below, now = self._matcher().lists_below, self._clock()
+        # In reverse mode the port is the operator's; which one clients mean is inside.
+        ports = () if isinstance(client.proxy_mode, mode_specs.ReverseMode) else names.ports
+        found = [name for host in names.hosts for name in lists_below(host, ports, now)]
         return list(filter(self._view(client).watches, found)) if found else found
 
     def _below(self, names: Names, client: Client) -> Verdict:

@@ -1,6 +1,5 @@
 """Whether a process that is looked after hangs: it is silent, and not for want of its turn."""
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,9 +13,6 @@ nothing."""
 _BUSY = 0.75
 """Of its timeout, so much has a process to have computed that is in a circle. One that is only busy, with a
 collection of all its garbage or with a list that changes, is so for less."""
-
-_CPUCLOCK_SCHED = 2
-"""The clock of a process (``linux/posix-timers.h``)."""
 
 
 def is_hung(silence: float, timeout: float, state: str, used: float) -> bool:
@@ -45,11 +41,3 @@ def state_of(process: int) -> str:
         with suppress(OSError, IndexError):
             found.append(path.read_text().rpartition(")")[2].split()[0])
     return next((state for state in "TtDR" if state in found), found[0] if found else "")
-
-
-def used_by(process: int) -> float:
-    """Seconds of CPU time that a process has used (clock_getcpuclockid(3))."""
-    try:
-        return time.clock_gettime(~process << 3 | _CPUCLOCK_SCHED)
-    except OSError:
-        return 0.0

@@ -15,11 +15,13 @@ _COULD_BE = re.compile(
 ).match
 _COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20\x85\xa0]+[A-Za-z0-9+.-]*)?)?").fullmatch
 
-# Whoever reads a line up to a blank as a method takes any bytes for one; NULs between, as in the lengths of
-# binary protocols, nobody does.
+# Whoever reads a line up to a blank as a method takes any bytes for one; with NULs between, as in the lengths
+# of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words
+# for a version.
 _BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
 _TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
 _LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]+%b+%b" % (_BLANK, _TARGET)).match
+_TO_UWSGI = re.compile(rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n" % _TARGET).match
 _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
@@ -95,7 +97,9 @@ class LateRequest:
             look = _AT_ITS_BEGINNING.match if self._first else _IN_CONTENT.search
             found = (b"\n" in data or seen - start < _SHORT) and look(held, start) is not None
         else:
-            found = held.find(_VERSION, max(seen - len(_VERSION), 0)) >= 0 or _LATE(held) is not None
+            found = held.find(_VERSION, max(seen - len(_VERSION), 0)) >= 0 or any(
+                look(held) is not None for look in (_LATE, _TO_UWSGI)
+            )
         self.done = len(held) >= most or (self._first and b"\n" in held)
         if self.done:
             held.clear()

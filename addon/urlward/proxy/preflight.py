@@ -308,7 +308,7 @@ class Preflight:
             return
         folder = state_folder(config.state)
         # What is damaged in it is set aside at the start, and ends none.
-        if not folder.is_dir() and (problem := _makeable(folder)) is not None:
+        if (problem := _makeable(folder)) is not None and not _is_read_only(folder):
             yield Problem("state", problem)
 
     def _usable(self, key: str, read: Callable[[], object]) -> Iterator[Problem]:
@@ -440,7 +440,11 @@ def _makeable(folder: Path) -> str | None:
     """Why files cannot be written in a folder, which the start makes where it is missing, or None."""
     try:
         for nearest in (folder, *folder.absolute().parents):
-            if not nearest.exists():
+            try:
+                nearest.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                if nearest.is_symlink():
+                    return f"{nearest}: a link to what is not there"
                 continue
             if not nearest.is_dir():
                 return f"{nearest}: not a folder"
@@ -448,6 +452,13 @@ def _makeable(folder: Path) -> str | None:
     except OSError as e:
         return f"{folder}: {e.strerror or e}"
     return None
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether the file system has become so: filtering goes on then, and says that it keeps nothing."""
+    with suppress(OSError):
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    return False
 
 
 def _meet(one: _Listener, other: _Listener) -> bool:

@@ -30,10 +30,10 @@ from urlward.engine.errors import UrlwardError
 from urlward.lines import say
 from urlward.lists.broker import Broker
 from urlward.lists.shared import DOOR
-from urlward.process import hold_requests, take_requests
+from urlward.process import hold_requests, take_requests, used_by
 from urlward.proxy import hanging, notify
 from urlward.proxy.companion import END_WITHIN, Companion, channel, environment
-from urlward.proxy.hanging import is_hung, state_of, used_by
+from urlward.proxy.hanging import is_hung, state_of
 from urlward.proxy.listeners import LISTENERS, Address, Listeners, described, given, raise_limit
 from urlward.proxy.workers import CHANNEL, MAX_MESSAGE, SUPERVISOR, WORKER
 from urlward.records.metrics import RulesFacts

@@ -198,6 +198,13 @@ def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
     _tell_faults(line, done.faults, done.faulty)
     if done.refused and not done.rows:
         _tell_faults(line, [(number, f"not of the format {format_}") for number in done.others], done.other)
+    if done.pending and not done.refused:
+        print(
+            f"{where}: its last {done.pending} bytes are no whole row, and left for the next time:"
+            " where nothing more is written to it, end its last line",
+            file=sys.stderr,
+            flush=True,
+        )
     if ends := done.skipped - done.faulty:
         print(f"{where}: {ends} ends without a known beginning", file=sys.stderr, flush=True)
 

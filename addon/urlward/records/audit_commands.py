@@ -18,7 +18,7 @@ from urlward.config.units import counted
 from urlward.engine.errors import UrlwardError
 from urlward.lists.arguments import DONE, WRONG, Command, state_of, state_subcommand
 from urlward.lists.audit import FILE, AuditError, Copy, Report, read_audit, verify
-from urlward.lists.state import state_folder
+from urlward.lists.state import found_folder, state_folder
 from urlward.records.event import detail_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _verify(args: argparse.Namespace) -> int:
     if args.known and not _HASH(args.known):
         raise AuditError("known: not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
     config = configured(args.config)[1]
-    state = args.state or state_folder(config.state)
+    state = found_folder(args.state or state_folder(config.state))
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
     report = verify(state, args.known, copies)
     print(json.dumps(_shown(report)) if args.json else "\n".join(_told(state / FILE, report)))
@@ -143,7 +143,7 @@ def _compared(report: Report) -> list[str]:
 def _list(args: argparse.Namespace) -> int:
     if args.last < 0:
         raise AuditError("--last: a number from 1 on is needed")
-    lines = list(enumerate(read_audit(state_of(args)), 1))
+    lines = list(enumerate(read_audit(found_folder(state_of(args))), 1))
     if args.action is not None:
         actions = sorted({str(line.get("action")) for _, line in lines if line is not None})
         lines = [(n, line) for n, line in lines if line is not None and line.get("action") == args.action]

@@ -127,10 +127,14 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
             raise EventsCommandError(f"--client: {args.client!r}: {e}") from None
     if args.reference is not None:
         equal["reference"] = parse_reference(args.reference)
+    since = read_time("--since", args.since, now)
+    until = read_time("--until", args.until, now, whole_day=True)
+    if since is not None and until is not None and until <= since:
+        raise EventsCommandError("--until: it ends before --since begins")
     return EventQuery(
         kinds=tuple(args.kind or ()),
-        since=read_time("--since", args.since, now),
-        until=read_time("--until", args.until, now, whole_day=True),
+        since=since,
+        until=until,
         limit=PAGE,
         **equal,
     )

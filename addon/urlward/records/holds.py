@@ -1,7 +1,7 @@
 """Holds: what stays although its days are over, since somebody has asked for it in time.
 
 ``holds.json`` in the state folder has one for each reference, with a reason and an end, until which no event
-with that reference is deleted. Who held or released one is told in the audit log.
+with that reference is deleted; no other makes it shorter. Who held or released one is told in the audit log.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class Hold:
 
 
 def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: float) -> Hold:
-    """Hold what has a reference; one that is held already is held anew.
+    """Hold what has a reference; one that is held already for no longer is held anew.
 
     Args:
         state: the state folder.
@@ -59,20 +59,29 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        HoldError: a value is not as above, or the end is past.
+        HoldError: a value is not as above, the end is past, or the reference is held for longer already: what
+            one asks for is not shortened by what another does.
         StateError: the folder cannot be used.
     """
     if not 0 < len(reference) <= MAX_REFERENCE or not reference.isascii() or not reference.isprintable():
         raise HoldError("not a reference, as it stands on the block page")
-    if not now < until < _LAST:
+    if until <= now:
         raise HoldError("until: a time to come is needed")
+    if until > _LAST:
+        raise HoldError(f"until: {time_text(_LAST)} at the latest")
     reference = canonical_reference(reference)
     made = Hold(reference, until, reason_of(why, HoldError), who, int(now))
     with locked(made_folder(state)):
+        found = _read(state)
+        longer = next((one for one in found if one.reference == reference and one.until > until), None)
+        if longer is not None:
+            raise HoldError(
+                f"{reference!r} is held until {time_text(longer.until)} already, by {longer.who}"
+                f" ({longer.why}): release it to hold it for less"
+            )
         # Those that are over stay in the file: a clock that is wrong for a while ends none for good.
-        kept = [one for one in _read(state) if one.reference != reference]
         _audit(state, now, "held", made, made.why, who)
-        _write(state, [*kept, made])
+        _write(state, [*(one for one in found if one.reference != reference), made])
     return made
 
 

@@ -10,7 +10,7 @@ from urlward.lists.allow_commands import duration
 from urlward.lists.allows import rfc3339
 from urlward.lists.arguments import DONE, Command, state_of, state_subcommand
 from urlward.lists.caller import caller
-from urlward.lists.state import local_key
+from urlward.lists.state import found_folder, local_key
 from urlward.records.objection_book import row
 from urlward.records.objection_decisions import decline, grant
 from urlward.records.objections import ObjectionError, read_objections
@@ -46,7 +46,7 @@ def add_objection_commands(command: Command) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    state = state_of(args)
+    state = found_folder(state_of(args))
     found = [one for one in read_objections(state) if args.all or one.state == "open"]
     if not found:
         return DONE

@@ -15,7 +15,7 @@ from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lists.arguments import DONE, WRONG, Command, state_subcommand
 from urlward.lists.caller import caller
-from urlward.lists.state import state_folder
+from urlward.lists.state import found_folder, state_folder
 from urlward.records.event import Event, canonical_reference, parse_reference
 from urlward.records.store import Age, KeepingStore
 
@@ -71,6 +71,7 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, days_of, held_elsewhere
 
     records, state = _read(args)
+    found_folder(state)
     now = time.time()
     here = {one.reference: one for one in current_holds(state, now)}
     stores = KeepingStores(records, state, make=False)

@@ -367,6 +367,12 @@ def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sourc
     assert inside.get("/events.csv").status == 404
 
 
+def test_an_address_of_scripts_that_there_is_nothing_at(browser: Browser) -> None:
+    answer = browser.get("/api/nope", headers=BEARER)
+    assert answer.status == 404
+    assert json.loads(answer.data) == {"error": "Not Found"}
+
+
 def test_what_is_not_configured_is_said(inside: Browser, sources: MadeUp):
     sources.absent = True
     for path in ("/events", "/objections"):
@@ -398,7 +404,7 @@ def test_scripts_do_the_same(browser: Browser, sources: MadeUp):
     assert sources.told[1][3] == "script (dashboard)"
 
 
-@pytest.mark.parametrize("body", [b"x", b"[]", b'{"url": 1}', b"[" * 50_000, b"\xff"])
+@pytest.mark.parametrize("body", [b"x", b"[]", b'{"url": 1}', b'{"url": "\\ud800"}', b"[" * 50_000, b"\xff"])
 def test_bodies_that_are_none(browser: Browser, body: bytes):
     answer = browser.request("POST", "/api/check", body=body, headers=BEARER)
     assert answer.status == 400

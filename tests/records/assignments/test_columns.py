@@ -22,7 +22,7 @@ def test_whole_intervals(store: AssignmentStore, tmp_path: Path) -> None:
         "\ufeffAddress,From,To,Subscriber\r\n"
         f'{A},{ms_text(at(0))},{ms_text(at(100))},"anna, of ""here"""\r\n'
         f"{A},{at(100)},{at(200.5)},berta\r\n"
-        f"{A},{at(300)},,carla"
+        f"{A},{at(300)},,carla\r\n"
     )
     assert read(store, "csv", path).rows == 3
     assert intervals(store, A) == [
@@ -110,6 +110,17 @@ def test_a_row_that_is_no_csv_keeps_no_other_from_being_read(
     done = read(sqlite_store, "csv", path)
     assert (done.rows, done.skipped) == (2, 1)
     assert [one[0] for one in intervals(sqlite_store, A)] == ["berta"]
+
+
+def test_a_row_that_is_not_ended_waits(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},customer-12")
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.pending) == (0, len(f"{A},{at(0)},{at(100)},customer-12"))
+    with path.open("a") as file:
+        file.write("345\n")
+    assert read(sqlite_store, "csv", path).rows == 1
+    assert intervals(sqlite_store, A) == [("customer-12345", 0, 100, "TOLD")]
 
 
 def test_a_first_line_that_is_no_csv(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

@@ -155,6 +155,10 @@ def texts(found: object) -> Mapping[str, str]:
     """
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise AdminError("body: not a JSON object whose members are texts")
+    try:
+        "".join(found.values()).encode()
+    except UnicodeEncodeError as e:  # half of a pair, as JSON can write it
+        raise AdminError("body: a text with a character that is none") from e
     return found
 
 

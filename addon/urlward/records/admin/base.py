@@ -86,7 +86,7 @@ class Base(RequestHandler):
     """A handler that only those who have the token get through to."""
 
     needs_token: ClassVar[bool] = True
-    as_json: ClassVar[bool] = False
+    as_json: bool = False
 
     current_user: Visitor | None
 
@@ -236,7 +236,8 @@ class Missing(Base):
     needs_token = False
 
     def prepare(self) -> None:
-        """Say so."""
+        """Say so, to scripts as they expect it."""
+        self.as_json = self.request.path.startswith("/api/")
         raise HTTPError(HTTPStatus.NOT_FOUND)
 
 

@@ -76,7 +76,6 @@ class CgnParser:
     """Reads logs line by line; the vendor is told by the event."""
 
     has_header = False
-    ends_whole = False
 
     def __init__(self, options: ReadOptions) -> None:
         """Take the zone of times that do not say theirs."""

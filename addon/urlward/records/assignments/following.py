@@ -46,7 +46,7 @@ def follow(
             if reader is not None:
                 # Asked before reading: what was written to the old file till then is read too.
                 replaced = reader.is_replaced
-                yield reader.read(whole=False)
+                yield reader.read()
                 if replaced or reader.is_cut:
                     logger.info(
                         "%s: %s, read from its beginning", path, "another file" if replaced else "cut"

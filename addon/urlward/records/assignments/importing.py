@@ -109,39 +109,39 @@ class FileReader:
             return False
         return (now.st_dev, now.st_ino) != (mine.st_dev, mine.st_ino)
 
-    def read(self, progress: Progress = silent, *, whole: bool = True) -> Imported:
-        """Read what there is and is not read yet.
+    def read(self, progress: Progress = silent) -> Imported:
+        """Read what there is and is not read yet, but a last line without its end: half a name may be
+        another's, and half a range of ports another range.
 
         Args:
             progress: told the share that is read.
-            whole: whether nothing more is written to the file, so that its last line is one even without end.
 
         Raises:
             AssignmentError: unreadable, not of the format, or the store refuses.
         """
         with _told(self._path):
-            if self._start(whole=whole):
-                for parsed in self._parsed(self.result, progress, whole=whole):
+            if self._start():
+                for parsed in self._parsed(self.result, progress):
                     self._take(parsed)
                 self._wait()
         return self.result
 
     def look(self) -> Imported:
-        """What `read` would read of a file that nothing more is written to; nothing is taken of it.
+        """What `read` would read; nothing is taken of it.
 
         Raises:
             AssignmentError: unreadable, or not of the format.
         """
         with _told(self._path):
-            if not self._start(whole=True):
+            if not self._start():
                 return self.result
             looked = replace(self.result, faults=[], others=[])
-            for parsed in self._parsed(looked, silent, whole=True):
+            for parsed in self._parsed(looked, silent):
                 looked.rows += parsed.rows
                 looked.skipped += parsed.skipped
         return looked
 
-    def _parsed(self, result: Imported, progress: Progress, *, whole: bool) -> Iterator[Parsed]:
+    def _parsed(self, result: Imported, progress: Progress) -> Iterator[Parsed]:
         """What there is from the offset of a result on, a block at a time.
 
         The result's offset goes on, and what was not understood is added to it.
@@ -150,7 +150,7 @@ class FileReader:
         block = _BLOCK
         while data := os.pread(self.fd, block, result.offset):
             at_end = result.offset + len(data) >= size
-            parsed, taken = self._lines_in(data, last=at_end and whole)
+            parsed, taken = self._lines_in(data)
             # A record may be longer than a block.
             block = _BLOCK if taken else block * 2
             if taken:
@@ -162,7 +162,7 @@ class FileReader:
                 break
         result.pending = max(size - result.offset, 0)
 
-    def _start(self, *, whole: bool) -> bool:
+    def _start(self) -> bool:
         """Read the header where there is one; False where there is not all of it yet."""
         if self._started:
             return True
@@ -171,7 +171,8 @@ class FileReader:
             raise AssignmentError(other)
         if self._parser.has_header:
             line, end, _ = os.pread(self.fd, _LONGEST_HEADER, 0).partition(b"\n")
-            if not end and not (whole and line):
+            if not end and b"\r" not in line[:-1]:  # else it has ends of another kind, which are no CSV's
+                self.result.pending = len(line)
                 return False
             self._parser.begin(line.decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
@@ -181,10 +182,9 @@ class FileReader:
         self._started = True
         return True
 
-    def _lines_in(self, data: bytes, *, last: bool) -> tuple[Parsed, int]:
+    def _lines_in(self, data: bytes) -> tuple[Parsed, int]:
         """What whole lines say; and how many bytes that were."""
-        if not (last and self._parser.ends_whole):
-            data = data[: data.rfind(b"\n") + 1]
+        data = data[: data.rfind(b"\n") + 1]
         lines = data.decode(errors="backslashreplace").replace("\r\n", "\n").split("\n")
         if not lines[-1]:
             lines.pop()

@@ -21,7 +21,6 @@ class IscParser:
     """Reads leases of IPv4."""
 
     has_header = False
-    ends_whole = False
 
     def __init__(self, options: ReadOptions) -> None:
         """Take what names the subscriber: ``hardware ethernet`` if nothing else is said."""

@@ -28,7 +28,6 @@ class KeaParser:
     """Reads both kinds; the header says which."""
 
     has_header = True
-    ends_whole = False
 
     def __init__(self, options: ReadOptions) -> None:
         """Take the column of the subscriber: ``hwaddr`` or ``duid`` if nothing else is said."""

@@ -91,8 +91,6 @@ class Parser(Protocol):
 
     has_header: bool
     """Whether a file's first line is one."""
-    ends_whole: bool
-    """Whether a last line without an end is one, when the file is not followed."""
 
     def begin(self, header: str) -> None:
         """Read the header.

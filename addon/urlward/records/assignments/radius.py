@@ -21,7 +21,6 @@ class DetailParser:
     """Reads ``detail`` files."""
 
     has_header = False
-    ends_whole = False
 
     def __init__(self, options: ReadOptions) -> None:
         """Take the attribute that names the subscriber: User-Name if nothing else is said."""
