@@ -23,7 +23,7 @@ OK = 0
 _CODES = (OK, 1, 2, 130)
 _END_WITHIN = 10.0
 _DEFAULT = "lab"
-SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor")
+SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor", "source")
 
 
 def add_lab_commands(command: Command) -> None:
