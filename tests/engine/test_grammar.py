@@ -370,3 +370,20 @@ def test_an_entry_of_64_kib_is_read_whole() -> None:
     assert entry("http://example.test" + "/a" * 32_000).path == "/a" * 32_000
     assert len(entry("http://example.test/?" + "&".join(f"p{i}" for i in range(10_000))).params) == 10_000
     assert entry("a." * 30_000 + "test").host == "a." * 30_000 + "test"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("http://host.example/page id=http:-host.example-page", ("", "")),
+        ("http://host.example/page id=HOST.example category=host.example", ("", "")),
+        ("host.example id=1 category=x.host.example", ("1", "")),
+        ("http://host.example/page id=E-1 category=phishing port=8080", ("E-1", "phishing")),
+        ("http://host.example:81/page id=host.example.1 category=phishing", ("", "phishing")),
+        ("192.0.2.7 id=192.0.2.7", ("", "")),
+        ("*/a/b/* id=a-b", ("a-b", "")),
+    ],
+)
+def test_what_is_said_of_an_entry_does_not_tell_its_host(line: str, said: tuple[str, str]) -> None:
+    (entry,) = parse_line(line)
+    assert (entry.id, entry.category) == said

@@ -182,8 +182,9 @@ def _plain(line: str) -> Entry | None:
             params = query_parameters(query)
             kind = Kind.PARAMS if params else Kind.PAGE
         path = path or "/"
+    id_, category = _unless_it_tells(id_, host), _unless_it_tells(category.lower(), host)
     # A named tuple's own constructor takes twice as long, a million times over.
-    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category.lower(), 0, 0, False, False))
+    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False))
 
 
 def _without_comment(line: str) -> str:
@@ -333,12 +334,24 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
             known = ", ".join([f"{a}=" for a in _ATTRIBUTES] + list(_FLAGS))
             raise _Fault(i, 0, "not an attribute", f"attributes are {known}")
     values.pop("note", None)
+    for name in ("id", "category"):
+        if name in values:
+            values[name] = _unless_it_tells(values[name], entry.host.partition("/")[0])
     if values.get("port", entry.port) != entry.port and entry.port:
         raise _Fault(0, 0, "the URL and port= name different ports")
     if "nocase" in values:
         values["path"] = entry.path.lower()
         values["params"] = frozenset(param.lower() for param in entry.params)
     return entry._replace(**values)
+
+
+def _unless_it_tells(said: str, host: str) -> str:
+    """What a list says of an entry, empty where the entry's host is in it.
+
+    Tables have been taken for lists whose column of ids was the URL. What is said of entries is in artifacts
+    and logs as it is, which nothing that is listed may be; an entry without an id goes by its digest.
+    """
+    return "" if said and host and host in said.lower() else said
 
 
 def _check_flag(entry: Entry, name: str, word: int) -> None:
