@@ -381,7 +381,12 @@ def test_an_entry_of_64_kib_is_read_whole() -> None:
         ("http://host.example/page id=E-1 category=phishing port=8080", ("E-1", "phishing")),
         ("http://host.example:81/page id=host.example.1 category=phishing", ("", "phishing")),
         ("192.0.2.7 id=192.0.2.7", ("", "")),
+        ("http://[2001:db8::7]/a id=http:-2001:db8::7-a", ("", "")),
+        ("||www.x.test^ id=x.test", ("", "")),
         ("*/a/b/* id=a-b", ("a-b", "")),
+        # A word is no name of anybody.
+        ("||games^ category=games id=games-1", ("games-1", "games")),
+        ("bet.* category=betting", ("", "betting")),
     ],
 )
 def test_what_is_said_of_an_entry_does_not_tell_its_host(line: str, said: tuple[str, str]) -> None:

@@ -336,7 +336,7 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
     values.pop("note", None)
     for name in ("id", "category"):
         if name in values:
-            values[name] = _unless_it_tells(values[name], entry.host.partition("/")[0])
+            values[name] = _unless_it_tells(values[name], entry.host)
     if values.get("port", entry.port) != entry.port and entry.port:
         raise _Fault(0, 0, "the URL and port= name different ports")
     if "nocase" in values:
@@ -351,7 +351,8 @@ def _unless_it_tells(said: str, host: str) -> str:
     Tables have been taken for lists whose column of ids was the URL. What is said of entries is in artifacts
     and logs as it is, which nothing that is listed may be; an entry without an id goes by its digest.
     """
-    return "" if said and host and host in said.lower() else said
+    host = strip_www(host.partition("/")[0].strip("[]"))
+    return "" if said and ("." in host or ":" in host) and host in said.lower() else said
 
 
 def _check_flag(entry: Entry, name: str, word: int) -> None:

@@ -104,9 +104,18 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
             # Before what is marked, and not taken away before nothing is marked any more.
             if plan.gateway.keep_source:
                 routing.up()
-            nft.run(script)
+            try:
+                nft.run(script)
+            except BaseException:
+                if before is None or before.source != "kept":
+                    routing.down()
+                raise
             if not plan.gateway.keep_source:
                 routing.down()
+                if before is not None and before.source == "kept":
+                    # What is open has clients' addresses, and would hang.
+                    with suppress(OSError):
+                        reset_connections({before.listen, before.intercept} - {0}, foreign=True)
     except NoTableError as e:
         # All that the script names it makes itself, so what is missing is a part of nf_tables.
         raise GatewayError(

@@ -135,6 +135,7 @@ class RulesWatch:
         self._last = self._last_said = float("-inf")
         self._missing: tuple[str, ...] = ()
         self._fault = ""
+        self._routing_fault = False
         self._looked = self._swept = 0.0
         self._netlink: Netlink | None = None
         self._news: Netlink | None = None
@@ -236,7 +237,8 @@ class RulesWatch:
             self._restore()
         if self._routing_changed() or due:
             self._restore_routing()
-        if self._there:
+            self._routing_fault = False
+        if self._there and not self._routing_fault:
             self._fault = ""
 
     def _forget_news(self) -> None:
@@ -398,6 +400,7 @@ class RulesWatch:
 
     def _restore_routing(self) -> None:
         assert self._routing is not None
+        self._routing_fault = True  # until this has come through
         if self._copy.keeps_source and self._routing.up():
             self._removals.append(time.monotonic())
             self._restored += 1

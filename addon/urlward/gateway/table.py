@@ -85,7 +85,7 @@ class Setup:
                 dns=int(values["dns"]),
                 intercept=int(values["intercept"]),
                 fail=values["fail"],
-                source=values["source"],
+                source=values.get("source", "own"),
                 config=values["config"],
             )
         except KeyError as e:
