@@ -156,7 +156,7 @@ def net() -> Iterator[Network]:
 CONFIGURATION = """\
 list = ["{folder}/list.txt"]
 listen = ":8088"
-mode = {mode}
+{mode}
 workers = {workers}
 [gateway]
 interfaces = ["lan0"]
@@ -224,9 +224,9 @@ class Service:
 @pytest.mark.parametrize(
     "values",
     [
-        {"steer": "false", "mode": '["transparent"]', "workers": "1", "keeps": "false"},
-        {"steer": "false", "mode": '["transparent"]', "workers": "1", "keeps": "true"},
-        {"steer": "true", "mode": "[]", "workers": "2", "keeps": "true"},
+        {"steer": "false", "mode": 'mode = ["transparent"]', "workers": "1", "keeps": "false"},
+        {"steer": "false", "mode": 'mode = ["transparent"]', "workers": "1", "keeps": "true"},
+        {"steer": "true", "mode": "", "workers": "2", "keeps": "true"},
     ],
     ids=["all", "all-kept", "steer"],
 )

@@ -104,6 +104,15 @@ def via(response: bytes) -> bytes:
 # -- what a request becomes
 
 
+def test_a_head_is_kept_for_the_origin_that_is_yet_to_be_reached() -> None:
+    """By it the answer is chosen where the second origin turns out to have a listed address."""
+    case = Case().client(get("http://a.test/")).server(ok())
+    case.ends.reached = False
+    case.client(get("http://b.test:8080/"))
+    assert case.ends.opened == [A, B]
+    assert case.relay.pending[0].head is not None
+
+
 @pytest.mark.parametrize("user", ["u:p", "u%40x:p%2F", "", "listed.test:80"])
 def test_user_information_is_nobodys(user: str) -> None:
     head = get(f"http://{user}@a.test/x@y").replace(b"Host: " + user.encode() + b"@", b"Host: ")

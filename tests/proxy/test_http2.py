@@ -784,6 +784,17 @@ def test_the_end_of_a_client_waits_for_what_it_has_asked(case: Case) -> None:
     assert (case.body[stream], case.closed) == (b"ok", True)
 
 
+def test_what_waits_for_a_lane_and_is_given_up_is_not_kept(case: Case) -> None:
+    lanes = [case.ask() for _ in range(MAX_LANES)]
+    waiting = [case.ask() for _ in range(5)]
+    assert len(case.http2._waiting) == len(waiting)
+    for stream in waiting:
+        case.client.reset_stream(stream)
+    case.flush()
+    assert not case.http2._waiting
+    assert len(case.origins) == len(lanes)
+
+
 def test_the_end_of_a_client_does_not_wait_for_windows_that_stay_shut(case: Case) -> None:
     case.acknowledges = False
     case.ask()

@@ -1,6 +1,7 @@
 """What is told of sockets, and of which."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 
@@ -69,9 +70,10 @@ async def test_a_number_that_is_another_sockets_now(pairs: Pairs) -> None:
         poller.forget(pairs[own][0].fileno())
         number = pairs[other][0].fileno()
         poller.forget(number)
-        pairs[other][0].close()
-        late.append(socket.socket())
-        assert late[0].fileno() == number
+        with socket.socket() as new:
+            os.dup2(new.fileno(), number, inheritable=False)
+        pairs[other][0].detach()
+        late.append(socket.socket(fileno=number))
         poller.watch(number, WRITE, lambda _: told.append("late"))
 
     for own, other in ((0, 1), (1, 0)):

@@ -7,6 +7,7 @@ what comes back is read into frames again. A lane carries one stream after anoth
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -625,6 +626,9 @@ class Http2(Http2Client):
         self.took(stream)
         if stream.lane is not None:
             stream.lane.drop()
+        else:
+            with suppress(ValueError):
+                self._waiting.remove(stream)
         self._rest()
 
     # -- ends

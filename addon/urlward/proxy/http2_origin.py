@@ -29,10 +29,10 @@ from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_frames import BY_MESSAGE, Exchange, Multiplexed, Stream, StreamLane
 from urlward.proxy.http2_messages import MalformedError, last_chunk, read_response, request_fields
 
-WINDOW: Final = 1 << 20
+WINDOW: Final = 1 << 19
 """Bytes of a response's body that may be on their way, or wait here; origins are far away."""
 
-CONNECTION_WINDOW: Final = 1 << 22
+CONNECTION_WINDOW: Final = 1 << 23
 """Likewise of all that come over a connection."""
 
 MAX_STREAMS: Final = 100

@@ -258,7 +258,8 @@ class HttpRelay:
             return
         self._server = "open"
         for pending in self.pending:
-            pending.head = None
+            if not self._in_turn:  # where there is one at most, that may yet go to another origin
+                pending.head = None
             if address:
                 pending.names = pending.names._replace(address=address)
         early, self._early = b"".join(self._early), []
@@ -487,7 +488,7 @@ class HttpRelay:
             self._answer_with(found, keep_alive=keep_alive)
             return None
         self._sending = Pending(head, found)
-        if self._server == "open":
+        if self._server == "open" and not self._in_turn:
             self._sending.head = None
         self.pending.append(self._sending)
         self._requests += 1

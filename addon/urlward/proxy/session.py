@@ -789,8 +789,8 @@ class Session:
         return self._relay.idle or (self._relay.endless and not self.active)
 
     def quiet(self, now: float) -> float:
-        """Seconds for which nothing has come, counted from the last look."""
-        return 0.0 if self.active else now - self._since
+        """Seconds for which nothing has come, counted from the last look; a stream's end frees nothing."""
+        return 0.0 if self.active or isinstance(self._client, Lane) else now - self._since
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""
