@@ -152,6 +152,7 @@ def test_a_firewall_reload_is_not_noticed(net: Network, proxy: Filter, table: st
     wait_for(lambda: proxy.log().count("took rules away; they are back") > said, "the line")
     assert elements(net, "steer4").keys() >= steered.keys()
     assert elements(net, "listed4").keys() == listed.keys()
+    wait_for(lambda: alive(net), "a worker to say again that it lives")
     assert get(net, where, "blocked.example") == 451, "without another question"
     assert command(net, "gateway", "status").returncode == 0
 

@@ -4,6 +4,7 @@ Rules are written out as list lines for the engine to parse, and matched here fr
 that the grammar is on trial too. Only canonicalising is shared, which has vectors of its own.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from ipaddress import ip_address, ip_network
@@ -132,11 +133,25 @@ def deciding(rules: list[Rule]) -> set[Rule]:
     return {rule for rule in rules if rule.rank == top}
 
 
+def cuts(target: str) -> Iterator[tuple[str, str]]:
+    """Paths and queries that origins cut a target into.
+
+    A fragment is nothing that is asked for; an origin that is sent one may take it for more of the target, or
+    for where the query begins.
+    """
+    path, _, query = target.partition("#")[0].partition("?")
+    yield path, query
+    if "#" in target:
+        whole, _, query = target.partition("?")
+        path = whole.partition("#")[0]
+        rest = target[len(path) + 1 :]
+        for pair in ((whole, query), (path, query), (path, rest), (whole, query.partition("#")[0])):
+            yield pair[0].replace("#", "%23"), pair[1].replace("#", "%23")
+
+
 def check(rules: list[Rule], host: str, target: str, ports: tuple[int, ...], now: float) -> set[Rule]:
     host, verdicts = canonical_host(host), list[set[Rule]]()
-    # A fragment is nothing that is asked for; an origin that is sent one may take it for more of the target.
-    for one in dict.fromkeys((target.partition("#")[0], target.replace("#", "%23"))):
-        raw_path, _, query = one.partition("?")
+    for raw_path, query in dict.fromkeys(cuts(target)):
         path, params = canonical_path(raw_path), query_parameters(canonical_query(query))
         found = deciding([r for r in rules if r.in_force(ports, now) and r.matches(host, path, params)])
         if any(not rule.allow for rule in found):
