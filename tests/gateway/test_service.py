@@ -194,7 +194,8 @@ class Service:
         done = subprocess.run(
             self.command(name), capture_output=True, text=True, check=False, env={**os.environ, **environment}
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stderr == "", done.stderr
+        assert done.returncode == 0
         return done.stdout
 
     @contextmanager
