@@ -216,6 +216,8 @@ class RulesWatch:
         return len(self._removals) > MOST and self._removals[0] > time.monotonic() - WINDOW
 
     def _step(self) -> None:
+        # Read whatever becomes of the rest: what is left unread would wake this again at once.
+        routing_changed = self._routing_changed()
         try:
             self._read_news()
         except OverrunError:
@@ -235,7 +237,7 @@ class RulesWatch:
             self._copy.drop_old()
         if not self._there and self._copy and now >= self._due():
             self._restore()
-        if self._routing_changed() or due:
+        if routing_changed or due:
             self._restore_routing()
             self._routing_fault = False
         if self._there and not self._routing_fault:
