@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,8 @@ from docs.documents import BENCHMARKS, DOCS, PAGES, README, ROOT, anchors, code,
 from urlward import cli
 from urlward.config import Config
 from urlward.docs import topics
+from urlward.records.event import KINDS
+from urlward.records.families import ALARMS
 
 MOST_WORDS = 1200
 """What a stranger reads in five minutes."""
@@ -49,6 +52,27 @@ def test_readmes_figures_are_those_that_were_measured() -> None:
         words = set(measured[name].replace(",\n", " ").replace(", ", " ").split()) | cells
         for figure in (*ours.split(", "), *theirs.split()[:1]):
             assert figure in words, f"{what}: {figure} is not in benchmarks/README.md, {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_text_exist(page: Path) -> None:
+    known = {word for action in cli._parser()._actions for word in action.choices or ()} | {"COMMAND"}
+    named = {span.split()[1] for span in code(prose(page)) if span.startswith("urlward ")}
+    assert named <= known
+
+
+def test_every_alarm_metric_and_kind_of_event_is_in_the_reference() -> None:
+    files = ROOT / "addon/urlward/records/files"
+    used = {
+        re.sub("_(bucket|sum|count)$", "", name)
+        for path in files.iterdir()
+        for name in re.findall(r"\burlward_[a-z_]+", path.read_text())
+    }
+    text = sections(DOCS / "monitoring.md")
+    assert used - {span for row in rows(text["Metrics"]) for span in code(row[0])} == set()
+    assert set(ALARMS) - {span for row in rows(text["Alarms"]) for span in code(row[0])} == set()
+    (kinds,) = (row[1] for row in rows((DOCS / "records.md").read_text()) if row[0] == "`kind`")
+    assert set(KINDS) == set(code(kinds))
 
 
 # --- urlward help
