@@ -210,7 +210,9 @@ NEEDED = {
 """What a table has to say besides."""
 
 
-@pytest.mark.parametrize(("place", "key", "default"), [k for k in KEYS if k[2]], ids=".".join)
+@pytest.mark.parametrize(
+    ("place", "key", "default"), [pytest.param(*k, id=".".join(k[:2])) for k in KEYS if k[2]]
+)
 def test_a_default_is_that_of_the_reference(place: str, key: str, default: str) -> None:
     model = dict(tables(Config))[place]
     name = next(name for name, field in model.model_fields.items() if (field.alias or name) == key)
