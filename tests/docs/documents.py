@@ -10,7 +10,7 @@ README, BENCHMARKS = ROOT / "README.md", ROOT / "benchmarks/README.md"
 PAGES = [README, ROOT / "lists/README.md", *sorted(DOCS.glob("*.md"))]
 
 _FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_LINK = re.compile(r"""(?:\]\(|src=")([^)"\s]+)[)"]""")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
