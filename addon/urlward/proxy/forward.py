@@ -65,8 +65,8 @@ class ForwardEnds(Ends, Protocol):
     def keep_server(self, origin: Origin) -> None:
         """Keep the connection to an origin, at rest, for a request to come, whosever that is."""
 
-    def asks(self, origin: Origin, *, connected: bool) -> None:
-        """A request is about to be judged: for which origin, and whether that is the one connected to."""
+    def asks(self, *, connected: bool) -> None:
+        """A request is about to be judged; whether the origin that it asks is the one connected to."""
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
@@ -173,7 +173,7 @@ class ForwardRelay(HttpRelay):
                     raise HeadError(400, "a CONNECT without a port, or with a body")
                 self.asked = Origin(host.strip("[]"), port, False)
                 self._authority = self._scheme = ""  # should it be refused, the next request is not for there
-                self.ends.asks(self.asked, connected=False)
+                self.ends.asks(connected=False)
                 return
             scheme, authority, path = split_absolute(target)
             if authority != self._authority or scheme != self._scheme:
@@ -188,7 +188,7 @@ class ForwardRelay(HttpRelay):
         except UrlError as e:
             raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
         self._path = path.encode("latin-1")
-        self.ends.asks(self.asked, connected=self._is_connected())
+        self.ends.asks(connected=self._is_connected())
 
     def _is_connected(self) -> bool:
         """Whether the connection to the next request's origin is open, and takes another."""

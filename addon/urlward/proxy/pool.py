@@ -5,6 +5,7 @@ Clients go from host to host, and come back by other connections of theirs. What
 """
 
 import asyncio
+import logging
 import time
 from typing import Final
 
@@ -21,6 +22,8 @@ MOST_OF_ONE: Final = 32
 
 type Key = tuple[object, ...]
 """What makes two connections equal: the origin, and the address that it sees."""
+
+logger = logging.getLogger("urlward")
 
 
 class Pool:
@@ -106,7 +109,8 @@ class Pool:
     # -- what the connections say (`urlward.proxy.connection.Owner`)
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed: better no connection at rest than one that nobody knows."""
+        """Something of ours has failed."""
+        logger.error("%s at a connection at rest", type(error).__name__)
         self.clear()
 
     def lost(self, connection: Connection) -> None:

@@ -583,8 +583,8 @@ class Session:
         (names,) = self._relay.live
         return None if self._guard.address_allowed(self._context, names, address) else NOT_SHOWN
 
-    def asks(self, origin: Origin, *, connected: bool) -> None:
-        """A request is about to be judged, for an origin whose address is known where it is connected to."""
+    def asks(self, *, connected: bool) -> None:
+        """A request is about to be judged; the origin's address is known where that is connected to."""
         assert self._place is not None
         self._place.reached(self._server.address if connected and self._server is not None else "")
 
