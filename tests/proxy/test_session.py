@@ -445,7 +445,7 @@ async def test_what_nobody_asked_for_ends_a_connection_at_rest(rig: Rig) -> None
 
 
 async def test_connections_at_rest_have_a_bound_and_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "MOST", 4)
+    rig.addon.pool = pool.Pool(4)
     monkeypatch.setattr(pool, "MOST_OF_ONE", 2)
     await rig.start(Counting(), "regular")
     rig.lead()

@@ -170,6 +170,7 @@ class Urlward:
         tcp_timeout: seconds without a byte after which a connection is closed.
         canary: the gateway's, where there is one.
         pool: connections to origins at rest.
+        ports: that are listened on.
         resolver: looks origins up.
         access: what an explicit proxy takes.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
@@ -188,6 +189,7 @@ class Urlward:
         self.rules = RulesFacts()
         self.live = Live()
         self.pool = Pool()
+        self.ports: set[int] = set()
         self.probing: Probing | None = None
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
@@ -630,10 +632,7 @@ class Urlward:
         return self._listens_on(port) and is_local(address)
 
     def _listens_on(self, port: int) -> bool:
-        if port == self._admin_port:
-            return True
-        servers = ctx.master.addons.get("proxyserver").servers
-        return any(address[1] == port for server in servers for address in server.listen_addrs)
+        return port == self._admin_port or port in self.ports
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Lead nobody past the filter (`without_alternatives`); no body waits where nobody looks at it."""

@@ -7,6 +7,7 @@ for options that only it heeds, and for other addons.
 import asyncio
 import logging
 import socket
+from itertools import chain
 from typing import Any
 
 from mitmproxy import ctx, platform
@@ -134,6 +135,13 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
     original = mode_servers.AsyncioServerInstance.listen
 
     async def listen(self: Any, host: str, port: int) -> list[Any]:
+        servers = await begun(self, host, port)
+        addon.ports.update(
+            [port] if port else [s.getsockname()[1] for server in servers for s in server.sockets]
+        )
+        return servers
+
+    async def begun(self: Any, host: str, port: int) -> list[Any]:
         mode = self.mode
         steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
         if steering is not None:

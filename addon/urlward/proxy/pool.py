@@ -6,6 +6,7 @@ Clients go from host to host, and come back by other connections of theirs. What
 
 import asyncio
 import logging
+import resource
 import time
 from typing import Final
 
@@ -14,8 +15,8 @@ from urlward.proxy.connection import Connection
 KEPT_FOR: Final = 60.0
 """Seconds that a connection is kept."""
 
-MOST: Final = 1 << 10
-"""Connections that are kept at a time; the one that has been longest makes room."""
+MOST: Final = 1 << 13
+"""Connections that are kept at a time, or a quarter of the files that may be open; the longest makes room."""
 
 MOST_OF_ONE: Final = 32
 """Of these, to one origin."""
@@ -29,14 +30,18 @@ logger = logging.getLogger("urlward")
 class Pool:
     """All that are at rest.
 
+    Args:
+        most: how many those may be.
+
     Attributes:
         active: nothing is made of it; connections set it on their owner.
     """
 
-    __slots__ = ("_by_key", "_since", "_timer", "active")
+    __slots__ = ("_by_key", "_most", "_since", "_timer", "active")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST) -> None:
         self.active = 0.0
+        self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._by_key: dict[Key, list[Connection]] = {}
         self._since: dict[Connection, tuple[Key, float]] = {}
         """The longest first."""
@@ -55,7 +60,7 @@ class Pool:
         connection.receive, connection.ended = connection.spoil, connection.abort
         self._by_key.setdefault(key, []).append(connection)
         self._since[connection] = key, time.monotonic()
-        if len(self._since) > MOST:
+        if len(self._since) > self._most:
             self._close(next(iter(self._since)))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
