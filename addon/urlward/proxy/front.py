@@ -136,9 +136,8 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
 
     async def listen(self: Any, host: str, port: int) -> list[Any]:
         servers = await begun(self, host, port)
-        addon.ports.update(
-            [port] if port else [s.getsockname()[1] for server in servers for s in server.sockets]
-        )
+        sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
+        addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
         return servers
 
     async def begun(self: Any, host: str, port: int) -> list[Any]:
