@@ -141,9 +141,9 @@ def test_what_is_listed_arrives_and_is_told_once(
     monitor: Filter, authority: Authority, origin: Nginx, raw: RawOrigin, way: str
 ) -> None:
     ask_for, entries = WAYS[way]
-    before = len(monitor.blocks("would-block"))
+    would_block = monitor.blocks_from_here("would-block")
     ask_for(Way(monitor, authority, origin, raw))
-    told = monitor.blocks("would-block")[before:]
+    told = would_block()
     assert sorted(line["entry"] for line in told) == entries
     assert all(line["list"] == "list" and line["client"].startswith("127.0.0.1:") for line in told)
     assert monitor.blocks() == []
@@ -165,13 +165,13 @@ def test_names_alone(tmp_path: Path, authority: Authority, origin: Nginx, option
         way = Way(proxy, authority, origin, None)  # type: ignore[arg-type]
         context = authority.client_context()
         for host, entries in (("blocked.example", ["E-1"]), ("plain.example", [])):
-            before = len(proxy.blocks("would-block"))
+            told = proxy.blocks_from_here("would-block")
             with (
                 socks(way.proxy.ports[1], "127.0.0.1", origin.https) as s,
                 context.wrap_socket(s, server_hostname=host) as t,
             ):
                 assert fetch(t, host).body == b"origin\n"
-            assert [line["entry"] for line in proxy.blocks("would-block")[before:]] == entries
+            assert [line["entry"] for line in told()] == entries
 
 
 def test_what_a_reload_would_cut_goes_on_and_is_told_once(
