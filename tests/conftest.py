@@ -212,6 +212,7 @@ _NETWORKS = (
     "tests/e2e/test_processes.py",
     "tests/e2e/test_workers.py",
     "tests/e2e/test_steer",
+    "tests/e2e/test_keep_source.py",
 )
 """Tests that are several machines or workers each: beside one another they would starve signs of life."""
 

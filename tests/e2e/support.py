@@ -315,7 +315,7 @@ def answer_anything(connection: socket.socket) -> None:
 
 
 def resident_memory(pid: int) -> int:
-    """Resident bytes of a process, without those of files: it reads its own program when it first comes to it."""
+    """Resident bytes of a process, without those of files: of its own program it reads more as it runs."""
     text = Path(f"/proc/{pid}/status").read_text()
     found = re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", text, re.M)
     assert len(found) == 2

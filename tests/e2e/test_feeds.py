@@ -192,7 +192,9 @@ def test_what_is_allowed_for_a_while(tmp_path: Path, served: Path, origin: Nginx
             nonlocal until
             if time.time() >= until:  # the first, or again where it was over before anybody looked
                 key = local_key(state)
-                until = add_allow(state, key, LISTED, 2, "short", "me", whole_host=False, now=time.time()).until
+                until = add_allow(
+                    state, key, LISTED, 2, "short", "me", whole_host=False, now=time.time()
+                ).until
             return status(proxy, origin, LISTED) == 200
 
         wait_for(excused, "the exception")
