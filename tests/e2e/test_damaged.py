@@ -173,13 +173,16 @@ def test_all_that_is_kept_may_be_damaged(folder: Path, damage: str, origin: Ngin
         assert status(proxy, origin, OWN) == 451, "from the first second"
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed anew")
         wait_for(lambda: is_ready(admin), "all of it")
-        aside = {re.sub(r"\.2.*", "", path.name) for path in (state / "damaged").iterdir()}
+
+        def aside() -> set[str]:
+            return {re.sub(r"\.2.*", "", path.name) for path in (state / "damaged").iterdir()}
+
         expected = KEPT - STAYS
         if damage not in ("folder", "pipe", "unreadable"):
             expected = expected - WITHOUT_CONTENT
         if damage in ("flipped", "cut"):
             expected = expected - UNSEEN - ({"audit.jsonl"} if damage == "cut" else set())
-        assert {Path(name).name for name in expected} - aside == set()
+        wait_for(lambda: not {Path(name).name for name in expected} - aside(), "all to be set aside")
         for name in expected:
             begins = f"{state / name}: "
             # Of what was done by another process, its parent says so.
@@ -187,10 +190,10 @@ def test_all_that_is_kept_may_be_damaged(folder: Path, damage: str, origin: Ngin
             lines = [line for line in proxy.log().splitlines() if line.startswith(begins)]
             assert len(lines) == 1, (name, lines)
             assert "; set aside as damaged/" in lines[0]
+        wait_for(lambda: ask(state, "status")["ready"]["ok"], "all of it, as the recorder says")
         found = ask(state, "status")
         assert not found["ok"]
         assert found["alarms"]["set-aside"].startswith("damaged and set aside: ")
-        assert found["ready"]["ok"]
         assert [feed["state"] for feed in found["feeds"]] == ["ok"]
         report = verify(state)
         assert report.broken is None
