@@ -1,7 +1,7 @@
 """Runs rows along ways, and says what went past the filter or was stopped without a reason."""
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,10 +104,19 @@ def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1) ->
         return [result for part in parts for result in part.result()]
 
 
-def _is_late(line: Line, row: Row) -> bool:
-    """Whether a refusal is of an earlier row: origins tell of some only when they give the connection up."""
+def _is_late(line: Line, row: Row, before: Iterable[Row]) -> bool:
+    """Whether a line is of an earlier row: origins tell of some only when they give the connection up.
+
+    Args:
+        line: that nothing listed was served by.
+        row: after which it was found.
+        before: the rows before that.
+    """
+    request = line.request.encode()
+    if request in b"".join(row.turns):
+        return False
     refused = line.status == "400" and line.request.startswith("GET ") and "\\" not in line.request
-    return refused and line.request.encode() not in b"".join(row.turns)
+    return refused or any(request in b"".join(earlier.turns) for earlier in before)
 
 
 def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
@@ -115,16 +124,19 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     listed = lab.listed[way.engine]
     log.take(address)
     results = []
+    before = deque[Row](maxlen=3)
     for row in rows:
         expected = expectation(way, row)
-        answer = exchange(lab, way, row, must=0 if way.engine == "bare" else answered(expected))
+        must = way.origin in row.bare if way.engine == "bare" else answered(expected)
+        answer = exchange(lab, way, row, must=must)
         served = expected.count("served")
         # And of the connection whose session is resumed.
         _until_logged(log, address, served and served + row.tls.resume)
         lines = (*log.take(address), *(log.take(listed) if row.listed_address else ()))
         if row.tls.resume and lines and not lines[0].listed:
             lines = lines[1:]  # of the connection whose session is resumed
-        lines = tuple(line for line in lines if not _is_late(line, row))
+        lines = tuple(line for line in lines if line.listed or not _is_late(line, row, before))
+        before.append(row)
         fault = "" if way.engine == "bare" else judge(expected, answer, lines)
         results.append(Result(way, row, answer, lines, fault))
     time.sleep(0.3)

@@ -139,7 +139,9 @@ def exchange_streams(lab: Lab, way: Way, row: StreamRow) -> tuple[Answer, list[s
             with suppress(ConnectionError, socket.timeout):
                 stream = streams.start(fields, row.body if last else b"", row.frames if last else "")
             try:
-                must = way.engine != "bare" and (not last or row.expected in ("blocked", "served"))
+                must = not last or row.expected in ("blocked", "served")
+                if way.engine == "bare":
+                    must = way.origin in row.bare
                 streams.until_ended(stream, answer, answered=must)
             except OSError as e:
                 answer.ended, answer.error = True, str(e)
