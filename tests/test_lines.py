@@ -50,7 +50,7 @@ def test_a_pipe_without_a_reader_is_no_fault(pipe: tuple[int, TextIO]) -> None:
     lines = Lines()
     with os.fdopen(writes, "w") as broken:
         lines.write("gone", broken)
-        lines.finish()
+        lines.finish(60)
     lines.write("there", stream)
     lines.finish()
     assert os.read(pipe[0], 100) == b"there\n"

@@ -25,7 +25,7 @@ class Desks:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._serve(state), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._serve(state), self._loop).result(60)
 
     async def _serve(self, state: Path) -> None:
         table = ObjectionsTable(url=self.url, listen=f"127.0.0.1:{self.port}", per_hour=20)
@@ -39,7 +39,7 @@ class Desks:
         await self._server.close_all_connections()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

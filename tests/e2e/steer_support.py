@@ -4,8 +4,10 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import dns.exception
@@ -16,6 +18,8 @@ from conftest import wait_for
 from e2e.support import Filter, read_response, running
 from gateway.dns_support import dnsmasq
 from gateway.network import IPV4, IPV6, Family, Network, network
+from urlward.gateway.steer_set import ALIVE_FOR
+from urlward.gateway.table import ALIVE, BOTH_PROTOCOLS
 
 TEXT = """\
 blocked.example id=S-1
@@ -80,7 +84,7 @@ def configure(folder: Path, more: str = "", dns_more: str = "", top: str = "") -
 
 def command(net: Network, *arguments: str) -> "subprocess.CompletedProcess[str]":
     line = [*net.gateway.prefix, sys.executable, "-m", "urlward", *arguments]
-    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=180)
 
 
 @contextmanager
@@ -115,6 +119,30 @@ def steering(
 
 def alive(net: Network) -> bool:
     return bool(elements(net, "alive"))
+
+
+def while_alive[T](net: Network, attempt: Callable[[], T], again: Callable[[], object] = lambda: None) -> T:
+    """What comes of an attempt, made again where it fails at a time at which no worker counted as alive.
+
+    The kernel takes the workers to live for two seconds after their last word, so where the machine stands
+    still for as long, what is to be filtered passes. When they have said it last, the kernel tells.
+
+    Args:
+        net: with a filter.
+        attempt: short, or it is too often not known when they have.
+        again: done before another one.
+    """
+    for _ in range(3):
+        begun = time.monotonic()
+        try:
+            return attempt()
+        except (AssertionError, LookupError, OSError, HTTPException):
+            left = net.nft.left(ALIVE, bytes(BOTH_PROTOCOLS[:1]))
+            if left and time.monotonic() + left - ALIVE_FOR < begun:
+                raise  # the last word before the attempt had not lost its force since
+        wait_for(lambda: alive(net), "a sign of life")
+        again()
+    return attempt()
 
 
 def elements(net: Network, name: str) -> dict[str, int]:

@@ -29,13 +29,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from mitmproxy.certs import CertStore
 
-from conftest import free_port, wait_for
+from conftest import free_port, listening, wait_for
 from e2e.forks import Forked, forks
 from nginx_log import AccessLog
 
 HERE = Path(__file__).parent
 _COMMAND = (sys.executable, "-m", "urlward")
-TIMEOUT = 10.0
+TIMEOUT = 30.0
+"""Seconds without an answer after which there is none."""
+
+ENDS_WITHIN = 60.0
+"""Seconds that a process has to end: a filter takes some of them for what is under way."""
 
 LIST = """\
 # Reserved names and addresses only.
@@ -229,7 +233,7 @@ def nginx(folder: Path) -> Iterator[Nginx]:
         yield Nginx(folder, http, https, h2, AccessLog(folder / "access.log", http))
     finally:
         process.terminate()
-        process.wait(TIMEOUT)
+        process.wait(ENDS_WITHIN)
 
 
 def accepts(port: int, host: str = "127.0.0.1") -> bool:
@@ -250,8 +254,7 @@ class RawOrigin:
         self._serve = serve or answer_anything
         self.connections = 0
         self.received = bytearray()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family)
+        self._listener = listening(host)
         self.port = int(self._listener.getsockname()[1])
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -312,11 +315,11 @@ def answer_anything(connection: socket.socket) -> None:
 
 
 def resident_memory(pid: int) -> int:
-    """Resident bytes of a process."""
+    """Resident bytes of a process, without those of files: of its own program it reads more as it runs."""
     text = Path(f"/proc/{pid}/status").read_text()
-    match = re.search(r"VmRSS:\s+(\d+) kB", text)
-    assert match is not None
-    return int(match[1]) << 10
+    found = re.findall(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", text, re.M)
+    assert len(found) == 2
+    return sum(map(int, found)) << 10
 
 
 @dataclass
@@ -352,11 +355,20 @@ class Filter:
     def blocks(self, word: str = "block") -> list[dict[str, str]]:
         """The block lines so far, or others of that form, each as its fields."""
         found = []
-        for line in self.log().splitlines():
-            match = re.fullmatch(rf"(\S+) {word} ((?:\w+=\S+ ?)+)", line)
+        for line in self.log().splitlines(keepends=True):
+            # One without its end is still being written.
+            match = re.fullmatch(rf"(\S+) {word} ((?:\w+=\S+ ?)+)\n", line)
             if match:
                 found.append({"time": match[1], **dict(part.split("=", 1) for part in match[2].split())})
         return found
+
+    def blocks_from_here(self, word: str = "block") -> Callable[[], list[dict[str, str]]]:
+        """What gives those that have come since this was called.
+
+        Of a filter that other tests have used, too: a client before may have had the same address and port.
+        """
+        before = len(self.blocks(word))
+        return lambda: self.blocks(word)[before:]
 
     def memory(self) -> int:
         return resident_memory(self.process.pid)
@@ -374,7 +386,7 @@ class Filter:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(TIMEOUT)
+            return self.process.wait(ENDS_WITHIN)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conftest import wait_for
+from conftest import Stopwatch, wait_for
 from e2e.conftest import trust
 from e2e.support import (
     LIST,
     Authority,
     Filter,
-    Nginx,
     RawOrigin,
     connect,
     read_response,
@@ -23,6 +22,7 @@ from e2e.support import (
     socks,
     tunnel,
 )
+from e2e.test_http2 import encrypted
 from e2e.test_websocket import echo
 
 WITHIN = 1.0
@@ -66,8 +66,8 @@ def cut_lines(proxy: Filter) -> list[str]:
 def ends_within(s: socket.socket, seconds: float) -> bool:
     """Whether a stream ends that would go on for ever."""
     s.settimeout(0.1)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    watch = Stopwatch(seconds)
+    while watch.seconds() < seconds:
         try:
             if not s.recv(1 << 16):
                 return True
@@ -136,15 +136,9 @@ def test_a_stream(own: Filter, way: Callable[[Filter, int], socket.socket], line
     ],
 )
 def test_a_stream_inside_intercepted_tls(own: Filter, authority: Authority, line: str, cut: bool) -> None:
-    def serve(connection: socket.socket) -> None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(authority.folder / "origin.pem", authority.folder / "origin.key")
-        with context.wrap_socket(connection._connection, server_side=True) as inner:  # type: ignore[attr-defined]
-            endless(inner)
-
     context = authority.client_context(own.ca)
     with (
-        RawOrigin(serve) as raw,
+        RawOrigin(encrypted(authority, endless)) as raw,
         socks(own.ports[1], "127.0.0.1", raw.port) as plain,
         context.wrap_socket(plain, server_hostname="paged.example") as s,
     ):
@@ -162,10 +156,11 @@ def test_a_stream_inside_intercepted_tls(own: Filter, authority: Authority, line
         ("other.example id=C-3", False),
     ],
 )
-def test_tls_that_is_relayed(own: Filter, authority: Authority, origin: Nginx, line: str, cut: bool) -> None:
+def test_tls_that_is_relayed(own: Filter, authority: Authority, line: str, cut: bool) -> None:
     context, before = authority.client_context(), len(cut_lines(own))
     with (
-        socks(own.ports[1], "127.0.0.1", origin.https) as plain,
+        RawOrigin(encrypted(authority, endless)) as raw,
+        socks(own.ports[1], "127.0.0.1", raw.port) as plain,
         context.wrap_socket(plain, server_hostname="plain.example") as s,
     ):
         s.sendall(b"GET /slow HTTP/1.1\r\nHost: plain.example\r\n\r\n")

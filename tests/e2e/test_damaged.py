@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import urllib3
 from conftest import free_port, wait_for
 from e2e import support
 from e2e.support import Filter, Nginx, get, running
+from e2e.test_confidential import command, processes
 from records.recording import events
 from urlward.engine.digest import format_key
 from urlward.lists.allows import add_allow
@@ -33,6 +34,7 @@ LISTED, OWN = "listed.example", "blocked.example"
 CONFIG = """\
 state = "state"
 workers = {workers}
+{more}
 [[feed]]
 name = "body"
 path = "{list}"
@@ -99,11 +101,11 @@ AS_SOMEBODY = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 
 
 @contextmanager
-def filtering(folder: Path, name: str, workers: int = 1) -> Iterator[tuple[Filter, str]]:
+def filtering(folder: Path, name: str, workers: int = 1, more: str = "") -> Iterator[tuple[Filter, str]]:
     """A filter with a state folder, and where its dashboard is."""
     admin = free_port()
     config = folder / "urlward.toml"
-    config.write_text(CONFIG.format(workers=workers, admin=admin, list=folder / "feed.txt"))
+    config.write_text(CONFIG.format(workers=workers, more=more, admin=admin, list=folder / "feed.txt"))
     prefix = AS_SOMEBODY if os.geteuid() == 0 else ()
     with running(folder / name, "--config", str(config), prefix=prefix) as proxy:
         proxy.secrets = (LISTED, OWN)
@@ -173,13 +175,16 @@ def test_all_that_is_kept_may_be_damaged(folder: Path, damage: str, origin: Ngin
         assert status(proxy, origin, OWN) == 451, "from the first second"
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed anew")
         wait_for(lambda: is_ready(admin), "all of it")
-        aside = {re.sub(r"\.2.*", "", path.name) for path in (state / "damaged").iterdir()}
+
+        def aside() -> set[str]:
+            return {re.sub(r"\.2.*", "", path.name) for path in (state / "damaged").iterdir()}
+
         expected = KEPT - STAYS
         if damage not in ("folder", "pipe", "unreadable"):
             expected = expected - WITHOUT_CONTENT
         if damage in ("flipped", "cut"):
             expected = expected - UNSEEN - ({"audit.jsonl"} if damage == "cut" else set())
-        assert {Path(name).name for name in expected} - aside == set()
+        wait_for(lambda: not {Path(name).name for name in expected} - aside(), "all to be set aside")
         for name in expected:
             begins = f"{state / name}: "
             # Of what was done by another process, its parent says so.
@@ -187,10 +192,10 @@ def test_all_that_is_kept_may_be_damaged(folder: Path, damage: str, origin: Ngin
             lines = [line for line in proxy.log().splitlines() if line.startswith(begins)]
             assert len(lines) == 1, (name, lines)
             assert "; set aside as damaged/" in lines[0]
+        wait_for(lambda: ask(state, "status")["ready"]["ok"], "all of it, as the recorder says")
         found = ask(state, "status")
         assert not found["ok"]
         assert found["alarms"]["set-aside"].startswith("damaged and set aside: ")
-        assert found["ready"]["ok"]
         assert [feed["state"] for feed in found["feeds"]] == ["ok"]
         report = verify(state)
         assert report.broken is None
@@ -228,21 +233,24 @@ def test_another_key(folder: Path, origin: Nginx) -> None:
 
 def processes_of(pid: int) -> Iterator[tuple[int, str]]:
     """Descendants of a process, with their command lines."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        yield int(child), Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        yield from processes_of(int(child))
+    with suppress(OSError):  # it has ended meanwhile
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield int(child), command(int(child))
+            yield from processes_of(int(child))
 
 
 def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origin: Nginx) -> None:
     state = folder / "state"
-    with filtering(folder, "filter", workers=2) as (proxy, admin):
+    # Nobody takes the process of feeds, which is stopped below, to hang.
+    with filtering(folder, "filter", workers=2, more="worker_timeout = 0") as (proxy, admin):
         wait_for(lambda: is_ready(admin), "both workers")
         found = dict(processes_of(proxy.process.pid))
-        (feeds,) = (pid for pid, command in found.items() if "feed_process" in command)
-        workers = [pid for pid, command in found.items() if "-m urlward run" in command]
+        (feeds,) = (pid for pid, line in found.items() if "feed_process" in line)
+        workers = [pid for pid, line in found.items() if "-m urlward run" in line]
         assert len(workers) == 2
         os.kill(feeds, signal.SIGSTOP)  # nothing is made anew meanwhile
         try:
+            wait_for(lambda: processes(feeds) == [feeds], "the end of a refresh that is under way")
             for name in ("feeds/body.ward", "allows.json", "key"):
                 DAMAGES["noise"](state / name)
             os.kill(workers[0], signal.SIGKILL)

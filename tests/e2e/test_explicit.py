@@ -18,6 +18,9 @@ from e2e.support import Authority, Filter, Nginx, RawOrigin, ask, get, running, 
 from e2e.test_block_page_browser import CHROMIUM, FLAGS
 
 PASSWORD = "correct-horse"
+BROWSER_WITHIN = 120_000.0
+"""Milliseconds that a browser may take to start, or to load a page."""
+
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs the Debian package chromium")
 
 
@@ -189,7 +192,9 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, table: str, flags: list[str
 @contextmanager
 def browser(*flags: str) -> Iterator[Any]:
     with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS, *flags])
+        found = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=[*FLAGS, *flags], timeout=BROWSER_WITHIN
+        )
         try:
             yield found
         finally:
@@ -207,6 +212,7 @@ def test_a_browser_with_proxy_auto_configuration(tmp_path: Path, raw: RawOrigin)
         flags = f"--proxy-pac-url=http://127.0.0.1:{port}/proxy.pac", f"--host-resolver-rules={direct}"
         with browser(*flags) as found:
             page = found.new_page()
+            page.set_default_timeout(BROWSER_WITHIN)
             for number, host in enumerate(("plain.example", "www.direct.example", "192.0.2.7")):
                 assert page.goto(f"http://{host}:{raw.port}/{number}").text() == "origin\n"
             assert page.goto("http://blocked.example/").status == 451
@@ -219,6 +225,7 @@ def test_a_browser_with_a_password(tmp_path: Path, origin: Nginx) -> None:
     with proxy(tmp_path, f'users = "{users(tmp_path, "someone").name}"') as own, browser() as found:
         server = {"server": f"http://127.0.0.1:{own.port}", "username": "someone", "password": PASSWORD}
         page = found.new_context(proxy=server, ignore_https_errors=True).new_page()
+        page.set_default_timeout(BROWSER_WITHIN)
         for url in (f"http://plain.example:{origin.http}/", f"https://plain.example:{origin.https}/"):
             assert page.goto(url).text() == "origin\n"
         assert page.goto("https://blocked.example/").status == 451

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2e.conftest import trust
-from e2e.support import Authority, Filter, Nginx, RawOrigin, client_hello, connect, running, socks
+from e2e.support import Authority, Filter, Nginx, RawOrigin, client_hello, connect, receive, running, socks
 
 FAULTS = {
     "matcher": "urlward.engine.matcher.Matcher.check_request = urlward.engine.matcher.Matcher.check = fault",
@@ -86,7 +86,6 @@ def test_what_becomes_of_requests(faulty: tuple[str, str, Filter], origin: Nginx
 def closed_or_answer(proxy: Filter, head: str) -> bytes:
     with connect(proxy.port) as s:
         s.sendall(head.encode())
-        s.settimeout(3)
         try:
             return s.recv(65536)
         except (TimeoutError, ConnectionError):
@@ -100,9 +99,8 @@ def relayed(proxy: Filter) -> bool:
         socks(proxy.ports[1], "127.0.0.1", origin.port) as s,
     ):
         s.sendall(client_hello("plain.example"))
-        s.settimeout(3)
         try:
-            return s.recv(6)[5:6] == b"\x01"  # our own ClientHello: an alert has another type
+            return receive(s, 6)[5:6] == b"\x01"  # our own ClientHello: an alert has another type
         except ConnectionError:
             return False
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import NGINX_HEAD, Filter, Nginx, accepts, get, running, urlward
+from e2e.support import ENDS_WITHIN, NGINX_HEAD, Filter, Nginx, accepts, get, running, urlward
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
@@ -52,7 +52,7 @@ def server(served: Path, port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(ENDS_WITHIN)
 
 
 def publish(served: Path, name: str, data: str | bytes) -> None:
@@ -104,7 +104,7 @@ def test_a_text_feed(tmp_path: Path, served: Path, origin: Nginx) -> None:
     with server(served, port), filtering(tmp_path, config) as proxy:
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed to arrive")
         assert status(proxy, origin, OTHER) == 200
-        assert proxy.blocks()[-1]["list"] == "body"
+        assert {block["list"] for block in proxy.blocks()} == {"body"}
         publish_now(proxy, served, "list.txt", f"{OTHER}\n")
         wait_for(lambda: status(proxy, origin, OTHER) == 451, "the change")
         assert status(proxy, origin, LISTED) == 200
@@ -186,9 +186,18 @@ def test_what_is_allowed_for_a_while(tmp_path: Path, served: Path, origin: Nginx
         told = urlward("allow", "--end", id_, "--why", "done", "--config", str(config))
         assert told.returncode == 0, told.stderr
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "its end")
-        state = tmp_path / "state"
-        add_allow(state, local_key(state), LISTED, 2, "short", "me", whole_host=False, now=time.time())
-        wait_for(lambda: status(proxy, origin, LISTED) == 200, "the exception")
+        state, until = tmp_path / "state", 0.0
+
+        def excused() -> bool:
+            nonlocal until
+            if time.time() >= until:  # the first, or again where it was over before anybody looked
+                key = local_key(state)
+                until = add_allow(
+                    state, key, LISTED, 2, "short", "me", whole_host=False, now=time.time()
+                ).until
+            return status(proxy, origin, LISTED) == 200
+
+        wait_for(excused, "the exception")
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the end that comes by itself")
     kept = (tmp_path / "state" / "audit.jsonl").read_text() + (tmp_path / "state" / "allows.json").read_text()
     assert "listed" not in kept

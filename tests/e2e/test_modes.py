@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import wait_for
 from e2e.conftest import trust
 from e2e.support import (
+    ENDS_WITHIN,
     Authority,
     Filter,
     Nginx,
@@ -159,7 +161,7 @@ import socket, ssl, sys, threading
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(sys.argv[1] + "/origin.pem", sys.argv[1] + "/origin.key")
 def answer(s, tls):
-    s.settimeout(10)
+    s.settimeout(60)
     print("connection", flush=True)
     try:
         if tls:
@@ -168,19 +170,20 @@ def answer(s, tls):
             s.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 7\\r\\n\\r\\norigin\\n")
     except OSError:
         pass
-def listen(port, tls):
-    listener = socket.create_server(("0.0.0.0", port))
+def listen(listener, tls):
     while True:
         threading.Thread(target=answer, args=(listener.accept()[0], tls), daemon=True).start()
-threading.Thread(target=listen, args=(443, True), daemon=True).start()
-listen(80, False)
+plain, secure = (socket.create_server(("0.0.0.0", port)) for port in (80, 443))
+print("ready", flush=True)
+threading.Thread(target=listen, args=(secure, True), daemon=True).start()
+listen(plain, False)
 """
 
 CLIENT_PROGRAM = """\
 import socket, ssl, sys
 ca, ours = sys.argv[1:3]
 def http(address, host, path="/"):
-    with socket.create_connection((address, 80), 10) as s:
+    with socket.create_connection((address, 80), 30) as s:
         head = f"GET {path} HTTP/1.1\\r\\nConnection: close\\r\\n" + (f"Host: {host}\\r\\n" if host else "")
         for byte in (head + "\\r\\n").encode():
             s.sendall(bytes([byte]))
@@ -189,7 +192,7 @@ def https(address, name, host, path="/"):
     context = ssl.create_default_context(cafile=ca)
     context.load_verify_locations(cafile=ours)
     context.check_hostname = name is not None
-    with socket.create_connection((address, 443), 10) as s, context.wrap_socket(s, server_hostname=name) as t:
+    with socket.create_connection((address, 443), 30) as s, context.wrap_socket(s, server_hostname=name) as t:
         whose = "ours" if "mitmproxy" in str(t.getpeercert()["issuer"]) else "origin"
         t.sendall(f"GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n".encode())
         return whose + " " + t.recv(65536).split(b" ", 2)[1].decode()
@@ -232,6 +235,7 @@ def test_transparent(tmp_path: Path, authority: Authority) -> None:
             [*inside, GATEWAY, sys.executable, "-c", ORIGIN, str(authority.folder)], stdout=log, stderr=log
         )
         try:
+            wait_for(lambda: "ready" in (tmp_path / "origin.log").read_text(), "the origin")
             with running(
                 tmp_path,
                 *trust(authority),
@@ -241,7 +245,7 @@ def test_transparent(tmp_path: Path, authority: Authority) -> None:
             ) as proxy:
                 program = [sys.executable, "-c", CLIENT_PROGRAM, str(authority.certificate), str(proxy.ca)]
                 result = subprocess.run(
-                    [*inside, CLIENT, *program], capture_output=True, text=True, timeout=60, check=False
+                    [*inside, CLIENT, *program], capture_output=True, text=True, timeout=180, check=False
                 )
                 assert (result.stdout, result.stderr) == (EXPECTED, "")
                 assert [block["entry"] for block in proxy.blocks()] == [
@@ -250,8 +254,8 @@ def test_transparent(tmp_path: Path, authority: Authority) -> None:
                 assert all(block["client"].startswith("192.0.2.1:") for block in proxy.blocks())
         finally:
             server.terminate()
-            server.wait(10)
-    assert (tmp_path / "origin.log").read_text().split() == ["connection"] * 4
+            server.wait(ENDS_WITHIN)
+    assert (tmp_path / "origin.log").read_text().split() == ["ready", *["connection"] * 4]
 
 
 def test_ssl_of_the_proxy_itself(proxy: Filter, authority: Authority, origin: Nginx) -> None:
@@ -278,7 +282,7 @@ def test_ssl_of_the_proxy_itself(proxy: Filter, authority: Authority, origin: Ng
             "%{http_code}",
             f"https://{url.format(origin.https)}",
         ]
-        assert subprocess.run(line, capture_output=True, text=True, timeout=20, check=True).stdout == status
+        assert subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout == status
     assert len(origin.requests(1)) == 1
 
 

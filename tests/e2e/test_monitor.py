@@ -25,7 +25,7 @@ from e2e.support import (
     tunnel,
 )
 from e2e.test_cut import endless
-from e2e.test_http2 import http2
+from e2e.test_http2 import encrypted, http2
 from e2e.test_tls import ORIGINS, OURS, fetch, https, wrapped
 
 
@@ -141,9 +141,9 @@ def test_what_is_listed_arrives_and_is_told_once(
     monitor: Filter, authority: Authority, origin: Nginx, raw: RawOrigin, way: str
 ) -> None:
     ask_for, entries = WAYS[way]
-    before = len(monitor.blocks("would-block"))
+    would_block = monitor.blocks_from_here("would-block")
     ask_for(Way(monitor, authority, origin, raw))
-    told = monitor.blocks("would-block")[before:]
+    told = would_block()
     assert sorted(line["entry"] for line in told) == entries
     assert all(line["list"] == "list" and line["client"].startswith("127.0.0.1:") for line in told)
     assert monitor.blocks() == []
@@ -165,18 +165,16 @@ def test_names_alone(tmp_path: Path, authority: Authority, origin: Nginx, option
         way = Way(proxy, authority, origin, None)  # type: ignore[arg-type]
         context = authority.client_context()
         for host, entries in (("blocked.example", ["E-1"]), ("plain.example", [])):
-            before = len(proxy.blocks("would-block"))
+            told = proxy.blocks_from_here("would-block")
             with (
                 socks(way.proxy.ports[1], "127.0.0.1", origin.https) as s,
                 context.wrap_socket(s, server_hostname=host) as t,
             ):
                 assert fetch(t, host).body == b"origin\n"
-            assert [line["entry"] for line in proxy.blocks("would-block")[before:]] == entries
+            assert [line["entry"] for line in told()] == entries
 
 
-def test_what_a_reload_would_cut_goes_on_and_is_told_once(
-    tmp_path: Path, authority: Authority, origin: Nginx
-) -> None:
+def test_what_a_reload_would_cut_goes_on_and_is_told_once(tmp_path: Path, authority: Authority) -> None:
     def change(proxy: Filter, *lines: str) -> None:
         before = proxy.log().count(" in force, ")
         new = proxy.list_file.with_suffix(".new")
@@ -191,9 +189,10 @@ def test_what_a_reload_would_cut_goes_on_and_is_told_once(
     with (
         running(tmp_path, "--monitor", modes=("regular", "socks5")) as proxy,
         RawOrigin(endless) as raw,
+        RawOrigin(encrypted(authority, endless)) as origin_of_tls,
         socks(proxy.ports[1], "streamed.example", raw.port) as stream,
         socks(proxy.ports[1], "blocked.example", raw.port) as listed,
-        socks(proxy.ports[1], "127.0.0.1", origin.https) as plain,
+        socks(proxy.ports[1], "127.0.0.1", origin_of_tls.port) as plain,
         context.wrap_socket(plain, server_hostname="plain.example") as tls,
     ):
         for s, host in ((stream, "streamed.example"), (listed, "blocked.example"), (tls, "plain.example")):

@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from conftest import free_port, wait_for
 from e2e.conftest import trust
 from e2e.support import (
+    ENDS_WITHIN,
     NGINX_HEAD,
     Authority,
     Filter,
@@ -111,7 +112,7 @@ def vhosts(folder: Path, names_authority: Authority) -> Iterator[Origin]:
         yield origin
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(ENDS_WITHIN)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +305,7 @@ def test_what_is_relayed_is_cut_once_it_is_listed(changed: Filter, name: str, li
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(b"\x16begun")
-        stop.wait(30)
+        stop.wait(120)
 
     with (
         RawOrigin(serve) as raw,

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from conftest import free_port, wait_for
 from e2e.support import LIST, Filter, Nginx, RawOrigin, connect, get, read_to_end, running
 from e2e.test_records import events
 from e2e.test_workers import children_of, has_ended
+from urlward.proxy.addon import SHORT_AGAIN
 
 pytestmark = pytest.mark.long
 
@@ -294,7 +296,7 @@ def test_more_connections_than_file_descriptors(tmp_path: Path, origin: Nginx, m
     """Those at rest make room; nobody hangs, and the log says it once."""
     modes = [f"reverse:http://127.0.0.1:{origin.http}" if mode == "reverse" else "regular"]
     with running(tmp_path, modes=modes, prefix=("prlimit", "--nofile=256:256")) as proxy:
-        kept = []
+        kept, begun = [], time.monotonic()
         try:
             for number in range(400):
                 s = connect(proxy.port, timeout=60)
@@ -302,7 +304,10 @@ def test_more_connections_than_file_descriptors(tmp_path: Path, origin: Nginx, m
                 host = f"plain.example:{origin.http}" if number % 2 else "blocked.example"
                 s.sendall(f"GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
                 assert s.recv(12) == (b"HTTP/1.1 200" if number % 2 else b"HTTP/1.1 451"), number
-            assert proxy.log().count("raise LimitNOFILE") == 1
+            # Again after half a minute, which all of this takes on a machine that has much else to do.
+            assert (
+                1 <= proxy.log().count("raise LimitNOFILE") <= 1 + (time.monotonic() - begun) // SHORT_AGAIN
+            )
             # A list that changes still finds descriptors for that.
             with proxy.list_file.open("a") as file:
                 file.write("added-later.test\n")

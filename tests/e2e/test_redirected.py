@@ -10,7 +10,7 @@ import pytest
 
 from conftest import wait_for
 from e2e.conftest import trust
-from e2e.support import Authority, running
+from e2e.support import ENDS_WITHIN, Authority, running
 from e2e.test_modes import CLIENT, GATEWAY, ip, may_make_namespaces, namespaces
 
 RULES = """\
@@ -37,7 +37,7 @@ import socket, ssl, sys, threading
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(sys.argv[1] + "/origin.pem", sys.argv[1] + "/origin.key")
 def answer(s, tls):
-    s.settimeout(10)
+    s.settimeout(60)
     try:
         if tls:
             s = context.wrap_socket(s, server_side=True)
@@ -63,18 +63,18 @@ def request(s, host, path):
     s.sendall(f"GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n".encode())
     return s.recv(65536).split(b" ", 2)[1].decode()
 def http(address, host, path="/", port=80):
-    with socket.create_connection((address, port), 10) as s:
+    with socket.create_connection((address, port), 30) as s:
         return request(s, host, path)
 def https(address, sni, host, path="/"):
     context = ssl.create_default_context(cafile=ca)
     context.load_verify_locations(cafile=ours)
     context.check_hostname = sni is not None
-    with socket.create_connection((address, 443), 10) as s, context.wrap_socket(s, server_hostname=sni) as t:
+    with socket.create_connection((address, 443), 30) as s, context.wrap_socket(s, server_hostname=sni) as t:
         whose = "ours" if "mitmproxy" in str(t.getpeercert()["issuer"]) else "origin"
         return whose + " " + request(t, host, path)
 def direct(address, port):
     # Whether anything is said or not, it is closed at once.
-    with socket.create_connection((address, port), 10) as s:
+    with socket.create_connection((address, port), 30) as s:
         return repr(s.recv(65536))
 results = []
 for name, *arguments in json.load(sys.stdin):
@@ -166,7 +166,7 @@ def test_two_ports_of_both_families(tmp_path: Path, authority: Authority) -> Non
                     input=json.dumps([case for case, _ in cases]),
                     capture_output=True,
                     text=True,
-                    timeout=60,
+                    timeout=180,
                     check=True,
                 )
                 found = json.loads(result.stdout)
@@ -175,10 +175,11 @@ def test_two_ports_of_both_families(tmp_path: Path, authority: Authority) -> Non
                 assert "ended with" not in proxy.log()
                 # Had anything gone round in a circle, it would have left connections.
                 for worker in workers(proxy.process.pid):
-                    assert len(list(Path(f"/proc/{worker}/fd").iterdir())) < 40
+                    fds = Path(f"/proc/{worker}/fd")
+                    wait_for(lambda fds=fds: len(list(fds.iterdir())) < 40, "them to be closed")  # type: ignore[misc]
         finally:
             server.kill()
-            server.wait(10)
+            server.wait(ENDS_WITHIN)
 
 
 def workers(supervisor: int) -> list[int]:

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import LIST, Nginx, RawOrigin, connect, environment, get, read_response, running, urlward
+from e2e.support import (
+    ENDS_WITHIN,
+    LIST,
+    Nginx,
+    RawOrigin,
+    connect,
+    environment,
+    get,
+    read_response,
+    read_to_end,
+    running,
+    urlward,
+)
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -69,7 +81,8 @@ def test_ctrl_c_ends_it_at_once_whatever_is_under_way(tmp_path: Path, origin: Ng
         busy.sendall(f"GET {url} HTTP/1.1\r\nHost: plain.example\r\n\r\n".encode())
         assert busy.recv(1) == b"H"
         proxy.process.send_signal(signal.SIGINT)
-        assert proxy.process.wait(5) == 0
+        assert proxy.process.wait(ENDS_WITHIN) == 0
+        assert len(read_to_end(busy)) < (origin.folder / "slow").stat().st_size, "it was not waited for"
         assert proxy.log().count("\n") == 2, proxy.log()
 
 
@@ -117,7 +130,7 @@ def test_a_log_that_nobody_reads_any_more_does_not_stop_it(tmp_path: Path, origi
         assert get(port, f"http://plain.example:{origin.http}/").status == 200
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(ENDS_WITHIN)
 
 
 def test_many_blocked_at_once(tmp_path: Path) -> None:

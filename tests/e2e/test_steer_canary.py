@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import wait_for
-from e2e.steer_support import address, ask, command, elements, get, resolving, steering
+from e2e.steer_support import address, ask, command, elements, get, resolving, steering, while_alive
 from e2e.support import Filter
 from e2e.test_modes import may_make_namespaces
 from gateway.network import Network
@@ -86,14 +86,15 @@ def summary(net: Network, proxy: Filter) -> dict[str, Any]:
 
 
 def test_it_goes_the_whole_way_and_is_not_counted(net: Network, proxy: Filter) -> None:
-    assert json.loads(status(net, proxy).stdout)["canary"] == {"worker 0": "ok", "worker 1": "ok"}
+    both = {"worker 0": "ok", "worker 1": "ok"}
+    wait_for(lambda: json.loads(status(net, proxy).stdout)["canary"] == both, "both to come through")
     assert CANARY4 in elements(net, "steer4")
     assert CANARY6 in elements(net, "steer6")
     wait_for(lambda: summary(net, proxy).get("canary"), "the recorder to be told")
+    wait_for(lambda: not summary(net, proxy)["ready"]["failing"], "all to be well")
     found = summary(net, proxy)
     assert (found["hour"]["judged"], found["hour"]["blocked"]) == (0, 0)
     assert "canary" in found["ready"]["checks"]
-    assert not found["ready"]["failing"]
     events = command(net, "events", "--kind", "block", "--config", config(proxy))
     assert "canary" not in events.stdout
     assert " block client=" not in proxy.log()
@@ -101,7 +102,7 @@ def test_it_goes_the_whole_way_and_is_not_counted(net: Network, proxy: Filter) -
 
 def test_clients_may_look_too(net: Network, proxy: Filter) -> None:
     assert address(ask(net, "canary.urlward.invalid")) == CANARY4
-    assert get(net, CANARY4, "canary.urlward.invalid") == 451
+    assert while_alive(net, lambda: get(net, CANARY4, "canary.urlward.invalid")) == 451
 
 
 FOREIGN = """\
@@ -142,7 +143,7 @@ def test_a_stage_that_breaks_is_named_everywhere_until_it_is_mended(
         assert status(net, proxy).returncode == 1
         assert heard[-1].startswith(b"STATUS=canary: redirect: "), "no sign of life after it"
     wait_for(lambda: heard[-1] == b"WATCHDOG=1", "a sign of life")
-    assert status(net, proxy).returncode == 0
+    wait_for(lambda: status(net, proxy).returncode == 0, "all to be well")
     wait_for(lambda: summary(net, proxy)["ok"], "the end of the alarm")
 
 

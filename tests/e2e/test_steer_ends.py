@@ -8,7 +8,19 @@ import dns.exception
 import pytest
 
 from conftest import wait_for
-from e2e.steer_support import address, alive, ask, command, configure, elements, get, resolving, steering
+from e2e.steer_support import (
+    address,
+    alive,
+    ask,
+    command,
+    configure,
+    elements,
+    get,
+    resolving,
+    steering,
+    while_alive,
+)
+from e2e.support import ENDS_WITHIN
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network
 
@@ -46,12 +58,16 @@ def test_closed_from_the_start_of_the_rules_and_over_a_restart(net: Network, tmp
     with pytest.raises(dns.exception.Timeout):
         ask(net, "blocked.example", timeout=0.5)
     told = (IPV4.origin, IPV6.origin)
+
+    def statuses() -> list[int]:
+        return [get(net, where, "blocked.example") for where in told]
+
     with steering(net, tmp_path, workers=1, more=more) as proxy:
         assert address(ask(net, "blocked.example")) == told[0]
         assert address(ask(net, "blocked.example", "AAAA")) == told[1]
-        assert [get(net, where, "blocked.example") for where in told] == [451, 451]
+        assert while_alive(net, statuses) == [451, 451]
         proxy.process.send_signal(signal.SIGTERM)
-        assert proxy.process.wait(30) == 0
+        assert proxy.process.wait(ENDS_WITHIN) == 0
         assert command(net, "gateway", "down", "--if-stopped", "--config", config).stdout == "rules kept\n"
         wait_for(lambda: not alive(net), "the kernel to notice")
         assert all(refused(net, where) for where in (*told, IPV4.other))
@@ -59,7 +75,7 @@ def test_closed_from_the_start_of_the_rules_and_over_a_restart(net: Network, tmp
             with pytest.raises(dns.exception.Timeout):
                 ask(net, name, timeout=0.5)
         with steering(net, tmp_path, workers=1, more=more):
-            assert [get(net, where, "blocked.example") for where in told] == [451, 451]
+            assert while_alive(net, statuses) == [451, 451]
 
 
 def test_the_end_harms_nobody(net: Network, tmp_path: Path) -> None:
@@ -68,8 +84,9 @@ def test_the_end_harms_nobody(net: Network, tmp_path: Path) -> None:
     with steering(net, tmp_path, workers=1, more='steered = "intercept"', dns_more=dns_more) as proxy:
         where = address(ask(net, "blocked.example"))
         assert where == IPV4.lan
-        assert get(net, where, "blocked.example") == 451
-        assert get(net, where, "plain.example") == 403, "the gateway's own services are not shown"
+        assert while_alive(net, lambda: get(net, where, "blocked.example")) == 451
+        # The gateway's own services are not shown.
+        assert while_alive(net, lambda: get(net, where, "plain.example")) == 403
         assert "(transparent@8090)" in proxy.log()
         assert address(ask(net, "paged.example")) in elements(net, "steer4")
         proxy.process.send_signal(signal.SIGTERM)

@@ -8,10 +8,10 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from evasion.lab import Lab, Way
 from evasion.origins import INNOCENT, MARKER
@@ -19,7 +19,7 @@ from evasion.rows import Row, Tls, cut_up
 
 SILENCE = 1.2
 """Seconds without a byte that count as no answer."""
-PATIENCE = 10.0
+PATIENCE = 30.0
 """The same where an answer must come, be it late on a machine that has much else to do."""
 GRACE = 0.03
 """Seconds in which more answers than expected would come."""
@@ -131,7 +131,7 @@ class Encrypted:
 
     def _shake_hands(self, tls: Tls) -> None:
         s, first = self.socket, True
-        s.settimeout(5)
+        s.settimeout(PATIENCE)
         while True:
             try:
                 self.tls.do_handshake()
@@ -200,7 +200,7 @@ def open_connection(lab: Lab, way: Way, tls: Tls, to_listed: bool = False) -> Pl
         first = Encrypted(s, tls)
         first.send(b"GET /innocent.html HTTP/1.1\r\nHost: paged.example\r\nConnection: close\r\n\r\n")
         with suppress(OSError):
-            while first.receive(2):
+            while first.receive(PATIENCE):
                 pass
         session = first.tls.session
         first.close()
@@ -211,11 +211,11 @@ def open_connection(lab: Lab, way: Way, tls: Tls, to_listed: bool = False) -> Pl
         raise
 
 
-def exchange(lab: Lab, way: Way, row: Row, *, answered: bool = False) -> Answer:
+def exchange(lab: Lab, way: Way, row: Row, *, must: int = 0) -> Answer:
     """Send a row along a way. Whatever goes wrong with the connection is an answer too.
 
     Args:
-        answered: whether something must come back.
+        must: so many responses must come.
     """
     answer = Answer()
     began = time.monotonic()
@@ -231,8 +231,9 @@ def exchange(lab: Lab, way: Way, row: Row, *, answered: bool = False) -> Answer:
             with suppress(OSError):
                 _send(connection, row, turn)
             silence = SILENCE if last else SILENCE / 2
-            first = PATIENCE if answered else silence
-            _receive(connection, answer, expected if last else number + 1, first, silence)
+            wanted = expected if last else number + 1
+            due = partial(_is_due, answer, must, None if last or number >= must else len(answer.data))
+            _receive(connection, answer, wanted, due, silence)
             if answer.ended:
                 break
     finally:
@@ -249,13 +250,24 @@ def _send(connection: Plain | Encrypted, row: Row, turn: bytes) -> None:
             time.sleep(row.pause)
 
 
+def _is_due(answer: Answer, must: int, before: int | None) -> bool:
+    """Whether more has to come; where more is to be sent then, an interim response is enough.
+
+    Args:
+        answer: so far.
+        must: so many responses.
+        before: bytes that had come before what was sent last; None where nothing is sent any more.
+    """
+    return len(answer.outcomes()) < must if before is None else len(answer.data) == before
+
+
 def _receive(
-    connection: Plain | Encrypted, answer: Answer, wanted: int, first: float, silence: float
+    connection: Plain | Encrypted, answer: Answer, wanted: int, due: Callable[[], bool], silence: float
 ) -> None:
     while True:
         enough = answer.complete() >= wanted
         try:
-            data = connection.receive(GRACE if enough else silence if answer.data else first)
+            data = connection.receive(GRACE if enough else PATIENCE if due() else silence)
         except TimeoutError:
             answer.silent = answer.silent or not enough
             return

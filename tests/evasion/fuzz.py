@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from evasion import grammar
-from evasion.client import Answer, open_connection
+from evasion.client import PATIENCE, Answer, open_connection
 from evasion.lab import ENGINES, Lab, Way, lab
 from evasion.rows import Tls
 from evasion.runs import arguments, servers_folder
@@ -98,10 +98,10 @@ class Fuzzer:
 
     def _innocent(self) -> None:
         host, request = grammar.innocent_request(self._rng)
-        if ask(self._lab, self._bare, [request], 5, host).outcomes() != ["served"]:
+        if ask(self._lab, self._bare, [request], PATIENCE, host).outcomes() != ["served"]:
             self._tally.counts["innocent, but not served by the origin"] += 1
             return
-        answer = ask(self._lab, self._way, [request], 5, host)
+        answer = ask(self._lab, self._way, [request], PATIENCE, host)
         self._tally.counts["innocent"] += 1
         if answer.outcomes() != ["served"]:
             self._tally.violations.append(

@@ -1,14 +1,14 @@
 """Runs rows along ways, and says what went past the filter or was stopped without a reason."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from evasion.client import Answer, exchange
 from evasion.lab import Lab, Way
-from evasion.origins import Line
+from evasion.origins import Line, Log
 from evasion.rows import Row, StreamRow
 from evasion.streams import exchange_streams
 
@@ -16,6 +16,8 @@ IN_TURN = ("flows", "relay")
 """Engines whose reading of a request is that of ``layer``, in mitmproxy's flows or beside what it relays."""
 LATE = 0.01
 """Seconds by which an origin's log may lag behind its answer."""
+LOGGED_WITHIN = 30.0
+"""The same where a line must come."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ def expectation(way: Way, row: Row) -> tuple[str, ...]:
     return ("any",)
 
 
+def answered(expected: Sequence[str]) -> int:
+    """How many responses must come for an expectation to be met."""
+    return max((n for n, word in enumerate(expected, 1) if word in ("blocked", "served")), default=0)
+
+
 def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1) -> list[Result]:
     """Rows along the ways that they are meant for, which are gone side by side; on one way a row follows the
     other. That way, what an origin logs can be laid to a row.
@@ -97,10 +104,19 @@ def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1) ->
         return [result for part in parts for result in part.result()]
 
 
-def _is_late(line: Line, row: Row) -> bool:
-    """Whether a refusal is of an earlier row: origins tell of some only when they give the connection up."""
+def _is_late(line: Line, row: Row, before: Iterable[Row]) -> bool:
+    """Whether a line is of an earlier row: origins tell of some only when they give the connection up.
+
+    Args:
+        line: that nothing listed was served by.
+        row: after which it was found.
+        before: the rows before that.
+    """
+    request = line.request.encode()
+    if request in b"".join(row.turns):
+        return False
     refused = line.status == "400" and line.request.startswith("GET ") and "\\" not in line.request
-    return refused and line.request.encode() not in b"".join(row.turns)
+    return refused or any(request in b"".join(earlier.turns) for earlier in before)
 
 
 def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
@@ -108,20 +124,19 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     listed = lab.listed[way.engine]
     log.take(address)
     results = []
+    before = deque[Row](maxlen=3)
     for row in rows:
         expected = expectation(way, row)
-        answer = exchange(
-            lab, way, row, answered=way.engine != "bare" and expected[0] in ("blocked", "served")
-        )
+        must = way.origin in row.bare if way.engine == "bare" else answered(expected)
+        answer = exchange(lab, way, row, must=must)
         served = expected.count("served")
-        end = time.monotonic() + 0.5
-        while served and len(log.take(address, keep=True)) < served and time.monotonic() < end:
-            time.sleep(0.005)
-        time.sleep(LATE)
+        # And of the connection whose session is resumed.
+        _until_logged(log, address, served and served + row.tls.resume)
         lines = (*log.take(address), *(log.take(listed) if row.listed_address else ()))
         if row.tls.resume and lines and not lines[0].listed:
             lines = lines[1:]  # of the connection whose session is resumed
-        lines = tuple(line for line in lines if not _is_late(line, row))
+        lines = tuple(line for line in lines if line.listed or not _is_late(line, row, before))
+        before.append(row)
         fault = "" if way.engine == "bare" else judge(expected, answer, lines)
         results.append(Result(way, row, answer, lines, fault))
     time.sleep(0.3)
@@ -129,6 +144,14 @@ def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:
     if late and way.engine != "bare" and results:
         results.append(Result(way, results[-1].row, Answer(), late, "the log tells late of a listed page"))
     return results
+
+
+def _until_logged(log: Log, address: str, lines: int) -> None:
+    """Wait until an origin has logged so many requests, or will not."""
+    end = time.monotonic() + LOGGED_WITHIN
+    while lines and len(log.take(address, keep=True)) < lines and time.monotonic() < end:
+        time.sleep(0.005)
+    time.sleep(LATE)
 
 
 def judge(
@@ -188,9 +211,9 @@ def _streams_along(lab: Lab, way: Way, rows: list[StreamRow]) -> list[StreamResu
     results = []
     for row in rows:
         answer, got = exchange_streams(lab, way, row)
-        time.sleep(LATE)
-        lines = tuple(log.take(address))
         expected = ("served",) * bool(row.before) + (row.expected,)
+        _until_logged(log, address, 0 if way.engine == "bare" else expected.count("served"))
+        lines = tuple(log.take(address))
         fault = "" if way.engine == "bare" else judge(expected, answer, lines, got)
         results.append(StreamResult(way, row, answer, tuple(got), lines, fault))
     return results

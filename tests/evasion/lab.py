@@ -20,7 +20,7 @@ from e2e.test_modes import may_make_namespaces
 from evasion.origins import LIST, SECRETS, Log, apache_config, nginx_config, started, write_pages
 from evasion.rows import MODES
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 30.0
 EXPLICIT = {"connect": "regular", "socks5": "socks5"}
 """Modes in which clients name the origin, and what the filter calls them."""
 FLOWS = ("--set", "urlward_flows=true")

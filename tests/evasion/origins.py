@@ -237,7 +237,7 @@ def started(command: Sequence[str], folder: Path) -> Iterator["subprocess.Popen[
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -17,7 +17,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from evasion.client import Answer, Encrypted, open_connection, word
+from evasion.client import PATIENCE, Answer, Encrypted, open_connection, word
 from evasion.lab import Lab, Way
 from evasion.rows import StreamRow, Tls
 
@@ -72,11 +72,18 @@ class Streams:
             self.connection.send(data)
         return stream
 
-    def until_ended(self, stream: int, answer: Answer) -> None:
-        """Read until a stream or the connection is at its end."""
+    def until_ended(self, stream: int, answer: Answer, *, answered: bool) -> None:
+        """Read until a stream or the connection is at its end.
+
+        Args:
+            stream: it.
+            answer: takes what comes.
+            answered: whether a response must come.
+        """
         while stream not in self.ended and not answer.ended:
+            due = answered and stream not in self.outcomes
             try:
-                data = self.connection.receive(SILENCE)
+                data = self.connection.receive(PATIENCE if due else SILENCE)
             except TimeoutError:
                 answer.silent = True
                 return
@@ -132,7 +139,10 @@ def exchange_streams(lab: Lab, way: Way, row: StreamRow) -> tuple[Answer, list[s
             with suppress(ConnectionError, socket.timeout):
                 stream = streams.start(fields, row.body if last else b"", row.frames if last else "")
             try:
-                streams.until_ended(stream, answer)
+                must = not last or row.expected in ("blocked", "served")
+                if way.engine == "bare":
+                    must = way.origin in row.bare
+                streams.until_ended(stream, answer, answered=must)
             except OSError as e:
                 answer.ended, answer.error = True, str(e)
             outcomes.append(streams.outcomes.get(stream, "refused"))

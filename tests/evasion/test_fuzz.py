@@ -9,6 +9,7 @@ SEED = int(os.environ.get("URLWARD_SEED", "20260101"))
 REQUESTS = 400 if "URLWARD_SEED" in os.environ else 40
 """A way; where each run has the same seed, more of them are only the same again."""
 SECONDS = 60.0
+"""At most."""
 
 
 def test_what_the_bare_origin_serves_as_listed_never_passes(laboratory: Lab) -> None:

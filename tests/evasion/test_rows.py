@@ -10,6 +10,9 @@ from evasion.judge import Result, StreamResult, run, run_streams
 from evasion.lab import ENGINES, Lab, all_ways
 from evasion.rows import Row, StreamRow, load_rows, load_stream_rows
 
+pytestmark = pytest.mark.timeout(1800)
+"""The first test is all rows along all ways, on a machine that may have much else to do."""
+
 ROWS = {
     "spelling": 279,
     "framing": 247,

@@ -132,6 +132,13 @@ async def test_metrics_are_told_and_their_bugs_cost_nothing(
     await other.start()
     emitter.metrics = lambda: {"requests": 7}
     await until(lambda: Snapshot({"requests": 7}) in other.heard)
+    assert Snapshot({"requests": 7, "told": True}) not in other.heard
+    # Who takes the place of the one that has had them is told that somebody has.
+    await other.stop()
+    other.heard.clear()
+    await other.start()
+    await until(lambda: Snapshot({"requests": 7, "told": True}) in other.heard)
+    assert Snapshot({"requests": 7}) not in other.heard
     emitter.metrics = lambda: {"requests": 1 / 0}
     emit(emitter, events(5))
     await until(lambda: other.events() == events(5))

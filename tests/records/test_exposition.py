@@ -236,9 +236,9 @@ def test_the_last_hour(tmp_path: Path) -> None:
 def test_after_a_restart_counters_begin_anew(tmp_path: Path) -> None:
     """What its predecessor has shown must not come again as if it had happened now."""
     exposition = made(tmp_path)
-    exposition.take("old", counted(NOW - 3600, blocks=5).snapshot())
+    exposition.take("old", counted(NOW - 3600, blocks=5).snapshot() | {"told": True})
     assert samples(exposition)[BLOCKS] == 0
-    exposition.take("old", counted(NOW - 3600, blocks=7).snapshot())
+    exposition.take("old", counted(NOW - 3600, blocks=7).snapshot() | {"told": True})
     assert samples(exposition)[BLOCKS] == 2
     exposition.take("new", counted(NOW - 1, blocks=5).snapshot())
     assert samples(exposition)[BLOCKS] == 7

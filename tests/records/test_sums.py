@@ -1,12 +1,12 @@
 from urlward.records.snapshot import Counts, Snapshot
-from urlward.records.sums import MOST_GONE, TOGETHER, Sums
+from urlward.records.sums import MOST_GONE, Sums
 
 A, B = ("a",), ("b",)
 
 
-def said(started: float, a: float = 0, b: float = 0) -> Snapshot:
+def said(started: float, a: float = 0, b: float = 0, *, told: bool = False) -> Snapshot:
     counts: Counts = {A: a, B: b}
-    return Snapshot(started, counts)
+    return Snapshot(started, counts, told=told)
 
 
 def test_a_worker_that_lost_its_connection_is_not_counted_twice() -> None:
@@ -53,16 +53,18 @@ def test_totals_are_no_part_of_it() -> None:
 
 
 def test_what_another_has_added_up_before_is_left_out() -> None:
-    sums = Sums(begun=1000.0)
-    sums.take("old", said(1000 - TOGETHER - 1, a=50, b=5))
+    sums = Sums()
+    sums.take("old", said(1, a=50, b=5, told=True))
     assert sums.total() == {A: 0, B: 0}
-    sums.take("old", said(1000 - TOGETHER - 1, a=53, b=5))
-    sums.take("with", said(1000 - TOGETHER, a=10))
+    sums.take("old", said(1, a=53, b=5, told=True))
+    # Nobody before has had what these have counted, however long they have waited for one who takes it.
+    sums.take("waited", said(1, a=10))
     sums.take("late", said(1001, a=100))
     assert sums.total() == {A: 113, B: 0}
-    sums.gone("old")
-    sums.take("old", said(1000 - TOGETHER - 1, a=54, b=6))
-    assert sums.total() == {A: 114, B: 1}
+    for worker, started in (("old", 1), ("waited", 1)):
+        sums.gone(worker)
+        sums.take(worker, said(started, a=54, b=6, told=True))
+    assert sums.total() == {A: 158, B: 7}
     # Another process of its name, that is new.
     sums.take("old", said(1002, a=1))
-    assert sums.total() == {A: 115, B: 1}
+    assert sums.total() == {A: 159, B: 7}

@@ -85,6 +85,7 @@ class Emitter:
         self._told_dropped = 0
         self._told_at = float("-inf")
         self._metrics_at = float("-inf")
+        self._told_metrics = False
         self._closing = asyncio.Event()
         self._running: asyncio.Task[Any] | None = None
         self._ended = False
@@ -145,6 +146,7 @@ class Emitter:
             writer.write(encode({"hello": self._worker, "node": self._node}))
             waited = self.waiting
             sent = next(iter(self._batches), self._number + 1) - 1
+            told = self._told_metrics
             while not acknowledged.done():
                 await self._collect(connected=True)
                 while sent < self._number:
@@ -152,7 +154,7 @@ class Emitter:
                     if batch := self._batches.get(sent):
                         writer.write(batch.line)
                         await writer.drain()
-                self._send_metrics(writer)
+                self._send_metrics(writer, told=told)
                 await writer.drain()
                 if self._closing.is_set() and not self.waiting:
                     writer.write(encode({"bye": True}))
@@ -252,13 +254,17 @@ class Emitter:
             detail = {"alarm": "dropped", "text": text, "events": new}
             self.emit(make_event("alarm", self._clock(), os.urandom(RANDOM), node=self._node, detail=detail))
 
-    def _send_metrics(self, writer: asyncio.StreamWriter) -> None:
+    def _send_metrics(self, writer: asyncio.StreamWriter, *, told: bool) -> None:
+        """Pass on what is counted, and whether some of it was over another connection: who adds up may be
+        another process than then."""
         now = time.monotonic()
         if self.metrics is None or (now - self._metrics_at < METRICS and not self._closing.is_set()):
             return
         self._metrics_at = now
         try:
-            writer.write(encode({"metrics": self.metrics()}))
+            metrics = self.metrics()
+            writer.write(encode({"metrics": metrics | {"told": True} if told else metrics}))
+            self._told_metrics = True
         except Exception as e:  # noqa: BLE001 - what is counted must not cost what is recorded
             logger.error("records: the metrics cannot be told: %s", type(e).__name__)
 

@@ -60,7 +60,7 @@ class Exposition(Collector):
         self._recorder = recorder
         self._clock = clock
         self._steady = steady
-        self._sums = Sums(clock())
+        self._sums = Sums()
         self._labels = Labels()
         self._heard: dict[str, float] = {}
         self._hour = LastHour()

@@ -1,8 +1,8 @@
 """What all workers have counted together, those that have ended as well, so that no counter goes down.
 
-What a worker had counted long before anybody here added up is left out: it was in the sums of the process
-whose place this one has taken, and would be counted twice by whoever follows both. So all sums begin near
-zero, as counters do whose process is new.
+What a worker has told another before is left out: it was in the sums of the process whose place this one has
+taken, and would be counted twice by whoever follows both. So all sums begin near zero, as counters do whose
+process is new.
 """
 
 from collections import OrderedDict
@@ -12,24 +12,17 @@ from urlward.records.snapshot import Counts, Snapshot, add
 MOST_GONE = 256
 """Workers that may come back under their name and be known; older ones are added up for good."""
 
-TOGETHER = 10.0
-"""Seconds within which a worker and the process that adds up are taken to have been started together."""
-
 
 class Sums:
     """Adds up workers' snapshots, each of which is cumulative since its worker's start.
 
-    Args:
-        begun: since when, seconds since 1970-01-01 UTC.
-
     Attributes:
-        live: the last snapshot of each worker that is connected, by its name; what was counted before is not
-            in its counts.
+        live: the last snapshot of each worker that is connected, by its name; what was told before is not in
+            its counts.
     """
 
-    def __init__(self, begun: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.live: dict[str, Snapshot] = {}
-        self._begun = begun
         self._before: dict[str, Counts] = {}
         self._gone: OrderedDict[str, Snapshot] = OrderedDict()
         self._ended: Counts = {}
@@ -40,8 +33,7 @@ class Sums:
         if last is None or last.started != snapshot.started:
             if last is not None:
                 add(self._ended, last.counts)
-            others = snapshot.started < self._begun - TOGETHER
-            self._before[worker] = dict(snapshot.counts) if others else {}
+            self._before[worker] = dict(snapshot.counts) if snapshot.told else {}
         for key, count in self._before[worker].items():
             snapshot.counts[key] = max(snapshot.counts.get(key, 0) - count, 0)
         if last is not None and last.started == snapshot.started:
