@@ -154,6 +154,7 @@ class Rig:
     async def settled(self) -> None:
         """Nothing is left of any connection."""
         await until(lambda: not list(self.addon.live))
+        self.addon.pool.clear()
         assert self.errors == []
 
     def close(self) -> None:

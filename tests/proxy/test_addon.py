@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -352,12 +351,9 @@ async def test_a_handshake_may_not_take_for_ever(addon: Urlward) -> None:
     assert list(addon.live) == []
 
 
-async def test_the_filter_does_not_connect_to_itself(
-    tctx: taddons.context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_filter_does_not_connect_to_itself(tctx: taddons.context) -> None:
     addon = tctx.master.addons.get("urlward")
-    server = SimpleNamespace(listen_addrs=[("0.0.0.0", 8080)])
-    monkeypatch.setattr(tctx.master.addons.get("proxyserver"), "servers", [server])
+    addon.ports.add(8080)
     for host, port, client, refused in (
         ("127.0.0.1", 8080, "127.0.0.1", True),
         ("127.0.0.1", 8081, "127.0.0.1", False),

@@ -52,8 +52,8 @@ class ForwardEnds(Ends):
     def keep_server(self, origin: Origin) -> None:
         self.kept.append(origin)
 
-    def asks(self, origin: Origin, *, connected: bool) -> None:
-        self.judged_for.append((origin, connected))
+    def asks(self, *, connected: bool) -> None:
+        self.judged_for.append((self.relay.asked, connected))
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         self.tunnels.append((origin, rest, told))

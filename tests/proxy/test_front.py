@@ -35,13 +35,9 @@ async def test_what_is_not_ours_goes_to_mitmproxy_whole(rig: Rig) -> None:
     await rig.settled()
 
 
-async def test_a_connection_to_itself_is_not_made(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_to_itself_is_not_made(rig: Rig) -> None:
     await rig.start(answer)
-    server = rig.tctx.master.addons.get("proxyserver")
-    itself = SimpleNamespace(
-        listen_addrs=[("127.0.0.1", rig.origin_port)], mode=SimpleNamespace(transport_protocol="tcp")
-    )
-    monkeypatch.setattr(server, "servers", [itself])
+    rig.addon.ports.add(rig.origin_port)
     assert (await rig.ask(GET % b"a")).startswith(b"HTTP/1.1 403 ")
 
 

@@ -15,10 +15,12 @@ import pytest
 from conftest import nobody_listens
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset, until
+from urlward.proxy import pool
 from urlward.proxy.connection import BEHIND, LOW, Connection
 from urlward.proxy.poller import READ
+from urlward.proxy.pool import KEPT_FOR
 from urlward.proxy.relay import HttpRelay
-from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, MAX_KEPT, Session
+from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, Session
 from urlward.proxy.upstream import Lookup
 
 
@@ -343,22 +345,166 @@ async def tunnel(rig: Rig, host: str) -> Streams:
     return streams
 
 
-async def test_connections_to_origins_are_kept(rig: Rig) -> None:
-    peers = set()
+class Counting:
+    """An origin that says on which connection of its own it was asked: the first is 0."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peers.add(writer.get_extra_info("peername"))
-        await answer(reader, writer)
+    def __init__(self) -> None:
+        self.writers: list[asyncio.StreamWriter] = []
 
-    await rig.start(serve, "regular")
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(self.writers)
+        self.writers.append(writer)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if b"Content-Length: 2" in head:
+                    await reader.readexactly(2)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%02d" % number)
+
+
+async def which(rig: Rig, streams: Streams, host: str = "plain.example", more: bytes = b"") -> int:
+    """On which connection the origin was asked."""
+    streams[1].write(absolute(rig, host, more))
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    return int(await streams[0].readexactly(2))
+
+
+async def test_connections_to_origins_are_kept_for_all_clients(rig: Rig) -> None:
+    await rig.start(Counting(), "regular")
     rig.lead()
-    reader, writer = await rig.connect()
-    for number in (*range(MAX_KEPT + 4), 0, 1):
-        writer.write(absolute(rig, f"host{number}.example"))
-        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
-    assert len(peers) == MAX_KEPT + 4
-    assert len(rig.session._kept) <= MAX_KEPT
-    writer.close()
+    one, other = await rig.connect(), await rig.connect()
+    assert [await which(rig, one, host) for host in ("a.example", "b.example", "a.example")] == [0, 1, 0]
+    assert await which(rig, other, "b.example") == 1
+    assert await which(rig, other, "a.example") == 2, "that of the first client is not at rest"
+    one[1].close()
+    await until(lambda: len(rig.addon.pool) == 2)
+    assert await which(rig, other, "a.example") == 2
+    third = await rig.connect()
+    assert await which(rig, third, "a.example") == 0
+    closes = await rig.connect()
+    assert await which(rig, closes, "b.example", b"Connection: close\r\n") == 1
+    assert await closes[0].read() == b""
+    assert await which(rig, third, "b.example") == 1
+    for streams in (other, third, closes):
+        streams[1].close()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("scheme", ["NTLM", "Negotiate", "kerberos"])
+async def test_a_connection_that_counts_as_one_clients_is_nobody_elses(rig: Rig, scheme: str) -> None:
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    one, other = await rig.connect(), await rig.connect()
+    own = f"Authorization: {scheme} TlRMTVNTUAAB\r\n".encode()
+    assert [await which(rig, one, "a.example", more) for more in (own, b"")] == [0, 0]
+    one[1].close()
+    await until(lambda: len(list(rig.addon.live)) == 1)
+    assert await which(rig, other, "a.example") == 1
+    assert await which(rig, other, "a.example", own) == 1
+    assert await which(rig, other, "b.example") == 2
+    assert await which(rig, other, "a.example", b"Authorization: Basic eDp5\r\n") == 3
+    assert await which(rig, other, "b.example") == 2
+    assert await which(rig, other, "a.example") == 3, "a password in each request is of that request"
+    other[1].close()
+    await rig.settled()
+
+
+async def test_what_cannot_be_sent_twice_goes_over_a_connection_of_its_own(rig: Rig) -> None:
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    streams = await rig.connect()
+    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    streams[1].write(absolute(rig, "a.example", b"Content-Length: 2\r\n").replace(b"GET", b"POST", 1) + b"xy")
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert await streams[0].readexactly(2) == b"02"
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_what_nobody_asked_for_ends_a_connection_at_rest(rig: Rig) -> None:
+    origin = Counting()
+    await rig.start(origin, "regular")
+    rig.lead()
+    streams = await rig.connect()
+    for number, ends in enumerate(("says", "closes", "resets")):
+        assert await which(rig, streams, "a.example") == 2 * number
+        assert await which(rig, streams, "b.example") == 2 * number + 1
+        if ends == "says":
+            origin.writers[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        elif ends == "closes":
+            origin.writers[2].close()
+        else:
+            reset(origin.writers[4])
+        await until(lambda: not len(rig.addon.pool))
+        rig.addon.pool.clear()
+        origin.writers[2 * number + 1].close()
+        await until(lambda: rig.session._server is None)
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_connections_at_rest_have_a_bound_and_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.addon.pool = pool.Pool(4)
+    monkeypatch.setattr(pool, "MOST_OF_ONE", 2)
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    streams = await rig.connect()
+    for number in range(8):
+        assert await which(rig, streams, f"host{number}.example") == number
+    assert len(rig.addon.pool) == 4
+    assert await which(rig, streams, "host4.example") == 4
+    assert await which(rig, streams, "host3.example") == 8, "that of the longest rest has made room"
+    rig.addon.pool.clear()
+    many = [await rig.connect() for _ in range(4)]
+    for one in many:
+        await which(rig, one, "one.example")
+    for one in many:
+        one[1].close()
+    await until(lambda: len(list(rig.addon.live)) == 1)
+    assert len(rig.addon.pool) == 2
+    now = time.monotonic()
+    assert 0 < rig.addon.pool.expire(now + KEPT_FOR - 1) <= 1
+    assert len(rig.addon.pool) == 2
+    assert not rig.addon.pool.expire(now + KEPT_FOR + 1)
+    assert not len(rig.addon.pool)
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_a_connection_at_rest_leads_nobody_where_they_may_not_go(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    streams = await rig.connect()
+    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: False)
+    streams[1].write(absolute(rig, "a.example"))
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 403 ")
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_a_connection_at_rest_whose_address_came_to_be_listed(rig: Rig) -> None:
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    streams = await rig.connect()
+    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    await rig.relist("127.0.0.1")
+    streams[1].write(absolute(rig, "a.example"))
+    assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 451 ")
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_connections_at_rest_make_room_first(rig: Rig) -> None:
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    streams = await rig.connect()
+    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    rig.addon.short(OSError(errno.EMFILE, ""))
+    assert not len(rig.addon.pool)
+    assert await which(rig, streams, "b.example") == 1
+    streams[1].close()
     await rig.settled()
 
 

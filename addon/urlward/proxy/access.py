@@ -101,7 +101,6 @@ def _plain(
     return plain(status, text, head=head.method == b"HEAD", more=more)
 
 
-@lru_cache(1 << 12)
 def is_inside(address: str) -> bool:
     """Whether an IP address is one that means another machine to each: loopback, link-local, unspecified."""
     found = _address(address)
@@ -109,6 +108,7 @@ def is_inside(address: str) -> bool:
     return found.is_loopback or found.is_link_local or found.is_unspecified or in_this_network
 
 
+@lru_cache(1 << 12)
 def _address(text: str) -> IPv4Address | IPv6Address:
     found = ip_address(text)
     return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found

@@ -73,6 +73,7 @@ from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
+from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.recording import Recording
 from urlward.proxy.tls import Certificates, Origins
@@ -168,6 +169,8 @@ class Urlward:
         probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
         canary: the gateway's, where there is one.
+        pool: connections to origins at rest.
+        ports: that are listened on.
         resolver: looks origins up.
         access: what an explicit proxy takes.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
@@ -185,6 +188,8 @@ class Urlward:
         self.recording: Recording | None = None
         self.rules = RulesFacts()
         self.live = Live()
+        self.pool = Pool()
+        self.ports: set[int] = set()
         self.probing: Probing | None = None
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
@@ -531,7 +536,7 @@ class Urlward:
         Returns:
             Seconds until the next should be accepted.
         """
-        closed = self.live.make_room(ROOM, time.monotonic()) + self._close_carried(ROOM)
+        closed = self.pool.clear() or self.live.make_room(ROOM, time.monotonic()) + self._close_carried(ROOM)
         if self.recording is not None:
             self.recording.metrics.error("descriptors")
         now = time.monotonic()
@@ -627,10 +632,7 @@ class Urlward:
         return self._listens_on(port) and is_local(address)
 
     def _listens_on(self, port: int) -> bool:
-        if port == self._admin_port:
-            return True
-        servers = ctx.master.addons.get("proxyserver").servers
-        return any(address[1] == port for server in servers for address in server.listen_addrs)
+        return port == self._admin_port or port in self.ports
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Lead nobody past the filter (`without_alternatives`); no body waits where nobody looks at it."""

@@ -250,11 +250,18 @@ class Connection:
             self._decrypt_in(self.tls, data)
 
     def belong(self, owner: Owner) -> None:
-        """Have another owner, who keeps it for long: the kernel is to notice where the peer is gone."""
+        """Have another owner."""
         self._owner = owner
+
+    def probe(self) -> None:
+        """Have the kernel notice where the peer is gone."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _PROBES.items():
             self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def spoil(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is
+        """Close at once where something comes that nobody has asked for."""
+        self.abort()
 
     def attach(self, peer: "Connection") -> None:
         """Have the other connection of a relay."""

@@ -63,10 +63,10 @@ class ForwardEnds(Ends, Protocol):
         """Read nothing of the client for now, or go on."""
 
     def keep_server(self, origin: Origin) -> None:
-        """Keep the connection to an origin, at rest, for a request to come."""
+        """Keep the connection to an origin, at rest, for a request to come, whosever that is."""
 
-    def asks(self, origin: Origin, *, connected: bool) -> None:
-        """A request is about to be judged: for which origin, and whether that is the one connected to."""
+    def asks(self, *, connected: bool) -> None:
+        """A request is about to be judged; whether the origin that it asks is the one connected to."""
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
@@ -84,6 +84,7 @@ class ForwardRelay(HttpRelay):
     __slots__ = (
         "_again",
         "_authority",
+        "_bound",
         "_close_wanted",
         "_keep_alive",
         "_minor",
@@ -110,6 +111,8 @@ class ForwardRelay(HttpRelay):
         """Whether the origin keeps the connection open."""
         self._close_wanted = False
         """Whether the client asks nothing more."""
+        self._bound = False
+        """Whether the connection counts as this client's by what it has said of who it is."""
         self._minor = 1
         self._unfinished = False
         """Whether a request was answered whose body has yet to come."""
@@ -118,8 +121,10 @@ class ForwardRelay(HttpRelay):
         """The client will send no more; what it has asked already is answered in turn."""
         if self._held and not self._body and bool(self.pending) is not self._switching:
             self._client_ended = True
-        else:
-            super().client_ended()
+            return
+        if self.idle:
+            self._leave(keep=self._keep_alive)  # for others
+        super().client_ended()
 
     def server_ended(self) -> None:
         """The origin will send no more."""
@@ -140,6 +145,11 @@ class ForwardRelay(HttpRelay):
         else:
             self._server = "closed"
             self._fail()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request that is under way may be sent again."""
+        return self._again is not None
 
     def go_on(self) -> None:
         """The request that waits for its judge may be judged now."""
@@ -163,7 +173,7 @@ class ForwardRelay(HttpRelay):
                     raise HeadError(400, "a CONNECT without a port, or with a body")
                 self.asked = Origin(host.strip("[]"), port, False)
                 self._authority = self._scheme = ""  # should it be refused, the next request is not for there
-                self.ends.asks(self.asked, connected=False)
+                self.ends.asks(connected=False)
                 return
             scheme, authority, path = split_absolute(target)
             if authority != self._authority or scheme != self._scheme:
@@ -178,7 +188,7 @@ class ForwardRelay(HttpRelay):
         except UrlError as e:
             raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
         self._path = path.encode("latin-1")
-        self.ends.asks(self.asked, connected=self._is_connected())
+        self.ends.asks(connected=self._is_connected())
 
     def _is_connected(self) -> bool:
         """Whether the connection to the next request's origin is open, and takes another."""
@@ -212,6 +222,8 @@ class ForwardRelay(HttpRelay):
             self.origin = self.asked
             self.reused = False
         self._keep_alive = False
+        if head.authorizes_connection:
+            self._bound = True
         rest = raw[raw.index(b"\r\n") : -2]
         rest = _without(_REQUEST_LINES(b"", rest), head.options)
         if forwards.isdigit():
@@ -253,12 +265,12 @@ class ForwardRelay(HttpRelay):
 
     def _leave(self, *, keep: bool) -> None:
         """Part with the connection to the origin, if there is one."""
-        if self._server == "open" and keep:
+        if self._server == "open" and keep and not self._bound:
             self.ends.keep_server(self.origin)
         elif self._server != "none":
             self.ends.close_server()
         self._server = "none"
-        self._server_ended = False
+        self._server_ended = self._bound = False
         self._response_held = b""
 
     def _too_much(self) -> None:
@@ -272,8 +284,8 @@ class ForwardRelay(HttpRelay):
             self._unfinished = True
             self._keep_alive = False
             return
-        if not self._keep_alive:
-            self._leave(keep=False)
+        if not self._keep_alive or self._close_wanted:
+            self._leave(keep=self._keep_alive)
         if self._close_wanted:
             self._finish()
             return

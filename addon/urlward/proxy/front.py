@@ -7,6 +7,7 @@ for options that only it heeds, and for other addons.
 import asyncio
 import logging
 import socket
+from itertools import chain
 from typing import Any
 
 from mitmproxy import ctx, platform
@@ -134,6 +135,12 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
     original = mode_servers.AsyncioServerInstance.listen
 
     async def listen(self: Any, host: str, port: int) -> list[Any]:
+        servers = await begun(self, host, port)
+        sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
+        addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
+        return servers
+
+    async def begun(self: Any, host: str, port: int) -> list[Any]:
         mode = self.mode
         steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
         if steering is not None:

@@ -46,6 +46,8 @@ _NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
 # ASCII, at which Python's own reader of heads takes all that follows for a body.
 _ODD_NAMES = re.compile(rb"(?<=\r\n)[!-9;-~]+(?=:)").sub
 _MAX_DIGITS = 18
+# Schemes by which each request says who the client is. Others may speak for the connection, as NTLM does.
+_OF_ITSELF = re.compile(rb"[ \t]*(?i:basic|bearer|digest|aws4-hmac-sha256)[ \t]").match
 
 
 class HeadError(Exception):
@@ -75,9 +77,12 @@ class RequestHead:
         other_upgrade: whether another is.
         keep_alive: whether the client will send further requests.
         options: of its Connection fields, in lower case, with commas between.
+        authorizes_connection: whether it says who the client is in a way that holds for what follows on its
+            connection (RFC 4559 section 6).
     """
 
     __slots__ = (
+        "authorizes_connection",
         "expects",
         "fields",
         "hosts",
@@ -103,6 +108,7 @@ class RequestHead:
         self.other_upgrade = False
         self.keep_alive = minor == 1
         self.options = b""
+        self.authorizes_connection = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -279,6 +285,9 @@ def _read_fields(head: RequestHead) -> None:
                         head.keep_alive = False
                     elif b"keep-alive" in options:
                         head.keep_alive = True
+            case 13:
+                if name.lower() == b"authorization" and not _OF_ITSELF(value):
+                    head.authorizes_connection = True
             case 14:
                 if name.lower() == b"content-length":
                     if length is not None:

@@ -268,6 +268,7 @@ class Http2Origin(Multiplexed):
         self.active = perf_counter()
         self._since = 0.0
         connection.belong(self)
+        connection.probe()
         connection.receive, connection.ended = self.read, self._lost
         connection.peer, self.peer = self, connection
 

@@ -27,6 +27,7 @@ from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
+from urlward.proxy.pool import Key
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.socks import SocksError, SocksHandshake
@@ -41,12 +42,6 @@ CONNECT_WITHIN: Final = 60.0
 
 ENDED_FOR: Final = 60.0
 """Seconds of silence that a client gets for an answer which sends no more."""
-
-KEPT_FOR: Final = 60.0
-"""Seconds that such a connection is kept."""
-
-MAX_KEPT: Final = 8
-"""Connections to origins at rest that are kept for one client's connection."""
 
 NOT_SHOWN = BlockResponse(451, "", (), b"")
 """For a relay that nobody reads, and that so shows nothing."""
@@ -135,7 +130,6 @@ class Session:
         "_front",
         "_guard",
         "_inner",
-        "_kept",
         "_lingers",
         "_looking",
         "_lookup",
@@ -190,8 +184,6 @@ class Session:
         """Since when an origin is being reached, 0 where none is."""
         self._lookup: Lookup | None = None
         self._origin = NOWHERE
-        self._kept: dict[Origin, tuple[Connection, float]] = {}
-        """Connections at rest, and since when."""
         self._server: Connection | None = None
         self._client: Connection | None = (
             sock.owned(self) if isinstance(sock, Lane) else Connection(front.poller, sock, self)
@@ -405,11 +397,13 @@ class Session:
         relay = self._relay
         if isinstance(relay, ForwardRelay):
             self._origin = relay.origin
-            kept, _ = self._kept.pop(relay.origin, (None, 0.0))
-            if kept is not None and kept.open:
+            # What cannot be sent again needs one that is not about to be closed (RFC 9110 section 9.2.2).
+            kept = self._front.addon.pool.take(self._kept_as(relay.origin)) if relay.repeatable else None
+            if kept is not None:
                 relay.reused = True
+                kept.belong(self)
                 self._take_server(kept)
-                relay.connected()
+                self._reached()
                 return
         else:
             assert self._context.server.address is not None
@@ -589,11 +583,10 @@ class Session:
         (names,) = self._relay.live
         return None if self._guard.address_allowed(self._context, names, address) else NOT_SHOWN
 
-    def asks(self, origin: Origin, *, connected: bool) -> None:
-        """A request is about to be judged, for an origin whose address is known where it is connected to."""
+    def asks(self, *, connected: bool) -> None:
+        """A request is about to be judged; the origin's address is known where that is connected to."""
         assert self._place is not None
-        server = self._server if connected else self._kept.get(origin, (None, 0.0))[0]
-        self._place.reached(server.address if server is not None else "")
+        self._place.reached(self._server.address if connected and self._server is not None else "")
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself."""
@@ -604,7 +597,6 @@ class Session:
         self.client.tls, self.client.sni = False, None
         self._context = Context(self.client, (origin.host, origin.port), told=told)
         self._to_proxy = False
-        self._drop_kept()
         self._since = time.monotonic()
         self._client.receive, self._client.ended = self._first, self._early_end
         if rest:
@@ -617,31 +609,13 @@ class Session:
 
     def keep_server(self, origin: Origin) -> None:
         """Keep the connection to an origin, at rest, for a request to come."""
-        kept, self._server, self.send_server = self._server, None, _nowhere
-        if kept is None:
-            return
-        kept.detach()
-        if len(self._kept) >= MAX_KEPT or origin in self._kept or not kept.open:
-            kept.close()
-            return
-        self._kept[origin] = kept, time.monotonic()
+        server, self._server, self.send_server = self._server, None, _nowhere
+        if server is not None:
+            server.detach()
+            self._front.addon.pool.keep(self._kept_as(origin), server)
 
-        def over(_: bytes = b"") -> None:
-            self._part_with(kept)
-            kept.close()
-
-        # Nothing is asked of it: whatever it says, it is of no use any more.
-        kept.receive, kept.ended = over, over
-
-    def _part_with(self, connection: Connection) -> None:
-        self._kept = {origin: kept for origin, kept in self._kept.items() if kept[0] is not connection}
-
-    def _drop_kept(self, until: float = float("inf")) -> None:
-        """Close the connections that have been at rest since before a time."""
-        for kept, since in list(self._kept.values()):
-            if since <= until:
-                self._part_with(kept)
-                kept.abort()
+    def _kept_as(self, origin: Origin) -> Key:
+        return origin, self._source()
 
     def _take_server(self, server: Connection) -> None:
         assert self._client is not None
@@ -733,12 +707,9 @@ class Session:
                 self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
-        else:
-            self._part_with(connection)
         if self._client is None:
             if isinstance(self._relay, Http2):
                 self._relay.closed()
-            self._drop_kept()
             if self._server is None:
                 # Not before: what the origin still has to take has its time limits.
                 self._front.addon.live.discard(self)
@@ -805,7 +776,6 @@ class Session:
         """See to time limits."""
         if self._looking and now - self._looking >= CONNECT_WITHIN:
             self._not_connected(None)
-        self._drop_kept(now - KEPT_FOR)
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
         if self._relay is _REST and now - self._since >= min(self._front.addon.tcp_timeout, HEAD_TIMEOUT):
@@ -834,7 +804,6 @@ class Session:
         for connection in (self._client, self._server):
             if connection is not None:
                 connection.abort()
-        self._drop_kept()
 
 
 def _nowhere(data: bytes) -> None:
