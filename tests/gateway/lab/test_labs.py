@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_for
-from gateway.lab.lab_support import LAB, inside_processes, lab, left, report, why_not
+from gateway.lab.lab_support import LAB, inside_processes, lab, left, report, surroundings, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -40,6 +40,7 @@ def started(scenario: Path, report_folder: Path) -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=surroundings(),
     )
 
 
