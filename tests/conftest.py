@@ -87,6 +87,14 @@ def listening(host: str = "127.0.0.1") -> socket.socket:
                 raise
 
 
+@contextlib.contextmanager
+def nobody_listens() -> Iterator[int]:
+    """A TCP port at which connections are refused, on 127.0.0.1 and other addresses of it, meanwhile."""
+    with socket.socket() as one:
+        one.bind(("0.0.0.0", 0))  # so that no other process gets it
+        yield int(one.getsockname()[1])
+
+
 def run_command(declare: "Callable[[Command], None]", *arguments: object) -> int:
     """Run a command in this process as `urlward.cli` would; its exit code."""
     from urlward.lists.arguments import subcommand

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ import pytest
 from conftest import free_port, wait_for
 from urlward.config import DnsTable, GatewayTable
 from urlward.engine.digest import Key
+from urlward.gateway.dns_forward import Forwarder
 from urlward.gateway.dns_server import DnsServer, make_service
 from urlward.gateway.faults import Faults
 from urlward.gateway.judge import Judge
@@ -32,6 +34,9 @@ http://paged.example/listed.html id=D-2
 """
 
 type Answer = Callable[[dns.message.Message], Iterable[bytes] | bytes | None]
+
+PATIENT = 30.0
+"""Seconds that a resolver has where its answer counts, on a machine that has much to do."""
 
 
 def records(*lines: str) -> Answer:
@@ -53,7 +58,7 @@ class Upstream(asyncio.DatagramProtocol):
     """A resolver over UDP and TCP.
 
     Attributes:
-        answer: what is answered to a query.
+        answer: what is answered to a query; nothing, or what `answer_held` gives it later.
         asked: names, in order, those over TCP too.
         peers: that have asked over UDP.
     """
@@ -67,26 +72,40 @@ class Upstream(asyncio.DatagramProtocol):
         self.port = 0
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self._held: list[tuple[dns.message.Message, Callable[[bytes], object]]] = []
 
     async def start(self, port: int = 0, *, host: str = "127.0.0.1") -> "Upstream":
         loop = asyncio.get_running_loop()
         port = port or free_port(host)
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(host, port))
+        # Hundreds of queries may come while it does not have its turn.
+        one: socket.socket = self._transport.get_extra_info("socket")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._server = await asyncio.start_server(self._serve, host, port)
         self.port = port
         return self
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.peers.append(addr)
-        for reply in self._replies(data):
-            self._transport.sendto(reply, addr)
+        self._reply(data, lambda reply: self._transport.sendto(reply, addr))
 
-    def _replies(self, data: bytes) -> Iterable[bytes]:
+    def _reply(self, data: bytes, send: Callable[[bytes], object]) -> None:
         query = dns.message.from_wire(data)
         self.wires.append(data)
         self.asked.append(query.question[0].name.to_text(omit_final_dot=True))
         found = self.answer(query)
-        return () if found is None else (found,) if isinstance(found, bytes) else found
+        if found is None:
+            self._held.append((query, send))
+        for reply in () if found is None else (found,) if isinstance(found, bytes) else found:
+            send(reply)
+
+    def answer_held(self) -> None:
+        """Answer what has had no answer, as all from here on."""
+        held, self._held = self._held, []
+        for query, send in held:
+            found = self.answer(query)
+            assert isinstance(found, bytes)
+            send(found)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -94,8 +113,10 @@ class Upstream(asyncio.DatagramProtocol):
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 size = int.from_bytes(await reader.readexactly(2))
-                for reply in self._replies(await reader.readexactly(size)):
-                    writer.write(len(reply).to_bytes(2) + reply)
+                self._reply(
+                    await reader.readexactly(size),
+                    lambda reply: writer.write(len(reply).to_bytes(2) + reply),
+                )
         writer.close()
 
     def close_connections(self) -> None:
@@ -220,7 +241,7 @@ class Rig:
         self, query: dns.message.Message, *, host: str = "127.0.0.1", tcp: bool = False
     ) -> dns.message.Message:
         how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
-        return await how(query, host, timeout=8, port=self.port)
+        return await how(query, host, timeout=60, port=self.port)
 
 
 @asynccontextmanager
@@ -240,10 +261,10 @@ async def serving(
         text: of the list.
         host: to listen on.
         gateway: further values of ``[gateway]``.
-        values: of ``[gateway.dns]``.
+        values: of ``[gateway.dns]``; resolvers have much time where nothing else is said.
     """
     resolvers = [parse_resolver(f"127.0.0.1:{u if isinstance(u, int) else u.port}") for u in upstreams]
-    table = GatewayTable(dns=DnsTable(**values), **(gateway or {}))
+    table = GatewayTable(dns=DnsTable(**{"timeout": PATIENT, **values}), **(gateway or {}))
     rig = Rig(keep(folder, text), table, resolvers)
     rig.port = free_port()
     await listen(rig.server, host, rig.port)
@@ -258,13 +279,21 @@ async def serving(
                 upstream.close()
 
 
+def wait_so_long(forwarder: Forwarder, seconds: float) -> None:
+    """Have resolvers that say nothing be given up after so long, from the next question on."""
+    forwarder._interval = seconds
+    for waiting in list(forwarder._deadlines):
+        if waiting[1].over:
+            forwarder._deadlines.remove(waiting)
+
+
 async def listen(server: DnsServer, host: str, port: int) -> None:
     """Have a server answer at an address of both transports."""
     for kind in ("udp", "tcp"):
         server.take([await server.serve(one) for one in open_sockets(Address(host, port, kind))])
 
 
-async def until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
     """Poll until true."""
     end = time.monotonic() + timeout
     while not condition():
@@ -307,4 +336,4 @@ def dnsmasq(
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from urlward.gateway import alone as module
@@ -6,7 +8,7 @@ from urlward.gateway.errors import GatewayError
 
 
 def test_a_second_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NAME", f"{module.NAME}-test")
+    monkeypatch.setattr(module, "NAME", f"{module.NAME}-test-{os.getpid()}")
     with alone(), pytest.raises(GatewayError, match="another urlward steers in this network namespace"):
         alone()
     with alone():

@@ -57,8 +57,21 @@ class Way:
         self.closed = True
 
 
-def forwarder(*ways: Way, timeout: float = 0.2) -> Forwarder:
-    return Forwarder(ways, timeout, Report([way.text for way in ways]))
+class Waiting(Forwarder):
+    """A forwarder with a clock that is set.
+
+    Attributes:
+        now: what the clock shows.
+    """
+
+    def __init__(self, *ways: Way, timeout: float) -> None:
+        super().__init__(ways, timeout, Report([way.text for way in ways]))
+        self.now = 1000.0
+        self._time = lambda: self.now
+
+
+def forwarder(*ways: Way, timeout: float = 0.2) -> Waiting:
+    return Waiting(*ways, timeout=timeout)
 
 
 async def test_the_first_resolver_answers() -> None:
@@ -77,6 +90,7 @@ async def test_the_next_is_asked_and_a_late_answer_counts() -> None:
     asks = forwarder(first, second)
     query = Query()
     asks.ask(query)
+    asks.now += 0.1
     await until(lambda: second.sent, "the second")
     assert query.got is NOTHING
     asks.take(query, first, query.answer())
@@ -88,6 +102,10 @@ async def test_one_alone_is_asked_again() -> None:
     asks = forwarder(way)
     query = Query()
     asks.ask(query)
+    asks.now += 0.1
+    await until(lambda: len(way.sent) == 2, "the second time")
+    assert query.got is NOTHING
+    asks.now += 0.1
     await until(lambda: query.got is not NOTHING, "the end")
     assert query.got is None
     assert len(way.sent) == 2
@@ -119,15 +137,19 @@ async def test_one_that_cannot_be_reached_is_left_alone_for_a_while(monkeypatch:
 
 async def test_a_slow_name_says_nothing_of_a_resolver() -> None:
     first, second = Way(), Way()
-    asks = forwarder(first, second, timeout=0.4)
+    asks = forwarder(first, second, timeout=0.5)
     quick, slow = Query(), Query()
     asks.ask(slow)
     asks.ask(quick)
+    asks.now += 0.125
     asks.take(quick, first, quick.answer())
+    asks.now += 0.125
     await until(lambda: second.sent, "the second")
     assert first.well
+    asks.now += 0.25
     await until(lambda: slow.got is None, "the end")
     asks.ask(Query())
+    asks.now += 0.25
     await until(lambda: len(second.sent) == 2, "the second again")
     assert not first.well, "nothing has come for as long as an answer may take"
 
@@ -145,6 +167,7 @@ async def test_a_failure_is_told_where_no_other_does_better(code: int) -> None:
     query = Query()
     asks.ask(query)
     asks.take(query, first, query.answer(code))
+    asks.now += 0.1
     await until(lambda: query.got is not NOTHING, "the end")
     assert query.got == query.answer(code), "the second says nothing"
     alone = forwarder(first)
@@ -188,6 +211,9 @@ async def test_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     way = Way()
     asks = forwarder(way, timeout=0.1)
     assert [asks.ask(Query()) for _ in range(4)] == [True, True, True, False]
+    asks.now += 0.05
+    await until(lambda: len(way.sent) == 6, "each once more")
+    asks.now += 0.05
     await until(lambda: asks.under_way == 0, "the end")
     assert asks.ask(Query())
 
@@ -267,6 +293,7 @@ async def test_memory_of_what_is_over() -> None:
         query = Query()
         asks.ask(query)
         asks.take(query, way, query.answer())
+    asks.now += 0.05
     await until(lambda: not asks._deadlines, "nothing to wait for")
     await asyncio.sleep(0)
     assert asks._ticking is None

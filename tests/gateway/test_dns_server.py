@@ -12,7 +12,17 @@ import dns.rcode
 import pytest
 
 from conftest import free_port
-from gateway.dns_support import Upstream, dnsmasq, listen, records, serving
+from gateway.dns_support import (
+    PATIENT,
+    Upstream,
+    dnsmasq,
+    listen,
+    records,
+    serving,
+    until,
+    wait_so_long,
+)
+from urlward.gateway.dns_forward import Forwarder
 from urlward.gateway.dns_server import DnsServer
 
 ZONE = (
@@ -64,7 +74,7 @@ async def test_long_answers_come_over_tcp(tmp_path: Path, resolver: int) -> None
 
 
 async def test_more_queries_than_dnsmasq_takes_on_a_connection(tmp_path: Path, resolver: int) -> None:
-    async with serving(tmp_path, resolver, timeout=8) as rig:
+    async with serving(tmp_path, resolver) as rig:
         for _ in range(3):
             answers = await asyncio.gather(*(rig.ask("plain.example", tcp=True, id=i) for i in range(40)))
             assert all(a.answer for a in answers)
@@ -72,10 +82,17 @@ async def test_more_queries_than_dnsmasq_takes_on_a_connection(tmp_path: Path, r
 
 async def test_a_dead_resolver_before_a_living_one(tmp_path: Path, resolver: int) -> None:
     silent = await Upstream(lambda _: None).start()
-    async with serving(tmp_path, silent, free_port(), resolver, timeout=0.6) as rig:
-        assert (await rig.ask("plain.example")).answer
-        assert (await rig.ask("plain.example", tcp=True)).answer
+    async with serving(tmp_path, silent, free_port(), resolver) as rig:
+        for forwarder, tcp in zip(rig.forwarders, (False, True), strict=True):
+
+            def asked_in_vain(_: object, waits: Forwarder = forwarder) -> None:
+                wait_so_long(waits, PATIENT)  # for the others
+
+            silent.answer = asked_in_vain
+            wait_so_long(forwarder, 0.2)
+            assert (await rig.ask("plain.example", tcp=tcp)).answer
         asked = len(silent.asked)
+        assert asked == 2
         for _ in range(20):
             assert (await rig.ask("plain.example")).answer
         assert len(silent.asked) == asked, "it is remembered"
@@ -83,7 +100,7 @@ async def test_a_dead_resolver_before_a_living_one(tmp_path: Path, resolver: int
 
 async def test_a_resolver_that_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    async with serving(tmp_path, port, timeout=0.5) as rig:
+    async with serving(tmp_path, port) as rig:
         for _ in range(3):
             assert (await rig.ask("plain.example")).rcode() == dns.rcode.SERVFAIL
         upstream = await Upstream(records("60 A 192.0.2.1")).start(port)
@@ -113,7 +130,7 @@ async def test_the_end_is_later_than_it_is_asked_for(tmp_path: Path, resolver: i
     """The kernel sends queries here until it has learned of the end."""
     asked = []
     async with serving(tmp_path, resolver) as rig:
-        server = DnsServer(rig.service, 0.3, lambda: asked.append(1))
+        server = DnsServer(rig.service, PATIENT, lambda: asked.append(1))
         rig.port = free_port()
         await listen(server, "127.0.0.1", rig.port)
         assert server.lingering == 0
@@ -122,8 +139,12 @@ async def test_the_end_is_later_than_it_is_asked_for(tmp_path: Path, resolver: i
         assert asked == [1]
         assert server.lingering > 0
         assert (await rig.ask("plain.example")).answer
-        await asyncio.sleep(server.lingering + 0.1)
-        assert server.sockets == []
-        assert server.lingering == 0
+        server.end()
+        server = DnsServer(rig.service, 0.1, lambda: asked.append(2))
+        await listen(server, "127.0.0.1", rig.port)
+        server.close()
+        await until(lambda: server.lingering == 0, "the end")
+        await until(lambda: server.sockets == [], "the end")
+        assert asked == [1, 2]
         with pytest.raises((dns.exception.DNSException, OSError)):
             await rig.ask("plain.example", tcp=True)

@@ -9,7 +9,7 @@ import dns.exception
 import dns.message
 import pytest
 
-from gateway.dns_support import Rig, Upstream, records, serving, until
+from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until
 from gateway.test_dns_wire import question
 from urlward.gateway.dns_udp import UdpEndpoint
 from urlward.proxy.listeners import Address, open_sockets
@@ -18,8 +18,13 @@ GOOD = records("60 A 192.0.2.1")
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with serving(tmp_path, await Upstream(GOOD).start(), host="") as rig:
+async def upstream() -> Upstream:
+    return await Upstream(GOOD).start()
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
+    async with serving(tmp_path, upstream, host="") as rig:
         yield rig
 
 
@@ -32,7 +37,7 @@ async def test_answers_leave_from_the_address_that_was_asked(rig: Rig, host: str
         s.connect((host, rig.port))
         s.send(question().to_wire())
         loop = asyncio.get_running_loop()
-        assert await asyncio.wait_for(loop.sock_recv(s, 4096), 5)
+        assert await asyncio.wait_for(loop.sock_recv(s, 4096), PATIENT)
 
 
 async def test_both_families_are_listened_on(rig: Rig) -> None:
@@ -58,7 +63,7 @@ async def test_what_is_no_query_is_dropped(rig: Rig) -> None:
         ):
             s.send(data)
         s.send(good := question().to_wire())
-        assert (await asyncio.wait_for(loop.sock_recv(s, 4096), 5))[:2] == good[:2]
+        assert (await asyncio.wait_for(loop.sock_recv(s, 4096), PATIENT))[:2] == good[:2]
         with pytest.raises(BlockingIOError):
             s.recv(1)
 
@@ -97,6 +102,33 @@ async def test_a_socket_can_be_given_up_twice(rig: Rig) -> None:
     one.close()
     one.close()
     assert one.sockets == ()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_answers_that_are_owed_at_a_socket_that_is_given_up(
+    rig: Rig, upstream: Upstream, ends: bool
+) -> None:
+    """As where another worker has come back, whose clients were served meanwhile."""
+    upstream.answer = lambda _: None
+    (one,) = open_sockets(Address("127.0.0.1", 0, "udp"))
+    endpoint = await rig.server.serve(one)
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        s.connect(one.getsockname())
+        queries = [question(f"n{i}.example").to_wire() for i in range(3)]
+        for query in (*queries, queries[0]):
+            s.send(query)
+        await until(lambda: len(upstream.asked) == 3, "the queries")
+        rig.server.end() if ends else endpoint.close()
+        assert endpoint.sockets == ()
+        s.send(question("late.example").to_wire())
+        upstream.answer = GOOD
+        upstream.answer_held()
+        got = [await asyncio.wait_for(loop.sock_recv(s, 4096), PATIENT) for _ in queries]
+    assert {data[:2] for data in got} == {query[:2] for query in queries}
+    assert "late.example" not in upstream.asked
+    await until(lambda: one.fileno() < 0, "the end")
 
 
 async def test_the_end(rig: Rig) -> None:

@@ -182,13 +182,14 @@ def test_a_hundred_thousand_names_are_looked_at_soon() -> None:
     memory = Memory(100_000)
     for number in range(100_000):
         memory.see(f"www.n{number}.example", four=packed("192.0.2.1"))
-    start = time.monotonic()
+    # Of the processor's time, since others may have the processor meanwhile.
+    start = time.thread_time()
     longest = before = 0.0
     before = start
     for _ in memory.changes(lambda _: NOTHING):
-        longest = max(longest, time.monotonic() - before)
-        before = time.monotonic()
-    assert time.monotonic() - start < 2, "seconds to act on a list"
+        longest = max(longest, time.thread_time() - before)
+        before = time.thread_time()
+    assert time.thread_time() - start < 2, "seconds to act on a list"
     assert longest < 0.1
 
 

@@ -189,7 +189,7 @@ def test_closed_and_names_first_asked_while_no_worker_lives(net: Network, f: Fam
             with pytest.raises(TimeoutError):
                 s.recv(2048)
             net.live()
-            s.settimeout(5)
+            s.settimeout(PATIENCE)
             assert exchange(s) == ["filter", f.client, "question"], "from the same port"
             net.die()
         with pytest.raises(TimeoutError):
@@ -202,9 +202,8 @@ def test_closed_and_names_first_asked_while_no_worker_lives(net: Network, f: Fam
 def test_closed_and_an_origin_that_goes_on_by_itself(net: Network) -> None:
     """A router that has begun anew knows no connection: an origin's packet must not make it one."""
     net.up()
-    with net.client.connect(IPV4.origin, 443) as s:
-        assert first_line(s).startswith("origin ")
-        far = net.speakers["origin"].connections[-1]
+    s, far = connected(net, IPV4.origin)
+    with s:
         net.up(alive=False, fail="closed")
         net.forget()
         far.send(b"unasked")
@@ -306,11 +305,11 @@ def read_to_end(s: socket.socket) -> bool:
 
 def connected(net: Network, address: str, port: int = 443) -> tuple[socket.socket, socket.socket]:
     """Both ends of a connection that goes past the filter."""
-    speaker = net.speakers["origin"]
-    before = len(speaker.connections)
     ours = net.client.connect(address, port)
     assert first_line(ours).startswith("origin ")
-    return ours, speaker.connections[before]
+    own = ours.getsockname()[1]
+    theirs = (s for s in reversed(net.speakers["origin"].connections) if s.fileno() >= 0)
+    return ours, next(s for s in theirs if s.getpeername()[1] == own)
 
 
 @families

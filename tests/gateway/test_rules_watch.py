@@ -196,8 +196,7 @@ def test_up_over_rules_that_are_there_keeps_the_sets(rig: Rig) -> None:
 @pytest.mark.parametrize("flush", ["", "flush ruleset\n"])
 def test_printed_rules_in_one_transaction_get_the_sets_back(rig: Rig, flush: str) -> None:
     other_hand(flush + rules(plan(fail="closed")))
-    if flush:
-        rig.restored(1)
+    rig.restored(1)
     wait_for(lambda: rig.watch.facts.wrong == () and "192.0.2.7" in shown(), "the content")
     text = shown()
     assert "fail=closed" in text

@@ -266,18 +266,28 @@ async def test_tens_of_thousands_of_networks_stop_nothing_else(nft: Watched) -> 
     await steer_set.close()
 
 
+async def beaten(steer_set: SteerSet, nft: Nft) -> list[float]:
+    """What a sign of life has left, for TCP and UDP, behind it; one that is over by then is repeated."""
+    left = [0.0]
+    for _ in range(20):
+        await steer_set.beat()
+        left = [nft.left("alive", bytes([protocol])) for protocol in (6, 17)]
+        if all(left):
+            break
+    return left
+
+
 async def test_beat(steer_set: SteerSet, nft: Watched) -> None:
     for _ in range(2):
-        await steer_set.beat()
-        assert {key for key, left in held(nft, "alive").items() if left <= ALIVE_FOR} == {"tcp", "udp"}
+        assert all(0 < left <= ALIVE_FOR for left in await beaten(steer_set, nft))
+        assert held(nft, "alive").keys() <= {"tcp", "udp"}
 
 
 async def test_the_kernel_notices_within_two_seconds_that_no_worker_lives(
     steer_set: SteerSet, nft: Watched
 ) -> None:
     """docs/gateway.md, What happens when; and a worker may miss two beats in a row."""
-    await steer_set.beat()
-    assert all(0 < left <= 2 for left in held(nft, "alive").values())
+    assert all(0 < left <= 2 for left in await beaten(steer_set, nft))
     assert 3 * BEAT < ALIVE_FOR <= 2
 
 

@@ -19,7 +19,7 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
 from conftest import free_port, rounds
-from gateway.dns_support import LIST, Kernel, Upstream, records, until
+from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
 from urlward.config import CanaryTable, DnsTable, GatewayTable
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
@@ -48,7 +48,7 @@ class Rig:
         self.urlward: Urlward = tctx.master.addons.get("urlward")
 
     async def ask(self, name: str) -> dns.message.Message:
-        return await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", 5, self.port)
+        return await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", 60, self.port)
 
     async def relist(self, text: str) -> None:
         self.list.write_text(text)
@@ -64,9 +64,10 @@ async def running(
         mode_servers.AsyncioServerInstance, "listen", mode_servers.AsyncioServerInstance.listen
     )
     monkeypatch.setattr(steering, "BEAT", 0.02)
-    monkeypatch.setattr(steering, "_LINGERS", 0.1)
+    # Until the test is over, which ends it.
+    monkeypatch.setattr(steering, "_LINGERS", 600.0)
     upstream = await Upstream(records("60 A 192.0.2.1")).start()
-    dns_table = DnsTable(port=free_port(), resolvers=(f"127.0.0.1:{upstream.port}",))
+    dns_table = DnsTable(port=free_port(), resolvers=(f"127.0.0.1:{upstream.port}",), timeout=PATIENT)
     table = GatewayTable(dns=dns_table, canary=CanaryTable(addresses=()), **values)
     addon = Steering(table, Kernel())  # type: ignore[arg-type]
     (folder / "list.txt").write_text(text)
@@ -86,6 +87,8 @@ async def running(
             if instance.is_running:
                 await instance.stop()
         urlward.done()
+        for dns_server in addon._servers:
+            dns_server.end()
         await addon.done()
         assert rig.kernel.closed
         upstream.close()

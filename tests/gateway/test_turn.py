@@ -8,7 +8,8 @@ from urlward.gateway import turn
 from urlward.gateway.turn import Turn
 
 
-def test_one_at_a_time() -> None:
+def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn, "_PATIENCE", 60.0)
     inside, most = 0, 0
 
     def work() -> None:

@@ -33,6 +33,9 @@ GET = b"GET /%b HTTP/1.1\r\nHost: plain.example\r\n\r\n"
 BLOCKED = b"GET /%b HTTP/1.1\r\nHost: blocked.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+LONG = 60.0
+"""Seconds that anything may take on a machine that has much to do."""
+
 
 class Rig:
     """A front before an origin.
@@ -108,7 +111,7 @@ class Rig:
         if end:
             with suppress(OSError):
                 writer.write_eof()
-        answer = await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.read(), LONG)
         writer.close()
         return answer
 
@@ -194,7 +197,7 @@ def make_authorities(folder: Path) -> Path:
 
 async def until(condition: Callable[[], object], what: str = "that") -> None:
     """Wait for a state."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -232,6 +235,6 @@ def reset(writer: asyncio.StreamWriter) -> None:
 async def closed(reader: asyncio.StreamReader) -> bool:
     """Whether a connection ends, in whatever way, without a byte."""
     try:
-        return await asyncio.wait_for(reader.read(), 20) == b""
+        return await asyncio.wait_for(reader.read(), LONG) == b""
     except ConnectionError:
         return True

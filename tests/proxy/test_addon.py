@@ -464,7 +464,7 @@ async def test_the_reload_command(tctx: taddons.context, tmp_path: Path) -> None
     addon = tctx.master.addons.get("urlward")
     (tmp_path / "list.txt").write_text(LIST + "plain.example id=A-9\n")
     tctx.master.commands.call("urlward.reload")
-    for _ in range(500):
+    for _ in range(3000):
         if addon.keeper.matcher.check_host("plain.example").blocked:
             break
         await asyncio.sleep(0.02)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxy.rig import Rig, Serve, Streams
+from proxy.rig import LONG, Rig, Serve, Streams
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -248,7 +248,7 @@ async def tried(rig: Rig, way: Mode, case: Case) -> str:
     got = b""
     for number, piece in enumerate(case.sent):
         if number and case.between:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(LONG):
                 got += await reader.readuntil(END)
         if way.absolute:
             piece = piece.replace(b" /a HTTP", b" http://plain.example:%d/a HTTP" % rig.origin_port)
@@ -257,7 +257,7 @@ async def tried(rig: Rig, way: Mode, case: Case) -> str:
     if case.ends:
         writer.write_eof()
     with suppress(TimeoutError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONG):
             while len(_bare(got)) < len(_bare(wanted)):
                 data = await reader.read(1 << 16)
                 if not data:

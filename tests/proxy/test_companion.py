@@ -45,7 +45,7 @@ async def running(command: tuple[str, ...]) -> AsyncIterator[Keeping]:
 
 async def lines(path: Path, count: int) -> list[str]:
     """So many lines of a file, once they are there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists() or len(found := path.read_text().splitlines()) < count:
             await asyncio.sleep(0.02)
     return found
@@ -75,7 +75,7 @@ async def test_a_refresh_asked_for_too_early_is_late(tmp_path: Path) -> None:
     out = tmp_path / "out"
     slow = "import time; time.sleep(0.5)\n" + PROGRAM
     async with running((sys.executable, "-c", slow, str(out))) as fed:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while fed._process is None:
                 await asyncio.sleep(0.01)
         fed.refresh()
@@ -131,7 +131,7 @@ async def test_one_that_cannot_start_is_tried_again(
     monkeypatch.setattr(companion, "BACKOFF", (0.0, 0.01))
     async with running((str(tmp_path / "nothing"),)) as fed:
         fed.refresh()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(caplog.records) < 3:
                 await asyncio.sleep(0.01)
     assert "No such file or directory" in caplog.text

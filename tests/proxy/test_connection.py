@@ -411,9 +411,13 @@ async def test_a_key_update(server_context: ssl.SSLContext) -> None:
         between.setblocking(False)
         far, _ = await side.loop.sock_accept(between)
 
+    said = 0
+
     async def carry(source: socket.socket, target: socket.socket) -> None:
+        nonlocal said
         while data := await side.loop.sock_recv(source, 1 << 16):
             await side.loop.sock_sendall(target, data)
+            said += source is far
 
     carriers = [asyncio.create_task(carry(*pair)) for pair in ((far, side.peer), (side.peer, far))]
     try:
@@ -422,9 +426,9 @@ async def test_a_key_update(server_context: ssl.SSLContext) -> None:
         client.stdin.write(b"before\n")
         await until(lambda: side.got == b"before\n")
         for _ in range(2):
-            client.stdin.write(b"K\n")  # its command to update keys, of both sides
-            await client.stdin.drain()
-            await asyncio.sleep(0.05)
+            before = said
+            client.stdin.write(b"K\n")  # its command to update keys, of both sides, where it is read alone
+            await until(lambda: said > before)  # noqa: B023
         client.stdin.write(b"behind\n")
         await until(lambda: side.got == b"before\nbehind\n")
         side.connection.write(b"answer\n")

@@ -1,5 +1,6 @@
 """Listening sockets: bound once, held, and found again by whoever inherits them."""
 
+import fcntl
 import os
 import socket
 import threading
@@ -215,7 +216,9 @@ def test_sockets_meant_for_another_process_are_left_alone(monkeypatch: pytest.Mo
 
 
 def test_more_sockets_than_are_open_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    free = os.open(os.devnull, os.O_RDONLY)
+    with open(os.devnull, "rb") as file:  # noqa: PTH123 - for its descriptor alone
+        # One that nothing else in this process gets, once it is closed.
+        free = fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 900)
     monkeypatch.setattr(listeners, "_FIRST_FD", free)
     for said in ("socket operation on non-socket", "bad file descriptor"):
         monkeypatch.setenv("LISTEN_FDS", "1")

@@ -14,7 +14,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     """The socket of a service manager."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(str(tmp_path / "notify"))
-        s.settimeout(10)
+        s.settimeout(60)
         monkeypatch.setenv(notify.SOCKET, str(tmp_path / "notify"))
         monkeypatch.setattr(notify, "_said", float("-inf"))
         for name in (notify.INTERVAL, notify.WHO):
@@ -96,5 +96,5 @@ async def test_a_loop_that_turns(manager: socket.socket, monkeypatch: pytest.Mon
     task = asyncio.get_running_loop().create_task(notify.stay_alive())
     manager.setblocking(False)
     for _ in range(3):
-        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(manager, 100), 10) == b"WATCHDOG=1"
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(manager, 100), 60) == b"WATCHDOG=1"
     task.cancel()

@@ -32,8 +32,10 @@ def token(user: str, password: str) -> bytes:
 
 def users_file(folder: Path, *lines: str) -> Path:
     path = folder / "users"
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
+    beside = folder / "users.new"
+    beside.write_text("".join(f"{line}\n" for line in lines))
+    # Whoever looks at it now sees it whole, and another file than before.
+    return beside.replace(path)
 
 
 async def looked_at(found: Passwords, asked: bytes, address: str = "192.0.2.1") -> bool:

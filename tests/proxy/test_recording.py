@@ -146,7 +146,7 @@ async def test_lists(recording: Recording, told: list[Event], tmp_path: Path) ->
 async def test_it_ends_in_time_where_nobody_records(recording: Recording) -> None:
     task = asyncio.create_task(recording.run(lambda: 7))
     await asyncio.sleep(0.05)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await recording.close()
     task.cancel()
     assert recording._snapshot()["open"] == 7

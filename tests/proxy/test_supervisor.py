@@ -241,14 +241,14 @@ def test_a_first_worker_that_hangs_is_the_end(capsys: pytest.CaptureFixture[str]
 def test_a_worker_that_works_may_take_longer_to_serve(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """It, or a process beneath it, compiles a large list; but not for ever."""
     monkeypatch.setattr(supervisor, "_START_WITHIN", 2.0)
-    monkeypatch.setattr(supervisor, "_WORK", 0.1)
+    monkeypatch.setattr(supervisor, "_WORK", 0.02)  # which it gets in two seconds on any machine
     monkeypatch.setattr(supervisor, "_COUNT", 0.1)
     monkeypatch.setattr(supervisor, "_START_BUSY", 2)
     command_line = [sys.executable, "-c", command, str(os.getpid())]
     with supervised(lambda: Plan(command_line, 1, [], timeout=1)) as one:
         worker = one._workers[0]
         look(one, lambda: not worker.lives, "its end")
-        assert 4.0 <= time.monotonic() - worker.started < 30
+        assert 4.0 <= time.monotonic() - worker.started < 60
 
 
 @pytest.mark.usefixtures("impatient")
@@ -262,10 +262,10 @@ def test_without_a_timeout_no_worker_is_ended() -> None:
 def test_a_reload_gives_up_a_new_worker_that_hangs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], impatient: None
 ) -> None:
-    monkeypatch.setattr(supervisor, "_START_WITHIN", 20.0)
+    monkeypatch.setattr(supervisor, "_START_WITHIN", 60.0)
     address = Address("127.0.0.1", free_port(), "tcp")
     command = WORKER
-    with supervised(lambda: Plan([sys.executable, "-c", command], 1, [address], timeout=5)) as one:
+    with supervised(lambda: Plan([sys.executable, "-c", command], 1, [address], timeout=60)) as one:
         look(one, lambda: one._workers[0].ready, "the worker")
         runs = one._workers[0]
         command = HANGS

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from weakref import WeakSet
 
 from urlward.gateway.dns_forward import Forwarder, Report
 from urlward.gateway.dns_service import Service
@@ -61,22 +62,27 @@ class DnsServer:
         self._lingers = lingers
         self._stopping = stopping
         self._endpoints: list[UdpEndpoint | TcpEndpoint] = []
+        self._served: WeakSet[UdpEndpoint | TcpEndpoint] = WeakSet()
+        """Those, and another worker's: closed when it is back, they may owe answers still."""
         self._closing: asyncio.TimerHandle | None = None
 
     async def serve(self, one: socket.socket) -> UdpEndpoint | TcpEndpoint:
         """Answer what comes to a bound socket.
 
         Args:
-            one: closed with what is given, or where there is an error.
+            one: closed with what is given, once that owes no answer, or where there is an error.
 
         Raises:
             OSError: another process listens there.
         """
+        endpoint: UdpEndpoint | TcpEndpoint
         if one.type == socket.SOCK_DGRAM:
-            return UdpEndpoint(self._service, one)
-        tcp = TcpEndpoint(self._service)
-        tcp.serve(one)
-        return tcp
+            endpoint = UdpEndpoint(self._service, one)
+        else:
+            endpoint = TcpEndpoint(self._service)
+            endpoint.serve(one)
+        self._served.add(endpoint)
+        return endpoint
 
     def take(self, endpoints: Iterable[UdpEndpoint | TcpEndpoint]) -> None:
         """Have endpoints end with this server."""
@@ -104,5 +110,5 @@ class DnsServer:
         """End."""
         if self._closing is not None:
             self._closing.cancel()
-        for endpoint in self._endpoints:
-            endpoint.close()
+        for endpoint in tuple(self._served):
+            endpoint.end()

@@ -111,7 +111,7 @@ class Service:
         """Take a query; it is answered once.
 
         Returns:
-            False where it is none, and gets no answer.
+            False where it gets no answer: it is none, or has been asked before and is yet to be answered.
         """
         if len(query) < HEADER or query[2] & 0x80:
             return False
@@ -135,7 +135,7 @@ class Service:
         asked = self._under_way[tcp].get(key)
         if asked is not None:
             if any(query[:2] == number and client.same(other) for number, other in asked.clients):
-                return True  # asked again, before there was an answer
+                return False
             self._owe(asked, query[:2], client)
             return True
         asked = Asked(query, question, self, tcp=tcp)

@@ -48,9 +48,13 @@ class TcpEndpoint:
         return self._server.sockets if self._server is not None else ()
 
     def close(self) -> None:
-        """Take no more connections, and no more queries on those that are open."""
+        """Take no more connections; those that are open go on."""
         if self._server is not None:
             self._server.close()
+
+    def end(self) -> None:
+        """Take no more connections, and no more queries on those that are open."""
+        self.close()
         for client in tuple(self._connections):
             client.finish()
 

@@ -32,6 +32,8 @@ class UdpEndpoint:
         self._service = service
         self._socket = one
         self._six = one.family == socket.AF_INET6
+        self._owed = 0
+        self._ends = False
         self._prepare()
         self.send = one.sendmsg
         asyncio.get_running_loop().add_reader(one, self._read)
@@ -39,12 +41,25 @@ class UdpEndpoint:
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """As an `asyncio.Server` has them."""
-        return (self._socket,) if self._socket.fileno() >= 0 else ()
+        return () if self._ends else (self._socket,)
 
     def close(self) -> None:
-        """Take no more queries. What is under way has no socket to be answered by."""
-        if self._socket.fileno() >= 0:
+        """Take no more queries; answers that are owed are still sent."""
+        if not self._ends:
+            self._ends = True
             asyncio.get_running_loop().remove_reader(self._socket)
+            self._close_if_done()
+
+    end = close
+
+    def answered(self) -> None:
+        """A query that was taken here has been answered."""
+        self._owed -= 1
+        if self._ends:
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._owed <= 0:
             self._socket.close()
 
     def _prepare(self) -> None:
@@ -66,10 +81,11 @@ class UdpEndpoint:
             if flags & socket.MSG_TRUNC:
                 continue
             try:
-                ask(query, UdpClient(self, peer, local(ancillary)))
+                owed = ask(query, UdpClient(self, peer, local(ancillary)))
+                self._owed += owed  # which may be paid already
             except Exception as e:  # noqa: BLE001 - one query must not end the reading of all
                 self._service.failed(e)
-            if self._socket.fileno() < 0:
+            if self._ends:
                 return
 
 
@@ -90,6 +106,8 @@ class UdpClient:
             self._endpoint.send((data,), self._local, 0, self._peer)
         except OSError:
             return  # clients ask again
+        finally:
+            self._endpoint.answered()
 
     def same(self, other: Client) -> bool:
         """See `Client`."""

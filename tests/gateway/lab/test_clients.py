@@ -42,7 +42,7 @@ def test_curl_tells_what_it_has_got(port: int) -> None:
     got = send("curl-1-4", request(url, to="127.0.0.1", host="b.example"), "tag/1", "client", None, "")
     assert (got.status, got.body, got.error) == (451, "b.example tag/1 /%6cisted/../x?y=[1]", "")
     assert got.local.startswith("127.0.0.1:")
-    assert 0 < got.seconds < 10
+    assert 0 < got.seconds < 60
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_for
-from gateway.lab.lab_support import LAB, inside_processes, lab, left, report, why_not
+from gateway.lab.lab_support import LAB, inside_processes, lab, left, report, surroundings, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -40,6 +40,7 @@ def started(scenario: Path, report_folder: Path) -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=surroundings(),
     )
 
 
@@ -50,13 +51,13 @@ def test_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
     before, processes = left(), inside_processes()
     process = started(scenario, tmp_path / "report")
     # nginx, dnsmasq, two agents and the filter besides the lab itself.
-    wait_for(lambda: len(inside_processes() - processes) >= 6, "the lab to run", 30)
+    wait_for(lambda: len(inside_processes() - processes) >= 6, "the lab to run", 120)
     if number == signal.SIGINT:
         # As a terminal does it: to all in the foreground.
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    code = process.wait(20)
+    code = process.wait(60)
     assert code == {signal.SIGINT: 130}.get(number, -number)
     wait_for(lambda: not inside_processes() - processes, "all its processes to end")
     assert left() == before
@@ -68,7 +69,7 @@ def test_two_at_once_a_broken_expectation_and_what_a_report_hides(tmp_path: Path
     good.write_text(SHORT)
     bad.write_text(SHORT.replace('expect = "pass", stage = 1', 'expect = "block"'))
     running = [started(path, tmp_path / path.stem) for path in (good, bad)]
-    assert [process.wait(60) for process in running] == [0, 1]
+    assert [process.wait(240) for process in running] == [0, 1]
     found = report(tmp_path / "bad")
     # Where a machine stands still for seconds, the gateway lets pass what its filter does not answer for.
     missed = found["data"]["counts"]["missed"]
@@ -88,7 +89,7 @@ def test_up_shell_run_in_it_and_down(tmp_path: Path) -> None:
     scenario.write_text(SHORT)
     before, processes = left(), inside_processes()
     try:
-        done = lab("up", scenario, "--name", name, timeout=60)
+        done = lab("up", scenario, "--name", name)
         assert (done.returncode, done.stderr) == (0, "")
         assert f"lab {name}: up" in done.stdout
         again = lab("up", scenario, "--name", name)
@@ -100,7 +101,7 @@ def test_up_shell_run_in_it_and_down(tmp_path: Path) -> None:
         )
         assert lab(*shell, "--", "curl", "-sf", "https://plain.example/").returncode == 0
         assert lab(*shell, "--machine", "neighbour", "--", "sh", "-c", "exit 7").returncode == 7
-        run = lab("run", scenario, "--in", name, "--report", tmp_path / "report", timeout=90)
+        run = lab("run", scenario, "--in", name, "--report", tmp_path / "report")
         assert run.returncode == 0, run.stderr
         assert report(tmp_path / "report")["data"]["counts"]["caught"] == 1
         assert "lab" in lab(*shell, "--", "curl", "-s", "https://plain.example/").stdout
@@ -119,7 +120,7 @@ def test_a_lab_that_was_killed_is_not_up(tmp_path: Path) -> None:
     scenario = tmp_path / "short.toml"
     scenario.write_text(SHORT)
     before, processes = left(), inside_processes()
-    assert lab("up", scenario, "--name", name, timeout=60).returncode == 0
+    assert lab("up", scenario, "--name", name).returncode == 0
     os.kill(the_running(name).pid, signal.SIGKILL)
     wait_for(lambda: not inside_processes() - processes, "all its processes to end")
     done = lab("down", "--name", name)

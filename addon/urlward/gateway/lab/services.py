@@ -31,7 +31,7 @@ TTL = 60
 _SLOW_PORT = 5300
 _BULK_MB = (1, 8, 64)
 _SLOW_BYTES = 4 << 20
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 def write_template(name: str, path: Path, **values: Any) -> None:

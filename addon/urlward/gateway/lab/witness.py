@@ -17,7 +17,9 @@ from urlward.gateway.lab.outcome import Outcome, Result, Seen
 _REFERENCE = re.compile(r"\b[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}\b")
 _OF_THE_GATEWAY = {ORIGIN.gateway4, ORIGIN.gateway6}
 _NOT_PAGES = ("/favicon.ico",)
-_PATIENCE = 2.0
+_PATIENCE, _LESS_PATIENCE, _REFUSED = 10.0, 2.0, 400
+"""Seconds for a line of a log that is to come, and for one that is not where the status is as high: few
+origins here have such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Witness:
         """
         event = self._event(got, monitor)
         blocked = event is not None and bool(event.reference) and event.reference in got.body
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + (_PATIENCE if got.status < _REFUSED else _LESS_PATIENCE)
         lines = self.lines(tag)
         while got.status and not blocked and got.status != status and not lines and time.monotonic() < end:
             time.sleep(0.01)
