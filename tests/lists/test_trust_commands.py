@@ -146,7 +146,7 @@ class TestCompile:
     def test_a_key_from_a_pipe(self) -> None:
         """So that the key can be kept encrypted on disk."""
         command = [sys.executable, "-m", "urlward", *self.COMPILE.split(), "--sign", "/dev/stdin"]
-        subprocess.run(command, input=BODY.pem(), check=True, capture_output=True, timeout=60)
+        subprocess.run(command, input=BODY.pem(), check=True, capture_output=True, timeout=120)
         assert check_signature(parse(Path("list.ward").read_bytes()).header) == BODY.public
 
 
@@ -338,7 +338,7 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
