@@ -108,12 +108,14 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(lambda: accepts(self.http) and accepts(self.https), "nginx")
+        process = self.process
+        wait_for(lambda: process.poll() is not None or all(map(accepts, (self.http, self.https))), "nginx")
+        assert process.poll() is None, (self.folder / "error.log").read_text()
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
 
@@ -169,7 +171,7 @@ class Feed:
 
 
 def feed(tmp_path: Path, **keys: Any) -> Feed:
-    table = FeedTable(**{"name": "phish", "timeout": 5.0, "connect_timeout": 2.0} | keys)
+    table = FeedTable(**{"name": "phish", "timeout": 60.0, "connect_timeout": 30.0} | keys)
     key = key_file(tmp_path / "lists.key")
     return Feed(table, tmp_path / "state", Config(key=str(key), feed=(table,)))
 

@@ -1,8 +1,8 @@
 """What the lists' tests share: keys, files of lists, and what a matcher blocks."""
 
 import os
-import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from urlward.engine.artifact import dump
@@ -47,11 +47,20 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def settled_fds() -> int:
-    """Open file descriptors, when their number has been the same for a while."""
-    same, number = 0, -1
-    while same < 5:
-        now = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-        same, number = (same + 1, number) if now == number else (0, now)
-        time.sleep(0.01)
-    return number
+def descriptors(begin: str = "") -> set[tuple[int, int, int]]:
+    """What this process has open: number, and device and inode of what that leads to.
+
+    Which they are, and not how many: those that an earlier test has left may be collected at any moment, and
+    what is new has to be told from what has gone.
+
+    Args:
+        begin: those alone whose path in /proc begins so.
+    """
+    found = set()
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        path = Path("/proc/self/fd", entry)
+        with suppress(OSError):  # that of this very look is closed by now
+            status = path.stat()
+            if str(path.readlink()).startswith(begin):
+                found.add((int(entry), status.st_dev, status.st_ino))
+    return found

@@ -101,7 +101,7 @@ def test_why_as_json(check: Check) -> None:
 def test_what_is_allowed_for_a_while_counts(check: Check, config: Path) -> None:
     state = config.parent / "state"
     assert check("other.example")[0] == 1
-    add_allow(state, local_key(state), "other.example", 60, "x", "me", whole_host=False, now=time.time())
+    add_allow(state, local_key(state), "other.example", 3600, "x", "me", whole_host=False, now=time.time())
     code, out = check("--explain", "other.example")
     assert code == 0
     assert "an exception" in out

@@ -20,6 +20,7 @@ from lists.fetch_support import (
     answering,
     body,
     head,
+    know_no_names,
     memory_descriptors,
     refusal,
     set_proxies,
@@ -203,8 +204,9 @@ class TestRedirect:
         assert answer.url == feeds.url("/list.txt", feeds.other)
 
     def test_once_too_often(self, feeds: Server) -> None:
+        before = len(feeds.requests())
         assert refusal(feeds.origin("/loop")).reason == "redirect"
-        assert len([r for r in feeds.requests() if r["uri"] == "/loop"]) == 6
+        assert len([r for r in feeds.requests()[before:] if r["uri"] == "/loop"]) == 6
 
     def test_to_a_login_page(self, feeds: Server) -> None:
         answer = fetch(feeds.origin("/login"))
@@ -237,7 +239,8 @@ class TestRedirect:
     @pytest.mark.parametrize(
         "location", ["http://[::1", "http:///x", "//", "http://a b/", "\xff:", "https://h:99999/"]
     )
-    def test_to_what_is_no_url(self, location: str) -> None:
+    def test_to_what_is_no_url(self, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        know_no_names(monkeypatch)
         with answering(head("302 Found", Location=location, Content_Length=0)) as url:
             assert refusal(Origin(url)).reason in ("redirect", "dns")
 
@@ -352,4 +355,4 @@ class TestSecrets:
         before = memory_descriptors()
         body(fetch(feeds.origin("/list.txt")))
         refusal(feeds.origin("/list.txt", max_bytes=10))
-        assert memory_descriptors() == before
+        assert memory_descriptors() <= before

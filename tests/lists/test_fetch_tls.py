@@ -110,7 +110,7 @@ class TestFiles:
         files = [str(feeds.folder / name) for name in ("client.pem", "asked.key")]
         code = f"from urlward.lists.fetch_tls import context; context(None, *{files!r})"
         command = ["script", "-qec", shlex.join([sys.executable, "-c", code]), "/dev/null"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         assert "without a passphrase" in done.stdout
         assert "Enter" not in done.stdout
 

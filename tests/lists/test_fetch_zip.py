@@ -33,7 +33,7 @@ def reason(data: bytes) -> str:
     with pytest.raises(ZipError) as caught:
         unzipped(data)
     assert "secret" not in str(caught.value)
-    assert memory_descriptors() == before
+    assert memory_descriptors() <= before
     return caught.value.reason
 
 

@@ -50,7 +50,7 @@ def put(path: Path, data: bytes) -> None:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -15,6 +15,12 @@ from urlward.lists.neighbours import Neighbours, NeighboursError, read_table
 MAC, OTHER = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ip` may take its time where the machine has more to do."""
+    monkeypatch.setattr(neighbours, "_TIMEOUT", 60.0)
+
+
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
@@ -118,7 +124,7 @@ async def test_a_new_client_is_looked_for_soon(monkeypatch: pytest.MonkeyPatch) 
     known = Neighbours(read)
     watching = asyncio.create_task(known.watch())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not reads:
                 await asyncio.sleep(0.001)
             table["192.0.2.5"] = MAC

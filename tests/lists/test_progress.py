@@ -2,6 +2,7 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,8 @@ def told(monkeypatch: pytest.MonkeyPatch, seconds: float) -> str:
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     with monkeypatch.context() as patched:
-        patched.setattr(progress.time, "monotonic", lambda: next(clock))
+        # Its own clock, and not that of all threads there are.
+        patched.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
         with progress_bar() as tell:
             for i in range(20):
                 tell("reading", i / 20)

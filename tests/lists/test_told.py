@@ -18,5 +18,5 @@ import pytest
 )
 def test_a_parent_that_has_ended(module: str, said: bytes) -> None:
     command = [sys.executable, "-P", "-m", module, "1"]
-    done = subprocess.run(command, input=said, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, input=said, capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

@@ -145,7 +145,7 @@ class TestCompile:
     def test_a_key_from_a_pipe(self) -> None:
         """So that the key can be kept encrypted on disk."""
         command = [sys.executable, "-m", "urlward", *self.COMPILE.split(), "--sign", "/dev/stdin"]
-        subprocess.run(command, input=BODY.pem(), check=True, capture_output=True, timeout=60)
+        subprocess.run(command, input=BODY.pem(), check=True, capture_output=True, timeout=120)
         assert check_signature(parse(Path("list.ward").read_bytes()).header) == BODY.public
 
 

@@ -1,9 +1,12 @@
 import asyncio
+import fcntl
 import io
 import json
 import os
 import subprocess
 import sys
+import termios
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +139,20 @@ def test_it_ends_with_its_parent() -> None:
         stdin = os.open(process / "fd" / "0", os.O_WRONLY)
         try:
             wait_for(lambda: int(field(process, "SigIgn"), 16) & 0b11 == 0b11, "its signals to be set")
+            # What reads has asked before that to end with its parent.
+            os.write(stdin, b" ")
+            wait_for(lambda: not unread(stdin), "it to read what it is told")
             parent.kill()
             wait_for(lambda: field(process, "State")[:1] in ("", "Z"), "its end")
         finally:
             os.close(stdin)
+
+
+def unread(pipe: int) -> int:
+    """Bytes that wait in a pipe."""
+    waiting = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    return waiting[0]
 
 
 def field(process: Path, name: str) -> str:
