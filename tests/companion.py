@@ -39,4 +39,4 @@ class Companion:
     def end(self) -> int:
         """Have it end, and give its exit code."""
         self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(60)
