@@ -301,7 +301,11 @@ def model(events: list[Event], query: EventQuery) -> list[Event]:
     return sorted(found, key=lambda event: (event.time, event.id), reverse=True)[: query.limit]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(events=EVENTS, queries=st.lists(QUERIES, min_size=3, max_size=3))
 def test_queries_are_as_a_plain_model_has_them(
     file: Database, events: list[Event], queries: list[EventQuery]
