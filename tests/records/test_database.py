@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,17 @@ def test_what_is_deleted_is_not_in_the_files(file: Database, tmp_path: Path) -> 
     assert found(b"c") == found(b"r") == set(range(20_000))
     assert file.purge({"block": 1}, START + 10_000 * 1000 + DAY) == 10_000
     assert found(b"c") == found(b"r") == set(range(10_000, 20_000))
+
+
+def test_a_purge_takes_no_file_away(file: Database, tmp_path: Path) -> None:
+    """Another of its name would be taken for one that somebody has put in its place."""
+    file.write([an_event()])
+    with ExitStack() as opened:
+        before = [opened.enter_context(path.open("rb")) for path in tmp_path.glob("records.db*")]
+        for days in (9, 0):
+            assert file.purge({"block": 1}, START + (10 - days) * DAY) == (not days)
+        assert [os.fstat(one.fileno()).st_nlink for one in before] == [1, 1, 1]
+    file.write([an_event(1)])
 
 
 def test_nobody_but_its_owner_reads_the_file(file: Database, tmp_path: Path) -> None:
