@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.engine", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
 
 
 @pytest.fixture(scope="module")

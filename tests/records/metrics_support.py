@@ -26,7 +26,11 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
         store.write_facts(Facts(last_success=NOW - 60, next_run=NOW + 60, entries=1))
     recorder = RecorderState(stores={"sqlite": StoreState(written=5)}, spool_limit=1 << 28)
     exposition = Exposition(
-        [FeedTable(name="feed", path="none")], state, recorder=lambda: recorder, clock=lambda: NOW
+        [FeedTable(name="feed", path="none")],
+        state,
+        recorder=lambda: recorder,
+        clock=lambda: NOW,
+        steady=lambda: 0.0,  # a worker that says nothing more would not count after some seconds
     )
     metrics = Metrics(started=NOW)
     metrics.lists([ListFacts("one", 3, 10, int(NOW) - 7200)])

@@ -29,7 +29,7 @@ def answering(state: Path, answer: Callable[[str], bytes]) -> Iterator[None]:
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),))
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield
     finally:
         loop.call_soon_threadsafe(ended.set)

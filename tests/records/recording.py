@@ -7,13 +7,15 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.engine.verdict import Verdict
+from urlward.records import emitter as emitter_module
+from urlward.records import recorder as recorder_module
 from urlward.records.event import Event, make_event
 from urlward.records.events import Events
 from urlward.records.recorder import Recorder
@@ -24,6 +26,12 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["sqlite3", "urlward.records.events", "urlward.records.recorder"])
 
 SECRET = bytes(range(32))
+
+PATIENCE = 60.0
+"""Seconds that a process has for its end in order: a machine with other work may need more than one."""
+
+STALL = 0.25
+"""Seconds at most that count of a time in which the machine has not let a worker run."""
 
 
 def records(**changes: Any) -> RecordsTable:
@@ -70,8 +78,8 @@ class FileStore:
     def _check(self) -> None:
         if (self._folder / "down").exists():
             raise StoreError("test: down")
-        if (slow := self._folder / "slow").exists():
-            time.sleep(float(slow.read_text()))
+        with suppress(FileNotFoundError):
+            time.sleep(float((self._folder / "slow").read_text() or 0))
 
 
 def kept(state: Path, kind: str = "block") -> list[str]:
@@ -133,9 +141,21 @@ def worker(state: Path, **how: Any) -> Iterator[BaseProcess]:
         kill(process)
 
 
-def kill(process: BaseProcess) -> None:
-    process.kill()
-    process.join(10)
+def kill(*processes: BaseProcess) -> None:
+    """All at one moment: none lives on while the end of another is waited for."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(PATIENCE)
+
+
+def end(*processes: BaseProcess) -> None:
+    """In order, all told at one moment."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(2 * PATIENCE)
+    assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
 def _record(state: Path, changes: dict[str, Any]) -> None:
@@ -143,6 +163,7 @@ def _record(state: Path, changes: dict[str, Any]) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    recorder_module.WORKERS_WITHIN = recorder_module.STORES_WITHIN = PATIENCE
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -153,7 +174,22 @@ def _record(state: Path, changes: dict[str, Any]) -> None:
     os._exit(0)
 
 
+class _Clock:
+    """Seconds that a process has run for, whatever else the machine had to do meanwhile."""
+
+    def __init__(self) -> None:
+        self._at, self._now = time.monotonic(), 0.0
+
+    def __call__(self) -> float:
+        at = time.monotonic()
+        self._now += min(at - self._at, STALL)
+        self._at = at
+        return self._now
+
+
 def _work(state: Path, how: dict[str, Any]) -> None:
+    emitter_module.END_WITHIN = PATIENCE
+
     async def run() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -161,15 +197,16 @@ def _work(state: Path, how: dict[str, Any]) -> None:
         running = asyncio.ensure_future(said.emitter.run())
         log = os.open(state / f"log{how.get('name', '')}", os.O_CREAT | os.O_WRONLY)
         n = 0
-        began = time.monotonic()
+        began, clock = time.monotonic(), _Clock()
         while not stop.is_set() and n < how.get("count", 1 << 40):
             while n < (time.monotonic() - began) * how["rate"]:
                 block(said, f"{how.get('name', '')}{n}")
                 n += 1
-                # What a killed process has written into a file is there.
+                # What a killed process has written into a file is there; where a number is, so is its time.
+                os.pwrite(log, b"%020d\n" % int(clock() * 1e9), 21 * n)
                 os.pwrite(log, b"%020d\n" % n, 0)
-                os.pwrite(log, b"%020d\n" % time.monotonic_ns(), 21 * n)
             await asyncio.sleep(0.005)
+            clock()
         await stop.wait()
         await said.emitter.close()
         await asyncio.wait([running])
@@ -190,9 +227,9 @@ def emitted(state: Path, name: str = "") -> int:
     """How many events a worker has emitted."""
     log = state / f"log{name}"
     text = log.read_bytes()[:21] if log.exists() else b""
-    return int(text) if len(text) == 21 else 0
+    return int(text) if text[:20].isdigit() else 0
 
 
 def emitted_at(state: Path, n: int, name: str = "") -> float:
-    """When it emitted the nth, counted from 1; seconds of a clock."""
+    """When it emitted the nth, counted from 1; seconds that it had run for."""
     return int((state / f"log{name}").read_bytes()[21 * n : 21 * n + 20]) / 1e9

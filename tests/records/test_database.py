@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,17 @@ def test_what_is_deleted_is_not_in_the_files(file: Database, tmp_path: Path) -> 
     assert found(b"c") == found(b"r") == set(range(10_000, 20_000))
 
 
+def test_a_purge_takes_no_file_away(file: Database, tmp_path: Path) -> None:
+    """Another of its name would be taken for one that somebody has put in its place."""
+    file.write([an_event()])
+    with ExitStack() as opened:
+        before = [opened.enter_context(path.open("rb")) for path in tmp_path.glob("records.db*")]
+        for days in (9, 0):
+            assert file.purge({"block": 1}, START + (10 - days) * DAY) == (not days)
+        assert [os.fstat(one.fileno()).st_nlink for one in before] == [1, 1, 1]
+    file.write([an_event(1)])
+
+
 def test_nobody_but_its_owner_reads_the_file(file: Database, tmp_path: Path) -> None:
     file.write([an_event()])
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
@@ -301,7 +313,11 @@ def model(events: list[Event], query: EventQuery) -> list[Event]:
     return sorted(found, key=lambda event: (event.time, event.id), reverse=True)[: query.limit]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(events=EVENTS, queries=st.lists(QUERIES, min_size=3, max_size=3))
 def test_queries_are_as_a_plain_model_has_them(
     file: Database, events: list[Event], queries: list[EventQuery]

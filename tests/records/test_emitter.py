@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from records.recording import events
+from records.support import own_messages
 from urlward.records import emitter as module
 from urlward.records.emitter import Emitter
 from urlward.records.event import Event
@@ -67,8 +68,14 @@ async def emitter(tmp_path: Path) -> AsyncIterator[Emitter]:
     await asyncio.wait([task])
 
 
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end may take longer than a second on a machine with other work."""
+    monkeypatch.setattr(module, "END_WITHIN", 60.0)
+
+
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -144,6 +151,7 @@ async def test_metrics_are_told_and_their_bugs_cost_nothing(
     await until(lambda: other.events() == events(5))
 
 
+@pytest.mark.usefixtures("patience")
 async def test_the_end_hands_over_the_rest_and_says_so(other: Other, emitter: Emitter) -> None:
     await other.start()
     emit(emitter, events(600))
@@ -153,6 +161,7 @@ async def test_the_end_hands_over_the_rest_and_says_so(other: Other, emitter: Em
     assert not emitter.waiting
 
 
+@pytest.mark.usefixtures("patience")
 async def test_the_end_says_so_even_where_nothing_ran(other: Other, tmp_path: Path) -> None:
     await other.start()
     emitter = Emitter(tmp_path / "sock", "gw1-0", "gw1", limit=1000)
@@ -166,7 +175,7 @@ async def test_the_end_says_so_even_where_nothing_ran(other: Other, tmp_path: Pa
 async def test_the_end_does_not_wait_for_whoever_is_not_there(emitter: Emitter, tmp_path: Path) -> None:
     before = time.time_ns() // 1_000_000
     emit(emitter, events(1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         await emitter.close()
     assert emitter.waiting == 1
     missing = Heartbeat(tmp_path).begin(0)  # as the next start says
@@ -203,7 +212,7 @@ async def test_that_nobody_answers_is_said_late_and_taken_back(
     await until(lambda: "answers again; 7 events have waited" in caplog.text)
     await other.stop()
     await until(lambda: caplog.text.count("does not answer") == 2)
-    assert len(caplog.messages) == 3
+    assert len(own_messages(caplog)) == 3
 
 
 async def test_a_process_that_takes_its_time_to_start_is_not_said_to_be_silent(
@@ -214,4 +223,4 @@ async def test_a_process_that_takes_its_time_to_start_is_not_said_to_be_silent(
     await asyncio.sleep(sum(module.BACKOFF))
     await other.start()
     await until(lambda: not emitter.waiting)
-    assert caplog.messages == []
+    assert own_messages(caplog) == []

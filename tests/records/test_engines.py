@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from conftest import wait_for
 from records.support import an_event, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
@@ -98,9 +99,14 @@ def test_a_server_that_was_away_is_found_again(
     database = open_database(BY_ENVIRONMENT, tmp_path)
     other = open_database(BY_ENVIRONMENT, tmp_path)
     database.write([an_event(0)])
-    with other.engine.connect() as connection:
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        connection.execute(text(f"{ended} AND datname = current_database()"))
+
+    def connections(what: str = "pid") -> int:
+        others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        with other.engine.connect() as connection:
+            return len(connection.execute(text(f"SELECT {what} {others}")).all())
+
+    assert connections("pg_terminate_backend(pid)") > 0
+    wait_for(lambda: connections() == 0, "them to end, which the server only tells them to")
     database.write([an_event(1)])
     assert database.find(EventQuery()) == [an_event(1), an_event(0)]
     database.close()

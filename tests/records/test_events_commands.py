@@ -183,7 +183,7 @@ def test_follow_as_a_process(config: str, database: Database) -> None:
         database.write([an_event(2)])
         assert process.stdout.readline() == line(an_event(2)) + "\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == ""
 
 

@@ -24,7 +24,7 @@ class Clock:
 
 
 def made(state: Path, **more: Any) -> Exposition:
-    return Exposition(FEEDS, state, clock=lambda: NOW, **more)
+    return Exposition(FEEDS, state, clock=lambda: NOW, **({"steady": lambda: 0.0} | more))
 
 
 def samples(exposition: Exposition) -> dict[tuple[str, ...], float]:

@@ -11,6 +11,7 @@ import pytest
 
 from obstacles import permissions_hold
 from records.recording import events
+from records.support import own_messages
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
 from urlward.lists.files import Signature
@@ -78,7 +79,7 @@ def test_a_database(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixtur
         assert len(store.find(EventQuery())) == 3  # type: ignore[attr-defined]
         store.close()
     assert aside(tmp_path) == ["records.db"]
-    (line,) = caplog.messages
+    (line,) = own_messages(caplog)
     assert line.endswith("; a new one is begun")
     alarm = set_aside_alarm(RecordsTable(), tmp_path)["set-aside"]
     assert alarm.startswith("damaged and set aside: records.db.2")

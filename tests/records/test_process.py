@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from companion import Companion
 from conftest import wait_for
 from records.recording import SECRET, block, events, records
 from urlward.config.records import StoreTable
+from urlward.records import emitter
 from urlward.records.events import Events
 from urlward.records.recorder import SOCKET
 from urlward.records.store import open_store
@@ -43,6 +46,12 @@ def running(folder: Path, *args: Any, **asked: Any) -> Iterator[Running]:
     finally:
         made.process.kill()
         made.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To hand over what is said may take longer than a second on a machine with other work."""
+    monkeypatch.setattr(emitter, "END_WITHIN", START)
 
 
 async def _said(state: Path, count: int) -> None:

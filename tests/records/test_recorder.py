@@ -10,6 +10,7 @@ import pytest
 
 from records.recording import SECRET, Memory, block, events, records
 from urlward.config.records import StoreTable
+from urlward.records import emitter
 from urlward.records import recorder as module
 from urlward.records.event import Event
 from urlward.records.events import Events
@@ -67,8 +68,15 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
         await made.end()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's end may take longer than a second on a machine with other work, and that of a store."""
+    monkeypatch.setattr(emitter, "END_WITHIN", 60.0)
+    monkeypatch.setattr(module, "STORES_WITHIN", 60.0)
+
+
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -56,7 +56,7 @@ async def server(tmp_path: Path, taker: Taker) -> AsyncIterator[Path]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -91,8 +91,8 @@ async def test_who_talks_nonsense_is_not_listened_to(server: Path, taker: Taker,
     reader, writer = await asyncio.open_unix_connection(server)
     writer.write(said)
     writer.write_eof()
-    async with asyncio.timeout(10):
-        with suppress(ConnectionResetError):
+    async with asyncio.timeout(60):
+        with suppress(ConnectionError):  # also where it was still writing
             assert await reader.read() == b""
     writer.close()
     assert taker.taken == []
@@ -108,7 +108,7 @@ async def test_who_says_nothing_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(module, "HELLO_WITHIN", 0.05)
     reader, writer = await asyncio.open_unix_connection(server)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
 

@@ -84,7 +84,7 @@ def test_without_a_recorder(tmp_path: Path) -> None:
 
 
 def test_lists_that_some_worker_refuses(tmp_path: Path) -> None:
-    exposition = Exposition((), tmp_path)
+    exposition = Exposition((), tmp_path, steady=lambda: 0.0)
     assert exposition.refused_lists() is None, "nobody reports"
     exposition.take("a", counted(ListFacts("one", 3, 10)))
     assert exposition.refused_lists() == {}

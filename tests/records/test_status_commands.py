@@ -41,7 +41,7 @@ def test_no_configuration(
 
 
 def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exposition = Exposition((), tmp_path)
+    exposition = Exposition((), tmp_path, steady=lambda: 0.0)
     metrics = Metrics(time.time())
     metrics.lists([ListFacts("one", 3, 10)])
     exposition.take("a", metrics.snapshot())

@@ -51,7 +51,7 @@ class Server:
 
     def wait(self, count: int) -> list[bytes]:
         with self._news:
-            assert self._news.wait_for(lambda: len(self.messages) >= count, 10)
+            assert self._news.wait_for(lambda: len(self.messages) >= count, 60)
             return self.messages
 
     def hang_up(self) -> None:

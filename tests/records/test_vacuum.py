@@ -104,8 +104,9 @@ def test_who_reads_all_the_time_is_told(
 
 
 def test_an_old_transaction_that_still_sees_it_is_told(
-    database: Database, postgresql_url: str, postgresql_server: str
+    database: Database, postgresql_url: str, postgresql_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vacuum, "SHARE", 1e-6)
     database.write([an_event(n, client=f"seen{n:05d}-") for n in range(7)])
     with psycopg.connect(postgresql_url) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -144,8 +145,10 @@ def test_assignments_too(
 
 
 def test_assignments_are_rewritten_for_a_share_of_the_time(
-    postgresql_url: str, postgresql_server: str
+    postgresql_url: str, postgresql_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vacuum, "SHARE", 1e-6)
+
     def purge() -> None:
         store = AssignmentStore(postgresql_url)
         try:

@@ -198,25 +198,27 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
         StoreError: readers were in the way all the time.
         sqlite3.Error: it cannot be done.
     """
-    connection = engine.raw_connection()
+    # Were it the last to close, SQLite would remove the log, and `SqliteFiles` take that for somebody else's.
+    with engine.connect():
+        connection = engine.raw_connection()
 
-    def run(statement: str) -> list[tuple[int, ...]]:
-        return list(connection.cursor().execute(statement))
+        def run(statement: str) -> list[tuple[int, ...]]:
+            return list(connection.cursor().execute(statement))
 
-    try:
-        if rewrite:
-            run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
-            run("VACUUM")
-        # Writers wait while this waits for readers, so it is to give up soon.
-        run("PRAGMA busy_timeout = 20")
-        for _ in range(TRIES):
-            if not run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
-                if rewrite:
-                    run("PRAGMA user_version = 0")
-                return
-            pause(PAUSE * 5)
-    finally:
-        connection.invalidate()  # with what was set here alone
+        try:
+            if rewrite:
+                run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
+                run("VACUUM")
+            # Writers wait while this waits for readers, so it is to give up soon.
+            run("PRAGMA busy_timeout = 20")
+            for _ in range(TRIES):
+                if not run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+                    if rewrite:
+                        run("PRAGMA user_version = 0")
+                    return
+                pause(PAUSE * 5)
+        finally:
+            connection.invalidate()  # with what was set here alone
     raise StoreError("what was deleted is still in the write-ahead log, since somebody reads all the time")
 
 

@@ -311,7 +311,7 @@ def serving(sources: Sources, state: Path, **settings: Any) -> Iterator[Site]:
     async def begin() -> Any:
         return serve(make_app(sources, Settings(state, **settings)), "127.0.0.1:0")
 
-    server = asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
     (socket,) = server._sockets.values()
     try:
         yield Site(socket.getsockname()[1], sources)
@@ -321,7 +321,7 @@ def serving(sources: Sources, state: Path, **settings: Any) -> Iterator[Site]:
             server.stop()
             await server.close_all_connections()
 
-        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -101,6 +101,8 @@ def session(chromium: Any, site: Site) -> Any:
     page = context.new_page()
     page.goto(f"{site.origin}/allows")
     assert page.url.endswith("/login")
+    # By autofocus, for which the page may be looked at once more.
+    page.wait_for_function("document.activeElement.name === 'name'")
     page.keyboard.type("Ann")
     page.keyboard.press("Tab")
     page.keyboard.type(TOKEN)
@@ -115,7 +117,7 @@ def session(chromium: Any, site: Site) -> Any:
 def only_page(chromium: Any, session: Any) -> Iterator[Any]:
     context = chromium.new_context(storage_state=session)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
@@ -126,6 +128,7 @@ def only_page(chromium: Any, session: Any) -> Iterator[Any]:
 @pytest.fixture
 def page(only_page: Any) -> Any:
     only_page.unroute_all()
+    only_page.goto("about:blank")  # what the page of a test before still asks for has ended by then
     only_page.set_viewport_size({"width": 1280, "height": 900})
     only_page.complaints.clear()
     return only_page

@@ -193,7 +193,7 @@ def test_feeds_are_fetched_in_their_own_time(tmp_path: Path, state: Path):
     (tmp_path / "hotline.txt").write_text("".join(f"127.0.0.1 n{n}.example\n" for n in range(20)))
     live = sources(tmp_path)
     assert live.refresh_feed("hotline") == "hotline: being fetched"
-    wait_for(lambda: live.feeds()[0]["state"] == "ok", "the feed")
+    wait_for(lambda: live.feeds()[0]["state"] == "ok" and not +live._refreshes._begun, "the feed")
     assert live.feeds()[0]["entries"] == 20
     with pytest.raises(AdminError, match="no feed"):
         live.refresh_feed("other")
@@ -206,7 +206,7 @@ def test_a_refused_list_is_let_through(tmp_path: Path, state: Path):
     live = LiveSources(read(tmp_path, CONFIG), state, clock=time.time)
     said = live.accept_feed("hotline", "merged", "ann (dashboard)")
     assert said == "hotline: the list of 3 entries is let through once"
-    wait_for(lambda: store.facts().last_attempt > 0, "the refresh")
+    wait_for(lambda: store.facts().last_attempt > 0 and not +live._refreshes._begun, "the refresh")
     audit = json.loads((state / "audit.jsonl").read_text().splitlines()[0])
     assert (audit["action"], audit["who"], audit["why"]) == ("accepted", "ann (dashboard)", "merged")
 

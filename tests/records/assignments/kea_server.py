@@ -94,7 +94,7 @@ class Client4:
         self.server, port = ports
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((RELAY4, port))
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
 
     def send(self, kind: int, mac: bytes, *options: tuple[int, bytes], address: str = "0.0.0.0") -> None:
         parts = (1, 1, 6, 1, 7, 0, 0, socket.inet_aton(address), bytes(4), bytes(4), socket.inet_aton(RELAY4))
@@ -134,7 +134,7 @@ class Client6:
         self.server, port = ports
         self.socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self.socket.bind(("::1", port))
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
 
     def ask(self, kind: int, duid: bytes, body: bytes) -> dict[int, bytes]:
         inner = bytes([kind, 0, 0, 7]) + _option(1, duid) + body

@@ -102,9 +102,9 @@ class Radius:
     def account(self, *requests: str) -> None:
         """Send accounting requests, one after the other; each is written when it is answered."""
         done = subprocess.run(
-            ["radclient", "-q", "-d", "/usr/share/freeradius", "-D", "/usr/share/freeradius",
+            ["radclient", "-q", "-t", "60", "-d", "/usr/share/freeradius", "-D", "/usr/share/freeradius",
              f"127.0.0.1:{self.port}", "acct", _SECRET],
-            input="\n\n".join(requests), text=True, capture_output=True, timeout=30,
+            input="\n\n".join(requests), text=True, capture_output=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 

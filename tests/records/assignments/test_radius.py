@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from records.assignments import radius_server
@@ -152,7 +152,7 @@ def test_a_request_that_is_not_all_there_is_read_later(sqlite_store: AssignmentS
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(max_examples=60)
 @given(text=st.text(st.sampled_from('\t =\n"\\0129anFramed-IP-Address Timestamp Start Acct-Status-Type')))
 def test_any_text_is_counted_or_passed_over(text: str) -> None:
     parsed = DetailParser(ReadOptions()).parse(text.split("\n"))

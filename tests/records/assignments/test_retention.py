@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from records.assignments.support import DAY, START, at, intervals, sighting, taken
+from records.support import in_the_heap
 from urlward.records.assignments import schema
 from urlward.records.assignments.interval import AssignmentError, Said
 from urlward.records.assignments.retention import oldest_assignment, purge_assignments
@@ -72,11 +73,7 @@ def test_it_cannot_be_read_back_from_postgresql(postgresql: str, tmp_path: Path)
     store = AssignmentStore(f"postgresql://urlward@/purged?host={postgresql}")
     filled(store)
     purge_assignments(store, at(30 * DAYS))
-    with psycopg.connect(host=postgresql, user="urlward", dbname="purged", autocommit=True) as server:
-        server.execute("CHECKPOINT")
-    tables = b"".join(
-        path.read_bytes() for path in Path(postgresql, "data/base").rglob("*") if path.is_file()
-    )
+    tables = in_the_heap(postgresql)
     assert b"kept" in tables
     assert not [mark for mark in MARKS if mark.encode() in tables]
     store.close()

@@ -2,7 +2,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from records.assignments.support import DAY, START, at, held, intervals, sighting, taken
@@ -109,7 +109,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 times = st.integers(0, 20)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.lists(
         st.tuples(

@@ -24,13 +24,15 @@ class Refreshes:
         self._config = config
         self._state = state
         self._begun: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     def begin(self, feed: FeedTable) -> str:
         """Fetch it, after whoever is at it; returns what to say of it."""
-        # One that waits for its turn will do what is asked for.
-        if self._begun[feed.name] > 1:
-            return f"{feed.name}: about to be fetched already"
-        self._begun[feed.name] += 1
+        with self._counting:
+            # One that waits for its turn will do what is asked for.
+            if self._begun[feed.name] > 1:
+                return f"{feed.name}: about to be fetched already"
+            self._begun[feed.name] += 1
         threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True).start()
         return f"{feed.name}: being fetched"
 
@@ -42,4 +44,5 @@ class Refreshes:
         except Exception as e:  # noqa: BLE001 - its text could name an entry
             logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
         finally:
-            self._begun[feed.name] -= 1
+            with self._counting:
+                self._begun[feed.name] -= 1
