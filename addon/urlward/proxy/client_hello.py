@@ -65,6 +65,17 @@ def may_be_client_hello(data: bytes) -> bool:
     return len(data) <= position
 
 
+def may_be_old_client_hello(data: bytes) -> bool:
+    """Whether a connection that begins with these bytes may begin with a ClientHello of SSL 2.0's form.
+
+    There are servers that take one, and agree on any version of TLS then (RFC 5246 appendix E.2). It has no
+    extensions, and names nobody.
+    """
+    return len(data) > 0 and data[0] >= 0x80 and all(
+        byte in allowed for byte, allowed in zip(data[2:4], (b"\1", b"\0\3"), strict=False)
+    )
+
+
 def read_client_hello(data: bytes) -> ClientHello | None:
     """Read the ClientHello that a connection begins with, over any number of TLS records.
 

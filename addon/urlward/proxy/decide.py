@@ -57,6 +57,11 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
             guard.refused("peek")
             return REFUSE
         return decision._replace(sni=client_hello.sni) if decision is TLS else decision
+    if relays_other and for_origin and may_be_old_client_hello(data):
+        if len(data) < _OLD_HELLO_SEEN:
+            return WAIT
+        guard.refused("peek")
+        return REFUSE
     if relays_other and for_origin:
         kind = kind_of(data)
         if kind == "unknown":

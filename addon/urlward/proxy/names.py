@@ -166,8 +166,7 @@ class Place:
             scheme, authority, rest = split_absolute(target)
             port = 443 if scheme == "https" else port
             # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
-            as_path = self._destination and authority.encode("latin-1") not in head.hosts
-            target = target[target.index("//") :] if as_path else rest
+            target = target[target.index("//") :] if self._destination else rest
         # As above, of a proxy's client.
         asked = (authority, port, head.hosts)
         if asked != self._asked:
@@ -258,11 +257,7 @@ def names_of(request: http.Request, context: Context) -> Names:
     if target and not target.startswith("/") and target != "*":
         # In HTTP/2 a path is all that is allowed; sent on to an HTTP/1 origin this could name a host.
         raise UrlError("a path that does not begin with a slash")
-    if (
-        request.first_line_format == "absolute"
-        and context.server.address
-        and authorities[0] != request.host_header
-    ):
+    if request.first_line_format == "absolute" and context.server.address:
         target = f"//{authorities[0]}{target}"  # as in `Place.names`
     return Names(hosts, ports, place.address, target, False, is_told(context))
 
