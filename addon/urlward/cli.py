@@ -240,6 +240,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     command("demo", _demo, "Show it all on this machine, without root or network.")
+    helping = command("help", _help, "Show the documentation: its topics, or one of them.")
+    helping.add_argument("topic", nargs="?", metavar="TOPIC", help="page to show (the topics)")
     return parser
 
 
@@ -630,6 +632,13 @@ def _demo(_: argparse.Namespace) -> int:
     from urlward.demo import demo
 
     demo()
+    return OK
+
+
+def _help(args: argparse.Namespace) -> int:
+    from urlward.docs import show
+
+    show(args.topic)
     return OK
 
 

@@ -150,7 +150,7 @@ def demo() -> None:
             print(f"      {asked}")
         if any("listed-page" in asked for asked in plain.asked + secure.asked):
             raise UrlwardError("demo: a listed page reached the origin")
-    print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward run --list FILE`, and README.md.")
+    print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward run --list FILE`, and `urlward help`.")
 
 
 def _show_artifact(folder: Path, source: Path) -> None:

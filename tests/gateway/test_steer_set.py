@@ -275,7 +275,7 @@ async def test_beat(steer_set: SteerSet, nft: Watched) -> None:
 async def test_the_kernel_notices_within_two_seconds_that_no_worker_lives(
     steer_set: SteerSet, nft: Watched
 ) -> None:
-    """README, In the path of a network; and a worker may miss two beats in a row."""
+    """docs/gateway.md, What happens when; and a worker may miss two beats in a row."""
     await steer_set.beat()
     assert all(0 < left <= 2 for left in held(nft, "alive").values())
     assert 3 * BEAT < ALIVE_FOR <= 2

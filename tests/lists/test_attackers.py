@@ -1,4 +1,4 @@
-"""What lists/README.md says of each kind of attacker, as far as that can be tried."""
+"""What docs/security.md says of each kind of attacker, as far as that can be tried."""
 
 import hashlib
 import zlib
@@ -307,7 +307,7 @@ def test_the_key_id_put_in_does_not_help() -> None:
 
 
 def test_with_key_and_artifact_guesses_can_be_tested() -> None:
-    """It is what a filter does; the README says so."""
+    """It is what a filter does; docs/security.md says so."""
     digests = bytes(parse(compiled(LISTED)).sections[Section.DIGESTS])
     assert [guess for guess in DICTIONARY if LIST_KEY.digest(domain_text(guess)) in digests] == [LISTED]
 

@@ -1,5 +1,4 @@
 import json
-import re
 import stat
 import subprocess
 import sys
@@ -316,29 +315,3 @@ def test_no_command_says_an_entry(urlward: Urlward) -> None:
     ):
         done = urlward(command)
         assert SENTINEL not in done.out + done.err
-
-
-README = Path(__file__).parents[2] / "lists" / "README.md"
-SECTION = "## The exchange between a list body and a provider"
-
-
-def test_the_commands_of_the_readme(tmp_path: Path) -> None:
-    """Run in order, in a folder that has nothing but a source and a file from before."""
-    _, _, rest = README.read_text().partition(f"\n{SECTION}\n")
-    blocks = re.findall(r"```sh\n(.*?)```", rest.partition("\n## ")[0], re.DOTALL)
-    assert blocks, f"lists/README.md has no section {SECTION!r}"
-    folder = tmp_path / "readme"
-    folder.mkdir()
-    # Long enough for a delta to be shorter.
-    (folder / "feed.txt").write_text("".join(f"n{n}.example id={n}\n" for n in range(200)))
-    bin_folder = Path(sys.executable).parent
-    script = "".join(["set -e\n", f"PATH={bin_folder}:$PATH\n", *blocks])
-    done = subprocess.run(
-        ["sh", "-c", script],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"

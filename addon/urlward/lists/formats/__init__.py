@@ -2,7 +2,7 @@
 
 A line says what the source's own tool would block, as near as the grammar comes to it, and never more.
 What it cannot say is not taken, with the reason. All formats are read as streams: memory does not grow
-with a source. What each takes is described for its users in ``lists/README.md``.
+with a source. What each takes is described for its users in ``docs/formats.md``.
 """
 
 from collections.abc import Iterator, Mapping
