@@ -123,7 +123,8 @@ def test_an_absolute_form_of_another_host_is_a_path_too_where_it_is_sent_on() ->
     assert Place(to("192.0.2.7")).names(asked).target == "//b.example"
     assert Place(make_context()).names(asked).target == "/"
     alike = head(b"GET http://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n")
-    assert Place(to("192.0.2.7")).names(alike).target == "/x"
+    assert Place(to("192.0.2.7")).names(alike).target == "//a.example/x", "whatever Host says"
+    assert Place(make_context()).names(alike).target == "/x"
     flow = request(HOST, authority=b"b.example", scheme=b"http", path=b"/x")
     assert names_of(flow, to("192.0.2.7")).target == "//b.example/x"
     found = make_matcher("http://a.example/b.example/x", "http://c.example/x")

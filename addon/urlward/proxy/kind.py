@@ -22,6 +22,10 @@ _BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
 _TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
 _LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]++%b+%b" % (_BLANK, _TARGET)).match
 _TO_UWSGI = re.compile(rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n" % _TARGET).match
+# Where that could be text, with all its fields, none of which is without a colon.
+_HEAD_TO_UWSGI = re.compile(
+    rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n(?:[^\r:]*+:[^\r]*+(?:\r\n[ \t][^\r]*+)*+\r\n)*+\r\n" % _TARGET
+).match
 _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
@@ -63,7 +67,7 @@ class LateRequest:
         content: whether they are the content of a request whose method gives content no meaning (RFC 9110
             section 9.3.1), or of any: there are origins that leave it unread, and then read it as the next
             request. Otherwise they are what is neither HTTP nor TLS.
-        chunked: whether the content is in chunks, which uWSGI reads none of: to it a method may be `28\\r\\nPUT`.
+        chunked: whether the content is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
         first: whether only the content's first line counts, which is where such an origin would begin. What
             has a meaning may quote requests further on, as a batch of them does.
     """
@@ -100,7 +104,7 @@ class LateRequest:
             found = not (self._first and start) and (
                 (b"\n" in data or seen - start < _SHORT) and look(held, start) is not None
             )
-            found = found or (self._chunked and _TO_UWSGI(held) is not None)
+            found = found or (self._chunked and _HEAD_TO_UWSGI(held) is not None)
         else:
             found = held.find(_VERSION, max(seen - len(_VERSION), 0), _MAX_LINE) >= 0 or any(
                 look(held) is not None for look in (_LATE, _TO_UWSGI)
