@@ -67,7 +67,7 @@ class LateRequest:
         content: whether they are the content of a request whose method gives content no meaning (RFC 9110
             section 9.3.1), or of any: there are origins that leave it unread, and then read it as the next
             request. Otherwise they are what is neither HTTP nor TLS.
-        chunked: whether the content is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
+        chunked: whether it is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
         first: whether only the content's first line counts, which is where such an origin would begin. What
             has a meaning may quote requests further on, as a batch of them does.
     """
