@@ -725,6 +725,9 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
     [
         # Apache keeps an escaped slash inside its segment.
         ("/a%2fb/../c", ["/c"]),
+        ("/.../c", ["/.../c", "/c"]),
+        ("/x/.../../c", ["/x/c", "/c"]),
+        ("/d/.%2e./c;...", ["/d/c"]),
         ("/d/%2f/../c", ["/d/c"]),
         # nginx keeps a backslash, and unescapes once.
         ("/a%5Cb/../c", ["/c"]),

@@ -152,3 +152,18 @@ def test_names_that_mitmproxy_takes_for_none(name: str, what: str) -> None:
     assert found.what == what
     if what == "relay":
         assert found.names.hosts[0] == name
+
+
+def test_a_client_hello_of_ssl_2_is_refused_where_others_pass() -> None:
+    """Servers agree on TLS 1.2 behind it, in which nobody here would read."""
+    hello = b"\x80\x2e\1\3\3\0\x15\0\0\0\x10"
+    for size in range(1, 4):
+        assert outcome(hello[:size]) == "wait"
+    assert outcome(hello) == "refuse"
+    assert outcome(b"\x80\x2e\1\0\2\0\x15\0\0\0\x10") == "refuse"
+    assert outcome(b"\x80\x2e\2\3\3") == "relay"
+    assert outcome(b"\x80\x2e\1\5\3") == "relay"
+
+
+def outcome(data: bytes) -> str:
+    return decide(to("203.0.113.10"), data, guard(), relays_other=True, for_origin=True).what

@@ -93,10 +93,13 @@ def late(data: bytes, *, content: bool, size: int = 1 << 20) -> bool:
         b"A\r\nB\xff /listed\r\nHost: a.test\r\n",
         b"\r\n /listed X\r\n",
         b"\0\1 http://a.test/ \r\n",
+        # Servers in Python take lines of 64 KiB.
+        b"\xe9" * 60_000 + b" /listed HTTP/1.1\r\n",
+        b"\0\r\n" * 20_000 + b" /listed X\r\n",
     ],
 )
 def test_a_request_behind_other_bytes(data: bytes, size: int) -> None:
-    assert late(data, content=False, size=size)
+    assert late(data, content=False, size=size if len(data) < 1 << 12 else size * 1000)
 
 
 @pytest.mark.parametrize(
@@ -173,3 +176,39 @@ def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> Non
 def test_no_request_in_content(data: bytes) -> None:
     assert not late(data, content=True)
     assert not late(data, content=True, size=1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1 << 20])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"28\r\nOPTIONS /listed.html HTTP/1.1\r\nHost: a.test\r\n\r\n\r\n0\r\n\r\n",
+        b"28\r\nA\r\nB /listed.html X\r\nA: b\r\n c\r\n\r\n",
+        b'25;a=" /listed.html X"\r\n\r\nabc',
+        b'25;a=" /listed.html X"\r\nHost: a.test\r\n\r\n',
+    ],
+)
+def test_a_request_of_which_the_chunks_of_content_are_a_part(data: bytes, size: int) -> None:
+    """As uWSGI reads it, which takes no chunks at `--http11-socket`."""
+
+    def found(*, chunked: bool) -> bool:
+        watch = LateRequest(content=True, chunked=chunked, first=True)
+        return any(watch.found(data[i : i + size]) for i in range(0, len(data), size))
+
+    assert found(chunked=True)
+    assert not found(chunked=False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'1c\r\n{"path": "/a b", "c": "/d"}\r\n0\r\n\r\n',
+        b"80\r\n--batch\r\nContent-Type: application/http\r\n\r\nGET /listed HTTP/1.1\r\n\r\n",
+        b"80\r\n--form\r\nContent-Disposition: form-data; name=a\r\n\r\n/a b\r\n",
+        b"20\r\n#!/bin/sh\ncd /tmp/a && ls /x\n\r\n0\r\n\r\n",
+        b"1000\r\n" + bytes(range(256)) * 16 + b"\r\n0\r\n\r\n",
+    ],
+)
+def test_no_request_in_chunks(data: bytes) -> None:
+    watch = LateRequest(content=True, chunked=True, first=True)
+    assert not any(watch.found(data[i : i + 7]) for i in range(0, len(data), 7))

@@ -123,7 +123,8 @@ def test_an_absolute_form_of_another_host_is_a_path_too_where_it_is_sent_on() ->
     assert Place(to("192.0.2.7")).names(asked).target == "//b.example"
     assert Place(make_context()).names(asked).target == "/"
     alike = head(b"GET http://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n")
-    assert Place(to("192.0.2.7")).names(alike).target == "/x"
+    assert Place(to("192.0.2.7")).names(alike).target == "//a.example/x", "whatever Host says"
+    assert Place(make_context()).names(alike).target == "/x"
     flow = request(HOST, authority=b"b.example", scheme=b"http", path=b"/x")
     assert names_of(flow, to("192.0.2.7")).target == "//b.example/x"
     found = make_matcher("http://a.example/b.example/x", "http://c.example/x")
@@ -160,3 +161,17 @@ def test_http2_is_a_version_where_it_was_negotiated() -> None:
 )
 def test_as_address(host: str, address: str) -> None:
     assert as_address(host) == address
+
+
+@pytest.mark.parametrize("mark", list(";'\"<>{}|^`"))
+def test_a_host_field_is_what_stands_before_the_end_that_node_finds_too(mark: str) -> None:
+    hosts, _ = Place(to("192.0.2.7")).collect([f"a.example{mark}b:80".encode()])
+    assert hosts[:2] == (f"a.example{mark}b", "a.example")
+
+
+def test_a_host_field_with_an_escape_is_refused() -> None:
+    """To Node's `url.parse` a path begins there."""
+    asked = head(b"GET /x HTTP/1.1\r\nHost: a.example%2fdir\r\n\r\n")
+    for place in (Place(to("192.0.2.7")), Place(make_context())):
+        with pytest.raises(UrlError, match="a character that no host has"):
+            place.names(asked)

@@ -76,7 +76,8 @@ _STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 _SLASHES = re.compile(r"/{2,}")
 _ENDS_IN_DOTS = re.compile(r"[/\\]\.\.?\Z").search
-_DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\;]|\Z)").search
+_DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.{1,3}(?:[/\\;]|\Z)").search
+_THREE_DOTS = re.compile(r"(?:^|(?<=[/\\]))\.{3}(?=[/\\;]|\Z)").sub
 _TWO_SLASHES = re.compile(r"[/\\]{2}").match
 # To WHATWG URL a backslash ends an authority, to RFC 3986 it does not; behind user information Node's
 # `url.parse` ends it at whatever is in no host.
@@ -624,6 +625,8 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
     first = _STRAY_PERCENT_AND_MORE.sub("~", start)
     texts = {start, _without_dots(first, merge=False, unescape=True)}
     texts = {_ESCAPED_DOT.sub(".", text) for text in texts}
+    # To Mojolicious three dots are one, to others a name.
+    texts |= {_THREE_DOTS(".", text) for text in texts}
     seen = set[str]()
     read = 0
     for _ in range(_READ_DECODES + 1):

@@ -8,7 +8,7 @@ section 4.1.2 and RFC 6066 section 3 have it, since what two servers read differ
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from urlward.engine.errors import UrlwardError
 
@@ -44,6 +44,10 @@ class ClientHello(NamedTuple):
     sni: bytes | None
 
 
+OLD_HELLO_SEEN: Final = 4
+"""Bytes that tell a ClientHello of SSL 2.0: its length, its type, and of its version the first."""
+
+
 def may_be_client_hello(data: bytes) -> bool:
     """Whether a connection that begins with these bytes may begin with a ClientHello; true of none.
 
@@ -63,6 +67,14 @@ def may_be_client_hello(data: bytes) -> bool:
         if size != b"\0\0":
             return len(data) <= position or data[position] == _CLIENT_HELLO or data[1] == _MAJOR
     return len(data) <= position
+
+
+def may_be_old_client_hello(data: bytes) -> bool:
+    """Whether a connection that begins with these bytes, one at least, may begin with SSL 2.0's ClientHello.
+
+    There are servers that take it for any version of TLS (RFC 5246 appendix E.2). It names nobody.
+    """
+    return data[0] >= 0x80 and data[2:3] in (b"", b"\1") and data[3:4] in (b"", b"\0", b"\3")
 
 
 def read_client_hello(data: bytes) -> ClientHello | None:

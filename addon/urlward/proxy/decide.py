@@ -5,7 +5,13 @@ from typing import Literal, NamedTuple
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.layers import modes
 
-from urlward.proxy.client_hello import ClientHelloError, may_be_client_hello, read_client_hello
+from urlward.proxy.client_hello import (
+    OLD_HELLO_SEEN,
+    ClientHelloError,
+    may_be_client_hello,
+    may_be_old_client_hello,
+    read_client_hello,
+)
 from urlward.proxy.guard import Guard
 from urlward.proxy.kind import kind_of
 from urlward.proxy.names import NO_NAMES, Context, Names, names_of_tls, sni_of
@@ -57,6 +63,11 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
             guard.refused("peek")
             return REFUSE
         return decision._replace(sni=client_hello.sni) if decision is TLS else decision
+    if relays_other and for_origin and may_be_old_client_hello(data):
+        if len(data) < OLD_HELLO_SEEN:
+            return WAIT
+        guard.refused("peek")
+        return REFUSE
     if relays_other and for_origin:
         kind = kind_of(data)
         if kind == "unknown":

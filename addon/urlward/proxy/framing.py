@@ -186,7 +186,7 @@ class Unread:
 
     def __init__(self, body: Body, method: bytes) -> None:
         self._body = body
-        self._late = LateRequest.in_content(method)
+        self._late = LateRequest.in_content(method, chunked=isinstance(body, Chunked))
 
     @property
     def done(self) -> bool:

@@ -20,8 +20,12 @@ _COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20\x85\xa0]+[A-Za-z0-9+.-]*)?)?
 # for a version.
 _BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
 _TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
-_LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]+%b+%b" % (_BLANK, _TARGET)).match
+_LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]++%b+%b" % (_BLANK, _TARGET)).match
 _TO_UWSGI = re.compile(rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n" % _TARGET).match
+# Where that could be text, with all its fields, none of which is without a colon.
+_HEAD_TO_UWSGI = re.compile(
+    rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n(?:[^\r:]*+:[^\r]*+(?:\r\n[ \t][^\r]*+)*+\r\n)*+\r\n" % _TARGET
+).match
 _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
@@ -35,7 +39,8 @@ _AT_ITS_BEGINNING = re.compile(rb"%b|%b%b" % (_LINE, _GET, _TARGET))
 _WITHOUT_CONTENT = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that give content no meaning (RFC 9110 section 9.3); origins may leave it unread."""
 
-_CONTENT_SEEN = 1 << 16
+_SEEN = 1 << 16
+"""Bytes in which a request is looked for: Python's servers take a line of so many."""
 _SHORT = 32
 """Bytes of a line in which HTTP/0.9's is looked for before it has ended."""
 
@@ -62,25 +67,27 @@ class LateRequest:
         content: whether they are the content of a request whose method gives content no meaning (RFC 9110
             section 9.3.1), or of any: there are origins that leave it unread, and then read it as the next
             request. Otherwise they are what is neither HTTP nor TLS.
+        chunked: whether it is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
         first: whether only the content's first line counts, which is where such an origin would begin. What
             has a meaning may quote requests further on, as a batch of them does.
     """
 
-    __slots__ = ("_content", "_first", "_held", "done")
+    __slots__ = ("_chunked", "_content", "_first", "_held", "done")
 
     done: bool
     """Whether so much has come that no origin would look for a request any more."""
 
-    def __init__(self, *, content: bool, first: bool = False) -> None:
+    def __init__(self, *, content: bool, chunked: bool = False, first: bool = False) -> None:
         self.done = False
         self._content = content
+        self._chunked = chunked
         self._first = first
         self._held = bytearray()
 
     @classmethod
-    def in_content(cls, method: bytes) -> Self:
+    def in_content(cls, method: bytes, *, chunked: bool) -> Self:
         """For the content of a request."""
-        return cls(content=True, first=method not in _WITHOUT_CONTENT)
+        return cls(content=True, chunked=chunked, first=method not in _WITHOUT_CONTENT)
 
     def found(self, data: bytes) -> bool:
         """Whether what has come now makes a request with what had come before."""
@@ -90,17 +97,19 @@ class LateRequest:
         if not held:
             data = data.lstrip(b"\0" + _PASSED_OVER)
         seen = len(held)
-        most = _CONTENT_SEEN if self._content else _MAX_LINE
-        held += data[: most - seen]
+        held += data[: _SEEN - seen]
         if self._content:
             start = held.rfind(b"\n", 0, seen) + 1
             look = _AT_ITS_BEGINNING.match if self._first else _IN_CONTENT.search
-            found = (b"\n" in data or seen - start < _SHORT) and look(held, start) is not None
+            found = not (self._first and start) and (
+                (b"\n" in data or seen - start < _SHORT) and look(held, start) is not None
+            )
+            found = found or (self._chunked and _HEAD_TO_UWSGI(held) is not None)
         else:
-            found = held.find(_VERSION, max(seen - len(_VERSION), 0)) >= 0 or any(
+            found = held.find(_VERSION, max(seen - len(_VERSION), 0), _MAX_LINE) >= 0 or any(
                 look(held) is not None for look in (_LATE, _TO_UWSGI)
             )
-        self.done = len(held) >= most or (self._first and b"\n" in held)
+        self.done = len(held) >= _SEEN or (self._first and not self._chunked and b"\n" in held)
         if self.done:
             held.clear()
         return found

@@ -141,7 +141,8 @@ class WardHttpStream(HttpStream):
                 self._live.add(self)
             # A connection to an origin is shared with nobody's further requests where the client's is.
             if not is_multiplexed(self.context):
-                self._late = LateRequest.in_content(event.request.data.method)
+                chunked = "chunked" in event.request.headers.get("transfer-encoding", "").lower()
+                self._late = LateRequest.in_content(event.request.data.method, chunked=chunked)
             yield from super().state_wait_for_request_headers(event)
             return
         self.flow = http.HTTPFlow(self.context.client, self.context.server)

@@ -23,6 +23,8 @@ _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 _AUTHORITY = re.compile(r"[0-9A-Za-z.+_\-:@\[\]\x80-\xff]+(?=[/?#]|\Z)").match
 # What ends a host in one reader ends the field's value in another (RFC 9112 section 3.2).
 _HOST = re.compile(r"[^\0-\x20\x7f/\\?#@:\[\]]*|\[[0-9A-Fa-f:.]+\]").fullmatch
+_ENDS_TO_NODE = re.compile(r"[;'\"<>{}|^`]").search
+"""To its `url.parse`, in a Host field; at a percent sign, too, behind which may be an escaped slash."""
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
@@ -166,8 +168,7 @@ class Place:
             scheme, authority, rest = split_absolute(target)
             port = 443 if scheme == "https" else port
             # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
-            as_path = self._destination and authority.encode("latin-1") not in head.hosts
-            target = target[target.index("//") :] if as_path else rest
+            target = target[target.index("//") :] if self._destination else rest
         # As above, of a proxy's client.
         asked = (authority, port, head.hosts)
         if asked != self._asked:
@@ -201,10 +202,12 @@ class Place:
                 if number >= len(values) or not (digits.isascii() and digits.isdecimal()):
                     raise
                 port = None
-            if not is_host(host):
+            if not is_host(host) or (number < len(values) and "%" in host):
                 raise UrlError("a character that no host has")
             if host.strip("."):
                 hosts[host] = None
+                if end := _ENDS_TO_NODE(host):
+                    hosts[host[: end.start()]] = None
                 ports[scheme_port or self._scheme_port if port is None else port] = None
         if self.sni:
             hosts[self.sni] = None
@@ -258,11 +261,7 @@ def names_of(request: http.Request, context: Context) -> Names:
     if target and not target.startswith("/") and target != "*":
         # In HTTP/2 a path is all that is allowed; sent on to an HTTP/1 origin this could name a host.
         raise UrlError("a path that does not begin with a slash")
-    if (
-        request.first_line_format == "absolute"
-        and context.server.address
-        and authorities[0] != request.host_header
-    ):
+    if request.first_line_format == "absolute" and context.server.address:
         target = f"//{authorities[0]}{target}"  # as in `Place.names`
     return Names(hosts, ports, place.address, target, False, is_told(context))
 

@@ -6,6 +6,7 @@ must not pass is answered in its turn, behind the responses to those before it, 
 it is read.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal
@@ -39,9 +40,18 @@ COST_OF_INTERIM: Final = 128
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
 
+# Chromium passes over what precedes `HTTP`, takes any version, and heads four times as long as ours may be.
+_HEAD = rb".{0,8}?(?i:http|icy)"
+_LIKE_HEAD = re.compile(_HEAD, re.DOTALL).match
+_LIKE_INTERIM = re.compile(_HEAD + rb"\S*\s+0*1\d\d(?!\d)", re.DOTALL).match
+
 type Judge = Callable[[RequestHead], Names | BlockResponse | None]
 """What a request is answered with, or the names that it passed under; None where that is not known yet, and
 it is to be asked again. Never raises."""
+
+
+class _UnreadError(Exception):
+    """A head that a client could read, or one behind it, and nobody here."""
 
 
 def _said_unasked(data: bytes, position: int) -> bool | None:
@@ -305,7 +315,11 @@ class HttpRelay:
                     self.ends.refused("match")
                     self._finish()
                     return
-                end = self._read_response_head(data, position)
+                try:
+                    end = self._read_response_head(data, position)
+                except _UnreadError:
+                    self._refuse_response(_joined(parts, data, start, position))
+                    return
                 if end < 0:
                     self._response_held = data[position:]
                     self._response_seen = size - position
@@ -327,9 +341,7 @@ class HttpRelay:
                         return
                     self._interim += max(len(head), COST_OF_INTERIM)
                     if self._interim > MAX_HEAD:
-                        self.ends.send_client(_joined(parts, data, start, position))
-                        self.ends.refused("match")
-                        self._fail()
+                        self._refuse_response(_joined(parts, data, start, position))
                         return
                     continue
                 self._interim = 0
@@ -381,6 +393,18 @@ class HttpRelay:
         else:
             # On a connection that has served before, clients try again by themselves where that is safe.
             self._finish()
+
+    def _refuse_response(self, before: bytes) -> None:
+        """Answer in place of an origin's response.
+
+        Args:
+            before: what has come before it, and passes.
+        """
+        if before:
+            self.ends.send_client(before)
+        self.ends.refused("match")
+        is_head = bool(self.pending) and self.pending[0].is_head
+        self._fail(plain(502, "The response is none of HTTP.", head=is_head))
 
     def _too_much(self) -> None:
         """An origin has sent more than it was asked for, which nobody gets."""
@@ -548,7 +572,11 @@ class HttpRelay:
     # -- responses
 
     def _read_response_head(self, data: bytes, position: int) -> int:
-        """Where a response's head ends; -1 where it has not ended yet."""
+        """Where a response's head ends; -1 where it has not ended yet.
+
+        Raises:
+            _UnreadError: it is not to reach the client.
+        """
         while position < len(data) and data[position] in b"\r\n":
             position += 1  # behind a body, as some servers put them
         if position == len(data):
@@ -560,6 +588,8 @@ class HttpRelay:
         found = END(data, position + max(self._response_seen - 3, 0))
         if found is None:
             if len(data) - position > MAX_HEAD:
+                if _LIKE_HEAD(data, position):
+                    raise _UnreadError
                 self._lose_place()
                 return position
             return -1
@@ -569,16 +599,17 @@ class HttpRelay:
             head = read_response_head(data[position:end], to_head=pending.is_head)
             self._doubtful = head.doubtful
         except ValueError:
+            if _LIKE_INTERIM(data, position):
+                raise _UnreadError from None
             self._lose_place()
-            return end  # browsers read on, and heed what leads them past the filter
+            return end  # browsers heed what leads them past the filter
         pending.begun = True
         if head.status == 101:
             if pending.websocket and len(self.pending) == 1:
                 self._switched = True
                 self._switching = False
                 return end
-            self._lose_place()
-            return end
+            raise _UnreadError
         if head.status < 200:
             pending.continued = True
             return end
