@@ -23,8 +23,9 @@ _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 _AUTHORITY = re.compile(r"[0-9A-Za-z.+_\-:@\[\]\x80-\xff]+(?=[/?#]|\Z)").match
 # What ends a host in one reader ends the field's value in another (RFC 9112 section 3.2).
 _HOST = re.compile(r"[^\0-\x20\x7f/\\?#@:\[\]]*|\[[0-9A-Fa-f:.]+\]").fullmatch
-_ENDS_TO_NODE = re.compile(r"[;'\"<>{}|^`]").search
-"""To its `url.parse`, in a Host field; at a percent sign, too, behind which may be an escaped slash."""
+_ENDS_TO_NODE = re.compile(r"[%;'\"<>{}|^`]").search
+"""To its `url.parse`, which takes the rest for the beginning of the path."""
+_ESCAPED_SLASH = re.compile(r"%(?:2[Ff]|5[Cc]|25)").search
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
@@ -202,11 +203,11 @@ class Place:
                 if number >= len(values) or not (digits.isascii() and digits.isdecimal()):
                     raise
                 port = None
-            if not is_host(host) or (number < len(values) and "%" in host):
+            if not is_host(host) or (number < len(values) and _ESCAPED_SLASH(host)):
                 raise UrlError("a character that no host has")
             if host.strip("."):
                 hosts[host] = None
-                if end := _ENDS_TO_NODE(host):
+                if (end := _ENDS_TO_NODE(host)) and end.start():
                     hosts[host[: end.start()]] = None
                 ports[scheme_port or self._scheme_port if port is None else port] = None
         if self.sni:
