@@ -164,7 +164,10 @@ def without(loaded: LoadedList, ids: set[str]) -> LoadedList:
 
 def row_of(rule: Rule) -> tuple[str, Rule]:
     """What is the same for all rules that are one row: its list, and what it says."""
-    return rule.id.partition(".")[0], replace(rule, id="")
+    said = replace(rule, id="")
+    if rule.nocase:
+        said = replace(said, path=rule.path.lower(), params=frozenset(map(str.lower, rule.params)))
+    return rule.id.partition(".")[0], said
 
 
 def number(lists: list[list[Rule]]) -> list[list[Rule]]:

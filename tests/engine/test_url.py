@@ -726,6 +726,8 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # Apache keeps an escaped slash inside its segment.
         ("/a%2fb/../c", ["/c"]),
         ("/.../c", ["/.../c", "/c"]),
+        ("/c%z", ["/c"]),
+        ("/c%zz.jpg", ["/c"]),
         ("/x/.../../c", ["/x/c", "/c"]),
         ("/d/.%2e./c;...", ["/d/c"]),
         ("/d/%2f/../c", ["/d/c"]),
@@ -1003,3 +1005,12 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
 )
 def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)
+
+
+def test_many_readings_with_many_parameters_are_refused() -> None:
+    """Each parameter is looked for in each reading."""
+    query = "&".join(f"a{n}" for n in range(500))
+    assert target_readings(f"/a?{query}")
+    assert target_readings(f"/a.b/c?{query}")
+    with pytest.raises(UrlError, match="too many parameters"):
+        target_readings("/" + "/a.b/" * 50 + f"?{query}")

@@ -65,6 +65,8 @@ _READ_COST = 400
 """Characters that cost what looking at one more text does, however short."""
 _MAX_PARAMETERS = 1000
 """Parameters of a query, which is what common origins take."""
+_MAX_PAIRS = 4000
+"""Parameters to look at in all readings of a target together."""
 _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
@@ -89,7 +91,7 @@ _AUTHORITIES_IN_PATH = [
         r"[/\\]{2,}[^/\\]*@[0-9A-Za-z.+_\-\x80-\xff]*(?::[0-9]*)?",
     )
 ]
-_END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|[0-9A-Fa-f]?\Z)").search
+_END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|.?\Z|(?![0-9A-Fa-f]{2})..)", re.DOTALL).search
 _ESCAPED_DOT = re.compile("%2[eE]")
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
@@ -498,7 +500,7 @@ def _in_every_way(target: str) -> list[Reading]:
     cuts = dict.fromkeys(_cuts(target), False)
     path, mark, query = target.partition("?")
     if end := _END(path):
-        # Perl's HTTP::Parser::XS ends a path at a zero byte, uWSGI at half an escape, and to regular
+        # Perl's HTTP::Parser::XS ends a path at a zero byte, uWSGI at what is no escape, and to regular
         # expressions of Python and PHP `$` is before a line feed too.
         cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
     paths = {path: path_readings(path) for path, _, _ in cuts}
@@ -559,7 +561,11 @@ def _with_files(readings: list[Reading]) -> tuple[Reading, ...]:
                 if read > _MAX_READ:
                     raise UrlError("a path that may be one of too many files with more behind it")
                 files[file, query] = Reading(file, query, shorter=True, script=script)
-    return (*readings, *files.values())
+    found = (*readings, *files.values())
+    query = readings[0].query
+    if len(found) > 1 and len(found) * (query.count("&") + query.count(";")) > _MAX_PAIRS:
+        raise UrlError("a path that origins may read in too many ways, with too many parameters")
+    return found
 
 
 def path_readings(path: str) -> dict[str, bool]:

@@ -7,6 +7,7 @@ all else that a new connection costs. Here an event is one look into a table, an
 import asyncio
 import select
 from collections.abc import Callable
+from time import perf_counter
 from typing import Final
 
 READ: Final = select.EPOLLIN
@@ -21,6 +22,10 @@ CAN_WRITE: Final = WRITE | _ENDS
 
 _AT_ONCE: Final = 256
 """Events that are seen to before the event loop goes on with others."""
+
+
+_TURN: Final = 0.02
+"""Seconds after which it does so in any case."""
 
 
 class Poller:
@@ -63,6 +68,7 @@ class Poller:
 
     def _run(self) -> None:
         told = self._told
+        until = perf_counter() + _TURN
         # Who is meant is found first: what one does may close another, and its number be that of a third.
         for fd, events, tell in [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]:
             if told.get(fd) is tell:
@@ -70,3 +76,5 @@ class Poller:
                     tell(events)
                 except Exception as e:  # noqa: BLE001 - as asyncio does: one must not keep the others waiting
                     self.loop.call_exception_handler({"message": "a socket of the data path", "exception": e})
+            if perf_counter() > until:
+                return  # the kernel tells of the rest again

@@ -31,11 +31,14 @@ from urlward.proxy.names import Names
 MAX_HELD: Final = 1 << 16
 """Bytes kept of what a client sends before its upgrade is answered."""
 
-MAX_PENDING: Final = 1000
+MAX_PENDING: Final = 128
 """Requests without a response that a client may have sent."""
 
 COST_OF_INTERIM: Final = 128
 """Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
+
+MAX_ANSWERED: Final = 8
+"""Requests that come together and get an answer of ours before the connection is closed; others wait meanwhile."""
 
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
@@ -109,6 +112,7 @@ class HttpRelay:
 
     __slots__ = (
         "_answer",
+        "_answered",
         "_blank",
         "_body",
         "_client_ended",
@@ -152,6 +156,8 @@ class HttpRelay:
         self._held = bytearray()
         """Of a head that has not ended, or behind an upgrade that is not answered."""
         self._blank = 0
+        self._answered = 0
+        """Requests that were answered here since something came."""
         self._body: Body | None = None
         """Of the request that is coming in."""
         self._sending: Pending | None = None
@@ -228,6 +234,7 @@ class HttpRelay:
         if self._switched:
             self._to_server(data)
             return
+        self._answered = 0
         held = self._held
         if not held:
             self._read_requests(data)
@@ -509,6 +516,8 @@ class HttpRelay:
             whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.
             keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
+            self._answered += 1
+            keep_alive = keep_alive and self._answered < MAX_ANSWERED
             self._answer_with(found, keep_alive=keep_alive)
             return None
         self._sending = Pending(head, found)
