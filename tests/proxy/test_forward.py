@@ -11,7 +11,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.forward import ESTABLISHED, NOWHERE, ForwardRelay, Origin
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
-from urlward.proxy.relay import MAX_HELD
+from urlward.proxy.relay import MAX_ANSWERED, MAX_HELD
 
 A, B = Origin("a.test", 80, False), Origin("b.test", 8080, False)
 ENDED = ["close server", "end client", "linger"]
@@ -665,3 +665,13 @@ def test_a_request_that_is_forwarded_no_further(value: str) -> None:
     assert (case.sent, case.ends.opened) == (b"", [])
     case = Case().client(get("http://a.test/listed", f"Max-Forwards: {value}\r\n", "TRACE"))
     assert case.answers == [b"HTTP/1.1 451 Unavailable For Legal Reasons"]
+
+
+def test_of_requests_that_come_together_only_some_get_an_answer_of_ours() -> None:
+    """Each takes time in which nobody else is served."""
+    one = get("http://a.test/listed")
+    together = Case().client(one * 50)
+    assert len(together.answers) == MAX_ANSWERED
+    assert b"close" in together.ends.client.rpartition(b"HTTP/1.1 451")[2].lower()
+    by_turns = Case().client(*[one] * 50)
+    assert len(by_turns.answers) == 50

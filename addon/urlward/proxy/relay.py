@@ -38,7 +38,7 @@ COST_OF_INTERIM: Final = 128
 """Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
 
 MAX_ANSWERED: Final = 8
-"""Requests that come together and get an answer of ours before the connection is closed; others wait meanwhile."""
+"""Requests that come together and get an answer of ours before the connection is closed."""
 
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
