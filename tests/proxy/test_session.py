@@ -368,6 +368,15 @@ async def which(rig: Rig, streams: Streams, host: str = "plain.example", more: b
     return int(await streams[0].readexactly(2))
 
 
+async def resting(rig: Rig) -> Streams:
+    """A client whose connection to a.example is at rest, and to b.example its own."""
+    await rig.start(Counting(), "regular")
+    rig.lead()
+    streams = await rig.connect()
+    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    return streams
+
+
 async def test_connections_to_origins_are_kept_for_all_clients(rig: Rig) -> None:
     await rig.start(Counting(), "regular")
     rig.lead()
@@ -409,10 +418,7 @@ async def test_a_connection_that_counts_as_one_clients_is_nobody_elses(rig: Rig,
 
 
 async def test_what_cannot_be_sent_twice_goes_over_a_connection_of_its_own(rig: Rig) -> None:
-    await rig.start(Counting(), "regular")
-    rig.lead()
-    streams = await rig.connect()
-    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    streams = await resting(rig)
     streams[1].write(absolute(rig, "a.example", b"Content-Length: 2\r\n").replace(b"GET", b"POST", 1) + b"xy")
     assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     assert await streams[0].readexactly(2) == b"02"
@@ -442,8 +448,13 @@ async def test_what_nobody_asked_for_ends_a_connection_at_rest(rig: Rig) -> None
     await rig.settled()
 
 
-async def test_connections_at_rest_have_a_bound_and_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig.addon.pool = pool.Pool(4)
+@pytest.mark.parametrize(("most", "files"), [(4, 1000), (1000, 19)])
+async def test_connections_at_rest_have_a_bound_and_a_time(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, most: int, files: int
+) -> None:
+    with monkeypatch.context() as limited:
+        limited.setattr(pool.resource, "getrlimit", lambda _: (files, files))
+        rig.addon.pool = pool.Pool(most)
     monkeypatch.setattr(pool, "MOST_OF_ONE", 2)
     await rig.start(Counting(), "regular")
     rig.lead()
@@ -473,10 +484,7 @@ async def test_connections_at_rest_have_a_bound_and_a_time(rig: Rig, monkeypatch
 async def test_a_connection_at_rest_leads_nobody_where_they_may_not_go(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await rig.start(Counting(), "regular")
-    rig.lead()
-    streams = await rig.connect()
-    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    streams = await resting(rig)
     monkeypatch.setattr(rig.addon, "may_reach", lambda client, address, port, named: False)
     streams[1].write(absolute(rig, "a.example"))
     assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 403 ")
@@ -485,10 +493,7 @@ async def test_a_connection_at_rest_leads_nobody_where_they_may_not_go(
 
 
 async def test_a_connection_at_rest_whose_address_came_to_be_listed(rig: Rig) -> None:
-    await rig.start(Counting(), "regular")
-    rig.lead()
-    streams = await rig.connect()
-    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    streams = await resting(rig)
     await rig.relist("127.0.0.1")
     streams[1].write(absolute(rig, "a.example"))
     assert (await streams[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 451 ")
@@ -497,10 +502,7 @@ async def test_a_connection_at_rest_whose_address_came_to_be_listed(rig: Rig) ->
 
 
 async def test_connections_at_rest_make_room_first(rig: Rig) -> None:
-    await rig.start(Counting(), "regular")
-    rig.lead()
-    streams = await rig.connect()
-    assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1]
+    streams = await resting(rig)
     rig.addon.short(OSError(errno.EMFILE, ""))
     assert not len(rig.addon.pool)
     assert await which(rig, streams, "b.example") == 1

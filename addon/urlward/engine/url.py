@@ -541,7 +541,7 @@ def _with_files(readings: list[Reading]) -> tuple[Reading, ...]:
     matchers of Caddy, dots and blanks at the end do not count.
 
     Raises:
-        UrlError: more files than a limit, or longer paths.
+        UrlError: more files than a limit, or longer paths, or more readings for so many parameters.
     """
     known = {(reading.path, reading.query) for reading in readings}
     files: dict[tuple[str, str], Reading] = {}

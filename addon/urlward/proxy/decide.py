@@ -63,12 +63,12 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
             guard.refused("peek")
             return REFUSE
         return decision._replace(sni=client_hello.sni) if decision is TLS else decision
-    if relays_other and for_origin and may_be_old_client_hello(data):
-        if len(data) < OLD_HELLO_SEEN:
-            return WAIT
-        guard.refused("peek")
-        return REFUSE
     if relays_other and for_origin:
+        if may_be_old_client_hello(data):
+            if len(data) < OLD_HELLO_SEEN:
+                return WAIT
+            guard.refused("peek")
+            return REFUSE
         kind = kind_of(data)
         if kind == "unknown":
             return WAIT

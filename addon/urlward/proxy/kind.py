@@ -98,13 +98,13 @@ class LateRequest:
             data = data.lstrip(b"\0" + _PASSED_OVER)
         seen = len(held)
         held += data[: _SEEN - seen]
+        ended = b"\n" in data  # without that, no expression of a whole line finds more than before
         if self._content:
             start = held.rfind(b"\n", 0, seen) + 1
             look = _AT_ITS_BEGINNING.match if self._first else _IN_CONTENT.search
-            found = not (self._first and start) and (
-                (b"\n" in data or seen - start < _SHORT) and look(held, start) is not None
-            )
-            found = found or (self._chunked and _HEAD_TO_UWSGI(held) is not None)
+            past = self._first and start > 0
+            found = not past and (ended or seen - start < _SHORT) and look(held, start) is not None
+            found = found or (self._chunked and ended and _HEAD_TO_UWSGI(held) is not None)
         else:
             found = held.find(_VERSION, max(seen - len(_VERSION), 0), _MAX_LINE) >= 0 or any(
                 look(held) is not None for look in (_LATE, _TO_UWSGI)

@@ -23,7 +23,6 @@ CAN_WRITE: Final = WRITE | _ENDS
 _AT_ONCE: Final = 256
 """Events that are seen to before the event loop goes on with others."""
 
-
 _TURN: Final = 0.02
 """Seconds after which it does so in any case."""
 

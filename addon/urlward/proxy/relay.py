@@ -410,8 +410,7 @@ class HttpRelay:
         if before:
             self.ends.send_client(before)
         self.ends.refused("match")
-        is_head = bool(self.pending) and self.pending[0].is_head
-        self._fail(plain(502, "The response is none of HTTP.", head=is_head))
+        self._fail(text="The response is none of HTTP.")
 
     def _too_much(self) -> None:
         """An origin has sent more than it was asked for, which nobody gets."""
@@ -675,11 +674,13 @@ class HttpRelay:
         if not self.pending:
             self._end_turn()
 
-    def _fail(self, answer: BlockResponse | None = None) -> None:
+    def _fail(
+        self, answer: BlockResponse | None = None, *, text: str = "The origin does not answer."
+    ) -> None:
         """Answer for an origin that does not."""
         is_head = bool(self.pending) and self.pending[0].is_head
         self.pending.clear()
-        self._answer_with(answer or plain(502, "The origin does not answer.", head=is_head), keep_alive=False)
+        self._answer_with(answer or plain(502, text, head=is_head), keep_alive=False)
 
     def _end_turn(self) -> None:
         """All responses are out: send our answer, if there is one, and end."""

@@ -232,6 +232,7 @@ async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> 
     root.setLevel(logging.INFO)
     root.addHandler(messages)
     try:
+        raise_limit()  # before anything goes by it
         proxy = _master(settings, messages, addons, worker)
         _forget_log_events(root)
         loop = asyncio.get_running_loop()
@@ -240,7 +241,6 @@ async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> 
         loop.add_signal_handler(signal.SIGTERM, drain.begin)
         loop.add_signal_handler(signal.SIGUSR2, _cannot_renew, proxy)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        raise_limit()
         life = loop.create_task(notify.stay_alive())
         try:
             await proxy.run()
