@@ -1,4 +1,4 @@
-"""Telling when a list file has been changed, and whether its writer is done."""
+"""Files: opened and read where they are regular ones, watched, and whether somebody writes them."""
 
 import errno
 import fcntl
@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SETTLE = 0.25
-"""Seconds a file must stay as it is before it is read, or stay away before it counts as gone."""
-
-UNSETTLED = 30.0
-"""Seconds after which a file that never stays as it is is read all the same: whoever reads it sees to it that
-what they read is whole (`urlward.lists.memory.whole_copy`)."""
-
-PATIENCE = 10.0
-"""Seconds after which a writer that does not close its file is spoken of."""
-
+"""Seconds that a file must stay away before it counts as gone."""
 
 MOST_KEPT = 1 << 26
 """Bytes, many times what a file has that is kept and read as a whole (an artifact is not read so)."""
@@ -56,27 +48,17 @@ class Signature(NamedTuple):
 
 @dataclass(slots=True)
 class Watch:
-    """Watches one file by looking at it now and then.
-
-    Polling costs one ``stat`` and sees what notifications do not: network file systems, a file
-    replaced by a link, a directory mounted anew.
+    """Watches a file of a store, which is only ever replaced as a whole, by looking at it now and then.
 
     Attributes:
         path: the file.
         seen: the signature that was last acted on.
-        whole: whether it is only ever replaced as a whole, so that it can be read at once.
     """
 
     path: Path
     seen: Signature | None = None
-    whole: bool = False
-    _pending: Signature | None = None
-    _since: float = 0.0
-    _changing_since: float = 0.0
-    _again: float | None = None
     _missing_since: float | None = None
     _told_missing: bool = False
-    _told_open: bool = False
 
     def vanished(self, now: float) -> bool:
         """True once when the file is gone, and not only while another takes its place.
@@ -100,41 +82,10 @@ class Watch:
         """Say that the file has been moved away: that it is gone is known, and another is worth a look."""
         self.seen, self._told_missing = None, True
 
-    def look_again(self, at: float) -> None:
-        """Say that what was acted on is worth another look at a time of that clock."""
-        self._again = at
-
-    def kept_open(self, now: float) -> bool:
-        """True once when a changed file has long been still, but its writer has not closed it."""
-        waiting = self._pending is not None and now - self._since > PATIENCE
-        told, self._told_open = self._told_open, waiting
-        return waiting and not told
-
-    def ready(self, now: float) -> Signature | None:
-        """The new signature of a file that has changed, has stayed so, and is not being written; or that has
-        not stayed so for long.
-
-        Args:
-            now: a monotonic clock's seconds.
-        """
+    def changed(self) -> Signature | None:
+        """The file's signature where it is not that which was acted on; None else, as where there is no file."""
         signature = Signature.of(self.path)
-        if self._again is not None and now >= self._again:
-            self.seen = self._again = None
-        if signature is None or signature == self.seen:
-            self._pending = None
-            return None
-        if self.whole:
-            return signature
-        if self._pending is None:
-            self._changing_since = now
-        if signature != self._pending:
-            self._pending, self._since = signature, now
-        unsettled = now - self._changing_since >= UNSETTLED
-        if (now - self._since < SETTLE and not unsettled) or being_written(self.path):
-            return None
-        if unsettled:
-            self._pending = None
-        return signature
+        return None if signature == self.seen else signature
 
 
 def regular_fd(path: Path, flags: int = os.O_RDONLY) -> int:

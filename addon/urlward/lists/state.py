@@ -74,7 +74,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl", DAMAGED,
-        "feeds", "holds.json", KEY_FILE, KEY_COPY, "objections.json", "records.lock", "records.run",
+        "feeds", "holds.json", KEY_FILE, KEY_COPY, "lists", "objections.json", "records.lock", "records.run",
         "records.sock", "retention.json", "spool", "trust",
     )
 )  # fmt: skip

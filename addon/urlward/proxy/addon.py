@@ -78,7 +78,7 @@ from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.recording import Recording
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Resolver
-from urlward.proxy.workers import is_worker, worker_name
+from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 
 logger = logging.getLogger("urlward")
@@ -656,6 +656,7 @@ class Urlward:
             budget=_budget(options.urlward_max_errors),
             format=options.urlward_format,
             filters=True,
+            follows=is_first(),
         )
         keeper.load()
         self.keeper = keeper

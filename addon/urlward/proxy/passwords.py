@@ -11,7 +11,6 @@ import hmac
 import logging
 import os
 import re
-import time
 from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
@@ -25,7 +24,8 @@ import bcrypt
 from cachetools import TTLCache
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.files import Signature, Watch, read_regular
+from urlward.lists.feed_watch import PathWatch
+from urlward.lists.files import read_regular
 
 REMEMBERED: Final = 10_000
 """Passwords that are remembered, right ones and wrong ones each."""
@@ -206,16 +206,16 @@ class Passwords:
         """Look after the file until cancelled; one that cannot be used leaves the last one in force."""
         if self._file is None:
             return
-        watch = Watch(self._file.path, Signature.of(self._file.path))
+        watch = PathWatch(self._file.path)
+        watch.acted()
         while True:
             await asyncio.sleep(LOOK)
-            now = time.monotonic()
-            if watch.vanished(now):
-                logger.error("proxy users: %s is gone; those read before stay", self._file.path)
-            signature = watch.ready(now)
-            if signature is None:
+            if not watch.changed():
                 continue
-            watch.seen = signature
+            watch.acted()
+            if not self._file.path.exists():
+                logger.error("proxy users: %s is gone; those read before stay", self._file.path)
+                continue
             try:
                 users = await asyncio.to_thread(read_users, self._file.path)
             except PasswordError as e:

@@ -1,0 +1,205 @@
+"""Run folder: the artifacts that the workers of one filter have in force, in files that all of them map.
+
+What lies in a state folder may be overwritten in its place, by a backup that is played back or by hand, and
+the kernel ends whoever maps a file that is cut short. So an artifact is checked and copied here once
+(`RunFolder.map`), where nobody else has any business. The copy outlives damage to what it was made from: a
+worker that takes another's place has what the others have (`RunFolder.last`). Without a state folder, lists
+named on the command line have their store here too.
+
+No plaintext is in it, and the key that such lists are compiled under is never written: workers inherit it in
+memory without a name. The folder ends with the filter; the next start clears one that was killed.
+"""
+
+import fcntl
+import mmap
+import os
+import secrets
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+
+from urlward.engine.artifact import HEADER_SIZE
+from urlward.engine.digest import KEY_SIZE
+from urlward.lists import memory
+from urlward.lists.source import SourceError, read_artifact, unreadable
+
+FOLDER = "URLWARD_RUN"
+"""In a worker's environment: the path of its filter's run folder."""
+
+SECRET = "URLWARD_RUN_KEY"  # noqa: S105 - a name
+"""In a worker's environment: the file descriptor with the key of lists that have none of their own."""
+
+PREFIX = "urlward-run-"
+_OWNER = "owner"
+"""A file that the owner of a folder holds locked while it lives."""
+
+_NEW = 60.0
+"""Seconds in which a folder may not have its owner's file yet."""
+
+
+class RunFolder:
+    """The run folder of one filter.
+
+    Args:
+        path: of another process's; a temporary one where not given, which ends with this object or process.
+        secret: that process's, 32 bytes.
+
+    Attributes:
+        path: of it.
+        secret: key of lists that have none of their own.
+
+    Raises:
+        SourceError: there is no place for temporary files.
+    """
+
+    def __init__(self, path: Path | None = None, secret: bytes = b"") -> None:
+        self.secret = secret or secrets.token_bytes(KEY_SIZE)
+        self._memory: int | None = None
+        self._end: Callable[[], object] = lambda: None
+        if path is not None:
+            self.path = path
+            return
+        try:
+            base = Path(tempfile.gettempdir())
+            _clear(base)
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+            owner = os.open(self.path / _OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        except OSError as e:
+            raise SourceError(f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them") from e
+        self._end = weakref.finalize(self, _remove, self.path, owner, os.getpid())
+
+    def close(self) -> None:
+        """Remove it; what is mapped stays so."""
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
+        self._end()
+
+    def pass_on(self) -> tuple[dict[str, str], list[int]]:
+        """What a worker needs to share it (`inherited`): variables of its environment, and descriptors."""
+        if self._memory is None:
+            self._memory = memory.new()
+            memory.write(self._memory, self.secret)
+        return {FOLDER: str(self.path), SECRET: str(self._memory)}, [self._memory]
+
+    def map(self, path: Path, check: Callable[[memoryview], object]) -> memoryview:
+        """Map a copy of an artifact: that of another worker where it is of the same.
+
+        Args:
+            path: of the artifact.
+            check: raises where its bytes are no good; then what was here before stays.
+
+        Raises:
+            SourceError: not readable, or it cannot be copied.
+        """
+        ours = self._copy_of(path)
+        try:
+            with _locked(self.path):
+                data = read_artifact(path)
+                check(memoryview(data))
+                if not _begins(ours, data[:HEADER_SIZE]):
+                    self._write(ours, path, data)
+                return _mapped(ours)
+        except OSError as e:
+            raise unreadable(ours, e) from e
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything has been in force in this run."""
+        return any(self.path.glob("*.ward"))
+
+    def last(self, path: Path) -> memoryview | None:
+        """What was mapped last of an artifact, whatever has become of that; None where nothing was."""
+        try:
+            return _mapped(self._copy_of(path))
+        except (OSError, ValueError):
+            return None
+
+    def _copy_of(self, path: Path) -> Path:
+        return self.path / f"{blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()}.ward"
+
+    def _write(self, ours: Path, path: Path, data: bytes) -> None:
+        beside = ours.with_suffix(".tmp")
+        beside.unlink(missing_ok=True)
+        if path.is_relative_to(self.path):
+            os.link(path, beside)  # of a store in here, whose files are only ever replaced
+        else:
+            beside.touch(0o600)
+            beside.write_bytes(data)
+        beside.replace(ours)
+
+
+@cache
+def inherited() -> RunFolder | None:
+    """The run folder that this process shares; None where it is no worker, or shall share nothing."""
+    path, fd = os.environ.pop(FOLDER, ""), os.environ.pop(SECRET, "")
+    if not path:
+        return None
+    secret = os.pread(int(fd), KEY_SIZE, 0)
+    os.close(int(fd))
+    return RunFolder(Path(path), secret)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only one that changes what is in the folder; waits its turn."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _begins(path: Path, header: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEADER_SIZE) == header
+    except OSError:
+        return False
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's bytes, mapped to be read only.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
+
+
+def _remove(path: Path, owner: int, process: int) -> None:
+    if process == os.getpid():  # and not a copy of that process
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(owner)
+
+
+def _clear(base: Path) -> None:
+    """Remove the folders of filters of this user that were killed."""
+    for path in base.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.geteuid() and not path.is_symlink() and _is_left(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether the owner of a folder has ended."""
+    try:
+        fd = os.open(path / _OWNER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return path.lstat().st_mtime < time.time() - _NEW
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
