@@ -174,17 +174,17 @@ def compiles_here() -> Iterator[None]:
 
     For tests of what becomes of the answer; the process has tests of its own (`lists/test_worker.py`).
     """
-    from urlward.lists import feed_refresh
+    from urlward.lists import feed_apart, feed_refresh
 
     def ask(
         module: str, request: dict[str, Any], meanwhile: Callable[..., None], *_: object, **__: object
     ) -> dict[str, Any]:
-        assert module == feed_refresh.MODULE
+        assert module == feed_apart.MODULE
         with patch.object(feed_refresh, "say", meanwhile):
             said: dict[str, Any] = feed_refresh.answer(json.loads(json.dumps(request)))
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
-    with patch.object(feed_refresh, "ask", ask):
+    with patch.object(feed_apart, "ask", ask):
         yield
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
 from urlward.engine.digest import Key
-from urlward.lists import feed_refresh, feed_watch, files, keeper, memory
+from urlward.lists import feed_apart, feed_watch, files, keeper, memory
 from urlward.lists.keeper import Keeper, in_slices
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import Budget, SourceError, unreadable
@@ -250,7 +250,7 @@ class TestChanges:
             assert log()[0].startswith(f"list {path}: 1 of 2 lines could not be read; first: {path}:2:1: ")
 
     async def test_a_list_changed_as_it_was_first_read_is_read_again(self, path: Path) -> None:
-        real = feed_refresh.ask
+        real = feed_apart.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             result = real(*args, **more)
@@ -258,7 +258,7 @@ class TestChanges:
                 replace(path, "c.example\n")
             return result
 
-        with patch.object(feed_refresh, "ask", ask):
+        with patch.object(feed_apart, "ask", ask):
             async with watched(path) as kept:
                 assert blocks(kept.matcher, "http://a.example/")
                 await until(lambda: kept.reloads, "the list that came meanwhile")
@@ -359,7 +359,7 @@ class TestFailures:
     async def test_a_process_that_does_not_do_its_work_is_tried_again(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, asked = feed_refresh.ask, 0
+        real, asked = feed_apart.ask, 0
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal asked
@@ -370,7 +370,7 @@ class TestFailures:
 
         monkeypatch.setattr(keeper, "AGAIN", 0.0)
         async with watched(path) as kept:
-            with patch.object(feed_refresh, "ask", ask):
+            with patch.object(feed_apart, "ask", ask):
                 replace(path, "c.example\n")
                 await until(lambda: kept.reloads, "the new list")
             assert blocks(kept.matcher, "http://c.example/")
@@ -519,7 +519,7 @@ class TestBesideOtherWorkers:
     async def test_a_reload_is_compiled_once_and_in_one_file_for_all(
         self, path: Path, run: RunFolder
     ) -> None:
-        compiled, real = 0, feed_refresh.ask
+        compiled, real = 0, feed_apart.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal compiled
@@ -527,7 +527,7 @@ class TestBesideOtherWorkers:
             return real(*args, **more)
 
         others = memory_maps()
-        with patch.object(feed_refresh, "ask", ask):
+        with patch.object(feed_apart, "ask", ask):
             async with (
                 watched(path, run=run) as one,
                 watched(path, run=run, follows=False) as other,

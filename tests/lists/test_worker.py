@@ -17,7 +17,7 @@ from conftest import wait_for
 from lists.support import SECRET
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
-from urlward.lists import feed_refresh, worker
+from urlward.lists import feed_apart, worker
 from urlward.lists.own import OwnList
 from urlward.lists.source import Budget
 
@@ -49,7 +49,7 @@ def run(
     path: Path, cwd: Path | None = None, parent: int | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
-        [sys.executable, "-P", "-m", feed_refresh.MODULE],
+        [sys.executable, "-P", "-m", feed_apart.MODULE],
         input=request(path, parent),
         capture_output=True,
         check=False,
@@ -133,7 +133,7 @@ def test_what_is_meant_for_its_parent_is_not_for_it(
 
 
 def ask(path: Path, **more: Any) -> dict[str, Any]:
-    return worker.ask(feed_refresh.MODULE, json.loads(request(path)), **more)
+    return worker.ask(feed_apart.MODULE, json.loads(request(path)), **more)
 
 
 def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

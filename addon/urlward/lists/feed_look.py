@@ -11,10 +11,11 @@ from urlward.engine.artifact import MAGIC, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
 from urlward.lists.build import Progress, read_key, silent
+from urlward.lists.feed_apart import Own
 from urlward.lists.feed_candidate import NOTHING_SAID, Candidate, Said, Unchanged
 from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_guards import SNIFFED, RefusedError, check_head, check_size
-from urlward.lists.feed_source import Own, content, recipe
+from urlward.lists.feed_source import content, recipe
 from urlward.lists.feed_store import InForce
 from urlward.lists.feed_text import Compiled, compile_text
 from urlward.lists.fetch import Validators

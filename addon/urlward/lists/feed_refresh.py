@@ -2,20 +2,18 @@
 
 Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
 
-It is done in a process of its own, which fetches, reads, compiles and writes, and ends: whoever asks for it
-is told how it went, and never has a byte of a body.
+It is done in a process of its own (`urlward.lists.feed_apart`).
 """
 
 import json
 import logging
 import random as random_module
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from urlward.config import Config, FeedTable
 from urlward.config.units import counted
@@ -24,13 +22,14 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
 from urlward.lists.build import Progress, silent
 from urlward.lists.feed_alarms import alarms
+from urlward.lists.feed_apart import Outcome, Own
 from urlward.lists.feed_candidate import Candidate, Unchanged
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_facts import Facts, Refused
 from urlward.lists.feed_guards import ACCEPTABLE, RefusedError, check_size
 from urlward.lists.feed_look import Look
 from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
-from urlward.lists.feed_source import Own, SecretError
+from urlward.lists.feed_source import SecretError
 from urlward.lists.feed_store import FEEDS, LISTS, BusyError, FeedStore, InForce
 from urlward.lists.feed_take import take
 from urlward.lists.fetch import FetchError
@@ -38,12 +37,9 @@ from urlward.lists.memory import ChangingError
 from urlward.lists.source import SourceError
 from urlward.lists.state import StateError, local_key
 from urlward.lists.trust import TrustError
-from urlward.lists.worker import ask, read_request, say
+from urlward.lists.worker import read_request, say
 
 logger = logging.getLogger("urlward.lists")
-
-MODULE = "urlward.lists.feed_refresh"
-"""What the process of a refresh runs."""
 
 ACCEPTED_FOR = 7 * 86_400.0
 """Seconds for which an operator's word is good."""
@@ -59,81 +55,6 @@ _ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
 """What is wrong with a body that the server may soon have right again."""
 
 
-class Outcome(NamedTuple):
-    """How a refresh went.
-
-    Attributes:
-        state: ``new`` where another list is in force, ``failed`` where the last good one had to stay.
-        text: what to say of it, without the feed's name.
-        next_run: when the feed is to be asked next, seconds since 1970-01-01 UTC.
-        reason, error: of a failure, in a word and in a sentence.
-    """
-
-    state: Literal["new", "unchanged", "failed"]
-    text: str
-    next_run: float
-    reason: str = ""
-    error: str = ""
-
-
-def refresh_apart(
-    feed: FeedTable,
-    config: Config,
-    state: Path,
-    *,
-    wait: bool = True,
-    own: Own | None = None,
-    progress: Progress = silent,
-    started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
-) -> Outcome:
-    """Refresh a feed once, in a process of its own.
-
-    Args:
-        feed: which.
-        config: the rest of the configuration.
-        state: the state folder.
-        wait: while another process is at it.
-        own: where the list is one.
-        progress: told how far it is; then somebody waits for it, so that it goes before other work.
-        started: called with the process, which may be killed.
-
-    Raises:
-        BusyError: another process is at it.
-        ChangingError: the list changes each time that it is read.
-        StateError: the state folder cannot be used, or its key.
-    """
-    request = {
-        "feed": feed.model_dump(mode="json"),
-        # All else that matters to a feed.
-        "key": config.key,
-        "max_errors": config.max_errors,
-        "state": str(state),
-        "wait": wait,
-        "own": own,
-        "progress": progress is not silent,
-        "at_once": own is not None and own.first,
-    }
-
-    def heard(what: str | int, said: Any) -> None:
-        if isinstance(what, int):
-            logger.log(what, "%s", said)
-        else:
-            progress(what, said)
-
-    try:
-        answer = ask(MODULE, request, heard, started, computes=feed.path is not None)
-    except OSError as e:
-        with _looking(feed, config, state, wait=True, own=own) as (look, _):
-            return _failed(look, e, random_module.random)
-    if "busy" in answer:
-        raise BusyError(answer["busy"])
-    if "changing" in answer:
-        raise ChangingError(answer["changing"])
-    if "fault" in answer:
-        raise StateError(answer["fault"])
-    return Outcome(**answer)
-
-
 class _Passed(logging.Handler):
     """Passes what is logged to the parent, whose log it belongs in: at once, since who looks at what has
     been done finds it said, and a process that is killed has said why it did what it had done."""
@@ -143,7 +64,7 @@ class _Passed(logging.Handler):
 
 
 def main() -> None:
-    """Do as `refresh_apart` asks, in a process of its own."""
+    """Do as `urlward.lists.feed_apart.refresh_apart` asks, in a process of its own."""
     asked = read_request()
     log = logging.getLogger("urlward")
     log.addHandler(_Passed())
@@ -170,6 +91,14 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"changing": str(e)}
     except UrlwardError as e:
         return {"fault": str(e)}
+
+
+def not_refreshed(
+    feed: FeedTable, config: Config, state: Path, error: OSError, own: Own | None = None
+) -> Outcome:
+    """Remember that the process for a refresh has not done its work."""
+    with _looking(feed, config, state, wait=True, own=own) as (look, _):
+        return _failed(look, error, random_module.random)
 
 
 def refresh(

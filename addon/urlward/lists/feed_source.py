@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from urlward.config import FeedTable
@@ -15,22 +15,6 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.fetch import Origin
 
 _MAX_SECRET = 65_536
-
-
-class Own(NamedTuple):
-    """What a list that the operator names on the command line has beyond other feeds (`urlward.lists.own`).
-
-    Attributes:
-        path: of it.
-        name: that its text is compiled with.
-        secret: its key, in hexadecimal; of a text and of artifacts.
-        first: whether nothing of it is in force yet, so that nothing is there to go by either.
-    """
-
-    path: str
-    name: str
-    secret: str
-    first: bool
 
 
 class SecretError(UrlwardError):

@@ -9,9 +9,9 @@ from urlward.engine.artifact import HEADER_SIZE, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.build import Progress, compile_sources, silent
+from urlward.lists.feed_apart import Own
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_guards import RefusedError
-from urlward.lists.feed_source import Own
 from urlward.lists.formats import FormatError, FormatOptions
 from urlward.lists.issue import Issue
 from urlward.lists.source import Budget, SourceError, read_artifact

@@ -83,7 +83,7 @@ class Watch:
         self.seen, self._told_missing = None, True
 
     def changed(self) -> Signature | None:
-        """The file's signature where it is not that which was acted on; None else, as where there is no file."""
+        """The file's signature where that is another than was acted on; None where there is no file, too."""
         signature = Signature.of(self.path)
         return None if signature == self.seen else signature
 

@@ -16,8 +16,7 @@ from urlward.config import Config, FeedTable
 from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
 from urlward.lists.build import Progress, name_of, silent
-from urlward.lists.feed_refresh import Outcome, refresh_apart
-from urlward.lists.feed_source import Own
+from urlward.lists.feed_apart import Outcome, Own, refresh_apart
 from urlward.lists.feed_store import LISTS, FeedStore
 from urlward.lists.source import Budget
 
