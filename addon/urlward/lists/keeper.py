@@ -120,7 +120,7 @@ class Keeper:
         format: of sources, one of `urlward.lists.formats.FORMATS`.
         state: the state folder in which artifacts of lists that the operator names last; where not given they
             end with the run.
-        follows: whether those lists are looked after here; one of several workers does so for all.
+        follows: whether those lists are looked after here; of workers that share a run folder one does so.
     """
 
     def __init__(
@@ -146,11 +146,12 @@ class Keeper:
         """Told of lists that change while they are watched."""
         self._protected = tuple(protected)
         self._exceptions = exceptions
-        self._run = run or inherited() or RunFolder()
+        shared = run or inherited()
+        self._run = shared or RunFolder()
         self._budget = budget or Budget()
         self._format = format
         self._state = state
-        self._follows = follows
+        self._follows = follows or shared is None
         self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
 
