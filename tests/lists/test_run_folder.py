@@ -18,7 +18,6 @@ from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import ArtifactError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.lists import run_folder
 from urlward.lists.run_folder import FOLDER, PREFIX, RunFolder, inherited
 from urlward.lists.source import SourceError
 
@@ -202,14 +201,15 @@ def test_what_a_killed_one_leaves_is_cleared_by_the_next(base: Path, killed: boo
     assert not folders(base)
 
 
-def test_one_that_is_just_being_made_is_left_alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = base / f"{PREFIX}fresh"
-    fresh.mkdir()
+def test_what_is_no_folder_of_a_filter_is_left_alone(base: Path) -> None:
+    being_made, link, file = base / f".{PREFIX}made", base / f"{PREFIX}link", base / f"{PREFIX}file"
+    being_made.mkdir()
+    link.symlink_to(being_made)
+    file.touch()
     RunFolder().close()
-    assert fresh.is_dir()
-    monkeypatch.setattr(run_folder, "_NEW", -1.0)
-    RunFolder().close()
-    assert not fresh.exists()
+    assert being_made.is_dir()
+    assert link.is_symlink()
+    assert file.is_file()
 
 
 def test_a_copy_of_the_process_does_not_end_it(run: RunFolder) -> None:

@@ -16,7 +16,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,11 +35,10 @@ SECRET = "URLWARD_RUN_KEY"  # noqa: S105 - a name
 """In a worker's environment: the file descriptor with the key of lists that have none of their own."""
 
 PREFIX = "urlward-run-"
-_OWNER = "owner"
-"""A file that the owner of a folder holds locked while it lives."""
+"""Begins the names of run folders. Its owner holds each locked (flock(2)) while it lives: so the next start
+knows one that is left, and systemd-tmpfiles(8) lets it be."""
 
-_NEW = 60.0
-"""Seconds in which a folder may not have its owner's file yet."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RunFolder:
@@ -68,9 +66,10 @@ class RunFolder:
         try:
             base = Path(tempfile.gettempdir())
             _clear(base)
-            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-            owner = os.open(self.path / _OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
+            owner = os.open(made, _FOLDER)
             fcntl.flock(owner, fcntl.LOCK_EX)
+            self.path = made.rename(made.with_name(made.name.removeprefix(".")))
         except OSError as e:
             raise SourceError(f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them") from e
         self._end = weakref.finalize(self, _remove, self.path, owner, os.getpid())
@@ -101,7 +100,7 @@ class RunFolder:
         """
         ours = self._copy_of(path)
         try:
-            with _locked(self.path):
+            with self._locked():
                 data = read_artifact(path)
                 check(memoryview(data))
                 if not _begins(ours, data[:HEADER_SIZE]):
@@ -121,6 +120,16 @@ class RunFolder:
             return _mapped(self._copy_of(path))
         except (OSError, ValueError):
             return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the only one that changes what is in the folder; waits its turn."""
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _copy_of(self, path: Path) -> Path:
         return self.path / f"{blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()}.ward"
@@ -145,17 +154,6 @@ def inherited() -> RunFolder | None:
     secret = os.pread(int(fd), KEY_SIZE, 0)
     os.close(int(fd))
     return RunFolder(Path(path), secret)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Be the only one that changes what is in the folder; waits its turn."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _begins(path: Path, header: bytes) -> bool:
@@ -186,16 +184,13 @@ def _clear(base: Path) -> None:
     """Remove the folders of filters of this user that were killed."""
     for path in base.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if path.lstat().st_uid == os.geteuid() and not path.is_symlink() and _is_left(path):
+            if path.lstat().st_uid == os.geteuid() and _is_left(path):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_left(path: Path) -> bool:
     """Whether the owner of a folder has ended."""
-    try:
-        fd = os.open(path / _OWNER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return path.lstat().st_mtime < time.time() - _NEW
+    fd = os.open(path, _FOLDER)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
