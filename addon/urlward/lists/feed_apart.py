@@ -5,14 +5,20 @@ is told how it went, and never has a byte of a body.
 """
 
 import logging
+import random as random_module
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from urlward.config import Config, FeedTable
 from urlward.lists.build import Progress, silent
-from urlward.lists.feed_store import BusyError
+from urlward.lists.feed_alarms import alarms
+from urlward.lists.feed_facts import Facts
+from urlward.lists.feed_guards import ACCEPTABLE
+from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
+from urlward.lists.feed_store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.lists.memory import ChangingError
 from urlward.lists.state import StateError
 from urlward.lists.worker import ask
@@ -103,10 +109,7 @@ def refresh_apart(
     try:
         answer = ask(MODULE, request, heard, started, computes=feed.path is not None)
     except OSError as e:
-        # What it needs would make each process that asks larger and slower to start.
-        from urlward.lists.feed_refresh import not_refreshed
-
-        return not_refreshed(feed, config, state, e, own)
+        return _not_done(feed, state, e, own)
     if "busy" in answer:
         raise BusyError(answer["busy"])
     if "changing" in answer:
@@ -114,3 +117,58 @@ def refresh_apart(
     if "fault" in answer:
         raise StateError(answer["fault"])
     return Outcome(**answer)
+
+
+def _not_done(feed: FeedTable, state: Path, error: OSError, own: Own | None) -> Outcome:
+    """Remember that the process has not done its work."""
+    store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
+    with store.locked():
+        now, facts, header = time.time(), store.facts(), store.header()
+        facts.since, facts.last_attempt = facts.since or now, now
+        text = error.strerror or type(error).__name__
+        outcome = failure(feed, facts, now, "system", text, own=own, has_list=header is not None)
+        facts.alarms = alarms(feed, facts, header, now)
+        store.write_facts(facts)
+    return outcome
+
+
+def failure(
+    feed: FeedTable,
+    facts: Facts,
+    now: float,
+    reason: str,
+    error: str,
+    *,
+    own: Own | None,
+    has_list: bool,
+    refused: bool = False,
+    retry_after: float | None = None,
+    random: Random = random_module.random,
+) -> Outcome:
+    """Note a failure in a feed's facts.
+
+    Args:
+        feed: whose.
+        facts: what is remembered.
+        now: seconds since 1970-01-01 UTC.
+        reason, error: in a word and in a sentence.
+        own: where the list is one.
+        has_list: whether one is in force.
+        refused: whether a body was there, which will be no better in a moment.
+        retry_after: seconds that the server wants to be left alone.
+        random: for the next run's jitter.
+    """
+    if own is not None and not error.startswith(own.path):
+        error = f"{own.path}: {error}"
+    facts.failures += 1
+    facts.reason, facts.error = reason, error
+    facts.not_before = now + min(retry_after, LONGEST) if retry_after else 0.0
+    if refused:
+        facts.next_run = after_success(now, feed.interval, feed.jitter, random)
+    else:
+        facts.next_run = after_failure(
+            now, feed.interval, feed.jitter, random, failures=facts.failures, retry_after=retry_after
+        )
+    stays = "the last good one stays in force" if has_list else "there is no list yet"
+    hint = f"; `urlward feeds accept {feed.name}` lets it through once" if reason in ACCEPTABLE else ""
+    return Outcome("failed", f"{reason}: {error}; {stays}{hint}", facts.next_run, reason, error)

@@ -22,13 +22,13 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
 from urlward.lists.build import Progress, silent
 from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_apart import Outcome, Own
+from urlward.lists.feed_apart import Outcome, Own, failure
 from urlward.lists.feed_candidate import Candidate, Unchanged
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_facts import Facts, Refused
-from urlward.lists.feed_guards import ACCEPTABLE, RefusedError, check_size
+from urlward.lists.feed_guards import RefusedError, check_size
 from urlward.lists.feed_look import Look
-from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
+from urlward.lists.feed_schedule import Random, after_success
 from urlward.lists.feed_source import SecretError
 from urlward.lists.feed_store import FEEDS, LISTS, BusyError, FeedStore, InForce
 from urlward.lists.feed_take import take
@@ -91,14 +91,6 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"changing": str(e)}
     except UrlwardError as e:
         return {"fault": str(e)}
-
-
-def not_refreshed(
-    feed: FeedTable, config: Config, state: Path, error: OSError, own: Own | None = None
-) -> Outcome:
-    """Remember that the process for a refresh has not done its work."""
-    with _looking(feed, config, state, wait=True, own=own) as (look, _):
-        return _failed(look, error, random_module.random)
 
 
 def refresh(
@@ -243,23 +235,19 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
 
 
 def _failed(look: Look, error: Exception, random: Random) -> Outcome:
-    facts, feed = look.facts, look.feed
-    facts.failures += 1
-    facts.reason, facts.error = _reason(error), _text(error)
-    if look.own is not None and not facts.error.startswith(look.own.path):
-        facts.error = f"{look.own.path}: {facts.error}"
-    retry_after = error.retry_after if isinstance(error, FetchError) else None
-    facts.not_before = look.now + min(retry_after, LONGEST) if retry_after else 0.0
-    if isinstance(error, RefusedError | TrustError) and facts.reason not in _ASK_AGAIN:
-        facts.next_run = after_success(look.now, feed.interval, feed.jitter, random)
-    else:
-        facts.next_run = after_failure(
-            look.now, feed.interval, feed.jitter, random, failures=facts.failures, retry_after=retry_after
-        )
-    stays = "the last good one stays in force" if look.in_force is not None else "there is no list yet"
-    hint = f"; `urlward feeds accept {feed.name}` lets it through once" if facts.reason in ACCEPTABLE else ""
-    text = f"{facts.reason}: {facts.error}; {stays}{hint}"
-    return Outcome("failed", text, facts.next_run, facts.reason, facts.error)
+    reason = _reason(error)
+    return failure(
+        look.feed,
+        look.facts,
+        look.now,
+        reason,
+        _text(error),
+        own=look.own,
+        has_list=look.in_force is not None,
+        refused=isinstance(error, RefusedError | TrustError) and reason not in _ASK_AGAIN,
+        retry_after=error.retry_after if isinstance(error, FetchError) else None,
+        random=random,
+    )
 
 
 def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:
