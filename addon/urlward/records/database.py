@@ -296,8 +296,9 @@ class Database:
         others = {row.name for row in rows if row.identity not in ("", node.identity)}
         mine = {row.name for row in rows if row.identity == node.identity} | {node.name} - others
         said |= dict.fromkeys(mine, kind_days)
-        kinds = set(kind_days).intersection(*said.values())
-        return {**said, "": {kind: max(days[kind] for days in said.values()) for kind in kinds}}
+        every = [*said.values()] or [kind_days]
+        kinds = set(kind_days).intersection(*every)
+        return {**said, "": {kind: max(days[kind] for days in every) for kind in kinds}}
 
     def _under_own_name(self, connection: Connection, events: Sequence[Event]) -> Sequence[Event]:
         """This node's events. Those that waited since it had another's name are under its own.
