@@ -484,4 +484,4 @@ def _set_position(connection: Connection, source: int, position: Position, now: 
                 source=source, begin=position.begin, begin_size=position.begin_size, **values
             )
         )
-    return connection.execute(select(files.c.id).where(same)).scalar_one()
+    return int(connection.execute(select(files.c.id).where(same)).scalar_one())
