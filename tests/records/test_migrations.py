@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from records.support import DAY, START, an_event, node, role_without_ownership
@@ -249,6 +249,22 @@ def test_what_has_no_end_in_version_2_is_renewed_from_now_on(
     assert import_file(store, source, path, ReadOptions(), lambda: (START + 50 * DAY) / 1000).rows == 0
     assert purge_assignments(store, START + 50 * DAY) == 0
     assert purge_assignments(store, START + 50 * DAY + 1) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("version", [2])
+def test_a_session_of_a_table_in_version_2_counts_from_when_that_was_read(
+    old: tuple[StoreTable, Path | str],
+) -> None:
+    url = str(old[1]).replace("postgresql:", "postgresql+psycopg:", 1)
+    engine = create_engine(f"sqlite:///{url}" if isinstance(old[1], Path) else url)
+    with engine.begin() as connection:
+        # As `radacct` has them: where it is read to, and no file.
+        connection.execute(text("UPDATE assignment_files SET begin_size = 0 WHERE path = 'fixed.csv'"))
+    engine.dispose()
+    store = AssignmentStore(old[1])
+    assert purge_assignments(store, START + DAY) == 2
+    assert purge_assignments(store, START + DAY + 1) == 1
     store.close()
 
 

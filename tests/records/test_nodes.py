@@ -84,7 +84,10 @@ def test_a_node_that_is_renamed_is_the_same(database: Database) -> None:
     database.register(now)
     assert database.held(START) == database.held_by(now) == {REFERENCE: UNTIL}
     # Its days are of all that it has recorded, whatever it was called.
+    assert database.days_of_nodes({"block": 1}, now) == {name: {"block": 1} for name in ("gw1", "gw2", "")}
     assert database.purge({"block": 1}, START + 2 * DAY, database.held(START), now) == 1
+    said = database.days_of_nodes({"block": 9}, node("gw3"))
+    assert (said["gw1"], said["gw2"], said[""]) == ({"block": 1}, {"block": 1}, {"block": 9})
     database.hold({REFERENCE: UNTIL}, now)
     database.release(REFERENCE, node("gw3"), UNTIL)
     assert database.held(START) == {REFERENCE: UNTIL}

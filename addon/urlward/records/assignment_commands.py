@@ -366,5 +366,6 @@ def _status(args: argparse.Namespace) -> int:
             f", last read {read}, {source['path']}"
         )
         for file in source["files"]:
-            print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}")
+            found = f", last found {file['read']}" if file["read"] else ""
+            print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}{found}")
     return DONE

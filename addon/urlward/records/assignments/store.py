@@ -252,7 +252,12 @@ class AssignmentStore:
                 "skipped": row.skipped,
                 "read": ms_text(row.read) if row.read else None,
                 "files": [
-                    {"path": file.path, "offset": file.offset, "size": file.size}
+                    {
+                        "path": file.path,
+                        "offset": file.offset,
+                        "size": file.size,
+                        "read": ms_text(file.read) if file.read else None,
+                    }
                     for file in read
                     if file.source == row.id
                 ],
