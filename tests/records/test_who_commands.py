@@ -215,7 +215,7 @@ def test_who_has_a_fixed_prefix_since_years(
     now = time.time()
     for _ in range(2):
         assert urlward("assignments", "import", "csv", path) == 0
-        records = configured(str(tmp_path / "urlward.toml"))[1].records
+        records = configured(tmp_path / "urlward.toml")[1].records
         assert records is not None
         assert purge_configured(records, tmp_path / "state", now, ahead=3_600) == 0
     capsys.readouterr()
