@@ -336,7 +336,7 @@ def _adopt(args: argparse.Namespace) -> int:
 
     records, state = _read(args)
     name, why = args.name or records.node, reason_of(args.why, RecordsCommandError)
-    stores = KeepingStores(records, state)
+    stores = KeepingStores(records, state, make=False)
     opened, found = stores.all()
     errors: list[UrlwardError] = [*found]
     try:
