@@ -25,6 +25,7 @@ from gateway.network import (
 from urlward.gateway import control
 from urlward.gateway.errors import NftError
 from urlward.gateway.rules import rules
+from urlward.gateway.rules_watch import RulesWatch
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -558,6 +559,58 @@ def test_connections_that_were_led_to_the_filter_end_with_the_rules(net: Network
         for unconcerned in (another, own):
             unconcerned.send(b"x")
             assert unconcerned.recv(10) == b"x"
+
+
+@families
+def test_what_ends_with_the_rules_is_what_came_by_them(net: Network, f: Family) -> None:
+    """No more, where this machine serves a whole network (AnyIP); no less, where it is meant itself."""
+    anycast, own = (
+        ("203.0.113.128/25", "203.0.113.130") if f.version == 4 else ("2001:db8:f:1::/64", "2001:db8:f:1::1")
+    )
+    route = ["ip", "-n", net.gateway.name, f"-{f.version}", "route"]
+    subprocess.run([*route, "add", "local", anycast, "dev", "lo"], check=True)
+    net.up(dns={"page_addresses": (f.wan,)})
+    net.add(f.of("steer"), f.wan)
+    try:
+        with net.client.connect(own, 443) as served, net.client.connect(f.wan, 443) as page:
+            assert first_line(served) == f"own {f.client} {own} 443"
+            assert first_line(page) == f"filter {f.client} {f.wan} 443"
+            net.gateway.do(control.down, net.nft)
+            with pytest.raises(ConnectionResetError):
+                received(page, 1)
+            served.send(b"x")
+            assert served.recv(10) == b"x"
+    finally:
+        subprocess.run([*route, "del", "local", anycast, "dev", "lo"], check=True)
+
+
+@families
+@pytest.mark.parametrize("rule", ["iif lan0 lookup 100", "not fwmark 0xca6c lookup 100"])
+def test_a_rule_of_routing_that_comes_first_comes_behind(net: Network, f: Family, rule: str) -> None:
+    """As a tunnel's that begins later, without a preference."""
+    if not net.keeps:
+        pytest.skip("without `keep_source` nothing is routed by a mark")
+    net.up()
+    net.add(f.of("steer"), f.origin)
+    ip = ["ip", "-n", net.gateway.name, f"-{f.version}"]
+    other = [*ip, "rule", "add", *rule.split()]
+    subprocess.run([*ip, "route", "add", "default", "dev", "nbr0", "table", "100"], check=True)
+    subprocess.run(other, check=True)
+    watch = net.gateway.do(RulesWatch, ("lan0",), print)
+    try:
+        with pytest.raises(OSError, match=r"timed out|unreachable|route"):
+            net.client.connect(f.origin, 443, patience=1.0)
+        net.gateway.do(watch.start)
+        wait_for(lambda: watch.facts.restored == 1, "the watch")
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+        subprocess.run(other, check=True)
+        wait_for(lambda: watch.facts.restored == 2, "the watch")
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+    finally:
+        watch.close()
+        for _ in range(2):
+            subprocess.run([*ip, "rule", "del", *rule.split()], check=False)
+        subprocess.run([*ip, "route", "flush", "table", "100"], check=True)
 
 
 @families
