@@ -30,8 +30,8 @@ async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
         yield rig
 
 
-async def connect(rig: Rig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", rig.port)
+async def connect(rig: Rig, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", rig.port, local_addr=(source, 0))
 
 
 async def receive(reader: asyncio.StreamReader) -> dns.message.Message:
@@ -187,15 +187,20 @@ async def test_a_client_that_reads_nothing(
 
 
 @pytest.mark.parametrize(
-    ("bound", "elsewhere"),
-    [("CONNECTIONS_OF_ONE", False), ("CONNECTIONS_OF_NETWORK", False), ("CONNECTIONS", True)],
+    ("bound", "source"),
+    [
+        ("CONNECTIONS_OF_ONE", "127.0.0.1"),
+        ("CONNECTIONS_OF_NETWORK", "127.0.0.2"),
+        ("CONNECTIONS", "127.0.0.2"),
+    ],
 )
 async def test_so_many_connections(
-    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, bound: str, elsewhere: bool
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, bound: str, source: str
 ) -> None:
     """The one goes that has been idle for longest; none goes that is owed an answer."""
     monkeypatch.setattr(dns_tcp, bound, 3)
-    monkeypatch.setattr(dns_tcp, "network_of", lambda _: "2001:db8::/64")
+    if bound == "CONNECTIONS_OF_NETWORK":
+        monkeypatch.setattr(dns_tcp, "network_of", lambda _: "2001:db8::/64")
     open_ones = [await connect(rig) for _ in range(3)]
     for number in (1, 0, 2):
         reader, writer = open_ones[number]
@@ -204,18 +209,20 @@ async def test_so_many_connections(
     upstream.answer = lambda _: None
     open_ones[1][1].write(wire("slow.example"))
     await until(lambda: upstream.asked[-1] == "slow.example", "the query")
-    asks = rig.ask("plain.example", host="::1" if elsewhere else "127.0.0.1", tcp=True)
     upstream.answer = GOOD
-    assert (await asks).answer
+    reader, writer = await connect(rig, source)
+    writer.write(wire("plain.example"))
+    assert (await receive(reader)).answer
+    writer.close()
     assert await closed(open_ones[0][0]), "idle for longest"
     upstream.answer = lambda _: None
     for number in (1, 2):
         open_ones[number][1].write(wire(f"slow{number}.example"))
     await until(lambda: {"slow1.example", "slow2.example"} <= set(upstream.asked), "the queries")
-    reader, writer = await connect(rig)
+    reader, writer = await connect(rig, source)
     writer.write(wire("slow3.example"))
     await until(lambda: "slow3.example" in upstream.asked, "the queries")
-    late, late_writer = await connect(rig)
+    late, late_writer = await connect(rig, source)
     assert await closed(late), "nobody is idle"
     late_writer.close()
     upstream.answer = GOOD
