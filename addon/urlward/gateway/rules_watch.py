@@ -57,6 +57,9 @@ LOOK = 1.0
 _GAP, _SHARE = 0.1, 4
 """Beyond `MOST`, seconds between two restorations, or so many times what the last has taken."""
 
+_OF_INTERFACES = 20
+"""Times that a look at interfaces has taken, to the next."""
+
 _SAID_AGAIN = 1.0
 """Seconds between two lines in the log, beyond `MOST` too."""
 
@@ -148,7 +151,7 @@ class RulesWatch:
         self._fault = ""
         self._routing_looked = False
         self._routing_fault = ""
-        self._looked = self._swept = 0.0
+        self._looked = self._swept = self._interfaces_due = 0.0
         self._netlink: Netlink | None = None
         self._news: Netlink | None = None
         self._routing: Routing | None = None
@@ -242,7 +245,10 @@ class RulesWatch:
         due = now >= self._looked + LOOK
         if due:
             self._looked = now
-            self._interface_faults = tuple(interface_faults(self._interfaces))
+            if now >= self._interfaces_due:
+                self._interface_faults = tuple(interface_faults(self._interfaces))
+                # Where there are ten thousand, one look takes a third of a second.
+                self._interfaces_due = now + _OF_INTERFACES * (time.monotonic() - now)
             self._look()
         if now >= self._swept + _SWEEP:
             self._swept = now

@@ -1,5 +1,6 @@
 """What the machine itself says: its addresses, its interfaces, its kernel's settings."""
 
+import socket
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -72,7 +73,7 @@ def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -
 
 def missing_interfaces(names: Iterable[str]) -> list[str]:
     """Those that this machine does not have, or not yet; a name may end in ``*``."""
-    present = [link.name for link in links().values()]
+    present = [name for _, name in socket.if_nameindex()]
     return [name for name in names if not any(_fits(one, name) for one in present)]
 
 
