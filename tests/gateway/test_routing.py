@@ -254,4 +254,11 @@ def test_the_commands_leave_nothing_behind(tmp_path: Path) -> None:
         up("true")
         assert up("false").returncode == 0
         assert all_of_it() == before, "rules that mark nothing need none"
+        assert urlward("gateway", "down").returncode == 0
+        ip("ip rule add pref 0 lookup 100")
+        before = all_of_it()
+        assert up("true").returncode == 2
+        assert (all_of_it(), ip("nft list ruleset")) == (before, ""), "what is refused leaves nothing"
+        ip("ip rule del pref 0 lookup 100")
+        up("false")
         assert "routes              -" in urlward("gateway", "status").stdout

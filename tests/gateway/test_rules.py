@@ -24,7 +24,8 @@ from gateway.network import (
 )
 from urlward.gateway import control
 from urlward.gateway.errors import NftError
-from urlward.gateway.rules import rules
+from urlward.gateway.firewalls import closed
+from urlward.gateway.rules import rules, setup_of
 from urlward.gateway.rules_watch import RulesWatch
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -559,6 +560,40 @@ def test_connections_that_were_led_to_the_filter_end_with_the_rules(net: Network
         for unconcerned in (another, own):
             unconcerned.send(b"x")
             assert unconcerned.recv(10) == b"x"
+
+
+CLOSED = """\
+table inet fw {
+    chain in {
+        type filter hook input priority filter; policy drop;
+        iifname "lo" accept
+        ct state established,related accept
+        meta l4proto ipv6-icmp accept
+    }
+}
+"""
+
+
+@families
+def test_a_firewall_that_closes_the_filter_s_ports_and_what_it_lacks(net: Network, f: Family) -> None:
+    plan = net.up()
+    net.add(f.of("steer"), f.origin)
+    net.nft.run(CLOSED)
+
+    def said() -> list[str]:
+        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6))
+
+    try:
+        with pytest.raises(TimeoutError):
+            net.client.connect(f.origin, 443, patience=1.0)
+        (line,) = said()
+        for command in line.partition("clients hang: ")[2].split("; "):
+            net.nft.run(command.removeprefix("nft "))
+        assert said() == []
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+        assert ask(net, f.resolver, 53) == "filter"
+    finally:
+        net.nft.run("delete table inet fw")
 
 
 @families

@@ -102,10 +102,10 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
     try:
         nft.check(script)
         with closing(Routing()) as routing:
-            # Before what is marked, and not taken away before nothing is marked any more.
-            if plan.gateway.keep_source:
-                routing.up()
             try:
+                # Before what is marked, and not taken away before nothing is marked any more.
+                if plan.gateway.keep_source:
+                    routing.up()
                 nft.run(script)
             except BaseException:
                 if before is None or before.source != "kept":
