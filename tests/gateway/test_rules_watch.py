@@ -276,14 +276,20 @@ def test_routing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert control.status(rig.nft).routes == why
     ip("rule del pref 0 lookup 100")
     wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
+    monkeypatch.setattr(rules_watch, "ONE_ACT", 600.0)
     for n in range(MOST):
         ip("-6 rule add lookup 100")
         rig.restored(n + 3)
+    assert rig.watch.facts.wrong == (), "one hand, in one go"
+    monkeypatch.setattr(rules_watch, "ONE_ACT", 0.0)
+    for n in range(MOST):
+        ip("-6 rule add lookup 100")
+        rig.restored(n + MOST + 3)
     again = f"removed more than {MOST} times in a minute"
     wait_for(lambda: rig.watch.facts.wrong == (again,), "the word")
     wait_for(lambda: control.status(rig.nft).contested, "the kernel's word")
     ip("-6 rule add lookup 100")
-    rig.restored(MOST + 3)
+    rig.restored(2 * MOST + 3)
     monkeypatch.setattr(rules_watch, "WINDOW", 0.0)
     wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
 

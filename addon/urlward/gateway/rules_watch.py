@@ -54,6 +54,9 @@ MOST = 5
 LOOK = 1.0
 """Seconds between two looks that need no notification."""
 
+ONE_ACT = 1.0
+"""Seconds in which rules of routing that another hand adds are counted as one: a tunnel has several."""
+
 _GAP, _SHARE = 0.1, 4
 """Beyond `MOST`, seconds between two restorations, or so many times what the last has taken."""
 
@@ -428,7 +431,8 @@ class RulesWatch:
                 why = str(e)
         if said:
             now = time.monotonic()
-            self._removals.append(now)
+            if not self._removals or now >= self._removals[-1] + ONE_ACT:
+                self._removals.append(now)
             self._restored += 1
             self._last_hand = said
             if self._contested:
