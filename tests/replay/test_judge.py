@@ -121,6 +121,13 @@ def test_letters_outside_ascii_are_the_same_in_all_spellings() -> None:
     assert tally_of("squid", lines, entries=entries).blocked == 4
 
 
+def test_an_odd_request_to_a_host_that_is_known_is_judged_by_its_path() -> None:
+    """A host in front that came before, with nothing listed on it."""
+    lines = [combined("/", "a.test"), combined("/gallery/do-not-visit/\\x31", "a.test")]
+    lines += [combined("http://exact.test/", "a.test")]
+    assert tally_of("vhost_combined", lines).blocked == 2
+
+
 class TestClock:
     LINES = (
         squid("http://old.example/listed", time=NOW),

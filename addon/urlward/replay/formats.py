@@ -167,17 +167,17 @@ def _line(pattern: str) -> re.Pattern[str]:
 
 def _combined(front: str, url: str) -> re.Pattern[str]:
     return _line(
-        rf"{front}(?P<client>(?!- )\S+) [^\n\[]*(?:\[[^\n\[]*)*?\[(?P<time>[^\[\]\n]*)\] "
-        rf'(?:"(?:CONNECT (?P<tunnel>[!#-.0-\[\]-\xff]+)|[A-Z]+ {url}) HTTP/[0-9.]+"'
-        r'|(?P<other>"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")) (?:(?P<status>\d{3})|-)(?: [^\n]*)?'
+        rf"{front}(?P<client>(?!- )\S++) [^\n\[]*+(?:\[[^\n\[]*+)*?\[(?P<time>[^\[\]\n]*+)\] "
+        rf'(?:"(?:CONNECT (?P<tunnel>[!#-.0-\[\]-\xff]++)|[A-Z]++ {url}) HTTP/[0-9.]++"'
+        r'|(?P<other>"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+")) (?:(?P<status>\d{3})|-)(?: [^\n]*+)?+'
     )
 
 
 SQUID = LogFormat(
     "squid",
     _line(
-        r" *(?P<time>\d{6,10})\d\d(?:\.\d*)? +-?\d+ +(?P<client>\S+) +[^ /\n]+/(?P<status>\d+) +-?\d+ +"
-        rf"(?:CONNECT +(?P<tunnel>\S+)|\S+ +(?:{_URL}(?= |$)|(?P<other>\S+)))(?: [^\n]*)?"
+        r" *+(?P<time>\d{6,10})\d\d(?:\.\d*+)?+ ++-?\d++ ++(?P<client>\S++) ++[^ /\n]++/(?P<status>\d++) ++"
+        rf"-?\d++ ++(?:CONNECT ++(?P<tunnel>\S++)|\S++ ++(?:{_URL}|(?P<other>\S++)))(?: [^\n]*+)?+"
     ),
     _read_squid,
     _squid_second,
@@ -202,7 +202,7 @@ VHOST_COMBINED = replace(
 
 HAR = LogFormat(
     "har",
-    _line(rf"(?P<time>\d*)\t(?P<status>\d*)\t(?:{_URL}(?=$)|(?P<other>[^\n]*))"),
+    _line(rf"(?P<time>\d*)\t(?P<status>\d*)\t(?:{_URL}|(?P<other>[^\n]*))"),
     _read_squid,
     int,
 )

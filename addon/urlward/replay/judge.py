@@ -5,10 +5,12 @@ again and again. Any host without an entry may stand in for any other: what a li
 depends on the path alone.
 """
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from secrets import token_hex
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from urlward.engine.entry import Kind
 from urlward.engine.errors import UrlError
@@ -23,13 +25,15 @@ KEPT = 1 << 17
 """Beginnings of URLs, and clients, that are kept; when full, all are forgotten."""
 
 HOUR = 3600
+_NO_AUTHORITY = re.compile(r"[/?#\\]|\A-\Z").search
 TLS_PORT = 443
 TLS_SCHEMES = ("https", "wss")
 
 Clock = Literal["log", "now"]
 
 
-class Origin(NamedTuple):
+@dataclass(slots=True)
+class Origin:
     """The part of a URL in front of its path, or the host and port of CONNECT.
 
     Attributes:
@@ -85,73 +89,82 @@ class Judge:
         tally = self._tally = Tally(lines=len(columns.targets))
         seconds = {time: _second(log_format, time) for time in set(columns.times)}
         times = {time: self._now if s is None or self._clock == "now" else s for time, s in seconds.items()}
-        origins, tunnels, site = self._origins.get, self._tunnels.get, log_format.site
+        keys = columns.origins
+        if log_format.paths:
+            site = log_format.site
+            pairs = zip(columns.origins, columns.targets, strict=True)
+            keys = [target and (origin or site) for origin, target in pairs]
+        origins, tunnels = self._origins.get, self._tunnels.get
         check, stand_in = self._matcher.check, self._stand_in
         decided: list[tuple[int, Origin, Verdict]] = []
-        not_judged: list[int] = []
+        not_judged: set[int] = set()
         connects = https = 0
-        for row, (beginning, target, tunnel, time) in enumerate(
-            zip(columns.origins, columns.targets, columns.tunnels, columns.times, strict=True)
+        for row, (key, target, tunnel, time) in enumerate(
+            zip(keys, columns.targets, columns.tunnels, columns.times, strict=True)
         ):
-            origin = tunnels(tunnel) if tunnel else origins(beginning or (target and site))
-            if origin is not None and origin.quiet:
-                if tunnel:
-                    connects += 1
+            origin = tunnels(tunnel) if tunnel else origins(key)
+            if origin is None:
+                try:
+                    origin, target = self._find(log_format, columns, row)
+                except (UrlError, BadLineError) as e:
+                    tally.bad.add(str(e), 1, [(log, first + row)])
+                if origin is None:
+                    not_judged.add(row)
                     continue
+            if tunnel:
+                connects += 1
+                if origin.quiet:
+                    continue
+                verdict = self._judge_host(tally.connects, origin, times[time])
+            elif origin.quiet:
                 https += origin.tls
                 verdict = check(stand_in, target, origin.ports, times[time])
             else:
-                try:
-                    found = self._judge_one(log_format, columns, row, times[time])
-                except (UrlError, BadLineError) as e:
-                    tally.bad.add(str(e), 1, [(log, first + row)])
-                    found = None
-                if found is None:
-                    not_judged.append(row)
-                    continue
-                origin, verdict = found
+                verdict = check(origin.host, target, origin.ports, times[time])
+                if origin.tls:
+                    https += 1
+                    self._judge_host(tally.https, origin, times[time])
             if verdict is not PASS:
                 decided.append((row, origin, verdict))
         tally.requests = tally.lines - len(not_judged)
-        tally.connects["all"] += connects
-        tally.https["all"] += https
-        tally.statuses = _counted(columns.statuses, not_judged)
-        for time, count in _counted(columns.times, not_judged).items():
+        tally.connects["all"] = connects
+        tally.https["all"] = https
+        tally.statuses.update(_without(columns.statuses, not_judged))
+        del tally.statuses[""]
+        for time, count in Counter(_without(columns.times, not_judged)).items():
             if (second := seconds[time]) is not None:
                 tally.hours[second // HOUR] += count
-        self._count_clients(_counted(columns.clients, not_judged))
+        clients = set(_without(columns.clients, not_judged)) - self._clients
+        tally.clients.add(map(self._hash, clients))
+        if len(self._clients) >= KEPT:
+            self._clients = {"", NONE}
+        self._clients |= clients
         for row, origin, verdict in decided:
-            key = verdict.action, verdict.list, verdict.category, verdict.kind, verdict.entry
-            tally.verdicts[key] += 1
+            decision = verdict.action, verdict.list, verdict.category, verdict.kind, verdict.entry
+            tally.verdicts[decision] += 1
             if verdict.blocked:
                 self._count_blocked(columns, row, origin, verdict, seconds[columns.times[row]])
         return tally
 
-    def _judge_one(
-        self, log_format: LogFormat, columns: Columns, row: int, now: float
-    ) -> tuple[Origin, Verdict] | None:
-        """A request that is odd, or that may be listed, or to a host not met yet; None if it is none.
+    def _find(self, log_format: LogFormat, columns: Columns, row: int) -> tuple[Origin | None, str]:
+        """The origin and the target of a line that is odd, or whose origin is not kept; None if it has none.
 
         Raises:
             BadLineError: it cannot be read.
             UrlError: its URL has no canonical form.
         """
         if tunnel := columns.tunnels[row]:
-            origin = self._tunnels.get(tunnel) or self._meet(self._tunnels, tunnel, "", tunnel)
-            verdict = self._matcher.check_host(origin.host, origin.ports, now)
-            self._count_tls(self._tally.connects, origin, verdict)
-            return origin, verdict
-        url = log_format.url(columns, row)
-        if not url:
-            return None
-        scheme, authority, target = split_url(url.encode("latin-1"))
-        beginning = f"{scheme}://{authority}" if scheme else authority
-        origin = self._origins.get(beginning) or self._meet(self._origins, beginning, scheme, authority)
-        verdict = self._matcher.check(origin.host, target, origin.ports, now)
-        if origin.tls:
-            whole = self._matcher.check_host(origin.host, origin.ports, now)
-            self._count_tls(self._tally.https, origin, whole)
-        return origin, verdict
+            return self._meet(self._tunnels, tunnel, "", tunnel), ""
+        beginning, target = columns.origins[row], columns.targets[row]
+        scheme, _, authority = beginning.rpartition("://")
+        if columns.others[row] or not authority or _NO_AUTHORITY(authority):
+            url = log_format.url(columns, row)
+            if not url:
+                return None, ""
+            scheme, authority, target = split_url(url.encode("latin-1"))
+            beginning = f"{scheme}://{authority}" if scheme else authority
+        kept = self._origins.get(beginning)
+        return kept or self._meet(self._origins, beginning, scheme, authority), target
 
     def _meet(self, kept: dict[str, Origin], key: str, scheme: str, authority: str) -> Origin:
         """A host that is not kept.
@@ -177,20 +190,15 @@ class Judge:
         kept[key] = origin
         return origin
 
-    def _count_tls(self, counts: Counter[str], origin: Origin, verdict: Verdict) -> None:
-        counts["all"] += 1
+    def _judge_host(self, counts: Counter[str], origin: Origin, now: float) -> Verdict:
+        """A TLS connection, by its host alone."""
+        verdict = self._matcher.check_host(origin.host, origin.ports, now)
         if verdict.blocked:
             counts["whole"] += 1
         elif origin.below:
             counts["below"] += 1
             self._tally.hosts_below.add((origin.hashed,))
-
-    def _count_clients(self, clients: Counter[str]) -> None:
-        new = clients.keys() - self._clients
-        self._tally.clients.add(map(self._hash, new))
-        if len(self._clients) >= KEPT:
-            self._clients = {"", NONE}
-        self._clients |= new
+        return verdict
 
     def _count_blocked(
         self, columns: Columns, row: int, origin: Origin, verdict: Verdict, second: int | None
@@ -207,14 +215,8 @@ class Judge:
             tally.unseen += 1
 
 
-def _counted(column: Sequence[str], without: Sequence[int]) -> Counter[str]:
-    """How often each item is in a column, apart from these rows and from empty ones."""
-    counts = Counter(column)
-    if without:
-        counts.subtract(column[row] for row in without)
-        counts = +counts
-    counts.pop("", None)
-    return counts
+def _without(column: Sequence[str], rows: Collection[int]) -> Sequence[str]:
+    return [item for row, item in enumerate(column) if row not in rows] if rows else column
 
 
 def _second(log_format: LogFormat, time: str) -> int | None:
