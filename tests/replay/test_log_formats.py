@@ -153,6 +153,10 @@ class TestSquid:
         with pytest.raises(BadLineError, match="no URL"):
             url_of(SQUID, squid(url, "NONE"))
 
+    def test_connect_to_a_url_is_a_request_for_it(self) -> None:
+        (row,) = rows(SQUID, squid("http://a.test/b", "CONNECT"))
+        assert row[:3] == ("http://a.test", "/b", "")
+
     def test_blanks_and_fields_of_all_widths(self) -> None:
         line = " 917563200 -1   host.test  none/000  -5  M-SEARCH   a.test/x"
         assert rows(SQUID, line) == [("", "", "", "a.test/x", "", "9175632", "host.test", "000")]
@@ -183,8 +187,6 @@ class TestCombined:
         ]
         assert url_of(VHOST_COMBINED, lines[2]) == "http://c.test/d"
         assert url_of(VHOST_COMBINED, combined(r"/a\x62", "a.test")) == "a.test/ab"
-        with pytest.raises(BadLineError, match="--host"):
-            url_of(VHOST_COMBINED, combined("/a", "-"))
 
     def test_a_line_without_its_host_is_none_of_them(self) -> None:
         line = combined("/a")
@@ -279,6 +281,7 @@ class TestUrls:
             ("", "", "", "# remark"),
         ]
         assert url_of(URLS, " a.test ") == "a.test"
+        assert url_of(URLS, " a.test/\x85") == "a.test/\x85", "a byte of a letter, no blank"
         assert url_of(URLS, "# remark") == ""
 
 

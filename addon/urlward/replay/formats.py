@@ -23,8 +23,9 @@ MOST_LINES = 20
 """Lines that one row of CSV may have; with more, a quote does not end."""
 
 NONE = "-"
-"""In place of a URL, or of its host, that there is not."""
+"""In place of a URL, or of a client, that there is not."""
 
+_BLANKS = " \t\r\v\f"
 _NO_CELL = "\0"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ESCAPE = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(["\\bnrtv]))')
@@ -82,7 +83,7 @@ class LogFormat:
 
     kind: str
     pattern: re.Pattern[str]
-    read: Callable[[str], str] = str.strip
+    read: Callable[[str], str]
     second: Callable[[str], int] | None = None
     unlike: str = ""
     paths: bool = False
@@ -106,7 +107,7 @@ class LogFormat:
         Raises:
             BadLineError: it cannot be read.
         """
-        if columns.odd[row].strip():
+        if _stripped(columns.odd[row]):
             raise BadLineError(self.unlike)
         origin, target = columns.origins[row], columns.targets[row] or self.read(columns.others[row])
         if not self.paths:
@@ -114,9 +115,13 @@ class LogFormat:
         if not target.startswith("/"):
             return target
         site = origin or self.site
-        if site in ("", NONE):
+        if not site:
             raise BadLineError("no host (say which with --host)")
         return site + target
+
+
+def _stripped(text: str) -> str:
+    return text.strip(_BLANKS)  # of other characters that Python strips, these bytes may be part
 
 
 def _read_squid(other: str) -> str:
@@ -136,13 +141,13 @@ def _read_request(other: str) -> str:
 
 
 def _read_line(other: str) -> str:
-    return "" if other.startswith("#") else other.strip()
+    return "" if other.startswith("#") else _stripped(other)
 
 
 def _read_cell(other: str) -> str:
     if other == _NO_CELL:
         raise BadLineError("no URL in its column")
-    return other.strip()
+    return _stripped(other)
 
 
 def _squid_second(time: str) -> int:
@@ -177,7 +182,7 @@ SQUID = LogFormat(
     "squid",
     _line(
         r" *+(?P<time>\d{6,10})\d\d(?:\.\d*+)?+ ++-?\d++ ++(?P<client>\S++) ++[^ /\n]++/(?P<status>\d++) ++"
-        rf"-?\d++ ++(?:CONNECT ++(?P<tunnel>\S++)|\S++ ++(?:{_URL}|(?P<other>\S++)))(?: [^\n]*+)?+"
+        rf"-?\d++ ++(?:CONNECT ++(?P<tunnel>[^\s/]++)|\S++ ++(?:{_URL}|(?P<other>\S++)))(?: [^\n]*+)?+"
     ),
     _read_squid,
     _squid_second,

@@ -25,7 +25,7 @@ KEPT = 1 << 17
 """Beginnings of URLs, and clients, that are kept; when full, all are forgotten."""
 
 HOUR = 3600
-_NO_AUTHORITY = re.compile(r"[/?#\\]|\A-\Z").search
+_NO_AUTHORITY = re.compile(r"[/?#\\]").search
 TLS_PORT = 443
 TLS_SCHEMES = ("https", "wss")
 
