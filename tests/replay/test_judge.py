@@ -1,14 +1,17 @@
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from gateway.lab.replay_support import NOW, combined, expected, matcher_of, sample, spellings, squid
-from urlward.gateway.lab import replay_check
-from urlward.gateway.lab.replay_check import Clock, Judge
-from urlward.gateway.lab.replay_formats import Spec, line_format
-from urlward.gateway.lab.replay_tally import Tally, Tunnels
+from replay.replay_support import NOW, combined, expected, matcher_of, sample, spellings, squid
+from urlward.replay import judge as module
+from urlward.replay.formats import FORMATS, SQUID
+from urlward.replay.judge import Clock, Judge
+from urlward.replay.tally import Tally
 
 ENTRIES = [
     "blocked.example id=S-1 category=phishing", "0.0.0.0 exact.test id=S-3",
@@ -22,12 +25,11 @@ ENTRIES = [
 
 
 def tally_of(
-    kind: str, lines: Sequence[str], clock: Clock = "log", entries: Sequence[str] = ENTRIES, **spec: str
+    kind: str, lines: Sequence[str], clock: Clock = "log", entries: Sequence[str] = ENTRIES, **known: Any
 ) -> Tally:
     judge = Judge(matcher_of(entries), NOW, clock)
     text = "".join(f"{line}\n" for line in lines)
-    judge.block(line_format(Spec(kind, **spec)), text)  # type: ignore[arg-type]
-    return judge.tally
+    return judge.judge(replace(FORMATS[kind], **known), text)
 
 
 def on_the_wire(url: str) -> str:
@@ -108,8 +110,22 @@ class TestAgreesWithCheck:
         verdicts = [matcher.check_host(host, (443,), NOW) for host in hosts]
         blocked = sum(verdict.blocked for verdict in verdicts)
         assert tally.blocked == blocked == 7
-        assert tally.connects == Tunnels(len(hosts), blocked, 1)
+        assert tally.connects == Counter(all=len(hosts), whole=blocked, below=1)
         assert tally.requests == len(hosts)
+
+
+def test_letters_outside_ascii_are_the_same_in_all_spellings() -> None:
+    entries = ["m\u00fcnchen.example id=M-1", "http://news.example/caf%C3%A9 id=M-2"]
+    urls = ["http://m\u00fcnchen.example/", "http://news.example/caf\u00e9"]
+    lines = [squid(on_the_wire(url)) for url in [*urls, *(url.replace("http", "HTTP") for url in urls)]]
+    assert tally_of("squid", lines, entries=entries).blocked == 4
+
+
+def test_an_odd_request_to_a_host_that_is_known_is_judged_by_its_path() -> None:
+    """A host in front that came before, with nothing listed on it."""
+    lines = [combined("/", "a.test"), combined("/gallery/do-not-visit/\\x31", "a.test")]
+    lines += [combined("http://exact.test/", "a.test")]
+    assert tally_of("vhost_combined", lines).blocked == 2
 
 
 class TestClock:
@@ -169,33 +185,33 @@ class TestCounts:
     def test_what_cannot_be_judged_is_in_no_other_count(self, url: str) -> None:
         tally = tally_of("squid", [squid("http://a.test/"), squid(url)])
         assert (tally.lines, tally.requests, tally.not_judged) == (2, 1, 1)
-        ((_, bad),) = tally.bad.items()
-        assert bad.first == [(1, 2)]
+        ((_, first),) = tally.bad.values()
+        assert first == [(1, 2)]
         assert sum(tally.hours.values()) == sum(tally.statuses.values()) == 1
-        assert tally.https == Tunnels()
+        assert tally.https == Counter()
 
     def test_a_tunnel_to_nowhere(self) -> None:
         tally = tally_of("squid", [squid("a.test:x", "CONNECT"), squid("a.test", "CONNECT")])
-        assert (tally.requests, tally.connects.all, tally.not_judged) == (1, 1, 1)
+        assert (tally.requests, tally.connects["all"], tally.not_judged) == (1, 1, 1)
 
     def test_where_lines_are(self) -> None:
         judge = Judge(sample(), NOW)
-        judge.block(line_format(Spec("squid")), "junk\n\n" + squid("http://a.test/") + "\njunk\n", 3, 100)
-        assert judge.tally.bad["not a line of Squid's"].first == [(3, 100), (3, 103)]
-        assert (judge.tally.lines, judge.tally.requests) == (4, 1)
+        tally = judge.judge(SQUID, "junk\n\n" + squid("http://a.test/") + "\njunk\n", 3, 100)
+        assert tally.bad == {"not a line of Squid's": (2, [(3, 100), (3, 103)])}
+        assert (tally.lines, tally.requests) == (4, 1)
 
     def test_tls(self) -> None:
         lines = ["https://news.example/2026/listed-story.html", "https://news.example/", "https://exact.test/",
                  "https://unlisted.test/gallery/do-not-visit/", "https://unlisted.test/", "http://news.example/",
                  "news.example:443/", "HTTPS://news.example/"]  # fmt: skip
         tally = tally_of("urls", lines)
-        assert tally.https == Tunnels(7, 1, 4)
+        assert tally.https == Counter(all=7, whole=1, below=4)
         assert (tally.unseen, tally.blocked, tally.hosts_below.count) == (1, 3, 1)
 
     def test_paths_without_a_host(self) -> None:
         tally = tally_of("combined", [combined("/a"), combined("http://exact.test/"), combined("/b\\x22")])
         assert (tally.requests, tally.blocked) == (1, 1)
-        assert tally.bad["no host (say which with --host)"].first == [(1, 1), (1, 3)]
+        assert tally.bad["no host (say which with --host)"] == (2, [(1, 1), (1, 3)])
         assert (
             tally_of("combined", [combined("/2026/listed-story.html")], site="news.example:80").blocked == 1
         )
@@ -206,7 +222,7 @@ class TestCounts:
             squid(f"h{n}.test:443", "CONNECT") for n in range(9)
         ]
         usual = tally_of("squid", lines)
-        monkeypatch.setattr(replay_check, "KEPT_ORIGINS", 3)
+        monkeypatch.setattr(module, "KEPT", 3)
         few = tally_of("squid", lines)
         assert few.verdicts == usual.verdicts
         assert (few.requests, few.hosts.count, few.https) == (usual.requests, usual.hosts.count, usual.https)

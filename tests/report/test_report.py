@@ -5,24 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from urlward.gateway.lab import report as module
-from urlward.gateway.lab.report import (
-    Bar,
-    Bars,
-    Event,
-    Fact,
-    Lines,
-    Mark,
-    Report,
-    ReportError,
-    Section,
-    Series,
-    Table,
-    cdf,
-    quantile,
-    shown,
-    write_report,
-)
+from urlward.report import document as module
+from urlward.report.document import Fact, Mark, Report, ReportError, Section, Table, shown, write_report
+from urlward.report.plots import Bar, Bars, Event, Lines, Series, cdf, quantile
 
 LATER = Series("b", ((1, 2), (3, 4)))
 SAMPLE = Report(

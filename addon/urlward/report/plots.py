@@ -6,11 +6,12 @@ style sheet, so that one drawing is right in light and in dark.
 
 import io
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from urlward.gateway.lab.report import Bars, Lines, Plot
+State = Literal["good", "bad", "warn", "plain"]
 
 _INK, _GRID = "#010101", "#020202"
 _ROLES = {_INK: "var(--ink)", _GRID: "var(--line)"}
@@ -40,6 +41,97 @@ _SETTINGS: Any = {
 _WIDTH = 7.2
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: ``low`` and ``high`` are the ends of its spread, where there is one."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    state: State = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Horizontal bars, the first on top.
+
+    Attributes:
+        title: what is compared.
+        unit: of the values; the axis' label.
+        bars: at least one, or nothing is drawn.
+        alt: what the plot shows, in a sentence, for who cannot see it.
+        log: whether the axis is logarithmic.
+    """
+
+    title: str
+    unit: str
+    bars: tuple[Bar, ...]
+    alt: str
+    log: bool = False
+    kind: Literal["bars"] = "bars"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line: points as (x, y), ascending in x."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A vertical line at ``x`` with a name."""
+
+    x: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines over one x axis; `cdf` makes the series of a distribution.
+
+    Attributes:
+        title: what is shown.
+        x, y: the axes' labels, units in brackets.
+        series: at least one with points, or nothing is drawn.
+        alt: what the plot shows, in a sentence.
+        log_x: whether the x axis is logarithmic.
+        events: what happened at some x.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    alt: str
+    log_x: bool = False
+    events: tuple[Event, ...] = ()
+    kind: Literal["lines"] = "lines"
+
+
+type Plot = Bars | Lines
+
+
+def cdf(name: str, values: Sequence[float], most: int = 200) -> Series:
+    """The share of values (in percent) that are at most x, in at most that many points."""
+    ordered = sorted(values)
+    count = len(ordered)
+    steps = (
+        sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else range(count)
+    )
+    return Series(name, tuple((ordered[i], 100 * (i + 1) / count) for i in steps))
+
+
+def quantile(values: Sequence[float], share: float) -> float | None:
+    """The value that this share of the values does not exceed; None where there are none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
 @cache
 def may_plot() -> bool:
     """Whether matplotlib is there."""
@@ -50,7 +142,7 @@ def may_plot() -> bool:
     return True
 
 
-def draw(plot: "Plot", name: str) -> str:
+def draw(plot: Plot, name: str) -> str:
     """The plot as an ``<svg>`` element; empty where there is nothing to draw.
 
     Args:
@@ -71,7 +163,7 @@ def draw(plot: "Plot", name: str) -> str:
     return _for_page(buffer.getvalue(), name)
 
 
-def _bars(figure: Any, axes: Any, plot: "Bars") -> bool:
+def _bars(figure: Any, axes: Any, plot: Bars) -> bool:
     if not plot.bars:
         return False
     figure.set_size_inches(_WIDTH, 0.9 + 0.38 * len(plot.bars))
@@ -99,7 +191,7 @@ def _bars(figure: Any, axes: Any, plot: "Bars") -> bool:
     return True
 
 
-def _lines(figure: Any, axes: Any, plot: "Lines") -> bool:
+def _lines(figure: Any, axes: Any, plot: Lines) -> bool:
     series = [one for one in plot.series if one.points]
     if not series:
         return False

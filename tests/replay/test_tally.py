@@ -1,8 +1,10 @@
+import pickle
 import random
 import subprocess
 import sys
+from collections import Counter
 
-from urlward.gateway.lab.replay_tally import KEPT_LINES, Bad, Distinct, Hasher, Tally, Tunnels
+from urlward.replay.tally import KEPT_LINES, BadLines, Distinct, Hasher, Tally
 
 
 def hashes(count: int, seed: int = 1) -> list[int]:
@@ -32,7 +34,7 @@ class TestDistinct:
         one, other = Distinct(), Distinct()
         one.add(hashes(1000))
         other.add(hashes(1500))
-        one.merge(other)
+        one.update(other)
         assert (one.count, one.exact) == (1500, True)
 
     def test_merging_estimates(self) -> None:
@@ -40,9 +42,9 @@ class TestDistinct:
         one.add(hashes(200_000, 1))
         other.add(hashes(200_000, 1)[:150_000] + hashes(100_000, 2))
         few.add(hashes(10, 3))
-        one.merge(other)
-        one.merge(few)
-        few.merge(one)
+        one.update(other)
+        one.update(few)
+        few.update(one)
         assert abs(one.count / 300_010 - 1) < 0.02
         assert not few.exact
         assert few.count == one.count
@@ -56,7 +58,7 @@ class TestHasher:
         assert 0 <= one("\xff") < 1 << 64
 
     def test_the_key_is_random_even_where_pythons_is_not(self) -> None:
-        code = "from urlward.gateway.lab.replay_tally import Hasher; print(Hasher()('192.0.2.1'))"
+        code = "from urlward.replay.tally import Hasher; print(Hasher()('192.0.2.1'))"
         seen = {
             subprocess.run(
                 [sys.executable, "-c", code], env={"PYTHONHASHSEED": "0"}, capture_output=True, check=True
@@ -67,11 +69,12 @@ class TestHasher:
 
 
 def test_of_bad_lines_the_first_are_kept() -> None:
-    bad = Bad()
-    bad.add(9, [(2, 5), (2, 9), (2, 1)])
-    bad.add(4, [(1, 70), (1, 3), (3, 1), (1, 4)])
-    assert bad.count == 13
-    assert bad.first == [(1, 3), (1, 4), (1, 70), (2, 1), (2, 5)][:KEPT_LINES]
+    bad = BadLines()
+    bad.add("why", 9, [(2, 5), (2, 9), (2, 1)])
+    bad.add("why", 4, [(1, 70), (1, 3), (3, 1), (1, 4)])
+    count, first = bad["why"]
+    assert count == 13
+    assert first == [(1, 3), (1, 4), (1, 70), (2, 1), (2, 5)][:KEPT_LINES]
 
 
 def test_tallies_add_up() -> None:
@@ -82,19 +85,19 @@ def test_tallies_add_up() -> None:
         made.hours[5], made.blocked_hours[5] = 8, 2
         made.statuses["200"], made.blocked_statuses["200"] = 8, 2
         made.clients.add(hashes(3, seed))
-        made.connects.add(Tunnels(4, 1, 2))
-        made.https.add(Tunnels(4, 0, 1))
-        made.add_bad("why", 2, [(1, seed)])
+        made.connects.update(all=4, whole=1, below=2)
+        made.https.update(all=4, below=1)
+        made.bad.add("why", 2, [(1, seed)])
         return made
 
     total = Tally()
     total.merge(tally(1))
-    total.merge(tally(2))
+    total.merge(pickle.loads(pickle.dumps(tally(2))))
     assert (total.lines, total.requests, total.blocked, total.not_judged, total.unseen) == (20, 16, 4, 4, 2)
     assert (total.hours[5], total.blocked_hours[5], total.statuses["200"], total.blocked_statuses["200"]) == (
         16, 4, 16, 4,
     )  # fmt: skip
     assert total.clients.count == 6
-    assert total.connects == Tunnels(8, 2, 4)
-    assert total.https == Tunnels(8, 0, 2)
-    assert total.bad["why"].first == [(1, 1), (1, 2)]
+    assert total.connects == Counter(all=8, whole=2, below=4)
+    assert total.https == Counter(all=8, below=2)
+    assert total.bad == {"why": (4, [(1, 1), (1, 2)])}

@@ -8,25 +8,22 @@ inline SVG. Plots need matplotlib (the extra ``urlward[lab]``); without it the p
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.lab.report_plots import draw, may_plot
 from urlward.lists.build import write_atomically
+from urlward.report.plots import Plot, State, draw, may_plot
 
 FORMAT = 1
 """Of ``report.json``; it changes where a reader of the last one would misread it."""
 
 JSON_FILE, PAGE_FILE = "report.json", "report.html"
-
-State = Literal["good", "bad", "warn", "plain"]
 
 
 class ReportError(UrlwardError):
@@ -61,79 +58,6 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     folded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar: ``low`` and ``high`` are the ends of its spread, where there is one."""
-
-    label: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-    state: State = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """Horizontal bars, the first on top.
-
-    Attributes:
-        title: what is compared.
-        unit: of the values; the axis' label.
-        bars: at least one, or nothing is drawn.
-        alt: what the plot shows, in a sentence, for who cannot see it.
-        log: whether the axis is logarithmic.
-    """
-
-    title: str
-    unit: str
-    bars: tuple[Bar, ...]
-    alt: str
-    log: bool = False
-    kind: Literal["bars"] = "bars"
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One line: points as (x, y), ascending in x."""
-
-    name: str
-    points: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A vertical line at ``x`` with a name."""
-
-    x: float
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Lines over one x axis; `cdf` makes the series of a distribution.
-
-    Attributes:
-        title: what is shown.
-        x, y: the axes' labels, units in brackets.
-        series: at least one with points, or nothing is drawn.
-        alt: what the plot shows, in a sentence.
-        log_x: whether the x axis is logarithmic.
-        events: what happened at some x.
-    """
-
-    title: str
-    x: str
-    y: str
-    series: tuple[Series, ...]
-    alt: str
-    log_x: bool = False
-    events: tuple[Event, ...] = ()
-    kind: Literal["lines"] = "lines"
-
-
-type Plot = Bars | Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,24 +110,6 @@ class Report:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def cdf(name: str, values: Sequence[float], most: int = 200) -> Series:
-    """The share of values (in percent) that are at most x, in at most that many points."""
-    ordered = sorted(values)
-    count = len(ordered)
-    steps = (
-        sorted({round(i * (count - 1) / (most - 1)) for i in range(most)}) if count > most else range(count)
-    )
-    return Series(name, tuple((ordered[i], 100 * (i + 1) / count) for i in steps))
-
-
-def quantile(values: Sequence[float], share: float) -> float | None:
-    """The value that this share of the values does not exceed; None where there are none."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
 def write_report(folder: Path, report: Report) -> Path:
     """Write both files into a folder, which is made where it is not there.
 
@@ -232,7 +138,7 @@ def _json(report: Report) -> str:
 
 def _page(report: Report) -> str:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

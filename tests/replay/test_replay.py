@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from conftest import wait_for
-from gateway.lab.replay_support import LOGS, SAMPLE, combined, expected, sample, squid
 from lists.support import artifact, key_file
+from replay.replay_support import LOGS, SAMPLE, combined, expected, sample, squid
 from urlward import cli
 
 if sys.version_info >= (3, 14):

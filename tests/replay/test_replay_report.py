@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.lab.replay_support import NOW, sample
-from urlward.gateway.lab.replay import Log, Replay
-from urlward.gateway.lab.replay_check import Clock
-from urlward.gateway.lab.replay_formats import Spec
-from urlward.gateway.lab.replay_report import data_of, make_report
-from urlward.gateway.lab.replay_tally import Tally, Tunnels
-from urlward.gateway.lab.report import Lines, Mark, Report
+from replay.replay_support import NOW, sample
+from urlward.replay.formats import SQUID
+from urlward.replay.judge import Clock
+from urlward.replay.report import data_of, make_report
+from urlward.replay.run import Log, Replay
+from urlward.replay.tally import Tally
+from urlward.report.document import Mark, Report
+from urlward.report.plots import Lines
 
 HOUR = 498_777
 LISTS = sample().lists
@@ -19,21 +20,21 @@ def tally() -> Tally:
     made.verdicts["block", "sample", "csam", "page", "S-4"] = 30
     made.verdicts["block", "sample", "", "host", "S-3"] = 12
     made.verdicts["allow", "sample", "", "page", "S-12"] = 5
-    made.add_bad("no URL", 10, [(1, 7), (2, 9)])
+    made.bad.add("no URL", 10, [(1, 7), (2, 9)])
     for hour in range(3):
         made.hours[HOUR + hour] = 300 + hour
     made.blocked_hours[HOUR + 1] = 42
-    made.statuses.update({"200": 900, "404": 0})
+    made.statuses.update({"200": 900})
     made.clients.add(range(20))
     made.clients_hit.add(range(3))
     made.hosts.add(range(100))
     made.hosts_hit.add(range(2))
-    made.connects.add(Tunnels(400, 2, 5))
+    made.connects.update(all=400, whole=2, below=5)
     return made
 
 
 def replay_of(counts: Tally, clock: Clock = "log") -> Replay:
-    return Replay(counts, [Log(Path("secret.log"), Spec("squid"), 5000, lines=1010)], clock, NOW, 2.0)
+    return Replay(counts, [Log(Path("secret.log"), SQUID, 5000, lines=1010)], clock, NOW, 2.0)
 
 
 def report_of(counts: Tally, top: int = 20) -> Report:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from gateway.lab.replay_support import LOGS
-from urlward.gateway.lab.errors import LabError
-from urlward.gateway.lab.replay_har import Har, har_blocks
-from urlward.gateway.lab.replay_lines import BadLineError, Request
-from urlward.gateway.lab.replay_read import Source
+from replay.replay_support import LOGS
+from urlward.replay.errors import BadLineError, ReplayError
+from urlward.replay.formats import HAR
+from urlward.replay.har import har_blocks
+from urlward.replay.reading import Source
 
 
 def lines_of(path: Path) -> tuple[list[str], str]:
@@ -38,7 +38,7 @@ def test_the_sample() -> None:
             "1795597200\t200\thttps://news.example/2026/listed-story.html",
             "1795600800\t\thttps://unlisted.test/\xc3\xa9?q=1",
             "\t200\tdata:text/plain,x",
-            "1795597200\t\t",
+            "1795597200\t\t-",
         ],
         "",
     )
@@ -56,10 +56,10 @@ def test_entries_that_are_not_as_they_should_be(tmp_path: Path) -> None:
     )
     assert lines_of(path)[0] == [
         "\t200\thttp://a.test/\xc3\xa9",
-        "1795597200\t\t",
+        "1795597200\t\t-",
         "1795597200\t\thttp://a.test/",
         "0\t200\thttp://a.test/",
-        "\t\t",
+        "\t\t-",
     ]
 
 
@@ -71,15 +71,16 @@ def test_numbers_go_on_from_block_to_block(tmp_path: Path) -> None:
 
 def test_lines_are_read_back() -> None:
     line = "1795597200\t200\thttps://a.test/b?c"
-    columns = Har().columns(f"{line}\n\t\thttps://b.test\n\t\tdata:x\n")
-    assert columns.origins == ("https://a.test", "https://b.test", "")
-    assert columns.targets == ("/b?c", "", "")
-    assert columns.times == ("1795597200", "", "")
-    assert columns.statuses == ("200", "", "")
-    assert columns.odd[2] == "\t\tdata:x"
-    assert Har().read(line) == Request("https://a.test/b?c", time="1795597200", status="200")
+    columns = HAR.columns(f"{line}\n\t\thttps://b.test\n\t\tdata:x\n\t\t-\n")
+    assert columns.origins == ("https://a.test", "https://b.test", "", "")
+    assert columns.targets == ("/b?c", "", "", "")
+    assert columns.times == ("1795597200", "", "", "")
+    assert columns.statuses == ("200", "", "", "")
+    assert [HAR.url(columns, row) for row in range(3)] == ["https://a.test/b?c", "https://b.test", "data:x"]
+    assert HAR.second is not None
+    assert HAR.second("1795597200") == 1795597200
     with pytest.raises(BadLineError, match="no URL"):
-        Har().read("\t\t")
+        HAR.url(columns, 3)
 
 
 def test_a_mark_in_front(tmp_path: Path) -> None:
@@ -101,5 +102,5 @@ def test_cut_short(tmp_path: Path) -> None:
 def test_no_har(tmp_path: Path, text: str) -> None:
     path = tmp_path / "log.har"
     path.write_text(text)
-    with pytest.raises(LabError, match="not a HAR file: it has no entries"):
+    with pytest.raises(ReplayError, match="not a HAR file: it has no entries"):
         lines_of(path)

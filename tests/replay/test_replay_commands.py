@@ -3,12 +3,14 @@ import pty
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
-from gateway.lab.replay_support import SAMPLE, squid
+from replay.replay_support import SAMPLE, squid
 from urlward import cli
+from urlward.replay.formats import FORMATS
 
 COMMAND = [sys.executable, "-m", "urlward", "lab", "replay"]
 
@@ -33,9 +35,17 @@ def test_help_says_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in told
 
 
+def test_each_format_that_is_known_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["lab", "replay", "--help"])
+    assert f"--format {{{','.join(FORMATS)}}}" in capsys.readouterr().out
+
+
 def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    path.write_text(f"{squid('http://unlisted.test/')}\n" * 400_000)
+    # For some seconds, since one that takes less shows nothing.
+    piece = f"{squid('http://unlisted.test/')}\n".encode() * 10_000
+    path = tmp_path / "access.log.gz"
+    path.write_bytes(zlib.compress(piece, 1, wbits=31) * 80)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "--json", "--list", SAMPLE, "--workers", "1", path],
@@ -51,7 +61,7 @@ def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
     os.close(ours)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert b'"requests": 400000' in out
+    assert b'"requests": 800000' in out
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.decode())
     assert re.search(r"reading logs .*log 1 of 1, [\d,]+ lines, [\d,]+ lines/s", text)
     assert "unlisted" not in text

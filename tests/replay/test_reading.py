@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from urlward.gateway.lab import replay_read
-from urlward.gateway.lab.errors import LabError
-from urlward.gateway.lab.replay_read import BLOCK, HEAD, Block, Source, blocks
+from urlward.replay import reading
+from urlward.replay.errors import ReplayError
+from urlward.replay.reading import BLOCK, HEAD, Block, Source, blocks
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -40,7 +40,7 @@ def all_of(one: Source) -> bytes:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
     """Blocks of 64 bytes."""
-    monkeypatch.setattr(replay_read, "BLOCK", 64)
+    monkeypatch.setattr(reading, "BLOCK", 64)
     return 64
 
 
@@ -48,10 +48,10 @@ class TestSource:
     @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd.compress])
     def test_is_what_was_written(self, tmp_path: Path, compress: Compress) -> None:
         with source(tmp_path, compress(LINES)) as log:
-            assert log.peek() == LINES[:HEAD] == log.peek()
+            assert log.head == LINES[:HEAD]
             assert all_of(log) == LINES
             assert (log.trouble, log.consumed) == ("", log.size)
-            assert log.may_reopen
+            assert log.reopens
 
     @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
     def test_parts_follow_each_other(self, tmp_path: Path, compress: Compress) -> None:
@@ -110,13 +110,13 @@ class TestSource:
         ],
     )
     def test_compressed_otherwise(self, tmp_path: Path, data: bytes, program: str) -> None:
-        with pytest.raises(LabError, match=f"log: neither text nor gzip nor zstd; try: {program} FILE"):
+        with pytest.raises(ReplayError, match=f"log: neither text nor gzip nor zstd; try: {program} FILE"):
             source(tmp_path, data)
 
     def test_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(LabError, match="missing: No such file or directory"):
+        with pytest.raises(ReplayError, match="missing: No such file or directory"):
             Source(tmp_path / "missing")
-        with pytest.raises(LabError, match="Is a directory"):
+        with pytest.raises(ReplayError, match="Is a directory"):
             Source(tmp_path)
 
     def test_a_pipe_cannot_be_opened_again(self, tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ class TestSource:
         os.write(writing, zlib.compress(b"a\n", wbits=31))
         os.close(writing)
         with Source(Path(f"/dev/fd/{reading}")) as log:
-            assert (log.may_reopen, log.size) == (False, 0)
-            assert log.peek() == b"a\n"
+            assert (log.reopens, log.size) == (False, 0)
+            assert log.head == b"a\n"
             assert all_of(log) == b"a\n"
         os.close(reading)
 

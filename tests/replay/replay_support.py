@@ -10,9 +10,9 @@ from urlward.engine.errors import UrlError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[1] / "data"
 LOGS = DATA / "replay"
-SAMPLE = Path(__file__).parents[3] / "lists" / "sample.txt"
+SAMPLE = Path(__file__).parents[2] / "lists" / "sample.txt"
 
 NOW = 1_795_597_200.0
 """2026-11-25T09:00:00Z"""
