@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from urlward.encoding import without_bom
 from urlward.engine.matcher import Matcher
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_check import Clock, Judge
@@ -155,7 +156,7 @@ def _blocks(source: Source, spec: Spec) -> Iterator[Block]:
     first = next(found, None)
     if first is None:
         return
-    data = first.data.removeprefix(b"\xef\xbb\xbf")
+    data = without_bom(first.data)
     if spec.heading:
         # A line without anything in it, so that the numbers of the others stay.
         end = data.find(b"\n")

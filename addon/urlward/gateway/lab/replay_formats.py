@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from urlward.encoding import other_encoding
+from urlward.encoding import other_encoding, without_bom
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_har import Har
 from urlward.gateway.lab.replay_lines import BadLineError, Combined, Csv, LineFormat, Request, Squid, Urls
@@ -75,7 +75,7 @@ def detect(head: bytes, name: str, *, kind: str = "", column: str = "", site: st
         raise LabError(f"{name}: {other}")
     if b"\0" in head:
         raise LabError(f"{name}: binary data, not a log")
-    text = head.decode("latin-1").removeprefix("\xef\xbb\xbf")
+    text = without_bom(head).decode("latin-1")
     if kind == "har" or (not kind and text.lstrip().startswith("{") and '"log"' in text):
         return Spec("har")
     lines = _sample(text)

@@ -12,6 +12,7 @@ from typing import Any
 
 import ijson
 
+from urlward.encoding import without_bom
 from urlward.gateway.lab.errors import LabError
 from urlward.gateway.lab.replay_lines import NO_URL, ORIGIN, BadLineError, LineFormat, Request
 from urlward.gateway.lab.replay_read import BLOCK, Block, Source
@@ -112,5 +113,5 @@ class _WithoutMark:
         data = self._source.read(BLOCK if size < 0 else size)
         if self._first and size:
             self._first = False
-            data = data.removeprefix(b"\xef\xbb\xbf")
+            data = without_bom(data)
         return data
