@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -112,8 +113,14 @@ def test_a_certificate_that_ends_soon_is_an_alarm_and_lists_of_flags_are_checked
     monkeypatch.setattr(certs, "CA_EXPIRY", timedelta(days=20))
     certs.CertStore.create_store(tmp_path / "filter" / "confdir", "mitmproxy", 2048)
     with recorded(tmp_path) as (_, admin):
-        wait_for(lambda: urlward(tmp_path, "status").returncode == 1, "the alarm")
-        status = json.loads(urlward(tmp_path, "status", "--json").stdout)
+
+        def told() -> dict[str, Any]:
+            status: dict[str, Any] = json.loads(urlward(tmp_path, "status", "--json").stdout)
+            return status
+
+        wait_for(lambda: "authority" in told().get("alarms", {}), "the alarm")
+        status = told()
+        assert urlward(tmp_path, "status").returncode == 1
         assert "the authority's certificate ends at" in status["alarms"]["authority"]
         assert not status["ok"]
         assert status["authority"] in status["alarms"]["authority"]
