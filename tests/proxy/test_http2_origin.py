@@ -379,6 +379,25 @@ def test_a_whole_response_arrives_whatever_becomes_of_the_request(case: Case, ho
     assert case.http2.origin.credit.left == CREDIT
 
 
+def test_what_has_come_arrives_before_an_end_that_says_nothing_is_wrong(case: Case) -> None:
+    """As Node ends what has had to wait."""
+    case.acknowledges = False
+    stream = case.ask()
+    server = case.find()
+    size = 65535 + 2000
+    server.answer(1, end=False)
+    for part in (bytes(16000),) * 4:
+        server.say(1, part, end=False)
+    server.say(1, bytes(size - 64000), end=False)
+    server.reset(1, ErrorCodes.NO_ERROR)
+    assert stream not in case.ended
+    case.client.increment_flow_control_window(1 << 20)
+    case.client.increment_flow_control_window(1 << 20, stream)
+    case.flush()
+    assert (len(case.body[stream]), case.ended[stream]) == (size, f"reset {ErrorCodes.NO_ERROR}")
+    assert (case.http2._waits, case.http2.idle) == (0, True)
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_a_client_gives_up_is_cancelled(case: Case, begun: bool) -> None:
     stream, other = case.ask(), case.ask("/other")
@@ -636,6 +655,7 @@ def test_uploads_that_wait_leave_the_others_their_window() -> None:
     case = Case(max_concurrent_streams=2)
     left = {case.ask(f"/{i}", method="PUT", end=False): 300_000 for i in range(40)}
     server = case.find()
+    assert len(server.heads) == 2, "it has said so before the others went"
     total = sum(left.values())
     while left:
         before = sum(left.values()), len(server.heads)

@@ -224,6 +224,8 @@ class Lane(StreamLane):
                 self.http2.again(stream)
             elif why is None:
                 self.http2.give_up(stream)
+            elif why == ErrorCodes.NO_ERROR:
+                self.http2.cut(stream)
             else:
                 self.http2.end_stream(stream, why)
             self.http2.flush()
@@ -648,6 +650,14 @@ class Http2(Http2Client):
         self.respond(stream, fields, whole=not answer.body)
         if answer.body:
             self.send(stream, answer.body, whole=True)
+
+    def cut(self, stream: ClientStream) -> None:
+        """End a response without saying that it is whole, behind what has come of it.
+
+        Node ends so what has had to wait for a window; clients take it for the end.
+        """
+        stream.cut = True
+        self.send(stream, b"", whole=True)
 
     def end_stream(self, stream: ClientStream, why: int = ErrorCodes.INTERNAL_ERROR) -> None:
         """End a stream in its midst."""

@@ -337,10 +337,11 @@ class Stream:
         out: what waits to be sent.
         whole: whether there is no more of that.
         over: whether its end is sent.
+        cut: whether its end is a reset that says nothing is wrong.
         trailers: behind it.
     """
 
-    __slots__ = ("ended", "id", "lane", "lent", "out", "over", "trailers", "unread", "whole")
+    __slots__ = ("cut", "ended", "id", "lane", "lent", "out", "over", "trailers", "unread", "whole")
 
     def __init__(self, number: int, lane: "StreamLane | None" = None, *, ended: bool = False) -> None:
         self.id = number
@@ -348,7 +349,7 @@ class Stream:
         self.unread = self.lent = 0
         self.ended = ended
         self.out = bytearray()
-        self.whole = self.over = False
+        self.whole = self.over = self.cut = False
         self.trailers: Fields = []
 
 
@@ -731,7 +732,7 @@ class Multiplexed:
                 step = min(window, frames.max_outbound_frame_size, size - position)
                 if step <= 0:
                     break
-                last = stream.whole and not stream.trailers and position + step == size
+                last = stream.whole and not (stream.trailers or stream.cut) and position + step == size
                 part = bytes(data[position : position + step])
                 frames.send_data(stream.id, part, end_stream=last)
                 stream.over = last
@@ -777,6 +778,10 @@ class Multiplexed:
     def _finish(self, stream: Stream) -> None:
         """All of a message is sent but, perhaps, that this is all."""
         if self._streams.get(stream.id) is not stream or self._closed:
+            return
+        if stream.cut:
+            self.reset(stream.id, ErrorCodes.NO_ERROR)
+            self._drop(stream)
             return
         try:
             if not stream.over and stream.trailers:

@@ -287,6 +287,7 @@ class Http2Origin(Multiplexed):
         "_retired",
         "_shared",
         "_since",
+        "_told",
         "active",
     )
 
@@ -303,6 +304,8 @@ class Http2Origin(Multiplexed):
         """Whether no more streams begin."""
         self._lanes: set[OriginLane] = set()
         self._most = _FIRST_STREAMS
+        self._told = False
+        """Whether the origin has said how many it takes."""
         self.active = self._heard = perf_counter()
         self._since = 0.0
         self._asked = 0.0
@@ -325,7 +328,9 @@ class Http2Origin(Multiplexed):
         return lane
 
     def answers(self) -> bool:
-        """Whether the origin has just been heard; else it is asked whether it is there."""
+        """Whether the origin has said how many streams it takes, and been heard of late; else it is asked."""
+        if not self._told:
+            return False
         now = perf_counter()
         if now - max(self.active, self._heard) < _QUIET_FOR:
             return True
@@ -420,6 +425,7 @@ class Http2Origin(Multiplexed):
     def _take(self, event: Event) -> None:
         match event:
             case RemoteSettingsChanged():
+                self._told = True
                 self._most = min(MAX_STREAMS, self._frames.remote_settings.max_concurrent_streams)
                 self._go_on()
                 self._shared.wake()
@@ -472,7 +478,8 @@ class Http2Origin(Multiplexed):
                 case StreamReset():
                     # Only by that could its client know that it may ask again (RFC 9113 section 8.7).
                     refused = event.error_code == ErrorCodes.REFUSED_STREAM
-                    self._fail(stream, event.error_code or ErrorCodes.CANCEL, unprocessed=refused)
+                    why = event.error_code or (ErrorCodes.NO_ERROR if stream.begun else ErrorCodes.CANCEL)
+                    self._fail(stream, why, unprocessed=refused)
         except MalformedError:
             stream.ended = False
             self.reset(stream.id, ErrorCodes.PROTOCOL_ERROR)
