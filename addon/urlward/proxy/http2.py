@@ -514,7 +514,7 @@ class Http2(Http2Client):
         assert size is not None
         stream = self._streams.get(number)
         if stream is None:
-            self._frames.acknowledge_received_data(size, number)
+            self._frames.took(number, size)
             return
         stream.unread += size
         data = event.data

@@ -194,6 +194,17 @@ class Frames(H2Connection):
         windows.current_window_size += owed
         return found
 
+    def took(self, number: int, size: int) -> None:
+        """Let as much again come over a stream; as the library does, at a fifth of its cost."""
+        more = self._inbound_flow_control_window_manager.process_bytes(size)
+        if more:
+            self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", 0, more)
+        stream = self.streams.get(number)
+        if stream is not None and stream.open:
+            more = stream._inbound_window_manager.process_bytes(size)
+            if more:
+                self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, more)
+
     def widen(self, number: int, size: int) -> None:
         """Let more come of a stream before it is passed on; the library would only open what was shut."""
         windows = self.streams[number]._inbound_window_manager
@@ -663,8 +674,7 @@ class Multiplexed:
             stream.lent = 0
         if not size or self._closed:
             return
-        with suppress(H2Error):
-            self._frames.acknowledge_received_data(size, stream.id)
+        self._frames.took(stream.id, size)
         if not (over or stream.ended):
             self._widen(stream, _OF_FLOWING)
 

@@ -441,7 +441,7 @@ class Http2Origin(Multiplexed):
             case WindowUpdated():
                 self._go_on(event.stream_id)
             case DataReceived() if event.stream_id not in self._streams:
-                self._frames.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+                self._frames.took(event.stream_id or 0, event.flow_controlled_length or 0)
             case _:
                 stream = self._streams.get(getattr(event, "stream_id", None) or 0)
                 if stream is not None:
