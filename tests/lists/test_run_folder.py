@@ -1,6 +1,7 @@
 """The run folder: one file for all workers, which nothing in a store can harm."""
 
 import gc
+import mmap
 import os
 import signal
 import subprocess
@@ -65,7 +66,7 @@ def test_a_list_needs_no_copy_of_it(run: RunFolder, path: Path) -> None:
 
 
 def test_all_map_one_file(run: RunFolder, path: Path) -> None:
-    one, other = run.map(path, parse), RunFolder(run.path, run.secret).map(path, parse)
+    one, other = run.map(path, parse), RunFolder.joined(run.path, {}).map(path, parse)
     assert bytes(one) == bytes(other) == path.read_bytes()
     assert one.readonly
     assert len(mapped(run)) == 1
@@ -142,7 +143,7 @@ class TestWorkers:
         code = (
             "import os, sys\nfrom pathlib import Path\nfrom urlward.lists.run_folder import inherited\n"
             "run = inherited()\nprint(run.secret.hex(), len(run.last(Path(sys.argv[1]))))\n"
-            "assert not [name for name in os.environ if name.startswith('URLWARD_RUN')]\n"
+            "assert not [name for name in os.environ if name in ('URLWARD_RUN', 'URLWARD_MEMORY')]\n"
         )
         for _ in range(2):
             done = subprocess.run(
@@ -225,3 +226,34 @@ def test_no_place_for_it(base: Path) -> None:
     base.rmdir()
     with pytest.raises(SourceError, match=r"temporary files: .*TMPDIR"):
         RunFolder()
+
+
+def test_memory_that_all_write_to(base: Path) -> None:
+    run = RunFolder({"a": 4096, "b": 4096})
+    one, same, another = run.memory("a"), run.memory("a"), run.memory("b")
+    with mmap.mmap(one, 4096) as first, mmap.mmap(same, 4096) as second, mmap.mmap(another, 4096) as third:
+        first[7] = 1
+        assert (second[7], third[7]) == (1, 0)
+    for fd in (one, same, another):
+        for size in (0, 8192):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, size)
+        os.close(fd)
+    run.close()
+
+
+def test_what_is_kept_in_memory_is_whole_or_nothing(base: Path) -> None:
+    run = RunFolder({"a": 4096})
+    assert run.kept("a") is None
+    for data in (b"one", b"", b"a longer one" * 100):
+        run.keep("a", data)
+        assert run.kept("a") == data
+    run.keep("a", bytes(5000))
+    assert run.kept("a") == b"a longer one" * 100, "what is too large is not kept"
+    fd = run.memory("a")
+    os.pwrite(fd, b"x", 50)
+    assert run.kept("a") is None
+    os.pwrite(fd, b"\xff" * 16, 16)
+    assert run.kept("a") is None
+    os.close(fd)
+    run.close()

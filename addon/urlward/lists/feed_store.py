@@ -29,7 +29,7 @@ from typing import NamedTuple
 from urlward.engine.artifact import HEADER_SIZE, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
 from urlward.lists.feed_facts import Facts, dump_facts, parse_facts
-from urlward.lists.files import Signature, read_regular, regular_fd
+from urlward.lists.files import Signature
 from urlward.lists.source import SourceError, open_list, read_artifact
 from urlward.lists.state import (
     StateError,
@@ -40,6 +40,7 @@ from urlward.lists.state import (
     unusable,
     write_private,
 )
+from urlward.regular import read_regular, regular_fd
 
 FEEDS, LISTS = "feeds", "lists"
 """Folders of a state folder: of configured feeds, and of lists that are named on the command line."""

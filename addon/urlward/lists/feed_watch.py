@@ -27,11 +27,12 @@ class PathWatch:
 
     Args:
         path: of it.
+        seen: signature of a file that has been read already.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seen: Signature | None = None) -> None:
         self._path = path
-        self._acted: Content | None = None
+        self._acted: Content | None = None if seen is None else ((str(path), seen),)
         self._pending: Content | None = None
         self._changing_since: float | None = None
         self._written_since: float | None = None

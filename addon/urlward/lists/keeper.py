@@ -26,7 +26,7 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
 from urlward.engine.steps import Steps, exhaust
 from urlward.lists.build import Progress, silent, told
-from urlward.lists.files import Signature, Watch, being_written, read_regular
+from urlward.lists.files import Signature, Watch, being_written
 from urlward.lists.formats import AUTO
 from urlward.lists.kept import Kept, ListFile, entries_text
 from urlward.lists.memory import ChangingError
@@ -34,6 +34,7 @@ from urlward.lists.own import OwnList, forget_others
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.state import StateError, is_damage, set_aside
+from urlward.regular import read_regular
 
 logger = logging.getLogger("urlward.lists")
 

@@ -20,7 +20,7 @@ TRIES = 3
 
 def new() -> int:
     """A file descriptor to write to; never one that stands for a standard stream."""
-    fd = os.memfd_create("urlward", os.MFD_CLOEXEC)
+    fd = os.memfd_create("urlward", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     if fd > _STDERR:
         return fd
     # Where standard streams are closed; a process that it is passed on to has some again.
@@ -28,6 +28,19 @@ def new() -> int:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
     finally:
         os.close(fd)
+
+
+def writable(size: int) -> int:
+    """A descriptor of memory of this size, all zeros, for several processes to write to; nobody can make it
+    larger or smaller, so a mapping of it cannot fault."""
+    fd = new()
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 class ChangingError(SourceError):

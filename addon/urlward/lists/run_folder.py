@@ -6,22 +6,25 @@ the kernel ends whoever maps a file that is cut short. So an artifact is checked
 worker that takes another's place has what the others have (`RunFolder.last`). Without a state folder, lists
 named on the command line have their store here too.
 
-No plaintext is in it, and the key that such lists are compiled under is never written: workers inherit it in
-memory without a name. The folder ends with the filter; the next start clears one that was killed.
+No plaintext is in it. What is more secret, such as the key that those lists are compiled under, is in memory
+without a name that workers inherit (`RunFolder.memory`). The folder ends with the filter; the next start
+clears one that was killed.
 """
 
 import fcntl
+import json
 import mmap
 import os
 import secrets
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 
 from urlward.engine.artifact import HEADER_SIZE
 from urlward.engine.digest import KEY_SIZE
@@ -31,8 +34,12 @@ from urlward.lists.source import SourceError, read_artifact, unreadable
 FOLDER = "URLWARD_RUN"
 """In a worker's environment: the path of its filter's run folder."""
 
-SECRET = "URLWARD_RUN_KEY"  # noqa: S105 - a name
-"""In a worker's environment: the file descriptor with the key of lists that have none of their own."""
+MEMORY = "URLWARD_MEMORY"
+"""In a worker's environment: file descriptors of memory that all share, by name, as a JSON object."""
+
+_KEY = "key"
+_SUM = 16
+"""Bytes of a checksum, and of a length behind it."""
 
 PREFIX = "urlward-run-"
 """Begins the names of run folders. Its owner holds each locked (flock(2)) while it lives: so the next start
@@ -42,27 +49,23 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RunFolder:
-    """The run folder of one filter.
+    """The run folder of one filter: a temporary one, which ends with this object or process.
 
     Args:
-        path: of another process's; a temporary one where not given, which ends with this object or process.
-        secret: that process's, 32 bytes.
+        sizes: of memory that workers share, in bytes, by name.
 
     Attributes:
-        path: of it.
-        secret: key of lists that have none of their own.
+        path: of the folder.
 
     Raises:
-        SourceError: there is no place for temporary files.
+        SourceError: there is no place for temporary files, or no memory.
     """
 
-    def __init__(self, path: Path | None = None, secret: bytes = b"") -> None:
-        self.secret = secret or secrets.token_bytes(KEY_SIZE)
-        self._memory: int | None = None
+    path: Path
+
+    def __init__(self, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._memories: dict[str, int] = {}
         self._end: Callable[[], object] = lambda: None
-        if path is not None:
-            self.path = path
-            return
         try:
             base = Path(tempfile.gettempdir())
             _clear(base)
@@ -70,23 +73,57 @@ class RunFolder:
             owner = os.open(made, _FOLDER)
             fcntl.flock(owner, fcntl.LOCK_EX)
             self.path = made.rename(made.with_name(made.name.removeprefix(".")))
+            self._end = weakref.finalize(self, _remove, self.path, owner, self._memories, os.getpid())
+            for name, size in {_KEY: KEY_SIZE, **sizes}.items():
+                self._memories[name] = memory.writable(size)
+            os.pwrite(self._memories[_KEY], secrets.token_bytes(KEY_SIZE), 0)
         except OSError as e:
             raise SourceError(f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them") from e
-        self._end = weakref.finalize(self, _remove, self.path, owner, os.getpid())
+
+    @classmethod
+    def joined(cls, path: Path, memories: Mapping[str, int]) -> "RunFolder":
+        """That of another process, which it ends with.
+
+        Args:
+            path: of the folder.
+            memories: descriptors by name.
+        """
+        run = cls.__new__(cls)
+        run.path, run._memories, run._end = path, dict(memories), lambda: None
+        return run
+
+    @property
+    def secret(self) -> bytes:
+        """The key of lists that have none of their own."""
+        return os.pread(self._memories[_KEY], KEY_SIZE, 0)
 
     def close(self) -> None:
         """Remove it; what is mapped stays so."""
-        if self._memory is not None:
-            os.close(self._memory)
-            self._memory = None
         self._end()
 
     def pass_on(self) -> tuple[dict[str, str], list[int]]:
         """What a worker needs to share it (`inherited`): variables of its environment, and descriptors."""
-        if self._memory is None:
-            self._memory = memory.new()
-            memory.write(self._memory, self.secret)
-        return {FOLDER: str(self.path), SECRET: str(self._memory)}, [self._memory]
+        return {FOLDER: str(self.path), MEMORY: json.dumps(self._memories)}, list(self._memories.values())
+
+    def memory(self, name: str) -> int:
+        """A descriptor of memory that all may write to, the receiver's to close."""
+        return os.dup(self._memories[name])
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep bytes in such memory in place of what was kept there before; what is too large is not kept."""
+        fd, size = self._memories[name], len(data)
+        with self._locked():
+            if 2 * _SUM + size <= os.fstat(fd).st_size:
+                os.pwrite(fd, _sum_of(data) + size.to_bytes(_SUM) + data, 0)
+
+    def kept(self, name: str) -> bytes | None:
+        """What was kept last; None where nothing was."""
+        fd = self._memories[name]
+        with self._locked():
+            size = int.from_bytes(os.pread(fd, _SUM, _SUM))
+            data = os.pread(fd, size, 2 * _SUM) if size <= os.fstat(fd).st_size else b""
+            # Of who was killed at it there may be half.
+            return data if os.pread(fd, _SUM, 0) == _sum_of(data) else None
 
     def map(self, path: Path, check: Callable[[memoryview], object]) -> memoryview:
         """Map a copy of an artifact: that of another worker where it is of the same.
@@ -148,12 +185,13 @@ class RunFolder:
 @cache
 def inherited() -> RunFolder | None:
     """The run folder that this process shares; None where it is no worker, or shall share nothing."""
-    path, fd = os.environ.pop(FOLDER, ""), os.environ.pop(SECRET, "")
+    path, memories = os.environ.pop(FOLDER, ""), os.environ.pop(MEMORY, "")
     if not path:
         return None
-    secret = os.pread(int(fd), KEY_SIZE, 0)
-    os.close(int(fd))
-    return RunFolder(Path(path), secret)
+    found: dict[str, int] = json.loads(memories)
+    for fd in found.values():
+        os.set_inheritable(fd, False)
+    return RunFolder.joined(Path(path), found)
 
 
 def _begins(path: Path, header: bytes) -> bool:
@@ -174,10 +212,15 @@ def _mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
 
 
-def _remove(path: Path, owner: int, process: int) -> None:
+def _sum_of(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_SUM).digest()
+
+
+def _remove(path: Path, owner: int, memories: Mapping[str, int], process: int) -> None:
     if process == os.getpid():  # and not a copy of that process
         shutil.rmtree(path, ignore_errors=True)
-        os.close(owner)
+        for fd in (owner, *memories.values()):
+            os.close(fd)
 
 
 def _clear(base: Path) -> None:

@@ -26,7 +26,8 @@ from typing import Any
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
 from urlward.lists.build import read_key
-from urlward.lists.files import Signature, read_regular, regular_fd
+from urlward.lists.files import Signature
+from urlward.regular import read_regular, regular_fd
 
 logger = logging.getLogger("urlward.lists")
 
@@ -74,8 +75,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl", DAMAGED,
-        "feeds", "holds.json", KEY_FILE, KEY_COPY, "lists", "objections.json", "records.lock", "records.run",
-        "records.sock", "retention.json", "spool", "trust",
+        "feeds", "holds.json", KEY_FILE, KEY_COPY, "lists", "node.json", "objections.json", "records.lock",
+        "records.run", "records.sock", "retention.json", "spool", "trust",
     )
 )  # fmt: skip
 """Files and folders of a state folder in whose place nothing else may be; beside what the stores are called

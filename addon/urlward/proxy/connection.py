@@ -58,9 +58,17 @@ class Owner(Protocol):
 
 
 class Peer(Protocol):
-    """What is told whether a connection takes more."""
+    """What is told whether a connection takes more.
+
+    Attributes:
+        room: bytes that it takes at once; 0 where there is no bound but its pauses.
+    """
 
     peer: "Peer | None"
+
+    @property
+    def room(self) -> int:
+        """As above."""
 
     def pause(self, why: int) -> None:
         """Send it no more for a reason."""
@@ -133,6 +141,8 @@ class Connection:
         """That the poller tells of."""
         self._closing = self._end_wanted = False
 
+    room = 0
+
     def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
         """Have what every connection has, with a socket or without one."""
         self.receive: Callable[[bytes], None] = _ignore
@@ -164,6 +174,19 @@ class Connection:
     def open(self) -> bool:
         """Whether it is neither closed nor closing."""
         return self._fd >= 0 and not self._closing
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is open and nothing has come that is yet to be read, such as its end."""
+        if self._fd < 0 or self._eof:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def start(self) -> None:
         """Begin to read."""
@@ -304,8 +327,11 @@ class Connection:
         if self._paused:
             self._watch()
             return
+        peer, size = self.peer, self._size
+        if peer is not None and peer.room:
+            size = min(size, peer.room)
         try:
-            data = self._sock.recv(self._size)
+            data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

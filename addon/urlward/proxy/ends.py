@@ -6,6 +6,11 @@ LINGER: Final = 2.0
 """Seconds that a client's sending is read and dropped behind an answer."""
 
 
+FRESH: Final = 2.0
+"""Seconds after an answer in which what cannot be sent twice may follow it on its connection. Servers
+close what is at rest for longer (gunicorn after 2, Apache and Node after 5), and a request may cross that."""
+
+
 class Ends(Protocol):
     """The two connections."""
 

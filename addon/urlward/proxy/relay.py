@@ -209,6 +209,11 @@ class HttpRelay:
         return not (self.pending or self._held or self._body or self._switched or self._answer)
 
     @property
+    def takes_more(self) -> bool:
+        """Whether a request that the client sends next is read, and its origin can get it."""
+        return not (self._deaf or self._done or self._mute or self._last or self._switched)
+
+    @property
     def endless(self) -> bool:
         """Whether what is relayed has no end that could be known; then silence is all the rest there is."""
         return self._switched
@@ -594,7 +599,7 @@ class HttpRelay:
             self._relay_until_close()
             return position
         found = END(data, position + max(self._response_seen - 3, 0))
-        if found is None:
+        if found is None or found.end() - position > MAX_HEAD:
             if len(data) - position > MAX_HEAD:
                 if _LIKE_HEAD(data, position):
                     raise _UnreadError

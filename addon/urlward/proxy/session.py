@@ -414,7 +414,8 @@ class Session:
         self._looking = time.monotonic()
         if self._may_share():
             assert self._shared is not None
-            lane = self._shared.lane(self)
+            head = self._relay.pending[0].head
+            lane = self._shared.lane(self, surely=head is None or not head.repeatable)
             if lane is not None:
                 self._take_server(lane)
                 self._reached()
@@ -674,6 +675,12 @@ class Session:
         if self._client is not None:
             self._client.close()
         self.close_server()
+
+    def takes_more(self, *, surely: bool) -> bool:
+        """Whether another request may follow, as `urlward.proxy.http2_frames.Exchange`."""
+        if not self._relay.takes_more:
+            return False
+        return self._server is None or not surely or self._server.silent
 
     def refused(self, stage: str) -> None:
         """Count what could not be read."""

@@ -34,6 +34,7 @@ from urlward.proxy import hanging, notify
 from urlward.proxy.companion import END_WITHIN, Companion, channel, environment
 from urlward.proxy.hanging import is_hung, state_of
 from urlward.proxy.listeners import LISTENERS, Address, Listeners, described, given, raise_limit
+from urlward.proxy.verified import SHARED
 from urlward.proxy.workers import CHANNEL, MAX_MESSAGE, SUPERVISOR, WORKER
 from urlward.records.metrics import RulesFacts
 
@@ -189,7 +190,7 @@ class Supervisor:
         signal.signal(signal.SIGUSR2, self._ask_for_renewal)
         take_requests()
         if not os.environ.get(PRIVATE):
-            self._run = RunFolder()
+            self._run = RunFolder(SHARED)
         try:
             # One first: what is wrong with a list or an option is said once, not once a worker.
             if not self._start_first():
@@ -427,7 +428,7 @@ class Supervisor:
         rules = self._rules()
         if rules is None:
             return
-        message = {"rules": [rules.restored, rules.by, list(rules.wrong)]}
+        message = {"rules": [rules.restored, rules.hand, list(rules.wrong)]}
         for worker in self._of_workers():
             if worker.ready and worker.told is not rules and _tell(worker, message):
                 worker.told = rules

@@ -77,12 +77,12 @@ class RulesFacts:
 
     Attributes:
         restored: how often they were put back, since the watch began.
-        by: the program that has taken them away last.
+        hand: what another hand has done to them last, and whose it was.
         wrong: what is wrong with them now, in a few words each.
     """
 
     restored: int = 0
-    by: str = ""
+    hand: str = ""
     wrong: tuple[str, ...] = ()
 
 
@@ -95,6 +95,7 @@ class Metrics:
     Attributes:
         check: bumps how long a decision took, seconds.
         canary: when the canary has last come through, seconds since 1970-01-01 UTC; 0 where it has not.
+        authority: when the certificate of the filter's authority ends, likewise; 0 where another worker says.
         added: how much later than without the filter a request went on, seconds.
         reload: how long it took to put a list into force, seconds.
         collected: how long the garbage collector took, seconds.
@@ -104,7 +105,7 @@ class Metrics:
         "_blocks", "_errors", "_failed_reloads", "_histograms", "_in_force", "_longest", "_longest_before",
         "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused", "_requests", "_rules",
         "_troubles", "_would_blocks",
-        "added", "canary", "check", "collected", "dropped", "opened", "reload", "started",
+        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -122,7 +123,7 @@ class Metrics:
         self._refused: dict[str, str] = {}
         self._rules: RulesFacts | None = None
         self._troubles: dict[str, str] = {}
-        self.canary = 0.0
+        self.authority = self.canary = 0.0
         self._histograms = {name: Histogram(bounds) for name, bounds in BUCKETS.items()}
         self.check = self._histograms["check"].add
         self.added = self._histograms["added"].add
@@ -228,9 +229,10 @@ class Metrics:
             "histograms": {name: one.snapshot() for name, one in self._histograms.items()},
             "lists": [[one.name, one.serial, one.entries, one.created] for one in self._in_force],
             "refused": dict(self._refused),
-            "rules": self._rules and [self._rules.restored, self._rules.by, list(self._rules.wrong)],
+            "rules": self._rules and [self._rules.restored, self._rules.hand, list(self._rules.wrong)],
             "troubles": dict(self._troubles),
             "canary": self.canary,
+            "authority": self.authority,
         }
 
 

@@ -12,9 +12,11 @@ from typing import Literal, cast
 from tornado.httpserver import HTTPServer
 
 from urlward.config import Config, RecordsTable
+from urlward.config.records import StoreTable
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.lists.formats import AUTO
 from urlward.lists.state import DAMAGED, damaged_lately
 from urlward.records.admin.app import Settings, make_app, serve
 from urlward.records.admin.live_sources import LiveSources, Parts
@@ -26,6 +28,7 @@ from urlward.records.exposition import Exposition
 from urlward.records.holds import held_references
 from urlward.records.leftovers import Spooling, purge_leftovers, unwritten_spools
 from urlward.records.mend import folders_of, mend_assignments, mend_token, open_mended
+from urlward.records.nodes import node_of
 from urlward.records.objection_book import ObjectionBook
 from urlward.records.objection_server import take_objections
 from urlward.records.objections import Objection
@@ -34,7 +37,7 @@ from urlward.records.recorder import Recorder
 from urlward.records.recorder_state import RecorderState, recorder_state
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, StoreError, open_store
+from urlward.records.store import EventQuery, Store, StoreError, open_store
 from urlward.records.watches import Watches
 
 logger = logging.getLogger("urlward.records")
@@ -51,24 +54,26 @@ class Services:
         config: of the filter; it has records.
         state: the state folder.
         key: its local key.
+        list_format: of the filter's sources.
 
     Attributes:
         recorder: takes the events.
     """
 
-    def __init__(self, config: Config, state: Path, key: Key) -> None:
+    def __init__(self, config: Config, state: Path, key: Key, list_format: str = AUTO) -> None:
         assert config.records is not None
         self._config = config
         self._records: RecordsTable = config.records
         self._state = state
         self._key = key
+        self._list_format = list_format
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state
         )
         self.recorder = Recorder(
             config.records,
             state,
-            open_mended,
+            self._open_store,
             measures=self._measures,
             answers={"status": lambda: status_of(self._measures, node=self._records.node)},
         )
@@ -93,6 +98,17 @@ class Services:
         if self._config.objections is not None:
             found["objections"] = self._take_objections
         return found
+
+    def _open_store(self, table: StoreTable, state: Path) -> Store:
+        """A store of events, in which this node is the only one of its name."""
+        store = open_mended(table, state)
+        if isinstance(store, Database) and not store.is_file:
+            try:
+                store.register(node_of(self._records.node, state))
+            except BaseException:
+                store.close()
+                raise
+        return store
 
     def _recorder_state(self) -> RecorderState:
         recorder = self.recorder
@@ -143,7 +159,7 @@ class Services:
         assert self._config.admin is not None
         admin = self._config.admin
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
-        sources = LiveSources(self._config, self._state, self._parts())
+        sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
         settings = Settings(self._state, admin.token_file, self._records.node)
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)

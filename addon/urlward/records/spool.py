@@ -22,7 +22,6 @@ from pathlib import Path
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.files import open_regular, read_regular
 from urlward.lists.state import (
     StateError,
     give_to_owner_of,
@@ -33,6 +32,7 @@ from urlward.lists.state import (
     write_private,
 )
 from urlward.records.event import VERSION, Event, EventError, events_of
+from urlward.regular import open_regular, read_regular
 
 SPOOL = "spool"
 """In the state folder: that of all stores."""

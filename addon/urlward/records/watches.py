@@ -28,6 +28,9 @@ AT_START = 60.0
 _ENDS_OF_TROUBLE = {
     "canary": ("canary-back", "the canary comes through, or that worker has ended"),
     "steer-set": ("steer-set-room", "there is room, or that worker has ended"),
+    "users": ("users-read", "the users' file is in force, or that worker has ended"),
+    "passwords": ("passwords-room", "all find room to wait, or that worker has ended"),
+    "authority": ("authority-valid", "the authority's certificate lasts, or that worker has ended"),
 }
 
 type Tell = Callable[..., None]
@@ -121,7 +124,7 @@ class Watches:
         if rules.restored < before.restored:
             before = RulesFacts(wrong=before.wrong)  # another supervisor counts anew
         if times := rules.restored - before.restored:
-            text = f"gateway: {rules.by} took rules away, and they were put back"
+            text = f"gateway: {rules.hand}, and it was put right"
             self._alarm("rules-removed", text + (f"; {times} times" if times > 1 else ""))
         if rules.wrong and rules.wrong != before.wrong:
             self._alarm("rules-wrong", f"gateway: rules: {', '.join(rules.wrong)}")

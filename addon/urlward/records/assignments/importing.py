@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from urlward.encoding import other_encoding
+from urlward.encoding import BOM, other_encoding, without_bom
 from urlward.lists.build import Progress, silent
 from urlward.records.assignments.formats import FORMATS
 from urlward.records.assignments.interval import AssignmentError, Source
@@ -15,9 +15,12 @@ from urlward.records.assignments.merging import Merger
 from urlward.records.assignments.parsers import Parsed, Parser, ReadOptions
 from urlward.records.assignments.positions import position_at, position_in
 from urlward.records.assignments.store import AssignmentStore, Position
+from urlward.regular import regular_fd
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
+RENEW_AFTER = 3_600_000
+"""Milliseconds after which it is noted anew that a source still has what has no end."""
 KEPT_FAULTS = 5
 """Rows that were not understood, and lines of something else, of which it is said where they are."""
 
@@ -79,10 +82,11 @@ class FileReader:
             AssignmentError: unreadable, or not of the source's format.
         """
         self._store, self._source, self._path, self._clock = store, source, path, clock
+        self._renewed = 0
         self._parser: Parser = FORMATS[source.format](options)
         self._merger = Merger(store, source.id)
         with _told(path):
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = regular_fd(path)
         self.result = Imported()
         self._position: Position | None = None
         self._started = False
@@ -124,6 +128,7 @@ class FileReader:
                 for parsed in self._parsed(self.result, progress):
                     self._take(parsed)
                 self._wait()
+                self._renew()
         return self.result
 
     def look(self) -> Imported:
@@ -166,17 +171,19 @@ class FileReader:
         """Read the header where there is one; False where there is not all of it yet."""
         if self._started:
             return True
-        header = 0
-        if other := other_encoding(os.pread(self.fd, 2, 0)):
+        begins = os.pread(self.fd, len(BOM), 0)
+        if other := other_encoding(begins):
             raise AssignmentError(other)
+        header = len(begins) - len(without_bom(begins))
         if self._parser.has_header:
             line, end, _ = os.pread(self.fd, _LONGEST_HEADER, 0).partition(b"\n")
             if not end and b"\r" not in line[:-1]:  # else it has ends of another kind, which are no CSV's
                 self.result.pending = len(line)
                 return False
-            self._parser.begin(line.decode(errors="backslashreplace").rstrip("\r"))
+            self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
         self._position = position_in(self.fd, self._store.positions(self._source.id))
+        self._renewed = self._position.read if self._position else 0
         self.result.resumed = self._position.offset if self._position else 0
         self.result.offset = max(self.result.resumed, header)
         self._started = True
@@ -204,14 +211,23 @@ class FileReader:
         changes = self._merger.changes
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
+        anew = self._position is None
         self._position = position_at(self.fd, self._source.path, self.result.offset, self._position)
-        changes.position = self._position
+        changes.position, changes.anew = self._position, anew
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped
         rows = self._merger.finished()
         self._wait()
+        self._renewed = int(self._clock() * 1000)
+        self._writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
+
+    def _renew(self) -> None:
+        """Have what the file has of assignments without an end count from now."""
         now = int(self._clock() * 1000)
-        self._writing = self._writer.submit(self._store.write, self._source, rows, now)
+        # A clock that was set back does not put it off.
+        if self._position is not None and not 0 <= now - self._renewed < RENEW_AFTER:
+            self._store.renew(self._source, self._position, now)
+            self._renewed = now
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Add what of the lines was not understood."""
