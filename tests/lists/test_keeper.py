@@ -16,6 +16,7 @@ import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
 from urlward.engine.digest import Key
+from urlward.engine.loaded import load
 from urlward.lists import feed_apart, feed_watch, files, keeper, memory
 from urlward.lists.keeper import Keeper, in_slices
 from urlward.lists.run_folder import PREFIX, RunFolder
@@ -30,6 +31,7 @@ POLLS = 12
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same states in a tenth of the time, but those that a slow machine would bring by itself."""
     monkeypatch.setattr(keeper, "INTERVAL", 0.02)
+    monkeypatch.setattr(keeper, "FOLLOW", 0.02)
     monkeypatch.setattr(files, "SETTLE", 0.05)
     monkeypatch.setattr(feed_watch, "PATIENCE", 3600.0)
 
@@ -851,3 +853,54 @@ async def test_a_file_that_a_reload_met_being_written_is_looked_at_again(path: P
             await kept.reload()
             assert "being written" in kept.refused["list"]
         await until(lambda: not kept.refused, "the list in force")
+
+
+def stored(state: Path) -> list[Path]:
+    """The artifacts of the operator's own lists in a state folder."""
+    return sorted((state / "lists").glob("*.ward"))
+
+
+@pytest.mark.usefixtures("compiles_here")
+class TestState:
+    """Lists of the operator's own whose artifacts last."""
+
+    def test_a_restart_takes_what_is_there_and_forgets_lists_not_named(self, path: Path) -> None:
+        state, other = path.with_name("state"), path.with_name("other.txt")
+        other.write_text("o.example\n")
+        Keeper([path, other], Key(SECRET), state=state).load()
+        assert len(stored(state)) == 2
+        again = Keeper([path], Key(SECRET), state=state)
+        with patch("urlward.lists.feed_look.compile_text", side_effect=AssertionError):
+            again.load()
+        assert blocks(again.matcher, "http://a.example/")
+        assert len(stored(state)) == 1
+
+    def test_at_a_start_a_bad_list_is_an_error_whatever_was_before(self, path: Path) -> None:
+        state = path.with_name("state")
+        Keeper([path], Key(SECRET), state=state).load()
+        path.write_bytes(HTML)
+        with pytest.raises(SourceError, match="web page"):
+            Keeper([path], Key(SECRET), state=state).load()
+
+    @pytest.mark.parametrize("damage", ["noise", "gone"])
+    async def test_an_artifact_that_is_damaged_is_made_anew_while_all_filters(
+        self, path: Path, damage: str, log: Callable[[], list[str]]
+    ) -> None:
+        state = path.with_name("state")
+        kept = Keeper([path], Key(SECRET), state=state)
+        kept.load()
+        watch = asyncio.create_task(kept.watch())
+        [artifact] = stored(state)
+        if damage == "gone":
+            artifact.unlink()
+        else:
+            artifact.write_bytes(b"noise" * 10)  # in its place, under whatever maps it
+            await until(lambda: (state / "damaged").exists(), "that it is set aside")
+        await until(lambda: stored(state) and load(artifact.read_bytes(), Key(SECRET)), "another")
+        await until(lambda: not kept.refused, "that all is well")
+        assert blocks(kept.matcher, "http://a.example/")
+        assert sum("set aside as damaged/" in line for line in log()) == (damage == "noise")
+        replace(path, "c.example\n")
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the next")
+        watch.cancel()
+        await asyncio.wait([watch])

@@ -43,8 +43,11 @@ _MOST_CHANGE = 1 << 30
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-INTERVAL = 0.2
-"""Seconds between two looks at the files."""
+INTERVAL = 0.1
+"""Seconds between two looks at the stores."""
+
+FOLLOW = 0.2
+"""Seconds between two looks at a path, which is read where both found the same."""
 
 LAGS = 3
 """Times in a row that a file has changed again when it comes into force, after which it is said to lag."""
@@ -370,7 +373,7 @@ class Keeper:
         """Have the store refreshed whenever the path of a list has changed."""
         again, lost = float("inf"), float("-inf")
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(FOLLOW)
             now, source = time.monotonic(), kept.source
             if source.is_kept_open(now):
                 logger.warning("list %s: changed, but its writer has not closed it; waiting", own.path)
