@@ -19,6 +19,7 @@ from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import ArtifactError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
+from urlward.lists import run_folder
 from urlward.lists.run_folder import FOLDER, PREFIX, RunFolder, inherited
 from urlward.lists.source import SourceError
 
@@ -108,7 +109,7 @@ def test_it_cannot_be_copied(run: RunFolder, path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(run_folder, "_new", full)
     with pytest.raises(SourceError, match="No space left on device"):
         run.map(path, parse)
 

@@ -25,11 +25,12 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 from urlward.engine.artifact import HEADER_SIZE
 from urlward.engine.digest import KEY_SIZE
 from urlward.lists import memory
-from urlward.lists.source import SourceError, read_artifact, unreadable
+from urlward.lists.source import SourceError, open_list, unreadable
 
 FOLDER = "URLWARD_RUN"
 """In a worker's environment: the path of its filter's run folder."""
@@ -37,6 +38,7 @@ FOLDER = "URLWARD_RUN"
 MEMORY = "URLWARD_MEMORY"
 """In a worker's environment: file descriptors of memory that all share, by name, as a JSON object."""
 
+_CHUNK = 1 << 20
 _KEY = "key"
 _SUM = 16
 """Bytes of a checksum, and of a length behind it."""
@@ -138,11 +140,17 @@ class RunFolder:
         ours = self._copy_of(path)
         try:
             with self._locked():
-                data = read_artifact(path)
-                check(memoryview(data))
-                if not _begins(ours, data[:HEADER_SIZE]):
-                    self._write(ours, path, data)
-                return _mapped(ours)
+                beside = ours.with_suffix(".tmp")
+                try:
+                    self._copy(path, beside)
+                    data = _mapped(beside)
+                    check(data)
+                    if _begins(ours, bytes(data[:HEADER_SIZE])):
+                        return _mapped(ours)
+                    beside.replace(ours)
+                    return data
+                finally:
+                    beside.unlink(missing_ok=True)
         except OSError as e:
             raise unreadable(ours, e) from e
 
@@ -155,7 +163,7 @@ class RunFolder:
         """What was mapped last of an artifact, whatever has become of that; None where nothing was."""
         try:
             return _mapped(self._copy_of(path))
-        except (OSError, ValueError):
+        except OSError:
             return None
 
     @contextmanager
@@ -171,15 +179,15 @@ class RunFolder:
     def _copy_of(self, path: Path) -> Path:
         return self.path / f"{blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()}.ward"
 
-    def _write(self, ours: Path, path: Path, data: bytes) -> None:
-        beside = ours.with_suffix(".tmp")
+    def _copy(self, path: Path, beside: Path) -> None:
         beside.unlink(missing_ok=True)
-        if path.is_relative_to(self.path):
-            os.link(path, beside)  # of a store in here, whose files are only ever replaced
-        else:
-            beside.touch(0o600)
-            beside.write_bytes(data)
-        beside.replace(ours)
+        with open_list(path) as file:
+            if path.is_relative_to(self.path):
+                os.link(path, beside)  # of a store in here, whose files are only ever replaced
+                return
+            with os.fdopen(_new(beside), "wb") as copy:
+                while chunk := _chunk(path, file):
+                    copy.write(chunk)
 
 
 @cache
@@ -202,13 +210,22 @@ def _begins(path: Path, header: bytes) -> bool:
         return False
 
 
-def _mapped(path: Path) -> memoryview:
-    """A file's bytes, mapped to be read only.
+def _new(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    Raises:
-        ValueError: it is empty.
-    """
+
+def _chunk(path: Path, file: BinaryIO) -> bytes:
+    try:
+        return file.read(_CHUNK)
+    except OSError as e:
+        raise unreadable(path, e) from e
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's bytes, mapped to be read only."""
     with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")  # which cannot be mapped
         return memoryview(mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
 
 
