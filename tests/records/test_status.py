@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
+from urlward.records.delivery import StoreState
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
-from urlward.records.recorder_state import RecorderState, StoreState
+from urlward.records.recorder import RecorderState
 from urlward.records.status import health_of, readiness_of, status_alone, status_of
 from urlward.records.status_text import lines
 

@@ -16,7 +16,7 @@ VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
 ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors")
 """Kinds of errors of ours."""
 
-TROUBLES = ("canary", "steer-set")
+TROUBLES = ("canary", "steer-set", "spool-down")
 """Kinds of what keeps traffic from being filtered as it should be; each is an alarm's kind too."""
 
 MAX_LISTS = 128

@@ -11,7 +11,7 @@ from urlward.records.exposition import Exposition
 from urlward.records.feed_figures import FeedFigures, feed_figures
 from urlward.records.health import REPORT_WITHIN, Health, healthy, ready
 from urlward.records.metrics import ListFacts
-from urlward.records.recorder_state import RecorderState
+from urlward.records.recorder import RecorderState
 
 VERSION = 1
 

@@ -28,6 +28,7 @@ AT_START = 60.0
 _ENDS_OF_TROUBLE = {
     "canary": ("canary-back", "the canary comes through, or that worker has ended"),
     "steer-set": ("steer-set-room", "there is room, or that worker has ended"),
+    "spool-down": ("spool-back", "the disk takes events again, or that worker has ended"),
 }
 
 type Tell = Callable[..., None]
