@@ -78,6 +78,7 @@ from urlward.records.records_commands import add_records_commands
 from urlward.records.seen import seen_by
 from urlward.records.status_commands import add_status_commands
 from urlward.records.who_commands import add_who_command
+from urlward.replay.commands import add_replay
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings
@@ -236,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     add_who_command(command, seen_by)
     add_import_commands(command)
     add_gateway_commands(command)
-    add_lab_commands(command)
+    add_replay(add_lab_commands(command))
 
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     command("demo", _demo, "Show it all on this machine, without root or network.")

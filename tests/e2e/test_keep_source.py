@@ -324,7 +324,21 @@ def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> N
         if "flush" in wrong and "rule" in wrong:
             ip(net, "-6", "rule", "add", "pref", "32766", "lookup", "main")
         wait_for(lambda: routing(net) == before, f"what {' '.join(wrong)} has taken away")
-    assert "somebody took policy routing away; it is back" in proxy.log()
+    assert "somebody took policy routing away; it is put right" in proxy.log()
+    # What another adds before ours takes nothing of it.
+    for version in ("-4", "-6"):
+        ip(net, version, "route", "add", "unreachable", "default", "table", "100")
+        ip(net, version, "rule", "add", "iif", "lan0", "lookup", "100")
+    wait_for(lambda: ip(net, "rule").count("88:") and ip(net, "-6", "rule").count("88:"), "ours before it")
+    for f in (IPV4, IPV6):
+        with net.client.connect(resolve(net, f), 80) as s:
+            s.send(b"GET /listed.html HTTP/1.1\r\nHost: paged.example\r\n\r\n")
+            assert s.recv(12) == b"HTTP/1.1 451"
+    for version in ("-4", "-6"):
+        ip(net, version, "rule", "del", "iif", "lan0", "lookup", "100")
+        ip(net, version, "route", "flush", "table", "100")
+    wait_for(lambda: routing(net) == before, "ours where it was")
+    assert "somebody's routing rule 89 came before ours; it is put right" in proxy.log()
     # Together with the rules, too.
     ip(net, "-4", "rule", "del", "pref", "90")
     subprocess.run([*net.gateway.prefix, "nft", "flush", "ruleset"], check=True)

@@ -1,10 +1,13 @@
 """The canary behind the kernel's rules, in namespaces: it comes through, and says where it does not."""
 
 import json
+import resource
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from conftest import wait_for
 from e2e.steer_support import address, ask, command, elements, get, resolving, steering, while_alive
 from e2e.support import Filter
 from e2e.test_modes import may_make_namespaces
+from e2e.test_workers import children_of
 from gateway.network import Network
 from urlward.proxy import notify
 
@@ -145,6 +149,32 @@ def test_a_stage_that_breaks_is_named_everywhere_until_it_is_mended(
     wait_for(lambda: heard[-1] == b"WATCHDOG=1", "a sign of life")
     wait_for(lambda: status(net, proxy).returncode == 0, "all to be well")
     wait_for(lambda: summary(net, proxy)["ok"], "the end of the alarm")
+
+
+def lowest_free(pid: int) -> int:
+    """The number that its next descriptor would have."""
+    taken = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    return next(number for number in count() if number not in taken)
+
+
+def test_whoever_is_out_of_descriptors_is_not_ended(net: Network, proxy: Filter, heard: list[bytes]) -> None:
+    wait_for(lambda: canaries(net) == {"ok"}, "the canary to come through")
+    pids = [proxy.process.pid, *children_of(proxy.process.pid)]
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
+    for pid, (_, hard) in limits.items():
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free(pid), hard))
+    try:
+        wait_for(lambda: canaries(net) == {"socket: too many open files"}, "the canary to have no socket")
+        assert status(net, proxy).returncode == 1
+        since = len(heard)
+        wait_for(lambda: heard[since:].count(b"WATCHDOG=1") > 10, "signs of life")
+        assert not any(one.startswith(b"STATUS=canary") for one in heard[since:])
+    finally:
+        for pid, limit in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    wait_for(lambda: canaries(net) == {"ok"}, "the canary to come through")
+    assert [proxy.process.pid, *children_of(proxy.process.pid)] == pids, "the same processes"
+    wait_for(lambda: status(net, proxy).returncode == 0, "all to be well")
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ class Speaker:
     def __init__(self, namespace: Namespace, name: str, tcp: tuple[int, ...], udp: tuple[int, ...]) -> None:
         self.name = name
         self.connections: list[socket.socket] = []
-        self._listeners = [self._socket(namespace, socket.SOCK_STREAM, port) for port in tcp]
+        stream = partial(self._socket, namespace, socket.SOCK_STREAM)
+        # Matters where something is led here without translation.
+        self._listeners = [stream(port, transparent=name in ("filter", "intercept")) for port in tcp]
         self._datagrams = [self._socket(namespace, socket.SOCK_DGRAM, port) for port in udp]
         for listener in self._listeners:
             listener.listen()
@@ -161,7 +164,7 @@ class Speaker:
         self._thread.start()
 
     @staticmethod
-    def _socket(namespace: Namespace, kind: int, port: int) -> socket.socket:
+    def _socket(namespace: Namespace, kind: int, port: int, *, transparent: bool = False) -> socket.socket:
         s = namespace.make(socket.AF_INET6, kind)
         s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -171,8 +174,7 @@ class Speaker:
             # Origins' addresses are not on an interface.
             s.setsockopt(socket.IPPROTO_IPV6, _FREEBIND, 1)
         else:
-            # Matters where something is led here without translation.
-            s.setsockopt(socket.IPPROTO_IPV6, _TRANSPARENT, 1)
+            s.setsockopt(socket.IPPROTO_IPV6, _TRANSPARENT, transparent)
         s.bind(("::", port))
         s.setblocking(False)
         return s

@@ -17,6 +17,7 @@ from urlward.gateway import control
 from urlward.gateway.canary import (
     FAILURES,
     NAMES_APART,
+    SHORT_FOR,
     UNREACHED,
     WAY,
     BrokenError,
@@ -143,6 +144,25 @@ async def test_several_failures_in_a_row_are_said(rig: Rig) -> None:
     assert (rig.said[-1], rig.kernel.told[-1], notify.withheld()) == ("", "ok", "")
 
 
+async def test_a_process_whose_sockets_clients_have_is_not_ended(rig: Rig) -> None:
+    await rig.canary.send()
+    rig.faults[4] = BrokenError("socket", "too many open files", short=True)
+    for _ in range(FAILURES):
+        rig.now += UNREACHED
+        await rig.canary.send()
+    assert (rig.said[-1], rig.kernel.told[-1]) == ("socket: too many open files",) * 2
+    assert notify.withheld() == ""
+    fault = rig.faults.pop(4)
+    await rig.canary.send()
+    assert rig.said[-1] == "", "nor is it minded what has not come to it meanwhile"
+    rig.faults[4] = fault
+    for _ in range(FAILURES):
+        await rig.canary.send()
+    rig.now += SHORT_FOR
+    await rig.canary.send()
+    assert notify.withheld() == "canary: socket: too many open files", "perhaps it is not clients"
+
+
 async def test_rules_that_are_down_on_purpose_are_no_failure(rig: Rig) -> None:
     await rig.canary.send()
     rig.kernel.fault = NoTableError("nftables: no such table")
@@ -194,10 +214,16 @@ def test_what_is_no_lack_of_a_route_is_a_failure(version: int, monkeypatch: pyte
 
         monkeypatch.setattr(canary_.socket, "socket", refused)
 
-    for code in (errno.EMFILE, errno.ENOBUFS):
+    for code, short in (
+        (errno.EMFILE, True),
+        (errno.ENFILE, True),
+        (errno.ENOBUFS, True),
+        (errno.EPERM, False),
+    ):
         refuse(code)
-        with pytest.raises(BrokenError, match="socket: "):
+        with pytest.raises(BrokenError, match="socket: ") as caught:
             _socket(address, socket.SOCK_DGRAM)
+        assert caught.value.short is short
     refuse(errno.EAFNOSUPPORT)
     with pytest.raises(NoRouteError):
         _socket(address, socket.SOCK_DGRAM)

@@ -105,6 +105,26 @@ def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     subprocess.run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan9"], check=True)
     nft.run("delete element inet urlward canary { 1 }")
     assert run("gateway", "status", "--config", config)[0] == 0
+    subprocess.run(["ip", "link", "add", "br0", "type", "bridge"], check=True)
+    subprocess.run(["ip", "link", "set", "lan0", "master", "br0"], check=True)
+    code, out, _ = run("gateway", "status", "--config", config)
+    assert code == 1, "nobody comes in by that name"
+    assert ["ports", "of", "others", "lan0", "br0"] in [line.split() for line in out.splitlines()]
+    assert "urlward: gateway.interfaces: lan0 is a port of br0" in run("gateway", "up", "--config", config)[2]
+    subprocess.run(["ip", "link", "set", "lan0", "nomaster"], check=True)
+    assert run("gateway", "status", "--config", config)[0] == 0
+    other = "table inet filter {\nchain input { type filter hook input priority 0; policy drop; }\n}"
+    subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)
+    lacking = "nft insert rule inet filter input iifname lan0 udp dport { 5353 } accept"
+    code, out, _ = run("gateway", "status", "--config", config)
+    assert code == 0, "advice"
+    assert lacking in out
+    assert lacking in run("gateway", "up", "--config", config)[2]
+    nft.run("delete table inet filter")
+    nft.run("delete element inet urlward alive { 6 }")
+    code, out, _ = run("gateway", "status")
+    assert (code, "worker 0 ok" in out) == (1, False), "the last word of a worker that lives no more"
+    nft.run("add element inet urlward alive { 6 timeout 60s }")
     nft.run("add element inet urlward contested { 6 timeout 60s }")
     assert run("gateway", "status", "--config", config)[0] == 1, "another hand keeps removing rules"
     assert run("gateway", "up", "--config", config, "--fail", "closed", "--no-steer", "--replace")[0] == 0

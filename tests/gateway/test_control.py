@@ -35,14 +35,6 @@ def test_up_and_down(nft: Nft) -> None:
     assert nft.json("list ruleset") == []
 
 
-def test_statements_that_have_no_json_are_passed_over(nft: Nft, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": 1360}
-    odd = ({"mangle": "x"}, {"mangle": {"key": "x"}}, {"mangle": {"key": {"tcp option": "x"}}})
-    rules = [{"rule": {"table": "x", "expr": ["a statement", *odd, {"mangle": size}]}}]
-    monkeypatch.setattr(nft, "json", lambda *_, **__: rules)
-    assert control.clamps(nft) == {1360}
-
-
 def test_status_counts(nft: Nft) -> None:
     control.up(nft, PLAN)
     nft.run("add element inet urlward steer4 { 192.0.2.1 timeout 60s, 192.0.2.2 timeout 60s }")

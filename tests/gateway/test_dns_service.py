@@ -197,7 +197,7 @@ async def test_an_answer_larger_than_the_client_takes(rig: Rig, upstream: Upstre
 async def test_no_more_than_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that is slow, and clients that ask on: nothing piles up."""
     monkeypatch.setattr(dns_service, "OWED", 50)
-    monkeypatch.setattr(dns_service, "OWED_TO_ONE", 20)
+    monkeypatch.setattr(dns_service, "OWED_TO_ONE", (20, 20))
     upstream = await Upstream(lambda _: None).start()
     async with serving(tmp_path, upstream, timeout=0.5) as rig:
         greedy, other = Asker("192.0.2.1"), Asker("192.0.2.2")
@@ -213,8 +213,26 @@ async def test_no_more_than_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await until(lambda: len(greedy.answers) == 100 and other.answers, "the end")
         await until(lambda: all(client.answers for client in more), "the end")
         assert rig.service._owed == 0
-        assert rig.service._owed_to == {}
+        assert rig.service._owed_to == ({}, {})
         assert rig.service._under_way == ({}, {})
+
+
+async def test_no_more_than_so_many_of_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may have all addresses of a network of IPv6."""
+    monkeypatch.setattr(dns_service, "OWED_TO_NETWORK", (30, 10))
+    upstream = await Upstream(lambda _: None).start()
+    async with serving(tmp_path, upstream, timeout=0.5) as rig:
+        for tcp, most in ((False, 30), (True, 10)):
+            greedy = [Asker(f"2001:db8:1:2::{i:x}") for i in range(100)]
+            others = [Asker(f"2001:db8:1:{i:x}::1") for i in range(3, 100)]
+            others += [Asker(f"fe80::{i:x}%lan0") for i in range(100)]
+            others += [Asker(f"::ffff:192.0.2.{i}") for i in range(100)]
+            for number, client in enumerate([*greedy, *others]):
+                rig.service.ask(wire(f"n{number}.example"), client, tcp=tcp)
+            assert sum(len(client.answers) for client in greedy) == 100 - most
+            assert not any(client.answers for client in others)
+            await until(lambda g=greedy, o=others: all(one.answers for one in (*g, *o)), "the end")
+        assert rig.service._owed_to == ({}, {})
 
 
 async def test_nobody_to_ask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

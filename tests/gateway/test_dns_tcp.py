@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until, wait_so_long
 from gateway.test_dns_wire import question
 from urlward.gateway import dns_tcp
+from urlward.gateway.dns_service import OWED_TO_ONE
 from urlward.gateway.dns_stream import framed
 from urlward.gateway.dns_tcp import TcpEndpoint
 from urlward.proxy.listeners import Address, open_sockets
@@ -28,8 +30,8 @@ async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
         yield rig
 
 
-async def connect(rig: Rig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", rig.port)
+async def connect(rig: Rig, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", rig.port, local_addr=(source, 0))
 
 
 async def receive(reader: asyncio.StreamReader) -> dns.message.Message:
@@ -184,27 +186,89 @@ async def test_a_client_that_reads_nothing(
     writer.transport.abort()
 
 
-async def test_so_many_connections(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dns_tcp, "CONNECTIONS_OF_ONE", 3)
+@pytest.mark.parametrize(
+    ("bound", "source"),
+    [
+        ("CONNECTIONS_OF_ONE", "127.0.0.1"),
+        ("CONNECTIONS_OF_NETWORK", "127.0.0.2"),
+        ("CONNECTIONS", "127.0.0.2"),
+    ],
+)
+async def test_so_many_connections(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, bound: str, source: str
+) -> None:
+    """The one goes that has been idle for longest; none goes that is owed an answer."""
+    monkeypatch.setattr(dns_tcp, bound, 3)
+    if bound == "CONNECTIONS_OF_NETWORK":
+        monkeypatch.setattr(dns_tcp, "network_of", lambda _: "2001:db8::/64")
     open_ones = [await connect(rig) for _ in range(3)]
-    for _, writer in open_ones:
+    for number in (1, 0, 2):
+        reader, writer = open_ones[number]
         writer.write(wire("plain.example"))
-    for reader, _ in open_ones:
         await receive(reader)
+    upstream.answer = lambda _: None
+    open_ones[1][1].write(wire("slow.example"))
+    await until(lambda: upstream.asked[-1] == "slow.example", "the query")
+    upstream.answer = GOOD
+    reader, writer = await connect(rig, source)
+    writer.write(wire("plain.example"))
+    assert (await receive(reader)).answer
+    writer.close()
+    assert await closed(open_ones[0][0]), "idle for longest"
+    upstream.answer = lambda _: None
+    for number in (1, 2):
+        open_ones[number][1].write(wire(f"slow{number}.example"))
+    await until(lambda: {"slow1.example", "slow2.example"} <= set(upstream.asked), "the queries")
+    reader, writer = await connect(rig, source)
+    writer.write(wire("slow3.example"))
+    await until(lambda: "slow3.example" in upstream.asked, "the queries")
+    late, late_writer = await connect(rig, source)
+    assert await closed(late), "nobody is idle"
+    late_writer.close()
+    upstream.answer = GOOD
+    upstream.answer_held()
+    assert {name(await receive(open_ones[1][0])) for _ in range(2)} == {"slow.example", "slow1.example"}
+    assert name(await receive(open_ones[2][0])) == "slow2.example"
+    assert name(await receive(reader)) == "slow3.example"
+    for one in (writer, *(writer for _, writer in open_ones)):
+        one.close()
+    endpoint = next(e for e in rig.server._endpoints if isinstance(e, TcpEndpoint))
+    await until(lambda: not endpoint._of and not endpoint._connections, "all gone")
+
+
+async def test_a_client_that_does_not_read_makes_room_too(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_tcp, "CONNECTIONS_OF_ONE", 1)
     reader, writer = await connect(rig)
+    writer.write(b"\0\x20half")
+    endpoint = next(e for e in rig.server._endpoints if isinstance(e, TcpEndpoint))
+    await until(lambda: any(one._messages.begun for one in endpoint._connections), "what was begun")
+    assert (await rig.ask("plain.example", tcp=True)).answer
     assert await closed(reader)
     writer.close()
-    open_ones[0][1].close()
-    endpoint = next(e for e in rig.server._endpoints if isinstance(e, TcpEndpoint))
-    await until(lambda: len(endpoint._connections) == 2, "room")
-    assert (await rig.ask("plain.example", tcp=True)).answer
-    monkeypatch.setattr(dns_tcp, "CONNECTIONS", 2)
-    reader, other = await connect(rig)
-    assert await closed(reader)
-    other.close()
+
+
+async def test_one_client_s_queries_leave_room_at_the_resolver(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver takes so many over TCP at a time, and keeps them while a name is slow."""
+    upstream.answer = lambda query: None if "slow" in query.question[0].to_text() else GOOD(query)
+    ask, taken = rig.service.ask, [0]
+
+    def counts(*arguments: Any, **values: Any) -> bool:
+        taken[0] += 1
+        return ask(*arguments, **values)
+
+    monkeypatch.setattr(rig.service, "ask", counts)
+    open_ones = [await connect(rig) for _ in range(20)]
+    for number, (_, writer) in enumerate(open_ones):
+        writer.write(b"".join(wire(f"slow{number}-{i}.example") for i in range(64)))
+    await until(lambda: taken[0] == 20 * 64, "the queries")
+    assert (await rig.ask("plain.example", host="::1", tcp=True)).answer
+    assert rig.service._owed == OWED_TO_ONE[1]
     for _, writer in open_ones:
-        writer.close()
-    await until(lambda: not endpoint._of, "all gone")
+        writer.transport.abort()
 
 
 async def test_a_client_that_leaves_before_the_answer(rig: Rig, upstream: Upstream) -> None:

@@ -17,6 +17,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(planning, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
     monkeypatch.setattr(planning, "has_ipv6", lambda: True)
     monkeypatch.setattr(planning, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
+    monkeypatch.setattr(
+        planning, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"}
+    )
     monkeypatch.setattr(planning, "sysctl", lambda _: "1")
     monkeypatch.setattr(planning, "_STUB_OF", tmp_path / "stub")
 
@@ -85,6 +88,8 @@ def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
 def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = plan(gateway={"interfaces": ["lan0", "wg7"]}).notes
     assert note == "gateway.interfaces: there is no wg7 on this machine, or not yet"
+    _, note = plan(gateway={"interfaces": ["lan0", "lan1"]}).notes
+    assert note == ("gateway.interfaces: lan1 is a port of br0, as which packets come in: name br0")
     (note,) = plan(gateway={"clients": ["192.0.2.0/24"]}).notes
     assert "no IPv6 network" in note
     assert plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes == ()

@@ -24,7 +24,9 @@ from gateway.network import (
 )
 from urlward.gateway import control
 from urlward.gateway.errors import NftError
-from urlward.gateway.rules import rules
+from urlward.gateway.firewalls import closed
+from urlward.gateway.rules import rules, setup_of
+from urlward.gateway.rules_watch import RulesWatch
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -171,8 +173,8 @@ def test_closed_while_no_worker_lives(net: Network, f: Family) -> None:
         s.send(b"more")
         assert s.recv(9) == b"more", "what a worker has let pass goes on"
         net.forget()
-        s.send(b"more")
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError):  # noqa: PT012 - a late acknowledgement may have drawn it
+            s.send(b"more")
             s.recv(9)
     net.live()
     net.add(f.of("steer"), f.origin)
@@ -558,6 +560,105 @@ def test_connections_that_were_led_to_the_filter_end_with_the_rules(net: Network
         for unconcerned in (another, own):
             unconcerned.send(b"x")
             assert unconcerned.recv(10) == b"x"
+
+
+CLOSED = """\
+table inet fw {
+    chain in {
+        type filter hook input priority filter; policy drop;
+        iifname "lo" accept
+        ct state established,related accept
+        meta l4proto ipv6-icmp accept
+    }
+}
+"""
+
+
+@families
+def test_a_firewall_that_closes_the_filter_s_ports_and_what_it_lacks(net: Network, f: Family) -> None:
+    plan = net.up()
+    net.add(f.of("steer"), f.origin)
+    net.nft.run(CLOSED)
+
+    def said() -> list[str]:
+        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6))
+
+    try:
+        with pytest.raises(TimeoutError):
+            net.client.connect(f.origin, 443, patience=1.0)
+        (line,) = said()
+        for command in line.partition("clients hang: ")[2].split("; "):
+            net.nft.run(command.removeprefix("nft "))
+        assert said() == []
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+        assert ask(net, f.resolver, 53) == "filter"
+    finally:
+        net.nft.run("delete table inet fw")
+
+
+@families
+def test_what_ends_with_the_rules_is_what_came_by_them(net: Network, f: Family) -> None:
+    """No more, where this machine serves a whole network (AnyIP); no less, where it is meant itself."""
+    anycast, own = (
+        ("203.0.113.128/25", "203.0.113.130") if f.version == 4 else ("2001:db8:f:1::/64", "2001:db8:f:1::1")
+    )
+    route = ["ip", "-n", net.gateway.name, f"-{f.version}", "route"]
+    subprocess.run([*route, "add", "local", anycast, "dev", "lo"], check=True)
+    net.up(dns={"page_addresses": (f.wan,)})
+    net.add(f.of("steer"), f.wan)
+    try:
+        with net.client.connect(own, 443) as served, net.client.connect(f.wan, 443) as page:
+            assert first_line(served) == f"own {f.client} {own} 443"
+            assert first_line(page) == f"filter {f.client} {f.wan} 443"
+            net.gateway.do(control.down, net.nft)
+            with pytest.raises(ConnectionResetError):
+                received(page, 1)
+            served.send(b"x")
+            assert served.recv(10) == b"x"
+    finally:
+        subprocess.run([*route, "del", "local", anycast, "dev", "lo"], check=True)
+
+
+@families
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("iif lan0 lookup 100",),
+        ("not fwmark 0xca6c lookup 100", "table main suppress_prefixlength 0"),  # as wg-quick adds them
+    ],
+)
+def test_a_rule_of_routing_that_comes_first_comes_behind(
+    net: Network, f: Family, others: tuple[str, ...]
+) -> None:
+    """As a tunnel's that begins later, without a preference."""
+    if not net.keeps:
+        pytest.skip("without `keep_source` nothing is routed by a mark")
+    ip = ["ip", "-n", net.gateway.name, f"-{f.version}"]
+
+    def change(how: str) -> None:
+        for rule in others:
+            subprocess.run([*ip, "rule", how, *rule.split()], check=True, capture_output=True)
+
+    net.up()
+    net.add(f.of("steer"), f.origin)
+    subprocess.run([*ip, "route", "add", "default", "dev", "nbr0", "table", "100"], check=True)
+    change("add")
+    watch = net.gateway.do(RulesWatch, ("lan0",), print)
+    try:
+        with pytest.raises(OSError, match=r"timed out|unreachable|route"):
+            net.client.connect(f.origin, 443, patience=1.0)
+        net.gateway.do(watch.start)
+        wait_for(lambda: watch.facts.restored, "the watch")
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+        before = watch.facts.restored
+        change("del")
+        change("add")
+        wait_for(lambda: watch.facts.restored > before, "the watch")
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+    finally:
+        watch.close()
+        change("del")
+        subprocess.run([*ip, "route", "flush", "table", "100"], check=True)
 
 
 @families

@@ -36,6 +36,10 @@ def other_hand(commands: str) -> None:
     subprocess.run(["nft", "-f", "-"], input=commands, text=True, check=True, capture_output=True)
 
 
+def ip(line: str) -> None:
+    subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+
+
 def shown() -> str:
     """The table as nft shows it, without times that run out."""
     text = subprocess.run(["nft", "list", "table", "inet", "urlward"], capture_output=True, text=True).stdout
@@ -141,7 +145,7 @@ def test_what_another_hand_takes_away_comes_back(rig: Rig, commands: str) -> Non
     other_hand(commands)
     rig.restored(1)
     assert shown() == before
-    assert rig.watch.facts.by.startswith("nft (process ")
+    assert rig.watch.facts.hand.startswith("nft (process ")
     assert rig.watch.facts.wrong == ()
     assert "took rules away; they are back after" in rig.said[0]
     # And again: the table that was put back is watched as the first.
@@ -239,6 +243,55 @@ def test_interfaces(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: rig.watch.facts.wrong == ("no interface lan0",), "the word")
     subprocess.run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan9"], check=True)
     wait_for(lambda: rig.watch.facts.wrong == (), "the interface")
+
+
+def test_a_port_of_a_bridge(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules_watch, "LOOK", 0.05)
+    rig.watch._interfaces = ("lan0",)
+    ip("link add lan0 type veth peer name lan9")
+    other_hand("add table inet x")
+    wait_for(lambda: rig.watch.facts.wrong == (), "the interface")
+    ip("link add br0 type bridge")
+    ip("link set lan0 master br0")
+    wait_for(lambda: rig.watch.facts.wrong == ("lan0 is a port of br0",), "the word")
+    ip("link set lan0 nomaster")
+    wait_for(lambda: rig.watch.facts.wrong == (), "the interface")
+
+
+def test_routing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes before ours goes behind; who goes on is reported, and what cannot be put right too."""
+    rig.up(keep_source=True)
+    ip("-6 rule add lookup 100")
+    rig.restored(1)
+    assert rig.watch.facts.hand == "somebody's routing rule 89 came before ours"
+    assert rig.said[-1] == "gateway: somebody's routing rule 89 came before ours; it is put right"
+    assert rig.watch.facts.wrong == ()
+    ip("rule del lookup 21365")
+    rig.restored(2)
+    assert rig.watch.facts.hand == "somebody took policy routing away"
+    ip("rule add pref 0 lookup 100")
+    why = "routing: another's rule 0 takes filtered traffic: move it behind 90 (ip rule)"
+    wait_for(lambda: rig.watch.facts.wrong == (why,), "the word")
+    assert rig.said.count(f"gateway: {why}") == 1
+    assert control.status(rig.nft).routes == why
+    ip("rule del pref 0 lookup 100")
+    wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
+    monkeypatch.setattr(rules_watch, "ONE_ACT", 600.0)
+    for n in range(MOST):
+        ip("-6 rule add lookup 100")
+        rig.restored(n + 3)
+    assert rig.watch.facts.wrong == (), "one hand, in one go"
+    monkeypatch.setattr(rules_watch, "ONE_ACT", 0.0)
+    for n in range(MOST):
+        ip("-6 rule add lookup 100")
+        rig.restored(n + MOST + 3)
+    again = f"removed more than {MOST} times in a minute"
+    wait_for(lambda: rig.watch.facts.wrong == (again,), "the word")
+    wait_for(lambda: control.status(rig.nft).contested, "the kernel's word")
+    ip("-6 rule add lookup 100")
+    rig.restored(2 * MOST + 3)
+    monkeypatch.setattr(rules_watch, "WINDOW", 0.0)
+    wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
 
 
 def test_notifications_that_were_lost(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

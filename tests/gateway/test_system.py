@@ -6,7 +6,17 @@ import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
-from urlward.gateway.system import has_ipv6, missing_interfaces, own_addresses, sysctl, unmet
+from urlward.gateway import system
+from urlward.gateway.rtnetlink import Link
+from urlward.gateway.system import (
+    enslaved_interfaces,
+    has_ipv6,
+    interface_faults,
+    missing_interfaces,
+    own_addresses,
+    sysctl,
+    unmet,
+)
 
 TRIE = """\
 Main:
@@ -100,3 +110,33 @@ def test_this_thread_s_network() -> None:
         assert {ip_address("192.0.2.1"), ip_address("2001:db8::1"), ip_address("::1")} <= found
         assert len(found) == 4
         assert missing_interfaces(["lo", "l*", "eth9", "wg*"]) == ["eth9", "wg*"]
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_ports_of_others() -> None:
+    with own_network():
+        for line in (
+            "add lan0 type veth peer name lan8",
+            "add lan1 type veth peer name lan9",
+            "add br0 type bridge",
+            "set lan1 master br0",
+        ):
+            subprocess.run(["ip", "link", *line.split()], check=True)
+        assert enslaved_interfaces(["lan0", "lan8", "lan9", "br0", "lan7"]) == {}
+        assert enslaved_interfaces(["lan*"]) == {"lan1": "br0"}
+        assert enslaved_interfaces(["lan*", "br*"]) == {}, "there packets are met"
+        assert interface_faults(["lan1", "eth9"]) == ["no interface eth9", "lan1 is a port of br0"]
+
+
+def test_packets_come_in_by_the_last_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {
+        1: Link("eth0", 3),
+        2: Link("eth1", 4),
+        3: Link("bond0", 4),
+        4: Link("br0", 0),
+        5: Link("eth2", 99),
+    }
+    monkeypatch.setattr(system, "links", lambda: links)
+    assert enslaved_interfaces(["eth*", "bond0"]) == {"eth0": "br0", "eth1": "br0", "bond0": "br0"}
+    assert enslaved_interfaces(["eth0", "br0"]) == {}
+    assert enslaved_interfaces(["eth2"]) == {}, "its master is in another namespace, or gone meanwhile"

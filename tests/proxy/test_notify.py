@@ -1,5 +1,7 @@
 import asyncio
+import errno
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +91,21 @@ def test_what_is_not_for_this_process(
     if pid:
         monkeypatch.setenv(notify.WHO, pid)
     assert notify.interval() is None
+
+
+def test_signs_of_life_need_no_descriptor(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is out of them lives still; systemd would end it."""
+    monkeypatch.setenv(notify.INTERVAL, "1")
+    notify.ready()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            socket.socket()
+        notify.alive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert said(manager) == [b"READY=1", b"WATCHDOG=1"]
 
 
 async def test_a_loop_that_turns(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from urlward.records.event import Event, make_event
+from urlward.records.nodes import Node
 
 START = 1_795_000_000_000
 """Milliseconds: a day in November 2026."""
@@ -32,6 +33,11 @@ def an_event(n: int = 0, kind: Any = "block", at: int | None = None, **fields: A
         **fields,
     }
     return make_event(kind, now * 1_000_000, n.to_bytes(8), **fields)
+
+
+def node(name: str, identity: str = "") -> Node:
+    """One with a state folder of its own, unless it has another's."""
+    return Node(name, identity or f"of {name}")
 
 
 def own_messages(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -9,7 +9,9 @@ from records.support import an_event
 from urlward.config import configured
 from urlward.lists.audit import FILE, HEAD, AuditError, append
 from urlward.records.audit_commands import add_audit_commands
+from urlward.records.database import open_database
 from urlward.records.event import Event
+from urlward.records.nodes import node_of
 from urlward.records.store import open_store
 from urlward.records.watches import Watches
 
@@ -104,6 +106,29 @@ def test_copies_in_databases(
     append(state, "anna", "looked", NOW + 120)
     run("verify", "--config", config)
     assert run("verify", "--config", config, "--known", capsys.readouterr().out.split()[-1]) == 0
+
+
+def test_copies_under_an_earlier_name(
+    tmp_path: Path, postgresql_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, config = tmp_path / "state", tmp_path / "urlward.toml"
+    (tmp_path / "url").write_text(postgresql_url)
+    append(state, "anna", "allowed", NOW)
+    told: list[Event] = []
+    Watches([], state, lambda *said, **_: told.append(event(0, *said)), clock=lambda: NOW).look()
+    for name in ("n1", "n2"):
+        config.write_text(
+            f'state = "{state}"\n[records]\nnode = "{name}"\n[records.days]\nblocks = 3\noperations = 3\n'
+            '[[records.store]]\nkind = "postgresql"\nurl_file = "url"\n'
+        )
+        records = configured(config)[1].records
+        assert records is not None
+        opened = open_database(records.store[0], state)
+        opened.register(node_of(name, state))
+        opened.write(told)
+        opened.close()
+    assert run("verify", "--config", config) == 0
+    assert "agrees with 1 cop" in capsys.readouterr().out
 
 
 def event(n: int, kind: Any, detail: dict[str, Any], node: str = "n1") -> Event:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from records.support import DAY, HOUR, START, an_event, versions
+from records.support import DAY, HOUR, START, an_event, node, versions
 from urlward.config.records import StoreTable
 from urlward.records import database as module
 from urlward.records import engines
@@ -330,28 +330,28 @@ def test_queries_are_as_a_plain_model_has_them(
 
 
 def test_holds_are_for_all_nodes(database: Database) -> None:
-    database.hold({"A": START}, "n1")
-    database.hold({"A": START + 10, "B": START + 20}, "n1")
+    database.hold({"A": START}, node("n1"))
+    database.hold({"A": START + 10, "B": START + 20}, node("n1"))
     assert database.held(START) == {"A": START + 10, "B": START + 20}
-    database.hold({"A": START + 5}, "n1")
+    database.hold({"A": START + 5}, node("n1"))
     assert database.held(START) == {"A": START + 10, "B": START + 20}, "none is made shorter"
     assert database.held(START + 10) == {"B": START + 20}
-    database.release("B", "n1")
-    database.release("B", "n1")
+    database.release("B", node("n1"))
+    database.release("B", node("n1"))
     assert database.held(START) == {"A": START + 10}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_hold_is_of_the_node_that_made_it(database: Database) -> None:
-    database.hold({"A": START + 20}, "n1")
-    database.hold({"A": START + 10}, "n2")
+    database.hold({"A": START + 20}, node("n1"))
+    database.hold({"A": START + 10}, node("n2"))
     assert database.held(START) == {"A": START + 20}
-    database.release("A", "n2")
+    database.release("A", node("n2"))
     assert database.held(START) == {"A": START + 20}
-    database.hold({"A": START + 30}, "n2")
-    database.release("A", "n1")
+    database.hold({"A": START + 30}, node("n2"))
+    database.release("A", node("n1"))
     assert database.held(START) == {"A": START + 30}
-    database.release("A", "n2")
+    database.release("A", node("n2"))
     assert database.held(START) == {}
 
 
@@ -369,21 +369,21 @@ def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
 
 
 def test_each_nodes_events_go_by_that_nodes_days(database: Database) -> None:
-    some = [an_event(n, node=node) for n, node in enumerate(("short", "long", "gone"))]
+    some = [an_event(n, node=name) for n, name in enumerate(("short", "long", "gone"))]
     database.write(some)
     if database.is_file:
         # This machine's, whatever it was called before.
-        assert database.purge({"block": 1}, START + 2 * DAY, (), "short") == 3
+        assert database.purge({"block": 1}, START + 2 * DAY, (), node("short")) == 3
         return
-    assert database.purge({"block": 30}, START + DAY // 2, (), "long") == 0
+    assert database.purge({"block": 30}, START + DAY // 2, (), node("long")) == 0
     # The node with the fewest days deletes its own.
-    assert database.purge({"block": 1}, START + 2 * DAY, (), "short") == 1
-    assert database.days_of_nodes({"block": 1}, "short") == {
+    assert database.purge({"block": 1}, START + 2 * DAY, (), node("short")) == 1
+    assert database.days_of_nodes({"block": 1}, node("short")) == {
         "long": {"block": 30},
         "short": {"block": 1},
         "": {"block": 30},
     }
     # And those of others when theirs are over, however long these nodes have been silent.
-    assert database.purge({"block": 1}, START + 29 * DAY, (), "short") == 0
-    assert database.purge({"block": 1}, START + 31 * DAY, (), "short") == 2
-    assert database.purge({}, START + 99 * DAY, (), "ever") == 0
+    assert database.purge({"block": 1}, START + 29 * DAY, (), node("short")) == 0
+    assert database.purge({"block": 1}, START + 31 * DAY, (), node("short")) == 2
+    assert database.purge({}, START + 99 * DAY, (), node("ever")) == 0

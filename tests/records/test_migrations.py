@@ -6,13 +6,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from records.support import DAY, START, an_event, role_without_ownership
+from records.support import DAY, START, an_event, node, role_without_ownership
 from urlward.config.records import StoreTable
 from urlward.records.assignments.deterministic import Formula, known_formulas
+from urlward.records.assignments.importing import import_file
 from urlward.records.assignments.interval import AssignmentError
+from urlward.records.assignments.parsers import ReadOptions
 from urlward.records.assignments.retention import purge_assignments
 from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import open_database
@@ -22,7 +24,7 @@ from urlward.records.migrations import migrate
 from urlward.records.store import EventQuery, StoreError
 from urlward.records.tables import events
 
-VERSION_1 = Path(__file__).parents[1] / "data" / "records" / "version1"
+DUMPS = Path(__file__).parents[1] / "data" / "records"
 SQLITE = StoreTable(kind="sqlite")
 
 
@@ -110,26 +112,39 @@ def test_tables_have_what_events_have() -> None:
     assert [column.name for column in events.columns] == ["seq", *FIELDS]
 
 
-def made_by_version_1(kind: str, folder: Path, url: str) -> None:
+def made_by_version(version: int, kind: str, folder: Path, url: str) -> None:
     """Databases of events and of assignments, as that version has made them."""
+    dumps = DUMPS / f"version{version}"
     if kind == "postgresql":
         with psycopg.connect(url) as server:
-            server.execute((VERSION_1 / "postgresql.sql").read_bytes())
+            server.execute((dumps / "postgresql.sql").read_bytes())
         return
     for name in ("records", "assignments"):
         with sqlite3.connect(folder / f"{name}.db") as connection:
-            connection.executescript((VERSION_1 / f"{name}.sqlite.sql").read_text())
+            connection.executescript((dumps / f"{name}.sqlite.sql").read_text())
         connection.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of database."""
+    return str(request.param)
+
+
+@pytest.fixture
+def version() -> int:
+    """Of the tables that there are."""
+    return 1
+
+
+@pytest.fixture
 def old(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: int, kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[StoreTable, Path | str]:
-    """Where events and assignments of version 1 are."""
-    url = request.getfixturevalue("postgresql_url") if request.param == "postgresql" else ""
+    """Where events and assignments of a version are."""
+    url = request.getfixturevalue("postgresql_url") if kind == "postgresql" else ""
     monkeypatch.setenv("RECORDS_URL", url)
-    made_by_version_1(request.param, tmp_path, url)
+    made_by_version(version, kind, tmp_path, url)
     if url:
         return StoreTable(kind="postgresql", url_env="RECORDS_URL"), url
     return SQLITE, tmp_path / "assignments.db"
@@ -169,14 +184,14 @@ def test_events_of_version_1_are_read_and_go_on(old: tuple[StoreTable, Path | st
     assert database.held(START) == {FIRST.reference: START + 400 * DAY}
     database.write([FIRST, an_event(5)])
     assert database.find(EventQuery()) == [an_event(5), *found]
-    assert database.purge({"block": 1}, START + 2 * DAY, {FIRST.reference}, "gw1") == 2
+    assert database.purge({"block": 1}, START + 2 * DAY, {FIRST.reference}, node("gw1")) == 2
     assert [each.id for each in database.find(EventQuery())] == [found[1].id, FIRST.id]
     if not database.is_file:
-        database.release(FIRST.reference, "gw2")
+        database.release(FIRST.reference, node("gw2"))
         assert database.held(START) == {FIRST.reference: START + 400 * DAY}, "nobody knows whose it is"
     # Until the node that has made it says so.
-    database.hold({FIRST.reference: START + 400 * DAY}, "gw1")
-    database.release(FIRST.reference, "gw1")
+    database.hold({FIRST.reference: START + 400 * DAY}, node("gw1"))
+    database.release(FIRST.reference, node("gw1"))
     assert database.held(START) == {}
     database.close()
 
@@ -195,6 +210,64 @@ def test_assignments_of_version_1_are_read_and_go_on(old: tuple[StoreTable, Path
     store.close()
 
 
+@pytest.mark.parametrize("version", [2])
+def test_nodes_of_version_2_are_told_apart_from_now_on(
+    old: tuple[StoreTable, Path | str], tmp_path: Path
+) -> None:
+    """Rows of both, whose days are as they said, and a hold of one of them."""
+    database = open_database(old[0], tmp_path)
+    assert len(database.find(EventQuery())) == 3
+    assert database.held(START) == {FIRST.reference: START + 400 * DAY}
+    one, two = node("gw1"), node("gw2")
+    assert database.days_of_nodes({"block": 99}, node("gw3")) == {
+        "gw1": {"block": 30}, "gw2": {"block": 5}, "gw3": {"block": 99}, "": {"block": 99},
+    }  # fmt: skip
+    if database.is_file:
+        database.release(FIRST.reference, two)
+    else:
+        assert database.purge({"block": 20}, START + 8 * DAY, (), one) == 1, "gw2's, by its own days"
+        with pytest.raises(StoreError, match="the node name 'gw1' is another node's"):
+            database.register(node("gw1", "another"))
+        database.release(FIRST.reference, two)
+        assert database.held(START) == {FIRST.reference: START + 400 * DAY}
+        database.release(FIRST.reference, one)
+    assert database.held(START) == {}
+    database.close()
+
+
+@pytest.mark.parametrize("version", [2])
+def test_what_has_no_end_in_version_2_is_renewed_from_now_on(
+    old: tuple[StoreTable, Path | str], tmp_path: Path
+) -> None:
+    store = AssignmentStore(old[1])
+    # Its start is long ago; its source was read a day later.
+    assert purge_assignments(store, START + DAY) == 2
+    assert [one.subscriber for one in store.find("203.0.113.5", None, START, START)] == ["fixed"]
+    path = tmp_path / "fixed.csv"
+    path.write_text(f"address,subscriber,from,to\n203.0.113.0/28,fixed,{START},\n")
+    source = store.source("fixed", "csv", str(path))
+    assert import_file(store, source, path, ReadOptions(), lambda: (START + 50 * DAY) / 1000).rows == 0
+    assert purge_assignments(store, START + 50 * DAY) == 0
+    assert purge_assignments(store, START + 50 * DAY + 1) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("version", [2])
+def test_a_session_of_a_table_in_version_2_counts_from_when_that_was_read(
+    old: tuple[StoreTable, Path | str],
+) -> None:
+    url = str(old[1]).replace("postgresql:", "postgresql+psycopg:", 1)
+    engine = create_engine(f"sqlite:///{url}" if isinstance(old[1], Path) else url)
+    with engine.begin() as connection:
+        # As `radacct` has them: where it is read to, and no file.
+        connection.execute(text("UPDATE assignment_files SET begin_size = 0 WHERE path = 'fixed.csv'"))
+    engine.dispose()
+    store = AssignmentStore(old[1])
+    assert purge_assignments(store, START + DAY) == 2
+    assert purge_assignments(store, START + DAY + 1) == 1
+    store.close()
+
+
 def schema_of(engine: Engine) -> dict[str, object]:
     looked = inspect(engine)
     return {
@@ -207,9 +280,8 @@ def schema_of(engine: Engine) -> dict[str, object]:
     }
 
 
-def test_databases_of_version_1_become_as_new_ones(
-    old: tuple[StoreTable, Path | str], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_databases_of_before_become_as_new_ones(old: tuple[StoreTable, Path | str], tmp_path: Path) -> None:
     def schemas(table: StoreTable, folder: Path, place: Path | str) -> list[dict[str, object]]:
         database, store = open_database(table, folder), AssignmentStore(place)
         found = [schema_of(each.engine) for each in (database, store)]
@@ -223,7 +295,7 @@ def test_databases_of_version_1_become_as_new_ones(
     (tmp_path / "new").mkdir()
     if isinstance(old[1], Path):
         assert before == schemas(old[0], tmp_path / "new", tmp_path / "new" / "assignments.db")
-        assert set(before[0]) == {"events", "holds", "retention", "urlward_unwiped", "urlward_versions"}
+        assert set(before[0]) == {"events", "holds", "nodes", "urlward_unwiped", "urlward_versions"}
         return
     with psycopg.connect(old[1]) as server:
         server.execute("DROP SCHEMA public CASCADE")
@@ -240,7 +312,7 @@ def test_tables_of_a_later_version_are_told_and_left_alone(
             connection.execute(text("UPDATE urlward_versions SET version = 99"))
     before = [schema_of(each.engine) for each in (database, store)]
     with pytest.raises(
-        StoreError, match=r": its events are of version 99, made by a later urlward, and .* 2: "
+        StoreError, match=r": its events are of version 99, made by a later urlward, and .* 3: "
     ):
         open_database(old[0], tmp_path)
     with pytest.raises(
@@ -256,14 +328,14 @@ def test_tables_of_a_later_version_are_told_and_left_alone(
 def test_a_role_that_may_not_change_tables_is_told(
     postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_by_version_1("postgresql", tmp_path, postgresql_url)
+    made_by_version(1, "postgresql", tmp_path, postgresql_url)
     with role_without_ownership(postgresql_url) as url:
         monkeypatch.setenv("RECORDS_URL", url)
         with pytest.raises(
-            StoreError, match="its events are of version 1, and 2 is needed, which its role may"
+            StoreError, match="its events are of version 1, and 3 is needed, which its role may"
         ):
             open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
         with pytest.raises(
-            AssignmentError, match=r"its assignments are of version 1, and 2 is needed, which"
+            AssignmentError, match=r"its assignments are of version 1, and 3 is needed, which"
         ):
             AssignmentStore(url)

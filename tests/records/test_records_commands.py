@@ -336,8 +336,13 @@ def test_another_node_keeps_what_is_held_in_a_database_that_they_share(
 ) -> None:
     assert run("hold", HELD, "--until", "2999-01-01", "--why", "a", "--config", kept) == 0
     (other := tmp_path / "other").mkdir()
-    at = ("--config", kept, "--state", str(other))
+    text = Path(kept).read_text().replace("[records.days]", '[records]\nnode = "other"\n[records.days]')
+    (tmp_path / "other.toml").write_text(text)
+    at = ("--config", str(tmp_path / "other.toml"), "--state", str(other))
+    for reference in (HELD, "7Q4M-2XKD-93FJ"):
+        add_objection(other, Key(bytes(32)), reference, "why", client=A, now=NOW / 1000 - 10 * 86_400)
     assert run("purge", *at) == 0
+    assert [one.reference for one in read_objections(other)] == [HELD]
     capsys.readouterr()
     assert run("status", *at) == 0
     out = capsys.readouterr().out.splitlines()
@@ -350,10 +355,11 @@ def test_another_node_keeps_what_is_held_in_a_database_that_they_share(
     url = (tmp_path / "url").read_text()
     (tmp_path / "down").write_text(url.replace("host=", "host=/nonexistent"))
     down = tmp_path / "down.toml"
-    down.write_text(Path(kept).read_text().replace(f'"{tmp_path}/url"', f'"{tmp_path}/down"', 1))
+    down.write_text(text.replace(f'"{tmp_path}/url"', f'"{tmp_path}/down"', 1))
     assert run("purge", "--config", str(down), "--state", str(other)) == 1
     out, err = capsys.readouterr()
     assert "assignments: " not in out
+    assert "urlward: objections: none is deleted: it is not known what other nodes hold: postgresql " in err
     assert "urlward: assignments: none is deleted: it is not known what other nodes hold: postgresql " in err
 
 

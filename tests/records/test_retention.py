@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from records.support import DAY, HOUR, START, an_event, own_messages
+from records.support import DAY, HOUR, START, an_event, node, own_messages
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.records.database import Database, open_database
 from urlward.records.event import KINDS
@@ -175,7 +175,7 @@ def test_writers_go_on_meanwhile(database: Database, tmp_path: Path) -> None:
 
 def test_what_another_node_holds_stays(database: Database, tmp_path: Path) -> None:
     database.write([an_event(n) for n in range(2)])
-    database.hold({an_event(0).reference: START + 10 * DAY}, "other")
+    database.hold({an_event(0).reference: START + 10 * DAY}, node("other"))
     opened = stores(tmp_path, SQLITE)
     now = START / 1000 + 5 * 86_400
     assert purge(opened, {"block": 1}, dict, now, ahead=6 * 86_400) == ({database.name: 1}, [])

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from records.support import DAY, START, an_event, in_the_heap, role_without_ownership
+from records.support import DAY, START, an_event, in_the_heap, node, role_without_ownership
 from urlward.config.records import StoreTable
 from urlward.records import vacuum
 from urlward.records.assignments import retention
@@ -41,7 +41,7 @@ def test_what_is_deleted_is_not_in_the_servers_files(database: Database, postgre
     """Among rows that stay, whose pages a plain VACUUM leaves as they are."""
     database.write([an_event(n, at=START + (n % 2) * DAY, client=f"heap{n:05d}-") for n in range(3_000)])
     assert clients(postgresql_server, b"heap") == set(range(3_000))
-    assert database.purge({"block": 1}, START + DAY + 1, (), "n1") == 1_500
+    assert database.purge({"block": 1}, START + DAY + 1, (), node("n1")) == 1_500
     assert clients(postgresql_server, b"heap") == set(range(1, 3_000, 2))
 
 

@@ -120,12 +120,12 @@ def test_rules_that_are_taken_away_are_alarms(tmp_path: Path) -> None:
     rules[0] = RulesFacts()
     watches.look_at_rules()
     assert said == []
-    rules[0] = RulesFacts(2, "nft (process 7)")
+    rules[0] = RulesFacts(2, "nft (process 7) took rules away")
     for _ in range(2):
         watches.look_at_rules()
-    text = "gateway: nft (process 7) took rules away, and they were put back"
+    text = "gateway: nft (process 7) took rules away, and it was put right"
     assert said == [("rules-removed", f"{text}; 2 times")]
-    rules[0] = RulesFacts(3, "nft (process 8)", ("missing",))
+    rules[0] = RulesFacts(3, "nft (process 8) took rules away", ("missing",))
     for _ in range(2):
         watches.look_at_rules()
     assert said[1:] == [

@@ -1,6 +1,7 @@
 import argparse
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 from obstacles import audit_on_a_full_disk
 from records.assignments.support import at, sighting, taken
 from urlward import cli
-from urlward.config import ConfigError
+from urlward.config import ConfigError, configured
 from urlward.lists.audit import read_audit, verify
 from urlward.lists.state import StateError
 from urlward.records import assignment_commands
 from urlward.records.assignment_commands import add_assignment_commands
+from urlward.records.assignments.configured import purge_configured
 from urlward.records.assignments.interval import AssignmentError, Said
 from urlward.records.assignments.store import AssignmentStore
 from urlward.records.assignments.times import ms_text
@@ -197,11 +199,30 @@ def test_import_status_and_who(urlward: Run, tmp_path: Path, capsys: pytest.Capt
         "oldest assignment 2026-11-18T11:06:40Z, each kept until 180 days after its end: "
     )
     assert out[1].startswith("crm: csv, 2 rows, 1 not understood, last read 20")
-    assert out[2] == f"  {path}: read to byte {path.stat().st_size} of {path.stat().st_size}"
+    size = path.stat().st_size
+    assert out[2].startswith(f"  {path}: read to byte {size} of {size}, last found 20")
     assert urlward("assignments", "status", "--json") == 0
     assert json.loads(capsys.readouterr().out)["sources"][0]["name"] == "crm"
     assert urlward("who", *ASK) == 0
     assert "source crm: csv" in capsys.readouterr().out
+
+
+def test_who_has_a_fixed_prefix_since_years(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fixed.csv"
+    path.write_text("address,subscriber,from,to\n203.0.113.0/28,fixed,2020-01-01T00:00:00Z,\n")
+    now = time.time()
+    for _ in range(2):
+        assert urlward("assignments", "import", "csv", path) == 0
+        records = configured(tmp_path / "urlward.toml")[1].records
+        assert records is not None
+        assert purge_configured(records, tmp_path / "state", now, ahead=3_600) == 0
+    capsys.readouterr()
+    assert urlward("who", "203.0.113.9", "--at", ms_text(int(now * 1000)), "--why", "case 5") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "fixed"
+    # The last import is longer ago than the 180 days.
+    assert purge_configured(records, tmp_path / "state", now + 181 * 86_400) == 1
 
 
 def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ from urlward.gateway.steerable import Address
 from urlward.gateway.table import CLIENTS, ENTRY, interfaces_of, targets_of
 from urlward.proxy import notify
 from urlward.proxy.guard import CanaryMark
+from urlward.proxy.listeners import is_shortage
 from urlward.proxy.workers import worker_name
 
 logger = logging.getLogger("urlward.gateway")
@@ -47,6 +48,9 @@ FAILURES = 3
 
 UNREACHED = 60.0
 """Seconds without anybody's canary at this worker, while its own comes through at others."""
+
+SHORT_FOR = 600.0
+"""Seconds in a row for which there may be no socket for a canary, before another start is to help."""
 
 CANARY_FOR = 10
 """Seconds for which the canary's address is steered, so that a set that takes no more is noticed."""
@@ -76,11 +80,13 @@ class BrokenError(Exception):
     Attributes:
         stage: where it ended.
         late: whether nothing is wrong but that it has taken too long.
+        short: whether nothing is wrong but that clients have all the sockets that there may be.
     """
 
-    def __init__(self, stage: str, why: str, *, late: bool = False) -> None:
+    def __init__(self, stage: str, why: str, *, late: bool = False, short: bool = False) -> None:
         self.stage = stage
         self.late = late
+        self.short = short
         super().__init__(f"{stage}: {why}")
 
 
@@ -127,6 +133,7 @@ class Canary:
         self._down = down
         self._clock = clock
         self._failures = 0
+        self._short_since: float | None = None
         self._passed = False
         self.why = ""
         self.asked = mark.came = clock()
@@ -159,7 +166,7 @@ class Canary:
                     await self._send(address)
             self._look_at_ourselves()
         except BrokenError as e:
-            self._failed(str(e), late=e.late)
+            self._failed(str(e), ends=e.late or (e.short and self._is_short_for() < SHORT_FOR))
         except GatewayError as e:
             self._failed(f"rules: {e}")
         except Exception as e:  # noqa: BLE001 - a bug of ours is a failure too
@@ -222,6 +229,7 @@ class Canary:
 
     def _came_through(self) -> None:
         self._failures = 0
+        self._short_since = None
         self._passed = True
         self._is_well("canary: it comes through again")
         self._tell("")
@@ -232,7 +240,20 @@ class Canary:
             self.why = ""
             notify.withhold("")
 
-    def _failed(self, why: str, *, late: bool = False) -> None:
+    def _is_short_for(self) -> float:
+        now = self._clock()
+        self.asked = self._mark.came = now  # what comes to this worker waits, too
+        if self._short_since is None:
+            self._short_since = now
+        return now - self._short_since
+
+    def _failed(self, why: str, *, ends: bool = False) -> None:
+        """Say so, if it is not the first.
+
+        Args:
+            why: the stage, and what is wrong.
+            ends: whether it is to end by itself.
+        """
         self._failures += 1
         if self._failures < FAILURES:
             return
@@ -242,7 +263,7 @@ class Canary:
         self._tell(why)
         # Where it has never come through, another start would not help; nor where there is too much to do.
         if self._passed:
-            notify.withhold("" if late else f"canary: {why}")
+            notify.withhold("" if ends else f"canary: {why}")
 
 
 def canary_of(
@@ -336,7 +357,9 @@ def _socket(address: Address, kind: int) -> socket.socket:
 
 
 def _no_socket(error: OSError) -> Exception:
-    return NoRouteError() if error.errno in _NO_ROUTE else BrokenError("socket", _words(error))
+    if error.errno in _NO_ROUTE:
+        return NoRouteError()
+    return BrokenError("socket", _words(error), short=is_shortage(error))
 
 
 async def _exchange(s: socket.socket, to: tuple[str, int], data: bytes) -> bytes:

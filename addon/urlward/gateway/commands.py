@@ -97,8 +97,10 @@ def _note(lines: Iterable[str]) -> None:
 
 def _up(args: argparse.Namespace) -> int:
     from urlward.gateway import control
+    from urlward.gateway.firewalls import clamps, closed
     from urlward.gateway.nft import Nft
     from urlward.gateway.planning import planned
+    from urlward.gateway.rules import setup_of
     from urlward.gateway.system import unmet
 
     config = _config(args)
@@ -106,15 +108,17 @@ def _up(args: argparse.Namespace) -> int:
         made = planned(config, args.listen)
         nft = Nft()
         before = control.up(nft, made.plan, replace=args.replace)
-        clamps: set[int] = set()
-        with suppress(GatewayError, ValueError):  # advice; the rules are in force
-            clamps = control.clamps(nft)
     gateway = made.plan.gateway
-    if clamps and (gateway.mss is None or gateway.mss > min(clamps)):
+    sizes, lacking = set[int](), list[str]()
+    with suppress(GatewayError, ValueError):  # advice; the rules are in force
+        listing = control.all_rules(nft)
+        sizes = clamps(listing)
+        lacking = closed(listing, setup_of(made.plan), gateway.interfaces, gateway.ports, made.plan.families)
+    if sizes and (gateway.mss is None or gateway.mss > min(sizes)):
         _note(
-            [f"gateway.mss: rules give TCP segments {min(clamps)} bytes, the filter's own connections do not"]
+            [f"gateway.mss: rules give TCP segments {min(sizes)} bytes, the filter's own connections do not"]
         )
-    _note((*made.notes, *unmet(made.plan.families, marks=gateway.keep_source)))
+    _note((*made.notes, *unmet(made.plan.families, marks=gateway.keep_source), *lacking))
     print(
         f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
         f"ports {', '.join(map(str, gateway.ports))} to {made.plan.listen}, "
@@ -142,31 +146,42 @@ def _down(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from urlward.gateway import control
+    from urlward.gateway.firewalls import closed
     from urlward.gateway.nft import Nft
     from urlward.gateway.planning import planned
     from urlward.gateway.rules import setup_of
-    from urlward.gateway.system import FORWARDING, missing_interfaces, sysctl
+    from urlward.gateway.system import FORWARDING, enslaved_interfaces, has_ipv6, missing_interfaces, sysctl
 
     config = _config(args)
-    found = control.status(Nft())
+    nft = Nft()
+    found = control.status(nft)
     shown = found.as_json()
     if args.config:
         with located(config):
             shown["as_configured"] = found.setup == setup_of(planned(config, args.listen).plan)
     wanted = dict.fromkeys((*found.interfaces, *config.gateway.interfaces))
     shown["missing_interfaces"] = missing_interfaces(wanted)
+    shown["ports_of_others"] = enslaved_interfaces(wanted)
+    shown["firewalls"] = []
+    if found.setup is not None:
+        families = (4, 6) if has_ipv6() else (4,)
+        with suppress(GatewayError, ValueError):  # advice
+            shown["firewalls"] = closed(
+                control.all_rules(nft), found.setup, found.interfaces, config.gateway.ports, families
+            )
     shown["sysctl"] = {name: sysctl(name) for name in FORWARDING.values()}
     if args.json:
         print(json.dumps(shown))
     else:
         for name, value in shown.items():
             print(f"{name.replace('_', ' '):20}{_words(value)}")
-    return DONE if found.filters and not shown["missing_interfaces"] else NOT_FILTERED
+    comes_in = not shown["missing_interfaces"] and not shown["ports_of_others"]
+    return DONE if found.filters and comes_in else NOT_FILTERED
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_words(one)}" for name, one in value.items()) or "-"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, bool):

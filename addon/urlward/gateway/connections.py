@@ -4,10 +4,11 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 
-from urlward.gateway.netlink import ACK, DONE, DUMP, ERROR, REQUEST, header, split
+from urlward.gateway.netlink import ACK, DONE, DUMP, ERROR, REQUEST, attributes, header, split
 from urlward.gateway.steerable import Address
 from urlward.gateway.system import own_addresses
 
@@ -18,6 +19,12 @@ _ALL_BUT_LISTENING = 0xFFF & ~(1 << _LISTENS)
 _PORT, _ADDRESS, _ID = 4, 8, slice(4, 52)
 """Of an answer: its own port and address; both ports, addresses, interface and cookie of a socket."""
 
+_ATTRIBUTES = 72
+"""Where they begin in an answer (``struct inet_diag_msg``)."""
+
+_OPTIONS, _TRANSPARENT = 22, 1 << (5 if sys.byteorder == "little" else 2)
+"""INET_DIAG_SOCKOPT, and IP_TRANSPARENT in its first byte (Linux 5.10)."""
+
 _PATIENCE = 10.0
 
 
@@ -26,7 +33,8 @@ def reset_connections(ports: Collection[int], *, foreign: bool = False) -> int |
 
     Args:
         ports: of this machine.
-        foreign: whether those end as well whose own address is not this machine's.
+        foreign: whether those end as well whose sockets take connections to any address (IP_TRANSPARENT), or
+            of which the kernel does not tell, and whose own address is not this machine's.
 
     The other side gets a reset, by the way that its packets came; so do those whose process has ended
     already, and left something to be sent.
@@ -59,13 +67,16 @@ def _found(
             if kind == ERROR:
                 code = -struct.unpack_from("=i", answer)[0]
                 raise OSError(code, os.strerror(code))
-            if struct.unpack_from("!H", answer, _PORT)[0] in ports or _is_foreign(family, answer, own):
+            if struct.unpack_from("!H", answer, _PORT)[0] in ports or (
+                own is not None and _is_foreign(family, answer, own)
+            ):
                 yield answer[_ID]
 
 
-def _is_foreign(family: int, answer: bytes, own: Collection[Address] | None) -> bool:
-    if own is None:
-        return False
+def _is_foreign(family: int, answer: bytes, own: Collection[Address]) -> bool:
+    options = dict(attributes(answer[_ATTRIBUTES:])).get(_OPTIONS)
+    if options is not None:
+        return bool(options[0] & _TRANSPARENT)
     address = ip_address(answer[_ADDRESS : _ADDRESS + (4 if family == socket.AF_INET else 16)])
     address = getattr(address, "ipv4_mapped", None) or address
     return address not in own and not address.is_loopback and not address.is_unspecified

@@ -19,7 +19,6 @@ from urlward.gateway.table import (
     FAMILY_AND_NAME,
     LISTED,
     STEERED,
-    TABLE,
     Setup,
     interfaces_of,
 )
@@ -37,7 +36,8 @@ class Status:
         contested: whether another hand has removed the rules again and again, and they were put back.
         interfaces: where clients come in, as the rules have them.
         canary: by worker, what its canary has come to: ``ok``, or what fails; None where there is none.
-        routes: whether what the rules mark is delivered here; None where they mark nothing.
+        routes: ``yes`` where what the rules mark is delivered here, else why it is not; None where they mark
+            nothing.
         counts: elements of sets, for IPv4 and IPv6.
     """
 
@@ -46,7 +46,7 @@ class Status:
     contested: bool
     interfaces: tuple[str, ...]
     canary: dict[str, str] | None
-    routes: bool | None
+    routes: str | None
     counts: dict[str, tuple[int, int]]
 
     @property
@@ -58,7 +58,7 @@ class Status:
             and self.alive
             and not self.contested
             and sings
-            and self.routes is not False
+            and self.routes in ("yes", None)
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -68,7 +68,8 @@ class Status:
             "alive": self.alive,
             "contested": self.contested,
             "canary": self.canary,
-            "routes": self.routes,
+            "routes": None if self.routes is None else self.routes == "yes",
+            "routes_fault": None if self.routes == "yes" else self.routes,
             "setup": None if self.setup is None else asdict(self.setup),
             **{name: {"ipv4": four, "ipv6": six} for name, (four, six) in self.counts.items()},
         }
@@ -101,10 +102,10 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
     try:
         nft.check(script)
         with closing(Routing()) as routing:
-            # Before what is marked, and not taken away before nothing is marked any more.
-            if plan.gateway.keep_source:
-                routing.up()
             try:
+                # Before what is marked, and not taken away before nothing is marked any more.
+                if plan.gateway.keep_source:
+                    routing.up()
                 nft.run(script)
             except BaseException:
                 if before is None or before.source != "kept":
@@ -156,38 +157,26 @@ def status(nft: Nft) -> Status:
     setup = Setup.of(listing)
     counts = {kind: (_count(nft, names[0]), _count(nft, names[1])) for kind, names in _COUNTED.items()}
     sent = any(one.get("rule", {}).get("chain") == "output" for one in listing)
+    alive = _alive(nft)
     return Status(
         setup,
-        _alive(nft),
+        alive,
         bool(_elements(nft, CONTESTED)),
         interfaces_of(listing),
-        _canary(nft) if sent else None,
+        # What a worker has said last is no news of it once none lives.
+        (_canary(nft) if alive else {}) if sent else None,
         _routes() if setup is not None and setup.source == "kept" else None,
         counts,
     )
 
 
-def clamps(nft: Nft) -> set[int]:
-    """Sizes that rules of others give the TCP segments of what is forwarded.
+def all_rules(nft: Nft) -> list[dict[str, Any]]:
+    """A listing of everybody's rules, without the elements of sets.
 
     Raises:
         NftError: the kernel refuses.
     """
-    found = set()
-    for one in nft.json("list ruleset", terse=True):
-        rule = one.get("rule", {})
-        for part in rule.get("expr", ()) if rule.get("table") != TABLE else ():
-            mangle = _member(part, "mangle")
-            value = _member(mangle, "value")
-            option = _member(_member(mangle, "key"), "tcp option")
-            if _member(option, "name") == "maxseg" and isinstance(value, int):
-                found.add(value)
-    return found
-
-
-def _member(of: object, name: str) -> object:
-    """A member of an object; others' rules may have a text where libnftables has no JSON for a statement."""
-    return of.get(name) if isinstance(of, dict) else None
+    return nft.json("list ruleset", terse=True)
 
 
 def _conflict(one: Setup, other: Setup) -> bool:
@@ -202,9 +191,9 @@ def _listing(nft: Nft) -> list[dict[str, Any]]:
         return []
 
 
-def _routes() -> bool:
+def _routes() -> str:
     with closing(Routing()) as routing:
-        return routing.delivers()
+        return routing.fault() or "yes"
 
 
 def _count(nft: Nft, name: str) -> int:

@@ -8,6 +8,8 @@ where no list says anything of its names. Otherwise the addresses are steered fi
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Protocol
 
 from urlward.gateway.dns_answers import error, truncated
@@ -36,8 +38,11 @@ logger = logging.getLogger("urlward.gateway")
 OWED = 10_000
 """Answers that may be owed; beyond, clients are told that the server has failed."""
 
-OWED_TO_ONE = 1_000
-"""To one address."""
+OWED_TO_ONE = (1_000, 200)
+"""To one address, over UDP and over TCP: there a resolver takes 800 at a time."""
+
+OWED_TO_NETWORK = (5_000, 400)
+"""To one network of IPv6, whose addresses a client may have all of."""
 
 _ONE_QUESTION = b"\0\1\0\0\0\0"
 _TRANSFERS = (251, 252)
@@ -103,7 +108,8 @@ class Service:
         self._resolved = resolved
         self._faults = faults
         self._under_way: tuple[dict[bytes, Asked], dict[bytes, Asked]] = ({}, {})
-        self._owed_to: dict[str, int] = {}
+        self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        """By address and network, over UDP and over TCP."""
         self._owed = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -128,7 +134,7 @@ class Service:
         if question.type in _TRANSFERS:
             client.answer(error(query, REFUSED, question))
             return True
-        if self._owed >= OWED or self._owed_to.get(client.host, 0) >= OWED_TO_ONE:
+        if self._owed >= OWED or self._owes_enough(client.host, tcp):
             client.answer(error(query, SERVFAIL, question))
             return True
         key = query[2:]
@@ -237,10 +243,19 @@ class Service:
         self._faults.say(fault, "an answer is withheld" if blocks else "an answer passes, not steered")
         return self._failure(asked) if blocks else data
 
+    def _owes_enough(self, host: str, tcp: bool) -> bool:
+        owed = self._owed_to[tcp].get
+        network = network_of(host)
+        return owed(host, 0) >= OWED_TO_ONE[tcp] or (
+            bool(network) and owed(network, 0) >= OWED_TO_NETWORK[tcp]
+        )
+
     def _owe(self, asked: Asked, number: bytes, client: Client) -> None:
         asked.clients.append((number, client))
         self._owed += 1
-        self._owed_to[client.host] = self._owed_to.get(client.host, 0) + 1
+        owed = self._owed_to[asked.tcp]
+        for key in filter(None, (client.host, network_of(client.host))):
+            owed[key] = owed.get(key, 0) + 1
 
     def _reply(self, asked: Asked, data: bytes) -> None:
         del self._under_way[asked.tcp][asked.query[2:]]
@@ -248,12 +263,13 @@ class Service:
             data = truncated(data, asked.question)
         rest = data[2:]
         self._owed -= len(asked.clients)
+        owed = self._owed_to[asked.tcp]
         for number, client in asked.clients:
-            left = self._owed_to[client.host] - 1
-            if left:
-                self._owed_to[client.host] = left
-            else:
-                del self._owed_to[client.host]
+            for key in filter(None, (client.host, network_of(client.host))):
+                if left := owed[key] - 1:
+                    owed[key] = left
+                else:
+                    del owed[key]
             client.answer(number + rest)
 
     def _failure(self, asked: Asked) -> bytes:
@@ -263,6 +279,17 @@ class Service:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@lru_cache(4_096)
+def network_of(host: str) -> str:
+    """The network that an address shares a bound with, IPv6's /64; empty where it stands for itself."""
+    if ":" not in host:
+        return ""
+    address = IPv6Address(host)
+    if address.ipv4_mapped or address.is_link_local:
+        return ""
+    return str(IPv6Network((int(address) >> 64 << 64, 64)))
 
 
 def _size(asked: Asked) -> int:

@@ -3,16 +3,20 @@
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Collection
 
-from urlward.gateway.dns_service import Client, Service
+from urlward.gateway.dns_service import Client, Service, network_of
 from urlward.gateway.dns_stream import Messages, framed
 from urlward.proxy.listeners import Acceptor, Transports
 
 CONNECTIONS = 1_000
-"""At a time."""
+"""At a time. Beyond any of these numbers, the one makes room that has been idle for longest."""
 
 CONNECTIONS_OF_ONE = 50
 """Of one address."""
+
+CONNECTIONS_OF_NETWORK = 500
+"""Of one network of IPv6."""
 
 OUTSTANDING = 64
 """Queries of a connection that wait for their answers; the next are read when one is there."""
@@ -32,7 +36,8 @@ class TcpEndpoint:
         self.service = service
         self._server: Acceptor | None = None
         self._connections: set[TcpClient] = set()
-        self._of: dict[str, int] = {}
+        self._of: dict[str, set[TcpClient]] = {}
+        """By address and network."""
 
     def serve(self, one: socket.socket) -> None:
         """Accept connections from a bound socket.
@@ -59,12 +64,17 @@ class TcpEndpoint:
             client.finish()
 
     def admit(self, client: "TcpClient") -> bool:
-        """Count a connection, if there is room for it."""
-        of = self._of.get(client.host, 0)
-        if len(self._connections) >= CONNECTIONS or of >= CONNECTIONS_OF_ONE:
+        """Count a connection, if there is room for it, or can be made."""
+        host, network = client.host, network_of(client.host)
+        if not (
+            _has_room(self._of.get(host, ()), CONNECTIONS_OF_ONE)
+            and _has_room(self._of.get(network, ()), CONNECTIONS_OF_NETWORK)
+            and _has_room(self._connections, CONNECTIONS)
+        ):
             return False
         self._connections.add(client)
-        self._of[client.host] = of + 1
+        for key in filter(None, (host, network)):
+            self._of.setdefault(key, set()).add(client)
         return True
 
     def forget(self, client: "TcpClient") -> None:
@@ -72,15 +82,30 @@ class TcpEndpoint:
         if client not in self._connections:
             return
         self._connections.discard(client)
-        left = self._of[client.host] - 1
-        if left:
-            self._of[client.host] = left
-        else:
-            del self._of[client.host]
+        for key in filter(None, (client.host, network_of(client.host))):
+            self._of[key].discard(client)
+            if not self._of[key]:
+                del self._of[key]
+
+
+def _has_room(clients: "Collection[TcpClient]", most: int) -> bool:
+    """Whether there are fewer than so many, after the one that has been idle for longest has gone."""
+    if len(clients) < most:
+        return True
+    oldest = min((one for one in clients if one.is_idle), key=lambda one: one.until, default=None)
+    if oldest is None:
+        return False
+    oldest.retire()
+    return True
 
 
 class TcpClient(asyncio.Protocol):
-    """A connection."""
+    """A connection.
+
+    Attributes:
+        host: address of the other side.
+        until: when it has been idle for too long, by the loop's clock.
+    """
 
     def __init__(self, endpoint: TcpEndpoint) -> None:
         self.host = ""
@@ -93,9 +118,21 @@ class TcpClient(asyncio.Protocol):
         self._ends = False
         self._paused = False
         self._full = False
-        self._until = 0.0
+        self.until = 0.0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is owed, nor a query to be read."""
+        return not self._owed and not self._unread
+
+    def retire(self) -> None:
+        """End at once, to make room."""
+        self._gone = True
+        self._endpoint.forget(self)
+        waits = self._messages.begun or self._transport.get_write_buffer_size()
+        self._transport.abort() if waits else self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
@@ -210,12 +247,12 @@ class TcpClient(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _active(self) -> None:
-        self._until = self._loop.time() + IDLE
+        self.until = self._loop.time() + IDLE
 
     def _look(self) -> None:
         """Close what has done nothing for too long; answers that are owed are waited for."""
         now = self._loop.time()
-        if now < self._until or (self._owed and not self._full):
-            self._timer = self._loop.call_later(max(self._until - now, IDLE / 10), self._look)
+        if now < self.until or (self._owed and not self._full):
+            self._timer = self._loop.call_later(max(self.until - now, IDLE / 10), self._look)
         else:
             self._transport.abort() if self._full or self._messages.begun else self._transport.close()

@@ -12,7 +12,14 @@ from urlward.config.tables import split_address
 from urlward.gateway.errors import GatewayError, SettingError
 from urlward.gateway.resolvers import SYSTEM, ResolverError, resolvers
 from urlward.gateway.rules import Plan, interface_problems
-from urlward.gateway.system import FORWARDING, has_ipv6, missing_interfaces, own_addresses, sysctl
+from urlward.gateway.system import (
+    FORWARDING,
+    enslaved_interfaces,
+    has_ipv6,
+    missing_interfaces,
+    own_addresses,
+    sysctl,
+)
 
 _STUB_OF = Path("/run/systemd/resolve/resolv.conf")
 """The resolvers behind systemd-resolved, which itself answers this machine alone."""
@@ -56,6 +63,10 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
     notes += [
         f"gateway.interfaces: there is no {name} on this machine, or not yet"
         for name in missing_interfaces(gateway.interfaces)
+    ]
+    notes += [
+        f"gateway.interfaces: {name} is a port of {master}, as which packets come in: name {master}"
+        for name, master in enslaved_interfaces(gateway.interfaces).items()
     ]
     if 6 in families and _clients_of_ipv4_alone(gateway):
         notes.append(

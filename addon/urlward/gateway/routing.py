@@ -1,17 +1,19 @@
 """Policy routing for `keep_source`: packets with `MARK` are delivered here, whatever their destination.
 
 For each family a rule (``fwmark``) leads to a table of its own, whose one route makes every address local.
+The rule is to come before any other that can take such packets. A rule that is added without a preference
+comes before all others, so the place of ours is not fixed: `PREFERENCE`, or before the first of those.
 Formats: rtnetlink(7), ``linux/rtnetlink.h``, ``linux/fib_rules.h``; needs CAP_NET_ADMIN, and no program.
 """
 
 import errno
-import os
 import socket
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.netlink import ACK, CREATE, ERROR, REQUEST, attribute, attributes, header, split
+from urlward.gateway.netlink import ACK, CREATE, attribute, attributes
+from urlward.gateway.rtnetlink import RouteNetlink
 from urlward.gateway.system import sysctl
 from urlward.gateway.table import MARK
 
@@ -19,21 +21,25 @@ TABLE: Final = 21365
 """Number of the routing table, which nobody else is likely to take."""
 
 PREFERENCE: Final = 90
-"""Of the rules: before those of VPNs and of several uplinks, which look at other bits of a mark."""
+"""Of the rules, where no other demands a lower one: before those of VPNs and of several uplinks, which look
+at other bits of a mark."""
 
 _NUMBERS: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANYWHERE: Final = {4: "240.0.0.1", 6: "100::1"}
 """Addresses that no machine has (RFC 1112 section 4, RFC 6666), to look where marked packets go."""
 
-_NEWROUTE, _GETROUTE, _NEWRULE = 24, 26, 32
-_DELETE: Final = 1
-"""From the number of what makes something to that of what deletes it."""
-
+_NEWROUTE, _DELROUTE, _GETROUTE, _NEWRULE, _DELRULE, _GETRULE = 24, 25, 26, 32, 33, 34
 _EXCLUSIVE: Final = 0x200
 """NLM_F_EXCL."""
 
-_LOCAL, _LOOKUP = 2, 1
-"""RTN_LOCAL, FR_ACT_TO_TBL."""
+_LOCAL, _LOOKUP, _NOTHING = 2, 1, 3
+"""RTN_LOCAL; FR_ACT_TO_TBL, FR_ACT_NOP."""
+
+_INVERT: Final = 2
+"""FIB_RULE_INVERT."""
+
+_LOCAL_TABLE: Final = 255
+"""RT_TABLE_LOCAL, which delivers here what it knows."""
 
 _HOST_SCOPE, _LOOKUP_TABLE = 254, 0x1000
 """RT_SCOPE_HOST, RTM_F_LOOKUP_TABLE."""
@@ -43,11 +49,31 @@ _BY_US: Final = 213
 
 _DESTINATION, _LINK, _ROUTE_TABLE, _ROUTE_MARK = 1, 4, 15, 16
 _RULE_PREFERENCE, _RULE_MARK, _RULE_TABLE, _RULE_MASK, _RULE_PROTOCOL = 6, 10, 15, 16, 21
-_GROUPS: Final = (8, 19)
-"""RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE."""
+_RULE_SUPPRESS = (13, 14)
+"""FRA_SUPPRESS_IFGROUP, FRA_SUPPRESS_PREFIXLEN: of what a table says, and so no condition."""
 
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_PATIENCE: Final = 5.0
+_RULE_PAD: Final = 18
+_NO_CONDITIONS: Final = {
+    *(_RULE_PREFERENCE, _RULE_MARK, _RULE_TABLE, _RULE_MASK, _RULE_PROTOCOL, _RULE_PAD),
+    *_RULE_SUPPRESS,
+}
+
+_ABSENT: Final = (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+"""Where a rule is not there, a route is not, or a family."""
+
+
+class _Rule(NamedTuple):
+    """A rule, as far as it matters here.
+
+    Attributes:
+        preference: its place.
+        ours: whether it is one that `Routing` has made.
+        takes: whether it can keep a packet with the mark from getting to one of ours.
+    """
+
+    preference: int
+    ours: bool
+    takes: bool
 
 
 class Routing:
@@ -58,29 +84,27 @@ class Routing:
     """
 
     def __init__(self) -> None:
-        self._number = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.settimeout(_PATIENCE)
+        self._netlink = RouteNetlink()
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self._netlink.close()
 
-    def up(self) -> bool:
-        """Put what is missing there; whether anything was.
+    def up(self) -> str:
+        """Put what is missing there, and the rules before those that would take what is marked.
+
+        Returns:
+            What another hand has done, in words, where that was put right; otherwise empty.
 
         Raises:
             GatewayError: the kernel refuses, or another's rule takes marked packets elsewhere.
         """
-        changed = False
+        said = ""
         for family in _families():
-            for kind, body in _wanted(family):
-                changed = self._do(kind, body, CREATE | _EXCLUSIVE, errno.EEXIST) or changed
-        if not self.delivers():
-            raise GatewayError(
-                f"routing: others' rules before {PREFERENCE} take what has the mark {MARK:#x}: see `ip rule`"
-            )
-        return changed
+            said = self._up(family) or said
+        if (why := self.fault()) is not None:
+            raise GatewayError(why)
+        return said
 
     def down(self) -> None:
         """Take all of it away.
@@ -89,63 +113,84 @@ class Routing:
             GatewayError: the kernel refuses.
         """
         for family in _NUMBERS:
-            for kind, body in reversed(_wanted(family)):
-                # A rule that is not there is ENOENT, a route ESRCH, a family EAFNOSUPPORT or EOPNOTSUPP.
-                absent = (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-                self._do(kind + _DELETE, body, 0, *absent)
+            for rule in self._rules(family):
+                if rule.ours:
+                    self._do(_DELRULE, _rule(family, rule.preference), 0)
+            self._do(_DELROUTE, _route(family), 0)
 
-    def delivers(self) -> bool:
-        """Whether packets with the mark are delivered here because of the table, in both families."""
-        return all(map(self._delivers, _families()))
+    def fault(self) -> str | None:
+        """Why packets with the mark are not delivered here because of the table, in both families."""
+        return next(filter(None, map(self._fault, _families())), None)
 
-    def _delivers(self, family: int) -> bool:
+    def _up(self, family: int) -> str:
+        added = self._do(_NEWROUTE, _route(family), CREATE | _EXCLUSIVE)
+        rules = self._rules(family)
+        ours: list[int] = []
+        wanted = first = PREFERENCE
+        for rule in rules:
+            if rule.ours:
+                ours.append(rule.preference)
+            elif rule.takes:
+                # Of those at one place, the first that was added comes first; before 0 there is none.
+                wanted = max(min(wanted, rule.preference - (rule.preference not in ours)), 0)
+                first = min(first, rule.preference)
+        # There is one at every time: the new one first.
+        if wanted not in ours:
+            self._do(_NEWRULE, _rule(family, wanted), CREATE | _EXCLUSIVE)
+        for preference in ours:
+            if preference != wanted:
+                self._do(_DELRULE, _rule(family, preference), 0)
+        if ours and not added:
+            return f"somebody's routing rule {first} came before ours" if wanted < min(ours) else ""
+        return "somebody took policy routing away"
+
+    def _fault(self, family: int) -> str | None:
+        for rule in self._rules(family):
+            if rule.takes:
+                return (
+                    f"routing: another's rule {rule.preference} takes filtered traffic: "
+                    f"move it behind {PREFERENCE} (ip rule)"
+                )
+            if rule.ours:
+                break
         to = socket.inet_pton(_NUMBERS[family], _ANYWHERE[family])
         head = struct.pack("=BBBBBBBBI", _NUMBERS[family], 8 * len(to), 0, 0, 0, 0, 0, 0, _LOOKUP_TABLE)
         body = head + attribute(_DESTINATION, to) + attribute(_ROUTE_MARK, struct.pack("=I", MARK))
         try:
-            answer = self._ask(_GETROUTE, body, 0)
+            answer = self._netlink.ask(_GETROUTE, body)
         except OSError:
-            return False  # there is no way at all, or another's rule forbids it
+            answer = bytes(12)  # there is no way at all
         found = dict(attributes(answer[12:]))
         table = struct.unpack("=I", found.get(_ROUTE_TABLE, bytes(4)))[0]
-        return (answer[7], table) == (_LOCAL, TABLE)
+        if (answer[7], table) == (_LOCAL, TABLE):
+            return None
+        return f"routing: what has the mark {MARK:#x} is not delivered here (ip rule)"
 
-    def _do(self, kind: int, body: bytes, flags: int, *expected: int) -> bool:
+    def _rules(self, family: int) -> list[_Rule]:
+        """Those that come first, in order, as far as ours may be; none where there is no such family."""
         try:
-            self._ask(kind, body, ACK | flags)
+            dumped = self._netlink.dump(_GETRULE, struct.pack("=BBBBBBBBI", _NUMBERS[family], *[0] * 8))
         except OSError as e:
-            if e.errno in expected:
+            if e.errno in _ABSENT:
+                return []
+            raise GatewayError(f"routing: {(e.strerror or str(e)).lower()}") from e
+        found = []
+        for rule in map(_read, dumped):
+            if rule.preference > PREFERENCE:
+                break
+            found.append(rule)
+        return found
+
+    def _do(self, kind: int, body: bytes, flags: int) -> bool:
+        """Have something made or deleted; whether it was not so before."""
+        try:
+            self._netlink.ask(kind, body, ACK | flags)
+        except OSError as e:
+            if e.errno in ((errno.EEXIST,) if flags else _ABSENT):
                 return False
             why = "lo is down" if e.errno == errno.ENETDOWN else (e.strerror or str(e)).lower()
             raise GatewayError(f"routing: {why}") from e
         return True
-
-    def _ask(self, kind: int, body: bytes, flags: int) -> bytes:
-        """The answer to a request; empty where that is an acknowledgement."""
-        self._number += 1
-        self._socket.send(header(kind, REQUEST | flags, self._number, body))
-        while True:
-            for of, number, _, rest in split(self._socket.recv(1 << 16)):
-                if number != self._number:
-                    continue
-                if of != ERROR:
-                    return rest
-                code = -struct.unpack_from("=i", rest)[0]
-                if code:
-                    raise OSError(code, os.strerror(code))
-                return b""
-
-
-def rules_changed() -> socket.socket:
-    """A socket that has something to read whenever somebody has changed a rule.
-
-    Raises:
-        OSError: no netlink.
-    """
-    one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-    for group in _GROUPS:
-        one.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-    return one
 
 
 def commands() -> list[str]:
@@ -165,22 +210,47 @@ def _families() -> list[int]:
     return [4, *([6] if sysctl("net.ipv6.conf.lo.disable_ipv6") == "0" else [])]
 
 
-def _wanted(family: int) -> list[tuple[int, bytes]]:
-    """The messages that make a family's route and rule, in that order."""
-    number = _NUMBERS[family]
-    table = struct.pack("=I", TABLE)
-    route = struct.pack(
-        "=BBBBBBBBI", number, 0, 0, 0, 0, _BY_US, _HOST_SCOPE if family == 4 else 0, _LOCAL, 0
+def _route(family: int) -> bytes:
+    """The message on a family's route."""
+    scope = _HOST_SCOPE if family == 4 else 0
+    return (
+        struct.pack("=BBBBBBBBI", _NUMBERS[family], 0, 0, 0, 0, _BY_US, scope, _LOCAL, 0)
+        + attribute(_ROUTE_TABLE, struct.pack("=I", TABLE))
+        + attribute(_LINK, struct.pack("=I", socket.if_nametoindex("lo")))
     )
-    route += attribute(_ROUTE_TABLE, table)
-    route += attribute(_LINK, struct.pack("=I", socket.if_nametoindex("lo")))
-    rule = struct.pack("=BBBBBBBBI", number, 0, 0, 0, 0, 0, 0, _LOOKUP, 0)
+
+
+def _rule(family: int, preference: int) -> bytes:
+    """The message on a family's rule."""
+    made = struct.pack("=BBBBBBBBI", _NUMBERS[family], 0, 0, 0, 0, 0, 0, _LOOKUP, 0)
     for kind, value in (
-        (_RULE_PREFERENCE, struct.pack("=I", PREFERENCE)),
+        (_RULE_PREFERENCE, struct.pack("=I", preference)),
         (_RULE_MARK, struct.pack("=I", MARK)),
         (_RULE_MASK, struct.pack("=I", MARK)),
-        (_RULE_TABLE, table),
+        (_RULE_TABLE, struct.pack("=I", TABLE)),
         (_RULE_PROTOCOL, bytes([_BY_US])),
     ):
-        rule += attribute(kind, value)
-    return [(_NEWROUTE, route), (_NEWRULE, rule)]
+        made += attribute(kind, value)
+    return made
+
+
+def _read(answer: bytes) -> _Rule:
+    """What the kernel says of a rule."""
+    _, to, source, tos, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", answer)
+    its = dict(attributes(answer[12:]))
+
+    def number(kind: int, otherwise: int = 0) -> int:
+        value: int = struct.unpack("=I", its[kind])[0] if kind in its else otherwise
+        return value
+
+    mark, mask, table = number(_RULE_MARK), number(_RULE_MASK), number(_RULE_TABLE, table)
+    others = bool(to or source or tos or its.keys() - _NO_CONDITIONS)
+    looks_up = action == _LOOKUP and table
+    ours = (looks_up, mark, mask, others, flags & _INVERT) == (TABLE, MARK, MARK, False, 0)
+    # Of a packet's mark, one bit is known.
+    if flags & _INVERT:
+        never = not others and not mask & ~MARK and mark == mask
+    else:
+        never = bool(mask & MARK and not mark & MARK)
+    takes = action != _NOTHING and looks_up not in (_LOCAL_TABLE, TABLE) and not never
+    return _Rule(number(_RULE_PREFERENCE), ours and its.get(_RULE_PROTOCOL) == bytes([_BY_US]), takes)

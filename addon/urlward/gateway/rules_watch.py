@@ -7,8 +7,9 @@ urlward itself changes is known by the name of the thread that does it (`urlward
 kernel tells with each transaction; so ``gateway down`` stays down. Whoever loads complete rules, such as
 ``gateway print`` has shown, is taken at their word, and gets the content of the sets.
 
-With ``keep_source``, policy routing (`urlward.gateway.routing`) is looked after too; who takes a part of that
-away the kernel does not tell.
+With ``keep_source``, policy routing (`urlward.gateway.routing`) is looked after too: what is missing of it is
+put back, and where another's rule comes before ours, ours is put before that. Whose hand it was the kernel
+does not tell.
 
 One process watches: the supervisor of workers, or the only one.
 """
@@ -25,11 +26,19 @@ from contextlib import suppress
 
 from mitmproxy import ctx
 
-from urlward.gateway.errors import NftError
+from urlward.gateway.errors import GatewayError, NftError
 from urlward.gateway.netlink import ChangedMeanwhileError, Kind, Message, Netlink, OverrunError, generation_of
-from urlward.gateway.routing import Routing, rules_changed
-from urlward.gateway.system import missing_interfaces
-from urlward.gateway.table_copy import TableCopy, begins_anew, elements_of, is_ours, is_structure
+from urlward.gateway.routing import Routing
+from urlward.gateway.rtnetlink import rules_changed
+from urlward.gateway.system import interface_faults
+from urlward.gateway.table_copy import (
+    TableCopy,
+    begins_anew,
+    contested_for,
+    elements_of,
+    is_ours,
+    is_structure,
+)
 from urlward.process import OURS, called
 from urlward.proxy import notify
 from urlward.records.metrics import RulesFacts
@@ -45,8 +54,14 @@ MOST = 5
 LOOK = 1.0
 """Seconds between two looks that need no notification."""
 
+ONE_ACT = 1.0
+"""Seconds in which rules of routing that another hand adds are counted as one: a tunnel has several."""
+
 _GAP, _SHARE = 0.1, 4
 """Beyond `MOST`, seconds between two restorations, or so many times what the last has taken."""
+
+_OF_INTERFACES = 20
+"""Times that a look at interfaces has taken, to the next."""
 
 _SAID_AGAIN = 1.0
 """Seconds between two lines in the log, beyond `MOST` too."""
@@ -54,6 +69,7 @@ _SAID_AGAIN = 1.0
 _SWEEP = 60.0
 """Seconds after which elements whose time is up are looked for in the copy."""
 
+_AGAIN_AND_AGAIN = f"; that is more than {MOST} times in a minute, end it"
 _AGAIN = 0.2
 """Seconds after which a restoration that the kernel has refused is tried again."""
 
@@ -128,15 +144,17 @@ class RulesWatch:
         self._there = False
         """Whether the table is in the kernel as the copy has it."""
         self._down = False
-        self._by = ""
+        self._last_hand = ""
+        """What another hand has done last, and whose it was."""
         self._restored = 0
         self._removals: deque[float] = deque(maxlen=MOST + 1)
         self._took = 0.0
         self._last = self._last_said = float("-inf")
-        self._missing: tuple[str, ...] = ()
+        self._interface_faults: tuple[str, ...] = ()
         self._fault = ""
-        self._routing_fault = False
-        self._looked = self._swept = 0.0
+        self._routing_looked = False
+        self._routing_fault = ""
+        self._looked = self._swept = self._interfaces_due = 0.0
         self._netlink: Netlink | None = None
         self._news: Netlink | None = None
         self._routing: Routing | None = None
@@ -154,7 +172,7 @@ class RulesWatch:
             self._news, self._netlink = Netlink(notified=True), Netlink()
             self._routing_news, self._routing = rules_changed(), Routing()
             self._read()
-            self._missing = tuple(missing_interfaces(self._interfaces))
+            self._interface_faults = tuple(interface_faults(self._interfaces))
         except OSError as e:
             raise NftError.of(e) from e
         self._tell()
@@ -230,7 +248,10 @@ class RulesWatch:
         due = now >= self._looked + LOOK
         if due:
             self._looked = now
-            self._missing = tuple(missing_interfaces(self._interfaces))
+            if now >= self._interfaces_due:
+                self._interface_faults = tuple(interface_faults(self._interfaces))
+                # Where there are ten thousand, one look takes a third of a second.
+                self._interfaces_due = now + _OF_INTERFACES * (time.monotonic() - now)
             self._look()
         if now >= self._swept + _SWEEP:
             self._swept = now
@@ -238,9 +259,10 @@ class RulesWatch:
         if not self._there and self._copy and now >= self._due():
             self._restore()
         if routing_changed or due:
+            self._routing_looked = False
             self._restore_routing()
-            self._routing_fault = False
-        if self._there and not self._routing_fault:
+            self._routing_looked = True
+        if self._there and self._routing_looked:
             self._fault = ""
 
     def _forget_news(self) -> None:
@@ -319,7 +341,8 @@ class RulesWatch:
         return harm and bool(self._copy)
 
     def _removed(self, name: str, process: int) -> None:
-        self._by = f"{name or 'somebody'} (process {process})" if process else name or "somebody"
+        by = f"{name or 'somebody'} (process {process})" if process else name or "somebody"
+        self._last_hand = f"{by} took rules away"
         if self._there:
             self._removals.append(time.monotonic())
         self._there = False
@@ -386,10 +409,8 @@ class RulesWatch:
         self._fault = ""
         if not contested or began >= self._last_said + _SAID_AGAIN:
             self._last_said = began
-            again = f"; that is more than {MOST} times in a minute, end it" if contested else ""
-            self._log(
-                f"gateway: {self._by} took rules away; they are back after {self._took * 1000:.0f} ms{again}"
-            )
+            back = f"they are back after {self._took * 1000:.0f} ms"
+            self._log(f"gateway: {self._last_hand}; {back}{_AGAIN_AND_AGAIN if contested else ''}")
 
     def _routing_changed(self) -> bool:
         """Whether that is to be looked at before its time, since somebody has changed a rule of it."""
@@ -402,12 +423,34 @@ class RulesWatch:
 
     def _restore_routing(self) -> None:
         assert self._routing is not None
-        self._routing_fault = True  # until this has come through
-        if self._copy.keeps_source and self._routing.up():
-            self._removals.append(time.monotonic())
+        said, why = "", ""
+        if self._copy.keeps_source:
+            try:
+                said = self._routing.up()
+            except GatewayError as e:
+                why = str(e)
+        if said:
+            now = time.monotonic()
+            if not self._removals or now >= self._removals[-1] + ONE_ACT:
+                self._removals.append(now)
             self._restored += 1
-            self._by = "somebody"
-            self._log("gateway: somebody took policy routing away; it is back")
+            self._last_hand = said
+            if self._contested:
+                self._tell_kernel()
+            if not self._contested or now >= self._last_said + _SAID_AGAIN:
+                self._last_said = now
+                self._log(f"gateway: {said}; it is put right{_AGAIN_AND_AGAIN if self._contested else ''}")
+        if why and why != self._routing_fault:
+            self._log(f"gateway: {why}")
+        self._routing_fault = why
+
+    def _tell_kernel(self) -> None:
+        """Leave word for ``gateway status`` that another hand goes on, where no rule has to be put back."""
+        assert self._netlink is not None
+        for messages in contested_for(WINDOW):
+            with suppress(OSError, NftError):
+                self._netlink.commit(messages, self._generation)
+                return
 
     def _failed(self, error: Exception) -> None:
         why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
@@ -427,8 +470,8 @@ class RulesWatch:
             wrong.append(f"removed more than {MOST} times in a minute")
         if (self._fault or self._resync_due) and "missing" not in wrong:
             wrong.append("not watched")
-        wrong += [f"no interface {name}" for name in self._missing]
-        facts = RulesFacts(self._restored, self._by, tuple(wrong))
+        wrong += [one for one in (self._routing_fault, *self._interface_faults) if one]
+        facts = RulesFacts(self._restored, self._last_hand, tuple(wrong))
         if facts != self.facts:
             self.facts = facts
             self.on_facts(facts)

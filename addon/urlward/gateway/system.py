@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from urlward.gateway.rtnetlink import links
+
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
 """Its network namespace is the one of the thread that looks."""
@@ -72,11 +74,37 @@ def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -
 def missing_interfaces(names: Iterable[str]) -> list[str]:
     """Those that this machine does not have, or not yet; a name may end in ``*``."""
     present = [name for _, name in socket.if_nameindex()]
+    return [name for name in names if not any(_fits(one, name) for one in present)]
+
+
+def enslaved_interfaces(names: Iterable[str]) -> dict[str, str]:
+    """Those that are ports of a bridge, a bond or the like, and its name, by which their packets come in.
+
+    One whose master is among the names is left out: there its packets are met.
+    """
+    found, present, wanted = {}, links(), tuple(names)
+    for link in present.values():
+        if not link.master or not any(_fits(link.name, name) for name in wanted):
+            continue
+        top = link
+        while (master := present.get(top.master)) is not None:
+            top = master
+        if not any(_fits(top.name, name) for name in wanted):
+            found[link.name] = top.name
+    return found
+
+
+def interface_faults(names: Iterable[str]) -> list[str]:
+    """Why clients' packets do not come in by these names, in a few words each."""
+    wanted = tuple(names)
     return [
-        name
-        for name in names
-        if not any(one.startswith(name[:-1]) if name.endswith("*") else one == name for one in present)
+        *(f"no interface {name}" for name in missing_interfaces(wanted)),
+        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted).items()),
     ]
+
+
+def _fits(name: str, wanted: str) -> bool:
+    return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted
 
 
 def _lines(path: Path) -> list[str]:

@@ -323,6 +323,16 @@ class TableCopy:
             yield named + nest(3, b"".join(parts))
 
 
+def contested_for(seconds: float) -> Iterator[list[tuple[Kind, int, bytes]]]:
+    """What has a table say for so long that another hand goes on: where it says so already, and where not."""
+    named = text(1, TABLE) + text(2, CONTESTED)
+    until = _TIMEOUT_HEAD + _NUMBER.pack(round(seconds * 1000))
+    old = Kind.DELSETELEM, 0, named + nest(3, nest(1, _CONTESTED_KEY))
+    new = Kind.NEWSETELEM, CREATE, named + nest(3, nest(1, _CONTESTED_KEY + until))
+    yield [old, new]
+    yield [new]
+
+
 def _rule(body: bytes) -> bytes:
     """What makes a rule. An expression that sets a TCP option is shown with flags, and refused with them."""
     made = b""

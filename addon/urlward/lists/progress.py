@@ -4,34 +4,46 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from urlward.lists.build import Progress, silent
+
+_BETWEEN = 0.25
+"""Seconds between two times that it is drawn."""
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """One on standard error, where that is a terminal and the work takes over a second."""
+    """One on standard error, where that is a terminal and the work takes over a second.
+
+    It is drawn when it is told something, without a thread of its own: processes may be forked meanwhile.
+    """
     if sys.stderr is None or not sys.stderr.isatty():
         yield silent
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Bar
 
-    start = time.monotonic()
-    bar = Bar(console=Console(stderr=True), transient=True, refresh_per_second=4, redirect_stdout=False)
-    tasks: dict[str, Any] = {}
+    bar = Bar(console=Console(stderr=True), transient=True, auto_refresh=False, redirect_stdout=False)
+    task = bar.add_task("", total=1.0)
+    drawn = time.monotonic() + 1 - _BETWEEN
+    before = 0.0
 
     def tell(what: str, share: float) -> None:
-        if what not in tasks:
-            if time.monotonic() - start < 1 or share >= 1:
-                return
-            bar.start()
-            tasks[what] = bar.add_task(what, total=1.0)
-        bar.update(tasks[what], completed=share)
+        nonlocal drawn, before
+        now = time.monotonic()
+        if now - drawn < _BETWEEN or share >= 1:
+            return
+        drawn = now
+        bar.start()
+        if share < before:
+            bar.reset(task)  # other work has begun
+        before = share
+        bar.update(task, description=escape(what), completed=share)
+        bar.refresh()
 
     try:
         yield tell
     finally:
-        if tasks:
+        if bar.live.is_started:
             bar.stop()

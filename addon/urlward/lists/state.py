@@ -74,7 +74,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl", DAMAGED,
-        "feeds", "holds.json", KEY_FILE, KEY_COPY, "objections.json", "outbox", "records.lock",
+        "feeds", "holds.json", KEY_FILE, KEY_COPY, "node.json", "objections.json", "outbox", "records.lock",
         "records.sock", "retention.json", "trust",
     )
 )  # fmt: skip

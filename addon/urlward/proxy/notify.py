@@ -18,6 +18,8 @@ FOR_THE_MAIN_PROCESS = (SOCKET, INTERVAL, WHO)
 
 _said = float("-inf")
 _withheld: dict[str, str] = {}
+_socket: socket.socket | None = None
+"""Kept from the first word on, so that clients cannot take its place where descriptors are short."""
 
 
 def ready() -> None:
@@ -86,9 +88,12 @@ async def stay_alive() -> None:
 
 
 def _send(message: str) -> None:
+    global _socket
     path = os.environ.get(SOCKET, "")
     if not path:
         return
     # A service manager that cannot be reached is no reason to stop filtering.
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as s:
-        s.sendto(message.encode(), "\0" + path[1:] if path.startswith("@") else path)
+    with suppress(OSError):
+        if _socket is None:
+            _socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        _socket.sendto(message.encode(), "\0" + path[1:] if path.startswith("@") else path)

@@ -428,7 +428,7 @@ class Supervisor:
         rules = self._rules()
         if rules is None:
             return
-        message = {"rules": [rules.restored, rules.by, list(rules.wrong)]}
+        message = {"rules": [rules.restored, rules.hand, list(rules.wrong)]}
         for worker in self._of_workers():
             if worker.ready and worker.told is not rules and _tell(worker, message):
                 worker.told = rules

@@ -149,8 +149,8 @@ class Worker:
             self._leave(message["leave"])
             return
         if "rules" in message:
-            restored, by, wrong = message["rules"]
-            self.on_rules(RulesFacts(restored, by, tuple(wrong)))
+            restored, hand, wrong = message["rules"]
+            self.on_rules(RulesFacts(restored, hand, tuple(wrong)))
             return
         at = [Address(*address) for address in message["at"]]
         task = asyncio.get_running_loop().create_task(

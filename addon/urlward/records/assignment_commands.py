@@ -27,10 +27,9 @@ from urlward.records.assignments.times import ms_text, to_ms
 
 if TYPE_CHECKING:
     from urlward.records.assignments.importing import Imported, Judge
-    from urlward.records.assignments.store import AssignmentStore
+    from urlward.records.assignments.store import AssignmentStore, Keeper
 
 _PAUSE = 1.0
-_DAY_MS = 86_400_000
 _PAUSE_SQL = 30.0
 _TAB = ("\\t", "tab")
 
@@ -106,8 +105,9 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
     return AssignmentStore(database), config, state
 
 
-def _open_to_take(args: argparse.Namespace) -> "AssignmentStore":
-    """The store as of `open_assignments`, where the configuration says when what is taken ends.
+def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, Keeper | None]":
+    """The store as of `open_assignments`, where the configuration says when what is taken ends, and whose
+    sources are read.
 
     Raises:
         ConfigError: it does not; or as `open_assignments`.
@@ -115,7 +115,10 @@ def _open_to_take(args: argparse.Namespace) -> "AssignmentStore":
     config = configured(args.config)[1]
     if config.records is None or config.records.days.assignments is None:
         raise config.refused(no_days_of_assignments())
-    return open_assignments(args)[0]
+    from urlward.records.assignments.configured import keeper_of
+
+    store, _, state = open_assignments(args)
+    return store, keeper_of(config.records, state, store)
 
 
 def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
@@ -161,7 +164,7 @@ def _import(args: argparse.Namespace) -> int:
 
     options = _options(args)
     budget = read_budget(args.max_errors, "max-errors")
-    store = _open_to_take(args)
+    store, keeper = _open_to_take(args)
     wrong = []
     try:
         for name in args.files:
@@ -171,11 +174,11 @@ def _import(args: argparse.Namespace) -> int:
                 return _fault(args.format, done, budget)
 
             if args.format == RADACCT:
-                where, done = _radacct(store, Path(name), args, options, judge)
+                where, done = _radacct(store, keeper, Path(name), args, options, judge)
             else:
                 where = name
                 with (
-                    store.importing(args.source or args.format, args.format, name) as source,
+                    store.importing(args.source or args.format, args.format, name, keeper) as source,
                     progress_bar() as progress,
                 ):
                     done = import_file(store, source, Path(name), options, time.time, progress, judge)
@@ -234,15 +237,15 @@ def _follow(args: argparse.Namespace) -> int:
 
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    store = _open_to_take(args)
+    store, keeper = _open_to_take(args)
     (name,) = args.files
     try:
         if args.format == RADACCT:
             while True:
-                path, done = _radacct(store, Path(name), args, options)
+                path, done = _radacct(store, keeper, Path(name), args, options)
                 print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
                 time.sleep(_PAUSE_SQL)
-        with store.importing(args.source or args.format, args.format, name) as source:
+        with store.importing(args.source or args.format, args.format, name, keeper) as source:
             told, shown = -1, 0
             for state in follow(store, source, Path(name), options, pause=_wait):
                 # What has the path may be another file by now.
@@ -267,6 +270,7 @@ def _wait() -> bool:
 
 def _radacct(
     store: "AssignmentStore",
+    keeper: "Keeper | None",
     file: Path,
     args: argparse.Namespace,
     options: ReadOptions,
@@ -275,7 +279,7 @@ def _radacct(
     from urlward.records.assignments.radacct import import_radacct, shown_url
 
     url = _url_in(file)
-    with store.importing(args.source or RADACCT, RADACCT, shown_url(url)) as source:
+    with store.importing(args.source or RADACCT, RADACCT, shown_url(url), keeper) as source:
         return source.path, import_radacct(store, source, url, options, time.time(), judge)
 
 
@@ -319,10 +323,11 @@ def _formula(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
+    from urlward.records.assignments.configured import first_purge, keeper_of
     from urlward.records.assignments.deterministic import known_formulas
-    from urlward.records.assignments.retention import first_end, oldest_assignment
+    from urlward.records.assignments.retention import oldest_assignment
 
-    store, config, _ = open_assignments(args)
+    store, config, state = open_assignments(args)
     try:
         names = {id_: source.name for id_, source in store.sources().items()}
         formulas = {names[id_]: [*map(str, known)] for id_, known in known_formulas(store).items()}
@@ -330,11 +335,13 @@ def _status(args: argparse.Namespace) -> int:
             source | {"formulas": formulas[source["name"]]} if source["name"] in formulas else source
             for source in store.status()
         ]
-        oldest, end = oldest_assignment(store), first_end(store)
+        oldest = oldest_assignment(store)
+        keeper = keeper_of(config.records, state, store) if config.records is not None else None
+        purged = first_purge(store, store.days(keeper)) if keeper is not None else None
     finally:
         store.close()
-    days = config.records.days.assignments if config.records is not None else None
-    until = ms_text(end + days * _DAY_MS) if days is not None and end is not None else None
+    days = None if keeper is None else keeper.days
+    until = ms_text(purged) if purged is not None else None
     if args.json:
         told = {"oldest": ms_text(oldest) if oldest else None, "days": days, "purged": until}
         print(json.dumps(told | {"sources": shown}, indent=1))
@@ -359,5 +366,6 @@ def _status(args: argparse.Namespace) -> int:
             f", last read {read}, {source['path']}"
         )
         for file in source["files"]:
-            print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}")
+            found = f", last found {file['read']}" if file["read"] else ""
+            print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}{found}")
     return DONE

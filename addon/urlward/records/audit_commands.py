@@ -73,7 +73,8 @@ def _copies(records: RecordsTable, state: Path) -> tuple[list[Copy], list[Urlwar
     for store in opened:
         if isinstance(store, Database):
             try:
-                copies += _copies_in(store, records.node)
+                for node in store.names_of(stores.node):
+                    copies += _copies_in(store, node)
             except UrlwardError as e:
                 errors.append(e)
     stores.close()

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Select,
     and_,
     delete,
     func,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 
 from urlward.config.records import StoreTable
@@ -36,8 +38,9 @@ from urlward.records.engines import (
 )
 from urlward.records.event import FIELDS, HITS, VERSIONS, Event
 from urlward.records.migrations import migrate
-from urlward.records.store import AbsentError, Age, By, EventQuery, ReplacedError
-from urlward.records.tables import UPGRADES, create, events, retention
+from urlward.records.nodes import Node
+from urlward.records.store import AbsentError, Age, By, EventQuery, ReplacedError, StoreError
+from urlward.records.tables import UPGRADES, create, events, nodes
 from urlward.records.tables import holds as held
 from urlward.records.vacuum import Pace, check_grant, deletions, note_deleted, note_wiped, vacuum
 
@@ -85,6 +88,7 @@ class Database:
         self._writing = writing(engine)
         self._pause = pause
         self.is_file = engine.dialect.name == "sqlite"
+        self._node: Node | None = None
         self._dirty = False
         self._pace = Pace()
         try:
@@ -104,7 +108,7 @@ class Database:
             return
         try:
             with told(self.name), self._writing.begin() as connection:
-                insert_new(connection, _TABLE, events)
+                insert_new(connection, _TABLE, self._under_own_name(connection, events))
         finally:
             # Only now: what is committed to files that are gone by then is in no file that anybody can open.
             self.check()
@@ -194,22 +198,27 @@ class Database:
             return [Event(*row) for row in connection.execute(select(*_FIELDS).where(which))]
 
     def purge(
-        self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = (), node: str = ""
+        self,
+        kind_days: Mapping[str, int],
+        now_ms: int,
+        holds: Collection[str] = (),
+        node: Node | None = None,
     ) -> int:
         """As `KeepingStore.purge`: in bounded chunks, so that writers wait for none of them long."""
-        nodes: Mapping[str, Mapping[str, int]] = {}
-        if node and not self.is_file:
-            self._say_days(kind_days, node)
-            nodes = self.days_of_nodes(kind_days, node)
+        said_days: Mapping[str, Mapping[str, int]] = {}
+        if node is not None and not self.is_file:
+            with told(self.name), self._writing.begin() as connection:
+                _claim(connection, node, kind_days)
+            said_days = self.days_of_nodes(kind_days, node)
         deleted = 0
         with told(self.name), self.engine.connect() as connection:
             free = _but_for(connection, holds)
         # A file is this machine's, whatever that was called before.
-        for name, said in nodes.items() or [("", kind_days)]:
+        for name, said in said_days.items() or [("", kind_days)]:
             whose = (
                 [events.c.node == name]
                 if name
-                else [events.c.node.not_in(sorted(filter(None, nodes)))] * bool(nodes)
+                else [events.c.node.not_in(sorted(filter(None, said_days)))] * bool(said_days)
             )
             for days in sorted(set(said.values())):
                 kinds = sorted(kind for kind, allowed in said.items() if allowed == days)
@@ -218,7 +227,63 @@ class Database:
         self._wipe()
         return deleted
 
-    def days_of_nodes(self, kind_days: Mapping[str, int], node: str) -> dict[str, Mapping[str, int]]:
+    def register(self, node: Node) -> None:
+        """Be a node that writes here, under its name alone, and as long as that is its own. A file has no
+        other.
+
+        Raises:
+            StoreError: the name is another node's.
+        """
+        if not self.is_file:
+            with told(self.name), self._writing.begin() as connection:
+                _claim(connection, node)
+            self._node = node
+
+    def find_node(self, name: str, node: Node) -> None:
+        """Look whether a name can be adopted.
+
+        Raises:
+            StoreError: no node has it, or this one has it already; or that cannot be read.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            row = connection.execute(select(nodes).where(nodes.c.name == name)).first()
+            if row is None:
+                raise StoreError(f"no node is called {name!r} there")
+            if row.identity == node.identity:
+                raise StoreError(f"{name!r} is this node there already")
+
+    def adopt(self, name: str, node: Node) -> None:
+        """Have a name be a node's, whose ever it was, with what was recorded and is held under it.
+
+        Raises:
+            StoreError: it cannot be.
+        """
+        with told(self.name), self._writing.begin() as connection:
+            connection.execute(update(nodes).where(nodes.c.name == name).values(identity=node.identity))
+
+    def taken_from(self, node: Node) -> StoreError | None:
+        """What is wrong where a node's name is another's; None where it is not.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            row = connection.execute(select(nodes).where(nodes.c.name == node.name)).first()
+        if row is None or row.identity in ("", node.identity):
+            return None
+        return StoreError(f"{self.name}: {_taken(row.name, row.seen)}")
+
+    def names_of(self, node: Node) -> list[str]:
+        """All names that a node has, and had in a database that several share.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with told(self.name), self.engine.connect() as connection:
+            found = connection.scalars(select(nodes.c.name).where(nodes.c.identity == node.identity)).all()
+        return sorted({node.name, *found})
+
+    def days_of_nodes(self, kind_days: Mapping[str, int], node: Node) -> dict[str, Mapping[str, int]]:
         """The days of each node that has said them, with one's own; of all others, by the name of none, the
         longest of these.
 
@@ -226,23 +291,31 @@ class Database:
             StoreError: they cannot be read.
         """
         with told(self.name), self.engine.connect() as connection:
-            said = {name: json.loads(days) for name, days in connection.execute(select(retention))}
-        said[node] = kind_days
-        kinds = set(kind_days).intersection(*said.values())
-        return {**said, "": {kind: max(days[kind] for days in said.values()) for kind in kinds}}
+            rows = connection.execute(select(nodes)).all()
+        said: dict[str, Mapping[str, int]] = {row.name: json.loads(row.days) for row in rows if row.days}
+        others = {row.name for row in rows if row.identity not in ("", node.identity)}
+        mine = {row.name for row in rows if row.identity == node.identity} | {node.name} - others
+        said |= dict.fromkeys(mine, kind_days)
+        every = [*said.values()] or [kind_days]
+        kinds = set(kind_days).intersection(*every)
+        return {**said, "": {kind: max(days[kind] for days in every) for kind in kinds}}
 
-    def _say_days(self, kind_days: Mapping[str, int], node: str) -> None:
-        days = json.dumps(dict(kind_days), sort_keys=True)
-        with told(self.name), self._writing.begin() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO retention VALUES (:node, :days)"
-                    " ON CONFLICT (node) DO UPDATE SET days = excluded.days"
-                ),
-                {"node": node, "days": days},
-            )
+    def _under_own_name(self, connection: Connection, events: Sequence[Event]) -> Sequence[Event]:
+        """This node's events. Those that waited since it had another's name are under its own.
 
-    def hold(self, holds: Mapping[str, int], node: str) -> None:
+        Raises:
+            StoreError: its name is another's by now.
+        """
+        if self._node is None:
+            return events
+        whose = dict(connection.execute(select(nodes.c.name, nodes.c.identity)).tuples().all())
+        others = {name for name, identity in whose.items() if identity not in ("", self._node.identity)}
+        if self._node.name in others:
+            _claim(connection, self._node)
+        name = self._node.name
+        return [event._replace(node=name) if event.node in others else event for event in events]
+
+    def hold(self, holds: Mapping[str, int], node: Node) -> None:
         """Have all nodes that write here keep what has a reference, at least until a time.
 
         Args:
@@ -251,11 +324,13 @@ class Database:
             node: that holds them; what others say of them stays.
 
         Raises:
-            StoreError: they are not told.
+            StoreError: they are not told, or the node's name is another's.
         """
         if not holds:
             return
         with told(self.name), self._writing.begin() as connection:
+            if not self.is_file:
+                _claim(connection, node)
             for reference, until in sorted(holds.items()):
                 connection.execute(
                     text(
@@ -263,22 +338,38 @@ class Database:
                         " ON CONFLICT (reference, node) DO UPDATE SET until = excluded.until"
                         " WHERE holds.until < excluded.until"
                     ),
-                    {"reference": reference, "node": node, "until": until},
+                    {"reference": reference, "node": node.name, "until": until},
                 )
-                # One that this node made when none was named; any other is another's.
-                of_none = (held.c.reference == reference, held.c.node == "", held.c.until == until)
-                if node:
-                    connection.execute(delete(held).where(*of_none))
+                mine = (held.c.node != node.name, _before_identities(until))
+                connection.execute(delete(held).where(held.c.reference == reference, *mine))
 
-    def release(self, reference: str, node: str) -> None:
-        """End what a node holds; a file is this machine's, whatever that was called before.
+    def release(self, reference: str, node: Node, until: int = 0) -> None:
+        """End what a node holds, under whatever name; a file is this machine's.
+
+        Args:
+            reference: that is held.
+            node: that holds it.
+            until: when it would have ended, in milliseconds.
 
         Raises:
             StoreError: they are not told.
         """
-        whose = [] if self.is_file else [held.c.node == node]
+        whose = or_(_held_by(node), _before_identities(until))
         with told(self.name), self._writing.begin() as connection:
-            connection.execute(delete(held).where(held.c.reference == reference, *whose))
+            connection.execute(
+                delete(held).where(held.c.reference == reference, *([] if self.is_file else [whose]))
+            )
+
+    def held_by(self, node: Node) -> dict[str, int]:
+        """The references that a node holds here, with the times until which it does, in milliseconds.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        wanted = select(held.c.reference, func.max(held.c.until)).group_by(held.c.reference)
+        with told(self.name), self.engine.connect() as connection:
+            whose = [] if self.is_file else [_held_by(node)]
+            return dict(connection.execute(wanted.where(*whose)).tuples().all())
 
     def held(self, now_ms: int) -> dict[str, int]:
         """The references that some node holds at a time, each with the time until which it does, in ms.
@@ -338,6 +429,59 @@ class Database:
                 return deletions(connection, _PART)
             self._dirty |= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
             return int(self._dirty)
+
+
+def _claim(connection: Connection, node: Node, days: Mapping[str, int] | None = None) -> None:
+    """Have a node's name be its own, where it is nobody else's.
+
+    Args:
+        connection: of a transaction that writes.
+        node: whose name it is.
+        days: by kind, for which events under any of its names are kept; as said before where not given.
+
+    Raises:
+        StoreError: it is another's.
+    """
+    connection.execute(
+        text(
+            "INSERT INTO nodes (name, identity, days, seen) VALUES (:name, :identity, '', :seen)"
+            " ON CONFLICT (name) DO UPDATE SET identity = excluded.identity, seen = excluded.seen"
+            " WHERE nodes.identity IN ('', excluded.identity)"
+        ),
+        {"name": node.name, "identity": node.identity, "seen": int(time.time() * 1000)},
+    )
+    row = connection.execute(select(nodes).where(nodes.c.name == node.name)).one()
+    if row.identity != node.identity:
+        raise StoreError(_taken(node.name, row.seen))
+    if days is not None:
+        said = json.dumps(dict(days), sort_keys=True)
+        connection.execute(update(nodes).where(nodes.c.identity == node.identity).values(days=said))
+
+
+def _taken(name: str, seen: int) -> str:
+    return (
+        f"the node name {name!r} is another node's there, last heard of {_beginning(seen)}: give this one a "
+        "name of its own (node, in [records]), or if it is that one with a new state folder say so with "
+        "`urlward records adopt`"
+    )
+
+
+def _held_by(node: Node) -> ColumnElement[bool]:
+    """What is true of a node's holds, under whatever name."""
+    mine = select(nodes.c.name).where(nodes.c.identity == node.identity)
+    return or_(held.c.node.in_(mine), and_(held.c.node == node.name, held.c.node.not_in(_claimed())))
+
+
+def _before_identities(until: int) -> ColumnElement[bool]:
+    """What is true of a hold that ends at a time and is under no node's name: one that the node which holds
+    the same until the same time made before there were identities, under the name it had then or none. Were
+    it another's, that one says so again before it deletes anything.
+    """
+    return and_(held.c.until == until, held.c.node.not_in(_claimed()))
+
+
+def _claimed() -> Select[tuple[str]]:
+    return select(nodes.c.name).where(nodes.c.identity != "")
 
 
 def _but_for(connection: Connection, holds: Collection[str]) -> list[ColumnElement[bool]]:

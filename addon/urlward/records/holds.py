@@ -85,8 +85,16 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
     return made
 
 
-def release(state: Path, reference: str, why: str, who: str, *, now: float) -> Hold:
+def release(state: Path, reference: str, why: str, who: str, *, now: float, until: int | None = None) -> Hold:
     """End a hold before its time.
+
+    Args:
+        state: the state folder.
+        reference: in any spelling.
+        why: one line of words.
+        who: ends it.
+        now: seconds since 1970-01-01 UTC.
+        until: likewise, the end of one that this node made before it lost its state folder.
 
     Raises:
         HoldError: there is none of that reference, or `why` is not one line of words.
@@ -96,6 +104,8 @@ def release(state: Path, reference: str, why: str, who: str, *, now: float) -> H
     with locked(made_folder(state)):
         kept = _read(state)
         released = next((one for one in kept if one.reference == reference and now < one.until), None)
+        if released is None and until is not None:
+            released = Hold(reference, until, "", "", 0)
         if released is None:
             raise HoldError(f"{reference!r} is not held")
         _audit(state, now, "released", released, why, who)

@@ -8,9 +8,10 @@ from urlward.config.records import RecordsTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.state import DAMAGED_DAYS, forget_damaged
 from urlward.records.mend import folders_of
-from urlward.records.objections import purge_objections
+from urlward.records.objections import purge_objections, read_objections
 from urlward.records.outbox import Outbox
-from urlward.records.retention import days_of
+from urlward.records.retention import KeepingStores, days_of, held_by_all
+from urlward.records.store import StoreError
 
 _DAY_MS = 86_400_000
 
@@ -40,7 +41,8 @@ def purge_leftovers(
     then = now + ahead
     if records.days.blocks is not None:
         try:
-            deleted["objections"] = purge_objections(state, records.days.blocks, then, held)
+            others = _held_by_others(records, state, now)
+            deleted["objections"] = purge_objections(state, records.days.blocks, then, {*held, *others})
         except UrlwardError as e:
             errors.append(e)
     days = [days for days in records.days.model_dump().values() if days is not None]
@@ -57,3 +59,21 @@ def purge_leftovers(
     finally:
         outbox.close()
     return deleted, errors
+
+
+def _held_by_others(records: RecordsTable, state: Path, now: float) -> Collection[str]:
+    """References that other nodes hold, where there are objections that may have them.
+
+    Raises:
+        StoreError: that is not known.
+        StateError: the objections cannot be read.
+    """
+    if all(table.kind != "postgresql" for table in records.store) or not read_objections(state):
+        return ()
+    stores = KeepingStores(records, state, make=False)
+    try:
+        return held_by_all(records, *stores.all(), now)
+    except StoreError as e:
+        raise StoreError(f"objections: none is deleted: {e}") from e
+    finally:
+        stores.close()

@@ -77,12 +77,12 @@ class RulesFacts:
 
     Attributes:
         restored: how often they were put back, since the watch began.
-        by: the program that has taken them away last.
+        hand: what another hand has done to them last, and whose it was.
         wrong: what is wrong with them now, in a few words each.
     """
 
     restored: int = 0
-    by: str = ""
+    hand: str = ""
     wrong: tuple[str, ...] = ()
 
 
@@ -228,7 +228,7 @@ class Metrics:
             "histograms": {name: one.snapshot() for name, one in self._histograms.items()},
             "lists": [[one.name, one.serial, one.entries, one.created] for one in self._in_force],
             "refused": dict(self._refused),
-            "rules": self._rules and [self._rules.restored, self._rules.by, list(self._rules.wrong)],
+            "rules": self._rules and [self._rules.restored, self._rules.hand, list(self._rules.wrong)],
             "troubles": dict(self._troubles),
             "canary": self.canary,
         }

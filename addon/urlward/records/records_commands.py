@@ -14,13 +14,16 @@ from urlward.config.records import RecordsTable
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lists.arguments import DONE, WRONG, Command, state_subcommand
+from urlward.lists.audit import append
 from urlward.lists.caller import caller
+from urlward.lists.reasons import reason_of
 from urlward.lists.state import found_folder, state_folder
 from urlward.records.event import Event, canonical_reference, parse_reference
 from urlward.records.store import Age, KeepingStore
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
+    from urlward.records.nodes import Node
 
 _DAY_MS = 86_400_000
 
@@ -54,6 +57,12 @@ def add_records_commands(command: Command) -> None:
     release.add_argument("reference", metavar="REFERENCE", help="that is held")
     release.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
 
+    adopt = state_subcommand(
+        of_records, "adopt", _adopt, "Say that this is the node of a name, in databases that several share."
+    )
+    adopt.add_argument("name", metavar="NAME", nargs="?", help="that it has or had (the configuration's)")
+    adopt.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+
 
 def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
     path, config = configured(args.config)
@@ -84,7 +93,9 @@ def _status(args: argparse.Namespace) -> int:
     for store in opened:
         try:
             if isinstance(store, Database) and not store.is_file:
-                nodes = store.days_of_nodes(days_of(records.days), records.node)
+                if taken := store.taken_from(stores.node):
+                    errors.append(taken)
+                nodes = store.days_of_nodes(days_of(records.days), stores.node)
                 unheld = store.ages_of_nodes(held)
                 for (node, kind), age in sorted((store.ages_of_nodes() if held else unheld).items()):
                     days = nodes.get(node, nodes[""])
@@ -284,19 +295,66 @@ def _release(args: argparse.Namespace) -> int:
 
     records, state = _read(args)
     reference = canonical_reference(args.reference)
-    if reference not in held_references(state, time.time()):
-        raise HoldError(f"{reference!r} is not held here")
+    until = held_references(state, time.time()).get(reference)
     stores = KeepingStores(records, state, make=False)
     opened, found = stores.all()
     failed = {str(e): "" for e in found}
-    failed |= _tell_databases(opened, lambda database: database.release(reference, stores.node))
-    stores.close()
+    try:
+        if until is None and (until := _told_before(opened, stores.node, reference)) is None:
+            raise HoldError(f"{reference!r} is not held here")
+        end = until * 1000
+        failed |= _tell_databases(opened, lambda database: database.release(reference, stores.node, end))
+    finally:
+        stores.close()
     try:
         release_configured(records, state, reference)
     except UrlwardError as e:
         failed[str(e)] = ""
     if failed:
         return _tell_failed(failed)
-    released = release(state, reference, args.why, caller(), now=time.time())
+    released = release(state, reference, args.why, caller(), now=time.time(), until=until)
     print(f"{released.reference}: released; all that it held is deleted when its days are over")
     return DONE
+
+
+def _told_before(opened: Iterable[KeepingStore], node: "Node", reference: str) -> int | None:
+    """Until when a node holds a reference by a database alone, as one does that has lost its state folder;
+    None where it does not."""
+    from urlward.records.database import Database
+
+    for store in opened:
+        if isinstance(store, Database) and not store.is_file:
+            for name, until in store.held_by(node).items():
+                if canonical_reference(name) == reference and until > time.time() * 1000:
+                    return until // 1000
+    return None
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    from urlward.records.database import Database
+    from urlward.records.retention import KeepingStores
+
+    records, state = _read(args)
+    name, why = args.name or records.node, reason_of(args.why, RecordsCommandError)
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    errors: list[UrlwardError] = [*found]
+    try:
+        shared = [store for store in opened if isinstance(store, Database) and not store.is_file]
+        if not shared and not errors:
+            raise RecordsCommandError("no store is a database that several nodes share")
+        for store in shared:
+            try:
+                store.find_node(name, stores.node)
+                # Before it is so: what was said is in the audit log whatever happens next.
+                append(state, caller(), "adopted", time.time(), node=name, store=store.name, why=why)
+                store.adopt(name, stores.node)
+            except UrlwardError as e:
+                errors.append(e)
+            else:
+                print(f"{store.name}: {name} is this node")
+    finally:
+        stores.close()
+    for error in errors:
+        print(f"urlward: {error}", file=sys.stderr)
+    return WRONG if errors else DONE

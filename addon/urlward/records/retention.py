@@ -7,7 +7,7 @@ be over by the next.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,6 +19,7 @@ from urlward.lists.state import StateError, locked, made_folder, read_kept, writ
 from urlward.records.database import Database
 from urlward.records.event import KINDS, PERSONAL, canonical_reference
 from urlward.records.holds import held_references
+from urlward.records.nodes import Node, node_of
 from urlward.records.store import AbsentError, KeepingStore, StoreError, open_store
 
 logger = logging.getLogger("urlward.records")
@@ -54,10 +55,14 @@ class KeepingStores:
 
     Attributes:
         node: whose configuration it is.
+
+    Raises:
+        StateError: the state folder cannot be used.
     """
 
     def __init__(self, records: RecordsTable, state: Path, *, make: bool = True) -> None:
-        self.node = records.node
+        shared = any(table.kind == "postgresql" for table in records.store)
+        self.node = node_of(records.node, state) if shared else Node(records.node, "")
         self._state = state
         self._make = make
         self._tables = [table for table in records.store if table.kind != "syslog"]
@@ -263,7 +268,9 @@ def purge(
     return deleted, errors
 
 
-def _tell_held(opened: Iterable[KeepingStore], here: Mapping[str, int], node: str) -> dict[str, UrlwardError]:
+def _tell_held(
+    opened: Iterable[KeepingStore], here: Mapping[str, int], node: Node
+) -> dict[str, UrlwardError]:
     """Have other nodes know what this one holds, also where it could not be said when it was made."""
     errors: dict[str, UrlwardError] = {}
     for store in opened:
@@ -300,3 +307,30 @@ def held_elsewhere(
                     name = canonical_reference(reference)
                     found[name] = max(found.get(name, 0), until // 1000)
     return found, errors
+
+
+def held_by_all(
+    records: RecordsTable, opened: Collection[KeepingStore], found: Iterable[UrlwardError], now: float
+) -> dict[str, int]:
+    """As `held_elsewhere`, where each server's database has to answer: a file's holds are those of this
+    machine, which are known.
+
+    Args:
+        records: the configuration.
+        opened: its stores that can be opened.
+        found: why others cannot.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        StoreError: one does not.
+    """
+    held, unasked = held_elsewhere(opened, now)
+    asked = [
+        store
+        for store in opened
+        if isinstance(store, Database) and not store.is_file and store.name not in unasked
+    ]
+    if len(asked) < sum(table.kind == "postgresql" for table in records.store):
+        why = "; ".join(str(e) for e in dict.fromkeys([*unasked.values(), *found]))
+        raise StoreError(f"it is not known what other nodes hold: {why}")
+    return held

@@ -11,6 +11,7 @@ from typing import Literal, cast
 from tornado.httpserver import HTTPServer
 
 from urlward.config import Config, RecordsTable
+from urlward.config.records import StoreTable
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -24,6 +25,7 @@ from urlward.records.exposition import Exposition
 from urlward.records.holds import held_references
 from urlward.records.leftovers import purge_leftovers
 from urlward.records.mend import folders_of, mend_assignments, mend_token, open_mended
+from urlward.records.nodes import node_of
 from urlward.records.objection_book import ObjectionBook
 from urlward.records.objection_server import take_objections
 from urlward.records.objections import Objection
@@ -31,7 +33,7 @@ from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder, RecorderState
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, StoreError, open_store
+from urlward.records.store import EventQuery, Store, StoreError, open_store
 from urlward.records.watches import Watches
 
 logger = logging.getLogger("urlward.records")
@@ -65,7 +67,7 @@ class Services:
         self.recorder = Recorder(
             config.records,
             state,
-            open_mended,
+            self._open_store,
             measures=self._measures,
             answers={"status": lambda: status_of(self._measures, node=self._records.node)},
         )
@@ -90,6 +92,17 @@ class Services:
         if self._config.objections is not None:
             found["objections"] = self._take_objections
         return found
+
+    def _open_store(self, table: StoreTable, state: Path) -> Store:
+        """A store of events, in which this node is the only one of its name."""
+        store = open_mended(table, state)
+        if isinstance(store, Database) and not store.is_file:
+            try:
+                store.register(node_of(self._records.node, state))
+            except BaseException:
+                store.close()
+                raise
+        return store
 
     def _recorder_state(self) -> RecorderState:
         return self.recorder.state(set_aside_alarm(self._records, self._state))

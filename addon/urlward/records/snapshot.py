@@ -142,9 +142,9 @@ def _list(row: Any, labels: Labels) -> ListFacts:
 def _rules(row: Any) -> RulesFacts | None:
     if row is None:
         return None
-    restored, by, wrong = row
+    restored, hand, wrong = row
     texts = tuple(_text(one)[:_MAX_WRONG] for one in islice(wrong, _MOST_WRONG))
-    return RulesFacts(int(_number(restored)), _text(by)[:_MAX_WRONG], texts)
+    return RulesFacts(int(_number(restored)), _text(hand)[:_MAX_WRONG], texts)
 
 
 def _number(value: Any) -> float:

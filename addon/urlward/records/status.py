@@ -59,7 +59,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "connections": sum(snapshot.open for snapshot in live),
         "canary": _time(min((snapshot.canary for snapshot in live), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
-        "rules": rules and {"restored": rules.restored, "by": rules.by, "wrong": list(rules.wrong)},
+        "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
         "alarms": dict(recorder.alarms),
         "healthy": alive.as_json(),
         "ready": filters.as_json(),

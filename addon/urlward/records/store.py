@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
+from urlward.records.nodes import Node
 
 By = Literal[
     "kind", "list", "category", "entry", "group", "client", "node", "stage", "verdict",
@@ -146,7 +147,11 @@ class KeepingStore(Store, Protocol):
         """
 
     def purge(
-        self, kind_days: Mapping[str, int], now_ms: int, holds: Collection[str] = (), node: str = ""
+        self,
+        kind_days: Mapping[str, int],
+        now_ms: int,
+        holds: Collection[str] = (),
+        node: Node | None = None,
     ) -> int:
         """Delete what is older than its kind's days, so that the files no longer hold it.
 
@@ -161,7 +166,7 @@ class KeepingStore(Store, Protocol):
             How many events it has deleted.
 
         Raises:
-            StoreError: not all is deleted.
+            StoreError: not all is deleted; or the node's name is another's there.
         """
 
 

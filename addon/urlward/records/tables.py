@@ -52,13 +52,18 @@ holds = Table(
 so: none where it was one of version 1."""
 
 
-retention = Table(
-    "retention",
+nodes = Table(
+    "nodes",
     metadata,
-    Column("node", String(255), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("identity", String(32), nullable=False),
     Column("days", Text, nullable=False),
+    Column("seen", BigInteger, nullable=False),
 )
-"""For how many days a node's events are kept, by kind as JSON, as that node says: all who delete go by it."""
+"""Names of nodes that write here, of which a node may have had others before. ``identity``: whose the name is
+(`urlward.records.nodes`); empty for a node of version 2 that has not been heard of since. ``days``: for how
+many days the node's events are kept, by kind as JSON, as that node says: all who delete go by it; empty where
+it has not said it. ``seen``: when it was last heard of, in milliseconds."""
 
 
 def create(connection: Connection) -> None:
@@ -92,6 +97,17 @@ def _to_2(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-UPGRADES: tuple[Step, ...] = (_to_2,)
+def _to_3(connection: Connection) -> None:
+    """Names are of a node with an identity, which has said its days for all of its names."""
+    for statement in (
+        "CREATE TABLE nodes (name VARCHAR(255) NOT NULL, identity VARCHAR(32) NOT NULL, days TEXT NOT NULL,"
+        " seen BIGINT NOT NULL, PRIMARY KEY (name))",
+        "INSERT INTO nodes SELECT node, '', days, 0 FROM retention",
+        "DROP TABLE retention",
+    ):
+        connection.execute(text(statement))
+
+
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
 """From version 1 on, for databases made by earlier versions (`urlward.records.migrations`). Whoever changes
 the table adds one here, and a database of the version before to the tests."""

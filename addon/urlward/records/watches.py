@@ -122,7 +122,7 @@ class Watches:
         if rules.restored < before.restored:
             before = RulesFacts(wrong=before.wrong)  # another supervisor counts anew
         if times := rules.restored - before.restored:
-            text = f"gateway: {rules.by} took rules away, and they were put back"
+            text = f"gateway: {rules.hand}, and it was put right"
             self._alarm("rules-removed", text + (f"; {times} times" if times > 1 else ""))
         if rules.wrong and rules.wrong != before.wrong:
             self._alarm("rules-wrong", f"gateway: rules: {', '.join(rules.wrong)}")

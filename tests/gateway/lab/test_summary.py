@@ -2,10 +2,10 @@ from pathlib import Path
 
 from urlward.gateway.lab.measure import Figures, Latency, Rate, Reload
 from urlward.gateway.lab.outcome import Outcome, Result, Seen
-from urlward.gateway.lab.report import Report, Table, write_report
 from urlward.gateway.lab.run import Ran
 from urlward.gateway.lab.scenario import Loaded, Measured, load_scenario
 from urlward.gateway.lab.summary import summarise
+from urlward.report.document import Report, Table, write_report
 
 CAUGHT = Outcome(
     "1", "u", "curl-1-4 on client", "block", Result.CAUGHT, "block page", Seen(451, True, 0, 3, "E-1", "c")

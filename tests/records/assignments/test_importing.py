@@ -142,3 +142,14 @@ def test_a_file_whose_name_is_no_text(store: AssignmentStore, tmp_path: Path) ->
     assert (read(store, "csv", path).rows, read(store, "csv", path).rows) == (2, 0)
     (shown,) = store.status()
     assert shown["path"] == shown["files"][0]["path"] == rf"{tmp_path}/\udcff.csv"
+
+
+def test_an_export_that_is_changed_within(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Neither at its beginning nor at its end, and no byte longer."""
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(*range(100, 400)))
+    assert read(sqlite_store, "csv", path).rows == 300
+    path.write_text(path.read_text().replace(",s250\n", ",new0\n"))
+    assert read(sqlite_store, "csv", path).rows == 300
+    assert "new0" in all_of(sqlite_store)
+    assert read(sqlite_store, "csv", path).rows == 0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from urlward.gateway.lab.addresses import GATEWAY
+from urlward.gateway.lab.addresses import CLIENT, GATEWAY
 from urlward.gateway.lab.lacking import without_forwarding, without_ipv6, without_nftables
 from urlward.gateway.lab.outcome import Outcome, Result
 from urlward.gateway.lab.scenario import Step
@@ -91,6 +91,32 @@ def _canary(world: World, _: Step) -> Checked:
     if not _comes_to(lambda: filter_.status().returncode == 0):
         return Result.UNEXPECTED, "it does not come through any more"
     return Result.HELD, "it comes through, and where it does not the stage is named"
+
+
+def _routing_rule(world: World, _: Step) -> Checked:
+    """Whether what is filtered still comes here where somebody adds a rule without a preference."""
+    for version in ("-4", "-6") if world.ipv6 else ("-4",):
+        # For all else it changes nothing.
+        run(inside(GATEWAY, ["ip", version, "rule", "add", "lookup", "main"]))
+    if not _comes_to(lambda: world.filter.status().returncode == 0):
+        return Result.UNEXPECTED, "what is filtered goes another way"
+    return Result.HELD, "what is filtered goes before it"
+
+
+def _bridge_port(world: World, _: Step) -> Checked:
+    """Whether it is said that clients come in by another name."""
+    filter_, ip = world.filter, ["ip", "link"]
+    run(inside(GATEWAY, [*ip, "add", "bridge", "type", "bridge"]))
+    try:
+        run(inside(GATEWAY, [*ip, "set", CLIENT.link, "master", "bridge"]))
+        status = filter_.status()
+        if status.returncode != 1 or f"{CLIENT.link} bridge" not in status.stdout:
+            return Result.UNEXPECTED, "an interface that is a port is not named"
+    finally:
+        run(inside(GATEWAY, [*ip, "del", "bridge"]))
+    if not _comes_to(lambda: filter_.status().returncode == 0):
+        return Result.UNEXPECTED, "its end is not noticed"
+    return Result.HELD, "named, and its end noticed"
 
 
 def _comes_to(condition: Callable[[], bool]) -> bool:
@@ -201,6 +227,8 @@ _ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
     "stop-filter": _stop_filter,
     "start-filter": _start_filter,
     "canary": _canary,
+    "routing-rule": _routing_rule,
+    "bridge-port": _bridge_port,
     "fresh-rules": _fresh_rules,
     "second-filter": _second_filter,
     "stop-resolver": _stop_resolver,

@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from urlward.gateway.lab.errors import LabError
-from urlward.gateway.lab.replay_commands import add_replay
 from urlward.lists.arguments import Command
 
 type Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -26,8 +25,8 @@ _DEFAULT = "lab"
 SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor", "source")
 
 
-def add_lab_commands(command: Command) -> None:
-    """Declare it; what it needs is imported when it runs."""
+def add_lab_commands(command: Command) -> Add:
+    """Declare it; what it needs is imported when it runs. Returns what declares more subcommands."""
     lab = command("lab", None, "A whole network on one machine, and what a list would have blocked.")
     commands = lab.add_subparsers(required=True, metavar="COMMAND")
 
@@ -38,8 +37,9 @@ def add_lab_commands(command: Command) -> None:
         sub.set_defaults(command=function)
         return sub
 
-    for declare in (add_run, add_up, add_shell, add_down, add_replay):
+    for declare in (add_run, add_up, add_shell, add_down):
         declare(add)
+    return add
 
 
 def add_run(add: Add) -> None:

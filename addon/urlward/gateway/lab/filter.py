@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from urlward.gateway.lab import made
 from urlward.gateway.lab.addresses import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER
 from urlward.gateway.lab.errors import LabError
@@ -20,7 +22,6 @@ from urlward.gateway.lab.isolation import children_of, environment, small_disk
 from urlward.gateway.lab.machines import Service
 from urlward.gateway.lab.scenario import Loaded
 from urlward.gateway.lab.services import wait_until
-from urlward.gateway.lab.toml_text import to_toml
 from urlward.gateway.lab.topology import inside, run
 from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
 from urlward.lists.build import write_atomically
@@ -118,7 +119,7 @@ class Filter:
         self.log = Log(self.disk / "urlward.log")
         self.config = folder / "gateway.toml"
         self.confdir = folder / "ca"
-        self.config.write_text(to_toml(self._configuration(loaded, authority, ipv6)))
+        self.config.write_text(tomli_w.dumps(self._configuration(loaded, authority, ipv6)))
         self._service: Service | None = None
         self.write_list()
 

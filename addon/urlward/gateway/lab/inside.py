@@ -84,8 +84,8 @@ def _end(_number: int, _frame: FrameType | None) -> None:
 
 
 def _run(order: Order, loaded: Loaded, ipv6: bool) -> int:
-    from urlward.gateway.lab.report import write_report
     from urlward.gateway.lab.summary import summarise
+    from urlward.report.document import write_report
 
     folder = WORK if order.do == "run" else WORK / f"run-{time.time_ns()}"
     folder.mkdir(exist_ok=True)

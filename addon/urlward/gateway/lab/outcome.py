@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from urlward.gateway.lab.report import Mark
+from urlward.report.document import Mark
 
 STAGES: dict[str | int | None, str] = {"dns": "DNS", 1: "1 kernel", 2: "2 relay", 3: "3 match"}
 """Stages by their names in a scenario, as people read them."""

@@ -33,7 +33,7 @@ Action = Literal[
     "reload", "kill-worker", "kill-all-workers", "kill-filter", "stop-filter", "start-filter",
     "second-filter", "fresh-rules", "canary", "stop-resolver", "hang-resolver", "slow-resolver", "fill-disk",
     "damage-list", "rules-gone", "rules-there", "reload-firewall", "hang-worker",
-    "nothing-piles-up", "no-forwarding", "no-ipv6",
+    "routing-rule", "bridge-port", "nothing-piles-up", "no-forwarding", "no-ipv6",
     "no-nftables", "restore",
 ]  # fmt: skip
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from urlward.gateway.lab.outcome import STAGES, Outcome, Result
-from urlward.gateway.lab.report import Bar, Bars, Cell, Fact, Mark, Report, Section, Table
 from urlward.gateway.lab.run import Ran
 from urlward.gateway.lab.summary_figures import figure_data, figure_sections
+from urlward.report.document import Cell, Fact, Mark, Report, Section, Table
+from urlward.report.plots import Bar, Bars
 
 _ORDER = (Result.MISSED, Result.WRONG, Result.UNEXPECTED, Result.CAUGHT, Result.PASSED, Result.HELD)
 _MOST_ROWS = 500

@@ -5,20 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from urlward.gateway.lab.measure import Figures, Latency, Rate, Reload, label
-from urlward.gateway.lab.report import (
-    Bar,
-    Bars,
-    Cell,
-    Event,
-    Fact,
-    Lines,
-    Section,
-    Series,
-    State,
-    Table,
-    cdf,
-    quantile,
-)
+from urlward.report.document import Cell, Fact, Section, Table
+from urlward.report.plots import Bar, Bars, Event, Lines, Series, State, cdf, quantile
 
 _NEAR = 3.0
 """Seconds after a reload that count as near it."""

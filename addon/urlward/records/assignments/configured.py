@@ -1,13 +1,12 @@
 """Assignments where the configuration has them, and how long they are kept there."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Table, func, select
 
 from urlward.config.records import RecordsTable
-from urlward.engine.errors import UrlwardError
 from urlward.records.assignments.holding import (
     held_counts,
     hold_assignments,
@@ -16,19 +15,19 @@ from urlward.records.assignments.holding import (
 )
 from urlward.records.assignments.interval import AssignmentError
 from urlward.records.assignments.retention import (
-    first_end,
+    first_ends,
     has_ended_before,
     oldest_assignment,
     purge_assignments,
 )
 from urlward.records.assignments.schema import FILE, assignments, current
-from urlward.records.assignments.store import AssignmentStore
-from urlward.records.database import Database
+from urlward.records.assignments.store import AssignmentStore, Keeper
 from urlward.records.engines import url_of
 from urlward.records.evidence import Evidence, evidence_of
 from urlward.records.holds import current_holds
-from urlward.records.retention import KeepingStores, held_elsewhere
-from urlward.records.store import KeepingStore, StoreError
+from urlward.records.nodes import node_of
+from urlward.records.retention import KeepingStores, held_by_all
+from urlward.records.store import StoreError
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -134,35 +133,15 @@ def _all_held(records: RecordsTable, state: Path, now: float) -> tuple[dict[str,
     stores = KeepingStores(records, state, make=False)
     try:
         opened, errors = stores.all()
-        held, unasked = held_elsewhere(opened, now)
-        _check_asked(records, opened, [*unasked.values(), *errors], unasked)
+        try:
+            held = held_by_all(records, opened, errors, now)
+        except StoreError as e:
+            raise AssignmentError(f"assignments: none is deleted: {e}") from e
         for one in current_holds(state, now):
             held[one.reference] = max(held.get(one.reference, 0), one.until)
         return held, evidence_of(held, opened, errors, state)
     finally:
         stores.close()
-
-
-def _check_asked(
-    records: RecordsTable,
-    opened: Iterable[KeepingStore],
-    errors: Sequence[UrlwardError],
-    unasked: Collection[str],
-) -> None:
-    """Refuse to go on where a server's database has not said what other nodes hold. A file's holds are those
-    of this machine, which are known.
-
-    Raises:
-        AssignmentError: it has not.
-    """
-    asked = [
-        store
-        for store in opened
-        if isinstance(store, Database) and not store.is_file and store.name not in unasked
-    ]
-    if len(asked) < sum(table.kind == "postgresql" for table in records.store):
-        why = "; ".join(str(e) for e in dict.fromkeys(errors))
-        raise AssignmentError(f"assignments: none is deleted: it is not known what other nodes hold: {why}")
 
 
 def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: float = 0.0) -> int:
@@ -182,14 +161,39 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
         HoldError: it is not known what is held.
         StateError: likewise.
     """
-    days = records.days.assignments
-    if days is None or (store := open_configured(records, state)) is None:
+    if records.days.assignments is None or (store := open_configured(records, state)) is None:
         return 0
     try:
         _hold(store, *_all_held(records, state, now))
-        return purge_assignments(store, round((now + ahead) * 1000) - days * _DAY_MS, round(now * 1000))
+        keeper = keeper_of(records, state, store)
+        assert keeper is not None
+        store.say_days(keeper)
+        at = round((now + ahead) * 1000)
+        limits = {source: at - days * _DAY_MS for source, days in store.days(keeper).items()}
+        return purge_assignments(store, limits, round(now * 1000))
     finally:
         store.close()
+
+
+def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> Keeper | None:
+    """This node as it keeps assignments; None where it keeps them for ever.
+
+    Raises:
+        StateError: the state folder cannot be used.
+    """
+    days = records.days.assignments
+    shared = not isinstance(store.database, Path)
+    return None if days is None else Keeper(node_of(records.node, state).identity if shared else "", days)
+
+
+def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
+    """When the first assignment is deleted, in ms; None for never.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    ends = first_ends(store) if days else {}
+    return min((end + days[source] * _DAY_MS for source, end in ends.items() if source in days), default=None)
 
 
 def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | None:
@@ -200,12 +204,11 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | N
         oldest = oldest_assignment(store)
         if oldest is None:
             return None
-        days = records.days.assignments
+        days = {} if (keeper := keeper_of(records, state, store)) is None else store.days(keeper)
         # A purge that is under way may take a while.
-        end = None if days is None else round(now * 1000) - days * _DAY_MS - _HOUR_MS
-        over = end is not None and has_ended_before(store, end, round(now * 1000))
-        first = first_end(store) if days is not None else None
-        purged = None if days is None or first is None else first + days * _DAY_MS
+        ends = {source: round(now * 1000) - each * _DAY_MS - _HOUR_MS for source, each in days.items()}
+        over = has_ended_before(store, ends, round(now * 1000))
+        purged = first_purge(store, days)
         if purged is not None and not over and purged < now * 1000 - _HOUR_MS:
             purged = None  # held
         count = _count(store, assignments) + _count(store, current)

@@ -18,6 +18,8 @@ from urlward.records.assignments.store import AssignmentStore, Position
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
+RENEW_AFTER = 3_600_000
+"""Milliseconds after which it is noted anew that a source still has what has no end."""
 KEPT_FAULTS = 5
 """Rows that were not understood, and lines of something else, of which it is said where they are."""
 
@@ -79,6 +81,7 @@ class FileReader:
             AssignmentError: unreadable, or not of the source's format.
         """
         self._store, self._source, self._path, self._clock = store, source, path, clock
+        self._renewed = 0
         self._parser: Parser = FORMATS[source.format](options)
         self._merger = Merger(store, source.id)
         with _told(path):
@@ -124,6 +127,7 @@ class FileReader:
                 for parsed in self._parsed(self.result, progress):
                     self._take(parsed)
                 self._wait()
+                self._renew()
         return self.result
 
     def look(self) -> Imported:
@@ -177,6 +181,7 @@ class FileReader:
             self._parser.begin(line.decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
         self._position = position_in(self.fd, self._store.positions(self._source.id))
+        self._renewed = self._position.read if self._position else 0
         self.result.resumed = self._position.offset if self._position else 0
         self.result.offset = max(self.result.resumed, header)
         self._started = True
@@ -204,14 +209,23 @@ class FileReader:
         changes = self._merger.changes
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
+        anew = self._position is None
         self._position = position_at(self.fd, self._source.path, self.result.offset, self._position)
-        changes.position = self._position
+        changes.position, changes.anew = self._position, anew
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped
         rows = self._merger.finished()
         self._wait()
+        self._renewed = int(self._clock() * 1000)
+        self._writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
+
+    def _renew(self) -> None:
+        """Have what the file has of assignments without an end count from now."""
         now = int(self._clock() * 1000)
-        self._writing = self._writer.submit(self._store.write, self._source, rows, now)
+        # A clock that was set back does not put it off.
+        if self._position is not None and not 0 <= now - self._renewed < RENEW_AFTER:
+            self._store.renew(self._source, self._position, now)
+            self._renewed = now
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Add what of the lines was not understood."""

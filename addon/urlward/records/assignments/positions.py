@@ -7,6 +7,8 @@ from hashlib import blake2b
 from urlward.records.assignments.store import Position
 
 _BEGIN, _BEFORE = 4096, 1024
+_WHOLE = 1 << 20
+"""Up to so many bytes all of it is looked at, as exports are changed anywhere, and logs at their ends."""
 
 
 def position_in(fd: int, known: Iterable[Position]) -> Position | None:
@@ -24,7 +26,8 @@ def position_in(fd: int, known: Iterable[Position]) -> Position | None:
         if (
             position.offset <= size
             and position.begin == _digest(os.pread(fd, position.begin_size, 0))
-            and position.before == _before(fd, position.offset)
+            # What was noted by an earlier urlward is of the last bytes alone.
+            and position.before in (_before(fd, position.offset), _last(fd, position.offset))
         ):
             return position
     return None
@@ -38,6 +41,10 @@ def position_at(fd: int, path: str, offset: int, previous: Position | None) -> P
 
 
 def _before(fd: int, offset: int) -> str:
+    return _digest(os.pread(fd, offset, 0)) if offset <= _WHOLE else _last(fd, offset)
+
+
+def _last(fd: int, offset: int) -> str:
     start = max(0, offset - _BEFORE)
     return _digest(os.pread(fd, offset - start, start))
 

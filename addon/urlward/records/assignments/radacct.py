@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from urlward.records.assignments.formats import RADACCT
-from urlward.records.assignments.importing import KEPT_FAULTS, Imported, Judge
+from urlward.records.assignments.importing import KEPT_FAULTS, RENEW_AFTER, Imported, Judge
 from urlward.records.assignments.interval import (
     LAST_PORT,
     AssignmentError,
@@ -78,9 +78,26 @@ def import_radacct(
         # Only the last batch says how far: they are in order of their beginnings, not of their changes.
         store.write(source, changes, int(now * 1000))
     if result.rows:
-        merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset)
+        read = known.read if known is not None else 0
+        merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset, read)
         store.write(source, merger.finished(), int(now * 1000))
+    if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
+        _renew(store, source, url, options, known, int(now * 1000))
     return result
+
+
+def _renew(
+    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
+) -> None:
+    """Have the sessions that the table has without an end count from now, however long nothing was said of
+    them."""
+    for rows in _batches(url, options, still_open=True):
+        sessions = [
+            ((place, first), session, subscriber)
+            for place, _, first, _, _, _, _, subscriber, session, _ in _read(rows, options, Imported())
+        ]
+        store.renew_sessions(source, sessions, now)
+    store.renew(source, known, now)
 
 
 def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> list[Sighting]:
@@ -111,7 +128,9 @@ def shown_url(url: str) -> str:
         raise AssignmentError("not a database's URL, such as postgresql+psycopg://user@host/radius") from e
 
 
-def _batches(url: str, options: ReadOptions, since: int) -> Iterator[Sequence[Row[Any]]]:
+def _batches(
+    url: str, options: ReadOptions, since: int = 0, *, still_open: bool = False
+) -> Iterator[Sequence[Row[Any]]]:
     wanted = options.columns.get("subscriber", "username")
     try:
         engine = create_engine(url)
@@ -127,6 +146,8 @@ def _batches(url: str, options: ReadOptions, since: int) -> Iterator[Sequence[Ro
             wanted_too = [name for name in dict.fromkeys([*names, wanted]) if name in there]
             table = Table(RADACCT, MetaData(), *map(Column, wanted_too))
             query = select(table).order_by(table.c.acctstarttime)
+            if still_open:
+                query = query.where(table.c.acctstoptime.is_(None))
             if since:
                 after = datetime.fromtimestamp(since / 1000, options.zone).replace(tzinfo=None)
                 # What is written while a clock shows an hour again has times before what was seen.

@@ -1,34 +1,51 @@
 """Ending assignments' time: deleted so that the database's files do not have them any more."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, func, or_, select, tuple_
 
 from urlward.records.assignments.holding import Found, held_rows
-from urlward.records.assignments.interval import FOREVER, AssignmentError
-from urlward.records.assignments.schema import PART, SPANS, TABLES, assignments, current, holds, told
+from urlward.records.assignments.interval import FOREVER, AssignmentError, Ending
+from urlward.records.assignments.schema import PART, SPANS, TABLES, assignments, current, files, holds, told
 from urlward.records.assignments.store import AssignmentStore
 from urlward.records.bulk import insert_new
 from urlward.records.vacuum import Pace, deletions, note_deleted, note_wiped, vacuum
+
+_READ = func.coalesce(
+    select(files.c.read).where(files.c.id == current.c.file).correlate(current).scalar_subquery(),
+    current.c.read,
+)
+_LAST_SEEN = case(
+    # What has been given back is in its source as that.
+    (and_(current.c.ending != int(Ending.RELEASED), current.c.seen < _READ), _READ),
+    else_=current.c.seen,
+)
+"""When something without an end was last said by its source, or found where its source has it."""
 
 _paces: dict[str, Pace] = {}
 """By database: each purge opens its own store, and all of a process go by one."""
 
 
-def purge_assignments(store: AssignmentStore, before: int, now: int = 0) -> int:
-    """Delete what ended before a time; and what has no end, but was last heard of before it.
+type Before = int | Mapping[int, int]
+"""A time in ms since 1970-01-01 UTC, or that of each source by its id."""
+
+
+def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> int:
+    """Delete what ended before a time; and what has no end, but was last seen before it: said by its source,
+    or found where its source had it.
 
     SQLite overwrites what is deleted (secure_delete), and its log is emptied. PostgreSQL writes the tables
     anew, for which it locks them a while. Copies elsewhere, such as its archived logs, are not reached.
 
     Args:
         store: where.
-        before: in ms since 1970-01-01 UTC.
-        now: likewise; what is held until after it stays (`urlward.records.assignments.holding`).
+        before: what ended before this is over.
+        now: in ms since 1970-01-01 UTC; what is held until after it stays
+            (`urlward.records.assignments.holding`).
 
     Returns:
         How many were deleted.
@@ -52,7 +69,7 @@ def purge_assignments(store: AssignmentStore, before: int, now: int = 0) -> int:
     return deleted
 
 
-def has_ended_before(store: AssignmentStore, before: int, now: int = 0) -> bool:
+def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bool:
     """Whether there is something for `purge_assignments` to delete.
 
     Raises:
@@ -67,13 +84,21 @@ def has_ended_before(store: AssignmentStore, before: int, now: int = 0) -> bool:
     return False
 
 
-def _held_and_over(connection: Connection, before: int, now: int) -> list[Found]:
+def _held_and_over(connection: Connection, before: Before, now: int) -> list[Found]:
     """What is held of that which ended before a time."""
+    held = held_rows(connection, now)
+    key = (current.c.place, current.c.first_port, current.c.source)
+    keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
+    over = or_(*(one for table, one in _ended(before) if table is current))
+    ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
-    def is_over(row: Row[Any]) -> bool:
-        return row.end < before or (row.end == FOREVER and getattr(row, "seen", before) < before)
+    def is_over(table: Table, row: Row[Any]) -> bool:
+        if table is current:
+            return (row.place, row.first_port, row.source) in ended
+        limit: int = before if isinstance(before, int) else before.get(row.source, 0)
+        return bool(row.end < limit)
 
-    return [(table, row) for table, row in held_rows(connection, now) if is_over(row)]
+    return [(table, row) for table, row in held if is_over(table, row)]
 
 
 def oldest_assignment(store: AssignmentStore) -> int | None:
@@ -96,29 +121,53 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
     return min((start for start in found if start is not None), default=None)
 
 
-def first_end(store: AssignmentStore) -> int | None:
-    """When the first of all assignments ended or will end, in ms; None where there is none. What has no end
-    counts from when it was last heard of. Looks at all of them.
+def first_ends(store: AssignmentStore) -> dict[int, int]:
+    """When the first assignment of each source ended or will end, in ms. What has no end counts from when it
+    was last seen. Looks at all of them.
 
     Raises:
         AssignmentError: the database refuses.
     """
-    ends = [
-        func.min(assignments.c.end),
-        func.min(case((current.c.end == FOREVER, current.c.seen), else_=current.c.end)),
-    ]
+    ends = {
+        assignments: assignments.c.end,
+        current: case((current.c.end == FOREVER, _LAST_SEEN), else_=current.c.end),
+    }
+    found: dict[int, int] = {}
     with store.reading() as connection:
-        found = [connection.scalar(select(end)) for end in ends]
-    return min((end for end in found if end is not None), default=None)
+        for table, end in ends.items():
+            wanted = select(table.c.source, func.min(end)).group_by(table.c.source)
+            for source, first in connection.execute(wanted):
+                found[source] = min(first, found.get(source, first))
+    return found
 
 
-def _ended(before: int) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
     """What is over, table by table, in pieces that an index finds."""
-    for span, size in enumerate(SPANS):
-        first = span << 40
-        cells = assignments.c.cell.between(first, first + max(before, 0) // size)
-        yield assignments, and_(cells, assignments.c.end < before)
-    yield current, or_(current.c.end < before, and_(current.c.end == FOREVER, current.c.seen < before))
+    for limit, some in _limits(before):
+        for span, size in enumerate(SPANS):
+            first = span << 40
+            cells = assignments.c.cell.between(first, first + max(limit, 0) // size)
+            yield assignments, and_(cells, assignments.c.end < limit, *_of(assignments, some))
+        yield current, and_(_over(limit), *_of(current, some))
+
+
+def _limits(before: Before) -> list[tuple[int, list[int] | None]]:
+    """The times, each with the sources that it is of, or None for all."""
+    if isinstance(before, int):
+        return [(before, None)]
+    limits = sorted(set(before.values()))
+    if len(limits) == 1:
+        return [(limits[0], None)]
+    return [(limit, [source for source, one in before.items() if one == limit]) for limit in limits]
+
+
+def _of(table: Table, some: list[int] | None) -> list[ColumnElement[bool]]:
+    return [] if some is None else [table.c.source.in_(some)]
+
+
+def _over(before: int) -> ColumnElement[bool]:
+    """What is true of a row of `current` that ended, or was last seen, before a time."""
+    return or_(current.c.end < before, and_(current.c.end == FOREVER, before > _LAST_SEEN))
 
 
 def _forget(store: AssignmentStore) -> None:

@@ -38,7 +38,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from urlward.config.records import ASSIGNMENTS
 from urlward.lists.state import StateError
-from urlward.records.assignments.interval import AssignmentError
+from urlward.records.assignments.interval import FOREVER, AssignmentError
 from urlward.records.engines import open_server, open_sqlite, writing
 from urlward.records.migrations import Step, migrate
 from urlward.records.store import StoreError
@@ -86,9 +86,13 @@ current = Table(
     Column("ending", SmallInteger, nullable=False),
     Column("subscriber", Text, nullable=False),
     Column("session", Text, nullable=False),
+    Column("file", Integer, nullable=False),
+    Column("read", BigInteger, nullable=False),
     Index("assignments_current_session", "source", "session"),
     sqlite_with_rowid=False,
 )
+"""``file``: of `files`, that has the row, or 0. ``read``: when the source was last seen to have it, in ms,
+where no file says so."""
 
 TABLES = (assignments.name, current.name, "assignment_holds")
 """Those with subscribers in them."""
@@ -107,8 +111,12 @@ sources = Table(
     Column("rows", BigInteger, nullable=False),
     Column("skipped", BigInteger, nullable=False),
     Column("read", BigInteger, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("days", Integer, nullable=False),
 )
-"""``path``: of the file that something was taken from last. ``read``: when it was last read, in ms."""
+"""``path``: of the file that something was taken from last. ``read``: when it was last read, in ms. ``node``:
+that reads it (`urlward.records.nodes`), in a database that several share, and ``days``: that this node keeps
+it for; empty and 0 where none has said so."""
 
 files = Table(
     "assignment_files",
@@ -121,9 +129,11 @@ files = Table(
     Column("offset", BigInteger, nullable=False),
     Column("before", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
+    Column("read", BigInteger, nullable=False),
     UniqueConstraint("source", "begin", "begin_size"),
 )
-"""How far files are read: known by digests of their first bytes and of those before the offset."""
+"""How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
+when one was last found to have all that was read of it, in ms."""
 
 lengths = Table(
     "assignment_lengths",
@@ -239,7 +249,42 @@ def _to_2(connection: Connection) -> None:
     unwiped.create(connection, checkfirst=True)
 
 
-UPGRADES: tuple[Step, ...] = (_to_2,)
+def _to_3(connection: Connection) -> None:
+    """What has no end counts from when its source was last seen to have it, and sources are of nodes.
+
+    Which file has a row is not known of those that are there: the one that its source was read from last.
+    """
+    for table, column in (
+        ("assignments_current", "file INTEGER"),
+        ("assignments_current", "read BIGINT"),
+        ("assignment_files", "read BIGINT"),
+        ("assignment_sources", "node TEXT"),
+        ("assignment_sources", "days INTEGER"),
+    ):
+        default = "''" if column.endswith("TEXT") else "0"
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT {default}"))
+        if connection.dialect.name == "postgresql":
+            name = column.partition(" ")[0]
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    connection.execute(
+        text(
+            "UPDATE assignment_files SET read = coalesce((SELECT s.read FROM assignment_sources s"
+            " WHERE s.id = assignment_files.source), 0)"
+        )
+    )
+    connection.execute(
+        text(
+            "UPDATE assignments_current SET file = coalesce((SELECT max(f.id) FROM assignment_files f"
+            " WHERE f.source = assignments_current.source AND f.begin_size > 0), 0),"
+            " read = coalesce((SELECT s.read FROM assignment_sources s"
+            " WHERE s.id = assignments_current.source), 0)"
+            ' WHERE "end" = :forever'
+        ),
+        {"forever": FOREVER},
+    )
+
+
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
 """From version 1 on, as `urlward.records.tables.UPGRADES`; no database of that version says that it is."""
 
 

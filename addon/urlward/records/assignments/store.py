@@ -7,9 +7,22 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from urlward.records.assignments.interval import (
+    FOREVER,
     AssignmentError,
     Ending,
     Interval,
@@ -49,6 +62,23 @@ _MOST_CELLS = 1_000
 _HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
 
 
+_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
+"""What a source has of which nothing was read yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """A node that keeps sources.
+
+    Attributes:
+        node: its identity (`urlward.records.nodes`); empty where it shares no database.
+        days: after which what is over is deleted.
+    """
+
+    node: str
+    days: int
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How far a file is read; see `files`."""
@@ -59,6 +89,7 @@ class Position:
     offset: int
     before: str
     size: int
+    read: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +103,8 @@ class Changes:
         rows: that were read.
         skipped: of them, not understood.
         position: how far the file is read then.
+        anew: whether the file was begun from its beginning, so that what another with the same had is not in
+            this one.
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
@@ -80,6 +113,7 @@ class Changes:
     rows: int = 0
     skipped: int = 0
     position: Position | None = None
+    anew: bool = False
 
 
 def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[Any, ...]:
@@ -146,8 +180,8 @@ class AssignmentStore:
         with self.changing() as connection:
             row = connection.execute(select(sources).where(sources.c.name == name)).first()
             if row is None:
-                new = {"name": name, "format": format_, "path": path, "rows": 0, "skipped": 0, "read": 0}
-                made = connection.execute(insert(sources).values(new))
+                new = {"name": name, "format": format_, "path": path}
+                made = connection.execute(insert(sources).values(new | _NOTHING))
                 assert made.inserted_primary_key is not None
                 return Source(made.inserted_primary_key[0], name, format_, path)
             if row.format != format_:
@@ -155,8 +189,14 @@ class AssignmentStore:
             return Source(row.id, name, format_, path)
 
     @contextmanager
-    def importing(self, name: str, format_: str, path: str) -> Iterator[Source]:
+    def importing(self, name: str, format_: str, path: str, keeper: Keeper | None = None) -> Iterator[Source]:
         """The source of a name while something is read into it; one that nothing came of is gone afterwards.
+
+        Args:
+            name: of the source.
+            format_: of what is read.
+            path: of it.
+            keeper: whose source it is then.
 
         Raises:
             AssignmentError: as `source`; or the database's role could never have deleted forgotten.
@@ -164,6 +204,10 @@ class AssignmentStore:
         with self.reading() as connection:
             check_grant(connection, TABLES)
         source = self.source(name, format_, path)
+        if keeper is not None:
+            with self.changing() as connection:
+                mine = update(sources).where(sources.c.id == source.id)
+                connection.execute(mine.values(node=keeper.node, days=keeper.days))
         try:
             yield source
         finally:
@@ -172,6 +216,21 @@ class AssignmentStore:
                 connection.execute(
                     delete(sources).where(sources.c.id == source.id, sources.c.read == 0, ~known)
                 )
+
+    def say_days(self, keeper: Keeper) -> None:
+        """Have the sources of a node be kept for its days, and those of none for at least as long.
+
+        Args:
+            keeper: the node. A file is this machine's.
+        """
+        with self.changing() as connection:
+            for source, days in _days(connection, keeper, is_file=isinstance(self.database, Path)).items():
+                connection.execute(update(sources).where(sources.c.id == source).values(days=days))
+
+    def days(self, keeper: Keeper) -> dict[int, int]:
+        """The days of each source, by its id, when a node has said its own."""
+        with self.reading() as connection:
+            return _days(connection, keeper, is_file=isinstance(self.database, Path))
 
     def sources(self) -> dict[int, Source]:
         """All of them, by id."""
@@ -193,7 +252,12 @@ class AssignmentStore:
                 "skipped": row.skipped,
                 "read": ms_text(row.read) if row.read else None,
                 "files": [
-                    {"path": file.path, "offset": file.offset, "size": file.size}
+                    {
+                        "path": file.path,
+                        "offset": file.offset,
+                        "size": file.size,
+                        "read": ms_text(file.read) if file.read else None,
+                    }
                     for file in read
                     if file.source == row.id
                 ],
@@ -250,12 +314,17 @@ class AssignmentStore:
         # In the index's order, a page is written once for all that go to it.
         changes.ended.sort()
         with self.changing() as connection:
+            file = 0
+            if changes.position is not None:
+                if changes.anew:
+                    _leave_file(connection, source.id, changes.position)
+                file = _set_position(connection, source.id, changes.position, now)
             copy_new(connection, assignments, changes.ended)
             copy_or_replace(
                 connection,
                 current,
                 [
-                    (place, port, source.id, held[0], *held[1:5], int(held[5]), *held[6:])
+                    (place, port, source.id, held[0], *held[1:5], int(held[5]), *held[6:], file, now)
                     for (place, port), held in sorted(changes.held.items())
                 ],
             )
@@ -270,15 +339,47 @@ class AssignmentStore:
                 )
             self._add_lengths(connection, changes)
             _count(connection, source, changes, now)
-            if changes.position is not None:
-                _set_position(connection, source.id, changes.position)
+
+    def renew(self, source: Source, position: Position, now: int) -> None:
+        """Note that a file still has what was read of it, with all assignments of its that have no end.
+
+        Args:
+            source: the file's.
+            position: of the file.
+            now: in ms.
+        """
+        with self.changing() as connection:
+            connection.execute(update(files).where(_file_of(source.id, position)).values(read=now))
+            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+
+    def renew_sessions(self, source: Source, sessions: Collection[tuple[Key, str, str]], now: int) -> None:
+        """Note that a source still has sessions without an end.
+
+        Args:
+            source: theirs.
+            sessions: the key, the session's name and the subscriber of each.
+            now: in ms.
+        """
+        same = and_(
+            current.c.place == bindparam("p"),
+            current.c.first_port == bindparam("f"),
+            current.c.source == source.id,
+            current.c.session == bindparam("i"),
+            current.c.subscriber == bindparam("s"),
+            current.c.end == FOREVER,
+        )
+        rows = [{"p": key[0], "f": key[1], "i": session, "s": whose} for key, session, whose in sessions]
+        with self.changing() as connection:
+            if rows:
+                connection.execute(update(current).where(same).values(read=now), rows)
+            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
     def positions(self, source: int) -> list[Position]:
         """How far the files of a source are read, those that are known by the longest beginning first."""
         order = (files.c.begin_size.desc(), files.c.offset.desc())
         with self.reading() as connection:
             rows = connection.execute(select(files).where(files.c.source == source).order_by(*order)).all()
-        return [Position(r.path, r.begin, r.begin_size, r.offset, r.before, r.size) for r in rows]
+        return [Position(r.path, r.begin, r.begin_size, r.offset, r.before, r.size, r.read) for r in rows]
 
     def _add_lengths(self, connection: Connection, changes: Changes) -> None:
         networks = [row[3] for row in changes.ended]
@@ -338,6 +439,16 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
     )  # fmt: skip
 
 
+def _days(connection: Connection, keeper: Keeper, *, is_file: bool) -> dict[int, int]:
+    found = {}
+    for row in connection.execute(select(sources)).all():
+        if is_file or row.node == keeper.node:
+            found[row.id] = keeper.days
+        else:
+            found[row.id] = row.days if row.node else max(row.days, keeper.days)
+    return found
+
+
 def _count(connection: Connection, source: Source, changes: Changes, now: int) -> None:
     values = {
         "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped, "read": now,
@@ -349,19 +460,33 @@ def _count(connection: Connection, source: Source, changes: Changes, now: int) -
         # Another reader of the same source, which nothing came of, has taken it away.
         new = {"id": source.id, "name": source.name, "format": source.format, "path": source.path}
         counts = {"rows": changes.rows, "skipped": changes.skipped, "read": now}
-        connection.execute(insert(sources).values(new | counts))
+        connection.execute(insert(sources).values(new | _NOTHING | counts))
 
 
-def _set_position(connection: Connection, source: int, position: Position) -> None:
-    values = {
-        "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,
-    }  # fmt: skip
-    same = and_(
+def _file_of(source: int, position: Position) -> ColumnElement[bool]:
+    return and_(
         files.c.source == source, files.c.begin == position.begin, files.c.begin_size == position.begin_size
     )
+
+
+def _leave_file(connection: Connection, source: int, position: Position) -> None:
+    """What another file with the same beginning had counts from when that was last there."""
+    for row in connection.execute(select(files.c.id, files.c.read).where(_file_of(source, position))).all():
+        mine = and_(current.c.source == source, current.c.file == row.id)
+        connection.execute(update(current).where(mine).values(file=0, read=row.read))
+
+
+def _set_position(connection: Connection, source: int, position: Position, now: int) -> int:
+    """The file's number."""
+    values = {
+        "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,
+        "read": position.read or now,
+    }  # fmt: skip
+    same = _file_of(source, position)
     if not connection.execute(update(files).where(same).values(values)).rowcount:
         connection.execute(
             insert(files).values(
                 source=source, begin=position.begin, begin_size=position.begin_size, **values
             )
         )
+    return int(connection.execute(select(files.c.id).where(same)).scalar_one())

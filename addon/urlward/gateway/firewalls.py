@@ -1,0 +1,341 @@
+"""Others' rules, as far as they bear on the filter: what closes its ports, and what cuts segments.
+
+What comes to the filter goes through every base chain at the hook ``input``. The canary does not tell whether
+others' let clients through, since it comes from inside. So these chains are walked as a client's first packet
+would: what is certain ends the walk, and what cannot be told from here counts for the packet.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from urlward.gateway.table import MARK, TABLE, Setup
+
+type Listing = Sequence[Mapping[str, Any]]
+
+_HOOK = "input"
+_TRANSPORTS = {"tcp": 6, "udp": 17}
+_OTHER_HEADERS = ("icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "tcp", "udp")
+_NO_CONDITIONS = frozenset(
+    (
+        "accept",
+        "drop",
+        "reject",
+        "queue",
+        "return",
+        "continue",
+        "jump",
+        "goto",
+        "vmap",
+        "counter",
+        "log",
+        "mangle",
+    )
+)
+"""Statements that each packet meets which comes to them."""
+
+_TRACKED = ("conntrack", "state")
+"""Extensions of iptables whose conditions nft does not show; mostly they mean what is established."""
+
+
+class _Fate(Enum):
+    """What becomes of a packet in a chain."""
+
+    MAY_PASS = 1
+    ENDS = 2
+    GOES_ON = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """The first of a client's connection, or a question, as it comes to `input`.
+
+    Attributes:
+        version: of IP.
+        transport: ``tcp`` or ``udp``.
+        port: of the filter, or with `keep_source` an origin's.
+        interface: where it came in; may end in ``*``.
+        marked: whether it has `MARK`; otherwise it is redirected.
+    """
+
+    version: int
+    transport: str
+    port: int
+    interface: str
+    marked: bool
+
+
+def clamps(listing: Listing) -> set[int]:
+    """Sizes that rules of others give the TCP segments of what is forwarded.
+
+    Args:
+        listing: of all rules, as libnftables-json(5) has it.
+    """
+    found = set()
+    for one in listing:
+        rule = one.get("rule", {})
+        for part in rule.get("expr", ()) if rule.get("table") != TABLE else ():
+            mangle = _member(part, "mangle")
+            value = _member(mangle, "value")
+            option = _member(_member(mangle, "key"), "tcp option")
+            if _member(option, "name") == "maxseg" and isinstance(value, int):
+                found.add(value)
+    return found
+
+
+def closed(
+    listing: Listing, setup: Setup, interfaces: Sequence[str], ports: Sequence[int], families: Iterable[int]
+) -> list[str]:
+    """What keeps clients from the filter, a line for each chain of others, with the rule that it lacks.
+
+    Args:
+        listing: of all rules, as libnftables-json(5) has it.
+        setup: what ours are for.
+        interfaces: where clients come in.
+        ports: of origins, that are filtered.
+        families: 4, 6 or both.
+    """
+    packets = list(_packets(setup, interfaces, ports, families))
+    said = []
+    for chain in (one["chain"] for one in listing if one.get("chain", {}).get("hook") == _HOOK):
+        if chain["table"] == TABLE and chain["family"] == "inet":
+            continue
+        versions = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}.get(chain["family"], ())
+        rules = _Rules(listing, chain["family"], chain["table"])
+        lost = [one for one in packets if one.version in versions and not rules.let_through(chain, one)]
+        if lost:
+            said.append(_line(chain, lost))
+    return said
+
+
+def _packets(
+    setup: Setup, interfaces: Sequence[str], ports: Sequence[int], families: Iterable[int]
+) -> Iterator[_Packet]:
+    marked = setup.source == "kept"
+    taken = ports if marked else filter(None, (setup.listen, setup.intercept))
+    kinds = [("tcp", port, marked) for port in taken]
+    kinds += [(transport, setup.dns, False) for transport in _TRANSPORTS if setup.dns]
+    for version in families:
+        for interface in interfaces:
+            for transport, port, has_mark in kinds:
+                yield _Packet(version, transport, port, interface, has_mark)
+
+
+def _line(chain: Mapping[str, Any], lost: Sequence[_Packet]) -> str:
+    place = f"{chain['family']} {chain['table']}"
+    named = {
+        transport: sorted({one.port for one in lost if one.transport == transport and not one.marked})
+        for transport in _TRANSPORTS
+    }
+    marked = any(one.marked for one in lost)
+    what = [f"{transport} {', '.join(map(str, ports))}" for transport, ports in named.items() if ports]
+    what += ["what has the filter's mark"] if marked else []
+    interfaces = list(dict.fromkeys(one.interface for one in lost))
+    lacking = "; ".join(_lacking(chain, named, interfaces, marked=marked))
+    return f"table {place}, chain {chain['name']}: drops {' and '.join(what)}, so clients hang: {lacking}"
+
+
+def _lacking(
+    chain: Mapping[str, Any], named: Mapping[str, Sequence[int]], interfaces: Sequence[str], *, marked: bool
+) -> Iterator[str]:
+    """The commands that let it through, for the program that the chain is of."""
+    if (chain["table"], chain["name"]) == ("filter", "INPUT") and chain["family"] != "inet":
+        program = "iptables" if chain["family"] == "ip" else "ip6tables"
+        if marked:
+            yield f"{program} -I INPUT -m mark --mark {MARK:#x}/{MARK:#x} -j ACCEPT"
+        for transport, ports in named.items():
+            for interface in interfaces if ports else ():
+                dports = f"-m multiport --dports {','.join(map(str, ports))}"
+                yield (
+                    f"{program} -I INPUT -i {interface.replace('*', '+')} -p {transport} {dports} -j ACCEPT"
+                )
+        return
+    insert = f"nft insert rule {chain['family']} {chain['table']} {chain['name']}"
+    if marked:
+        yield f"{insert} meta mark and {MARK:#x} != 0 accept"
+    for transport, ports in named.items():
+        for interface in interfaces if ports else ():
+            dports = f"{transport} dport {{ {', '.join(map(str, ports))} }}"
+            yield f"{insert} iifname {interface} {dports} accept"
+
+
+class _Rules:
+    """The rules of one table."""
+
+    def __init__(self, listing: Listing, family: str, table: str) -> None:
+        self._chains: dict[str, list[Sequence[Any]]] = {}
+        for rule in (one["rule"] for one in listing if "rule" in one):
+            if (rule.get("family"), rule.get("table")) == (family, table):
+                self._chains.setdefault(rule["chain"], []).append(rule.get("expr", ()))
+
+    def let_through(self, chain: Mapping[str, Any], packet: _Packet) -> bool:
+        """Whether a base chain may let a packet through."""
+        fate = self._walk(chain["name"], packet, ())
+        return fate is _Fate.MAY_PASS or (fate is _Fate.GOES_ON and chain.get("policy") != "drop")
+
+    def _walk(self, chain: str, packet: _Packet, way: tuple[str, ...]) -> _Fate:
+        if chain in way:
+            return _Fate.MAY_PASS  # the kernel has no loops
+        for parts in self._chains.get(chain, ()):
+            fate = self._meet(parts, packet, (*way, chain))
+            if fate is not None:
+                return fate
+        return _Fate.GOES_ON
+
+    def _meet(self, parts: Sequence[Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
+        """What a rule does: to a packet that leaves the chain with it, otherwise None."""
+        certain = True
+        names_port = any(_holds(part, packet) for part in parts if _is_of_port(part))
+        for part in parts:
+            holds = _holds(part, packet)
+            if isinstance(part, dict) and "xt" in part:
+                extension = _member(_member(part, "xt"), "name")
+                if extension in ("REJECT", "DROP"):
+                    return _Fate.ENDS if certain else None
+                # Of a rule that names the port, the rest will fit.
+                holds = False if extension in (*_TRACKED, None) and not names_port else None
+            if holds is False:
+                return None
+            certain = certain and holds is True
+            for verdict, is_taken in _verdicts(part, packet):
+                fate = self._fate(verdict, packet, way)
+                if fate is _Fate.MAY_PASS or (fate is not None and certain and is_taken):
+                    return fate
+        return None
+
+    def _fate(self, verdict: Mapping[str, Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
+        if "accept" in verdict or "queue" in verdict:
+            return _Fate.MAY_PASS
+        if "drop" in verdict or "reject" in verdict:
+            return _Fate.ENDS
+        if "return" in verdict:
+            return _Fate.GOES_ON
+        if "goto" in verdict:
+            return self._walk(verdict["goto"]["target"], packet, way)
+        if "jump" in verdict:
+            fate = self._walk(verdict["jump"]["target"], packet, way)
+            return None if fate is _Fate.GOES_ON else fate
+        return None
+
+
+def _verdicts(part: Any, packet: _Packet) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    """What a statement may decide, and whether it does so for certain."""
+    if not isinstance(part, dict):
+        return
+    table = part.get("vmap")
+    if table is None:
+        yield part, True
+        return
+    pairs = _member(_member(table, "data"), "set")
+    if not isinstance(pairs, list):  # a map with a name, whose elements are not listed
+        yield {"accept": None}, False
+        return
+    for key, verdict in pairs:
+        holds = _compare(_member(table, "key"), "==", key, packet)
+        if holds is not False:
+            yield verdict, holds is True
+
+
+def _is_of_port(part: Any) -> bool:
+    payload = _member(_member(_member(part, "match"), "left"), "payload")
+    return bool(_member(payload, "field") == "dport")
+
+
+def _holds(part: Any, packet: _Packet) -> bool | None:
+    """Whether a packet meets the condition that a statement is, None where that cannot be told."""
+    match = _member(part, "match")
+    if not isinstance(match, dict):
+        return True if isinstance(part, dict) and not part.keys().isdisjoint(_NO_CONDITIONS) else None
+    return _compare(match.get("left"), str(match.get("op")), match.get("right"), packet)
+
+
+def _compare(left: object, op: str, right: object, packet: _Packet) -> bool | None:
+    kind, value = _value(left, packet)
+    if kind == "other":
+        return False  # of a header that the packet does not have
+    if value is None:
+        return _by_address(left, right) if op in ("==", "in") else None
+    if op in ("==", "in", "!="):
+        holds = _is_among(kind, value, right)
+        return holds if holds is None or op != "!=" else not holds
+    if isinstance(value, int) and isinstance(right, int):
+        return {"<": value < right, ">": value > right, "<=": value <= right, ">=": value >= right}.get(op)
+    return None
+
+
+def _value(left: object, packet: _Packet) -> tuple[str, str | int | None]:
+    """What a packet has there, and what that is; None where it cannot be told."""
+    masked = _member(left, "&")
+    if isinstance(masked, list) and _member(_member(masked[0], "meta"), "key") == "mark":
+        mask = masked[1]
+        return "mark", MARK & mask if packet.marked and isinstance(mask, int) else None
+    payload = _member(left, "payload")
+    if payload is not None:
+        protocol, field = _member(payload, "protocol"), _member(payload, "field")
+        if protocol in ("ip", "ip6"):
+            if protocol != f"ip{'6' if packet.version == 6 else ''}":
+                return "other", None
+            return "transport", packet.transport if field in ("protocol", "nexthdr") else None
+        if protocol in _OTHER_HEADERS and protocol != packet.transport:
+            return "other", None
+        return "port", packet.port if field == "dport" else None
+    key = _member(_member(left, "meta"), "key")
+    values: dict[object, tuple[str, str | int | None]] = {
+        "iifname": ("interface", packet.interface),
+        "iif": ("interface", packet.interface),
+        "l4proto": ("transport", packet.transport),
+        "nfproto": ("family", f"ipv{packet.version}"),
+        "protocol": ("family", "ip" if packet.version == 4 else "ip6"),
+        "pkttype": ("pkttype", "host"),
+        "mark": ("mark", MARK if packet.marked else None),
+    }
+    if key in values:
+        return values[key]
+    tracked = _member(_member(left, "ct"), "key")
+    if tracked == "state":
+        return "state", "new"
+    if tracked == "status":
+        return "status", "" if packet.marked else "dnat"
+    return "", None
+
+
+def _is_among(kind: str, value: str | int, right: object) -> bool | None:
+    """Whether a value is among those of a condition."""
+    if isinstance(right, list):
+        return any(_is_among(kind, value, one) for one in right)
+    if isinstance(right, dict):
+        if isinstance(several := right.get("set"), list):
+            return _is_among(kind, value, several)
+        if isinstance(ends := right.get("range"), list) and isinstance(value, int):
+            return bool(ends[0] <= value <= ends[1])
+        return None
+    if isinstance(right, str) and right.startswith("@"):
+        return None
+    if kind == "interface" and isinstance(right, str) and isinstance(value, str):
+        return _overlap(value, right)
+    if kind == "transport":
+        return right in (value, _TRANSPORTS[str(value)])
+    return right == value
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two names of interfaces, which may end in ``*``, can be of the same."""
+    if other.endswith("*"):
+        return one.startswith(other[:-1])
+    return other.startswith(one[:-1]) if one.endswith("*") else one == other
+
+
+def _by_address(left: object, right: object) -> bool | None:
+    """Whether a condition on addresses is of single machines, which are not all clients."""
+    field = _member(_member(left, "payload"), "field")
+    several = _member(right, "set") if isinstance(right, dict) else [right]
+    if field == "saddr" and isinstance(several, list):
+        single = all(isinstance(one, str) and not one.startswith("@") for one in several)
+        return False if single else None
+    return None
+
+
+def _member(of: object, name: str) -> Any:
+    """A member of an object; others' rules may have a text where libnftables has no JSON for a statement."""
+    return of.get(name) if isinstance(of, dict) else None

@@ -1,0 +1,1 @@
+"""Replay: what lists would have blocked, read from access logs."""

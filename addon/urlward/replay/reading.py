@@ -1,0 +1,193 @@
+"""Reading of logs: a file or standard input, decompressed, as blocks of whole lines."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from urlward.lists.decoders import DAMAGED, decoder_for
+from urlward.replay.errors import ReplayError
+from urlward.replay.formats import MOST_LINES
+
+BLOCK = 1 << 18
+"""Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
+
+HEAD = 1 << 16
+"""Bytes that a log's format is told by."""
+
+_OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Source:
+    """A log as bytes, decompressed, without a byte order mark.
+
+    Args:
+        path: of the file; ``-`` is standard input.
+
+    Attributes:
+        name: for messages to who named it.
+        head: the first `HEAD` bytes, or all where it has fewer.
+        size: of the file in bytes; 0 where that is not known.
+        reopens: whether opening it once more gives the same bytes.
+        consumed: bytes of the file read so far.
+        trouble: why it could not be read to its end, or empty.
+
+    Raises:
+        ReplayError: not readable, or compressed with something else than gzip or zstd.
+    """
+
+    def __init__(self, path: Path) -> None:
+        standard = str(path) == "-"
+        self.name = "standard input" if standard else str(path)
+        self.consumed = 0
+        self.trouble = ""
+        try:
+            self._file = open(0 if standard else path, "rb", buffering=0, closefd=not standard)  # noqa: SIM115
+        except OSError as e:
+            raise ReplayError(f"{self.name}: {e.strerror or e}") from e
+        try:
+            status = os.fstat(self._file.fileno())
+            self.size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+            self.reopens = stat.S_ISREG(status.st_mode) and not standard
+            self._pieces = self._unpacked()
+            self._ahead = b""
+            while len(self._ahead) < HEAD and (piece := next(self._pieces, b"")):
+                self._ahead += piece
+        except BaseException:
+            self.close()
+            raise
+        self._ahead = self._ahead.removeprefix(_BYTE_ORDER_MARK)
+        self.head = self._ahead[:HEAD]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """So many bytes at most; empty at the end.
+
+        Raises:
+            ReplayError: the system does not give them.
+        """
+        if size and not self._ahead:
+            self._ahead = next(self._pieces, b"")
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
+
+    def _unpacked(self) -> Iterator[bytes]:
+        data = b""
+        while len(data) < 6 and (more := self._raw()):
+            data += more
+        for magic, program in _OTHERS.items():
+            if data.startswith(magic):
+                raise ReplayError(
+                    f"{self.name}: neither text nor gzip nor zstd; try: {program} FILE | … replay -"
+                )
+        new = decoder_for(data)
+        if new is None:
+            while data:
+                yield data
+                data = self._raw()
+            return
+        decoder = new()
+        while True:
+            if decoder.eof:
+                data = decoder.unused_data or self._raw()
+                if not data.strip(b"\0"):
+                    return  # the padding of tape drives and some tools
+                decoder = new()
+            elif not data and decoder.needs_input:
+                data = self._raw()
+                if not data:
+                    self.trouble = "cut short"
+                    return
+            try:
+                piece = decoder.decompress(data, BLOCK)
+            except DAMAGED:
+                self.trouble = "damaged"
+                return
+            data = b""
+            if piece:
+                yield piece
+
+    def _raw(self) -> bytes:
+        try:
+            data = os.read(self._file.fileno(), BLOCK)
+        except OSError as e:
+            raise ReplayError(f"{self.name}: {e.strerror or e}") from e
+        self.consumed += len(data)
+        return data
+
+
+class Block(NamedTuple):
+    """Whole lines.
+
+    Attributes:
+        first: number of the first.
+        lines: how many.
+        data: their bytes.
+        lost: why line `first` is not there, where there is no data.
+    """
+
+    first: int
+    lines: int
+    data: bytes
+    lost: str = ""
+
+
+def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
+    """Cut a log into blocks of whole lines.
+
+    Args:
+        source: the log.
+        quotes: whether a line break between double quotes is none.
+    """
+    rest, first = b"", 1
+    while data := _filled(source, rest):
+        # Of a log that is cut short, half a line could be read as another URL.
+        is_last = len(data) < BLOCK and not source.trouble
+        end = len(data) if is_last else _end_of_lines(data, quotes)
+        if end:
+            lines = data.count(b"\n", 0, end) + (not data.endswith(b"\n", 0, end))
+            yield Block(first, lines, data[:end])
+            rest, first = data[end:], first + lines
+        else:
+            yield Block(first, 1, b"", "cut short" if len(data) < BLOCK else f"longer than {BLOCK:,} bytes")
+            rest, first = _after_line(source), first + 1
+
+
+def _filled(source: Source, data: bytes) -> bytes:
+    parts, have = [data], len(data)
+    while have < BLOCK and (more := source.read(BLOCK - have)):
+        parts.append(more)
+        have += len(more)
+    return b"".join(parts)
+
+
+def _end_of_lines(data: bytes, quotes: bool) -> int:
+    """Where the last whole line ends; 0 where there is none."""
+    last = end = data.rfind(b"\n") + 1
+    odd = data.count(b'"', 0, end) & 1 if quotes else 0
+    for _ in range(MOST_LINES):
+        if not odd or not end:
+            break
+        before = data.rfind(b"\n", 0, end - 1) + 1
+        odd ^= data.count(b'"', before, end) & 1
+        end = before
+    return last if odd else end or last
+
+
+def _after_line(source: Source) -> bytes:
+    while data := source.read(BLOCK):
+        end = data.find(b"\n") + 1
+        if end:
+            return data[end:]
+    return b""

@@ -1,0 +1,181 @@
+"""The report of a lab run or of a replayed log: what it holds, and its two files.
+
+A report is plain values: a verdict in words, facts, and sections of tables and plots. Whoever makes one
+decides what may stand in it; nothing here looks at URLs. `write_report` writes ``report.json`` for
+programs and ``report.html`` for people: one page without outside resources or scripts, whose plots are
+inline SVG. Plots need matplotlib (the extra ``urlward[lab]``); without it the page says so.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from urlward.engine.errors import UrlwardError
+from urlward.lists.build import write_atomically
+from urlward.report.plots import Plot, State, draw, may_plot
+
+FORMAT = 1
+"""Of ``report.json``; it changes where a reader of the last one would misread it."""
+
+JSON_FILE, PAGE_FILE = "report.json", "report.html"
+
+
+class ReportError(UrlwardError):
+    """A report that cannot be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A word with a meaning: shown in a colour and with a sign, so that colour is not all that tells."""
+
+    text: str
+    state: State
+
+
+type Cell = str | int | float | Mark | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: its caption.
+        columns: headings, units in brackets.
+        rows: as many cells each; numbers are set to the right, None is shown as a dash.
+        note: a sentence below it.
+        folded: whether it is hidden behind its caption at first, for long ones.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A figure or a word with its label, such as "missed", 0."""
+
+    label: str
+    value: Cell
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        title: its heading.
+        explanation: paragraphs for a reader who has not read the manual; blank lines part them.
+        facts: large figures at its top.
+        tables, plots: shown in this order: plots, then tables.
+    """
+
+    title: str
+    explanation: str = ""
+    facts: tuple[Fact, ...] = ()
+    tables: tuple[Table, ...] = ()
+    plots: tuple[Plot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole report.
+
+    Attributes:
+        title: such as "Lab run: smoke".
+        verdict: the outcome in a few words, with its state.
+        summary: it in one or two sentences.
+        facts: the figures that matter most.
+        sections: in order.
+        environment: what was run, on what, when.
+        data: whatever else programs may want, in ``report.json`` alone; JSON values.
+    """
+
+    title: str
+    verdict: Mark
+    summary: str
+    facts: tuple[Fact, ...] = ()
+    sections: tuple[Section, ...] = ()
+    environment: tuple[Fact, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write both files into a folder, which is made where it is not there.
+
+    Returns:
+        The page.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / JSON_FILE, _json(report).encode())
+        page = folder / PAGE_FILE
+        write_atomically(page, _page(report).encode("utf-8", "replace"))
+    except OSError as e:
+        raise ReportError(f"{folder}: the report cannot be written: {e.strerror or e}") from e
+    return page
+
+
+def _json(report: Report) -> str:
+    return (
+        json.dumps({"format": FORMAT, "urlward": version("urlward"), **dataclasses.asdict(report)}, indent=1)
+        + "\n"
+    )
+
+
+def _page(report: Report) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(shown=shown, paragraphs=_paragraphs, figures=_figure_columns)
+    environment.tests.update(mark=lambda cell: isinstance(cell, Mark))
+    numbers = iter(range(1, 1000))
+
+    def svg(plot: Plot) -> Markup:
+        return Markup(draw(plot, f"plot{next(numbers)}"))  # noqa: S704 - matplotlib's, which escapes text
+
+    return environment.get_template("report.html.j2").render(report=report, svg=svg if may_plot() else None)
+
+
+def _is_figure(cell: Cell) -> bool:
+    return isinstance(cell, int | float)
+
+
+def _figure_columns(table: Table) -> list[bool]:
+    """Which columns hold numbers, and what has none."""
+    columns = [[cell for cell in column if cell is not None] for column in zip(*table.rows, strict=True)]
+    return [bool(cells) and all(map(_is_figure, cells)) for cells in columns] or [False] * len(table.columns)
+
+
+def shown(cell: Cell) -> str:
+    """A cell as text: thousands parted by commas, three figures that count, no ten-thousandths."""
+    if cell is None:
+        return "\N{EN DASH}"
+    if isinstance(cell, Mark):
+        return cell.text
+    if isinstance(cell, int) or (isinstance(cell, float) and abs(cell) >= 1000):
+        return f"{cell:,.0f}"
+    if isinstance(cell, float):
+        return f"{cell:.3g}" if abs(cell) >= 0.0005 else "0"
+    return cell
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]

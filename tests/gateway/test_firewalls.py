@@ -1,0 +1,202 @@
+"""What others' rules at `input` do to the filter, told from rulesets as the kernel lists them."""
+
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from urlward.gateway import control
+from urlward.gateway.firewalls import clamps, closed
+from urlward.gateway.nft import Nft
+from urlward.gateway.table import Setup
+
+pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+
+OWN = Setup(listen=8080, dns=5353, intercept=0, fail="open", source="own", config="")
+KEPT = Setup(listen=8080, dns=5353, intercept=0, fail="open", source="kept", config="")
+TYPICAL = """
+ct state vmap { invalid : drop, established : accept, related : accept }
+iifname "lo" accept
+meta l4proto { icmp, ipv6-icmp } accept
+ip saddr 192.0.2.9 accept
+tcp dport 22 accept
+"""
+
+
+def said(
+    setup: Setup, *programs: tuple[str, ...], rules: str = "", interfaces: tuple[str, ...] = ("lan0",)
+) -> list[str]:
+    """What is said of rules that nft or other programs load."""
+    with own_network():
+        nft = Nft()
+        try:
+            subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+            for program in programs:
+                subprocess.run(program, check=True)
+            return closed(control.all_rules(nft), setup, interfaces, (80, 443), (4, 6))
+        finally:
+            nft.close()
+
+
+def chain(rules: str, policy: str = "drop", family: str = "inet", more: str = "") -> str:
+    head = f"type filter hook input priority filter; policy {policy};"
+    return f"table {family} fw {{\n{more}\nchain in {{ {head}\n{rules}\n}}\n}}"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        TYPICAL + 'iifname "lan0" accept',
+        TYPICAL
+        + 'iifname "lan*" tcp dport { 53, 8000-8100 } accept\nmeta l4proto udp accept\ntcp dport 5353 accept',
+        TYPICAL + "th dport { 8080, 5353 } accept",
+        TYPICAL + "ct status dnat accept",
+        TYPICAL + "meta mark and 0x20 != 0 accept",
+        TYPICAL + "meta mark != 7 accept\nct state new accept",
+        TYPICAL + "ip saddr 192.0.2.0/24 accept\nmeta nfproto ipv6 accept",
+        TYPICAL + "ip saddr @lan accept\nip6 saddr @lan6 accept",
+        TYPICAL + "iifname vmap { lan0 : jump inside }",
+        TYPICAL + "jump inside",
+        TYPICAL + "limit rate over 10/second drop\nmeta pkttype { broadcast, multicast } drop\naccept",
+        "tcp dport != { 22, 8080, 5353 } drop\naccept",
+    ],
+)
+def test_a_firewall_that_lets_clients_in(rules: str) -> None:
+    more = (
+        "set lan { type ipv4_addr; }\nset lan6 { type ipv6_addr; }\n"
+        "chain inside { tcp dport 22 drop; udp dport 53 return; accept; }"
+    )
+    assert said(OWN, rules=chain(rules, more=more)) == []
+
+
+@pytest.mark.parametrize("policy", ["drop", "accept"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        TYPICAL,
+        TYPICAL + 'iifname "lan1" accept\niifname "eth*" accept',
+        TYPICAL + 'iifname { "lan0", "lan1" } jump inside',
+        TYPICAL + 'iifname vmap { "lan0" : jump inside, "lan1" : accept }',
+        TYPICAL + "udp dport != 5353 accept\nicmp type != redirect accept",
+    ],
+)
+def test_a_firewall_that_does_not(rules: str, policy: str) -> None:
+    more = "chain inside { tcp dport { 22, 80, 443 } accept; udp dport { 53, 67 } accept; }"
+    end = "" if policy == "drop" else "\ncounter reject with icmpx admin-prohibited"
+    (line,) = said(OWN, rules=chain(rules + end, policy, more=more))
+    assert line == (
+        "table inet fw, chain in: drops tcp 5353, 8080 and udp 5353, so clients hang: "
+        "nft insert rule inet fw in iifname lan0 tcp dport { 5353, 8080 } accept; "
+        "nft insert rule inet fw in iifname lan0 udp dport { 5353 } accept"
+    )
+    commands = [tuple(one.split()) for one in line.partition("hang: ")[2].split("; ")]
+    assert said(OWN, *commands, rules=chain(rules + end, policy, more=more)) == [], "with what was lacking"
+
+
+def test_of_one_family_and_one_transport() -> None:
+    rules = chain(TYPICAL + "tcp dport { 5353, 8080 } accept", family="ip6")
+    assert said(OWN, rules=rules.replace("ip saddr", "ip6 saddr").replace("192.0.2.9", "2001:db8::9")) == [
+        "table ip6 fw, chain in: drops udp 5353, so clients hang: "
+        "nft insert rule ip6 fw in iifname lan0 udp dport { 5353 } accept"
+    ]
+
+
+def test_where_the_source_is_kept() -> None:
+    rules = chain(TYPICAL + "udp dport 5353 accept\ntcp dport { 5353, 8080 } accept")
+    (line,) = said(KEPT, rules=rules)
+    assert line.endswith("nft insert rule inet fw in meta mark and 0x1000000 != 0 accept")
+    command = tuple(line.partition("hang: ")[2].split())
+    assert said(KEPT, command, rules=rules) == []
+    assert (
+        said(KEPT, rules=chain(TYPICAL + "udp dport 5353 accept\ntcp dport { 80, 443, 5353 } accept")) == []
+    )
+
+
+def test_several_interfaces() -> None:
+    (line,) = said(OWN, rules=chain(TYPICAL + "iifname lan0 accept"), interfaces=("lan0", "ppp*"))
+    assert "iifname ppp* tcp dport { 5353, 8080 } accept" in line
+    assert "lan0" not in line
+
+
+def test_our_own_table_and_other_hooks_are_none() -> None:
+    rules = "".join(
+        f"table {table} {{\nchain in {{ type filter hook {hook} priority 0; policy drop; }}\n}}\n"
+        for table, hook in (("inet urlward", "input"), ("inet fw", "forward"), ("bridge fw", "input"))
+    )
+    assert said(OWN, rules=rules) == []
+
+
+@pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables here")
+def test_iptables() -> None:
+    accept = ("-j", "ACCEPT")
+    made = [
+        (f"{program}-nft", *arguments)
+        for program in ("iptables", "ip6tables")
+        for arguments in (
+            ("-A", "INPUT", "-i", "lo", *accept),
+            ("-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", *accept),
+            (
+                "-A",
+                "INPUT",
+                "-p",
+                "tcp",
+                "-m",
+                "conntrack",
+                "--ctstate",
+                "NEW",
+                "-m",
+                "tcp",
+                "--dport",
+                "22",
+                *accept,
+            ),
+            ("-P", "INPUT", "DROP"),
+        )
+    ]
+    lines = said(OWN, *made)
+    assert [line.partition(", so clients hang: ")[0] for line in lines] == [
+        f"table {family} filter, chain INPUT: drops tcp 5353, 8080 and udp 5353" for family in ("ip", "ip6")
+    ]
+    lacking = [tuple(one.split()) for line in lines for one in line.partition("hang: ")[2].split("; ")]
+    lacking = [(f"{program}-nft", *arguments) for program, *arguments in lacking]
+    assert said(OWN, *made, *lacking) == []
+    named = [
+        (
+            "-A",
+            "INPUT",
+            "-p",
+            kind,
+            "-m",
+            "conntrack",
+            "--ctstate",
+            "NEW",
+            "-m",
+            kind,
+            "--dport",
+            port,
+            *accept,
+        )
+        for kind, port in (("tcp", "8080"), ("tcp", "5353"), ("udp", "5353"))
+    ]
+    lacking = [(f"{program}-nft", *rule) for program in ("iptables", "ip6tables") for rule in named]
+    assert said(OWN, *made, *lacking) == []
+
+
+def test_statements_that_have_no_json_are_passed_over() -> None:
+    size = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": 1360}
+    odd: tuple[Any, ...] = (
+        {"mangle": "x"},
+        {"mangle": {"key": "x"}},
+        {"mangle": {"key": {"tcp option": "x"}}},
+    )
+    base = {"family": "ip", "table": "x", "name": "in", "hook": "input", "policy": "drop"}
+    expr = ["a statement", {"xt": None}, {"match": "x"}, *odd, {"mangle": size}]
+    listing: list[dict[str, Any]] = [
+        {"chain": base},
+        {"rule": {"family": "ip", "table": "x", "chain": "in", "expr": expr}},
+    ]
+    assert clamps(listing) == {1360}
+    assert len(closed(listing, OWN, ("lan0",), (80,), (4, 6))) == 1
