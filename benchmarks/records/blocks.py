@@ -20,6 +20,8 @@ from urlward.config import read_config
 from urlward.engine.verdict import Verdict
 from urlward.lists.state import local_key
 from urlward.records.database import Database
+from urlward.records.outbox import Outbox
+from urlward.records.recorder import place_of
 from urlward.records.recording import Hit, Recording
 from urlward.records.store import EventQuery, open_store
 
@@ -113,7 +115,16 @@ def sustained(folder: Path, seconds: int) -> dict[str, Any]:
     assert isinstance(store, Database)
     kept = store.count(EventQuery(kinds=("block",)), "kind").get("block", 0)
     store.close()
-    return {"seconds": seconds, "rate": sent / seconds, "sent": sent, "kept": kept, "lost": sent - kept}
+    outbox, place = Outbox(state), place_of(read.records.store[0])
+    waits = outbox.waiting(place, outbox.cursors()[place][0])  # for the next start
+    outbox.close()
+    return {
+        "seconds": seconds,
+        "rate": sent / seconds,
+        "sent": sent,
+        "kept": kept,
+        "lost": sent - kept - waits,
+    }
 
 
 async def _send(recording: Recording, seconds: int) -> int:

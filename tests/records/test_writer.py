@@ -111,6 +111,20 @@ async def test_what_the_disk_does_not_take_is_written_when_it_does(
     ]
 
 
+async def test_a_bug_is_told_and_does_not_end_it(
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("what is confidential")
+
+    disk = Disk(monkeypatch, fails)
+    emit(writer, events(3))
+    await until(lambda: writer.trouble == "a bug: ZeroDivisionError")
+    disk.goes_on()
+    await until(lambda: not writer.waiting)
+    assert in_outbox(tmp_path) == events(3)
+
+
 async def test_the_event_loop_does_not_wait_for_the_disk(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

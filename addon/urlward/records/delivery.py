@@ -22,7 +22,7 @@ from urlward.records.store_alarms import StoreAlarms
 CHUNK = 2_000
 """Events in one write."""
 
-POLL = 0.1
+POLL = 0.2
 """Seconds between two looks for new events."""
 
 BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0)

@@ -27,7 +27,7 @@ from urlward.records.writer import Process, Writer, processes
 
 logger = logging.getLogger("urlward.records")
 
-KEEP = 0.25
+KEEP = 0.5
 """Seconds between two looks after the outbox."""
 
 LOOK = 0.5

@@ -83,8 +83,7 @@ def _recorder(recorder: RecorderState, queued: int) -> dict[str, Any]:
             {"name": name, "up": store.up, "written": store.written, "failures": store.failures}
             for name, store in recorder.stores.items()
         ],
-        # A worker counts what it has handed in until that is safe.
-        "queue": max(queued, recorder.queue),
+        "queue": queued + recorder.queue,
         "spool": {
             "events": recorder.spool_events,
             "bytes": recorder.spool_bytes,

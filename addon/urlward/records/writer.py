@@ -22,14 +22,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
 import msgspec
 
-from urlward.lists.state import StateError, give_to_owner_of, made_folder
+from urlward.engine.errors import UrlwardError
+from urlward.lists.state import give_to_owner_of, made_folder
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
 from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, batch_of
 
@@ -235,8 +236,9 @@ class Writer:
                 if ending:
                     self._mark.remove()
                     break
-            except (OutboxError, StateError, OSError) as e:
-                self._say(str(e))
+            except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
+                is_known = isinstance(e, (UrlwardError, OSError))
+                self._say(str(e) if is_known else f"a bug: {type(e).__name__}")
                 if ending:
                     time.sleep(TICK / 4)
                     self._work.set()
@@ -249,9 +251,11 @@ class Writer:
             self._batches.popleft()
             self._mark.set(first.time)
             return
-        batches = [
-            one for one in takewhile(lambda one: isinstance(one, Batch), some) if isinstance(one, Batch)
-        ]
+        batches: list[Batch] = []
+        for one in some:
+            if isinstance(one, _Until):
+                break
+            batches.append(one)
         taken = self._outbox.append(batches)
         if not taken:
             raise OutboxError(f"{self._outbox.path}: full")
