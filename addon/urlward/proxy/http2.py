@@ -516,7 +516,6 @@ class Http2(Http2Client):
 
     def _settle(self) -> None:
         """Give streams to lanes."""
-        self._scheduled = False
         while self._waiting and not (self._closed or self._blocked):
             if not self._resting:
                 if len(self._lanes) >= self.origin.room:
@@ -529,17 +528,21 @@ class Http2(Http2Client):
             stream = self._waiting.popleft()
             if self._streams.get(stream.id) is stream:
                 lane.carry(stream)
+                if self._turn_is_over():
+                    self._schedule()
+                    break
             elif not lane.gone:
                 self._resting.append(lane)
 
     def _schedule(self) -> None:
         """Do that soon, but not in the midst of what a relay does."""
-        if self._waiting and not self._scheduled and not self._closed:
+        if self._waiting and not self._scheduled and not self._closed and self.peer is not None:
             self._scheduled = True
-            self._loop.call_soon(self.dispatch)
+            self.peer.later(self.dispatch)
 
     def dispatch(self) -> None:
         """Give streams to lanes, where there is room again."""
+        self._scheduled = False
         try:
             self._settle()
             self.flush()

@@ -2,7 +2,8 @@
 
 The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
 a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
-is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns.
+is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns
+(`urlward.proxy.poller`).
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import Settings
 from hyperframe.frame import Frame, GoAwayFrame
 
-from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner, Peer
+from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_messages import Chunks, Encoder, Fields
 
@@ -51,8 +52,8 @@ _SMALL_AT_MOST, _SMALL_PER_SECOND = 2_000.0, 2_000.0
 _AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
-_TURN, _REST = 0.002, 0.02
-"""Seconds for which a connection's frames are read while others wait, and between two turns of small ones."""
+_REST: Final = 0.02
+"""Seconds between two turns in which small frames are read."""
 
 
 # The library writes each frame that comes out in full, for a log that nobody keeps.
@@ -362,7 +363,8 @@ class Multiplexed:
         window: bytes that may come over all streams before they are passed on.
 
     Attributes:
-        peer: the connection itself, which is not read by this one's reasons.
+        peer: the connection itself, which is not read by this one's reasons; None before there is one, and
+            when it is closed.
     """
 
     __slots__ = (
@@ -380,7 +382,7 @@ class Multiplexed:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, client_side: bool, settings: dict[Any, int], window: int
     ) -> None:
-        self.peer: Peer | None = None
+        self.peer: Connection | None = None
         self._loop = loop
         config = H2Configuration(
             client_side=client_side,
@@ -418,21 +420,24 @@ class Multiplexed:
         if other is not None:
             other._busy = True
         try:
-            now = perf_counter()
-            until = now + _TURN
-            enough, more = budget.read(data, now), True
-            while enough and more and now <= until:
+            enough, more = budget.read(data, perf_counter()), True
+            while enough and more:
                 for event in _joined(frames.receive_data(data)):
                     self._take(event)
                 enough, more = not budget.spent, frames.more
-                data, now = b"", perf_counter()
+                data = b""
+                if self._turn_is_over():
+                    break
             if not enough:
                 self._calm()
                 return
             self._settle()
             if (more or budget.behind) and self.peer is not None:
                 self.peer.pause(LATER)
-                self._loop.call_later(_REST if budget.behind else 0, self._read_on)
+                if budget.behind:
+                    self._loop.call_later(_REST, self._read_on)
+                else:
+                    self.peer.later(self._read_on)
         except H2Error:
             self._end(None)  # of theirs; the library has put the reason into what is to be sent
         finally:
@@ -449,6 +454,9 @@ class Multiplexed:
             self.read(b"")
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.failed(e)
+
+    def _turn_is_over(self) -> bool:
+        return self.peer is not None and self.peer.turn_is_over
 
     def flush(self) -> None:
         """Send what is to be sent."""

@@ -28,6 +28,7 @@ from urlward.proxy.connection import Connection
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_frames import BY_MESSAGE, Exchange, Multiplexed, Stream, StreamLane
 from urlward.proxy.http2_messages import MalformedError, last_chunk, read_response, request_fields
+from urlward.proxy.poller import Share
 
 WINDOW: Final = 1 << 19
 """Bytes of a response's body that may be on their way, or wait here; origins are far away."""
@@ -119,7 +120,7 @@ class SharedOrigin:
         """Take over a connection over which HTTP/2 is spoken."""
         if self.http2 is not None:
             self.http2.close()
-        self.http2 = http2 = Http2Origin(connection, self, self._loop)
+        self.http2 = http2 = Http2Origin(connection, self, self._loop, session.share)
         lane = http2.lane(session)
         http2.start()
         self._known = False
@@ -245,14 +246,18 @@ class Http2Origin(Multiplexed):
         connection: it.
         shared: has it.
         loop: the event loop.
+        share: the client's.
 
     Attributes:
         active: as `urlward.proxy.connection.Owner`.
+        share: likewise.
     """
 
-    __slots__ = ("_connection", "_lanes", "_most", "_retired", "_shared", "_since", "active")
+    __slots__ = ("_connection", "_lanes", "_most", "_retired", "_shared", "_since", "active", "share")
 
-    def __init__(self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop, share: Share
+    ) -> None:
         settings: dict[Any, int] = {
             SettingCodes.ENABLE_PUSH: 0,
             SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
@@ -261,6 +266,7 @@ class Http2Origin(Multiplexed):
         super().__init__(loop, client_side=True, settings=settings, window=CONNECTION_WINDOW)
         self._connection = connection
         self._shared = shared
+        self.share = share
         self._retired = False
         """Whether no more streams begin."""
         self._lanes: set[OriginLane] = set()
