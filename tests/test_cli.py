@@ -661,7 +661,7 @@ other = "relay"
             ("127.0.0.1:8080", ("127.0.0.1", 8080)),
             ("[2001:db8::1]:1", ("2001:db8::1", 1)),
             (":65535", ("", 65535)),
-            ("proxy.example:0", ("proxy.example", 0)),
+            ("localhost:0", ("localhost", 0)),
         ],
     )
     def test_listen(

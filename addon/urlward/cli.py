@@ -78,6 +78,7 @@ from urlward.records.records_commands import add_records_commands
 from urlward.records.seen import seen_by
 from urlward.records.status_commands import add_status_commands
 from urlward.records.who_commands import add_who_command
+from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
     """What the supervisor of workers starts, as the configuration says now."""
-    from urlward.proxy.companion import companions
+    from urlward.proxy.companion import companions, told_of_lists
     from urlward.proxy.supervisor import Plan
 
     settings, workers = _run_settings(args)
@@ -310,7 +311,11 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
         workers=workers,
         addresses=settings.addresses,
         companions=companions(
-            config, args.config, str(settings.options.get("urlward_key", "")), args.admin or ""
+            config,
+            args.config,
+            str(settings.options.get("urlward_key", "")),
+            args.admin or "",
+            told_of_lists(settings.lists, args.trust or config.trust, _max_errors(args, config), args.format),
         ),
         alone=settings.alone,
         timeout=_worker_timeout(config, steer=steer),
@@ -329,6 +334,8 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     from urlward.gateway.planning import steering_modes
     from urlward.proxy.settings import Settings
 
+    if args.config and given_fd(args.config) is not None:
+        raise _Told(f"config: {args.config} is read once, and a filter reads its own again: use a file")
     config = read_config(args.config) if args.config else Config()
     lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer

@@ -1,4 +1,7 @@
-"""Text that is not in UTF-8, told from what is no text."""
+"""Marks before a text: that of UTF-8, which says nothing, and UTF-16's, which says that it cannot be read."""
+
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark that editors on Windows put before a text in UTF-8."""
 
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -13,3 +16,8 @@ def other_encoding(head: bytes) -> str:
         Nothing where they are not.
     """
     return "UTF-16: save it as UTF-8, or use: iconv -f UTF-16 -t UTF-8" if head.startswith(_MARKS) else ""
+
+
+def without_bom(text: bytes) -> bytes:
+    """A text without the byte order mark before it."""
+    return text.removeprefix(BOM)

@@ -1,6 +1,8 @@
 """The explicit proxy as `[proxy]` sets it up: users, proxy auto-configuration, ports; with real clients."""
 
+import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 from conftest import free_port, wait_for
 from e2e.support import Authority, Filter, Nginx, RawOrigin, ask, get, running, urlward
 from e2e.test_block_page_browser import CHROMIUM, FLAGS
+from e2e.test_workers import children_of
 
 PASSWORD = "correct-horse"
 BROWSER_WITHIN = 120_000.0
@@ -89,6 +92,25 @@ def test_users(tmp_path: Path, origin: Nginx) -> None:
             b64encode(f"someone:{PASSWORD}".encode()).decode(),
         ):
             assert secret not in own.log().replace(str(tmp_path), "")
+
+
+def test_a_worker_that_is_replaced_while_the_file_is_broken(tmp_path: Path, origin: Nginx) -> None:
+    path = users(tmp_path, "someone")
+    url = f"http://fine.test:{origin.http}/"
+    with proxy(tmp_path, f'users = "{path.name}"', "--workers", "2") as own:
+        wait_for(lambda: own.log().count("listening on") == 2, "both workers")
+        assert status_for(own.port, url, basic("someone")) == 200
+        path.write_text("someone:secret\n")
+        wait_for(lambda: own.log().count("those read before stay") == 2, "the word on it")
+        for worker in children_of(own.process.pid):
+            os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: own.log().count("listening on") == 4, "the new ones")
+        assert {status_for(own.port, url, basic("someone")) for _ in range(9)} == {200}
+        assert status_for(own.port, url, basic("someone", "secret")) == 407
+        assert get(own.port, "http://blocked.example/").status == 407
+        users(tmp_path, "another")
+        wait_for(lambda: own.log().count("1 read from") == 2, "the file to be in force")
+        assert status_for(own.port, url, basic("someone")) == 407
 
 
 def test_a_file_that_htpasswd_has_made(tmp_path: Path, origin: Nginx) -> None:

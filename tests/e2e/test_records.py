@@ -10,10 +10,13 @@ import ssl
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
+from mitmproxy import certs
 
 from conftest import free_port, wait_for
 from e2e import support
@@ -102,6 +105,38 @@ def test_a_block_is_an_event_a_count_and_a_line_on_the_dashboard(tmp_path: Path,
     kinds = [event["kind"] for event in events(tmp_path)]
     assert kinds.count("start") == kinds.count("stop") == 2
     assert "gap" not in kinds
+
+
+def test_a_certificate_that_ends_soon_is_an_alarm_and_lists_of_flags_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certs, "CA_EXPIRY", timedelta(days=20))
+    certs.CertStore.create_store(tmp_path / "filter" / "confdir", "mitmproxy", 2048)
+    with recorded(tmp_path) as (_, admin):
+
+        def told() -> dict[str, Any]:
+            status: dict[str, Any] = json.loads(urlward(tmp_path, "status", "--json").stdout)
+            return status
+
+        wait_for(lambda: "authority" in told().get("alarms", {}), "the alarm")
+        status = told()
+        assert urlward(tmp_path, "status").returncode == 1
+        assert "the authority's certificate ends at" in status["alarms"]["authority"]
+        assert not status["ok"]
+        assert status["authority"] in status["alarms"]["authority"]
+        metrics = ask(tmp_path, f"{admin}/metrics").data
+        assert b'urlward_alarm{alarm="authority"} 1.0' in metrics
+        assert b"urlward_authority_valid_until_timestamp_seconds 1" in metrics
+        token = (tmp_path / "state" / "admin.token").read_text().strip()
+        found = urllib3.request(
+            "POST",
+            f"{admin}/api/check",
+            json={"url": "http://paged.example/listed.html"},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,
+            retries=False,
+        )
+        assert (found.json()["verdict"], found.json()["list"]) == ("block", "list")
 
 
 def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(

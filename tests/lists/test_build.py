@@ -335,7 +335,7 @@ class TestKeys:
             (tmp_path / "none", "No such file"),
             (tmp_path, "Is a directory"),
             (Path("a\0b"), "embedded null"),
-            (Path("/dev/zero"), "nothing else"),
+            (Path("/dev/zero"), "not a regular file"),
         ):
             with pytest.raises(KeyFileError, match=reason):
                 read_key(path)

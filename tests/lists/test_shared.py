@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import mmap
 import os
 import socket
 import subprocess
@@ -386,3 +387,18 @@ def test_a_send_to_nobody_is_an_error() -> None:
     theirs.close()
     with mine, pytest.raises(OSError):
         send(mine, {})
+
+
+def test_memory_that_all_write_to(worker: Shared, other: Shared) -> None:
+    one, same, another = worker.memory("a", 4096), other.memory("a", 4096), other.memory("b", 4096)
+    assert one is not None
+    assert same is not None
+    assert another is not None
+    with mmap.mmap(one, 4096) as first, mmap.mmap(same, 4096) as second, mmap.mmap(another, 4096) as third:
+        first[7] = 1
+        assert (second[7], third[7]) == (1, 0)
+    for fd in (one, same, another):
+        for size in (0, 8192):
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, size)
+        os.close(fd)

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from urlward.proxy import session
 from urlward.proxy.access import Access, is_inside
 from urlward.proxy.front import Client
 from urlward.proxy.head import RequestHead
-from urlward.proxy.passwords import Passwords
+from urlward.proxy.passwords import MOST_WAITING, Passwords
 from urlward.proxy.upstream import Opening
 
 RIGHT, WRONG = (
@@ -129,20 +130,29 @@ async def test_socks_with_a_password(rig: Rig, users: Passwords) -> None:
     await rig.settled()
 
 
-async def test_a_password_is_looked_at_beside_other_traffic(rig: Rig) -> None:
+async def test_a_password_is_looked_at_beside_other_traffic(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await rig.start(answer, "regular")
     rig.lead()
-    held = Passwords("a:x")
+    held, troubles = Passwords("a:x"), []
+    monkeypatch.setattr(rig.addon, "trouble", lambda kind, why: troubles.append((kind, bool(why))))
     rig.addon.take_passwords(held)
     held._busy = True  # one is being looked at that takes its time
     waits, writer = await rig.connect()
     writer.write(get(rig, RIGHT))
-    await until(lambda: held._asked)
-    for number in range(40):
-        held.ask(b"guess%d" % number, "127.0.0.1", lambda: None)
-    assert statuses(await rig.ask(get(rig, WRONG))) == [503]
+    await until(lambda: len(held._room))
+    for number in range(MOST_WAITING - 1):
+        held.ask(b64encode(b"guess%d:" % number), "127.0.0.1", lambda: None)
+    said = await rig.ask(get(rig, WRONG))
+    assert statuses(said) == [503]
+    assert b"Retry-After" not in said
+    assert troubles == [("passwords", True)]
+    held._seconds, held._begun = 0.25, time.monotonic()
+    assert b"Retry-After: 1024\r\n" in await rig.ask(get(rig, WRONG))
     other = Passwords("a:x")
     rig.addon.take_passwords(other)
+    assert troubles[1:] == [("users", False), ("passwords", False)]
     assert statuses(await rig.ask(get(rig, RIGHT))) == [200]
     rig.addon.take_passwords(held)
     held._busy = False
@@ -159,12 +169,12 @@ async def test_a_client_that_leaves_before_its_password_was_looked_at(rig: Rig) 
     held._busy = True
     _, writer = await rig.connect()
     writer.write(get(rig, RIGHT))
-    await until(lambda: held._asked)
+    await until(lambda: len(held._room))
     reset(writer)
     await rig.settled()
     held._busy = False
     held._next()
-    await until(lambda: not held._asked)
+    await until(lambda: not held._room)
     assert rig.errors == []
 
 
@@ -225,9 +235,11 @@ async def test_each_address_of_a_name_is_judged(rig: Rig, monkeypatch: pytest.Mo
     tried: list[Sequence[Any]] = []
 
     class Noted(Opening):
-        def __init__(self, loop: Any, addresses: Sequence[Any], *more: Any, **named: Any) -> None:
+        def __init__(
+            self, poller: Any, share: Any, addresses: Sequence[Any], *more: Any, **named: Any
+        ) -> None:
             tried.append(addresses)
-            super().__init__(loop, [("127.0.0.1", rig.origin_port)], *more, **named)
+            super().__init__(poller, share, [("127.0.0.1", rig.origin_port)], *more, **named)
 
     monkeypatch.setattr(session, "Opening", Noted)
     await rig.start(answer, "regular")

@@ -56,6 +56,11 @@ BAD = [
     b"1;a\x00\r\n",
     b"1;a\rb\r\n",
     b"1" * 16 + b"\r\n",
+    b"80000000\r\n",
+    b"100000001\r\n",
+    b"0\r\nContent-Length: 5\r\n\r\n",
+    b"0\r\nx: y\r\nhost: a.test\r\n\r\n",
+    b"0\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"1\r\nab\r\n",
     b"1\r\na\n",
     b"1\r\na\rb",
@@ -78,6 +83,11 @@ BAD = [
 def test_what_two_readers_could_end_elsewhere(data: bytes, size: int) -> None:
     with pytest.raises(FramingError):
         assert ends(Chunked(), data, size) == -1
+
+
+@pytest.mark.parametrize("data", [b"80000000\r\n", b"0\r\nContent-Length: 5\r\n\r\n"])
+def test_what_frames_nothing_is_borne_in_responses(data: bytes) -> None:
+    assert ends(Chunked(lenient=True), data, 5) == (len(data) if data.startswith(b"0") else -1)
 
 
 def test_what_is_borne_in_responses() -> None:

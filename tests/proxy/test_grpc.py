@@ -180,6 +180,18 @@ async def test_many_calls_at_once_and_a_listed_one(rig: Rig) -> None:
         await until(lambda: len(service.given_up) == 8)
 
 
+async def test_many_small_messages(rig: Rig) -> None:
+    """Both ways, each in a frame of its own: they are no flood."""
+
+    def call(channel: grpc.Channel) -> None:
+        echoes = channel.stream_stream("/test.Calls/Echoes")
+        said = echoes((b"%d" % i for i in range(10_000)), timeout=2 * LONG)
+        assert list(said) == [b"%d" % i for i in range(10_000)]
+
+    async with calling(rig, "transparent") as (_, channel):
+        await asyncio.to_thread(call, channel)
+
+
 async def test_a_service_that_ends(rig: Rig) -> None:
     """GOAWAY: what is under way is answered, and what follows goes over a new connection."""
 

@@ -6,7 +6,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import h2.config
@@ -22,10 +21,10 @@ from hypothesis import strategies as st
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, HIGH
-from urlward.proxy.ends import NO_ENDS
+from urlward.proxy.ends import FRESH, NO_ENDS
 from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
-from urlward.proxy.http2 import CONNECTION_WINDOW, WINDOW, Http2, Lane
-from urlward.proxy.http2_frames import _REST
+from urlward.proxy.http2 import CREDIT, LEAST_WINDOW, WINDOW, Http2, Lane
+from urlward.proxy.http2_frames import _REST, MAX_STREAMS, MAX_WAITING, OF_NEW
 from urlward.proxy.http2_messages import (
     Chunks,
     Encoder,
@@ -34,8 +33,9 @@ from urlward.proxy.http2_messages import (
     read_request,
     response_fields,
 )
-from urlward.proxy.http2_origin import MAX_LANES, MAX_STREAMS
+from urlward.proxy.http2_origin import MAX_LANES
 from urlward.proxy.names import Names
+from urlward.proxy.poller import Share
 from urlward.proxy.relay import HttpRelay
 
 Fields = list[tuple[str, str]]
@@ -48,13 +48,14 @@ class Origin:
 
     peer: Any = None
     active = 0.0
+    share = Share()
 
     def __init__(self, lane: Lane, case: "Case") -> None:
         self.lane = lane.owned(self)
         self.case = case
         self.got = b""
         self.asked: list[str] = []
-        self.over = False
+        self.over = self.unread = False
         self.relay = HttpRelay(self, case.judge)
         lane.receive, lane.ended = self.relay.client_data, self.relay.client_ended
         lane.peer = self
@@ -80,6 +81,12 @@ class Origin:
     def end_server(self) -> None:
         self.asked.append("end server")
 
+    def turn_is_over(self) -> bool:
+        return False
+
+    def go_on_later(self) -> None:
+        raise AssertionError
+
     def close_server(self) -> None:
         self.over = True
 
@@ -90,6 +97,9 @@ class Origin:
     def cut(self) -> None:
         self.lane.abort()
         self.over = True
+
+    def takes_more(self, *, surely: bool) -> bool:
+        return self.relay.takes_more and not (surely and self.unread)
 
     def refused(self, stage: str) -> None:
         self.case.refusals.append(stage)
@@ -148,6 +158,26 @@ class Loop:
             call(*arguments)
 
 
+class Turns:
+    """The client's connection, as far as its turns go."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.turn_is_over = False
+        self.held: list[bool] = []
+        self.tasks = 0
+
+    def pause(self, _: int) -> None:
+        self.held.append(True)
+
+    def resume(self, _: int) -> None:
+        self.held.append(False)
+
+    def later(self, task: Callable[[], None]) -> None:
+        self.tasks += 1
+        self.loop.call_soon(task)
+
+
 class Case:
     """A client and the filter; origins are reached at once."""
 
@@ -175,6 +205,8 @@ class Case:
         self.goaway: int | None = None
         self.acknowledges = True
         self.http2 = Http2(self, self.loop)  # type: ignore[arg-type]
+        self.turns = Turns(self.loop)
+        self.http2.peer = self.turns  # type: ignore[assignment]
         self.http2.start()
         self.flush()
 
@@ -385,6 +417,66 @@ def test_a_lane_whose_origin_closes(case: Case, closes: bytes) -> None:
         assert case.status[other] == [502]
 
 
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        (OK, True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", True),
+        # Where a response ends, readers that bear different things find in different places.
+        (CHUNKED + b"2\r\nok\n0\r\n\r\n", False),
+        (CHUNKED + b"2\nok\r\n0\r\n\r\n", False),
+        (CHUNKED + b"2\r\nok\r\n0\r\nA b: c\r\n\r\n", False),
+        (OK + b"HTTP/1.1 200 OK\r\n\r\n", False),
+        (OK + b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", False),
+    ],
+)
+def test_a_lane_is_used_again_where_its_origin_takes_another_request(
+    case: Case, said: bytes, again: bool
+) -> None:
+    first = case.ask()
+    case.origins[0].says(said)
+    case.loop.run()
+    assert (case.body[first], case.ended[first]) == (b"ok", "ended")
+    second = case.ask("/post", method="POST")
+    assert len(case.origins) == (1 if again else 2)
+    case.origins[-1].says(OK)
+    assert (case.status[second], case.body[second]) == ([200], b"ok")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("how", ["fresh", "rested", "unread"])
+def test_what_cannot_be_sent_twice_goes_where_an_answer_has_just_come_from(
+    case: Case, monkeypatch: pytest.MonkeyPatch, method: str, how: str
+) -> None:
+    now = 1.0
+    monkeypatch.setattr("urlward.proxy.http2.perf_counter", lambda: now)
+    case.ask()
+    case.origins[0].says(OK)
+    case.loop.run()
+    now += FRESH + 1 if how == "rested" else FRESH
+    case.origins[0].unread = how == "unread"
+    stream = case.ask("/next", method=method)
+    assert len(case.origins) == (1 if method == "GET" or how == "fresh" else 2)
+    case.origins[-1].says(OK)
+    assert case.body[stream] == b"ok"
+
+
+def test_lanes_at_rest_make_room(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1.0
+    monkeypatch.setattr("urlward.proxy.http2.perf_counter", lambda: now)
+    for _ in range(MAX_LANES):
+        case.ask()
+    for origin in case.origins:
+        origin.says(OK)
+    case.loop.run()
+    now += FRESH + 1
+    stream = case.ask("/post", method="POST")
+    assert (len(case.origins), case.origins[0].over) == (MAX_LANES + 1, True)
+    case.origins[-1].says(OK)
+    assert case.body[stream] == b"ok"
+
+
 def test_what_a_client_gives_up_ends_at_the_origin(case: Case) -> None:
     stream, other = case.ask(), case.ask()
     case.client.reset_stream(stream)
@@ -427,6 +519,32 @@ def test_a_client_that_does_not_read_holds_its_origin_up(case: Case) -> None:
     assert (len(case.body[big]), case.body[small]) == (sent, b"ok")
 
 
+def test_what_waits_for_a_client_that_does_not_read_is_bounded(case: Case) -> None:
+    case.acknowledges = False
+    streams = [case.ask(f"/{i}") for i in range(MAX_LANES)]
+    for origin in case.origins:
+        origin.says(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n")
+    sent = 0
+    for _ in range(100):
+        for origin in case.origins:
+            if origin.asked != ["pause"]:
+                # As the connection to an origin reads.
+                piece = bytes(min(1 << 18, origin.lane.room))
+                origin.says(piece)
+                sent += len(piece)
+    assert all(origin.asked == ["pause"] for origin in case.origins)
+    assert MAX_WAITING // 2 < sent - 65535 < 2 * MAX_WAITING + MAX_LANES * LEAST_WINDOW
+    # Each goes on as the client takes it.
+    case.acknowledges = True
+    case.client.increment_flow_control_window(1 << 24)
+    for stream in reversed(streams):
+        case.client.increment_flow_control_window(1 << 24, stream)
+    case.flush()
+    assert all(origin.asked == ["pause", "resume"] for origin in case.origins)
+    assert sum(map(len, case.body.values())) == sent
+    assert case.http2._waits == 0
+
+
 def test_a_socket_that_is_full_holds_all_up(case: Case) -> None:
     stream = case.ask()
     case.http2.pause(BEHIND)
@@ -464,9 +582,12 @@ def test_an_upload_waits_for_its_origin(case: Case) -> None:
     while window := min(case.client.local_flow_control_window(stream), 16384):
         case.send(stream, bytes(window))
         sent += window
-    assert sent == WINDOW < CONNECTION_WINDOW
+    assert sent == LEAST_WINDOW + CREDIT // OF_NEW
     case.origins[0].lane.resume(BEHIND)
-    assert case.client.local_flow_control_window(stream) == WINDOW
+    for _ in range(9):
+        case.send(stream, bytes(LEAST_WINDOW))
+        sent += LEAST_WINDOW
+    assert WINDOW - 9 * LEAST_WINDOW <= case.client.local_flow_control_window(stream) <= WINDOW
     case.send(stream, b"", end=True)
     body = case.origins[0].got.partition(b"\r\n\r\n")[2]
     parts: list[bytes] = []
@@ -684,7 +805,7 @@ def block(*more: tuple[bytes, bytes], method: bytes = b"GET") -> bytes:
     return Encoder().encode([(b":method", method), *GET[1:], *more])
 
 
-# Behind a request on stream 1.
+# Behind a request on stream 1, whose body is to come.
 FLOODS: dict[str, Callable[[int, hpack.Encoder], bytes]] = {
     "reset": lambda i, _: frame(1, 5, 2 * i + 3, block()) + frame(3, 0, 2 * i + 3, bytes(4)),
     "settings": lambda *_: frame(4, 0, 0),
@@ -694,7 +815,8 @@ FLOODS: dict[str, Callable[[int, hpack.Encoder], bytes]] = {
     "window": lambda *_: frame(8, 0, 0, b"\0\0\0\1"),
     "continuation": lambda i, _: frame(9, 0, 3) if i else frame(1, 1, 3, block()[:9]),
     "long continuation": lambda i, _: frame(9, 0, 3, bytes(16384)) if i else frame(1, 1, 3, block()[:9]),
-    "no data": lambda i, _: frame(0, 0, 3) if i else frame(1, 4, 3, block(method=b"POST")),
+    "no data": lambda *_: frame(0, 0, 1),
+    "padding": lambda *_: frame(0, 8, 1, b"\7" + bytes(7)),
     "malformed": lambda i, _: frame(1, 5, 2 * i + 3, Encoder().encode([(b"A", b"b")])),
     # Each field after the first is a byte.
     "long heads": lambda i, e: frame(1, 5, 2 * i + 3, e.encode([*GET, *[(b"cookie", b"x" * 3900)] * 15])),
@@ -704,7 +826,7 @@ FLOODS: dict[str, Callable[[int, hpack.Encoder], bytes]] = {
 @pytest.mark.parametrize("kind", FLOODS)
 @pytest.mark.parametrize("at_once", [1, 50])
 def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> None:
-    case.ask()
+    case.ask(method="POST", end=False)
     encoder = hpack.Encoder()
     made = [FLOODS[kind](i, encoder) for i in range(3000)]
     for start in range(0, len(made), at_once):
@@ -717,16 +839,16 @@ def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> Non
     assert all(origin.over for origin in case.origins)
 
 
-@pytest.mark.parametrize(("pieces", "tick"), [(1, 0.0005), (3000, 0.00001)])
+@pytest.mark.parametrize(("pieces", "tick"), [(1, 0.0005), (30_000, 0.00001)])
 def test_small_frames_of_data_are_read_by_and_by(
     case: Case, monkeypatch: pytest.MonkeyPatch, pieces: int, tick: float
 ) -> None:
     """As messages of gRPC can be: they are somebody's, but others have their turn."""
     clock = count(1.0, tick)
     monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: next(clock))
-    stream, held = case.ask(method="POST", end=False), []
-    case.http2.peer = SimpleNamespace(pause=lambda _: held.append(True), resume=lambda _: held.append(False))
-    sent = frame(0, 0, stream, b"x" * 20) * 3000
+    stream, held = case.ask(method="POST", end=False), case.turns.held
+    case.turns.turn_is_over = True
+    sent = frame(0, 0, stream, b"x" * 2) * 30_000
     step = len(sent) // pieces
     for start in range(0, len(sent), step):
         case.http2.client_data(sent[start : start + step])
@@ -735,8 +857,23 @@ def test_small_frames_of_data_are_read_by_and_by(
     parts: list[bytes] = []
     Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
     assert b"".join(parts) == b"x" * 60_000
-    assert (held.count(True), case.loop.waits.count(_REST) > 0) == (len(case.loop.waits), True)
-    assert held.count(True) == held.count(False)
+    assert case.goaway is None
+    assert case.loop.waits.count(_REST) > 0
+    assert held.count(True) == held.count(False) == len(case.loop.waits) + case.turns.tasks
+
+
+def test_streams_take_their_turns(case: Case) -> None:
+    """What each asks takes time, in which nobody else is served."""
+    case.turns.turn_is_over = True
+    for number in range(5):
+        stream = case.client.get_next_available_stream_id()
+        head = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", f"/{number}")]
+        case.client.send_headers(stream, head, end_stream=True)
+    case.http2.client_data(case.client.data_to_send())
+    for done in range(1, 6):
+        assert sum(len(origin.heads) for origin in case.origins) == done
+        case.loop.soon.pop(0)[0]() if case.loop.soon else None
+    assert not case.loop.soon
 
 
 def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:
@@ -752,13 +889,22 @@ def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:
     assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
 
 
-def test_a_header_list_that_is_too_large(case: Case) -> None:
-    stream = case.ask()
-    encoded = block(*((b"x%d" % i, b"x" * 3000) for i in range(22)))
-    first, *rest = [encoded[i : i + 16000] for i in range(0, len(encoded), 16000)]
-    number = stream + 2
-    case.http2.client_data(frame(1, 1, number, first) + b"".join(frame(9, 0, number, part) for part in rest))
-    assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+@pytest.mark.parametrize(("size", "status"), [(22, 431), (80, 431), (120, None)])
+def test_a_head_that_is_too_large_is_one_streams_matter(case: Case, size: int, status: int | None) -> None:
+    """Up to a bound it is read, so that those that follow can be."""
+    case.ask("/other")
+    fields = [(f"x{i}", "x" * 3000) for i in range(size)]
+    large = case.ask("/large", *fields)
+    if status is None:
+        assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
+        return
+    assert (case.status[large], case.goaway) == ([status], None)
+    # What that has put into the table is known.
+    assert len(case.client.encoder.encode(fields[-1:])) < 5
+    case.ask("/again", fields[-1])
+    heads = [head for origin in case.origins for head in origin.heads]
+    name = fields[-1][0].encode()
+    assert [(head.target, len(head.get(name))) for head in heads] == [(b"/other", 0), (b"/again", 3000)]
 
 
 def test_what_a_busy_client_sends_is_no_flood(case: Case) -> None:
@@ -769,6 +915,93 @@ def test_what_a_busy_client_sends_is_no_flood(case: Case) -> None:
         case.http2.client_data(frame(8, 0, 0, b"\0\0\0\2"))
     assert case.goaway is None
     assert len(case.origins) == 1
+
+
+def test_a_frame_that_is_too_large_is_not_waited_for(case: Case) -> None:
+    case.ask()
+    case.http2.client_data((1 << 20).to_bytes(3) + bytes([0, 0, 0, 0, 0, 1]) + bytes(1000))
+    assert (case.goaway, case.closed) == (h2.errors.ErrorCodes.FRAME_SIZE_ERROR, True)
+
+
+def test_a_window_that_is_opened_by_nothing(case: Case) -> None:
+    """An error of its stream, where it has one (RFC 9113 section 6.9)."""
+    stream, other = case.ask(), case.ask()
+    case.http2.client_data(frame(8, 0, stream, bytes(4)))
+    assert case.ended[stream] == "reset 1"
+    case.origins[1].says(OK)
+    assert case.body[other] == b"ok"
+    case.http2.client_data(frame(8, 0, 99, bytes(4)))
+    assert case.goaway is None
+    case.http2.client_data(frame(8, 0, 0, bytes(4)))
+    assert (case.goaway, case.closed) == (h2.errors.ErrorCodes.PROTOCOL_ERROR, True)
+
+
+def test_priorities_are_passed_over(case: Case) -> None:
+    stream = case.ask()
+    case.http2.client_data(frame(2, 0, stream, stream.to_bytes(4) + b"\xff"))
+    case.http2.client_data(frame(2, 0, stream + 100, stream.to_bytes(4) + b"\xff"))
+    case.origins[0].says(OK)
+    assert (case.body[stream], case.goaway) == (b"ok", None)
+
+
+def test_windows_that_become_smaller(case: Case) -> None:
+    """Those of streams under way may so be less than nothing (RFC 9113 section 6.9.2)."""
+    case.acknowledges = False
+    stream = case.ask()
+    size = 40_000
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: 80000\r\n\r\n", bytes(size))
+    assert len(case.body[stream]) == size
+    case.client.update_settings(
+        {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000, h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0}
+    )
+    case.flush()
+    case.origins[0].says(bytes(size))
+    assert len(case.body[stream]) == size
+    case.client.increment_flow_control_window(size - 1000, stream)
+    case.flush()
+    assert len(case.body[stream]) == size
+    case.client.increment_flow_control_window(size, stream)
+    case.client.increment_flow_control_window(size)
+    case.flush()
+    assert (len(case.body[stream]), case.ended[stream]) == (2 * size, "ended")
+    other = case.ask("/other")
+    case.origins[0].says(OK)
+    assert case.fields[other] == {":status": "200", "content-length": "2"}
+
+
+class Early(Case):
+    """A client that has yet to read what the filter has said."""
+
+    def __init__(self) -> None:
+        self.unheard: bytes | None = b""
+        super().__init__()
+
+    def send_client(self, data: bytes) -> None:
+        if self.unheard is None:
+            super().send_client(data)
+        else:
+            self.unheard += data
+
+    def hear(self) -> None:
+        data, self.unheard = self.unheard, None
+        assert data is not None
+        self.send_client(data)
+        self.flush()
+
+
+def test_what_a_client_sends_before_it_knows_the_windows() -> None:
+    case = Early()
+    streams = [case.ask(f"/{i}", method="POST", end=False) for i in range(2)]
+    for _ in range(2):
+        case.send(streams[0], bytes(16_000))
+    case.hear()
+    assert case.goaway is None
+    assert case.client.outbound_flow_control_window > 2 * (CREDIT + MAX_STREAMS * LEAST_WINDOW) - 65_535
+    assert all(0 < case.client.local_flow_control_window(stream) <= WINDOW for stream in streams)
+    case.send(streams[0], b"", end=True)
+    parts: list[bytes] = []
+    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
+    assert (len(b"".join(parts)), case.goaway) == (32_000, None)
 
 
 def test_a_client_that_breaks_the_rules_is_told_so(case: Case) -> None:

@@ -10,7 +10,7 @@ import h2.events
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame
+from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 from proxy.test_http2 import Case as Client
 from proxy.test_http2 import Loop
@@ -18,8 +18,9 @@ from proxy.test_http2 import Origin as Exchange
 from urlward.proxy.connection import HIGH, Connection
 from urlward.proxy.http2 import WINDOW as CLIENT_WINDOW
 from urlward.proxy.http2 import Lane
+from urlward.proxy.http2_frames import MAX_STREAMS, MAX_WAITING
 from urlward.proxy.http2_messages import MalformedError, read_request, read_response, request_fields
-from urlward.proxy.http2_origin import CONNECTION_WINDOW, MAX_LANES, MAX_STREAMS, WINDOW, OriginLane
+from urlward.proxy.http2_origin import CREDIT, LEAST_WINDOW, MAX_LANES, WINDOW, OriginLane
 
 Fields = list[tuple[str, str]]
 
@@ -52,6 +53,10 @@ class Server(Connection):
 
     def probe(self) -> None:
         """No kernel is here."""
+
+    @property
+    def turn_is_over(self) -> bool:
+        return False
 
     @property
     def waiting(self) -> int:
@@ -134,7 +139,9 @@ class Session(Exchange):
 
     def connect(self) -> None:
         shared = self.case.http2.origin
-        lane = shared.lane(self)
+        head = self.relay.pending[0].head
+        assert head is not None
+        lane = shared.lane(self, surely=not head.repeatable)
         if lane is None and not shared.waits(self):
             self.case.asking.append(self)
         elif lane is not None:
@@ -340,6 +347,61 @@ def test_a_response_before_the_end_of_its_request(case: Case) -> None:
     assert case.body[other] == b"/other"
 
 
+@pytest.mark.parametrize("how", ["reset", "refused", "goaway", "lost"])
+def test_a_whole_response_arrives_whatever_becomes_of_the_request(case: Case, how: str) -> None:
+    """Also where its client has no room for it yet (RFC 9113 section 8.1)."""
+    case.acknowledges = False
+    stream = case.ask(method="POST", end=False)
+    server = case.find()
+    server.takes = False
+    case.send(stream, bytes(1000))
+    size = 65535 + 2000
+    server.answer(1, ("content-length", str(size)), end=False)
+    for part in (bytes(16000),) * 4:
+        server.say(1, part, end=False)
+    server.say(1, bytes(size - 64000))
+    match how:
+        case "reset":
+            server.reset(1, ErrorCodes.NO_ERROR)
+        case "refused":
+            server.reset(1, ErrorCodes.CANCEL)
+        case "goaway":
+            server.says(GoAwayFrame(last_stream_id=0))
+        case "lost":
+            server.hangs_up()
+    assert stream not in case.ended
+    # What of the request still comes is dropped, and keeps nobody from reading on.
+    sent = 0
+    while sent < 1 << 20 and (step := min(case.client.local_flow_control_window(stream), 16000)):
+        case.send(stream, bytes(step))
+        sent += step
+    assert sent >= 1 << 20
+    case.client.increment_flow_control_window(1 << 20)
+    case.client.increment_flow_control_window(1 << 20, stream)
+    case.flush()
+    assert (len(case.body[stream]), case.ended[stream]) == (size, "ended")
+    assert case.http2.origin.credit.left == CREDIT
+
+
+def test_what_has_come_arrives_before_an_end_that_says_nothing_is_wrong(case: Case) -> None:
+    """As Node ends what has had to wait."""
+    case.acknowledges = False
+    stream = case.ask()
+    server = case.find()
+    size = 65535 + 2000
+    server.answer(1, end=False)
+    for part in (bytes(16000),) * 4:
+        server.say(1, part, end=False)
+    server.say(1, bytes(size - 64000), end=False)
+    server.reset(1, ErrorCodes.NO_ERROR)
+    assert stream not in case.ended
+    case.client.increment_flow_control_window(1 << 20)
+    case.client.increment_flow_control_window(1 << 20, stream)
+    case.flush()
+    assert (len(case.body[stream]), case.ended[stream]) == (size, f"reset {ErrorCodes.NO_ERROR}")
+    assert (case.http2._waits, case.http2.idle) == (0, True)
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_a_client_gives_up_is_cancelled(case: Case, begun: bool) -> None:
     stream, other = case.ask(), case.ask("/other")
@@ -475,6 +537,51 @@ def test_a_body_of_another_length(case: Case, said: bytes) -> None:
     assert case.body[other] == b"/other"
 
 
+@pytest.mark.parametrize("kind", ["trailers", "pseudo", "window"])
+def test_what_is_wrong_with_one_stream_ends_that(case: Case, kind: str) -> None:
+    stream, other = case.ask(), case.ask("/other")
+    server = case.find()
+    server.answer(1, end=False)
+    server.say(1, b"ok", end=False)
+    match kind:
+        case "trailers":
+            server.h2.send_headers(1, [("a b", "c")], end_stream=True)
+        case "pseudo":
+            server.h2.send_headers(1, [(":status", "200")], end_stream=True)
+        case "window":
+            server.says(WindowUpdateFrame(1, 0))
+    server.flush()
+    assert case.ended[stream] == f"reset {ErrorCodes.PROTOCOL_ERROR}"
+    server.over.pop(1, None)
+    server.serve()
+    assert case.body[other] == b"/other"
+
+
+def test_a_response_head_that_is_too_large_is_one_streams_matter(case: Case) -> None:
+    stream, other = case.ask(), case.ask("/other")
+    server = case.find()
+    server.answer(1, *((f"x{i}", "x" * 3000) for i in range(40)))
+    assert (case.status[stream], case.ended[stream]) == ([502], "ended")
+    del server.over[1]
+    server.answer(3, ("x39", "x" * 3000), end=False)
+    server.say(3, b"ok")
+    assert (case.body[other], len(case.fields[other]["x39"])) == (b"ok", 3000)
+
+
+def test_interim_responses_without_end_are_one_streams_matter(case: Case) -> None:
+    stream, other = case.ask(), case.ask("/other")
+    server = case.find()
+    for _ in range(600):
+        if 1 in server.over and server.over[1].startswith("reset"):
+            break
+        server.answer(1, status=103, end=False)
+    assert (case.status[stream][-1], case.ended[stream]) == (502, "ended")
+    assert len(case.status[stream]) > 500
+    server.over.pop(1)
+    server.serve()
+    assert case.body[other] == b"/other"
+
+
 def test_an_origin_that_breaks_the_rules_or_floods(case: Case) -> None:
     for frames, why in (
         (b"\0\0\1\0\0\0\0\0\0x", ErrorCodes.PROTOCOL_ERROR),
@@ -498,7 +605,7 @@ def test_a_client_that_does_not_read_holds_the_origin_up(case: Case) -> None:
     while step := min(server.h2.local_flow_control_window(1), 16384):
         server.say(1, bytes(step), end=False)
         sent += step
-    assert WINDOW <= sent <= WINDOW + 3 * HIGH < CONNECTION_WINDOW
+    assert sent <= 65535 + HIGH + WINDOW + 3 * LEAST_WINDOW
     case.acknowledges = True
     case.client.increment_flow_control_window(sent)
     case.flush()
@@ -508,9 +615,100 @@ def test_a_client_that_does_not_read_holds_the_origin_up(case: Case) -> None:
     case.client.increment_flow_control_window(2 * sent, big)
     case.flush()
     server.flush()
-    assert server.h2.local_flow_control_window(1) > WINDOW // 2
+    assert server.h2.local_flow_control_window(1) >= LEAST_WINDOW
     server.say(1, b"end")
     assert len(case.body[big]) == sent + 3
+
+
+def test_what_waits_for_a_client_that_does_not_read_is_bounded(case: Case) -> None:
+    case.acknowledges = False
+    streams = [case.ask(f"/{i}") for i in range(MAX_STREAMS)]
+    server = case.find()
+    numbers = sorted(server.heads)
+    assert len(numbers) == len(streams)
+    for number in numbers:
+        server.answer(number, end=False)
+    sent, going = 0, True
+    while going:
+        going = False
+        for number in numbers:
+            if step := min(server.h2.local_flow_control_window(number), 16384):
+                server.say(number, bytes(step), end=False)
+                sent += step
+                going = True
+    assert all(sent_of for sent_of in case.status.values())
+    most = MAX_WAITING + CREDIT + MAX_STREAMS * LEAST_WINDOW
+    assert CREDIT < sent - 65535 <= most + 2 * HIGH
+    # Each goes on as its client takes it, the last ones first.
+    case.acknowledges = True
+    case.client.increment_flow_control_window(1 << 24)
+    for stream in reversed(streams):
+        case.client.increment_flow_control_window(1 << 24, stream)
+    case.flush()
+    server.flush()
+    for number in reversed(numbers):
+        assert server.h2.local_flow_control_window(number) >= LEAST_WINDOW // 2
+        server.say(number, b"end")
+    assert sum(map(len, case.body.values())) == sent + 3 * len(streams)
+    assert set(case.ended.values()) == {"ended"}
+    assert (case.http2._waits, case.http2.origin.credit.left) == (0, CREDIT)
+
+
+def test_uploads_that_wait_leave_the_others_their_window() -> None:
+    """An origin takes two at a time, which get all of the way."""
+    case = Case(max_concurrent_streams=2)
+    left = {case.ask(f"/{i}", method="PUT", end=False): 300_000 for i in range(40)}
+    server = case.find()
+    assert len(server.heads) == 2, "it has said so before the others went"
+    total = sum(left.values())
+    while left:
+        before = sum(left.values()), len(server.heads)
+        for stream in list(left):
+            while step := min(case.client.local_flow_control_window(stream), 16384, left[stream]):
+                case.send(stream, bytes(step), end=step == left[stream])
+                left[stream] -= step
+            if not left[stream]:
+                del left[stream]
+        server.flush()
+        server.serve()
+        assert (sum(left.values()), len(server.heads)) != before, "nothing goes on"
+    while server.over:
+        server.serve()
+    assert sum(map(len, server.bodies.values())) == total
+    assert set(case.ended.values()) == {"ended"}
+    assert case.http2._windows.credit.left == case.http2._windows.credit.size
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_connection_that_has_been_silent(
+    case: Case, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """What has no effect is asked at once; the rest when the origin has said that it is there."""
+    now = 1.0
+    monkeypatch.setattr("urlward.proxy.http2_origin.perf_counter", lambda: now)
+    case.ask("/first")
+    server = case.find()
+    server.serve()
+    now += 4
+    soon = case.ask("/soon", method="POST")
+    assert [dict(head)[":path"] for head in server.heads.values()] == ["/first", "/soon"]
+    server.serve()
+    now += 20
+    get, post = case.ask("/get"), case.ask("/post", method="POST")
+    assert [dict(head)[":path"] for head in server.heads.values()][2:] == ["/get"]
+    case.http2.origin.touch(now)
+    if answers:
+        server.flush()  # what the library has made of the question
+        server.serve()
+        assert len(case.servers) == 1
+    else:
+        server.h2.data_to_send()
+        now += 6
+        case.http2.origin.touch(now)
+        case.loop.run()
+        server = case.find()
+        server.serve()
+    assert [case.body[stream] for stream in (soon, get, post)] == [b"/soon", b"/get", b"/post"]
 
 
 def test_an_origin_that_does_not_read_holds_the_client_up(case: Case) -> None:
@@ -523,6 +721,7 @@ def test_an_origin_that_does_not_read_holds_the_client_up(case: Case) -> None:
         sent += step
     assert len(server.bodies[1]) == 65535
     assert sent <= 65535 + CLIENT_WINDOW + 2 * HIGH
+    assert sent > 65535 + HIGH
     server.takes = True
     server.h2.increment_flow_control_window(2 * sent)
     server.h2.increment_flow_control_window(2 * sent, 1)
@@ -558,12 +757,25 @@ def test_a_filter_that_ends_takes_nothing_more(case: Case) -> None:
     # The library would hear nothing more.
     case.client._frame_dispatch_table[GoAwayFrame] = lambda frame: (said.append(frame), ([], []))[1]
     case.http2.leave()
-    assert [(frame.error_code, frame.last_stream_id) for frame in said] == [(0, stream)]
+    assert [(frame.error_code, frame.last_stream_id) for frame in said] == [(0, 2**31 - 1)]
+    assert not case.http2.idle
+    on_its_way = case.ask("/on-its-way")
+    case.http2.leave()
+    assert [(frame.error_code, frame.last_stream_id) for frame in said[1:]] == [(0, on_its_way)]
     late = case.ask("/late")
     assert case.ended == {late: f"reset {ErrorCodes.REFUSED_STREAM}"}
     assert not case.closed
     server.serve()
-    assert (case.body, case.closed) == ({stream: b"/a"}, True)
+    assert (case.body, case.closed) == ({stream: b"/a", on_its_way: b"/on-its-way"}, True)
+
+
+def test_a_filter_that_ends_tells_a_client_at_rest_before_it_closes(case: Case) -> None:
+    case.http2.leave()
+    assert not case.closed
+    assert not case.http2.idle
+    case.http2.leave()
+    assert case.closed
+    assert case.http2.idle
 
 
 def test_what_a_request_says_is_what_is_sent() -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import socket
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import bcrypt
 import pytest
 
 from proxy.rig import until
+from urlward.lists.broker import Broker
+from urlward.lists.shared import Shared
 from urlward.proxy import passwords
-from urlward.proxy.passwords import EACH_WAITING, MOST_WAITING, PasswordError, Passwords, read_users
+from urlward.proxy.passwords import MOST_WAITING, PasswordError, Passwords, read_users
 
 BCRYPT = "$2b$04$RkfA/dr2NK1OVC8iYuYvO.VAq25djmtuTq11cEHH3Ki/dV0Xb7iNW"
 ARGON2 = "$argon2id$v=19$m=64,t=1,p=1$0zvNsRFUgdWM6YMCbWjJTA$mTNyCmv3hbM34riNpASaqE5Yrfo+qfXMLkw+9CeOXc8"
@@ -147,7 +151,7 @@ class Held:
         self.users: list[bytes] = []
         self.may = threading.Semaphore(0)
 
-    def __call__(self, user: bytes, password: bytes) -> bool:
+    def __call__(self, user: bytes, password: bytes, _line: str) -> bool:
         self.users.append(user)
         assert self.may.acquire(timeout=60)
         if password == b"fails":
@@ -163,12 +167,12 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     check.may.release(10_000)
 
 
-async def test_one_at_a_time_and_by_turns_of_the_addresses(held: Held) -> None:
+async def test_one_at_a_time_and_by_turns_of_the_networks(held: Held) -> None:
     found, done = Passwords("any"), []
-    for number in range(EACH_WAITING + 1):
-        assert found.ask(token(f"guess{number}", "x"), "192.0.2.66", lambda: done.append("guess"))
-    assert not found.ask(token("more", "x"), "192.0.2.66", lambda: None), "no more of one address"
-    assert found.ask(token("a", "right"), "192.0.2.1", lambda: done.append("a"))
+    for number in range(16):
+        # One client may have all addresses of 64 bits.
+        assert found.ask(token(f"guess{number}", "x"), f"2001:db8::{number}", lambda: done.append("guess"))
+    assert found.ask(token("a", "right"), "2001:db8:0:1::1", lambda: done.append("a"))
     assert found.ask(token("a", "right"), "192.0.2.2", lambda: done.append("a again")), "looked at once"
     await until(lambda: held.users)
     held.may.release(3)
@@ -176,18 +180,54 @@ async def test_one_at_a_time_and_by_turns_of_the_addresses(held: Held) -> None:
     assert held.users[:3] == [b"guess0", b"guess1", b"a"]
     assert found.known(token("a", "right")) is True
     assert found.known(token("guess0", "x")) is False
-    held.may.release(EACH_WAITING)
-    await until(lambda: len(done) == EACH_WAITING + 3)
+    held.may.release(16)
+    await until(lambda: len(done) == 18)
+    assert held.users.count(b"a") == 1
 
 
-async def test_no_more_wait_than_there_is_room_for(held: Held) -> None:
-    found = Passwords("any")
+async def test_a_network_that_fills_the_room_keeps_nobody_out(
+    held: Held, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "FULL_FOR", 0.01)
+    found, troubles, out, done = Passwords("any"), [], [], []
+    found.on_trouble = lambda kind, why: troubles.append((kind, bool(why)))
     for number in range(MOST_WAITING):
-        assert found.ask(token(f"u{number}", "x"), f"192.0.2.{number}", lambda: None)
-    assert not found.ask(token("more", "x"), "192.0.2.255", lambda: None)
-    for _ in range(MOST_WAITING - 1):
-        assert found.ask(token("u0", "x"), "192.0.2.255", lambda: None)
-    assert not found.ask(token("u0", "x"), "192.0.2.255", lambda: None)
+        assert found.ask(token(f"u{number}", "x"), "192.0.2.66", partial(out.append, number))
+    assert not troubles
+    assert not found.ask(token("more", "x"), "192.0.2.66", lambda: None)
+    for number in range(100):
+        assert found.ask(
+            token(f"pupil{number}", "right"), f"198.51.100.{number}", partial(done.append, number)
+        )
+    await until(lambda: len(out) == 100)
+    assert out == [MOST_WAITING - 1 - number for number in range(100)], "who came last"
+    assert "connections wait for a look at a password" in caplog.text
+    held.may.release(201)
+    await until(lambda: len(done) == 100)
+    await until(lambda: troubles == [("passwords", True), ("passwords", False)])
+
+
+async def test_the_same_password_of_many_is_looked_at_once(held: Held) -> None:
+    found, done = Passwords("any"), []
+    for number in range(MOST_WAITING):
+        assert found.ask(token("a", "right"), f"192.0.2.{number % 250}", partial(done.append, number))
+    held.may.release(1)
+    await until(lambda: len(done) == MOST_WAITING)
+    assert held.users == [b"a"]
+
+
+async def test_when_to_ask_again_is_told_where_it_is_known(held: Held) -> None:
+    found = Passwords("any")
+    assert found.ask(token("a", "x"), "192.0.2.1", lambda: None)
+    assert found.wait is None, "nothing is known of how long one takes"
+    held.may.release(1)
+    await until(lambda: found.known(token("a", "x")) is not None)
+    found._seconds = 2.0
+    for number in range(10):
+        assert found.ask(token(f"b{number}", "x"), "192.0.2.1", lambda: None)
+    assert found.wait == 20
+    found._begun -= 100
+    assert found.wait is None, "one takes far longer than others did"
 
 
 async def test_what_fails_lets_nobody_in(held: Held, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,10 +246,10 @@ async def test_neither_is_a_password_kept_nor_asked_twice(held: Held) -> None:
         assert await looked_at(found, token("a", "right"))
         assert not await looked_at(found, token("a", "wrong"))
     assert held.users == [b"a", b"a"]
-    kept = repr([vars(found), list(found._right), list(found._wrong)]).encode()
+    kept = repr([vars(found), list(found._wrong)]).encode() + found._right._memory[:]
     assert b"right" not in kept.replace(b"_right", b"")
     assert token("a", "right") not in kept
-    assert found._digest(b"x") != Passwords("any")._digest(b"x")
+    assert found._right.digest(b"x") != Passwords("any")._right.digest(b"x")
 
 
 # -- a file that changes
@@ -249,6 +289,33 @@ async def test_a_file_that_changes(
     watching.cancel()
 
 
+async def test_a_right_password_stays_so_while_other_lines_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(passwords, "LOOK", 0.01)
+    mine = "a:" + hashed(b"x")
+    found = Passwords(f"@{users_file(tmp_path, mine, 'b:' + hashed(b'y'))}")
+    watching = asyncio.create_task(found.watch())
+    assert await looked_at(found, token("a", "x"))
+    assert await looked_at(found, token("b", "y"))
+    assert not await looked_at(found, token("new", "z"))
+    users_file(tmp_path, "new:" + hashed(b"z"), mine, "b:" + hashed(b"y"))
+    await until(lambda: "3 read from" in caplog.text)
+    assert found.known(token("a", "x")) is True
+    assert found.known(token("b", "y")) is None, "another hash"
+    assert found.known(token("new", "z")) is None, "wrong by a line that was not there"
+    assert await looked_at(found, token("new", "z"))
+    users_file(tmp_path, "b:" + hashed(b"y"))
+    await until(lambda: "1 read from" in caplog.text)
+    assert not await looked_at(found, token("a", "x"))
+    users_file(tmp_path, "a:" + hashed(b"other"))
+    await until(lambda: caplog.text.count("1 read from") == 2)
+    assert not await looked_at(found, token("a", "x"))
+    assert await looked_at(found, token("a", "other"))
+    watching.cancel()
+
+
 async def test_what_is_looked_at_while_the_file_changes_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,8 +326,8 @@ async def test_what_is_looked_at_while_the_file_changes_is_looked_at_again(
     check: Any = found._check
     begun, may = threading.Event(), threading.Event()
 
-    def slow(user: bytes, password: bytes) -> bool:
-        right = bool(check(user, password))
+    def slow(user: bytes, password: bytes, line: str) -> bool:
+        right = bool(check(user, password, line))
         begun.set()
         assert may.wait(60)
         return right
@@ -274,5 +341,67 @@ async def test_what_is_looked_at_while_the_file_changes_is_looked_at_again(
     may.set()
     await asyncio.wait_for(done.wait(), 30)
     assert found.known(token("a", "x")) is None
+    assert not await looked_at(found, token("a", "x"))
+    watching.cancel()
+
+
+# -- several workers
+
+
+@pytest.fixture
+def worker() -> Iterator[Shared]:
+    broker = Broker()
+    broker.start()
+    with socket.socket(fileno=os.dup(broker.door.fileno())) as door:
+        yield Shared(door)
+    broker.close()
+
+
+async def test_what_one_worker_has_looked_at_all_know(tmp_path: Path, worker: Shared) -> None:
+    spec = f"@{users_file(tmp_path, 'a:' + hashed(b'x'))}"
+    found, other = Passwords(spec, worker), Passwords(spec, worker)
+    assert await looked_at(found, token("a", "x"))
+    assert other.known(token("a", "x")) is True
+    assert other.known(token("a", "y")) is None
+    assert Passwords(spec, worker).known(token("a", "x")) is True, "a replacement"
+    assert Passwords(spec).known(token("a", "x")) is None, "another filter"
+
+
+@pytest.mark.parametrize("now", ["gone", "empty", "bad", "pipe", "folder"])
+async def test_a_worker_starts_by_the_last_good_file(
+    tmp_path: Path,
+    worker: Shared,
+    now: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(passwords, "LOOK", 0.01)
+    path = users_file(tmp_path, "a:" + hashed(b"x"))
+    Passwords(f"@{path}", worker)
+    path.unlink()
+    match now:
+        case "empty":
+            path.touch()
+        case "bad":
+            path.write_text("a:secret\n")
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+    with pytest.raises(PasswordError):
+        Passwords(f"@{path}")
+    found, troubles = Passwords(f"@{path}", worker), []
+    found.on_trouble = lambda kind, why: troubles.append((kind, bool(why)))
+    assert await looked_at(found, token("a", "x"))
+    watching = asyncio.create_task(found.watch())
+    await until(lambda: troubles)
+    if now == "folder":
+        path.rmdir()
+    users_file(tmp_path, "b:" + hashed(b"y"))
+    await until(lambda: "1 read from" in caplog.text)
+    assert set(troubles[:-1]) == {("users", True)}
+    assert troubles[-1] == ("users", False)
+    assert caplog.text.count("those read before stay") <= 2, "one, and that it is gone meanwhile"
     assert not await looked_at(found, token("a", "x"))
     watching.cancel()

@@ -13,7 +13,7 @@ from urlward.config import Config, ConfigError, Problem, read_config
 from urlward.config.records import AdminTable
 from urlward.lists import allows, audit
 from urlward.lists.state import NAMES, made_folder
-from urlward.proxy import runner
+from urlward.proxy import preflight, runner
 from urlward.proxy.preflight import Preflight
 from urlward.proxy.settings import Settings
 from urlward.records import asking, holds, objections, outbox, process, retention
@@ -65,6 +65,19 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         ("\nlist = []", "2: list: empty, and there is no [[feed]]"),
         ("mode = []", "1: mode: empty: name a mode, or leave the key out for regular"),
         ('listen = ""', "1: listen: '' is not HOST:PORT"),
+        ('\nlisten = "[127.0.0.1]:8080"', "2: listen: '[127.0.0.1]:8080' is not HOST:PORT: its host is"),
+        ('listen = "127.0.0.256:8080"', "1: listen: '127.0.0.256:8080' is not HOST:PORT: its host is"),
+        ('listen = "-x.example:8080"', "1: listen: '-x.example:8080' is not HOST:PORT: its host is"),
+        ('\nlisten = "no-such.invalid:8080"', "2: listen: no-such.invalid:8080: cannot listen there: "),
+        ('mode = ["regular@ 127.0.0.1:8080"]', "1: mode.0:  127.0.0.1:8080: cannot listen there: "),
+        (
+            f'{DAYS}[admin]\nlisten = "no-such.invalid:8080"',
+            "5: admin.listen: no-such.invalid:8080: cannot listen there: ",
+        ),
+        (
+            '[mitmproxy]\nconnect_addr = "gateway"',
+            "2: mitmproxy.connect_addr: 'gateway' is not an IP address",
+        ),
         ('list = [\n"list.txt",\n"none.txt"]', "3: list.1: none.txt: No such file or directory"),
         (
             'list = [\n"list.txt",\n"/"]',
@@ -417,7 +430,10 @@ def problems(listen: tuple[str, int], *modes: str, **values: object) -> list[Pro
         ("gateway.example", "192.0.2.1", False),
     ],
 )
-def test_addresses_that_meet(filter_at: str, admin_at: str, meet: bool) -> None:
+def test_addresses_that_meet(
+    filter_at: str, admin_at: str, meet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "_unknown", lambda host: "")
     assert bool(problems((filter_at, 8080), admin={"listen": f"{admin_at}:8080"})) is meet
     assert not problems((filter_at, 8081), admin={"listen": f"{admin_at}:8080"})
     assert not problems((filter_at, 0), admin={"listen": f"{admin_at}:0"})

@@ -24,7 +24,8 @@ from urlward.config.proxy import ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.tables import FileName, Listen, Table, trust_at
 from urlward.config.units import WRITTEN
-from urlward.encoding import other_encoding
+from urlward.encoding import other_encoding, without_bom
+from urlward.regular import open_given
 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
@@ -149,20 +150,20 @@ _WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A TOML file's content; editors on Windows put a byte order mark before it, which says nothing.
+    """A TOML file's content.
 
     Raises:
         ConfigError: unreadable, or not TOML.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
+        with open_given(path) as file:
+            data = without_bom(file.read(_MOST + 1))
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror or e}") from e
     if len(data) > _MOST:
         raise ConfigError(f"{path}: more than {_MOST >> 20} MB: no configuration")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
+        return tomllib.loads(data.decode())
     except tomllib.TOMLDecodeError as e:
         where = _WHERE.search(str(e))
         line = data.count(b"\n") + 1 if where is None or where[1] is None else where[1]

@@ -8,7 +8,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
+from urlward.regular import read_regular
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
@@ -55,9 +57,9 @@ def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
         problems: one at least.
     """
     lines: dict[str, int] = {}
-    if path is not None and path.is_file():  # a pipe has been read, and has no lines to show
-        with suppress(OSError, ValueError):  # gone meanwhile, or changed: the key tells
-            lines = lines_of_keys(path.read_text("utf-8-sig"))
+    if path is not None:
+        with suppress(OSError, ValueError):  # a pipe has been read; gone meanwhile, or changed: the key tells
+            lines = lines_of_keys(without_bom(read_regular(path)).decode())
     told = (_located(path, lines, each) for each in problems)
     return ConfigError(*(text for _, text in sorted(told, key=itemgetter(0))))
 

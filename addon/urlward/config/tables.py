@@ -1,7 +1,7 @@
 """What the tables of the configuration file have in common."""
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +39,11 @@ def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
 _HOST_PORT = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([A-Za-z0-9._-]*)):([0-9]{1,5})", re.ASCII
 ).fullmatch
+# What the last label of is a number is an address, or nothing (WHATWG URL standard, section 3.5).
+_NUMBERS = re.compile(r"(?:.*\.)?[0-9]+\.?", re.ASCII).fullmatch
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?", re.ASCII).fullmatch
+_LONGEST_NAME = 253
 
 
 def split_address(text: str, *, lowest: int = 1, any_host: bool = False) -> tuple[str, int]:
@@ -55,6 +60,15 @@ def split_address(text: str, *, lowest: int = 1, any_host: bool = False) -> tupl
     match = _HOST_PORT(text)
     if match is None or not lowest <= int(match[3]) <= 65_535 or not (any_host or match[1] or match[2]):
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    try:
+        if match[1]:
+            IPv6Address(match[1])
+        elif _NUMBERS(match[2]):
+            IPv4Address(match[2])
+        elif match[2] and (len(match[2]) > _LONGEST_NAME or not _NAME(match[2])):
+            raise ValueError("neither an address nor a name")
+    except ValueError as e:
+        raise ValueError(f"{text!r} is not HOST:PORT: its host is neither an address nor a name") from e
     return match[1] or match[2], int(match[3])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from urlward.engine.entry import Entry, Kind, canonical_network, strip_www
 from urlward.engine.errors import EntryError, UrlError
+from urlward.engine.telling import without_telling
 from urlward.engine.url import (
     DEFAULT_PORTS,
     byte_string,
@@ -182,7 +183,9 @@ def _plain(line: str) -> Entry | None:
             params = query_parameters(query)
             kind = Kind.PARAMS if params else Kind.PAGE
         path = path or "/"
-    id_, category = _unless_it_tells(id_, host), _unless_it_tells(category.lower(), host)
+    category = category.lower()
+    if id_ or category:
+        id_, category = without_telling(id_, category, host, path, params)
     # A named tuple's own constructor takes twice as long, a million times over.
     return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False))
 
@@ -334,25 +337,15 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
             known = ", ".join([f"{a}=" for a in _ATTRIBUTES] + list(_FLAGS))
             raise _Fault(i, 0, "not an attribute", f"attributes are {known}")
     values.pop("note", None)
-    for name in ("id", "category"):
-        if name in values:
-            values[name] = _unless_it_tells(values[name], entry.host)
+    values["id"], values["category"] = without_telling(
+        values.get("id", ""), values.get("category", ""), entry.host, entry.path, entry.params
+    )
     if values.get("port", entry.port) != entry.port and entry.port:
         raise _Fault(0, 0, "the URL and port= name different ports")
     if "nocase" in values:
         values["path"] = entry.path.lower()
         values["params"] = frozenset(param.lower() for param in entry.params)
     return entry._replace(**values)
-
-
-def _unless_it_tells(said: str, host: str) -> str:
-    """What a list says of an entry, empty where the entry's host is in it.
-
-    Tables have been taken for lists whose column of ids was the URL. What is said of entries is in artifacts
-    and logs as it is, which nothing that is listed may be; an entry without an id goes by its digest.
-    """
-    host = strip_www(host.partition("/")[0].strip("[]"))
-    return "" if said and ("." in host or ":" in host) and host in said.lower() else said
 
 
 def _check_flag(entry: Entry, name: str, word: int) -> None:

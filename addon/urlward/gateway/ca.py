@@ -9,9 +9,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from urlward.encoding import without_bom
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
 from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
+from urlward.regular import read_regular
 
 DEFAULT_FOLDER = "~/.mitmproxy"
 
@@ -86,7 +88,7 @@ def authority(folder: Path, *, make: bool = False, key_size: int = KEY_SIZE, ope
         if make and make_authority(folder, operator, key_size):
             _give_to_owner(folder)
         # The chain's first is the one that signs.
-        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+        certificate = x509.load_pem_x509_certificates(without_bom(read_regular(path)))[0]
     except FileNotFoundError as e:
         raise GatewayError(
             f"{folder}: no certificate authority in it: give the filter's --confdir or --config; "

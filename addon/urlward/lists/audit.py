@@ -37,7 +37,6 @@ from typing import Any
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, UrlwardError
-from urlward.lists.files import MOST_LINE, lines_of, open_regular, regular_fd
 from urlward.lists.state import (
     StateError,
     append_private,
@@ -51,6 +50,7 @@ from urlward.lists.state import (
     unusable,
     write_kept,
 )
+from urlward.regular import MOST_LINE, lines_of, open_regular, regular_fd
 
 logger = logging.getLogger("urlward.lists")
 

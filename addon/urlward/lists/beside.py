@@ -14,15 +14,18 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
     """The configuration that a process is to go by, and its state folder.
 
     Args:
-        asked: ``config``, a file; and where they go before what stands there ``key`` and ``state``.
+        asked: ``config``, a file; and where they go before what stands there ``key``, ``state``, ``list``,
+            ``trust`` and ``max_errors``.
 
     Raises:
         ConfigError: it cannot be used.
         StateError: nor the folder.
     """
     config = read_config(Path(asked["config"]))
-    if asked.get("key"):
-        config = config.model_copy(update={"key": asked["key"]})
+    config = config.model_copy(
+        update={name: asked[name] for name in ("key", "max_errors") if asked.get(name)}
+        | {name: tuple(asked[name]) for name in ("list", "trust") if name in asked}
+    )
     return config, state_folder(asked.get("state") or config.state)
 
 

@@ -11,6 +11,7 @@ Messages are JSON objects, one a packet:
 a worker says                         and is told
 ====================================  ======================================================
 ``ask: key``                          ``key``: secret bytes in hexadecimal, the same for all
+``ask: memory``, ``name``, ``size``   ``memory``, with a descriptor: to write to, the same for all
 ``ask: list``, ``slot``, ``content``  ``found`` (its note, with a descriptor) where it has been
 and ``as_of``                         made; ``make`` where that is now this worker's part;
                                       ``wait`` where another is at it, and one of those later
@@ -38,6 +39,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from urlward.engine.digest import KEY_SIZE
+from urlward.lists import memory
 
 MAX_MESSAGE = 1 << 16
 
@@ -111,6 +113,7 @@ class Broker:
         self._bell, self._ringer = socket.socketpair()
         self._key = secrets.token_hex(KEY_SIZE)
         self._slots: dict[str, _Slot] = {}
+        self._memory: dict[str, int] = {}
         self._waiting: list[_Conversation] = []
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
@@ -126,6 +129,8 @@ class Broker:
             self._thread.join()
         for slot in self._slots.values():
             slot.drop()
+        for fd in self._memory.values():
+            os.close(fd)
         for s in (self._own_door, self.door, self._bell):
             s.close()
         self._selector.close()
@@ -175,6 +180,12 @@ class Broker:
             os.close(fd)
         if message.get("ask") == "key":
             conversation.say({"key": self._key})
+            return
+        if message.get("ask") == "memory":
+            name = message["name"]
+            if name not in self._memory:
+                self._memory[name] = memory.writable(message["size"])
+            conversation.say({"memory": name}, self._memory[name])
             return
         slot = self._slots.setdefault(message["slot"], _Slot())
         if message.get("ask") == "current":

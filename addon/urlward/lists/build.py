@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from urlward.encoding import without_bom
 from urlward.engine.artifact import MAGIC, dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.signing import sign_artifact
-from urlward.lists.files import open_regular
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.issue import ISSUE, Issue
 from urlward.lists.shared import inherited
@@ -28,6 +28,7 @@ from urlward.lists.source import (
     read_source,
     unreadable,
 )
+from urlward.regular import open_given, open_regular
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MAX_KEY_FILE = 4096
@@ -264,8 +265,8 @@ def read_key(path: Path, *, regular: bool = False) -> Key:
         KeyFileError: missing, unreadable or not a key.
     """
     try:
-        with open_regular(path) if regular else path.open("rb") as file:
-            data = file.read(_MAX_KEY_FILE)
+        with (open_regular if regular else open_given)(path) as file:
+            data = without_bom(file.read(_MAX_KEY_FILE))
     except OSError as e:
         raise KeyFileError(f"{path}: {e.strerror or e}") from e
     except ValueError as e:

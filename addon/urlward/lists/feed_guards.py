@@ -6,7 +6,7 @@ one away. Whatever is refused, the last good artifact stays in force.
 
 from urlward.config import FeedTable
 from urlward.config.units import counted
-from urlward.encoding import other_encoding
+from urlward.encoding import other_encoding, without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.lists.feed_facts import Accepted
 
@@ -20,7 +20,6 @@ LIKENESS = 0.1
 """Share by which a candidate may differ in size from the one that the operator accepted."""
 
 SNIFFED = 4096
-_BOM = b"\xef\xbb\xbf"
 
 
 class RefusedError(UrlwardError):
@@ -50,7 +49,7 @@ def check_head(head: bytes) -> None:
     """
     if other := other_encoding(head):
         raise RefusedError("binary", other)
-    text = head.removeprefix(_BOM).lstrip()
+    text = without_bom(head).lstrip()
     if not text and len(head) < SNIFFED:
         raise RefusedError("empty", "the body is empty")
     # No list in any format begins like this, every page and every XML document does.

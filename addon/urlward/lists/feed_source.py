@@ -9,10 +9,12 @@ from typing import BinaryIO, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from urlward.config import FeedTable
+from urlward.encoding import without_bom
 from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.fetch import Origin
+from urlward.regular import open_given
 
 _MAX_SECRET = 65_536
 
@@ -78,8 +80,8 @@ def _secret(
     where = file or f"the variable {variable}"
     try:
         if file is not None:
-            with Path(file).open("rb") as opened:
-                value = opened.read(_MAX_SECRET).decode().rstrip("\r\n")
+            with open_given(Path(file)) as opened:
+                value = without_bom(opened.read(_MAX_SECRET)).decode().rstrip("\r\n")
         elif variable is not None:
             value = environment[variable]
         else:

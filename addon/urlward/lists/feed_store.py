@@ -28,7 +28,7 @@ from urlward.engine.artifact import HEADER_SIZE, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
 from urlward.lists.build import read_artifact
 from urlward.lists.feed_facts import Facts, dump_facts, parse_facts
-from urlward.lists.files import Signature, read_regular, regular_fd
+from urlward.lists.files import Signature
 from urlward.lists.source import SourceError, open_list
 from urlward.lists.state import (
     StateError,
@@ -39,6 +39,7 @@ from urlward.lists.state import (
     unusable,
     write_private,
 )
+from urlward.regular import read_regular, regular_fd
 
 _SUFFIXES = (".ward", ".change", ".json")
 

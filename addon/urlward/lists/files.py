@@ -4,13 +4,12 @@ import errno
 import fcntl
 import os
 import signal
-import stat
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
+
+from urlward.regular import regular_fd
 
 SETTLE = 0.25
 """Seconds a file must stay as it is before it is read, or stay away before it counts as gone."""
@@ -21,14 +20,6 @@ what they read is whole (`urlward.lists.memory.whole_copy`)."""
 
 PATIENCE = 10.0
 """Seconds after which a writer that does not close its file is spoken of."""
-
-
-MOST_KEPT = 1 << 26
-"""Bytes, many times what a file has that is kept and read as a whole (an artifact is not read so)."""
-
-
-MOST_LINE = 1 << 20
-"""Bytes, many times what a line has of what is kept line by line."""
 
 
 class Signature(NamedTuple):
@@ -135,59 +126,6 @@ class Watch:
         if unsettled:
             self._pending = None
         return signature
-
-
-def regular_fd(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a file that is to be a regular one.
-
-    Opening a pipe could wait for ever, on an event loop that carries traffic, and a device need not end.
-
-    Args:
-        path: of the file; made for its owner alone where the flags say so.
-        flags: of open(2), beside those that are needed for that.
-
-    Raises:
-        OSError: the system does not give it; ENXIO, as of a socket, where it is no regular file.
-    """
-    try:
-        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        if e.errno == errno.ENXIO:
-            raise _not_regular(path) from e
-        raise
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
-        return fd
-    os.close(fd)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise _not_regular(path)
-
-
-def _not_regular(path: Path) -> OSError:
-    return OSError(errno.ENXIO, "not a regular file", str(path))
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading as `regular_fd`."""
-    return os.fdopen(regular_fd(path), "rb")
-
-
-def read_regular(path: Path, most: int = MOST_KEPT) -> bytes:
-    """What is in a file; as `regular_fd`, and EFBIG where that is more than so many bytes.
-
-    A file system that is damaged may give a file any size, and who reads that has no memory left.
-    """
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, "too large to be what it should be", str(path))
-        return file.read()
-
-
-def lines_of(file: BufferedReader) -> Iterator[bytes]:
-    """The lines of a file as iterating over it has them, but one longer than `MOST_LINE` in pieces: what is
-    damaged may be one line of any length."""
-    return iter(lambda: file.readline(MOST_LINE), b"")
 
 
 def being_written(path: Path) -> bool:

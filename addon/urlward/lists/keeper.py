@@ -23,7 +23,7 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
 from urlward.engine.steps import Steps, exhaust
 from urlward.lists.build import Progress, is_artifact, silent, told
-from urlward.lists.files import Signature, Watch, being_written, read_regular
+from urlward.lists.files import Signature, Watch, being_written
 from urlward.lists.formats import AUTO
 from urlward.lists.kept import Kept, ListFile, entries_text
 from urlward.lists.reader import Read, Reader, SupersededError
@@ -32,6 +32,7 @@ from urlward.lists.source import Budget, SourceError
 from urlward.lists.state import StateError, is_damage, set_aside
 from urlward.lists.trust import GRACE, TrustError, check_dates
 from urlward.lists.worker import NoCompilerError, content_of
+from urlward.regular import read_regular
 
 logger = logging.getLogger("urlward.lists")
 

@@ -46,6 +46,19 @@ def seal(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
+def writable(size: int) -> int:
+    """A descriptor of memory of this size, all zeros, for several processes to write to; nobody can make it
+    larger or smaller, so a mapping of it cannot fault."""
+    fd = new()
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def view(fd: int) -> memoryview:
     """Map sealed memory, to be read only; the descriptor may be closed.
 

@@ -171,6 +171,11 @@ class Shared:
         message = self._asked({"ask": "key"})
         return bytes.fromhex(message[0]["key"]) if message is not None else None
 
+    def memory(self, name: str, size: int) -> int | None:
+        """A descriptor of memory that all may write to, the receiver's to close; None where there is none."""
+        answer = self._asked({"ask": "memory", "name": name, "size": size})
+        return answer[1] if answer is not None else None
+
     def current(self, slot: str) -> Made | None:
         """What is in force in the other workers."""
         answer = self._asked({"ask": "current", "slot": slot})

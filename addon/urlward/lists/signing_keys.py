@@ -3,6 +3,7 @@
 import secrets
 from pathlib import Path
 
+from urlward.encoding import without_bom
 from urlward.engine.errors import KeyFileError
 from urlward.engine.signing import (
     SIGNING_KEY_SIZE,
@@ -12,6 +13,7 @@ from urlward.engine.signing import (
     parse_signing_key,
 )
 from urlward.lists.build import write_new
+from urlward.regular import open_given
 
 MAX_KEY_FILE = 4096
 
@@ -69,8 +71,8 @@ def read_key_file(path: Path) -> bytes:
         KeyFileError: missing or unreadable.
     """
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_KEY_FILE)
+        with open_given(path) as file:
+            return without_bom(file.read(MAX_KEY_FILE))
     except OSError as e:
         raise KeyFileError(e.strerror or str(e)) from e
     except ValueError as e:

@@ -11,12 +11,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.encoding import other_encoding
+from urlward.encoding import other_encoding, without_bom
 from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header
 from urlward.engine.compiler import Compiler
 from urlward.engine.errors import ArtifactError, EntryError, TruncatedError
 from urlward.engine.grammar import MAX_LINE, parse_line
-from urlward.lists.files import open_regular
 from urlward.lists.formats import (
     AUTO,
     DEFAULTS,
@@ -31,7 +30,7 @@ from urlward.lists.formats import (
     reason_of,
     recognised_part,
 )
-from urlward.lists.formats.stream import BOM, MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, Stream, cut_lines
+from urlward.lists.formats.stream import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, Stream, cut_lines
 from urlward.lists.report import (
     KEPT_ERRORS,
     BadLine,
@@ -43,6 +42,7 @@ from urlward.lists.report import (
     check_entries,
     note,
 )
+from urlward.regular import open_regular
 
 __all__ = [
     "KEPT_ERRORS",
@@ -64,7 +64,7 @@ __all__ = [
 def open_list(path: Path) -> BufferedReader:
     """Open a list for reading.
 
-    Only regular files are lists (`urlward.lists.files.regular_fd`). An artifact that is longer than its
+    Only regular files are lists (`urlward.regular.regular_fd`). An artifact that is longer than its
     header says is damaged, and is not read to an end that may be far away.
 
     Raises:
@@ -210,7 +210,7 @@ def _read_lines(
         if not number & 0xFFF:
             progress(done)
         if number == 1:
-            raw = raw.removeprefix(BOM)
+            raw = without_bom(raw)
         try:
             if len(raw) >= MAX_LINE_BYTES:
                 raise EntryError(MAX_LINE, TOO_LONG)
@@ -280,7 +280,7 @@ def guard(path: object, head: bytes) -> None:
     """
     if other := other_encoding(head):
         raise SourceError(f"{path}: {other}")
-    text = head.removeprefix(BOM).lstrip()
+    text = without_bom(head).lstrip()
     if not text and len(head) < SNIFFED:
         raise SourceError(f"{path}: empty")
     # No entry and no comment begins like this, every page and every XML document does.

@@ -26,7 +26,8 @@ from typing import Any
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
 from urlward.lists.build import read_key
-from urlward.lists.files import Signature, read_regular, regular_fd
+from urlward.lists.files import Signature
+from urlward.regular import read_regular, regular_fd
 
 logger = logging.getLogger("urlward.lists")
 

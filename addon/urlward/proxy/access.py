@@ -74,7 +74,9 @@ class Access:
             if known is None:
                 if self.passwords.ask(token, str(client.peername[0]), done):
                     return "wait"
-                return _plain(head, 503, "Too many passwords are being looked at.")
+                wait = self.passwords.wait
+                again = ((b"Retry-After", b"%d" % wait),) if wait else ()
+                return _plain(head, 503, "Too many passwords are being looked at.", again)
             if not known:
                 return _plain(head, 407, "The proxy needs a user and a password.", _CHALLENGE)
         if not (self._connect_ports if head.method == b"CONNECT" else self._ports)[port]:

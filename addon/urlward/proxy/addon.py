@@ -50,9 +50,10 @@ from urlward.lists.source import Budget
 from urlward.lists.state import local_key, state_folder
 from urlward.process import keep_private
 from urlward.proxy.access import Access, is_inside
+from urlward.proxy.authority import expiry_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
-from urlward.proxy.companion import Keeping, companions
+from urlward.proxy.companion import Keeping, companions, told_of_lists
 from urlward.proxy.decide import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Guard
 from urlward.proxy.http1 import take_hosts_as_sent
@@ -73,11 +74,12 @@ from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
+from urlward.proxy.poller import Poller
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Resolver
-from urlward.proxy.workers import is_worker, worker_name
+from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 from urlward.records.recording import Recording
 
@@ -86,10 +88,13 @@ logger = logging.getLogger("urlward")
 RECHECK = 0.25
 """Seconds between two looks at whether lists have changed under what is under way."""
 
+AUTHORITY_LOOK = 600.0
+"""Seconds between two looks at when the authority's certificate ends."""
+
 ROOM = 16
 """Connections at rest that are closed at a time where there is no room for new ones."""
 
-ROOM_WITHIN = 0.05
+ROOM_WITHIN = 0.01
 """Seconds until there is room for them."""
 
 SHORT_AGAIN = 30.0
@@ -210,6 +215,7 @@ class Urlward:
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
         self._short_said = float("-inf")
+        self._poller: Poller | None = None
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -376,6 +382,7 @@ class Urlward:
             self._after.append(self._begin(self.recording.run(self._count_open)))
         self._start(self.live.look_after())
         self._start(self._cut_listed())
+        self._start(self._watch_authority())
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         except (NotImplementedError, RuntimeError, ValueError):
@@ -391,9 +398,19 @@ class Urlward:
 
     def take_passwords(self, passwords: Passwords | None) -> None:
         """Ask for these from now on, where clients name their destinations."""
+        before = self.access.passwords
+        if before is not None:
+            before.close()
         self.access = Access(self.access.table, passwords)
+        if passwords is not None:
+            passwords.on_trouble = self.trouble
         if self._running:
             self._start_watch()
+
+    def trouble(self, kind: str, why: str) -> None:
+        """Have an alarm of a kind last, or end where nothing is said (`Metrics.trouble`)."""
+        if self.recording is not None:
+            self.recording.metrics.trouble(kind, why)
 
     def take_rules(self, rules: RulesFacts) -> None:
         """Take note of how a gateway's rules are."""
@@ -420,6 +437,12 @@ class Urlward:
             task.cancel()
         if self._after:
             await asyncio.wait(self._after)
+
+    def poller(self, loop: asyncio.AbstractEventLoop) -> Poller:
+        """The sockets of all modes: a client has one share of the processor, by whichever it comes."""
+        if self._poller is None or self._poller.loop is not loop:
+            self._poller = Poller(loop)
+        return self._poller
 
     def _count_open(self) -> int:
         server = ctx.master.addons.get("proxyserver")
@@ -458,6 +481,20 @@ class Urlward:
             if in_force != judged and self.guard is not None:
                 judged = in_force
                 await self.live.recheck(self.guard)
+
+    async def _watch_authority(self) -> None:
+        """Say ahead when the certificate ends that clients trust the decrypted connections by."""
+        said, tls = "", ctx.master.addons.get("tlsconfig")
+        while tls is not None and is_first() and ctx.options.urlward_intercept != "none":
+            until = tls.certstore.default_ca.notafter.timestamp()
+            why = expiry_trouble(until, time.time())
+            if why != said:
+                logger.error("%s", why or "the authority's certificate is good for long")
+            said = why
+            self.trouble("authority", why)
+            if self.recording is not None:
+                self.recording.metrics.authority = until
+            await asyncio.sleep(AUTHORITY_LOOK)
 
     def _in_force(self) -> tuple[object, object, float, int]:
         """Tells one state of lists and rules from another."""
@@ -536,7 +573,7 @@ class Urlward:
         Returns:
             Seconds until the next should be accepted.
         """
-        closed = self.pool.clear() or self.live.make_room(ROOM, time.monotonic()) + self._close_carried(ROOM)
+        closed = self.pool.clear(2 * ROOM) or self.live.make_room(ROOM) + self._close_carried(ROOM)
         if self.recording is not None:
             self.recording.metrics.error("descriptors")
         now = time.monotonic()
@@ -546,7 +583,7 @@ class Urlward:
             text = f"{(error.strerror or 'no room').lower()}: the limit is {limit} files"
             if error.errno != errno.EMFILE:
                 text = f"{(error.strerror or 'no room').lower()}: the system's limits are reached"
-            text += "; connections at rest are closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
+            text += "; who has most has some closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
             logger.error("%s", text)
             if self.recording is not None:
                 self.recording.alarm("descriptors", text)
@@ -670,8 +707,12 @@ class Urlward:
     def _take_companions(self, config: Config) -> None:
         options = ctx.options
         path = Path(options.urlward_config) if options.urlward_config and not is_worker() else None
+        lists = told_of_lists(
+            options.urlward_list, options.urlward_trust, options.urlward_max_errors, options.urlward_format
+        )
         self.companions = [
-            Keeping(each) for each in companions(config, path, options.urlward_key, options.urlward_admin)
+            Keeping(each)
+            for each in companions(config, path, options.urlward_key, options.urlward_admin, lists)
         ]
 
     def _take_records(self, config: Config) -> None:

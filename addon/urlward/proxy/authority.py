@@ -5,6 +5,8 @@ from pathlib import Path
 
 from mitmproxy.certs import CertStore
 
+from urlward.engine.dates import time_text
+
 NAME = "mitmproxy"
 """What the files begin with; mitmproxy looks for them so."""
 
@@ -12,6 +14,9 @@ CA_FILE = f"{NAME}-ca.pem"
 """Certificate and key, in mitmproxy's ``confdir``."""
 
 KEY_SIZE = 2048
+
+EXPIRES_SOON = 30 * 86_400.0
+"""Seconds before its end from which an authority's certificate is spoken of."""
 
 _LONGEST = 64
 """Of a common name or an organisation (RFC 5280, appendix A.1, ub-common-name); libraries count bytes."""
@@ -39,6 +44,21 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
     common = _cut(name, _LONGEST - len(_WHAT)) + _WHAT if name else None
     CertStore.create_store(folder, NAME, key_size, _cut(name, _LONGEST) or None, common)
     return True
+
+
+def expiry_trouble(until: float, now: float) -> str:
+    """What is to be said of when an authority's certificate ends; nothing where that is far.
+
+    Args:
+        until: when it ends, seconds since 1970-01-01 UTC.
+        now: likewise.
+    """
+    if until - now > EXPIRES_SOON:
+        return ""
+    when = time_text(int(until))
+    if until <= now:
+        return f"the authority's certificate has ended at {when}: clients refuse what is decrypted"
+    return f"the authority's certificate ends at {when}: make another, and have clients trust it"
 
 
 def _cut(text: str, size: int) -> str:

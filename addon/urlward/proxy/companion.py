@@ -12,8 +12,10 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from urlward.config import WORKER_TIMEOUT, Config
@@ -42,6 +44,18 @@ END_WITHIN = 15.0
 """Seconds that it has to bring what it is at to an end."""
 
 
+def told_of_lists(
+    lists: Iterable[str | Path], trust: Iterable[str], max_errors: str, format_: str
+) -> dict[str, object]:
+    """What a companion is told of the lists that are not feeds (`Companion.lists`)."""
+    return {
+        "list": [str(Path(path).absolute()) for path in lists],
+        "trust": list(trust),
+        "max_errors": max_errors,
+        "format": format_,
+    }
+
+
 class Companion(NamedTuple):
     """One such process.
 
@@ -52,6 +66,7 @@ class Companion(NamedTuple):
         key: file of the lists' key where not the configuration's, or empty.
         admin: likewise the dashboard's HOST:PORT.
         timeout: seconds of silence after which it is taken to hang; 0 for never.
+        lists: what the filter is told of lists, by flags or by the file (`told_of_lists`).
     """
 
     name: str
@@ -60,6 +75,7 @@ class Companion(NamedTuple):
     key: str = ""
     admin: str = ""
     timeout: int = 0
+    lists: Mapping[str, object] = MappingProxyType({})
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -78,6 +94,7 @@ class Companion(NamedTuple):
             "admin": self.admin,
             "parent": os.getpid(),
             "channel": channel,
+            **self.lists,
         }
         return json.dumps(asked).encode() + b"\n"
 
@@ -87,8 +104,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONMALLOC": "default"}
 
 
-def companions(config: Config, path: Path | None, key: str = "", admin: str = "") -> list[Companion]:
-    """The processes that a configuration needs beside the filter."""
+def companions(
+    config: Config,
+    path: Path | None,
+    key: str = "",
+    admin: str = "",
+    lists: Mapping[str, object] = MappingProxyType({}),
+) -> list[Companion]:
+    """The processes that a configuration needs beside the filter; for the arguments see `Companion`."""
     if path is None:
         return []
     made = []
@@ -96,7 +119,7 @@ def companions(config: Config, path: Path | None, key: str = "", admin: str = ""
     if config.feed:
         made.append(Companion("feeds", FEEDS, path, key, timeout=timeout))
     if config.records is not None:
-        made.append(Companion("records", RECORDS, path, key, admin, timeout))
+        made.append(Companion("records", RECORDS, path, key, admin, timeout, lists))
     return made
 
 

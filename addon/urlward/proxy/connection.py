@@ -10,15 +10,19 @@ import ssl
 import struct
 from collections.abc import Callable
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, WRITE, Poller
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
 from urlward.proxy.tls import Tls
 
-_READ: Final = 1 << 16
-"""Bytes that are read at once at first; four times as many where there are."""
+_READ: Final = 1 << 14
+"""Bytes that are read at once at first."""
 
-_MOST_READ: Final = 1 << 18
+_LEAST_READ, _MOST_READ = 1 << 12, 1 << 18
+"""Those that are read at once where they take long, such as a byte in a record, and where they do not."""
+
+_MOST_TLS: Final = 1 << 16
+"""Likewise, at most, of TLS, whose buffers keep the room that they have once needed."""
 
 HIGH: Final = 1 << 16
 """Bytes that wait to be sent from which on the other connection is not read."""
@@ -35,10 +39,13 @@ _PROBES: Final = {
 """When a peer that is silent, or takes nothing, counts as gone (tcp(7))."""
 
 BEHIND, CONNECTING, HELD, SLOWED, LATER = 1, 2, 4, 8, 32
-"""Why a connection is not read: the other one takes no more; that is being opened; a request waits for its
-turn; the client is slowed; what has come is yet to be looked at."""
+"""Why a connection is not read: the other one takes no more; that is being opened; a request waits for the
+one before it; the client is slowed; what has come is yet to be looked at."""
 
 _NOT_STARTED: Final = 16
+
+_INFO_AT, _INFO_END = 120, 136
+"""Where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` are (``linux/tcp.h``)."""
 
 
 class Owner(Protocol):
@@ -46,9 +53,11 @@ class Owner(Protocol):
 
     Attributes:
         active: set to the time whenever something comes, by `time.perf_counter`.
+        share: the client's, for whom what comes is looked at.
     """
 
     active: float
+    share: Share
 
     def broken(self, error: Exception) -> None:
         """Something of ours has failed."""
@@ -58,9 +67,18 @@ class Owner(Protocol):
 
 
 class Peer(Protocol):
-    """What is told whether a connection takes more."""
+    """What is told whether a connection takes more.
 
-    peer: "Peer | None"
+    Attributes:
+        room: bytes that it takes at once; 0 where there is no bound but its pauses.
+        peer: the connection.
+    """
+
+    peer: Any
+
+    @property
+    def room(self) -> int:
+        """As above."""
 
     def pause(self, why: int) -> None:
         """Send it no more for a reason."""
@@ -109,6 +127,7 @@ class Connection:
         "_owner",
         "_paused",
         "_poller",
+        "_share",
         "_size",
         "_sock",
         "address",
@@ -125,6 +144,7 @@ class Connection:
     def __init__(self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "") -> None:
         self.begin(poller.loop, owner, address)
         self._poller = poller
+        self._share = owner.share
         self._sock = sock
         self._fd = sock.fileno()
         self._out = bytearray()
@@ -132,6 +152,8 @@ class Connection:
         self._events = 0
         """That the poller tells of."""
         self._closing = self._end_wanted = False
+
+    room = 0
 
     def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
         """Have what every connection has, with a socket or without one."""
@@ -164,6 +186,36 @@ class Connection:
     def open(self) -> bool:
         """Whether it is neither closed nor closing."""
         return self._fd >= 0 and not self._closing
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is open and nothing has come that is yet to be read, such as its end."""
+        if self._fd < 0 or self._eof:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether the rest of what has come should be looked at `later`."""
+        return self._poller.turn_is_over
+
+    def later(self, task: Task) -> None:
+        """Have something done in the client's next turn."""
+        self._poller.later(self._share, task)
+
+    @property
+    def taken(self) -> int:
+        """Bytes that have come, or that the peer has acknowledged (tcp(7), TCP_INFO)."""
+        if self._fd < 0:
+            return 0
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_END)
+        return sum(struct.unpack_from("QQ", info, _INFO_AT)) if len(info) == _INFO_END else 0
 
     def start(self) -> None:
         """Begin to read."""
@@ -252,6 +304,9 @@ class Connection:
     def belong(self, owner: Owner) -> None:
         """Have another owner."""
         self._owner = owner
+        self._share = owner.share
+        if self._events:
+            self._poller.entrust(self._fd, self._share)
 
     def probe(self) -> None:
         """Have the kernel notice where the peer is gone."""
@@ -304,8 +359,11 @@ class Connection:
         if self._paused:
             self._watch()
             return
+        peer, size = self.peer, self._size
+        if peer is not None and peer.room:
+            size = min(size, peer.room)
         try:
-            data = self._sock.recv(self._size)
+            data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -314,7 +372,7 @@ class Connection:
         owner = self._owner
         if owner is None:
             return
-        owner.active = perf_counter()
+        owner.active = start = perf_counter()
         try:
             if not data and self.tls is not None and self.tls.client_side and self.tls.ready:
                 self.cut_off = True  # without close_notify (RFC 9112 section 9.8)
@@ -330,7 +388,10 @@ class Connection:
             return
         # What fills the room that it is given may have more behind it.
         if len(data) == self._size:
-            self._size = min(self._size << 1, _MOST_READ)
+            if perf_counter() - start > SLICE:
+                self._size = max(self._size >> 1, _LEAST_READ)
+            else:
+                self._size = min(self._size << 1, _MOST_READ if self.tls is None else _MOST_TLS)
 
     def _writable(self) -> None:
         out = self._out
@@ -504,7 +565,7 @@ class Connection:
         if events == self._events:
             return
         if not self._events:
-            self._poller.watch(self._fd, events, self._happened)
+            self._poller.watch(self._fd, events, self._happened, self._share)
         elif events:
             self._poller.change(self._fd, events)
         else:

@@ -6,11 +6,22 @@ LINGER: Final = 2.0
 """Seconds that a client's sending is read and dropped behind an answer."""
 
 
+FRESH: Final = 2.0
+"""Seconds after an answer in which what cannot be sent twice may follow it on its connection. Servers
+close what is at rest for longer (gunicorn after 2, Apache and Node after 5), and a request may cross that."""
+
+
 class Ends(Protocol):
     """The two connections."""
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
+
+    def turn_is_over(self) -> bool:
+        """Whether the client has had its turn, so that what more it asks should wait."""
+
+    def go_on_later(self) -> None:
+        """Have `HttpRelay.read_on` called in its next turn; nothing is read of the client until then."""
 
     def connect(self) -> None:
         """Open the one to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
@@ -57,10 +68,12 @@ class _NoEnds:
         """No."""
         return False
 
+    turn_is_over = client_is_behind
+
     def refused(self, stage: str) -> None:
         """Nothing."""
 
-    end_client = end_server = close_server = close = linger = connect
+    end_client = end_server = close_server = close = linger = go_on_later = connect
 
 
 NO_ENDS: Ends = _NoEnds()

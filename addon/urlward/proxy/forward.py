@@ -5,14 +5,15 @@ follow. What is of a hop alone is not passed on (RFC 9110 section 7.6, RFC 9112 
 """
 
 import re
+from time import perf_counter
 from typing import Final, NamedTuple, Protocol
 
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import Ends
+from urlward.proxy.ends import FRESH, Ends
 from urlward.proxy.framing import Unbounded
-from urlward.proxy.head import REPEATABLE, HeadError, RequestHead, without_alternatives
+from urlward.proxy.head import HeadError, RequestHead, without_alternatives
 from urlward.proxy.names import split_absolute
 from urlward.proxy.relay import MAX_HELD, HttpRelay, Judge
 
@@ -89,6 +90,7 @@ class ForwardRelay(HttpRelay):
         "_keep_alive",
         "_minor",
         "_path",
+        "_rests_since",
         "_scheme",
         "_unfinished",
         "asked",
@@ -114,11 +116,16 @@ class ForwardRelay(HttpRelay):
         self._bound = False
         """Whether the connection counts as this client's by what it has said of who it is."""
         self._minor = 1
+        self._rests_since = 0.0
+        """When the last response had come."""
         self._unfinished = False
         """Whether a request was answered whose body has yet to come."""
 
     def client_ended(self) -> None:
         """The client will send no more; what it has asked already is answered in turn."""
+        if self._waits:
+            super().client_ended()
+            return
         if self._held and not self._body and bool(self.pending) is not self._switching:
             self._client_ended = True
             return
@@ -150,6 +157,11 @@ class ForwardRelay(HttpRelay):
     def repeatable(self) -> bool:
         """Whether the request that is under way may be sent again."""
         return self._again is not None
+
+    def read_on(self) -> None:
+        """The client has its turn again."""
+        super().read_on()
+        self._end_with_client()
 
     def go_on(self) -> None:
         """The request that waits for its judge may be judged now."""
@@ -188,11 +200,16 @@ class ForwardRelay(HttpRelay):
         except UrlError as e:
             raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
         self._path = path.encode("latin-1")
-        self.ends.asks(connected=self._is_connected())
+        self.ends.asks(connected=self._is_connected(head))
 
-    def _is_connected(self) -> bool:
-        """Whether the connection to the next request's origin is open, and takes another."""
-        return self._server == "open" and self.asked == self.origin and self._keep_alive
+    def _is_connected(self, head: RequestHead) -> bool:
+        """Whether the connection to the next request's origin is open, and takes that.
+
+        What cannot be sent twice goes over one that has just been in use, or one that counts as its client's.
+        """
+        if not (self._server == "open" and self.asked == self.origin and self._keep_alive):
+            return False
+        return head.repeatable or self._bound or perf_counter() - self._rests_since <= FRESH
 
     def _tunnel(self, rest: bytes) -> None:
         names = self.pending.pop().names
@@ -215,7 +232,7 @@ class ForwardRelay(HttpRelay):
         self._minor = head.minor
         self._unfinished = False
         self._close_wanted = not head.keep_alive
-        if self._is_connected():
+        if self._is_connected(head):
             self.reused = True
         else:
             self._leave(keep=self._keep_alive)
@@ -238,8 +255,7 @@ class ForwardRelay(HttpRelay):
             head.minor,
             b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if head.websocket else b"",
         )
-        repeatable = head.method in REPEATABLE and head.length == 0 and not head.websocket
-        self._again = sent if repeatable else None
+        self._again = sent if head.repeatable else None
         return sent
 
     def _answer_last(self, head: RequestHead, raw: bytes) -> None:
@@ -279,6 +295,7 @@ class ForwardRelay(HttpRelay):
     def _turn_over(self) -> None:
         if self._done:
             return
+        self._rests_since = perf_counter()
         if self._body is not None:
             # Its body may still come. What the origin takes that for nobody knows, so nothing follows there.
             self._unfinished = True
@@ -289,10 +306,13 @@ class ForwardRelay(HttpRelay):
         if self._close_wanted:
             self._finish()
             return
-        if self._held:
+        if self._held and not self._waits:
             self.ends.hold_client(held=False)
             self._read_held()
-        if self._client_ended and not (self.pending or self._switching or self._done):
+        self._end_with_client()
+
+    def _end_with_client(self) -> None:
+        if self._client_ended and not (self.pending or self._switching or self._waits or self._done):
             self.ends.close()
 
     # -- responses

@@ -23,6 +23,14 @@ _CHUNK = re.compile(
 # Some servers pad the size with blanks, to its right or left.
 _LENIENT_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").fullmatch
+# What frames, addresses or switches a message is no trailer (RFC 9110 section 6.5.1), and origins that merge
+# trailers into the head would heed it.
+_OF_WEIGHT = re.compile(
+    rb"(?i:connection|content-length|expect|host|http2-settings|te|trailer|transfer-encoding|upgrade):"
+).match
+
+_MOST_BITS: Final = 31
+"""Of a chunk's size in a request: there are origins that count in so many, and start anew beyond."""
 
 
 # Runs of chunks of up to 15 bytes, at one call: chunk by chunk they would cost a thousand times their size.
@@ -93,13 +101,15 @@ class Chunked:
     """A chunked body.
 
     Args:
-        lenient: whether a size may have blanks around it. For responses: nothing is judged by them.
+        lenient: whether a size may be any, with blanks around it, and a trailer be named as any field. For
+            responses: nothing is judged by them.
     """
 
-    __slots__ = ("_chunk", "_left", "_line", "_room", "_trailers", "done")
+    __slots__ = ("_chunk", "_left", "_lenient", "_line", "_room", "_trailers", "done")
 
     def __init__(self, *, lenient: bool = False) -> None:
         self.done = False
+        self._lenient = lenient
         self._chunk = _LENIENT_CHUNK if lenient else _CHUNK
         # Bytes of data that are left in the chunk, and of the line break behind them.
         self._left = 0
@@ -143,6 +153,8 @@ class Chunked:
                     if match is None or len(line) > MAX_LINE:
                         raise FramingError("a chunk without a size")
                     size = int(match[1], 16)
+                    if size >> _MOST_BITS and not self._lenient:
+                        raise FramingError("a chunk whose size not all can count")
                     if size:
                         self._left = size + 2
                     else:
@@ -159,7 +171,7 @@ class Chunked:
             self.done = True
             return
         self._room -= len(line)
-        if self._room < 0 or _TRAILER(line) is None:
+        if self._room < 0 or _TRAILER(line) is None or (_OF_WEIGHT(line) and not self._lenient):
             raise FramingError("trailers that are none")
 
 

@@ -114,6 +114,11 @@ class RequestHead:
         """Take a field; llhttp calls this."""
         self.fields.append((name, value))
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it has no effect, nor a body, so that it may be sent twice."""
+        return self.method in REPEATABLE and self.length == 0 and not self.websocket
+
     def get(self, name: bytes) -> bytes:
         """The first value of a field, by its lower-case name, or empty."""
         return next((value for n, value in self.fields if n.lower() == name), b"")
@@ -127,15 +132,17 @@ class ResponseHead:
         fields: as sent.
         length: of the body in bytes; None where it is chunked, -1 where it ends with the connection.
         doubtful: whether another reader could find another end.
+        minor: of the version, 0 or what is taken for 1.
     """
 
-    __slots__ = ("doubtful", "fields", "length", "status")
+    __slots__ = ("doubtful", "fields", "length", "minor", "status")
 
     def __init__(self) -> None:
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
         self.length: int | None = -1
         self.doubtful = False
+        self.minor = 1
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -177,6 +184,8 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
         ValueError: it is malformed; what it frames cannot be told.
     """
     head = ResponseHead()
+    if data.startswith(b"HTTP/1.0"):
+        head.minor = 0
     parser = httptools.HttpResponseParser(head)
     try:
         parser.feed_data(data)
@@ -201,7 +210,7 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
         elif len(name) == 17 and name.lower() == b"transfer-encoding":
             codings.append(value)
     if codings:
-        head.doubtful = head.doubtful or bool(lengths) or data.startswith(b"HTTP/1.0")
+        head.doubtful = head.doubtful or bool(lengths) or not head.minor
         last = b",".join(codings).rpartition(b",")[2].strip(b" \t").lower()
         # A length beside it does not count (RFC 9112 section 6.3).
         head.length = None if last == b"chunked" else -1

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -18,6 +18,7 @@ from h2.events import (
     Event,
     RemoteSettingsChanged,
     RequestReceived,
+    SettingsAcknowledged,
     StreamEnded,
     StreamReset,
     TrailersReceived,
@@ -28,9 +29,20 @@ from h2.settings import SettingCodes
 
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.connection import LOW
+from urlward.proxy.ends import FRESH
 from urlward.proxy.head import END, MAX_HEAD, HeadError, read_response_head
-from urlward.proxy.http2_frames import BY_MESSAGE, ON_RESET, Exchange, Multiplexed, Stream, StreamLane
+from urlward.proxy.http2_frames import (
+    BY_MESSAGE,
+    MAX_STREAMS,
+    OF_NEW,
+    ON_RESET,
+    Credit,
+    Exchange,
+    Multiplexed,
+    Stream,
+    StreamLane,
+    Windows,
+)
 from urlward.proxy.http2_messages import (
     Fields,
     MalformedError,
@@ -39,13 +51,16 @@ from urlward.proxy.http2_messages import (
     read_request,
     response_fields,
 )
-from urlward.proxy.http2_origin import MAX_STREAMS, Http2Client, SharedOrigin
+from urlward.proxy.http2_origin import Http2Client, SharedOrigin
+
+LEAST_WINDOW: Final = 1 << 13
+"""Bytes of a request's body that may be on their way, or wait here, however many there are."""
 
 WINDOW: Final = 1 << 17
-"""Bytes of a request's body that may be on their way, or wait here."""
+"""Those of one that flows."""
 
-CONNECTION_WINDOW: Final = 1 << 19
-"""Likewise of all that come over a connection."""
+CREDIT: Final = 1 << 19
+"""What all streams of a connection may have beyond the least."""
 
 _LONG_HEAD: Final = 1 << 13
 """Bytes of a request's head beyond which each 1 KB is spent on: clients can name long fields by a byte."""
@@ -123,7 +138,7 @@ class Lane(StreamLane):
         stream: that is carried, if one is.
     """
 
-    __slots__ = ("_held", "_last", "_seen", "_served")
+    __slots__ = ("_held", "_last", "_rests_since", "_seen", "_served")
 
     http2: "Http2"
     stream: ClientStream | None
@@ -136,6 +151,7 @@ class Lane(StreamLane):
         self._seen = 0
         self._last = False
         """Whether the origin closes its connection behind this response."""
+        self._rests_since = 0.0
 
     def owned(self, exchange: Exchange) -> "Lane":
         """Be of a session."""
@@ -169,7 +185,29 @@ class Lane(StreamLane):
         elif self._last:
             self._exchange.close()
         else:
+            self._rests_since = perf_counter()
             self.http2.at_rest(self)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether what is under way may be asked twice."""
+        return self.stream is not None and not self.stream.begun and self.stream.request.repeatable
+
+    @property
+    def useful(self) -> bool:
+        """Whether any stream may follow those that it has carried."""
+        return self._exchange is not None and self._exchange.takes_more(surely=False)
+
+    def takes(self, stream: ClientStream) -> bool:
+        """Whether a stream may.
+
+        An origin may close what is at rest, or be gone without a word: what cannot be sent twice goes only
+        where it has just answered.
+        """
+        if stream.request.repeatable:
+            return True
+        fresh = perf_counter() - self._rests_since <= FRESH
+        return fresh and self._exchange is not None and self._exchange.takes_more(surely=True)
 
     def drop(self) -> None:
         """The client has given the stream up, or cannot be sent any more of it."""
@@ -186,6 +224,8 @@ class Lane(StreamLane):
                 self.http2.again(stream)
             elif why is None:
                 self.http2.give_up(stream)
+            elif why == ErrorCodes.NO_ERROR:
+                self.http2.cut(stream)
             else:
                 self.http2.end_stream(stream, why)
             self.http2.flush()
@@ -326,10 +366,10 @@ class Http2(Http2Client):
         settings: dict[Any, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
-            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
             SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
         }
-        super().__init__(loop, client_side=False, settings=settings, window=CONNECTION_WINDOW)
+        windows = Windows(LEAST_WINDOW, WINDOW, Credit(CREDIT))
+        super().__init__(loop, client_side=False, settings=settings, windows=windows)
         self.ends = ends
         self.origin = SharedOrigin(loop, self)
         self._waiting: deque[ClientStream] = deque()
@@ -338,14 +378,14 @@ class Http2(Http2Client):
         self._resting: list[Lane] = []
         self._heads = 0
         self._scheduled = False
-        self._leaving = False
+        self._leaving: Literal["", "soon", "now"] = ""
         """Whether no more streams are taken."""
         self._client_ended = False
 
     @property
     def idle(self) -> bool:
-        """Whether no stream is open."""
-        return not self._streams
+        """Whether no stream is open, nor may be on its way."""
+        return not self._streams and self._leaving != "soon"
 
     @property
     def head(self) -> int | None:
@@ -366,12 +406,17 @@ class Http2(Http2Client):
         self._rest()
 
     def leave(self) -> None:
-        """Take no more streams, and close behind those that there are."""
-        if not (self._leaving or self._closed):
-            self._leaving = True
-            self._frames.go_away()
-            self.flush()
-            self._rest()
+        """Take no more streams, and close behind those that there are.
+
+        Asked once, it says so; asked again, when the client has heard of that and what was on its way has
+        come, it refuses what follows.
+        """
+        if self._closed or self._leaving == "now":
+            return
+        self._leaving = "now" if self._leaving else "soon"
+        self._frames.go_away(soon=self._leaving == "soon")
+        self.flush()
+        self._rest()
 
     def closed(self) -> None:
         """The client's connection is closed."""
@@ -400,8 +445,7 @@ class Http2(Http2Client):
 
     def _caught_up(self) -> None:
         for lane in list(self._lanes):
-            if lane.waiting <= LOW:
-                lane.relieve()
+            lane.relieve()
         self.ends.hold_client(held=False)
         self._schedule()
 
@@ -419,6 +463,8 @@ class Http2(Http2Client):
                 self._trailers(event)
             case WindowUpdated():
                 self._go_on(event.stream_id)
+            case SettingsAcknowledged():
+                self._open_window()
             case RemoteSettingsChanged():
                 self._heads = self._heads or 1
                 self._go_on()
@@ -438,7 +484,7 @@ class Http2(Http2Client):
         number = event.stream_id
         assert number is not None
         assert event.headers is not None
-        if self._leaving:
+        if self._leaving == "now":
             self.reset(number, ErrorCodes.REFUSED_STREAM)
             return
         ended = event.stream_ended is not None
@@ -458,6 +504,8 @@ class Http2(Http2Client):
         if len(request.head) > _LONG_HEAD:
             self._budget.spend((len(request.head) - _LONG_HEAD) >> 10)
         self._streams[number] = stream = ClientStream(number, request, ended=ended)
+        if not ended:
+            self._widen(stream, OF_NEW)
         self._waiting.append(stream)
 
     def _content(self, event: DataReceived) -> None:
@@ -466,7 +514,7 @@ class Http2(Http2Client):
         assert size is not None
         stream = self._streams.get(number)
         if stream is None:
-            self._frames.acknowledge_received_data(size, number)
+            self._frames.took(number, size)
             return
         stream.unread += size
         data = event.data
@@ -516,30 +564,44 @@ class Http2(Http2Client):
 
     def _settle(self) -> None:
         """Give streams to lanes."""
-        self._scheduled = False
         while self._waiting and not (self._closed or self._blocked):
+            stream = self._waiting[0]
+            if self._streams.get(stream.id) is not stream:
+                self._waiting.popleft()
+                continue
+            lane = self._lane(stream)
+            if lane is None:
+                break
+            self._waiting.popleft()
+            lane.carry(stream)
+            if self._turn_is_over():
+                self._schedule()
+                break
+
+    def _lane(self, stream: ClientStream) -> Lane | None:
+        """A lane for a stream; None where there is no room."""
+        while self._resting and not self._resting[-1].useful:
+            self._resting[-1].drop()
+        if self._resting and self._resting[-1].takes(stream):
+            return self._resting.pop()
+        if len(self._lanes) >= self.origin.room:
             if not self._resting:
-                if len(self._lanes) >= self.origin.room:
-                    break
-                lane = Lane(self._loop, self)
-                self._lanes.add(lane)
-                self.ends.exchange(lane)
-            else:
-                lane = self._resting.pop()
-            stream = self._waiting.popleft()
-            if self._streams.get(stream.id) is stream:
-                lane.carry(stream)
-            elif not lane.gone:
-                self._resting.append(lane)
+                return None
+            self._resting[0].drop()
+        lane = Lane(self._loop, self)
+        self._lanes.add(lane)
+        self.ends.exchange(lane)
+        return lane
 
     def _schedule(self) -> None:
         """Do that soon, but not in the midst of what a relay does."""
-        if self._waiting and not self._scheduled and not self._closed:
+        if self._waiting and not self._scheduled and not self._closed and self.peer is not None:
             self._scheduled = True
-            self._loop.call_soon(self.dispatch)
+            self.peer.later(self.dispatch)
 
     def dispatch(self) -> None:
         """Give streams to lanes, where there is room again."""
+        self._scheduled = False
         try:
             self._settle()
             self.flush()
@@ -592,6 +654,14 @@ class Http2(Http2Client):
         if answer.body:
             self.send(stream, answer.body, whole=True)
 
+    def cut(self, stream: ClientStream) -> None:
+        """End a response without saying that it is whole, behind what has come of it.
+
+        Node ends so what has had to wait for a window; clients take it for the end.
+        """
+        stream.cut = True
+        self.send(stream, b"", whole=True)
+
     def end_stream(self, stream: ClientStream, why: int = ErrorCodes.INTERNAL_ERROR) -> None:
         """End a stream in its midst."""
         if self._streams.get(stream.id) is stream:
@@ -608,7 +678,7 @@ class Http2(Http2Client):
 
     def _sent(self, stream: ClientStream) -> None:
         self._budget.earn(BY_MESSAGE)
-        del self._streams[stream.id]
+        self._remove(stream)
         self.took(stream)
         if not stream.ended:
             # The rest of its body is not wanted (RFC 9113 section 8.1).
@@ -619,9 +689,7 @@ class Http2(Http2Client):
 
     def _drop(self, stream: ClientStream) -> None:
         """A stream is no more."""
-        if self._streams.get(stream.id) is stream:
-            del self._streams[stream.id]
-        stream.out.clear()
+        self._remove(stream)
         stream.held.clear()
         self.took(stream)
         if stream.lane is not None:
@@ -634,7 +702,7 @@ class Http2(Http2Client):
     # -- ends
 
     def _rest(self) -> None:
-        if (self._client_ended or self._leaving) and not self._streams:
+        if (self._client_ended or self._leaving == "now") and not self._streams:
             self._end()
 
     def _calm(self) -> None:

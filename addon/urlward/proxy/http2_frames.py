@@ -2,30 +2,47 @@
 
 The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
 a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
-is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns.
+is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns
+(`urlward.proxy.poller`).
 """
 
 import asyncio
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, DataReceived, Event
-from h2.exceptions import H2Error
+from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
+from h2.exceptions import FrameTooLargeError, H2Error, ProtocolError
 from h2.frame_buffer import FrameBuffer
-from h2.settings import Settings
-from hyperframe.frame import Frame, GoAwayFrame
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
-from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner, Peer
+from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_messages import Chunks, Encoder, Fields
 
+MAX_STREAMS: Final = 100
+"""Streams of a client."""
+
+MAX_WAITING: Final = 1 << 18
+"""Bytes that wait to be sent over all streams of a connection; of one, `HIGH` at most."""
+
+MAX_BLOCK: Final = 4 * MAX_HEAD
+"""Bytes of a head, in its frames and decoded, that are read, to keep the tables of HPACK in step. One of more
+than `MAX_HEAD` is refused, which is one stream's matter."""
+
+_LEAST_READ: Final = 1 << 13
+"""Bytes that are read for a stream though `MAX_WAITING` wait."""
+
 _FIRST_WINDOW: Final = (1 << 16) - 1
+_MAX_FRAME: Final = 1 << 14
+_LAST_STREAM: Final = (1 << 31) - 1
 _CLOSED_STREAMS: Final = 1 << 11
 
 _FRAME_HEAD: Final = 9
@@ -39,21 +56,27 @@ _MAX_CONTINUATIONS: Final = 60
 
 # What is spent on frames of a kind.
 ON_RESET: Final = 20
-_ON_REQUEST, _ON_CONTROL = 5, 10
+ON_REQUEST: Final = 5
+_ON_CONTROL: Final = 10
 _AT_FIRST, _AT_MOST, _PER_SECOND = 2_000.0, 10_000.0, 1_000.0
 # What is earned by a message, and by a frame of data, or by how many bytes where a small window has cut it.
 BY_MESSAGE: Final = 10
 _BY_DATA, _BYTES_FOR_ONE = 20, 800
 
-_SMALL_AT_MOST, _SMALL_PER_SECOND = 2_000.0, 2_000.0
+_SMALL_AT_MOST, _SMALL_PER_SECOND = 20_000.0, 10_000.0
 """Small frames of data that are read as fast as they come; of more, only some at a time."""
+
+OF_NEW, _OF_FLOWING = 16, 4
+"""Parts of the credit that is left which a stream gets at its beginning, and whenever it has flowed."""
 
 _AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
-_TURN, _REST = 0.002, 0.02
-"""Seconds for which a connection's frames are read while others wait, and between two turns of small ones."""
+_REST: Final = 0.02
+"""Seconds between two turns in which small frames are read."""
 
+
+_WINDOW_UPDATE = struct.Struct(">5sII").pack
 
 # The library writes each frame that comes out in full, for a log that nobody keeps.
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
@@ -68,9 +91,47 @@ class Exchange(Owner, Protocol):
     def cut(self) -> None:
         """Close both at once."""
 
+    def takes_more(self, *, surely: bool) -> bool:
+        """Whether another request may follow.
+
+        Args:
+            surely: whether that cannot be sent twice.
+        """
+
+
+class Credit:
+    """Bytes by which windows of streams may be wider than the least.
+
+    Attributes:
+        size: all of them.
+        left: those that are not lent.
+    """
+
+    __slots__ = ("left", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = self.left = size
+
+
+class Windows(NamedTuple):
+    """How much may come that is yet to be passed on.
+
+    All streams' windows together are no more than the connection's, so that streams which wait for their
+    origin, or for their client, leave the others theirs.
+
+    Attributes:
+        least: bytes of any stream.
+        most: of one that has flowed.
+        credit: what the windows of streams may be wider.
+    """
+
+    least: int
+    most: int
+    credit: Credit
+
 
 class _Buffer(FrameBuffer):
-    """What has come; it gives out so many frames at a time."""
+    """What has come; it gives out so many frames at a time, and windows that are opened by nothing, too."""
 
     given = 0
 
@@ -78,7 +139,14 @@ class _Buffer(FrameBuffer):
         if self.given >= _AT_ONCE:
             raise StopIteration
         self.given += 1
-        return super().__next__()
+        try:
+            return super().__next__()
+        except ProtocolError:
+            head = bytes(self._data[:13])
+            if self._headers_buffer or head[:4] != b"\0\0\4\x08" or any(head[9:]):
+                raise
+            del self._data[:13]
+            return WindowUpdateFrame(int.from_bytes(head[5:9]) & 0x7FFFFFFF, 0)
 
 
 class Frames(H2Connection):
@@ -88,7 +156,7 @@ class Frames(H2Connection):
     """
 
     MAX_CLOSED_STREAMS = _CLOSED_STREAMS
-    DEFAULT_MAX_HEADER_LIST_SIZE = MAX_HEAD
+    DEFAULT_MAX_HEADER_LIST_SIZE = MAX_BLOCK
     incoming_buffer: _Buffer
 
     def __init__(self, config: H2Configuration) -> None:
@@ -102,9 +170,77 @@ class Frames(H2Connection):
         self.incoming_buffer.given = 0
         return more
 
-    def go_away(self) -> None:
-        """Take no more streams; those that there are go on (RFC 9113 section 6.8)."""
-        self._prepare_for_sending([GoAwayFrame(last_stream_id=self.highest_inbound_stream_id)])
+    def expect_first_window(self) -> None:
+        """Bear what is sent by the windows until our settings are known (RFC 9113 section 6.9.2)."""
+        known = self.local_settings._settings[SettingCodes.INITIAL_WINDOW_SIZE]
+        known.appendleft(_FIRST_WINDOW)
+
+    def settle_windows(self) -> None:
+        """Say what has been taken of streams that have sent by those windows, which have shrunk since."""
+        for number, stream in self.streams.items():
+            windows = stream._inbound_window_manager
+            taken, windows._bytes_processed = windows._bytes_processed, 0
+            if taken and stream.open:
+                windows.current_window_size += taken
+                self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
+
+    def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
+        """The library takes none by a window that has shrunk to less than nothing, not even an empty one."""
+        stream = self.streams.get(frame.stream_id) if not frame.flow_controlled_length else None
+        if stream is None or stream._inbound_window_manager.current_window_size >= 0:
+            return super()._receive_data_frame(frame)
+        windows = stream._inbound_window_manager
+        owed, windows.current_window_size = windows.current_window_size, 0
+        found = super()._receive_data_frame(frame)
+        windows.current_window_size += owed
+        return found
+
+    def took(self, number: int, size: int) -> None:
+        """Let as much again come over a stream; as the library does, at a fifth of its cost."""
+        more = self._inbound_flow_control_window_manager.process_bytes(size)
+        if more:
+            self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", 0, more)
+        stream = self.streams.get(number)
+        if stream is not None and stream.open:
+            more = stream._inbound_window_manager.process_bytes(size)
+            if more:
+                self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, more)
+
+    def widen(self, number: int, size: int) -> None:
+        """Let more come of a stream before it is passed on; the library would only open what was shut."""
+        windows = self.streams[number]._inbound_window_manager
+        windows.current_window_size += size
+        windows.max_window_size += size
+        self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, size)
+
+    def go_away(self, *, soon: bool) -> None:
+        """Take no more streams; those that there are go on (RFC 9113 section 6.8).
+
+        Args:
+            soon: whether those are still taken that are on their way.
+        """
+        last = _LAST_STREAM if soon else self.highest_inbound_stream_id
+        self._prepare_for_sending([GoAwayFrame(last_stream_id=last)])
+
+    def _receive_priority_frame(self, frame: HeadersFrame | PriorityFrame) -> tuple[list[Frame], list[Event]]:
+        """Nothing is made of it (RFC 9113 section 5.3), even where a stream depends on itself."""
+        event = PriorityUpdated()
+        event.stream_id = frame.stream_id
+        return [], [event]
+
+    def _receive_window_update_frame(self, frame: WindowUpdateFrame) -> tuple[list[Frame], list[Event]]:
+        """One of 0 is an error of its stream, where it has one (RFC 9113 section 6.9)."""
+        if frame.window_increment:
+            return super()._receive_window_update_frame(frame)
+        if not frame.stream_id:
+            raise ProtocolError("a window that is opened by nothing")
+        if frame.stream_id not in self.streams:
+            return [], []
+        self.reset_stream(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
+        event = StreamReset(
+            stream_id=frame.stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False
+        )
+        return [], [event]
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         event = ConnectionTerminated()
@@ -150,7 +286,11 @@ class Budget:
         self._left -= amount
 
     def read(self, data: bytes, now: float) -> bool:
-        """Spend on the frames in what has come; whether there was enough for that."""
+        """Spend on the frames in what has come; whether there was enough for that.
+
+        Raises:
+            FrameTooLargeError: one is larger than any may be, of which nobody is to wait for the end.
+        """
         left = min(self._left + (now - self._at) * _PER_SECOND, _AT_MOST)
         small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
         self._at = now
@@ -160,21 +300,29 @@ class Budget:
         while position + _FRAME_HEAD <= size:
             length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
             kind = data[position + 3]
+            if length > _MAX_FRAME:
+                raise FrameTooLargeError
             if kind == _DATA:
-                flags = data[position + 4]
-                if (length < _SMALL or flags & _PADDED) and not flags & _END_STREAM:
-                    if length:
+                flags, content = data[position + 4], length
+                if flags & _PADDED:
+                    if position + _FRAME_HEAD == size:
+                        break  # how much of it is padding is yet to come
+                    content -= 1 + data[position + _FRAME_HEAD]
+                if content >= _SMALL:
+                    left += content / _BYTES_FOR_ONE
+                elif not flags & _END_STREAM:
+                    if content > 0:
                         small -= 1
                     else:
                         left -= _ON_CONTROL
             elif kind == _HEADERS:
-                left -= _ON_REQUEST
+                left -= ON_REQUEST
                 self._block, self._continuations = length, 0
             elif kind == _CONTINUATION:
                 left -= _ON_CONTROL
                 self._block += length
                 self._continuations += 1
-                if self._continuations > _MAX_CONTINUATIONS or self._block > MAX_HEAD:
+                if self._continuations > _MAX_CONTINUATIONS or self._block > MAX_BLOCK:
                     return False
             elif kind == _RST_STREAM:
                 left -= ON_RESET
@@ -196,22 +344,24 @@ class Stream:
         id: its number.
         lane: that carries it.
         unread: bytes of what comes for which the sender has no room again yet.
+        lent: bytes by which its window is wider than the least.
         ended: whether all of that has come.
         out: what waits to be sent.
         whole: whether there is no more of that.
         over: whether its end is sent.
+        cut: whether its end is a reset that says nothing is wrong.
         trailers: behind it.
     """
 
-    __slots__ = ("ended", "id", "lane", "out", "over", "trailers", "unread", "whole")
+    __slots__ = ("cut", "ended", "id", "lane", "lent", "out", "over", "trailers", "unread", "whole")
 
     def __init__(self, number: int, lane: "StreamLane | None" = None, *, ended: bool = False) -> None:
         self.id = number
         self.lane = lane
-        self.unread = 0
+        self.unread = self.lent = 0
         self.ended = ended
         self.out = bytearray()
-        self.whole = self.over = False
+        self.whole = self.over = self.cut = False
         self.trailers: Fields = []
 
 
@@ -237,6 +387,16 @@ class StreamLane(Connection):
     def waiting(self) -> int:
         """Bytes that wait to be sent."""
         return len(self.stream.out) if self.stream is not None else 0
+
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """Bytes that the other connection may read at once."""
+        return max(self.http2.spare, _LEAST_READ)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether what is under way may be asked twice."""
+        return False
 
     @property
     def pausing(self) -> bool:
@@ -274,7 +434,7 @@ class StreamLane(Connection):
 
     def relieve(self) -> None:
         """That is sent."""
-        if self.full:
+        if self.full and self.waiting <= min(LOW, self.http2.spare):
             self.full = False
             if self.peer is not None:
                 self.peer.resume(BEHIND)
@@ -359,10 +519,11 @@ class Multiplexed:
         loop: the event loop.
         client_side: whether the streams are begun here.
         settings: what is announced.
-        window: bytes that may come over all streams before they are passed on.
+        windows: how much may come that is yet to be passed on.
 
     Attributes:
-        peer: the connection itself, which is not read by this one's reasons.
+        peer: the connection itself, which is not read by this one's reasons; None before there is one, and
+            when it is closed.
     """
 
     __slots__ = (
@@ -372,15 +533,24 @@ class Multiplexed:
         "_closed",
         "_frames",
         "_loop",
+        "_opened",
         "_streams",
-        "_window",
+        "_waits",
+        "_windows",
         "peer",
     )
 
+    room: Final = 0
+
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, *, client_side: bool, settings: dict[Any, int], window: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        client_side: bool,
+        settings: dict[Any, int],
+        windows: Windows,
     ) -> None:
-        self.peer: Peer | None = None
+        self.peer: Connection | None = None
         self._loop = loop
         config = H2Configuration(
             client_side=client_side,
@@ -393,20 +563,29 @@ class Multiplexed:
         )
         self._frames = frames = Frames(config)
         frames.encoder = Encoder()  # type: ignore[assignment]
-        frames.local_settings = Settings(client=client_side, initial_values=settings)
+        frames.local_settings = Settings(
+            client=client_side, initial_values=settings | {SettingCodes.INITIAL_WINDOW_SIZE: windows.least}
+        )
         self._budget = Budget(perf_counter(), 0 if client_side else _PREFACE)
         self._streams: dict[int, Any] = {}
-        self._window = window
+        self._waits = 0
+        """Bytes that wait to be sent."""
+        self._windows = windows
         self._blocked = False
         """Whether the connection takes no more."""
         self._busy = False
         """Whether what is to be sent goes together, at the end of what is read."""
         self._closed = False
+        self._opened = False
+        """Whether the connection's window is what it is meant to be."""
 
     def start(self) -> None:
         """Say what is spoken here."""
         self._frames.initiate_connection()
-        self._frames.increment_flow_control_window(self._window - _FIRST_WINDOW)
+        if self._frames.config.client_side:
+            self._open_window()  # nothing comes before our settings are known
+        else:
+            self._frames.expect_first_window()
         self.flush()
 
     def read(self, data: bytes) -> None:
@@ -418,21 +597,26 @@ class Multiplexed:
         if other is not None:
             other._busy = True
         try:
-            now = perf_counter()
-            until = now + _TURN
-            enough, more = budget.read(data, now), True
-            while enough and more and now <= until:
+            enough, more = budget.read(data, perf_counter()), True
+            while enough and more:
                 for event in _joined(frames.receive_data(data)):
                     self._take(event)
                 enough, more = not budget.spent, frames.more
-                data, now = b"", perf_counter()
+                data = b""
+                if self._turn_is_over():
+                    break
             if not enough:
                 self._calm()
                 return
             self._settle()
             if (more or budget.behind) and self.peer is not None:
                 self.peer.pause(LATER)
-                self._loop.call_later(_REST if budget.behind else 0, self._read_on)
+                if budget.behind:
+                    self._loop.call_later(_REST, self._read_on)
+                else:
+                    self.peer.later(self._read_on)
+        except FrameTooLargeError:
+            self._end(ErrorCodes.FRAME_SIZE_ERROR)
         except H2Error:
             self._end(None)  # of theirs; the library has put the reason into what is to be sent
         finally:
@@ -449,6 +633,9 @@ class Multiplexed:
             self.read(b"")
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.failed(e)
+
+    def _turn_is_over(self) -> bool:
+        return self.peer is not None and self.peer.turn_is_over
 
     def flush(self) -> None:
         """Send what is to be sent."""
@@ -481,12 +668,53 @@ class Multiplexed:
 
     # -- streams
 
+    @property
+    def spare(self) -> int:
+        """Bytes that may yet come to wait to be sent."""
+        return max(MAX_WAITING - self._waits, 0)
+
     def took(self, stream: Stream) -> None:
-        """Let as much again be sent as has been passed on."""
+        """Let as much again be sent as has been passed on, or more."""
         size, stream.unread = stream.unread, 0
-        if size and not self._closed:
-            with suppress(H2Error):
-                self._frames.acknowledge_received_data(size, stream.id)
+        over = self._streams.get(stream.id) is not stream
+        if over and stream.lent:
+            self._windows.credit.left += stream.lent
+            stream.lent = 0
+        if not size or self._closed:
+            return
+        self._frames.took(stream.id, size)
+        if not (over or stream.ended):
+            self._widen(stream, _OF_FLOWING)
+
+    def _open_window(self) -> None:
+        """Let all streams together send as much as each by itself may.
+
+        The library tells a sender of new room when that is half of the window.
+        """
+        if not self._opened:
+            self._opened = True
+            least, _, credit = self._windows
+            window = 2 * (MAX_STREAMS * least + credit.size)
+            self._frames.increment_flow_control_window(window - _FIRST_WINDOW)
+            self._frames.settle_windows()
+
+    def _widen(self, stream: Stream, part: int) -> None:
+        """Let more of a stream come, by a part of what is left for all."""
+        least, most, credit = self._windows
+        more = min(most - least - stream.lent, credit.left // part)
+        if more >= least and self._opened and stream.id in self._frames.streams:
+            self._frames.widen(stream.id, more)
+            credit.left -= more
+            stream.lent += more
+
+    def _remove(self, stream: Stream) -> bool:
+        """A stream is no more; whether it was until now."""
+        if self._streams.get(stream.id) is not stream:
+            return False
+        del self._streams[stream.id]
+        self._waits -= len(stream.out)
+        stream.out.clear()
+        return True
 
     def send(self, stream: Stream, data: bytes, *, whole: bool, trailers: Fields | None = None) -> None:
         """Send more of a message's body, as soon as there is room for it."""
@@ -499,10 +727,11 @@ class Multiplexed:
             sent = self._put(stream, data)
             data = data[sent:] if sent else data
         stream.out += data
+        self._waits += len(data)
         if not stream.out:
             if whole:
                 self._finish(stream)
-        elif len(stream.out) > HIGH and stream.lane is not None:
+        elif len(stream.out) > min(HIGH, self.spare) and stream.lane is not None:
             stream.lane.burden()
 
     def reset(self, number: int, why: int) -> None:
@@ -521,7 +750,7 @@ class Multiplexed:
                 step = min(window, frames.max_outbound_frame_size, size - position)
                 if step <= 0:
                     break
-                last = stream.whole and not stream.trailers and position + step == size
+                last = stream.whole and not (stream.trailers or stream.cut) and position + step == size
                 part = bytes(data[position : position + step])
                 frames.send_data(stream.id, part, end_stream=last)
                 stream.over = last
@@ -542,10 +771,13 @@ class Multiplexed:
     def _push(self, stream: Stream) -> None:
         """Send what waits of a stream."""
         sent = self._put(stream, stream.out)
+        if self._streams.get(stream.id) is not stream:
+            return
         del stream.out[:sent]
+        self._waits -= sent
         if not stream.out and stream.whole:
             self._finish(stream)
-        elif len(stream.out) <= LOW and stream.lane is not None:
+        elif stream.lane is not None:
             stream.lane.relieve()
 
     def _go_on(self, number: int | None = None) -> None:
@@ -564,6 +796,10 @@ class Multiplexed:
     def _finish(self, stream: Stream) -> None:
         """All of a message is sent but, perhaps, that this is all."""
         if self._streams.get(stream.id) is not stream or self._closed:
+            return
+        if stream.cut:
+            self.reset(stream.id, ErrorCodes.NO_ERROR)
+            self._drop(stream)
             return
         try:
             if not stream.over and stream.trailers:

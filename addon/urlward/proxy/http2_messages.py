@@ -222,7 +222,7 @@ def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, boo
             options.update(option.strip(b" \t") for option in value.lower().split(b","))
     if length is not None and _LENGTH(length):
         fields.append((b"content-length", length))
-    closes = b"close" in options
+    closes = b"close" in options or not (head.minor or b"keep-alive" in options)
     if options:
         fields = [field for field in fields if field[0] not in options]
     return fields, closes

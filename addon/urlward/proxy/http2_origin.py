@@ -14,6 +14,7 @@ from h2.events import (
     DataReceived,
     Event,
     InformationalResponseReceived,
+    PingAckReceived,
     RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
@@ -26,17 +27,29 @@ from h2.settings import SettingCodes
 
 from urlward.proxy.connection import Connection
 from urlward.proxy.head import MAX_HEAD
-from urlward.proxy.http2_frames import BY_MESSAGE, Exchange, Multiplexed, Stream, StreamLane
+from urlward.proxy.http2_frames import (
+    BY_MESSAGE,
+    MAX_STREAMS,
+    OF_NEW,
+    ON_REQUEST,
+    Credit,
+    Exchange,
+    Multiplexed,
+    Stream,
+    StreamLane,
+    Windows,
+)
 from urlward.proxy.http2_messages import MalformedError, last_chunk, read_response, request_fields
+from urlward.proxy.poller import Share
+
+LEAST_WINDOW: Final = 1 << 12
+"""Bytes of a response's body that may be on their way, or wait here, however many there are."""
 
 WINDOW: Final = 1 << 19
-"""Bytes of a response's body that may be on their way, or wait here; origins are far away."""
+"""Those of one that flows; origins are far away."""
 
-CONNECTION_WINDOW: Final = 1 << 23
-"""Likewise of all that come over a connection."""
-
-MAX_STREAMS: Final = 100
-"""Streams of a client."""
+CREDIT: Final = 1 << 19
+"""What all streams of a client may have beyond the least."""
 
 MAX_LANES: Final = 32
 """Connections to an origin that speaks HTTP/1.1, for one client's connection; streams beyond wait for one."""
@@ -46,6 +59,10 @@ _FIRST_STREAMS: Final = 10
 
 _KEPT_FOR: Final = 60.0
 """Seconds that a connection without streams is kept."""
+
+_QUIET_FOR: Final = 5.0
+"""Seconds of silence of a connection after which its origin is asked whether it is there, and in which it
+has to say so."""
 
 
 class Asking(Exchange, Protocol):
@@ -80,14 +97,16 @@ class SharedOrigin:
     Attributes:
         client: it, until it is closed.
         http2: the connection to the origin, if there is one over which HTTP/2 is spoken.
+        credit: that its connections share.
     """
 
-    __slots__ = ("_asking", "_known", "_loop", "_waiting", "client", "http2")
+    __slots__ = ("_asking", "_known", "_loop", "_waiting", "client", "credit", "http2")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, client: "Http2Client") -> None:
         self._loop = loop
         self.client: Http2Client | None = client
         self.http2: Http2Origin | None = None
+        self.credit = Credit(CREDIT)
         self._asking: Asking | None = None
         self._known = False
         """Whether each session connects for itself."""
@@ -98,9 +117,14 @@ class SharedOrigin:
         """How many sessions there may be."""
         return MAX_STREAMS if self.http2 is not None else MAX_LANES
 
-    def lane(self, session: Asking) -> "OriginLane | None":
-        """A lane for a session, where the origin speaks HTTP/2 and takes another stream."""
-        if self.http2 is None or not self.http2.free:
+    def lane(self, session: Asking, *, surely: bool) -> "OriginLane | None":
+        """A lane for a session, where the origin speaks HTTP/2 and takes another stream.
+
+        Args:
+            session: it.
+            surely: whether its request cannot be sent twice, and waits until the origin has been heard.
+        """
+        if self.http2 is None or not self.http2.free or (not self.http2.answers() and surely):
             return None
         return self.http2.lane(session)
 
@@ -119,7 +143,7 @@ class SharedOrigin:
         """Take over a connection over which HTTP/2 is spoken."""
         if self.http2 is not None:
             self.http2.close()
-        self.http2 = http2 = Http2Origin(connection, self, self._loop)
+        self.http2 = http2 = Http2Origin(connection, self, self._loop, session.share)
         lane = http2.lane(session)
         http2.start()
         self._known = False
@@ -231,6 +255,11 @@ class OriginLane(StreamLane):
         """Likewise."""
         self.close()
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether its request may be sent twice."""
+        return isinstance(self.peer, StreamLane) and self.peer.repeatable
+
     def fail(self, why: int | None, *, unprocessed: bool = False) -> None:
         """Tell the client's side how the stream has ended, as `StreamLane.failed`."""
         self.part()
@@ -245,28 +274,49 @@ class Http2Origin(Multiplexed):
         connection: it.
         shared: has it.
         loop: the event loop.
+        share: the client's.
 
     Attributes:
         active: as `urlward.proxy.connection.Owner`.
+        share: likewise.
     """
 
-    __slots__ = ("_connection", "_lanes", "_most", "_retired", "_shared", "_since", "active")
+    __slots__ = (
+        "_asked",
+        "_connection",
+        "_heard",
+        "_lanes",
+        "_most",
+        "_retired",
+        "_shared",
+        "_since",
+        "_told",
+        "active",
+        "share",
+    )
 
-    def __init__(self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop, share: Share
+    ) -> None:
         settings: dict[Any, int] = {
             SettingCodes.ENABLE_PUSH: 0,
-            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
         }
-        super().__init__(loop, client_side=True, settings=settings, window=CONNECTION_WINDOW)
+        windows = Windows(LEAST_WINDOW, WINDOW, shared.credit)
+        super().__init__(loop, client_side=True, settings=settings, windows=windows)
         self._connection = connection
         self._shared = shared
+        self.share = share
         self._retired = False
         """Whether no more streams begin."""
         self._lanes: set[OriginLane] = set()
         self._most = _FIRST_STREAMS
-        self.active = perf_counter()
+        self._told = False
+        """Whether the origin has said how many it takes."""
+        self.active = self._heard = perf_counter()
         self._since = 0.0
+        self._asked = 0.0
+        """When the origin was asked whether it is there, 0 where it was not since it has said so."""
         connection.belong(self)
         connection.probe()
         connection.receive, connection.ended = self.read, self._lost
@@ -284,6 +334,19 @@ class Http2Origin(Multiplexed):
         self._lanes.add(lane)
         return lane
 
+    def answers(self) -> bool:
+        """Whether the origin has said how many streams it takes, and been heard of late; else it is asked."""
+        if not self._told:
+            return False
+        now = perf_counter()
+        if now - max(self.active, self._heard) < _QUIET_FOR:
+            return True
+        if not self._asked and not self._closed:
+            self._asked = now
+            self._frames.ping(b"urlward?")
+            self.flush()
+        return False
+
     def ask(self, lane: OriginLane, fields: Any, *, whole: bool) -> bool:
         """Begin a lane's stream; whether that could be."""
         frames = self._frames
@@ -299,6 +362,7 @@ class Http2Origin(Multiplexed):
         lane.stream = stream = _Stream(number, lane, to_head=fields[0][1] == b"HEAD")
         stream.whole = stream.over = whole
         self._streams[number] = stream
+        self._widen(stream, OF_NEW)
         self._budget.earn(BY_MESSAGE)
         return True
 
@@ -306,9 +370,10 @@ class Http2Origin(Multiplexed):
         """A lane is closed."""
         self._lanes.discard(lane)
         stream = lane.part()
-        if stream is not None and self._streams.pop(stream.id, None) is not None:
+        if stream is not None:
+            under_way = self._remove(stream)
             self.took(stream)
-            if not (stream.ended and stream.over):
+            if under_way and not (stream.ended and stream.over):
                 self.reset(stream.id, ErrorCodes.CANCEL)
             self.flush()
         self._shared.wake()
@@ -316,10 +381,26 @@ class Http2Origin(Multiplexed):
 
     def touch(self, now: float) -> None:
         """See to time limits."""
-        if self._lanes or self.active:
+        self._heard = max(self._heard, self.active)
+        if self._heard > self._asked:
+            self._asked = 0.0
+        if self._asked and perf_counter() - self._asked >= _QUIET_FOR:
+            self._silent()
+        elif self._lanes or self.active:
             self.active, self._since = 0.0, now
         elif now - self._since >= _KEPT_FOR:
             self._end()
+
+    def _silent(self) -> None:
+        """The origin does not say that it is there: what is asked next goes over a new connection."""
+        self._asked = 0.0
+        self.close()
+        for stream in list(self._streams.values()):
+            # What cannot be asked again has a chance left.
+            if not stream.begun and stream.lane is not None and stream.lane.repeatable:
+                self.reset(stream.id, ErrorCodes.CANCEL)
+                self._fail(stream, None)
+        self.flush()
 
     def close(self) -> None:
         """Close it once it has no streams."""
@@ -351,8 +432,12 @@ class Http2Origin(Multiplexed):
     def _take(self, event: Event) -> None:
         match event:
             case RemoteSettingsChanged():
+                self._told = True
                 self._most = min(MAX_STREAMS, self._frames.remote_settings.max_concurrent_streams)
                 self._go_on()
+                self._shared.wake()
+            case PingAckReceived():
+                self._heard, self._asked = perf_counter(), 0.0
                 self._shared.wake()
             case ConnectionTerminated():
                 self.close()
@@ -363,7 +448,7 @@ class Http2Origin(Multiplexed):
             case WindowUpdated():
                 self._go_on(event.stream_id)
             case DataReceived() if event.stream_id not in self._streams:
-                self._frames.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+                self._frames.took(event.stream_id or 0, event.flow_controlled_length or 0)
             case _:
                 stream = self._streams.get(getattr(event, "stream_id", None) or 0)
                 if stream is not None:
@@ -376,6 +461,7 @@ class Http2Origin(Multiplexed):
         try:
             match event:
                 case InformationalResponseReceived():
+                    self._budget.earn(ON_REQUEST)  # the session bounds those
                     stream.lane.deliver(read_response(event.headers, to_head=True, ended=False)[0])
                 case ResponseReceived():
                     ended = event.stream_ended is not None
@@ -395,12 +481,14 @@ class Http2Origin(Multiplexed):
                     elif stream.left:
                         raise MalformedError("a body that is too short")
                     if stream.over:
-                        self._streams.pop(stream.id, None)
+                        self._answered(stream)
                 case StreamReset():
                     # Only by that could its client know that it may ask again (RFC 9113 section 8.7).
                     refused = event.error_code == ErrorCodes.REFUSED_STREAM
-                    self._fail(stream, event.error_code or ErrorCodes.CANCEL, unprocessed=refused)
+                    why = event.error_code or (ErrorCodes.NO_ERROR if stream.begun else ErrorCodes.CANCEL)
+                    self._fail(stream, why, unprocessed=refused)
         except MalformedError:
+            stream.ended = False
             self.reset(stream.id, ErrorCodes.PROTOCOL_ERROR)
             self._fail(stream, ErrorCodes.PROTOCOL_ERROR)
 
@@ -429,7 +517,14 @@ class Http2Origin(Multiplexed):
 
     def _fail(self, stream: _Stream, why: int | None, *, unprocessed: bool = False) -> None:
         """A stream has ended in its midst."""
-        self._streams.pop(stream.id, None)
+        if stream.ended:
+            # Its response is whole, whatever of the request is not wanted (RFC 9113 section 8.1).
+            stream.whole = stream.over = True
+            self._answered(stream)
+            if stream.lane is not None:
+                stream.lane.relieve()
+            return
+        self._remove(stream)
         self.took(stream)
         if stream.lane is not None:
             stream.lane.fail(why, unprocessed=unprocessed)
@@ -439,7 +534,13 @@ class Http2Origin(Multiplexed):
 
     def _sent(self, stream: _Stream) -> None:
         if stream.ended:
-            self._streams.pop(stream.id, None)
+            self._answered(stream)
+
+    def _answered(self, stream: _Stream) -> None:
+        """All of a stream is out and in; what its client has yet to take stays lent to it."""
+        self._remove(stream)
+        if not stream.unread:
+            self.took(stream)
 
     def _other(self) -> Multiplexed | None:
         return self._shared.client

@@ -1,50 +1,67 @@
 """Passwords of those who may use an explicit proxy, as mitmproxy's option ``proxyauth`` names them.
 
 A hash is slow so that it cannot be guessed. It is computed in a thread of low priority beside the event loop,
-one at a time and by turns of the addresses that ask, and what came out is remembered for a while under a key
-that this process alone has: a request costs no hash, and guesses cost others nothing.
+one at a time and by turns of the networks that ask (`urlward.proxy.waiting`), and what came out is remembered
+under a key that this filter's workers alone have: a request costs no hash, and guesses cost others nothing.
+A password is right by a line of the file: while that stays, no change of other lines has it looked at again.
 """
 
 import asyncio
 import binascii
 import hmac
 import logging
+import math
 import os
 import re
 import time
-from collections import deque
+import zlib
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Final
+from typing import Final, NamedTuple
 
 import argon2
 import bcrypt
 from cachetools import TTLCache
 
+from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.lists.files import Signature, Watch, read_regular
+from urlward.lists import memory
+from urlward.lists.files import Signature, Watch
+from urlward.lists.shared import Made, Shared, Turn, inherited
+from urlward.proxy.verified import Verified
+from urlward.proxy.waiting import WaitingRoom
+from urlward.records.network import network_of
+from urlward.regular import read_regular
 
 REMEMBERED: Final = 10_000
-"""Passwords that are remembered, right ones and wrong ones each."""
+"""Wrong passwords that are remembered."""
 
 RIGHT_FOR: Final = 600.0
 WRONG_FOR: Final = 60.0
-"""Seconds for which they are."""
+"""Seconds for which passwords are remembered: right ones where no file has hashes of them, and wrong ones."""
 
-MOST_WAITING: Final = 256
-EACH_WAITING: Final = 16
-"""Passwords that wait to be looked at, of all and of one address."""
+MOST_WAITING: Final = 4_096
+"""Connections that wait for a password to be looked at."""
+
+FULL_FOR: Final = 30.0
+"""Seconds after which a waiting room that was full, and has not been so again, is no trouble any more."""
 
 LOOK: Final = 0.5
 """Seconds between two looks at whether the file has changed."""
+
+AGAIN: Final = 5.0
+"""Seconds after which a file that cannot be used is read again though it has not changed."""
 
 _MOST_BYTES = 16 << 20
 _NICE = 5
 _LONGEST = 72
 """Bytes of a password that bcrypt heeds; ``htpasswd`` cuts it there as well."""
+
+_OVERDUE = 10
+"""Times as long as others may a look take before nothing is said of when the next ones will be done."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}").fullmatch
 _MOST_ARGON2 = {"time_cost": 64, "memory_cost": 1 << 18, "parallelism": 64}
@@ -52,8 +69,8 @@ _MOST_ARGON2 = {"time_cost": 64, "memory_cost": 1 << 18, "parallelism": 64}
 
 logger = logging.getLogger("urlward")
 
-type Check = Callable[[bytes, bytes], bool]
-"""Whether a user has a password; may be slow, and may raise."""
+type Check = Callable[[bytes, bytes, str], bool]
+"""Whether a user has a password, by a line as `_Pair` has it; may be slow, and may raise."""
 
 
 class PasswordError(UrlwardError):
@@ -66,12 +83,19 @@ def read_users(path: Path) -> dict[bytes, str]:
     Raises:
         PasswordError: unreadable, without users, or with a line that is not one.
     """
-    users: dict[bytes, str] = {}
+    return _users_of(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        lines = read_regular(path, _MOST_BYTES).splitlines()
+        return without_bom(read_regular(path, _MOST_BYTES))
     except OSError as e:
         raise PasswordError(f"{path}: {e.strerror or e}") from e
-    for number, line in enumerate(lines, 1):
+
+
+def _users_of(path: Path, data: bytes) -> dict[bytes, str]:
+    users: dict[bytes, str] = {}
+    for number, line in enumerate(data.splitlines(), 1):
         user, colon, hashed = line.strip().partition(b":")
         if not user or user.startswith(b"#"):
             if colon and not user:
@@ -106,28 +130,74 @@ def _matches(password: bytes, hashed: str) -> bool:
 
 
 class _File:
-    """A file of users.
+    """A file of users. What was good last is kept for workers that start while it is not.
+
+    Args:
+        path: its name.
+        shared: what this worker shares with others; None where it is the only one.
 
     Attributes:
         path: its name.
         users: as they were read last.
+        wrong: why they are not those of the file as it is now; empty where they are.
+        seen: the signature of the file as it was read first.
+
+    Raises:
+        PasswordError: it cannot be used, and no other worker could.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: Shared | None) -> None:
         self.path = path
-        self.users = read_users(path)
+        self.wrong = ""
+        self._shared = shared
+        self._slot = f"users {path.absolute()}"
+        self.seen = Signature.of(path)
+        try:
+            self.users = self.read()
+        except PasswordError as e:
+            kept = self._kept()
+            if kept is None:
+                raise
+            self.users, self.wrong = kept, str(e)
 
-    def check(self, user: bytes, password: bytes) -> bool:
+    def read(self) -> dict[bytes, str]:
+        """Read it, and keep it where it is good.
+
+        Raises:
+            PasswordError: it is not.
+        """
+        data = _read(self.path)
+        users = _users_of(self.path, data)
+        if self._shared is not None:
+            content = blake2b(data).hexdigest()
+            with Turn(self._shared, self._slot, content) as turn:
+                made = turn.result_now()
+                if made is None:
+                    made = Made(memory.sealed(data))
+                    turn.give(made)
+                if made.fd is not None:
+                    os.close(made.fd)
+            self._shared.keep(self._slot, content)
+        return users
+
+    def _kept(self) -> dict[bytes, str] | None:
+        made = self._shared.current(self._slot) if self._shared is not None else None
+        if made is None or made.fd is None:
+            return None
+        try:
+            return _users_of(self.path, bytes(memory.view(made.fd)))
+        finally:
+            os.close(made.fd)
+
+    def check(self, _user: bytes, password: bytes, hashed: str) -> bool:
         """As `Check`; as slow for a user that there is not."""
-        users = self.users
-        matches = _matches(password, users.get(user) or next(iter(users.values())))
-        return matches and user in users
+        return _matches(password, hashed or next(iter(self.users.values()))) and bool(hashed)
 
 
 def _check_of(spec: str) -> Check:
     """What mitmproxy's option says, other than a file."""
     if spec == "any":
-        return lambda _user, _password: True
+        return lambda _user, _password, _line: True
     if spec.startswith("ldap"):
         from mitmproxy.addons.proxyauth import Ldap
 
@@ -135,12 +205,31 @@ def _check_of(spec: str) -> Check:
             ldap = Ldap(spec)
         except Exception as e:  # noqa: BLE001 - its text has the password of the option in it
             raise PasswordError(f"proxyauth: the LDAP server cannot be asked: {type(e).__name__}") from None
-        return lambda user, password: ldap(user.decode(errors="replace"), password.decode(errors="replace"))
+        return lambda user, password, _line: ldap(
+            user.decode(errors="replace"), password.decode(errors="replace")
+        )
     user, colon, password = spec.encode().partition(b":")
     if not colon or b":" in password:
         raise PasswordError("proxyauth: USER:PASSWORD, @FILE, any or ldap… is needed")
     token = user + b":" + password
-    return lambda user, password: hmac.compare_digest(user + b":" + password, token)
+    return lambda user, password, _line: hmac.compare_digest(user + b":" + password, token)
+
+
+class _Pair(NamedTuple):
+    """A user and a password.
+
+    Attributes:
+        user: as sent.
+        password: likewise.
+        line: by which they are right or wrong: the user's hash, empty where there is no such user; without a
+            file, a span of time.
+        digest: of all.
+    """
+
+    user: bytes
+    password: bytes
+    line: str
+    digest: bytes
 
 
 class Passwords:
@@ -148,25 +237,31 @@ class Passwords:
 
     Args:
         spec: value of mitmproxy's option ``proxyauth``: ``USER:PASSWORD``, ``@FILE``, ``any`` or ``ldap…``.
+        shared: what this worker shares with others; what it inherited where not given.
+
+    Attributes:
+        on_trouble: told of what is wrong, by `urlward.records.labels.TROUBLES`, and with no words of its end.
 
     Raises:
         PasswordError: it is none, or the file cannot be used.
     """
 
-    def __init__(self, spec: str) -> None:
-        self._file = _File(Path(spec[1:]).expanduser()) if spec.startswith("@") else None
+    def __init__(self, spec: str, shared: Shared | None = None) -> None:
+        shared = inherited() if shared is None else shared
+        self._file = _File(Path(spec[1:]).expanduser(), shared) if spec.startswith("@") else None
         self._check = self._file.check if self._file is not None else _check_of(spec)
-        self._secret = os.urandom(32)
-        self._right: TTLCache[bytes, bool] = TTLCache(REMEMBERED, RIGHT_FOR)
+        self._right = Verified(shared)
         self._wrong: TTLCache[bytes, bool] = TTLCache(REMEMBERED, WRONG_FOR)
-        self._asked: dict[bytes, list[Callable[[], None]]] = {}
-        """Who is to be told of what is looked at, or waits for that."""
-        self._turns: dict[str, deque[tuple[bytes, bytes]]] = {}
-        """What waits of each address; the first one's turn is next."""
-        self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, bytes, bytes]] = SimpleQueue()
+        self._room: WaitingRoom[_Pair] = WaitingRoom(MOST_WAITING)
+        self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, _Pair]] = SimpleQueue()
         self._thread: Thread | None = None
         self._busy = False
-        self._epoch = 0
+        self._begun = 0.0
+        self._seconds = 0.0
+        """That one look takes, of the last ones."""
+        self._told = ""
+        self._full_timer: asyncio.TimerHandle | None = None
+        self.on_trouble: Callable[[str, str], None] = lambda _kind, _why: None
 
     def known(self, token: bytes) -> bool | None:
         """Whether credentials are right; None where that is not known (any more).
@@ -174,8 +269,10 @@ class Passwords:
         Args:
             token: user and password as in RFC 7617 section 2, in Base64.
         """
-        digest = self._digest(token)
-        return True if digest in self._right else False if digest in self._wrong else None
+        pair = self._pair(token)
+        if pair is None:
+            return False
+        return True if pair.digest in self._right else False if pair.digest in self._wrong else None
 
     def ask(self, token: bytes, address: str, done: Callable[[], None]) -> bool:
         """Have credentials looked at that are not known.
@@ -183,91 +280,142 @@ class Passwords:
         Args:
             token: they.
             address: of who has sent them.
-            done: called later in this thread, when `known` tells.
+            done: called later in this thread, when `known` tells, or when another gets this one's room.
 
         Returns:
             Whether there was room for that.
         """
-        digest = self._digest(token)
-        waiting = self._asked.get(digest)
-        if waiting is not None:
-            if len(waiting) >= MOST_WAITING:
-                return False
-            waiting.append(done)
-            return True
-        if len(self._asked) >= MOST_WAITING or len(self._turns.get(address, ())) >= EACH_WAITING:
+        pair = self._pair(token)
+        if pair is None:
             return False
-        self._asked[digest] = [done]
-        self._turns.setdefault(address, deque()).append((digest, token))
+        entered, out = self._room.enter(network_of(address), pair, done)
+        if out is not None:
+            asyncio.get_running_loop().call_soon(out)
+        if out is not None or not entered:
+            self._full()
         self._next()
-        return True
+        return entered
+
+    def close(self) -> None:
+        """End what is said of them: others are asked for from now on."""
+        if self._full_timer is not None:
+            self._full_timer.cancel()
+        for kind in ("users", "passwords"):
+            self.on_trouble(kind, "")
+        self.on_trouble = lambda _kind, _why: None
+
+    @property
+    def wait(self) -> int | None:
+        """Seconds until all will have been looked at that waits now; None where that cannot be told."""
+        taken = time.monotonic() - self._begun
+        if not self._seconds or not self._busy or taken > max(_OVERDUE * self._seconds, 1.0):
+            return None
+        return math.ceil(self._room.works * self._seconds)
 
     async def watch(self) -> None:
         """Look after the file until cancelled; one that cannot be used leaves the last one in force."""
         if self._file is None:
             return
-        watch = Watch(self._file.path, Signature.of(self._file.path))
+        watch = Watch(self._file.path, self._file.seen)
+        if self._file.wrong:
+            self._unusable(self._file.wrong)
+            watch.seen = None
         while True:
             await asyncio.sleep(LOOK)
             now = time.monotonic()
             if watch.vanished(now):
-                logger.error("proxy users: %s is gone; those read before stay", self._file.path)
+                self._unusable(f"{self._file.path} is gone")
             signature = watch.ready(now)
             if signature is None:
                 continue
             watch.seen = signature
             try:
-                users = await asyncio.to_thread(read_users, self._file.path)
+                users = await asyncio.to_thread(self._file.read)
             except PasswordError as e:
-                logger.error("proxy users: %s; those read before stay", e)
+                self._unusable(str(e))
+                watch.look_again(now + AGAIN)  # whether it may be read is no part of its signature
                 continue
-            self._file.users = users
-            self._epoch += 1
-            self._right.clear()
-            self._wrong.clear()
+            self._file.users, self._file.wrong, self._told = users, "", ""
             logger.info("proxy users: %d read from %s", len(users), self._file.path)
+            self.on_trouble("users", "")
 
-    def _digest(self, token: bytes) -> bytes:
-        return blake2b(token, key=self._secret, digest_size=16).digest()
+    def _unusable(self, why: str) -> None:
+        text = f"proxy users: {why}; those read before stay"
+        if text != self._told:
+            logger.error("%s", text)
+        self._told = text
+        self.on_trouble("users", text)
+
+    def _full(self) -> None:
+        """Say that not all find room to wait."""
+        if self._full_timer is None:
+            text = f"proxy users: {len(self._room)} connections wait for a look at a password; others get 503"
+            logger.error("%s", text)
+            self.on_trouble("passwords", text)
+        else:
+            self._full_timer.cancel()
+        self._full_timer = asyncio.get_running_loop().call_later(FULL_FOR, self._has_room)
+
+    def _has_room(self) -> None:
+        self._full_timer = None
+        logger.info("proxy users: all find room to wait again")
+        self.on_trouble("passwords", "")
+
+    def _pair(self, token: bytes) -> _Pair | None:
+        """What credentials say; None where they are none."""
+        try:
+            user, colon, password = binascii.a2b_base64(token).partition(b":")
+        except binascii.Error:
+            return None
+        if not colon:
+            return None
+        if self._file is not None:
+            line = self._file.users.get(user, "")
+            if not line.startswith("$argon2"):
+                password = password[:_LONGEST]
+        else:
+            # Of each user another one, so that not all are looked at again at once.
+            line = f"{(time.monotonic() + zlib.crc32(user) % RIGHT_FOR) // RIGHT_FOR:.0f}"
+        return _Pair(user, password, line, self._right.digest(line.encode("latin-1"), user, password))
 
     def _next(self) -> None:
-        if self._busy or not self._turns:
+        if self._busy:
             return
-        address, waiting = next(iter(self._turns.items()))
-        digest, token = waiting.popleft()
-        del self._turns[address]
-        if waiting:
-            self._turns[address] = waiting  # behind the others
+        pair = self._room.next()
+        if pair is None:
+            return
         self._busy = True
+        self._begun = time.monotonic()
         if self._thread is None:
             # A daemon, since an LDAP server that is silent cannot be interrupted.
             self._thread = Thread(target=self._run, name="urlward-passwords", daemon=True)
             self._thread.start()
-        self._work.put((asyncio.get_running_loop(), digest, token))
+        self._work.put((asyncio.get_running_loop(), pair))
 
     def _run(self) -> None:
         os.nice(_NICE)  # of this thread alone, on Linux
         while True:
-            loop, digest, token = self._work.get()
-            epoch = self._epoch
+            loop, pair = self._work.get()
             try:
-                user, colon, password = binascii.a2b_base64(token).partition(b":")
-                right = bool(colon) and self._check(user, password)
-            except binascii.Error:
-                right = False
+                # Another worker may have looked meanwhile.
+                right = pair.digest in self._right or self._check(pair.user, pair.password, pair.line)
             except Exception as e:  # noqa: BLE001 - whatever it is, nobody gets in by it
                 logger.error("proxy users: a password could not be looked at: %s", type(e).__name__)
                 right = False
             try:
-                loop.call_soon_threadsafe(self._looked_at, digest, right, epoch)
+                loop.call_soon_threadsafe(self._looked_at, pair, right)
             except RuntimeError:
                 return  # the loop has ended
 
-    def _looked_at(self, digest: bytes, right: bool, epoch: int) -> None:
+    def _looked_at(self, pair: _Pair, right: bool) -> None:
         self._busy = False
-        if epoch == self._epoch:  # else by a file that is not in force any more
-            (self._right if right else self._wrong)[digest] = True
-        waiting = self._asked.pop(digest)
+        taken = time.monotonic() - self._begun
+        self._seconds = (3 * self._seconds + taken) / 4 if self._seconds else taken
+        if right:
+            self._right.add(pair.digest)
+        else:
+            self._wrong[pair.digest] = True
+        waiting = self._room.leave(pair)
         self._next()
         for done in waiting:
             done()

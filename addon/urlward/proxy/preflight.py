@@ -6,8 +6,8 @@ looked at: the process that starts workers lives as long as they, and must not h
 
 import os
 import re
+import socket
 import sqlite3
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -37,6 +37,7 @@ from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE
 from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
+from urlward.regular import open_regular, read_regular
 
 _TCP = frozenset(("tcp",))
 _ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
@@ -128,16 +129,21 @@ class Preflight:
         """Options that go past what urlward looks at, or that it sets after them."""
         of_file = len(self._config.mitmproxy)
         for n, option in enumerate(self._settings.extra):
-            name, in_file = option.partition("=")[0], n < of_file
-            for text in self._of_option(name, in_file=in_file):
+            (name, _, value), in_file = option.partition("="), n < of_file
+            for text in self._of_option(name, value, in_file=in_file):
                 where, said = (f"mitmproxy.{name}", text) if in_file else ("--set", f"{name}: {text}")
                 yield Problem(where, said, in_file)
 
-    def _of_option(self, name: str, *, in_file: bool) -> Iterator[str]:
+    def _of_option(self, name: str, value: str, *, in_file: bool) -> Iterator[str]:
         key = _SET_BY.get(name)
         if key is not None:
             own = f"the key {key}" if in_file and key in Config.model_fields else f"--{key.replace('_', '-')}"
             yield f"urlward sets this option: use {own}"
+        elif name == "connect_addr":
+            try:
+                ip_address(value)
+            except ValueError:
+                yield f"{value!r} is not an IP address"
         elif name == "proxyauth":
             if self._config.proxy.users is not None:
                 yield "the key proxy.users says who may use the proxy: take one of them"
@@ -161,6 +167,8 @@ class Preflight:
     def _listeners(self) -> Iterator[Problem]:
         seen: list[_Listener] = []
         for one in self._addresses():
+            if one.host and (reason := _unknown(one.host)):
+                yield Problem(one.key, f"{one}: cannot listen there: {reason}", one.in_file)
             other = next((other for other in seen if _meet(one, other)), None)
             if other is not None:
                 text = f"{one} is where {other.key} ({other}) listens: choose another port"
@@ -289,7 +297,7 @@ class Preflight:
         folder = Path(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR))  # noqa: PTH111 - never raises
         path = folder / CA_FILE
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             passphrase = self._config.mitmproxy.get("cert_passphrase")
             load_pem_private_key(data, str(passphrase).encode() if passphrase else None)
             x509.load_pem_x509_certificates(data)
@@ -425,15 +433,14 @@ def _authorities_problem(path: str) -> str | None:
 def _readable(path: str) -> str | None:
     """Why a file cannot be read, or None."""
     try:
-        mode = Path(path).stat().st_mode
-        if stat.S_ISREG(mode):
-            with Path(path).open("rb"):
-                return None
-        return None if stat.S_ISDIR(mode) else f"{path}: neither a file nor a folder"
+        open_regular(Path(path)).close()
+    except IsADirectoryError:
+        pass
     except OSError as e:
         return f"{path}: {e.strerror or e}"
     except ValueError as e:
         return f"{path!r}: {e}"
+    return None
 
 
 def _makeable(folder: Path) -> str | None:
@@ -459,6 +466,15 @@ def _is_read_only(folder: Path) -> bool:
     with suppress(OSError):
         return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
     return False
+
+
+def _unknown(host: str) -> str:
+    """Why a host stands for no address, or nothing."""
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as e:
+        return (getattr(e, "strerror", None) or "no name of a host").lower()
+    return ""
 
 
 def _meet(one: _Listener, other: _Listener) -> bool:

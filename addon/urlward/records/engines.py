@@ -11,8 +11,10 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
+from urlward.encoding import without_bom
 from urlward.lists.state import StateError, locked, made_folder, write_private
 from urlward.records.store import StoreError, identity
+from urlward.regular import open_given
 
 WAIT = 10.0
 """Seconds that a write waits for another's end, or for a server's answer."""
@@ -24,6 +26,13 @@ TRIES = 100
 
 _WRITING = "urlward_writing"
 _MOST_OF_A_URL = 1 << 13
+_SHOWN = frozenset(
+    {
+        "host", "hostaddr", "port", "user", "dbname", "charset", "service", "connect_timeout",
+        "application_name", "target_session_attrs", "sslmode", "sslrootcert", "sslcert", "sslkey", "passfile",
+    }
+)  # fmt: skip
+"""What may be said of a database URL's query."""
 
 
 def open_sqlite(path: Path) -> Engine:
@@ -141,6 +150,29 @@ def open_server(url: str, where: str) -> Engine:
     return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
 
 
+def shown_url(url: str) -> str:
+    """A database's URL for people and logs: of its query only what is known to be no secret is shown, since
+    libpq takes passwords there too.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    parsed = make_url(url)
+    query = {key: value if key in _SHOWN else "***" for key, value in parsed.query.items()}
+    return parsed.set(query=query).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def without_secrets(text: str, url: str) -> str:
+    """What a driver says, without what `shown_url` does not show of the URL."""
+    parsed = make_url(url)
+    hidden = [parsed.password or ""]
+    for key, value in parsed.query.items():
+        hidden += [] if key in _SHOWN else [value] if isinstance(value, str) else value
+    for each in sorted(filter(None, hidden), key=len, reverse=True):
+        text = text.replace(each, "***")
+    return text
+
+
 def url_of(table: StoreTable, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
     """The URL of a server's database, and where that is from.
 
@@ -162,8 +194,8 @@ def url_in(file: Path) -> str:
         StoreError: it cannot be read, or has more in it.
     """
     try:
-        with file.open(encoding="utf-8") as opened:
-            text = opened.read(_MOST_OF_A_URL + 1)
+        with open_given(file) as opened:
+            text = without_bom(opened.read(_MOST_OF_A_URL + 1)).decode()
     except (OSError, UnicodeDecodeError) as e:
         raise StoreError(f"{file}: {getattr(e, 'strerror', None) or 'not text'}") from e
     if len(text) > _MOST_OF_A_URL:

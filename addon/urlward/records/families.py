@@ -23,6 +23,7 @@ ALARMS = (
     "store-down", "spool-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced", "clock-set",
     "refused-list", "rules-removed", "rules-wrong", "canary", "steer-set",
+    "users", "passwords", "authority",
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -69,12 +70,19 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
         ),
     ):
         yield _gauge(name, text, (), [((), value)])
-    if any(s.canary or s.troubles for s in live):
+    if any(s.canary or "canary" in s.troubles for s in live):
         yield _gauge(
             "urlward_canary_last_success_timestamp_seconds",
             "When the canary has last come through, of the worker for which that is longest ago.",
             (),
             [((), min(s.canary for s in live))],
+        )
+    if ends := [s.authority for s in live if s.authority]:
+        yield _gauge(
+            "urlward_authority_valid_until_timestamp_seconds",
+            "When the certificate of the filter's authority ends.",
+            (),
+            [((), min(ends))],
         )
     yield from _lists([facts for snapshot in live for facts in snapshot.lists], now)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from urlward.config.records import RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.files import Signature, lines_of, open_regular, regular_fd
+from urlward.lists.files import Signature
 from urlward.lists.state import StateError, is_damage, locked, set_aside, unusable
 from urlward.records.admin.sessions import read_token
 from urlward.records.assignments.configured import database_of
@@ -24,6 +24,7 @@ from urlward.records.assignments.interval import AssignmentError
 from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
 from urlward.records.store import Store, StoreError, open_store
+from urlward.regular import lines_of, open_regular, regular_fd
 
 _EMPTY = "empty"
 _ANEW = "a new one is begun"

@@ -95,6 +95,7 @@ class Metrics:
     Attributes:
         check: bumps how long a decision took, seconds.
         canary: when the canary has last come through, seconds since 1970-01-01 UTC; 0 where it has not.
+        authority: when the certificate of the filter's authority ends, likewise; 0 where another worker says.
         added: how much later than without the filter a request went on, seconds.
         reload: how long it took to put a list into force, seconds.
         collected: how long the garbage collector took, seconds.
@@ -104,7 +105,7 @@ class Metrics:
         "_blocks", "_errors", "_failed_reloads", "_histograms", "_in_force", "_longest", "_longest_before",
         "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused", "_requests", "_rules",
         "_troubles", "_would_blocks",
-        "added", "canary", "check", "collected", "dropped", "opened", "reload", "started",
+        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -122,7 +123,7 @@ class Metrics:
         self._refused: dict[str, str] = {}
         self._rules: RulesFacts | None = None
         self._troubles: dict[str, str] = {}
-        self.canary = 0.0
+        self.authority = self.canary = 0.0
         self._histograms = {name: Histogram(bounds) for name, bounds in BUCKETS.items()}
         self.check = self._histograms["check"].add
         self.added = self._histograms["added"].add
@@ -231,6 +232,7 @@ class Metrics:
             "rules": self._rules and [self._rules.restored, self._rules.hand, list(self._rules.wrong)],
             "troubles": dict(self._troubles),
             "canary": self.canary,
+            "authority": self.authority,
         }
 
 

@@ -3,9 +3,10 @@
 The first worker starts it and it ends with that one. On standard input it is given one JSON object:
 ``config`` (path of the configuration file), ``parent`` (the worker's process id), ``channel`` (a
 descriptor on which to say that it lives), and where they are not as configured ``key`` (path of the lists'
-key) and ``state`` (the state folder). SIGTERM ends it, when the stores have what is in the outbox, or have
-had time for it. Where another one serves the state folder already it waits to take its place; its filter's
-workers use the other meanwhile.
+key), ``state`` (the state folder), ``admin`` (where the dashboard is), ``list``, ``trust``,
+``max_errors`` and ``format`` (as the flags). SIGTERM ends it, when the stores have what is in the outbox, or
+have had time for it. Where another one serves the state folder already it waits to take its place; its
+filter's workers use the other meanwhile.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lines import finish
 from urlward.lists.audit import mend_audit
 from urlward.lists.beside import Lines, read_asked
+from urlward.lists.formats import AUTO
 from urlward.lists.state import local_key, made_folder, open_private, unusable
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.records.services import Services
@@ -37,13 +39,14 @@ LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
 
-async def run(config: Config, state: Path, channel: int | None = None) -> None:
+async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
     """Record until SIGTERM or SIGINT.
 
     Args:
         config: with what is recorded.
         state: the state folder.
         channel: descriptor on which to say that this process lives.
+        list_format: of the filter's sources.
 
     Raises:
         ConfigError: nothing is to be recorded.
@@ -59,7 +62,7 @@ async def run(config: Config, state: Path, channel: int | None = None) -> None:
     async with _only_one(made_folder(state), stop):
         if not stop.is_set():
             await asyncio.to_thread(mend_audit, state, time.time())
-            services = Services(config, state, local_key(state))
+            services = Services(config, state, local_key(state), list_format)
             await services.recorder.run(stop, services.beside())
 
 
@@ -106,7 +109,7 @@ def main() -> None:
         if asked.get("admin"):
             table = config.admin or AdminTable()
             config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
-        asyncio.run(run(config, state, taken_channel(asked)))
+        asyncio.run(run(config, state, taken_channel(asked), asked.get("format", AUTO)))
     except UrlwardError as e:
         logger.error("records: %s", e)
         sys.exit(2)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import urllib3
 
+from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.lists.files import read_regular
+from urlward.regular import read_regular
 
 TIMEOUT = 10.0
 _MOST = 16 << 20
@@ -51,7 +52,7 @@ def reachable(listen: str) -> str:
 
 def _token(path: Path) -> str:
     try:
-        token = read_regular(path).decode("ascii").strip()
+        token = without_bom(read_regular(path)).decode("ascii").strip()
     except OSError as e:
         raise ScrapeError(f"{path}: {e.strerror or e}") from e
     except UnicodeDecodeError as e:

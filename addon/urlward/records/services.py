@@ -15,6 +15,7 @@ from urlward.config.records import StoreTable
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.lists.formats import AUTO
 from urlward.lists.state import DAMAGED, damaged_lately
 from urlward.records.admin.app import Settings, make_app, serve
 from urlward.records.admin.live_sources import LiveSources, Parts
@@ -50,17 +51,19 @@ class Services:
         config: of the filter; it has records.
         state: the state folder.
         key: its local key.
+        list_format: of the filter's sources.
 
     Attributes:
         recorder: takes the events.
     """
 
-    def __init__(self, config: Config, state: Path, key: Key) -> None:
+    def __init__(self, config: Config, state: Path, key: Key, list_format: str = AUTO) -> None:
         assert config.records is not None
         self._config = config
         self._records: RecordsTable = config.records
         self._state = state
         self._key = key
+        self._list_format = list_format
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state
         )
@@ -143,7 +146,7 @@ class Services:
         assert self._config.admin is not None
         admin = self._config.admin
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
-        sources = LiveSources(self._config, self._state, self._parts())
+        sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
         settings = Settings(self._state, admin.token_file, self._records.node)
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)

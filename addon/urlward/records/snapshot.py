@@ -41,6 +41,7 @@ class Snapshot:
         rules: of a gateway; None where there is none.
         troubles: what keeps traffic from being filtered as it should be, by kind.
         canary: when the canary has last come through; 0 where it has not.
+        authority: when the certificate of the filter's authority ends; 0 where this worker does not say.
         told: whether one before this was sent over another connection.
         said: the snapshot itself.
     """
@@ -55,6 +56,7 @@ class Snapshot:
     rules: RulesFacts | None = None
     troubles: Mapping[str, str] = field(default_factory=dict)
     canary: float = 0.0
+    authority: float = 0.0
     told: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,6 +97,7 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
                 if kind in TROUBLES
             },
             canary=_number(data.get("canary", 0.0)),
+            authority=_number(data.get("authority", 0.0)),
             told=bool(data.get("told", False)),
             said=data,
         )

@@ -58,6 +58,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "hour": exposition.last_hour(),
         "connections": sum(snapshot.open for snapshot in live),
         "canary": _time(min((snapshot.canary for snapshot in live), default=0.0)),
+        "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
         "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
         "alarms": dict(recorder.alarms),

@@ -18,6 +18,9 @@ ENDS = {
     "rules-right": "rules-wrong",
     "canary-back": "canary",
     "steer-set-room": "steer-set",
+    "users-read": "users",
+    "passwords-room": "passwords",
+    "authority-valid": "authority",
 }
 """What is told like an alarm and is the end of one, and of which."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from urlward.encoding import without_bom
 from urlward.lists.decoders import DAMAGED, decoder_for
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import MOST_LINES
@@ -17,7 +18,6 @@ HEAD = 1 << 16
 """Bytes that a log's format is told by."""
 
 _OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Source:
@@ -58,7 +58,7 @@ class Source:
         except BaseException:
             self.close()
             raise
-        self._ahead = self._ahead.removeprefix(_BYTE_ORDER_MARK)
+        self._ahead = without_bom(self._ahead)
         self.head = self._ahead[:HEAD]
 
     def __enter__(self) -> Self:

@@ -6,7 +6,9 @@ import pytest
 from lists.policy_support import config as read
 from urlward.engine.errors import UrlwardError
 from urlward.lists.allows import add_allow
+from urlward.lists.beside import read_asked
 from urlward.lists.state import local_key
+from urlward.proxy.companion import told_of_lists
 from urlward.records.admin.live_check import Checks
 
 NOW = 1_795_600_000.0
@@ -81,6 +83,21 @@ def test_memory_is_given_back(checks: Checks):
     checks.close()
     assert checks._loaded is None
     assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "block"
+
+
+def test_lists_of_flags_are_those_of_the_filter(tmp_path: Path):
+    (tmp_path / "urlward.toml").write_text(CONFIG)
+    (tmp_path / "list.txt").write_text("games.example\n")
+    told = told_of_lists([tmp_path / "flags.txt"], (), "50%", "urls")
+    (tmp_path / "flags.txt").write_text("http://by-flag.example/x\nhttp://by-flag.example/y\n")
+    config, state = read_asked(
+        {"config": str(tmp_path / "urlward.toml"), "state": str(tmp_path / "s"), **told}
+    )
+    checks = Checks(config, state, str(told["format"]))
+    assert checks.check("http://by-flag.example/x", "", None, NOW)["verdict"] == "block"
+    assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "pass"
+    assert (config.max_errors, config.trust) == ("50%", ())
+    checks.close()
 
 
 def test_without_lists_the_sample_is_meant(tmp_path: Path):

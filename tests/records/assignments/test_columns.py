@@ -137,3 +137,32 @@ def test_any_text_is_counted(rows: list[str]) -> None:
     parsed = parser.parse(rows)
     assert parsed.rows == len(parsed.sightings) + parsed.skipped
     assert all(sighting[9] in (Said.HELD, Said.ENDED, Said.WHOLE) for sighting in parsed.sightings)
+
+
+ODD = (
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59", "9999-12-31", "0001-01-01", "0000-00-00", "2026-11-24T23:59:60Z", "2248-12-31",
+    "1e999", "9" * 25, "0x" + "f" * 26, "-1", "inf",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Manila", "America/New_York", "Europe/Berlin"])
+@pytest.mark.parametrize("time", ODD)
+def test_a_time_out_of_all_reason_is_one_row_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path, time: str, zone: str
+) -> None:
+    path = tmp_path / "a.csv"
+    good = "2026-11-24T12:00:00"
+    rows = [f"{A},{time},,anna", f"{A},{good},{time},anna", f"{A},{good}+14:00,,berta"]
+    path.write_text("address,from,to,subscriber\n" + "".join(f"{row}\n" for row in rows))
+    done = read(sqlite_store, "csv", path, ReadOptions(zone=ZoneInfo(zone)))
+    assert done.rows == 3
+    assert [line for line, _ in done.faults] == [2, 3]
+    assert all(reason for _, reason in done.faults)
+
+
+def test_a_byte_order_mark_before_numbered_columns(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{A},2026-11-24T12:00:00Z,anna\n".encode())
+    done = read(sqlite_store, "csv", path, ReadOptions({"address": "1", "from": "2", "subscriber": "3"}))
+    assert (done.rows, done.skipped) == (1, 0)

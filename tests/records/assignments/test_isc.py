@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,19 @@ def test_local_times_and_no_end(sqlite_store: AssignmentStore, tmp_path: Path) -
     path.write_text(lease(0, "never").replace(when(0), f"epoch {at(7) // 1000}; # Wed Nov 18"))
     read(sqlite_store, "isc", path)
     assert intervals(sqlite_store, A) == [(MAC, 7, None, "NONE")]
+
+
+@pytest.mark.parametrize(
+    "end", [f"epoch {2**70}; # x", "5 9999/12/31 23:59:59", "5 2026/11/24 24:00:00", "0 0000/00/00 00:00:00"]
+)
+def test_a_time_out_of_all_reason_is_one_lease_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path, end: str
+) -> None:
+    path = tmp_path / "dhcpd.leases"
+    path.write_text(lease(0, end) + lease(10, when(20)))
+    done = read(sqlite_store, "isc", path)
+    assert (done.rows, done.skipped) == (2, 1)
+    assert intervals(sqlite_store, A) == [(MAC, 10, 20, "EXPIRY")]
 
 
 def test_what_an_option_says_is_the_subscriber(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

@@ -128,10 +128,17 @@ def test_another_column_names_the_subscriber(sqlite_store: AssignmentStore, tmp_
 
 def test_bad_lines_are_counted(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "leases.csv"
-    bad = ["nonsense\n", line(0).replace(A, "192.0.2.1000"), line(0).replace(",100,", ",x,"), line(-(2**33))]
+    bad = [
+        "nonsense\n",
+        line(0).replace(A, "192.0.2.1000"),
+        line(0).replace(",100,", ",x,"),
+        line(-(2**33)),
+        line(2**70),
+        line(0, -(2**70)),
+    ]
     path.write_text(HEADER4 + "".join(bad) + line(0))
     done = read(sqlite_store, "kea", path)
-    assert (done.rows, done.skipped) == (5, 4)
+    assert (done.rows, done.skipped) == (7, 6)
     path.write_text("address,expire\n")
     with pytest.raises(AssignmentError, match=r"leases\.csv: not a lease file of Kea: no column"):
         read(sqlite_store, "kea", path)

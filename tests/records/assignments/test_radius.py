@@ -14,6 +14,7 @@ from urlward.records.assignments.parsers import ReadOptions
 from urlward.records.assignments.radacct import import_radacct, shown_url
 from urlward.records.assignments.radius import DetailParser
 from urlward.records.assignments.store import AssignmentStore
+from urlward.records.engines import without_secrets
 
 A = "198.51.100.7"
 PREFIXES = "Framed-IPv6-Prefix = 2001:db8:1:7::/64, Delegated-IPv6-Prefix = 2001:db8:7::/56"
@@ -126,6 +127,42 @@ def test_requests(
     path.write_text("".join(records))
     assert read(sqlite_store, "detail", path).skipped == 0
     assert intervals(sqlite_store, A) == expected
+
+
+def test_a_session_longer_than_all_time_is_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "detail"
+    path.write_text(record("Stop", 100, Acct_Session_Time=str(2**70)) + record("Start", 0))
+    done = read(sqlite_store, "detail", path)
+    assert (done.rows, done.skipped) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("password=hunter2", "password=***"),
+        ("sslpassword=hunter2&sslmode=require", "sslmode=require"),
+        ("passfile=/etc/pass&options=-c%20x=hunter2", "passfile="),
+        ("password=hunter2&password=hunter2", "***"),
+    ],
+)
+def test_a_database_url_is_shown_without_secrets(
+    sqlite_store: AssignmentStore, tmp_path: Path, query: str, shown: str
+) -> None:
+    url = f"postgresql+psycopg://u:hunter2@/x?host={tmp_path}&{query}"
+    assert "hunter2" not in shown_url(url)
+    assert shown in shown_url(url)
+    source = sqlite_store.source("radacct", "radacct", "")
+    with pytest.raises(AssignmentError) as raised:
+        import_radacct(sqlite_store, source, url, ReadOptions(), 0)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_what_a_driver_says_is_told_without_secrets() -> None:
+    url = "postgresql://u:first@h/x?password=second&sslmode=require"
+    said = "with first and second, require"
+    assert without_secrets(said, url) == "with *** and ***, require"
 
 
 def test_records_indented_by_spaces(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import BinaryIO
 
+from urlward.encoding import without_bom
 from urlward.engine.entry import Entry
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
 from urlward.lists.formats.found import FormatError, FormatOptions, Found, Read, Skipped
-from urlward.lists.formats.stream import BOM, Stream
+from urlward.lists.formats.stream import Stream
 from urlward.lists.formats.table import NAMES
 
 SNIFFED = 4096
@@ -184,7 +185,7 @@ def likely(head: bytes, format: str) -> str:  # noqa: A002 - the word
 
 def _lines(head: bytes) -> tuple[str, list[str]]:
     """The text, and its whole lines that are not blank, without white space around."""
-    text = head.removeprefix(BOM).decode(errors="replace").lstrip()
+    text = without_bom(head).decode(errors="replace").lstrip()
     whole = text if len(head) < SNIFFED else text.rpartition("\n")[0]
     return text, [line.strip() for line in whole.splitlines() if line.strip()]
 

@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from urlward.encoding import without_bom
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.lists.formats.found import FormatError, FormatOptions, Found, NotTakenError, Part, Read, Skipped
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
+from urlward.regular import open_regular
 
 _SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE).match
 _COMMENT = (b"#",)
@@ -138,8 +140,8 @@ def _is_white(folder: Path, usage: Mapping[str, str]) -> bool:
 def _usage(folder: Path) -> Mapping[str, str]:
     """What ``global_usage`` in a folder says of those beside it: names to ``white`` or ``black``."""
     try:
-        with (folder / _USAGE).open("rb") as file:
-            text = file.read(_MAX_USAGE).decode(errors="replace")
+        with open_regular(folder / _USAGE) as file:
+            text = without_bom(file.read(_MAX_USAGE)).decode(errors="replace")
     except OSError:
         return {}
     usage, name = {}, ""

@@ -4,13 +4,13 @@ import io
 from collections.abc import Buffer, Iterator
 from typing import BinaryIO
 
+from urlward.encoding import BOM
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.found import Skipped
 
 MAX_LINE_BYTES = 4 * MAX_LINE
 """A line's bytes are cut here; nothing that is read as an entry is as long."""
 
-BOM = b"\xef\xbb\xbf"
 TOO_LONG = f"line is longer than {MAX_LINE} characters"
 NOT_UTF8 = "not UTF-8"
 

@@ -7,6 +7,7 @@ category is made one.
 
 import re
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES
@@ -28,6 +29,7 @@ _DOTS = frozenset({".", ".."})
 _SLASHES = re.compile(r"//+")
 _ODD = re.compile(r"\\|%(?:2[e5f]|5c)", re.IGNORECASE).search
 _NOT_ID = re.compile(r"[^A-Za-z0-9._:\-]+")
+_NAMES = re.compile(r"[^\s/\\:?#@&=,;]*[^\x00-\x7f][^\s/\\:?#@&=,;]*")
 _NOT_CATEGORY = re.compile(r"[^A-Za-z0-9._\-]+")
 
 FRAGMENT = "a fragment (#), which no request carries"
@@ -46,12 +48,28 @@ def attributes(id_: str = "", category: str = "", expires: str = "") -> str:
     """
     text = ""
     if id_:
-        text = f" id={_NOT_ID.sub('-', id_)[:128]}"
+        text = f" id={_NOT_ID.sub('-', _spelled(id_))[:128]}"
     if category:
-        text += f" category={_NOT_CATEGORY.sub('-', category)[:64]}"
+        text += f" category={_NOT_CATEGORY.sub('-', _spelled(category))[:64]}"
     if expires:
         text += f" expires={_day(expires)}"
     return text
+
+
+def _spelled(text: str) -> str:
+    """A text with escapes read, and names in it as entries have them, so that those are found in it
+    (`urlward.engine.telling`)."""
+    if text.isascii() and "%" not in text:
+        return text
+    return _NAMES.sub(_as_of_entries, unquote(text))
+
+
+def _as_of_entries(match: re.Match[str]) -> str:
+    try:
+        found = canonical_host(_utf8(match[0]))
+    except (UrlError, NotTakenError):
+        return match[0]
+    return found if "." in found else match[0]  # a word is no host
 
 
 def _day(text: str) -> str:

@@ -8,6 +8,7 @@ from urlward.config import Config
 from urlward.lists.allows import current_allows
 from urlward.lists.check_commands import Checker
 from urlward.lists.files import Signature
+from urlward.lists.formats import AUTO
 from urlward.lists.keeper import Keeper
 from urlward.lists.neighbours import Neighbours
 from urlward.lists.policy import Policy
@@ -35,9 +36,11 @@ class Checks:
     Args:
         config: the filter's.
         state: the state folder.
+        list_format: of the sources.
     """
 
-    def __init__(self, config: Config, state: Path) -> None:
+    def __init__(self, config: Config, state: Path, list_format: str = AUTO) -> None:
+        self._format = list_format
         self._config = config.model_copy(update={"state": str(state)})
         self._state = state
         self._paths = [Path(path) for path in config.list] or ([] if config.feed else [SAMPLE])
@@ -90,7 +93,9 @@ class Checks:
         config = self._config
         key = Path(config.key) if config.key else None
         budget = read_budget(config.max_errors, "max_errors")
-        keeper = make_keeper(self._paths, config, key_file=key, trust=config.trust, budget=budget)
+        keeper = make_keeper(
+            self._paths, config, key_file=key, trust=config.trust, budget=budget, format=self._format
+        )
         seen = self._seen(keeper, now)
         keeper.load()
         neighbours = make_neighbours(config)

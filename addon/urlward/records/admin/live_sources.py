@@ -16,6 +16,7 @@ from urlward.lists.feed_alarms import alarms
 from urlward.lists.feed_status import status
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.files import Signature
+from urlward.lists.formats import AUTO
 from urlward.lists.state import local_key
 from urlward.records.admin.history import History
 from urlward.records.admin.live_check import Checks
@@ -101,6 +102,7 @@ class LiveSources(Sources):
         state: the state folder.
         parts: of the recorder.
         clock: seconds since 1970-01-01 UTC.
+        list_format: of the filter's sources.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class LiveSources(Sources):
         state: Path,
         parts: Parts | None = None,
         *,
+        list_format: str = AUTO,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -119,7 +122,7 @@ class LiveSources(Sources):
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
         self._refreshes = Refreshes(config, state)
-        self._checks = Checks(config, state)
+        self._checks = Checks(config, state, list_format)
 
     def tick(self) -> None:
         """Note what the last second has brought; call it once a second."""

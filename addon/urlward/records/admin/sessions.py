@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from tornado.web import create_signed_value, decode_signed_value
 
-from urlward.lists.files import open_regular, read_regular
+from urlward.encoding import BOM, without_bom
 from urlward.lists.state import is_damage, locked, made_folder, set_aside, unusable, write_private
 from urlward.records.admin.sources import AdminError
+from urlward.regular import open_regular, read_regular
 
 SESSION = 12 * 3_600
 """Seconds that a session lasts."""
@@ -67,7 +68,7 @@ def token_of(path: Path) -> str:
         if path.stat().st_mode & 0o027:
             raise AdminError(f"{path}: others can read it: chmod 600 {path}")
         with open_regular(path) as file:
-            token = file.read(_LONGEST + 1).strip()
+            token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
     except OSError as e:
         raise unusable(path, e) from e
     printable = all(0x21 <= byte <= 0x7E for byte in token)

@@ -43,7 +43,7 @@ class ColumnsParser:
     def begin(self, header: str) -> None:
         """Find the columns by their names."""
         try:
-            row = next(csv.reader([header.removeprefix("\ufeff")], delimiter=self._options.delimiter), [])
+            row = next(csv.reader([header], delimiter=self._options.delimiter), [])
         except csv.Error as e:
             raise AssignmentError(f"its first line names no columns: {_NOT_CSV}") from e
         names = {name.strip().casefold(): number for number, name in enumerate(row)}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from urlward.encoding import other_encoding
+from urlward.encoding import BOM, other_encoding, without_bom
 from urlward.lists.build import Progress, silent
 from urlward.records.assignments.formats import FORMATS
 from urlward.records.assignments.interval import AssignmentError, Source
@@ -15,6 +15,7 @@ from urlward.records.assignments.merging import Merger
 from urlward.records.assignments.parsers import Parsed, Parser, ReadOptions
 from urlward.records.assignments.positions import position_at, position_in
 from urlward.records.assignments.store import AssignmentStore, Position
+from urlward.regular import regular_fd
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
@@ -85,7 +86,7 @@ class FileReader:
         self._parser: Parser = FORMATS[source.format](options)
         self._merger = Merger(store, source.id)
         with _told(path):
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = regular_fd(path)
         self.result = Imported()
         self._position: Position | None = None
         self._started = False
@@ -170,15 +171,16 @@ class FileReader:
         """Read the header where there is one; False where there is not all of it yet."""
         if self._started:
             return True
-        header = 0
-        if other := other_encoding(os.pread(self.fd, 2, 0)):
+        begins = os.pread(self.fd, len(BOM), 0)
+        if other := other_encoding(begins):
             raise AssignmentError(other)
+        header = len(begins) - len(without_bom(begins))
         if self._parser.has_header:
             line, end, _ = os.pread(self.fd, _LONGEST_HEADER, 0).partition(b"\n")
             if not end and b"\r" not in line[:-1]:  # else it has ends of another kind, which are no CSV's
                 self.result.pending = len(line)
                 return False
-            self._parser.begin(line.decode(errors="backslashreplace").rstrip("\r"))
+            self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
         self._position = position_in(self.fd, self._store.positions(self._source.id))
         self._renewed = self._position.read if self._position else 0

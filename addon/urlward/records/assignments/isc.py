@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from urlward.records.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
 from urlward.records.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
+from urlward.records.assignments.times import sane
 
 _LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
 _NO_LEASE = re.compile(
@@ -65,7 +66,7 @@ class IscParser:
             return None
         start = _time(fields["starts"]) if "starts" in fields else 0
         end = _time(fields["ends"]) if "ends" in fields else FOREVER
-        if start <= 0:
+        if not start:
             raise RowError("no beginning")
         said = Said.HELD if state == "active" else Said.ENDED
         # What never ends has no end to be over at.
@@ -98,6 +99,6 @@ def _time(text: str) -> int:
     if text.startswith("never"):
         return FOREVER
     if text.startswith("epoch "):
-        return int(text.split(";")[0].split()[1]) * 1000
+        return sane(int(text.split(";")[0].split()[1]) * 1000)
     at = datetime.strptime(text.partition(" ")[2], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
-    return int(at.timestamp()) * 1000
+    return sane(int(at.timestamp()) * 1000)

@@ -68,7 +68,7 @@ class KeaParser:
                 start = until - lifetime * 1000
                 if lifetime == _INFINITE:
                     start, until = max(start, 0) or until, FOREVER
-                if not 0 < start < LAST:
+                if not (0 < start < LAST and (until == FOREVER or 0 < until < LAST)):
                     raise RowError("no such time")
             except ValueError as e:
                 faults.append(Fault(number, reason_of(e)))

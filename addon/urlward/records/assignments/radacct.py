@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_, select
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
+from urlward.records import engines
 from urlward.records.assignments.formats import RADACCT
 from urlward.records.assignments.importing import KEPT_FAULTS, RENEW_AFTER, Imported, Judge
 from urlward.records.assignments.interval import (
@@ -117,13 +117,13 @@ def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> l
 
 
 def shown_url(url: str) -> str:
-    """A database's URL without its password.
+    """A database's URL without its secrets.
 
     Raises:
         AssignmentError: it is none.
     """
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return engines.shown_url(url)
     except ArgumentError as e:
         raise AssignmentError("not a database's URL, such as postgresql+psycopg://user@host/radius") from e
 
@@ -164,7 +164,7 @@ def _batches(
     except (SQLAlchemyError, ImportError) as e:
         reason = getattr(e, "orig", None) or e
         line = next(iter(str(reason).splitlines()), type(e).__name__)
-        raise AssignmentError(f"{shown_url(url)}: {line}") from e
+        raise AssignmentError(f"{shown_url(url)}: {engines.without_secrets(line, url)}") from e
 
 
 def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from urlward.records.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
 from urlward.records.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
-from urlward.records.assignments.times import LAST
+from urlward.records.assignments.times import LAST, sane
 
 ADDRESSES = ("Framed-IP-Address", "Framed-IPv6-Address", "Framed-IPv6-Prefix", "Delegated-IPv6-Prefix")
 _NAS = ("NAS-IP-Address", "NAS-IPv6-Address", "NAS-Identifier")
@@ -66,7 +66,7 @@ class DetailParser:
         if status != "Stop" and status not in _HOLDS:
             return []
         time = record.get("Acct-Session-Time")
-        start = at if status == "Start" else at - int(time[0]) * 1000 if time else 0
+        start = at if status == "Start" else sane(at - int(time[0]) * 1000) if time else 0
         if status != "Stop":
             said, end, start = Said.HELD, FOREVER, start or at
         else:

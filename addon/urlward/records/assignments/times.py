@@ -39,6 +39,13 @@ def moment_of(value: Any, zone: tzinfo = UTC) -> Moment:
         RowError: a local time that the zone's clock never showed.
         ValueError: none of these, or out of all reason.
     """
+    try:
+        return _moment_of(value, zone)
+    except OverflowError as e:  # of the first and the last years, where a zone's offset leads out of them
+        raise ValueError("not a time of this age") from e
+
+
+def _moment_of(value: Any, zone: tzinfo) -> Moment:
     if isinstance(value, datetime):
         return _readings(value, zone)
     text = str(value).strip()
@@ -88,14 +95,19 @@ def _readings(at: datetime, zone: tzinfo) -> Moment:
     back = back_of(at, zone)
     before = zone.utcoffset(at.replace(fold=0)) or _ZERO
     first = round((at - before).replace(tzinfo=UTC).timestamp() * 1000)
-    return Moment(_sane(first), _sane(first + back // timedelta(milliseconds=1)))
+    return Moment(sane(first), sane(first + back // timedelta(milliseconds=1)))
 
 
 def _exact(ms: int) -> Moment:
-    return Moment(_sane(ms), ms)
+    return Moment(sane(ms), ms)
 
 
-def _sane(ms: int) -> int:
+def sane(ms: int) -> int:
+    """A time in ms.
+
+    Raises:
+        ValueError: it is out of all reason, and perhaps more than a database takes.
+    """
     if not 0 < ms < LAST:
         raise ValueError("not a time of this age")
     return ms

@@ -1,0 +1,124 @@
+"""Identifiers that would tell an entry: ids and categories made of its host, its path or a parameter.
+
+What a list says of entries is in artifacts, logs and metrics and on block pages as it is, where no entry may
+be. Tables have been taken for lists whose column of ids was the URL, or was made of it by a program that put
+``-`` for what it did not like.
+"""
+
+import re
+from collections.abc import Iterator
+from unicodedata import combining, normalize
+from urllib.parse import quote, unquote
+
+from urlward.engine.entry import strip_www
+from urlward.engine.url import is_address
+
+SHORTEST = 6
+"""Letters of a path, or of a parameter's value, that an id may not have in it; of fewer, chance would find
+too many."""
+
+SHORTEST_RUN = 8
+"""Letters and digits of a host that an identifier may not have in it without what stood between them."""
+
+_APART = str.maketrans({chr(n): "-" for n in range(128) if not chr(n).isalnum()})
+_MANY = re.compile("-{2,}")
+_OTHER = re.compile(r"[^0-9a-z]+")
+_ACE = "xn--"
+
+
+def without_telling(id_: str, category: str, host: str, path: str, params: frozenset[str]) -> tuple[str, str]:
+    """An id and a category, each empty where it tells the entry; one without an id goes by its digest."""
+    if not tells(f"{id_} {category}", host, path, params, words=True):
+        return id_, category
+    return (
+        "" if tells(id_, host, path, params, words=True) else id_,
+        "" if tells(category, host, path, params, words=False) else category,
+    )
+
+
+def tells(said: str, host: str, path: str, params: frozenset[str], *, words: bool) -> bool:
+    """Whether an identifier tells an entry.
+
+    Args:
+        said: the identifier, ASCII.
+        host: the entry's, canonical; an address or network, or empty.
+        path: likewise.
+        params: likewise.
+        words: whether one word of the entry's path or parameters is enough. It is of an id, which is the
+            entry's own; a category is a word for many. Of a host no single word is: it is nobody's name.
+    """
+    said = said.lower()
+    if host and _host_is_in(strip_www(host.partition("/")[0].strip("[]")), said):
+        return True
+    # Of most entries the first word tells that there is no more to look for.
+    first = path[1:].partition("/")[0].partition(".")[0].lower()
+    if first and not (first.isalnum() and first not in said):
+        found = _apart(said)
+        if any(_is_in(form, found, words=words) for form in _spellings(path)):
+            return True
+    if not (words and params):
+        return False
+    found = _apart(said)
+    forms = (form for param in params for form in _spellings(param.partition("=")[2]))
+    return any(_is_in(form, found, words=True) for form in forms)
+
+
+def _host_is_in(host: str, said: str) -> bool:
+    first = host.partition(".")[0]
+    if first.isalnum() and first not in said:
+        return False
+    if ("." in host or ":" in host) and host in said:
+        return True
+    found = _apart(said)
+    run = found.replace("-", "")
+    for form in _spellings(host, ace=True):
+        if _is_in(form, found, words=False, shortest=1):
+            return True
+        letters = form.replace("-", "")
+        if (
+            "-" in form.strip("-")
+            and len(letters) >= SHORTEST_RUN
+            and letters in run
+            and not is_address(host)
+        ):
+            return True
+    return False
+
+
+def _is_in(form: str, found: str, *, words: bool, shortest: int = SHORTEST) -> bool:
+    """Whether a form stands in another, not as a part of words."""
+    inner = form.strip("-")
+    return len(inner) >= shortest and (words or "-" in inner) and form in found
+
+
+def _spellings(text: str, *, ace: bool = False) -> Iterator[str]:
+    """Forms of a canonical text, as `_apart` has them."""
+    yield _apart(text.lower())
+    if ace and _ACE in text:
+        plain = ".".join(map(_unicode, text.split(".")))
+    elif "%" in text:
+        plain = unquote(text)
+    else:
+        return
+    plain = plain.lower()
+    yield _apart(quote(plain).lower())
+    decomposed = normalize("NFKD", plain)
+    for each in (plain, decomposed, "".join(c for c in decomposed if not combining(c))):
+        form = _OTHER.sub("-", each).strip("-")
+        # Of letters that are all put for, nothing is left that could tell.
+        if ("-" in form) >= ("." in plain):
+            yield f"-{form}-"
+
+
+def _unicode(label: str) -> str:
+    """A label as it is shown; itself where it is none that can be."""
+    try:
+        return label[len(_ACE) :].encode().decode("punycode") if label.startswith(_ACE) else label
+    except UnicodeError:
+        return label
+
+
+def _apart(text: str) -> str:
+    """The words of an ASCII text, each between two ``-``."""
+    text = f"-{text.translate(_APART)}-"
+    return _MANY.sub("-", text) if "--" in text else text

@@ -1,0 +1,87 @@
+"""Regular files, opened and read whole: what is a pipe, a socket or a device is refused, not waited for."""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+MOST_KEPT = 1 << 26
+"""Bytes, many times what a file has that is kept and read as a whole (an artifact is not read so)."""
+
+MOST_LINE = 1 << 20
+"""Bytes, many times what a line has of what is kept line by line."""
+
+_GIVEN = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/([0-9]{1,9})", re.ASCII).fullmatch
+
+
+def regular_fd(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file that is to be a regular one.
+
+    Opening a pipe could wait for ever, on an event loop that carries traffic, and a device need not end.
+
+    Args:
+        path: of the file; made for its owner alone where the flags say so.
+        flags: of open(2), beside those that are needed for that.
+
+    Raises:
+        OSError: the system does not give it; ENXIO, as of a socket, where it is no regular file.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    except OSError as e:
+        if e.errno == errno.ENXIO:
+            raise _not_regular(path) from e
+        raise
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def _not_regular(path: Path) -> OSError:
+    return OSError(errno.ENXIO, "not a regular file", str(path))
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading as `regular_fd`."""
+    return os.fdopen(regular_fd(path), "rb")
+
+
+def read_regular(path: Path, most: int = MOST_KEPT) -> bytes:
+    """What is in a file; as `regular_fd`, and EFBIG where that is more than so many bytes.
+
+    A file system that is damaged may give a file any size, and who reads that has no memory left.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, "too large to be what it should be", str(path))
+        return file.read()
+
+
+def lines_of(file: BufferedReader) -> Iterator[bytes]:
+    """The lines of a file as iterating over it has them, but one longer than `MOST_LINE` in pieces: what is
+    damaged may be one line of any length."""
+    return iter(lambda: file.readline(MOST_LINE), b"")
+
+
+def given_fd(path: Path) -> int | None:
+    """The number of the descriptor that a name stands for which this process was started with, None where it
+    stands for none: ``/dev/stdin``, and what a shell makes of ``<(command)``."""
+    match = _GIVEN(str(path))
+    return None if match is None else int(match[1] or 0)
+
+
+def open_given(path: Path) -> BufferedReader:
+    """Open a file for reading as `regular_fd`, or what the shell gave in its place (`given_fd`), which ends.
+
+    Raises:
+        OSError: see there.
+    """
+    number = given_fd(path)
+    return open_regular(path) if number is None else os.fdopen(os.dup(number), "rb")
