@@ -229,8 +229,9 @@ def test_the_process_of_a_second_node_goes_on_and_says_so(
     with running(tmp_path, text) as process:
         process.serves()
         asyncio.run(_blocked(process.state, 5))
-        wait_for(lambda: "another node's" in process.log(), "the line")
-        assert "say so with `urlward records adopt`; events wait on the disk" in process.log()
+        said = "say so with `urlward records adopt`; events wait on the disk"
+        wait_for(lambda: said in process.log(), "the line")
+        assert "another node's" in process.log()
         assert blocks(process) == []
         assert process.end() == 0, process.log()
     # It has a name of its own now.
