@@ -77,11 +77,11 @@ from urlward.proxy.passwords import Passwords
 from urlward.proxy.poller import Poller
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
-from urlward.proxy.recording import Recording
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
+from urlward.records.recording import Recording
 
 logger = logging.getLogger("urlward")
 
