@@ -20,7 +20,9 @@ from urlward.config import read_config
 from urlward.engine.verdict import Verdict
 from urlward.lists.state import local_key
 from urlward.records.database import Database
-from urlward.records.events import Events
+from urlward.records.outbox import Outbox
+from urlward.records.recorder import place_of
+from urlward.records.recording import Hit, Recording
 from urlward.records.store import EventQuery, open_store
 
 RECORDS = "[records]\n[records.days]\nblocks = 30\noperations = 365\n"
@@ -106,28 +108,37 @@ def sustained(folder: Path, seconds: int) -> dict[str, Any]:
     read = read_config(config)
     assert read.records is not None
     state = Path(str(read.state))
-    sent = asyncio.run(_send(Events(read.records, state, local_key(state).secret), seconds))
+    sent = asyncio.run(_send(Recording(read.records, state, local_key(state).secret), seconds))
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     store = open_store(read.records.store[0], state)
     assert isinstance(store, Database)
     kept = store.count(EventQuery(kinds=("block",)), "kind").get("block", 0)
     store.close()
-    return {"seconds": seconds, "rate": sent / seconds, "sent": sent, "kept": kept, "lost": sent - kept}
+    outbox, place = Outbox(state), place_of(read.records.store[0])
+    waits = outbox.waiting(place, outbox.cursors()[place][0])  # for the next start
+    outbox.close()
+    return {
+        "seconds": seconds,
+        "rate": sent / seconds,
+        "sent": sent,
+        "kept": kept,
+        "lost": sent - kept - waits,
+    }
 
 
-async def _send(events: Events, seconds: int) -> int:
-    running = asyncio.ensure_future(events.emitter.run())
+async def _send(recording: Recording, seconds: int) -> int:
+    running = asyncio.ensure_future(recording.run())
     verdict = Verdict("block", "domain", "B-1", "phishing", "list")
     start, sent = time.perf_counter(), 0
     while (now := time.perf_counter() - start) < seconds:
         while sent < now * RATE:
-            events.blocked(
-                verdict=verdict, client="192.0.2.7", client_port=1024 + sent % 60_000, protocol="http",
-                stage="match", reference=f"{sent:08x}", url=lambda: "blocked.example/",
-            )  # fmt: skip
+            port, reference = 1024 + sent % 60_000, f"{sent:08x}"
+            recording.hit(
+                Hit(verdict, "192.0.2.7", port, "http", "match", reference, lambda: "blocked.example/")
+            )
             sent += 1
         await asyncio.sleep(0.005)
-    await events.emitter.close()
-    await running
+    await recording.close()
+    running.cancel()
     return sent

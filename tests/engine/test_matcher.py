@@ -10,6 +10,7 @@ from engine.support import CREATED, key, load_lines, matcher
 from urlward.engine.errors import UrlError
 from urlward.engine.level import LOOK
 from urlward.engine.matcher import Matcher
+from urlward.engine.url import Work
 from urlward.engine.verdict import PASS, Verdict
 
 
@@ -263,16 +264,21 @@ def test_nothing_of_a_long_url_is_left_unread() -> None:
     assert found.check("example.test", "/end?" + "x" * 60_000 + "&id=5").blocked
     assert found.check("example.test", "/end?" + "".join(f"{n}&" for n in range(990)) + "id=5").blocked
     assert found.check("example.test", "/end?%" + "25" * 30_000 + "69d=5").blocked
-    for refused in ("/a/.." * 13_000 + "/end?id=5", "/end?" + "x&" * 32_000 + "id=5", "/%25" * 16_000):
+    for refused in (
+        "/a/.." * 13_000 + "/end?id=5",
+        "/end?" + "x&" * 32_000 + "id=5",
+        "/%25" * 16_000,
+        "/a" * 30_000 + "/one/two/",
+    ):
         with pytest.raises(UrlError):
             found.check("example.test", refused)
-    assert found.check("a.test", "/a" * 30_000 + "/one/two/").blocked
-    assert found.check_host("a." * 30_000 + "tail.test").blocked
-    deep = matcher("http://example.test" + "/a" * 30_000, "http://example.test" + "/a" * 29_999 + "/* id=x")
-    assert deep.check("example.test", "/a" * 30_000).kind == "page"
-    assert deep.check("example.test", "/a" * 29_999 + "/").entry == "x"
-    assert deep.check("example.test", "/a" * 29_999) == PASS
-    assert matcher("a." * 30_000 + "test").check_host("b." + "a." * 30_000 + "test").blocked
+    assert found.check("a.test", "/a" * 8_000 + "/one/two/").blocked
+    assert found.check_host("a." * 4_000 + "tail.test").blocked
+    deep = matcher("http://example.test" + "/a" * 8_000, "http://example.test" + "/a" * 7_999 + "/* id=x")
+    assert deep.check("example.test", "/a" * 8_000).kind == "page"
+    assert deep.check("example.test", "/a" * 7_999 + "/").entry == "x"
+    assert deep.check("example.test", "/a" * 7_999) == PASS
+    assert matcher("a." * 4_000 + "test").check_host("b." + "a." * 4_000 + "test").blocked
 
 
 # -- which entry is named
@@ -759,3 +765,51 @@ def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_param
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"
     assert found.check("p.test", "/view.php;/x.php?id=5").kind == "params"
     assert found.check("p.test", "/a.html/x?y").kind == "page"
+
+
+PARAMETERS = "&".join(f"topic.{n}=%20x" for n in range(990))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/view?{PARAMETERS}",
+        f"/{'a' * 50_000}/view?{PARAMETERS}",
+        f"/a.b{'/c.d' * 6}?{'&'.join(f't{n}=%41' for n in range(500))}",
+        f"/{'a%u002f/../b;c//' * 100}#?{'&'.join(f'a={n}' for n in range(60))}",
+        f"\xa0/{'a%2f\xc2\xa0/..;b//(S(x))/' * 50}?x=1#y?z=2;\xa0",
+        "/" + "/".join(f"{n:x}" for n in range(13_000)),
+    ],
+)
+def test_what_would_take_long_is_refused_by_what_there_is_to_look_at(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A way in which origins may read it, a parameter and a byte each count; time does not."""
+    looked = []
+    spend = Work.spend
+
+    def noted(self: Work, characters: int, texts: int = 1) -> None:
+        looked.append(characters)
+        spend(self, characters, texts)
+
+    monkeypatch.setattr(Work, "spend", noted)
+    found = matcher("http://p.test/view?topic=5", "http://p.test/q?a=1 nocase", "http://p.test/listed.html")
+    with pytest.raises(UrlError, match="too many ways"):
+        found.check("p.test", target)
+    assert sum(looked[:-1]) < 160 * 1024
+    assert len(looked) < 420
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/forum/viewtopic.php?f=5&t=%41bc&start=20",
+        f"/search;jsessionid=0123/..%2f/a.php?q={'%20foo' * 100}&{'&'.join(f'p{n}=%41' for n in range(60))}",
+        f"/view.php/a.b/c?{'&'.join(f'T{n}=A' for n in range(120))}",
+        f"/{'%e4%b8%ad' * 300}/x?{'%e4%b8%ad' * 300}",
+        "/" + "a" * 60_000,
+    ],
+)
+def test_what_clients_send_is_judged(target: str) -> None:
+    found = matcher("http://p.test/view?topic=5", "http://p.test/q?a=1 nocase", "http://p.test/listed.html")
+    assert found.check("p.test", target) == PASS

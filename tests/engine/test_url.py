@@ -356,6 +356,8 @@ def test_what_cannot_be_judged_in_bounded_time_is_refused() -> None:
     assert len(host_readings(":".join(f"a{i}" for i in range(200)))) > 200
     with pytest.raises(UrlError, match="too long"):
         host_readings("^" * 1025)
+    with pytest.raises(UrlError, match="too long"):
+        host_readings("a." * 5000 + "test")
 
 
 def test_an_a_label_that_is_none_is_a_name_as_chromium_has_it() -> None:
@@ -876,8 +878,8 @@ def test_escapes_of_four_digits_in_a_query() -> None:
 
 
 def test_a_path_that_may_be_too_many_files_is_refused() -> None:
-    with pytest.raises(UrlError, match="too many files"):
-        target_readings("/a.b" * 200 + "/")
+    with pytest.raises(UrlError, match="too many ways"):
+        target_readings("/a.b" * 500 + "/")
 
 
 def test_only_parameters_count_behind_a_script() -> None:
@@ -911,7 +913,7 @@ def test_readings_are_written_as_entries_are(text: str) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "/a%2f..\\;%5c/%252f;..//" * 20 + "../x",
+        "/a%2f..\\;%5c/%252f;..//" * 60 + "../x",
         "//u%2f@x\\;%2e" * 100 + "/../x",
         "/%2e/..//u@%2f;\\" * 150 + "#?;x",
         "/a%2f..\\;%5c/%252f;..//" * 20 + "#;%00/../x",
@@ -1005,12 +1007,3 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
 )
 def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)
-
-
-def test_many_readings_with_many_parameters_are_refused() -> None:
-    """Each parameter is looked for in each reading."""
-    query = "&".join(f"a{n}" for n in range(500))
-    assert target_readings(f"/a?{query}")
-    assert target_readings(f"/a.b/c?{query}")
-    with pytest.raises(UrlError, match="too many parameters"):
-        target_readings("/" + "/a.b/" * 50 + f"?{query}")

@@ -235,9 +235,11 @@ async def test_each_address_of_a_name_is_judged(rig: Rig, monkeypatch: pytest.Mo
     tried: list[Sequence[Any]] = []
 
     class Noted(Opening):
-        def __init__(self, loop: Any, addresses: Sequence[Any], *more: Any, **named: Any) -> None:
+        def __init__(
+            self, poller: Any, share: Any, addresses: Sequence[Any], *more: Any, **named: Any
+        ) -> None:
             tried.append(addresses)
-            super().__init__(loop, [("127.0.0.1", rig.origin_port)], *more, **named)
+            super().__init__(poller, share, [("127.0.0.1", rig.origin_port)], *more, **named)
 
     monkeypatch.setattr(session, "Opening", Noted)
     await rig.start(answer, "regular")

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.rig import until
 from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
-from urlward.proxy.poller import READ, WRITE, Poller
+from urlward.proxy.poller import READ, WRITE, Poller, Share
 from urlward.proxy.tls import Tls
 
 LARGE = bytes(range(256)) * (1 << 13)  # 2 MiB: more than the sockets hold
@@ -23,6 +23,7 @@ class Side:
 
     def __init__(self, *, room: int = 0) -> None:
         self.active = 0.0
+        self.share = Share()
         self.got = bytearray()
         self.ends = 0
         self.faults: list[Exception] = []
@@ -257,6 +258,7 @@ class Secured:
         self.said: list[str] = []
         self.faults: list[Exception] = []
         self.active = 0.0
+        self.share = Share()
         poller = Poller(asyncio.get_running_loop())
         with socket.create_server(("127.0.0.1", 0)) as listening:
             near = socket.create_connection(listening.getsockname())

@@ -6,12 +6,12 @@ import pytest
 from proxy.driver import NOW, make_context
 from urlward.engine.verdict import Verdict
 from urlward.proxy.decision_log import Counts, DecisionLog, timestamp
-from urlward.proxy.names import Names
-from urlward.proxy.recording import Recording
+from urlward.records.privacy import name_in_log
+from urlward.records.recording import Hit, Recording
 
 CLIENT = make_context().client
-NAMES = Names(("blocked.example",), (80,), "192.0.2.7", "/page")
 VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")
+HIT = Hit(VERDICT, "192.0.2.1", 1234, "http", "match", "AAAA-BBBB-CCCC")
 
 
 def log() -> DecisionLog:
@@ -32,7 +32,7 @@ def test_a_block(
 ) -> None:
     caplog.set_level(logging.INFO)
     written = log()
-    written.block(VERDICT, NAMES, CLIENT, "AAAA-BBBB-CCCC", cut=cut, would=would)
+    written.block(HIT._replace(cut=cut, would=would))
     assert caplog.messages == [
         f"2027-01-15T08:00:00.000Z {word} client=192.0.2.1:1234 list=feed entry=E-1 category=phishing "
         "reference=AAAA-BBBB-CCCC"
@@ -46,10 +46,9 @@ def test_what_is_recorded_is_in_the_log_only_where_that_is_asked_for(
 ) -> None:
     caplog.set_level(logging.INFO)
     recording = create_autospec(Recording, instance=True, logs=logs)
-    DecisionLog(Counts(), lambda: NOW, recording).block(VERDICT, NAMES, CLIENT, "AAAA-BBBB-CCCC", would=True)
-    recording.hit.assert_called_once_with(
-        VERDICT, NAMES, CLIENT, "AAAA-BBBB-CCCC", cut=False, would=True, group=""
-    )
+    recording.named = name_in_log
+    DecisionLog(Counts(), lambda: NOW, recording).block(HIT)
+    recording.hit.assert_called_once_with(HIT)
     assert len(caplog.messages) == logs
 
 
@@ -57,9 +56,8 @@ def test_a_block_without_a_category_of_a_client_with_an_ipv6_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    client = make_context().client
-    client.peername = ("2001:db8::1", 1234, 0, 0)  # type: ignore[assignment]
-    log().block(Verdict("block", list="feed", entry="E-2"), NAMES, client, "R", group="staff")
+    verdict = Verdict("block", list="feed", entry="E-2")
+    log().block(Hit(verdict, "2001:db8::1", 1234, "http", "match", "R", group="staff"))
     assert " client=[2001:db8::1]:1234 list=feed entry=E-2 category=- reference=R group=staff" in caplog.text
 
 
@@ -86,7 +84,7 @@ def test_a_broken_handler_is_nobodys_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(logging.getLogger("urlward"), "log", fail)
     written = log()
-    written.block(VERDICT, NAMES, CLIENT, "R")
+    written.block(HIT)
     assert written.counts.blocked == 1
 
 

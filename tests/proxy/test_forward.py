@@ -11,7 +11,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.forward import ESTABLISHED, NOWHERE, ForwardRelay, Origin
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
-from urlward.proxy.relay import MAX_ANSWERED, MAX_HELD
+from urlward.proxy.relay import MAX_HELD
 
 A, B = Origin("a.test", 80, False), Origin("b.test", 8080, False)
 ENDED = ["close server", "end client", "linger"]
@@ -667,11 +667,30 @@ def test_a_request_that_is_forwarded_no_further(value: str) -> None:
     assert case.answers == [b"HTTP/1.1 451 Unavailable For Legal Reasons"]
 
 
-def test_of_requests_that_come_together_only_some_get_an_answer_of_ours() -> None:
+def test_requests_that_come_together_are_answered_by_turns() -> None:
     """Each takes time in which nobody else is served."""
-    one = get("http://a.test/listed")
-    together = Case().client(one * 50)
-    assert len(together.answers) == MAX_ANSWERED
-    assert b"close" in together.ends.client.rpartition(b"HTTP/1.1 451")[2].lower()
-    by_turns = Case().client(*[one] * 50)
-    assert len(by_turns.answers) == 50
+    case = Case()
+    case.ends.over = True
+    case.client(get("http://a.test/listed") * 5)
+    case.relay.client_ended()
+    for done in range(1, 5):
+        assert (len(case.answers), case.ends.asked) == (done, ["go on later"] * done)
+        case.relay.read_on()
+    assert (len(case.answers), case.ends.asked[-1]) == (5, "close")
+
+
+def test_requests_by_turns_that_origins_answer() -> None:
+    """A turn ends at an answer of ours, and a request behind it waits for its origin."""
+    case = Case()
+    case.ends.over = True
+    case.client(get("http://a.test/listed") + get() + get("http://a.test/listed") + get())
+    case.relay.client_ended()
+    case.relay.read_on()
+    case.server(ok())
+    assert len(case.answers) == 3
+    assert case.relay.head is None
+    case.relay.read_on()
+    assert "close" not in case.ends.asked
+    case.server(ok())
+    assert len(case.answers) == 4
+    assert case.ends.asked[-1] == "close"

@@ -446,8 +446,8 @@ async def head_that_takes_too_long(rig: Rig, streams: Streams) -> None:
     streams[1].write(b"GET /")
     await until(lambda: rig.session.head() is not None)
     rig.session.touch(time.monotonic() + HEAD_TIMEOUT)
-    rig.addon.live.tick(time.monotonic())
-    rig.addon.live.tick(time.monotonic() + HEAD_TIMEOUT)
+    await rig.addon.live.tick(time.monotonic())
+    await rig.addon.live.tick(time.monotonic() + HEAD_TIMEOUT)
     assert await closed(streams[0])
 
 

@@ -6,7 +6,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import h2.config
@@ -36,6 +35,7 @@ from urlward.proxy.http2_messages import (
 )
 from urlward.proxy.http2_origin import MAX_LANES
 from urlward.proxy.names import Names
+from urlward.proxy.poller import Share
 from urlward.proxy.relay import HttpRelay
 
 Fields = list[tuple[str, str]]
@@ -48,6 +48,7 @@ class Origin:
 
     peer: Any = None
     active = 0.0
+    share = Share()
 
     def __init__(self, lane: Lane, case: "Case") -> None:
         self.lane = lane.owned(self)
@@ -79,6 +80,12 @@ class Origin:
 
     def end_server(self) -> None:
         self.asked.append("end server")
+
+    def turn_is_over(self) -> bool:
+        return False
+
+    def go_on_later(self) -> None:
+        raise AssertionError
 
     def close_server(self) -> None:
         self.over = True
@@ -151,6 +158,26 @@ class Loop:
             call(*arguments)
 
 
+class Turns:
+    """The client's connection, as far as its turns go."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.turn_is_over = False
+        self.held: list[bool] = []
+        self.tasks = 0
+
+    def pause(self, _: int) -> None:
+        self.held.append(True)
+
+    def resume(self, _: int) -> None:
+        self.held.append(False)
+
+    def later(self, task: Callable[[], None]) -> None:
+        self.tasks += 1
+        self.loop.call_soon(task)
+
+
 class Case:
     """A client and the filter; origins are reached at once."""
 
@@ -178,6 +205,8 @@ class Case:
         self.goaway: int | None = None
         self.acknowledges = True
         self.http2 = Http2(self, self.loop)  # type: ignore[arg-type]
+        self.turns = Turns(self.loop)
+        self.http2.peer = self.turns  # type: ignore[assignment]
         self.http2.start()
         self.flush()
 
@@ -817,8 +846,8 @@ def test_small_frames_of_data_are_read_by_and_by(
     """As messages of gRPC can be: they are somebody's, but others have their turn."""
     clock = count(1.0, tick)
     monkeypatch.setattr("urlward.proxy.http2_frames.perf_counter", lambda: next(clock))
-    stream, held = case.ask(method="POST", end=False), []
-    case.http2.peer = SimpleNamespace(pause=lambda _: held.append(True), resume=lambda _: held.append(False))
+    stream, held = case.ask(method="POST", end=False), case.turns.held
+    case.turns.turn_is_over = True
     sent = frame(0, 0, stream, b"x" * 2) * 30_000
     step = len(sent) // pieces
     for start in range(0, len(sent), step):
@@ -829,8 +858,22 @@ def test_small_frames_of_data_are_read_by_and_by(
     Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
     assert b"".join(parts) == b"x" * 60_000
     assert case.goaway is None
-    assert (held.count(True), case.loop.waits.count(_REST) > 0) == (len(case.loop.waits), True)
-    assert held.count(True) == held.count(False)
+    assert case.loop.waits.count(_REST) > 0
+    assert held.count(True) == held.count(False) == len(case.loop.waits) + case.turns.tasks
+
+
+def test_streams_take_their_turns(case: Case) -> None:
+    """What each asks takes time, in which nobody else is served."""
+    case.turns.turn_is_over = True
+    for number in range(5):
+        stream = case.client.get_next_available_stream_id()
+        head = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", f"/{number}")]
+        case.client.send_headers(stream, head, end_stream=True)
+    case.http2.client_data(case.client.data_to_send())
+    for done in range(1, 6):
+        assert sum(len(origin.heads) for origin in case.origins) == done
+        case.loop.soon.pop(0)[0]() if case.loop.soon else None
+    assert not case.loop.soon
 
 
 def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:

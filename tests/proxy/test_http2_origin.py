@@ -55,6 +55,10 @@ class Server(Connection):
         """No kernel is here."""
 
     @property
+    def turn_is_over(self) -> bool:
+        return False
+
+    @property
     def waiting(self) -> int:
         return 0
 

@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ class Member:
         self.reading: int | None = None
         self.touched = 0
         self.leaving = False
-        self.since = 0.0
+        self.rate = 0.0
         self.was_cut = False
 
     def live(self) -> tuple[Names, ...]:
@@ -38,8 +39,8 @@ class Member:
     def idle(self) -> bool:
         return not self.names
 
-    def quiet(self, now: float) -> float:
-        return now - self.since
+    def progress(self) -> float:
+        return self.rate
 
     def touch(self, now: float) -> None:
         self.touched += 1
@@ -136,19 +137,19 @@ async def test_many_give_way_to_traffic() -> None:
     assert await live.recheck(lists.guard()) == 3000
 
 
-def test_a_head_may_not_take_for_ever() -> None:
+async def test_a_head_may_not_take_for_ever() -> None:
     live, slow, quick, busy = Live(), Member(), Member(), Member()
     live.add(slow)
     live.add(quick)
     live.add(busy)
     slow.reading = quick.reading = busy.reading = 0
-    live.tick(100)
+    await live.tick(100)
     quick.reading = None
     busy.reading = 7  # always in the middle of a head, but of another each time
-    live.tick(100 + HEAD_TIMEOUT / 2)
+    await live.tick(100 + HEAD_TIMEOUT / 2)
     quick.reading = 0
     busy.reading = 9
-    live.tick(100 + HEAD_TIMEOUT)
+    await live.tick(100 + HEAD_TIMEOUT)
     assert (slow.was_cut, quick.was_cut, busy.was_cut) == (True, False, False)
     assert (slow.touched, quick.touched) == (3, 3)
 
@@ -164,7 +165,7 @@ async def test_one_that_breaks_does_not_hide_the_others(caplog: pytest.LogCaptur
     live, lists, other = Live(), Lists(), Member(names("a.test", "/x"))
     live.add(Broken())
     live.add(other)
-    live.tick(1)
+    await live.tick(1)
     assert other.touched == 1
     lists.matcher = NEW
     assert await live.recheck(lists.guard()) == 1
@@ -198,47 +199,79 @@ def test_closing_what_is_at_rest() -> None:
     assert other.leaving
 
 
-def test_room_is_made_by_what_is_at_rest_and_then_by_who_has_most() -> None:
-    live = Live()
+def among(live: Live, address: str, rates: Sequence[float], *under_way: Names) -> list[Member]:
+    """Members of a client each, by how they get on."""
+    made = []
+    for rate in rates:
+        member = Member(*under_way)
+        member.client.peername = (address, 1)
+        member.rate = rate
+        live.add(member)
+        made.append(member)
+    return made
 
-    def member(address: str, since: float, *under_way: Names) -> Member:
-        made = Member(*under_way)
-        made.client.peername = (address, 1)
-        made.since = since
-        live.add(made)
-        return made
 
-    busy = names("a.test", "/x")
-    resting = [member("192.0.2.1", 0.0) for _ in range(2)]
-    few = [member("192.0.2.2", 0.0, busy)]
-    waiting = [member("192.0.2.3", n, busy) for n in (30.0, 10.0, 20.0)]
-    new = [member("192.0.2.3", 99.0, busy) for _ in range(9)]
+def let_go(live: Live, *members: Member) -> list[Member]:
+    """Those that were cut, which are no members any more."""
+    found = [each for each in members if each.was_cut]
+    for each in found:
+        live.discard(each)
+        each.was_cut = False
+    return found
 
-    def cut(connections: int) -> list[Member]:
-        assert live.make_room(connections, 100.0) == connections
-        found = [each for each in (*resting, *few, *waiting, *new) if each.was_cut]
-        for each in found:
-            live.discard(each)
-            each.was_cut = False
-        return found
 
-    assert cut(1) == resting[:1]
-    assert cut(2) == [resting[1], waiting[1]]
-    assert cut(1) == [waiting[2]]
-    # Never what something has just come on.
-    for _ in range(2):
-        assert live.make_room(100, 100.0) == 1
-        for each in (*few, waiting[0]):
-            if each.was_cut:
-                live.discard(each)
-    assert live.make_room(100, 100.0) == 0
-    assert not any(each.was_cut for each in new)
+def test_room_is_made_by_who_has_most() -> None:
+    live, busy = Live(), names("a.test", "/x")
+    few = among(live, "192.0.2.1", [0.0] * 2)
+    resting = among(live, "192.0.2.3", [0.0] * 2)
+    slow = among(live, "192.0.2.3", [30.0, 10.0, 20.0], busy)
+    quick = among(live, "192.0.2.3", [1e6] * 9, busy)
+    everyone = (*few, *resting, *slow, *quick)
+    assert live.make_room(1) == 1
+    assert let_go(live, *everyone) == resting[:1], "at rest, the oldest first"
+    assert live.make_room(5) == 1
+    assert let_go(live, *everyone) == resting[1:]
+    for each in (slow[1], slow[2], slow[0]):
+        assert live.make_room(5) == 1
+        assert let_go(live, *everyone) == [each], "what gets on least"
+    # Who gets on goes as well, rather than what is at rest of whoever has few.
+    assert live.make_room(5) == 1
+    assert len(let_go(live, *quick)) == 1
+    assert live.make_room(5) == 2, "which is no longer so where they have nearly as many"
+    assert let_go(live, *everyone) == few
+    for left in range(8, 0, -1):
+        assert live.make_room(100) == 1, left
+        let_go(live, *everyone)
+    assert live.make_room(100) == 0
+
+
+def test_networks_are_counted_and_not_addresses() -> None:
+    live, busy = Live(), names("a.test", "/x")
+    many = [among(live, f"2001:db8::{n:x}", [1.0], busy)[0] for n in range(1, 9)]
+    few = among(live, "192.0.2.1", [0.0] * 3, busy)
+    for _ in range(4):
+        assert live.make_room(4) == 1
+        assert len(let_go(live, *many)) == 1
+    assert not any(each.was_cut for each in few)
+
+
+def test_streams_count_and_go_with_their_connection() -> None:
+    """Nearly each has a connection to an origin of its own."""
+    live, busy = Live(), names("a.test", "/x")
+    (first,) = among(live, "192.0.2.1", [1.0], busy)
+    streams = [Member(busy, client=first.client) for _ in range(8)]
+    for stream in streams:
+        live.add(stream)
+    others = among(live, "192.0.2.2", [0.0] * 4, busy)
+    assert live.make_room(1) == 1
+    assert all(each.was_cut for each in (first, *streams))
+    assert not any(each.was_cut for each in others)
+    live.forget(first.client)
+    assert live.make_room(1) == 1
+    assert sum(each.was_cut for each in others) == 1
 
 
 def test_who_has_most_gives_a_part() -> None:
     live = Live()
-    members = [Member(names("a.test", "/x")) for _ in range(320)]
-    for each in members:
-        each.client.peername = ("192.0.2.1", 1)
-        live.add(each)
-    assert live.make_room(1, 100.0) == 20
+    among(live, "192.0.2.1", [1.0] * 320, names("a.test", "/x"))
+    assert live.make_room(1) == 20

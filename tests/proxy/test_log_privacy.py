@@ -19,14 +19,12 @@ from urlward.gateway.judge import Judge
 from urlward.gateway.policy import Policy
 from urlward.proxy.addon import Urlward
 from urlward.proxy.decision_log import Counts, DecisionLog
-from urlward.proxy.names import Names
 from urlward.proxy.probing import Probe
-from urlward.proxy.recording import Recording
 from urlward.proxy.runner import Messages
+from urlward.records.recording import Hit, Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
-NAMES = Names(("blocked.example",), (80,), "203.0.113.7", "/page")
 VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")
 CLIENTS = {"198.51.100.77": "198.51.100.0/24", "2001:db8:1:2:3::77": "2001:db8:1::/48"}
 """Each with what is left of it where it is shortened."""
@@ -42,7 +40,7 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     client = make_context().client
     client.peername = (address, 40_213)
     log = DecisionLog(Counts(), lambda: NOW, recording)
-    log.block(VERDICT, NAMES, client, "AAAA-BBBB-CCCC")
+    log.block(Hit(VERDICT, address, 40_213, "http", "match", "AAAA-BBBB-CCCC"))
     log.failure(RuntimeError(address), client, "cut")
     log.untrusted("certificate has expired", client)
     addon = Urlward()
@@ -75,7 +73,7 @@ def test_each_line_names_what_is_kept(
     caplog.set_level(logging.INFO)
     recording = Recording(RecordsTable(privacy=level, log=level == "full"), tmp_path / "state", SECRET, "0")
     alarms: list[str] = []
-    recording._events.alarm = lambda _, text: alarms.append(text)  # type: ignore[method-assign]
+    recording.alarm = lambda _, text: alarms.append(text)  # type: ignore[method-assign]
     written(tmp_path, address, recording)
     lines = [line for line in caplog.messages if "client=" in line]
     text = "\n".join([*caplog.messages, *alarms, *capsys.readouterr()])

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.rig import until
-from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, WRITE, Poller
+from urlward.proxy import poller as poller_module
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share
 
 type Pairs = list[tuple[socket.socket, socket.socket]]
 
@@ -26,7 +27,7 @@ async def test_what_is_watched_is_told(pairs: Pairs) -> None:
     (near, far), *_ = pairs
     poller = Poller(asyncio.get_running_loop())
     told: list[int] = []
-    poller.watch(near.fileno(), READ, told.append)
+    poller.watch(near.fileno(), READ, told.append, Share())
     await asyncio.sleep(0.01)
     assert told == []
     far.send(b"a")
@@ -52,7 +53,7 @@ async def test_an_end_is_told_of_whatever_is_watched(
     told: list[int] = []
     far.close()
     for events, wanted in ((READ, CAN_READ), (WRITE, CAN_WRITE)):
-        poller.watch(near.fileno(), events, told.append)
+        poller.watch(near.fileno(), events, told.append, Share())
         await until(lambda: told)
         assert all(each & wanted for each in told)
         poller.forget(near.fileno())
@@ -74,11 +75,11 @@ async def test_a_number_that_is_another_sockets_now(pairs: Pairs) -> None:
             os.dup2(new.fileno(), number, inheritable=False)
         pairs[other][0].detach()
         late.append(socket.socket(fileno=number))
-        poller.watch(number, WRITE, lambda _: told.append("late"))
+        poller.watch(number, WRITE, lambda _: told.append("late"), Share())
 
     for own, other in ((0, 1), (1, 0)):
         pairs[own][1].send(b"a")
-        poller.watch(pairs[own][0].fileno(), READ, lambda _, a=own, b=other: happened(a, b))  # type: ignore[misc]
+        poller.watch(pairs[own][0].fileno(), READ, lambda _, a=own, b=other: happened(a, b), Share())  # type: ignore[misc]
     await until(lambda: "late" in told)
     assert told.count("first") == 1
     poller.forget(late[0].fileno())
@@ -99,6 +100,172 @@ async def test_a_fault_keeps_no_others_waiting(pairs: Pairs) -> None:
 
     for number, (near, far) in enumerate(pairs):
         far.send(b"a")
-        poller.watch(near.fileno(), READ, lambda _, n=number: happened(n))  # type: ignore[misc]
+        poller.watch(near.fileno(), READ, lambda _, n=number: happened(n), Share())  # type: ignore[misc]
     await until(lambda: len(told) == 3)
     assert [type(fault) for fault in faults] == [ValueError] * 3
+
+
+class Clock:
+    """Time that goes by with work alone."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, slices: float = 1.0) -> None:
+        self.now += slices * SLICE * 1.01
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(poller_module, "perf_counter", made)
+    return made
+
+
+async def test_who_asks_for_little_has_its_turn_between_those_of_others(pairs: Pairs, clock: Clock) -> None:
+    """Each task takes a slice, and one is done in a round."""
+    poller = Poller(asyncio.get_running_loop())
+    greedy, modest = poller.share("192.0.2.1"), poller.share("192.0.2.2")
+    done: list[str] = []
+
+    def work() -> None:
+        clock.work()
+        done.append("greedy")
+
+    for _ in range(20):
+        poller.later(greedy, work)
+    near, far = pairs[0]
+    poller.watch(near.fileno(), READ, lambda _: done.append("modest") or near.recv(1), modest)  # type: ignore[arg-type,return-value]
+    for _ in range(3):
+        far.send(b"a")
+        before = len(done)
+        await until(lambda n=before: "modest" in done[n:])  # type: ignore[misc]
+        assert done[before:].index("modest") <= 4
+    await until(lambda: done.count("greedy") == 20)
+    poller.forget(near.fileno())
+
+
+async def test_tasks_of_one_are_done_in_their_order_and_by_turns_with_its_events(
+    pairs: Pairs, clock: Clock
+) -> None:
+    poller = Poller(asyncio.get_running_loop())
+    share = poller.share("192.0.2.1")
+    done: list[int] = []
+
+    def again(number: int, left: int) -> None:
+        clock.work()
+        done.append(number)
+        if left:
+            poller.later(share, lambda: again(number, left - 1))
+
+    poller.later(share, lambda: again(0, 9))
+    poller.later(share, lambda: again(1, 9))
+    for number, (near, far) in enumerate(pairs, 2):
+        far.send(b"a")
+        poller.watch(
+            near.fileno(),
+            READ,
+            lambda _, n=number, s=near: (s.recv(1), clock.work(), done.append(n)),
+            share,  # type: ignore[misc]
+        )
+    await until(lambda: len(done) == 23)
+    assert [done.index(number) < 12 for number in (2, 3, 4)] == [True] * 3
+    assert [number for number in done if number < 2] == [0, 1] * 10
+    for near, _ in pairs:
+        poller.forget(near.fileno())
+
+
+async def test_a_turn_that_takes_too_long_counts_against_the_next_ones(clock: Clock) -> None:
+    poller = Poller(asyncio.get_running_loop())
+    long, short = poller.share("192.0.2.1"), poller.share("192.0.2.2")
+    done: list[str] = []
+    for _ in range(2):
+        poller.later(long, lambda: (clock.work(5), done.append("long")))  # type: ignore[arg-type,return-value]
+    for _ in range(10):
+        poller.later(short, lambda: (clock.work(), done.append("short")))  # type: ignore[arg-type,return-value]
+    await until(lambda: len(done) == 12)
+    assert done[0] == "long"
+    assert done[1:4] == ["short"] * 3
+
+
+async def test_what_has_to_wait_does_not_hide_what_need_not(
+    pairs: Pairs, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """More is ready than is told of at a time."""
+    monkeypatch.setattr(poller_module, "_AT_ONCE", 2)
+    poller = Poller(asyncio.get_running_loop())
+    greedy = poller.share("192.0.2.1")
+    told: list[str] = []
+
+    def happened(near: socket.socket) -> None:
+        near.recv(1)
+        clock.work()
+        told.append("greedy")
+
+    more = [socket.socketpair() for _ in range(20)]
+    for near, far in more:
+        far.send(b"a" * 10)
+        poller.watch(near.fileno(), READ, lambda _, near=near: happened(near), greedy)  # type: ignore[misc]
+    (near, far), *_ = pairs
+    far.send(b"a")
+    poller.watch(near.fileno(), READ, lambda _: told.append("modest") or near.recv(1), Share())  # type: ignore[arg-type,return-value]
+    await until(lambda: "modest" in told)
+    assert told.index("modest") < 20
+    await until(lambda: told.count("greedy") == 200)
+    poller.forget(near.fileno())
+    for each in more:
+        poller.forget(each[0].fileno())
+        for one in each:
+            one.close()
+
+
+async def test_what_waits_for_its_turn_may_be_changed_or_forgotten(pairs: Pairs, clock: Clock) -> None:
+    poller = Poller(asyncio.get_running_loop())
+    share = poller.share("192.0.2.1")
+    told: list[int] = []
+    goes_on = True
+
+    def again() -> None:
+        clock.work()
+        if goes_on:
+            poller.later(share, again)
+
+    poller.later(share, again)
+    for number, (near, far) in enumerate(pairs, 1):
+        far.send(b"a")
+        poller.watch(near.fileno(), READ, lambda _, n=number: told.append(n), share)  # type: ignore[misc]
+    watched = [poller._told[near.fileno()] for near, _ in pairs]
+    poller._again()
+    assert [each.aside for each in watched] == [True] * 3
+    poller.forget(pairs[0][0].fileno())
+    poller.change(pairs[1][0].fileno(), WRITE)
+    await until(lambda: not watched[1].aside and not watched[2].aside)
+    assert told[:2] == [2, 3], "what has happened is told, and then what is asked for"
+    goes_on = False
+    await until(lambda: told.count(2) > 3)
+    for near, _ in pairs[1:]:
+        poller.forget(near.fileno())
+    assert 1 not in told
+
+
+async def test_a_network_has_one_share() -> None:
+    poller = Poller(asyncio.get_running_loop())
+    one = poller.share("2001:db8::1")
+    assert poller.share("2001:db8::2") is one
+    assert poller.share("2001:db8:0:1::1") is not one
+    assert poller.share("::ffff:192.0.2.1") is poller.share("192.0.2.1")
+
+
+async def test_a_fault_in_a_turn_keeps_no_others_waiting() -> None:
+    loop = asyncio.get_running_loop()
+    poller = Poller(loop)
+    faults: list[object] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    done: list[int] = []
+    poller.later(Share(), lambda: done[0])  # type: ignore[arg-type,return-value]
+    poller.later(Share(), lambda: done.append(1))
+    await until(lambda: done)
+    assert [type(fault) for fault in faults] == [IndexError]

@@ -16,7 +16,7 @@ from urlward.lists.state import NAMES, made_folder
 from urlward.proxy import preflight, runner
 from urlward.proxy.preflight import Preflight
 from urlward.proxy.settings import Settings
-from urlward.records import asking, heartbeat, holds, objections, retention, spool
+from urlward.records import asking, holds, objections, outbox, process, retention
 from urlward.records.admin import sessions
 from urlward.records.assignments import schema
 from urlward.records.assignments.store import AssignmentStore
@@ -219,8 +219,8 @@ def test_a_store_in_the_place_of_another_file(
 
 def test_no_name_of_the_state_folder_is_missing() -> None:
     files = (
-        allows.FILE, audit.FILE, asking.SOCKET, heartbeat.FILE, holds.FILE, objections.FILE, spool.LOCK,
-        spool.SPOOL, retention.CLOCK, schema.FILE, sessions._FILE, AdminTable().token_file,
+        allows.FILE, audit.FILE, asking.SOCKET, holds.FILE, objections.FILE, outbox.FOLDER, process.LOCK,
+        retention.CLOCK, schema.FILE, sessions._FILE, AdminTable().token_file,
     )  # fmt: skip
     assert set(files) <= NAMES
 

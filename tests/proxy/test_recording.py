@@ -16,8 +16,8 @@ from urlward.engine.verdict import Verdict
 from urlward.lists.keeper import Keeper, Taken
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 from urlward.proxy.guard import Guard
-from urlward.proxy.recording import Recording
 from urlward.records.event import Event
+from urlward.records.recording import Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -33,7 +33,7 @@ def recording(tmp_path: Path) -> Recording:
 def told(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     found: list[Event] = []
     monkeypatch.setattr(
-        recording._events.emitter, "emit", lambda event: found.append(event() if callable(event) else event)
+        recording.writer, "emit", lambda event: found.append(event() if callable(event) else event)
     )
     return found
 
@@ -135,9 +135,9 @@ async def test_lists(recording: Recording, told: list[Event], tmp_path: Path) ->
     )  # fmt: skip
     path.write_text("<html>")
     await keeper.reload()
-    assert recording._snapshot()["failed_reloads"] == 1
-    assert list(recording._snapshot()["refused"]) == ["list"]
-    assert "a web page" in recording._snapshot()["refused"]["list"]
+    assert recording.snapshot()["failed_reloads"] == 1
+    assert list(recording.snapshot()["refused"]) == ["list"]
+    assert "a web page" in recording.snapshot()["refused"]["list"]
     assert keeper.on_taken is not None
     keeper.on_taken(keeper, Taken("list", 1, 1, 1, 0.5))
     assert sum(recording.metrics.snapshot()["histograms"]["reload"]["counts"]) == 2
@@ -149,4 +149,4 @@ async def test_it_ends_in_time_where_nobody_records(recording: Recording) -> Non
     async with asyncio.timeout(60):
         await recording.close()
     task.cancel()
-    assert recording._snapshot()["open"] == 7
+    assert recording.snapshot()["open"] == 7

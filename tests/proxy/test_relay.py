@@ -23,7 +23,8 @@ class Ends:
         self.client = self.server = b""
         self.asked: list[str] = []
         self.refusals: list[str] = []
-        self.behind = False
+        self.behind = self.over = False
+        """Whether the client has yet to take something; whether it has had its turn."""
 
     def send_client(self, data: bytes) -> None:
         assert data
@@ -55,6 +56,12 @@ class Ends:
 
     def client_is_behind(self) -> bool:
         return self.behind
+
+    def turn_is_over(self) -> bool:
+        return self.over
+
+    def go_on_later(self) -> None:
+        self.asked.append("go on later")
 
     def refused(self, stage: str) -> None:
         self.refusals.append(stage)
@@ -657,3 +664,29 @@ def requests_in(data: bytes) -> list[bytes]:
                 if not size:
                     break
     return targets
+
+
+def test_requests_that_come_together_are_judged_by_turns() -> None:
+    """Each takes time in which nobody else is served."""
+    case = Case()
+    case.ends.over = True
+    case.client(b"GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\n", b"GET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n" * 3)
+    for done in range(2, 4):
+        assert len(case.judged) == case.ends.server.count(b"GET") == done
+        assert case.relay.head is None
+        assert not case.relay.idle
+        case.relay.client_ended()
+        assert case.ends.asked == ["connect", *["go on later"] * (done - 1)]
+        case.relay.read_on()
+    assert len(case.judged) == 4
+    case.server(ok() * 4)
+    assert case.ends.asked[-1] == "close", "at the end of what it has asked"
+
+
+def test_what_waits_for_its_turn_ends_with_the_connection() -> None:
+    case = Case()
+    case.ends.over = True
+    case.client(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n" * 3)
+    case.relay.server_ended()
+    case.relay.read_on()
+    assert len(case.judged) == 1

@@ -14,16 +14,17 @@ from typing import Any
 
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.engine.verdict import Verdict
-from urlward.records import emitter as emitter_module
 from urlward.records import recorder as recorder_module
+from urlward.records import writer as writer_module
 from urlward.records.event import Event, make_event
-from urlward.records.events import Events
+from urlward.records.outbox import Outbox, batch_of
 from urlward.records.recorder import Recorder
+from urlward.records.recording import Hit, Recording
 from urlward.records.store import StoreError
 
 _processes = multiprocessing.get_context("forkserver")
 # What takes long to load; not this module, which it does not find.
-_processes.set_forkserver_preload(["sqlite3", "urlward.records.events", "urlward.records.recorder"])
+_processes.set_forkserver_preload(["sqlite3", "urlward.records.recording", "urlward.records.recorder"])
 
 SECRET = bytes(range(32))
 
@@ -141,6 +142,21 @@ def worker(state: Path, **how: Any) -> Iterator[BaseProcess]:
         kill(process)
 
 
+def appending(state: Path, client: str, count: int) -> BaseProcess:
+    """A process that puts events into the outbox, ten at a time, a second of their own time after another."""
+    process = _processes.Process(target=_append, args=(state, client, count), daemon=True)
+    process.start()
+    return process
+
+
+def _append(state: Path, client: str, count: int) -> None:
+    outbox = Outbox(state)
+    for n in range(0, count, 10):
+        some = [make_event("block", k * 10**9, k.to_bytes(8), client=client) for k in range(n, n + 10)]
+        outbox.append([batch_of(some)])
+    outbox.close()
+
+
 def kill(*processes: BaseProcess) -> None:
     """All at one moment: none lives on while the end of another is waited for."""
     for process in processes:
@@ -159,10 +175,7 @@ def end(*processes: BaseProcess) -> None:
 
 
 def _record(state: Path, changes: dict[str, Any]) -> None:
-    if limit := changes.pop("file_size", 0):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    _limit_files(changes.pop("file_size", 0))
     recorder_module.WORKERS_WITHIN = recorder_module.STORES_WITHIN = PATIENCE
 
     async def run() -> None:
@@ -172,6 +185,14 @@ def _record(state: Path, changes: dict[str, Any]) -> None:
 
     asyncio.run(run())
     os._exit(0)
+
+
+def _limit_files(size: int) -> None:
+    """No file of this process may be larger, where a size is given: as on a disk that is full."""
+    if size:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 class _Clock:
@@ -188,13 +209,14 @@ class _Clock:
 
 
 def _work(state: Path, how: dict[str, Any]) -> None:
-    emitter_module.END_WITHIN = PATIENCE
+    writer_module.END_WITHIN = PATIENCE
+    _limit_files(how.get("file_size", 0))
 
     async def run() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        said = Events(records(**how.get("changes", {})), state, SECRET, how.get("name", "0"))
-        running = asyncio.ensure_future(said.emitter.run())
+        said = Recording(records(**how.get("changes", {})), state, SECRET, how.get("name", "0"))
+        running = asyncio.ensure_future(said.run())
         log = os.open(state / f"log{how.get('name', '')}", os.O_CREAT | os.O_WRONLY)
         n = 0
         began, clock = time.monotonic(), _Clock()
@@ -208,19 +230,29 @@ def _work(state: Path, how: dict[str, Any]) -> None:
             await asyncio.sleep(0.005)
             clock()
         await stop.wait()
-        await said.emitter.close()
+        await said.close()
+        running.cancel()
         await asyncio.wait([running])
 
     asyncio.run(run())
 
 
-def block(said: Events, reference: str) -> None:
+def block(said: Recording, reference: str) -> None:
     verdict = Verdict("block", "page", "7", "phishing", "main", 5)
-    said.blocked(
-        verdict=verdict, client="192.0.2.7", client_port=40213, protocol="http", stage="match",
-        destination="198.51.100.7", destination_port=80, serial=7, reference=reference,
-        url=lambda: "example.test/a",
-    )  # fmt: skip
+    said._serials.setdefault("main", 7)
+    said.hit(
+        Hit(
+            verdict,
+            "192.0.2.7",
+            40213,
+            "http",
+            "match",
+            reference,
+            lambda: "example.test/a",
+            "198.51.100.7",
+            80,
+        )
+    )
 
 
 def emitted(state: Path, name: str = "") -> int:

@@ -7,10 +7,11 @@ from lists.support import artifact
 from urlward.config import FeedTable
 from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_store import FeedStore
+from urlward.records.delivery import StoreState
 from urlward.records.exposition import SILENT_AFTER, Exposition
 from urlward.records.labels import MAX_CATEGORIES
 from urlward.records.metrics import ListFacts, Metrics, RulesFacts
-from urlward.records.recorder_state import RecorderState, StoreState
+from urlward.records.recorder import RecorderState
 
 NOW = 1_800_000_000.0
 FEEDS = (FeedTable(name="one", path="none", stale_after=3600.0), FeedTable(name="two", path="none"))

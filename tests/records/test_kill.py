@@ -2,10 +2,13 @@
 
 import json
 import random
+import time
+from datetime import datetime
 from pathlib import Path
 
 from conftest import wait_for
 from records.recording import emitted, emitted_at, end, kept, kill, recorder, worker
+from urlward.records.writer import processes
 
 
 def test_a_recorder_that_is_killed_again_and_again_loses_nothing_of_workers_that_live(tmp_path: Path) -> None:
@@ -26,7 +29,7 @@ def test_a_recorder_that_is_killed_again_and_again_loses_nothing_of_workers_that
         assert found == [f"{name}{n}" for n in range(emitted(tmp_path, name))]
     assert len(kept(tmp_path, "gap")) == 5
     assert all("the process that records ended" in text for text in kept(tmp_path, "gap"))
-    assert not (tmp_path / "records.run").exists()
+    assert processes(tmp_path) == []
 
 
 def test_a_worker_that_is_killed_loses_at_most_its_last_second_and_that_is_told(tmp_path: Path) -> None:
@@ -34,9 +37,7 @@ def test_a_worker_that_is_killed_loses_at_most_its_last_second_and_that_is_told(
     with recorder(tmp_path):
         for n in range(4):
             with worker(tmp_path, rate=1000, name=f"w{n}") as process:
-                # Nobody misses a worker that has not been heard of.
                 wait_for(lambda n=n: _of(tmp_path, f"w{n}"), "its first events")
-                # So few more that the socket takes them, should the machine not let the recorder read them.
                 _until(tmp_path, emitted(tmp_path, f"w{n}") + moments.randrange(350), f"w{n}")
                 kill(process)
             wait_for(lambda n=n: len(kept(tmp_path, "gap")) > n, "the gap to be told")
@@ -46,6 +47,28 @@ def test_a_worker_that_is_killed_loses_at_most_its_last_second_and_that_is_told(
     gaps = [json.loads(text) for text in kept(tmp_path, "gap")]
     assert [set(gap) for gap in gaps] == [{"since", "until", "text"}] * 4
     assert all("worker gw1-w" in gap["text"] for gap in gaps)
+
+
+def test_a_worker_that_is_killed_before_anything_records_is_told_of_too(tmp_path: Path) -> None:
+    with worker(tmp_path, rate=1000, name="w") as process:
+        wait_for(lambda: (tmp_path / "outbox/outbox.db").exists(), "the outbox")
+        _until(tmp_path, 500, "w")
+        kill(process)
+    last = time.time()
+    with recorder(tmp_path):
+        wait_for(lambda: kept(tmp_path, "gap"), "the gap to be told")
+        wait_for(lambda: _of(tmp_path, "w"), "what it has written")
+    (gap,) = [json.loads(text) for text in kept(tmp_path, "gap")]
+    assert gap["text"].startswith("worker gw1-w-")
+    since = datetime.fromisoformat(gap["since"]).timestamp()
+    assert since <= last
+    found = _of(tmp_path, "w")
+    assert found == [f"w{k}" for k in range(len(found))]
+    assert _missing(tmp_path, len(found), "w") <= 1.0
+    with recorder(tmp_path) as again:
+        wait_for(lambda: str(kept(tmp_path, "start")).count("records") == 2, "its start")
+        end(again)
+    assert len([text for text in kept(tmp_path, "gap") if "worker" in text]) == 1
 
 
 def test_both_killed_lose_at_most_the_last_second(tmp_path: Path) -> None:
@@ -72,7 +95,7 @@ def test_an_end_in_order_leaves_no_gap(tmp_path: Path) -> None:
             end(process, other)
     assert len(kept(tmp_path)) == emitted(tmp_path, "a") + emitted(tmp_path, "b")
     assert kept(tmp_path, "gap") == []
-    assert len(kept(tmp_path, "start")) == len(kept(tmp_path, "stop")) == 2
+    assert len(kept(tmp_path, "start")) == len(kept(tmp_path, "stop")) == 4
 
 
 def _of(state: Path, name: str) -> list[str]:

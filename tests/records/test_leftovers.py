@@ -1,6 +1,4 @@
 import asyncio
-import fcntl
-import os
 import time
 from pathlib import Path
 
@@ -11,12 +9,13 @@ from records.support import DAY, START, an_event
 from urlward.config import Config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.lists.state import local_key, set_aside
+from urlward.records.event import Event
 from urlward.records.holds import hold
 from urlward.records.leftovers import purge_leftovers
 from urlward.records.objections import add_objection, read_objections
+from urlward.records.outbox import FOLDER, Outbox, Position, batch_of
 from urlward.records.records_commands import add_records_commands
 from urlward.records.services import Services
-from urlward.records.spool import LOCK, SPOOL, Spool
 
 NOW = START / 1000
 RECORDS = RecordsTable(
@@ -27,63 +26,58 @@ RECORDS = RecordsTable(
 HELD = an_event(2).reference
 
 
-def waiting(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.rglob("*.spool"))
+def files(state: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in (state / FOLDER).glob("outbox.db*"))
 
 
-def spooled(state: Path, name: str) -> Spool:
-    spool = Spool(state / SPOOL / name, 1 << 20, state)
-    for n in range(3):
-        assert spool.append([an_event(n, client=f"192.0.2.{n}"), an_event(n + 9, "list", client="")])
-    return spool
+def put(state: Path, some: list[Event]) -> None:
+    outbox = Outbox(state)
+    assert outbox.append([batch_of(some)]) == 1
+    outbox.close()
+
+
+def in_outbox(state: Path) -> list[Event]:
+    outbox = Outbox(state)
+    try:
+        return outbox.read("a", Position(), 100).events
+    finally:
+        outbox.close()
+
+
+SOME = [an_event(n, client=f"192.0.2.{n}") for n in range(3)]
+SOME += [an_event(n + 9, "list", client="") for n in range(3)]
 
 
 def test_what_waits_for_a_store_has_an_end(tmp_path: Path) -> None:
-    spooled(tmp_path, "sqlite").close()
+    put(tmp_path, SOME)
     over = NOW + 2 * DAY / 1000
     assert purge_leftovers(RECORDS, tmp_path, {HELD}, NOW) == (
         {"objections": 0, "damaged files": 0, "waiting for a store": 0},
         [],
     )
     assert purge_leftovers(RECORDS, tmp_path, {HELD}, over)[0]["waiting for a store"] == 2
-    assert b"192.0.2.0" not in waiting(tmp_path)
-    assert b"192.0.2.2" in waiting(tmp_path), "it is held"
-    # Who opens it then goes on with what is left.
-    spool = Spool(tmp_path / SPOOL / "sqlite", 1 << 20, tmp_path)
-    assert spool.append([an_event(7)])
-    kinds = []
-    while segment := spool.oldest():
-        assert not segment.damaged
-        kinds += [event.kind for event in segment.events]
-        spool.remove_oldest()
-    assert kinds == ["list", "list", "block", "list", "block"]
+    assert b"192.0.2.0" not in files(tmp_path)
+    assert b"192.0.2.2" in files(tmp_path), "it is held"
+    # Whoever goes on with it gets what is left.
+    put(tmp_path, [an_event(7)])
+    assert in_outbox(tmp_path) == [*SOME[2:], an_event(7)]
 
 
-def test_in_the_process_that_writes_it(tmp_path: Path) -> None:
-    spool = spooled(tmp_path, "sqlite")
-    events, size = spool.events, spool.size
-    assert spool.purge(lambda event: event.kind == "block") == 3
-    assert (spool.events, spool.size < size) == (events - 3, True)
-    assert spool.size == len(waiting(tmp_path))
-    assert spool.append([an_event(7)])
-    assert spool.purge(lambda _: True) == 4
-    assert (spool.events, bool(spool)) == (0, True)
-    for _ in range(2):
-        segment = spool.oldest()
-        assert segment is not None
-        assert (segment.events, segment.damaged) == ([], 0)
-        spool.remove_oldest()
-    assert not spool
-
-
-def test_what_another_process_writes_is_left_to_it(tmp_path: Path) -> None:
-    spooled(tmp_path, "sqlite")
-    fd = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+def test_while_others_write_and_read_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.append([batch_of(SOME)])
     over = NOW + 20 * DAY / 1000
-    assert "waiting for a store" not in purge_leftovers(RECORDS, tmp_path, (), over)[0]
-    os.close(fd)
     assert purge_leftovers(RECORDS, tmp_path, (), over)[0]["waiting for a store"] == 6
+    assert outbox.read("a", Position(), 10).count == 0
+    assert b"192.0.2" not in files(tmp_path)
+    outbox.append([batch_of([an_event(7)])])
+    assert outbox.read("a", Position(), 10).events == [an_event(7)]
+    outbox.close()
+
+
+def test_where_nothing_was_recorded_nothing_is_made(tmp_path: Path) -> None:
+    assert purge_leftovers(RECORDS, tmp_path, (), NOW)[1] == []
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_damaged_files_of_every_store_have_an_end(tmp_path: Path) -> None:
@@ -110,8 +104,7 @@ def test_purge_deletes_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
         add_objection(tmp_path, key, reference, "old", client="192.0.2.7", now=now - 3 * 86_400)
     add_objection(tmp_path, key, "0000-0000-0000", "new", client="192.0.2.7", now=now)
     hold(tmp_path, HELD, int(now) + 999, "asked for", "ann", now=now)
-    old = Spool(tmp_path / SPOOL / "postgresql", 1 << 20, tmp_path)
-    old.append([an_event(at=round(now * 1000) - 3 * DAY)])
+    put(tmp_path, [an_event(at=round(now * 1000) - 3 * DAY)])
     assert run_command(add_records_commands, "records", "purge", "--config", config) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "objections: 1 deleted",
@@ -121,15 +114,14 @@ def test_purge_deletes_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 async def test_the_process_that_records_does_so_each_hour(tmp_path: Path) -> None:
-    """Also of stores that the configuration does not name any more, and where no objections are taken."""
+    """Also where no objections are taken."""
     records = RECORDS.model_copy(update={"assignments": None})
     key = local_key(tmp_path)
     add_objection(tmp_path, key, "0000-0000-0000", "old", client="192.0.2.7", now=NOW)
-    for name in ("sqlite", "jsonl-of-before"):
-        spooled(tmp_path, name)
+    put(tmp_path, SOME)
     services = Services(Config(records=records, state=str(tmp_path)), tmp_path, key)
     task = asyncio.ensure_future(services.beside()["mending"]())
     await asyncio.to_thread(
-        wait_for, lambda: not read_objections(tmp_path) and b"192.0.2" not in waiting(tmp_path), "the end"
+        wait_for, lambda: not read_objections(tmp_path) and b"192.0.2" not in files(tmp_path), "the end"
     )
     task.cancel()

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,13 @@ from urlward.config.records import StoreTable
 from urlward.lists.files import Signature
 from urlward.lists.state import forget_damaged
 from urlward.records.admin.sessions import Sessions, read_token
+from urlward.records.asking import Desk
 from urlward.records.assignments.schema import FILE as ASSIGNMENTS
 from urlward.records.assignments.store import AssignmentStore
-from urlward.records.heartbeat import Heartbeat
 from urlward.records.mend import mend_assignments, mend_token, open_mended
+from urlward.records.outbox import Outbox, OutboxError, batch_of
 from urlward.records.services import set_aside_alarm
 from urlward.records.store import EventQuery, StoreError
-from urlward.records.wire import listening
 
 SQLITE, JSONL = StoreTable(kind="sqlite"), StoreTable(kind="jsonl")
 
@@ -238,16 +238,22 @@ def test_a_token_that_others_may_read_or_that_is_elsewhere_stays(tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", ["folder", "pipe", "unreadable", "noise"])
-def test_signs_of_life(tmp_path: Path, damage: str) -> None:
-    (tmp_path / "records.run").write_bytes(b"")
-    DAMAGES[damage](tmp_path / "records.run")
+def test_the_outbox(tmp_path: Path, damage: str) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.append([batch_of([])])
+    outbox.close()
+    DAMAGES[damage](outbox.path)
     with permissions_hold():
-        alive = Heartbeat(tmp_path)
-        alive.begin(round(time.time() * 1000))
-        alive.end()
+        with suppress(OutboxError):
+            outbox.check()
+        outbox.append([batch_of([])])
+        outbox.close()
+    assert aside(tmp_path) == ["outbox.db"]
 
 
-def test_the_socket(tmp_path: Path) -> None:
+async def test_the_socket(tmp_path: Path) -> None:
     (tmp_path / "records.sock").mkdir()
-    listening(tmp_path / "records.sock").close()
+    desk = Desk(tmp_path, {}, lambda *_: None)
+    await desk.start()
+    await desk.close()
     assert aside(tmp_path) == ["records.sock"]

@@ -12,11 +12,11 @@ from records.recording import SECRET, block, records
 from records.support import DAY, START, an_event, node
 from records.test_process import CONFIG, Running, running
 from urlward.config.records import StoreTable
-from urlward.records import emitter
+from urlward.records import writer
 from urlward.records.database import Database, open_database
-from urlward.records.events import Events
 from urlward.records.holds import HoldError, held_references
 from urlward.records.nodes import FILE, node_of
+from urlward.records.recording import Recording
 from urlward.records.records_commands import RecordsCommandError, add_records_commands
 from urlward.records.store import EventQuery, StoreError
 
@@ -210,16 +210,16 @@ def test_nothing_is_adopted_in_a_file(tmp_path: Path) -> None:
 
 
 async def _blocked(state: Path, count: int) -> None:
-    said = Events(records(), state, SECRET)
+    said = Recording(records(), state, SECRET)
     for n in range(count):
         block(said, str(n))
-    await said.emitter.close()
+    await said.close()
 
 
 def test_the_process_of_a_second_node_goes_on_and_says_so(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(emitter, "END_WITHIN", 60.0)
+    monkeypatch.setattr(writer, "END_WITHIN", 60.0)
     database.register(node("gw1"))
     text = CONFIG + '[[records.store]]\nkind = "postgresql"\nurl_env = "RECORDS_URL"\n'
 
@@ -229,8 +229,9 @@ def test_the_process_of_a_second_node_goes_on_and_says_so(
     with running(tmp_path, text) as process:
         process.serves()
         asyncio.run(_blocked(process.state, 5))
-        wait_for(lambda: "another node's" in process.log(), "the line")
-        assert "say so with `urlward records adopt`; events wait on the disk" in process.log()
+        said = "say so with `urlward records adopt`; events wait on the disk"
+        wait_for(lambda: said in process.log(), "the line")
+        assert "another node's" in process.log()
         assert blocks(process) == []
         assert process.end() == 0, process.log()
     # It has a name of its own now.

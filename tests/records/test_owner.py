@@ -5,22 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from records.recording import events
-from urlward.records.heartbeat import Heartbeat
-from urlward.records.spool import Spool
-from urlward.records.wire import listening
+from urlward.records.asking import Desk
+from urlward.records.outbox import Outbox, batch_of
+from urlward.records.writer import Mark
 
 SERVICE = 4321
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_what_root_makes_is_the_services(tmp_path: Path) -> None:
+async def test_what_root_makes_is_the_services(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, SERVICE, SERVICE)
-    Heartbeat(state).begin(0)
-    Spool(state / "spool" / "sqlite", 1 << 20).append(events(1))
-    with listening(state / "records.sock"):
-        owners = {path.name: path.lstat().st_uid for path in state.rglob("*")}
-    assert set(owners) == {"records.run", "records.sock", "spool", "sqlite", "000000000001.spool"}
+    outbox, mark = Outbox(state), Mark(state, "a", "gw1", "worker a")
+    outbox.append([batch_of([])])
+    mark.make()
+    desk = Desk(state, {}, lambda *_: None)
+    await desk.start()
+    owners = {path.name: path.lstat().st_uid for path in state.rglob("*")}
+    await desk.close()
+    mark.remove()
+    outbox.close()
+    names = {name for name in owners if not name.endswith(".writer")}
+    assert names == {"outbox", "outbox.db", "outbox.db-wal", "outbox.db-shm", "records.sock"}
+    assert len(owners) == 6
     assert set(owners.values()) == {SERVICE}

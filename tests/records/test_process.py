@@ -15,10 +15,11 @@ from companion import Companion
 from conftest import wait_for
 from records.recording import SECRET, block, events, records
 from urlward.config.records import StoreTable
-from urlward.records import emitter
-from urlward.records.events import Events
-from urlward.records.recorder import SOCKET
+from urlward.records import writer
+from urlward.records.asking import SOCKET
+from urlward.records.recording import Recording
 from urlward.records.store import open_store
+from urlward.records.writer import processes
 
 CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -51,17 +52,18 @@ def running(folder: Path, *args: Any, **asked: Any) -> Iterator[Running]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """To hand over what is said may take longer than a second on a machine with other work."""
-    monkeypatch.setattr(emitter, "END_WITHIN", START)
+    monkeypatch.setattr(writer, "END_WITHIN", START)
 
 
 async def _said(state: Path, count: int) -> None:
-    said = Events(records(), state, SECRET)
-    said.started()
+    said = Recording(records(), state, SECRET)
+    running = asyncio.ensure_future(said.run())
+    await asyncio.sleep(0)
     for n in range(count):
         block(said, str(n))
-    said.stopped()
-    await said.emitter.close()
-    assert not said.emitter.waiting
+    await said.close()
+    running.cancel()
+    assert not said.writer.waiting
 
 
 def _kinds(state: Path) -> list[str]:
@@ -81,7 +83,9 @@ def test_events_are_in_the_store_that_is_configured(tmp_path: Path) -> None:
         assert process.end() == 0, process.log()
         assert process.log() == ""
         assert _kinds(process.state) == ["start", "start", *["block"] * 10, "stop", "stop"]
-        assert not [path for path in process.state.rglob("*") if path.suffix in (".run", ".sock", ".spool")]
+        left = {path.name for path in process.state.rglob("*")}
+        assert "outbox.db" in left
+        assert not [name for name in left if name.endswith((".writer", ".sock")) or "outbox.db-" in name]
 
 
 def test_what_is_older_than_it_may_be_is_deleted(tmp_path: Path) -> None:
@@ -119,7 +123,8 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "state" / SOCKET).exists(), "the socket", START)
     parent.kill()
     parent.wait()
-    wait_for(lambda: not (tmp_path / "state" / "records.run").exists(), "its end in order")
+    wait_for(lambda: not (tmp_path / "state" / SOCKET).exists(), "its end in order")
+    assert processes(tmp_path / "state") == []
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 import pytest
 
 from records.recording import SECRET, Memory, block, events, records
+from records.test_upgrade import segment
 from urlward.config.records import StoreTable
-from urlward.records import emitter
+from urlward.records import delivery, writer
 from urlward.records import recorder as module
+from urlward.records.asking import SOCKET
+from urlward.records.delivery import StoreState
 from urlward.records.event import Event
-from urlward.records.events import Events
-from urlward.records.recorder import Recorder, store_names
+from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, Position, batch_of
+from urlward.records.recorder import Recorder, place_of, store_names
+from urlward.records.recording import Recording
+from urlward.records.writer import Mark, processes
 
 
 class Kept(Memory):
@@ -35,12 +41,12 @@ class Kept(Memory):
 class Running:
     """A recorder with two stores, and what they have."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **changes: Any) -> None:
         self.state = state
         self.stores = {"sqlite": Kept(), "jsonl": Kept()}
         self.measured: list[Any] = []
         self.stop = asyncio.Event()
-        table = records(store=(StoreTable(kind="sqlite"), StoreTable(kind="jsonl")))
+        table = records(store=(StoreTable(kind="sqlite"), StoreTable(kind="jsonl")), **changes)
         self.recorder = Recorder(table, state, lambda t, _: self.stores[t.kind], measures=self)
         self.task: asyncio.Task[None] | None = None
 
@@ -52,7 +58,7 @@ class Running:
 
     async def start(self, **beside: Any) -> None:
         self.task = asyncio.ensure_future(self.recorder.run(self.stop, beside))
-        await until((self.state / module.SOCKET).exists)
+        await until((self.state / SOCKET).exists)
 
     async def end(self) -> None:
         self.stop.set()
@@ -71,7 +77,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's end may take longer than a second on a machine with other work, and that of a store."""
-    monkeypatch.setattr(emitter, "END_WITHIN", 60.0)
+    monkeypatch.setattr(writer, "END_WITHIN", 60.0)
     monkeypatch.setattr(module, "STORES_WITHIN", 60.0)
 
 
@@ -83,19 +89,23 @@ async def until(condition: Any) -> None:
 
 async def test_every_store_has_every_event(running: Running) -> None:
     await running.start()
-    said = Events(records(), running.state, SECRET)
-    said.emitter.metrics = lambda: {"a": 1}
+    said = Recording(records(), running.state, SECRET)
     for n in range(500):
         block(said, str(n))
-    await said.emitter.close()
-    assert running.recorder.taken["block"] == 500
+    await said.close()
+    await until(lambda: running.recorder.taken["block"] == 500)
+    await until(lambda: running.measured[-1:] == ["gone"])
+    assert running.measured[-2]["blocks"] == {"main": {"phishing": 500}}
     await running.end()
     for store in running.stores.values():
-        assert [event.kind for event in store.events] == ["start", *["block"] * 500, "stop"]
+        kinds = [event.kind for event in sorted(store.events)]
+        assert kinds == ["start", *["block"] * 500, "stop", "stop"]
         assert store.closed == 1
-    assert {"a": 1} in running.measured
-    assert running.measured[-1] == "gone"
-    assert list(running.state.rglob("*.spool")) == []
+    assert processes(running.state) == []
+    outbox = Outbox(running.state)
+    assert outbox.waiting("", next(iter(outbox.cursors().values()))[0]) == 0
+    assert b"192.0.2.7" not in outbox.path.read_bytes()
+    outbox.close()
 
 
 async def test_one_store_that_fails_is_an_alarm_in_the_other(running: Running) -> None:
@@ -111,7 +121,7 @@ async def test_one_store_that_fails_is_an_alarm_in_the_other(running: Running) -
     await until(lambda: not running.recorder.alarms)
     await until(lambda: len(running.stores["jsonl"].details("alarm")) == 2)
     assert running.stores["jsonl"].details("alarm")[1]["alarm"] == "store-back"
-    assert running.recorder.raised == {"store-down": 1, "store-back": 1}
+    await until(lambda: running.recorder.raised == {"store-down": 1, "store-back": 1})
 
 
 async def test_a_loss_is_an_alarm_for_an_hour(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +138,10 @@ async def test_a_loss_is_an_alarm_for_an_hour(running: Running, monkeypatch: pyt
 
 
 async def test_what_is_refused_is_an_alarm(running: Running) -> None:
+    Outbox(running.state).append([Batch(3, "{}", b'[["x"],[1],{}]')])
     await running.start()
-    running.recorder.refused("gw1-0", 3)
     await until(lambda: running.stores["sqlite"].details("alarm"))
-    text = "worker gw1-0: 3 of its events are none, and are not kept"
+    text = "3 events are none, and are not kept"
     assert running.stores["sqlite"].details("alarm") == [{"alarm": "refused", "text": text}]
 
 
@@ -154,31 +164,126 @@ async def test_a_task_beside_that_fails_is_begun_again(
 
 
 async def test_a_gap_says_from_when_to_when(running: Running) -> None:
-    (running.state / "records.run").write_text("001795500000000\n")
+    _left_at(running.state, 1_795_500_000)
     await running.start()
     await until(lambda: running.stores["sqlite"].details("gap"))
     (gap,) = running.stores["sqlite"].details("gap")
-    assert gap["since"] == "2026-11-24T05:59:59.000Z"
+    assert gap["since"] == "2026-11-24T06:00:00.000Z"
     assert gap["until"] > gap["since"]
     assert gap["text"] == "the process that records ended without a word"
 
 
 async def test_a_gap_over_a_clock_that_was_set_back_ends_after_it_begins(running: Running) -> None:
-    (running.state / "records.run").write_text("009999500000000\n")
+    _left_at(running.state, 9_999_500_000)
     await running.start()
     await until(lambda: running.stores["sqlite"].details("gap"))
     (gap,) = running.stores["sqlite"].details("gap")
     assert gap["since"] < gap["until"]
 
 
+def _left_at(state: Path, seconds: int) -> None:
+    """As a recorder that was killed then."""
+    mark = Mark(state, "gw1-records", "gw1", "the process that records")
+    mark.make()
+    mark.set(seconds * 10**9)
+    mark.close()
+
+
 async def test_what_waits_for_a_store_that_is_gone_is_told(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("syslog", "sqlite"):
-        (running.state / "spool" / name).mkdir(parents=True)
+    outbox = Outbox(running.state)
+    outbox.append([batch_of(events(1)), batch_of(events(2, 1))])
+    first = Position(outbox.news(Position()).last.file, 1)
+    outbox.settle({"syslog 192.0.2.1:514": (first, True), "sqlite records.db": (first, False)}, Position())
     await running.start()
-    await until(lambda: "spool/syslog: events wait for a store" in caplog.text)
-    assert "spool/sqlite" not in caplog.text
+    await until(lambda: "2 events waited for a store that is not configured any more" in caplog.text)
+    await until(lambda: len(running.stores["jsonl"].events) == 4)
+    assert running.stores["sqlite"].given[:2] == [event.id for event in events(2, 1)]
+    await until(lambda: not any("syslog" in place for place in outbox.cursors()))
+    outbox.close()
+
+
+async def test_what_a_spool_of_a_version_before_has_goes_to_its_store(running: Running) -> None:
+    segment(running.state, "jsonl", 1, events(5))
+    await running.start()
+    await until(lambda: len(running.stores["jsonl"].events) == 6)
+    blocks = [event for event in running.stores["jsonl"].events if event.kind == "block"]
+    assert blocks == events(5)
+    await running.end()
+    assert [event.kind for event in running.stores["sqlite"].events] == ["start", "stop"]
+    assert not (running.state / "spool").exists()
+
+
+async def test_an_outbox_that_is_lost_is_an_alarm_and_a_gap_and_all_goes_on(running: Running) -> None:
+    await running.start()
+    await until(lambda: running.stores["jsonl"].events)
+    running.stores["jsonl"].down = True
+    said = Recording(records(), running.state, SECRET)
+    task = asyncio.ensure_future(said.run())
+    block(said, "before")
+    await until(lambda: "before" in [event.reference for event in running.stores["sqlite"].events])
+    shutil.rmtree(running.state / FOLDER)
+    block(said, "after")
+    await until(lambda: "after" in [event.reference for event in running.stores["sqlite"].events])
+    await until(lambda: "spool-damaged" in running.recorder.alarms)
+    running.stores["jsonl"].down = False
+    for store in running.stores.values():
+        await until(lambda store=store: "is begun anew" in str(store.details("gap")))
+        await until(lambda store=store: "after" in [event.reference for event in store.events])
+        assert len(store.given) == len(set(store.given))
+    await said.close()
+    task.cancel()
+
+
+async def test_a_disk_that_takes_nothing_is_an_alarm_until_it_does(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.start()
+    await until(lambda: running.stores["sqlite"].events)
+    append = Outbox.append
+
+    def fails(*_: object) -> int:
+        raise OutboxError("outbox.db: database or disk is full")
+
+    monkeypatch.setattr(Outbox, "append", fails)
+    running.recorder.tell("start", {"process": "something"})
+    await until(lambda: "disk is full" in running.recorder.alarms.get("spool-down", ""))
+    monkeypatch.setattr(Outbox, "append", append)
+    await until(lambda: not running.recorder.alarms)
+    await until(lambda: len(running.stores["sqlite"].details("alarm")) == 2)
+
+
+async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "BACKOFF", (0.1,))
+    running = Running(tmp_path, spool=1 << 20)
+    await running.start()
+    await until(lambda: running.stores["jsonl"].events)
+    running.stores["jsonl"].down = True
+    outbox = Outbox(tmp_path)
+    for n in range(0, 10_000, 500):
+        outbox.append([batch_of(events(500, n, size=200))])
+        await until(lambda n=n: len(running.stores["sqlite"].given) > n + 500)
+    await until(lambda: 0 < running.recorder.state().spool_bytes <= 1 << 20)
+    state = running.recorder.state()
+    assert state.dropped > 5000
+    assert state.spool_events < 5000
+    running.stores["jsonl"].down = False
+    await until(lambda: "dropped" in [one["alarm"] for one in running.stores["jsonl"].details("alarm")])
+    await until(lambda: running.stores["jsonl"].details("gap"))
+    await running.end()
+    found = {
+        name: [e.reference for e in store.events if e.kind == "block"]
+        for name, store in running.stores.items()
+    }
+    assert found["sqlite"] == [str(n) for n in range(10_000)], "who is up gets all"
+    # Own events may be among those that were dropped.
+    assert 0 <= running.recorder.state().dropped - (10_000 - len(found["jsonl"])) <= 6
+    kept = len(found["jsonl"])
+    assert found["jsonl"][: kept // 3] == [str(n) for n in range(kept // 3)], "the newest were dropped"
+    outbox.close()
 
 
 def test_stores_have_names_of_their_own() -> None:
@@ -186,11 +291,31 @@ def test_stores_have_names_of_their_own() -> None:
     assert store_names(tables) == ["sqlite", "jsonl", "sqlite-2", "sqlite-3"]
 
 
-async def test_what_is_handed_in_is_safe_when_both_have_it(running: Running) -> None:
+def test_what_waits_is_on_its_way_or_in_the_spool(tmp_path: Path) -> None:
+    def store(name: str, **state: Any) -> SimpleNamespace:
+        return SimpleNamespace(name=name, state=lambda: StoreState(**state))
+
+    recorder = Recorder(records(spool=1 << 20), tmp_path, lambda *_: Kept())
+    recorder.deliveries = (  # type: ignore[assignment]
+        store("sqlite", written=5, waiting=1),
+        store("syslog", up=False, written=2, failures=3, waiting=4, behind=True, dropped=6),
+    )
+    recorder._used = 400
+    found = recorder.state()
+    assert (found.queue, found.spool_events, found.spool_bytes, found.spool_limit) == (1, 4, 400, 1 << 20)
+    assert (found.dropped, found.stores["syslog"].failures) == (6, 3)
+
+
+def test_a_store_is_known_again_wherever_it_stands_in_the_configuration() -> None:
+    tables = [StoreTable(kind="sqlite"), StoreTable(kind="sqlite", path="other.db"), StoreTable(kind="jsonl")]
+    assert len({place_of(table) for table in tables}) == 3
+    assert place_of(tables[1]) == "sqlite other.db"
+
+
+async def test_what_lasts_is_shown_and_what_ends_an_alarm_has_not_been_raised(running: Running) -> None:
     await running.start()
-    safe: list[int] = []
-    running.recorder.take([], lambda: safe.append(1))
-    assert safe == [1]
-    running.recorder.take(events(3), lambda: safe.append(2))
-    await until(lambda: len(safe) == 2)
-    assert all(len(store.given) >= 3 for store in running.stores.values())
+    running.recorder.raised["store-down"] += 2
+    running.recorder.raised["store-back"] += 1
+    state = running.recorder.state({"set-aside": "damaged"})
+    assert (state.alarms, state.raised) == ({"set-aside": "damaged"}, {"store-down": 2})
+    assert [*state.stores] == ["sqlite", "jsonl"]

@@ -20,9 +20,9 @@ from urlward.records.database import open_database
 from urlward.records.event import ReferenceTextError
 from urlward.records.holds import HoldError, current_holds, held_references, hold
 from urlward.records.objections import add_objection, purge_objections, read_objections
+from urlward.records.outbox import Outbox, batch_of
 from urlward.records.records_commands import RecordsCommandError, add_records_commands
 from urlward.records.seen import seen_by
-from urlward.records.spool import Spool
 from urlward.records.store import open_store
 from urlward.records.who_commands import add_who_command
 
@@ -205,9 +205,9 @@ def test_a_hold_that_a_database_is_not_told_of(
 
 
 def test_an_event_that_waits_for_its_store_is_known(config: str, tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool" / "sqlite", 1 << 20)
-    assert spool.append([an_event(2, reference=HELD)])
-    spool.close()
+    outbox = Outbox(tmp_path)
+    assert outbox.append([batch_of([an_event(2, reference=HELD)])]) == 1
+    outbox.close()
     assert run("hold", HELD, "--until", "2999-01-01", "--why", "a", "--config", config) == 0
 
 

@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
+from urlward.records.delivery import StoreState
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
-from urlward.records.recorder_state import RecorderState, StoreState
+from urlward.records.recorder import RecorderState
 from urlward.records.status import health_of, readiness_of, status_alone, status_of
 from urlward.records.status_text import lines
 
@@ -70,10 +71,8 @@ def test_an_alarm_alone_is_not_all_well(tmp_path: Path) -> None:
     assert not status_of(made(tmp_path, RecorderState(alarms={"probing": "x"})), now=NOW)["ok"]
 
 
-def test_an_event_that_waits_in_two_places_is_counted_once(tmp_path: Path) -> None:
-    # A worker counts it until it is safe, and so does the recorder to which it was handed.
-    assert status_of(made(tmp_path, RecorderState(queue=2)), now=NOW)["queue"] == 2
-    assert status_of(made(tmp_path, RecorderState(queue=5)), now=NOW)["queue"] == 5
+def test_what_waits_in_workers_and_in_the_outbox_is_added(tmp_path: Path) -> None:
+    assert status_of(made(tmp_path, RecorderState(queue=5)), now=NOW)["queue"] == 2 + 5
 
 
 def test_without_a_recorder(tmp_path: Path) -> None:

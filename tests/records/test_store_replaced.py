@@ -18,39 +18,45 @@ from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.records import database, engines, jsonl_store
 from urlward.records.admin.sources import EventFilter
 from urlward.records.database import open_database
+from urlward.records.delivery import Delivery, StoreState
 from urlward.records.event import Event
 from urlward.records.jsonl_store import JsonlStore, open_jsonl
+from urlward.records.outbox import Outbox, Position, batch_of
 from urlward.records.retention import KeepingStores
 from urlward.records.services import EventFinder
-from urlward.records.sink import StoreSink
-from urlward.records.spool import Spool, SpoolError
 from urlward.records.store import EventQuery, ReplacedError, StoreError, open_store
 
 TABLES = {"sqlite": StoreTable(kind="sqlite"), "jsonl": StoreTable(kind="jsonl")}
 
 
 class Running:
-    """A sink before a store of files, and what it says."""
+    """A delivery to a store of files, and what it says."""
 
     def __init__(self, state: Path, kind: str) -> None:
         self.state = state
         self.said: list[tuple[str, str]] = []
         table = TABLES[kind]
-        self.sink = StoreSink(
-            kind,
-            lambda: open_store(table, state),
-            Spool(state / "spool", 1 << 20),
-            lambda *said: self.said.append(said),
+        self._outbox = Outbox(state)
+        self._delivery = Delivery(
+            kind, kind, state, lambda: open_store(table, state), lambda *said: self.said.append(said)
         )
-        self.sink.start()
+        self._delivery.start(Position(), down=False)
 
     def put(self, some: list[Event]) -> None:
-        self.sink.put(some, lambda: None)
+        assert self._outbox.append([batch_of(some)]) == 1
+
+    def state_of(self) -> StoreState:
+        self._delivery.look(Position(), self._outbox.waiting("", self._delivery.position))
+        return self._delivery.state()
+
+    def close(self) -> None:
+        self._delivery.close(60.0)
+        self._outbox.close()
 
     @property
     def written(self) -> int:
-        """Events that the store has been given with success; what is spooled is none."""
-        return self.sink.state().written
+        """Events that the store has been given with success."""
+        return self._delivery.state().written
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.said]
@@ -74,7 +80,7 @@ def running(tmp_path: Path) -> Iterator[Callable[[str], Running]]:
 
     yield make
     for one in made:
-        one.sink.close(60.0)
+        one.close()
 
 
 def _remove(state: Path, pattern: str) -> None:
@@ -112,11 +118,11 @@ def test_under_traffic_nothing_is_lost_that_comes_after_it(
     for n in range(200, 400, 10):
         one.put(events(10, n))
         time.sleep(0.005)
-    wait_for(lambda: one.sink.state().up and one.kinds()[-1:] == ["store-back"], "the store to be back")
+    wait_for(lambda: one.state_of().up and one.kinds()[-1:] == ["store-back"], "the store to be back")
     assert one.kinds()[:2] == ["store-replaced", "store-down"]
     assert "records." in one.said[0][1]
     wait_for(lambda: {str(n) for n in range(200, 400)} <= one.kept(), "all that came after")
-    assert one.sink.dropped == 0
+    assert one.state_of().dropped == 0
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
@@ -202,7 +208,7 @@ def test_a_locked_database_is_waited_for_and_said(
         one.put(events(10, 10))
         wait_for(lambda: one.kinds() == ["store-down"], "the alarm")
         assert "locked" in one.said[0][1]
-        wait_for(lambda: one.sink.state().spooled == 10, "the others to be safe")
+        assert one.state_of().waiting == 10, "the others are safe"
         other.execute("ROLLBACK")
     other.close()
     wait_for(lambda: one.kinds() == ["store-down", "store-back"], "the store to be back")
@@ -288,20 +294,3 @@ def test_a_folder_that_is_gone_is_made_again(tmp_path: Path) -> None:
         store.write(events(1, 1))
     store.write(events(1, 1))
     assert (tmp_path / "sub/records.jsonl").exists()
-
-
-def test_a_spool_that_was_deleted_is_told_and_not_waited_for(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", 1 << 20)
-    assert spool.append(events(10))
-    shutil.rmtree(tmp_path / "spool")
-    with pytest.raises(SpoolError, match="deleted"):
-        spool.append(events(10, 10))
-    assert spool.append(events(10, 10))
-    lost = spool.oldest()
-    assert lost is not None
-    assert (lost.events, lost.damaged > 0) == ([], True)
-    spool.remove_oldest()
-    found = spool.oldest()
-    assert found is not None
-    assert [event.reference for event in found.events] == [str(n) for n in range(10, 20)]
-    spool.close()

@@ -134,7 +134,7 @@ class RecordsTable(Table):
             daily; or ``counts`` alone, where no event of a person is kept.
         log: whether blocks stand in the log as well, a line each, with the client's whole address.
         queue: events that a worker keeps while they cannot be written.
-        spool: bytes on the disk while a store is down.
+        spool: bytes of the outbox, in which events wait on the disk while a store is down.
         store: the places; an SQLite file in the state folder where absent.
         days: how long.
         assignments: the database of who had an address when; an SQLite file in the state folder where absent.

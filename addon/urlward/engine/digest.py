@@ -8,6 +8,7 @@ BLAKE2b's personalisation, so that a digest made for one use says nothing about 
 import re
 from binascii import Error as BinasciiError
 from binascii import b2a_base64, unhexlify
+from collections.abc import Iterable
 from copy import copy
 from hashlib import blake2b
 
@@ -73,6 +74,17 @@ class Key:
         h = self._record.copy()
         h.update(text.encode("latin-1"))
         return h.digest()
+
+    def digests(self, beginning: str, ends: Iterable[str]) -> list[bytes]:
+        """The digests of texts with the same beginning, at which each of them is looked at once."""
+        begun = self._record.copy()
+        begun.update(beginning.encode("latin-1"))
+        found = []
+        for end in ends:
+            h = begun.copy()
+            h.update(end.encode("latin-1"))
+            found.append(h.digest())
+        return found
 
     def seal(self, data: bytes) -> bytes:
         """Encrypt for whoever holds the key (ChaCha20-Poly1305, RFC 8439).

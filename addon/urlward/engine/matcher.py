@@ -19,6 +19,7 @@ from urlward.engine.record import Flag, Shape, page_text, param_text, path_text,
 from urlward.engine.url import (
     DEFAULT_PORTS,
     Reading,
+    Work,
     canonical_host,
     is_plain_path,
     name_and_value,
@@ -28,6 +29,13 @@ from urlward.engine.url import (
     target_readings,
 )
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
+
+_COMPARED = 8
+"""Characters to compare that cost what rewriting one does (`Work`)."""
+
+_SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 4, 12
+"""Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
+does (`Work`)."""
 
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
@@ -132,11 +140,15 @@ class Matcher:
             return PASS
         passed: Verdict | None = None
         rest = states
-        readings = target_readings(target)
+        work = Work()
+        readings = target_readings(target, work)
+        queries = _Queries(work)
         for reading in readings:
             if reading.shorter and not rest:
                 continue
-            verdicts = self._check_reading(rest if reading.shorter else states, reading, ports, now, decide)
+            work.spend(len(reading.path) // _COMPARED, reading.path.count("/") // _SEGMENTS_A_TEXT)
+            considered = rest if reading.shorter else states
+            verdicts = self._check_reading(considered, reading, queries, ports, now, decide)
             if len(readings) == 1 or verdicts[-1].blocked:
                 return _told(verdicts)
             if passed is None and any(verdict is not PASS for verdict in verdicts):
@@ -152,6 +164,7 @@ class Matcher:
         self,
         states: Sequence[HostState],
         reading: Reading,
+        queries: "_Queries",
         ports: Sequence[int],
         now: float,
         decide: Decide,
@@ -164,7 +177,7 @@ class Matcher:
             for rule in state.rules:
                 _judge(rule.verdict, rule.shape, ports, now, found)
             for place in state.places:
-                self._check_place(place, reading, ports, now, found)
+                self._check_place(place, reading, queries, ports, now, found)
             verdict = decide(self._excused(found)) if found else PASS
             verdicts.append(verdict)
             if verdict.blocked:
@@ -301,24 +314,32 @@ class Matcher:
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
     def _check_place(
-        self, place: Place, reading: Reading, ports: Sequence[int], now: float, found: list[Verdict]
+        self,
+        place: Place,
+        reading: Reading,
+        queries: "_Queries",
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
     ) -> None:
-        self._search_place(place, reading, False, ports, now, found)
+        self._search_place(place, reading, queries, False, ports, now, found)
         if place.list.nocase:
             lower, query = reading.path.lower(), reading.query
             if lower != reading.path or "%" in query or query.lower() != query:
-                self._search_place(place, reading._replace(path=lower), True, ports, now, found)
+                self._search_place(place, reading._replace(path=lower), queries, True, ports, now, found)
 
     def _search_place(
         self,
         place: Place,
         reading: Reading,
+        queries: "_Queries",
         nocase: bool,
         ports: Sequence[int],
         now: float,
         found: list[Verdict],
     ) -> None:
         li, groups = place.list, place.groups
+        queries.work.spend(len(reading.path) // _COMPARED, 0)
         if groups is None:
             segments = map(self._segments[place.keyed], reading.path[1:].split("/"))
             groups = li.page_groups(f"{place.letters}{''.join(segments)}{PATH_END}", place.below)
@@ -334,7 +355,9 @@ class Matcher:
                     if prefix := _leading(reading.path, length):
                         digests = (li.key.digest(prefix_text(place.host, prefix)),)
                 elif kind == Kind.PARAMS:
-                    digests = params = params or _param_digests(li.key, place.host, reading, nocase=nocase)
+                    digests = params = params or queries.digests(
+                        li.key, param_text(place.host, reading.path, ""), reading.query, nocase=nocase
+                    )
                 for digest in digests:
                     for row in li.table.matching(group, digest):
                         shape = li.table.shape(row)
@@ -442,17 +465,37 @@ class _Param(NamedTuple):
     values: int
 
 
-def _param_digests(key: Key, host: str, reading: Reading, *, nocase: bool) -> dict[bytes, _Param]:
-    params = request_parameters(reading.query)
-    if nocase:
-        # Artifacts from before `nocase` counted for parameters have them as they were written.
-        params |= {param.lower() for param in params}
-    pairs = {param: name_and_value(param, nocase=nocase) for param in params}
-    values = Counter(name for name, _ in set(pairs.values()))
-    return {
-        key.digest(param_text(host, reading.path, param)): _Param(name, value, values[name])
-        for param, (name, value) in pairs.items()
-    }
+class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
+    """The parameters of a target's queries, each query taken apart once, with and without case.
+
+    Attributes:
+        work: what judging the target may cost.
+    """
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __missing__(self, form: tuple[str, bool]) -> dict[str, _Param]:
+        query, nocase = form
+        self.work.spend(len(query))
+        params = request_parameters(query)
+        self.work.spend(0, len(params) // _PARAMS_A_TEXT)
+        if nocase:
+            # Artifacts from before `nocase` counted for parameters have them as they were written.
+            params |= {param.lower() for param in params}
+        pairs = {param: name_and_value(param, nocase=nocase) for param in params}
+        values = Counter(name for name, _ in set(pairs.values()))
+        found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
+        self[form] = found
+        return found
+
+    def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, _Param]:
+        """The parameters of a query by the digests that they have on a page."""
+        params = self[query, nocase]
+        self.work.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
+        return dict(zip(key.digests(page, params), params.values(), strict=True))
 
 
 def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[bytes]:

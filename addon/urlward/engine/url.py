@@ -36,6 +36,7 @@ _HOST_ENDS = re.compile(r"[\0-\x20\x7f/\\?#@:\[\]]+")
 _IPV6_TEXT = re.compile(r"[0-9A-Fa-f:.]{3,45}")
 _FORBIDDEN = re.compile(r"[\0-\x20\x7f#%/:<>?@\[\\\]^|]").search
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
+_MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
@@ -59,14 +60,12 @@ _MAX_ODD_PATH = 16 * 1024
 """Characters of a path that is not plain; common origins refuse 8 or 16 KiB."""
 _MAX_SEGMENTS = 1024
 """Segments of a path that has dot segments."""
-_MAX_READ = 64 * 1024
-"""Characters of the texts on the way to the readings of one path."""
+_MAX_WORK = 160 * 1024
+"""Characters to look at until a target is judged, of all texts on the way to its readings and of those."""
 _READ_COST = 400
 """Characters that cost what looking at one more text does, however short."""
 _MAX_PARAMETERS = 1000
 """Parameters of a query, which is what common origins take."""
-_MAX_PAIRS = 4000
-"""Parameters to look at in all readings of a target together."""
 _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
@@ -255,10 +254,12 @@ def host_readings(host: str) -> tuple[str, ...]:
     Raises:
         UrlError: empty, or too long for its readings to be judged in bounded time.
     """
-    if _PLAIN_HOST.match(host):
-        return (host,)
     if not host:
         raise UrlError("no host")
+    if len(host) > _MOST_HOST:
+        raise UrlError("host is too long to be judged")
+    if _PLAIN_HOST.match(host):
+        return (host,)
     if any(c > "\xff" for c in host):
         host = byte_string(host)
     as_it_is = host.isascii() and "%" not in host
@@ -368,6 +369,30 @@ def is_address(host: str) -> bool:
     return host.startswith("[") or (host[-1:].isdigit() and host.rpartition(".")[2].isdigit())
 
 
+class Work:
+    """What judging a target may cost, counted in what is looked at and not in time: a verdict is the same on
+    every machine."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _MAX_WORK
+
+    def spend(self, characters: int, texts: int = 1) -> None:
+        """Have so much looked at.
+
+        Args:
+            characters: of all texts together.
+            texts: how many those are.
+
+        Raises:
+            UrlError: that is too much.
+        """
+        self.left -= characters + _READ_COST * texts
+        if self.left < 0:
+            raise UrlError("a target that may be read in too many ways to be judged")
+
+
 class Reading(NamedTuple):
     """What an origin may take a request target for.
 
@@ -454,13 +479,17 @@ def _without_dots(path: str, *, merge: bool, unescape: bool = False) -> str:
     return "/" + "/".join(segments)
 
 
-def target_readings(target: str) -> tuple[Reading, ...]:
+def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...]:
     """Everything that common origins take a target for, the canonical reading first.
 
     They differ in how often they unescape, in whether they do so before they take out dot segments and
     empty ones, in whether an escaped slash, a backslash or ``;`` ends a segment, in whether ``//a`` names a
     host, in what ends the path and begins the query, in what they make of more path behind a file, and in
     whether ``%u0041`` is an escape. Nearly every target is the same to all.
+
+    Args:
+        target: as sent.
+        work: what that may cost, with what is done before and after.
 
     Raises:
         UrlError: it cannot be judged in bounded time.
@@ -475,15 +504,16 @@ def target_readings(target: str) -> tuple[Reading, ...]:
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False))
-        return _with_files([reading]) if _MAY_BE_A_FILE(path) else (reading,)
-    readings = _with_files(_in_every_way(target))
+        return _with_files([reading], work or Work()) if _MAY_BE_A_FILE(path) else (reading,)
+    work = work or Work()
+    readings = _with_files(_in_every_way(target, work), work)
     if _WIDE(target):
-        readings += _with_files(_in_every_way(_WIDE_ESCAPES.sub(_narrow, target)))
+        readings += _with_files(_in_every_way(_WIDE_ESCAPES.sub(_narrow, target), work), work)
     if target.isascii():
         return readings
     found = dict.fromkeys(readings)
     for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
-        more = _with_files(_in_every_way(text))
+        more = _with_files(_in_every_way(text, work), work)
         found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
     return tuple(found)
 
@@ -496,14 +526,14 @@ def _narrow(wide: re.Match[str]) -> str:
     return quote(text, safe="")
 
 
-def _in_every_way(target: str) -> list[Reading]:
+def _in_every_way(target: str, work: Work) -> list[Reading]:
     cuts = dict.fromkeys(_cuts(target), False)
     path, mark, query = target.partition("?")
     if end := _END(path):
         # Perl's HTTP::Parser::XS ends a path at a zero byte, uWSGI at what is no escape, and to regular
         # expressions of Python and PHP `$` is before a line feed too.
         cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
-    paths = {path: path_readings(path) for path, _, _ in cuts}
+    paths = {path: path_readings(path, work) for path, _, _ in cuts}
     found: dict[tuple[str, str], bool] = {}
     for (path, query, less), least in cuts.items():
         for read, short in paths[path].items():
@@ -534,18 +564,17 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     return found
 
 
-def _with_files(readings: list[Reading]) -> tuple[Reading, ...]:
+def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """Readings, and after them the files that they may stand for besides what they name.
 
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
     matchers of Caddy, dots and blanks at the end do not count.
 
     Raises:
-        UrlError: more files than a limit, or longer paths, or more readings for so many parameters.
+        UrlError: too much work.
     """
     known = {(reading.path, reading.query) for reading in readings}
     files: dict[tuple[str, str], Reading] = {}
-    read = 0
     for reading in readings:
         if reading.shorter:
             continue
@@ -557,18 +586,12 @@ def _with_files(readings: list[Reading]) -> tuple[Reading, ...]:
             file, more = path[: match.end()], path[match.end() :]
             script = more != "/" and match[1].lower() in _SCRIPTS
             if (file, query) not in known and (file, query) not in files:
-                read += len(file) + _READ_COST
-                if read > _MAX_READ:
-                    raise UrlError("a path that may be one of too many files with more behind it")
+                work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
-    found = (*readings, *files.values())
-    query = readings[0].query
-    if len(found) > 1 and len(found) * (query.count("&") + query.count(";")) > _MAX_PAIRS:
-        raise UrlError("a path that origins may read in too many ways, with too many parameters")
-    return found
+    return (*readings, *files.values())
 
 
-def path_readings(path: str) -> dict[str, bool]:
+def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
     """The paths that common origins take a path as sent for, the canonical one first.
 
     Returns:
@@ -579,7 +602,9 @@ def path_readings(path: str) -> dict[str, bool]:
     """
     if is_plain_path(path):
         return {path: False}
+    work = work or Work()
     text = _bounded(path)
+    work.spend(len(text))
     unescaped = _unescape(text)
     wholes = [unescaped]
     if _TWO_SLASHES(unescaped):
@@ -591,7 +616,7 @@ def path_readings(path: str) -> dict[str, bool]:
     if _DOT_SEGMENT(unescaped):
         # Where no segment takes away another, what differs is only how segments are cut, and the finest
         # cut, which is the canonical one, has every page, folder and sequence that another has.
-        _resolve_in_turn(text, unescaped, found, shorter=False)
+        _resolve_in_turn(text, unescaped, found, work, shorter=False)
         if _ENDS_IN_DOTS(unescaped):
             # Caddy and Node leave out the slash at the end with the dots: `/a/.` is `/a`.
             found |= {path[:-1]: False for path in tuple(found) if path[-1] == "/" and path[:-1] not in found}
@@ -599,7 +624,7 @@ def path_readings(path: str) -> dict[str, bool]:
         if unescaped.endswith((".", " ")):
             # Matchers of Caddy leave these out first of all.
             text = _DOT_OR_BLANK.sub(lambda match: "." if match[1] else " ", text).rstrip(". ")
-            _resolve_in_turn(text, unescaped, found, shorter=True)
+            _resolve_in_turn(text, unescaped, found, work, shorter=True)
     if not unescaped.isascii():
         # Bottle drops what is not of UTF-8.
         valid = byte_string(unescaped.encode("latin-1").decode("utf-8", "ignore"))
@@ -620,11 +645,13 @@ def _behind_authority(text: str) -> list[str]:
     return [text[match.end() :] for find in _AUTHORITIES_IN_PATH if (match := find(text))]
 
 
-def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shorter: bool) -> None:
+def _resolve_in_turn(
+    start: str, unescaped: str, found: dict[str, bool], work: Work, *, shorter: bool
+) -> None:
     """Add what is left where dot segments are taken out before, between and after unescaping.
 
     Raises:
-        UrlError: more texts to look at than a limit, or longer ones.
+        UrlError: too much work.
     """
     # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2), to uWSGI once dot segments are out, to
     # which a stray percent sign is an escape of two characters.
@@ -634,7 +661,6 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
     # To Mojolicious three dots are one, to others a name.
     texts |= {_THREE_DOTS(".", text) for text in texts}
     seen = set[str]()
-    read = 0
     for _ in range(_READ_DECODES + 1):
         if "\\" in unescaped:
             # To some a backslash is a slash as sent (WHATWG URL standard, section 4.4), to some if escaped.
@@ -647,9 +673,7 @@ def _resolve_in_turn(start: str, unescaped: str, found: dict[str, bool], *, shor
         texts.update([rest for text in texts for rest in _behind_authority(text)])
         texts -= seen
         seen |= texts
-        read += sum(map(len, texts)) + _READ_COST * len(texts)
-        if read > _MAX_READ:
-            raise UrlError("a path that origins may read in too many ways")
+        work.spend(sum(map(len, texts)), len(texts))
         resolved = {_without_dots(text, merge=False) for text in texts}
         resolved.update([_without_dots(text, merge=True) for text in texts if "//" in text])
         resolved.update([rest for text in resolved for rest in _behind_authority(text)])

@@ -74,13 +74,14 @@ from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
+from urlward.proxy.poller import Poller
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
-from urlward.proxy.recording import Recording
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
+from urlward.records.recording import Recording
 
 logger = logging.getLogger("urlward")
 
@@ -93,7 +94,7 @@ AUTHORITY_LOOK = 600.0
 ROOM = 16
 """Connections at rest that are closed at a time where there is no room for new ones."""
 
-ROOM_WITHIN = 0.05
+ROOM_WITHIN = 0.01
 """Seconds until there is room for them."""
 
 SHORT_AGAIN = 30.0
@@ -214,6 +215,7 @@ class Urlward:
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
         self._short_said = float("-inf")
+        self._poller: Poller | None = None
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -436,6 +438,12 @@ class Urlward:
         if self._after:
             await asyncio.wait(self._after)
 
+    def poller(self, loop: asyncio.AbstractEventLoop) -> Poller:
+        """The sockets of all modes: a client has one share of the processor, by whichever it comes."""
+        if self._poller is None or self._poller.loop is not loop:
+            self._poller = Poller(loop)
+        return self._poller
+
     def _count_open(self) -> int:
         server = ctx.master.addons.get("proxyserver")
         return len(self.live.clients() | (set(server.connections) if server is not None else set()))
@@ -565,7 +573,7 @@ class Urlward:
         Returns:
             Seconds until the next should be accepted.
         """
-        closed = self.pool.clear() or self.live.make_room(ROOM, time.monotonic()) + self._close_carried(ROOM)
+        closed = self.pool.clear(2 * ROOM) or self.live.make_room(ROOM) + self._close_carried(ROOM)
         if self.recording is not None:
             self.recording.metrics.error("descriptors")
         now = time.monotonic()
@@ -575,7 +583,7 @@ class Urlward:
             text = f"{(error.strerror or 'no room').lower()}: the limit is {limit} files"
             if error.errno != errno.EMFILE:
                 text = f"{(error.strerror or 'no room').lower()}: the system's limits are reached"
-            text += "; connections at rest are closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
+            text += "; who has most has some closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
             logger.error("%s", text)
             if self.recording is not None:
                 self.recording.alarm("descriptors", text)

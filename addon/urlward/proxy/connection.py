@@ -10,15 +10,19 @@ import ssl
 import struct
 from collections.abc import Callable
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, WRITE, Poller
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
 from urlward.proxy.tls import Tls
 
-_READ: Final = 1 << 16
-"""Bytes that are read at once at first; four times as many where there are."""
+_READ: Final = 1 << 14
+"""Bytes that are read at once at first."""
 
-_MOST_READ: Final = 1 << 18
+_LEAST_READ, _MOST_READ = 1 << 12, 1 << 18
+"""Those that are read at once where they take long, such as a byte in a record, and where they do not."""
+
+_MOST_TLS: Final = 1 << 16
+"""Likewise, at most, of TLS, whose buffers keep the room that they have once needed."""
 
 HIGH: Final = 1 << 16
 """Bytes that wait to be sent from which on the other connection is not read."""
@@ -35,10 +39,13 @@ _PROBES: Final = {
 """When a peer that is silent, or takes nothing, counts as gone (tcp(7))."""
 
 BEHIND, CONNECTING, HELD, SLOWED, LATER = 1, 2, 4, 8, 32
-"""Why a connection is not read: the other one takes no more; that is being opened; a request waits for its
-turn; the client is slowed; what has come is yet to be looked at."""
+"""Why a connection is not read: the other one takes no more; that is being opened; a request waits for the
+one before it; the client is slowed; what has come is yet to be looked at."""
 
 _NOT_STARTED: Final = 16
+
+_INFO_AT, _INFO_END = 120, 136
+"""Where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` are (``linux/tcp.h``)."""
 
 
 class Owner(Protocol):
@@ -46,9 +53,11 @@ class Owner(Protocol):
 
     Attributes:
         active: set to the time whenever something comes, by `time.perf_counter`.
+        share: the client's, for whom what comes is looked at.
     """
 
     active: float
+    share: Share
 
     def broken(self, error: Exception) -> None:
         """Something of ours has failed."""
@@ -62,9 +71,10 @@ class Peer(Protocol):
 
     Attributes:
         room: bytes that it takes at once; 0 where there is no bound but its pauses.
+        peer: the connection.
     """
 
-    peer: "Peer | None"
+    peer: Any
 
     @property
     def room(self) -> int:
@@ -117,6 +127,7 @@ class Connection:
         "_owner",
         "_paused",
         "_poller",
+        "_share",
         "_size",
         "_sock",
         "address",
@@ -133,6 +144,7 @@ class Connection:
     def __init__(self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "") -> None:
         self.begin(poller.loop, owner, address)
         self._poller = poller
+        self._share = owner.share
         self._sock = sock
         self._fd = sock.fileno()
         self._out = bytearray()
@@ -187,6 +199,23 @@ class Connection:
         except OSError:
             return False
         return False
+
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether the rest of what has come should be looked at `later`."""
+        return self._poller.turn_is_over
+
+    def later(self, task: Task) -> None:
+        """Have something done in the client's next turn."""
+        self._poller.later(self._share, task)
+
+    @property
+    def taken(self) -> int:
+        """Bytes that have come, or that the peer has acknowledged (tcp(7), TCP_INFO)."""
+        if self._fd < 0:
+            return 0
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_END)
+        return sum(struct.unpack_from("QQ", info, _INFO_AT)) if len(info) == _INFO_END else 0
 
     def start(self) -> None:
         """Begin to read."""
@@ -275,6 +304,9 @@ class Connection:
     def belong(self, owner: Owner) -> None:
         """Have another owner."""
         self._owner = owner
+        self._share = owner.share
+        if self._events:
+            self._poller.entrust(self._fd, self._share)
 
     def probe(self) -> None:
         """Have the kernel notice where the peer is gone."""
@@ -340,7 +372,7 @@ class Connection:
         owner = self._owner
         if owner is None:
             return
-        owner.active = perf_counter()
+        owner.active = start = perf_counter()
         try:
             if not data and self.tls is not None and self.tls.client_side and self.tls.ready:
                 self.cut_off = True  # without close_notify (RFC 9112 section 9.8)
@@ -356,7 +388,10 @@ class Connection:
             return
         # What fills the room that it is given may have more behind it.
         if len(data) == self._size:
-            self._size = min(self._size << 1, _MOST_READ)
+            if perf_counter() - start > SLICE:
+                self._size = max(self._size >> 1, _LEAST_READ)
+            else:
+                self._size = min(self._size << 1, _MOST_READ if self.tls is None else _MOST_TLS)
 
     def _writable(self) -> None:
         out = self._out
@@ -530,7 +565,7 @@ class Connection:
         if events == self._events:
             return
         if not self._events:
-            self._poller.watch(self._fd, events, self._happened)
+            self._poller.watch(self._fd, events, self._happened, self._share)
         elif events:
             self._poller.change(self._fd, events)
         else:

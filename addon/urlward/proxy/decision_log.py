@@ -11,10 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from urlward.engine.verdict import Verdict
-from urlward.proxy.names import Client, Names
-from urlward.proxy.recording import Recording
+from urlward.proxy.names import Client
 from urlward.records.privacy import name_in_log
+from urlward.records.recording import Hit, Recording
 
 logger = logging.getLogger("urlward")
 
@@ -61,47 +60,28 @@ class DecisionLog:
         self._recording = recording
         self._untrusted: dict[str, float] = {}
 
-    def block(
-        self,
-        verdict: Verdict,
-        names: Names,
-        client: Client,
-        reference: str,
-        *,
-        cut: bool = False,
-        would: bool = False,
-        group: str = "",
-    ) -> None:
-        """Say what is blocked, or would be.
-
-        Args:
-            verdict: of what is listed.
-            names: that it goes by.
-            client: whose request or connection it is.
-            reference: stands on the block page as well.
-            cut: whether it was under way when it was listed.
-            would: whether it passes, since it is only to be said.
-            group: that the client is in.
-        """
-        if would:
+    def block(self, hit: Hit) -> None:
+        """Say what is blocked, or would be."""
+        if hit.would:
             self.counts.would_block += 1
         else:
             self.counts.blocked += 1
         if self._recording is not None:
-            self._recording.hit(verdict, names, client, reference, cut=cut, would=would, group=group)
+            self._recording.hit(hit)
             if not self._recording.logs:
                 return
+        verdict = hit.verdict
         _log(
             logging.INFO,
-            f"%s {'would-' * would}{'cut' if cut else 'block'} "
+            f"%s {'would-' * hit.would}{'cut' if hit.cut else 'block'} "
             "client=%s list=%s entry=%s category=%s reference=%s%s",
-            timestamp(self._clock()), self._peer(client), verdict.list, verdict.entry,
-            verdict.category or "-", reference, f" group={group}" * bool(group),
+            timestamp(self._clock()), self._peer(hit.client, hit.client_port), verdict.list, verdict.entry,
+            verdict.category or "-", hit.reference, f" group={hit.group}" * bool(hit.group),
         )  # fmt: skip
 
-    def _peer(self, client: Client) -> str:
+    def _peer(self, address: str, port: int) -> str:
         named = self._recording.named if self._recording is not None else name_in_log
-        return named(*client.peername[:2])
+        return named(address, port)
 
     def failure(self, error: Exception, client: Client, outcome: str) -> None:
         """Say what has failed, and where.
@@ -121,7 +101,7 @@ class DecisionLog:
         _log(
             logging.ERROR,
             "%s error client=%s error=%s at=%s count=%d request=%s",
-            timestamp(time.time()), self._peer(client), error.__class__.__name__, place,
+            timestamp(time.time()), self._peer(*client.peername[:2]), error.__class__.__name__, place,
             self.counts.errors, outcome,
         )  # fmt: skip
 
@@ -142,7 +122,7 @@ class DecisionLog:
             logging.WARNING,
             "%s untrusted client=%s reason=%s (an origin's certificate; `--set "
             "ssl_verify_upstream_trusted_ca=FILE` names other authorities)",
-            timestamp(self._clock()), self._peer(client), reason.replace(" ", "-"),
+            timestamp(self._clock()), self._peer(*client.peername[:2]), reason.replace(" ", "-"),
         )  # fmt: skip
 
 

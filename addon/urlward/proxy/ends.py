@@ -17,6 +17,12 @@ class Ends(Protocol):
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
 
+    def turn_is_over(self) -> bool:
+        """Whether the client has had its turn, so that what more it asks should wait."""
+
+    def go_on_later(self) -> None:
+        """Have `HttpRelay.read_on` called in its next turn; nothing is read of the client until then."""
+
     def connect(self) -> None:
         """Open the one to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
 
@@ -62,10 +68,12 @@ class _NoEnds:
         """No."""
         return False
 
+    turn_is_over = client_is_behind
+
     def refused(self, stage: str) -> None:
         """Nothing."""
 
-    end_client = end_server = close_server = close = linger = connect
+    end_client = end_server = close_server = close = linger = go_on_later = connect
 
 
 NO_ENDS: Ends = _NoEnds()

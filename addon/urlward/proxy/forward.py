@@ -123,6 +123,9 @@ class ForwardRelay(HttpRelay):
 
     def client_ended(self) -> None:
         """The client will send no more; what it has asked already is answered in turn."""
+        if self._waits:
+            super().client_ended()
+            return
         if self._held and not self._body and bool(self.pending) is not self._switching:
             self._client_ended = True
             return
@@ -154,6 +157,11 @@ class ForwardRelay(HttpRelay):
     def repeatable(self) -> bool:
         """Whether the request that is under way may be sent again."""
         return self._again is not None
+
+    def read_on(self) -> None:
+        """The client has its turn again."""
+        super().read_on()
+        self._end_with_client()
 
     def go_on(self) -> None:
         """The request that waits for its judge may be judged now."""
@@ -298,10 +306,13 @@ class ForwardRelay(HttpRelay):
         if self._close_wanted:
             self._finish()
             return
-        if self._held:
+        if self._held and not self._waits:
             self.ends.hold_client(held=False)
             self._read_held()
-        if self._client_ended and not (self.pending or self._switching or self._done):
+        self._end_with_client()
+
+    def _end_with_client(self) -> None:
+        if self._client_ended and not (self.pending or self._switching or self._waits or self._done):
             self.ends.close()
 
     # -- responses

@@ -7,6 +7,7 @@ for options that only it heeds, and for other addons.
 import asyncio
 import logging
 import socket
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -15,11 +16,14 @@ from mitmproxy.proxy import mode_servers, mode_specs
 
 from urlward.proxy.addon import Urlward
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
-from urlward.proxy.poller import Poller
+from urlward.proxy.poller import Share
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.session import Client, Session
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.workers import Worker, is_first
+
+MOST_WAITING = 1024
+"""Connections of a client network that are kept until it has its turn; those beyond are closed."""
 
 logger = logging.getLogger("urlward")
 
@@ -41,7 +45,7 @@ class Front:
         self._mode = instance.mode
         self.addon = addon
         self.loop = asyncio.get_running_loop()
-        self.poller = Poller(self.loop)
+        self.poller = addon.poller(self.loop)
         self._transports = Transports(lambda: _streams(instance))
 
     @property
@@ -64,6 +68,20 @@ class Front:
         if self.addon.guard is None or not self._carries():
             self._hand_over(sock)
             return
+        share = self.poller.share(peername[0])
+        if len(share.waiting) >= MOST_WAITING:
+            sock.close()
+            return
+        self.poller.soon(share, partial(self._begin, sock, peername, share))
+
+    def _begin(self, sock: socket.socket, peername: tuple[Any, ...], share: Share) -> None:
+        try:
+            self._lead(sock, peername, share)
+        except OSError:
+            sock.close()  # it has ended already
+
+    def _lead(self, sock: socket.socket, peername: tuple[Any, ...], share: Share) -> None:
+        """See where a connection was to lead."""
         mode = self._mode
         address: tuple[str, int] | None = None
         tls = False
@@ -89,7 +107,7 @@ class Front:
                 sock.close()  # no rule has redirected it here: it would be one of the filter to itself
                 return
         self.addon.count_connection()
-        session = Session(self, sock, Client(peername, mode), address, tls=tls)
+        session = Session(self, sock, Client(peername, mode), address, share, tls=tls)
         try:
             session.begin()
             self._pace(session)

@@ -17,6 +17,7 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
+from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 from urlward.lists.policy import Policy, View
 from urlward.proxy.answers import plain
@@ -25,7 +26,7 @@ from urlward.proxy.decision_log import Counts, DecisionLog
 from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Client, Context, Names, Place, names_of, names_of_tls
 from urlward.proxy.probing import Probing
-from urlward.proxy.recording import Recording
+from urlward.records.recording import Hit, Recording, canonical_url
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]
@@ -207,8 +208,7 @@ class Guard:
                 return "passes"
             would = self._only_told(verdict)
             if not would or not (told or names.told):
-                group = self._view(client).group
-                self._log.block(verdict, names, client, new_reference(), cut=True, would=would, group=group)
+                self._log.block(self._hit(verdict, names, client, self._view(client), cut=True, would=would))
             return "told" if would else "cut"
         except UrlError:
             # Its host was not listed, so that nobody had to look at its target.
@@ -394,17 +394,42 @@ class Guard:
         """The names under which what is listed is relayed unread, or None, as it may not be."""
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
-        self._log.block(verdict, names, client, new_reference(), group=self._view(client).group)
+        self._log.block(self._hit(verdict, names, client, self._view(client)))
         self._drew(client, verdict)
         return None
 
     def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
         """Say of what is listed and passes that it does."""
         if not names.told:
-            self._log.block(
-                verdict, names, client, new_reference(), would=True, group=self._view(client).group
-            )
+            self._log.block(self._hit(verdict, names, client, self._view(client), would=True))
         return names._replace(told=True)
+
+    def _hit(
+        self,
+        verdict: Verdict,
+        names: Names,
+        client: Client,
+        view: View,
+        *,
+        cut: bool = False,
+        would: bool = False,
+    ) -> Hit:
+        """A hit, under a new reference."""
+        address, port = client.peername[:2]
+        return Hit(
+            verdict,
+            address,
+            port,
+            "http" if names.target else "tls" if names.tls else "tcp",
+            "match" if names.target else "peek",
+            new_reference(),
+            partial(_url, names),
+            names.address,
+            names.ports[-1] if names.ports else 0,
+            would,
+            cut,
+            view.group,
+        )
 
     def _listed(
         self, verdict: Verdict, names: Names, request: http.Request | RequestHead, client: Client
@@ -412,8 +437,10 @@ class Guard:
         """What a request gets that is listed."""
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
-        reference, view = new_reference(), self._view(client)
-        self._log.block(verdict, names, client, reference, group=view.group)
+        view = self._view(client)
+        hit = self._hit(verdict, names, client, view)
+        reference, page = hit.reference, self._pages.get(view.page, self._page)
+        self._log.block(hit)
         self._drew(client, verdict)
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
@@ -424,7 +451,7 @@ class Guard:
             head = request.data.method == b"HEAD"
             accept, language = (request.headers.get(name, "") for name in ("accept", "accept-language"))
         try:
-            return self._pages.get(view.page, self._page).render(
+            return page.render(
                 BlockNotice(reference, verdict.list, verdict.category or None),
                 accept=accept,
                 accept_language=language,
@@ -456,6 +483,15 @@ class Guard:
         if passed:
             return None
         return plain(503, "The filter could not decide on this request.", head=head)
+
+
+def _url(names: Names) -> str | None:
+    """The canonical URL of a request, or of the root of a connection's host."""
+    try:
+        readings = host_readings(names.hosts[0]) if names.hosts else ()
+    except UrlError:
+        return None
+    return canonical_url(f"http://{readings[0]}{names.target or '/'}") if readings else None
 
 
 def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verdict]) -> Verdict:

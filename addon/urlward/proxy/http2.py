@@ -564,7 +564,6 @@ class Http2(Http2Client):
 
     def _settle(self) -> None:
         """Give streams to lanes."""
-        self._scheduled = False
         while self._waiting and not (self._closed or self._blocked):
             stream = self._waiting[0]
             if self._streams.get(stream.id) is not stream:
@@ -575,6 +574,9 @@ class Http2(Http2Client):
                 break
             self._waiting.popleft()
             lane.carry(stream)
+            if self._turn_is_over():
+                self._schedule()
+                break
 
     def _lane(self, stream: ClientStream) -> Lane | None:
         """A lane for a stream; None where there is no room."""
@@ -593,12 +595,13 @@ class Http2(Http2Client):
 
     def _schedule(self) -> None:
         """Do that soon, but not in the midst of what a relay does."""
-        if self._waiting and not self._scheduled and not self._closed:
+        if self._waiting and not self._scheduled and not self._closed and self.peer is not None:
             self._scheduled = True
-            self._loop.call_soon(self.dispatch)
+            self.peer.later(self.dispatch)
 
     def dispatch(self) -> None:
         """Give streams to lanes, where there is room again."""
+        self._scheduled = False
         try:
             self._settle()
             self.flush()

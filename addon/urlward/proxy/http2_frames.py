@@ -2,7 +2,8 @@
 
 The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
 a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
-is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns.
+is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns
+(`urlward.proxy.poller`).
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
-from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner, Peer
+from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.http2_messages import Chunks, Encoder, Fields
 
@@ -71,8 +72,8 @@ OF_NEW, _OF_FLOWING = 16, 4
 _AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
-_TURN, _REST = 0.002, 0.02
-"""Seconds for which a connection's frames are read while others wait, and between two turns of small ones."""
+_REST: Final = 0.02
+"""Seconds between two turns in which small frames are read."""
 
 
 _WINDOW_UPDATE = struct.Struct(">5sII").pack
@@ -521,7 +522,8 @@ class Multiplexed:
         windows: how much may come that is yet to be passed on.
 
     Attributes:
-        peer: the connection itself, which is not read by this one's reasons.
+        peer: the connection itself, which is not read by this one's reasons; None before there is one, and
+            when it is closed.
     """
 
     __slots__ = (
@@ -548,7 +550,7 @@ class Multiplexed:
         settings: dict[Any, int],
         windows: Windows,
     ) -> None:
-        self.peer: Peer | None = None
+        self.peer: Connection | None = None
         self._loop = loop
         config = H2Configuration(
             client_side=client_side,
@@ -595,21 +597,24 @@ class Multiplexed:
         if other is not None:
             other._busy = True
         try:
-            now = perf_counter()
-            until = now + _TURN
-            enough, more = budget.read(data, now), True
-            while enough and more and now <= until:
+            enough, more = budget.read(data, perf_counter()), True
+            while enough and more:
                 for event in _joined(frames.receive_data(data)):
                     self._take(event)
                 enough, more = not budget.spent, frames.more
-                data, now = b"", perf_counter()
+                data = b""
+                if self._turn_is_over():
+                    break
             if not enough:
                 self._calm()
                 return
             self._settle()
             if (more or budget.behind) and self.peer is not None:
                 self.peer.pause(LATER)
-                self._loop.call_later(_REST if budget.behind else 0, self._read_on)
+                if budget.behind:
+                    self._loop.call_later(_REST, self._read_on)
+                else:
+                    self.peer.later(self._read_on)
         except FrameTooLargeError:
             self._end(ErrorCodes.FRAME_SIZE_ERROR)
         except H2Error:
@@ -628,6 +633,9 @@ class Multiplexed:
             self.read(b"")
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.failed(e)
+
+    def _turn_is_over(self) -> bool:
+        return self.peer is not None and self.peer.turn_is_over
 
     def flush(self) -> None:
         """Send what is to be sent."""

@@ -40,6 +40,7 @@ from urlward.proxy.http2_frames import (
     Windows,
 )
 from urlward.proxy.http2_messages import MalformedError, last_chunk, read_response, request_fields
+from urlward.proxy.poller import Share
 
 LEAST_WINDOW: Final = 1 << 12
 """Bytes of a response's body that may be on their way, or wait here, however many there are."""
@@ -142,7 +143,7 @@ class SharedOrigin:
         """Take over a connection over which HTTP/2 is spoken."""
         if self.http2 is not None:
             self.http2.close()
-        self.http2 = http2 = Http2Origin(connection, self, self._loop)
+        self.http2 = http2 = Http2Origin(connection, self, self._loop, session.share)
         lane = http2.lane(session)
         http2.start()
         self._known = False
@@ -273,9 +274,11 @@ class Http2Origin(Multiplexed):
         connection: it.
         shared: has it.
         loop: the event loop.
+        share: the client's.
 
     Attributes:
         active: as `urlward.proxy.connection.Owner`.
+        share: likewise.
     """
 
     __slots__ = (
@@ -289,9 +292,12 @@ class Http2Origin(Multiplexed):
         "_since",
         "_told",
         "active",
+        "share",
     )
 
-    def __init__(self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop, share: Share
+    ) -> None:
         settings: dict[Any, int] = {
             SettingCodes.ENABLE_PUSH: 0,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
@@ -300,6 +306,7 @@ class Http2Origin(Multiplexed):
         super().__init__(loop, client_side=True, settings=settings, windows=windows)
         self._connection = connection
         self._shared = shared
+        self.share = share
         self._retired = False
         """Whether no more streams begin."""
         self._lanes: set[OriginLane] = set()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from math import inf
 
 from mitmproxy.connection import Client, ConnectionState
 from mitmproxy.proxy import commands, events, layer
@@ -154,6 +155,13 @@ class RelayLayer(layer.Layer):
         """Count what could not be read."""
         self._guard.refused(stage)
 
+    def turn_is_over(self) -> bool:
+        """Never: who has his turn is mitmproxy's matter."""
+        return False
+
+    def go_on_later(self) -> None:
+        """Nothing is left for later."""
+
     def linger(self) -> None:
         """Close both in a while."""
         self._out.append(commands.RequestWakeup(LINGER))
@@ -172,9 +180,9 @@ class RelayLayer(layer.Layer):
         """Whether nothing is under way."""
         return self.relay.idle
 
-    def quiet(self, now: float) -> float:  # noqa: ARG002
+    def progress(self) -> float:
         """Not known here."""
-        return 0.0
+        return inf
 
     def may_read(self) -> bool:
         """Not while the connection to the origin is being opened."""
@@ -211,9 +219,9 @@ class Handshake:
         """Nothing is lost with it."""
         return True
 
-    def quiet(self, now: float) -> float:  # noqa: ARG002
+    def progress(self) -> float:
         """Not known here."""
-        return 0.0
+        return inf
 
     def may_read(self) -> bool:
         """Always: nothing is passed on yet."""

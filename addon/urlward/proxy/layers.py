@@ -6,6 +6,7 @@ has come in, and refuses to answer a streamed one at all. These layers answer at
 
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
@@ -228,9 +229,9 @@ class WardHttpStream(HttpStream):
         """Never: a stream that is done is no member."""
         return False
 
-    def quiet(self, now: float) -> float:  # noqa: ARG002
+    def progress(self) -> float:
         """Not known here."""
-        return 0.0
+        return inf
 
     def may_read(self) -> bool:
         """Always: mitmproxy's reader stops by itself."""

@@ -15,6 +15,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from urlward.engine.errors import UrlwardError
@@ -36,7 +37,8 @@ ACCEPT_AGAIN = 1.0
 """Seconds until the next attempt after one that failed."""
 
 RESERVE = 64
-"""File descriptors that are kept for lists, records and connections to origins."""
+"""File descriptors that clients' connections leave free, or an eighth of all: half of them for connections to
+origins, half for lists, records and metrics."""
 
 _FIRST_FD = 3
 _LOOK = 0.05
@@ -258,6 +260,20 @@ def _close(sockets: Iterable[socket.socket]) -> None:
         one.close()
 
 
+@cache
+def enough(*, origins: bool = False) -> int:
+    """The number of a file descriptor from which on clients have no more; the kernel gives the lowest.
+
+    To be asked for once the limit is raised (`raise_limit`).
+
+    Args:
+        origins: whether it is of a connection to an origin.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reserve = min(RESERVE, limit // 8)
+    return limit - (reserve // 2 if origins else reserve)
+
+
 def is_shortage(error: OSError) -> bool:
     """Whether the system has no descriptor or memory for another connection."""
     return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -312,8 +328,7 @@ class Acceptor:
         self._socket = one
         self._short = short
         self._loop = asyncio.get_running_loop()
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._enough = limit - min(RESERVE, limit // 8)
+        self._enough = enough()
         try:
             one.listen(BACKLOG)
         except OSError:
@@ -347,7 +362,6 @@ class Acceptor:
                 self._take(connection, peer)
             except OSError:
                 connection.close()  # it has ended already
-            # The kernel gives the lowest number that is free.
             if connection.fileno() >= self._enough:
                 self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
                 return

@@ -6,13 +6,15 @@ the names that it passed under, and after a reload is judged again by them; what
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
+from itertools import islice
 from typing import Protocol
 
 from urlward.proxy.guard import Guard
 from urlward.proxy.names import Client, Names
+from urlward.records.network import network_of
 
 TICK = 5.0
 """Seconds between two looks at everything that is under way."""
@@ -20,10 +22,9 @@ TICK = 5.0
 HEAD_TIMEOUT = 60.0
 """Seconds that a request head may take to come in."""
 
-QUIET = 10.0
-"""Seconds after which what is under way may be closed for want of room."""
-
 _SLICE = 0.002
+_COMPARED = 512
+"""Connections of a client network of which some are closed for want of room."""
 
 logger = logging.getLogger("urlward")
 
@@ -44,8 +45,8 @@ class Member(Protocol):
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
 
-    def quiet(self, now: float) -> float:
-        """Seconds for which nothing has come either way; 0 where that is not known."""
+    def progress(self) -> float:
+        """Bytes a second that have gone either way; infinite where that is not known."""
 
     def may_read(self) -> bool:
         """Whether nothing but a client's being slowed keeps more from being read of it."""
@@ -64,11 +65,27 @@ class Member(Protocol):
         """Close the connection at once."""
 
 
+class _Network:
+    """A client network.
+
+    Attributes:
+        clients: its connections, the oldest first, with their members.
+        held: how many members those are, nearly each of which has a connection to an origin.
+    """
+
+    __slots__ = ("clients", "held")
+
+    def __init__(self) -> None:
+        self.clients: dict[Client, dict[int, Member]] = {}
+        self.held = 0
+
+
 class Live:
     """All members."""
 
     def __init__(self) -> None:
         self._members: dict[Client, dict[int, Member]] = {}
+        self._networks: dict[str, _Network] = {}
         self._heads: dict[int, tuple[Member, int, float]] = {}
         self._told: dict[int, Names] = {}
         """What is listed and goes on, since nothing is blocked: said once, not at each reload."""
@@ -79,15 +96,23 @@ class Live:
 
     def add(self, member: Member) -> None:
         """Take a member in."""
-        self._members.setdefault(member.client, {})[id(member)] = member
+        client = member.client
+        name = network_of(client.peername[0])
+        network = self._networks.get(name)
+        if network is None:
+            network = self._networks[name] = _Network()
+        members = self._members.get(client)
+        if members is None:
+            members = self._members[client] = network.clients[client] = {}
+        if id(member) not in members:
+            network.held += 1
+        members[id(member)] = member
 
     def discard(self, member: Member) -> None:
         """Let it go, if it is there."""
         members = self._members.get(member.client)
-        if members is not None:
-            members.pop(id(member), None)
-            if not members:
-                del self._members[member.client]
+        if members is not None and members.pop(id(member), None) is not None:
+            self._part_with(member.client, 1)
 
     def clients(self) -> set[str]:
         """Ids of the connections that have members."""
@@ -99,7 +124,21 @@ class Live:
 
     def forget(self, client: Client) -> None:
         """Let all members of a connection go that has ended."""
-        self._members.pop(client, None)
+        members = self._members.get(client)
+        if members is not None:
+            number = len(members)
+            members.clear()
+            self._part_with(client, number)
+
+    def _part_with(self, client: Client, number: int) -> None:
+        """So many members of a connection are gone."""
+        name = network_of(client.peername[0])
+        network = self._networks[name]
+        network.held -= number
+        if not self._members[client]:
+            del self._members[client], network.clients[client]
+            if not network.clients:
+                del self._networks[name]
 
     async def recheck(self, guard: Guard) -> int:
         """Judge everything under way again, and cut what is listed; how many that is."""
@@ -132,16 +171,20 @@ class Live:
         """End what takes too long, until cancelled."""
         while True:
             await asyncio.sleep(TICK)
-            self.tick(time.monotonic())
+            await self.tick(time.monotonic())
 
-    def tick(self, now: float) -> None:
+    async def tick(self, now: float) -> None:
         """One look.
 
         Args:
             now: seconds on a clock that does not go back.
         """
         heads: dict[int, tuple[Member, int, float]] = {}
+        until = time.monotonic() + _SLICE
         for member in self:
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + _SLICE
             try:
                 member.touch(now)
                 head = member.head()
@@ -168,27 +211,39 @@ class Live:
                 busy.add(member.client)
         return len(busy)
 
-    def make_room(self, connections: int, now: float) -> int:
-        """Close some that are at rest, those that have been longest first; how many that is.
+    def make_room(self, connections: int) -> int:
+        """Close some connections of the client networks that have most; how many that is.
 
-        Where too few are, a part of those that the client with the most has, the quietest first: who opens
-        connections and lets them wait keeps nobody else out.
+        Those at rest go first, the oldest first, of the network with most and then of others that have a
+        quarter as many at least; where there are none, a sixteenth of what that network has, those which get
+        on least: who has most makes the room for all.
+
+        Args:
+            connections: that are closed at most, of those at rest; or a sixteenth of that network's.
         """
-        closed = 0
-        for member in self:
-            if closed == connections:
-                return closed
-            if member.idle():
+        networks = sorted(self._networks.values(), key=lambda network: network.held, reverse=True)
+        if not networks:
+            return 0
+        most = networks[0]
+        part = max(most.held // 16, 1)
+        wanted = max(connections, part)
+        closing: list[Client] = []
+        for network in networks:
+            if len(closing) >= wanted or network.held * 4 < most.held:
+                break
+            some = _some(list(network.clients), max(_COMPARED, 2 * wanted))
+            at_rest = (one for one in some if all(member.idle() for member in network.clients[one].values()))
+            closing += islice(at_rest, wanted - len(closing))
+        if not closing:
+            some = _some(list(most.clients), max(_COMPARED, 2 * part))
+            some.sort(key=lambda one: min(member.progress() for member in most.clients[one].values()))
+            closing = some[:part]
+        for client in closing:
+            for member in self.of(client):
                 member.cut()
-                closed += 1
-        by_address: dict[str, list[tuple[float, Member]]] = {}
-        for member in self:
-            quiet = member.quiet(now)
-            if quiet >= QUIET:
-                by_address.setdefault(str(member.client.peername[0]), []).append((quiet, member))
-        most = max(by_address.values(), key=lambda quiet: len(quiet), default=[])
-        most.sort(key=itemgetter(0), reverse=True)
-        for _, member in most[: max(connections - closed, len(most) // 16)]:
-            member.cut()
-            closed += 1
-        return closed
+        return len(closing)
+
+
+def _some(clients: list[Client], number: int) -> list[Client]:
+    """All of these in their order, or so many of them by chance."""
+    return clients if len(clients) <= number else random.sample(clients, number)

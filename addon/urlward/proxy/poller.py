@@ -1,14 +1,25 @@
-"""Which sockets of the data path can be read or written: an epoll of their own inside the event loop's.
+"""Which sockets of the data path can be read or written, and whose turn it is: an epoll of their own inside
+the event loop's.
 
 asyncio makes a handle for each registration and runs each event in a context of its own, which is more than
 all else that a new connection costs. Here an event is one look into a table, and one call.
+
+Clients share the processor by their networks. In a round of the event loop each has a slice; what it asks
+beyond that waits for a later round, behind what others ask in this one. A slice is looked at between two
+pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Nobody
+waits where there is nobody else.
 """
 
 import asyncio
 import select
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Final
+from weakref import WeakValueDictionary
+
+from urlward.records.network import network_of
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
@@ -20,11 +31,68 @@ CAN_READ: Final = READ | _ENDS
 CAN_WRITE: Final = WRITE | _ENDS
 """Events after which writing tells more."""
 
-_AT_ONCE: Final = 256
-"""Events that are seen to before the event loop goes on with others."""
+SLICE: Final = 0.0005
+"""Seconds that a client network has in a round."""
 
-_TURN: Final = 0.02
-"""Seconds after which it does so in any case."""
+_ALONE: Final = 10
+"""Times as many where it has been the only one for a while."""
+
+_A_WHILE: Final = 1.0
+"""Seconds."""
+
+_MOST_OWED: Final = 0.01
+"""Seconds beyond its slices that are held against one; more is something else's, such as the machine's."""
+
+_AT_ONCE: Final = 256
+"""Events that are asked for at a time."""
+
+_TURN: Final = 0.01
+"""Seconds after which the event loop goes on with others in any case."""
+
+type Task = Callable[[], None]
+
+
+class Share:
+    """A client network's part of the processor.
+
+    Attributes:
+        left: seconds of its slice; below 0 where it has taken more.
+        round: for which that is.
+        waiting: what it has to be done in later rounds.
+        queued: whether it is among those who wait for their turn.
+    """
+
+    __slots__ = ("__weakref__", "left", "queued", "round", "waiting")
+
+    def __init__(self) -> None:
+        self.left = SLICE
+        self.round = 0
+        self.waiting: deque[Task] = deque()
+        self.queued = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has had its slice, or has more to be done already."""
+        return self.left <= 0 or self.queued
+
+
+class _Watched:
+    """A socket that is told of.
+
+    Attributes:
+        tell: is given its events.
+        events: that are told of.
+        share: by which it is.
+        aside: whether an event of it waits for its turn, and no other is told of meanwhile.
+    """
+
+    __slots__ = ("aside", "events", "share", "tell")
+
+    def __init__(self, tell: Callable[[int], None], events: int, share: Share) -> None:
+        self.tell = tell
+        self.events = events
+        self.share = share
+        self.aside = False
 
 
 class Poller:
@@ -37,43 +105,198 @@ class Poller:
         loop: likewise.
     """
 
-    __slots__ = ("_epoll", "_told", "loop")
+    __slots__ = (
+        "_behind",
+        "_epoll",
+        "_last",
+        "_others",
+        "_round",
+        "_scheduled",
+        "_shares",
+        "_slice",
+        "_told",
+        "_until",
+        "loop",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._epoll = select.epoll()
-        self._told: dict[int, Callable[[int], None]] = {}
+        self._told: dict[int, _Watched] = {}
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+        self._behind: deque[Share] = deque()
+        """Those with tasks; whose turn it is comes first."""
+        self._scheduled = False
+        """Whether a round follows without anything that happens."""
+        self._round = 0
+        self._slice = SLICE
+        self._last: Share | None = None
+        """Who has had something done last."""
+        self._others = 0.0
+        """When that was another than before."""
+        self._until = 0.0
+        """When the turn ends of who has it."""
         loop.add_reader(self._epoll.fileno(), self._run)
 
-    def watch(self, fd: int, events: int, tell: Callable[[int], None]) -> None:
+    # -- sockets
+
+    def watch(self, fd: int, events: int, tell: Callable[[int], None], share: Share) -> None:
         """Begin to tell of a socket.
 
         Args:
             fd: the socket's.
             events: `READ`, `WRITE`, or both; ends and errors are told of in any case.
             tell: is given the events.
+            share: whose it is.
         """
         self._epoll.register(fd, events)
-        self._told[fd] = tell
+        self._told[fd] = _Watched(tell, events, share)
 
     def change(self, fd: int, events: int) -> None:
         """Tell of other events."""
-        self._epoll.modify(fd, events)
+        watched = self._told[fd]
+        watched.events = events
+        if not watched.aside:
+            self._epoll.modify(fd, events)
+
+    def entrust(self, fd: int, share: Share) -> None:
+        """Have a socket be another's."""
+        self._told[fd].share = share
 
     def forget(self, fd: int) -> None:
         """Tell no more of a socket, which is not closed yet."""
-        self._epoll.unregister(fd)
-        del self._told[fd]
+        if not self._told.pop(fd).aside:
+            self._epoll.unregister(fd)
+
+    # -- turns
+
+    def share(self, address: str) -> Share:
+        """That of an IP address's network."""
+        network = network_of(address)
+        found = self._shares.get(network)
+        if found is None:
+            found = self._shares[network] = Share()
+        return found
+
+    @property
+    def turn_is_over(self) -> bool:
+        """Whether who has its turn has had its slice, and should do the rest `later`."""
+        return perf_counter() >= self._until
+
+    def later(self, share: Share, task: Task) -> None:
+        """Have something done in a later round, behind what this client has asked before."""
+        share.waiting.append(task)
+        if not share.queued:
+            share.queued = True
+            self._behind.append(share)
+            self._schedule()
+
+    def soon(self, share: Share, task: Task) -> None:
+        """Have something done now where there is time for it, else `later`."""
+        self._refill(share)
+        if share.behind:
+            self.later(share, task)
+            return
+        start = perf_counter()
+        self._until = start + share.left
+        task()
+        share.left -= perf_counter() - start
+
+    def _refill(self, share: Share) -> None:
+        if share.round != self._round:
+            left = max(share.left, -_MOST_OWED) + self._slice * (self._round - share.round)
+            share.left = min(left, self._slice)
+            share.round = self._round
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._again)
+
+    def _again(self) -> None:
+        self._scheduled = False
+        self._run()
 
     def _run(self) -> None:
+        """A round: see to what has happened, and then to what waits."""
+        if self._scheduled:
+            return  # that is to come
         told = self._told
-        until = perf_counter() + _TURN
+        now = perf_counter()
+        end = now + _TURN
+        self._round = number = self._round + 1
+        last = self._last
+        self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
         # Who is meant is found first: what one does may close another, and its number be that of a third.
-        for fd, events, tell in [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]:
-            if told.get(fd) is tell:
+        found = [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]
+        for fd, events, watched in found:
+            if told.get(fd) is not watched:
+                continue
+            share = watched.share
+            if share is not last:
+                last, self._others = share, now
+            left = share.left
+            if share.round != number:
+                if left > 0:
+                    left = share.left = whole
+                    share.round = number
+                else:
+                    self._refill(share)
+                    left = share.left
+            if left <= 0 or share.queued:
+                # The kernel tells of it again; where that would keep it from telling of others, not yet.
+                if share.queued or len(found) == _AT_ONCE:
+                    self._put_aside(fd, events, watched)
+                continue
+            self._until = now + left
+            try:
+                watched.tell(events)
+            except Exception as e:  # noqa: BLE001 - one must not keep the others waiting
+                self._complain(e)
+            start, now = now, perf_counter()
+            share.left -= now - start
+            if now > end:
+                break  # the kernel tells of the rest again
+        self._last = last
+        if self._behind:
+            self._go_on(now)
+
+    def _put_aside(self, fd: int, events: int, watched: _Watched) -> None:
+        self._epoll.unregister(fd)
+        watched.aside = True
+        self.later(watched.share, partial(self._bring_back, fd, events, watched))
+
+    def _bring_back(self, fd: int, events: int, watched: _Watched) -> None:
+        if self._told.get(fd) is watched:
+            watched.aside = False
+            self._epoll.register(fd, watched.events)
+            watched.tell(events)
+
+    def _go_on(self, now: float) -> None:
+        """Give their turn to those who wait for it."""
+        end = now + _TURN
+        for _ in range(len(self._behind)):
+            share = self._behind[0]
+            waiting = share.waiting
+            self._refill(share)
+            while waiting and share.left > 0:
+                self._until = now + share.left
                 try:
-                    tell(events)
-                except Exception as e:  # noqa: BLE001 - as asyncio does: one must not keep the others waiting
-                    self.loop.call_exception_handler({"message": "a socket of the data path", "exception": e})
-            if perf_counter() > until:
-                return  # the kernel tells of the rest again
+                    waiting.popleft()()
+                except Exception as e:  # noqa: BLE001 - as above
+                    self._complain(e)
+                start, now = now, perf_counter()
+                share.left -= now - start
+            if waiting:
+                self._behind.rotate(-1)
+            else:
+                share.queued = False
+                self._behind.popleft()
+            if now > end:
+                break
+        if self._behind:
+            self._schedule()
+
+    def _complain(self, error: Exception) -> None:
+        """As asyncio does of a callback."""
+        self.loop.call_exception_handler({"message": "a socket of the data path", "exception": error})

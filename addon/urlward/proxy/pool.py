@@ -8,9 +8,11 @@ import asyncio
 import logging
 import resource
 import time
+from itertools import islice
 from typing import Final
 
 from urlward.proxy.connection import Connection
+from urlward.proxy.poller import Share
 
 KEPT_FOR: Final = 60.0
 """Seconds that a connection is kept."""
@@ -35,12 +37,14 @@ class Pool:
 
     Attributes:
         active: nothing is made of it; connections set it on their owner.
+        share: of nobody.
     """
 
-    __slots__ = ("_by_key", "_most", "_since", "_timer", "active")
+    __slots__ = ("_by_key", "_most", "_since", "_timer", "active", "share")
 
     def __init__(self, most: int = MOST) -> None:
         self.active = 0.0
+        self.share = Share()
         self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._by_key: dict[Key, list[Connection]] = {}
         self._since: dict[Connection, tuple[Key, float]] = {}
@@ -74,12 +78,12 @@ class Pool:
                 return connection
         return None
 
-    def clear(self) -> int:
-        """Close all; how many that is."""
-        closed = len(self._since)
-        for connection in list(self._since):
+    def clear(self, most: int | None = None) -> int:
+        """Close all, or so many, the longest at rest first; how many that is."""
+        closing = list(islice(self._since, most))
+        for connection in closing:
             self._close(connection)
-        return closed
+        return len(closing)
 
     def expire(self, now: float) -> float:
         """Close those that have been at rest for too long.

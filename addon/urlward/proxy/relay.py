@@ -37,9 +37,6 @@ MAX_PENDING: Final = 128
 COST_OF_INTERIM: Final = 128
 """Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
 
-MAX_ANSWERED: Final = 8
-"""Requests that come together and get an answer of ours before the connection is closed."""
-
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
 
@@ -112,7 +109,6 @@ class HttpRelay:
 
     __slots__ = (
         "_answer",
-        "_answered",
         "_blank",
         "_body",
         "_client_ended",
@@ -121,6 +117,7 @@ class HttpRelay:
         "_done",
         "_doubtful",
         "_early",
+        "_end_waits",
         "_heads",
         "_held",
         "_interim",
@@ -138,6 +135,7 @@ class HttpRelay:
         "_server_ended",
         "_switched",
         "_switching",
+        "_waits",
         "ends",
         "pending",
     )
@@ -156,8 +154,10 @@ class HttpRelay:
         self._held = bytearray()
         """Of a head that has not ended, or behind an upgrade that is not answered."""
         self._blank = 0
-        self._answered = 0
-        """Requests that were answered here since something came."""
+        self._waits = False
+        """Whether the client has had its turn, and what is held waits for the next."""
+        self._end_waits = False
+        """Whether the client has ended behind that."""
         self._body: Body | None = None
         """Of the request that is coming in."""
         self._sending: Pending | None = None
@@ -226,7 +226,7 @@ class HttpRelay:
     @property
     def head(self) -> int | None:
         """Which request's head has begun and not ended, if one has."""
-        waits = self._switching or (self._in_turn and self.pending)
+        waits = self._waits or self._switching or (self._in_turn and self.pending)
         return self._heads if self._held and not waits else None
 
     def client_data(self, data: bytes) -> None:
@@ -239,13 +239,14 @@ class HttpRelay:
         if self._switched:
             self._to_server(data)
             return
-        self._answered = 0
         held = self._held
         if not held:
             self._read_requests(data)
             return
         seen = len(held)
         held += data
+        if self._waits:
+            return
         if self._switching or (self._in_turn and self.pending):
             self._bound_held()
         # Each byte is looked at once, however slowly they come.
@@ -254,9 +255,19 @@ class HttpRelay:
         else:
             self._read_held()
 
+    def read_on(self) -> None:
+        """The client has its turn again."""
+        self._waits = False
+        self._read_held()
+        if self._end_waits and not self._waits:
+            self.client_ended()
+
     def client_ended(self) -> None:
         """The client will send no more."""
         if self._client_ended:
+            return
+        if self._waits:
+            self._end_waits = True
             return
         self._client_ended = True
         if self._switched:
@@ -429,6 +440,7 @@ class HttpRelay:
     def _read_requests(self, data: bytes) -> None:
         position = start = 0
         size = len(data)
+        read = False
         while position < size:
             if self._body is not None:
                 try:
@@ -461,6 +473,11 @@ class HttpRelay:
                 self._held += data[position:]
                 self._bound_held()
                 return
+            if read and self.ends.turn_is_over():
+                self._held += data[position:]
+                self._waits = True
+                self.ends.go_on_later()
+                return
             if data[position] in b"\r\n":
                 position = start = position + 1
                 self._blank += 1
@@ -475,7 +492,7 @@ class HttpRelay:
                 return
             raw = data if not position and end == size else data[position:end]
             head = self._judged(raw, more=end < size)
-            position = end
+            position, read = end, True
             if head is None:
                 if self._deaf:
                     return
@@ -520,8 +537,6 @@ class HttpRelay:
             whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.
             keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
-            self._answered += 1
-            keep_alive = keep_alive and self._answered < MAX_ANSWERED
             self._answer_with(found, keep_alive=keep_alive)
             return None
         self._sending = Pending(head, found)

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.connection import BEHIND, CONNECTING, HELD, SLOWED, Connection
+from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
 from urlward.proxy.decide import HTTP, Decision
 from urlward.proxy.ends import LINGER, NO_ENDS, Ends
 from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
@@ -27,6 +28,7 @@ from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
+from urlward.proxy.poller import Share
 from urlward.proxy.pool import Key
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay
@@ -42,6 +44,9 @@ CONNECT_WITHIN: Final = 60.0
 
 ENDED_FOR: Final = 60.0
 """Seconds of silence that a client gets for an answer which sends no more."""
+
+HEAD_START: Final = 1 << 16
+"""Bytes that count as a connection's when it begins, so that a new one is not taken for a slow one."""
 
 NOT_SHOWN = BlockResponse(451, "", (), b"")
 """For a relay that nobody reads, and that so shows nothing."""
@@ -103,6 +108,9 @@ class _Rest:
     def server_ended(self) -> None:
         """Nothing is left to be told."""
 
+    def read_on(self) -> None:
+        """Nothing is left to be read."""
+
 
 _REST = _Rest()
 
@@ -115,15 +123,18 @@ class Session:
         sock: the client's; or a lane, of a connection over which HTTP/2 is spoken.
         client: whose.
         address: where it is led to, host and port; None where the client has yet to say that.
+        share: that of the client's network.
         tls: whether the origin is spoken to in TLS whatever the client speaks.
         shared: the origin over HTTP/2, where the client speaks that.
 
     Attributes:
         client: whose.
         active: when something came last, by `time.perf_counter`; 0 where nothing has since the last look.
+        share: that of the client's network.
     """
 
     __slots__ = (
+        "_begun",
         "_client",
         "_context",
         "_data",
@@ -148,6 +159,7 @@ class Session:
         "client",
         "send_client",
         "send_server",
+        "share",
     )
 
     def __init__(
@@ -156,6 +168,7 @@ class Session:
         sock: socket.socket | Lane,
         client: Client,
         address: tuple[str, int] | None,
+        share: Share,
         *,
         tls: bool = False,
         shared: SharedOrigin | None = None,
@@ -164,7 +177,8 @@ class Session:
         assert front.addon.guard is not None
         self._guard: Guard = front.addon.guard
         self.client = client
-        self.active = perf_counter()
+        self.active = self._begun = perf_counter()
+        self.share = share
         self._context = Context(client, address)
         self._data = b""
         self._relay: Any = _REST
@@ -377,6 +391,7 @@ class Session:
             lane,
             self.client,
             self._context.server.address,
+            self.share,
             tls=self._upstream_tls,
             shared=self._relay.origin if self._upstream_tls else None,
         )
@@ -461,7 +476,15 @@ class Session:
                 return
             source = self._source()
             local = source or self._front.addon.connect_from
-            self._opening = Opening(self._front.poller, passed, self._opened, local, foreign=bool(source))
+            self._opening = Opening(
+                self._front.poller,
+                self.share,
+                passed,
+                self._opened,
+                self._front.addon.short,
+                local,
+                foreign=bool(source),
+            )
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
@@ -471,7 +494,6 @@ class Session:
         try:
             if sock is None:
                 if error is not None and is_shortage(error):
-                    self._front.addon.short(error)
                     self._not_connected(plain(503, "The filter has no room for another connection."))
                 else:
                     self._not_connected(None)
@@ -629,6 +651,25 @@ class Session:
         """Whether the client has yet to take what it has been sent."""
         return self._client is not None and self._client.waiting > 0
 
+    def turn_is_over(self) -> bool:
+        """Whether the client has had its turn."""
+        return self._front.poller.turn_is_over
+
+    def go_on_later(self) -> None:
+        """Have the relay go on in the client's next turn."""
+        if self._client is not None:
+            self._client.pause(LATER)
+        self._front.poller.later(self.share, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._client is None:
+            return
+        self._client.resume(LATER)
+        try:
+            self._relay.read_on()
+        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            self.broken(e)
+
     def end_client(self) -> None:
         """Send the client no more."""
         if self._client is not None:
@@ -766,9 +807,13 @@ class Session:
             return False  # an answer may be on its way to a client that is still sending
         return self._relay.idle or (self._relay.endless and not self.active)
 
-    def quiet(self, now: float) -> float:
-        """Seconds for which nothing has come, counted from the last look; a stream's end frees nothing."""
-        return 0.0 if self.active or isinstance(self._client, Lane) else now - self._since
+    def progress(self) -> float:
+        """Bytes a second that have gone either way since it began; more than there can be of a stream, whose
+        end frees little."""
+        client = self._client
+        if client is None or isinstance(client, Lane):
+            return 0.0 if client is None else inf
+        return (client.taken + HEAD_START) / (perf_counter() - self._begun + 1)
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""

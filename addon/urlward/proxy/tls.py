@@ -22,6 +22,9 @@ from mitmproxy.net import tls as net_tls
 from mitmproxy.options import Options
 
 _READ: Final = 1 << 16
+_MOST_AT_ONCE: Final = 1 << 16
+"""Bytes that are encrypted at once: OpenSSL's buffers keep the room that they have once needed."""
+
 _LEAVES: Final = 500
 """Hosts whose certificates are kept."""
 
@@ -100,6 +103,9 @@ class Tls:
 
     def encrypted(self, data: bytes) -> bytes:
         """What goes to the socket for data to send."""
+        if len(data) > _MOST_AT_ONCE:
+            starts = range(0, len(data), _MOST_AT_ONCE)
+            return b"".join([self.encrypted(data[start : start + _MOST_AT_ONCE]) for start in starts])
         write = self.session.write
         sent = write(data)
         if sent < len(data):

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from cachetools import TLRUCache
 
-from urlward.proxy.listeners import make_transparent
-from urlward.proxy.poller import WRITE, Poller
+from urlward.proxy.listeners import enough, is_shortage, make_transparent
+from urlward.proxy.poller import WRITE, Poller, Share
 
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
@@ -212,24 +212,41 @@ class Opening:
 
     Args:
         poller: tells when an address has answered.
+        share: the client's, for whom that is.
         addresses: to try in this order, at least one.
         done: is given the socket, or why there is none; not called any more after `cancel`.
+        short: told of a shortage, to make room.
         local: address to connect from, or empty.
         foreign: whether that is not this machine's but the client's.
     """
 
-    __slots__ = ("_addresses", "_done", "_error", "_foreign", "_local", "_pending", "_poller", "_timer")
+    __slots__ = (
+        "_addresses",
+        "_done",
+        "_error",
+        "_foreign",
+        "_local",
+        "_pending",
+        "_poller",
+        "_share",
+        "_short",
+        "_timer",
+    )
 
     def __init__(
         self,
         poller: Poller,
+        share: Share,
         addresses: Sequence[Address],
         done: Callable[[socket.socket | None, OSError | None], None],
+        short: Callable[[OSError], object],
         local: str = "",
         *,
         foreign: bool = False,
     ) -> None:
         self._poller = poller
+        self._share = share
+        self._short = short
         self._foreign = foreign
         self._addresses = list(reversed(addresses))
         self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
@@ -260,9 +277,12 @@ class Opening:
     def _connect(self, address: Address) -> bool:
         """Begin to connect; whether that is under way or done."""
         try:
-            one = socket.socket(socket.AF_INET6 if len(address) > 2 else socket.AF_INET, socket.SOCK_STREAM)
+            one = self._socket(socket.AF_INET6 if len(address) > 2 else socket.AF_INET)
         except OSError as e:
             self._error = e
+            return False
+        if self._done is None:
+            one.close()  # room was made by this client
             return False
         try:
             one.setblocking(False)
@@ -279,9 +299,23 @@ class Opening:
             return False
         if code == errno.EINPROGRESS:
             self._pending[one.fileno()] = one
-            self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one))
+            self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one), self._share)
             return True
         return self._connected(one, code)
+
+    def _socket(self, family: int) -> socket.socket:
+        """One, for which room is made where there is none.
+
+        Raises:
+            OSError: there is none to be had.
+        """
+        try:
+            return _within_limit(family)
+        except OSError as e:
+            if not is_shortage(e):
+                raise
+            self._short(e)
+        return _within_limit(family)
 
     def _answered(self, one: socket.socket) -> None:
         self._poller.forget(one.fileno())
@@ -318,3 +352,16 @@ class Opening:
             self._poller.forget(fd)
             one.close()
         self._pending.clear()
+
+
+def _within_limit(family: int) -> socket.socket:
+    """A socket whose descriptor is none of those that are kept for other things.
+
+    Raises:
+        OSError: there is none.
+    """
+    one = socket.socket(family, socket.SOCK_STREAM)
+    if one.fileno() >= enough(origins=True):
+        one.close()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return one

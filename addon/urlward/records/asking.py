@@ -1,19 +1,49 @@
-"""Asking the recorder over its socket in the state folder: one JSON object a line, each way."""
+"""The recorder's socket in the state folder: one JSON object a line.
 
+Whoever wants to know something says ``{"ask": QUESTION}``, and gets one line. A worker says once a second
+``{"worker": NAME, "metrics": {…}}`` of what it has counted, over a connection that lasts as long as it does.
+Neither waits for the other: what is not taken at once is said anew a second later.
+"""
+
+import asyncio
 import json
+import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import unusable
+from urlward.lists.state import give_to_owner_of, set_aside, unusable
+
+logger = logging.getLogger("urlward.records")
 
 SOCKET = "records.sock"
 TIMEOUT = 5.0
 
+MAX_LINE = 1 << 20
+"""Bytes of what is said to the recorder, with the end of its line."""
+
+MAX_NAME = 200
+"""Characters of a worker's name, and of a question."""
+
+FIRST_WITHIN = 5.0
+"""Seconds that whoever connects has to say something."""
+
+SILENT_FOR = 30.0
+"""Seconds without a recorder after which a worker says so: it takes some to start."""
+
 _MOST = 16 << 20
+_MAX_PATH = 100
+"""Bytes of a socket's path that the kernel takes, with room to spare (unix(7))."""
+
+type Answers = Mapping[str, Callable[[], Mapping[str, Any]]]
 
 
 class AskError(UrlwardError):
@@ -21,7 +51,7 @@ class AskError(UrlwardError):
 
 
 class NotRunningError(AskError):
-    """There is none."""
+    """No recorder is listening."""
 
 
 def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -39,7 +69,7 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
     """
     path = state / SOCKET
     try:
-        line = _exchange(state, _line({"ask": question}), timeout)
+        line = _exchange(path, _line({"ask": question}), timeout)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as e:
         raise NotRunningError(f"{path}: no recorder runs") from e
     except TimeoutError as e:
@@ -57,7 +87,7 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
     return answer
 
 
-def reply(question: object, answers: Mapping[str, Callable[[], Mapping[str, Any]]]) -> bytes:
+def reply(question: object, answers: Answers) -> bytes:
     """The line that the recorder sends back.
 
     Args:
@@ -73,19 +103,219 @@ def reply(question: object, answers: Mapping[str, Callable[[], Mapping[str, Any]
         return _line({"error": str(e)})
 
 
+class Reporter:
+    """A worker's connection to the recorder, over which it says what it counts.
+
+    Args:
+        state: the state folder.
+        name: of the worker.
+    """
+
+    def __init__(self, state: Path, name: str) -> None:
+        self._path = state / SOCKET
+        self._name = name
+        self._socket: socket.socket | None = None
+        self._said = self._said_before = False
+        self._alone_since = time.monotonic()
+        self._told_alone = False
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Say it, where the recorder takes it at once. Neither waits nor raises.
+
+        Args:
+            metrics: what is counted. It is told whether some of it was said over another connection, since
+                who adds up may be another process than then.
+        """
+        try:
+            if self._socket is None:
+                self._socket, self._said_before = self._connected(), self._said
+            told = {**metrics, "told": True} if self._said_before else metrics
+            line = msgspec.json.encode({"worker": self._name, "metrics": told})
+            if self._socket.send(line + b"\n") <= len(line):
+                raise BlockingIOError  # half of a line is none
+        except OSError:
+            self.close()
+            self._say_alone()
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as e:
+            logger.error("records: the metrics cannot be told: %s", type(e).__name__)
+        else:
+            self._said = True
+            self._say_answered()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            with _address(self._path) as address:
+                made.connect(address)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _say_alone(self) -> None:
+        if not self._told_alone and time.monotonic() - self._alone_since >= SILENT_FOR:
+            self._told_alone = True
+            logger.warning("records: the process that records does not answer; events wait in the outbox")
+
+    def _say_answered(self) -> None:
+        self._alone_since = time.monotonic()
+        if self._told_alone:
+            self._told_alone = False
+            logger.info("records: the process that records answers again")
+
+
+class _Said(msgspec.Struct):
+    """All that a line may say."""
+
+    ask: str = ""
+    worker: str = ""
+    metrics: dict[str, Any] | None = None
+
+
+class Desk:
+    """The recorder's end: listens to workers, and answers questions. Takes no line on trust.
+
+    Args:
+        state: the state folder.
+        answers: what gives the answer to each question.
+        measure: takes a worker's name and what it has counted.
+    """
+
+    def __init__(self, state: Path, answers: Answers, measure: Callable[[str, dict[str, Any]], None]) -> None:
+        self._path = state / SOCKET
+        self._answers = answers
+        self._measure = measure
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connected: Counter[str] = Counter()
+
+    @property
+    def connected(self) -> set[str]:
+        """The names of workers whose connection is open."""
+        return {name for name, count in [*self._connected.items()] if count}
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            StateError: the socket cannot be made.
+        """
+        try:
+            made = _listening(self._path)
+        except OSError as e:
+            raise unusable(self._path, e) from e
+        self._server = await asyncio.start_unix_server(self._serve, sock=made, limit=MAX_LINE)
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        name = ""
+        try:
+            async with asyncio.timeout(FIRST_WITHIN):
+                said = _read(await reader.readline())
+            if said.ask:
+                writer.write(reply(said.ask, self._answers))
+                return
+            name = said.worker
+            self._connected[name] += 1
+            while True:
+                assert said.metrics is not None
+                self._measure(name, said.metrics)
+                said = _read(await reader.readline())
+                if said.worker != name:
+                    raise ValueError("another name than before")
+        except (ValueError, msgspec.MsgspecError, RecursionError) as e:
+            logger.error("records: a worker is not listened to any more: %s", e)
+        except (OSError, EOFError, asyncio.CancelledError, TimeoutError):
+            pass
+        finally:
+            self._connected[name] -= 1
+            if self._connected[name] <= 0:
+                del self._connected[name]
+            self._tasks.discard(task)
+            writer.close()
+
+
+def _read(line: bytes) -> _Said:
+    """What a line says.
+
+    Raises:
+        EOFError: it is no whole line.
+        ValueError, msgspec.MsgspecError, RecursionError: nothing that it may say.
+    """
+    if not line.endswith(b"\n"):
+        raise EOFError
+    said = msgspec.json.decode(line, type=_Said)
+    name = said.ask or said.worker
+    if len(name) > MAX_NAME or not name.isprintable() or not (said.ask or (said.worker and said.metrics)):
+        raise ValueError("an object that says nothing")
+    return said
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A name of a socket's path that is short enough for the kernel, while this lasts.
+
+    Raises:
+        OSError: the folder is not there.
+    """
+    if len(os.fsencode(path)) <= _MAX_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _listening(path: Path) -> socket.socket:
+    """A socket that listens there, for its owner alone; whatever was there before is no longer.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _address(path) as address:
+            if path.is_dir() and not path.is_symlink():
+                set_aside(path.parent, path, "a folder, in the place of a socket", "made anew")
+            path.unlink(missing_ok=True)
+            made.bind(address)
+            path.chmod(0o600)  # nobody connects before it listens
+            give_to_owner_of(path.parent, path)
+            made.listen(128)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
 def _line(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def _exchange(state: Path, line: bytes, timeout: float) -> bytes:
-    folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout)
-            # The folder's own path may be longer than an address may be (unix(7): 107 bytes).
-            connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")
-            connection.sendall(line)
-            with connection.makefile("rb") as answer:
-                return answer.readline(_MOST)
-    finally:
-        os.close(folder)
+def _exchange(path: Path, line: bytes, timeout: float) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _address(path) as address:
+        connection.settimeout(timeout)
+        connection.connect(address)
+        connection.sendall(line)
+        with connection.makefile("rb") as answer:
+            return answer.readline(_MOST)

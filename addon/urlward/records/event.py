@@ -182,6 +182,18 @@ def make_event(kind: Kind, now: int, random: bytes, **values: Any) -> Event:
     return Event(event_id(now, random), now // 1_000_000, kind, **values)
 
 
+def gap(since: int, until: int, text: str) -> dict[str, str]:
+    """The detail of a gap, also over a clock that was set back meanwhile.
+
+    Args:
+        since: ms since 1970-01-01 UTC.
+        until: likewise.
+        text: what has made it.
+    """
+    first, last = sorted((since, until))
+    return {"since": time_text(first), "until": time_text(last), "text": text}
+
+
 def events_of(data: bytes | msgspec.Raw) -> tuple[list[Event], int]:
     """The events in a JSON array of arrays, each the values of one in the order of `FIELDS` as far as they
     go, and how many others there are. They may come from anywhere.

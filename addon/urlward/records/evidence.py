@@ -11,7 +11,7 @@ from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import HITS, Event
-from urlward.records.spool import SPOOL, waiting
+from urlward.records.outbox import Outbox
 from urlward.records.store import KeepingStore
 
 
@@ -79,6 +79,11 @@ def evidence_of(
                 found[store.name] = store.evidence(references)
             except UrlwardError as e:
                 failed.append(e)
-        spool = state / SPOOL
-        found[str(spool)] = [event for event in waiting(spool) if event.reference in references]
+        outbox = Outbox(state, make=False)
+        try:
+            found[str(outbox.path)] = outbox.evidence(references)
+        except UrlwardError as e:
+            failed.append(e)
+        finally:
+            outbox.close()
     return Evidence(found, tuple(failed))

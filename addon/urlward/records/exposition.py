@@ -15,7 +15,7 @@ from urlward.records.families import of_feeds, of_filter, of_recorder, of_rules,
 from urlward.records.feed_figures import FeedFigures, feed_figures
 from urlward.records.last_hour import LastHour
 from urlward.records.metrics import RulesFacts
-from urlward.records.recorder_state import RecorderState
+from urlward.records.recorder import RecorderState
 from urlward.records.snapshot import Labels, Snapshot, SnapshotError, add, read_snapshot
 from urlward.records.sums import Sums
 

@@ -16,7 +16,7 @@ from urlward.records.event import KINDS
 from urlward.records.feed_figures import STATES, FeedFigures
 from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, VERDICTS, Bounded, among
 from urlward.records.metrics import BUCKETS, ListFacts, RulesFacts
-from urlward.records.recorder_state import RecorderState
+from urlward.records.recorder import RecorderState
 from urlward.records.snapshot import Counts, Snapshot, add
 
 ALARMS = (

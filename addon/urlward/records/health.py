@@ -10,7 +10,7 @@ from typing import Any
 from urlward.records.feed_figures import FeedFigures
 from urlward.records.labels import OTHER
 from urlward.records.metrics import ListFacts, RulesFacts
-from urlward.records.recorder_state import RecorderState
+from urlward.records.recorder import RecorderState
 
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""

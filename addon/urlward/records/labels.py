@@ -16,7 +16,7 @@ VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
 ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors")
 """Kinds of errors of ours."""
 
-TROUBLES = ("canary", "steer-set", "users", "passwords", "authority")
+TROUBLES = ("canary", "steer-set", "spool-down", "users", "passwords", "authority")
 """Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too."""
 
 MAX_LISTS = 128

@@ -4,9 +4,9 @@ The first worker starts it and it ends with that one. On standard input it is gi
 ``config`` (path of the configuration file), ``parent`` (the worker's process id), ``channel`` (a
 descriptor on which to say that it lives), and where they are not as configured ``key`` (path of the lists'
 key), ``state`` (the state folder), ``admin`` (where the dashboard is), ``list``, ``trust``,
-``max_errors`` and ``format`` (as the flags). SIGTERM ends it, when everything that workers have handed in is
-in the stores or on the disk. Where another one serves the state folder already it waits to take its place;
-its filter's workers use the other meanwhile.
+``max_errors`` and ``format`` (as the flags). SIGTERM ends it, when the stores have what is in the outbox, or
+have had time for it. Where another one serves the state folder already it waits to take its place; its
+filter's workers use the other meanwhile.
 """
 
 import asyncio
@@ -29,9 +29,11 @@ from urlward.lists.formats import AUTO
 from urlward.lists.state import local_key, made_folder, open_private, unusable
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.records.services import Services
-from urlward.records.spool import LOCK
 
 logger = logging.getLogger("urlward.records")
+
+LOCK = "records.lock"
+"""In the state folder, held by the process that records there."""
 
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""

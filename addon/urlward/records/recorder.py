@@ -1,4 +1,4 @@
-"""What the process that records does: takes events from workers, and has every store keep them."""
+"""The recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order."""
 
 import asyncio
 import logging
@@ -6,43 +6,45 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import StateError
-from urlward.records.asking import reply
-from urlward.records.event import RANDOM, Event, EventError, Kind, detail_of, make_event, time_text
-from urlward.records.heartbeat import BEAT, Heartbeat
-from urlward.records.server import Server
-from urlward.records.sink import StoreSink
-from urlward.records.spool import SPOOL, Spool
+from urlward.records.asking import Desk
+from urlward.records.delivery import Delivery, StoreState
+from urlward.records.event import RANDOM, Event, Kind, gap, make_event
+from urlward.records.outbox import LostOutboxError, Outbox, OutboxError, Position, batch_of
 from urlward.records.store import Store
 from urlward.records.store_alarms import ENDS
-from urlward.records.wire import Hello
+from urlward.records.upgrade import sign_of_life, take_in_spools
+from urlward.records.writer import Process, Writer, processes
 
 logger = logging.getLogger("urlward.records")
 
-SOCKET = "records.sock"
-"""In the state folder."""
+KEEP = 0.5
+"""Seconds between two looks after the outbox."""
+
+LOOK = 0.5
+"""Seconds between two looks for processes that ended without a word."""
 
 WORKERS_WITHIN = 10.0
-"""Seconds that workers have at the end to hand in what they have, and to end: what they serve they finish."""
+"""Seconds that workers have at the end to finish what they serve."""
 
 STORES_WITHIN = 1.5
-"""Seconds that stores have at the end to take it; what they do not take is spooled."""
-
-SETTLED_WITHIN = 10.0
-"""Seconds that stores have to be opened before whatever else wants them."""
+"""Seconds that stores have at the end to take what there is; the rest stays in the outbox."""
 
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is tried again that ended."""
+
+FULL = 7 / 8
+"""Share of the outbox above which events are dropped that only stores which are behind do not have: what is
+above is room for those of all others."""
 
 OVER_AFTER = {
     "store-replaced": 3_600.0, "dropped": 3_600.0, "spool-damaged": 3_600.0, "rules-removed": 300.0,
@@ -65,8 +67,35 @@ class Measures(Protocol):
         """A worker has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecorderState:
+    """The recorder for metrics, health and status; counts are since its start.
+
+    Attributes:
+        events: taken, by kind.
+        queue: events on their way to the store that most wait for.
+        spool_events: events that wait for stores that are down or slow, once for each store.
+        spool_bytes: they take on the disk.
+        spool_limit: bytes that they may take.
+        dropped: events that found no place, once for each store.
+        stores: by name.
+        alarms: what each one that lasts says, by kind.
+        raised: how often each kind of alarm has begun.
+    """
+
+    events: Mapping[str, int] = field(default_factory=dict)
+    queue: int = 0
+    spool_events: int = 0
+    spool_bytes: int = 0
+    spool_limit: int = 0
+    dropped: int = 0
+    stores: Mapping[str, StoreState] = field(default_factory=dict)
+    alarms: Mapping[str, str] = field(default_factory=dict)
+    raised: Mapping[str, int] = field(default_factory=dict)
+
+
 class Recorder:
-    """Takes events until told to stop.
+    """Delivers until told to stop.
 
     Args:
         records: the configuration.
@@ -77,7 +106,7 @@ class Recorder:
         clock: nanoseconds since 1970-01-01 UTC.
 
     Attributes:
-        sinks: one for each store.
+        deliveries: one for each store.
         taken: events by kind, since the start.
         raised: how often each kind of alarm was raised, likewise.
     """
@@ -92,28 +121,35 @@ class Recorder:
         answers: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._answers = answers or {}
         self.taken: Counter[str] = Counter()
         self.raised: Counter[str] = Counter()
         self._lasting: dict[tuple[str, str], tuple[str, float]] = {}
         self._node = records.node
-        self._path = state / SOCKET
-        self._spools = state / SPOOL
+        self._state = state
         self._measures = measures
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._heartbeat = Heartbeat(state)
-        self._server = Server(self._path, self, lambda: clock() / 1e9)
-        limit = records.spool // len(records.store)
-        self.sinks = tuple(
-            StoreSink(
-                name,
-                partial(open_store, table, state),
-                Spool(state / SPOOL / name, limit, state),
-                partial(self.alarm, whose=name),
-            )
+        self._records = records
+        who = "the process that records"
+        name = f"{records.node[:100]}-records-{os.getpid()}-{os.urandom(4).hex()}"
+        self._writer = Writer(state, name, records.node, who, limit=records.queue, clock=clock)
+        self._desk = Desk(state, answers or {}, self._measure)
+        self.deliveries = tuple(
+            Delivery(name, place_of(table), state, partial(open_store, table, state), self._tell_of(name))
             for name, table in zip(store_names(records.store), records.store, strict=True)
         )
+        self._outbox = Outbox(state)
+        self._begun = self._ending = False
+        self._end = Position()
+        self._level_at = self._now()
+        self._settled: object = None
+        self._count_at = 0.0
+        self._used = self._refused = 0
+        self._waiting: Mapping[str, int] = {}
+        self._trouble = ""
+        self._dropping_since: dict[str, int] = {}
+        self._measured: set[str] = set()
+        self._look_at = 0.0
 
     @property
     def alarms(self) -> Mapping[str, str]:
@@ -125,10 +161,30 @@ class Recorder:
                 found.setdefault(kind, []).append(text)
         return {kind: "; ".join(texts) for kind, texts in found.items()}
 
+    def state(self, more: Mapping[str, str] | None = None) -> RecorderState:
+        """The recorder as it is now.
+
+        Args:
+            more: alarms that last beside its own, by kind.
+        """
+        stores = {delivery.name: delivery.state() for delivery in self.deliveries}
+        behind = sum(store.waiting for store in stores.values() if store.behind)
+        return RecorderState(
+            events=dict(self.taken),
+            queue=max((store.waiting for store in stores.values() if not store.behind), default=0),
+            spool_events=behind,
+            spool_bytes=self._used if behind else 0,
+            spool_limit=self._records.spool,
+            dropped=self._writer.dropped + sum(store.dropped for store in stores.values()),
+            stores=stores,
+            alarms={**self.alarms, **(more or {})},
+            raised={kind: count for kind, count in self.raised.items() if kind not in ENDS},
+        )
+
     async def run(
         self, stop: asyncio.Event, beside: Mapping[str, Callable[[], Awaitable[None]]] | None = None
     ) -> None:
-        """Record until told to stop; everything is safe then.
+        """Record until told to stop; what is not in every store then is in the outbox.
 
         Args:
             stop: set to end.
@@ -138,55 +194,31 @@ class Recorder:
             StateError: the state folder cannot be used.
         """
         self._loop = asyncio.get_running_loop()
-        missing = self._heartbeat.begin(now := self._now())
-        for sink in self.sinks:
-            sink.start()
-        # Made before anybody can hand in anything, so that it is the first.
-        start = self._event("start", {"process": "records"})
-        try:
-            await self._server.start()
-        except StateError:
-            self._heartbeat.end()
-            raise
-        self.take([start], _pass)
-        if missing is not None:
-            # A clock that was set back meanwhile has them in the other order.
-            self._gap(min(missing, now), max(missing, now), "the process that records ended without a word")
-        self._look_for_strays()
-        tasks = [asyncio.ensure_future(self._beat())]
-        tasks += [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
+        self.tell("start", {"process": "records"})
+        await self._desk.start()
+        writing = asyncio.ensure_future(self._writer.run())
+        keeping = asyncio.ensure_future(self._keep_always())
+        tasks = [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
         await stop.wait()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._end()
-
-    async def settled(self) -> None:
-        """Wait until each store has been opened, or could not be, or has taken too long."""
-        end = time.monotonic() + SETTLED_WITHIN
-        while not all(sink.tried for sink in self.sinks) and time.monotonic() < end:
-            await asyncio.sleep(0.05)
-
-    def _look_for_strays(self) -> None:
-        """Say what is spooled for stores that are no longer configured, since nobody else would ever look."""
-        names = {sink.name for sink in self.sinks}
-        with suppress(OSError):
-            for folder in self._spools.iterdir():
-                if folder.name not in names:
-                    logger.warning(
-                        "records: %s: events wait for a store that is not configured; configure or delete it",
-                        folder,
-                    )
-
-    async def _end(self) -> None:
-        await self._server.close(WORKERS_WITHIN)
-        self._path.unlink(missing_ok=True)
+        await self._until_workers_end()
         self.tell("stop", {"process": "records"})
-        ends = [asyncio.to_thread(sink.close, STORES_WITHIN) for sink in self.sinks]
-        if all(await asyncio.gather(*ends)):
-            self._heartbeat.end()
-        else:
-            logger.error("records: not all events could be kept; the next start says so")
+        await self._writer.close()
+        await writing
+        await asyncio.gather(*(asyncio.to_thread(one.close, STORES_WITHIN) for one in self.deliveries))
+        self._ending = True
+        await keeping
+        await self._desk.close()
+
+    async def _until_workers_end(self) -> None:
+        end = time.monotonic() + WORKERS_WITHIN
+        while time.monotonic() < end:
+            with suppress(OSError):
+                if not any(one.lives and one.name != self._writer.name for one in processes(self._state)):
+                    return
+            await asyncio.sleep(0.05)
 
     def tell(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
         """Record an event of this process.
@@ -196,7 +228,7 @@ class Recorder:
             detail: what JSON can say.
             fields: further fields of `Event`.
         """
-        self.take([self._event(kind, detail, **fields)], _pass)
+        self._writer.emit(self._event(kind, detail, **fields))
 
     def _event(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> Event:
         fields = {"node": self._node, "detail": detail} | fields
@@ -221,48 +253,6 @@ class Recorder:
         with suppress(RuntimeError):  # the loop is closed: nobody records any more
             self._loop.call_soon_threadsafe(partial(self._alarm, alarm, text, whose, **fields))
 
-    def take(self, events: Sequence[Event], safe: Callable[[], None]) -> None:
-        """As `urlward.records.server.Taker` says."""
-        self.taken.update([event.kind for event in events])
-        self.raised.update(filter(None, [_alarm_of(event) for event in events if event.kind == "alarm"]))
-        if not events:
-            safe()
-            return
-        together = _Together(len(self.sinks), safe)
-        for sink in self.sinks:
-            sink.put(events, together)
-
-    @property
-    def crowded(self) -> bool:
-        """As `urlward.records.server.Taker` says."""
-        return any(sink.crowded for sink in self.sinks)
-
-    def measure(self, worker: str, metrics: dict[str, Any]) -> None:
-        """As `urlward.records.server.Taker` says."""
-        if self._measures is not None:
-            self._measures.take(worker, metrics)
-
-    def answer(self, question: str) -> bytes:
-        """As `urlward.records.server.Taker` says."""
-        return reply(question, self._answers)
-
-    def refused(self, worker: str, count: int) -> None:
-        """As `urlward.records.server.Taker` says."""
-        self._alarm("refused", f"worker {worker}: {count} of its events are none, and are not kept", "")
-
-    def gone(self, worker: Hello, killed: float | None) -> None:
-        """As `urlward.records.server.Taker` says."""
-        if self._measures is not None:
-            self._measures.gone(worker.worker)
-        if killed is not None:
-            when = round(killed * 1000)
-            self._gap(when - 1000, when, f"worker {worker.worker} ended without a word", worker.node)
-
-    def _gap(self, since: int, until: int, why: str, node: str = "") -> None:
-        times = {"since": time_text(since), "until": time_text(until)}
-        logger.error("records: %s; events from %s to %s may be missing", why, *times.values())
-        self.tell("gap", times | {"text": why}, node=node or self._node)
-
     def _alarm(self, alarm: str, text: str, whose: str, **fields: Any) -> None:
         logger.log(logging.INFO if alarm in ENDS else logging.ERROR, "records: %s", text)
         if alarm in ENDS:
@@ -272,33 +262,162 @@ class Recorder:
         elif alarm in OVER_AFTER:
             self._lasting[alarm, whose] = text, time.monotonic() + OVER_AFTER[alarm]
         self.tell("alarm", {"alarm": alarm, "text": text}, **fields)
+        if alarm == "dropped":
+            since = self._dropping_since.pop(whose, None) or self._now()
+            self.tell("gap", gap(since, self._now(), text))
 
-    async def _beat(self) -> None:
-        while True:
-            with suppress(OSError):
-                self._heartbeat.beat(self._now())
-            await asyncio.sleep(BEAT)
+    def _tell_of(self, store: str) -> Callable[[str, str], None]:
+        return partial(self.alarm, whose=store)
+
+    def _measure(self, worker: str, metrics: dict[str, Any]) -> None:
+        self._measured.add(worker)
+        if self._measures is not None:
+            self._measures.take(worker, metrics)
+
+    async def _keep_always(self) -> None:
+        """Keep the outbox in order until the end, and once more then."""
+        ending = False
+        while not ending:
+            ending = self._ending
+            try:
+                await asyncio.to_thread(self._keep)
+                self._say_trouble(self._writer.trouble)
+            except LostOutboxError:
+                pass  # the next look finds another
+            except (OutboxError, OSError) as e:
+                self._say_trouble(str(e))
+            except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
+                logger.error("records: a bug: %s; trying again", type(e).__name__)
+            if not ending:
+                await asyncio.sleep(KEEP)
+        self._outbox.close()
+
+    def _say_trouble(self, trouble: str) -> None:
+        if trouble and not self._trouble:
+            self._alarm("spool-down", f"{trouble}; events wait in memory", "")
+        elif self._trouble and not trouble:
+            self._alarm("spool-back", "events that the disk did not take have a place again", "")
+        self._trouble = trouble
+
+    def _keep(self) -> None:
+        """Look once after the outbox."""
+        if not self._begun:
+            self._begin()
+        news = self._outbox.news(self._end)
+        if news.last.file != self._end.file:
+            self._begun_anew("was damaged, deleted or replaced")
+        self.taken += news.kinds
+        self.raised += Counter({kind[:MAX_ALARM]: count for kind, count in news.alarms.items()})
+        self._end = news.last
+        failed: Exception | None = None
+        for step in (self._settle, self._make_room, self._tell_stores, self._look_for_processes):
+            try:
+                step()
+            except (OutboxError, OSError) as e:
+                failed = failed or e
+        if failed is not None:
+            raise failed
+
+    def _begin(self) -> None:
+        try:
+            self._outbox.check()
+        except LostOutboxError as e:
+            self._begun_anew(str(e))
+        try:
+            take_in_spools(self._state, {one.name: one.place for one in self.deliveries})
+            if (since := sign_of_life(self._state)) is not None:
+                text = "the process that records ended without a word"
+                self.tell_from_thread("gap", gap(since, self._now(), text))
+        except (UrlwardError, OSError) as e:
+            logger.error("records: what waits in a spool of a version before: %s", e)
+        cursors = self._outbox.cursors()
+        for place in cursors.keys() - {"", *(one.place for one in self.deliveries)}:
+            if count := self._outbox.waiting(place, cursors[place][0]):
+                logger.warning("records: %d events waited for a store that is not configured any more", count)
+        start = Position(self._outbox.file)
+        self._end, _ = cursors.get("", (start, False))
+        for delivery in self.deliveries:
+            position, down = cursors.get(delivery.place, (start, False))
+            delivery.start(position, down=down)
+        self._begun = True
+
+    def _begun_anew(self, why: str) -> None:
+        text = f"the outbox {why}, and is begun anew; what waited in it is lost"
+        self.alarm("spool-damaged", text)
+        self.tell_from_thread("gap", gap(self._level_at, self._now(), text))
+
+    def _settle(self) -> None:
+        """Write down what stores have, and delete what they all have."""
+        cursors = {one.place: (one.position, one.down) for one in self.deliveries}
+        cursors[""] = self._end, False
+        if cursors != self._settled:
+            here = self._outbox.file
+            up_to = min(position.seq if position.file == here else 0 for position, _ in cursors.values())
+            self._outbox.settle(cursors, Position(here, up_to))
+            self._settled = cursors
+        if all(one.position == self._end for one in self.deliveries):
+            self._level_at = self._now()
+
+    def _make_room(self) -> None:
+        """Drop what comes for stores that are behind, where there is no room left for it."""
+        self._used = self._outbox.used()
+        if self._used <= self._records.spool * FULL:
+            return
+        behind = {one.place: one for one in self.deliveries if one.behind}
+        up_to = min((one.position for one in self.deliveries if not one.behind), default=self._end)
+        lost = self._outbox.drop(
+            int(self._records.spool * FULL),
+            min(up_to, self._end),
+            {p: one.position for p, one in behind.items()},
+        )
+        for place, count in lost.items():
+            if count:
+                self._dropping_since.setdefault(behind[place].name, self._now())
+                behind[place].dropped += count
+        self._used = self._outbox.used()
+
+    def _tell_stores(self) -> None:
+        begun = time.monotonic()
+        if begun >= self._count_at:
+            self._waiting = {
+                one.place: self._outbox.waiting(one.place, one.position) for one in self.deliveries
+            }
+            # Counting what waits for a store that was down for hours takes a while.
+            self._count_at = begun + 20 * (time.monotonic() - begun)
+        for one in self.deliveries:
+            one.look(self._end, self._waiting[one.place])
+        refused = max((one.refused for one in self.deliveries), default=0)
+        if refused > self._refused:
+            self.alarm("refused", f"{refused - self._refused} events are none, and are not kept")
+            self._refused = refused
+
+    def _look_for_processes(self) -> None:
+        """Say which processes ended without a word, once each, and count none that has ended as there."""
+        if (now := time.monotonic()) < self._look_at:
+            return
+        self._look_at = now + LOOK
+        found = processes(self._state)
+        for one in found:
+            if not one.lives:
+                self._tell_of_end(one)
+        here = {one.name for one in found if one.lives} | self._desk.connected
+        for name in self._measured - here:
+            self._measured.discard(name)
+            if self._measures is not None and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._measures.gone, name)
+
+    def _tell_of_end(self, one: Process) -> None:
+        text = f"{one.who} ended without a word"
+        detail = gap(one.since, self._now(), text)
+        event = self._event("gap", detail, node=one.node or self._node)
+        self._outbox.append([batch_of([event])])
+        one.path.unlink(missing_ok=True)
+        logger.error(
+            "records: %s; events from %s to %s may be missing", text, detail["since"], detail["until"]
+        )
 
     def _now(self) -> int:
         return self._clock() // 1_000_000
-
-
-class _Together:
-    """Called once for each of several, calls on when all have."""
-
-    __slots__ = ("_left", "_lock", "_then")
-
-    def __init__(self, count: int, then: Callable[[], None]) -> None:
-        self._left = count
-        self._then = then
-        self._lock = Lock()
-
-    def __call__(self) -> None:
-        with self._lock:
-            self._left -= 1
-            last = not self._left
-        if last:
-            self._then()
 
 
 def store_names(tables: Iterable[StoreTable]) -> list[str]:
@@ -311,6 +430,11 @@ def store_names(tables: Iterable[StoreTable]) -> list[str]:
     return names
 
 
+def place_of(table: StoreTable) -> str:
+    """Tells a store from all others, also where the configuration has them in another order."""
+    return " ".join(filter(None, (table.kind, table.file, table.url_file, table.url_env, table.address)))
+
+
 async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
@@ -320,15 +444,3 @@ async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
         except Exception as e:  # noqa: BLE001 - a bug beside must not end the records
             logger.error("records: %s: a bug: %s", name, type(e).__name__)
         await asyncio.sleep(AFTER_FAULT)
-
-
-def _alarm_of(event: Event) -> str:
-    """The kind of an alarm, or empty where it does not say."""
-    try:
-        return str(detail_of(event).get("alarm", ""))[:MAX_ALARM]
-    except EventError:
-        return ""
-
-
-def _pass() -> None:
-    """Nobody waits for it."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
@@ -23,18 +22,16 @@ from urlward.records.admin.live_sources import LiveSources, Parts
 from urlward.records.admin.sources import EventFilter, Row
 from urlward.records.assignments.configured import purge_configured
 from urlward.records.database import Database
-from urlward.records.event import RANDOM, make_event
 from urlward.records.exposition import Exposition
 from urlward.records.holds import held_references
-from urlward.records.leftovers import Spooling, purge_leftovers, unwritten_spools
+from urlward.records.leftovers import purge_leftovers
 from urlward.records.mend import folders_of, mend_assignments, mend_token, open_mended
 from urlward.records.nodes import node_of
 from urlward.records.objection_book import ObjectionBook
 from urlward.records.objection_server import take_objections
 from urlward.records.objections import Objection
 from urlward.records.privacy import Privacy
-from urlward.records.recorder import Recorder
-from urlward.records.recorder_state import RecorderState, recorder_state
+from urlward.records.recorder import Recorder, RecorderState
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
 from urlward.records.store import EventQuery, Store, StoreError, open_store
@@ -111,14 +108,7 @@ class Services:
         return store
 
     def _recorder_state(self) -> RecorderState:
-        recorder = self.recorder
-        return recorder_state(
-            [(sink.name, sink.state()) for sink in recorder.sinks],
-            events=recorder.taken,
-            raised=recorder.raised,
-            alarms={**recorder.alarms, **set_aside_alarm(self._records, self._state)},
-            spool_limit=self._records.spool,
-        )
+        return self.recorder.state(set_aside_alarm(self._records, self._state))
 
     async def _mend(self) -> None:
         """Look after what is beside the stores, and forget it as soon as what is in them."""
@@ -128,13 +118,10 @@ class Services:
             await asyncio.sleep(HOUR)
 
     def _forget_leftovers(self) -> None:
-        now, names = self._retention_clock(), [sink.name for sink in self.recorder.sinks]
+        now = self._retention_clock()
         try:
             held = held_references(self._state, now)
-            spools: list[Spooling] = [*self.recorder.sinks, *unwritten_spools(self._state, names)]
-            deleted, errors = purge_leftovers(
-                self._records, self._state, held, now, ahead=HOUR, spools=spools
-            )
+            deleted, errors = purge_leftovers(self._records, self._state, held, now, ahead=HOUR)
         except UrlwardError as e:
             deleted, errors = {}, [e]
         for name, number in deleted.items():
@@ -187,16 +174,8 @@ class Services:
 
     def _objected(self, objection: Objection) -> None:
         """An event of it, without the message."""
-        event = make_event(
-            "objection",
-            time.time_ns(),
-            os.urandom(RANDOM),
-            node=self._records.node,
-            client=objection.client,
-            reference=objection.reference,
-            detail={"id": objection.id},
-        )
-        self.recorder.take([event], lambda: None)
+        detail, client = {"id": objection.id}, objection.client
+        self.recorder.tell("objection", detail, client=client, reference=objection.reference)
 
     def _parts(self) -> Parts:
         measures = self._measures

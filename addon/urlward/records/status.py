@@ -11,7 +11,7 @@ from urlward.records.exposition import Exposition
 from urlward.records.feed_figures import FeedFigures, feed_figures
 from urlward.records.health import REPORT_WITHIN, Health, healthy, ready
 from urlward.records.metrics import ListFacts
-from urlward.records.recorder_state import RecorderState
+from urlward.records.recorder import RecorderState
 
 VERSION = 1
 
@@ -84,8 +84,7 @@ def _recorder(recorder: RecorderState, queued: int) -> dict[str, Any]:
             {"name": name, "up": store.up, "written": store.written, "failures": store.failures}
             for name, store in recorder.stores.items()
         ],
-        # A worker counts what it has handed in until that is safe.
-        "queue": max(queued, recorder.queue),
+        "queue": queued + recorder.queue,
         "spool": {
             "events": recorder.spool_events,
             "bytes": recorder.spool_bytes,

@@ -84,10 +84,15 @@ class StoreAlarms:
             self.say("store-back", f"takes events again, {self._arrived} that waited have arrived")
         self._arrived = 0
 
-    def lost(self, dropped: int) -> None:
-        """Say now and then that events are dropped, and how many they were once there is room again."""
+    def lost(self, dropped: int, *, behind: bool = False) -> None:
+        """Say now and then that events are dropped, and how many they were once there is room again.
+
+        Args:
+            dropped: since the start.
+            behind: whether the store has yet to take what waits.
+        """
         new = dropped - self._lost
-        if not new or (self.down and self._clock() - self._lost_at < DROPS_AGAIN):
+        if not new or ((self.down or behind) and self._clock() - self._lost_at < DROPS_AGAIN):
             return
         self._lost_at = self._clock()
         if not self.down:

@@ -28,6 +28,7 @@ AT_START = 60.0
 _ENDS_OF_TROUBLE = {
     "canary": ("canary-back", "the canary comes through, or that worker has ended"),
     "steer-set": ("steer-set-room", "there is room, or that worker has ended"),
+    "spool-down": ("spool-back", "the disk takes events again, or that worker has ended"),
     "users": ("users-read", "the users' file is in force, or that worker has ended"),
     "passwords": ("passwords-room", "all find room to wait, or that worker has ended"),
     "authority": ("authority-valid", "the authority's certificate lasts, or that worker has ended"),

@@ -1,0 +1,253 @@
+"""Delivery of events from the outbox to one store: a thread that reads from the store's cursor, and writes.
+
+No store waits for another. What a store does not take stays in the outbox, and is tried again, in order, when
+the store is back. A store that has taken events when the process is killed may be given them again, which it
+knows by their ids.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import Event
+from urlward.records.outbox import Next, Outbox, OutboxError, Position
+from urlward.records.store import ReplacedError, Store
+from urlward.records.store_alarms import StoreAlarms
+
+CHUNK = 2_000
+"""Events in one write."""
+
+POLL = 0.2
+"""Seconds between two looks for new events."""
+
+BACKOFF = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds until a store is tried again, after one failure in a row and more."""
+
+LOOK = 1.0
+"""Seconds between two looks whether a store that has nothing to write still has its files."""
+
+HUNG = 10.0
+"""Seconds after which a write that lasts is an alarm."""
+
+PATIENCE = 2.0
+"""Seconds for which events may wait for a store that is not behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """How a store does; counts are since the start.
+
+    Attributes:
+        up: whether it takes events; not before it has been opened.
+        written: events.
+        failures: attempts to write that failed.
+        waiting: events that it does not have yet.
+        behind: whether they wait since it is down or slow.
+        dropped: events that it will not get, as there was no room for them.
+    """
+
+    up: bool = True
+    written: int = 0
+    failures: int = 0
+    waiting: int = 0
+    behind: bool = False
+    dropped: int = 0
+
+
+class Delivery:
+    """Delivers to one store.
+
+    Args:
+        name: of the store.
+        place: of it, which its cursor goes by.
+        state: the state folder.
+        open_store: opens it; called again where that fails.
+        tell: takes an alarm's kind and text, from any thread.
+        clock: seconds.
+
+    Attributes:
+        name: of the store.
+        place: of it.
+        position: up to where it has all.
+        refused: what was no event, since the start.
+        dropped: as in `StoreState`.
+        tried: whether the store has been opened, or could not be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        state: Path,
+        open_store: Callable[[], Store],
+        tell: Callable[[str, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.place = place
+        self.position = Position()
+        self.refused = self.dropped = 0
+        self.tried = False
+        self._open = open_store
+        self._store: Store | None = None
+        self._outbox = Outbox(state)
+        self._alarms = StoreAlarms(name, tell, clock, down=False)
+        self._clock = clock
+        self._closing = Flag()
+        self._end_at = 0.0
+        self._in_a_row = self._failures = self._written = self._waiting = 0
+        self._retry_at = self._look_at = 0.0
+        self._busy_since: float | None = None
+        self._ends: deque[tuple[float, Position]] = deque()
+        self._behind = False
+        self._thread = Thread(target=self._deliver, name=f"records-{name}", daemon=True)
+
+    def start(self, position: Position, *, down: bool) -> None:
+        """Begin to deliver.
+
+        Args:
+            position: up to where it has all.
+            down: whether it has been said to be down.
+        """
+        self.position, self._alarms.down = position, down
+        self._thread.start()
+
+    @property
+    def down(self) -> bool:
+        """Whether it has been said to be down, and not yet to be back."""
+        return self._alarms.down
+
+    @property
+    def behind(self) -> bool:
+        """Whether events wait for it since it is down or slow."""
+        return self._behind or (self.down and self._waiting > 0)
+
+    def state(self) -> StoreState:
+        """How the store does."""
+        return StoreState(
+            up=self.tried and not self.down,
+            written=self._written,
+            failures=self._failures,
+            waiting=self._waiting,
+            behind=self.behind,
+            dropped=self.dropped,
+        )
+
+    def look(self, end: Position, waiting: int) -> None:
+        """Say what there is to say of it; called a few times a second.
+
+        Args:
+            end: of the outbox now.
+            waiting: events that the store does not have yet.
+        """
+        now = self._clock()
+        self._waiting = waiting
+        self._ends.append((now, end))
+        while len(self._ends) > 1 and self._ends[1][0] <= now - PATIENCE:
+            self._ends.popleft()
+        at, then = self._ends[0]
+        position = self.position
+        self._behind = at <= now - PATIENCE and position.file == then.file and position.seq < then.seq
+        if self._busy_since is not None and now - self._busy_since > HUNG:
+            self._alarms.failed(f"a write has not ended for {HUNG:.0f} s")
+        self._alarms.waiting(waiting if self.behind else 0)
+        self._alarms.lost(self.dropped, behind=self.behind)
+
+    def close(self, within: float) -> None:
+        """Have the store take what there is, and let go of it.
+
+        Args:
+            within: seconds; what it has not taken then stays in the outbox.
+        """
+        self._end_at = self._clock() + within
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join(within)
+
+    def _deliver(self) -> None:
+        self._write([])
+        self.tried = True
+        while True:
+            closing = self._closing.is_set()
+            try:
+                if not self._step() and closing:
+                    break
+            except Exception as e:  # noqa: BLE001 - a bug of ours must not end all delivery
+                self._failed(e)
+            if closing and (self._in_a_row or self._clock() >= self._end_at):
+                break
+            self._closing.wait(max(self._retry_at - self._clock(), 0.0))
+        if self._store is not None:
+            self._store.close()
+        self._outbox.close()
+
+    def _step(self) -> bool:
+        """Deliver what is next; False where there is nothing."""
+        try:
+            following = self._outbox.read(self.place, self.position, CHUNK)
+        except OutboxError:
+            # Who keeps the outbox in order says so.
+            self._closing.wait(BACKOFF[0])
+            return False
+        if not following.count:
+            self.position = following.last
+            self._idle()
+            return False
+        if self._write(following.events):
+            self._delivered(following)
+        return True
+
+    def _idle(self) -> None:
+        if self._clock() >= self._look_at or self._in_a_row:
+            self._look_at = self._clock() + LOOK
+            opened = self._store is None
+            if self._write([]) and opened:
+                self._alarms.back()
+        self._closing.wait(POLL)
+
+    def _delivered(self, taken: Next) -> None:
+        self.position = taken.last
+        self.refused += taken.count - len(taken.events)
+        if self._alarms.down:
+            self._alarms.arrived(len(taken.events))
+        if taken.count < CHUNK:
+            self._alarms.back()
+
+    def _write(self, events: Sequence[Event]) -> bool:
+        """Whether the store has them, which is opened for that where it is not open."""
+        self._busy_since = self._clock()
+        try:
+            if self._store is None:
+                self._store = self._open()
+            if events:
+                self._store.write(events)
+            else:
+                self._store.check()
+        except ReplacedError as e:
+            # What it has open nobody else can read: it is opened, and so made, anew.
+            store, self._store = self._store, None
+            if store is not None:
+                store.close()
+            self._alarms.say("store-replaced", f"{e}; what it had is gone, and it is begun anew")
+            self._failed(e)
+            return False
+        except Exception as e:  # noqa: BLE001 - a store's bug must not cost the events
+            self._failed(e)
+            return False
+        finally:
+            self._busy_since = None
+        self._in_a_row, self._retry_at = 0, 0.0
+        self._written += len(events)
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self._retry_at = self._clock() + BACKOFF[min(self._in_a_row, len(BACKOFF) - 1)]
+        self._in_a_row += 1
+        self._failures += 1
+        said = str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
+        self._alarms.failed(said)

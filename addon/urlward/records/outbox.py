@@ -1,0 +1,569 @@
+"""The node's outbox: events on the disk from when a process hands them over until every store has them.
+
+``outbox/outbox.db`` in the state folder is an SQLite database with a write-ahead log. Every process of the
+filter appends batches of events to it, and the recorder delivers from it, each store from a cursor of its
+own. SQLite has one writer at a time and numbers rows within its transaction, so numbers grow in the order of
+commits, and a cursor passes over no row that becomes visible later.
+
+What is committed survives the end of the process and of the machine (sqlite.org/pragma.html,
+``synchronous``). What every store has is deleted and overwritten. A file that is damaged is set aside and
+begun anew.
+"""
+
+import errno
+import json
+import math
+import os
+import secrets
+import sqlite3
+import stat
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from urlward.engine.errors import UrlwardError
+from urlward.lists.state import StateError, locked, made_folder, set_aside, unusable, write_private
+from urlward.records.event import Event, EventError, detail_of, events_of
+from urlward.records.store import Inode, identity
+
+FOLDER = "outbox"
+"""In the state folder."""
+
+FILE = "outbox.db"
+
+WAIT = 10.0
+"""Seconds that a transaction waits for the end of another's."""
+
+VERSION = 1
+
+ROWS = 40
+"""Batches that are looked at or deleted in one transaction, during which nobody appends."""
+
+SMALL = 16 << 20
+"""Bytes up to which the file is rewritten even where nothing was too old: what stores have was deleted."""
+
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "secure_delete = ON",
+    "temp_store = MEMORY",  # nothing of an event is to be in another file
+)
+_TABLES = (
+    # AUTOINCREMENT: a number that was deleted is not given again, which a cursor would take for its own past.
+    "CREATE TABLE batch (seq INTEGER PRIMARY KEY AUTOINCREMENT, store TEXT NOT NULL, events INTEGER NOT NULL,"
+    " kinds TEXT NOT NULL, data BLOB NOT NULL)",
+    "CREATE TABLE cursor (store TEXT PRIMARY KEY, seq INTEGER NOT NULL, down INTEGER NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {VERSION}",
+)
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_encode = msgspec.json.Encoder().encode
+_ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
+_LOST = "begun anew; events in it are lost"
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_PRIMARY = 0xFF
+"""Bits of an SQLite error code that say what it is; those above say more (sqlite.org/rescode.html)."""
+
+
+class OutboxError(UrlwardError):
+    """The outbox does not take what it is given, or cannot be read; the message names the file."""
+
+
+class LostOutboxError(OutboxError):
+    """It was damaged, and is set aside; the message says what was wrong with it."""
+
+
+class _NoOutboxError(sqlite3.DatabaseError):
+    """A database of another form."""
+
+
+class Batch(NamedTuple):
+    """Events as they are written.
+
+    Attributes:
+        events: how many.
+        kinds: a JSON object, how many of each kind.
+        data: a JSON array of the events.
+    """
+
+    events: int
+    kinds: str
+    data: bytes
+
+
+def batch_of(events: Sequence[Event]) -> Batch:
+    """A batch of some events.
+
+    Raises:
+        TypeError, ValueError, RecursionError, msgspec.MsgspecError: one of them cannot be said in JSON.
+    """
+    kinds = Counter(map(attrgetter("kind"), events))
+    return Batch(len(events), json.dumps(kinds), _encode(events))
+
+
+class Position(NamedTuple):
+    """Up to where an outbox has been read.
+
+    Attributes:
+        file: id of the file: one that was begun anew is read from its start.
+        seq: number of the last batch.
+    """
+
+    file: int = 0
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What is next for a store.
+
+    Attributes:
+        last: where it ends.
+        count: events that there should be; 0 for nothing.
+        events: that there are; what is damaged is none.
+    """
+
+    last: Position
+    count: int = 0
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What has been appended.
+
+    Attributes:
+        last: where it ends.
+        kinds: events by kind.
+        alarms: alarms by kind.
+    """
+
+    last: Position
+    kinds: Counter[str] = field(default_factory=Counter)
+    alarms: Counter[str] = field(default_factory=Counter)
+
+
+class Outbox:
+    """One connection to it, made when it is needed. Not for several threads at once.
+
+    Args:
+        state: the state folder.
+        limit: bytes that events may take; any number where not given.
+        make: whether it is made where there is none; otherwise it is empty then.
+
+    Attributes:
+        path: of the file.
+        file: its id, 0 before it has been opened.
+    """
+
+    def __init__(self, state: Path, limit: float = math.inf, *, make: bool = True) -> None:
+        self.path = state / FOLDER / FILE
+        self.file = 0
+        self._state = state
+        self._limit = limit
+        self._make = make
+        self._paths = (self.path, *(self.path.with_name(FILE + end) for end in ("-wal", "-shm")))
+        self._opened: tuple[Inode, ...] = ()
+        self._db: sqlite3.Connection | None = None
+        self._page = 0
+
+    def append(self, batches: Sequence[Batch], store: str = "") -> int:
+        """Add events, on the disk when this returns.
+
+        Args:
+            batches: of events, at least one.
+            store: the only one that they are for; all where empty.
+
+        Returns:
+            How many batches there was room for, from the first on.
+
+        Raises:
+            OutboxError: nothing has been added.
+        """
+        with self._writing() as db:
+            taken, size = 0, self._used(db)
+            while taken < len(batches) and size < self._limit:
+                size += len(batches[taken].data)
+                taken += 1
+            if taken:
+                # One statement: after each the thread waits for the interpreter, which traffic has.
+                rows = ", ".join(["(?, ?, ?, ?)"] * taken)
+                db.execute(
+                    f"INSERT INTO batch (store, events, kinds, data) VALUES {rows}",  # noqa: S608
+                    [value for batch in batches[:taken] for value in (store, *batch)],
+                )
+        return taken
+
+    def read(self, store: str, after: Position, most: int) -> Next:
+        """What comes next for a store.
+
+        Args:
+            store: which.
+            after: up to where it has all.
+            most: events, at which no further batch is read.
+
+        Raises:
+            OutboxError: it cannot be read.
+        """
+        count, found = 0, list[Event]()
+        with self._reading() as db:
+            last = self._seq(after)
+            rows = db.execute(
+                f"SELECT {_ROW} FROM batch WHERE seq > ? AND store IN ('', ?) ORDER BY seq",  # noqa: S608
+                (last, store),
+            )
+            for seq, events, data in rows:
+                last, count = seq, count + events
+                found += _events(data)
+                if count >= most:
+                    break
+            rows.close()
+            return Next(Position(self.file, last), count, found)
+
+    def news(self, after: Position) -> News:
+        """What was appended after a position, for all stores.
+
+        Raises:
+            OutboxError: it cannot be read.
+        """
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT seq, kinds, CASE WHEN instr(kinds, 'alarm') THEN CAST(data AS BLOB) END"
+                " FROM batch WHERE seq > ? AND store = ''",
+                (self._seq(after),),
+            ).fetchall()
+            found = News(Position(self.file, rows[-1][0] if rows else self._seq(after)))
+        for _, kinds, data in rows:
+            with suppress(ValueError, TypeError):
+                found.kinds.update(json.loads(kinds))
+            found.alarms.update(alarm for event in _events(data or b"[]") if (alarm := _alarm_of(event)))
+        return found
+
+    def cursors(self) -> dict[str, tuple[Position, bool]]:
+        """Up to where each store has all, and whether it was down when that was written.
+
+        Raises:
+            OutboxError: it cannot be read.
+        """
+        with self._reading() as db:
+            rows = db.execute("SELECT store, seq, down FROM cursor").fetchall()
+            return {store: (Position(self.file, seq), bool(down)) for store, seq, down in rows}
+
+    def waiting(self, store: str, after: Position) -> int:
+        """How many events wait for a store that has all up to a position.
+
+        Raises:
+            OutboxError: it cannot be read.
+        """
+        with self._reading() as db:
+            wanted = "SELECT CAST(total(events) AS INTEGER) FROM batch WHERE seq > ? AND store IN ('', ?)"
+            return int(db.execute(wanted, (self._seq(after), store)).fetchone()[0])
+
+    def evidence(self, references: Collection[str]) -> list[Event]:
+        """The events with one of some references.
+
+        Raises:
+            OutboxError: it cannot be read.
+        """
+        texts, found = [reference.encode() for reference in references], list[Event]()
+        with self._reading() as db:
+            for _, _, data in db.execute(f"SELECT {_ROW} FROM batch ORDER BY seq"):  # noqa: S608
+                if any(text in data for text in texts):  # far sooner than by reading it
+                    found += [event for event in _events(data) if event.reference in references]
+        return found
+
+    def used(self) -> int:
+        """Bytes that events take.
+
+        Raises:
+            OutboxError: it cannot be read.
+        """
+        with self._reading() as db:
+            return self._used(db)
+
+    def settle(self, cursors: Mapping[str, tuple[Position, bool]], up_to: Position) -> None:
+        """Write down how far stores are, forget all others, and delete what they all have.
+
+        Args:
+            cursors: by store, up to where it has all, and whether it is down.
+            up_to: up to where they all have all.
+
+        Raises:
+            OutboxError: it is not done, and stores may be given again what they have.
+        """
+        marks = ", ".join("?" * len(cursors))
+        with self._writing() as db:
+            db.execute(f"DELETE FROM cursor WHERE store NOT IN ({marks})", [*cursors])  # noqa: S608
+            db.executemany(
+                "INSERT INTO cursor VALUES (?, ?, ?) ON CONFLICT (store) DO UPDATE"
+                " SET seq = excluded.seq, down = excluded.down",
+                [(store, self._seq(position), down) for store, (position, down) in cursors.items()],
+            )
+        chunk = f"SELECT seq FROM batch WHERE seq <= ? ORDER BY seq LIMIT {ROWS}"  # noqa: S608
+        deleted = ROWS
+        while deleted == ROWS:
+            with self._writing() as db:
+                done = db.execute(f"DELETE FROM batch WHERE seq IN ({chunk})", (self._seq(up_to),))  # noqa: S608
+                deleted = done.rowcount
+
+    def drop(self, size: int, up_to: Position, behind: Mapping[str, Position]) -> dict[str, int]:
+        """Delete the newest events until the rest takes no more than so many bytes.
+
+        Args:
+            size: bytes.
+            up_to: up to where all other stores have all.
+            behind: up to where those have all that are behind.
+
+        Returns:
+            How many events each of these will not get.
+
+        Raises:
+            OutboxError: it is not done.
+        """
+        lost = dict.fromkeys(behind, 0)
+        gone = [(0, 0)]
+        while gone:
+            gone = []
+            with self._writing() as db:
+                cursors = {store: self._seq(position) for store, position in behind.items()}
+                last, first = self._seq(up_to), min(cursors.values(), default=self._seq(up_to))
+                newest = f"SELECT {_ROW} FROM batch WHERE seq <= ? AND seq > ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
+                while len(gone) < ROWS and self._used(db) > size:
+                    if (found := db.execute(newest, (last, first)).fetchone()) is None:
+                        break
+                    gone.append(found[:2])
+                    db.execute("DELETE FROM batch WHERE seq = ?", found[:1])
+            for store, cursor in cursors.items():
+                lost[store] += sum(events for seq, events in gone if seq > cursor)
+        return lost
+
+    def purge(self, limits: Mapping[str, int], held: Collection[str] = ()) -> int:
+        """Delete events that are too old, so that the files no longer hold them; returns how many.
+
+        Args:
+            limits: by kind, the time in ms since 1970-01-01 UTC before which they go.
+            held: references of what stays.
+
+        Raises:
+            OutboxError: not all is deleted.
+        """
+        deleted = after = 0
+        while True:
+            with self._writing() as db:
+                wanted = f"SELECT {_ROW} FROM batch WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
+                if not (rows := db.execute(wanted, (after, ROWS)).fetchall()):
+                    break
+                after = rows[-1][0]
+                for seq, count, data in rows:
+                    events = _events(data)
+                    kept = [event for event in events if not _is_over(event, limits, held)]
+                    if len(kept) == len(events):
+                        continue
+                    deleted += count - len(kept)
+                    if kept:
+                        new = batch_of(kept)
+                        db.execute(
+                            "UPDATE batch SET events = ?, kinds = ?, data = ? WHERE seq = ?", (*new, seq)
+                        )
+                    else:
+                        db.execute("DELETE FROM batch WHERE seq = ?", (seq,))
+        if deleted or self.used() <= SMALL:
+            self._wipe()
+        return deleted
+
+    def check(self) -> None:
+        """Look whether it is sound; one that is not is set aside.
+
+        Raises:
+            LostOutboxError: it was not.
+            OutboxError: it cannot be told.
+        """
+        with self._reading() as db:
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            self.close()
+            why = str(found).splitlines()[-1]
+            self._set_aside(why)
+            raise LostOutboxError(f"was damaged ({why})")
+
+    def close(self) -> None:
+        """Close the connection; no error is raised."""
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def _seq(self, position: Position) -> int:
+        return position.seq if position.file == self.file else 0
+
+    def _wipe(self) -> None:
+        """Have the files forget what has been deleted: SQLite leaves copies where it has moved something
+        within the file, and in the write-ahead log pages as they were."""
+        with self._reading() as db:
+            db.execute("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
+            db.execute("VACUUM")
+            db.execute("PRAGMA temp_store = MEMORY")
+            # Writers wait while this waits for readers, so it is to give up soon.
+            db.execute("PRAGMA busy_timeout = 20")
+            end = time.monotonic() + WAIT
+            while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > end:
+                    raise OutboxError(f"{self.path}: what was deleted is still in the write-ahead log")
+                time.sleep(0.05)
+            db.execute(f"PRAGMA busy_timeout = {WAIT * 1000:.0f}")
+
+    def _used(self, db: sqlite3.Connection) -> int:
+        pages, free = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+        )
+        return int(pages - free) * self._page
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is done, in the file that is at the path, or nothing."""
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+            # Only now: what is committed to files that are gone by then is in no file that anybody can open.
+            if self._is_replaced():
+                raise OutboxError(f"{self.path}: was deleted, moved or replaced while it was open")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection; after an error it is made anew."""
+        try:
+            if self._db is not None and self._is_replaced():
+                self._save_log()
+                self.close()
+            if self._db is None:
+                self._db = self._open() if self._make or self.path.exists() else _empty()
+            yield self._db
+        except sqlite3.Error as e:
+            code = getattr(e, "sqlite_errorcode", 0) or 0
+            if self._db is not None and code & _PRIMARY in _NO_ROOM:
+                with suppress(sqlite3.Error):  # a log that begins anew needs no more room than it has
+                    self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+            self.close()
+            if isinstance(e, _NoOutboxError) or code & _PRIMARY in _DAMAGED:
+                self._set_aside(e)
+                raise LostOutboxError(f"was damaged ({e})") from e
+            raise OutboxError(f"{self.path}: {e}") from e
+        except OSError as e:
+            self.close()
+            raise OutboxError(str(unusable(Path(e.filename or self.path), e))) from e
+        except StateError as e:
+            self.close()
+            raise OutboxError(str(e)) from e
+        except OutboxError:
+            self.close()
+            raise
+
+    def _save_log(self) -> None:
+        """Have what is only in a log that was deleted in the file, unless another has begun a log anew."""
+        with locked(made_folder(self.path.parent, self._state)):
+            database, log, _ = identity(*self._paths)
+            if self._db is not None and log is None and database == self._opened[0]:
+                with suppress(sqlite3.Error):
+                    self._db.execute("PRAGMA wal_checkpoint")
+
+    def _is_replaced(self) -> bool:
+        try:
+            return bool(self._opened) and identity(*self._paths) != self._opened
+        except OSError:
+            return True
+
+    def _open(self) -> sqlite3.Connection:
+        with locked(made_folder(self.path.parent, self._state)):
+            self._look_at_files()
+            if not self.path.exists():
+                for path in self._paths[1:]:  # of one that was deleted
+                    path.unlink(missing_ok=True)
+                write_private(self.path, b"", self._state)
+            self._opened = identity(*self._paths)
+            db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+            try:
+                for pragma in _PRAGMAS:
+                    db.execute(f"PRAGMA {pragma}")
+                if not (version := db.execute("PRAGMA user_version").fetchone()[0]):
+                    db.execute("BEGIN IMMEDIATE")
+                    for statement in (*_TABLES, f"PRAGMA application_id = {secrets.randbelow(1 << 31)}"):
+                        db.execute(statement)
+                    db.execute("COMMIT")
+                elif version != VERSION:
+                    raise OutboxError(f"{self.path}: of another version of urlward")
+                names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
+                if not {"batch", "cursor"} <= names:
+                    raise _NoOutboxError("its tables are not there")
+                self._page, self.file = (
+                    db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "application_id")
+                )
+                self._opened = identity(*self._paths)
+            except BaseException:
+                db.close()
+                raise
+            return db
+
+    def _look_at_files(self) -> None:
+        """Set aside what is no file that can be written.
+
+        They are not opened for that: closing them would end all locks that SQLite has on them in this process
+        (sqlite.org/howtocorrupt.html, section 2.2).
+        """
+        for path in self._paths:
+            if not os.path.lexists(path):
+                continue
+            why = ""
+            if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
+                why = "not a regular file"
+            elif not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+                why = os.strerror(errno.EACCES)
+            elif path == self.path and not path.stat().st_size:
+                why = "empty"
+            if why:
+                set_aside(self._state, path, why, _LOST)
+
+    def _set_aside(self, why: object) -> None:
+        """Set the file aside that was open, unless another process has."""
+        with suppress(StateError, OSError), locked(self.path.parent):
+            if self._opened and identity(self.path) == self._opened[:1]:
+                set_aside(self._state, self.path, why, _LOST, beside=self._paths[1:])
+
+
+def _is_over(event: Event, limits: Mapping[str, int], held: Collection[str]) -> bool:
+    return event.time < limits.get(event.kind, 0) and event.reference not in held
+
+
+def _alarm_of(event: Event) -> str:
+    """The kind of an alarm; empty for none."""
+    try:
+        return str(detail_of(event).get("alarm", "")) if event.kind == "alarm" else ""
+    except EventError:
+        return ""
+
+
+def _events(data: bytes) -> list[Event]:
+    """The events of a batch; what is none is left out."""
+    try:
+        return events_of(data)[0]
+    except EventError:
+        return []
+
+
+def _empty() -> sqlite3.Connection:
+    """An outbox without events."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    for statement in _TABLES:
+        db.execute(statement)
+    return db
