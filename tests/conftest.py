@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -171,36 +170,21 @@ def port() -> int:
 
 @pytest.fixture
 def compiles_here() -> Iterator[None]:
-    """What a process would be started for that compiles a list, or reads its checksum, is done in this one.
+    """What a process would be started for that refreshes a list is done in this one.
 
     For tests of what becomes of the answer; the process has tests of its own (`lists/test_worker.py`).
     """
-    from urlward.lists import reader, worker
+    from urlward.lists import feed_apart, feed_refresh
 
     def ask(
-        module: str, request: dict[str, Any], fds: object = (), meanwhile: Callable[..., None] | None = None
+        module: str, request: dict[str, Any], meanwhile: Callable[..., None], *_: object, **__: object
     ) -> dict[str, Any]:
-        assert module == worker.COMPILER
-        with patch.object(worker, "say", meanwhile) if meanwhile else nullcontext():
-            said: dict[str, Any] = json.loads(json.dumps(worker.answer(json.loads(json.dumps(request)))))
-        return said
+        assert module == feed_apart.MODULE
+        with patch.object(feed_refresh, "say", meanwhile):
+            said: dict[str, Any] = feed_refresh.answer(json.loads(json.dumps(request)))
+        return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
-    async def ask_async(module: str, request: dict[str, Any], fds: object = ()) -> dict[str, Any]:
-        fd = os.dup(request["fd"])  # who asks may be cancelled, and close its own
-
-        def work() -> dict[str, Any]:
-            try:
-                return ask(module, {**request, "fd": fd})
-            finally:
-                os.close(fd)
-
-        return await asyncio.shield(asyncio.ensure_future(asyncio.to_thread(work)))
-
-    with (
-        patch.object(worker, "ask", ask),
-        patch.object(reader, "ask", ask),
-        patch.object(reader, "ask_async", ask_async),
-    ):
+    with patch.object(feed_apart, "ask", ask):
         yield
 
 

@@ -21,7 +21,7 @@ from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifac
 from urlward import cli
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
-from urlward.lists import check_commands, keeper
+from urlward.lists import check_commands, feed_refresh
 from urlward.proxy import runner
 from urlward.proxy.listeners import Listeners
 from urlward.proxy.settings import Settings
@@ -355,7 +355,7 @@ class TestCheck:
     ) -> None:
         now = datetime(year, 12, 1, tzinfo=UTC).timestamp()
         clock = SimpleNamespace(time=lambda: now, monotonic=time.monotonic)
-        monkeypatch.setattr(keeper, "time", clock)
+        monkeypatch.setattr(feed_refresh, "time", clock)
         signing = source.with_name("body")
         urlward("keygen", "--signing", "-o", signing)
         assert urlward("compile", source, "-o", output, "--sign", signing, *dates).code == 0

@@ -23,16 +23,23 @@ def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
     assert done.stdout.splitlines() == ["[]", "True Client True", "True False"]
 
 
-COMPILER = """
+REFRESH = """
 import sys
-import urlward.lists.worker
-print([name for name in ("asyncio", "pydantic", "mitmproxy", "urllib3") if name in sys.modules])
+import urlward.lists.feed_refresh
+print([name for name in ("asyncio", "mitmproxy", "sqlalchemy") if name in sys.modules])
+"""
+
+CHECK = """
+import sys
+import urlward.cli
+print([name for name in ("urllib3", "mitmproxy", "sqlalchemy") if name in sys.modules])
 """
 
 
-def test_the_process_that_compiles_a_list_imports_little() -> None:
+@pytest.mark.parametrize("code", [REFRESH, CHECK], ids=["refresh", "command"])
+def test_a_process_that_compiles_a_list_or_asks_for_it_imports_little(code: str) -> None:
     """Its start is most of what a small list takes."""
-    done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 

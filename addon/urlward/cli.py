@@ -41,7 +41,6 @@ from urlward.lists.build import (
     key_beside,
     name_of,
     new_key_file,
-    read_artifact,
     read_key,
     told,
     write_in_kind,
@@ -58,7 +57,7 @@ from urlward.lists.import_commands import (
 from urlward.lists.progress import progress_bar
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.setup import listed_objections, make_keeper, make_policy, tell_of_categories
-from urlward.lists.source import BadLine, Budget, SourceError
+from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
 from urlward.lists.trust_commands import (
     add_issue_arguments,
     add_trust_argument,

@@ -137,7 +137,9 @@ def is_ready(admin: str) -> bool:
 
 
 def names(state: Path) -> set[str]:
-    return {str(path.relative_to(state)) for path in state.rglob("*") if path.is_file()}
+    """Files of a state folder, but for lists on the command line, which are named after their paths."""
+    files = (path.relative_to(state) for path in state.rglob("*") if path.is_file())
+    return {str(path) for path in files if path.parts[0] != "lists"}
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +234,28 @@ def test_another_key(folder: Path, origin: Nginx) -> None:
         assert status(proxy, origin, OWN) == 451
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the feed anew")
         assert f"{folder}/state/feeds/body.ward: compiled under key" in proxy.log()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_kept_of_the_operators_own_lists_may_be_damaged(
+    tmp_path: Path, damage: str, origin: Nginx
+) -> None:
+    (tmp_path / "feed.txt").write_text(f"{LISTED}\n")
+    with filtering(tmp_path, "filter") as (proxy, _):
+        proxy.stop()
+    kept = sorted((tmp_path / "state/lists").iterdir())
+    assert [path.suffix for path in kept] == [".json", ".lock", ".ward"]
+    for path in kept:
+        DAMAGES[damage](path)
+    with filtering(tmp_path, "filter") as (proxy, _):
+        assert status(proxy, origin, OWN) == 451, "from the first second"
+        for path in kept:
+            if path.suffix == ".lock" and damage not in ("folder", "pipe", "unreadable"):
+                continue  # it has no content
+            begins = f"{path}: "
+            lines = [line for line in proxy.log().splitlines() if line.startswith(begins)]
+            assert len(lines) == 1, (path, lines)
+            assert "; set aside as damaged/" in lines[0]
 
 
 def processes_of(pid: int) -> Iterator[tuple[int, str]]:

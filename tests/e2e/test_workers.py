@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from conftest import free_port, wait_for
 from e2e.support import ENDS_WITHIN, LIST, Filter, Nginx, get, running, urlward
+from urlward.lists.run_folder import PREFIX
 
 
 def workers_of(proxy: Filter) -> list[int]:
@@ -96,28 +96,24 @@ def test_a_hangup_while_workers_start_ends_none(tmp_path: Path, origin: Nginx) -
 
 
 def maps(pid: int) -> set[str]:
-    """Inodes of the lists' memory that a process has mapped."""
+    """Inodes of the lists' files that a process has mapped."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     fields = [line.split(maxsplit=5) for line in lines]
-    return {
-        f"{device} {inode}" for _, _, _, device, inode, *name in fields if "memfd:urlward" in "".join(name)
-    }
+    return {f"{device} {inode}" for _, _, _, device, inode, *name in fields if PREFIX in "".join(name)}
 
 
 def in_force(proxy: Filter) -> int:
     return proxy.log().count(" in force, ")
 
 
-def test_all_map_the_same_memory_and_nobody_can_write_to_it(proxy: Filter) -> None:
+def test_all_map_the_same_file_and_none_writes_to_it(proxy: Filter) -> None:
     one, other = workers_of(proxy)
     wait_for(lambda: [len(maps(pid)) for pid in (one, other)] == [1, 1], "former lists to be let go")
     assert maps(one) == maps(other)
     for pid in (one, other):
-        [mapping] = [
-            line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "memfd:urlward" in line
-        ]
+        [mapping] = [line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if PREFIX in line]
         assert mapping.split()[1][:3] == "r--"
-    # The supervisor holds it for workers to come, and is no larger for it.
+    # The supervisor keeps the folder for workers to come, and is no larger for it.
     assert not maps(proxy.process.pid)
 
 
@@ -199,46 +195,51 @@ def test_a_worker_killed_while_it_compiles_leaves_that_to_the_other(proxy: Filte
     wait_for(lambda: in_force(proxy) == before + 2, "both to have the shorter one again")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left(tmp_path: Path, origin: Nginx, number: signal.Signals) -> None:
-    with two_workers(tmp_path, origin) as proxy:
+def test_nothing_is_left(tmp_path: Path, origin: Nginx, number: signal.Signals, workers: int) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    modes = [f"reverse:http://127.0.0.1:{origin.http}"]
+    arguments = ["--workers", str(workers)]
+    with running(tmp_path, *arguments, modes=modes, TMPDIR=str(temporary)) as proxy:
+        wait_for(lambda: listening(proxy) == workers, "all workers")
         pids = [proxy.process.pid, *workers_of(proxy)]
-        users = memory_users()
-        memories = {memory for memory, holders in users.items() if holders & set(pids)}
-        assert memories
-        assert set().union(*(users[memory] for memory in memories)) == set(pids)
-        assert not any(map(named_memory, pids))
+        assert len(list(temporary.glob(f"{PREFIX}*"))) == 1, "one for all"
         proxy.process.send_signal(number)
         assert proxy.process.wait(ENDS_WITHIN) == 0
         assert all(map(has_ended, pids))
-    # Other filters may run beside this one: it is this one's memory that nobody may hold now.
-    assert not memories & memory_users().keys()
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_supervisor_that_is_killed_takes_all_with_it_and_a_restart_binds(
     tmp_path: Path, origin: Nginx, workers: int
 ) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     config = tmp_path / "urlward.toml"
     config.write_text(f'state = "{tmp_path}/state"\n[records]\nprivacy = "counts"\n')
     port = free_port()
     arguments = ["--workers", str(workers), "--config", str(config)]
     modes = [f"reverse:http://127.0.0.1:{origin.http}@127.0.0.1:{port}"]
-    with running(tmp_path, *arguments, modes=modes) as proxy:
+    with running(tmp_path, *arguments, modes=modes, TMPDIR=str(temporary)) as proxy:
         wait_for(lambda: proxy.log().count("listening on") == workers, "all workers")
         beside = 1 + (workers if workers > 1 else 0)
         wait_for(lambda: len(children_of(proxy.process.pid)) == beside, "the process that records")
         children = children_of(proxy.process.pid)
         if workers > 1:
             os.kill(children[0], signal.SIGSTOP)  # one that hangs ends as well
-        memories = {memory for memory, users in memory_users().items() if users & set(children)}
+        [left] = temporary.glob(f"{PREFIX}*")
         proxy.process.kill()
         proxy.process.wait()
         wait_for(lambda: all(map(has_ended, children)), "their end")
-        # A thread may hold it for a moment longer than the one that counts as the process.
-        wait_for(lambda: not memories & memory_users().keys(), "their memory to be let go")
-    with running(tmp_path, *arguments, modes=modes) as proxy:
+    with running(tmp_path, *arguments, modes=modes, TMPDIR=str(temporary)) as proxy:
         assert status(proxy, "http://blocked.example/") == 451
+        assert not left.exists(), "the next start has cleared it"
+        assert len(list(temporary.glob(f"{PREFIX}*"))) == 1
+        proxy.stop()
+    assert not list(temporary.glob(f"{PREFIX}*"))
 
 
 def has_ended(pid: int) -> bool:
@@ -250,32 +251,12 @@ def has_ended(pid: int) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    try:
-        return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def opened(pid: str = "[0-9]*") -> Iterator[tuple[int, int, str]]:
-    """What a process, or each of this machine, has open: its id, the file's inode and name."""
-    for fd in Path("/proc").glob(f"{pid}/fd/*"):
-        with suppress(OSError):  # closed meanwhile
-            yield int(fd.parts[2]), fd.stat().st_ino, str(fd.readlink())
-
-
-def memory_users() -> dict[int, set[int]]:
-    """Inodes of lists' memory, each with the processes of this machine that have it open."""
-    found = defaultdict[int, set[int]](set)
-    for pid, inode, name in opened():
-        if "memfd:urlward" in name:
-            found[inode].add(pid)
-    return dict(found)
-
-
-def named_memory(pid: int) -> bool:
-    """Whether a process uses shared memory that has a name, which would stay when all have ended."""
-    names = [name for _, _, name in opened(str(pid))]
-    return any("/dev/shm/" in name for name in (*names, Path(f"/proc/{pid}/maps").read_text()))
+    """Process ids of what any of its threads has started."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended meanwhile
+            found += map(int, path.read_text().split())
+    return found
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

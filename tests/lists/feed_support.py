@@ -16,8 +16,9 @@ from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
+from urlward.lists.feed_apart import Outcome
 from urlward.lists.feed_facts import Facts
-from urlward.lists.feed_refresh import Outcome, refresh
+from urlward.lists.feed_refresh import refresh
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.state import local_key
 

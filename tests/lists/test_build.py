@@ -13,23 +13,20 @@ from urlward.engine.errors import DamagedError, KeyFileError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.lists import build
-from urlward.lists.broker import Broker
 from urlward.lists.build import (
-    checksum,
     compile_sources,
     find_key,
     is_artifact,
     key_beside,
     name_of,
     new_key_file,
-    read_artifact,
     read_key,
     told,
     write_atomically,
     written_atomically,
 )
-from urlward.lists.shared import Shared
-from urlward.lists.source import Budget, SourceError
+from urlward.lists.run_folder import RunFolder
+from urlward.lists.source import Budget, SourceError, read_artifact
 
 FULL = OSError(28, "No space left on device")
 
@@ -160,7 +157,7 @@ class TestReading:
         source.write_bytes(b"URL")
         assert not is_artifact(source)
 
-    @pytest.mark.parametrize("function", [is_artifact, read_artifact, checksum])
+    @pytest.mark.parametrize("function", [is_artifact, read_artifact])
     def test_only_regular_files(self, function: object, source: Path) -> None:
         source.unlink()
         with pytest.raises(SourceError, match="No such file"):
@@ -169,13 +166,6 @@ class TestReading:
         for path in (source, source.parent, Path("/dev/zero")):
             with pytest.raises(SourceError, match=f"^{path}: not a regular file$"):
                 function(path)  # type: ignore[operator]
-
-    def test_the_checksum_is_of_the_content(self, source: Path) -> None:
-        before = checksum(source)
-        os.utime(source, (1, 1))
-        assert checksum(source) == before
-        source.write_text("c.example\n")
-        assert checksum(source) != before
 
     def test_a_list_without_a_name_is_called_by_its_file(self) -> None:
         assert name_of(Path("dir/phishing.txt")) == "phishing"
@@ -366,9 +356,8 @@ class TestFindKey:
         assert names_in(source.parent) == before
 
     def test_workers_share_one(self, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        broker = Broker()
-        broker.start()
-        monkeypatch.setattr(build, "inherited", lambda: Shared(broker.door))
+        run = RunFolder()
+        monkeypatch.setattr(build, "inherited", lambda: run)
         shared = find_key(None, [source]).secret
         assert find_key(None, [source]).secret == shared
         # A list that is gone may still be in force in other workers, under the key that it would get.
@@ -376,8 +365,7 @@ class TestFindKey:
         artifact = source.with_name("gone.ward")
         key_file(key_beside(artifact))
         assert find_key(None, [artifact]).secret == SECRET
-        broker.close()
-        assert find_key(None, [source]).secret not in (shared, find_key(None, [source]).secret)
+        run.close()
 
     def test_a_list_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="No such file"):

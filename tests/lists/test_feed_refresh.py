@@ -15,7 +15,7 @@ from lists.support import HTML, PICTURE, SECRET, SENTINEL, artifact, names_in
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
 from urlward.lists import feed_store
-from urlward.lists.feed_refresh import Outcome, refresh_apart
+from urlward.lists.feed_apart import Outcome, refresh_apart
 from urlward.lists.feed_status import status
 from urlward.lists.feed_store import BusyError
 from urlward.lists.state import StateError

@@ -17,8 +17,9 @@ KEY = Key(SECRET)
 def compiled(
     text: str, old: Path = Path("/nonexistent"), budget: str = "50%", serial: int = 7, **keys: str
 ) -> Compiled:
-    fd = memory.sealed(text.encode())
+    fd = memory.new()
     try:
+        memory.write(fd, text.encode())
         feed = FeedTable(**{"name": "mine", "path": "x"} | keys)
         return compile_text(feed, fd, key=KEY, budget=budget, serial=serial, old=old)
     finally:

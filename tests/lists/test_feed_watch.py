@@ -1,7 +1,6 @@
 from pathlib import Path
 
-from urlward.lists.feed_watch import PathWatch
-from urlward.lists.files import UNSETTLED
+from urlward.lists.feed_watch import PATIENCE, UNSETTLED, PathWatch
 
 
 def settled(watch: PathWatch) -> bool:
@@ -58,3 +57,60 @@ def test_a_path_that_never_settles_is_read_after_a_while(tmp_path: Path) -> None
             found.append(second)
             watch.acted()
     assert found == [UNSETTLED, 2 * UNSETTLED + 1]
+
+
+def test_each_further_change_starts_the_wait_anew(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    watch = PathWatch(path)
+    for step in range(20):
+        path.write_text("a" * (step + 1))
+        assert not watch.changed(0.2 * step)
+    assert watch.changed(4.0)
+    assert watch.changed(4.2), "until it is acted on"
+    watch.acted()
+    assert not watch.changed(4.4)
+
+
+def test_a_change_that_is_taken_back_is_none(tmp_path: Path) -> None:
+    path, kept = tmp_path / "list", tmp_path / "kept"
+    path.write_text("a")
+    watch = PathWatch(path)
+    watch.acted()
+    path.rename(kept)
+    path.write_text("b")
+    assert not watch.changed()
+    kept.rename(path)
+    assert not settled(watch)
+    watch.acted_too_soon()
+    assert settled(watch), "what was not to be read is looked at again"
+
+
+def test_a_writer_that_never_closes_is_spoken_of_once(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text("a")
+    watch = PathWatch(path)
+    watch.acted()
+    with path.open("a"):
+        assert not any(watch.changed(now) or watch.is_kept_open(now) for now in range(40)), "nothing changes"
+    with path.open("a") as writer:
+        writer.write("b")
+        writer.flush()
+        told = []
+        for now in range(100, 200):
+            assert not watch.changed(now)
+            if watch.is_kept_open(now):
+                told.append(now)
+    assert told == [100 + 1 + PATIENCE + 1]
+    assert watch.changed(200)
+    watch.acted()
+    assert not watch.is_kept_open(300)
+
+
+def test_whether_it_has_changed_since(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text("a")
+    watch = PathWatch(path)
+    watch.acted()
+    assert watch.is_as_acted
+    path.write_text("ab")
+    assert not watch.is_as_acted

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lists.files import PATIENCE, SETTLE, UNSETTLED, Signature, Watch, being_written
+from urlward.lists.files import SETTLE, Signature, Watch, being_written
 
 
 @pytest.fixture
@@ -63,84 +63,16 @@ class TestSignature:
         assert Signature.of(link) != before
 
 
-class TestReady:
+class TestChanged:
     def test_never_where_nothing_changes(self, watch: Watch) -> None:
-        assert not any(watch.ready(now) for now in range(100))
+        assert watch.changed() is None
 
-    def test_once_the_change_has_settled(self, watch: Watch) -> None:
+    def test_at_once_and_until_it_is_acted_on(self, watch: Watch) -> None:
         replace(watch.path, "b.example\n")
-        assert watch.ready(10) is None
-        assert watch.ready(10 + SETTLE / 2) is None
-        assert watch.ready(10 + SETTLE) == Signature.of(watch.path)
-
-    def test_again_until_it_is_acted_on(self, watch: Watch) -> None:
-        replace(watch.path, "b.example\n")
-        watch.ready(10)
-        signature = watch.ready(11)
-        assert signature is not None
-        assert watch.ready(12) == signature
+        signature = watch.changed()
+        assert signature == watch.changed() == Signature.of(watch.path)
         watch.seen = signature
-        assert watch.ready(13) is None
-
-    def test_each_further_change_starts_the_wait_anew(self, watch: Watch) -> None:
-        now = 10.0
-        for i in range(20):
-            replace(watch.path, f"h{i}.example\n")
-            assert watch.ready(now) is None
-            now += SETTLE * 0.9
-        assert watch.ready(now) is None
-        assert watch.ready(now + SETTLE) is not None
-
-    def test_one_that_never_settles_is_read_after_a_while(self, watch: Watch) -> None:
-        found = [
-            step
-            for step in range(1000)
-            if replace(watch.path, f"{step}") or watch.ready(step * SETTLE / 2) is not None
-        ]
-        after = round(UNSETTLED / (SETTLE / 2))
-        assert found == [after, 2 * after + 1, 3 * after + 2, 4 * after + 3][: len(found)]
-        assert len(found) >= 3
-
-    def test_not_where_the_change_is_taken_back(self, watch: Watch) -> None:
-        kept = watch.path.with_name("kept")
-        watch.path.rename(kept)
-        watch.path.write_text("b.example\n")
-        assert watch.ready(10) is None
-        kept.rename(watch.path)
-        assert watch.ready(11) is None
-        replace(watch.path, "c.example\n")
-        assert watch.ready(12) is None
-        assert watch.ready(13) is not None
-
-    def test_not_while_a_writer_has_it_open(self, watch: Watch) -> None:
-        with watch.path.open("a") as writer:
-            writer.write("b.example\n")
-            writer.flush()
-            assert not any(watch.ready(now) for now in range(10, 20))
-        assert watch.ready(20) is not None
-
-    def test_a_writer_that_changes_nothing_does_not_matter(self, watch: Watch) -> None:
-        with watch.path.open("a"):
-            assert not any(watch.ready(now) for now in range(10, 20))
-            assert not watch.kept_open(30)
-
-
-class TestKeptOpen:
-    def test_told_once_and_after_a_while(self, watch: Watch) -> None:
-        with watch.path.open("a") as writer:
-            writer.write("b.example\n")
-            writer.flush()
-            told = []
-            for now in range(100):
-                assert watch.ready(now) is None
-                if watch.kept_open(now):
-                    told.append(now)
-            assert told == [int(PATIENCE) + 1]
-        signature = watch.ready(100)
-        assert signature is not None
-        watch.seen = signature
-        assert watch.ready(101) is None
-        assert not watch.kept_open(101)
+        assert watch.changed() is None
 
 
 class TestVanished:
@@ -148,7 +80,7 @@ class TestVanished:
         assert not watch.vanished(1)
         watch.path.unlink()
         assert [watch.vanished(now) for now in (2, 3, 4, 5)] == [False, True, False, False]
-        assert watch.ready(6) is None
+        assert watch.changed() is None
 
     def test_told_again_where_it_goes_again(self, watch: Watch) -> None:
         for start in (10, 20):
@@ -170,8 +102,7 @@ class TestVanished:
         watch.vanished(1)
         assert watch.vanished(2)
         kept.rename(watch.path)
-        assert watch.ready(3) is None
-        assert watch.ready(4) is not None
+        assert watch.changed() is not None
 
 
 class TestBeingWritten:

@@ -20,7 +20,6 @@ from urlward.lists.build import compile_sources
 from urlward.lists.issue import Issue
 from urlward.lists.keeper import Keeper
 from urlward.lists.kept import ListFile
-from urlward.lists.trust import Trust
 
 MANY = "".join(f"n{n}.example\n" for n in range(300))
 
@@ -288,7 +287,7 @@ class TestTrust:
     SIGNING = SigningKey(bytes(range(32)))
 
     def trusted(self, path: Path) -> ListFile:
-        return ListFile(path, trust=Trust(frozenset({self.SIGNING.public})))
+        return ListFile(path, trust=(str(self.SIGNING.public),))
 
     async def test_an_older_issue_changes_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

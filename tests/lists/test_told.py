@@ -12,7 +12,6 @@ import pytest
     [
         "urlward.lists.feed_process",
         "urlward.records.process",
-        "urlward.lists.worker",
         "urlward.lists.feed_refresh",
     ],
 )

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import socket
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ import bcrypt
 import pytest
 
 from proxy.rig import until
-from urlward.lists.broker import Broker
-from urlward.lists.shared import Shared
+from urlward.lists.run_folder import RunFolder
 from urlward.proxy import passwords
 from urlward.proxy.passwords import MOST_WAITING, PasswordError, Passwords, read_users
+from urlward.proxy.verified import SHARED
 
 BCRYPT = "$2b$04$RkfA/dr2NK1OVC8iYuYvO.VAq25djmtuTq11cEHH3Ki/dV0Xb7iNW"
 ARGON2 = "$argon2id$v=19$m=64,t=1,p=1$0zvNsRFUgdWM6YMCbWjJTA$mTNyCmv3hbM34riNpASaqE5Yrfo+qfXMLkw+9CeOXc8"
@@ -349,15 +348,13 @@ async def test_what_is_looked_at_while_the_file_changes_is_looked_at_again(
 
 
 @pytest.fixture
-def worker() -> Iterator[Shared]:
-    broker = Broker()
-    broker.start()
-    with socket.socket(fileno=os.dup(broker.door.fileno())) as door:
-        yield Shared(door)
-    broker.close()
+def worker() -> Iterator[RunFolder]:
+    run = RunFolder(SHARED)
+    yield run
+    run.close()
 
 
-async def test_what_one_worker_has_looked_at_all_know(tmp_path: Path, worker: Shared) -> None:
+async def test_what_one_worker_has_looked_at_all_know(tmp_path: Path, worker: RunFolder) -> None:
     spec = f"@{users_file(tmp_path, 'a:' + hashed(b'x'))}"
     found, other = Passwords(spec, worker), Passwords(spec, worker)
     assert await looked_at(found, token("a", "x"))
@@ -370,7 +367,7 @@ async def test_what_one_worker_has_looked_at_all_know(tmp_path: Path, worker: Sh
 @pytest.mark.parametrize("now", ["gone", "empty", "bad", "pipe", "folder"])
 async def test_a_worker_starts_by_the_last_good_file(
     tmp_path: Path,
-    worker: Shared,
+    worker: RunFolder,
     now: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

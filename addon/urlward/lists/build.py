@@ -1,7 +1,6 @@
 """From files to artifacts and loaded lists."""
 
 import gc
-import hashlib
 import os
 import secrets
 import time
@@ -18,7 +17,7 @@ from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.signing import sign_artifact
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.issue import ISSUE, Issue
-from urlward.lists.shared import inherited
+from urlward.lists.run_folder import inherited
 from urlward.lists.source import (
     Budget,
     Report,
@@ -136,33 +135,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def read_artifact(path: Path) -> bytes:
-    """An artifact's bytes.
-
-    Raises:
-        SourceError: not readable.
-    """
-    with open_list(path) as file:
-        try:
-            return file.read()
-        except OSError as e:
-            raise unreadable(path, e) from e
-
-
-def checksum(path: Path) -> bytes:
-    """Tells one content of a list file from another. A source is read so in a process of its own
-    (`urlward.lists.worker.content_of`).
-
-    Raises:
-        SourceError: not readable.
-    """
-    with open_list(path) as file:
-        try:
-            return hashlib.file_digest(file, "blake2b").digest()
-        except OSError as e:
-            raise unreadable(path, e) from e
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -289,13 +261,13 @@ def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None)
     """
     if path is not None:
         return read_key(path)
-    shared = inherited()
+    run = inherited()
     for artifact in lists:
         beside = key_beside(artifact)
         try:
             needs_key = is_artifact(artifact)
         except SourceError:
-            if shared is None:
+            if run is None:
                 raise
             needs_key = beside.exists()  # other workers may still have the list
         if needs_key:
@@ -304,7 +276,7 @@ def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None)
             return read_key(beside)
     if local is not None:
         return local
-    return Key((shared and shared.key()) or secrets.token_bytes(KEY_SIZE))
+    return Key(run.secret if run is not None else secrets.token_bytes(KEY_SIZE))
 
 
 def key_beside(artifact: Path) -> Path:

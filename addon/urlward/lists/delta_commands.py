@@ -9,7 +9,8 @@ from urlward.engine.delta import DeltaError, apply_delta, extent, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.lists.arguments import DONE, Command
-from urlward.lists.build import key_beside, read_artifact, read_key, told, write_in_kind
+from urlward.lists.build import key_beside, read_key, told, write_in_kind
+from urlward.lists.source import read_artifact
 
 
 class DeltaFileError(UrlwardError):

@@ -82,7 +82,7 @@ def _refresh(args: argparse.Namespace) -> int:
 
 
 def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) -> int:
-    from urlward.lists.feed_refresh import refresh_apart
+    from urlward.lists.feed_apart import refresh_apart
     from urlward.lists.feed_store import BusyError
 
     try:

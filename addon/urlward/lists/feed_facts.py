@@ -65,6 +65,7 @@ class Facts:
         serial, highest: of the artifact in force, and the highest that the feed has had from its body.
         entries, added, removed: in force; by the last change.
         bad, unsupported: lines of the last text that were not taken.
+        whole: whether its last line had an end.
         failures: in a row.
         reason, error: of the last failure, empty where the last attempt was none.
         next_run: when it is asked next.
@@ -93,6 +94,7 @@ class Facts:
     removed: int = 0
     bad: int = 0
     unsupported: int = 0
+    whole: bool = True
     failures: int = 0
     reason: str = ""
     error: str = ""

@@ -1,5 +1,6 @@
 """A look at a feed's body: whether it may become the list in force, and what is known to judge that by."""
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,17 +10,20 @@ from urlward.config import Config, FeedTable
 from urlward.engine.artifact import MAGIC, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
-from urlward.lists.build import read_key
+from urlward.lists.build import Progress, read_key, silent
+from urlward.lists.feed_apart import Own
 from urlward.lists.feed_candidate import NOTHING_SAID, Candidate, Said, Unchanged
 from urlward.lists.feed_facts import Facts
 from urlward.lists.feed_guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.lists.feed_source import content, recipe
 from urlward.lists.feed_store import InForce
-from urlward.lists.feed_text import compile_text
+from urlward.lists.feed_text import Compiled, compile_text
 from urlward.lists.fetch import Validators
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.state import made_folder
-from urlward.lists.trust import Trust, TrustError, read_trust
+from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
+
+logger = logging.getLogger("urlward.lists")
 
 _REASONS: dict[type[ArtifactError], str] = {
     TruncatedError: "truncated",
@@ -37,10 +41,12 @@ class Look:
         config: the rest of the configuration.
         state: the state folder.
         ward: path of the artifact in force.
-        key: the local one.
+        key: the local one; that of a list of the operator's own.
         facts: what is remembered.
         in_force: the artifact in force.
         now: seconds since 1970-01-01 UTC.
+        own: where the list is one.
+        progress: told how far compiling is.
     """
 
     feed: FeedTable
@@ -51,6 +57,8 @@ class Look:
     facts: Facts
     in_force: InForce | None
     now: float
+    own: Own | None = None
+    progress: Progress = silent
 
     @property
     def recipe(self) -> str:
@@ -70,7 +78,9 @@ class Look:
             KeyFileError, RotationError: what the operator named cannot be used.
         """
         trust = read_trust(self.feed.trust)
-        return restore_rotations(trust, self._rotations, self.state) if trust.keys else trust
+        if self.own is not None or not trust.keys:
+            return trust
+        return restore_rotations(trust, self._rotations, self.state)
 
     @property
     def trusted(self) -> str:
@@ -112,7 +122,8 @@ class Look:
         head = os.pread(fd, SNIFFED, 0)
         if head.startswith(MAGIC):
             return self.artifact(os.pread(fd, os.fstat(fd).st_size, 0), said)
-        check_head(head)
+        if self.own is None:
+            check_head(head)
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
             digest = content(file, self.key, self.recipe)
@@ -129,8 +140,10 @@ class Look:
         Raises:
             UrlwardError: it is not to be taken.
         """
-        if self.trust.keys:
+        if self.trust.keys and self.own is None:
             raise RefusedError("unsigned", "a text, where nothing but a signed artifact is trusted")
+        if self.trust.keys and any(self._last_issue.signer if self._last_issue is not None else ()):
+            raise RefusedError("unsigned", "not signed: a text, in the place of a signed artifact")
         if digest and self.body_is_known and digest == self.facts.content:
             return Unchanged(digest, said.validators, said.fresh_for)
         refused = self.facts.refused
@@ -143,7 +156,14 @@ class Look:
             budget=self.feed.max_errors or self.config.max_errors,
             serial=max(int(self.now), self._own_serial + 1),
             old=self.ward,
+            own=self.own,
+            progress=self.progress,
         )
+        if self.own is not None:
+            if self.facts.whole and not (made.whole or self.own.first):
+                raise RefusedError("half", f"{self.own.path}: its last line has no end: half-written?")
+            _tell(self.own.path, made)
+        self.facts.whole = made.whole
         if made.equal:
             return Unchanged(digest, said.validators, said.fresh_for)
         artifact = parse(made.data)
@@ -179,6 +199,7 @@ class Look:
         except ArtifactError as e:
             raise RefusedError(_REASONS.get(type(e), "damaged"), str(e)) from e
         self._check_trust(header, said)
+        self.facts.whole = True
         mark = header.checksum.hex()
         if self.in_force is not None and header.checksum == self.in_force.header.checksum:
             return Unchanged(mark, said.validators, said.fresh_for)
@@ -191,6 +212,9 @@ class Look:
         Raises:
             RefusedError, KeyFileError, WrongKeyError: it is not to be had.
         """
+        if self.own is not None:
+            check_key(header, self.key)
+            return self.key
         name = self.feed.key or self.config.key
         if name is None:
             raise RefusedError("key", f"compiled under key {header.key_id.hex()}, and the feed has no `key`")
@@ -210,7 +234,31 @@ class Look:
             return 0
         return self.in_force.header.serial
 
+    @property
+    def _last_issue(self) -> Header | None:
+        """Of the operator's own list, what is in force; nothing counts that was before this run."""
+        if self.own is None or self.own.first or self.in_force is None:
+            return None
+        return self.in_force.header
+
+    def _check_own(self, own: Own, header: Header) -> None:
+        """Without a trust nobody vouches for the dates of an artifact, so that they are told and no more."""
+        last = self._last_issue
+        if self.trust.keys:
+            serial, checksum = (last.serial, last.checksum) if last is not None else (0, b"")
+            told = self.trust.check(header, last_serial=serial, last_checksum=checksum, now=self.now).message
+        else:
+            try:
+                told = check_dates(header, now=self.now, grace=self.feed.grace).message
+            except TrustError as e:
+                told = f"{e}; taken, since no trust is set"
+        if told:
+            logger.warning("list %s: %s", own.path, told)
+
     def _check_trust(self, header: Header, said: Said) -> None:
+        if self.own is not None:
+            self._check_own(self.own, header)
+            return
         try:
             self._check(self.trust, header)
         except TrustError as e:
@@ -236,3 +284,23 @@ class Look:
             return self.facts.highest, b""  # compiled here from a text, its serial is ours
         last = max(self.facts.highest, held.serial)
         return last, held.checksum if held.serial == last else b""
+
+
+def _tell(path: str, made: Compiled) -> None:
+    """Say what a text of the operator's own is read as, and what of it is not taken."""
+    if made.format:
+        logger.info("list %s: read as format %s, by its first lines", path, made.format)
+    if made.bad:
+        logger.warning(
+            "list %s: %d of %d lines could not be read; first: %s", path, made.bad, made.lines, made.first
+        )
+    if made.unsupported:
+        # Nothing is wrong with the list, and it is so at each reading.
+        logger.info(
+            "list %s: %d lines are of a kind that cannot be taken; first: %s",
+            path, made.unsupported, made.first_unsupported,
+        )  # fmt: skip
+    if made.partly:
+        logger.info(
+            "list %s: %d lines are taken in part: they mean more than entries can say", path, made.partly
+        )

@@ -6,7 +6,7 @@ to say that it lives), and where they are not as configured ``key`` (path of the
 (the state folder). SIGHUP refreshes every feed now, SIGTERM ends it. Whatever it is doing then, the state
 folder is good (`urlward.lists.feed_store`).
 
-It never has a feed's text: each refresh is a process of its own (`urlward.lists.feed_refresh.refresh_apart`).
+It never has a feed's text: each refresh is a process of its own (`urlward.lists.feed_apart.refresh_apart`).
 
 It says one line for each list that is new, each failure, and the first answer of several that nothing has
 changed. An alarm is an error, said when it begins and once an hour while it lasts.
@@ -28,7 +28,7 @@ from urlward.lines import finish
 from urlward.lists.audit import mend_audit
 from urlward.lists.beside import Lines, read_asked
 from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_refresh import Outcome, refresh_apart
+from urlward.lists.feed_apart import Outcome, refresh_apart
 from urlward.lists.feed_schedule import Waiting, after_failure, at_start
 from urlward.lists.feed_store import FeedStore
 from urlward.lists.feed_watch import PathWatch

@@ -2,8 +2,7 @@
 
 Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
 
-It is done in a process of its own, which fetches, reads, compiles and writes, and ends: whoever asks for it
-is told how it went, and never has a byte of a body.
+It is done in a process of its own (`urlward.lists.feed_apart`).
 """
 
 import json
@@ -11,35 +10,36 @@ import logging
 import random as random_module
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any
 
 from urlward.config import Config, FeedTable
 from urlward.config.units import counted
 from urlward.engine.artifact import parse
+from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
+from urlward.lists.build import Progress, silent
 from urlward.lists.feed_alarms import alarms
+from urlward.lists.feed_apart import Outcome, Own, failure
 from urlward.lists.feed_candidate import Candidate, Unchanged
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_facts import Facts, Refused
-from urlward.lists.feed_guards import ACCEPTABLE, RefusedError, check_size
+from urlward.lists.feed_guards import RefusedError, check_size
 from urlward.lists.feed_look import Look
-from urlward.lists.feed_schedule import LONGEST, Random, after_failure, after_success
+from urlward.lists.feed_schedule import Random, after_success
 from urlward.lists.feed_source import SecretError
-from urlward.lists.feed_store import BusyError, FeedStore, InForce
+from urlward.lists.feed_store import FEEDS, LISTS, BusyError, FeedStore, InForce
 from urlward.lists.feed_take import take
 from urlward.lists.fetch import FetchError
+from urlward.lists.memory import ChangingError
 from urlward.lists.source import SourceError
 from urlward.lists.state import StateError, local_key
 from urlward.lists.trust import TrustError
-from urlward.lists.worker import ask, read_request, say
+from urlward.lists.worker import read_request, say
 
 logger = logging.getLogger("urlward.lists")
-
-MODULE = "urlward.lists.feed_refresh"
-"""What the process of a refresh runs."""
 
 ACCEPTED_FOR = 7 * 86_400.0
 """Seconds for which an operator's word is good."""
@@ -55,81 +55,42 @@ _ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
 """What is wrong with a body that the server may soon have right again."""
 
 
-class Outcome(NamedTuple):
-    """How a refresh went.
-
-    Attributes:
-        state: ``new`` where another list is in force, ``failed`` where the last good one had to stay.
-        text: what to say of it, without the feed's name.
-        next_run: when the feed is to be asked next, seconds since 1970-01-01 UTC.
-    """
-
-    state: Literal["new", "unchanged", "failed"]
-    text: str
-    next_run: float
-
-
-def refresh_apart(feed: FeedTable, config: Config, state: Path, *, wait: bool = True) -> Outcome:
-    """Refresh a feed once, in a process of its own.
-
-    Args:
-        feed: which.
-        config: the rest of the configuration.
-        state: the state folder.
-        wait: while another process is at it.
-
-    Raises:
-        BusyError: another process is at it.
-        StateError: the state folder cannot be used, or its key.
-    """
-    request = {
-        "feed": feed.model_dump(mode="json"),
-        # All else that matters to a feed.
-        "key": config.key,
-        "max_errors": config.max_errors,
-        "state": str(state),
-        "wait": wait,
-    }
-    try:
-        answer = ask(MODULE, request, meanwhile=_log)
-    except OSError as e:
-        with _looking(feed, config, state, wait=True) as (look, _):
-            return _failed(look, e, random_module.random)
-    if "busy" in answer:
-        raise BusyError(answer["busy"])
-    if "error" in answer:
-        raise StateError(answer["error"])
-    return Outcome(answer["state"], answer["text"], answer["next_run"])
-
-
-def _log(line: str) -> None:
-    logger.warning("%s", line)
-
-
 class _Passed(logging.Handler):
     """Passes what is logged to the parent, whose log it belongs in: at once, since who looks at what has
     been done finds it said, and a process that is killed has said why it did what it had done."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(record.levelno, record.getMessage())
 
 
 def main() -> None:
-    """Do as `refresh_apart` asks, in a process of its own."""
+    """Do as `urlward.lists.feed_apart.refresh_apart` asks, in a process of its own."""
     asked = read_request()
-    logging.getLogger("urlward").addHandler(_Passed())
+    log = logging.getLogger("urlward")
+    log.addHandler(_Passed())
+    log.setLevel(logging.INFO)
+    json.dump(answer(asked), sys.stdout)
+
+
+def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the process that refreshes says to a request."""
     feed = FeedTable.model_validate_json(json.dumps(asked["feed"]))
     config = Config(key=asked["key"], max_errors=asked["max_errors"])
     try:
-        answer = refresh(feed, config, Path(asked["state"]), wait=asked["wait"])._asdict()
+        return refresh(
+            feed,
+            config,
+            Path(asked["state"]),
+            wait=asked["wait"],
+            own=Own(*asked["own"]) if asked["own"] else None,
+            progress=say if asked["progress"] else silent,
+        )._asdict()
     except BusyError as e:
-        answer = {"busy": str(e)}
+        return {"busy": str(e)}
+    except ChangingError as e:
+        return {"changing": str(e)}
     except UrlwardError as e:
-        answer = {"error": str(e)}
-    json.dump(answer, sys.stdout)
+        return {"fault": str(e)}
 
 
 def refresh(
@@ -140,6 +101,8 @@ def refresh(
     now: float | None = None,
     random: Random = random_module.random,
     wait: bool = True,
+    own: Own | None = None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Refresh a feed once, in this process, which has its text in memory from then on.
 
@@ -150,28 +113,40 @@ def refresh(
         now: seconds since 1970-01-01 UTC; the clock where not given.
         random: for the next run's jitter.
         wait: while another process is at it.
+        own: where the list is one.
+        progress: told how far it is.
 
     Raises:
         BusyError: another process is at it.
+        ChangingError: the list changes each time that it is read.
         StateError: the state folder cannot be used.
         KeyFileError: its key cannot.
     """
-    with _looking(feed, config, state, now=now, wait=wait) as (look, store):
+    with _looking(feed, config, state, now=now, wait=wait, own=own, progress=progress) as (look, store):
         return _refresh(look, store, random)
 
 
 @contextmanager
 def _looking(
-    feed: FeedTable, config: Config, state: Path, *, now: float | None = None, wait: bool
+    feed: FeedTable,
+    config: Config,
+    state: Path,
+    *,
+    now: float | None = None,
+    wait: bool,
+    own: Own | None = None,
+    progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
     """A look at a feed that nobody else refreshes; what it changes in the facts is remembered."""
-    key = local_key(state)
-    store = FeedStore(state, feed.name)
+    key = local_key(state) if own is None else Key(bytes.fromhex(own.secret))
+    store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked(wait=wait):
+        if own is not None:  # of other feeds the filter says it, which comes to no harm by what is not there
+            store.mend_artifact()
         moment = time.time() if now is None else now
         facts, in_force = store.facts(), store.in_force()
         _prepare(facts, in_force, moment)
-        yield Look(feed, config, state, store.path, key, facts, in_force, moment), store
+        yield Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress), store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
 
@@ -195,11 +170,16 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
         else:
             text = f"{counted(look.facts.entries, 'entry')}, as before"
         return _succeeded(look, found, text, random)
-    except Exception as e:  # noqa: BLE001 - whatever it is, `urlward feeds status` has to tell
+    except Exception as e:
+        if look.own is not None and isinstance(e, ChangingError):
+            raise  # neither good nor bad, and looked at again in a moment
+        # Whatever it is, `urlward feeds status` has to tell.
         return _failed(look, e, random)
 
 
 def _guard(look: Look, found: Candidate) -> bool:
+    if look.own is not None:
+        return False
     facts = look.facts
     try:
         return check_size(look.feed, found.entries, look.before, facts.accepted, found.content)
@@ -227,6 +207,8 @@ def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
 
 
 def _count(look: Look, found: Candidate) -> tuple[int, int]:
+    if look.own is not None:
+        return 0, 0  # which nobody asks for
     if look.in_force is None:
         return found.entries, 0
     if look.in_force.header.key_id != found.header.key_id:
@@ -253,20 +235,19 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
 
 
 def _failed(look: Look, error: Exception, random: Random) -> Outcome:
-    facts, feed = look.facts, look.feed
-    facts.failures += 1
-    facts.reason, facts.error = _reason(error), _text(error)
-    retry_after = error.retry_after if isinstance(error, FetchError) else None
-    facts.not_before = look.now + min(retry_after, LONGEST) if retry_after else 0.0
-    if isinstance(error, RefusedError | TrustError) and facts.reason not in _ASK_AGAIN:
-        facts.next_run = after_success(look.now, feed.interval, feed.jitter, random)
-    else:
-        facts.next_run = after_failure(
-            look.now, feed.interval, feed.jitter, random, failures=facts.failures, retry_after=retry_after
-        )
-    stays = "the last good one stays in force" if look.in_force is not None else "there is no list yet"
-    hint = f"; `urlward feeds accept {feed.name}` lets it through once" if facts.reason in ACCEPTABLE else ""
-    return Outcome("failed", f"{facts.reason}: {facts.error}; {stays}{hint}", facts.next_run)
+    reason = _reason(error)
+    return failure(
+        look.feed,
+        look.facts,
+        look.now,
+        reason,
+        _text(error),
+        own=look.own,
+        has_list=look.in_force is not None,
+        refused=isinstance(error, RefusedError | TrustError) and reason not in _ASK_AGAIN,
+        retry_after=error.retry_after if isinstance(error, FetchError) else None,
+        random=random,
+    )
 
 
 def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:

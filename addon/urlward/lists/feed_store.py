@@ -1,6 +1,7 @@
 """A feed's files in the state folder: the artifact in force, and the facts.
 
-``feeds/NAME.ward`` is the artifact in force, ``NAME.change`` how the one before it becomes this one
+``feeds/NAME.ward`` is the artifact in force (``lists/NAME.ward`` of a list that is named on the command
+line), ``NAME.change`` how the one before it becomes this one
 (`urlward.engine.delta`), ``NAME.json`` the facts, ``NAME.lock`` what a refresh holds. A list's text is
 never here.
 
@@ -19,6 +20,7 @@ that is there are of an older one, and what they know of its body does not count
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,10 +28,9 @@ from typing import NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
-from urlward.lists.build import read_artifact
 from urlward.lists.feed_facts import Facts, dump_facts, parse_facts
 from urlward.lists.files import Signature
-from urlward.lists.source import SourceError, open_list
+from urlward.lists.source import SourceError, open_list, read_artifact
 from urlward.lists.state import (
     StateError,
     is_damage,
@@ -41,7 +42,13 @@ from urlward.lists.state import (
 )
 from urlward.regular import read_regular, regular_fd
 
+FEEDS, LISTS = "feeds", "lists"
+"""Folders of a state folder: of configured feeds, and of lists that are named on the command line."""
+
 _SUFFIXES = (".ward", ".change", ".json")
+
+_LOCK_LOOK = 0.05
+"""Seconds between two tries to get a lock: who waits in the kernel uses no processor, so seems to hang."""
 
 
 class BusyError(StateError):
@@ -68,17 +75,23 @@ class FeedStore:
     Args:
         state: the state folder.
         name: of the feed.
+        folder: in the state folder.
     """
 
-    def __init__(self, state: Path, name: str) -> None:
+    def __init__(self, state: Path, name: str, folder: str = FEEDS) -> None:
         self.name = name
         self._state = state
-        self._folder = state / "feeds"
+        self._folder = state / folder
 
     @property
     def path(self) -> Path:
         """The artifact in force."""
         return self._file(".ward")
+
+    @property
+    def facts_path(self) -> Path:
+        """The facts."""
+        return self._file(".json")
 
     @property
     def change_path(self) -> Path:
@@ -107,10 +120,14 @@ class FeedStore:
             set_aside(self._state, path, unusable(path, e), "made anew")
             fd = self._opened_lock()
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as e:
-                raise BusyError(f"{self.name}: being refreshed already") from e
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as e:
+                    if not wait:
+                        raise BusyError(f"{self.name}: being refreshed already") from e
+                    time.sleep(_LOCK_LOOK)
             self._clean()
             self._mend_facts()
             yield
@@ -131,7 +148,7 @@ class FeedStore:
         Raises:
             StateError: not readable.
         """
-        path = self._file(".json")
+        path = self.facts_path
         try:
             return parse_facts(read_regular(path)) or Facts()
         except FileNotFoundError:
@@ -143,7 +160,7 @@ class FeedStore:
 
     def _mend_facts(self) -> None:
         """Set facts aside that are damaged; whoever holds the lock is about to write them anew."""
-        path = self._file(".json")
+        path = self.facts_path
         seen = Signature.of(path)
         try:
             if parse_facts(read_regular(path)) is not None:
@@ -156,6 +173,18 @@ class FeedStore:
                 raise unusable(path, e) from e
             reason = e.strerror or str(e)
         set_aside(self._state, path, reason, "how high its serials were is no longer known", seen=seen)
+
+    def mend_artifact(self) -> None:
+        """Set the artifact aside where it is damaged; whoever holds the lock is about to make it anew."""
+        seen = Signature.of(self.path)
+        if not os.path.lexists(self.path):
+            return
+        try:
+            parse(read_artifact(self.path))
+        except (SourceError, ArtifactError) as e:
+            cause = e.__cause__
+            if not isinstance(cause, OSError) or is_damage(cause):
+                set_aside(self._state, self.path, e, "made anew", seen=seen)
 
     def in_force(self) -> InForce | None:
         """The artifact in force, None where there is none, or none that is whole."""
@@ -208,7 +237,7 @@ class FeedStore:
         Raises:
             StateError: not writable.
         """
-        path, data = self._file(".json"), dump_facts(facts)
+        path, data = self.facts_path, dump_facts(facts)
         try:
             write_private(path, data, self._state)
         except StateError as e:

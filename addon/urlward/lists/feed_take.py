@@ -31,6 +31,8 @@ def take(look: Look) -> Unchanged | Candidate:
         UrlwardError: nothing, or nothing good; `OSError` where it is the system's fault.
     """
     feed = look.feed
+    if look.own is not None:
+        return _own(look, Path(look.own.path), first=look.own.first)
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
     source, note = origin(feed), ""
@@ -52,7 +54,16 @@ def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
     most = look.feed.max_size
     if path.stat().st_size > most:
         raise RefusedError("too-large", f"{path}: more than max_size, {most} bytes")
-    fd, _, _ = memory.whole_copy(path)
+    return _body(look, memory.whole_copy(path))
+
+
+def _own(look: Look, path: Path, *, first: bool) -> Unchanged | Candidate:
+    if not first and not path.exists():
+        raise RefusedError("absent", f"{path}: gone")
+    return _body(look, memory.whole_copy(path, as_is=first))
+
+
+def _body(look: Look, fd: int) -> Unchanged | Candidate:
     try:
         return look.body(fd)
     finally:

@@ -8,12 +8,13 @@ from urlward.config import FeedTable
 from urlward.engine.artifact import HEADER_SIZE, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.lists.build import compile_sources, read_artifact
+from urlward.lists.build import Progress, compile_sources, silent
+from urlward.lists.feed_apart import Own
 from urlward.lists.feed_counts import changes
 from urlward.lists.feed_guards import RefusedError
 from urlward.lists.formats import FormatError, FormatOptions
 from urlward.lists.issue import Issue
-from urlward.lists.source import Budget, SourceError
+from urlward.lists.source import Budget, SourceError, read_artifact
 
 
 class Compiled(NamedTuple):
@@ -23,23 +24,37 @@ class Compiled(NamedTuple):
         data: the artifact.
         equal: whether it is the list in force but for serial and date.
         added, removed: entries, against the list in force.
-        bad, unsupported: lines that were not taken.
+        lines: that it has.
+        bad, unsupported, partly: lines that were not taken, or not all of.
+        whole: whether the last line has its end.
         format: that it was recognised to be of; empty where that was said, or is the grammar.
-        first: where the first of the bad lines is, and what is wrong there.
+        first, first_unsupported: where the first of those lines is, and what is wrong there.
     """
 
     data: bytes
     equal: bool
     added: int
     removed: int
+    lines: int
     bad: int
     unsupported: int
-    first: str
+    partly: int
+    whole: bool
+    first: str = ""
+    first_unsupported: str = ""
     format: str = ""
 
 
 def compile_text(
-    feed: FeedTable, text: int | Path, *, key: Key, budget: str, serial: int, old: Path
+    feed: FeedTable,
+    text: int | Path,
+    *,
+    key: Key,
+    budget: str,
+    serial: int,
+    old: Path,
+    own: Own | None = None,
+    progress: Progress = silent,
 ) -> Compiled:
     """Compile a text; takes ten seconds for a million entries.
 
@@ -50,6 +65,8 @@ def compile_text(
         budget: of bad lines.
         serial: of the artifact.
         old: the artifact in force, which need not be there.
+        own: where the list is one.
+        progress: told how far it is.
 
     Raises:
         RefusedError: no list in this format.
@@ -59,23 +76,38 @@ def compile_text(
     except ValueError as e:
         raise RefusedError("settings", f"max_errors: {e}") from e
     path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text
+    # The path of a descriptor says nothing to anybody.
+    shown = feed.name if own is None else own.path
     try:
         data, report = compile_sources(
             [path],
             key,
-            name=feed.name,
+            name=feed.name if own is None else own.name,
             budget=allowed,
             issue=Issue(serial=serial),
             format=feed.format,
             options=FormatOptions(feed.columns, feed.delimiter, feed.category),
+            progress=progress,
         )
     except SourceError as e:
-        # The path of a descriptor says nothing to anybody.
-        words = str(e).removeprefix(f"{path}: ").replace(str(path), feed.name)
+        words = str(e).removeprefix(f"{path}: ").replace(str(path), shown)
         raise RefusedError(_reason(e), words) from e
-    first = str(report.bad_lines[0]).replace(str(path), feed.name) if report.bad_lines else ""
-    recognised = report.recognised.get(str(path), "")
-    return Compiled(data, *_compare(data, old), report.bad, report.unsupported, first, recognised)
+    first, first_unsupported = (
+        str(lines[0]).replace(str(path), shown) if lines else ""
+        for lines in (report.bad_lines, report.unsupported_lines)
+    )
+    return Compiled(
+        data,
+        *_compare(data, old, count=own is None),
+        report.lines,
+        report.bad,
+        report.unsupported,
+        report.partly,
+        report.ends_with_newline,
+        first,
+        first_unsupported,
+        report.recognised.get(str(path), ""),
+    )
 
 
 def _reason(error: SourceError) -> str:
@@ -86,8 +118,8 @@ def _reason(error: SourceError) -> str:
     return "bad-lines" if error.bad_lines else "empty"
 
 
-def _compare(data: Buffer, path: Path) -> tuple[bool, int, int]:
-    """Whether the list in force is the same, and how many entries are new and gone."""
+def _compare(data: Buffer, path: Path, *, count: bool) -> tuple[bool, int, int]:
+    """Whether the list in force is the same, and, where asked for, how many entries are new and gone."""
     new = parse(data)
     try:
         before = read_artifact(path)
@@ -98,4 +130,4 @@ def _compare(data: Buffer, path: Path) -> tuple[bool, int, int]:
         return False, new.meta["entries"], old.meta["entries"]
     # All but serial, dates and signature: the same list is the same bytes.
     equal = memoryview(before)[HEADER_SIZE:] == memoryview(data)[HEADER_SIZE:]
-    return equal, *changes(old, new)
+    return equal, *(changes(old, new) if count else (0, 0))

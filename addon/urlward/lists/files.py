@@ -1,4 +1,4 @@
-"""Telling when a list file has been changed, and whether its writer is done."""
+"""Telling when a file of a store has been changed, and whether somebody writes a file."""
 
 import errno
 import fcntl
@@ -12,14 +12,7 @@ from typing import NamedTuple
 from urlward.regular import regular_fd
 
 SETTLE = 0.25
-"""Seconds a file must stay as it is before it is read, or stay away before it counts as gone."""
-
-UNSETTLED = 30.0
-"""Seconds after which a file that never stays as it is is read all the same: whoever reads it sees to it that
-what they read is whole (`urlward.lists.memory.whole_copy`)."""
-
-PATIENCE = 10.0
-"""Seconds after which a writer that does not close its file is spoken of."""
+"""Seconds that a file must stay away before it counts as gone."""
 
 
 class Signature(NamedTuple):
@@ -47,27 +40,17 @@ class Signature(NamedTuple):
 
 @dataclass(slots=True)
 class Watch:
-    """Watches one file by looking at it now and then.
-
-    Polling costs one ``stat`` and sees what notifications do not: network file systems, a file
-    replaced by a link, a directory mounted anew.
+    """Watches a file of a store, which is only ever replaced as a whole, by looking at it now and then.
 
     Attributes:
         path: the file.
         seen: the signature that was last acted on.
-        whole: whether it is only ever replaced as a whole, so that it can be read at once.
     """
 
     path: Path
     seen: Signature | None = None
-    whole: bool = False
-    _pending: Signature | None = None
-    _since: float = 0.0
-    _changing_since: float = 0.0
-    _again: float | None = None
     _missing_since: float | None = None
     _told_missing: bool = False
-    _told_open: bool = False
 
     def vanished(self, now: float) -> bool:
         """True once when the file is gone, and not only while another takes its place.
@@ -91,41 +74,10 @@ class Watch:
         """Say that the file has been moved away: that it is gone is known, and another is worth a look."""
         self.seen, self._told_missing = None, True
 
-    def look_again(self, at: float) -> None:
-        """Say that what was acted on is worth another look at a time of that clock."""
-        self._again = at
-
-    def kept_open(self, now: float) -> bool:
-        """True once when a changed file has long been still, but its writer has not closed it."""
-        waiting = self._pending is not None and now - self._since > PATIENCE
-        told, self._told_open = self._told_open, waiting
-        return waiting and not told
-
-    def ready(self, now: float) -> Signature | None:
-        """The new signature of a file that has changed, has stayed so, and is not being written; or that has
-        not stayed so for long.
-
-        Args:
-            now: a monotonic clock's seconds.
-        """
+    def changed(self) -> Signature | None:
+        """The file's signature where that is another than was acted on; None where there is no file, too."""
         signature = Signature.of(self.path)
-        if self._again is not None and now >= self._again:
-            self.seen = self._again = None
-        if signature is None or signature == self.seen:
-            self._pending = None
-            return None
-        if self.whole:
-            return signature
-        if self._pending is None:
-            self._changing_since = now
-        if signature != self._pending:
-            self._pending, self._since = signature, now
-        unsettled = now - self._changing_since >= UNSETTLED
-        if (now - self._since < SETTLE and not unsettled) or being_written(self.path):
-            return None
-        if unsettled:
-            self._pending = None
-        return signature
+        return None if signature == self.seen else signature
 
 
 def being_written(path: Path) -> bool:

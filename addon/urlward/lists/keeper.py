@@ -1,7 +1,10 @@
-"""The lists in force, and how a changed file takes their place.
+"""The lists in force, and how a changed one takes their place.
 
-A file that is bad, empty, half-written or gone changes nothing but the log. Whatever a reload does
-happens in slices or in another process, because the event loop that it runs on carries traffic.
+Each list is an artifact in a store: a configured feed's, which another process refreshes, or that of a list
+which the operator names (`urlward.lists.own`), which the first worker has refreshed when its path changes.
+All look at the store, and map what has come (`urlward.lists.run_folder`). A file that is bad, empty,
+half-written or gone changes nothing but the log. Whatever a reload does happens in slices, in a thread or in
+another process, because the event loop that it runs on carries traffic.
 """
 
 import asyncio
@@ -12,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from urlward.engine.artifact import Header, read_header
+from urlward.engine.artifact import check_key, parse, read_header
 from urlward.engine.delta import read_change
 from urlward.engine.delta_format import DamagedDeltaError
 from urlward.engine.digest import Key
@@ -22,16 +25,15 @@ from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
 from urlward.engine.steps import Steps, exhaust
-from urlward.lists.build import Progress, is_artifact, silent, told
+from urlward.lists.build import Progress, silent, told
 from urlward.lists.files import Signature, Watch, being_written
 from urlward.lists.formats import AUTO
 from urlward.lists.kept import Kept, ListFile, entries_text
-from urlward.lists.reader import Read, Reader, SupersededError
-from urlward.lists.shared import Shared, inherited
+from urlward.lists.memory import ChangingError
+from urlward.lists.own import OwnList, forget_others
+from urlward.lists.run_folder import RunFolder, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.state import StateError, is_damage, set_aside
-from urlward.lists.trust import GRACE, TrustError, check_dates
-from urlward.lists.worker import NoCompilerError, content_of
 from urlward.regular import read_regular
 
 logger = logging.getLogger("urlward.lists")
@@ -41,8 +43,11 @@ _MOST_CHANGE = 1 << 30
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
-INTERVAL = 0.2
-"""Seconds between two looks at the files."""
+INTERVAL = 0.1
+"""Seconds between two looks at the stores."""
+
+FOLLOW = 0.2
+"""Seconds between two looks at a path, which is read where both found the same."""
 
 LAGS = 3
 """Times in a row that a file has changed again when it comes into force, after which it is said to lag."""
@@ -51,7 +56,7 @@ LAG_AGAIN = 600.0
 """Seconds between two such lines of one list."""
 
 AGAIN = 60.0
-"""Seconds after which a source is tried again whose process has not done its work."""
+"""Seconds until a list is tried again whose process has not done its work, or whose artifact is lost."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -113,9 +118,13 @@ class Keeper:
         files: sources and artifacts.
         key: for those that have none of their own.
         budget: of bad lines in a source.
-        shared: what this process shares with other workers; what it inherited where not given.
+        run: the filter's run folder; the one inherited, or one of its own, where not given.
         protected: lists of hosts that guarded lists cannot block whole.
         exceptions: what else is excused for a while, if anything can be.
+        format: of sources, one of `urlward.lists.formats.FORMATS`.
+        state: the state folder in which artifacts of lists that the operator names last; where not given they
+            end with the run.
+        follows: whether those lists are looked after here; of workers that share a run folder one does so.
     """
 
     def __init__(
@@ -123,11 +132,13 @@ class Keeper:
         files: Sequence[Path | ListFile],
         key: Key,
         budget: Budget | None = None,
-        shared: Shared | None = None,
+        run: RunFolder | None = None,
         *,
         protected: Sequence[LoadedList] = (),
         exceptions: "Exceptions | None" = None,
         format: str = AUTO,  # noqa: A002 - the word
+        state: Path | None = None,
+        follows: bool = True,
     ) -> None:
         self.files = tuple(file if isinstance(file, ListFile) else ListFile(file) for file in files)
         self.key = key
@@ -139,7 +150,12 @@ class Keeper:
         """Told of lists that change while they are watched."""
         self._protected = tuple(protected)
         self._exceptions = exceptions
-        self._reader = Reader(key, budget or Budget(), inherited() if shared is None else shared, format)
+        shared = run or inherited()
+        self._run = shared or RunFolder()
+        self._budget = budget or Budget()
+        self._format = format
+        self._state = state
+        self._follows = follows or shared is None
         self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
 
@@ -149,7 +165,10 @@ class Keeper:
         Raises:
             UrlwardError: a list is bad. There is no last good one to fall back to yet.
         """
+        first = not self._run.has_any
         self._kept = [self._first(file, progress) for file in self.files]
+        if first and self._state is not None:
+            forget_others(self._state, [kept.own.store for kept in self._kept if kept.own is not None])
         if self._exceptions is not None:
             self._exceptions.look(time.time())
         self._swap()
@@ -175,20 +194,23 @@ class Keeper:
         return {kept.name: kept.refused for kept in self._kept if kept.refused}
 
     async def watch(self) -> None:
-        """Look after the files until cancelled."""
-        # Each file by itself, so that a large or stubborn one does not hold up the others.
-        async with asyncio.TaskGroup() as refreshing:
+        """Look after the lists until cancelled."""
+        # Each by itself, so that a large or stubborn one does not hold up the others.
+        async with asyncio.TaskGroup() as tasks:
+            for kept in self._kept if self._follows else ():
+                if kept.own is not None:
+                    tasks.create_task(self._follow(kept, kept.own))
             while True:
                 await asyncio.sleep(INTERVAL)
                 for kept in self._kept:
                     if not kept.busy.locked():
-                        self._look(kept, refreshing)
+                        self._look(kept, tasks)
                 if self._exceptions is not None and self._exceptions.look(time.time()):
                     self._swap()
 
     async def reload(self) -> None:
-        """Read every file again now, changed or not."""
-        await asyncio.gather(*(self._reload(kept) for kept in self._kept if not kept.spec.stored))
+        """Read every list that the operator names again now, changed or not."""
+        await asyncio.gather(*(self._reload(kept, kept.own) for kept in self._kept if kept.own is not None))
 
     def networks(self) -> list[str]:
         """The addresses and networks that the lists in force block, or some pages of; each once, in no order.
@@ -219,40 +241,65 @@ class Keeper:
         return loading(data, key, file.name, guarded=file.guarded)
 
     def _first(self, file: ListFile, progress: Progress) -> Kept:
-        path = file.path
-        signature = Signature.of(path)
         if file.stored:
-            return self._first_stored(file, signature)
+            return self._first_stored(file)
+        state = self._state or self._run.path
+        own = OwnList(file.path, self.key, self._budget, self._format, file.trust, state)
+        kept = Kept(file, Watch(own.store.path), own)
+        first = self._run.last(own.store.path) is None
         try:
-            read = self._reader.read_now(path, progress)
-            _check_trust(file, read)
-            loaded = exhaust(self._load(file, read.data))
+            if first or self._follows:
+                self._first_refresh(kept, own, progress, first=first)
+            self._take(kept)
         except UrlwardError as e:
-            last = self._reader.last_good(path)
-            if last is None:
-                raise SourceError(told(path, e)) from e
-            # What the other workers have. As if nothing had been seen: the watch will say what is wrong.
-            kept = Kept(file, Watch(path), exhaust(self._load(file, last.data)), last.whole)
-            kept.refused = told(path, e)
-            return kept
-        if Signature.of(path) != signature:
-            return Kept(file, Watch(path, signature), loaded, read.whole)
-        self._reader.keep(path, read.content)
-        return Kept(file, Watch(path, signature), loaded, read.whole, read.content)
+            if not self._take_last_good(kept, None):
+                raise SourceError(told(file.path, e)) from e
+        facts = own.store.facts()
+        kept.refused = facts.error
+        if not facts.error:
+            kept.facts_watch.seen = Signature.of(own.store.facts_path)
+        return kept
 
-    def _first_stored(self, file: ListFile, signature: Signature | None) -> Kept:
+    def _first_refresh(self, kept: Kept, own: OwnList, progress: Progress, *, first: bool) -> None:
+        kept.source.acted()
+        try:
+            outcome = own.refresh(first=first, progress=progress)
+        except UrlwardError:
+            if first:
+                raise
+            kept.source.acted_too_soon()
+            return
+        # What the other workers have goes on being in force, and the watch says what is wrong.
+        if outcome.state == "failed" and first:
+            raise SourceError(outcome.error)
+
+    def _take(self, kept: Kept) -> None:
+        """Put in force what the store has.
+
+        Raises:
+            UrlwardError: that is nothing, or no good.
+        """
+        signature = Signature.of(kept.watch.path)
+        kept.take(exhaust(self._load(kept.spec, self._mapped(kept))), signature)
+
+    def _mapped(self, kept: Kept) -> memoryview:
+        def check(data: memoryview) -> None:
+            header = parse(data).header
+            check_key(header, kept.spec.key(header.key_id) or self.key)
+
+        return self._run.map(kept.watch.path, check)
+
+    def _first_stored(self, file: ListFile) -> Kept:
         """A feed's artifact: it may not be there yet, and one that is no good will be replaced."""
-        kept = Kept(file, Watch(file.path, whole=True))
+        kept = Kept(file, Watch(file.path))
+        signature = Signature.of(file.path)
         if signature is None:
             if not self._take_last_good(kept, None):
                 logger.warning("list %s: not there yet, nothing on it is blocked", file.name)
             return kept
         kept.watch.seen = signature
         try:
-            _check_stored(file)
-            read = self._reader.read_now(file.path)
-            kept.take(exhaust(self._load(file, read.data)), signature, read.content, whole=True)
-            self._reader.keep(file.path, read.content)
+            self._take(kept)
         except UrlwardError as e:
             then = "nothing on it is blocked until it comes anew"
             if self._take_last_good(kept, signature):
@@ -268,19 +315,21 @@ class Keeper:
 
     def _take_last_good(self, kept: Kept, signature: Signature | None) -> bool:
         """Put what the other workers have in force, where they have something."""
-        last = self._reader.last_good(kept.spec.path)
+        last = self._run.last(kept.watch.path)
         if last is None:
             return False
         try:
-            loaded = exhaust(self._load(kept.spec, last.data))
+            loaded = exhaust(self._load(kept.spec, last))
         except UrlwardError:
             return False  # under another key than ours
-        kept.take(loaded, signature, b"", whole=True)
+        kept.take(loaded, signature)
         return True
 
     def _set_aside(self, kept: Kept, signature: Signature, error: UrlwardError, then: str) -> bool:
         """Have a stored artifact that is no good fetched anew, where that is what it takes."""
-        path, state = kept.spec.path, kept.spec.state
+        path, state = kept.watch.path, kept.spec.state
+        if kept.own is not None:
+            state = self._state or self._run.path
         if state is None or being_written(path) or not _is_damaged(kept, error):
             return False
         try:
@@ -292,19 +341,72 @@ class Keeper:
             logger.info("list %s: %s", kept.name, then)
         return True
 
-    def _look(self, kept: Kept, refreshing: asyncio.TaskGroup) -> None:
-        now = time.monotonic()
+    def _look(self, kept: Kept, tasks: asyncio.TaskGroup) -> None:
         watch = kept.watch
-        if kept.spec.stored and kept.change_watch.ready(now) is not None:
-            refreshing.create_task(self._change(kept))
+        if kept.change_watch.changed() is not None:
+            tasks.create_task(self._change(kept))
             return
-        if (kept.loaded is not None or not kept.spec.stored) and watch.vanished(now):
+        if kept.loaded is not None and watch.vanished(time.monotonic()):
             self._keep(kept, f"{watch.path}: gone")
-        signature = watch.ready(now)
-        if signature is None and watch.kept_open(now):
-            logger.warning("list %s: changed, but its writer has not closed it; waiting", watch.path)
-        if signature is not None:
-            refreshing.create_task(self._refresh(kept, signature))
+        if (signature := watch.changed()) is not None:
+            tasks.create_task(self._refresh(kept, signature))
+        elif kept.own is not None:
+            self._look_at_facts(kept, kept.own)
+
+    def _look_at_facts(self, kept: Kept, own: OwnList) -> None:
+        """Say what the last refresh has found, where that is not another artifact."""
+        signature = kept.facts_watch.changed()
+        if signature is None:
+            return
+        kept.facts_watch.seen = signature
+        try:
+            error = own.store.facts().error
+        except StateError as e:
+            error = str(e)
+        if error:
+            self._keep(kept, error)
+        elif kept.refused:
+            kept.refused = ""
+            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+
+    async def _follow(self, kept: Kept, own: OwnList) -> None:
+        """Have the store refreshed whenever the path of a list has changed."""
+        again, lost = float("inf"), float("-inf")
+        while True:
+            await asyncio.sleep(FOLLOW)
+            now, source = time.monotonic(), kept.source
+            if source.is_kept_open(now):
+                logger.warning("list %s: changed, but its writer has not closed it; waiting", own.path)
+            if Signature.of(kept.watch.path) is None and now >= lost + AGAIN:
+                again = lost = now
+            if (source.changed(now) or now >= again) and not kept.refreshing.locked():
+                again = float("inf") if await self._refresh_store(kept, own) else time.monotonic() + AGAIN
+
+    async def _refresh_store(self, kept: Kept, own: OwnList) -> bool:
+        """Have the store hold what the path has; False where that is worth another try after a while."""
+        async with kept.refreshing:
+            kept.source.acted()
+            kept.began = time.monotonic()
+            try:
+                outcome = await asyncio.to_thread(own.refresh)
+            except asyncio.CancelledError:
+                own.give_up()
+                raise
+            except ChangingError:
+                kept.source.acted_too_soon()
+                self._lag(kept)
+                return True
+            except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
+                text = str(e) if isinstance(e, UrlwardError) else f"{type(e).__name__} in refreshing"
+                self._keep(kept, f"{own.path}: {text.removeprefix(f'{own.path}: ')}")
+                return False
+            if outcome.state != "new":
+                kept.began = None
+            if kept.source.is_as_acted:
+                kept.lags = 0
+            else:
+                self._lag(kept)
+            return outcome.reason != "system"
 
     async def _change(self, kept: Kept) -> None:
         """Put a small change in force, before the whole comes."""
@@ -342,58 +444,48 @@ class Keeper:
         kept.take_change(change.removed, added, change.header)
         return True
 
-    async def _reload(self, kept: Kept) -> None:
-        path = kept.watch.path
+    async def _reload(self, kept: Kept, own: OwnList) -> None:
         kept.reloads_wanted += 1
         mine = kept.reloads_wanted
-        async with kept.busy:
+        async with kept.refreshing:
             if kept.reloads_begun >= mine:
                 return  # one that began after this was asked for reads the file
             kept.reloads_begun = kept.reloads_wanted
-        signature = Signature.of(path)
-        if signature is None:
-            kept.watch.seen = None  # should it come back as it was, that is worth a look
-            self._keep(kept, f"{path}: gone")
-        elif being_written(path):
-            kept.watch.seen = None  # likewise where its writer leaves it as it is
-            self._keep(kept, f"{path}: being written, will be read when that is done")
-        else:
+        if self._follows:
+            if being_written(own.path):
+                kept.source.acted_too_soon()
+                self._keep(kept, f"{own.path}: being written, will be read when that is done")
+                return
+            await self._refresh_store(kept, own)
+            if own.store.facts().error:
+                self._look_at_facts(kept, own)
+                return
+        signature = Signature.of(kept.watch.path)
+        if signature is not None:
             await self._refresh(kept, signature, unchanged_too=True)
 
     async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
+        """Put in force what the store has."""
         async with kept.busy:
-            path = kept.watch.path
-            start, before = time.monotonic(), kept.entries
+            start, before = kept.began or time.monotonic(), kept.entries
+            kept.began = None
             try:
-                _check_stored(kept.spec)
-                content = await asyncio.to_thread(content_of, path)
-                if content == kept.checksum and not unchanged_too:
+                data = await asyncio.to_thread(self._mapped, kept)
+                same = kept.header is not None and kept.header.checksum == read_header(data).checksum
+                if same and not kept.changed and not unchanged_too:
                     self._unchanged(kept, signature)
                     return
-                read = await self._reader.read(path, content, signature, was_whole=kept.ends_with_newline)
-                _check_trust(kept.spec, read, kept.header)
                 async with self._loading:
-                    loaded = await in_slices(self._load(kept.spec, read.data))
-            except SupersededError:
-                self._lag(kept)
-                return
+                    loaded = await in_slices(self._load(kept.spec, data))
             except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
-                if Signature.of(path) == signature:
+                if Signature.of(kept.watch.path) == signature:
                     kept.watch.seen = signature
                     self._refused(kept, signature, e)
-                    if isinstance(e, NoCompilerError):
-                        kept.watch.look_again(time.monotonic() + AGAIN)
                 return
             refused = kept.refused
-            in_force = kept.header is not None and kept.header.checksum == loaded.artifact.header.checksum
-            old = kept.take(loaded, read.signature or signature, read.content, whole=read.whole)
+            old = kept.take(loaded, signature)
             self._swap()
-            self._reader.keep(path, read.content)
-            if Signature.of(path) == kept.watch.seen:
-                kept.lags = 0
-            else:
-                self._lag(kept)
-            if unchanged_too or not in_force:
+            if unchanged_too or not same:
                 self._say(kept, start, before)
             elif refused:
                 logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
@@ -420,7 +512,7 @@ class Keeper:
             kept.lag_said = now
             logger.warning(
                 "list %s: changes faster than it is read and compiled: what is in force is behind the file",
-                kept.watch.path,
+                kept.spec.path,
             )
 
     def _refused(self, kept: Kept, signature: Signature, error: Exception) -> None:
@@ -459,16 +551,6 @@ class Keeper:
         self.matcher = Matcher(lists, protected=self._protected)
 
 
-def _check_stored(file: ListFile) -> None:
-    """Refuse what is in the place of a stored artifact and is none: a text there is nobody's list.
-
-    Raises:
-        SourceError: it is none, or not readable.
-    """
-    if file.stored and not is_artifact(file.path):
-        raise SourceError(f"{file.path}: not an artifact")
-
-
 def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
     """Whether a stored artifact would be good if it were fetched anew."""
     if isinstance(error, NewerVersionError):
@@ -480,32 +562,6 @@ def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
 
 def _tell_change(kept: Kept, error: Exception) -> None:
     logger.warning("list %s: %s in a change to it; waiting for the whole", kept.name, type(error).__name__)
-
-
-def _check_trust(file: ListFile, read: Read, before: Header | None = None) -> None:
-    """Refuse an artifact that is not to be taken after what is in force, and say what its dates have to say.
-
-    A text is the operator's own, unless it is where a signed artifact was. Without a trust nobody vouches for
-    an artifact's dates, so that they are told and no more. A feed's dates were looked at as it came.
-
-    Raises:
-        TrustError: why not.
-    """
-    if read.text and not (file.trust is not None and before is not None and any(before.signer)):
-        return
-    header, now = read_header(read.data), time.time()
-    if file.trust is not None:
-        serial, checksum = (before.serial, before.checksum) if before is not None else (0, b"")
-        dates = file.trust.check(header, last_serial=serial, last_checksum=checksum, now=now).message
-    elif not file.stored:
-        try:
-            dates = check_dates(header, now=now, grace=GRACE).message
-        except TrustError as e:
-            dates = f"{e}; taken, since no trust is set"
-    else:
-        return
-    if dates:
-        logger.warning("list %s: %s", file.path, dates)
 
 
 async def _free(old: LoadedList) -> None:

@@ -13,8 +13,9 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList
 from urlward.lists.build import read_key
+from urlward.lists.feed_watch import PathWatch
 from urlward.lists.files import Signature, Watch
-from urlward.lists.trust import Trust
+from urlward.lists.own import OwnList
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,14 @@ class ListFile:
     """A list to be kept in force.
 
     Attributes:
-        path: a source, or an artifact.
+        path: a source or an artifact that the operator names, or
         keys: that an artifact may be under, besides that of all lists.
         name: of the list, in place of the artifact's or the file's.
-        stored: whether it is a feed's artifact in the store (`urlward.lists.feed_store`): it may not be
-            there yet, is always replaced as a whole, and a small file beside it may say what has changed.
+        stored: a configured feed's artifact in the store (`urlward.lists.feed_store`): it may not be there
+            yet, and a small file beside it may say what has changed.
         guarded: whether it cannot block protected hosts at host level.
-        trust: who may have signed an artifact, and which issue of it is taken; None where all are.
+        trust: public keys and rotation statements of who may sign an artifact, and so which issue of it is
+            taken; empty where all are.
         key_files: of `keys`, read again where an artifact is under a key that none of those is.
         state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
             anew; None where it stays, since who reads it is not the filter.
@@ -39,7 +41,7 @@ class ListFile:
     name: str = ""
     stored: bool = False
     guarded: bool = False
-    trust: Trust | None = None
+    trust: tuple[str, ...] = ()
     key_files: tuple[Path, ...] = ()
     state: Path | None = None
 
@@ -62,17 +64,19 @@ class ListFile:
 
 @dataclass(slots=True)
 class Kept:
-    """A list and its file.
+    """A list and its artifact in the store.
 
     Attributes:
         spec: what it is.
-        watch: of the file.
-        change_watch: of what says how it has changed, where it is stored.
+        watch: of the artifact.
+        change_watch: of what says how it has changed.
+        own: where the operator names the list.
+        source: of its path.
+        facts_watch: of what is remembered of its refreshes.
         loaded: what the artifact holds; None where there is none yet.
-        ends_with_newline: whether the source's last line had its end.
-        checksum: of the file's content that is loaded; empty where that is not certain.
         changed: what is in force in place of `loaded`, since a small change came before the whole.
         header: of the artifact in force, which may not be loaded yet.
+        began: when a refresh began whose artifact is yet to come into force, monotonic.
         refused: why what the file has now is not in force, as the log said; empty where it is.
         lags: how often in a row the file had changed again when it came into force, or could not be read.
         lag_said: when that was said last, monotonic.
@@ -80,23 +84,26 @@ class Kept:
 
     spec: ListFile
     watch: Watch
+    own: OwnList | None = None
     loaded: LoadedList | None = None
-    ends_with_newline: bool = True
-    checksum: bytes = b""
     changed: tuple[LoadedList, ...] = ()
     header: Header | None = None
+    began: float | None = None
     refused: str = ""
     lags: int = 0
     lag_said: float = float("-inf")
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reloads_wanted: int = 0
     reloads_begun: int = 0
     change_watch: Watch = field(init=False)
+    facts_watch: Watch = field(init=False)
+    source: PathWatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.change_watch = Watch(self.spec.change, whole=True)
-        if self.loaded is not None:
-            self.header = self.loaded.artifact.header
+        self.change_watch = Watch(self.spec.change)
+        self.facts_watch = Watch(self.watch.path.with_suffix(".json"))
+        self.source = PathWatch(self.spec.path)
 
     @property
     def in_force(self) -> tuple[LoadedList, ...]:
@@ -113,14 +120,12 @@ class Kept:
         """Number of entries, with those that have expired."""
         return sum(loaded.entries for loaded in self.in_force)
 
-    def take(
-        self, loaded: LoadedList, signature: Signature | None, content: bytes, *, whole: bool
-    ) -> list[LoadedList]:
+    def take(self, loaded: LoadedList, signature: Signature | None) -> list[LoadedList]:
         """Put an artifact in force; gives what has gone out of use."""
         old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
-        self.loaded, self.changed, self.ends_with_newline = loaded, (), whole
+        self.loaded, self.changed = loaded, ()
         self.header = loaded.artifact.header
-        self.watch.seen, self.checksum, self.refused = signature, content, ""
+        self.watch.seen, self.refused = signature, ""
         return old
 
     def take_change(self, removed: frozenset[int], added: LoadedList | None, header: Header) -> None:

@@ -40,6 +40,7 @@ def make_keeper(
     format: str = AUTO,  # noqa: A002 - the word
     writes: bool = True,
     filters: bool = False,
+    follows: bool = True,
 ) -> Keeper:
     """The keeper of some list files and of a configuration's feeds, which has loaded nothing yet.
 
@@ -51,7 +52,9 @@ def make_keeper(
         budget: of bad lines in a source.
         format: of the sources, one of `urlward.lists.formats.FORMATS`.
         writes: whether the state folder and its key may be made, where they are missing.
-        filters: whether this is a filter, which has feeds' artifacts fetched anew that are no good.
+        filters: whether this is a filter, which has feeds' artifacts fetched anew that are no good, and those
+            of `paths` in the state folder.
+        follows: whether it looks after `paths`; one of several workers does so for all.
 
     Raises:
         UrlwardError: a key, a folder or a protecting list cannot be used.
@@ -66,8 +69,8 @@ def make_keeper(
         with suppress(KeyFileError):  # where it is missing or damaged, a start makes or mends it
             local = read_key(state / KEY_FILE)
     key = find_key(key_file, paths, local)
-    trusted = read_trust(trust) if trust else None
-    files = [ListFile(path, trust=trusted) for path in paths]
+    read_trust(trust)  # so that what is wrong with it is said of it
+    files = [ListFile(path, trust=tuple(map(str, trust))) for path in paths]
     for feed in config.feed:
         assert state is not None
         own = (read_key(Path(feed.key)),) if feed.key else ()
@@ -91,6 +94,8 @@ def make_keeper(
         protected=_protected(config) if guards else (),
         exceptions=TemporaryAllows(state, local) if state is not None and local is not None else None,
         format=format,
+        state=state if filters else None,
+        follows=follows,
     )
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "guard",
     "open_list",
     "parts_of",
+    "read_artifact",
     "read_source",
     "recognise",
     "unreadable",
@@ -82,6 +83,19 @@ def open_list(path: Path) -> BufferedReader:
         raise SourceError(f"{path}: not a regular file") from e
     except (OSError, ValueError) as e:
         raise unreadable(path, e) from e
+
+
+def read_artifact(path: Path) -> bytes:
+    """An artifact's bytes.
+
+    Raises:
+        SourceError: not readable.
+    """
+    with open_list(path) as file:
+        try:
+            return file.read()
+        except OSError as e:
+            raise unreadable(path, e) from e
 
 
 def _check_length(path: Path, fd: int) -> None:

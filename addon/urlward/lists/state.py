@@ -75,8 +75,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl", DAMAGED,
-        "feeds", "holds.json", KEY_FILE, KEY_COPY, "node.json", "objections.json", "outbox", "records.lock",
-        "records.sock", "retention.json", "trust",
+        "feeds", "holds.json", KEY_FILE, KEY_COPY, "lists", "node.json", "objections.json", "outbox",
+        "records.lock", "records.sock", "retention.json", "trust",
     )
 )  # fmt: skip
 """Files and folders of a state folder in whose place nothing else may be; beside what the stores are called

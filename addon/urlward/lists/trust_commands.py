@@ -11,7 +11,7 @@ from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, 
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import check_signature, sign_artifact, signer_of
 from urlward.lists.arguments import DONE, Command
-from urlward.lists.build import read_artifact, told, write_in_kind
+from urlward.lists.build import told, write_in_kind
 from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
 from urlward.lists.signing_keys import (
     new_signing_key,
@@ -20,7 +20,7 @@ from urlward.lists.signing_keys import (
     read_signing_key,
     write_key_file,
 )
-from urlward.lists.source import SourceError, open_list
+from urlward.lists.source import SourceError, open_list, read_artifact
 from urlward.lists.trust import TrustError, check_dates, read_trust
 
 

@@ -12,37 +12,22 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from urlward.engine.digest import Key
-from urlward.engine.errors import UrlwardError
-from urlward.lists import memory
-from urlward.lists.build import checksum, compile_sources, is_artifact, silent
-from urlward.lists.formats import AUTO, FormatOptions
-from urlward.lists.source import Budget, SourceError, unreadable
 from urlward.process import keep_private, module_command, told, used_by
-
-COMPILER = "urlward.lists.worker"
-"""The module that compiles one source, or tells its checksum."""
 
 LOOK, LOOKS = 5.0, 12
 """Seconds between two looks at such a process, and how many find no processor used by one that hangs."""
-
-
-class NoCompilerError(SourceError):
-    """The process for a source could not be started, or has not come to its end: the source may be good."""
 
 
 class _Progress:
     """What a process has used of a processor. Millions of lines take minutes, and some of it each second; one
     that is stopped, or waits for a file system that hangs, would be waited for for ever."""
 
-    def __init__(self, module: str, process: int) -> None:
-        self._process = process if module == COMPILER else 0  # others wait for the network
+    def __init__(self, process: int) -> None:
+        self._process = process
         self._used = 0.0
         self._looks = 0
 
@@ -53,8 +38,8 @@ class _Progress:
 
     def look(self) -> bool:
         """`hangs`, as of now; to be asked each `LOOK` seconds."""
-        used = used_by(self._process) if self._process else 0.0
-        self._looks = self._looks + 1 if used == self._used and self._process else 0
+        used = used_by(self._process)
+        self._looks = self._looks + 1 if used == self._used else 0
         self._used = used
         return self.hangs
 
@@ -62,16 +47,19 @@ class _Progress:
 def ask(
     module: str,
     request: Mapping[str, Any],
-    fds: Sequence[int] = (),
-    meanwhile: Callable[..., None] = silent,
+    meanwhile: Callable[..., None] = lambda *_: None,
+    started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+    *,
+    computes: bool = False,
 ) -> dict[str, Any]:
     """Have a process do something, and wait for its end.
 
     Args:
         module: that it runs.
         request: what it is told, besides who its parent is.
-        fds: descriptors that it inherits.
         meanwhile: called with what each array holds that the process writes before its answer (`say`).
+        started: called with the process, which may be killed.
+        computes: whether it waits for no network, so that one that uses no processor hangs.
 
     Returns:
         Its answer.
@@ -84,12 +72,11 @@ def ask(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        pass_fds=fds,
         process_group=0,  # Ctrl-C is for us
         env=_environment(),
     )
     line = b""
-    progress, over = _Progress(module, process.pid), threading.Event()
+    progress, over = _Progress(process.pid), threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK):
@@ -100,7 +87,9 @@ def ask(
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
-        threading.Thread(target=look, daemon=True).start()
+        started(process)
+        if computes:
+            threading.Thread(target=look, daemon=True).start()
         try:
             with contextlib.suppress(BrokenPipeError):  # what has ended says so by its code
                 process.stdin.write(_told(request))
@@ -115,40 +104,6 @@ def ask(
         finally:
             over.set()
     return _answer(process.returncode, line, progress)
-
-
-async def ask_async(module: str, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
-    """`ask` on an event loop; where it is cancelled, the process is killed."""
-    import asyncio  # not in the child, whose start is half of what a small list takes
-
-    process = await asyncio.create_subprocess_exec(
-        *module_command(module),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        pass_fds=fds,
-        process_group=0,
-        env=_environment(),
-    )
-    progress = _Progress(module, process.pid)
-
-    async def look() -> None:
-        while not progress.look():
-            await asyncio.sleep(LOOK)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-
-    looking = asyncio.create_task(look())
-    try:
-        out, _ = await process.communicate(_told(request))
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        raise
-    finally:
-        looking.cancel()
-    return _answer(process.returncode, out.rpartition(b"\n")[2], progress)
 
 
 def _environment() -> dict[str, str]:
@@ -169,31 +124,6 @@ def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any
     return said
 
 
-def content_of(path: Path) -> bytes:
-    """A list file's checksum (`build.checksum`), for which a source is read in a process of its own.
-
-    Raises:
-        NoCompilerError: that does not do its work.
-        SourceError: not readable.
-    """
-    if is_artifact(path):
-        return checksum(path)
-    with told_of(path):
-        answer = ask(COMPILER, {"path": str(path), "at_once": True})
-    if "error" in answer:
-        raise SourceError(answer["error"])
-    return bytes.fromhex(answer["content"])
-
-
-@contextlib.contextmanager
-def told_of(path: Path) -> Iterator[None]:
-    """A process that the system does not give or ends, or that hangs, as an error of the source."""
-    try:
-        yield
-    except OSError as e:
-        raise NoCompilerError(str(unreadable(path, e))) from e
-
-
 def say(*parts: object) -> None:
     """Tell whoever asks this process something before its answer."""
     print(json.dumps(parts), flush=True)
@@ -210,64 +140,3 @@ def read_request() -> dict[str, Any]:
         # Traffic comes first: the parent's event loop is on the same machine.
         os.nice(5)
     return request
-
-
-def main() -> None:
-    """Compile a source into a descriptor; without one, tell the source's checksum alone."""
-    json.dump(answer(read_request()), sys.stdout)
-
-
-def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the process that compiles says to a request; the artifact is in the descriptor then."""
-    path = Path(request["path"])
-    try:
-        return _compile_whole(request, path) if "fd" in request else {"content": checksum(path).hex()}
-    except memory.ChangingError as e:
-        return {"changing": str(e)}
-    except UrlwardError as e:
-        # Whoever is told this need not try the same content again, unless it was the system that refused.
-        return {"error": str(e), "lasting": not isinstance(e.__cause__, OSError | ValueError)}
-
-
-def _compile_whole(request: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Compile a source as it is at one time, whatever becomes of the file while that takes."""
-    fd, content, signature = memory.whole_copy(path, as_is=request.get("as_is", False))
-    copy = Path(f"/proc/self/fd/{fd}")
-    try:
-        found = _compile(request, copy)
-    except SourceError as e:
-        # The path of a descriptor says nothing to anybody.
-        raise SourceError(str(e).replace(str(copy), str(path)), bad_lines=e.bad_lines) from e.__cause__
-    finally:
-        os.close(fd)
-    for name in ("first", "first_unsupported"):
-        found[name] = found[name].replace(str(copy), str(path))
-    return found | {"content": content.hex(), "signature": signature}
-
-
-def _compile(request: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    data, report = compile_sources(
-        [path],
-        Key(bytes.fromhex(request["key"])),
-        name=request["name"],
-        budget=Budget.parse(request["budget"]),
-        format=request.get("format", AUTO),
-        options=FormatOptions(**request.get("options", {})),
-        progress=say if request.get("progress") else silent,
-    )
-    with os.fdopen(request["fd"], "wb", closefd=False) as file:
-        file.write(data)
-    return {
-        "format": report.recognised.get(str(path), ""),
-        "lines": report.lines,
-        "bad": report.bad,
-        "first": str(report.bad_lines[0]) if report.bad_lines else "",
-        "unsupported": report.unsupported,
-        "first_unsupported": str(report.unsupported_lines[0]) if report.unsupported_lines else "",
-        "partly": report.partly,
-        "ends_with_newline": report.ends_with_newline,
-    }
-
-
-if __name__ == "__main__":
-    main()

@@ -693,6 +693,7 @@ class Urlward:
             budget=_budget(options.urlward_max_errors),
             format=options.urlward_format,
             filters=True,
+            follows=is_first(),
         )
         keeper.load()
         self.keeper = keeper

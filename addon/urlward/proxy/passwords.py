@@ -16,7 +16,6 @@ import re
 import time
 import zlib
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -28,10 +27,10 @@ from cachetools import TTLCache
 
 from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.lists import memory
-from urlward.lists.files import Signature, Watch
-from urlward.lists.shared import Made, Shared, Turn, inherited
-from urlward.proxy.verified import Verified
+from urlward.lists.feed_watch import PathWatch
+from urlward.lists.files import Signature
+from urlward.lists.run_folder import RunFolder, inherited
+from urlward.proxy.verified import MOST_USERS, USERS, Verified
 from urlward.proxy.waiting import WaitingRoom
 from urlward.records.network import network_of
 from urlward.regular import read_regular
@@ -55,7 +54,6 @@ LOOK: Final = 0.5
 AGAIN: Final = 5.0
 """Seconds after which a file that cannot be used is read again though it has not changed."""
 
-_MOST_BYTES = 16 << 20
 _NICE = 5
 _LONGEST = 72
 """Bytes of a password that bcrypt heeds; ``htpasswd`` cuts it there as well."""
@@ -88,7 +86,7 @@ def read_users(path: Path) -> dict[bytes, str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return without_bom(read_regular(path, _MOST_BYTES))
+        return without_bom(read_regular(path, MOST_USERS))
     except OSError as e:
         raise PasswordError(f"{path}: {e.strerror or e}") from e
 
@@ -134,7 +132,7 @@ class _File:
 
     Args:
         path: its name.
-        shared: what this worker shares with others; None where it is the only one.
+        run: the run folder that this worker shares with others; None where it is the only one.
 
     Attributes:
         path: its name.
@@ -146,11 +144,11 @@ class _File:
         PasswordError: it cannot be used, and no other worker could.
     """
 
-    def __init__(self, path: Path, shared: Shared | None) -> None:
+    def __init__(self, path: Path, run: RunFolder | None) -> None:
         self.path = path
         self.wrong = ""
-        self._shared = shared
-        self._slot = f"users {path.absolute()}"
+        self._run = run
+        self._mark = os.fsencode(path.absolute()) + b"\0"
         self.seen = Signature.of(path)
         try:
             self.users = self.read()
@@ -168,26 +166,15 @@ class _File:
         """
         data = _read(self.path)
         users = _users_of(self.path, data)
-        if self._shared is not None:
-            content = blake2b(data).hexdigest()
-            with Turn(self._shared, self._slot, content) as turn:
-                made = turn.result_now()
-                if made is None:
-                    made = Made(memory.sealed(data))
-                    turn.give(made)
-                if made.fd is not None:
-                    os.close(made.fd)
-            self._shared.keep(self._slot, content)
+        if self._run is not None:
+            self._run.keep(USERS, self._mark + data)
         return users
 
     def _kept(self) -> dict[bytes, str] | None:
-        made = self._shared.current(self._slot) if self._shared is not None else None
-        if made is None or made.fd is None:
+        kept = self._run.kept(USERS) if self._run is not None else None
+        if kept is None or not kept.startswith(self._mark):
             return None
-        try:
-            return _users_of(self.path, bytes(memory.view(made.fd)))
-        finally:
-            os.close(made.fd)
+        return _users_of(self.path, kept.removeprefix(self._mark))
 
     def check(self, _user: bytes, password: bytes, hashed: str) -> bool:
         """As `Check`; as slow for a user that there is not."""
@@ -237,7 +224,7 @@ class Passwords:
 
     Args:
         spec: value of mitmproxy's option ``proxyauth``: ``USER:PASSWORD``, ``@FILE``, ``any`` or ``ldap…``.
-        shared: what this worker shares with others; what it inherited where not given.
+        run: the run folder that this worker shares with others; what it inherited where not given.
 
     Attributes:
         on_trouble: told of what is wrong, by `urlward.records.labels.TROUBLES`, and with no words of its end.
@@ -246,11 +233,11 @@ class Passwords:
         PasswordError: it is none, or the file cannot be used.
     """
 
-    def __init__(self, spec: str, shared: Shared | None = None) -> None:
-        shared = inherited() if shared is None else shared
-        self._file = _File(Path(spec[1:]).expanduser(), shared) if spec.startswith("@") else None
+    def __init__(self, spec: str, run: RunFolder | None = None) -> None:
+        run = inherited() if run is None else run
+        self._file = _File(Path(spec[1:]).expanduser(), run) if spec.startswith("@") else None
         self._check = self._file.check if self._file is not None else _check_of(spec)
-        self._right = Verified(shared)
+        self._right = Verified(run)
         self._wrong: TTLCache[bytes, bool] = TTLCache(REMEMBERED, WRONG_FOR)
         self._room: WaitingRoom[_Pair] = WaitingRoom(MOST_WAITING)
         self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, _Pair]] = SimpleQueue()
@@ -316,24 +303,25 @@ class Passwords:
         """Look after the file until cancelled; one that cannot be used leaves the last one in force."""
         if self._file is None:
             return
-        watch = Watch(self._file.path, self._file.seen)
+        watch, again = PathWatch(self._file.path, self._file.seen), float("inf")
         if self._file.wrong:
             self._unusable(self._file.wrong)
-            watch.seen = None
+            again = 0.0
         while True:
             await asyncio.sleep(LOOK)
             now = time.monotonic()
-            if watch.vanished(now):
-                self._unusable(f"{self._file.path} is gone")
-            signature = watch.ready(now)
-            if signature is None:
+            if not (watch.changed(now) or now >= again):
                 continue
-            watch.seen = signature
+            watch.acted()
+            again = float("inf")
+            if not self._file.path.exists():
+                self._unusable(f"{self._file.path} is gone")
+                continue
             try:
                 users = await asyncio.to_thread(self._file.read)
             except PasswordError as e:
                 self._unusable(str(e))
-                watch.look_again(now + AGAIN)  # whether it may be read is no part of its signature
+                again = now + AGAIN  # whether it may be read is no part of its signature
                 continue
             self._file.users, self._file.wrong, self._told = users, "", ""
             logger.info("proxy users: %d read from %s", len(users), self._file.path)

@@ -4,8 +4,8 @@ Each worker is an ordinary ``urlward run`` that accepts from listening sockets o
 supervisor holds for it (`urlward.proxy.listeners`). While a worker is not there, the others accept from
 its sockets as well, and a new one takes its place. Where a reload leaves fewer workers, those go on to
 accept from the sockets of the others: the kernel spreads connections over all, and closing one resets
-what waits in it. Lists are made once for all of them
-(`urlward.lists.broker`), and their flat part is memory that all map.
+what waits in it. Lists are made once for all of them,
+and their flat part is a file that all map (`urlward.lists.run_folder`).
 
 SIGUSR2 replaces the workers one by one: a new one starts on the same sockets, and where it serves the one
 before it ends in order. So new code and another configuration come into use without a refused connection,
@@ -28,13 +28,13 @@ from typing import NamedTuple
 
 from urlward.engine.errors import UrlwardError
 from urlward.lines import say
-from urlward.lists.broker import Broker
-from urlward.lists.shared import DOOR
+from urlward.lists.run_folder import RunFolder
 from urlward.process import hold_requests, take_requests, used_by
 from urlward.proxy import hanging, notify
 from urlward.proxy.companion import END_WITHIN, Companion, channel, environment
 from urlward.proxy.hanging import is_hung, state_of
 from urlward.proxy.listeners import LISTENERS, Address, Listeners, described, given, raise_limit
+from urlward.proxy.verified import SHARED
 from urlward.proxy.workers import CHANNEL, MAX_MESSAGE, SUPERVISOR, WORKER
 from urlward.records.metrics import RulesFacts
 
@@ -160,7 +160,7 @@ class Supervisor:
         """A worker that is to take another's place."""
         self._served: dict[int, set[_Child]] = {}
         """Whose sockets are served by others, by number, and by whom."""
-        self._broker: Broker | None = None
+        self._run: RunFolder | None = None
         self._renewal: Iterator[None] | None = None
         self._renew_again = False
         self._again = 0.0
@@ -190,8 +190,7 @@ class Supervisor:
         signal.signal(signal.SIGUSR2, self._ask_for_renewal)
         take_requests()
         if not os.environ.get(PRIVATE):
-            self._broker = Broker()
-            self._broker.start()
+            self._run = RunFolder(SHARED)
         try:
             # One first: what is wrong with a list or an option is said once, not once a worker.
             if not self._start_first():
@@ -233,9 +232,10 @@ class Supervisor:
         ours, theirs = channel()
         variables |= {LISTENERS: described(sockets), CHANNEL: str(theirs.fileno())}
         passed = [theirs.fileno(), *(one.fileno() for _, some in sockets for one in some)]
-        if self._broker is not None:
-            passed.append(self._broker.door.fileno())
-            variables[DOOR] = str(passed[-1])
+        if self._run is not None:
+            more, fds = self._run.pass_on()
+            variables |= more
+            passed += fds
         try:
             with theirs, _held_back():
                 process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
@@ -523,8 +523,8 @@ class Supervisor:
         _end_all(self._beside, signal.SIGTERM, END_WITHIN)
         for child in (*workers, *self._beside):
             child.close()
-        if self._broker is not None:
-            self._broker.close()
+        if self._run is not None:
+            self._run.close()
 
 
 def _start_within(timeout: int) -> float:

@@ -11,10 +11,18 @@ import random
 from hashlib import blake2b
 from typing import Final
 
-from urlward.lists.shared import Shared
+from urlward.lists.run_folder import RunFolder
 
 SIZE: Final = 4 << 20
 """Bytes; room for 262,144 passwords."""
+
+MOST_USERS: Final = 16 << 20
+"""Bytes of a file of users."""
+
+VERIFIED, USERS = "passwords", "users"
+SHARED: Final = {VERIFIED: SIZE, USERS: MOST_USERS + (64 << 10)}
+"""Memory that the workers of one filter share (`RunFolder.memory`): bytes of right passwords, and of the last
+good file of users with its name. It is taken as it is written to."""
 
 _DIGEST = 16
 _SET = 8 * _DIGEST
@@ -25,16 +33,17 @@ class Verified:
     """Those that are known.
 
     Args:
-        shared: what this worker shares with others; None where it is the only one.
+        run: the run folder that this worker shares with others; None where it is the only one.
     """
 
-    def __init__(self, shared: Shared | None = None) -> None:
-        secret = shared.key() if shared is not None else None
-        fd = shared.memory("passwords", SIZE) if shared is not None and secret is not None else None
-        self._memory = mmap.mmap(-1 if fd is None else fd, SIZE)
-        if fd is not None:
+    def __init__(self, run: RunFolder | None = None) -> None:
+        fd = -1 if run is None else run.memory(VERIFIED)
+        self._memory = mmap.mmap(fd, SIZE)
+        if run is not None:
             os.close(fd)
-        self._key = blake2b(secret or os.urandom(32), person=b"urlward password").digest()
+        self._key = blake2b(
+            os.urandom(32) if run is None else run.secret, person=b"urlward password"
+        ).digest()
 
     def digest(self, *parts: bytes) -> bytes:
         """What stands for these parts."""

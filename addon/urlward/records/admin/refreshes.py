@@ -7,7 +7,7 @@ from pathlib import Path
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.feed_refresh import refresh_apart
+from urlward.lists.feed_apart import refresh_apart
 
 logger = logging.getLogger("urlward.records")
 

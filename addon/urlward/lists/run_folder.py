@@ -1,0 +1,260 @@
+"""Run folder: the artifacts that the workers of one filter have in force, in files that all of them map.
+
+What lies in a state folder may be overwritten in its place, by a backup that is played back or by hand, and
+the kernel ends whoever maps a file that is cut short. So an artifact is checked and copied here once
+(`RunFolder.map`), where nobody else has any business. The copy outlives damage to what it was made from: a
+worker that takes another's place has what the others have (`RunFolder.last`). Without a state folder, lists
+named on the command line have their store here too.
+
+No plaintext is in it. What is more secret, such as the key that those lists are compiled under, is in memory
+without a name that workers inherit (`RunFolder.memory`). The folder ends with the filter; the next start
+clears one that was killed.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import secrets
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
+
+from urlward.engine.artifact import HEADER_SIZE
+from urlward.engine.digest import KEY_SIZE
+from urlward.lists import memory
+from urlward.lists.source import SourceError, open_list, unreadable
+
+FOLDER = "URLWARD_RUN"
+"""In a worker's environment: the path of its filter's run folder."""
+
+MEMORY = "URLWARD_MEMORY"
+"""In a worker's environment: file descriptors of memory that all share, by name, as a JSON object."""
+
+_CHUNK = 1 << 20
+_KEY = "key"
+_SUM = 16
+"""Bytes of a checksum, and of a length behind it."""
+
+PREFIX = "urlward-run-"
+"""Begins the names of run folders. Its owner holds each locked (flock(2)) while it lives: so the next start
+knows one that is left, and systemd-tmpfiles(8) lets it be."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class RunFolder:
+    """The run folder of one filter: a temporary one, which ends with this object or process.
+
+    Args:
+        sizes: of memory that workers share, in bytes, by name.
+
+    Attributes:
+        path: of the folder.
+
+    Raises:
+        SourceError: there is no place for temporary files, or no memory.
+    """
+
+    path: Path
+
+    def __init__(self, sizes: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._memories: dict[str, int] = {}
+        self._end: Callable[[], object] = lambda: None
+        try:
+            base = Path(tempfile.gettempdir())
+            _clear(base)
+            made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
+            owner = os.open(made, _FOLDER)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            self.path = made.rename(made.with_name(made.name.removeprefix(".")))
+            self._end = weakref.finalize(self, _remove, self.path, owner, self._memories, os.getpid())
+            for name, size in {_KEY: KEY_SIZE, **sizes}.items():
+                self._memories[name] = memory.writable(size)
+            os.pwrite(self._memories[_KEY], secrets.token_bytes(KEY_SIZE), 0)
+        except OSError as e:
+            raise SourceError(f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them") from e
+
+    @classmethod
+    def joined(cls, path: Path, memories: Mapping[str, int]) -> "RunFolder":
+        """That of another process, which it ends with.
+
+        Args:
+            path: of the folder.
+            memories: descriptors by name.
+        """
+        run = cls.__new__(cls)
+        run.path, run._memories, run._end = path, dict(memories), lambda: None
+        return run
+
+    @property
+    def secret(self) -> bytes:
+        """The key of lists that have none of their own."""
+        return os.pread(self._memories[_KEY], KEY_SIZE, 0)
+
+    def close(self) -> None:
+        """Remove it; what is mapped stays so."""
+        self._end()
+
+    def pass_on(self) -> tuple[dict[str, str], list[int]]:
+        """What a worker needs to share it (`inherited`): variables of its environment, and descriptors."""
+        return {FOLDER: str(self.path), MEMORY: json.dumps(self._memories)}, list(self._memories.values())
+
+    def memory(self, name: str) -> int:
+        """A descriptor of memory that all may write to, the receiver's to close."""
+        return os.dup(self._memories[name])
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep bytes in such memory in place of what was kept there before; what is too large is not kept."""
+        fd, size = self._memories[name], len(data)
+        with self._locked():
+            if 2 * _SUM + size <= os.fstat(fd).st_size:
+                os.pwrite(fd, _sum_of(data) + size.to_bytes(_SUM) + data, 0)
+
+    def kept(self, name: str) -> bytes | None:
+        """What was kept last; None where nothing was."""
+        fd = self._memories[name]
+        with self._locked():
+            size = int.from_bytes(os.pread(fd, _SUM, _SUM))
+            data = os.pread(fd, size, 2 * _SUM) if size <= os.fstat(fd).st_size else b""
+            # Of who was killed at it there may be half.
+            return data if os.pread(fd, _SUM, 0) == _sum_of(data) else None
+
+    def map(self, path: Path, check: Callable[[memoryview], object]) -> memoryview:
+        """Map a copy of an artifact: that of another worker where it is of the same.
+
+        Args:
+            path: of the artifact.
+            check: raises where its bytes are no good; then what was here before stays.
+
+        Raises:
+            SourceError: not readable, or it cannot be copied.
+        """
+        ours = self._copy_of(path)
+        try:
+            with self._locked():
+                beside = ours.with_suffix(".tmp")
+                try:
+                    self._copy(path, beside)
+                    data = _mapped(beside)
+                    check(data)
+                    if _begins(ours, bytes(data[:HEADER_SIZE])):
+                        return _mapped(ours)
+                    beside.replace(ours)
+                    return data
+                finally:
+                    beside.unlink(missing_ok=True)
+        except OSError as e:
+            raise unreadable(ours, e) from e
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything has been in force in this run."""
+        return any(self.path.glob("*.ward"))
+
+    def last(self, path: Path) -> memoryview | None:
+        """What was mapped last of an artifact, whatever has become of that; None where nothing was."""
+        try:
+            return _mapped(self._copy_of(path))
+        except OSError:
+            return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the only one that changes what is in the folder; waits its turn."""
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _copy_of(self, path: Path) -> Path:
+        return self.path / f"{blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()}.ward"
+
+    def _copy(self, path: Path, beside: Path) -> None:
+        beside.unlink(missing_ok=True)
+        with open_list(path) as file:
+            if path.is_relative_to(self.path):
+                os.link(path, beside)  # of a store in here, whose files are only ever replaced
+                return
+            with os.fdopen(_new(beside), "wb") as copy:
+                while chunk := _chunk(path, file):
+                    copy.write(chunk)
+
+
+@cache
+def inherited() -> RunFolder | None:
+    """The run folder that this process shares; None where it is no worker, or shall share nothing."""
+    path, memories = os.environ.pop(FOLDER, ""), os.environ.pop(MEMORY, "")
+    if not path:
+        return None
+    found: dict[str, int] = json.loads(memories)
+    for fd in found.values():
+        os.set_inheritable(fd, False)
+    return RunFolder.joined(Path(path), found)
+
+
+def _begins(path: Path, header: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEADER_SIZE) == header
+    except OSError:
+        return False
+
+
+def _new(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _chunk(path: Path, file: BinaryIO) -> bytes:
+    try:
+        return file.read(_CHUNK)
+    except OSError as e:
+        raise unreadable(path, e) from e
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's bytes, mapped to be read only."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return memoryview(b"")  # which cannot be mapped
+        return memoryview(mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ))
+
+
+def _sum_of(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_SUM).digest()
+
+
+def _remove(path: Path, owner: int, memories: Mapping[str, int], process: int) -> None:
+    if process == os.getpid():  # and not a copy of that process
+        shutil.rmtree(path, ignore_errors=True)
+        for fd in (owner, *memories.values()):
+            os.close(fd)
+
+
+def _clear(base: Path) -> None:
+    """Remove the folders of filters of this user that were killed."""
+    for path in base.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.geteuid() and _is_left(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether the owner of a folder has ended."""
+    fd = os.open(path, _FOLDER)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
