@@ -61,7 +61,7 @@ def test_a_busy_port_is_named_in_one_line(blocklist: str, tmp_path: Path, modes:
         (["--listen", "127.0.0.1:99999"], "urlward: listen: "),
         (["--list", "/no/such/list"], "urlward: --list: /no/such/list: No such file or directory"),
         (["--listen", "192.0.2.1:8080"], "urlward: cannot listen on 192.0.2.1:8080: "),
-        (["--listen", "a..b:8080"], "urlward: cannot listen on a..b:8080: name or service not known"),
+        (["--listen", "a..b:8080"], "urlward: listen: 'a..b:8080' is not HOST:PORT: its host is neither"),
     ],
 )
 def test_what_cannot_start_says_so_in_one_line(

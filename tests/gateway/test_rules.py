@@ -619,6 +619,7 @@ def test_what_ends_with_the_rules_is_what_came_by_them(net: Network, f: Family) 
         subprocess.run([*route, "del", "local", anycast, "dev", "lo"], check=True)
 
 
+@pytest.mark.parametrize("running", ["kept"], indirect=True)  # otherwise nothing is routed by a mark
 @families
 @pytest.mark.parametrize(
     "others",
@@ -631,8 +632,6 @@ def test_a_rule_of_routing_that_comes_first_comes_behind(
     net: Network, f: Family, others: tuple[str, ...]
 ) -> None:
     """As a tunnel's that begins later, without a preference."""
-    if not net.keeps:
-        pytest.skip("without `keep_source` nothing is routed by a mark")
     ip = ["ip", "-n", net.gateway.name, f"-{f.version}"]
 
     def change(how: str) -> None:

@@ -255,7 +255,7 @@ def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
         (("--delimiter", "ab"), "^delimiter: "),
         (("--zone", "Nowhere/City"), "^zone: "),
         (("--database", "/nonexistent"), "needed, a file with the database's URL"),
-        (("--database", "/dev/zero"), "too large for a database's URL: needed, a file with"),
+        (("--database", "/dev/zero"), "not a regular file: needed, a file with"),
     ],
 )
 def test_import_arguments(urlward: Run, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -33,7 +33,7 @@ from urlward.engine.verdict import PASS, Decide, Verdict, decide
 _COMPARED = 8
 """Characters to compare that cost what rewriting one does (`Work`)."""
 
-_SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 4, 12
+_SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 8, 48
 """Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
 does (`Work`)."""
 

@@ -109,6 +109,7 @@ def rules_changed() -> socket.socket:
         OSError: no netlink.
     """
     one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    one.bind((0, 0))  # one without an address is told nothing
     for group in _RULES:
         one.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
     return one

@@ -63,6 +63,9 @@ _GAP, _SHARE = 0.1, 4
 _OF_INTERFACES = 20
 """Times that a look at interfaces has taken, to the next."""
 
+_MOST_MOVES = 20
+"""Times that rules of routing are put right at once within one act; after that, at the next look."""
+
 _SAID_AGAIN = 1.0
 """Seconds between two lines in the log, beyond `MOST` too."""
 
@@ -150,6 +153,7 @@ class RulesWatch:
         self._removals: deque[float] = deque(maxlen=MOST + 1)
         self._took = 0.0
         self._last = self._last_said = float("-inf")
+        self._moves = 0
         self._interface_faults: tuple[str, ...] = ()
         self._fault = ""
         self._routing_looked = False
@@ -419,6 +423,8 @@ class RulesWatch:
         with suppress(OSError):
             while self._routing_news.recv(1 << 16):
                 changed = True
+        if self._moves >= _MOST_MOVES and time.monotonic() < self._removals[-1] + ONE_ACT:
+            return False  # another watches as well as this one: not at once, then, but at the next look
         return changed and not self._contested
 
     def _restore_routing(self) -> None:
@@ -431,13 +437,16 @@ class RulesWatch:
                 why = str(e)
         if said:
             now = time.monotonic()
-            if not self._removals or now >= self._removals[-1] + ONE_ACT:
+            new = not self._removals or now >= self._removals[-1] + ONE_ACT
+            if new:
                 self._removals.append(now)
+                self._moves = 0
+            self._moves += 1
             self._restored += 1
             self._last_hand = said
             if self._contested:
                 self._tell_kernel()
-            if not self._contested or now >= self._last_said + _SAID_AGAIN:
+            if (new and not self._contested) or now >= self._last_said + _SAID_AGAIN:
                 self._last_said = now
                 self._log(f"gateway: {said}; it is put right{_AGAIN_AND_AGAIN if self._contested else ''}")
         if why and why != self._routing_fault:

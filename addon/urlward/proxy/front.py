@@ -69,12 +69,14 @@ class Front:
             self._hand_over(sock)
             return
         share = self.poller.share(peername[0])
-        if len(share.waiting) >= MOST_WAITING:
+        if share.arriving >= MOST_WAITING:
             sock.close()
             return
+        share.arriving += 1
         self.poller.soon(share, partial(self._begin, sock, peername, share))
 
     def _begin(self, sock: socket.socket, peername: tuple[Any, ...], share: Share) -> None:
+        share.arriving -= 1
         try:
             self._lead(sock, peername, share)
         except OSError:

@@ -399,6 +399,7 @@ class Http2(Http2Client):
     def client_ended(self) -> None:
         """The client will send no more: nothing comes of what it has begun to ask, nor of an answer for which
         its windows have no room, which it cannot open any more."""
+        self._read_rest()
         self._client_ended = True
         for stream in list(self._streams.values()):
             if not stream.ended or (stream.out and not self._blocked):

@@ -47,7 +47,7 @@ _CLOSED_STREAMS: Final = 1 << 11
 
 _FRAME_HEAD: Final = 9
 _PREFACE: Final = 24
-_DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
+_DATA, _HEADERS, _RST_STREAM, _WINDOW, _CONTINUATION = 0, 1, 3, 8, 9
 _END_STREAM, _PADDED = 1, 8
 _SMALL: Final = 128
 """Bytes of a frame of data below which it costs more than it is worth."""
@@ -254,11 +254,17 @@ class Budget:
     Args:
         now: the time, by `time.perf_counter`.
         preface: bytes before the first frame.
+
+    Attributes:
+        small: small frames of data in what was read last.
     """
 
-    __slots__ = ("_at", "_block", "_continuations", "_head", "_left", "_skip", "_small")
+    __slots__ = ("_at", "_block", "_continuations", "_head", "_left", "_skip", "_small", "_updates", "small")
 
     def __init__(self, now: float, preface: int = _PREFACE) -> None:
+        self.small = 0
+        self._updates = 0
+        """Updates of windows that cost nothing."""
         self._left = _AT_FIRST
         self._small = _SMALL_AT_MOST
         self._at = now
@@ -281,6 +287,10 @@ class Budget:
         """Have more to spend."""
         self._left = min(self._left + amount, _AT_MOST)
 
+    def allow(self, messages: int) -> None:
+        """Expect that a window is opened for each of some small messages."""
+        self._updates = min(self._updates + messages, int(_SMALL_AT_MOST))
+
     def spend(self, amount: int) -> None:
         """Have less."""
         self._left -= amount
@@ -297,6 +307,7 @@ class Budget:
         if self._head:
             data, self._head = self._head + data, b""
         position, size = self._skip, len(data)
+        self.small = 0
         while position + _FRAME_HEAD <= size:
             length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
             kind = data[position + 3]
@@ -313,6 +324,7 @@ class Budget:
                 elif not flags & _END_STREAM:
                     if content > 0:
                         small -= 1
+                        self.small += 1
                     else:
                         left -= _ON_CONTROL
             elif kind == _HEADERS:
@@ -326,6 +338,8 @@ class Budget:
                     return False
             elif kind == _RST_STREAM:
                 left -= ON_RESET
+            elif kind == _WINDOW and self._updates:
+                self._updates -= 1
             else:
                 left -= _ON_CONTROL + (length >> 4)
             position += _FRAME_HEAD + length
@@ -533,6 +547,7 @@ class Multiplexed:
         "_closed",
         "_frames",
         "_loop",
+        "_more",
         "_opened",
         "_streams",
         "_waits",
@@ -576,6 +591,8 @@ class Multiplexed:
         self._busy = False
         """Whether what is to be sent goes together, at the end of what is read."""
         self._closed = False
+        self._more = False
+        """Whether some of what has come is yet to be read."""
         self._opened = False
         """Whether the connection's window is what it is meant to be."""
 
@@ -598,6 +615,9 @@ class Multiplexed:
             other._busy = True
         try:
             enough, more = budget.read(data, perf_counter()), True
+            if other is not None:
+                # Each may be a message, for which the other side opens its window (as gRPC does).
+                other._budget.allow(budget.small)
             while enough and more:
                 for event in _joined(frames.receive_data(data)):
                     self._take(event)
@@ -608,6 +628,7 @@ class Multiplexed:
             if not enough:
                 self._calm()
                 return
+            self._more = more
             self._settle()
             if (more or budget.behind) and self.peer is not None:
                 self.peer.pause(LATER)
@@ -633,6 +654,12 @@ class Multiplexed:
             self.read(b"")
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.failed(e)
+
+    def _read_rest(self) -> None:
+        """The other side has ended: read what it has sent before, while that can be answered."""
+        while self._more and not self._closed:
+            self._more = False
+            self.read(b"")
 
     def _turn_is_over(self) -> bool:
         return self.peer is not None and self.peer.turn_is_over

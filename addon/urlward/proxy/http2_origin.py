@@ -319,7 +319,7 @@ class Http2Origin(Multiplexed):
         """When the origin was asked whether it is there, 0 where it was not since it has said so."""
         connection.belong(self)
         connection.probe()
-        connection.receive, connection.ended = self.read, self._lost
+        connection.receive, connection.ended = self.read, self._ended
         connection.peer, self.peer = self, connection
 
     @property
@@ -426,6 +426,10 @@ class Http2Origin(Multiplexed):
 
     def _lost(self) -> None:
         self._end(None)
+
+    def _ended(self) -> None:
+        self._read_rest()
+        self._lost()
 
     # -- what comes
 

@@ -241,6 +241,7 @@ class Live:
         for client in closing:
             for member in self.of(client):
                 member.cut()
+            self.forget(client)  # who asks again before they are gone is to close others
         return len(closing)
 
 

@@ -237,6 +237,8 @@ class Passwords:
         run = inherited() if run is None else run
         self._file = _File(Path(spec[1:]).expanduser(), run) if spec.startswith("@") else None
         self._check = self._file.check if self._file is not None else _check_of(spec)
+        self._scope = b"" if self._file is not None else spec.encode()
+        """Others than the file's users are right by how they are asked for, which may change."""
         self._right = Verified(run)
         self._wrong: TTLCache[bytes, bool] = TTLCache(REMEMBERED, WRONG_FOR)
         self._room: WaitingRoom[_Pair] = WaitingRoom(MOST_WAITING)
@@ -364,7 +366,9 @@ class Passwords:
         else:
             # Of each user another one, so that not all are looked at again at once.
             line = f"{(time.monotonic() + zlib.crc32(user) % RIGHT_FOR) // RIGHT_FOR:.0f}"
-        return _Pair(user, password, line, self._right.digest(line.encode("latin-1"), user, password))
+        return _Pair(
+            user, password, line, self._right.digest(self._scope, line.encode("latin-1"), user, password)
+        )
 
     def _next(self) -> None:
         if self._busy:

@@ -62,13 +62,14 @@ class Share:
         queued: whether it is among those who wait for their turn.
     """
 
-    __slots__ = ("__weakref__", "left", "queued", "round", "waiting")
+    __slots__ = ("__weakref__", "arriving", "left", "queued", "round", "waiting")
 
     def __init__(self) -> None:
         self.left = SLICE
         self.round = 0
         self.waiting: deque[Task] = deque()
         self.queued = False
+        self.arriving = 0
 
     @property
     def behind(self) -> bool:
@@ -113,6 +114,7 @@ class Poller:
         "_round",
         "_scheduled",
         "_shares",
+        "_skipped",
         "_slice",
         "_told",
         "_until",
@@ -126,6 +128,8 @@ class Poller:
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._behind: deque[Share] = deque()
         """Those with tasks; whose turn it is comes first."""
+        self._skipped: dict[int, int] = {}
+        """Sockets that something was to be told of in the last round, and was not; with their order."""
         self._scheduled = False
         """Whether a round follows without anything that happens."""
         self._round = 0
@@ -229,7 +233,11 @@ class Poller:
         self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
         # Who is meant is found first: what one does may close another, and its number be that of a third.
         found = [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]
-        for fd, events, watched in found:
+        if order := self._skipped:
+            # The kernel tells in the same order again: the first would have all of a slice, or the round.
+            found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
+        skipped: list[int] = []
+        for place, (fd, events, watched) in enumerate(found):
             if told.get(fd) is not watched:
                 continue
             share = watched.share
@@ -247,6 +255,8 @@ class Poller:
                 # The kernel tells of it again; where that would keep it from telling of others, not yet.
                 if share.queued or len(found) == _AT_ONCE:
                     self._put_aside(fd, events, watched)
+                else:
+                    skipped.append(fd)
                 continue
             self._until = now + left
             try:
@@ -256,7 +266,9 @@ class Poller:
             start, now = now, perf_counter()
             share.left -= now - start
             if now > end:
+                skipped += [fd for fd, _, _ in found[place + 1 :]]
                 break  # the kernel tells of the rest again
+        self._skipped = {fd: n for n, fd in enumerate(skipped)}
         self._last = last
         if self._behind:
             self._go_on(now)

@@ -49,6 +49,9 @@ ROWS = 40
 SMALL = 16 << 20
 """Bytes up to which the file is rewritten even where nothing was too old: what stores have was deleted."""
 
+UNWIPED = "unwiped"
+"""Beside it while something that was deleted may be in the files still."""
+
 _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",
@@ -333,7 +336,10 @@ class Outbox:
             with self._writing() as db:
                 cursors = {store: self._seq(position) for store, position in behind.items()}
                 last, first = self._seq(up_to), min(cursors.values(), default=self._seq(up_to))
-                newest = f"SELECT {_ROW} FROM batch WHERE seq <= ? AND seq > ? ORDER BY seq DESC LIMIT 1"  # noqa: S608
+                newest = (
+                    f"SELECT {_ROW} FROM batch WHERE seq <= ? AND seq > ? "  # noqa: S608
+                    "AND NOT instr(kinds, 'gap') ORDER BY seq DESC LIMIT 1"
+                )
                 while len(gone) < ROWS and self._used(db) > size:
                     if (found := db.execute(newest, (last, first)).fetchone()) is None:
                         break
@@ -354,6 +360,7 @@ class Outbox:
             OutboxError: not all is deleted.
         """
         deleted = after = 0
+        unwiped = self.path.with_name(UNWIPED)
         while True:
             with self._writing() as db:
                 wanted = f"SELECT {_ROW} FROM batch WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
@@ -365,6 +372,9 @@ class Outbox:
                     kept = [event for event in events if not _is_over(event, limits, held)]
                     if len(kept) == len(events):
                         continue
+                    if not deleted:
+                        with suppress(OSError):
+                            unwiped.touch(0o600)
                     deleted += count - len(kept)
                     if kept:
                         new = batch_of(kept)
@@ -373,8 +383,9 @@ class Outbox:
                         )
                     else:
                         db.execute("DELETE FROM batch WHERE seq = ?", (seq,))
-        if deleted or self.used() <= SMALL:
+        if deleted or unwiped.exists() or self.used() <= SMALL:
             self._wipe()
+            unwiped.unlink(missing_ok=True)
         return deleted
 
     def check(self) -> None:
@@ -530,6 +541,9 @@ class Outbox:
             elif not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
                 why = os.strerror(errno.EACCES)
             elif path == self.path and not path.stat().st_size:
+                if not any(map(os.path.lexists, self._paths[1:])):
+                    path.unlink()  # was begun on a full disk: nothing was in it
+                    continue
                 why = "empty"
             if why:
                 set_aside(self._state, path, why, _LOST)

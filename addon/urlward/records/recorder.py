@@ -46,6 +46,9 @@ FULL = 7 / 8
 """Share of the outbox above which events are dropped that only stores which are behind do not have: what is
 above is room for those of all others."""
 
+LEVEL = "outbox.level"
+"""In the state folder: the outbox's id, modified when all stores last had all."""
+
 OVER_AFTER = {
     "store-replaced": 3_600.0, "dropped": 3_600.0, "spool-damaged": 3_600.0, "rules-removed": 300.0,
 }  # fmt: skip
@@ -142,6 +145,7 @@ class Recorder:
         self._begun = self._ending = False
         self._end = Position()
         self._level_at = self._now()
+        self._level, self._looked = state / LEVEL, self._level_at
         self._settled: object = None
         self._count_at = 0.0
         self._used = self._refused = 0
@@ -303,6 +307,7 @@ class Recorder:
         """Look once after the outbox."""
         if not self._begun:
             self._begin()
+        self._looked = self._now() - 1_000  # an event is written up to a moment after it was made
         news = self._outbox.news(self._end)
         if news.last.file != self._end.file:
             self._begun_anew("was damaged, deleted or replaced")
@@ -319,10 +324,12 @@ class Recorder:
             raise failed
 
     def _begin(self) -> None:
-        try:
+        with suppress(OSError, ValueError):
+            known = int(self._level.read_text())
+            self._level_at = self._level.stat().st_mtime_ns // 1_000_000
+            self._end = Position(known)
+        with suppress(LostOutboxError):  # said below
             self._outbox.check()
-        except LostOutboxError as e:
-            self._begun_anew(str(e))
         try:
             take_in_spools(self._state, {one.name: one.place for one in self.deliveries})
             if (since := sign_of_life(self._state)) is not None:
@@ -335,6 +342,10 @@ class Recorder:
             if count := self._outbox.waiting(place, cursors[place][0]):
                 logger.warning("records: %d events waited for a store that is not configured any more", count)
         start = Position(self._outbox.file)
+        if self._end.file not in (0, start.file):
+            self._begun_anew("was damaged, deleted or replaced")
+        if self._end.file != start.file:
+            self._is_level(start.file, self._level_at)
         self._end, _ = cursors.get("", (start, False))
         for delivery in self.deliveries:
             position, down = cursors.get(delivery.place, (start, False))
@@ -348,15 +359,21 @@ class Recorder:
 
     def _settle(self) -> None:
         """Write down what stores have, and delete what they all have."""
+        here, looked = self._outbox.file, self._looked
         cursors = {one.place: (one.position, one.down) for one in self.deliveries}
         cursors[""] = self._end, False
         if cursors != self._settled:
-            here = self._outbox.file
             up_to = min(position.seq if position.file == here else 0 for position, _ in cursors.values())
             self._outbox.settle(cursors, Position(here, up_to))
             self._settled = cursors
         if all(one.position == self._end for one in self.deliveries):
-            self._level_at = self._now()
+            self._is_level(here, looked)
+
+    def _is_level(self, file: int, time: int) -> None:
+        self._level_at = time
+        with suppress(OSError):  # a full disk must not keep events from the stores
+            self._level.write_text(str(file))
+            os.utime(self._level, ns=(time * 1_000_000, time * 1_000_000))
 
     def _make_room(self) -> None:
         """Drop what comes for stores that are behind, where there is no room left for it."""
@@ -372,7 +389,7 @@ class Recorder:
         )
         for place, count in lost.items():
             if count:
-                self._dropping_since.setdefault(behind[place].name, self._now())
+                self._dropping_since.setdefault(behind[place].name, self._looked)
                 behind[place].dropped += count
         self._used = self._outbox.used()
 

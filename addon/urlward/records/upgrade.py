@@ -39,7 +39,7 @@ def take_in_spools(state: Path, places: Mapping[str, str]) -> None:
         StateError: a damaged segment cannot be set aside.
     """
     folder = state / SPOOL
-    if not folder.is_dir() or folder.is_symlink():
+    if not folder.is_dir():
         return
     outbox = Outbox(state)
     for spool in sorted(folder.iterdir()):
@@ -62,7 +62,8 @@ def take_in_spools(state: Path, places: Mapping[str, str]) -> None:
             else:
                 set_aside(state, path, "damaged", "what can be read of it is kept")
     outbox.close()
-    shutil.rmtree(folder)
+    shutil.rmtree(folder.resolve())
+    folder.unlink(missing_ok=True)  # was a link
 
 
 def sign_of_life(state: Path) -> int | None:
