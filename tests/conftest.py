@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
-    from urlward.lists.arguments import Command
+    from urlward.commands.arguments import Command
 
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 # Every day the same examples; in CI others each time (URLWARD_SEED tells which, so that they can be
@@ -96,7 +96,7 @@ def nobody_listens() -> Iterator[int]:
 
 def run_command(declare: "Callable[[Command], None]", *arguments: object) -> int:
     """Run a command in this process as `urlward.cli` would; its exit code."""
-    from urlward.lists.arguments import subcommand
+    from urlward.commands.arguments import subcommand
 
     parser = argparse.ArgumentParser(allow_abbrev=False)
     declare(partial(subcommand, parser.add_subparsers(required=True)))
@@ -174,7 +174,8 @@ def compiles_here() -> Iterator[None]:
 
     For tests of what becomes of the answer; the process has tests of its own (`lists/test_worker.py`).
     """
-    from urlward.lists import feed_apart, feed_refresh
+    from urlward.feeds import apart as feed_apart
+    from urlward.feeds import refresh as feed_refresh
 
     def ask(
         module: str, request: dict[str, Any], meanwhile: Callable[..., None], *_: object, **__: object

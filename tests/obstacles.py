@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lists import audit
-from urlward.lists.state import StateError
+from urlward.state import audit
+from urlward.state.folder import StateError
 
 _VERSION_3 = 0x20080522
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2

@@ -19,9 +19,10 @@ import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward import cli
+from urlward.commands import check as check_commands
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
-from urlward.lists import check_commands, feed_refresh
+from urlward.feeds import refresh as feed_refresh
 from urlward.proxy import runner
 from urlward.proxy.listeners import Listeners
 from urlward.proxy.settings import Settings

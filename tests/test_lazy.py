@@ -25,7 +25,7 @@ def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
 
 REFRESH = """
 import sys
-import urlward.lists.feed_refresh
+import urlward.feeds.refresh
 print([name for name in ("asyncio", "mitmproxy", "sqlalchemy") if name in sys.modules])
 """
 

@@ -19,6 +19,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward import samples
+from urlward.commands.allow import add_allow_commands
+from urlward.commands.arguments import subcommand
+from urlward.commands.assignments import add_assignment_commands
+from urlward.commands.audit_records import add_audit_commands
+from urlward.commands.check import add_check_command
+from urlward.commands.delta import add_delta_commands
+from urlward.commands.events import add_events_commands
+from urlward.commands.feeds import add_feed_commands
+from urlward.commands.gateway import add_gateway_commands
+from urlward.commands.imports import (
+    add_format_argument,
+    add_format_arguments,
+    add_import_commands,
+    format_of,
+)
+from urlward.commands.lab import add_lab_commands
+from urlward.commands.metrics import add_metrics_commands
+from urlward.commands.objections import add_objection_commands
+from urlward.commands.records import add_records_commands
+from urlward.commands.seen import seen_by
+from urlward.commands.status import add_status_commands
+from urlward.commands.trust import (
+    add_issue_arguments,
+    add_trust_argument,
+    add_trust_commands,
+    issue_of,
+    make_signing_key,
+    signature_facts,
+    trust_facts,
+)
+from urlward.commands.who import add_who_command
 from urlward.config import (
     MOST_WORKERS,
     STEERING_TIMEOUT,
@@ -32,10 +63,7 @@ from urlward.config.tables import split_address
 from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.commands import add_gateway_commands
-from urlward.gateway.lab.commands import add_lab_commands
-from urlward.lists.allow_commands import add_allow_commands
-from urlward.lists.arguments import subcommand
+from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lists.build import (
     compile_sources,
     key_beside,
@@ -45,38 +73,10 @@ from urlward.lists.build import (
     told,
     write_in_kind,
 )
-from urlward.lists.check_commands import add_check_command
-from urlward.lists.delta_commands import add_delta_commands
-from urlward.lists.feed_commands import add_feed_commands
-from urlward.lists.import_commands import (
-    add_format_argument,
-    add_format_arguments,
-    add_import_commands,
-    format_of,
-)
-from urlward.lists.progress import progress_bar
 from urlward.lists.report import left_out, read_budget
-from urlward.lists.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
-from urlward.lists.trust_commands import (
-    add_issue_arguments,
-    add_trust_argument,
-    add_trust_commands,
-    issue_of,
-    make_signing_key,
-    signature_facts,
-    trust_facts,
-)
 from urlward.process import keep_private, module_command
-from urlward.records.assignment_commands import add_assignment_commands
-from urlward.records.audit_commands import add_audit_commands
-from urlward.records.events_commands import add_events_commands
-from urlward.records.metrics_commands import add_metrics_commands
-from urlward.records.objection_commands import add_objection_commands
-from urlward.records.records_commands import add_records_commands
-from urlward.records.seen import seen_by
-from urlward.records.status_commands import add_status_commands
-from urlward.records.who_commands import add_who_command
+from urlward.progress import progress_bar
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from benchmarks.engine.machine import describe
 
-from urlward.records.assignments.importing import import_file
-from urlward.records.assignments.parsers import ReadOptions
-from urlward.records.assignments.store import AssignmentStore
-from urlward.records.assignments.who import Question, who
+from urlward.assignments.importing import import_file
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.store import AssignmentStore
+from urlward.assignments.who import Question, who
 
 _RESULTS = Path(__file__).with_name("assignments.json")
 _START = 1_780_000_000

@@ -18,12 +18,12 @@ from benchmarks.reload.run import free_port
 
 from urlward.config import read_config
 from urlward.engine.verdict import Verdict
-from urlward.lists.state import local_key
 from urlward.records.database import Database
 from urlward.records.outbox import Outbox
 from urlward.records.recorder import place_of
 from urlward.records.recording import Hit, Recording
 from urlward.records.store import EventQuery, open_store
+from urlward.state.folder import local_key
 
 RECORDS = "[records]\n[records.days]\nblocks = 30\noperations = 365\n"
 FILTERS = {"without": "", "with": RECORDS, "logged": RECORDS.replace("\n", "\nlog = true\n", 1)}
@@ -100,7 +100,7 @@ def sustained(folder: Path, seconds: int) -> dict[str, Any]:
     config = folder / "haste.toml"
     config.write_text(f'state = "state-haste"\n{RECORDS}')
     process = subprocess.Popen(
-        [sys.executable, "-m", "urlward.records.process"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "urlward.service.process"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps({"config": str(config), "parent": os.getpid()}).encode() + b"\n")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from conftest import free_port
 from urlward.config import ObjectionsTable, PageTable
-from urlward.lists.state import local_key
-from urlward.records.objection_desk import Desk
-from urlward.records.objection_server import serve_objections
-from urlward.records.objections import Objection
+from urlward.objections.desk import Desk
+from urlward.objections.objections import Objection
+from urlward.objections.server import serve_objections
+from urlward.state.folder import local_key
 
 OPERATOR = "Example Net"
 

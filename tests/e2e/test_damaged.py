@@ -17,13 +17,13 @@ from conftest import free_port, wait_for
 from e2e import support
 from e2e.support import Filter, Nginx, get, running
 from e2e.test_confidential import command, processes
+from urlward.assignments.store import AssignmentStore
 from urlward.engine.digest import format_key
-from urlward.lists.allows import add_allow
-from urlward.lists.audit import verify
-from urlward.lists.state import local_key
+from urlward.policy.allows import add_allow
 from urlward.records.asking import ask
-from urlward.records.assignments.store import AssignmentStore
 from urlward.records.holds import hold
+from urlward.state.audit import verify
+from urlward.state.folder import local_key
 
 pytestmark = pytest.mark.long
 

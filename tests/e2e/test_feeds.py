@@ -14,10 +14,10 @@ from e2e.support import ENDS_WITHIN, NGINX_HEAD, Filter, Nginx, accepts, get, ru
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
-from urlward.lists.allows import add_allow
 from urlward.lists.build import compile_sources, read_key
 from urlward.lists.issue import Issue
-from urlward.lists.state import local_key
+from urlward.policy.allows import add_allow
+from urlward.state.folder import local_key
 
 LISTED, OTHER, MORE = "listed.example", "other.example", "more.example"
 SIGNING = SigningKey(bytes(range(32)))

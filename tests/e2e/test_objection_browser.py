@@ -24,8 +24,8 @@ from e2e.test_block_page_browser import (
     open_page,
     serving,
 )
+from urlward.objections.objections import message_of
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
-from urlward.records.objections import message_of
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM.exists() and DRIVER.exists()),

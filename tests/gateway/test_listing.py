@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.dns_support import LIST, Kernel, keep
+from urlward.dns.faults import Faults
+from urlward.dns.judge import Judge
+from urlward.dns.resolved import MARGIN, Resolved
+from urlward.feeds.keeper import Keeper
 from urlward.gateway.errors import NftError
-from urlward.gateway.faults import Faults
-from urlward.gateway.judge import Judge
 from urlward.gateway.listing import Listing
-from urlward.gateway.resolved import MARGIN, Resolved
-from urlward.lists.keeper import Keeper
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 

@@ -21,10 +21,10 @@ from mitmproxy.test import taddons
 from conftest import free_port, rounds
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
 from urlward.config import CanaryTable, DnsTable, GatewayTable
+from urlward.dns.resolvers import ResolverError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.planning import steering_modes
-from urlward.gateway.resolvers import ResolverError
 from urlward.gateway.steering import Steering
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front

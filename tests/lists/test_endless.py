@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lists.support import artifact
-from urlward.lists.audit import FILE, append, mend_audit, verify
 from urlward.lists.source import SourceError, open_list
-from urlward.lists.state import StateError, read_kept, write_kept
 from urlward.regular import lines_of, open_regular, read_regular
+from urlward.state.audit import FILE, append, mend_audit, verify
+from urlward.state.folder import StateError, read_kept, write_kept
 
 NOW = 1_764_064_000.9
 ENDLESS = 1 << 42

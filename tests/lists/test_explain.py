@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lists.policy_support import config, found
 from urlward.lists.explain import TimeError, explain, parse_time
-from urlward.lists.policy import Policy
+from urlward.policy.policy import Policy
 
 CLIENT, STRANGER = "192.0.2.5", "203.0.113.5"
 LESSON, EVENING = 1_795_597_200.0, 1_795_633_200.0

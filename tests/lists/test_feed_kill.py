@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lists.feed_support import Feed, Server, feed, hosts
+from feeds.feed_support import Feed, Server, feed, hosts
+from feeds.test_take import issue
 from lists.support import SECRET
-from lists.test_feed_take import issue
 from urlward.engine.delta import make_delta, read_change
 from urlward.engine.digest import Key
 

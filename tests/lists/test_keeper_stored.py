@@ -15,11 +15,11 @@ from urlward.engine.delta_format import CHANGE_MAGIC, pack_numbers, write_frame
 from urlward.engine.digest import Key, format_key
 from urlward.engine.loaded import load
 from urlward.engine.signing import SigningKey
-from urlward.lists import keeper
+from urlward.feeds import keeper
+from urlward.feeds.keeper import Keeper
+from urlward.feeds.kept import ListFile
 from urlward.lists.build import compile_sources
 from urlward.lists.issue import Issue
-from urlward.lists.keeper import Keeper
-from urlward.lists.kept import ListFile
 
 MANY = "".join(f"n{n}.example\n" for n in range(300))
 

@@ -10,9 +10,9 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
-        "urlward.lists.feed_process",
-        "urlward.records.process",
-        "urlward.lists.feed_refresh",
+        "urlward.feeds.process",
+        "urlward.service.process",
+        "urlward.feeds.refresh",
     ],
 )
 def test_a_parent_that_has_ended(module: str, said: bytes) -> None:

@@ -17,8 +17,9 @@ from conftest import wait_for
 from lists.support import SECRET
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
-from urlward.lists import feed_apart, worker
-from urlward.lists.own import OwnList
+from urlward.feeds import apart as feed_apart
+from urlward.feeds.own import OwnList
+from urlward.lists import worker
 from urlward.lists.source import Budget
 
 
@@ -70,7 +71,7 @@ def test_a_parent_that_ended_before_it_began_wants_nothing(path: Path) -> None:
 
 PARENT = """
 import subprocess, sys
-command = [sys.executable, "-m", "urlward.lists.feed_refresh"]
+command = [sys.executable, "-m", "urlward.feeds.refresh"]
 print(subprocess.Popen(command, stdin=subprocess.PIPE).pid, flush=True)
 sys.stdin.read()
 """

@@ -9,7 +9,7 @@ from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_names import to
 from urlward.config import Config
-from urlward.lists.policy import Policy
+from urlward.policy.policy import Policy
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import read_request_head

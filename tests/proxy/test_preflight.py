@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from assignments.support import sighting, taken
 from lists.support import artifact, key_file
-from records.assignments.support import sighting, taken
 from urlward import cli
+from urlward.assignments import schema
+from urlward.assignments.store import AssignmentStore
 from urlward.config import Config, ConfigError, Problem, read_config
 from urlward.config.records import AdminTable
-from urlward.lists import allows, audit
-from urlward.lists.state import NAMES, made_folder
+from urlward.dashboard import sessions
+from urlward.objections import objections
+from urlward.policy import allows
 from urlward.proxy import preflight, runner
 from urlward.proxy.preflight import Preflight
 from urlward.proxy.settings import Settings
-from urlward.records import asking, holds, objections, outbox, process, retention
-from urlward.records.admin import sessions
-from urlward.records.assignments import schema
-from urlward.records.assignments.store import AssignmentStore
+from urlward.records import asking, holds, outbox, retention
+from urlward.service import process
+from urlward.state import audit
+from urlward.state.folder import NAMES, made_folder
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 

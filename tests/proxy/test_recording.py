@@ -13,7 +13,7 @@ from proxy.test_names import to
 from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.digest import Key
 from urlward.engine.verdict import Verdict
-from urlward.lists.keeper import Keeper, Taken
+from urlward.feeds.keeper import Keeper, Taken
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 from urlward.proxy.guard import Guard
 from urlward.records.event import Event

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.lists.feed_facts import Facts
-from urlward.lists.feed_store import FeedStore
+from urlward.feeds.facts import Facts
+from urlward.feeds.store import FeedStore
 from urlward.records.delivery import StoreState
 from urlward.records.exposition import CONTENT_TYPE, Exposition
 from urlward.records.metrics import ListFacts, Metrics, RulesFacts

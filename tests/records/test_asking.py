@@ -10,9 +10,9 @@ import pytest
 
 from records.recorder_support import answering
 from records.support import own_messages
-from urlward.lists.state import StateError
 from urlward.records import asking as module
 from urlward.records.asking import MAX_LINE, SOCKET, AskError, Desk, NotRunningError, Reporter, ask, reply
+from urlward.state.folder import StateError
 
 
 def test_an_answer(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.lists.feed_facts import Facts
-from urlward.lists.feed_store import FeedStore
+from urlward.feeds.facts import Facts
+from urlward.feeds.store import FeedStore
 from urlward.records.delivery import StoreState
 from urlward.records.exposition import SILENT_AFTER, Exposition
 from urlward.records.labels import MAX_CATEGORIES

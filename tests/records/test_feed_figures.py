@@ -2,9 +2,9 @@ from pathlib import Path
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.lists.feed_facts import Facts
-from urlward.lists.feed_status import status
-from urlward.lists.feed_store import FeedStore
+from urlward.feeds.facts import Facts
+from urlward.feeds.status import status
+from urlward.feeds.store import FeedStore
 from urlward.records.feed_figures import FeedFigures, feed_figures
 
 NOW = 1_800_000_000.0

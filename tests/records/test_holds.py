@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from obstacles import audit_on_a_full_disk
-from urlward.lists.state import StateError
 from urlward.records.holds import Hold, HoldError, current_holds, held_references, hold, release
+from urlward.state.folder import StateError
 
 NOW = 1_795_000_000.5
 UNTIL = 1_795_100_000

@@ -10,13 +10,13 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from records.support import DAY, START, an_event, node, role_without_ownership
+from urlward.assignments.deterministic import Formula, known_formulas
+from urlward.assignments.importing import import_file
+from urlward.assignments.interval import AssignmentError
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.retention import purge_assignments
+from urlward.assignments.store import AssignmentStore
 from urlward.config.records import StoreTable
-from urlward.records.assignments.deterministic import Formula, known_formulas
-from urlward.records.assignments.importing import import_file
-from urlward.records.assignments.interval import AssignmentError
-from urlward.records.assignments.parsers import ReadOptions
-from urlward.records.assignments.retention import purge_assignments
-from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import open_database
 from urlward.records.engines import open_postgresql, open_sqlite, writing
 from urlward.records.event import FIELDS, Event

@@ -10,14 +10,14 @@ import pytest
 from conftest import run_command, wait_for
 from records.recording import SECRET, block, records
 from records.support import DAY, START, an_event, node
-from records.test_process import CONFIG, Running, running
+from service.test_process import CONFIG, Running, running
+from urlward.commands.records import RecordsCommandError, add_records_commands
 from urlward.config.records import StoreTable
 from urlward.records import writer
 from urlward.records.database import Database, open_database
 from urlward.records.holds import HoldError, held_references
 from urlward.records.nodes import FILE, node_of
 from urlward.records.recording import Recording
-from urlward.records.records_commands import RecordsCommandError, add_records_commands
 from urlward.records.store import EventQuery, StoreError
 
 SERVER = StoreTable(kind="postgresql", url_env="RECORDS_URL")

@@ -2,13 +2,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from urlward.commands.status_text import lines
 from urlward.config import FeedTable
 from urlward.records.delivery import StoreState
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
 from urlward.records.recorder import RecorderState
 from urlward.records.status import health_of, readiness_of, status_alone, status_of
-from urlward.records.status_text import lines
 
 NOW = 1_800_000_000.0
 FEEDS = (FeedTable(name="feed", path="none"),)

@@ -15,16 +15,16 @@ import pytest
 from conftest import wait_for
 from records.recording import events
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.dashboard.sources import EventFilter
 from urlward.records import database, engines, jsonl_store
-from urlward.records.admin.sources import EventFilter
 from urlward.records.database import open_database
 from urlward.records.delivery import Delivery, StoreState
 from urlward.records.event import Event
 from urlward.records.jsonl_store import JsonlStore, open_jsonl
 from urlward.records.outbox import Outbox, Position, batch_of
 from urlward.records.retention import KeepingStores
-from urlward.records.services import EventFinder
 from urlward.records.store import EventQuery, ReplacedError, StoreError, open_store
+from urlward.service.services import EventFinder
 
 TABLES = {"sqlite": StoreTable(kind="sqlite"), "jsonl": StoreTable(kind="jsonl")}
 

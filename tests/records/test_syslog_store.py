@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lists.certificates import make_certificates
+from feeds.certificates import make_certificates
 from records.support import START, an_event
 from urlward.config.records import StoreTable
 from urlward.records import syslog_store as module

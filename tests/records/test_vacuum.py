@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import text
 
 from records.support import DAY, START, an_event, in_the_heap, node, role_without_ownership
+from urlward.assignments import retention
+from urlward.assignments.interval import AssignmentError
+from urlward.assignments.retention import purge_assignments
+from urlward.assignments.store import AssignmentStore
 from urlward.config.records import StoreTable
 from urlward.records import vacuum
-from urlward.records.assignments import retention
-from urlward.records.assignments.interval import AssignmentError
-from urlward.records.assignments.retention import purge_assignments
-from urlward.records.assignments.store import AssignmentStore
 from urlward.records.database import Database, open_database
 from urlward.records.store import EventQuery, StoreError
 

@@ -6,9 +6,9 @@ from typing import Any
 from lists.support import SECRET
 from urlward.config import FeedTable
 from urlward.engine.digest import Key
-from urlward.lists.allows import add_allow, end_allow
-from urlward.lists.feed_facts import Facts
-from urlward.lists.feed_store import FeedStore
+from urlward.feeds.facts import Facts
+from urlward.feeds.store import FeedStore
+from urlward.policy.allows import add_allow, end_allow
 from urlward.records.metrics import RulesFacts
 from urlward.records.watches import Watches
 

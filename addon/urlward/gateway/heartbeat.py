@@ -6,9 +6,9 @@ from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
+from urlward.dns.faults import Faults
 from urlward.gateway.canary import canary_of
 from urlward.gateway.errors import NoTableError
-from urlward.gateway.faults import Faults
 from urlward.gateway.steer_set import SteerSet
 
 BEAT = 0.5

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from urlward.gateway.faults import Faults
-from urlward.gateway.judge import Judge
-from urlward.gateway.policy import Steers
-from urlward.gateway.resolved import Newly, Resolved
-from urlward.lists.keeper import Keeper, in_slices
+from urlward.dns.faults import Faults
+from urlward.dns.judge import Judge
+from urlward.dns.policy import Steers
+from urlward.dns.resolved import Newly, Resolved
+from urlward.feeds.keeper import Keeper, in_slices
 
 logger = logging.getLogger("urlward.gateway")
 

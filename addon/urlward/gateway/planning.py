@@ -9,8 +9,8 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.config import Config, GatewayTable, Problem
 from urlward.config.tables import split_address
+from urlward.dns.resolvers import SYSTEM, ResolverError, resolvers
 from urlward.gateway.errors import GatewayError, SettingError
-from urlward.gateway.resolvers import SYSTEM, ResolverError, resolvers
 from urlward.gateway.rules import Plan, interface_problems
 from urlward.gateway.system import (
     FORWARDING,

@@ -14,7 +14,7 @@ from urlward.config import SYSTEM, Config
 from urlward.config.tables import split_address
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
-from urlward.lists.state import SERVICE as STATE
+from urlward.state.folder import SERVICE as STATE
 
 UNIT = Path("/etc/systemd/system/urlward.service")
 CLOSED = UNIT.with_name("urlward-closed.service")

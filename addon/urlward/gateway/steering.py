@@ -8,22 +8,22 @@ from ipaddress import ip_address
 from mitmproxy import ctx
 
 from urlward.config import GatewayTable
+from urlward.dns.faults import Faults
+from urlward.dns.forward import Forwarder
+from urlward.dns.judge import Judge
+from urlward.dns.policy import Policy
+from urlward.dns.resolved import Resolved
+from urlward.dns.resolvers import resolvers
+from urlward.dns.server import DnsServer, make_service
 from urlward.engine.matcher import Matcher
+from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import canary_of
-from urlward.gateway.dns_forward import Forwarder
-from urlward.gateway.dns_server import DnsServer, make_service
 from urlward.gateway.errors import NoTableError
-from urlward.gateway.faults import Faults
 from urlward.gateway.heartbeat import BEAT
-from urlward.gateway.judge import Judge
 from urlward.gateway.listing import Listing
 from urlward.gateway.planning import check_modes
-from urlward.gateway.policy import Policy
-from urlward.gateway.resolved import Resolved
-from urlward.gateway.resolvers import resolvers
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
-from urlward.lists.keeper import Keeper, in_slices
 from urlward.proxy.listeners import Address
 from urlward.proxy.workers import Worker, is_first
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from urlward.engine.errors import UrlwardError
 from urlward.engine.verdict import PASS, Verdict
-from urlward.lists.allows import rfc3339
-from urlward.lists.policy import Policy, Rule, View
+from urlward.policy.allows import rfc3339
+from urlward.policy.policy import Policy, Rule, View
 
 # RFC 3339, or a date alone.
 _TIME = re.compile(

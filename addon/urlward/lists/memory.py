@@ -8,8 +8,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from urlward.lists.files import Signature, being_written
 from urlward.lists.source import SourceError, open_list, unreadable
+from urlward.state.watch import Signature, being_written
 
 _CHUNK = 1 << 20
 _STDERR = 2

@@ -34,20 +34,19 @@ from urlward.config.tables import split_address
 from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
-from urlward.lists.formats import AUTO
-from urlward.lists.keeper import Keeper
-from urlward.lists.kept import entries_text
-from urlward.lists.neighbours import Neighbours
-from urlward.lists.policy import Policy
-from urlward.lists.setup import (
+from urlward.feeds.keeper import Keeper
+from urlward.feeds.kept import entries_text
+from urlward.feeds.setup import (
     listed_objections,
     make_keeper,
     make_neighbours,
     make_policy,
     tell_of_categories,
 )
+from urlward.lists.formats import AUTO
 from urlward.lists.source import Budget
-from urlward.lists.state import local_key, state_folder
+from urlward.policy.neighbours import Neighbours
+from urlward.policy.policy import Policy
 from urlward.process import keep_private
 from urlward.proxy.access import Access, is_inside
 from urlward.proxy.authority import expiry_trouble
@@ -82,6 +81,7 @@ from urlward.proxy.upstream import Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 from urlward.records.recording import Recording
+from urlward.state.folder import local_key, state_folder
 
 logger = logging.getLogger("urlward")
 

@@ -25,7 +25,7 @@ from urlward.proxy.workers import MAX_MESSAGE
 
 logger = logging.getLogger("urlward")
 
-FEEDS, RECORDS = "urlward.lists.feed_process", "urlward.records.process"
+FEEDS, RECORDS = "urlward.feeds.process", "urlward.service.process"
 """The modules that they run."""
 
 BACKOFF = (0.0, 1.0, 5.0, 30.0, 60.0)

@@ -19,7 +19,7 @@ from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
-from urlward.lists.policy import Policy, View
+from urlward.policy.policy import Policy, View
 from urlward.proxy.answers import plain
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
 from urlward.proxy.decision_log import Counts, DecisionLog

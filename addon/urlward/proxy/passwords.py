@@ -27,13 +27,13 @@ from cachetools import TTLCache
 
 from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.lists.feed_watch import PathWatch
-from urlward.lists.files import Signature
+from urlward.feeds.watch import PathWatch
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.proxy.verified import MOST_USERS, USERS, Verified
 from urlward.proxy.waiting import WaitingRoom
 from urlward.records.network import network_of
 from urlward.regular import read_regular
+from urlward.state.watch import Signature
 
 REMEMBERED: Final = 10_000
 """Wrong passwords that are remembered."""

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import give_to_owner_of, set_aside, unusable
+from urlward.state.folder import give_to_owner_of, set_aside, unusable
 
 logger = logging.getLogger("urlward.records")
 

@@ -12,9 +12,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
 from urlward.encoding import without_bom
-from urlward.lists.state import StateError, locked, made_folder, write_private
 from urlward.records.store import StoreError, identity
 from urlward.regular import open_given
+from urlward.state.folder import StateError, locked, made_folder, write_private
 
 WAIT = 10.0
 """Seconds that a write waits for another's end, or for a server's answer."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from urlward.config import FeedTable
-from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_facts import Facts
-from urlward.lists.feed_store import FeedStore
-from urlward.lists.state import StateError
+from urlward.feeds.alarms import alarms
+from urlward.feeds.facts import Facts
+from urlward.feeds.store import FeedStore
+from urlward.state.folder import StateError
 
 type State = Literal["ok", "waiting", "failed", "alarm"]
 
@@ -22,7 +22,7 @@ class FeedFigures:
 
     Attributes:
         name: of it.
-        state: as `urlward.lists.feed_status` has it.
+        state: as `urlward.feeds.status` has it.
         serial, entries: of the artifact in force; 0 where there is none.
         valid_until: of that artifact; 0 for always.
         last_success: when it was last refreshed, or found to be as it was.

@@ -11,10 +11,10 @@ from typing import Any
 
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.lists.audit import append_in_lock
-from urlward.lists.reasons import reason_of
-from urlward.lists.state import locked, made_folder, read_kept, write_kept
+from urlward.policy.reasons import reason_of
 from urlward.records.event import canonical_reference
+from urlward.state.audit import append_in_lock
+from urlward.state.folder import locked, made_folder, read_kept, write_kept
 
 FILE = "holds.json"
 MAX_REFERENCE = 100

@@ -17,11 +17,11 @@ from typing import Any
 
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import StateError, locked, made_folder, write_private
 from urlward.records.event import HITS, VERSIONS, Event, as_json, from_json, time_of
 from urlward.records.holds import held_references
 from urlward.records.store import AbsentError, Age, Inode, ReplacedError, StoreError, identity
 from urlward.regular import lines_of, open_regular, read_regular, regular_fd
+from urlward.state.folder import StateError, locked, made_folder, write_private
 
 REMEMBERED = 100_000
 """Ids that are known again; what is sent twice is sent within far fewer."""

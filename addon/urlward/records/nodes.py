@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urlward.lists.state import StateError, locked, made_folder, read_kept, write_kept
+from urlward.state.folder import StateError, locked, made_folder, read_kept, write_kept
 
 FILE = "node.json"
 

@@ -29,9 +29,9 @@ from typing import NamedTuple
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import StateError, locked, made_folder, set_aside, unusable, write_private
 from urlward.records.event import Event, EventError, detail_of, events_of
 from urlward.records.store import Inode, identity
+from urlward.state.folder import StateError, locked, made_folder, set_aside, unusable, write_private
 
 FOLDER = "outbox"
 """In the state folder."""

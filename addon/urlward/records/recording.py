@@ -14,7 +14,7 @@ from urlward.config import RecordsTable
 from urlward.engine.errors import UrlError
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import Verdict
-from urlward.lists.keeper import Keeper, Taken
+from urlward.feeds.keeper import Keeper, Taken
 from urlward.records.asking import Reporter
 from urlward.records.event import MAX_FIELD, RANDOM, Event, Kind, event_id
 from urlward.records.loop_watch import watch_loop
@@ -77,7 +77,7 @@ class Recording:
     Args:
         records: the configuration.
         state: the state folder.
-        secret: its key, 32 bytes (`urlward.lists.state.local_key`).
+        secret: its key, 32 bytes (`urlward.state.folder.local_key`).
         worker: its number.
         clock: nanoseconds since 1970-01-01 UTC.
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
-from urlward.lists.state import set_aside
 from urlward.records.outbox import Batch, Outbox
 from urlward.regular import read_regular
+from urlward.state.folder import set_aside
 
 logger = logging.getLogger("urlward.records")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from urlward.config import FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.lists.allows import current_allows, rfc3339
-from urlward.lists.audit import signed_head
-from urlward.lists.feed_alarms import alarms
-from urlward.lists.feed_store import FeedStore
-from urlward.lists.state import damaged_lately
+from urlward.feeds.alarms import alarms
+from urlward.feeds.store import FeedStore
+from urlward.policy.allows import current_allows, rfc3339
 from urlward.records.event import Kind
 from urlward.records.metrics import RulesFacts
+from urlward.state.audit import signed_head
+from urlward.state.folder import damaged_lately
 
 logger = logging.getLogger("urlward.records")
 

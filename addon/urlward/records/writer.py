@@ -30,9 +30,9 @@ from threading import Thread
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.state import give_to_owner_of, made_folder
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
 from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, batch_of
+from urlward.state.folder import give_to_owner_of, made_folder
 
 logger = logging.getLogger("urlward.records")
 

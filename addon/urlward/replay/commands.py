@@ -54,10 +54,10 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    from urlward.feeds.keeper import Keeper
     from urlward.lists.build import find_key
-    from urlward.lists.keeper import Keeper
-    from urlward.lists.progress import progress_bar
     from urlward.lists.report import read_budget
+    from urlward.progress import progress_bar
     from urlward.replay.report import make_report
     from urlward.replay.run import open_logs, replay
     from urlward.report.document import write_report

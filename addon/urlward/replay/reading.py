@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from urlward.encoding import without_bom
-from urlward.lists.decoders import DAMAGED, decoder_for
+from urlward.feeds.decoders import DAMAGED, decoder_for
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import MOST_LINES
 

@@ -1,0 +1,291 @@
+"""Reading files of assignments into the store: as streams, and on from where reading ended the last time."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from urlward.assignments.formats import FORMATS
+from urlward.assignments.interval import AssignmentError, Source
+from urlward.assignments.merging import Merger
+from urlward.assignments.parsers import Parsed, Parser, ReadOptions
+from urlward.assignments.positions import position_at, position_in
+from urlward.assignments.store import AssignmentStore, Position
+from urlward.encoding import BOM, other_encoding, without_bom
+from urlward.lists.build import Progress, silent
+from urlward.regular import regular_fd
+
+_BLOCK = 4 << 20
+_LONGEST_HEADER = 1 << 16
+RENEW_AFTER = 3_600_000
+"""Milliseconds after which it is noted anew that a source still has what has no end."""
+KEPT_FAULTS = 5
+"""Rows that were not understood, and lines of something else, of which it is said where they are."""
+
+
+@dataclass(slots=True)
+class Imported:
+    """What came of reading a file.
+
+    Attributes:
+        rows: that were read.
+        skipped: of them, not understood, or an end whose beginning is not known.
+        faulty: of those, not understood.
+        faults: the first of them, each with the number of its line from 1 and why.
+        other: lines of no row, and of nothing else that the format has.
+        others: numbers of the first of them.
+        pending: bytes at the end, of a record that is not all there.
+        resumed: the offset in bytes that reading went on from.
+        offset: up to where it is read.
+        refused: why nothing of it was taken; empty where it was.
+    """
+
+    rows: int = 0
+    skipped: int = 0
+    faulty: int = 0
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    other: int = 0
+    others: list[int] = field(default_factory=list)
+    pending: int = 0
+    resumed: int = 0
+    offset: int = 0
+    refused: str = ""
+
+
+type Judge = Callable[[Imported], str]
+"""Why what was read is not to be taken, or nothing."""
+
+
+class FileReader:
+    """Reads one open file into the store, a block a transaction; whoever is killed goes on where it ended."""
+
+    def __init__(
+        self,
+        store: AssignmentStore,
+        source: Source,
+        path: Path,
+        options: ReadOptions,
+        clock: Callable[[], float],
+    ) -> None:
+        """Open the file, and find out how far it was read.
+
+        Args:
+            store: where to.
+            source: what the file is of.
+            path: of the file.
+            options: how to read it.
+            clock: seconds since 1970-01-01 UTC.
+
+        Raises:
+            AssignmentError: unreadable, or not of the source's format.
+        """
+        self._store, self._source, self._path, self._clock = store, source, path, clock
+        self._renewed = 0
+        self._parser: Parser = FORMATS[source.format](options)
+        self._merger = Merger(store, source.id)
+        with _told(path):
+            self.fd = regular_fd(path)
+        self.result = Imported()
+        self._position: Position | None = None
+        self._started = False
+        # While a block is written, the next is read.
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.shutdown()
+        os.close(self.fd)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the file has become shorter than what was read of it."""
+        return os.fstat(self.fd).st_size < self.result.offset
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file has the path by now."""
+        try:
+            now, mine = self._path.stat(), os.fstat(self.fd)
+        except FileNotFoundError:
+            return False
+        return (now.st_dev, now.st_ino) != (mine.st_dev, mine.st_ino)
+
+    def read(self, progress: Progress = silent) -> Imported:
+        """Read what there is and is not read yet, but a last line without its end: half a name may be
+        another's, and half a range of ports another range.
+
+        Args:
+            progress: told the share that is read.
+
+        Raises:
+            AssignmentError: unreadable, not of the format, or the store refuses.
+        """
+        with _told(self._path):
+            if self._start():
+                for parsed in self._parsed(self.result, progress):
+                    self._take(parsed)
+                self._wait()
+                self._renew()
+        return self.result
+
+    def look(self) -> Imported:
+        """What `read` would read; nothing is taken of it.
+
+        Raises:
+            AssignmentError: unreadable, or not of the format.
+        """
+        with _told(self._path):
+            if not self._start():
+                return self.result
+            looked = replace(self.result, faults=[], others=[])
+            for parsed in self._parsed(looked, silent):
+                looked.rows += parsed.rows
+                looked.skipped += parsed.skipped
+        return looked
+
+    def _parsed(self, result: Imported, progress: Progress) -> Iterator[Parsed]:
+        """What there is from the offset of a result on, a block at a time.
+
+        The result's offset goes on, and what was not understood is added to it.
+        """
+        size = os.fstat(self.fd).st_size
+        block = _BLOCK
+        while data := os.pread(self.fd, block, result.offset):
+            at_end = result.offset + len(data) >= size
+            parsed, taken = self._lines_in(data)
+            # A record may be longer than a block.
+            block = _BLOCK if taken else block * 2
+            if taken:
+                self._note(result, parsed)
+                result.offset += taken
+                yield parsed
+            progress(self._path.name, result.offset / max(size, 1))
+            if not taken and at_end:
+                break
+        result.pending = max(size - result.offset, 0)
+
+    def _start(self) -> bool:
+        """Read the header where there is one; False where there is not all of it yet."""
+        if self._started:
+            return True
+        begins = os.pread(self.fd, len(BOM), 0)
+        if other := other_encoding(begins):
+            raise AssignmentError(other)
+        header = len(begins) - len(without_bom(begins))
+        if self._parser.has_header:
+            line, end, _ = os.pread(self.fd, _LONGEST_HEADER, 0).partition(b"\n")
+            if not end and b"\r" not in line[:-1]:  # else it has ends of another kind, which are no CSV's
+                self.result.pending = len(line)
+                return False
+            self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
+            header = len(line) + len(end)
+        self._position = position_in(self.fd, self._store.positions(self._source.id))
+        self._renewed = self._position.read if self._position else 0
+        self.result.resumed = self._position.offset if self._position else 0
+        self.result.offset = max(self.result.resumed, header)
+        self._started = True
+        return True
+
+    def _lines_in(self, data: bytes) -> tuple[Parsed, int]:
+        """What whole lines say; and how many bytes that were."""
+        data = data[: data.rfind(b"\n") + 1]
+        lines = data.decode(errors="backslashreplace").replace("\r\n", "\n").split("\n")
+        if not lines[-1]:
+            lines.pop()
+        parsed = self._parser.parse(lines)
+        taken = len(data)
+        if parsed.pending:
+            ends = data.split(b"\n")[: len(lines)]
+            taken -= sum(len(line) + 1 for line in ends[-parsed.pending :])
+        return parsed, taken
+
+    def _take(self, parsed: Parsed) -> None:
+        """Write what a block says, and how far the file is read with it."""
+        if not (parsed.rows or self.result.rows or self.result.resumed):
+            # Nothing of the format yet: whoever reads the file again is to be told so again.
+            return
+        self._merger.take(parsed.sightings)
+        changes = self._merger.changes
+        changes.rows += parsed.rows
+        changes.skipped += parsed.skipped
+        anew = self._position is None
+        self._position = position_at(self.fd, self._source.path, self.result.offset, self._position)
+        changes.position, changes.anew = self._position, anew
+        self.result.rows += changes.rows
+        self.result.skipped += changes.skipped
+        rows = self._merger.finished()
+        self._wait()
+        self._renewed = int(self._clock() * 1000)
+        self._writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
+
+    def _renew(self) -> None:
+        """Have what the file has of assignments without an end count from now."""
+        now = int(self._clock() * 1000)
+        # A clock that was set back does not put it off.
+        if self._position is not None and not 0 <= now - self._renewed < RENEW_AFTER:
+            self._store.renew(self._source, self._position, now)
+            self._renewed = now
+
+    def _note(self, result: Imported, parsed: Parsed) -> None:
+        """Add what of the lines was not understood."""
+        faults = parsed.faults[: KEPT_FAULTS - len(result.faults)]
+        others = parsed.other[: KEPT_FAULTS - len(result.others)]
+        before = self._lines_before(result.offset) + 1 if faults or others else 0
+        result.faults += [(before + fault.line, fault.reason) for fault in faults]
+        result.others += [before + line for line in others]
+        result.faulty += parsed.skipped
+        result.other += len(parsed.other)
+
+    def _lines_before(self, end: int) -> int:
+        """Lines of the file before an offset."""
+        return sum(os.pread(self.fd, min(_BLOCK, end - at), at).count(b"\n") for at in range(0, end, _BLOCK))
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+
+def import_file(
+    store: AssignmentStore,
+    source: Source,
+    path: Path,
+    options: ReadOptions,
+    clock: Callable[[], float],
+    progress: Progress = silent,
+    judge: Judge = lambda _: "",
+) -> Imported:
+    """Read a file that is not written any more, or what has been written to it since the last time.
+
+    Args:
+        store: where to.
+        source: what it is of.
+        path: of the file.
+        options: how to read it.
+        clock: seconds since 1970-01-01 UTC.
+        progress: told the share that is read.
+        judge: of all of it, before any of it is taken.
+
+    Raises:
+        AssignmentError: unreadable, not of the source's format, or the store refuses.
+    """
+    reader = FileReader(store, source, path, options, clock)
+    try:
+        looked = reader.look()
+        looked.refused = judge(looked)
+        return looked if looked.refused else reader.read(progress)
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise AssignmentError(f"{path}: {e.strerror or e}") from e
+    except AssignmentError as e:
+        raise AssignmentError(f"{path}: {e}") from e

@@ -1,0 +1,188 @@
+"""FreeRADIUS's ``radacct`` table (rlm_sql), in any database that SQLAlchemy has a driver for."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_, select
+from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
+
+from urlward.assignments.formats import RADACCT
+from urlward.assignments.importing import KEPT_FAULTS, RENEW_AFTER, Imported, Judge
+from urlward.assignments.interval import (
+    LAST_PORT,
+    AssignmentError,
+    Sighting,
+    Source,
+    place_of,
+)
+from urlward.assignments.merging import Merger
+from urlward.assignments.parsers import ReadOptions, RowError, name_of, reason_of
+from urlward.assignments.sightings import held_from, held_until
+from urlward.assignments.store import AssignmentStore, Position
+from urlward.assignments.times import back_of, moment_of
+from urlward.records import engines
+
+_ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
+_TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
+_MANY = 20_000
+_AGAIN = 60_000
+"""Rows are looked at again that changed up to so many ms before the last that was seen: what is written at
+the same time need not be seen at the same time."""
+
+
+def import_radacct(
+    store: AssignmentStore,
+    source: Source,
+    url: str,
+    options: ReadOptions,
+    now: float,
+    judge: Judge = lambda _: "",
+) -> Imported:
+    """Read all sessions, or those that have changed since the last time.
+
+    Args:
+        store: where to.
+        source: what they are of.
+        url: of the database with the table, as SQLAlchemy has it.
+        options: the column of the ``subscriber`` (``username``), and the zone of the times.
+        now: seconds since 1970-01-01 UTC.
+        judge: of all of it, before any of it is taken.
+
+    Raises:
+        AssignmentError: no such database or table, or the store refuses.
+    """
+    options.only("subscriber")
+    result = Imported()
+    merger = Merger(store, source.id)
+    known = next(iter(store.positions(source.id)), None)
+    result.resumed = result.offset = known.offset if known else 0
+    since = max(0, result.resumed - _AGAIN)
+    looked = Imported(resumed=result.resumed, offset=result.resumed)
+    for rows in _batches(url, options, since):
+        _read(rows, options, looked)
+        looked.rows += len(rows)
+        looked.skipped = looked.faulty
+    if reason := judge(looked):
+        looked.refused = reason
+        return looked
+    for rows in _batches(url, options, since):
+        faulty = result.faulty
+        sightings = _read(rows, options, result)
+        merger.take(sightings)
+        changes = merger.finished()
+        changes.rows, changes.skipped = len(rows), changes.skipped + result.faulty - faulty
+        result.rows += changes.rows
+        result.skipped += changes.skipped
+        # Only the last batch says how far: they are in order of their beginnings, not of their changes.
+        store.write(source, changes, int(now * 1000))
+    if result.rows:
+        read = known.read if known is not None else 0
+        merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset, read)
+        store.write(source, merger.finished(), int(now * 1000))
+    if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
+        _renew(store, source, url, options, known, int(now * 1000))
+    return result
+
+
+def _renew(
+    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
+) -> None:
+    """Have the sessions that the table has without an end count from now, however long nothing was said of
+    them."""
+    for rows in _batches(url, options, still_open=True):
+        sessions = [
+            ((place, first), session, subscriber)
+            for place, _, first, _, _, _, _, subscriber, session, _ in _read(rows, options, Imported())
+        ]
+        store.renew_sessions(source, sessions, now)
+    store.renew(source, known, now)
+
+
+def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> list[Sighting]:
+    """What rows say; what is not understood of them, and how far they go, is added to a result."""
+    sightings: list[Sighting] = []
+    for number, row in enumerate(rows, result.rows + 1):
+        try:
+            found, changed = _sightings(row, options)
+        except ValueError as e:
+            result.faulty += 1
+            if len(result.faults) < KEPT_FAULTS:
+                result.faults.append((number, reason_of(e)))
+        else:
+            sightings += found
+            result.offset = max(result.offset, changed)
+    return sightings
+
+
+def shown_url(url: str) -> str:
+    """A database's URL without its secrets.
+
+    Raises:
+        AssignmentError: it is none.
+    """
+    try:
+        return engines.shown_url(url)
+    except ArgumentError as e:
+        raise AssignmentError("not a database's URL, such as postgresql+psycopg://user@host/radius") from e
+
+
+def _batches(
+    url: str, options: ReadOptions, since: int = 0, *, still_open: bool = False
+) -> Iterator[Sequence[Row[Any]]]:
+    wanted = options.columns.get("subscriber", "username")
+    try:
+        engine = create_engine(url)
+        try:
+            with warnings.catch_warnings():
+                # Of types that are none of SQLAlchemy's; the names alone are wanted.
+                warnings.simplefilter("ignore", SAWarning)
+                there = {column["name"] for column in inspect(engine).get_columns(RADACCT)}
+            names = ["acctuniqueid", *_TIMES, *_ADDRESSES]
+            for name in (wanted, "acctuniqueid", *_TIMES):
+                if name not in there:
+                    raise AssignmentError(f"{shown_url(url)}: radacct has no column {name!r}")
+            wanted_too = [name for name in dict.fromkeys([*names, wanted]) if name in there]
+            table = Table(RADACCT, MetaData(), *map(Column, wanted_too))
+            query = select(table).order_by(table.c.acctstarttime)
+            if still_open:
+                query = query.where(table.c.acctstoptime.is_(None))
+            if since:
+                after = datetime.fromtimestamp(since / 1000, options.zone).replace(tzinfo=None)
+                # What is written while a clock shows an hour again has times before what was seen.
+                after -= back_of(after, options.zone)
+                # FreeRADIUS writes numbers into SQLite, where text is greater than any number.
+                least = since // 1000 if engine.dialect.name == "sqlite" else after
+                query = query.where(or_(*(table.c[name] >= least for name in _TIMES)))
+            columns = [column for column in table.c if column.name != wanted]
+            query = query.with_only_columns(table.c[wanted].label("subscriber"), *columns)
+            with engine.connect().execution_options(yield_per=_MANY) as connection:
+                yield from connection.execute(query).partitions(_MANY)
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError) as e:
+        reason = getattr(e, "orig", None) or e
+        line = next(iter(str(reason).splitlines()), type(e).__name__)
+        raise AssignmentError(f"{shown_url(url)}: {engines.without_secrets(line, url)}") from e
+
+
+def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int]:
+    if not row.acctstarttime or not row.subscriber:
+        raise RowError("no subscriber, or no beginning")
+    start = moment_of(row.acctstarttime, options.zone)
+    stop = moment_of(row.acctstoptime, options.zone) if row.acctstoptime else None
+    seen = moment_of(row.acctupdatetime, options.zone) if row.acctupdatetime else start
+    changed = max(start.last, seen.last, stop.last if stop else 0)
+    subscriber, session = name_of(str(row.subscriber)), name_of(str(row.acctuniqueid))
+    found: list[Sighting] = []
+    for name in _ADDRESSES:
+        # PostgreSQL's type inet comes as an object of its own.
+        address = str(getattr(row, name, None) or "")
+        if address:
+            what = (*place_of(address.removesuffix("/32")), 0, LAST_PORT)
+            if stop:
+                found += held_until(what, start, stop, subscriber, session)
+            else:
+                found += held_from(what, start, subscriber, session, changed)
+    return found, changed

@@ -1,0 +1,193 @@
+"""Ending assignments' time: deleted so that the database's files do not have them any more."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, delete, func, or_, select, tuple_
+
+from urlward.assignments.holding import Found, held_rows
+from urlward.assignments.interval import FOREVER, AssignmentError, Ending
+from urlward.assignments.schema import PART, SPANS, TABLES, assignments, current, files, holds, told
+from urlward.assignments.store import AssignmentStore
+from urlward.records.bulk import insert_new
+from urlward.records.vacuum import Pace, deletions, note_deleted, note_wiped, vacuum
+
+_READ = func.coalesce(
+    select(files.c.read).where(files.c.id == current.c.file).correlate(current).scalar_subquery(),
+    current.c.read,
+)
+_LAST_SEEN = case(
+    # What has been given back is in its source as that.
+    (and_(current.c.ending != int(Ending.RELEASED), current.c.seen < _READ), _READ),
+    else_=current.c.seen,
+)
+"""When something without an end was last said by its source, or found where its source has it."""
+
+_paces: dict[str, Pace] = {}
+"""By database: each purge opens its own store, and all of a process go by one."""
+
+
+type Before = int | Mapping[int, int]
+"""A time in ms since 1970-01-01 UTC, or that of each source by its id."""
+
+
+def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> int:
+    """Delete what ended before a time; and what has no end, but was last seen before it: said by its source,
+    or found where its source had it.
+
+    SQLite overwrites what is deleted (secure_delete), and its log is emptied. PostgreSQL writes the tables
+    anew, for which it locks them a while. Copies elsewhere, such as its archived logs, are not reached.
+
+    Args:
+        store: where.
+        before: what ended before this is over.
+        now: in ms since 1970-01-01 UTC; what is held until after it stays
+            (`urlward.assignments.holding`).
+
+    Returns:
+        How many were deleted.
+
+    Raises:
+        AssignmentError: the database refuses, or what was deleted is in its log or files still.
+    """
+    deleted = 0
+    with store.changing() as connection:
+        ended = connection.execute(delete(holds).where(holds.c.until <= now)).rowcount
+        held = _held_and_over(connection, before, now)
+        for table, over in _ended(before):
+            deleted += connection.execute(delete(table).where(over)).rowcount
+        # What is held is still there, so that nothing is lost by a second copy in the files.
+        if deleted + ended > len(held) and connection.dialect.name == "postgresql":
+            note_deleted(connection, PART)
+        for table, row in held:
+            insert_new(connection, table, [tuple(row)])
+        deleted -= len(held)
+    _forget(store)
+    return deleted
+
+
+def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bool:
+    """Whether there is something for `purge_assignments` to delete.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    with store.reading() as connection:
+        left = len(_held_and_over(connection, before, now)) + 1
+        for table, over in _ended(before):
+            left -= len(connection.execute(select(table.c.start).where(over).limit(left)).all())
+            if left <= 0:
+                return True
+    return False
+
+
+def _held_and_over(connection: Connection, before: Before, now: int) -> list[Found]:
+    """What is held of that which ended before a time."""
+    held = held_rows(connection, now)
+    key = (current.c.place, current.c.first_port, current.c.source)
+    keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
+    over = or_(*(one for table, one in _ended(before) if table is current))
+    ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
+
+    def is_over(table: Table, row: Row[Any]) -> bool:
+        if table is current:
+            return (row.place, row.first_port, row.source) in ended
+        limit: int = before if isinstance(before, int) else before.get(row.source, 0)
+        return bool(row.end < limit)
+
+    return [(table, row) for table, row in held if is_over(table, row)]
+
+
+def oldest_assignment(store: AssignmentStore) -> int | None:
+    """The earliest beginning of an assignment, in ms; None where there is none.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    starts = [
+        select(func.min(assignments.c.start)).where(
+            assignments.c.cell
+            == select(func.min(assignments.c.cell))
+            .where(assignments.c.cell.between(span << 40, (span + 1 << 40) - 1))
+            .scalar_subquery()
+        )
+        for span in range(len(SPANS))
+    ]
+    with store.reading() as connection:
+        found = [connection.scalar(start) for start in [*starts, select(func.min(current.c.start))]]
+    return min((start for start in found if start is not None), default=None)
+
+
+def first_ends(store: AssignmentStore) -> dict[int, int]:
+    """When the first assignment of each source ended or will end, in ms. What has no end counts from when it
+    was last seen. Looks at all of them.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    ends = {
+        assignments: assignments.c.end,
+        current: case((current.c.end == FOREVER, _LAST_SEEN), else_=current.c.end),
+    }
+    found: dict[int, int] = {}
+    with store.reading() as connection:
+        for table, end in ends.items():
+            wanted = select(table.c.source, func.min(end)).group_by(table.c.source)
+            for source, first in connection.execute(wanted):
+                found[source] = min(first, found.get(source, first))
+    return found
+
+
+def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """What is over, table by table, in pieces that an index finds."""
+    for limit, some in _limits(before):
+        for span, size in enumerate(SPANS):
+            first = span << 40
+            cells = assignments.c.cell.between(first, first + max(limit, 0) // size)
+            yield assignments, and_(cells, assignments.c.end < limit, *_of(assignments, some))
+        yield current, and_(_over(limit), *_of(current, some))
+
+
+def _limits(before: Before) -> list[tuple[int, list[int] | None]]:
+    """The times, each with the sources that it is of, or None for all."""
+    if isinstance(before, int):
+        return [(before, None)]
+    limits = sorted(set(before.values()))
+    if len(limits) == 1:
+        return [(limits[0], None)]
+    return [(limit, [source for source, one in before.items() if one == limit]) for limit in limits]
+
+
+def _of(table: Table, some: list[int] | None) -> list[ColumnElement[bool]]:
+    return [] if some is None else [table.c.source.in_(some)]
+
+
+def _over(before: int) -> ColumnElement[bool]:
+    """What is true of a row of `current` that ended, or was last seen, before a time."""
+    return or_(current.c.end < before, and_(current.c.end == FOREVER, before > _LAST_SEEN))
+
+
+def _forget(store: AssignmentStore) -> None:
+    if isinstance(store.database, Path):
+        with store.reading() as connection:
+            outside = connection.execution_options(isolation_level="AUTOCOMMIT")
+            # Always, since the log may have been in use the last time.
+            if outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():
+                raise AssignmentError(
+                    f"{store.database}-wal: is being read, and still has what was deleted: purge again"
+                )
+        return
+    with store.reading() as connection:
+        count = deletions(connection, PART)
+    if count:
+        pace = _paces.setdefault(str(store.engine.url), Pace())
+        rewrite = pace.is_due()
+        with told(store.database), pace.rewriting() if rewrite else nullcontext():
+            vacuum(store.engine, TABLES, time.sleep, rewrite=rewrite)
+        if not rewrite:
+            return
+        with store.changing() as connection:
+            note_wiped(connection, PART, count)

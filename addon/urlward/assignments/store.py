@@ -1,0 +1,492 @@
+"""The store of assignments, in an SQLite file or in PostgreSQL."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from urlward.assignments.interval import (
+    FOREVER,
+    AssignmentError,
+    Ending,
+    Interval,
+    Place,
+    Source,
+    length_of,
+    places_of,
+)
+from urlward.assignments.schema import (
+    TABLES,
+    assignments,
+    cell_of,
+    cells_at,
+    current,
+    files,
+    formulas,
+    lengths,
+    open_engine,
+    sources,
+    told,
+)
+from urlward.assignments.times import ms_text
+from urlward.records.bulk import copy_new, copy_or_replace, insert_new
+from urlward.records.engines import SqliteFiles
+from urlward.records.store import StoreError
+from urlward.records.vacuum import check_grant
+
+type Key = tuple[Place, int]
+"""A place and the first of the ports."""
+type Held = list[Any]
+"""What `current` has of a key: network, last port, start, end, seen, ending, subscriber, session."""
+
+_MANY = 2_000
+_BACK = 2 * 3_600_000
+"""The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
+_MOST_CELLS = 1_000
+_HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
+
+
+_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
+"""What a source has of which nothing was read yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """A node that keeps sources.
+
+    Attributes:
+        node: its identity (`urlward.records.nodes`); empty where it shares no database.
+        days: after which what is over is deleted.
+    """
+
+    node: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a file is read; see `files`."""
+
+    path: str
+    begin: str
+    begin_size: int
+    offset: int
+    before: str
+    size: int
+    read: int = 0
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one transaction writes, of one source.
+
+    Attributes:
+        ended: rows of `assignments`, by `ended_row`.
+        held: of `current`, added or replaced.
+        gone: of `current`, not any more.
+        rows: that were read.
+        skipped: of them, not understood.
+        position: how far the file is read then.
+        anew: whether the file was begun from its beginning, so that what another with the same had is not in
+            this one.
+    """
+
+    ended: list[tuple[Any, ...]] = field(default_factory=list)
+    held: dict[Key, Held] = field(default_factory=dict)
+    gone: set[Key] = field(default_factory=set)
+    rows: int = 0
+    skipped: int = 0
+    position: Position | None = None
+    anew: bool = False
+
+
+def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[Any, ...]:
+    """A row of `assignments`; equal ones have equal keys, so that what is read twice is there once."""
+    network, last_port, start, end, _, ending, subscriber, session = held
+    text = f"{network}\0{first_port}\0{last_port}\0{start}\0{end}\0{source}\0{session}\0{subscriber}"
+    digest = int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), signed=True)
+    return (
+        cell_of(start, end), place, digest, network, first_port, last_port, start, end, int(ending),
+        subscriber, session, source,
+    )  # fmt: skip
+
+
+class AssignmentStore:
+    """Assignments in a database.
+
+    Every method raises AssignmentError where the database refuses.
+    """
+
+    def __init__(self, database: Path | str) -> None:
+        """Open it.
+
+        Args:
+            database: an SQLite file, or a ``postgresql://`` URL.
+
+        Raises:
+            AssignmentError: it cannot be opened.
+        """
+        self.database = database
+        self.engine = open_engine(database)
+        with told(database):
+            self._files = SqliteFiles(database) if isinstance(database, Path) else None
+        self._lengths: set[int] = set()
+
+    def close(self) -> None:
+        """Give it up."""
+        self.engine.dispose()
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """A transaction."""
+        with told(self.database):
+            with self.engine.begin() as connection:
+                yield connection
+            if self._files is not None and (reason := self._files.replaced(self.engine)):
+                raise StoreError(f"{self.database}: {reason}; begin again")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that changes nothing."""
+        with told(self.database), self.engine.connect() as connection:
+            yield connection
+
+    def source(self, name: str, format_: str, path: str) -> Source:
+        """The source of a name, made where there is none.
+
+        What the database has as its path stays until something of this one is taken (`write`).
+
+        Raises:
+            AssignmentError: there is one of that name with another format.
+        """
+        # A file's name need not be text, as what a database keeps has to be.
+        name, path = (each.encode(errors="backslashreplace").decode() for each in (name, path))
+        with self.changing() as connection:
+            row = connection.execute(select(sources).where(sources.c.name == name)).first()
+            if row is None:
+                new = {"name": name, "format": format_, "path": path}
+                made = connection.execute(insert(sources).values(new | _NOTHING))
+                assert made.inserted_primary_key is not None
+                return Source(made.inserted_primary_key[0], name, format_, path)
+            if row.format != format_:
+                raise AssignmentError(f"source {name!r} is of format {row.format}: give another --source")
+            return Source(row.id, name, format_, path)
+
+    @contextmanager
+    def importing(self, name: str, format_: str, path: str, keeper: Keeper | None = None) -> Iterator[Source]:
+        """The source of a name while something is read into it; one that nothing came of is gone afterwards.
+
+        Args:
+            name: of the source.
+            format_: of what is read.
+            path: of it.
+            keeper: whose source it is then.
+
+        Raises:
+            AssignmentError: as `source`; or the database's role could never have deleted forgotten.
+        """
+        with self.reading() as connection:
+            check_grant(connection, TABLES)
+        source = self.source(name, format_, path)
+        if keeper is not None:
+            with self.changing() as connection:
+                mine = update(sources).where(sources.c.id == source.id)
+                connection.execute(mine.values(node=keeper.node, days=keeper.days))
+        try:
+            yield source
+        finally:
+            with suppress(AssignmentError), self.changing() as connection:  # what went wrong is said already
+                known = select(formulas.c.source).where(formulas.c.source == source.id).exists()
+                connection.execute(
+                    delete(sources).where(sources.c.id == source.id, sources.c.read == 0, ~known)
+                )
+
+    def say_days(self, keeper: Keeper) -> None:
+        """Have the sources of a node be kept for its days, and those of none for at least as long.
+
+        Args:
+            keeper: the node. A file is this machine's.
+        """
+        with self.changing() as connection:
+            for source, days in _days(connection, keeper, is_file=isinstance(self.database, Path)).items():
+                connection.execute(update(sources).where(sources.c.id == source).values(days=days))
+
+    def days(self, keeper: Keeper) -> dict[int, int]:
+        """The days of each source, by its id, when a node has said its own."""
+        with self.reading() as connection:
+            return _days(connection, keeper, is_file=isinstance(self.database, Path))
+
+    def sources(self) -> dict[int, Source]:
+        """All of them, by id."""
+        with self.reading() as connection:
+            rows = connection.execute(select(sources)).all()
+        return {row.id: Source(row.id, row.name, row.format, row.path) for row in rows}
+
+    def status(self) -> list[dict[str, Any]]:
+        """What was read of each source, and how far, as JSON has it."""
+        with self.reading() as connection:
+            rows = connection.execute(select(sources).order_by(sources.c.name)).all()
+            read = connection.execute(select(files).order_by(files.c.id)).all()
+        return [
+            {
+                "name": row.name,
+                "format": row.format,
+                "path": row.path,
+                "rows": row.rows,
+                "skipped": row.skipped,
+                "read": ms_text(row.read) if row.read else None,
+                "files": [
+                    {
+                        "path": file.path,
+                        "offset": file.offset,
+                        "size": file.size,
+                        "read": ms_text(file.read) if file.read else None,
+                    }
+                    for file in read
+                    if file.source == row.id
+                ],
+            }
+            for row in rows
+        ]
+
+    def find(self, address: str, port: int | None, since: int, until: int) -> list[Interval]:
+        """All intervals with an address, and a port where one is given, at some time of a span.
+
+        Args:
+            address: IPv4 or IPv6.
+            port: or None for all.
+            since: in ms, as is `until`, which is part of the span.
+
+        Raises:
+            ValueError: not an address.
+        """
+        with self.reading() as connection:
+            found = [row for _, row in rows_in_force(connection, address, port, since, until)]
+            by_id = {row.id: row for row in connection.execute(select(sources))} if found else {}
+        return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
+
+    def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
+        """What `current` has of some places, or of some sessions."""
+        found: dict[Key, Held] = {}
+        listed: list[Any] = list(wanted)
+        column = current.c.session if listed and isinstance(listed[0], str) else current.c.place
+        with self.reading() as connection:
+            for at in range(0, len(listed), _MANY):
+                some = column.in_(listed[at : at + _MANY])
+                for row in connection.execute(select(current).where(some, current.c.source == source)):
+                    found[row.place, row.first_port] = [getattr(row, name) for name in _HELD]
+        return found
+
+    def sessions(self, source: int, beginning: str) -> dict[Key, Held]:
+        """What `current` has of sessions whose name begins so."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                select(current).where(
+                    current.c.source == source, current.c.session.startswith(beginning, autoescape=True)
+                )
+            ).all()
+        return {(row.place, row.first_port): [getattr(row, name) for name in _HELD] for row in rows}
+
+    def write(self, source: Source, changes: Changes, now: int) -> None:
+        """Write what was read, and how far, all or nothing.
+
+        Args:
+            source: of it.
+            changes: what is to be written.
+            now: in ms.
+        """
+        # In the index's order, a page is written once for all that go to it.
+        changes.ended.sort()
+        with self.changing() as connection:
+            file = 0
+            if changes.position is not None:
+                if changes.anew:
+                    _leave_file(connection, source.id, changes.position)
+                file = _set_position(connection, source.id, changes.position, now)
+            copy_new(connection, assignments, changes.ended)
+            copy_or_replace(
+                connection,
+                current,
+                [
+                    (place, port, source.id, held[0], *held[1:5], int(held[5]), *held[6:], file, now)
+                    for (place, port), held in sorted(changes.held.items())
+                ],
+            )
+            if changes.gone:
+                connection.execute(
+                    delete(current).where(
+                        current.c.place == bindparam("p"),
+                        current.c.first_port == bindparam("f"),
+                        current.c.source == source.id,
+                    ),
+                    [{"p": place, "f": port} for place, port in changes.gone],
+                )
+            self._add_lengths(connection, changes)
+            _count(connection, source, changes, now)
+
+    def renew(self, source: Source, position: Position, now: int) -> None:
+        """Note that a file still has what was read of it, with all assignments of its that have no end.
+
+        Args:
+            source: the file's.
+            position: of the file.
+            now: in ms.
+        """
+        with self.changing() as connection:
+            connection.execute(update(files).where(_file_of(source.id, position)).values(read=now))
+            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+
+    def renew_sessions(self, source: Source, sessions: Collection[tuple[Key, str, str]], now: int) -> None:
+        """Note that a source still has sessions without an end.
+
+        Args:
+            source: theirs.
+            sessions: the key, the session's name and the subscriber of each.
+            now: in ms.
+        """
+        same = and_(
+            current.c.place == bindparam("p"),
+            current.c.first_port == bindparam("f"),
+            current.c.source == source.id,
+            current.c.session == bindparam("i"),
+            current.c.subscriber == bindparam("s"),
+            current.c.end == FOREVER,
+        )
+        rows = [{"p": key[0], "f": key[1], "i": session, "s": whose} for key, session, whose in sessions]
+        with self.changing() as connection:
+            if rows:
+                connection.execute(update(current).where(same).values(read=now), rows)
+            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+
+    def positions(self, source: int) -> list[Position]:
+        """How far the files of a source are read, those that are known by the longest beginning first."""
+        order = (files.c.begin_size.desc(), files.c.offset.desc())
+        with self.reading() as connection:
+            rows = connection.execute(select(files).where(files.c.source == source).order_by(*order)).all()
+        return [Position(r.path, r.begin, r.begin_size, r.offset, r.before, r.size, r.read) for r in rows]
+
+    def _add_lengths(self, connection: Connection, changes: Changes) -> None:
+        networks = [row[3] for row in changes.ended]
+        networks += [held[0] for held in changes.held.values()]
+        new = {length_of(network) for network in networks if "/" in network} - self._lengths
+        if new:
+            insert_new(connection, lengths, [(length,) for length in new])
+            self._lengths |= new
+
+
+def rows_in_force(
+    connection: Connection, address: str, port: int | None, since: int, until: int
+) -> list[tuple[Table, Row[Any]]]:
+    """The rows that `AssignmentStore.find` finds, with the tables that they are in.
+
+    Of several whose order is in doubt (`urlward.assignments.merging`) one brings all others.
+
+    Raises:
+        ValueError: not an address.
+    """
+    places = places_of(address, connection.scalars(select(lengths.c.length)))
+
+    def between(since: int, until: int) -> list[tuple[Table, Row[Any]]]:
+        return [
+            (table, row)
+            for table in (assignments, current)
+            for row in connection.execute(_in_force(table, list(places), port, since, until))
+            if places[row.place] == row.network
+        ]
+
+    found = between(since, until)
+    for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
+        near = between(start - _BACK, start + _BACK)
+        found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
+    return found
+
+
+def _in_force(table: Any, places: list[Place], port: int | None, since: int, until: int) -> Any:
+    which = [table.c.place.in_(places), table.c.start <= until, table.c.end > since]
+    if table is assignments:
+        cells = cells_at(since, until)
+        if sum(map(len, cells)) <= _MOST_CELLS:
+            which.append(table.c.cell.in_([cell for some in cells for cell in some]))
+        else:
+            which.append(or_(*(table.c.cell.between(some.start, some.stop - 1) for some in cells)))
+    if port is not None:
+        which += [table.c.first_port <= port, table.c.last_port >= port]
+    return select(table).where(and_(*which))
+
+
+def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
+    source = by_id[row.source]
+    return Interval(
+        row.network, (row.first_port, row.last_port), row.start, row.end, getattr(row, "seen", 0),
+        Ending(row.ending), row.subscriber, row.session,
+        Source(row.source, source.name, source.format, source.path),
+    )  # fmt: skip
+
+
+def _days(connection: Connection, keeper: Keeper, *, is_file: bool) -> dict[int, int]:
+    found = {}
+    for row in connection.execute(select(sources)).all():
+        if is_file or row.node == keeper.node:
+            found[row.id] = keeper.days
+        else:
+            found[row.id] = row.days if row.node else max(row.days, keeper.days)
+    return found
+
+
+def _count(connection: Connection, source: Source, changes: Changes, now: int) -> None:
+    values = {
+        "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped, "read": now,
+    }  # fmt: skip
+    if changes.rows > changes.skipped:  # else nothing that is known comes from there
+        values["path"] = source.path
+    mine = and_(sources.c.id == source.id, sources.c.name == source.name)
+    if not connection.execute(update(sources).where(mine).values(values)).rowcount:
+        # Another reader of the same source, which nothing came of, has taken it away.
+        new = {"id": source.id, "name": source.name, "format": source.format, "path": source.path}
+        counts = {"rows": changes.rows, "skipped": changes.skipped, "read": now}
+        connection.execute(insert(sources).values(new | _NOTHING | counts))
+
+
+def _file_of(source: int, position: Position) -> ColumnElement[bool]:
+    return and_(
+        files.c.source == source, files.c.begin == position.begin, files.c.begin_size == position.begin_size
+    )
+
+
+def _leave_file(connection: Connection, source: int, position: Position) -> None:
+    """What another file with the same beginning had counts from when that was last there."""
+    for row in connection.execute(select(files.c.id, files.c.read).where(_file_of(source, position))).all():
+        mine = and_(current.c.source == source, current.c.file == row.id)
+        connection.execute(update(current).where(mine).values(file=0, read=row.read))
+
+
+def _set_position(connection: Connection, source: int, position: Position, now: int) -> int:
+    """The file's number."""
+    values = {
+        "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,
+        "read": position.read or now,
+    }  # fmt: skip
+    same = _file_of(source, position)
+    if not connection.execute(update(files).where(same).values(values)).rowcount:
+        connection.execute(
+            insert(files).values(
+                source=source, begin=position.begin, begin_size=position.begin_size, **values
+            )
+        )
+    return int(connection.execute(select(files.c.id).where(same)).scalar_one())

@@ -1,0 +1,164 @@
+"""``urlward audit``.
+
+The process that records has every store keep the heads of the audit log, as events of kind ``audit``;
+`verify` compares those in databases with the log.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urlward.commands.arguments import DONE, WRONG, Command, state_of, state_subcommand
+from urlward.config import configured
+from urlward.config.records import RecordsTable
+from urlward.config.units import counted
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import detail_of
+from urlward.state.audit import FILE, AuditError, Copy, Report, read_audit, verify
+from urlward.state.folder import found_folder, state_folder
+
+if TYPE_CHECKING:
+    from urlward.records.database import Database
+
+_HASH = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
+_CHAIN = ("seq", "time", "action", "who", "prev", "hash", "sign")
+_PAGE = 1_000
+
+
+def add_audit_commands(command: Command) -> None:
+    """Declare them."""
+    audit = command("audit", None, "The log of who did or asked what, when and why.")
+    of_audit = audit.add_subparsers(required=True, metavar="COMMAND")
+    checked = _sub(
+        of_audit, "verify", _verify, "Exit code 0 where the log is as it was written, 1 where not."
+    )
+    checked.add_argument("--known", metavar="HASH", default="", help="a hash that a line must have")
+    listed = _sub(of_audit, "list", _list, "Show the log.")
+    listed.add_argument("--action", metavar="NAME", help="lines of that action alone")
+    listed.add_argument("--last", type=int, metavar="N", default=0, help="the last N of them (all)")
+
+
+def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
+    sub = state_subcommand(commands, name, function, help_text)
+    sub.add_argument("--json", action="store_true", help="as JSON objects")
+    return sub
+
+
+def _verify(args: argparse.Namespace) -> int:
+    if args.known and not _HASH(args.known):
+        raise AuditError("known: not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
+    config = configured(args.config)[1]
+    state = found_folder(args.state or state_folder(config.state))
+    copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
+    report = verify(state, args.known, copies)
+    print(json.dumps(_shown(report)) if args.json else "\n".join(_told(state / FILE, report)))
+    for error in errors:
+        print(f"urlward: not compared with: {error}", file=sys.stderr)
+    return DONE if report.holds and not errors else WRONG
+
+
+def _copies(records: RecordsTable, state: Path) -> tuple[list[Copy], list[UrlwardError]]:
+    """The heads that databases have of this node, and why others could not be read."""
+    from urlward.records.database import Database
+    from urlward.records.retention import KeepingStores
+
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    errors: list[UrlwardError] = [*found]
+    copies = list[Copy]()
+    for store in opened:
+        if isinstance(store, Database):
+            try:
+                for node in store.names_of(stores.node):
+                    copies += _copies_in(store, node)
+            except UrlwardError as e:
+                errors.append(e)
+    stores.close()
+    return copies, errors
+
+
+def _copies_in(database: "Database", node: str) -> Iterator[Copy]:
+    from urlward.records.store import EventQuery
+
+    before = None
+    while events := database.find(EventQuery(("audit",), node=node, before=before, limit=_PAGE)):
+        before = events[-1].id
+        for event in events:
+            detail = detail_of(event)
+            yield Copy(detail.get("line", 0), detail.get("hash", ""), detail.get("time", ""), database.name)
+
+
+def _shown(report: Report) -> dict[str, Any]:
+    return {
+        "holds": report.holds,
+        "lines": report.lines,
+        "unchained": report.unchained,
+        "taken_over": report.taken,
+        "torn": report.torn,
+        "broken": {"line": report.broken.line, "reason": report.broken.reason} if report.broken else None,
+        "unsigned": report.unsigned,
+        "has_known": report.has_known,
+        "anew": report.anew,
+        "copies": report.copies,
+        "differs": report.differs,
+        "head": report.head,
+    }
+
+
+def _told(path: Path, report: Report) -> list[str]:
+    if report.broken:
+        where = f"{path}:{report.broken.line}" if report.broken.line else f"{path}"
+        return [f"{where}: {report.broken.reason}", *_compared(report)]
+    told = [f"{path}: {counted(report.lines, 'line')}, the chain holds"]
+    if report.unsigned:
+        told.append(
+            f"nothing vouches for its end: {report.unsigned}; whatever writes the next line signs it anew"
+        )
+    if report.anew:
+        told.append(f"begun anew, since what was before is not known ({report.anew})")
+        told.append("give --known a hash below, once you have looked")
+    if report.taken:
+        told.append(f"lines before line {report.taken} are of an urlward that signed none, and bound by it")
+    if report.unchained:
+        told.append(f"lines 1 to {report.unchained} are older than the chain, and bound by its first line")
+    if report.torn:
+        told.append(f"cut short as they were written: lines {', '.join(map(str, report.torn))}")
+    if not report.has_known:
+        told.append("no line has the hash that is known: the log was cut, or made anew")
+    told += _compared(report)
+    if report.head:
+        told.append(f"last hash {report.head}")
+    return told
+
+
+def _compared(report: Report) -> list[str]:
+    if report.differs:
+        return [report.differs]
+    return [f"agrees with {counted(report.copies, 'copy')} in databases"] * bool(report.copies)
+
+
+def _list(args: argparse.Namespace) -> int:
+    if args.last < 0:
+        raise AuditError("--last: a number from 1 on is needed")
+    lines = list(enumerate(read_audit(found_folder(state_of(args))), 1))
+    if args.action is not None:
+        actions = sorted({str(line.get("action")) for _, line in lines if line is not None})
+        lines = [(n, line) for n, line in lines if line is not None and line.get("action") == args.action]
+        if not lines and actions:
+            raise AuditError(f"--action: no line has that; it has {', '.join(map(ascii, actions))}")
+    for number, line in lines[-args.last :]:  # 0 is all of them
+        print(json.dumps(line) if args.json else _row(number, line))
+    return DONE
+
+
+def _row(number: int, line: dict[str, Any] | None) -> str:
+    if line is None:
+        return f"{number:>6}  (cut short as it was written)"
+    fields = "  ".join(f"{name}={json.dumps(value)}" for name, value in line.items() if name not in _CHAIN)
+    # Whatever the file says, a terminal gets no control characters of it.
+    time, action, who = (json.dumps(str(line.get(name) or "-"))[1:-1] for name in ("time", "action", "who"))
+    return f"{number:>6}  {time}  {action}  {who}  {fields}"

@@ -1,0 +1,166 @@
+"""``urlward check``."""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from urlward.commands.arguments import Command
+from urlward.commands.imports import add_format_argument
+from urlward.commands.trust import add_trust_argument
+from urlward.config import Config, configured
+from urlward.engine.errors import UrlError, UrlwardError
+from urlward.engine.matcher import Matcher
+from urlward.engine.url import canonicalize
+from urlward.engine.verdict import Decide, Verdict, decide
+from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.lists.explain import Explanation, explain, parse_time
+from urlward.lists.report import read_budget
+from urlward.policy.policy import Policy
+from urlward.progress import progress_bar
+from urlward.samples import SAMPLE
+
+OK, BLOCKED, ERROR = 0, 1, 2
+
+
+def add_check_command(command: Command) -> None:
+    """Declare it."""
+    check = command("check", _check, "Say what would be blocked, without visiting anything.")
+    check.add_argument(
+        "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
+    )
+    add_format_argument(check)
+    check.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
+    add_trust_argument(check)
+    check.add_argument("--max-errors", metavar="N|N%", help="bad lines allowed in a source (1%%)")
+    check.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
+    check.add_argument("--client", default="", metavar="ADDRESS", help="for whom (a client in no group)")
+    check.add_argument("--at", metavar="TIME", help="when: 2027-01-31T08:30:00Z (now)")
+    check.add_argument("--explain", action="store_true", help="which entry and rule decided")
+    check.add_argument("--json", action="store_true", help="one JSON object a URL")
+    check.add_argument("urls", nargs="+", metavar="URL", help='"-" reads URLs from standard input')
+
+
+class Checker:
+    """Checks URLs as a filter would for one client at one time.
+
+    Args:
+        matcher: the lists.
+        policy: what they mean for whom; None where the same for all.
+        client: an address, or empty for a client in no group.
+        now: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(self, matcher: Matcher, policy: Policy | None, client: str, now: float) -> None:
+        self._matcher = matcher
+        self._policy = policy
+        self._client = client
+        self._now = now
+        self._decide: Decide = decide if policy is None else policy.view(client, now).decide
+
+    def check(self, url: str) -> dict[str, Any]:
+        """What the URL gets, by the names of ``--json``; ``error`` where it is none."""
+        found = {"url": url, "canonical": "", "verdict": "error"}
+        try:
+            raw = url.encode(errors="surrogateescape")  # the bytes as they were given
+            found["canonical"] = str(canonicalize(raw))
+            verdict = self._matcher.check_url(raw, self._now, self._decide)
+        except UrlError as e:
+            found["error"] = str(e)
+            return found
+        found["verdict"] = verdict.action
+        if verdict.action != "pass":
+            found.update(kind=verdict.kind, id=verdict.entry, category=verdict.category, list=verdict.list)
+        return found
+
+    def explain(self, url: str) -> tuple[Explanation, bool]:
+        """Why, and whether its host is protected.
+
+        Raises:
+            UrlError: not a URL.
+        """
+        seen: dict[Verdict, None] = {}
+
+        def note(verdicts: list[Verdict]) -> Verdict:
+            seen.update(dict.fromkeys(verdicts))
+            return decide(verdicts)
+
+        raw = url.encode(errors="surrogateescape")
+        host = canonicalize(raw).host
+        self._matcher.check_url(raw, self._now, note)
+        policy = self._policy or Policy(Config())
+        found = {host: tuple(seen)} if seen else {}
+        return explain(policy, found, self._client, self._now), self._matcher.protects(host)
+
+
+class ClientError(UrlwardError):
+    """Not a client's address."""
+
+
+def _client(text: str) -> str:
+    try:
+        return str(ip_address(text)) if text else ""
+    except ValueError as e:
+        raise ClientError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
+
+
+def _check(args: argparse.Namespace) -> int:
+    client = _client(args.client)
+    # Lists that are named stand alone, unless a configuration is named beside them.
+    config = Config() if args.list and not args.config else configured(args.config)[1]
+    lists = args.list or [Path(path) for path in config.list]
+    if not lists and not config.feed:
+        lists = [SAMPLE]
+    key = args.key or (Path(config.key) if config.key else None)
+    budget = read_budget(
+        args.max_errors or config.max_errors, "max-errors" if args.max_errors else "max_errors"
+    )
+    # What is left out of a list, and as what it is read.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with progress_bar() as progress:
+        keeper = make_keeper(
+            lists,
+            config,
+            key_file=key,
+            trust=args.trust or config.trust,
+            budget=budget,
+            format=args.format,
+        )
+        keeper.load(progress)
+    now = time.time() if args.at is None else parse_time(args.at)
+    neighbours = make_neighbours(config)
+    if neighbours is not None:
+        neighbours.refresh()
+    checker = Checker(keeper.matcher, make_policy(config, keeper, neighbours), client, now)
+    worst = OK
+    for url in _urls(args.urls):
+        found = checker.check(url)
+        worst = max(worst, {"block": BLOCKED, "error": ERROR}.get(found["verdict"], OK))
+        explained = checker.explain(url) if args.explain and "error" not in found else None
+        if args.json:
+            if explained is not None:
+                found["explanation"] = {**explained[0].as_json(), "protected": explained[1]}
+            print(json.dumps(found))
+            continue
+        detail = " ".join(f"{k}={found[k]}" for k in ("kind", "id", "category", "list") if found.get(k))
+        print(f"{found['verdict']:5}  {url}  {detail or found.get('error', '')}".rstrip())
+        if explained is not None:
+            print(explained[0].as_text())
+            if explained[1]:
+                print("  protected   no feed blocks this host whole")
+    return worst
+
+
+def _urls(arguments: list[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "-":
+            for line in sys.stdin.buffer if sys.stdin is not None else ():
+                if line.strip():
+                    yield line.rstrip(b"\r\n").decode(errors="surrogateescape")
+        else:
+            yield argument

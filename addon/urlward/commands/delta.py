@@ -1,0 +1,112 @@
+"""``urlward delta`` and ``urlward patch``."""
+
+import argparse
+import time
+from pathlib import Path
+
+from urlward.commands.arguments import DONE, Command
+from urlward.engine.artifact import Header, check_key, parse
+from urlward.engine.delta import DeltaError, apply_delta, extent, make_delta
+from urlward.engine.digest import Key
+from urlward.engine.errors import ArtifactError, UrlwardError
+from urlward.lists.build import key_beside, read_key, told, write_in_kind
+from urlward.lists.source import read_artifact
+
+
+class DeltaFileError(UrlwardError):
+    """Files that a delta cannot be made of, or applied to; the message says which and why."""
+
+
+def add_delta_commands(command: Command) -> None:
+    """Declare them."""
+    delta = command("delta", _delta, "Write what makes one artifact of another.")
+    delta.add_argument("old", type=Path, metavar="OLD")
+    delta.add_argument("new", type=Path, metavar="NEW")
+    delta.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="in a folder it is named as feeds look for it: NEW.SERIAL.delta, the serial being OLD's",
+    )
+    delta.add_argument(
+        "--key", type=Path, metavar="FILE", help="key of both; NEW.key beside it where not given"
+    )
+
+    patch = command("patch", _patch, "Make the new artifact of the old one and a delta.")
+    patch.add_argument("old", type=Path, metavar="OLD")
+    patch.add_argument("delta", type=Path, metavar="DELTA")
+    patch.add_argument("-o", "--output", required=True, type=Path, metavar="NEW")
+    patch.add_argument(
+        "--key", type=Path, metavar="FILE", help="key of both; OLD.key beside it where not given"
+    )
+
+
+def _delta(args: argparse.Namespace) -> int:
+    start = time.monotonic()
+    key_file = args.key or key_beside(args.new)
+    key = read_key(key_file)
+    (old, before), (new, after) = (_artifact(path, key) for path in (args.old, args.new))
+    if after.serial <= before.serial:
+        raise DeltaFileError(
+            f"{args.new}: its serial {after.serial} is not above {before.serial}, that of {args.old}: "
+            "no feed would take it"
+        )
+    output = args.output
+    if output.is_dir():
+        output /= f"{args.new.name}.{before.serial}.delta"
+    _spare(output, args.old, args.new, key_file)
+    try:
+        delta = make_delta(old, new, key)
+    except DeltaError as e:
+        raise DeltaFileError(f"{args.new}: {e}") from e
+    write_in_kind(output, delta)
+    print(f"{output}: {_told_extent(old, delta, key, after)}, {time.monotonic() - start:.1f} s")
+    return DONE
+
+
+def _patch(args: argparse.Namespace) -> int:
+    key_file = args.key or key_beside(args.old)
+    key = read_key(key_file)
+    old, _ = _artifact(args.old, key)
+    delta = read_artifact(args.delta)
+    _spare(args.output, args.delta, key_file)
+    try:
+        artifact = apply_delta(old, delta, key).artifact
+    except DeltaError as e:
+        raise DeltaFileError(f"{args.delta}: {e}") from e
+    write_in_kind(args.output, artifact)
+    header = parse(artifact).header
+    print(f"{args.output}: serial {header.serial}, {_told_extent(old, delta, key, header)}")
+    return DONE
+
+
+def _artifact(path: Path, key: Key) -> tuple[bytes, Header]:
+    data = read_artifact(path)
+    try:
+        header = parse(data).header
+        check_key(header, key)
+    except ArtifactError as e:
+        raise DeltaFileError(told(path, e)) from e
+    return data, header
+
+
+def _told_extent(old: bytes, delta: bytes, key: Key, new: Header) -> str:
+    added, removed = extent(old, delta, key)
+    return f"delta of {len(delta)} bytes for an artifact of {new.size}, {added} rows added, {removed} removed"
+
+
+def _spare(output: Path, *read: Path) -> None:
+    """Refuse to overwrite what is read.
+
+    Raises:
+        DeltaFileError: `output` is one of them.
+    """
+    for path in read:
+        try:
+            same = path.samefile(output)
+        except OSError:
+            same = path.absolute() == output.absolute()
+        if same:
+            raise DeltaFileError(f"{output}: is read from, and would be overwritten")

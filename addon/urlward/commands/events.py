@@ -1,0 +1,239 @@
+"""``urlward events``."""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, TextIO
+
+from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
+from urlward.config import configured
+from urlward.config.units import seconds
+from urlward.engine.dates import parse_time
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
+from urlward.records.privacy import kept_client
+from urlward.records.store import EventQuery
+from urlward.state.folder import state_folder
+
+if TYPE_CHECKING:
+    from urlward.records.database import Database
+
+SHOWN = 100
+"""Events shown where no number is given and they are for people."""
+
+BEFORE = 10
+"""Events shown where no number is given, before those that come."""
+
+PAGE = 1_000
+LOOK = 1.0
+"""Seconds between two looks for new events."""
+
+OVERLAP = 5_000
+"""Numbers looked at again: in PostgreSQL one that was given earlier may be there only later."""
+
+_SAID = tuple(
+    name for name in FIELDS if name not in ("id", "time", "kind", "client_port", "destination_port")
+)
+_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]@")
+
+_EQUAL = (
+    ("list", "L", "name of the list"),
+    ("category", "C", "of the entry"),
+    ("client", "A", "address, as the privacy level leaves it"),
+    ("entry", "ID", "of the entry"),
+    ("group", "NAME", "that the client is in"),
+    ("reference", "R", "as it stands on the block page"),
+)
+
+
+class EventsCommandError(UrlwardError):
+    """What was asked for cannot be done."""
+
+
+def add_events_commands(command: Command) -> None:
+    """Declare it; what it needs is imported when it runs."""
+    events = command("events", _events, "Show what was recorded, the newest first.")
+    events.add_argument("--since", metavar="T", help="a date, a time (RFC 3339), or 2h for that long ago")
+    events.add_argument("--until", metavar="T", help="likewise; a date is until its end")
+    events.add_argument(
+        "--kind", action="append", choices=sorted(KINDS), metavar="K", help=", ".join(sorted(KINDS))
+    )
+    for name, metavar, help_text in _EQUAL:
+        events.add_argument(f"--{name}", metavar=metavar, help=help_text)
+    events.add_argument(
+        "--limit", type=int, metavar="N", help=f"how many ({SHOWN}; all with --json or --csv)"
+    )
+    events.add_argument("--follow", action="store_true", help="some, then what comes, the newest last")
+    form = events.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON Lines")
+    form.add_argument("--csv", action="store_true", help="as CSV, with a head")
+    add_state_arguments(events)
+
+
+def _events(args: argparse.Namespace) -> int:
+    query = _query(args, time.time())
+    database = _database(args)
+    write = _writer(args, sys.stdout)
+    try:
+        if args.follow:
+            _follow(database, query, args.limit, write)
+        else:
+            limit = args.limit or (None if args.json or args.csv else SHOWN)
+            found = False
+            for event in islice(pages(database, query), limit):
+                write(event)
+                found = True
+            if query.reference and not found:
+                print(f"urlward: no event has the reference {query.reference}", file=sys.stderr)
+                return WRONG
+    except KeyboardInterrupt:
+        return DONE
+    finally:
+        database.close()
+    return DONE
+
+
+def _follow(
+    database: "Database", query: EventQuery, limit: int | None, write: Callable[[Event], None]
+) -> None:
+    seen = database.last()
+    shown = [*islice(pages(database, query), limit or BEFORE)][::-1]
+    for event in shown:
+        write(event)
+    sys.stdout.flush()
+    known = {event.id for event in shown}
+    for event in followed(database, query, seen):
+        if event.id not in known:
+            write(event)
+            sys.stdout.flush()
+
+
+def _query(args: argparse.Namespace, now: float) -> EventQuery:
+    if args.limit is not None and args.limit < 1:
+        raise EventsCommandError("--limit: a number from 1 on is needed")
+    if args.follow and args.until:
+        raise EventsCommandError("--follow goes on for ever: without --until")
+    equal = {name: getattr(args, name) for name, _, _ in _EQUAL}
+    if args.client is not None:
+        try:
+            equal["client"] = kept_client(args.client)
+        except ValueError as e:
+            raise EventsCommandError(f"--client: {args.client!r}: {e}") from None
+    if args.reference is not None:
+        equal["reference"] = parse_reference(args.reference)
+    since = read_time("--since", args.since, now)
+    until = read_time("--until", args.until, now, whole_day=True)
+    if since is not None and until is not None and until <= since:
+        raise EventsCommandError("--until: it ends before --since begins")
+    return EventQuery(
+        kinds=tuple(args.kind or ()),
+        since=since,
+        until=until,
+        limit=PAGE,
+        **equal,
+    )
+
+
+def read_time(name: str, text: str | None, now: float, *, whole_day: bool = False) -> int | None:
+    """Milliseconds since 1970-01-01 UTC of a date, a time, or a length of time before now.
+
+    Raises:
+        EventsCommandError: it is none of these.
+    """
+    if text is None:
+        return None
+    try:
+        ago = seconds(text)
+        assert isinstance(ago, float)
+        return int((now - ago) * 1000)
+    except ValueError:
+        pass
+    try:
+        return parse_time(text, whole_day=whole_day) * 1000
+    except ValueError as e:
+        raise EventsCommandError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
+
+
+def _database(args: argparse.Namespace) -> "Database":
+    from urlward.records.database import open_database
+
+    path, config = configured(args.config)
+    if config.records is None:
+        raise EventsCommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+    table = next((table for table in config.records.store if table.kind in ("sqlite", "postgresql")), None)
+    if table is None:
+        raise EventsCommandError(f"{path}: no store of kind sqlite or postgresql, which alone can be asked")
+    return open_database(table, state_folder(args.state or config.state), make=False)
+
+
+def pages(database: "Database", query: EventQuery) -> Iterator[Event]:
+    """All events of a query, the newest first, a page of its limit at a time.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    while page := database.find(query):
+        yield from page
+        query = replace(query, before=page[-1].id)
+
+
+def followed(
+    database: "Database", query: EventQuery, seen: int, wait: Callable[[float], None] = time.sleep
+) -> Iterator[Event]:
+    """Events of a query that come after a number, as they come; it never ends.
+
+    Args:
+        database: where they come.
+        query: its `limit` is of one look.
+        seen: number of the last that is not wanted.
+        wait: waits that many seconds.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    first, known = seen, OrderedDict[int, None]()
+    again = OVERLAP if database.engine.dialect.name == "postgresql" else 0
+    while True:
+        database.check()
+        position, count = max(first, seen - again), len(known)
+        while found := database.came_after(position, query):
+            for position, event in found:
+                if position not in known:
+                    known[position] = None
+                    seen = max(seen, position)
+                    yield event
+        if len(known) == count:
+            wait(LOOK)
+        while len(known) > 2 * OVERLAP:
+            known.popitem(last=False)
+
+
+def _writer(args: argparse.Namespace, stream: TextIO) -> Callable[[Event], None]:
+    if args.csv:
+        rows = csv.writer(stream, lineterminator="\r\n")
+        rows.writerow(FIELDS)
+        return lambda event: rows.writerow(csv_cells(event))
+    if args.json:
+        return lambda event: print(json.dumps(as_json(event)), file=stream)
+    return lambda event: print(line(event), file=stream)
+
+
+def line(event: Event) -> str:
+    """An event on a line, for people; what does not apply is left out."""
+    said = {name: str(value) for name in _SAID if (value := getattr(event, name))}
+    for name, port in (("client", event.client_port), ("destination", event.destination_port)):
+        if name in said and port:
+            said[name] = f"[{said[name]}]:{port}" if ":" in said[name] else f"{said[name]}:{port}"
+    detail = said.pop("detail", "")
+    words = [
+        f"{name}={value if _BARE.issuperset(value) else json.dumps(value)}" for name, value in said.items()
+    ]
+    # Written by who objects, among others: no control characters, and none that turn the line around.
+    plain = json.dumps(json.loads(detail)) if detail else ""
+    return " ".join(filter(None, [time_text(event.time), event.kind, *words, plain]))

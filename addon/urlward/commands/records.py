@@ -1,0 +1,360 @@
+"""``urlward records``: what is kept, for how long, and what is held longer."""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urlward.commands.arguments import DONE, WRONG, Command, state_subcommand
+from urlward.commands.caller import caller
+from urlward.config import configured
+from urlward.config.records import RecordsTable
+from urlward.engine.dates import parse_time, time_text
+from urlward.engine.errors import UrlwardError
+from urlward.policy.reasons import reason_of
+from urlward.records.event import Event, canonical_reference, parse_reference
+from urlward.records.store import Age, KeepingStore
+from urlward.state.audit import append
+from urlward.state.folder import found_folder, state_folder
+
+if TYPE_CHECKING:
+    from urlward.records.database import Database
+    from urlward.records.nodes import Node
+
+_DAY_MS = 86_400_000
+
+
+class RecordsCommandError(UrlwardError):
+    """What was asked for cannot be done."""
+
+
+def add_records_commands(command: Command) -> None:
+    """Declare them; what they need is imported when they run."""
+    records = command("records", None, "What is kept of events, and how long.")
+    of_records = records.add_subparsers(required=True, metavar="COMMAND")
+
+    status = state_subcommand(
+        of_records, "status", _status, "Exit code 0 where nothing is older than it may be, 1 where it is."
+    )
+    status.add_argument("--json", action="store_true", help="as a JSON object")
+
+    state_subcommand(
+        of_records, "purge", _purge, "Delete now what is older than it may be, as the filter does each hour."
+    )
+
+    hold = state_subcommand(
+        of_records, "hold", _hold, "Keep what has a reference until a date, whatever its days are."
+    )
+    hold.add_argument("reference", metavar="REFERENCE", help="as it stands on the block page")
+    hold.add_argument("--until", required=True, metavar="DATE", help="its end, or a time (RFC 3339)")
+    hold.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+
+    release = state_subcommand(of_records, "release", _release, "End a hold.")
+    release.add_argument("reference", metavar="REFERENCE", help="that is held")
+    release.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+
+    adopt = state_subcommand(
+        of_records, "adopt", _adopt, "Say that this is the node of a name, in databases that several share."
+    )
+    adopt.add_argument("name", metavar="NAME", nargs="?", help="that it has or had (the configuration's)")
+    adopt.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+
+
+def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
+    path, config = configured(args.config)
+    if config.records is None:
+        raise RecordsCommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+    return config.records, state_folder(args.state or config.state)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from urlward.assignments.configured import kept_assignments
+    from urlward.objections.objections import FILE, read_objections
+    from urlward.records.database import Database
+    from urlward.records.evidence import evidence_of
+    from urlward.records.holds import current_holds
+    from urlward.records.retention import KeepingStores, days_of, held_elsewhere
+
+    records, state = _read(args)
+    found_folder(state)
+    now = time.time()
+    here = {one.reference: one for one in current_holds(state, now)}
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    others, unasked = held_elsewhere(opened, now)
+    held = {**others, **{reference: one.until for reference, one in here.items()}}
+    evidence = evidence_of(held, opened, found, state)
+    errors: list[UrlwardError] = [*unasked.values()]
+    rows, kept_for = [], {reference: _counted(evidence.of(reference)) for reference in held}
+    for store in opened:
+        try:
+            if isinstance(store, Database) and not store.is_file:
+                if taken := store.taken_from(stores.node):
+                    errors.append(taken)
+                nodes = store.days_of_nodes(days_of(records.days), stores.node)
+                unheld = store.ages_of_nodes(held)
+                for (node, kind), age in sorted((store.ages_of_nodes() if held else unheld).items()):
+                    days = nodes.get(node, nodes[""])
+                    name = f"{store.name} ({node})"
+                    rows.append(_row(name, kind, age, unheld.get((node, kind)), days, now))
+                continue
+            free = store.ages(held)
+            for kind, age in sorted(store.ages().items() if held else free.items()):
+                rows.append(_row(store.name, kind, age, free.get(kind), days_of(records.days), now))
+        except UrlwardError as e:
+            errors.append(e)
+    stores.close()
+    errors = [*dict.fromkeys((*evidence.errors, *errors))]
+    try:
+        if (kept := kept_assignments(records, state, now)) is not None:
+            age = Age(kept.count, kept.oldest)
+            row = _row(kept.place, "assignments", age, None, {}, now)
+            purged = None if kept.purged is None else time_text(kept.purged // 1000)
+            row |= {"days": records.days.assignments, "purged": purged}
+            row |= {"over": kept.over, "held": sum(kept.held.values())}
+            rows.append(row)
+            for reference, count in kept.held.items():
+                if count and reference in held:
+                    kept_for[reference].append({"store": kept.place, "kind": "assignments", "count": count})
+        for objection in read_objections(state):
+            if objection.reference in held:
+                where = {"store": str(state / FILE), "kind": "objection", "count": 1}
+                kept_for[objection.reference].append(where)
+    except UrlwardError as e:
+        errors.append(e)
+    shown = {
+        "records": rows,
+        "holds": [
+            {
+                "reference": reference,
+                "until": time_text(until),
+                "who": here[reference].who if reference in here else None,
+                "why": here[reference].why if reference in here else None,
+                "kept": kept_for[reference],
+            }
+            for reference, until in held.items()
+        ],
+    }
+    _show(shown, as_json=args.json)
+    for error in errors:
+        print(f"urlward: {error}", file=sys.stderr)
+    return WRONG if errors or any(row["over"] for row in rows) else DONE
+
+
+def _counted(found: Mapping[str, list[Event]]) -> list[dict[str, Any]]:
+    return [
+        {"store": store, "kind": kind, "count": count}
+        for store, events in found.items()
+        for kind, count in sorted(Counter(event.kind for event in events).items())
+    ]
+
+
+def _row(
+    store: str, kind: str, age: Age, free: Age | None, days: Mapping[str, int], now: float
+) -> dict[str, Any]:
+    """What there is of a kind, and when the next of it is deleted.
+
+    Args:
+        store: its name.
+        kind: of event.
+        age: of all.
+        free: of what nobody holds; None for nothing.
+        days: of each kind.
+        now: seconds since 1970-01-01 UTC.
+    """
+    allowed = days.get(kind)
+    end = None if allowed is None or free is None else free.oldest + allowed * _DAY_MS
+    return {
+        "store": store,
+        "kind": kind,
+        "count": age.count,
+        "held": age.count - (free.count if free else 0),
+        "oldest": time_text(age.oldest // 1000),
+        "days": allowed,
+        "purged": None if end is None else time_text(end // 1000),
+        "over": end is not None and end < now * 1000,
+    }
+
+
+def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(shown, indent=1))
+        return
+    table = [("STORE", "KIND", "COUNT", "HELD", "OLDEST", "DAYS", "NEXT PURGE")]
+    for row in shown["records"]:
+        end = "never" if row["days"] is None else row["purged"] or "when released"
+        end += " (over!)" * row["over"]
+        held, days = str(row["held"] or "-"), str(row["days"] or "-")
+        table.append((row["store"], row["kind"], str(row["count"]), held, row["oldest"], days, end))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    for one in shown["holds"]:
+        by = "by another node" if one["who"] is None else f"{one['who']}: {one['why']}"
+        print(f"held: {one['reference']} until {one['until']}  {by}")
+        for kept in one["kept"]:
+            print(f"  {kept['store']}: {kept['count']} {kept['kind']}")
+        if not one["kept"]:
+            print("  nothing that can be found")
+
+
+def _purge(args: argparse.Namespace) -> int:
+    from urlward.assignments.configured import purge_configured
+    from urlward.records.holds import held_references
+    from urlward.records.retention import KeepingStores, days_of, purge
+    from urlward.service.leftovers import purge_leftovers
+
+    records, state = _read(args)
+    now = time.time()
+    stores = KeepingStores(records, state, make=False)
+    deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
+    stores.close()
+    try:
+        if records.days.assignments is not None:
+            deleted["assignments"] = purge_configured(records, state, now)
+    except UrlwardError as e:
+        errors.append(e)
+    try:
+        more, found = purge_leftovers(records, state, held_references(state, now), now)
+        deleted |= {name: number for name, number in more.items() if number}
+        errors += found
+    except UrlwardError as e:  # said before
+        errors += [] if str(e) in map(str, errors) else [e]
+    for name, number in deleted.items():
+        print(f"{name}: {number} deleted")
+    for error in errors:
+        print(f"urlward: {error}", file=sys.stderr)
+    return WRONG if errors else DONE
+
+
+def _hold(args: argparse.Namespace) -> int:
+    from urlward.assignments.configured import hold_configured
+    from urlward.assignments.interval import AssignmentError
+    from urlward.records.evidence import evidence_of
+    from urlward.records.holds import hold
+    from urlward.records.retention import KeepingStores
+
+    records, state = _read(args)
+    try:
+        until = parse_time(args.until, whole_day=True)
+    except ValueError as e:
+        raise RecordsCommandError(f"--until: {args.until!r}: {e}") from None
+    reference = parse_reference(args.reference)
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    try:
+        evidence = evidence_of([reference], opened, found, state)
+        known = bool(evidence.hits(reference))
+        if not known and not evidence.errors:
+            print(f"urlward: no event has the reference {reference}: nothing is held", file=sys.stderr)
+            return WRONG
+        # It may be in what cannot be read: holding too much is the smaller harm.
+        made = hold(state, reference, until, args.why, caller(), now=time.time())
+        print(f"{made.reference}: held until {time_text(made.until)}")
+        failed = {str(e): "" if known else ", and nothing else has the reference" for e in evidence.errors}
+        failed |= _tell_databases(
+            opened, lambda database: database.hold({reference: made.until * 1000}, stores.node)
+        )
+    finally:
+        stores.close()
+    try:
+        hold_configured(records, state, {reference: made.until}, evidence)
+    except AssignmentError as e:
+        failed |= {str(e): ""} if known else {}
+    return _tell_failed(failed)
+
+
+def _tell_databases(opened: Iterable[KeepingStore], tell: "Callable[[Database], None]") -> dict[str, str]:
+    """Other nodes that write there go by it too; returns what went wrong."""
+    from urlward.records.database import Database
+
+    failed = {}
+    for store in opened:
+        if isinstance(store, Database):
+            try:
+                tell(store)
+            except UrlwardError as e:
+                failed[str(e)] = ""
+    return failed
+
+
+def _tell_failed(failed: Mapping[str, str]) -> int:
+    for error, more in failed.items():
+        print(f"urlward: not told: {error}{more}; do it again", file=sys.stderr)
+    return WRONG if failed else DONE
+
+
+def _release(args: argparse.Namespace) -> int:
+    from urlward.assignments.configured import release_configured
+    from urlward.records.holds import HoldError, held_references, release
+    from urlward.records.retention import KeepingStores
+
+    records, state = _read(args)
+    reference = canonical_reference(args.reference)
+    until = held_references(state, time.time()).get(reference)
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    failed = {str(e): "" for e in found}
+    try:
+        if until is None and (until := _told_before(opened, stores.node, reference)) is None:
+            raise HoldError(f"{reference!r} is not held here")
+        end = until * 1000
+        failed |= _tell_databases(opened, lambda database: database.release(reference, stores.node, end))
+    finally:
+        stores.close()
+    try:
+        release_configured(records, state, reference)
+    except UrlwardError as e:
+        failed[str(e)] = ""
+    if failed:
+        return _tell_failed(failed)
+    released = release(state, reference, args.why, caller(), now=time.time(), until=until)
+    print(f"{released.reference}: released; all that it held is deleted when its days are over")
+    return DONE
+
+
+def _told_before(opened: Iterable[KeepingStore], node: "Node", reference: str) -> int | None:
+    """Until when a node holds a reference by a database alone, as one does that has lost its state folder;
+    None where it does not."""
+    from urlward.records.database import Database
+
+    for store in opened:
+        if isinstance(store, Database) and not store.is_file:
+            for name, until in store.held_by(node).items():
+                if canonical_reference(name) == reference and until > time.time() * 1000:
+                    return until // 1000
+    return None
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    from urlward.records.database import Database
+    from urlward.records.retention import KeepingStores
+
+    records, state = _read(args)
+    name, why = args.name or records.node, reason_of(args.why, RecordsCommandError)
+    stores = KeepingStores(records, state, make=False)
+    opened, found = stores.all()
+    errors: list[UrlwardError] = [*found]
+    try:
+        shared = [store for store in opened if isinstance(store, Database) and not store.is_file]
+        if not shared and not errors:
+            raise RecordsCommandError("no store is a database that several nodes share")
+        for store in shared:
+            try:
+                store.find_node(name, stores.node)
+                # Before it is so: what was said is in the audit log whatever happens next.
+                append(state, caller(), "adopted", time.time(), node=name, store=store.name, why=why)
+                store.adopt(name, stores.node)
+            except UrlwardError as e:
+                errors.append(e)
+            else:
+                print(f"{store.name}: {name} is this node")
+    finally:
+        stores.close()
+    for error in errors:
+        print(f"urlward: {error}", file=sys.stderr)
+    return WRONG if errors else DONE

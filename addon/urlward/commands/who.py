@@ -1,0 +1,181 @@
+"""``urlward who``."""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from urlward.assignments.interval import LAST_PORT, MOST_APART, AssignmentError, place_of
+from urlward.assignments.times import to_ms
+from urlward.commands.arguments import Command
+from urlward.commands.assignments import add_database_arguments, open_assignments
+from urlward.commands.caller import caller
+from urlward.config import Config
+from urlward.policy.reasons import reason_of
+from urlward.records.event import parse_reference
+from urlward.state.audit import append
+
+if TYPE_CHECKING:
+    from urlward.assignments.who import Answer
+
+ONE, NOT_ONE = 0, 1
+
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?").fullmatch
+_UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
+
+
+class Seen(NamedTuple):
+    """A client as an event has it: address, source port (0 where it is not known), time in ms."""
+
+    address: str
+    port: int
+    at: int
+
+
+type FindEvents = Callable[[Config, Path, str], Sequence[Seen]]
+"""The clients that a reference is of, by the configuration and the state folder."""
+
+
+def add_who_command(command: Command, find_events: FindEvents | None = None) -> None:
+    """Declare it; what it needs is imported when it runs.
+
+    Args:
+        command: declares a command.
+        find_events: finds events by reference; without, a question names an address.
+    """
+    asking = command("who", lambda args: _who(args, find_events), "Tell who had an address at a time.")
+    asking.add_argument("address", nargs="?", metavar="ADDRESS[:PORT]", help="or [ADDRESS]:PORT for IPv6")
+    asking.add_argument("--at", metavar="TIME", help="such as 2026-11-24T12:00:03Z")
+    if find_events is not None:
+        asking.add_argument("--reference", metavar="R", help="of a block, instead of an address and a time")
+    asking.add_argument(
+        "--why", required=True, metavar="TEXT", help="for the audit log, such as a case's number"
+    )
+    asking.add_argument(
+        "--tolerance",
+        default="0s",
+        metavar="TIME",
+        help="that clocks may be apart, up to 1h: 5s, 500ms, 2m (0s)",
+    )
+    asking.add_argument("--json", action="store_true", help="as a JSON object")
+    add_database_arguments(asking)
+
+
+def split_address(text: str) -> tuple[str, int | None]:
+    """Address and port of ``192.0.2.7``, ``192.0.2.7:443``, ``2001:db8::7`` or ``[2001:db8::7]:443``.
+
+    Raises:
+        AssignmentError: none of these.
+    """
+    address, colon, port = text, "", ""
+    if text.startswith("["):
+        address, bracket, rest = text[1:].partition("]")
+        colon, port = rest[:1] or ("" if bracket else "["), rest[1:]
+    elif text.count(":") == 1:
+        address, colon, port = text.partition(":")
+    try:
+        canonical = place_of(address)[1]
+        number = int(port) if colon else None
+        if colon not in ("", ":") or "/" in canonical or (number is not None and not 0 < number <= LAST_PORT):
+            raise ValueError
+    except ValueError:
+        raise AssignmentError(
+            f"{text[:80]!r} is not an address such as 192.0.2.7:40213 or [2001:db8::7]:40213"
+        ) from None
+    return canonical, number
+
+
+def read_tolerance(text: str) -> int:
+    """Milliseconds of ``5s``, ``500ms``, ``2m`` or ``1h``, which is the most.
+
+    Raises:
+        AssignmentError: none of these, or more.
+    """
+    match = _DURATION(text)
+    if match is None:
+        raise AssignmentError(f"tolerance: {text!r} is not a time such as 5s or 500ms")
+    found = round(float(match[1]) * _UNITS[match[2]])
+    if found > MOST_APART:
+        raise AssignmentError(f"tolerance: {text!r} is more than an hour, the most that clocks may be apart")
+    return found
+
+
+def read_time(text: str) -> int:
+    """Milliseconds of an RFC 3339 time, which has to say its offset: an hour off is another subscriber.
+
+    Raises:
+        AssignmentError: none.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError
+        return to_ms(at)
+    except ValueError:
+        raise AssignmentError(
+            f"at: {text!r} is not a time with its offset, such as 2026-11-24T12:00:03Z"
+        ) from None
+
+
+def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
+    from urlward.assignments.who import Question, answer_fields, who
+
+    why = reason_of(args.why, AssignmentError)
+    typed = getattr(args, "reference", None)
+    reference = None if typed is None else parse_reference(typed)
+    tolerance = read_tolerance(args.tolerance)
+    if (reference is None) == (args.address is None):
+        raise AssignmentError("give an address and --at TIME" + (", or --reference R" if find_events else ""))
+    if (args.address is None) != (args.at is None):
+        raise AssignmentError("--at TIME goes with an address")
+    named = [] if reference else [Question(*split_address(args.address), read_time(args.at), tolerance)]
+    asked = {
+        "why": why,
+        **({"reference": reference} if reference else {"address": args.address, "at": args.at}),
+    }
+    store, config, state = open_assignments(args)
+    try:
+        found = find_events(config, state, reference) if find_events and reference else ()
+        if reference and not found:
+            append(state, caller(), "who", time.time(), **asked, answer="none")
+            print(f"urlward: no event has the reference {reference}", file=sys.stderr)
+            return NOT_ONE
+        questions = named or [Question(*split_address_of(seen), tolerance) for seen in found]
+        answers = [who(store, question) for question in questions]
+    except AssignmentError:
+        append(state, caller(), "who", time.time(), **asked, answer="error")
+        raise
+    finally:
+        store.close()
+    for answer in answers:
+        # Told first: where it cannot be written down, nothing is answered.
+        append(state, caller(), "who", time.time(), **{**asked, **answer_fields(answer)})
+    _show(answers, as_json=args.json)
+    return ONE if len(answers) == 1 and answers[0].verdict == "one" else NOT_ONE
+
+
+def split_address_of(seen: Seen) -> tuple[str, int | None, int]:
+    """A question's address, port and time; an event without a port has 0.
+
+    Raises:
+        AssignmentError: its address was shortened or replaced for privacy.
+    """
+    try:
+        address = place_of(seen.address)[1]
+        if "/" in address:
+            raise ValueError
+    except ValueError:
+        raise AssignmentError("the event does not have the client's whole address") from None
+    return address, seen.port or None, seen.at
+
+
+def _show(answers: "Sequence[Answer]", *, as_json: bool) -> None:
+    from urlward.assignments.who import answer_fields, answer_lines
+
+    for answer in answers:
+        print(json.dumps(answer_fields(answer)) if as_json else "\n".join(answer_lines(answer)))

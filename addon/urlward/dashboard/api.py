@@ -1,0 +1,143 @@
+"""The same as JSON, for scripts: ``Authorization: Bearer TOKEN``."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from urlward.dashboard import asked
+from urlward.dashboard.base import Base
+from urlward.dashboard.sources import AdminError, Now
+from urlward.records.event import Event, as_json
+
+_SERIES = ("seconds", "requests", "blocks", "latency", "stall")
+
+
+class Api(Base):
+    """What all of it has in common."""
+
+    as_json = True
+
+    def body(self, *names: str) -> dict[str, str]:
+        """The members of the body, of these names or `who`.
+
+        Raises:
+            AdminError: not a JSON object of texts, or one has another name.
+        """
+        try:
+            given = dict(asked.texts(json.loads(self.request.body or b"{}")))
+        except (ValueError, RecursionError) as e:
+            raise AdminError("body: not JSON") from e
+        asked.only(given, (*names, "who"))
+        return given
+
+    def who(self, body: dict[str, str]) -> str:
+        """Whose doing it is, for the record."""
+        visitor = self.current_user
+        name = " ".join(body.get("who", visitor.name if visitor else "").split())
+        if not name.isprintable() or len(name) > asked.MAX_TEXT:
+            raise AdminError(f"who: one line of at most {asked.MAX_TEXT} characters")
+        return f"{name} (dashboard)"
+
+
+class NowApi(Api):
+    """What happens now."""
+
+    def get(self) -> None:
+        """All that is known, or with ``since`` the seconds after that one."""
+        since = self.get_query_argument("since", "0")
+        now = self.sources.now()
+        after = int(since) if since.isascii() and since.isdecimal() and len(since) < 12 else 0
+        self.write_json(_after(now, after))
+
+
+class Shown(Api):
+    """What a source shows, as it is."""
+
+    def initialize(self, context: Any, name: str = "") -> None:
+        """Of one source."""
+        super().initialize(context)
+        self._name = name
+
+    async def get(self) -> None:
+        """All of it."""
+        self.write_json(await self.ask(getattr(self.sources, self._name)))
+
+
+class EventsApi(Api):
+    """Events."""
+
+    async def get(self) -> None:
+        """A page; ``older`` is the ``before`` of the next."""
+        # A filter that nobody heeds gives everybody's events to who asked for one client's.
+        asked.only(self.request.query_arguments, asked.OF_EVENTS)
+        kinds = [kind for kind in self.get_query_arguments("kind") if kind]
+        wanted = asked.event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=100)
+        found = await self.ask(self.sources.events, wanted)
+        events = [as_json(Event(**event)) for event in found.events]
+        self.write_json({"events": events, "older": found.older or None})
+
+
+class CheckApi(Api):
+    """What a URL gets."""
+
+    async def post(self) -> None:
+        """Of ``url``, for ``client``, ``at`` a time."""
+        body = self.body("url", "client", "at")
+        url, client = asked.url(body.get("url", "")), asked.client(body.get("client", ""))
+        at = asked.moment("at", body.get("at", ""))
+        self.write_json(await self.ask(self.sources.check, url, client, at))
+
+
+class AllowsApi(Shown):
+    """Temporary allows."""
+
+    async def post(self) -> None:
+        """Make one: ``url``, ``for``, ``why``, and ``host``: ``yes`` for its whole host."""
+        body = self.body("url", "for", "why", "host")
+        url, seconds = asked.url(body.get("url", "")), asked.seconds(body.get("for", ""))
+        why, whole_host = asked.why(body.get("why", "")), body.get("host") == "yes"
+        made = await self.ask(self.sources.allow, url, seconds, why, self.who(body), whole_host=whole_host)
+        self.set_status(HTTPStatus.CREATED)
+        self.write_json(made)
+
+
+class EndAllowApi(Api):
+    """The end of one."""
+
+    async def post(self, id_: str) -> None:
+        """With ``why``."""
+        body = self.body("why")
+        why = asked.why(body.get("why", ""))
+        self.write_json(await self.ask(self.sources.end_allow, id_, why, self.who(body)))
+
+
+class FeedApi(Api):
+    """What is done to a feed."""
+
+    async def post(self, name: str, action: str) -> None:
+        """``refresh``, or ``accept`` with ``why``."""
+        body = self.body("why")
+        if action == "refresh":
+            said = await self.ask(self.sources.refresh_feed, name)
+        else:
+            why = asked.why(body.get("why", ""))
+            said = await self.ask(self.sources.accept_feed, name, why, self.who(body))
+        self.write_json({"said": said})
+
+
+class ObjectionApi(Api):
+    """The decision on an objection."""
+
+    async def post(self, id_: str) -> None:
+        """``answer`` (``grant`` or ``decline``) with ``why``; of an allow, the fields of `AllowsApi`."""
+        body = self.body("answer", "why", "url", "for", "host")
+        granted, why = asked.grant(lambda name: body.get(name, "")), asked.why(body.get("why", ""))
+        await self.ask(self.sources.decide_objection, id_, why, self.who(body), granted=granted)
+        self.write_json({"decided": id_})
+
+
+def _after(now: Now, since: int) -> dict[str, Any]:
+    if since > now["time"]:
+        since = 0  # the clock was set back
+    first = next((n for n, second in enumerate(now["seconds"]) if second > since), len(now["seconds"]))
+    return {**now, **{name: now[name][first:] for name in _SERIES}}  # type: ignore[literal-required]

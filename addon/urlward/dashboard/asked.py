@@ -1,0 +1,176 @@
+"""What people and scripts ask for, read strictly."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_address
+
+from urlward.commands.allow import duration
+from urlward.dashboard.sources import AdminError, EventFilter, Grant
+from urlward.lists.explain import TimeError, parse_time
+from urlward.policy.reasons import reason_of
+from urlward.records.event import KINDS, ReferenceTextError, parse_reference
+
+MAX_URL = 8_192
+MAX_TEXT = 200
+MAX_LIMIT = 1_000
+
+_MINUTE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?=[Zz]?$)").match
+_ID = re.compile(r"[0-9a-f]{32}").fullmatch
+_TEXTS = ("reference", "list", "category", "entry")
+
+
+def moment(name: str, text: str) -> float | None:
+    """Seconds since 1970-01-01 UTC of a date or time, also to the minute; None for nothing.
+
+    Raises:
+        AdminError: neither.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if minute := _MINUTE(text):
+        text = f"{minute[0]}:00Z"
+    try:
+        return parse_time(text)
+    except TimeError as e:
+        raise AdminError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
+
+
+OF_EVENTS = (*_TEXTS, "kind", "since", "until", "limit", "before")
+"""Names of what `event_filter` takes."""
+
+
+def only(given: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse what is none of some names.
+
+    Raises:
+        AdminError: one is not.
+    """
+    for name in given:
+        if name not in names:
+            raise AdminError(f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}")
+
+
+def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventFilter:
+    """The events that are wanted.
+
+    Args:
+        one: the value of a name, empty where it is not given.
+        kinds: as given.
+        limit: where none is given.
+
+    Raises:
+        AdminError: a value does not fit.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise AdminError(f"kind: there are {', '.join(KINDS)}")
+    since, until = moment("since", one("since")), moment("until", one("until"))
+    before = one("before").strip()
+    if before and not _ID(before):
+        raise AdminError("before: the id of an event, 32 hexadecimal digits")
+    if given := one("limit").strip():
+        if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MAX_LIMIT:
+            raise AdminError(f"limit: 1 to {MAX_LIMIT}")
+        limit = int(given)
+    texts = {name: _text(name, one(name)) for name in _TEXTS}
+    return EventFilter(
+        kinds=tuple(dict.fromkeys(kinds)),
+        since=None if since is None else round(since * 1000),
+        until=None if until is None else round(until * 1000),
+        reference=_reference(texts["reference"]),
+        list=texts["list"] or None,
+        category=texts["category"] or None,
+        entry=texts["entry"] or None,
+        before=before or None,
+        limit=limit,
+    )
+
+
+def url(text: str) -> str:
+    """A URL as typed.
+
+    Raises:
+        AdminError: none, or longer than any that is filtered.
+    """
+    text = text.strip()
+    if not text or len(text) > MAX_URL:
+        raise AdminError(f"url: needed, at most {MAX_URL} characters")
+    return text
+
+
+def client(text: str) -> str:
+    """An address, or empty.
+
+    Raises:
+        AdminError: something else.
+    """
+    text = text.strip()
+    try:
+        return str(ip_address(text)) if text else ""
+    except ValueError as e:
+        raise AdminError("client: not an IP address") from e
+
+
+def seconds(text: str) -> int:
+    """Of a length of time such as ``2h``.
+
+    Raises:
+        AllowError: none.
+    """
+    return duration(text.strip())
+
+
+def grant(one: Callable[[str], str]) -> Grant | None:
+    """What is allowed because of an objection; None where it is declined.
+
+    Raises:
+        AdminError: neither granted nor declined.
+        AllowError: no length of time.
+    """
+    answer = one("answer")
+    if answer not in ("grant", "decline"):
+        raise AdminError("answer: grant or decline")
+    if answer == "decline":
+        return None
+    if not one("url").strip():
+        return Grant()
+    return Grant(url(one("url")), seconds(one("for")), one("host") == "yes")
+
+
+def why(text: str) -> str:
+    """The reason, for the record.
+
+    Raises:
+        AdminError: none, not one line, or a URL in it.
+    """
+    return reason_of(text, AdminError)
+
+
+def texts(found: object) -> Mapping[str, str]:
+    """The members of a JSON object, as texts.
+
+    Raises:
+        AdminError: not an object of texts.
+    """
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise AdminError("body: not a JSON object whose members are texts")
+    try:
+        "".join(found.values()).encode()
+    except UnicodeEncodeError as e:  # half of a pair, as JSON can write it
+        raise AdminError("body: a text with a character that is none") from e
+    return found
+
+
+def _reference(text: str) -> str | None:
+    try:
+        return parse_reference(text) if text else None
+    except ReferenceTextError as e:
+        raise AdminError(str(e)) from e
+
+
+def _text(name: str, text: str) -> str:
+    text = text.strip()
+    if len(text) > MAX_TEXT or not (text.isprintable()):
+        raise AdminError(f"{name}: one line of at most {MAX_TEXT} characters")
+    return text

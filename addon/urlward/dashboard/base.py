@@ -1,0 +1,270 @@
+"""What every answer of the dashboard has in common: who may have it, its header fields, and how it fails.
+
+No address with what somebody has typed is ever written down: there is no access log, and a fault is told by
+its type and the handler's name alone.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tornado.web import HTTPError, RequestHandler
+
+from urlward.config.units import in_words
+from urlward.dashboard.attempts import Attempts
+from urlward.dashboard.sessions import Sessions, Visitor
+from urlward.dashboard.sources import AbsentError, Sources
+from urlward.engine.errors import UrlwardError
+from urlward.records.event import KINDS
+
+logger = logging.getLogger("urlward.records")
+
+STATIC = Path(__file__).with_name("static")
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_FOREIGN = (
+    "This form is of another session, or its cookie did not come: browsers send it over HTTPS, and to this "
+    "machine itself. Load the page anew."
+)
+
+NAVIGATION = (
+    ("/", "Now"),
+    ("/lists", "Lists and feeds"),
+    ("/events", "Events"),
+    ("/check", "Check a URL"),
+    ("/alarms", "Alarms"),
+    ("/allows", "Allows"),
+    ("/objections", "Objections"),
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all handlers share.
+
+    Attributes:
+        sources: asked for what is shown.
+        sessions: who may come in.
+        executor: where `sources` may take its time.
+        node: name of the machine, shown on each page.
+        clock: seconds since 1970-01-01 UTC.
+        steady: seconds that never go back.
+        attempts: to guess the token.
+    """
+
+    sources: Sources
+    sessions: Sessions
+    executor: Executor
+    node: str
+    clock: Callable[[], float]
+    steady: Callable[[], float]
+    attempts: Attempts = field(default_factory=Attempts)
+
+
+class Base(RequestHandler):
+    """A handler that only those who have the token get through to."""
+
+    needs_token: ClassVar[bool] = True
+    as_json: bool = False
+
+    current_user: Visitor | None
+
+    def initialize(self, context: Context) -> None:
+        """Keep what all handlers share."""
+        self.context = context
+        self.sources = context.sources
+        self._bearer: Visitor | None = None
+        self._bearer_looked_at = False
+        self._wait = 0.0
+
+    def set_default_headers(self) -> None:
+        """Let nothing be kept, framed, or fetched from elsewhere."""
+        self.clear_header("Server")
+        for name, value in SECURITY.items():
+            self.set_header(name, value)
+        self.set_header("Cache-Control", "no-store")
+
+    def get_current_user(self) -> Visitor | None:
+        """Who asks: by token, else by session."""
+        cookie = self.get_cookie(self.context.sessions.name)
+        return self.bearer() or self.context.sessions.visitor(cookie, self.context.clock())
+
+    def bearer(self) -> Visitor | None:
+        """Who asks by token (RFC 6750).
+
+        Raises:
+            HTTPError: 401 or 429 for a token that is wrong.
+        """
+        if not self._bearer_looked_at:
+            self._bearer_looked_at = True
+            scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() == "bearer":
+                self.check_token(token.strip(), "script")
+                self._bearer = Visitor("script")
+        return self._bearer
+
+    def check_token(self, token: str, way: str) -> None:
+        """Let a token be tried; the right one is admitted however many wrong ones came before it.
+
+        Behind a proxy or a tunnel all clients have one address, so a limit of what is compared would let any
+        of them lock out the others. The token's length keeps it from being guessed (`read_token`); the limit
+        keeps guesses cheap, and has them told in the log.
+
+        Args:
+            token: as given.
+            way: that it came.
+
+        Raises:
+            HTTPError: 401 where it is wrong, 429 where too many were.
+        """
+        if self.context.sessions.is_token(token):
+            return
+        attempts, address, now = (
+            self.context.attempts,
+            f"{way} {self.request.remote_ip}",
+            self.context.steady(),
+        )
+        self._wait = attempts.wait(address, now)
+        if self._wait > 0:
+            raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS, reason="Too many wrong tokens")
+        attempts.wrong(address, now)
+        if attempts.wait(address, now) > 0:
+            logger.warning("admin: too many wrong tokens: %s", address)
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, reason="Wrong token")
+
+    def check_xsrf_cookie(self) -> None:
+        """A token in a header field is nothing that a browser sends by itself."""
+        if self.bearer() is None:
+            super().check_xsrf_cookie()
+
+    def prepare(self) -> None:
+        """Turn those away who have no token."""
+        if not self.needs_token or self.current_user is not None:
+            return
+        if self.as_json or self.request.method not in ("GET", "HEAD"):
+            raise HTTPError(HTTPStatus.UNAUTHORIZED)
+        self.redirect("/login", status=HTTPStatus.SEE_OTHER)
+
+    async def ask[T](self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call what may take its time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.context.executor, lambda: function(*args, **kwargs))
+
+    async def ask_if_there[T](self, function: Callable[..., T], *args: Any) -> tuple[T | None, str]:
+        """What it gives, or why there is none."""
+        try:
+            return await self.ask(function, *args), ""
+        except UrlwardError as e:
+            return None, str(e)
+
+    def write_json(self, value: Any) -> None:
+        """Answer with JSON."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(value) + "\n")
+
+    def page(self, template: str, title: str, **context: Any) -> None:
+        """Answer with a page."""
+        path = self.request.path
+        page = _environment.get_template(f"{template}.html.j2").render(
+            title=title,
+            here=path,
+            navigation=NAVIGATION,
+            node=self.context.node,
+            visitor=self.current_user if self.needs_token else None,
+            xsrf=self.xsrf_token.decode(),
+            now=self.context.clock(),
+            static=self.static_url,
+            kinds=KINDS,
+            **context,
+        )
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish(page.encode("utf-8", "replace"))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say in a line what is wrong."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        message = str(error) if isinstance(error, UrlwardError) else self._reason
+        if status_code == HTTPStatus.FORBIDDEN:
+            message = _FOREIGN
+        if status_code == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", 'Bearer realm="urlward"')
+        if status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            self.set_header("Retry-After", str(int(self._wait) + 1))
+        if self.as_json:
+            self.write_json({"error": message})
+        else:
+            self.page("error", f"{status_code} {HTTPStatus(status_code).phrase}", message=message)
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """What is not there is 404, what cannot be done is 400: neither is a fault of ours."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, UrlwardError):
+            absent = isinstance(error, AbsentError)
+            status_code = HTTPStatus.NOT_FOUND if absent else HTTPStatus.BAD_REQUEST
+        super().send_error(status_code, **kwargs)
+
+    def log_exception(self, typ: Any, value: Any, _: Any) -> None:
+        """Tell of faults of ours only, by type."""
+        if not isinstance(value, HTTPError | UrlwardError):
+            logger.error("admin: a bug in %s: %s", type(self).__name__, typ.__name__)
+
+
+class Missing(Base):
+    """An address that there is nothing at."""
+
+    needs_token = False
+
+    def prepare(self) -> None:
+        """Say so, to scripts as they expect it."""
+        self.as_json = self.request.path.startswith("/api/")
+        raise HTTPError(HTTPStatus.NOT_FOUND)
+
+
+def iso(moment: float) -> str:
+    """Seconds since 1970-01-01 UTC as people read them, such as ``2027-01-31 08:30:00Z``."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def _machine_time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _make_environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        iso=iso,
+        machine_time=_machine_time,
+        words=in_words,
+        number=lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+    )
+    return environment
+
+
+_environment = _make_environment()

@@ -1,0 +1,113 @@
+"""The last ten minutes, second by second, from what the workers have counted since their start."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from urlward.dashboard.sources import Now, Row
+
+SPAN = 600
+"""Seconds that are kept."""
+
+SET_BACK = 5
+"""Seconds by which the clock must have been set back for what is kept to be of no use."""
+
+_STAGES = ("peek", "match")
+"""Whose requests are traffic; a name that is asked for is none yet."""
+
+
+class _Totals(NamedTuple):
+    requests: int
+    blocks: int
+    added: int
+    added_sum: float
+
+    def since(self, before: "_Totals") -> "_Totals":
+        return _Totals(
+            self.requests - before.requests,
+            self.blocks - before.blocks,
+            self.added - before.added,
+            self.added_sum - before.added_sum,
+        )
+
+
+class _Second(NamedTuple):
+    second: int
+    requests: int
+    blocks: int
+    latency: float | None
+    stall: float
+
+
+class History:
+    """Keeps what each second has added.
+
+    A worker that is new adds what it has counted, one that is gone takes nothing away.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: deque[_Second] = deque(maxlen=SPAN)
+        self._before: dict[str, _Totals] = {}
+        self._connections = 0
+
+    def sample(self, snapshots: Mapping[str, Mapping[str, Any]], now: float) -> None:
+        """Take what the workers say; call it once a second.
+
+        Args:
+            snapshots: the newest of each worker that lives, as `Metrics.snapshot` has it.
+            now: seconds since 1970-01-01 UTC.
+        """
+        second = int(now)
+        if self._seconds and second < self._seconds[-1].second - SET_BACK:
+            self._seconds.clear()
+        elif self._seconds and second <= self._seconds[-1].second:
+            return
+        totals = {f"{name} {one['started']}": _totals(one) for name, one in snapshots.items()}
+        self._connections = sum(int(one["open"]) for one in snapshots.values())
+        first = not self._seconds and not self._before
+        changes = [
+            total.since(self._before.get(name, _NONE))
+            for name, total in totals.items()
+            # What was counted before anybody looked is not of this second.
+            if not first
+        ]
+        self._before = totals
+        added = sum(change.added for change in changes)
+        latency = round(1000 * sum(change.added_sum for change in changes) / added, 3) if added else None
+        stall = max((float(one.get("stall_newest", 0.0)) for one in snapshots.values()), default=0.0)
+        requests = sum(change.requests for change in changes)
+        blocks = sum(change.blocks for change in changes)
+        self._seconds.append(_Second(second, requests, blocks, latency, round(1000 * stall, 2)))
+
+    def now(self, workers: Iterable[Row]) -> Now:
+        """All that is known.
+
+        Args:
+            workers: as `Now` has them.
+        """
+        newest = self._seconds[-1].second if self._seconds else 0
+        kept = [one for one in self._seconds if one.second > newest - SPAN]
+        return Now(
+            time=newest,
+            seconds=[one.second for one in kept],
+            requests=[one.requests for one in kept],
+            blocks=[one.blocks for one in kept],
+            latency=[one.latency for one in kept],
+            stall=[one.stall for one in kept],
+            connections=self._connections,
+            workers=list(workers),
+        )
+
+
+_NONE = _Totals(0, 0, 0, 0.0)
+
+
+def _totals(snapshot: Mapping[str, Any]) -> _Totals:
+    requests = snapshot["requests"]
+    added = snapshot["histograms"]["added"]
+    return _Totals(
+        sum(sum(requests.get(stage, {}).values()) for stage in _STAGES),
+        sum(sum(counts.values()) for counts in snapshot["blocks"].values()),
+        sum(added["counts"]),
+        float(added["sum"]),
+    )

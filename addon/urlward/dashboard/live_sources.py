@@ -1,0 +1,300 @@
+"""The dashboard's sources in the recorder: feeds, allows and lists as they are in the state folder, and what
+the recorder itself has of events, metrics and objections."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, override
+
+from urlward.config import Config, FeedTable
+from urlward.dashboard.history import History
+from urlward.dashboard.live_check import Checks
+from urlward.dashboard.refreshes import Refreshes
+from urlward.dashboard.remembered import Remembered
+from urlward.dashboard.rows import of_alarm, of_list, of_worker
+from urlward.dashboard.sources import (
+    AbsentError,
+    AdminError,
+    EventFilter,
+    EventPage,
+    Grant,
+    Now,
+    Row,
+    Sources,
+)
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.accept import accept
+from urlward.feeds.alarms import alarms
+from urlward.feeds.status import status
+from urlward.feeds.store import FeedStore
+from urlward.lists.formats import AUTO
+from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
+from urlward.records.event import HITS
+from urlward.samples import SAMPLE
+from urlward.state.folder import local_key
+from urlward.state.watch import Signature
+
+HITS_FOR, FEEDS_FOR = 30.0, 10.0
+"""Seconds that such an answer is good."""
+
+_DAY_MS = 86_400_000
+_ALARM_DAYS = 30
+_MAX_ALARMS = 200
+_LOOKED_UP = 50
+"""Open objections whose block is looked for."""
+
+_BLOCKS = ("block", "cut")
+_NO_STORE = (
+    "Events: no store that can be searched is configured; sqlite and postgresql are ([[records.store]])."
+)
+
+
+class Finder(Protocol):
+    """A store that can be searched."""
+
+    def find(self, wanted: EventFilter) -> list[Row]:
+        """Events by the names of their fields, newest first."""
+
+    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+        """How many there are."""
+
+
+class ObjectionBook(Protocol):
+    """Objections as they are kept."""
+
+    def listed(self) -> list[Row]:
+        """As `Sources.objections` has them."""
+
+    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        """As `Sources.decide_objection`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the recorder has; None where it is not configured.
+
+    Attributes:
+        finder: of events.
+        objections: those that clients have made.
+        metrics: gives the exposition.
+        snapshots: the newest snapshot of each worker, as `Metrics.snapshot` has it.
+        alarms: the recorder's own alarms, as `Sources.alarms` has them.
+        ready: what the recorder needs, and whether it is there.
+        healthy: whether all workers report.
+    """
+
+    finder: Finder | None = None
+    objections: ObjectionBook | None = None
+    metrics: Callable[[], bytes] | None = None
+    snapshots: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None
+    alarms: Callable[[], list[Row]] | None = None
+    ready: Callable[[], Mapping[str, bool]] | None = None
+    healthy: Callable[[], bool] | None = None
+
+
+class LiveSources(Sources):
+    """See `Sources`.
+
+    Args:
+        config: the filter's.
+        state: the state folder.
+        parts: of the recorder.
+        clock: seconds since 1970-01-01 UTC.
+        list_format: of the filter's sources.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        parts: Parts | None = None,
+        *,
+        list_format: str = AUTO,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._parts = parts or Parts()
+        self._clock = clock
+        self._history = History()
+        self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
+        self._feeds = Remembered[list[Row]](FEEDS_FOR)
+        self._refreshes = Refreshes(config, state)
+        self._checks = Checks(config, state, list_format)
+
+    def tick(self) -> None:
+        """Note what the last second has brought; call it once a second."""
+        if self._parts.snapshots is not None:
+            self._history.sample(self._parts.snapshots(), self._clock())
+
+    def close(self) -> None:
+        """Give back what is held for questions."""
+        self._checks.close()
+
+    @override
+    def metrics_text(self) -> bytes:
+        if self._parts.metrics is None:
+            raise AbsentError("Metrics are not collected.")
+        return self._parts.metrics()
+
+    @override
+    def now(self) -> Now:
+        if self._parts.snapshots is None:
+            raise AbsentError("Metrics are not collected.")
+        workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
+        return self._history.now(workers)
+
+    @override
+    def health(self) -> bool:
+        return self._parts.healthy is None or self._parts.healthy()
+
+    @override
+    def ready(self) -> Mapping[str, bool]:
+        state = {"state": os.access(self._state, os.W_OK)}
+        return state | dict(self._parts.ready()) if self._parts.ready is not None else state
+
+    @override
+    def lists(self) -> list[Row]:
+        try:
+            hits = self.hits()["list"]
+        except UrlwardError:
+            hits = None
+        feeds = {feed.name for feed in self._config.feed}
+        rows = [of_list(*facts, now=self._clock(), feeds=feeds) for facts in self._in_force()]
+        known = {row["name"] for row in rows}
+        paths = self._config.list or (() if feeds else (str(SAMPLE),))
+        # Nothing is known of a list that no worker has said to be in force.
+        names = [] if rows else [Path(path).stem for path in paths]
+        names += [name for name in feeds if name not in known]
+        rows += [of_list(name, 0, None, 0, now=self._clock(), feeds=feeds) for name in names]
+        return [row | {"hits": None if hits is None else hits.get(row["name"], 0)} for row in rows]
+
+    @override
+    def hits(self) -> dict[str, dict[str, int]]:
+        # Counting goes through all events of a day.
+        return self._hits.get(None, self._clock(), self._count)
+
+    def _count(self) -> dict[str, dict[str, int]]:
+        wanted = EventFilter(kinds=_BLOCKS, since=self._milliseconds() - _DAY_MS)
+        finder = self._finder()
+        return {
+            "list": dict(finder.count(wanted, "list")),
+            "category": dict(finder.count(wanted, "category")),
+        }
+
+    @override
+    def feeds(self) -> list[Row]:
+        now, feeds = self._clock(), self._config.feed
+        stores = [FeedStore(self._state, feed.name) for feed in feeds]
+        seen = [Signature.of(p) for one in stores for p in (one.path, one.path.with_suffix(".json"))]
+        # Each reads a whole artifact.
+        return self._feeds.get(seen, now, lambda: [status(feed, self._state, now) for feed in feeds])
+
+    @override
+    def events(self, wanted: EventFilter) -> EventPage:
+        # One more than wanted tells whether there are others.
+        found = self._finder().find(replace(wanted, limit=wanted.limit + 1))
+        more = len(found) > wanted.limit
+        found = found[: wanted.limit]
+        return EventPage(found, found[-1]["id"] if more else "")
+
+    @override
+    def check(self, url: str, client: str, at: float | None) -> Row:
+        return self._checks.check(url, client, at, self._clock())
+
+    @override
+    def alarms(self) -> list[Row]:
+        current: list[Row] = []
+        for feed in self._config.feed:
+            store = FeedStore(self._state, feed.name)
+            facts = store.facts()
+            for kind, text in alarms(feed, facts, store.header(), self._clock()).items():
+                since = rfc3339(facts.last_success) if kind == "stale" and facts.last_success else ""
+                alarm = {"time": since, "source": feed.name, "alarm": kind, "text": text, "current": True}
+                current.append(alarm)
+        if self._parts.alarms is not None:
+            current += self._parts.alarms()
+        return current + self._past_alarms()
+
+    @override
+    def allows(self) -> list[Row]:
+        return [allow_row(one) for one in current_allows(self._state, self._clock())]
+
+    @override
+    def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
+        key, now = local_key(self._state), self._clock()
+        return allow_row(add_allow(self._state, key, url, seconds, why, who, whole_host=whole_host, now=now))
+
+    @override
+    def end_allow(self, id_: str, why: str, who: str) -> Row:
+        return allow_row(end_allow(self._state, id_, why, who, now=self._clock()))
+
+    @override
+    def refresh_feed(self, name: str) -> str:
+        return self._refreshes.begin(self._feed(name))
+
+    @override
+    def accept_feed(self, name: str, why: str, who: str) -> str:
+        feed = self._feed(name)
+        refused = accept(feed, self._state, why=why, who=who, now=self._clock())
+        self._refreshes.begin(feed)
+        if refused is None:
+            return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
+        return f"{name}: the list of {refused.entries} entries is let through once"
+
+    @override
+    def objections(self) -> list[Row]:
+        rows = self._book().listed()
+        if self._parts.finder is None:
+            return rows
+        looked_up = [
+            row | self._block(row["reference"]) for row in rows[:_LOOKED_UP] if row["state"] == "open"
+        ]
+        return looked_up + rows[len(looked_up) :]
+
+    @override
+    def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        self._book().decide(id_, why, who, granted=granted)
+
+    def _finder(self) -> Finder:
+        if self._parts.finder is None:
+            raise AbsentError(_NO_STORE)
+        return self._parts.finder
+
+    def _book(self) -> ObjectionBook:
+        if self._parts.objections is None:
+            raise AbsentError(
+                "Objections are not taken: the block page's form is not configured ([objections])."
+            )
+        return self._parts.objections
+
+    def _feed(self, name: str) -> FeedTable:
+        for feed in self._config.feed:
+            if feed.name == name:
+                return feed
+        raise AdminError("no feed of that name")
+
+    def _in_force(self) -> list[tuple[str, int, int, int]]:
+        """Name, serial, entries and date of the lists that workers have, as the newest of them says."""
+        if self._parts.snapshots is None:
+            return []
+        snapshots = sorted(self._parts.snapshots().values(), key=lambda one: float(one["started"]))
+        found = {row[0]: tuple(row) for one in snapshots for row in one["lists"]}
+        return sorted(found.values())
+
+    def _block(self, reference: str) -> Row:
+        # Objections have the reference too.
+        found = self._finder().find(EventFilter(reference=reference, kinds=tuple(sorted(HITS)), limit=1))
+        return {name: found[0][name] for name in ("list", "category", "entry")} if found else {}
+
+    def _past_alarms(self) -> list[Row]:
+        if self._parts.finder is None:
+            return []
+        since = self._milliseconds() - _ALARM_DAYS * _DAY_MS
+        wanted = EventFilter(kinds=("alarm", "gap"), since=since, limit=_MAX_ALARMS)
+        return [of_alarm(event) for event in self._parts.finder.find(wanted)]
+
+    def _milliseconds(self) -> int:
+        return round(self._clock() * 1000)

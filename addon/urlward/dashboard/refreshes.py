@@ -1,0 +1,48 @@
+"""Fetching a feed because somebody asks for it."""
+
+import logging
+import threading
+from collections import Counter
+from pathlib import Path
+
+from urlward.config import Config, FeedTable
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.apart import refresh_apart
+
+logger = logging.getLogger("urlward.records")
+
+
+class Refreshes:
+    """Fetches feeds in threads of their own; how it went is told by the feed's facts, as that of any refresh.
+
+    Args:
+        config: of the feeds.
+        state: the state folder.
+    """
+
+    def __init__(self, config: Config, state: Path) -> None:
+        self._config = config
+        self._state = state
+        self._begun: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def begin(self, feed: FeedTable) -> str:
+        """Fetch it, after whoever is at it; returns what to say of it."""
+        with self._counting:
+            # One that waits for its turn will do what is asked for.
+            if self._begun[feed.name] > 1:
+                return f"{feed.name}: about to be fetched already"
+            self._begun[feed.name] += 1
+        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True).start()
+        return f"{feed.name}: being fetched"
+
+    def _refresh(self, feed: FeedTable) -> None:
+        try:
+            refresh_apart(feed, self._config, self._state, wait=True)
+        except UrlwardError as e:
+            logger.error("list %s: %s", feed.name, e)
+        except Exception as e:  # noqa: BLE001 - its text could name an entry
+            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+        finally:
+            with self._counting:
+                self._begun[feed.name] -= 1

@@ -1,0 +1,150 @@
+"""Who may come in: whoever has the token, and whoever has shown it in the last hours.
+
+``admin.token`` in the state folder is the token, ``admin.json`` the secret that sessions are signed with and
+which of them were ended before their time. A session is worth nothing when the token is another.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tornado.web import create_signed_value, decode_signed_value
+
+from urlward.dashboard.sources import AdminError
+from urlward.encoding import BOM, without_bom
+from urlward.regular import open_regular, read_regular
+from urlward.state.folder import is_damage, locked, made_folder, set_aside, unusable, write_private
+
+SESSION = 12 * 3_600
+"""Seconds that a session lasts."""
+
+MAX_NAME = 64
+_FILE = "admin.json"
+_SHORTEST = 20
+_DIFFERENT = 8
+_LONGEST = 4_096
+_DAY = 86_400
+
+
+class Visitor(NamedTuple):
+    """Who has come in.
+
+    Attributes:
+        name: as given, for the record; the token is the same for all.
+        id: of the session; empty without one.
+    """
+
+    name: str
+    id: str = ""
+
+
+def read_token(path: Path) -> str:
+    """The token, made where there is none.
+
+    Raises:
+        AdminError: others can read it, or it could be guessed.
+        StateError: not readable, or not writable.
+    """
+    folder = made_folder(path.parent)
+    with locked(folder):
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
+    return token_of(path)
+
+
+def token_of(path: Path) -> str:
+    """The token that is in a file.
+
+    Raises:
+        AdminError: others can read it, or it could be guessed.
+        StateError: not readable.
+    """
+    try:
+        if path.stat().st_mode & 0o027:
+            raise AdminError(f"{path}: others can read it: chmod 600 {path}")
+        with open_regular(path) as file:
+            token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
+    except OSError as e:
+        raise unusable(path, e) from e
+    printable = all(0x21 <= byte <= 0x7E for byte in token)
+    if not _SHORTEST <= len(token) <= _LONGEST or len({*token}) < _DIFFERENT or not printable:
+        raise AdminError(
+            f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line, "
+            f"{_DIFFERENT} of them different; remove it, and a new one is made"
+        )
+    return token.decode("ascii")
+
+
+class Sessions:
+    """Signs sessions, and tells which are in force.
+
+    Args:
+        state: the state folder.
+        token: that all sessions were given for.
+
+    Raises:
+        StateError: the folder cannot be used.
+    """
+
+    def __init__(self, state: Path, token: str) -> None:
+        self._path = made_folder(state) / _FILE
+        self._token = token.encode()
+        with locked(state):
+            self._secret, self._ended = self._read()
+            self._write()
+        key = hmac.digest(self._secret.encode(), self._token, "sha256")
+        self._key = key.hex()
+        self.name = f"urlward-{hashlib.sha256(key).hexdigest()[:8]}"
+        """Of the cookie. Cookies know no ports, and a machine may have more than one filter."""
+
+    def is_token(self, given: str) -> bool:
+        """Whether it is the token; takes the same time whatever is wrong with it."""
+        return hmac.compare_digest(given.encode(errors="replace"), self._token)
+
+    def begin(self, name: str, now: float) -> str:
+        """A cookie's value for somebody who has shown the token."""
+        value = json.dumps([secrets.token_hex(8), int(now), name])
+        return create_signed_value(self._key, self.name, value, clock=lambda: now).decode()
+
+    def visitor(self, cookie: str | None, now: float) -> Visitor | None:
+        """Whose session it is; None where it is none, is over or was ended."""
+        if not cookie:
+            return None
+        value = decode_signed_value(
+            self._key, self.name, cookie, max_age_days=SESSION / _DAY, clock=lambda: now
+        )
+        if value is None:
+            return None
+        id_, begun, name = json.loads(value)
+        over = not begun - 60 <= now < begun + SESSION or id_ in self._ended
+        return None if over else Visitor(name, id_)
+
+    def end(self, visitor: Visitor, now: float | None = None) -> None:
+        """End a session; it stays ended when this process begins anew.
+
+        Raises:
+            StateError: that cannot be written down; it is ended as long as this process lives.
+        """
+        moment = time.time() if now is None else now
+        self._ended[visitor.id] = moment + SESSION
+        self._ended = {id_: until for id_, until in self._ended.items() if until > moment}
+        with locked(self._path.parent):
+            self._write()
+
+    def _read(self) -> tuple[str, dict[str, float]]:
+        try:
+            found = json.loads(read_regular(self._path))
+            return str(found["secret"]), {str(id_): float(t) for id_, t in found["ended"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+            if os.path.lexists(self._path) and not (isinstance(e, OSError) and not is_damage(e)):
+                set_aside(self._path.parent, self._path, "damaged", "whoever was in has to come in anew")
+            return secrets.token_hex(32), {}
+
+    def _write(self) -> None:
+        kept = {"version": 1, "secret": self._secret, "ended": self._ended}
+        write_private(self._path, json.dumps(kept).encode() + b"\n")

@@ -1,0 +1,162 @@
+"""What the dashboard asks the rest of urlward."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+from urlward.engine.errors import UrlwardError
+
+type Row = dict[str, Any]
+"""By the names that the interface for scripts has too."""
+
+
+class AdminError(UrlwardError):
+    """What the dashboard was asked for cannot be done, or it cannot be served."""
+
+
+class AbsentError(AdminError):
+    """A part that is not configured; the message says how it would be."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are wanted; what is None is not looked at. The names are those of the stores' query.
+
+    Attributes:
+        kinds: any of these, of `urlward.records.event.KINDS`; all where empty.
+        since: milliseconds since 1970-01-01 UTC, from then on.
+        until: likewise, before then.
+        reference: as on the block page.
+        list: its name.
+        category: likewise.
+        entry: its id.
+        before: id of an event, for those before it.
+        limit: how many at most.
+    """
+
+    kinds: tuple[str, ...] = ()
+    since: int | None = None
+    until: int | None = None
+    reference: str | None = None
+    list: str | None = None
+    category: str | None = None
+    entry: str | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class EventPage(NamedTuple):
+    """Some events, newest first.
+
+    Attributes:
+        events: by the names of an event's fields.
+        older: the `EventFilter.before` of the next page; empty where there is none.
+    """
+
+    events: list[Row]
+    older: str
+
+
+class Grant(NamedTuple):
+    """What is allowed because of an objection.
+
+    Attributes:
+        url: as typed; empty where nothing has to be, since the list was corrected, say.
+        seconds: how long.
+        whole_host: whether the URL stands for its host.
+    """
+
+    url: str = ""
+    seconds: int = 0
+    whole_host: bool = False
+
+
+class Now(TypedDict):
+    """What happens now.
+
+    Keys:
+        time: of the newest second, seconds since 1970-01-01 UTC; 0 where none is known yet.
+        seconds: those of the last ten minutes that are known, ascending.
+        requests, blocks: in each of these seconds.
+        latency: that the filter added to a request, milliseconds, the mean of each second; None without one.
+        stall: the longest of the event loops, milliseconds.
+        connections: open now.
+        workers: each with ``name``, ``since`` (RFC 3339), ``connections``, ``queue`` and ``dropped``.
+    """
+
+    time: int
+    seconds: list[int]
+    requests: list[int]
+    blocks: list[int]
+    latency: list[float | None]
+    stall: list[float]
+    connections: int
+    workers: list[Row]
+
+
+class Sources(Protocol):
+    """Asked by the pages. `metrics_text`, `now`, `health` and `ready` are called on the event loop and
+    answer at once; the others in threads, also several at a time.
+
+    Each raises AbsentError where what it is about is not configured, and another UrlwardError where it
+    cannot be had.
+    """
+
+    def metrics_text(self) -> bytes:
+        """The exposition for Prometheus."""
+
+    def now(self) -> Now:
+        """What happens now."""
+
+    def health(self) -> bool:
+        """Whether this process works."""
+
+    def ready(self) -> Mapping[str, bool]:
+        """What the filter needs, and whether it is there."""
+
+    def lists(self) -> list[Row]:
+        """Each: ``name``, ``kind``, ``serial``, ``created``, ``age`` (s), ``entries``, ``hits``, ``note``."""
+
+    def hits(self) -> dict[str, dict[str, int]]:
+        """Blocks of the last day by ``list`` and by ``category``."""
+
+    def feeds(self) -> list[Row]:
+        """As `urlward.feeds.status.status` has them."""
+
+    def events(self, wanted: EventFilter) -> EventPage:
+        """Some events."""
+
+    def check(self, url: str, client: str, at: float | None) -> Row:
+        """As ``urlward check --explain --json`` has it.
+
+        Args:
+            url: as typed.
+            client: address, or empty.
+            at: seconds since 1970-01-01 UTC; None for now.
+        """
+
+    def alarms(self) -> list[Row]:
+        """Each with ``time``, ``source``, ``alarm``, ``text`` and ``current``; the current ones first."""
+
+    def allows(self) -> list[Row]:
+        """In force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
+
+    def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
+        """Let a page or a host pass for a while, as `urlward.policy.allows.add_allow` says."""
+
+    def end_allow(self, id_: str, why: str, who: str) -> Row:
+        """End one before its time."""
+
+    def refresh_feed(self, name: str) -> str:
+        """Begin to fetch a feed; returns what to say of it."""
+
+    def accept_feed(self, name: str, why: str, who: str) -> str:
+        """Let a list through that was refused for its size; returns what to say of it."""
+
+    def objections(self) -> list[Row]:
+        """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,
+        ``granted``, ``declined``), and once it is decided ``why``, ``who``, ``decided`` (RFC 3339) and
+        ``allow`` (an id, or empty); where the block is recorded ``list``, ``category`` and ``entry``."""
+
+    def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        """Close one, with the reason; None declines it."""

@@ -1,0 +1,1 @@
+"""Resolver in front of the resolver."""

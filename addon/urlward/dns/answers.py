@@ -1,0 +1,197 @@
+"""Answers that we write, and answers that we change: those of names with an entry, and of queries in error.
+
+What is said often (an error) is put together from bytes; dnspython writes what is said seldom.
+"""
+
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+from dns.rdtypes.ANY.SOA import SOA
+from dns.rdtypes.svcbbase import ALPNParam, MandatoryParam, ParamKey, SVCBBase
+
+from urlward.dns.wire import (
+    AAAA,
+    HEADER,
+    HTTPS,
+    NXDOMAIN,
+    SVCB,
+    A,
+    Edns,
+    Question,
+    read_edns,
+)
+
+ANY, RRSIG = 255, 46
+
+PAYLOAD = 1232
+"""Bytes over UDP that we say we take; https://www.dnsflagday.net/2020/."""
+
+REFUSED_TTL = 30
+"""Seconds that an answer of ours may be kept, so that a name no longer listed is there again soon."""
+
+_MOST_PAGES = 8
+_NOBODY = dns.name.from_text("nobody.invalid.")
+_ADDRESSES = (A, AAAA)
+_SERVICES = (SVCB, HTTPS)
+_COPIED_FLAGS = dns.flags.RD | dns.flags.CD
+
+
+def error(query: bytes, code: int, question: Question | None = None) -> bytes:
+    """An answer that says what is wrong; no longer than the query.
+
+    Args:
+        query: 12 bytes at least.
+        code: response code.
+        question: of the query, where it has one.
+    """
+    # The opcode and RD stay; CD too (RFC 4035 section 3.2.2).
+    flags = bytes([0x80 | query[2] & 0x79, 0x80 | query[3] & 0x10 | code])
+    if question is None:
+        return query[:2] + flags + bytes(8)
+    edns = read_edns(query, question.end)
+    counts = b"\0\1\0\0\0\0\0\1" if edns else b"\0\1\0\0\0\0\0\0"
+    return query[:2] + flags + counts + query[HEADER : question.end] + (_opt(edns) if edns else b"")
+
+
+def _opt(edns: Edns) -> bytes:
+    return b"\0\0\x29" + PAYLOAD.to_bytes(2, "big") + bytes([0, 0, edns.dnssec << 7, 0, 0, 0])
+
+
+def truncated(answer: bytes, question: Question) -> bytes:
+    """An answer cut to its question, so that the client asks again over TCP."""
+    return (
+        answer[:2] + bytes([answer[2] | 2]) + answer[3:4] + b"\0\1" + bytes(6) + answer[HEADER : question.end]
+    )
+
+
+def denied(query: bytes, question: Question, ttl: int = REFUSED_TTL) -> bytes:
+    """That there is no such name (RFC 2308), because of a list where the client can be told (RFC 8914)."""
+    return _finish(_skeleton(query, question, NXDOMAIN, blocked=True), ttl)
+
+
+def absent(query: bytes, question: Question, ttl: int = REFUSED_TTL, *, nxdomain: bool = False) -> bytes:
+    """That the name has no records of this type, or is not there at all."""
+    return _finish(_skeleton(query, question, NXDOMAIN if nxdomain else 0), ttl)
+
+
+def page(
+    query: bytes,
+    question: Question,
+    addresses: Sequence[IPv4Address | IPv6Address],
+    ttl: int = REFUSED_TTL,
+) -> bytes:
+    """The addresses of the block page, of the family that is asked for; none where it has none of it."""
+    response = _skeleton(query, question, 0, blocked=True)
+    name = response.question[0].name
+    for kind, version in ((A, 4), (AAAA, 6)):
+        texts = [str(address) for address in addresses if address.version == version]
+        if texts and question.type in (kind, ANY):
+            rrset = dns.rrset.from_text(name, ttl, "IN", dns.rdatatype.RdataType(kind), *texts[:_MOST_PAGES])
+            response.answer.append(rrset)
+    return _finish(response, ttl)
+
+
+def _skeleton(query: bytes, question: Question, code: int, *, blocked: bool = False) -> dns.message.Message:
+    head = dns.message.from_wire(query[:4] + b"\0\1" + bytes(6) + query[HEADER : question.end])
+    response = dns.message.QueryMessage(id=head.id)
+    response.flags = dns.flags.QR | dns.flags.RA | head.flags & _COPIED_FLAGS
+    response.question = head.question
+    edns = read_edns(query, question.end)
+    if edns:
+        options: list[dns.edns.Option] = [dns.edns.EDEOption(dns.edns.EDECode.BLOCKED)] if blocked else []
+        response.use_edns(0, dns.flags.DO if edns.dnssec else 0, PAYLOAD, options=options)
+    response.set_rcode(dns.rcode.Rcode(code))
+    return response
+
+
+def _finish(response: dns.message.Message, ttl: int) -> bytes:
+    if not response.answer:
+        name = response.question[0].name
+        soa = SOA(dns.rdataclass.IN, dns.rdatatype.SOA, name, _NOBODY, 1, 3600, 600, 86_400, ttl)
+        response.authority.append(dns.rrset.from_rdata(name, ttl, soa))
+    return response.to_wire()
+
+
+def changed(
+    answer: bytes, *, max_ttl: int, ports: Collection[int], keep: Collection[str], size: int
+) -> bytes:
+    """The answer for a name that is steered.
+
+    Times become short. HTTPS and SVCB records lose what leads past the filter (RFC 9460): Encrypted Client
+    Hello, HTTP/3, other ports, other names. Signatures over what has changed go too.
+
+    Args:
+        answer: as the resolver gave it.
+        max_ttl: seconds.
+        ports: that are filtered.
+        keep: the addresses that may be told.
+        size: most bytes that the client takes; where it does not do, the answer is cut short and says so.
+
+    Raises:
+        dns.exception.DNSException: not a message that dnspython reads.
+    """
+    message = dns.message.from_wire(answer, keyring=False, ignore_trailing=True)
+    message.tsig = None  # it would not hold for what is changed
+    for section in (message.answer, message.additional):
+        unsigned = set()
+        for rrset in section:
+            rrset.ttl = min(rrset.ttl, max_ttl)
+            if rrset.rdtype in _ADDRESSES:
+                kept = [rdata for rdata in rrset if rdata.address in keep]
+            elif rrset.rdtype in _SERVICES:
+                kept = [rdata for old in rrset if (rdata := _filtered(old, rrset.name, ports, keep))]
+            else:
+                continue
+            if kept != list(rrset):
+                unsigned.add((rrset.name, rrset.rdtype))
+                rrset.clear()
+                for rdata in kept:
+                    rrset.add(rdata)
+        if unsigned:
+            message.flags &= ~dns.flags.AD
+            section[:] = [
+                rrset
+                for rrset in section
+                if len(rrset) and not (rrset.rdtype == RRSIG and (rrset.name, rrset.covers) in unsigned)
+            ]
+    return message.to_wire(max_size=size, prefer_truncation=True, want_shuffle=False)
+
+
+def _filtered(
+    rdata: SVCBBase, owner: dns.name.Name, ports: Collection[int], keep: Collection[str]
+) -> SVCBBase | None:
+    """A service record without what leads past the filter; None where nothing would be left of its sense."""
+    if rdata.target not in (dns.name.root, owner):
+        return None  # the client asks for the owner's addresses then (RFC 9460 section 3)
+    params = dict(rdata.params)
+    port = params.get(ParamKey.PORT)
+    if port is not None and port.port not in ports:
+        return None
+    params.pop(ParamKey.ECH, None)
+    alpn = params.get(ParamKey.ALPN)
+    if alpn is not None:
+        ids = [name for name in alpn.ids if not name.startswith(b"h3")]
+        if ids:
+            params[ParamKey.ALPN] = ALPNParam(ids)
+        elif ParamKey.NO_DEFAULT_ALPN in params:
+            return None
+        else:
+            del params[ParamKey.ALPN]
+    for key in (ParamKey.IPV4HINT, ParamKey.IPV6HINT):
+        hint = params.get(key)
+        if hint is not None and not all(address in keep for address in hint.addresses):
+            del params[key]
+    mandatory = params.pop(ParamKey.MANDATORY, None)
+    if mandatory is not None:
+        left = [key for key in mandatory.keys if key in params]
+        if left:
+            params[ParamKey.MANDATORY] = MandatoryParam(left)
+    return type(rdata)(rdata.rdclass, rdata.rdtype, rdata.priority, rdata.target, params)

@@ -1,0 +1,53 @@
+"""What the lists say of the names in a DNS message."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from urlward.dns.faults import Faults
+from urlward.engine.matcher import Matcher
+
+logger = logging.getLogger("urlward.gateway")
+
+type Found = int
+"""`BELOW` and `WHOLE` of the hosts of a message, or neither."""
+
+NOTHING: Found = 0
+BELOW: Found = 1
+"""A host has entries below host level: some of its pages may be listed."""
+WHOLE: Found = 2
+"""A host is listed whole."""
+
+_LEVELS = {"": NOTHING, "below": BELOW, "whole": WHOLE}
+
+
+class Judge:
+    """Asks the matcher in force.
+
+    Args:
+        matcher: gives it.
+        faults: are told what goes wrong.
+        clock: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self,
+        matcher: Callable[[], Matcher],
+        faults: Faults,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._matcher = matcher
+        self._faults = faults
+        self._clock = clock
+
+    def find(self, hosts: Iterable[str]) -> Found:
+        """What is listed of any of these hosts, as `urlward.dns.wire` names them. Never raises."""
+        found = NOTHING
+        try:
+            level, now = self._matcher().level, self._clock()
+            for host in hosts:
+                if host:
+                    found |= _LEVELS[level(host, now)]
+        except Exception as e:  # noqa: BLE001 - whether it is listed is not known, and it may well not be
+            self._faults.say(e, "a name could not be judged, its addresses are not steered")
+        return found

@@ -1,0 +1,239 @@
+"""What becomes of names that are listed, and of those by which clients find ways past the network's DNS."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Literal, Protocol
+
+import dns.ipv4
+import dns.ipv6
+
+from urlward.config import GatewayTable
+from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, page
+from urlward.dns.judge import WHOLE, Judge
+from urlward.dns.quota import Quota
+from urlward.dns.resolved import MARGIN
+from urlward.dns.wire import AAAA, A, Question, Scan
+from urlward.engine.matcher import Matcher
+from urlward.engine.verdict import Verdict
+from urlward.gateway.canary import CANARY_FOR
+from urlward.gateway.steerable import Address
+from urlward.proxy.block_page import new_reference
+from urlward.proxy.decision_log import timestamp
+
+logger = logging.getLogger("urlward")
+
+MOST_ADDRESSES = 64
+"""Of each family that are steered, and told, for one answer."""
+
+_MOST_IN_ALL = 4 * MOST_ADDRESSES
+
+OFF_SWITCHES = frozenset(
+    (
+        # https://support.mozilla.org/kb/canary-domain-use-application-dnsnet
+        "use-application-dns.net",
+        # https://developer.apple.com/support/prepare-your-network-for-icloud-private-relay
+        "mask.icloud.com",
+        "mask-h2.icloud.com",
+    )
+)
+"""Names that are not there where clients shall use the network's own DNS."""
+
+DISCOVERY = "resolver.arpa"
+"""Where clients ask whether a resolver has an encrypted door (RFC 9462); it has none that is filtered."""
+
+type Reason = Literal["listed", "off", "discovery", "canary"]
+
+
+class Steers(Protocol):
+    """What is needed of `urlward.gateway.steer_set.SteerSet`."""
+
+    async def steer(self, addresses: Iterable[str], seconds: int) -> int:
+        """Have connections to addresses come to the filter."""
+
+    async def prove(self, addresses: Iterable[Address], seconds: int) -> None:
+        """Steer the canary's addresses."""
+
+
+class Policy:
+    """Answers for names that are listed.
+
+    Args:
+        gateway: the configuration.
+        steer_set: the kernel's.
+        judge: knows what is listed.
+        matcher: gives the matcher in force, to name an entry in the log.
+
+    Attributes:
+        monitor: whether nothing is refused.
+        on_error: what an answer gets, of a host with an entry, when handling it fails: ``block`` or ``pass``.
+        record: is told what is refused: the verdict, the host, the client's address, and the reference.
+        logs: whether that stands in the log.
+        named: gives a client's address as a line of the log may name it.
+        on_canary: called when a canary's question has been answered.
+    """
+
+    def __init__(
+        self, gateway: GatewayTable, steer_set: Steers, judge: Judge, matcher: Callable[[], Matcher]
+    ) -> None:
+        self.monitor = False
+        self.on_error = "block"
+        self.record: Callable[[Verdict, str, str, str], None] = _keep_nothing
+        self.logs = True
+        self.named: Callable[[str], str] = str
+        self._steer_set = steer_set
+        self._judge = judge
+        self._matcher = matcher
+        self._ports = frozenset(gateway.ports)
+        self._listed_hosts = gateway.dns.listed_hosts
+        self._canary = gateway.dns.canary
+        self._max_ttl = gateway.dns.max_ttl
+        self._quota = Quota(gateway.dns.max_ttl + MARGIN)
+        self._refused_ttl = min(gateway.dns.max_ttl, REFUSED_TTL)
+        self._pages = tuple(map(ip_address, gateway.dns.page_addresses))
+        self._canary_addresses = tuple(map(ip_address, gateway.canary.addresses))
+        self._canary_name = gateway.canary.name if self._canary_addresses else ""
+        self.on_canary: Callable[[], None] = lambda: None
+
+    @property
+    def blocks_on_error(self) -> bool:
+        """Whether a host with an entry is refused where a fault keeps it from being steered."""
+        return self.on_error == "block" and not self.monitor
+
+    @property
+    def refuses(self) -> bool:
+        """Whether hosts listed whole are not to be found, or have the block page's address."""
+        return self._listed_hosts != "steer" and not self.monitor
+
+    def reason(self, question: Question) -> Reason | None:
+        """Why a query is answered by us, and no resolver asked."""
+        host = question.host
+        if self._canary_name and host == self._canary_name:
+            return "canary"
+        if self._canary:
+            if host in OFF_SWITCHES:
+                return "off"
+            if host.endswith(DISCOVERY) and host[: -len(DISCOVERY)][-1:] in ("", "."):
+                return "discovery"
+        if self.refuses and self._judge.find((host,)) & WHOLE:
+            return "listed"
+        return None
+
+    async def own_answer(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes:
+        """The answer to such a query.
+
+        Args:
+            query: as sent.
+            question: of it.
+            reason: as `reason` gave it.
+            client: address, for the log.
+
+        Raises:
+            NftError: the block page's addresses could not be steered.
+        """
+        if reason == "listed":
+            return await self.refuse(query, question, (question.host,), client)
+        if reason == "canary":
+            await self._steer_set.prove(self._canary_addresses, CANARY_FOR)
+            self.on_canary()
+            return page(query, question, self._canary_addresses, 0)
+        return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
+
+    async def refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
+        """The answer for a host listed whole.
+
+        Args:
+            query: as sent.
+            question: of it.
+            hosts: of which one is.
+            client: address, for the log.
+
+        Raises:
+            NftError: the block page's addresses could not be steered.
+        """
+        if self._listed_hosts == "page":
+            if self._pages:
+                await self._steer_set.steer(map(str, self._pages), self._refused_ttl + MARGIN)
+            return page(query, question, self._pages, self._refused_ttl)
+        if question.type in (A, AAAA):
+            self._log(hosts, client)
+        return denied(query, question, self._refused_ttl)
+
+    async def answer(self, query: bytes, question: Question, data: bytes, read: Scan, size: int) -> bytes:
+        """The answer to a query, once the addresses in it are steered.
+
+        Args:
+            query: as sent.
+            question: of it.
+            data: as a resolver answered.
+            read: what that says, of hosts some of which are listed.
+            size: most bytes that the client takes.
+
+        Raises:
+            NftError: the addresses could not be steered.
+            dns.exception.DNSException: dnspython does not read the answer.
+        """
+        told, steered = self._addresses(read)
+        if not (read.four or read.six or read.beside or read.service):
+            return data
+        if steered:
+            # The longest that any client is told, so that one answer after another renews nothing.
+            await self._steer_set.steer(steered, self._max_ttl + MARGIN)
+        try:
+            return changed(data, max_ttl=self._max_ttl, ports=self._ports, keep=told, size=size)
+        except Exception:
+            if read.service:
+                # What could not be read might lead past the filter. Without it, addresses are asked for.
+                return absent(query, question, 0)
+            raise
+
+    def _addresses(self, read: Scan) -> tuple[set[str], list[str]]:
+        """The addresses that may be told, and those of them that are steered."""
+        four, six = _texts(read.four, 4), _texts(read.six, 16)
+        told, steered = {*four, *six}, []
+        listed = next((host for host in read.hosts if self._judge.find((host,))), None)
+        if listed is not None:
+            steered = self._quota.take(listed, four[:MOST_ADDRESSES] + six[:MOST_ADDRESSES])
+            told = set(steered)
+        for host, address in read.beside:
+            text = _text(address)
+            if not self._judge.find((host,)):
+                told.add(text)
+            elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,)):
+                told.add(text)
+                steered.append(text)
+        return told, list(dict.fromkeys(filter(None, steered)))
+
+    def _log(self, hosts: tuple[str, ...], client: str) -> None:
+        """Say the same as of a request, since there will be none."""
+        now = time.time()
+        matcher = self._matcher()
+        for host in hosts:
+            if not self._judge.find((host,)) & WHOLE:
+                continue
+            verdict = matcher.check_host(host, (), now)
+            reference = new_reference()
+            if self.logs:
+                logger.info(
+                    "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
+                    timestamp(now), self.named(client), verdict.list or "-", verdict.entry or "-",
+                    verdict.category or "-", reference,
+                )  # fmt: skip
+            self.record(verdict, host, client, reference)
+            return
+
+
+def _keep_nothing(*_: object) -> None:
+    """Where nothing is recorded."""
+
+
+def _texts(addresses: bytes, size: int) -> list[str]:
+    return [_text(addresses[i : i + size]) for i in range(0, len(addresses), size)]
+
+
+def _text(address: bytes) -> str:
+    """As dnspython writes it; nothing for nothing."""
+    if not address:
+        return ""
+    return dns.ipv4.inet_ntoa(address) if len(address) == 4 else dns.ipv6.inet_ntoa(address)

@@ -1,0 +1,297 @@
+"""What is done with a query, from any client over any transport, until it is answered.
+
+Queries that are in error, that ask for a way past the filter, or for a host that is not to be found, are
+answered at once. The others are asked of a resolver; its answer is looked at, and passed on as it came
+where no list says anything of its names. Otherwise the addresses are steered first.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any, Protocol
+
+from urlward.dns.answers import error, truncated
+from urlward.dns.faults import Faults
+from urlward.dns.forward import Exchange, Forwarder
+from urlward.dns.judge import WHOLE, Found, Judge
+from urlward.dns.policy import Policy, Reason
+from urlward.dns.resolved import Resolved
+from urlward.dns.wire import (
+    FORMERR,
+    HEADER,
+    NOTIMP,
+    PLAIN_SIZE,
+    REFUSED,
+    SERVFAIL,
+    Question,
+    Scan,
+    WireError,
+    read_edns,
+    read_question,
+    scan,
+)
+
+logger = logging.getLogger("urlward.gateway")
+
+OWED = 10_000
+"""Answers that may be owed; beyond, clients are told that the server has failed."""
+
+OWED_TO_ONE = (1_000, 200)
+"""To one address, over UDP and over TCP: there a resolver takes 800 at a time."""
+
+OWED_TO_NETWORK = (5_000, 400)
+"""To one network of IPv6, whose addresses a client may have all of."""
+
+_ONE_QUESTION = b"\0\1\0\0\0\0"
+_TRANSFERS = (251, 252)
+_MOST_TCP = 0xFFFF
+
+
+class Client(Protocol):
+    """Who has asked.
+
+    Attributes:
+        host: address.
+    """
+
+    host: str
+
+    def answer(self, data: bytes) -> None:
+        """Send an answer; never raises."""
+
+    def same(self, other: "Client") -> bool:
+        """Whether an answer to one reaches the other."""
+
+
+class Asked(Exchange):
+    """A query and those who have asked it, word for word, and so share its answer."""
+
+    __slots__ = ("clients", "service", "tcp")
+
+    def __init__(self, query: bytes, question: Question, service: "Service", *, tcp: bool) -> None:
+        super().__init__(query, question)
+        self.service = service
+        self.tcp = tcp
+        self.clients: list[tuple[bytes, Client]] = []
+
+    def answered(self, data: bytes | None) -> None:
+        """See `Exchange`."""
+        self.service.answered(self, data)
+
+
+class Service:
+    """Answers queries.
+
+    Args:
+        udp: asks resolvers.
+        tcp: likewise for queries that have come over TCP, whose answers may be long.
+        judge: knows what is listed.
+        policy: what becomes of names that are.
+        resolved: remembers.
+        faults: are told what goes wrong.
+    """
+
+    def __init__(
+        self,
+        udp: Forwarder,
+        tcp: Forwarder,
+        judge: Judge,
+        policy: Policy,
+        resolved: Resolved,
+        faults: Faults,
+    ) -> None:
+        self._forwarders = (udp, tcp)
+        self._judge = judge
+        self._policy = policy
+        self._resolved = resolved
+        self._faults = faults
+        self._under_way: tuple[dict[bytes, Asked], dict[bytes, Asked]] = ({}, {})
+        self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        """By address and network, over UDP and over TCP."""
+        self._owed = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, query: bytes, client: Client, *, tcp: bool = False) -> bool:
+        """Take a query; it is answered once.
+
+        Returns:
+            False where it gets no answer: it is none, or has been asked before and is yet to be answered.
+        """
+        if len(query) < HEADER or query[2] & 0x80:
+            return False
+        if query[2] & 0x78:
+            client.answer(error(query, NOTIMP))
+            return True
+        try:
+            if query[4:10] != _ONE_QUESTION:
+                raise WireError
+            question = read_question(query)
+        except WireError:
+            client.answer(error(query, FORMERR))
+            return True
+        if question.type in _TRANSFERS:
+            client.answer(error(query, REFUSED, question))
+            return True
+        if self._owed >= OWED or self._owes_enough(client.host, tcp):
+            client.answer(error(query, SERVFAIL, question))
+            return True
+        key = query[2:]
+        asked = self._under_way[tcp].get(key)
+        if asked is not None:
+            if any(query[:2] == number and client.same(other) for number, other in asked.clients):
+                return False
+            self._owe(asked, query[:2], client)
+            return True
+        asked = Asked(query, question, self, tcp=tcp)
+        self._owe(asked, query[:2], client)
+        self._under_way[tcp][key] = asked
+        self._begin(asked)
+        return True
+
+    def failed(self, cause: Exception) -> None:
+        """A query has broken what reads it."""
+        self._faults.say(cause, "a query has no answer")
+
+    def _begin(self, asked: Asked) -> None:
+        try:
+            reason = self._policy.reason(asked.question)
+        except Exception as e:  # noqa: BLE001 - a fault of ours must not keep anybody from a name
+            self._faults.say(e, "a query is asked of a resolver, whatever a list says")
+            reason = None
+        if reason is not None:
+            self._start(self._answer_ourselves(asked, reason))
+        else:
+            self._forward(asked)
+
+    def _forward(self, asked: Asked) -> None:
+        if not self._forwarders[asked.tcp].ask(asked):
+            self._reply(asked, self._failure(asked))
+
+    def answered(self, asked: Asked, data: bytes | None) -> None:
+        """A resolver has answered, or none has."""
+        if data is None:
+            self._reply(asked, self._failure(asked))
+            return
+        try:
+            self._look_at(asked, data)
+        except Exception as e:  # noqa: BLE001 - as in `_steer`
+            listed = bool(self._judge.find((asked.question.host,)))
+            self._reply(asked, self._despite(e, asked, data, listed=listed))
+
+    def _look_at(self, asked: Asked, data: bytes) -> None:
+        question = asked.question
+        try:
+            read = scan(data, question)
+        except WireError:
+            # What we cannot read, no client could; one that is cut off says so, and is asked for by TCP.
+            cut_off = not asked.tcp and len(data) > 2 and data[2] & 2
+            self._reply(asked, truncated(data, question) if cut_off else self._failure(asked))
+            return
+        if data[HEADER : question.end] != asked.query[HEADER : question.end]:
+            data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]
+        found = self._judge.find(read.hosts)
+        self._remember(read, found)
+        for host, _ in read.beside:
+            found |= self._judge.find((host,))
+        if found:
+            self._start(self._steer(asked, data, read, found))
+        else:
+            self._reply(asked, data)
+
+    def _remember(self, read: Scan, found: Found) -> None:
+        try:
+            if read.four or read.six:
+                self._resolved.remember(read.hosts, read.four, read.six, read.ttl, found)
+            for host, address in read.beside:
+                four, six = (address, b"") if len(address) == 4 else (b"", address)
+                self._resolved.remember((host,), four, six, read.ttl, self._judge.find((host,)))
+        except Exception as e:  # noqa: BLE001 - the answer counts for more
+            self._faults.say(e, "an answer is not remembered")
+
+    async def _answer_ourselves(self, asked: Asked, reason: Reason) -> None:
+        try:
+            client = asked.clients[0][1].host
+            data = await self._policy.own_answer(asked.query, asked.question, reason, client)
+        except Exception as e:  # noqa: BLE001 - as the operator says
+            blocks = self._policy.blocks_on_error
+            self._faults.say(e, f"a query {'fails' if blocks else 'is asked of a resolver'}")
+            if not blocks:
+                self._forward(asked)
+                return
+            data = self._failure(asked)
+        self._reply(asked, data)
+
+    async def _steer(self, asked: Asked, data: bytes, read: Scan, found: Found) -> None:
+        # What else the answer speaks of does not make it a listed host's.
+        whole = bool(found & WHOLE and self._judge.find(read.chain) & WHOLE)
+        try:
+            client = asked.clients[0][1].host
+            size = _MOST_TCP if asked.tcp else _size(asked)
+            if whole and self._policy.refuses:
+                data = await self._policy.refuse(asked.query, asked.question, read.chain, client)
+            else:
+                data = await self._policy.answer(asked.query, asked.question, data, read, size)
+        except Exception as e:  # noqa: BLE001 - as the operator says: what is not steered is not filtered
+            data = self._despite(e, asked, data, listed=bool(self._judge.find(read.hosts)))
+        self._reply(asked, data)
+
+    def _despite(self, fault: Exception, asked: Asked, data: bytes, *, listed: bool) -> bytes:
+        """What is answered where a fault has kept us from steering, of a host with an entry of any kind."""
+        blocks = listed and self._policy.blocks_on_error
+        self._faults.say(fault, "an answer is withheld" if blocks else "an answer passes, not steered")
+        return self._failure(asked) if blocks else data
+
+    def _owes_enough(self, host: str, tcp: bool) -> bool:
+        owed = self._owed_to[tcp].get
+        network = network_of(host)
+        return owed(host, 0) >= OWED_TO_ONE[tcp] or (
+            bool(network) and owed(network, 0) >= OWED_TO_NETWORK[tcp]
+        )
+
+    def _owe(self, asked: Asked, number: bytes, client: Client) -> None:
+        asked.clients.append((number, client))
+        self._owed += 1
+        owed = self._owed_to[asked.tcp]
+        for key in filter(None, (client.host, network_of(client.host))):
+            owed[key] = owed.get(key, 0) + 1
+
+    def _reply(self, asked: Asked, data: bytes) -> None:
+        del self._under_way[asked.tcp][asked.query[2:]]
+        if len(data) > PLAIN_SIZE and not asked.tcp and len(data) > _size(asked):
+            data = truncated(data, asked.question)
+        rest = data[2:]
+        self._owed -= len(asked.clients)
+        owed = self._owed_to[asked.tcp]
+        for number, client in asked.clients:
+            for key in filter(None, (client.host, network_of(client.host))):
+                if left := owed[key] - 1:
+                    owed[key] = left
+                else:
+                    del owed[key]
+            client.answer(number + rest)
+
+    def _failure(self, asked: Asked) -> bytes:
+        return error(asked.query, SERVFAIL, asked.question)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@lru_cache(4_096)
+def network_of(host: str) -> str:
+    """The network that an address shares a bound with, IPv6's /64; empty where it stands for itself."""
+    if ":" not in host:
+        return ""
+    address = IPv6Address(host)
+    if address.ipv4_mapped or address.is_link_local:
+        return ""
+    return str(IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def _size(asked: Asked) -> int:
+    edns = read_edns(asked.query, asked.question.end)
+    return edns.size if edns else PLAIN_SIZE

@@ -1,0 +1,1 @@
+"""Feeds: lists fetched on a schedule."""

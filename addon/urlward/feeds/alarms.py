@@ -1,0 +1,43 @@
+"""What is wrong with a feed for so long that somebody should look."""
+
+from urlward.config import FeedTable
+from urlward.config.units import in_words
+from urlward.engine.artifact import Header
+from urlward.engine.dates import time_text
+from urlward.feeds.facts import Facts
+from urlward.lists.trust import TrustError, check_dates
+
+
+def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> dict[str, str]:
+    """The alarms that a feed gives.
+
+    Args:
+        feed: which.
+        facts: what is remembered of it.
+        header: of the artifact in force, None where there is none.
+        now: seconds since 1970-01-01 UTC.
+
+    Returns:
+        A sentence by kind: ``missing``, ``stale``, ``expiring``, ``expired``.
+    """
+    found = {}
+    if header is None and (facts.since or facts.last_attempt):
+        found["missing"] = "no list is in force: nothing on it is blocked"
+    last = facts.last_success or facts.since
+    if last and now - last > feed.stale_limit:
+        since = f"since {time_text(int(last))}" if facts.last_success else "yet"
+        found["stale"] = (
+            f"no successful refresh {since}, for {in_words(now - last)}; "
+            f"the limit is {in_words(feed.stale_limit)}"
+        )
+    if header is not None and header.valid_until:
+        found.update(_dates(header, now, feed.grace))
+    return found
+
+
+def _dates(header: Header, now: float, grace: float) -> dict[str, str]:
+    try:
+        validity = check_dates(header, now=now, grace=grace)
+    except TrustError as e:
+        return {"expired": str(e)} if e.reason == "expired" else {}
+    return {validity.state: validity.message} if validity.message else {}

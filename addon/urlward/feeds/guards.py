@@ -1,0 +1,110 @@
+"""What keeps a candidate from becoming the list in force: each guard with a reason of its own.
+
+A feed that is broken, hostile or in somebody else's hands must not become a blocklist, and must not take
+one away. Whatever is refused, the last good artifact stays in force.
+"""
+
+from urlward.config import FeedTable
+from urlward.config.units import counted
+from urlward.encoding import other_encoding, without_bom
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.facts import Accepted
+
+ACCEPTABLE = frozenset({"few", "shrunk", "grown"})
+"""Guards that an operator can overrule."""
+
+SLACK = 5
+"""Entries by which a list may shrink or grow whatever its size."""
+
+LIKENESS = 0.1
+"""Share by which a candidate may differ in size from the one that the operator accepted."""
+
+SNIFFED = 4096
+
+
+class RefusedError(UrlwardError):
+    """A candidate that is not taken.
+
+    Attributes:
+        reason: in a word.
+        entries: how many it has, where that is why.
+        before: how many are in force, likewise.
+    """
+
+    def __init__(self, reason: str, message: str, entries: int = 0, before: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.entries = entries
+        self.before = before
+
+
+def check_head(head: bytes) -> None:
+    """See whether a body that is no artifact can be a list at all.
+
+    Args:
+        head: its first `SNIFFED` bytes, or all of it.
+
+    Raises:
+        RefusedError: ``empty``, ``html`` or ``binary``.
+    """
+    if other := other_encoding(head):
+        raise RefusedError("binary", other)
+    text = without_bom(head).lstrip()
+    if not text and len(head) < SNIFFED:
+        raise RefusedError("empty", "the body is empty")
+    # No list in any format begins like this, every page and every XML document does.
+    if text.startswith(b"<"):
+        raise RefusedError("html", "a web page or XML, not a list (a login page?)")
+    if b"\0" in head or sum(b < 9 or 13 < b < 32 for b in head) > len(head) // 50:
+        raise RefusedError("binary", "binary data, not a list")
+
+
+def check_size(
+    feed: FeedTable, entries: int, before: int | None, accepted: Accepted | None, content: str
+) -> bool:
+    """See whether a list has as many entries as one would think.
+
+    Args:
+        feed: with the bounds.
+        entries: of the candidate.
+        before: how many are in force; None where that says nothing.
+        accepted: the operator's word.
+        content: of the candidate.
+
+    Returns:
+        Whether it took the operator's word.
+
+    Raises:
+        RefusedError: ``few``, ``shrunk`` or ``grown``.
+    """
+    refused = _odd(feed, entries, before)
+    if refused is None:
+        return False
+    if accepted is None or not _is_meant(accepted, entries, content):
+        raise refused
+    return True
+
+
+def _odd(feed: FeedTable, entries: int, before: int | None) -> RefusedError | None:
+    if entries < feed.min_entries:
+        text = f"{counted(entries, 'entry')}, min_entries is {feed.min_entries}"
+        return RefusedError("few", text, entries, before or 0)
+    if before is None:
+        return None
+    if before - entries > max(before * feed.max_shrink, SLACK):
+        text = f"{counted(entries, 'entry')} after {before}: shrunk by more than {_percent(feed.max_shrink)}"
+        return RefusedError("shrunk", text, entries, before)
+    if entries - before > max(before * feed.max_grow, SLACK):
+        text = f"{counted(entries, 'entry')} after {before}: grown by more than {_percent(feed.max_grow)}"
+        return RefusedError("grown", text, entries, before)
+    return None
+
+
+def _is_meant(accepted: Accepted, entries: int, content: str) -> bool:
+    """Whether the word is for this one, or for one so like it that it is the same list a little later."""
+    likeness = abs(entries - accepted.entries) <= max(LIKENESS * accepted.entries, SLACK)
+    return accepted.content in ("", content) or likeness
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"

@@ -1,0 +1,599 @@
+"""The lists in force, and how a changed one takes their place.
+
+Each list is an artifact in a store: a configured feed's, which another process refreshes, or that of a list
+which the operator names (`urlward.feeds.own`), which the first worker has refreshed when its path changes.
+All look at the store, and map what has come (`urlward.lists.run_folder`). A file that is bad, empty,
+half-written or gone changes nothing but the log. Whatever a reload does happens in slices, in a thread or in
+another process, because the event loop that it runs on carries traffic.
+"""
+
+import asyncio
+import ctypes
+import logging
+import time
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from urlward.engine.artifact import check_key, parse, read_header
+from urlward.engine.delta import read_change
+from urlward.engine.delta_format import DamagedDeltaError
+from urlward.engine.digest import Key
+from urlward.engine.errors import NewerVersionError, UrlwardError
+from urlward.engine.hosts import is_too_wide
+from urlward.engine.loaded import LoadedList, loading
+from urlward.engine.matcher import Matcher
+from urlward.engine.networks import blocking_networks
+from urlward.engine.steps import Steps, exhaust
+from urlward.feeds.kept import Kept, ListFile, entries_text
+from urlward.feeds.own import OwnList, forget_others
+from urlward.lists.build import Progress, silent, told
+from urlward.lists.formats import AUTO
+from urlward.lists.memory import ChangingError
+from urlward.lists.run_folder import RunFolder, inherited
+from urlward.lists.source import Budget, SourceError
+from urlward.regular import read_regular
+from urlward.state.folder import StateError, is_damage, set_aside
+from urlward.state.watch import Signature, Watch, being_written
+
+logger = logging.getLogger("urlward.lists")
+
+_MOST_CHANGE = 1 << 30
+"""Bytes of a change to a list: what it adds, as an artifact."""
+
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+INTERVAL = 0.1
+"""Seconds between two looks at the stores."""
+
+FOLLOW = 0.2
+"""Seconds between two looks at a path, which is read where both found the same."""
+
+LAGS = 3
+"""Times in a row that a file has changed again when it comes into force, after which it is said to lag."""
+
+LAG_AGAIN = 600.0
+"""Seconds between two such lines of one list."""
+
+AGAIN = 60.0
+"""Seconds until a list is tried again whose process has not done its work, or whose artifact is lost."""
+
+SLICE = 0.002
+"""Seconds that loading works before traffic has its turn."""
+
+
+class InForce(NamedTuple):
+    """A list in force.
+
+    Attributes:
+        name: of it.
+        serial: of the artifact.
+        entries: how many it has.
+        created: when the artifact was made, seconds since 1970-01-01 UTC.
+    """
+
+    name: str
+    serial: int
+    entries: int
+    created: int
+
+
+class Taken(NamedTuple):
+    """What became of a list that has changed.
+
+    Attributes:
+        name: of it.
+        serial: in force now.
+        entries: likewise.
+        before: entries that were in force before.
+        seconds: that it took.
+        failed: whether the last good one stays in force, because what has come is no good.
+    """
+
+    name: str
+    serial: int
+    entries: int
+    before: int
+    seconds: float
+    failed: bool = False
+
+
+class Exceptions(Protocol):
+    """What is excused for a while, besides what the lists say.
+
+    Attributes:
+        lists: the exceptions in force.
+    """
+
+    lists: list[LoadedList]
+
+    def look(self, now: float) -> bool:
+        """Whether others are in force from now on, seconds since 1970-01-01 UTC. Never raises."""
+
+
+class Keeper:
+    """Loads lists, keeps them up to date, and gives the matcher in force.
+
+    Args:
+        files: sources and artifacts.
+        key: for those that have none of their own.
+        budget: of bad lines in a source.
+        run: the filter's run folder; the one inherited, or one of its own, where not given.
+        protected: lists of hosts that guarded lists cannot block whole.
+        exceptions: what else is excused for a while, if anything can be.
+        format: of sources, one of `urlward.lists.formats.FORMATS`.
+        state: the state folder in which artifacts of lists that the operator names last; where not given they
+            end with the run.
+        follows: whether those lists are looked after here; of workers that share a run folder one does so.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path | ListFile],
+        key: Key,
+        budget: Budget | None = None,
+        run: RunFolder | None = None,
+        *,
+        protected: Sequence[LoadedList] = (),
+        exceptions: "Exceptions | None" = None,
+        format: str = AUTO,  # noqa: A002 - the word
+        state: Path | None = None,
+        follows: bool = True,
+    ) -> None:
+        self.files = tuple(file if isinstance(file, ListFile) else ListFile(file) for file in files)
+        self.key = key
+        self.reloads = 0
+        self.failures = 0
+        self.matcher = Matcher(())
+        """The matcher in force; read it once a request."""
+        self.on_taken: Callable[[Keeper, Taken], None] | None = None
+        """Told of lists that change while they are watched."""
+        self._protected = tuple(protected)
+        self._exceptions = exceptions
+        shared = run or inherited()
+        self._run = shared or RunFolder()
+        self._budget = budget or Budget()
+        self._format = format
+        self._state = state
+        self._follows = follows or shared is None
+        self._kept: list[Kept] = []
+        self._loading = asyncio.Lock()
+
+    def load(self, progress: Progress = silent) -> None:
+        """Load all lists for the first time, at once.
+
+        Raises:
+            UrlwardError: a list is bad. There is no last good one to fall back to yet.
+        """
+        first = not self._run.has_any
+        self._kept = [self._first(file, progress) for file in self.files]
+        if first and self._state is not None:
+            forget_others(self._state, [kept.own.store for kept in self._kept if kept.own is not None])
+        if self._exceptions is not None:
+            self._exceptions.look(time.time())
+        self._swap()
+        _give_back()
+
+    @property
+    def names(self) -> list[str]:
+        """The lists' names, of feeds also before they are there."""
+        return [kept.name for kept in self._kept]
+
+    @property
+    def facts(self) -> list[InForce]:
+        """The lists in force."""
+        return [
+            InForce(kept.name, kept.header.serial, kept.entries, kept.header.created)
+            for kept in self._kept
+            if kept.header is not None
+        ]
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """By list, why what its file has now is not in force; without those whose file is."""
+        return {kept.name: kept.refused for kept in self._kept if kept.refused}
+
+    async def watch(self) -> None:
+        """Look after the lists until cancelled."""
+        # Each by itself, so that a large or stubborn one does not hold up the others.
+        async with asyncio.TaskGroup() as tasks:
+            for kept in self._kept if self._follows else ():
+                if kept.own is not None:
+                    tasks.create_task(self._follow(kept, kept.own))
+            while True:
+                await asyncio.sleep(INTERVAL)
+                for kept in self._kept:
+                    if not kept.busy.locked():
+                        self._look(kept, tasks)
+                if self._exceptions is not None and self._exceptions.look(time.time()):
+                    self._swap()
+
+    async def reload(self) -> None:
+        """Read every list that the operator names again now, changed or not."""
+        await asyncio.gather(*(self._reload(kept, kept.own) for kept in self._kept if kept.own is not None))
+
+    def networks(self) -> list[str]:
+        """The addresses and networks that the lists in force block, or some pages of; each once, in no order.
+
+        May be called in another thread, since it takes as long as `blocking_networks` says.
+        """
+        while True:
+            # What is in force has its sections. One that goes out of use from here on keeps them for us.
+            lists = [(loaded.artifact, loaded.key, loaded.guarded) for loaded in self.matcher.lists]
+            if all(artifact.sections for artifact, _, _ in lists):
+                break
+        now = time.time()
+        found = dict.fromkeys(
+            n
+            for artifact, key, guarded in lists
+            for n in blocking_networks(artifact, key, now)
+            if not (guarded and is_too_wide(n))
+        )
+        return list(found)
+
+    def _load(self, file: ListFile, data: memoryview) -> Generator[None, None, LoadedList]:
+        """Load an artifact under the key that it names.
+
+        Raises:
+            ArtifactError: it is no good.
+        """
+        key = file.key(read_header(data).key_id) or self.key
+        return loading(data, key, file.name, guarded=file.guarded)
+
+    def _first(self, file: ListFile, progress: Progress) -> Kept:
+        if file.stored:
+            return self._first_stored(file)
+        state = self._state or self._run.path
+        own = OwnList(file.path, self.key, self._budget, self._format, file.trust, state)
+        kept = Kept(file, Watch(own.store.path), own)
+        first = self._run.last(own.store.path) is None
+        try:
+            if first or self._follows:
+                self._first_refresh(kept, own, progress, first=first)
+            self._take(kept)
+        except UrlwardError as e:
+            if not self._take_last_good(kept, None):
+                raise SourceError(told(file.path, e)) from e
+        facts = own.store.facts()
+        kept.refused = facts.error
+        if not facts.error:
+            kept.facts_watch.seen = Signature.of(own.store.facts_path)
+        return kept
+
+    def _first_refresh(self, kept: Kept, own: OwnList, progress: Progress, *, first: bool) -> None:
+        kept.source.acted()
+        try:
+            outcome = own.refresh(first=first, progress=progress)
+        except UrlwardError:
+            if first:
+                raise
+            kept.source.acted_too_soon()
+            return
+        # What the other workers have goes on being in force, and the watch says what is wrong.
+        if outcome.state == "failed" and first:
+            raise SourceError(outcome.error)
+
+    def _take(self, kept: Kept) -> None:
+        """Put in force what the store has.
+
+        Raises:
+            UrlwardError: that is nothing, or no good.
+        """
+        signature = Signature.of(kept.watch.path)
+        kept.take(exhaust(self._load(kept.spec, self._mapped(kept))), signature)
+
+    def _mapped(self, kept: Kept) -> memoryview:
+        def check(data: memoryview) -> None:
+            header = parse(data).header
+            check_key(header, kept.spec.key(header.key_id) or self.key)
+
+        return self._run.map(kept.watch.path, check)
+
+    def _first_stored(self, file: ListFile) -> Kept:
+        """A feed's artifact: it may not be there yet, and one that is no good will be replaced."""
+        kept = Kept(file, Watch(file.path))
+        signature = Signature.of(file.path)
+        if signature is None:
+            if not self._take_last_good(kept, None):
+                logger.warning("list %s: not there yet, nothing on it is blocked", file.name)
+            return kept
+        kept.watch.seen = signature
+        try:
+            self._take(kept)
+        except UrlwardError as e:
+            then = "nothing on it is blocked until it comes anew"
+            if self._take_last_good(kept, signature):
+                then = "what the other workers have is in force until it comes anew"
+            kept.refused = told(file.path, e)
+            if not self._set_aside(kept, signature, e, then):
+                logger.error("list %s: %s", told(file.path, e), then)
+        try:
+            exhaust(self._take_change(kept))
+        except Exception as e:  # noqa: BLE001 - the whole is in force, or follows
+            _tell_change(kept, e)
+        return kept
+
+    def _take_last_good(self, kept: Kept, signature: Signature | None) -> bool:
+        """Put what the other workers have in force, where they have something."""
+        last = self._run.last(kept.watch.path)
+        if last is None:
+            return False
+        try:
+            loaded = exhaust(self._load(kept.spec, last))
+        except UrlwardError:
+            return False  # under another key than ours
+        kept.take(loaded, signature)
+        return True
+
+    def _set_aside(self, kept: Kept, signature: Signature, error: UrlwardError, then: str) -> bool:
+        """Have a stored artifact that is no good fetched anew, where that is what it takes."""
+        path, state = kept.watch.path, kept.spec.state
+        if kept.own is not None:
+            state = self._state or self._run.path
+        if state is None or being_written(path) or not _is_damaged(kept, error):
+            return False
+        try:
+            aside = set_aside(state, path, error, f"list {kept.name}: {then}", seen=signature)
+        except StateError:
+            return False
+        kept.watch.taken_away()
+        if aside is None:  # by another process, which has said so
+            logger.info("list %s: %s", kept.name, then)
+        return True
+
+    def _look(self, kept: Kept, tasks: asyncio.TaskGroup) -> None:
+        watch = kept.watch
+        if kept.change_watch.changed() is not None:
+            tasks.create_task(self._change(kept))
+            return
+        if kept.loaded is not None and watch.vanished(time.monotonic()):
+            self._keep(kept, f"{watch.path}: gone")
+        if (signature := watch.changed()) is not None:
+            tasks.create_task(self._refresh(kept, signature))
+        elif kept.own is not None:
+            self._look_at_facts(kept, kept.own)
+
+    def _look_at_facts(self, kept: Kept, own: OwnList) -> None:
+        """Say what the last refresh has found, where that is not another artifact."""
+        signature = kept.facts_watch.changed()
+        if signature is None:
+            return
+        kept.facts_watch.seen = signature
+        try:
+            error = own.store.facts().error
+        except StateError as e:
+            error = str(e)
+        if error:
+            self._keep(kept, error)
+        elif kept.refused:
+            kept.refused = ""
+            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+
+    async def _follow(self, kept: Kept, own: OwnList) -> None:
+        """Have the store refreshed whenever the path of a list has changed."""
+        again, lost = float("inf"), float("-inf")
+        while True:
+            await asyncio.sleep(FOLLOW)
+            now, source = time.monotonic(), kept.source
+            if source.is_kept_open(now):
+                logger.warning("list %s: changed, but its writer has not closed it; waiting", own.path)
+            if Signature.of(kept.watch.path) is None and now >= lost + AGAIN:
+                again = lost = now
+            if (source.changed(now) or now >= again) and not kept.refreshing.locked():
+                again = float("inf") if await self._refresh_store(kept, own) else time.monotonic() + AGAIN
+
+    async def _refresh_store(self, kept: Kept, own: OwnList) -> bool:
+        """Have the store hold what the path has; False where that is worth another try after a while."""
+        async with kept.refreshing:
+            kept.source.acted()
+            kept.began = time.monotonic()
+            try:
+                outcome = await asyncio.to_thread(own.refresh)
+            except asyncio.CancelledError:
+                own.give_up()
+                raise
+            except ChangingError:
+                kept.source.acted_too_soon()
+                self._lag(kept)
+                return True
+            except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
+                text = str(e) if isinstance(e, UrlwardError) else f"{type(e).__name__} in refreshing"
+                self._keep(kept, f"{own.path}: {text.removeprefix(f'{own.path}: ')}")
+                return False
+            if outcome.state != "new":
+                kept.began = None
+            if kept.source.is_as_acted:
+                kept.lags = 0
+            else:
+                self._lag(kept)
+            return outcome.reason != "system"
+
+    async def _change(self, kept: Kept) -> None:
+        """Put a small change in force, before the whole comes."""
+        async with kept.busy:
+            start, before = time.monotonic(), kept.entries
+            try:
+                if not await in_slices(self._take_change(kept)):
+                    return
+            except Exception as e:  # noqa: BLE001 - the whole follows
+                _tell_change(kept, e)
+                return
+            self._swap()
+            self._say(kept, start, before)
+
+    def _take_change(self, kept: Kept) -> Generator[None, None, bool]:
+        """Take what the store says has changed, if it is about what is loaded.
+
+        Raises:
+            UrlwardError: it is no good.
+        """
+        kept.change_watch.seen = Signature.of(kept.spec.change)
+        try:
+            data = read_regular(kept.spec.change, _MOST_CHANGE)
+        except FileNotFoundError:
+            return False
+        if kept.loaded is None:
+            return False
+        change = read_change(data, kept.loaded.key)
+        if change.old_checksum != kept.loaded.artifact.header.checksum:
+            return False
+        if max(change.removed, default=0) >= kept.loaded.table.rows:
+            raise DamagedDeltaError("it removes rows that there are none of")
+        yield
+        added = (yield from self._load(kept.spec, memoryview(change.added))) if change.added else None
+        kept.take_change(change.removed, added, change.header)
+        return True
+
+    async def _reload(self, kept: Kept, own: OwnList) -> None:
+        kept.reloads_wanted += 1
+        mine = kept.reloads_wanted
+        async with kept.refreshing:
+            if kept.reloads_begun >= mine:
+                return  # one that began after this was asked for reads the file
+            kept.reloads_begun = kept.reloads_wanted
+        if self._follows:
+            if being_written(own.path):
+                kept.source.acted_too_soon()
+                self._keep(kept, f"{own.path}: being written, will be read when that is done")
+                return
+            await self._refresh_store(kept, own)
+            if own.store.facts().error:
+                self._look_at_facts(kept, own)
+                return
+        signature = Signature.of(kept.watch.path)
+        if signature is not None:
+            await self._refresh(kept, signature, unchanged_too=True)
+
+    async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
+        """Put in force what the store has."""
+        async with kept.busy:
+            start, before = kept.began or time.monotonic(), kept.entries
+            kept.began = None
+            try:
+                data = await asyncio.to_thread(self._mapped, kept)
+                same = kept.header is not None and kept.header.checksum == read_header(data).checksum
+                if same and not kept.changed and not unchanged_too:
+                    self._unchanged(kept, signature)
+                    return
+                async with self._loading:
+                    loaded = await in_slices(self._load(kept.spec, data))
+            except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
+                if Signature.of(kept.watch.path) == signature:
+                    kept.watch.seen = signature
+                    self._refused(kept, signature, e)
+                return
+            refused = kept.refused
+            old = kept.take(loaded, signature)
+            self._swap()
+            if unchanged_too or not same:
+                self._say(kept, start, before)
+            elif refused:
+                logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+            for each in old:
+                await _free(each)
+
+    def _say(self, kept: Kept, start: float, before: int) -> None:
+        self.reloads += 1
+        assert kept.header is not None
+        seconds = time.monotonic() - start
+        taken = Taken(kept.name, kept.header.serial, kept.entries, before, seconds)
+        logger.info(
+            "list %s: %s, serial %d, after %.1f s",
+            taken.name, entries_text(kept.in_force), taken.serial, seconds,
+        )  # fmt: skip
+        if self.on_taken is not None:
+            self.on_taken(self, taken)
+
+    def _lag(self, kept: Kept) -> None:
+        """Say now and then of a file that changes faster than it comes into force that it does."""
+        kept.lags += 1
+        now = time.monotonic()
+        if kept.lags >= LAGS and now - kept.lag_said >= LAG_AGAIN:
+            kept.lag_said = now
+            logger.warning(
+                "list %s: changes faster than it is read and compiled: what is in force is behind the file",
+                kept.spec.path,
+            )
+
+    def _refused(self, kept: Kept, signature: Signature, error: Exception) -> None:
+        then = "the last good one stays in force"
+        path = kept.watch.path
+        if not isinstance(error, UrlwardError):
+            self._keep(kept, f"{path}: {type(error).__name__} in reloading")
+        elif self._set_aside(kept, signature, error, then):
+            self._count_failure(kept, told(path, error))
+        else:
+            self._keep(kept, told(path, error))
+
+    def _keep(self, kept: Kept, why: str) -> None:
+        logger.error("list %s; the last good one stays in force", why)
+        self._count_failure(kept, why)
+
+    def _count_failure(self, kept: Kept, why: str) -> None:
+        self.failures += 1
+        kept.refused = why
+        if self.on_taken is not None:
+            serial = kept.header.serial if kept.header is not None else 0
+            self.on_taken(self, Taken(kept.name, serial, kept.entries, kept.entries, 0.0, failed=True))
+
+    def _unchanged(self, kept: Kept, signature: Signature) -> None:
+        if Signature.of(kept.watch.path) != signature:
+            return
+        kept.watch.seen = signature
+        if kept.refused:
+            kept.refused = ""
+            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+
+    def _swap(self) -> None:
+        lists = [loaded for kept in self._kept for loaded in kept.in_force]
+        if self._exceptions is not None:
+            lists += self._exceptions.lists
+        self.matcher = Matcher(lists, protected=self._protected)
+
+
+def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
+    """Whether a stored artifact would be good if it were fetched anew."""
+    if isinstance(error, NewerVersionError):
+        # An older filter that runs on beside newer processes: they would bring the same again.
+        return kept.loaded is None
+    cause = error.__cause__
+    return not isinstance(cause, OSError) or is_damage(cause)
+
+
+def _tell_change(kept: Kept, error: Exception) -> None:
+    logger.warning("list %s: %s in a change to it; waiting for the whole", kept.name, type(error).__name__)
+
+
+async def _free(old: LoadedList) -> None:
+    """Free a list that nothing uses any more, piece by piece, and give its memory back."""
+    for _ in old.release():
+        await asyncio.sleep(0)
+    _give_back()
+
+
+def _give_back() -> None:
+    """Give freed memory back, which glibc would keep to itself; takes about 1 ms."""
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+async def in_slices[T](
+    steps: Generator[None, None, T],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0),
+) -> T:
+    """Run steps on the event loop, giving way every `SLICE` seconds.
+
+    Args:
+        steps: a generator whose steps are short.
+        clock: seconds.
+        pause: how to give way.
+    """
+    run = Steps(steps)
+    until = clock() + SLICE
+    for _ in run:
+        if clock() >= until:
+            await pause()
+            until = clock() + SLICE
+    return run.result

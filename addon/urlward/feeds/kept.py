@@ -1,0 +1,144 @@
+"""One list that is kept in force: what there is of it, and what is known of its file."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+
+from urlward.config.units import counted
+from urlward.engine.artifact import Header
+from urlward.engine.digest import Key
+from urlward.engine.errors import KeyFileError
+from urlward.engine.loaded import LoadedList
+from urlward.feeds.own import OwnList
+from urlward.feeds.watch import PathWatch
+from urlward.lists.build import read_key
+from urlward.state.watch import Signature, Watch
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """A list to be kept in force.
+
+    Attributes:
+        path: a source or an artifact that the operator names, or
+        keys: that an artifact may be under, besides that of all lists.
+        name: of the list, in place of the artifact's or the file's.
+        stored: a configured feed's artifact in the store (`urlward.feeds.store`): it may not be there
+            yet, and a small file beside it may say what has changed.
+        guarded: whether it cannot block protected hosts at host level.
+        trust: public keys and rotation statements of who may sign an artifact, and so which issue of it is
+            taken; empty where all are.
+        key_files: of `keys`, read again where an artifact is under a key that none of those is.
+        state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
+            anew; None where it stays, since who reads it is not the filter.
+    """
+
+    path: Path
+    keys: tuple[Key, ...] = ()
+    name: str = ""
+    stored: bool = False
+    guarded: bool = False
+    trust: tuple[str, ...] = ()
+    key_files: tuple[Path, ...] = ()
+    state: Path | None = None
+
+    def key(self, named: bytes) -> Key | None:
+        """The key of that id, None where there is none."""
+        for key in self.keys:
+            if key.id == named:
+                return key
+        for path in self.key_files:
+            with suppress(KeyFileError):
+                if (key := read_key(path)).id == named:
+                    return key
+        return None
+
+    @property
+    def change(self) -> Path:
+        """Where the store says what has changed since the artifact was loaded."""
+        return self.path.with_suffix(".change")
+
+
+@dataclass(slots=True)
+class Kept:
+    """A list and its artifact in the store.
+
+    Attributes:
+        spec: what it is.
+        watch: of the artifact.
+        change_watch: of what says how it has changed.
+        own: where the operator names the list.
+        source: of its path.
+        facts_watch: of what is remembered of its refreshes.
+        loaded: what the artifact holds; None where there is none yet.
+        changed: what is in force in place of `loaded`, since a small change came before the whole.
+        header: of the artifact in force, which may not be loaded yet.
+        began: when a refresh began whose artifact is yet to come into force, monotonic.
+        refused: why what the file has now is not in force, as the log said; empty where it is.
+        lags: how often in a row the file had changed again when it came into force, or could not be read.
+        lag_said: when that was said last, monotonic.
+    """
+
+    spec: ListFile
+    watch: Watch
+    own: OwnList | None = None
+    loaded: LoadedList | None = None
+    changed: tuple[LoadedList, ...] = ()
+    header: Header | None = None
+    began: float | None = None
+    refused: str = ""
+    lags: int = 0
+    lag_said: float = float("-inf")
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloads_wanted: int = 0
+    reloads_begun: int = 0
+    change_watch: Watch = field(init=False)
+    facts_watch: Watch = field(init=False)
+    source: PathWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.change_watch = Watch(self.spec.change)
+        self.facts_watch = Watch(self.watch.path.with_suffix(".json"))
+        self.source = PathWatch(self.spec.path)
+
+    @property
+    def in_force(self) -> tuple[LoadedList, ...]:
+        """The list as searched: two where it has changed since it was loaded, none where it is not there."""
+        return self.changed or (() if self.loaded is None else (self.loaded,))
+
+    @property
+    def name(self) -> str:
+        """The list's name."""
+        return self.spec.name or (self.loaded.name if self.loaded is not None else "")
+
+    @property
+    def entries(self) -> int:
+        """Number of entries, with those that have expired."""
+        return sum(loaded.entries for loaded in self.in_force)
+
+    def take(self, loaded: LoadedList, signature: Signature | None) -> list[LoadedList]:
+        """Put an artifact in force; gives what has gone out of use."""
+        old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
+        self.loaded, self.changed = loaded, ()
+        self.header = loaded.artifact.header
+        self.watch.seen, self.refused = signature, ""
+        return old
+
+    def take_change(self, removed: frozenset[int], added: LoadedList | None, header: Header) -> None:
+        """Put a change to what is loaded in force."""
+        assert self.loaded is not None
+        self.changed = (self.loaded.without(removed), *([] if added is None else [added]))
+        self.header = header
+
+
+def entries_text(lists: Iterable[LoadedList]) -> str:
+    """How many entries are in force now, for the log."""
+    entries = expired = 0
+    for each in lists:
+        over = each.expired(time())
+        entries, expired = entries + each.entries - over, expired + over
+    return f"{counted(entries, 'entry')} in force" + (f" ({expired} more expired)" if expired else "")

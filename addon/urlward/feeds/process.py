@@ -1,0 +1,228 @@
+"""The process that keeps the feeds up to date, beside the filter.
+
+The filter starts it and it ends with the filter. On standard input it is given one JSON object: ``config``
+(path of the configuration file), ``parent`` (the filter's process id), ``channel`` (a descriptor on which
+to say that it lives), and where they are not as configured ``key`` (path of the lists' key) and ``state``
+(the state folder). SIGHUP refreshes every feed now, SIGTERM ends it. Whatever it is doing then, the state
+folder is good (`urlward.feeds.store`).
+
+It never has a feed's text: each refresh is a process of its own (`urlward.feeds.apart.refresh_apart`).
+
+It says one line for each list that is new, each failure, and the first answer of several that nothing has
+changed. An alarm is an error, said when it begins and once an hour while it lasts.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from urlward.config import Config, FeedTable
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.alarms import alarms
+from urlward.feeds.apart import Outcome, refresh_apart
+from urlward.feeds.schedule import Waiting, after_failure, at_start
+from urlward.feeds.store import FeedStore
+from urlward.feeds.watch import PathWatch
+from urlward.lines import finish
+from urlward.process import beat, keep_private, taken_channel, told
+from urlward.state.audit import mend_audit
+from urlward.state.beside import Lines, read_asked
+from urlward.state.folder import StateError
+
+logger = logging.getLogger("urlward.lists")
+
+AT_ONCE = 2
+"""Feeds refreshed at a time."""
+
+WATCH = 1.0
+"""Seconds between two looks at a path, and at whether another process has refreshed a feed."""
+
+FIRST_ALARMS = 60.0
+"""Seconds after the start in which there is no alarm, since what is due is yet to be refreshed."""
+
+ALARM_LOOK = 10.0
+"""Seconds between two looks for alarms."""
+
+ALARM_AGAIN = 3_600.0
+"""Seconds after which an alarm that lasts is said again."""
+
+LOST_AGAIN = 60.0
+"""Seconds at least between two refreshes because the artifact in force is gone: a filter that finds every one
+of them damaged must not have a server asked without end."""
+
+AFTER_FAULT = 60.0
+"""Seconds after which a feed is looked after again whose state was not to be had."""
+
+
+class Feeds:
+    """Looks after all feeds.
+
+    Args:
+        config: with the feeds.
+        state: the state folder.
+    """
+
+    def __init__(self, config: Config, state: Path) -> None:
+        self._config = config
+        self._state = state
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._now = {feed.name: asyncio.Event() for feed in config.feed}
+        self._said: dict[tuple[str, str], float] = {}
+        self._lost: dict[str, float] = {}
+
+    def refresh_all(self) -> None:
+        """Refresh every feed as soon as may be."""
+        for event in self._now.values():
+            event.set()
+
+    async def run(self) -> None:
+        """Look after them until cancelled."""
+        await asyncio.to_thread(mend_audit, self._state, time.time())
+        async with asyncio.TaskGroup() as tasks:
+            for feed in self._config.feed:
+                tasks.create_task(self._look_after_always(feed))
+            tasks.create_task(self._watch_alarms())
+
+    async def _look_after_always(self, feed: FeedTable) -> None:
+        while True:
+            try:
+                await self._look_after(feed)
+            except Exception as e:  # noqa: BLE001 - one feed that breaks us must not end the others
+                logger.error("list %s: %s", feed.name, _said(e))
+                await asyncio.sleep(AFTER_FAULT)
+
+    async def _look_after(self, feed: FeedTable) -> None:
+        store = FeedStore(self._state, feed.name)
+        watch = PathWatch(Path(feed.path)) if feed.path is not None else None
+        facts = store.facts()
+        next_run = at_start(
+            time.time(),
+            feed.interval,
+            random.random,
+            next_run=facts.next_run,
+            not_before=facts.not_before,
+            has_artifact=store.header() is not None,
+        )
+        failures, was = 0, ""
+        while True:
+            await self._until_due(feed, store, next_run, watch)
+            async with self._slots:
+                if watch is not None:
+                    watch.acted()
+                self._now[feed.name].clear()
+                outcome = await asyncio.to_thread(self._refresh, feed, failures)
+            failures = failures + 1 if outcome.state == "failed" else 0
+            self._say(feed, outcome, was)
+            was, next_run = outcome.state, outcome.next_run
+
+    async def _until_due(
+        self, feed: FeedTable, store: FeedStore, next_run: float, watch: PathWatch | None
+    ) -> None:
+        event = self._now[feed.name]
+        known = store.facts().last_attempt
+        waiting = Waiting(next_run, feed.interval, time.time(), time.monotonic())
+        while left := waiting.left(time.time(), time.monotonic()):
+            if watch is not None and watch.changed():
+                return
+            try:
+                await asyncio.wait_for(event.wait(), min(left, WATCH))
+            except TimeoutError:
+                facts = store.facts()
+                if facts.last_success and store.header() is None and self._is_lost(feed):
+                    return
+                if facts.last_attempt != known:  # by `urlward feeds refresh`
+                    known = facts.last_attempt
+                    waiting = Waiting(facts.next_run, feed.interval, time.time(), time.monotonic())
+            else:
+                return
+
+    def _is_lost(self, feed: FeedTable) -> bool:
+        """Whether an artifact that is gone, or has been set aside, is fetched anew now."""
+        now = time.monotonic()
+        if now - self._lost.get(feed.name, -LOST_AGAIN) < LOST_AGAIN:
+            return False
+        self._lost[feed.name] = now
+        return True
+
+    def _refresh(self, feed: FeedTable, failures: int) -> Outcome:
+        try:
+            return refresh_apart(feed, self._config, self._state)
+        except Exception as e:  # noqa: BLE001 - a bug may be in one feed's way, and not in another's
+            now = time.time()
+            next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)
+            return Outcome("failed", f"{_said(e)}; what is in force stays", next_run)
+
+    def _say(self, feed: FeedTable, outcome: Outcome, was: str) -> None:
+        if outcome.state == "failed":
+            logger.error("list %s: %s", feed.name, outcome.text)
+        elif outcome.state == "new" or was != outcome.state:
+            logger.info("list %s: %s", feed.name, outcome.text)
+
+    async def _watch_alarms(self) -> None:
+        await asyncio.sleep(FIRST_ALARMS)
+        while True:
+            for feed in self._config.feed:
+                store = FeedStore(self._state, feed.name)
+                with suppress(StateError):  # which its refreshes say
+                    self._alarm(feed, alarms(feed, store.facts(), store.header(), time.time()))
+            await asyncio.sleep(ALARM_LOOK)
+
+    def _alarm(self, feed: FeedTable, found: dict[str, str]) -> None:
+        now = time.monotonic()
+        for kind, text in found.items():
+            if now - self._said.get((feed.name, kind), -ALARM_AGAIN) >= ALARM_AGAIN:
+                self._said[feed.name, kind] = now
+                logger.error("list %s: %s: %s", feed.name, kind, text)
+        for name, kind in list(self._said):
+            if name == feed.name and kind not in found:
+                del self._said[name, kind]
+                logger.info("list %s: no longer %s", name, kind)
+
+
+def _said(error: Exception) -> str:
+    """An error's message; that of a bug could name an entry, and stays untold."""
+    return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
+
+
+async def _run(feeds: Feeds, channel: int | None) -> None:
+    loop = asyncio.get_running_loop()
+    if channel is not None:
+        beat(loop, channel)
+    running = asyncio.ensure_future(feeds.run())
+    loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        finish()
+        # Threads that fetch would be waited for; nothing is lost by ending them where they are.
+        os._exit(0)
+
+
+def main() -> None:
+    """Run as a process, told what to do on standard input."""
+    # As the filter starts it: one that comes too early is late, and not fatal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    keep_private()
+    asked = told(signal.SIGTERM)
+    # A kernel that keeps files' leases sends this to whoever holds one (`urlward.state.watch`).
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Lines())
+    try:
+        asyncio.run(_run(Feeds(*read_asked(asked)), taken_channel(asked)))
+    except UrlwardError as e:
+        logger.error("feeds: %s", e)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

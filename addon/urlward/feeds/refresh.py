@@ -1,0 +1,291 @@
+"""One refresh of one feed: look, check, put in force, remember.
+
+Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
+
+It is done in a process of its own (`urlward.feeds.apart`).
+"""
+
+import json
+import logging
+import random as random_module
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from urlward.config import Config, FeedTable
+from urlward.config.units import counted
+from urlward.engine.artifact import parse
+from urlward.engine.digest import Key
+from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
+from urlward.feeds.alarms import alarms
+from urlward.feeds.apart import Outcome, Own, failure
+from urlward.feeds.candidate import Candidate, Unchanged
+from urlward.feeds.counts import changes
+from urlward.feeds.facts import Facts, Refused
+from urlward.feeds.fetch import FetchError
+from urlward.feeds.guards import RefusedError, check_size
+from urlward.feeds.look import Look
+from urlward.feeds.schedule import Random, after_success
+from urlward.feeds.source import SecretError
+from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore, InForce
+from urlward.feeds.take import take
+from urlward.lists.build import Progress, silent
+from urlward.lists.memory import ChangingError
+from urlward.lists.source import SourceError
+from urlward.lists.trust import TrustError
+from urlward.lists.worker import read_request, say
+from urlward.state.folder import StateError, local_key
+
+logger = logging.getLogger("urlward.lists")
+
+ACCEPTED_FOR = 7 * 86_400.0
+"""Seconds for which an operator's word is good."""
+
+_REASONS: dict[type[Exception], str] = {
+    KeyFileError: "key",
+    RotationError: "rotation",
+    SecretError: "secret",
+    SourceError: "unreadable",
+    StateError: "state",
+}
+_ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
+"""What is wrong with a body that the server may soon have right again."""
+
+
+class _Passed(logging.Handler):
+    """Passes what is logged to the parent, whose log it belongs in: at once, since who looks at what has
+    been done finds it said, and a process that is killed has said why it did what it had done."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.levelno, record.getMessage())
+
+
+def main() -> None:
+    """Do as `urlward.feeds.apart.refresh_apart` asks, in a process of its own."""
+    asked = read_request()
+    log = logging.getLogger("urlward")
+    log.addHandler(_Passed())
+    log.setLevel(logging.INFO)
+    json.dump(answer(asked), sys.stdout)
+
+
+def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the process that refreshes says to a request."""
+    feed = FeedTable.model_validate_json(json.dumps(asked["feed"]))
+    config = Config(key=asked["key"], max_errors=asked["max_errors"])
+    try:
+        return refresh(
+            feed,
+            config,
+            Path(asked["state"]),
+            wait=asked["wait"],
+            own=Own(*asked["own"]) if asked["own"] else None,
+            progress=say if asked["progress"] else silent,
+        )._asdict()
+    except BusyError as e:
+        return {"busy": str(e)}
+    except ChangingError as e:
+        return {"changing": str(e)}
+    except UrlwardError as e:
+        return {"fault": str(e)}
+
+
+def refresh(
+    feed: FeedTable,
+    config: Config,
+    state: Path,
+    *,
+    now: float | None = None,
+    random: Random = random_module.random,
+    wait: bool = True,
+    own: Own | None = None,
+    progress: Progress = silent,
+) -> Outcome:
+    """Refresh a feed once, in this process, which has its text in memory from then on.
+
+    Args:
+        feed: which.
+        config: the rest of the configuration.
+        state: the state folder.
+        now: seconds since 1970-01-01 UTC; the clock where not given.
+        random: for the next run's jitter.
+        wait: while another process is at it.
+        own: where the list is one.
+        progress: told how far it is.
+
+    Raises:
+        BusyError: another process is at it.
+        ChangingError: the list changes each time that it is read.
+        StateError: the state folder cannot be used.
+        KeyFileError: its key cannot.
+    """
+    with _looking(feed, config, state, now=now, wait=wait, own=own, progress=progress) as (look, store):
+        return _refresh(look, store, random)
+
+
+@contextmanager
+def _looking(
+    feed: FeedTable,
+    config: Config,
+    state: Path,
+    *,
+    now: float | None = None,
+    wait: bool,
+    own: Own | None = None,
+    progress: Progress = silent,
+) -> Iterator[tuple[Look, FeedStore]]:
+    """A look at a feed that nobody else refreshes; what it changes in the facts is remembered."""
+    key = local_key(state) if own is None else Key(bytes.fromhex(own.secret))
+    store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
+    with store.locked(wait=wait):
+        if own is not None:  # of other feeds the filter says it, which comes to no harm by what is not there
+            store.mend_artifact()
+        moment = time.time() if now is None else now
+        facts, in_force = store.facts(), store.in_force()
+        _prepare(facts, in_force, moment)
+        yield Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress), store
+        facts.alarms = alarms(feed, facts, store.header(), moment)
+        store.write_facts(facts)
+
+
+def _prepare(facts: Facts, in_force: InForce | None, now: float) -> None:
+    facts.since = facts.since or now
+    facts.last_attempt = now
+    if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
+        facts.accepted = None
+    if in_force is not None:
+        facts.serial, facts.entries = in_force.header.serial, in_force.entries
+
+
+def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
+    try:
+        found = take(look)
+        if isinstance(found, Candidate):
+            accepted = _guard(look, found)
+            _put_in_force(look, store, found)
+            text = _told(look.facts, found, accepted=accepted)
+        else:
+            text = f"{counted(look.facts.entries, 'entry')}, as before"
+        return _succeeded(look, found, text, random)
+    except Exception as e:
+        if look.own is not None and isinstance(e, ChangingError):
+            raise  # neither good nor bad, and looked at again in a moment
+        # Whatever it is, `urlward feeds status` has to tell.
+        return _failed(look, e, random)
+
+
+def _guard(look: Look, found: Candidate) -> bool:
+    if look.own is not None:
+        return False
+    facts = look.facts
+    try:
+        return check_size(look.feed, found.entries, look.before, facts.accepted, found.content)
+    except RefusedError as e:
+        same = facts.refused is not None and facts.refused.content == found.content
+        at = facts.refused.at if same and facts.refused else look.now
+        facts.refused = Refused(e.reason, found.content, e.entries, e.before, at)
+        raise
+
+
+def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
+    facts = look.facts
+    if found.change:
+        store.write_change(found.change)
+    store.write_artifact(found.data, by_change=bool(found.change))
+    facts.added, facts.removed = found.counts or _count(look, found)
+    facts.serial, facts.entries, facts.kind = found.header.serial, found.entries, found.kind
+    facts.bad, facts.unsupported = found.bad, found.unsupported
+    facts.last_change = look.now
+    facts.checksum = found.header.checksum.hex()
+    facts.etag = facts.last_modified = facts.validators_of = ""
+    if found.kind == "artifact":
+        facts.highest = max(found.header.serial, 0 if look.moved else facts.highest)
+    facts.accepted = None
+
+
+def _count(look: Look, found: Candidate) -> tuple[int, int]:
+    if look.own is not None:
+        return 0, 0  # which nobody asks for
+    if look.in_force is None:
+        return found.entries, 0
+    if look.in_force.header.key_id != found.header.key_id:
+        return found.entries, look.in_force.entries
+    return changes(parse(look.in_force.data), parse(found.data))
+
+
+def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Random) -> Outcome:
+    facts, feed = look.facts, look.feed
+    if isinstance(found, Unchanged) and look.in_force is not None:
+        facts.checksum = look.in_force.header.checksum.hex()
+        facts.kind = "artifact" if found.content == facts.checksum else "text"
+    facts.recipe, facts.trusted, facts.content = look.recipe, look.trusted, found.content
+    if found.validators is not None:
+        said = found.validators
+        facts.etag, facts.last_modified, facts.validators_of = said.etag, said.last_modified, said.of
+    facts.last_success = look.now
+    facts.failures, facts.reason, facts.error = 0, "", ""
+    facts.refused, facts.not_before = None, 0.0
+    facts.next_run = after_success(
+        look.now, feed.interval, feed.jitter, random, fresh_for=_within(found.fresh_for, feed.stale_limit)
+    )
+    return Outcome("new" if isinstance(found, Candidate) else "unchanged", text, facts.next_run)
+
+
+def _failed(look: Look, error: Exception, random: Random) -> Outcome:
+    reason = _reason(error)
+    return failure(
+        look.feed,
+        look.facts,
+        look.now,
+        reason,
+        _text(error),
+        own=look.own,
+        has_list=look.in_force is not None,
+        refused=isinstance(error, RefusedError | TrustError) and reason not in _ASK_AGAIN,
+        retry_after=error.retry_after if isinstance(error, FetchError) else None,
+        random=random,
+    )
+
+
+def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:
+    text = (
+        f"{counted(facts.entries, 'entry')} fetched, serial {facts.serial}, +{facts.added} -{facts.removed}"
+    )
+    parts = [text]
+    if found.note:
+        parts.append(found.note)
+    if accepted:
+        parts.append("accepted by the operator")
+    if found.format:
+        parts.append(f"read as format {found.format}, by its first lines")
+    if found.unsupported:
+        parts.append(f"{found.unsupported} unsupported lines left out")
+    if found.bad:
+        parts.append(f"{counted(found.bad, 'bad line')} left out, first: {found.first}")
+    return ", ".join(parts)
+
+
+def _within(fresh_for: float | None, stale_limit: float) -> float | None:
+    """Freshness must not let a feed go stale."""
+    return None if fresh_for is None else min(fresh_for, stale_limit / 2)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RefusedError | FetchError | TrustError):
+        return str(error.reason).replace(" ", "-")
+    unknown = "system" if isinstance(error, UrlwardError | OSError) else "bug"
+    return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), unknown)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    # What a bug says could name an entry.
+    return str(error) if isinstance(error, UrlwardError) else f"{type(error).__name__}; please report it"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What an operator is told of a feed."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from urlward.config import FeedTable
+from urlward.config.units import counted, in_words
+from urlward.engine.dates import time_text
+from urlward.feeds.alarms import alarms
+from urlward.feeds.store import FeedStore
+
+_COLUMNS = ("feed", "entries", "serial", "last success", "change", "next run", "state")
+_NUMBERS = (1, 2)
+
+
+def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
+    """How a feed is, by names that scripts rely on; times as RFC 3339 has them, None for never.
+
+    ``state`` is ``ok``; ``waiting`` where nothing has been fetched yet; ``failed`` where the last attempt
+    was none; ``alarm`` where that, or something else, has lasted too long.
+
+    Raises:
+        StateError: the state folder cannot be used.
+    """
+    store = FeedStore(state, feed.name)
+    facts, header, in_force = store.facts(), store.header(), store.in_force()
+    found = alarms(feed, facts, header, now)
+    kind = "waiting" if in_force is None else "ok"
+    kind = "alarm" if found else "failed" if facts.reason else kind
+    return {
+        "name": feed.name,
+        "state": kind,
+        "entries": in_force.entries if in_force else 0,
+        "serial": in_force.header.serial if in_force else 0,
+        "valid_until": _time(in_force.header.valid_until if in_force else 0),
+        "last_attempt": _time(facts.last_attempt),
+        "last_success": _time(facts.last_success),
+        "last_change": _time(facts.last_change),
+        "age": round(now - facts.last_success) if facts.last_success else None,
+        "added": facts.added,
+        "removed": facts.removed,
+        "bad": facts.bad,
+        "unsupported": facts.unsupported,
+        "next_run": _time(facts.next_run),
+        "failures": facts.failures,
+        "reason": facts.reason,
+        "error": facts.error,
+        "refused": asdict(facts.refused) | {"content": None} if facts.refused else None,
+        "accepted": facts.accepted is not None,
+        "alarms": found,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines for a terminal: one a feed, and one for each thing that is wrong with it."""
+    cells = [_COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[n]) for line in cells) for n in range(len(_COLUMNS))]
+    lines = []
+    for line, row in zip(cells, [None, *rows], strict=True):
+        padded = (
+            cell.rjust(width) if n in _NUMBERS else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        lines.append("  ".join(padded).rstrip())
+        if row is not None:
+            lines += [f"  {text}" for text in _wrong(row)]
+    return lines
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    success = f"{row['last_success']} ({in_words(row['age'])} ago)" if row["last_success"] else "never"
+    return (
+        row["name"],
+        str(row["entries"]),
+        str(row["serial"]),
+        success,
+        f"+{row['added']} -{row['removed']}",
+        row["next_run"] or "-",
+        row["state"],
+    )
+
+
+def _wrong(row: dict[str, Any]) -> list[str]:
+    lines = [f"{kind}: {text}" for kind, text in row["alarms"].items()]
+    if row["reason"]:
+        times = f" ({row['failures']} times)" if row["failures"] > 1 else ""
+        lines.append(f"{row['reason']}: {row['error']}{times}")
+    if row["refused"]:
+        said = (
+            "accepted, the next refresh takes it"
+            if row["accepted"]
+            else f"urlward feeds accept {row['name']}"
+        )
+        lines.append(f"refused: {counted(row['refused']['entries'], 'entry')}; {said}")
+    return lines
+
+
+def _time(seconds: float) -> str | None:
+    return time_text(int(seconds)) if seconds else None

@@ -1,0 +1,94 @@
+"""Telling when a list that is a path has changed, and whether its writer is done.
+
+Polling costs one ``stat`` and sees what notifications do not: network file systems, a file replaced by a
+link, a directory mounted anew.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from urlward.state.watch import Signature, being_written
+
+UNSETTLED = 30.0
+"""Seconds after which a file that never stays as it is is read all the same: whoever reads it sees to it that
+what they read is whole (`urlward.lists.memory.whole_copy`)."""
+
+PATIENCE = 10.0
+"""Seconds after which a writer that does not close its file is spoken of."""
+
+_MAX_FILES = 10_000
+
+type Content = tuple[tuple[str, Signature], ...]
+
+
+class PathWatch:
+    """Watches a file, or a folder with all that is in it.
+
+    Args:
+        path: of it.
+        seen: signature of a file that has been read already.
+    """
+
+    def __init__(self, path: Path, seen: Signature | None = None) -> None:
+        self._path = path
+        self._acted: Content | None = None if seen is None else ((str(path), seen),)
+        self._pending: Content | None = None
+        self._changing_since: float | None = None
+        self._written_since: float | None = None
+        self._told = False
+
+    def changed(self, now: float | None = None) -> bool:
+        """Whether there is something new, that was the same at the last look, or never is for `UNSETTLED`
+        seconds, and that nobody is writing.
+
+        Args:
+            now: a monotonic clock's seconds; the clock where not given.
+        """
+        now = time.monotonic() if now is None else now
+        found = _look(self._path)
+        if found == self._acted:
+            self._changing_since = self._written_since = None
+            self._told = False
+        elif self._changing_since is None:
+            self._changing_since = now
+        unsettled = self._changing_since is not None and now - self._changing_since >= UNSETTLED
+        settled = found == self._pending or unsettled
+        self._pending = found
+        if not settled or found == self._acted:
+            return False
+        if not any(being_written(Path(name)) for name, _ in found):
+            return True
+        if self._written_since is None:
+            self._written_since = now
+        return False
+
+    def is_kept_open(self, now: float) -> bool:
+        """True once when a changed path has long been still, but its writer has not closed it."""
+        since = self._written_since
+        if since is None or now - since <= PATIENCE or self._told:
+            return False
+        self._told = True
+        return True
+
+    def acted(self) -> None:
+        """Say that what is there is about to be read."""
+        self._acted, self._changing_since, self._written_since = _look(self._path), None, None
+
+    def acted_too_soon(self) -> None:
+        """Say that what is there is worth another look, since it was not to be read."""
+        self._acted = None
+
+    @property
+    def is_as_acted(self) -> bool:
+        """Whether it is as it was when it was last read."""
+        return _look(self._path) == self._acted
+
+
+def _look(path: Path) -> Content:
+    if not path.is_dir():
+        signature = Signature.of(path)
+        return ((str(path), signature),) if signature is not None else ()
+    names = (Path(folder, name) for folder, _, files in os.walk(path) for name in files)
+    found = ((str(name), Signature.of(name)) for name, _ in zip(names, range(_MAX_FILES), strict=False))
+    return tuple(sorted((name, signature) for name, signature in found if signature is not None))

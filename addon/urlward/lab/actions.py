@@ -1,0 +1,248 @@
+"""What a step does before it asks: reloads, faults, and looks at the gateway's rules."""
+
+import time
+from collections.abc import Callable
+
+from urlward.lab.addresses import CLIENT, GATEWAY
+from urlward.lab.lacking import without_forwarding, without_ipv6, without_nftables
+from urlward.lab.outcome import Outcome, Result
+from urlward.lab.scenario import Step
+from urlward.lab.topology import inside, run
+from urlward.lab.world import World
+
+_SLOW = 3.0
+"""Seconds that a slow resolver takes, where the step does not say."""
+
+_SETTLES = 10.0
+"""Seconds after which what timed out must be gone."""
+
+_BACK_WITHIN, _REPLACED_WITHIN = 2.0, 15.0
+"""Seconds after which rules must be back, and a worker that hangs ended, on a machine that is busy too."""
+
+_MORE_DESCRIPTORS, _MORE_BYTES = 24, 64 << 20
+"""That the filter may hold beyond what it began with."""
+
+_NOTICED = 60.0
+"""Seconds within which the filter must notice what has become of its way."""
+
+type Checked = tuple[Result, str]
+
+
+def act(world: World, number: int, step: Step) -> Outcome | None:
+    """Do a step's action.
+
+    Args:
+        world: the lab.
+        number: of the step, from 0.
+        step: with an action.
+
+    Returns:
+        What it has shown, where it is a check.
+    """
+    assert step.action
+    checked = _ACTIONS[step.action](world, step)
+    if checked is None:
+        return None
+    title = f"{number + 1}" + (f" {step.name}" if step.name else "")
+    return Outcome(title, step.action, "the lab", "", checked[0], checked[1])
+
+
+def _reload(world: World, step: Step) -> None:
+    world.filter.write_list(step.entries)
+
+
+def _kill_worker(world: World, _: Step) -> None:
+    world.filter.kill_workers(1)
+
+
+def _kill_all_workers(world: World, _: Step) -> None:
+    world.filter.kill_workers()
+
+
+def _kill_filter(world: World, _: Step) -> None:
+    world.filter.kill()
+
+
+def _stop_filter(world: World, _: Step) -> Checked:
+    code = world.filter.stop()
+    if code:
+        return Result.UNEXPECTED, f"it ended with {code}"
+    return Result.HELD, "it ended with 0"
+
+
+def _start_filter(world: World, _: Step) -> None:
+    world.start_filter()
+
+
+def _fresh_rules(world: World, _: Step) -> None:
+    world.filter.begin_anew()
+
+
+def _canary(world: World, _: Step) -> Checked:
+    """Whether a stage that breaks is named, and its end noticed."""
+    filter_ = world.filter
+    if not _comes_to(lambda: filter_.status().returncode == 0):
+        return Result.UNEXPECTED, "it does not come through"
+    with filter_.in_the_way("tcp dport 80 ip daddr 192.0.2.252"):
+        if not _comes_to(lambda: "redirect: " in filter_.status().stdout):
+            return Result.UNEXPECTED, "a stage that is broken is not named"
+        if filter_.status().returncode != 1:
+            return Result.UNEXPECTED, "the exit code says that traffic is filtered"
+    if not _comes_to(lambda: filter_.status().returncode == 0):
+        return Result.UNEXPECTED, "it does not come through any more"
+    return Result.HELD, "it comes through, and where it does not the stage is named"
+
+
+def _routing_rule(world: World, _: Step) -> Checked:
+    """Whether what is filtered still comes here where somebody adds a rule without a preference."""
+    for version in ("-4", "-6") if world.ipv6 else ("-4",):
+        # For all else it changes nothing.
+        run(inside(GATEWAY, ["ip", version, "rule", "add", "lookup", "main"]))
+    if not _comes_to(lambda: world.filter.status().returncode == 0):
+        return Result.UNEXPECTED, "what is filtered goes another way"
+    return Result.HELD, "what is filtered goes before it"
+
+
+def _bridge_port(world: World, _: Step) -> Checked:
+    """Whether it is said that clients come in by another name."""
+    filter_, ip = world.filter, ["ip", "link"]
+    run(inside(GATEWAY, [*ip, "add", "bridge", "type", "bridge"]))
+    try:
+        run(inside(GATEWAY, [*ip, "set", CLIENT.link, "master", "bridge"]))
+        status = filter_.status()
+        if status.returncode != 1 or f"{CLIENT.link} bridge" not in status.stdout:
+            return Result.UNEXPECTED, "an interface that is a port is not named"
+    finally:
+        run(inside(GATEWAY, [*ip, "del", "bridge"]))
+    if not _comes_to(lambda: filter_.status().returncode == 0):
+        return Result.UNEXPECTED, "its end is not noticed"
+    return Result.HELD, "named, and its end noticed"
+
+
+def _comes_to(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + _NOTICED
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _second_filter(world: World, _: Step) -> Checked:
+    done = world.filter.second()
+    lines = done.stderr.strip().splitlines()
+    if done.returncode == 2 and len(lines) == 1 and lines[0].startswith("urlward: "):
+        return Result.HELD, "refused, in one line"
+    return Result.UNEXPECTED, f"ended with {done.returncode} and {len(lines)} lines"
+
+
+def _stop_resolver(world: World, _: Step) -> None:
+    world.resolver.stop()
+
+
+def _hang_resolver(world: World, _: Step) -> None:
+    world.resolver.hang()
+
+
+def _slow_resolver(world: World, step: Step) -> None:
+    world.resolver.slow(step.value or _SLOW)
+
+
+def _fill_disk(world: World, _: Step) -> None:
+    world.filter.fill_disk()
+
+
+def _damage_list(world: World, _: Step) -> None:
+    world.filter.damage_list()
+
+
+def _rules_gone(world: World, _: Step) -> Checked:
+    rules = world.agent(GATEWAY).ask("rules")
+    return (Result.UNEXPECTED, "there are rules") if rules["there"] else (Result.HELD, "there are none")
+
+
+def _rules_there(world: World, _: Step) -> Checked:
+    rules = world.agent(GATEWAY).ask("rules")
+    return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
+
+
+def _reload_firewall(world: World, _: Step) -> Checked:
+    before = world.agent(GATEWAY).ask("rules")
+    run(inside(GATEWAY, ["nft", "-f", "-"]), "flush ruleset\n")
+    began = time.monotonic()
+    end = began + _BACK_WITHIN
+    while (now := world.agent(GATEWAY).ask("rules")) != before and time.monotonic() < end:
+        time.sleep(0.01)
+    told = f"{(time.monotonic() - began) * 1000:.0f} ms"
+    if now == before:
+        return Result.HELD, f"seen to be back, with the content of the sets, after {told}"
+    return Result.UNEXPECTED, f"not back as they were after {told}"
+
+
+def _hang_worker(world: World, _: Step) -> Checked:
+    began = time.monotonic()
+    stopped = world.filter.stop_worker()
+    end = began + _REPLACED_WITHIN
+    while stopped in world.filter.workers() and time.monotonic() < end:
+        time.sleep(0.05)
+    told = f"{time.monotonic() - began:.1f} s"
+    if stopped in world.filter.workers():
+        return Result.UNEXPECTED, f"it hangs on after {told}"
+    return Result.HELD, f"it is ended after {told}"
+
+
+def _no_forwarding(world: World, _: Step) -> Checked:
+    return without_forwarding(world.filter.up_command, world.ipv6)
+
+
+def _no_ipv6(world: World, _: Step) -> Checked:
+    return without_ipv6(world.filter.up_command, world.ipv6)
+
+
+def _no_nftables(world: World, _: Step) -> Checked:
+    return without_nftables(world.filter.up_command)
+
+
+def _nothing_piles_up(world: World, _: Step) -> Checked:
+    before, now = world.begun_with, world.filter.holds()
+    end = time.monotonic() + _SETTLES
+    while now.descriptors > before.descriptors + _MORE_DESCRIPTORS and time.monotonic() < end:
+        time.sleep(0.1)
+        now = world.filter.holds()
+    files, size = now.descriptors - before.descriptors, now.bytes - before.bytes
+    told = f"{files:+} open files, {size / 1e6:+.0f} MB"
+    good = files <= _MORE_DESCRIPTORS and size <= _MORE_BYTES
+    return (Result.HELD if good else Result.UNEXPECTED), told
+
+
+def _restore(world: World, _: Step) -> None:
+    world.restore()
+
+
+_ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
+    "reload": _reload,
+    "kill-worker": _kill_worker,
+    "kill-all-workers": _kill_all_workers,
+    "kill-filter": _kill_filter,
+    "stop-filter": _stop_filter,
+    "start-filter": _start_filter,
+    "canary": _canary,
+    "routing-rule": _routing_rule,
+    "bridge-port": _bridge_port,
+    "fresh-rules": _fresh_rules,
+    "second-filter": _second_filter,
+    "stop-resolver": _stop_resolver,
+    "hang-resolver": _hang_resolver,
+    "slow-resolver": _slow_resolver,
+    "fill-disk": _fill_disk,
+    "damage-list": _damage_list,
+    "rules-gone": _rules_gone,
+    "rules-there": _rules_there,
+    "reload-firewall": _reload_firewall,
+    "hang-worker": _hang_worker,
+    "no-forwarding": _no_forwarding,
+    "no-ipv6": _no_ipv6,
+    "no-nftables": _no_nftables,
+    "nothing-piles-up": _nothing_piles_up,
+    "restore": _restore,
+}

@@ -1,0 +1,344 @@
+"""The filter under test, set up and run by the commands that a deployment uses.
+
+Its list and its log are on a small file system of their own, which can be filled.
+"""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
+from urlward.lab import made
+from urlward.lab.addresses import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER
+from urlward.lab.errors import LabError
+from urlward.lab.isolation import children_of, environment, small_disk
+from urlward.lab.machines import Service
+from urlward.lab.scenario import Loaded
+from urlward.lab.services import wait_until
+from urlward.lab.topology import inside, run
+from urlward.lists.build import write_atomically
+from urlward.process import module_command
+
+_LINE = re.compile(r"(\S+) (block|would-block|cut|would-cut) ((?:\w+=\S+ ?)+)")
+_LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
+"""Each worker says it once."""
+
+_LIST_MB = 32
+"""Of the small file system, beside three times the list."""
+
+_START_WITHIN = 60.0
+
+_OUT = "type filter hook output priority raw; policy accept;"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line of the filter's log about something listed.
+
+    Attributes:
+        what: ``block``, ``cut``, ``would-block`` or ``would-cut``.
+        client: address and port.
+        entry, category, reference: of the hit.
+    """
+
+    what: str
+    client: str
+    entry: str
+    category: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What processes hold: open files, and bytes of memory."""
+
+    descriptors: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Log:
+    """The filter's log, read as it grows."""
+
+    path: Path
+    events: list[Event] = field(default_factory=list)
+    _at: int = 0
+    _rest: bytes = b""
+
+    def read(self) -> list[Event]:
+        """All events so far."""
+        with suppress(OSError), self.path.open("rb") as file:
+            file.seek(self._at)
+            data = file.read()
+            self._at += len(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self.events += filter(None, (_event(line.decode(errors="replace")) for line in lines))
+        return self.events
+
+    def text(self) -> str:
+        """Everything that the filter has said."""
+        return self.path.read_text(errors="replace") if self.path.exists() else ""
+
+
+def _event(line: str) -> Event | None:
+    match = _LINE.fullmatch(line.strip())
+    if not match:
+        return None
+    fields = dict(part.split("=", 1) for part in match[3].split())
+    names = ("client", "entry", "category", "reference")
+    return Event(match[2], *(fields.get(name, "") for name in names))
+
+
+class Filter:
+    """``urlward gateway up`` and ``urlward run``, from a configuration of the scenario's.
+
+    Args:
+        folder: for its files.
+        loaded: the scenario.
+        authority: certificate of the origins' authority, which it trusts.
+        ipv6: whether the lab has IPv6.
+    """
+
+    def __init__(self, folder: Path, loaded: Loaded, authority: Path, ipv6: bool) -> None:
+        scenario = loaded.scenario
+        self._folder = folder
+        self._scenario = scenario
+        self._base = _list_text(loaded)
+        self._more = ""
+        self.disk = folder / "disk"
+        small_disk(self.disk, _LIST_MB + 3 * len(self._base) // (1 << 20))
+        self.list = self.disk / "list.txt"
+        self.log = Log(self.disk / "urlward.log")
+        self.config = folder / "gateway.toml"
+        self.confdir = folder / "ca"
+        self.config.write_text(tomli_w.dumps(self._configuration(loaded, authority, ipv6)))
+        self._service: Service | None = None
+        self.write_list()
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that it signs with."""
+        return self.confdir / "mitmproxy-ca-cert.pem"
+
+    @property
+    def up_command(self) -> list[str]:
+        """That sets the rules."""
+        return self._command("gateway", "up", "--config", str(self.config))
+
+    @property
+    def running(self) -> bool:
+        """Whether its main process is there."""
+        return self._service is not None and self._service.process.poll() is None
+
+    def start(self) -> None:
+        """Set the rules and run it, until it serves.
+
+        Raises:
+            LabError: it does not start; with what it has said.
+        """
+        run(inside(GATEWAY, self.up_command))
+        said = len(self.log.text())
+        command = self._command("run", "--config", str(self.config))
+        self._service = Service("urlward", GATEWAY, command, self.log.path, environment())
+        workers = self._scenario.filter.workers
+
+        def serves() -> bool:
+            assert self._service is not None
+            self._service.check()
+            return len(_LISTENS.findall(self.log.text(), said)) >= workers
+
+        def lives() -> bool:
+            # Until the rules have heard of a worker, names are asked for where clients ask for them.
+            listed = run(inside(GATEWAY, ["nft", "list", "set", *FAMILY_AND_NAME.split(), ALIVE]))
+            return "elements" in listed
+
+        wait_until(serves, "urlward to listen", _START_WITHIN)
+        wait_until(lives, "the rules to hear of urlward", _START_WITHIN)
+
+    def second(self) -> "subprocess.CompletedProcess[str]":
+        """Start it once more, as somebody does by mistake; its exit code and what it says."""
+        command = inside(GATEWAY, self._command("run", "--config", str(self.config)))
+        try:
+            return subprocess.run(  # noqa: S603 - our own program
+                command, capture_output=True, text=True, check=False, timeout=20, env=environment()
+            )
+        except subprocess.TimeoutExpired as e:
+            raise LabError("lab: a second urlward runs beside the first") from e
+
+    def stop(self) -> int:
+        """As the service is stopped; the exit code."""
+        if self._service is None:
+            return 0
+        code = self._service.stop(signal.SIGTERM, patience=20)
+        run(inside(GATEWAY, self._command("gateway", "down", "--if-stopped", "--config", str(self.config))))
+        return code
+
+    def begin_anew(self) -> None:
+        """Rules as after a start of the machine: nothing in their sets, and no worker yet."""
+        self.stop()
+        self.remove_rules()
+        run(inside(GATEWAY, self.up_command))
+
+    def status(self) -> "subprocess.CompletedProcess[str]":
+        """What ``gateway status`` says."""
+        command = inside(GATEWAY, self._command("gateway", "status", "--config", str(self.config)))
+        return subprocess.run(  # noqa: S603 - our own program
+            command, capture_output=True, text=True, check=False, timeout=60, env=environment()
+        )
+
+    @contextmanager
+    def in_the_way(self, rule: str) -> Iterator[None]:
+        """A firewall of somebody else's drops what a rule says, on its way out of the gateway itself."""
+        table = "inet somebody"
+        run(inside(GATEWAY, ["nft", f"add table {table}; add chain {table} out {{ {_OUT} }}"]))
+        try:
+            run(inside(GATEWAY, ["nft", f"add rule {table} out {rule} drop"]))
+            yield
+        finally:
+            run(inside(GATEWAY, ["nft", f"delete table {table}"]))
+
+    def remove_rules(self) -> None:
+        """Whatever the configuration says of keeping them."""
+        run(inside(GATEWAY, self._command("gateway", "down", "--config", str(self.config))))
+
+    def kill(self) -> None:
+        """All its processes, at once."""
+        if self._service is not None:
+            for pid in [self._service.process.pid, *self.workers()]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._service.process.wait()
+
+    def kill_workers(self, count: int | None = None) -> list[int]:
+        """Kill so many workers, or all; their process numbers.
+
+        Raises:
+            LabError: there are none.
+        """
+        pids = self.workers()[:count]
+        if not pids:
+            raise LabError("lab: the filter has no workers to kill")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pids
+
+    def stop_worker(self) -> int:
+        """Have a worker hang; its process number.
+
+        Raises:
+            LabError: there is none.
+        """
+        pids = self.workers()
+        if not pids:
+            raise LabError("lab: the filter has no workers to stop")
+        os.kill(pids[-1], signal.SIGSTOP)
+        return pids[-1]
+
+    def workers(self) -> list[int]:
+        """Process numbers of its workers; with one worker, the filter itself."""
+        if self._service is None or self._service.process.poll() is not None:
+            return []
+        pid = self._service.process.pid
+        return children_of(pid) if self._scenario.filter.workers > 1 else [pid]
+
+    def holds(self) -> Holds:
+        """What its processes hold."""
+        pids = self.workers()
+        return Holds(sum(map(_descriptors, pids)), sum(map(_memory, pids)))
+
+    def write_list(self, more: str | None = None) -> None:
+        """Replace the list: what it began with, and these lines (the last ones where None)."""
+        self._more = self._more if more is None else more
+        write_atomically(self.list, (self._base + self._more).encode())
+
+    def damage_list(self) -> None:
+        """Put something else in its place, as a captive portal or a broken copy does."""
+        write_atomically(
+            self.list, b"<!doctype html><html><title>Please log in</title>\x00\xff</html>\n" * 40
+        )
+
+    def fill_disk(self) -> None:
+        """Leave no byte free where the list and the log are."""
+        with (self.disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
+            for size in (1 << 20, 4096, 1):
+                with suppress(OSError):
+                    while file.write(b"\0" * size):
+                        pass
+
+    def free_disk(self) -> None:
+        """Undo that."""
+        (self.disk / "filler").unlink(missing_ok=True)
+
+    def secrets(self) -> set[str]:
+        """Hosts and pages of the list's entries, none of which its log may contain."""
+        found = set()
+        for line in self._base.splitlines()[:2000]:
+            entry = line.split("#")[0].split("!")[0].split(" ")[0].strip().removeprefix("@@").strip("|^*")
+            words = entry.removeprefix("http://").removeprefix("https://").strip("/")
+            if "." in words:
+                found |= {words, words.split("/")[0]}
+        return {
+            secret for secret in found if len(secret) > 3 and not secret[0].isdigit() and ":" not in secret
+        }
+
+    @staticmethod
+    def _command(*arguments: str) -> list[str]:
+        return module_command("urlward", *arguments)
+
+    def _configuration(self, loaded: Loaded, authority: Path, ipv6: bool) -> dict[str, Any]:
+        gateway = dict(loaded.gateway)
+        dns = {"resolvers": [RESOLVER.host4], **gateway.pop("dns", {})}
+        defaults = {
+            "interfaces": list(FILTERED_LINKS),
+            "exempt": list(_networks(EXEMPT, ipv6)),
+            "steer": True,
+        }
+        return {
+            "list": [str(self.list)],
+            "confdir": str(self.confdir),
+            **self._scenario.filter.model_dump(),
+            "page": {"operator": "urlward lab"},
+            "gateway": {**defaults, **gateway, "dns": dns},
+            "mitmproxy": {"ssl_verify_upstream_trusted_ca": str(authority)},
+        }
+
+
+def _networks(addresses: Iterable[str], ipv6: bool) -> Iterable[str]:
+    return (f"{a}/{128 if ':' in a else 32}" for a in addresses if ipv6 or ":" not in a)
+
+
+def _list_text(loaded: Loaded) -> str:
+    table = loaded.scenario.list
+    text = table.entries.strip() + "\n" if table.entries.strip() else ""
+    if table.file:
+        path = loaded.folder / table.file
+        try:
+            text += path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise LabError(f"{path}: {getattr(e, 'strerror', None) or 'not UTF-8'}") from e
+    if table.make:
+        text += "".join(made.lines(table.make.entries, table.make.seed))
+    return text
+
+
+def _descriptors(pid: int) -> int:
+    with suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0
+
+
+def _memory(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) << 10
+    return 0

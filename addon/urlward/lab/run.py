@@ -1,0 +1,129 @@
+"""A run: the scenario's steps in order, and the report of what came of them."""
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from urlward.lab.actions import act
+from urlward.lab.attempts import Attempt, Attempts
+from urlward.lab.measure import Figures, measure
+from urlward.lab.outcome import Outcome, Result
+from urlward.lab.progress import Progress
+from urlward.lab.scenario import Loaded, Step
+from urlward.lab.world import World
+
+_BROKEN = ("Traceback", "Unhandled", "crashed")
+
+
+@dataclass(slots=True)
+class Ran:
+    """What a run has shown.
+
+    Attributes:
+        loaded: the scenario.
+        begun: when.
+        seconds: it took.
+        outcomes: of all attempts and checks.
+        figures: that were measured.
+        left_out: clients that this machine does not have, and why.
+        ipv6: whether the kernel has it.
+    """
+
+    loaded: Loaded
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    outcomes: list[Outcome] = field(default_factory=list)
+    figures: Figures = field(default_factory=Figures)
+    left_out: dict[str, str] = field(default_factory=dict)
+    ipv6: bool = True
+
+    @property
+    def good(self) -> bool:
+        """Whether all expectations hold."""
+        return bool(self.outcomes or self.figures.latencies) and all(o.result.good for o in self.outcomes)
+
+
+def run_scenario(
+    loaded: Loaded, ipv6: bool, progress: Progress, folder: Path, seconds: float | None = None, *, last: bool
+) -> Ran:
+    """Start everything, do all steps, and end everything.
+
+    Args:
+        loaded: the scenario.
+        ipv6: whether the kernel has it.
+        progress: is told how it goes.
+        folder: for all files.
+        seconds: of each measurement and repetition, in place of the scenario's own.
+        last: whether all that runs ends with this process anyway.
+
+    Raises:
+        LabError: the lab itself has failed, which says nothing of the filter.
+    """
+    ran = Ran(loaded, ipv6=ipv6)
+    begin = time.monotonic()
+    progress.begin(len(loaded.scenario.steps))
+    with World(loaded, ipv6, progress.say, folder, last=last) as world:
+        attempts = Attempts(world, progress.outcome)
+        for number, step in enumerate(loaded.scenario.steps):
+            progress.step(number, step.name or step.action or "requests")
+            _do(world, attempts, ran, number, step, seconds)
+        attempts.look_again()
+        ran.outcomes += attempts.outcomes
+        ran.outcomes += _log(world)
+        ran.left_out = attempts.left_out
+        ran.seconds = time.monotonic() - begin
+    return ran
+
+
+def _do(world: World, attempts: Attempts, ran: Ran, number: int, step: Step, seconds: float | None) -> None:
+    if step.action and (checked := act(world, number, step)):
+        attempts.add(checked)
+    begin = time.monotonic()
+    if step.wait:
+        time.sleep(step.wait)
+    asked = attempts.of(number, step)
+    if asked and step.seconds:
+        _repeat(world, attempts, asked, step, seconds or step.seconds)
+    elif asked:
+        attempts.run(asked, step.within, begin)
+    if step.measure:
+        measure(world, step.measure, seconds, ran.figures, partial(attempts.probe, number, step))
+
+
+def _repeat(world: World, attempts: Attempts, asked: list[Attempt], step: Step, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    every = step.reload_every
+    turn = 0
+    while time.monotonic() < end:
+        until = min(end, time.monotonic() + every) if every else end
+        if every:
+            turn += 1
+            world.filter.write_list(f"turn{turn}.invalid id=TURN-{turn}\n")
+        attempts.repeat(asked, until)
+    if every:
+        world.filter.write_list("")
+
+
+def _log(world: World) -> list[Outcome]:
+    """What must not stand in the filter's log."""
+    text = world.filter.log.text()
+    named = sum(secret in text for secret in world.filter.secrets())
+    broken = sum(word in text for word in _BROKEN)
+    checks = (
+        (
+            "names nothing listed",
+            named,
+            f"{named} of the list's hosts and pages stand in it",
+            "it names none",
+        ),
+        ("no fault of its own", broken, "an error that nobody has caught stands in it", "it tells of none"),
+    )
+    return [
+        Outcome(
+            "the filter's log", "log", "the lab", expected,
+            Result.UNEXPECTED if bad else Result.HELD, wrong if bad else right,
+        )
+        for expected, bad, wrong, right in checks
+    ]  # fmt: skip

@@ -1,0 +1,217 @@
+"""A run as a report: what was caught and missed, where and why, and what it cost."""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from urlward.lab.outcome import STAGES, Outcome, Result
+from urlward.lab.run import Ran
+from urlward.lab.summary_figures import figure_data, figure_sections
+from urlward.report.document import Cell, Fact, Mark, Report, Section, Table
+from urlward.report.plots import Bar, Bars
+
+_ORDER = (Result.MISSED, Result.WRONG, Result.UNEXPECTED, Result.CAUGHT, Result.PASSED, Result.HELD)
+_MOST_ROWS = 500
+_STAGES = """\
+Stage 1 is the kernel: traffic to addresses that no listed name leads to is routed and not looked at.
+Stage 2 reads the name in a TLS greeting and relays what is not listed without decrypting it. Stage 3
+reads the request itself: of plain HTTP, and inside TLS of hosts that have an entry."""
+
+
+def summarise(ran: Ran) -> Report:
+    """The report of a run."""
+    outcomes = ran.outcomes
+    counts = Counter(outcome.result for outcome in outcomes)
+    sections = [_matrix(outcomes), _wrong(outcomes), _timing(outcomes)]
+    sections += [*figure_sections(ran.figures), _attempts(outcomes)]
+    return Report(
+        title=f"urlward lab: {ran.loaded.name}",
+        verdict=_verdict(ran, counts),
+        summary=_summary(ran, counts),
+        facts=(
+            Fact("caught", counts[Result.CAUGHT], "listed, and did not arrive"),
+            Fact("missed", _zero(counts[Result.MISSED]), "listed, but served"),
+            Fact("passed", counts[Result.PASSED], "unlisted, and arrived"),
+            Fact("wrongly blocked", _zero(counts[Result.WRONG]), "unlisted, but did not arrive"),
+            Fact("other checks failed", _zero(counts[Result.UNEXPECTED]), f"{counts[Result.HELD]:,} held"),
+        ),
+        sections=tuple(section for section in sections if section is not None),
+        environment=_environment(ran),
+        data={
+            "scenario": ran.loaded.name,
+            "good": ran.good,
+            "counts": {result.name.lower(): counts[result] for result in Result},
+            "outcomes": [outcome.as_data() for outcome in outcomes],
+            **figure_data(ran.figures),
+        },
+    )
+
+
+def _zero(count: int) -> Mark:
+    return Mark(f"{count:,}", "bad" if count else "good")
+
+
+def _verdict(ran: Ran, counts: Counter[Result]) -> Mark:
+    if ran.good:
+        return Mark("Everything came out as expected", "good")
+    parts = [(counts[Result.MISSED], "missed"), (counts[Result.WRONG], "wrongly blocked")]
+    parts.append((counts[Result.UNEXPECTED], "not as expected"))
+    told = ", ".join(f"{count:,} {word}" for count, word in parts if count)
+    return Mark(told[:1].upper() + told[1:] if told else "Nothing was tested", "bad")
+
+
+def _summary(ran: Ran, counts: Counter[Result]) -> str:
+    text = " ".join(ran.loaded.scenario.description.split()) + "\n\n"
+    blocked, passed = counts[Result.CAUGHT], counts[Result.PASSED]
+    missed, wrong = counts[Result.MISSED], counts[Result.WRONG]
+    if blocked + missed:
+        text += f"Of {blocked + missed:,} requests for listed pages, the origins served {missed:,}. "
+    if passed + wrong:
+        text += f"Of {passed + wrong:,} that should pass, {wrong:,} did not. "
+    if counts[Result.UNEXPECTED]:
+        text += f"{counts[Result.UNEXPECTED]:,} came out otherwise than the scenario says. "
+    return text + "What the origins' own logs say is what counts here, whatever clients and filter say."
+
+
+def _matrix(outcomes: Sequence[Outcome]) -> Section | None:
+    if not outcomes:
+        return None
+    counted = Counter((_stage(outcome), outcome.result, outcome.reason) for outcome in outcomes)
+    rows: list[tuple[Cell, ...]] = [
+        (stage, result.mark, reason, count)
+        for (stage, result, reason), count in sorted(
+            counted.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1]), -item[1])
+        )
+    ]
+    by_stage = Counter((_stage(outcome), not outcome.result.good) for outcome in outcomes)
+    clients = Counter((outcome.client, outcome.result.good) for outcome in outcomes)
+    names = sorted({name for name, _ in clients} - {"the lab"})
+    return Section(
+        "What was caught, where, and why",
+        _STAGES,
+        tables=(
+            Table("By stage and reason", ("stage", "outcome", "reason", "count"), tuple(rows)),
+            Table(
+                "By client",
+                ("client", "as expected", "not as expected"),
+                tuple((name, clients[name, True], clients[name, False]) for name in names),
+            ),
+            *_by_entry(outcomes),
+        ),
+        plots=(
+            Bars(
+                "Decisions by stage",
+                "requests",
+                tuple(
+                    Bar(f"{stage}: not as expected" if bad else stage, count, state="bad" if bad else "plain")
+                    for (stage, bad), count in sorted(by_stage.items())
+                ),
+                "How many requests each stage decided.",
+            ),
+        ),
+    )
+
+
+def _by_entry(outcomes: Sequence[Outcome]) -> tuple[Table, ...]:
+    hits = Counter((o.seen.entry, o.seen.category) for o in outcomes if o.seen.entry)
+    if not hits:
+        return ()
+    rows = tuple(
+        (entry, None if category == "-" else category, count)
+        for (entry, category), count in hits.most_common(_MOST_ROWS)
+    )
+    note = "Entries are named by their id, never by what they list."
+    return (Table("Hits by entry", ("entry", "category", "hits"), rows, note, folded=len(rows) > 12),)
+
+
+def _wrong(outcomes: Sequence[Outcome]) -> Section | None:
+    wrong = [outcome for outcome in outcomes if not outcome.result.good]
+    if not wrong:
+        return None
+    rows = tuple((*_row(outcome)[:6], outcome.why or None) for outcome in wrong[:_MOST_ROWS])
+    return Section(
+        "What was not as expected",
+        "Each of these needs an explanation before this goes live.",
+        tables=(Table("Not as expected", (*_COLUMNS[:6], "what the scenario says of it"), rows),),
+    )
+
+
+def _timing(outcomes: Sequence[Outcome]) -> Section | None:
+    timed = [o for o in outcomes if o.after is not None]
+    if not timed:
+        return None
+    rows = tuple((o.step, o.what, o.client, o.result.mark, o.after) for o in timed)
+    worst = max(o.after for o in timed if o.after is not None)
+    return Section(
+        "How soon changes and faults take effect",
+        "Seconds from a change, such as a new entry or a fault, until the outcome that the scenario expects.",
+        facts=(Fact("longest", worst, "seconds"),),
+        tables=(
+            Table(
+                "Time to effect",
+                ("step", "what", "client", "outcome", "after (s)"),
+                rows,
+                folded=len(rows) > 30,
+            ),
+        ),
+    )
+
+
+_COLUMNS = ("step", "what", "client", "expected", "outcome", "reason", "stage", "time (ms)")
+
+
+def _row(outcome: Outcome) -> tuple[Cell, ...]:
+    return (
+        outcome.step, outcome.what, outcome.client, outcome.expected or None, outcome.result.mark,
+        outcome.reason, _stage(outcome), outcome.seen.seconds * 1000 or None,
+    )  # fmt: skip
+
+
+def _attempts(outcomes: Sequence[Outcome]) -> Section:
+    rows = tuple((*_row(outcome), outcome.seen.entry or None) for outcome in outcomes[:_MOST_ROWS])
+    note = f"The first {_MOST_ROWS} of {len(outcomes):,}." if len(outcomes) > _MOST_ROWS else ""
+    return Section(
+        "Everything that was tried", tables=(Table("Attempts", (*_COLUMNS, "entry"), rows, note, True),)
+    )
+
+
+def _stage(outcome: Outcome) -> str:
+    if outcome.client == "the lab":
+        return "the lab's checks"
+    return STAGES.get(outcome.seen.stage, "not told")
+
+
+def _environment(ran: Ran) -> tuple[Fact, ...]:
+    scenario = ran.loaded.scenario
+    facts = [
+        Fact("begun", ran.begun.strftime("%Y-%m-%d %H:%M:%S UTC")),
+        Fact("took", f"{ran.seconds:.1f} s"),
+        Fact("filter", f"{scenario.filter.workers} workers, {_settings(ran)}"),
+        Fact("machine", f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"),
+        Fact("system", _system()),
+        Fact("Python", platform.python_version()),
+    ]
+    if not ran.ipv6:
+        facts.append(Fact("IPv6", Mark("off in this kernel; left out", "warn")))
+    facts += [Fact(f"without {client}", Mark(why, "warn")) for client, why in sorted(ran.left_out.items())]
+    return tuple(facts)
+
+
+def _settings(ran: Ran) -> str:
+    filters, gateway = ran.loaded.scenario.filter, ran.loaded.scenario.gateway
+    return (
+        f"intercept {filters.intercept}, steered {gateway.steered}, fail {gateway.fail}"
+        f"{', monitor' if filters.monitor else ''}"
+    )
+
+
+def _system() -> str:
+    try:
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith("PRETTY_NAME="):
+                return line.partition("=")[2].strip('"')
+    except OSError:
+        pass
+    return platform.system()

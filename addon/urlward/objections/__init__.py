@@ -1,0 +1,1 @@
+"""Objections: what users say about a block, and what is decided."""

@@ -1,0 +1,1 @@
+"""Policy: who is filtered how."""

@@ -1,0 +1,235 @@
+"""Temporary allows: what an operator excuses for a while, and the record of who did so and why.
+
+``allows.json`` in the state folder has them while they last. The URL is in it as an entry of the grammar
+sealed under the local key, so that the file names nothing that is listed. The audit log
+(`urlward.state.audit`) has a line for each that was allowed, was ended, or has expired, with a keyed digest
+of the URL in place of the URL.
+
+In force they are one more list, compiled in memory: `compile_allows`.
+"""
+
+import logging
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from urlward.engine.artifact import dump
+from urlward.engine.compiler import Compiler
+from urlward.engine.digest import Key
+from urlward.engine.errors import DamagedError, EntryError
+from urlward.engine.grammar import parse_line
+from urlward.policy.allow_entry import AllowError, Kind, allowed_by
+from urlward.policy.reasons import reason_of
+from urlward.state.audit import append_in_lock
+from urlward.state.folder import locked, made_folder, read_kept, write_kept
+
+logger = logging.getLogger("urlward.lists")
+
+NAME = "allows"
+"""Of the list that they are."""
+
+FILE = "allows.json"
+LONGEST = 30 * 86_400
+
+_VERSION = 1
+_LAST = 1 << 36
+"""A time far from any that is meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """What is excused, and until when.
+
+    Attributes:
+        id: also the entry's.
+        created: seconds since 1970-01-01 UTC, as is `until`.
+        until: in force before this time.
+        why: the operator's words.
+        who: made it.
+        kind: ``page``, or ``host`` for a host and its subdomains.
+        digest: of the canonical URL, keyed, in hexadecimal.
+        sealed: the entry, under the local key.
+    """
+
+    id: str
+    created: int
+    until: int
+    why: str
+    who: str
+    kind: Kind
+    digest: str
+    sealed: bytes = field(repr=False)
+
+
+def add_allow(
+    state: Path, key: Key, url: str, seconds: int, why: str, who: str, *, whole_host: bool, now: float
+) -> Allow:
+    """Excuse a page (a URL), or a host and its subdomains (a host alone).
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        url: a URL excuses that page, with its query's parameters where it has some; a host alone, with a port
+            or without, itself and its subdomains.
+        seconds: how long, at most `LONGEST`.
+        why: one line of words, which may not name the host, since they are kept as they are.
+        who: makes it.
+        whole_host: whether a URL stands for its host.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        AllowError: there is no such entry, or a value is not as above.
+        StateError: the folder cannot be used.
+    """
+    if not 0 < seconds <= LONGEST:
+        raise AllowError(f"at most {LONGEST // 86_400} days, and not none")
+    meant = allowed_by(url, whole_host=whole_host)
+    why = reason_of(why, AllowError)
+    if meant.is_named_in(why):
+        raise AllowError("why: names the host, and is kept as it is: say it without")
+    id_ = f"a-{secrets.token_hex(4)}"
+    digest = key.digest(f"u{meant.canonical}").hex()
+    sealed = key.seal(f"{meant.line} id={id_}".encode("latin-1"))
+    allow = Allow(id_, int(now), int(now) + seconds, why, who, meant.kind, digest, sealed)
+    with locked(made_folder(state)):
+        kept = _without_expired(state, now)
+        # Told first: whatever fails between the two, nothing is in force that the record does not have.
+        _audit(state, now, who, "allowed", allow)
+        _write(state, [*kept, allow])
+    return allow
+
+
+def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow:
+    """End one before its time.
+
+    Raises:
+        AllowError: there is none of that id, or `why` is not one line of words.
+        StateError: the folder cannot be used.
+    """
+    why = reason_of(why, AllowError)
+    with locked(state):
+        kept = _without_expired(state, now)
+        ended = next((allow for allow in kept if allow.id == id_), None)
+        if ended is None:
+            raise AllowError(f"no allow {id_!r} is in force")
+        _audit(state, now, who, "ended", ended, why)
+        _write(state, [allow for allow in kept if allow is not ended])
+    return ended
+
+
+def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
+    """Those in force, as they were made; changes nothing.
+
+    Raises:
+        AllowError: the record of them is damaged.
+        StateError: it cannot be read.
+    """
+    return tuple(allow for allow in _read(state) if now < allow.until)
+
+
+def expire_allows(state: Path, now: float) -> int:
+    """Take those out of the record whose time is over, each told in the audit once; returns how many.
+
+    Raises:
+        AllowError: the record of them is damaged.
+        StateError: the folder cannot be used.
+    """
+    if all(now < allow.until for allow in _read(state)):
+        return 0
+    with locked(state):
+        before = len(_read(state))
+        return before - len(_without_expired(state, now))
+
+
+def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | None:
+    """An artifact of those in force, to be loaded under the same key; None where there are none.
+
+    One that does not open under the key excuses nothing, and the log says so.
+    """
+    compiler = Compiler(key)
+    for allow in allows:
+        if now < allow.until:
+            try:
+                line = key.unseal(allow.sealed).decode("latin-1")
+                compiler.add(parse_line(line)[0])
+            except (DamagedError, EntryError, IndexError):
+                logger.error("allow %s does not open under the local key, and is not in force", allow.id)
+    if not len(compiler):
+        return None
+    return dump(compiler.finish(), key, name=NAME, serial=int(now), created=int(now))
+
+
+def next_end(allows: Iterable[Allow], now: float) -> float | None:
+    """When the next of them ends; None where none is in force."""
+    return min((allow.until for allow in allows if now < allow.until), default=None)
+
+
+def _without_expired(state: Path, now: float) -> list[Allow]:
+    """Those in force, when the others are told and gone; the folder is locked."""
+    allows = _read(state)
+    kept = [allow for allow in allows if now < allow.until]
+    for allow in allows:
+        if now >= allow.until:
+            _audit(state, now, "", "expired", allow)
+    if len(kept) < len(allows):
+        _write(state, kept)
+    return kept
+
+
+def _read(state: Path) -> list[Allow]:
+    then = "nothing is excused for a while: allow anew what is still needed"
+    return read_kept(state / FILE, _VERSION, "allows", _allow, AllowError, then)
+
+
+def _allow(stored: dict[str, Any]) -> Allow:
+    sealed = b64decode(stored.pop("entry"), validate=True)
+    allow = Allow(**stored, sealed=sealed)
+    if not all(isinstance(t, int) and 0 <= t < _LAST for t in (allow.created, allow.until)):
+        raise ValueError("not times")
+    if allow.until - allow.created > LONGEST:
+        raise ValueError("longer than an allow lasts")
+    return allow
+
+
+def _write(state: Path, allows: Iterable[Allow]) -> None:
+    stored = []
+    for allow in allows:
+        fields = asdict(allow)
+        fields["entry"] = b64encode(fields.pop("sealed")).decode()
+        stored.append(fields)
+    write_kept(state / FILE, _VERSION, "allows", stored)
+
+
+def _audit(
+    state: Path,
+    now: float,
+    who: str,
+    action: Literal["allowed", "ended", "expired"],
+    allow: Allow,
+    why: str = "",
+) -> None:
+    append_in_lock(
+        state, who, action, now,
+        id=allow.id, kind=allow.kind, until=rfc3339(allow.until), why=why or allow.why, url=allow.digest,
+    )  # fmt: skip
+
+
+def allow_row(allow: Allow) -> dict[str, str]:
+    """What is shown of one, as a JSON object."""
+    return {
+        "id": allow.id,
+        "kind": allow.kind,
+        "created": rfc3339(allow.created),
+        "until": rfc3339(allow.until),
+        "who": allow.who,
+        "why": allow.why,
+    }
+
+
+def rfc3339(seconds: float) -> str:
+    """A number of seconds since 1970-01-01 UTC as people read it."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,259 @@
+"""Policy: what the entries found on a request mean for the client that makes it.
+
+A matcher finds entries; which of them count, and how, is decided here, by the client's group and the
+time. It costs nothing until something is found: a `View` is kept for each group until a schedule
+changes, and each client's group until the cache is full or the neighbours have changed.
+
+The first rule in force that fits an entry decides. Where none does, the list's own use counts, unless a rule
+that is out of its schedule says the same as that use: then the entry counts in that schedule only.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from cachetools import LRUCache
+
+from urlward.config import Config
+from urlward.config.policy import RuleTable, Use
+from urlward.engine.verdict import PASS, Action, Verdict
+from urlward.policy.groups import Groups, Membership
+from urlward.policy.schedule import Schedule
+
+CLIENTS = 1 << 16
+"""Clients whose group is kept."""
+
+_OUTCOMES = 1 << 12
+"""Pairs of list and category whose outcome is kept in a view."""
+
+# An exception beats all, as in `urlward.engine.verdict.decide`.
+_WEIGHTS = {"allow": 3, "block": 2, "monitor": 1, "pass": 0}
+
+
+class Rule(NamedTuple):
+    """A rule as it is asked.
+
+    Attributes:
+        number: among those of its group.
+        place: its key in the configuration.
+        lists: None for all.
+        categories: None for all.
+        action: what becomes of the entries that it fits.
+        schedule: name, or empty.
+    """
+
+    number: int
+    place: str
+    lists: frozenset[str] | None
+    categories: frozenset[str] | None
+    action: Use
+    schedule: str
+
+    def fits(self, list_name: str, category: str) -> bool:
+        """Whether it is for an entry of this list and category."""
+        return (self.lists is None or list_name in self.lists) and (
+            self.categories is None or category in self.categories
+        )
+
+
+class Outcome(NamedTuple):
+    """What becomes of an entry found.
+
+    Attributes:
+        action: as of a `Verdict`; ``pass`` where it does not count.
+        rule: the one that says so; None where none fits, and the list's own use counts.
+        only_then: whether `rule` says so because it is out of its schedule.
+    """
+
+    action: Action
+    rule: Rule | None = None
+    only_then: bool = False
+
+
+class View:
+    """What the lists mean for one group of clients at one time.
+
+    Attributes:
+        group: its name, or empty for clients in none.
+        page: name of its block page's variant, or empty.
+        rules: those in force, in order.
+        resting: those whose schedule is not in force.
+    """
+
+    __slots__ = ("_categories", "_outcomes", "_uses", "group", "page", "resting", "rules")
+
+    def __init__(
+        self, group: str, page: str, rules: Sequence[Rule], resting: Sequence[Rule], uses: Mapping[str, Use]
+    ) -> None:
+        self.group = group
+        self.page = page
+        self.rules = tuple(rules)
+        self.resting = tuple(resting)
+        self._uses = uses
+        # No category is empty: that stands for all which no rule names.
+        named = (rule.categories or () for rule in (*rules, *resting))
+        self._categories = frozenset(("",)).union(*named)
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
+
+    def decide(self, found: Sequence[Verdict]) -> Verdict:
+        """The verdict on one host, of those of all entries found on it.
+
+        An exception beats a block, a block what is monitored, and among equals the most specific entry is
+        named, as without a policy.
+        """
+        best, best_action, weight = PASS, PASS.action, 0
+        for verdict in found:
+            action = verdict.action
+            if action != "allow":
+                outcome = self._outcomes.get((verdict.list, verdict.category))
+                action = (outcome or self._outcome(verdict.list, verdict.category)).action
+                if action == "allow" and verdict.doubtful:
+                    action = "pass"
+            its_weight = _WEIGHTS[action]
+            if its_weight < weight:
+                continue
+            if its_weight > weight or (verdict.rank, verdict.entry) > (best.rank, best.entry):
+                best, best_action, weight = verdict, action, its_weight
+        if not weight:
+            return PASS
+        if best.action == best_action:
+            return best
+        return Verdict(best_action, best.kind, best.entry, best.category, best.list, best.rank)
+
+    def outcome(self, verdict: Verdict) -> Outcome:
+        """What becomes of one entry found, whatever else is found."""
+        if verdict.action == "allow":
+            return Outcome("allow")
+        outcome = self._outcome(verdict.list, verdict.category)
+        return Outcome("pass") if outcome.action == "allow" and verdict.doubtful else outcome
+
+    def uses(self, list_name: str) -> bool:
+        """Whether any entry of a list could block for these clients now."""
+        return "block" in self._actions(list_name)
+
+    def watches(self, list_name: str) -> bool:
+        """Whether any entry of a list could block or be monitored for these clients now."""
+        return not self._actions(list_name).isdisjoint(("block", "monitor"))
+
+    def _actions(self, list_name: str) -> set[str]:
+        """All that can become of a list's blocking entries."""
+        return {self._outcome(list_name, category).action for category in self._categories}
+
+    def _outcome(self, list_name: str, category: str) -> Outcome:
+        outcome = self._outcomes.get((list_name, category))
+        if outcome is None:
+            if len(self._outcomes) >= _OUTCOMES:
+                self._outcomes.clear()
+            outcome = self._outcomes[list_name, category] = self._work_out(list_name, category)
+        return outcome
+
+    def _work_out(self, list_name: str, category: str) -> Outcome:
+        use = self._uses.get(list_name, "block")
+        if use == "allow":
+            return Outcome("allow")
+        for rule in self.rules:
+            if rule.fits(list_name, category):
+                # A rule's "allow" excuses no other list's entry: the one that it fits does not count.
+                return Outcome("pass" if rule.action == "allow" else rule.action, rule)
+        for rule in self.resting:
+            # It says what the list does anyway, so it can only mean that the list does so in that schedule.
+            if rule.action == use and rule.fits(list_name, category):
+                return Outcome("pass", rule, only_then=True)
+        return Outcome(use)
+
+
+class Neighbours(Protocol):
+    """What a policy asks of `urlward.policy.neighbours.Neighbours`."""
+
+    @property
+    def changes(self) -> int:
+        """Rises whenever an address has come to another MAC address."""
+
+    def mac(self, address: str) -> str | None:
+        """The MAC address of an on-link client, where it is known."""
+
+
+class Policy:
+    """Groups, rules and schedules of a configuration.
+
+    Args:
+        config: the whole file; `read_config` has checked it.
+        uses: each list's own use, by name; ``block`` for those that are not named.
+        neighbours: for groups that name MAC addresses.
+    """
+
+    def __init__(
+        self, config: Config, uses: Mapping[str, Use] | None = None, neighbours: Neighbours | None = None
+    ) -> None:
+        self._uses = dict(uses or {})
+        self._neighbours = neighbours
+        self._groups = Groups(config.group, neighbours.mac if neighbours is not None else None)
+        self._schedules = {name: Schedule(table) for name, table in config.schedule.items()}
+        # The last is for clients in no group, whose index is -1.
+        self._kinds = [
+            (table.name, table.page or "", _rules(f"group.{index}.rule", table.rule))
+            for index, table in enumerate(config.group)
+        ] + [("", "", _rules("rule", config.rule))]
+        self._views: list[View] = []
+        self._since = self._until = 0.0
+        self._clients: LRUCache[str, Membership] = LRUCache(CLIENTS)
+        self._changes = 0
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether every block blocks for every client at all times, so that nothing need be asked."""
+        return (
+            len(self._kinds) == 1 and not self._kinds[0][2] and all(u == "block" for u in self._uses.values())
+        )
+
+    def view(self, client: str, now: float) -> View:
+        """What the lists mean for a client, by its address, at a number of seconds since 1970-01-01 UTC."""
+        if not self._since <= now < self._until:
+            self._turn(now)
+        return self._views[self.membership(client).group]
+
+    def membership(self, client: str) -> Membership:
+        """The group that a client is in."""
+        neighbours = self._neighbours
+        if neighbours is not None and neighbours.changes != self._changes:
+            self._changes = neighbours.changes
+            self._clients.clear()
+        found = self._clients.get(client)
+        if found is None:
+            found = self._clients[client] = self._groups.find(client)
+        return found
+
+    def until(self, now: float) -> float:
+        """When the next schedule begins or ends; views are to be asked for anew then."""
+        if not self._since <= now < self._until:
+            self._turn(now)
+        return self._until
+
+    def _turn(self, now: float) -> None:
+        """Make the views of a time."""
+        closed = {name for name, schedule in self._schedules.items() if not schedule.holds(now)}
+        changes = (schedule.next_change(now) for schedule in self._schedules.values())
+        self._views = [
+            View(
+                name,
+                page,
+                [rule for rule in rules if rule.schedule not in closed],
+                [rule for rule in rules if rule.schedule in closed],
+                self._uses,
+            )
+            for name, page, rules in self._kinds
+        ]
+        self._since, self._until = now, min(changes, default=float("inf"))
+
+
+def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            index,
+            f"{where}.{index}",
+            None if table.lists is None else frozenset(table.lists),
+            None if table.categories is None else frozenset(table.categories),
+            table.action,
+            table.schedule or "",
+        )
+        for index, table in enumerate(tables)
+    )

@@ -1,0 +1,1 @@
+"""Service process: delivery of events, alarms and the dashboard."""

@@ -1,0 +1,253 @@
+"""What the process that records does beside taking events: forgets in time, counts, watches, and shows."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, cast
+
+from tornado.httpserver import HTTPServer
+
+from urlward.assignments.configured import purge_configured
+from urlward.config import Config, RecordsTable
+from urlward.config.records import StoreTable
+from urlward.dashboard.app import Settings, make_app, serve
+from urlward.dashboard.live_sources import LiveSources, Parts
+from urlward.dashboard.sources import EventFilter, Row
+from urlward.engine.dates import time_text
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.lists.formats import AUTO
+from urlward.objections.book import ObjectionBook
+from urlward.objections.objections import Objection
+from urlward.objections.server import take_objections
+from urlward.records.database import Database
+from urlward.records.exposition import Exposition
+from urlward.records.holds import held_references
+from urlward.records.nodes import node_of
+from urlward.records.privacy import Privacy
+from urlward.records.recorder import Recorder, RecorderState
+from urlward.records.retention import RetentionClock, retain
+from urlward.records.status import health_of, readiness_of, status_of
+from urlward.records.store import EventQuery, Store, StoreError, open_store
+from urlward.records.watches import Watches
+from urlward.service.leftovers import purge_leftovers
+from urlward.service.mend import folders_of, mend_assignments, mend_token, open_mended
+from urlward.state.folder import DAMAGED, damaged_lately
+
+logger = logging.getLogger("urlward.records")
+
+HOUR, DAY = 3_600.0, 86_400.0
+
+type Beside = Callable[[], Awaitable[None]]
+
+
+class Services:
+    """All of it.
+
+    Args:
+        config: of the filter; it has records.
+        state: the state folder.
+        key: its local key.
+        list_format: of the filter's sources.
+
+    Attributes:
+        recorder: takes the events.
+    """
+
+    def __init__(self, config: Config, state: Path, key: Key, list_format: str = AUTO) -> None:
+        assert config.records is not None
+        self._config = config
+        self._records: RecordsTable = config.records
+        self._state = state
+        self._key = key
+        self._list_format = list_format
+        self._measures = Exposition(
+            config.feed, state, expected=config.workers, recorder=self._recorder_state
+        )
+        self.recorder = Recorder(
+            config.records,
+            state,
+            self._open_store,
+            measures=self._measures,
+            answers={"status": lambda: status_of(self._measures, node=self._records.node)},
+        )
+        self._retention_clock = RetentionClock(state, self.recorder.alarm)
+
+    def beside(self) -> dict[str, Beside]:
+        """What is to run while events are taken, by name."""
+        watches = Watches(
+            self._config.feed,
+            self._state,
+            self.recorder.tell_from_thread,
+            refused=self._measures.refused_lists,
+            rules=self._measures.rules,
+            troubles=self._measures.troubles,
+            alarm=self.recorder.alarm,
+        )
+        found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
+        if self._records.days.assignments is not None:
+            found["assignments"] = self._forget_assignments
+        if self._config.admin is not None:
+            found["admin"] = self._show
+        if self._config.objections is not None:
+            found["objections"] = self._take_objections
+        return found
+
+    def _open_store(self, table: StoreTable, state: Path) -> Store:
+        """A store of events, in which this node is the only one of its name."""
+        store = open_mended(table, state)
+        if isinstance(store, Database) and not store.is_file:
+            try:
+                store.register(node_of(self._records.node, state))
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    def _recorder_state(self) -> RecorderState:
+        return self.recorder.state(set_aside_alarm(self._records, self._state))
+
+    async def _mend(self) -> None:
+        """Look after what is beside the stores, and forget it as soon as what is in them."""
+        await asyncio.to_thread(mend_assignments, self._records, self._state)
+        while True:
+            await asyncio.to_thread(self._forget_leftovers)
+            await asyncio.sleep(HOUR)
+
+    def _forget_leftovers(self) -> None:
+        now = self._retention_clock()
+        try:
+            held = held_references(self._state, now)
+            deleted, errors = purge_leftovers(self._records, self._state, held, now, ahead=HOUR)
+        except UrlwardError as e:
+            deleted, errors = {}, [e]
+        for name, number in deleted.items():
+            if number:
+                logger.info("records: %d %s: deleted, their days are over", number, name)
+        for error in errors:
+            logger.error("records: not deleted, though their days are over: %s", error)
+
+    async def _forget(self) -> None:
+        await retain(self._records, self._state, self._retention_clock)
+
+    async def _forget_assignments(self) -> None:
+        while True:
+            await asyncio.to_thread(self._purge_assignments)
+            await asyncio.sleep(HOUR)
+
+    def _purge_assignments(self) -> None:
+        if deleted := purge_configured(self._records, self._state, self._retention_clock(), ahead=HOUR):
+            logger.info("records: %d assignments deleted, their days are over", deleted)
+
+    async def _show(self) -> None:
+        assert self._config.admin is not None
+        admin = self._config.admin
+        await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
+        sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
+        settings = Settings(self._state, admin.token_file, self._records.node)
+        server = serve(make_app(sources, settings), admin.listen)
+        logger.info("records: the dashboard is at http://%s/", admin.listen)
+        try:
+            while True:
+                sources.tick()
+                await asyncio.sleep(1)
+        finally:
+            sources.close()
+            await _end(server)
+
+    async def _take_objections(self) -> None:
+        privacy = Privacy(self._records.privacy, self._key.secret)
+
+        def conceal(address: str, now: float) -> str:
+            return privacy.client(address, round(now * 1000)) if privacy.keeps_persons else ""
+
+        await take_objections(
+            self._config,
+            self._state,
+            self._key,
+            conceal=conceal,
+            taken=self._objected,
+        )
+
+    def _objected(self, objection: Objection) -> None:
+        """An event of it, without the message."""
+        detail, client = {"id": objection.id}, objection.client
+        self.recorder.tell("objection", detail, client=client, reference=objection.reference)
+
+    def _parts(self) -> Parts:
+        measures = self._measures
+        searched = any(table.kind in ("sqlite", "postgresql") for table in self._records.store)
+        return Parts(
+            finder=EventFinder(self._records, self._state) if searched else None,
+            objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
+            metrics=measures.render,
+            snapshots=measures.snapshots,
+            alarms=self._alarms,
+            ready=lambda: readiness_of(measures).passed,
+            healthy=lambda: health_of(measures).ok,
+        )
+
+    def _alarms(self) -> list[Row]:
+        now = time_text(int(time.time()))
+        return [
+            {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
+            for kind, text in {**self.recorder.alarms, **set_aside_alarm(self._records, self._state)}.items()
+        ]
+
+
+def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
+    """What was set aside in the last day, as an alarm."""
+    now = time.time()
+    found = {folder / DAMAGED: damaged_lately(folder, now) for folder in sorted(folders_of(records, state))}
+    text = "; ".join(f"{', '.join(names)} in {folder}" for folder, names in found.items() if names)
+    return {"set-aside": f"damaged and set aside: {text}; look, and delete"} if text else {}
+
+
+class EventFinder:
+    """Searches the first store that can be, which is opened when it is asked.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+    """
+
+    def __init__(self, records: RecordsTable, state: Path) -> None:
+        self._table = next(table for table in records.store if table.kind in ("sqlite", "postgresql"))
+        self._state = state
+        self._opened: Database | None = None
+
+    def find(self, wanted: EventFilter) -> list[Row]:
+        """As `urlward.dashboard.live_sources.Finder`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found = self._database().find(_query(wanted))
+        return [event._asdict() for event in found]
+
+    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+        """Likewise."""
+        return self._database().count(_query(wanted), by)
+
+    def _database(self) -> Database:
+        if self._opened is not None:
+            try:
+                self._opened.check()
+            except StoreError:
+                self._opened.close()
+                self._opened = None
+        if self._opened is None:
+            self._opened = cast(Database, open_store(self._table, self._state))
+        return self._opened
+
+
+def _query(wanted: EventFilter) -> EventQuery:
+    return EventQuery(**asdict(wanted))
+
+
+async def _end(server: HTTPServer) -> None:
+    server.stop()
+    await server.close_all_connections()

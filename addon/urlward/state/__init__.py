@@ -1,0 +1,1 @@
+"""State folder: files written whole, locks, the audit log."""

@@ -1,0 +1,168 @@
+from datetime import UTC
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assignments.support import at, held, intervals, read
+from urlward.assignments.columns import ColumnsParser
+from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.store import AssignmentStore
+from urlward.assignments.times import ms_text
+
+A = "198.51.100.7"
+
+
+def test_whole_intervals(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "\ufeffAddress,From,To,Subscriber\r\n"
+        f'{A},{ms_text(at(0))},{ms_text(at(100))},"anna, of ""here"""\r\n'
+        f"{A},{at(100)},{at(200.5)},berta\r\n"
+        f"{A},{at(300)},,carla\r\n"
+    )
+    assert read(store, "csv", path).rows == 3
+    assert intervals(store, A) == [
+        ('anna, of "here"', 0, 100, "TOLD"),
+        ("berta", 100, 200.5, "TOLD"),
+        ("carla", 300, None, "NONE"),
+    ]
+
+
+def test_blocks_of_ports_with_events(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "nat.log"
+    path.write_text(
+        f"{at(0) // 1000};ALLOCATE;100.64.0.5;{A};1024-2047\n"
+        f"{at(5) // 1000};allocate;100.64.0.6;{A};2048-3071\n"
+        f"{at(50) // 1000};release;100.64.0.5;{A};1024-2047\n"
+        f"{at(60) // 1000};unheard-of;100.64.0.5;{A};1024-2047\n"
+    )
+    columns = {"from": "1", "event": "2", "subscriber": "3", "address": "4", "ports": "5"}
+    done = read(store, "ports", path, ReadOptions(columns, ";"))
+    assert (done.rows, done.skipped) == (4, 1)
+    assert held(store, A, 49, 2000) == ["100.64.0.5"]
+    assert held(store, A, 50, 2000) == []
+    assert held(store, A, 50, 2048) == ["100.64.0.6"]
+
+
+def test_columns_by_other_names(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("ip\twho\tbegin\tlow\thigh\n198.51.100.7\tanna\t2026-11-18 12:00:00\t10\t20\n")
+    columns = {
+        "address": "IP",
+        "subscriber": "who",
+        "from": "begin",
+        "first_port": "low",
+        "last_port": "high",
+    }
+    options = ReadOptions(columns, "\t", ZoneInfo("Europe/Berlin"))
+    assert read(sqlite_store, "csv", path, options).skipped == 0
+    (one,) = sqlite_store.find(A, 15, at(10**6), at(10**6))
+    assert (ms_text(one.start), one.ports) == ("2026-11-18T11:00:00Z", (10, 20))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"address": "1", "subscriber": "name"}, "all by name, or all by number"),
+        ({"addres": "ip"}, "'addres' is none of address, subscriber"),
+        ({"address": "nothing"}, "no column is called 'nothing'"),
+        ({}, "no column 'address': say which"),
+        ({"address": "1", "subscriber": "2"}, "no column 'from'"),
+    ],
+)
+def test_columns_that_are_not_there(
+    sqlite_store: AssignmentStore, tmp_path: Path, columns: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("ip,who\n192.0.2.1,anna\n")
+    with pytest.raises(AssignmentError, match=message):
+        read(sqlite_store, "csv", path, ReadOptions(columns))
+
+
+BAD = [
+    "nonsense",
+    "192.0.2.999,1795000000,1795000001,anna",
+    "192.0.2.1,yesterday,1795000001,anna",
+    "192.0.2.1,1795000002,1795000001,anna",
+    "192.0.2.1,1795000000,1795000001,",
+    "192.0.2.1,99999999999999999,,anna",
+]
+
+
+def test_bad_rows_are_counted(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("address,from,to,subscriber\n" + "\n".join(BAD) + "\n\n")
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.skipped) == (len(BAD), len(BAD))
+
+
+@pytest.mark.parametrize("name", ["an\rna", "a" * 140_000])
+def test_a_row_that_is_no_csv_keeps_no_other_from_being_read(
+    sqlite_store: AssignmentStore, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "a.csv"
+    row = f"{A},1795000000,1795000001,".encode()
+    path.write_bytes(b"address,from,to,subscriber\n" + row + name.encode() + b"\n" + row + b"berta\n")
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.skipped) == (2, 1)
+    assert [one[0] for one in intervals(sqlite_store, A)] == ["berta"]
+
+
+def test_a_row_that_is_not_ended_waits(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},customer-12")
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.pending) == (0, len(f"{A},{at(0)},{at(100)},customer-12"))
+    with path.open("a") as file:
+        file.write("345\n")
+    assert read(sqlite_store, "csv", path).rows == 1
+    assert intervals(sqlite_store, A) == [("customer-12345", 0, 100, "TOLD")]
+
+
+def test_a_first_line_that_is_no_csv(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"address,from,to,subscriber\r192.0.2.1,1795000000,1795000001,anna\r")
+    with pytest.raises(AssignmentError, match="names no columns: not CSV"):
+        read(sqlite_store, "csv", path)
+
+
+@given(rows=st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))))
+def test_any_text_is_counted(rows: list[str]) -> None:
+    parser = ColumnsParser(ReadOptions(zone=UTC))
+    parser.begin("address,from,to,subscriber,ports,event")
+    parsed = parser.parse(rows)
+    assert parsed.rows == len(parsed.sightings) + parsed.skipped
+    assert all(sighting[9] in (Said.HELD, Said.ENDED, Said.WHOLE) for sighting in parsed.sightings)
+
+
+ODD = (
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59", "9999-12-31", "0001-01-01", "0000-00-00", "2026-11-24T23:59:60Z", "2248-12-31",
+    "1e999", "9" * 25, "0x" + "f" * 26, "-1", "inf",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Manila", "America/New_York", "Europe/Berlin"])
+@pytest.mark.parametrize("time", ODD)
+def test_a_time_out_of_all_reason_is_one_row_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path, time: str, zone: str
+) -> None:
+    path = tmp_path / "a.csv"
+    good = "2026-11-24T12:00:00"
+    rows = [f"{A},{time},,anna", f"{A},{good},{time},anna", f"{A},{good}+14:00,,berta"]
+    path.write_text("address,from,to,subscriber\n" + "".join(f"{row}\n" for row in rows))
+    done = read(sqlite_store, "csv", path, ReadOptions(zone=ZoneInfo(zone)))
+    assert done.rows == 3
+    assert [line for line, _ in done.faults] == [2, 3]
+    assert all(reason for _, reason in done.faults)
+
+
+def test_a_byte_order_mark_before_numbered_columns(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{A},2026-11-24T12:00:00Z,anna\n".encode())
+    done = read(sqlite_store, "csv", path, ReadOptions({"address": "1", "from": "2", "subscriber": "3"}))
+    assert (done.rows, done.skipped) == (1, 0)

@@ -1,0 +1,155 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assignments.support import START, at, intervals, read
+from urlward.assignments import importing
+from urlward.assignments.following import follow
+from urlward.assignments.importing import Imported
+from urlward.assignments.interval import AssignmentError
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.store import AssignmentStore, Changes
+
+HEADER = "address,from,to,subscriber\n"
+
+
+def row(n: int) -> str:
+    return f"192.0.2.{n % 200},{at(n)},{at(n + 1)},s{n}\n"
+
+
+def rows(*numbers: int) -> str:
+    return "".join(map(row, numbers))
+
+
+def all_of(store: AssignmentStore) -> set[str]:
+    return {one[0] for n in range(200) for one in intervals(store, f"192.0.2.{n}")}
+
+
+def test_it_goes_on_where_it_ended(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(1, 2))
+    assert (read(store, "csv", path).rows, read(store, "csv", path).rows) == (2, 0)
+    with path.open("a") as file:
+        file.write(rows(3))
+    done = read(store, "csv", path)
+    assert (done.rows, done.resumed) == (1, len(HEADER + rows(1, 2)))
+    assert all_of(store) == {"s1", "s2", "s3"}
+    (shown,) = store.status()
+    assert (shown["rows"], shown["files"][0]["offset"]) == (3, path.stat().st_size)
+
+
+def test_a_copy_and_another_file_with_the_same_beginning(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path, copy = tmp_path / "a.csv", tmp_path / "b.csv"
+    path.write_text(HEADER + rows(*range(100)))
+    copy.write_text(path.read_text())
+    assert read(sqlite_store, "csv", path).rows == 100
+    assert read(sqlite_store, "csv", copy).rows == 0
+    # Longer, and not what was read: from its beginning.
+    copy.write_text(HEADER + rows(*range(98), *range(100, 105)))
+    assert read(sqlite_store, "csv", copy).rows == 103
+    assert all_of(sqlite_store) == {f"s{n}" for n in range(105)}
+
+
+def test_many_blocks(store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "_BLOCK", 100)
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(*range(30)) + "x" * 500 + "\n" + rows(30))
+    told: list[float] = []
+    source = store.source("csv", "csv", "a.csv")
+    done = importing.import_file(
+        store, source, path, ReadOptions(), lambda: START / 1000, lambda _, share: told.append(share)
+    )
+    assert (done.rows, done.skipped) == (32, 1)
+    assert (told[-1], told) == (1.0, sorted(told))
+    assert len(told) > 10
+    assert all_of(store) == {f"s{n}" for n in range(31)}
+
+
+def test_whoever_is_stopped_goes_on(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "_BLOCK", 100)
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(*range(30)))
+    write, left = AssignmentStore.write, [4]
+
+    def fail(store: AssignmentStore, source: object, changes: Changes, now: int) -> None:
+        if left[0] == 0:
+            raise AssignmentError("full")
+        left[0] -= 1
+        write(store, source, changes, now)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AssignmentStore, "write", fail)
+    with pytest.raises(AssignmentError, match=r"a\.csv: full"):
+        read(sqlite_store, "csv", path)
+    monkeypatch.setattr(AssignmentStore, "write", write)
+    done = read(sqlite_store, "csv", path)
+    assert 0 < done.rows < 30
+    assert sqlite_store.status()[0]["rows"] == 30
+    assert all_of(sqlite_store) == {f"s{n}" for n in range(30)}
+
+
+def test_what_cannot_be_read(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    with pytest.raises(AssignmentError, match=r"nothing\.csv: No such file"):
+        read(sqlite_store, "csv", tmp_path / "nothing.csv")
+    with pytest.raises(AssignmentError, match="Is a directory"):
+        read(sqlite_store, "csv", tmp_path)
+
+
+class Tail:
+    """Follows a file; each step is a look at it."""
+
+    def __init__(self, store: AssignmentStore, path: Path) -> None:
+        self.source = store.source("csv", "csv", str(path))
+        self.looks: Iterator[Imported] = follow(
+            store, self.source, path, ReadOptions(), clock=lambda: START / 1000, pause=lambda: True
+        )
+
+    def rows(self, looks: int = 1) -> int:
+        return [next(self.looks).rows for _ in range(looks)][-1]
+
+
+def test_following(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER[:-5])
+    tail = Tail(sqlite_store, path)
+    assert tail.rows() == 0
+    path.write_text(HEADER + rows(1) + row(2)[:-4])
+    assert tail.rows() == 1
+    path.write_text(HEADER + rows(1, 2))
+    assert tail.rows() == 2
+    # Renamed; something is still written to it, and another one begun.
+    path.rename(tmp_path / "a.csv.1")
+    with (tmp_path / "a.csv.1").open("a") as file:
+        file.write(rows(3))
+    path.write_text(HEADER + rows(4))
+    assert tail.rows(2) == 1
+    assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4"}
+    # Cut, and written to anew.
+    path.write_text(HEADER)
+    assert tail.rows() == 0
+    path.write_text(HEADER + rows(5))
+    assert tail.rows() == 1
+    assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4", "s5"}
+
+
+def test_a_file_whose_name_is_no_text(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.csv"
+    path.write_text(HEADER + rows(1, 2))
+    assert (read(store, "csv", path).rows, read(store, "csv", path).rows) == (2, 0)
+    (shown,) = store.status()
+    assert shown["path"] == shown["files"][0]["path"] == rf"{tmp_path}/\udcff.csv"
+
+
+def test_an_export_that_is_changed_within(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Neither at its beginning nor at its end, and no byte longer."""
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(*range(100, 400)))
+    assert read(sqlite_store, "csv", path).rows == 300
+    path.write_text(path.read_text().replace(",s250\n", ",new0\n"))
+    assert read(sqlite_store, "csv", path).rows == 300
+    assert "new0" in all_of(sqlite_store)
+    assert read(sqlite_store, "csv", path).rows == 0

@@ -1,0 +1,88 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assignments.support import at, intervals, read
+from urlward.assignments.isc import IscParser
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.store import AssignmentStore
+
+A = "192.0.2.7"
+
+
+def when(seconds: int) -> str:
+    return datetime.fromtimestamp(at(seconds) / 1000, UTC).strftime("%w %Y/%m/%d %H:%M:%S")
+
+
+def lease(start: int, end: str, state: str = "active", who: str = "02:00:00:00:00:01", more: str = "") -> str:
+    return (
+        f"lease {A} {{\n  starts {when(start)};\n  ends {end};\n  cltt {when(start)};\n"
+        f"  binding state {state};\n  next binding state free;\n  rewind binding state free;\n"
+        f'  hardware ethernet {who};\n  uid "\\001\\002";\n{more}  client-hostname "anna; {{";\n}}\n'
+    )
+
+
+HEAD = "# All times in this file are in UTC (GMT).\nauthoring-byte-order little-endian;\n\n"
+MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
+
+
+def test_leases(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "dhcpd.leases"
+    path.write_text(
+        HEAD
+        + lease(0, when(100))
+        + 'server-duid "\\000\\001";\n'
+        + lease(50, when(150))
+        + lease(50, when(120), "free")
+        + lease(200, when(300), who=OTHER)
+        + lease(200, when(300), "abandoned", who=OTHER)
+    )
+    done = read(store, "isc", path)
+    assert (done.rows, done.skipped) == (5, 0)
+    assert intervals(store, A) == [(MAC, 0, 120, "TOLD"), (OTHER, 200, 300, "EXPIRY")]
+
+
+def test_local_times_and_no_end(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "dhcpd.leases"
+    path.write_text(lease(0, "never").replace(when(0), f"epoch {at(7) // 1000}; # Wed Nov 18"))
+    read(sqlite_store, "isc", path)
+    assert intervals(sqlite_store, A) == [(MAC, 7, None, "NONE")]
+
+
+@pytest.mark.parametrize(
+    "end", [f"epoch {2**70}; # x", "5 9999/12/31 23:59:59", "5 2026/11/24 24:00:00", "0 0000/00/00 00:00:00"]
+)
+def test_a_time_out_of_all_reason_is_one_lease_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path, end: str
+) -> None:
+    path = tmp_path / "dhcpd.leases"
+    path.write_text(lease(0, end) + lease(10, when(20)))
+    done = read(sqlite_store, "isc", path)
+    assert (done.rows, done.skipped) == (2, 1)
+    assert intervals(sqlite_store, A) == [(MAC, 10, 20, "EXPIRY")]
+
+
+def test_what_an_option_says_is_the_subscriber(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "dhcpd.leases"
+    path.write_text(lease(0, when(100), more='  option agent.circuit-id "line 5";\n'))
+    read(sqlite_store, "isc", path, ReadOptions({"subscriber": "agent.circuit-id"}))
+    assert intervals(sqlite_store, A)[0][0] == "line 5"
+
+
+def test_a_lease_that_is_not_all_there_is_read_later(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "dhcpd.leases"
+    whole = HEAD + lease(0, when(100)) + lease(50, when(150))
+    path.write_text(whole[:-30])
+    assert read(sqlite_store, "isc", path).rows == 1
+    path.write_text(whole)
+    assert read(sqlite_store, "isc", path).rows == 1
+    assert intervals(sqlite_store, A) == [(MAC, 0, 150, "EXPIRY")]
+
+
+@given(text=st.text(st.sampled_from("lease 192.0.2.7 {\n starts; ends never } epoch 5")))
+def test_any_text_is_counted_or_passed_over(text: str) -> None:
+    parsed = IscParser(ReadOptions()).parse(text.split("\n"))
+    assert parsed.rows >= parsed.skipped

@@ -1,0 +1,129 @@
+import pytest
+
+from assignments.support import intervals, sighting, taken
+from urlward.assignments.interval import Said
+from urlward.assignments.store import AssignmentStore
+
+A = "192.0.2.7"
+HELD, ENDED, RELEASED, WHOLE, RESTARTED, _ = Said
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_renewals_are_one_interval(sqlite_store: AssignmentStore, batch: int) -> None:
+    taken(sqlite_store, *(sighting(A, n * 50, n * 50 + 100, "anna") for n in range(5)), batch=batch)
+    assert intervals(sqlite_store, A) == [("anna", 0, 300, "EXPIRY")]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_after_a_gap_it_is_another(sqlite_store: AssignmentStore, batch: int) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna"), sighting(A, 101, 200, "anna"), batch=batch)
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "EXPIRY"), ("anna", 101, 200, "EXPIRY")]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_the_next_holder_ends_the_last(sqlite_store: AssignmentStore, batch: int) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, None, "anna"),
+        sighting(A, 50, 150, "berta"),
+        sighting(A, 100, 200, "carla"),
+        batch=batch,
+    )
+    assert intervals(sqlite_store, A) == [
+        ("anna", 0, 50, "NEXT"),
+        ("berta", 50, 100, "NEXT"),
+        ("carla", 100, 200, "EXPIRY"),
+    ]
+
+
+def test_two_of_the_same_second_are_both_told(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna"), sighting(A, 0, 100, "berta"))
+    assert intervals(sqlite_store, A) == [("anna", 0, 0.001, "NEXT"), ("berta", 0, 100, "EXPIRY")]
+
+
+def test_what_is_told_late(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 100, 200, "berta"), sighting(A, 0, 150, "anna"))
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "NEXT"), ("berta", 100, 200, "EXPIRY")]
+
+
+def test_a_shorter_lifetime_counts_from_its_renewal(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 1000, "anna"), sighting(A, 10, 20, "anna"))
+    assert intervals(sqlite_store, A) == [("anna", 0, 20, "EXPIRY")]
+
+
+def test_given_back_at_an_unknown_time(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna"), sighting(A, 0, 0, "anna", RELEASED))
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "RELEASED")]
+    # The next holder says more, and one who comes back is an end of the doubt.
+    taken(sqlite_store, sighting(A, 50, 150, "berta"))
+    assert intervals(sqlite_store, A) == [("anna", 0, 50, "NEXT"), ("berta", 50, 150, "EXPIRY")]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_session_and_its_end(sqlite_store: AssignmentStore, batch: int) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, None, "anna", session="n/1"),
+        sighting("2001:db8:7::/56", 0, None, "anna", session="n/1"),
+        sighting(A, -1, None, "anna", session="n/1", seen=50),
+        # Without the prefix, which ends too.
+        sighting(A, 0, 100, "anna", ENDED, session="n/1", seen=100),
+        batch=batch,
+    )
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
+    assert intervals(sqlite_store, "2001:db8:7:1::2") == [("anna", 0, 100, "TOLD")]
+
+
+def test_an_end_that_names_all_addresses_is_told_once(sqlite_store: AssignmentStore) -> None:
+    both = (A, "2001:db8:7::/56")
+    taken(sqlite_store, *(sighting(one, 0, None, "anna", session="n/1") for one in both))
+    taken(sqlite_store, *(sighting(one, 3, 100, "anna", ENDED, session="n/1", seen=100) for one in both))
+    assert intervals(sqlite_store, "2001:db8:7:1::2") == [("anna", 0, 100, "TOLD")]
+
+
+def test_a_late_end_of_an_earlier_session(sqlite_store: AssignmentStore) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, None, "anna", session="n/1"),
+        sighting(A, 100, None, "berta", session="n/2"),
+        sighting(A, 0, 90, "anna", ENDED, session="n/1", seen=110),
+    )
+    assert ("berta", 100, None, "NONE") in intervals(sqlite_store, A)
+    assert ("anna", 0, 90, "TOLD") in intervals(sqlite_store, A)
+
+
+def test_an_end_without_a_beginning(sqlite_store: AssignmentStore) -> None:
+    place = sighting(A, 0, 100, "anna", ENDED)
+    taken(sqlite_store, (*place[:4], 0, *place[5:]))
+    assert intervals(sqlite_store, A) == []
+    assert sqlite_store.status()[0]["skipped"] == 1
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_who_keeps_the_sessions_restarts(sqlite_store: AssignmentStore, batch: int) -> None:
+    restart = (0, "", 0, 65_535, *sighting(A, 50, 50, "")[4:7], "", "n/", int(RESTARTED))
+    taken(
+        sqlite_store,
+        sighting(A, 0, None, "anna", session="n/1"),
+        sighting("192.0.2.8", 0, None, "berta", session="m/1"),
+        restart,
+        batch=batch,
+    )
+    assert intervals(sqlite_store, A) == [("anna", 0, 50, "TOLD")]
+    assert intervals(sqlite_store, "192.0.2.8") == [("berta", 0, None, "NONE")]
+
+
+def test_ports_are_places_of_their_own(sqlite_store: AssignmentStore) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, None, "anna", ports=(1024, 2047)),
+        sighting(A, 5, None, "berta", ports=(2048, 3071)),
+    )
+    assert intervals(sqlite_store, A) == [("anna", 0, None, "NONE"), ("berta", 5, None, "NONE")]
+
+
+def test_sources_do_not_end_each_others(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna"), name="one")
+    taken(sqlite_store, sighting(A, 50, 150, "berta"), name="two")
+    assert len(intervals(sqlite_store, A)) == 2
+    assert intervals(sqlite_store, A)[0] == ("anna", 0, 100, "EXPIRY")

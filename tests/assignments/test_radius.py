@@ -1,0 +1,196 @@
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assignments import radius_server
+from assignments.radius_server import Radius, radius
+from assignments.support import at, intervals, read
+from urlward.assignments.interval import AssignmentError, Ending
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.radacct import import_radacct, shown_url
+from urlward.assignments.radius import DetailParser
+from urlward.assignments.store import AssignmentStore
+from urlward.records.engines import without_secrets
+
+A = "198.51.100.7"
+PREFIXES = "Framed-IPv6-Prefix = 2001:db8:1:7::/64, Delegated-IPv6-Prefix = 2001:db8:7::/56"
+
+
+def request(status: str, user: str, session: str, address: str, more: str = "") -> str:
+    return (
+        f'Acct-Status-Type = {status}, User-Name = "{user}", Acct-Session-Id = "{session}", '
+        f"NAS-IP-Address = 192.0.2.1, Framed-IP-Address = {address}" + (f", {more}" if more else "")
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Radius]:
+    """FreeRADIUS, when it has written of a session with prefixes, of one without an end, and of the next."""
+    if reason := radius_server.missing():
+        pytest.skip(reason)
+    with radius(tmp_path_factory.mktemp("radius")) as server:
+        server.account(
+            request("Start", "anna", "s1", A, PREFIXES),
+            request("Interim-Update", "anna", "s1", A, "Acct-Session-Time = 1"),
+            # Its end names one address of the three.
+            request("Stop", "anna", "s1", A, "Acct-Session-Time = 1"),
+            request("Start", 'b\\"erta', "s2", "198.51.100.8"),
+            request("Start", "carla", "s3", "198.51.100.8"),
+        )
+        yield server
+
+
+def test_what_freeradius_wrote(server: Radius, store: AssignmentStore) -> None:
+    done = read(store, "detail", server.detail)
+    assert (done.rows, done.skipped, done.offset) == (5, 0, server.detail.stat().st_size)
+    long = 86_400_000
+    now = int(time.time() * 1000)
+    for address, network in (
+        (A, A),
+        ("2001:db8:1:7::9", "2001:db8:1:7::/64"),
+        ("2001:db8:7:9::9", "2001:db8:7::/56"),
+    ):
+        (anna,) = store.find(address, None, now - long, now + long)
+        assert (anna.subscriber, anna.session, anna.network) == ("anna", "192.0.2.1/s1", network)
+        assert anna.ending == Ending.TOLD
+    berta, carla = store.find("198.51.100.8", None, now - long, now + long)
+    assert (berta.subscriber, berta.ending) == ('b"erta', Ending.NEXT)
+    assert (carla.subscriber, carla.ending) == ("carla", Ending.NONE)
+    assert read(store, "detail", server.detail).rows == 0
+
+
+def test_the_table_that_freeradius_wrote(server: Radius, store: AssignmentStore) -> None:
+    source = store.source("radacct", "radacct", shown_url(server.url))
+    now = time.time()
+    done = import_radacct(store, source, server.url, ReadOptions(), now)
+    assert (done.rows, done.skipped) == (3, 0)
+    ms, long = int(now * 1000), 86_400_000
+    (anna,) = store.find(A, None, ms - long, ms + long)
+    assert (anna.subscriber, anna.ending, anna.source.path) == ("anna", Ending.TOLD, server.url)
+    before = store.find("198.51.100.8", None, ms - long, ms + long)
+    assert [one.subscriber for one in before][-1] == "carla"
+    # What changed lately is looked at again, and says nothing new.
+    again = import_radacct(store, source, server.url, ReadOptions(), now)
+    assert again.resumed == done.offset > 0
+    assert store.find(A, None, ms - long, ms + long) == [anna]
+    other = store.source("other", "radacct", "")
+    with pytest.raises(AssignmentError, match="radacct has no column 'line'"):
+        import_radacct(store, other, server.url, ReadOptions({"subscriber": "line"}), now)
+
+
+def test_a_database_that_is_not_there(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    source = sqlite_store.source("radacct", "radacct", "")
+    with pytest.raises(AssignmentError) as raised:
+        import_radacct(
+            sqlite_store, source, f"postgresql+psycopg://u:secret@/x?host={tmp_path}", ReadOptions(), 0
+        )
+    assert "secret" not in str(raised.value)
+    with pytest.raises(AssignmentError, match="not a database's URL"):
+        shown_url("nothing")
+
+
+def record(status: str, seconds: int, user: str = "anna", session: str = "s1", **more: str) -> str:
+    fields = {
+        "Acct-Status-Type": status,
+        "User-Name": f'"{user}"' if user else "",
+        "Acct-Session-Id": f'"{session}"',
+        "NAS-IP-Address": "192.0.2.1",
+        "Framed-IP-Address": A,
+        **{name.replace("_", "-"): value for name, value in more.items()},
+        "Timestamp": str(at(seconds) // 1000),
+    }
+    lines = [f"\t{name} = {value}\n" for name, value in fields.items() if value]
+    return "Wed Nov 25 15:01:03 2026\n" + "".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([record("Start", 0), record("Stop", 100)], [("anna", 0, 100, "TOLD")]),
+        ([record("Stop", 100, Acct_Session_Time="60")], [("anna", 40, 100, "TOLD")]),
+        ([record("Interim-Update", 100, Acct_Session_Time="60")], [("anna", 40, None, "NONE")]),
+        ([record("Start", 10, Acct_Delay_Time="10")], [("anna", 0, None, "NONE")]),
+        ([record("Start", 0), record("Accounting-On", 50, user="")], [("anna", 0, 50, "TOLD")]),
+        ([record("Start", 0, Framed_IP_Address="255.255.255.254")], []),
+        ([record("Start", 0, user="a\\303\\244\\\\n")], [("aä\\n", 0, None, "NONE")]),
+        ([record("Start", 0, user="", Calling_Station_Id='"02-00"')], [("02-00", 0, None, "NONE")]),
+    ],
+)
+def test_requests(
+    sqlite_store: AssignmentStore, tmp_path: Path, records: list[str], expected: list[object]
+) -> None:
+    path = tmp_path / "detail"
+    path.write_text("".join(records))
+    assert read(sqlite_store, "detail", path).skipped == 0
+    assert intervals(sqlite_store, A) == expected
+
+
+def test_a_session_longer_than_all_time_is_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "detail"
+    path.write_text(record("Stop", 100, Acct_Session_Time=str(2**70)) + record("Start", 0))
+    done = read(sqlite_store, "detail", path)
+    assert (done.rows, done.skipped) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("password=hunter2", "password=***"),
+        ("sslpassword=hunter2&sslmode=require", "sslmode=require"),
+        ("passfile=/etc/pass&options=-c%20x=hunter2", "passfile="),
+        ("password=hunter2&password=hunter2", "***"),
+    ],
+)
+def test_a_database_url_is_shown_without_secrets(
+    sqlite_store: AssignmentStore, tmp_path: Path, query: str, shown: str
+) -> None:
+    url = f"postgresql+psycopg://u:hunter2@/x?host={tmp_path}&{query}"
+    assert "hunter2" not in shown_url(url)
+    assert shown in shown_url(url)
+    source = sqlite_store.source("radacct", "radacct", "")
+    with pytest.raises(AssignmentError) as raised:
+        import_radacct(sqlite_store, source, url, ReadOptions(), 0)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_what_a_driver_says_is_told_without_secrets() -> None:
+    url = "postgresql://u:first@h/x?password=second&sslmode=require"
+    said = "with first and second, require"
+    assert without_secrets(said, url) == "with *** and ***, require"
+
+
+def test_records_indented_by_spaces(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "detail"
+    path.write_text((record("Start", 0) + record("Stop", 100)).replace("\t", "        "))
+    done = read(sqlite_store, "detail", path)
+    assert (done.rows, done.skipped) == (2, 0)
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
+
+
+def test_faults_say_what_is_missing() -> None:
+    parsed = DetailParser(ReadOptions()).parse(["x", "\tTimestamp = 5", ""])
+    assert [fault.reason for fault in parsed.faults] == ["no Acct-Status-Type"]
+
+
+def test_a_request_that_is_not_all_there_is_read_later(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "detail"
+    whole = record("Start", 0) + record("Stop", 100)
+    path.write_text(whole[:-40])
+    assert read(sqlite_store, "detail", path).rows == 1
+    path.write_text(whole)
+    done = read(sqlite_store, "detail", path)
+    assert (done.rows, done.resumed) == (1, len(record("Start", 0)))
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
+
+
+@settings(max_examples=60)
+@given(text=st.text(st.sampled_from('\t =\n"\\0129anFramed-IP-Address Timestamp Start Acct-Status-Type')))
+def test_any_text_is_counted_or_passed_over(text: str) -> None:
+    parsed = DetailParser(ReadOptions()).parse(text.split("\n"))
+    assert parsed.skipped <= parsed.rows

@@ -1,0 +1,242 @@
+import sqlite3
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from assignments.support import DAY, START, at, held, intervals, sighting, taken
+from records.support import in_the_heap
+from urlward.assignments import schema
+from urlward.assignments.following import follow
+from urlward.assignments.holding import hold_assignments, release_assignments
+from urlward.assignments.importing import import_file
+from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.radacct import import_radacct
+from urlward.assignments.retention import (
+    first_ends,
+    has_ended_before,
+    oldest_assignment,
+    purge_assignments,
+)
+from urlward.assignments.store import AssignmentStore, Keeper
+
+A = "192.0.2.7"
+DAYS = DAY / 1000
+MARKS = ("marked-short", "marked-long", "marked-session")
+
+
+def filled(store: AssignmentStore) -> None:
+    taken(
+        store,
+        sighting(A, 0, 60, "marked-short", Said.WHOLE),
+        sighting("192.0.2.8", 0, 20 * DAYS, "marked-long", Said.WHOLE),
+        sighting("192.0.2.9", 0, None, "marked-session", session="n/1"),
+        sighting(A, 40 * DAYS, 41 * DAYS, "kept", Said.WHOLE),
+    )
+
+
+def test_what_ended_before(store: AssignmentStore) -> None:
+    assert oldest_assignment(store) is None
+    filled(store)
+    assert oldest_assignment(store) == START
+    # What ends at that time is not before it; the session was last heard of at the start.
+    assert purge_assignments(store, START) == 0
+    assert purge_assignments(store, at(60)) == 1
+    assert purge_assignments(store, at(19 * DAYS)) == 1
+    assert purge_assignments(store, at(21 * DAYS)) == 1
+    assert [one[0] for one in intervals(store, A)] == ["kept"]
+    assert purge_assignments(store, at(100 * DAYS)) == 1
+    assert oldest_assignment(store) is None
+
+
+def test_it_cannot_be_read_back_from_sqlite(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    filled(sqlite_store)
+
+    def stored() -> bytes:
+        return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert all(mark.encode() in stored() for mark in MARKS)
+    purge_assignments(sqlite_store, at(30 * DAYS))
+    assert not [mark for mark in MARKS if mark.encode() in stored()]
+    assert b"kept" in stored()
+
+
+def test_a_log_that_is_in_use_is_told(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
+    store = AssignmentStore(tmp_path / "assignments.db")
+    filled(store)
+    with sqlite_store.reading() as reader:
+        reader.exec_driver_sql("BEGIN")
+        assert reader.exec_driver_sql("SELECT count(*) FROM assignments").scalar() == 3
+        with pytest.raises(AssignmentError, match=r"assignments\.db-wal: is being read"):
+            purge_assignments(store, at(30 * DAYS))
+    assert purge_assignments(store, at(30 * DAYS)) == 0
+    assert not [mark for mark in MARKS if any(mark.encode() in p.read_bytes() for p in tmp_path.iterdir())]
+    store.close()
+
+
+def test_it_cannot_be_read_back_from_postgresql(postgresql: str, tmp_path: Path) -> None:
+    with psycopg.connect(host=postgresql, user="urlward", dbname="postgres", autocommit=True) as server:
+        server.execute("CREATE DATABASE purged")
+    store = AssignmentStore(f"postgresql://urlward@/purged?host={postgresql}")
+    filled(store)
+    purge_assignments(store, at(30 * DAYS))
+    tables = in_the_heap(postgresql)
+    assert b"kept" in tables
+    assert not [mark for mark in MARKS if mark.encode() in tables]
+    store.close()
+
+
+FIXED, OTHER = "203.0.113.5", "198.51.100.7"
+
+
+def export(path: Path, *subscribers: str) -> None:
+    """A provider's export of fixed assignments, which have no end."""
+    networks = {"fixed": "203.0.113.0/28", "other": OTHER}
+    rows = [f"198.51.100.{n},long-{n},{at(0)},\n" for n in range(100, 250)]  # more than a file is known by
+    rows += [f"{networks[name]},{name},{at(0)},\n" for name in subscribers]
+    path.write_text("address,subscriber,from,to\n" + "".join(rows))
+
+
+def imported(store: AssignmentStore, path: Path, seconds: float) -> int:
+    source = store.source("fixed", "csv", str(path))
+    return import_file(store, source, path, ReadOptions(), lambda: at(seconds) / 1000).rows
+
+
+def test_what_has_no_end_stays_while_its_file_has_it(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "fixed.csv"
+    export(path, "fixed", "other")
+    assert imported(store, path, 0) == 152
+    # Nothing new is read of it, and it still has all.
+    assert imported(store, path, 200 * DAYS) == 0
+    assert first_ends(store) == {1: at(200 * DAYS)}
+    assert not has_ended_before(store, at(199 * DAYS))
+    assert purge_assignments(store, at(199 * DAYS)) == 0
+    assert held(store, FIXED, 200 * DAYS) == ["fixed"]
+    # Another export, with the same beginning, that one of them is no more in.
+    export(path, "fixed")
+    assert imported(store, path, 300 * DAYS) == 151
+    assert imported(store, path, 390 * DAYS) == 0
+    assert purge_assignments(store, at(200 * DAYS)) == 0
+    assert purge_assignments(store, at(201 * DAYS)) == 1
+    assert held(store, OTHER, 390 * DAYS) == []
+    assert held(store, FIXED, 390 * DAYS) == ["fixed"]
+    # The source is gone.
+    assert purge_assignments(store, at(390 * DAYS)) == 0
+    assert purge_assignments(store, at(391 * DAYS)) == 151
+    assert held(store, FIXED, 390 * DAYS) == []
+
+
+def test_another_file_of_the_source_renews_none_of_it(store: AssignmentStore, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    export(first, "fixed")
+    second.write_text(f"address,subscriber,from,to\n{OTHER},other,{at(0)},\n")
+    imported(store, first, 0)
+    imported(store, second, 0)
+    assert imported(store, second, 200 * DAYS) == 0
+    assert purge_assignments(store, at(100 * DAYS)) == 151
+    assert held(store, OTHER, 200 * DAYS) == ["other"]
+
+
+def test_following_renews_it_too(store: AssignmentStore, tmp_path: Path) -> None:
+    path, now = tmp_path / "fixed.csv", [0.0]
+    export(path, "fixed")
+    looks = follow(
+        store, store.source("fixed", "csv", str(path)), path, ReadOptions(),
+        clock=lambda: at(now[0]) / 1000, pause=lambda: True,
+    )  # fmt: skip
+    next(looks)
+    now[0] = 200 * DAYS
+    next(looks)
+    looks.close()
+    assert purge_assignments(store, at(199 * DAYS)) == 0
+    # Read while the clock was ahead: what it says then counts again.
+    assert imported(store, path, 100 * DAYS) == 0
+    assert purge_assignments(store, at(101 * DAYS)) == 151
+
+
+def test_what_was_given_back_is_not_renewed(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "leases.csv"
+    columns = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state"
+    lease = "{},02:00:00:00:00:0{},,4294967295,{},1,0,0,h,{}\n"
+    lines = [lease.format(FIXED, 1, at(0) // 1000, 0), lease.format(OTHER, 2, at(0) // 1000, 0)]
+    path.write_text(columns + "\n" + "".join(lines) + lease.format(OTHER, 2, at(60) // 1000, 3))
+    source = store.source("kea", "kea", str(path))
+    for seconds in (0.0, 200 * DAYS):
+        import_file(store, source, path, ReadOptions(), lambda: at(seconds) / 1000)  # noqa: B023
+    assert purge_assignments(store, at(100 * DAYS)) == 1
+    assert held(store, FIXED, 200 * DAYS) == ["02:00:00:00:00:01"]
+
+
+def test_a_session_stays_while_the_table_has_it(store: AssignmentStore, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/radius.db"
+    radius = sqlite3.connect(tmp_path / "radius.db", isolation_level=None)
+    radius.execute(
+        "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
+        " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+    )
+    for name, address in (("fixed", FIXED), ("other", OTHER)):
+        radius.execute(
+            "INSERT INTO radacct VALUES (?, ?, ?, NULL, NULL, ?)", (name, name, at(0) / 1000, address)
+        )
+    source = store.source("radacct", "radacct", url)
+
+    def read(seconds: float) -> None:
+        import_radacct(store, source, url, ReadOptions(), at(seconds) / 1000)
+
+    read(0)
+    # Others change meanwhile.
+    times = at(199 * DAYS) // 1000, at(200 * DAYS) // 1000
+    radius.execute("INSERT INTO radacct VALUES ('new', 'new', ?, NULL, ?, '192.0.2.9')", times)
+    read(200 * DAYS)
+    assert purge_assignments(store, at(150 * DAYS)) == 0
+    radius.execute("DELETE FROM radacct WHERE username = 'other'")
+    radius.close()
+    read(300 * DAYS)
+    assert held(store, OTHER, 300 * DAYS) == ["other"]
+    assert purge_assignments(store, at(250 * DAYS)) == 2
+    assert held(store, OTHER, 300 * DAYS) == []
+    assert held(store, FIXED, 300 * DAYS) == ["fixed"]
+
+
+def test_what_is_held_stays_after_its_source(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "fixed.csv"
+    export(path, "fixed", "other")
+    imported(store, path, 0)
+    hold_assignments(store, "REF", at(900 * DAYS), [(FIXED, 0, at(10))])
+    assert purge_assignments(store, at(200 * DAYS), at(380 * DAYS)) == 151
+    assert held(store, FIXED, 380 * DAYS) == ["fixed"]
+    release_assignments(store, "REF")
+    assert purge_assignments(store, at(200 * DAYS), at(380 * DAYS)) == 1
+
+
+def test_each_nodes_sources_go_by_that_nodes_days(store: AssignmentStore) -> None:
+    for name in ("short", "long", "unsaid"):
+        taken(store, sighting(A, 0, 60, name, Said.WHOLE), name=name)
+    short, long = Keeper("of short", 10), Keeper("of long", 100)
+    for keeper, name in ((short, "short"), (long, "long")):
+        with store.importing(name, "csv", "test.csv", keeper):
+            pass
+
+    def purged(keeper: Keeper, days: float) -> int:
+        store.say_days(keeper)
+        limits = {source: at((days - each) * DAYS) for source, each in store.days(keeper).items()}
+        return purge_assignments(store, limits)
+
+    def kept() -> list[str]:
+        return sorted(held(store, A, 30))
+
+    if isinstance(store.database, Path):  # which is this machine's
+        assert purged(short, 11) == 3
+        return
+    assert purged(long, 9) == 0
+    assert purged(short, 11) == 1
+    assert kept() == ["long", "unsaid"]
+    # It is told by one node what another has said, and said anew by that one alone.
+    assert purged(short, 99) == 0
+    assert purged(Keeper("of long", 50), 51) == 1
+    assert kept() == ["unsaid"]
+    assert purged(short, 101) == 1

@@ -1,0 +1,159 @@
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assignments.support import at, sighting, taken
+from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
+from urlward.assignments.formats import DETERMINISTIC
+from urlward.assignments.interval import FOREVER, AssignmentError, Said
+from urlward.assignments.store import AssignmentStore
+from urlward.assignments.who import Question, answer_fields, answer_lines, who
+
+A = "198.51.100.7"
+INSIDE, OUTSIDE = IPv4Network("100.64.0.0/24"), IPv4Network("198.51.100.0/30")
+
+
+def test_one(store: AssignmentStore) -> None:
+    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE))
+    answer = who(store, Question(A, 40_213, at(50)))
+    assert answer.verdict == "one"
+    assert answer_lines(answer) == [
+        "198.51.100.7 port 40213 at 2026-11-18T11:07:30Z, clocks may be 0 s apart",
+        "anna",
+        "  198.51.100.7 from 2026-11-18T11:06:40Z until 2026-11-18T11:08:20Z (as the source says)",
+        "  source test: csv, last imported from test.csv",
+    ]
+
+
+def test_none_and_several(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE), sighting(A, 100, 200, "berta", Said.WHOLE))
+    assert who(sqlite_store, Question(A, None, at(200))).verdict == "none"
+    assert who(sqlite_store, Question(A, None, at(99))).verdict == "one"
+    near = who(sqlite_store, Question(A, None, at(99), 5000))
+    assert (near.verdict, [one.interval.subscriber for one in near.candidates]) == (
+        "ambiguous",
+        ["anna", "berta"],
+    )
+    assert "ambiguous: 2 subscribers" in answer_lines(near)
+    fields = answer_fields(near)
+    assert (fields["answer"], fields["tolerance"], len(fields["candidates"])) == ("ambiguous", 5.0, 2)
+
+
+def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE), name="one")
+    taken(sqlite_store, sighting(A, 10, None, "anna"), name="two")
+    answer = who(sqlite_store, Question(A, None, at(50)))
+    assert (answer.verdict, len(answer.candidates)) == ("one", 2)
+    assert [one.interval.source.name for one in answer.candidates] == ["one", "two"]
+    assert answer_fields(answer)["candidates"][1]["to"] is None
+
+
+def test_through_a_translator(store: AssignmentStore) -> None:
+    taken(store, sighting(A, 0, None, "100.64.0.9", ports=(1024, 2047)), name="nat")
+    taken(store, sighting("100.64.0.9", 10, 100, "anna", Said.WHOLE), name="leases")
+    answer = who(store, Question(A, 1500, at(50)))
+    (one,) = answer.candidates
+    assert (one.interval.subscriber, one.interval.source.name) == ("anna", "leases")
+    assert one.via is not None
+    assert (one.via.subscriber, one.via.source.name) == ("100.64.0.9", "nat")
+    assert any("behind a translator" in line for line in answer_lines(answer))
+    assert answer_fields(answer)["candidates"][0]["via"]["subscriber"] == "100.64.0.9"
+    # Where nobody is known to have had the inner address, that is the answer.
+    (inner,) = who(store, Question(A, 1500, at(5))).candidates
+    assert (inner.interval.subscriber, inner.via) == ("100.64.0.9", None)
+
+
+def test_a_formula(store: AssignmentStore) -> None:
+    source = store.source("nat", DETERMINISTIC, "")
+    add_formula(store, source, Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100)))
+    (one,) = who(store, Question("198.51.100.1", 1024 + 1008, at(50))).candidates
+    assert (one.interval.subscriber, one.interval.ports) == ("100.64.0.65", (2032, 3039))
+    assert who(store, Question("198.51.100.1", 1024, at(100))).verdict == "none"
+    assert who(store, Question("198.51.100.1", 80, at(50))).verdict == "none"
+    assert who(store, Question("198.51.100.4", 2000, at(50))).verdict == "none"
+    assert len(who(store, Question("198.51.100.1", None, at(50))).candidates) == 64
+    assert computed(store, "2001:db8::1", 5, at(50), at(50)) == []
+    add_formula(store, source, Formula(INSIDE, OUTSIDE, 504, start=at(100)))
+    assert who(store, Question("198.51.100.1", 1024, at(500))).candidates[0].interval.end == FOREVER
+
+
+def test_formulas_of_one_translator_add_up(store: AssignmentStore) -> None:
+    source = store.source("nat", DETERMINISTIC, "")
+    other = IPv4Network("100.64.9.0/24")
+
+    def inner(seconds: float, address: str = "198.51.100.0") -> list[str]:
+        answer = who(store, Question(address, 1024, at(seconds)))
+        return [one.interval.subscriber for one in answer.candidates]
+
+    first = Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100))
+    add_formula(store, source, first)
+    # Adjoining, disjoint, and of other addresses at the same time; said twice is said once.
+    add_formula(store, source, Formula(other, OUTSIDE, 1008, 1024, at(100), at(200)))
+    add_formula(store, source, Formula(other, OUTSIDE, 1008, 1024, at(300), at(400)))
+    add_formula(store, source, Formula(other, IPv4Network("198.51.100.4/30"), 1008, 1024, at(0), at(100)))
+    assert add_formula(store, source, first) == []
+    assert [inner(n) for n in (50, 150, 250, 350)] == [["100.64.0.0"], ["100.64.9.0"], [], ["100.64.9.0"]]
+    assert inner(50, "198.51.100.4") == ["100.64.9.0"]
+    before = known_formulas(store)
+    told: list[object] = []
+    for meets in (
+        Formula(other, OUTSIDE, 1008, 1024, at(99), at(101)),
+        Formula(other, IPv4Network("198.51.100.0/29"), 1008, 1024, at(50)),
+        Formula(INSIDE, OUTSIDE, 504, 1024, at(0), at(100)),
+    ):
+        with pytest.raises(AssignmentError, match=r"^nat: 100\.64\..* is known, and meets it: give other"):
+            add_formula(store, source, meets, told=told.append)
+    assert (known_formulas(store), told) == (before, [])
+
+
+def test_a_formula_that_was_wrong_is_replaced_in_its_time_alone(store: AssignmentStore) -> None:
+    source = store.source("nat", DETERMINISTIC, "")
+    other = IPv4Network("100.64.9.0/24")
+    always, told = Formula(INSIDE, OUTSIDE, 1008), list[list[Formula]]()
+    add_formula(store, source, always)
+    between = Formula(other, OUTSIDE, 1008, 1024, at(100), at(200))
+    assert add_formula(store, source, between, replace=True, told=told.append) == [always]
+    assert told == [[always]]
+    found = [
+        who(store, Question("198.51.100.0", 1024, at(n))).candidates[0].interval for n in (99, 100, 199, 200)
+    ]
+    assert [one.subscriber for one in found] == ["100.64.0.0", "100.64.9.0", "100.64.9.0", "100.64.0.0"]
+    assert [one.source.path for one in found[:2]] == [
+        "100.64.0.0/24 to 198.51.100.0/30", "100.64.9.0/24 to 198.51.100.0/30",
+    ]  # fmt: skip
+    part = Formula(IPv4Network("100.64.0.0/26"), IPv4Network("198.51.100.0/32"), 1008)
+    with pytest.raises(AssignmentError, match="is of more addresses than what is to replace it"):
+        add_formula(store, source, part, replace=True)
+    with pytest.raises(AssignmentError, match="ends before it begins"):
+        Formula(INSIDE, OUTSIDE, 1008, 1024, at(5), at(5))
+
+
+@given(
+    ports=st.integers(1, 8000),
+    first=st.integers(1, 20_000),
+    port=st.integers(1, 65_535),
+    index=st.integers(0, 3),
+)
+def test_each_port_is_of_one_at_most(ports: int, first: int, port: int, index: int) -> None:
+    try:
+        formula = Formula(IPv4Network("100.64.0.0/29"), OUTSIDE, ports, first)
+    except AssignmentError:
+        return
+    address = str(OUTSIDE[index])
+    found = formula.insiders(address, port)
+    every = [one for one in formula.insiders(address, None) if one[1] <= port <= one[2]]
+    assert found == every
+    assert len(found) <= 1
+
+
+@pytest.mark.parametrize(("ports", "first"), [(2000, 1024), (0, 1024), (70_000, 1024), (5, 0), (100, 65_500)])
+def test_a_formula_without_place_for_all(ports: int, first: int) -> None:
+    with pytest.raises(AssignmentError):
+        Formula(INSIDE, OUTSIDE, ports, first)
+
+
+def test_what_is_no_address(sqlite_store: AssignmentStore) -> None:
+    with pytest.raises(AssignmentError, match="is not an address"):
+        who(sqlite_store, Question("example.test", None, at(0)))

@@ -1,0 +1,150 @@
+"""``urlward check`` with a configuration: as the filter would decide, for whom and when, and why."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from urlward import cli
+from urlward.policy.allows import add_allow
+from urlward.state.folder import local_key
+
+CONFIG = """\
+list = ["list.txt"]
+state = "state"
+
+[[group]]
+name = "pupils"
+networks = ["192.0.2.0/24"]
+  [[group.rule]]
+  categories = ["games"]
+  action = "block"
+  schedule = "lessons"
+  [[group.rule]]
+  categories = ["games"]
+  action = "allow"
+
+[[rule]]
+categories = ["ads"]
+action = "monitor"
+
+[schedule.lessons]
+zone = "UTC"
+days = ["mon"]
+from = "08:00"
+to = "12:00"
+"""
+LIST = "games.example category=games id=C-1\nads.example category=ads id=C-2\nother.example id=C-3\n"
+LESSON, BREAK = "2026-11-23T09:00:00Z", "2026-11-23T13:00:00Z"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "list.txt").write_text(LIST)
+    path = tmp_path / "urlward.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+type Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(config: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as raised:
+            cli.main(["check", "--config", str(config), *arguments])
+        assert isinstance(raised.value.code, int)
+        captured = capsys.readouterr()
+        return raised.value.code, captured.out + captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("client", "at", "host", "verdict"),
+    [
+        ("192.0.2.5", LESSON, "games.example", "block"),
+        ("192.0.2.5", BREAK, "games.example", "pass"),
+        ("198.51.100.1", BREAK, "games.example", "block"),
+        ("198.51.100.1", LESSON, "ads.example", "monitor"),
+        ("192.0.2.5", LESSON, "ads.example", "block"),
+        ("192.0.2.5", LESSON, "unlisted.example", "pass"),
+    ],
+)
+def test_for_whom_and_when(check: Check, client: str, at: str, host: str, verdict: str) -> None:
+    code, out = check("--client", client, "--at", at, "--json", host)
+    assert json.loads(out)["verdict"] == verdict
+    assert code == (1 if verdict == "block" else 0)
+
+
+def test_why(check: Check) -> None:
+    code, out = check("--client", "192.0.2.5", "--at", BREAK, "--explain", "http://games.example/page")
+    assert code == 0
+    assert "pass for 192.0.2.5, in group pupils (group.0.networks.0), at 2026-11-23T13:00:00Z" in out
+    assert "C-1 games in list on games.example: by group.0.rule.1; group.0.rule.0 fits, out of its" in out
+
+
+def test_why_as_json(check: Check) -> None:
+    _, out = check("--client", "192.0.2.5", "--at", LESSON, "--explain", "--json", "games.example")
+    explained = json.loads(out)["explanation"]
+    assert explained["decided"]["rule"] == "group.0.rule.0"
+    assert explained["decided"]["schedule"] == "lessons"
+    assert explained["until"] == "2026-11-23T12:00:00Z"
+    assert explained["protected"] is False
+
+
+def test_what_is_allowed_for_a_while_counts(check: Check, config: Path) -> None:
+    state = config.parent / "state"
+    assert check("other.example")[0] == 1
+    add_allow(state, local_key(state), "other.example", 3600, "x", "me", whole_host=False, now=time.time())
+    code, out = check("--explain", "other.example")
+    assert code == 0
+    assert "an exception" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--at", "noon", "a.example"), "at: 'noon' is not a time"),
+        (("--client", "pupils", "a.example"), "client: 'pupils' is not an address"),
+        (("--max-errors", "x", "a.example"), "max-errors: 'x' is not a count"),
+    ],
+)
+def test_bad_arguments_are_one_line(check: Check, arguments: tuple[str, ...], problem: str) -> None:
+    code, out = check(*arguments)
+    assert code == 2
+    assert out.startswith(f"urlward: {problem}")
+    assert out.count("\n") == 1
+
+
+def test_a_list_of_another_format_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "rules.txt"
+    path.write_text("||a.example/ads/^\n||b.example^$third-party\n")
+    done = _command("check", "--list", path, "http://a.example/ads/", "http://b.example/")
+    assert (done.returncode, done.stdout.splitlines()[0][:5]) == (1, "block")
+    assert done.stderr.splitlines() == [
+        f"list {path}: read as format adblock, by its first lines",
+        f"list {path}: 1 lines are of a kind that cannot be taken; first: {path}:2:1: "
+        "an option that changes what the rule means",
+    ]
+    done = _command("check", "--list", path, "--format", "grammar", "http://a.example/")
+    assert done.returncode == 2
+    assert "2 lines could not be read" in done.stderr
+    assert done.stderr.endswith("; it looks like format adblock\n")
+
+
+def test_the_format_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("url\nhttp://a.example/x\n")
+    done = _command("check", "--list", path, "--format", "csv", "http://a.example/x")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "urlward", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

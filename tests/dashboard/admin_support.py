@@ -1,0 +1,327 @@
+"""What the tests of the dashboard share: sources that are made up, and a server in a thread."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from urlward.dashboard.app import Settings, make_app, serve
+from urlward.dashboard.sources import (
+    AbsentError,
+    AdminError,
+    EventFilter,
+    EventPage,
+    Grant,
+    Now,
+    Row,
+    Sources,
+)
+
+TOKEN = "a-token-that-nobody-guesses-0123456789"
+EVENTS = 100_000
+FIRST = 1_795_600_000_000
+"""Time of the first event, milliseconds since 1970-01-01 UTC; one a second follows."""
+
+
+def event(number: int) -> Row:
+    kind = ("block", "block", "block", "would-block", "cut")[number % 5]
+    return {
+        "id": f"{FIRST + 1000 * number:012x}{number:020d}",
+        "time": FIRST + 1000 * number,
+        "kind": kind,
+        "node": "gw1",
+        "client": f"192.0.2.{number % 250 + 1}",
+        "client_port": 1024 + number % 60_000,
+        "protocol": "http",
+        "destination": "198.51.100.7",
+        "destination_port": 443,
+        "stage": "match",
+        "list": ("hotline", "phishing")[number % 2],
+        "serial": 17,
+        "entry": f"e-{number % 977}",
+        "category": ("child-abuse", "phishing", "=cmd")[number % 3],
+        "verdict": "block",
+        "reference": f"{number:04d}-2XKD-93FH" if number < 10_000 else f"{number:06d}",
+        "digest": "0" * 32,
+        "group": "",
+        "detail": "",
+    }
+
+
+class MadeUp(Sources):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.second = 1_795_600_600
+        self.in_force: dict[str, Row] = {}
+        self.alarm = ""
+        self.refused = True
+        self.decided: dict[str, Row] = {}
+        self.absent = False
+
+    def metrics_text(self) -> bytes:
+        return b"urlward_up 1\n"
+
+    def now(self) -> Now:
+        self.second += 1
+        seconds = list(range(self.second - 599, self.second + 1))
+        return Now(
+            time=self.second,
+            seconds=seconds,
+            requests=[180 + (s * 7919) % 60 for s in seconds],
+            blocks=[(s * 31) % 9 for s in seconds],
+            latency=[0.4 + (s % 13) / 40 for s in seconds],
+            stall=[1 + (s * 17) % 23 / 5 for s in seconds],
+            connections=1_204,
+            workers=[
+                {
+                    "name": f"worker-{n}",
+                    "since": "2026-11-25T10:00:00Z",
+                    "connections": 602,
+                    "queue": n,
+                    "dropped": 0,
+                }
+                for n in range(2)
+            ],
+        )
+
+    def health(self) -> bool:
+        return True
+
+    def ready(self) -> dict[str, bool]:
+        return {"store": not self.absent, "workers": True}
+
+    def lists(self) -> list[Row]:
+        made = {"created": "2026-11-25T08:00:00Z", "age": 9_000, "note": ""}
+        return [
+            {
+                "name": "hotline",
+                "kind": "feed",
+                "serial": 1_795_000_000,
+                "entries": 1_204_311,
+                "hits": 4_711,
+                **made,
+            },
+            {"name": "own", "kind": "file", "serial": 0, "entries": 12, "hits": 0, **made},
+        ]
+
+    def hits(self) -> dict[str, dict[str, int]]:
+        return {
+            "list": {"hotline": 4_711, "phishing": 811},
+            "category": {"child-abuse": 4_000, "phishing": 1_522},
+        }
+
+    def feeds(self) -> list[Row]:
+        well = {
+            "name": "hotline",
+            "state": "ok",
+            "entries": 1_204_311,
+            "serial": 1_795_000_000,
+            "valid_until": "2027-01-31T00:00:00Z",
+            "last_attempt": "2026-11-25T10:00:00Z",
+            "last_success": "2026-11-25T10:00:00Z",
+            "last_change": "2026-11-25T08:00:00Z",
+            "age": 240,
+            "added": 31,
+            "removed": 4,
+            "bad": 0,
+            "unsupported": 0,
+            "next_run": "2026-11-25T10:05:00Z",
+            "failures": 0,
+            "reason": "",
+            "error": "",
+            "refused": None,
+            "accepted": False,
+            "alarms": {},
+        }
+        return [
+            well,
+            well
+            | {
+                "name": "phishing",
+                "state": "alarm",
+                "failures": 3,
+                "reason": "shrunk",
+                "error": "120 entries, where 811 are in force; the limit is 50%",
+                "refused": {"reason": "shrunk", "content": None, "entries": 120, "before": 811, "at": 0.0}
+                if self.refused
+                else None,
+                "alarms": {
+                    "stale": "no successful refresh since 2026-11-24T10:00:00Z, for 24h; the limit is 6h"
+                },
+            },
+        ]
+
+    def events(self, wanted: EventFilter) -> EventPage:
+        if self.absent:
+            raise AbsentError("Events: no store that can be searched is configured.")
+        found: list[Row] = []
+        newest = int(wanted.before[12:]) if wanted.before else EVENTS
+        for number in range(newest - 1, -1, -1):
+            one = event(number)
+            if wanted.kinds and one["kind"] not in wanted.kinds:
+                continue
+            if wanted.since is not None and one["time"] < wanted.since:
+                break
+            names = ("reference", "list", "category", "entry")
+            if any(value not in (None, one[name]) for name in names for value in [getattr(wanted, name)]):
+                continue
+            if len(found) == wanted.limit:
+                return EventPage(found, found[-1]["id"])
+            found.append(one)
+        return EventPage(found, "")
+
+    def check(self, url: str, client: str, at: float | None) -> Row:
+        self.told.append(("check", url, client, at))
+        entry = {
+            "host": "blocked.example",
+            "verdict": "block",
+            "kind": "domain",
+            "id": "S-1",
+            "category": "phishing",
+            "list": "hotline",
+            "reason": "no rule fits, the list's use is block",
+            "rule": "",
+            "schedule": "",
+            "resting": [],
+        }
+        return {
+            "url": url,
+            "canonical": "http://blocked.example/",
+            "verdict": "block",
+            "kind": "domain",
+            "id": "S-1",
+            "category": "phishing",
+            "list": "hotline",
+            "explanation": {
+                "verdict": "block",
+                "client": client,
+                "time": "2026-11-25T10:00:00Z",
+                "group": "",
+                "member": "",
+                "page": "",
+                "until": None,
+                "decided": entry,
+                "others": [entry | {"verdict": "monitor", "list": "phishing"}],
+                "protected": False,
+            },
+        }
+
+    def alarms(self) -> list[Row]:
+        now = [
+            {
+                "time": "2026-11-24T10:00:00Z",
+                "source": "phishing",
+                "alarm": "stale",
+                "text": "no refresh",
+                "current": True,
+            }
+        ]
+        return [
+            *(now if self.alarm else []),
+            {
+                "time": "2026-11-20T10:00:00Z",
+                "source": "gw1",
+                "alarm": "spool",
+                "text": "the store was down",
+                "current": False,
+            },
+        ]
+
+    def allows(self) -> list[Row]:
+        return list(self.in_force.values())
+
+    def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
+        if "refused" in url:
+            raise AdminError("not a URL or host")
+        self.told.append(("allow", url, seconds, why, who, whole_host))
+        id_ = f"a-{len(self.told):08x}"
+        row = {
+            "id": id_,
+            "kind": "host" if whole_host else "page",
+            "created": "2026-11-25T10:00:00Z",
+            "until": "2026-11-25T12:00:00Z",
+            "who": who,
+            "why": why,
+        }
+        self.in_force[id_] = row
+        return row
+
+    def end_allow(self, id_: str, why: str, who: str) -> Row:
+        if id_ not in self.in_force:
+            raise AdminError(f"no allow {id_!r} is in force")
+        self.told.append(("end", id_, why, who))
+        return self.in_force.pop(id_)
+
+    def refresh_feed(self, name: str) -> str:
+        self.told.append(("refresh", name))
+        return f"{name}: being fetched"
+
+    def accept_feed(self, name: str, why: str, who: str) -> str:
+        self.told.append(("accept", name, why, who))
+        self.refused = False
+        return f"{name}: let through"
+
+    def objections(self) -> list[Row]:
+        if self.absent:
+            raise AbsentError("Objections are not taken.")
+        one = {
+            "id": "o-1",
+            "time": "2026-11-25T09:00:00Z",
+            "reference": "0042-2XKD-93FH",
+            "message": "This is my shop.\nPlease look at it.",
+            "list": "hotline",
+            "category": "phishing",
+            "entry": "e-42",
+        }
+        return [one | {"state": "open"} | self.decided.get(one["id"], {})]
+
+    def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        self.told.append(("decide", id_, why, who, granted))
+        self.decided[id_] = {
+            "state": "granted" if granted is not None else "declined",
+            "why": why,
+            "who": who,
+            "decided": "2026-11-25T10:00:00Z",
+            "allow": "",
+        }
+
+
+class Site:
+    """A dashboard that is served."""
+
+    def __init__(self, port: int, sources: Sources) -> None:
+        self.port = port
+        self.origin = f"http://127.0.0.1:{port}"
+        self.sources = sources
+
+
+@contextmanager
+def serving(sources: Sources, state: Path, **settings: Any) -> Iterator[Site]:
+    """Serve on a free port, in a thread that has an event loop."""
+    (state / "admin.token").touch(0o600)
+    (state / "admin.token").write_text(TOKEN)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def begin() -> Any:
+        return serve(make_app(sources, Settings(state, **settings)), "127.0.0.1:0")
+
+    server = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
+    (socket,) = server._sockets.values()
+    try:
+        yield Site(socket.getsockname()[1], sources)
+    finally:
+
+        async def end() -> None:
+            server.stop()
+            await server.close_all_connections()
+
+        asyncio.run_coroutine_threadsafe(end(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

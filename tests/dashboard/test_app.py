@@ -1,0 +1,524 @@
+"""The dashboard over real sockets: who gets in, what is sent, and what is written down."""
+
+import csv
+import io
+import json
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import urllib3
+from tornado.httpclient import AsyncHTTPClient
+
+from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
+from urlward.dashboard.app import MAX_BODY, Settings, make_app, parse_listen, serve
+from urlward.dashboard.attempts import BURST, EVERY
+from urlward.dashboard.base import STATIC
+from urlward.dashboard.sessions import SESSION
+from urlward.dashboard.sources import AdminError, EventFilter, EventPage, Grant
+from urlward.records.event import time_text
+
+PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+FORMS = (
+    "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
+)  # fmt: skip
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+SECRET_URL = "http://secret.example/listed-page?q=1"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_795_600_000.0
+        self.steady = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Browser:
+    """Keeps cookies, follows nothing, sends the hidden field of forms."""
+
+    def __init__(self, site: Site) -> None:
+        self.origin = site.origin
+        self.cookies: dict[str, str] = {}
+        self.http = urllib3.PoolManager(retries=False)
+        self.last_cookies: list[str] = []
+
+    def request(self, method: str, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
+        headers = dict(more.pop("headers", {}))
+        if self.cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        answer = self.http.request(method, self.origin + path, headers=headers, redirect=False, **more)
+        self.last_cookies = answer.headers.getlist("Set-Cookie")
+        for cookie in self.last_cookies:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self.cookies[name] = value
+        return answer
+
+    def get(self, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
+        return self.request("GET", path, **more)
+
+    def form(self, page: str, path: str = "", **fields: str) -> urllib3.BaseHTTPResponse:
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', self.get(page).data.decode())
+        assert xsrf
+        return self.post(path or page, {"_xsrf": xsrf[1], **fields})
+
+    def post(self, path: str, fields: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.request("POST", path, body=urlencode(fields), headers=kind)
+
+    def log_in(self, name: str = "Ann") -> "Browser":
+        assert self.form("/login", name=name, token=TOKEN).status == 303
+        return self
+
+
+@pytest.fixture
+def sources() -> MadeUp:
+    return MadeUp()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def site(sources: MadeUp, clock: Clock, tmp_path: Path) -> Iterator[Site]:
+    with serving(sources, tmp_path, node="gw1", clock=clock, steady=lambda: clock.steady) as site:
+        yield site
+
+
+@pytest.fixture
+def browser(site: Site) -> Browser:
+    return Browser(site)
+
+
+@pytest.fixture
+def inside(browser: Browser) -> Browser:
+    return browser.log_in()
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/events.csv", "/lists?done=accepted"])
+def test_pages_are_for_those_who_are_in(browser: Browser, path: str):
+    answer = browser.get(path)
+    assert (answer.status, answer.headers["Location"]) == (303, "/login")
+    assert b"hotline" not in answer.data
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/now", "/api/events", "/api/feeds", "/api/allows"])
+def test_scripts_need_the_token(browser: Browser, path: str):
+    answer = browser.get(path)
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert json.loads(answer.data) == {"error": "Unauthorized"}
+    assert browser.get(path, headers={"Authorization": "Bearer wrong"}).status == 401
+    assert browser.get(path, headers=BEARER).status == 200
+
+
+def test_supervisors_need_none(browser: Browser, sources: MadeUp):
+    assert json.loads(browser.get("/healthz").data) == {"status": "ok"}
+    assert browser.get("/readyz").status == 200
+    sources.absent = True
+    answer = browser.get("/readyz")
+    assert answer.status == 503
+    assert json.loads(answer.data) == {"status": "failing", "checks": {"store": False, "workers": True}}
+
+
+def test_prometheus_gets_its_text(browser: Browser):
+    answer = browser.get("/metrics", headers=BEARER)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert answer.data == b"urlward_up 1\n"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_each_page_is_whole(inside: Browser, path: str):
+    answer = inside.get(path)
+    text = answer.data.decode()
+    assert answer.status == 200
+    assert text.count("<h1>") == 1
+    assert 'aria-current="page"' in text
+    assert "Ann" in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/login", "/nothing", "/healthz", "/metrics", "/static/now.js", "/static/x"]
+)
+def test_each_answer_keeps_browsers_strict(browser: Browser, path: str):
+    headers = browser.get(path).headers
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "Server" not in headers
+    if not path.startswith("/static/"):
+        assert headers["Cache-Control"] == "no-store"
+
+
+def test_alarms_are_seen_at_once(inside: Browser, sources: MadeUp):
+    assert b">1 alarm</a>" not in inside.get("/").data
+    sources.alarm = "stale"
+    assert b">1 alarm</a>: phishing" in inside.get("/").data
+
+
+@pytest.mark.parametrize("path", ["/login", *PAGES])
+def test_nothing_is_inline_or_from_elsewhere(inside: Browser, path: str):
+    text = inside.get(path).data.decode()
+    assert not re.search(r"<style|<script(?![^>]* src=)|\son[a-z]+=|\sstyle=", text)
+    assert not re.search(r'(?:src|href|action)="(?!/|#|\?)', text)
+
+
+def test_cookies_are_kept_from_scripts_other_sites_and_plain_lines(browser: Browser):
+    browser.form("/login", name="Ann", token=TOKEN)
+    (session,) = browser.last_cookies
+    assert session.startswith("urlward-")
+    browser.cookies.clear()
+    browser.get("/login")
+    (xsrf,) = browser.last_cookies
+    assert re.match(r"urlward-[0-9a-f]{8}-form=", xsrf)
+    for cookie in (session, xsrf):
+        assert {"HttpOnly", "Secure", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert f"Max-Age={SESSION}" in session
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/login",
+        "/logout",
+        "/check",
+        "/allows",
+        "/allows/end",
+        "/feeds/refresh",
+        "/feeds/accept",
+        "/objections",
+    ],
+)
+def test_a_form_of_another_site_does_nothing(inside: Browser, sources: MadeUp, path: str):
+    for fields in ({}, {"_xsrf": "2|00000000|00000000000000000000000000000000|1795600000"}):
+        answer = inside.post(
+            path, {"name": "hotline", "why": "x", "url": "http://a.example/", "for": "2h", **fields}
+        )
+        assert answer.status == 403
+    assert sources.told == []
+    assert inside.get("/").status == 200
+
+
+def test_a_form_without_its_cookie_says_why(browser: Browser):
+    text = browser.get("/login").data.decode()
+    browser.cookies.clear()
+    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', text)
+    assert xsrf
+    answer = browser.post("/login", {"_xsrf": xsrf[1], "name": "Ann", "token": TOKEN})
+    assert answer.status == 403
+    assert b"over HTTPS" in answer.data
+
+
+def test_a_session_alone_may_not_write_through_the_interface_for_scripts(inside: Browser, sources: MadeUp):
+    assert inside.request("POST", "/api/feeds/hotline/refresh", body=b"{}").status == 403
+    assert sources.told == []
+    assert inside.get("/api/feeds").status == 200
+
+
+def test_sessions_end_by_themselves_and_by_hand(inside: Browser, clock: Clock):
+    clock.now += SESSION - 10
+    assert inside.get("/").status == 200
+    clock.now += 20
+    assert inside.get("/").status == 303
+    inside.log_in()
+    before = dict(inside.cookies)
+    assert inside.form("/", "/logout").headers["Location"] == "/login"
+    inside.cookies = before
+    assert inside.get("/").status == 303
+
+
+def test_wrong_tokens_are_told_and_never_keep_the_right_one_out(
+    browser: Browser, clock: Clock, caplog: pytest.LogCaptureFixture
+):
+    for _ in range(BURST):
+        answer = browser.form("/login", name="Ann", token="wrong")
+        assert answer.status == 401
+        assert b"Wrong token" in answer.data
+    assert browser.form("/login", name="Ann", token="wrong").status == 429
+    assert "too many wrong tokens: login 127.0.0.1" in caplog.text
+    browser.log_in()
+    browser.cookies.clear()
+    for _ in range(BURST):
+        assert browser.get("/metrics", headers={"Authorization": "Bearer wrong"}).status == 401
+    answer = browser.get("/metrics", headers={"Authorization": "Bearer wrong"})
+    assert answer.status == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= EVERY + 1
+    assert browser.get("/metrics", headers=BEARER).status == 200
+    assert browser.form("/login", name="Ann", token="wrong").status == 429
+    clock.steady += EVERY
+    assert browser.form("/login", name="Ann", token="wrong").status == 401
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\u202eb"])
+def test_who_logs_in_has_a_name(browser: Browser, name: str):
+    assert browser.form("/login", name=name, token=TOKEN).status == 400
+
+
+def test_names_are_shown_as_they_are(browser: Browser):
+    text = browser.log_in("<b>&\"'").get("/").data.decode()
+    assert "<b>" not in text
+    assert "&lt;b&gt;&amp;" in text
+
+
+def test_a_check_shows_why(inside: Browser, sources: MadeUp):
+    answer = inside.form("/check", url=SECRET_URL, client="192.0.2.7", at="2027-01-31 08:30")
+    assert answer.status == 200
+    assert b"no rule fits" in answer.data
+    assert sources.told == [("check", SECRET_URL, "192.0.2.7", 1_801_384_200.0)]
+    assert inside.form("/check", url=SECRET_URL, client="x").status == 400
+    assert inside.form("/check", url="").status == 400
+
+
+def test_allows_are_made_and_ended(inside: Browser, sources: MadeUp):
+    answer = inside.form("/allows", url=SECRET_URL, why="ticket 31", host="yes", **{"for": "2h"})
+    assert answer.headers["Location"] == "/allows?done=allowed"
+    assert sources.told == [("allow", SECRET_URL, 7_200, "ticket 31", "Ann (dashboard)", True)]
+    (id_,) = sources.in_force
+    assert b"is in force" in inside.get(answer.headers["Location"]).data
+    assert inside.form("/allows", "/allows/end", id=id_, why="done").status == 303
+    assert sources.told[-1] == ("end", id_, "done", "Ann (dashboard)")
+    answer = inside.form("/allows", "/allows/end", id="a-0", why="done")
+    assert answer.status == 400
+    assert b"in force" in answer.data
+
+
+@pytest.mark.parametrize("wrong", [{"for": "soon"}, {"why": ""}, {"url": "http://refused.example/"}])
+def test_an_allow_that_is_refused_can_be_mended(inside: Browser, sources: MadeUp, wrong: dict[str, str]):
+    answer = inside.form("/allows", **({"url": SECRET_URL, "why": "ticket 31", "for": "2h"} | wrong))
+    assert answer.status == 400
+    assert b'role="alert"' in answer.data
+    assert (wrong.get("url") or SECRET_URL).encode() in answer.data
+    assert sources.in_force == {}
+
+
+def test_feeds_are_fetched_and_accepted(inside: Browser, sources: MadeUp):
+    assert inside.form("/lists", "/feeds/refresh", name="hotline").status == 303
+    assert inside.form("/lists", "/feeds/accept", name="phishing", why="").status == 400
+    assert inside.form("/lists", "/feeds/accept", name="phishing", why="merged").status == 303
+    assert sources.told == [("refresh", "hotline"), ("accept", "phishing", "merged", "Ann (dashboard)")]
+
+
+def test_objections_are_decided(inside: Browser, sources: MadeUp):
+    fields = {"id": "o-1", "why": "checked", "url": SECRET_URL, "for": "1d"}
+    answer = inside.form("/objections", **fields, answer="maybe")
+    assert answer.status == 400
+    assert SECRET_URL.replace("&", "&amp;").encode() in answer.data
+    assert inside.form("/objections", **fields, answer="grant").status == 303
+    assert inside.form("/objections", **fields, answer="decline").status == 303
+    grants = [told[-1] for told in sources.told]
+    assert grants == [Grant(SECRET_URL, 86_400), None]
+    assert b"declined" in inside.get("/objections").data
+
+
+def test_events_are_paged_and_found(inside: Browser):
+    text = inside.get("/events").data.decode()
+    assert text.count("<tr>") == 51
+    older = re.search(r'rel="next" href="([^"]+)"', text)
+    assert older
+    second = inside.get(older[1].replace("&amp;", "&")).data.decode()
+    assert f"{EVENTS - 51:06d}" in second
+    assert f"{EVENTS - 50:06d}" not in second
+    found = inside.get("/events?reference=0042-2xkd-93fh").data.decode()
+    assert found.count("<tr>") == 2
+    assert "192.0.2.43" in found
+    assert inside.get("/events?since=31.01.2027").status == 400
+
+
+def test_events_are_exported_whole(inside: Browser):
+    answer = inside.get("/events.csv?kind=cut")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="urlward-events.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.data.decode())))
+    assert len(rows) == EVENTS / 5
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert {row["category"] for row in rows} == {"child-abuse", "phishing", "'=cmd"}
+    assert rows[0]["time"] == time_text(int(rows[0]["id"][:12], 16))
+    lines = inside.get("/events.jsonl?kind=cut&list=hotline").data.decode().splitlines()
+    assert {json.loads(line)["list"] for line in lines} == {"hotline"}
+    assert json.loads(lines[0])["time"].endswith("Z")
+    assert len(lines) == EVENTS / 10
+
+
+def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sources: MadeUp):
+    whole = sources.events
+
+    def once(wanted: EventFilter) -> EventPage:
+        if wanted.before is not None:
+            raise AdminError("the store is down")
+        return whole(wanted)
+
+    sources.events = once  # type: ignore[method-assign]
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        inside.get("/events.csv")
+    sources.absent, sources.events = True, whole  # type: ignore[method-assign]
+    assert inside.get("/events.csv").status == 404
+
+
+def test_an_address_of_scripts_that_there_is_nothing_at(browser: Browser) -> None:
+    answer = browser.get("/api/nope", headers=BEARER)
+    assert answer.status == 404
+    assert json.loads(answer.data) == {"error": "Not Found"}
+
+
+def test_what_is_not_configured_is_said(inside: Browser, sources: MadeUp):
+    sources.absent = True
+    for path in ("/events", "/objections"):
+        answer = inside.get(path)
+        assert answer.status == 200
+        assert b'class="note"' in answer.data
+    answer = inside.get("/api/events", headers=BEARER)
+    assert answer.status == 404
+    assert "no store" in json.loads(answer.data)["error"]
+
+
+def script(browser: Browser, path: str, **body: str) -> tuple[int, Any]:
+    answer = browser.request("POST", path, body=json.dumps(body), headers=BEARER)
+    return answer.status, json.loads(answer.data)
+
+
+def test_scripts_do_the_same(browser: Browser, sources: MadeUp):
+    status, made = script(
+        browser, "/api/allows", url=SECRET_URL, why="ticket 31", who="cron", **{"for": "2h"}
+    )
+    assert status == 201
+    assert script(browser, f"/api/allows/{made['id']}/end", why="done")[0] == 200
+    assert script(browser, "/api/check", url=SECRET_URL)[1]["verdict"] == "block"
+    assert script(browser, "/api/feeds/hotline/refresh")[1] == {"said": "hotline: being fetched"}
+    assert script(browser, "/api/feeds/hotline/accept", why="merged")[0] == 200
+    assert script(browser, "/api/objections/o-1", answer="decline", why="no")[0] == 200
+    assert [told[0] for told in sources.told] == ["allow", "end", "check", "refresh", "accept", "decide"]
+    assert sources.told[0][4] == "cron (dashboard)"
+    assert sources.told[1][3] == "script (dashboard)"
+
+
+@pytest.mark.parametrize("body", [b"x", b"[]", b'{"url": 1}', b'{"url": "\\ud800"}', b"[" * 50_000, b"\xff"])
+def test_bodies_that_are_none(browser: Browser, body: bytes):
+    answer = browser.request("POST", "/api/check", body=body, headers=BEARER)
+    assert answer.status == 400
+    assert json.loads(answer.data)["error"].startswith("body: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/api/events?client=192.0.2.7", {}),
+        ("POST", "/api/check", {"url": SECRET_URL, "clients": "192.0.2.7"}),
+        ("POST", "/api/allows", {"url": SECRET_URL, "for": "2h", "why": "x", "Host": "yes"}),
+    ],
+)
+def test_what_nobody_would_heed_is_refused(
+    browser: Browser, sources: MadeUp, method: str, path: str, body: dict[str, str]
+):
+    """A filter that is none would give the events of all."""
+    answer = browser.request(method, path, body=json.dumps(body) if body else None, headers=BEARER)
+    assert answer.status == 400
+    assert "there is none of that name here" in json.loads(answer.data)["error"]
+    assert not sources.told
+
+
+def test_events_for_scripts(browser: Browser):
+    first = json.loads(browser.get("/api/events?limit=2", headers=BEARER).data)
+    second = json.loads(browser.get(f"/api/events?limit=2&before={first['older']}", headers=BEARER).data)
+    references = [one["reference"] for page in (first, second) for one in page["events"]]
+    assert references == [f"{EVENTS - n:06d}" for n in (1, 2, 3, 4)]
+
+
+def test_now_gives_only_what_is_new(browser: Browser):
+    first = json.loads(browser.get("/api/now", headers=BEARER).data)
+    assert len(first["seconds"]) == len(first["stall"]) == 600
+    second = json.loads(browser.get(f"/api/now?since={first['time']}", headers=BEARER).data)
+    assert second["seconds"] == [first["time"] + 1]
+
+
+def test_what_is_too_large_is_refused(site: Site):
+    with socket.create_connection(("127.0.0.1", site.port), timeout=60) as client:
+        client.sendall(b"POST /check HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1))
+        assert b"400" in client.recv(4096)[:20]
+    with (
+        socket.create_connection(("127.0.0.1", site.port), timeout=60) as client,
+        suppress(ConnectionError),  # it ends while there is something to be read, or sent
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * (64 << 10))
+        assert client.recv(4096) == b""
+
+
+def test_nothing_that_is_typed_is_written_down(
+    inside: Browser,
+    sources: MadeUp,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+):
+    def broken(url: str, client: str, at: float | None) -> Any:
+        raise RuntimeError(f"no idea of {url}")
+
+    caplog.set_level(logging.DEBUG)
+    inside.form("/check", url=SECRET_URL)
+    inside.form("/allows", url=SECRET_URL, why="ticket 31", **{"for": "2h"})
+    inside.get(f"/check?url={SECRET_URL}")
+    inside.get("/secret.example/listed-page")
+    sources.check = broken  # type: ignore[method-assign]
+    answer = inside.form("/check", url=SECRET_URL)
+    assert answer.status == 500
+    assert b"secret.example" not in answer.data
+    inside.request(
+        "POST",
+        "/check",
+        body=b"url=secret.example%ff&_xsrf=%ff",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    written = caplog.text + "".join(capfd.readouterr()) + "".join(p.read_text() for p in tmp_path.iterdir())
+    assert "a bug in CheckPage: RuntimeError" in caplog.text
+    # What the test's own client logs is not the dashboard's.
+    assert "secret.example" not in re.sub(r"(?m)^.*urllib3.*$", "", written)
+
+
+def test_the_plot_library_is_the_one_that_was_published():
+    """uPlot 1.6.32 from the npm registry; a new version is new hashes here."""
+    sums = {name: sha256((STATIC / name).read_bytes()).hexdigest() for name in ("uplot.js", "uplot.css")}
+    assert sums == {
+        "uplot.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+        "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    }
+    assert "MIT" in (STATIC / "uplot.LICENSE").read_text()
+
+
+async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):
+    app = make_app(MadeUp(), Settings(tmp_path))
+    server = serve(app, "[::1]:0")
+    (listening,) = server._sockets.values()
+    port = listening.getsockname()[1]
+    answer = await AsyncHTTPClient().fetch(f"http://[::1]:{port}/healthz")
+    assert answer.code == 200
+    with pytest.raises(AdminError, match=r"cannot listen on \[::1\]"):
+        serve(app, f"[::1]:{port}")
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:8088", ("127.0.0.1", 8088)), ("[::1]:0", ("::1", 0)), ("localhost:80", ("localhost", 80))],
+)
+def test_addresses(text: str, address: tuple[str, int]):
+    assert parse_listen(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8088", ":8088", "::1:8088", "127.0.0.1:", "127.0.0.1:65536", "a:²", "a:-1"]
+)
+def test_addresses_that_are_none(text: str):
+    with pytest.raises(AdminError, match="HOST:PORT"):
+        parse_listen(text)

@@ -1,0 +1,389 @@
+"""The dashboard in a real browser: what people do there, by mouse and keyboard, and that all can read it."""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, event, serving
+from urlward.dashboard.sources import EventPage
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs the Debian package chromium")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+)
+PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+WIDTHS = (390, 1280)
+
+# Every element with text of its own: its colour, and the nearest background that is not transparent.
+COLOURS = """() => {
+  const solid = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$/.test(colour)) return colour;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  return [...document.body.querySelectorAll('*')].filter(own)
+    .map((element) => [element.textContent.trim(), getComputedStyle(element).color, solid(element)]);
+}"""
+# What can be used must say what it is, and be large enough for a finger (WCAG 2.2, 2.5.8) unless in a text.
+SMALL = """() => [...document.querySelectorAll('button, input, summary, nav a, a.button')]
+  .filter((element) => element.checkVisibility() && element.type !== 'hidden')
+  .map((element) => [element.outerHTML, (element.closest('label.tick') ?? element).getBoundingClientRect()])
+  .filter(([, box]) => box.width < 24 || box.height < 24).map(([html]) => html)"""
+# Nothing is to be cut, or to be found by scrolling sideways alone.
+OVERFLOWING = """() => [...document.querySelectorAll('main *')]
+  .filter((element) => element.checkVisibility() && !element.closest('.unseen, thead, .canvas'))
+  .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.clientWidth)
+  .filter((element) => getComputedStyle(element).display !== 'inline' && !element.matches('input'))
+  .map((element) => element.outerHTML.slice(0, 120))"""
+USABLE = {
+    "button",
+    "textbox",
+    "checkbox",
+    "link",
+    "region",
+    "navigation",
+    "article",
+    "figure",
+    "image",
+}
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.fixture(scope="module")
+def sources() -> MadeUp:
+    return MadeUp()
+
+
+@pytest.fixture(scope="module")
+def site(sources: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serving(sources, tmp_path_factory.mktemp("state"), node="gw1") as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def session(chromium: Any, site: Site) -> Any:
+    """What a browser keeps of somebody who has logged in by the keyboard alone."""
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{site.origin}/allows")
+    assert page.url.endswith("/login")
+    # By autofocus, for which the page may be looked at once more.
+    page.wait_for_function("document.activeElement.name === 'name'")
+    page.keyboard.type("Ann")
+    page.keyboard.press("Tab")
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{site.origin}/")
+    kept = context.storage_state()
+    context.close()
+    return kept
+
+
+@pytest.fixture(scope="module")
+def only_page(chromium: Any, session: Any) -> Iterator[Any]:
+    context = chromium.new_context(storage_state=session)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def page(only_page: Any) -> Any:
+    only_page.unroute_all()
+    only_page.goto("about:blank")  # what the page of a test before still asks for has ended by then
+    only_page.set_viewport_size({"width": 1280, "height": 900})
+    only_page.complaints.clear()
+    return only_page
+
+
+def test_figures_and_plots_live(page: Any, site: Site):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(site.origin)
+    page.wait_for_selector("[data-plot=stall] canvas")
+    assert page.locator("canvas").count() == 4
+    before = page.locator("#age time").inner_text()
+    assert page.locator("#minutes tr").count() in (10, 11)
+    page.locator("#age time").filter(has_not_text=before).wait_for()
+    assert page.locator("#workers tr").count() == 2
+    assert page.evaluate("performance.getEntriesByType('navigation').length") == 1
+    assert all(url.startswith(site.origin) for url in asked)
+    # Something is drawn in each.
+    drawn = """canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
+      .some((value, n) => n % 4 === 3 && value > 200)"""
+    assert all(page.eval_on_selector_all("canvas", f"all => all.map({drawn})"))
+    assert page.complaints == []
+
+
+def test_a_lost_server_is_said(page: Any, site: Site):
+    page.goto(site.origin)
+    page.get_by_text("Live.").wait_for()
+    page.route("**/api/now*", lambda route: route.abort())
+    page.get_by_text("No answer: these are the last figures.").wait_for()
+
+
+def test_what_is_checked_leaves_no_trace(page: Any, site: Site, sources: MadeUp):
+    page.goto(f"{site.origin}/check")
+    page.get_by_label("URL").fill("http://blocked.example/secret")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Verdict: block").wait_for()
+    assert "no rule fits" in page.locator("#answer").inner_text()
+    assert page.url == f"{site.origin}/check"
+    assert sources.told[-1][1] == "http://blocked.example/secret"
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    assert page.complaints == []
+
+
+def test_an_allow_is_made_and_ended(page: Any, site: Site, sources: MadeUp):
+    page.goto(f"{site.origin}/allows")
+    page.get_by_label("URL", exact=False).first.fill("http://blocked.example/secret")
+    page.get_by_label("Why", exact=False).last.fill("ticket 31")
+    page.get_by_role("button", name="Allow").click()
+    page.get_by_role("status").filter(has_text="in force").wait_for()
+    assert "secret" not in page.url
+    (id_,) = sources.in_force
+    card = page.get_by_role("article").filter(has_text=id_)
+    card.get_by_label("Why it ends").fill("done")
+    card.get_by_role("button", name=f"End {id_}").click()
+    page.get_by_text("The allow has ended.").wait_for()
+    assert page.get_by_role("article").count() == 0
+
+
+def test_an_objection_is_granted(page: Any, site: Site, sources: MadeUp):
+    sources.decided.clear()
+    page.goto(f"{site.origin}/objections")
+    page.get_by_text("Decide").click()
+    page.get_by_label("Why").fill("the list was corrected")
+    page.get_by_role("button", name="Grant").click()
+    page.get_by_text("The objection is decided.").wait_for()
+    assert "granted" in page.get_by_role("article").inner_text()
+
+
+def test_a_hundred_thousand_events(page: Any, site: Site):
+    page.goto(f"{site.origin}/events")
+    for turn in range(1, 4):
+        page.get_by_role("link", name="Older").click()
+        page.get_by_text(f"{EVENTS - 50 * turn - 1:06d}", exact=True).wait_for()
+    page.get_by_label("Reference").fill("0042-2XKD-93FH")
+    page.keyboard.press("Enter")
+    page.get_by_text("1 event,").wait_for()
+    page.get_by_role("link", name="Newest").wait_for(state="detached")
+    assert page.complaints == []
+
+
+def test_sections_come_anew_but_not_under_ones_hands(
+    chromium: Any, session: Any, site: Site, sources: MadeUp
+):
+    sources.refused, sources.alarm = True, ""
+    context = chromium.new_context(storage_state=session)
+    page = context.new_page()
+    page.clock.install()
+    page.goto(f"{site.origin}/lists")
+    why = page.get_by_label("Why it is right")
+    why.fill("the body has")
+    sources.refused = False
+    with page.expect_response("**/lists"):
+        page.clock.run_for(6_000)
+    assert why.input_value() == "the body has"
+    page.goto(f"{site.origin}/alarms")
+    assert "No alarm." in page.locator("#current").inner_text()
+    sources.alarm = "stale"
+    with page.expect_response("**/alarms"):
+        page.clock.run_for(6_000)
+    page.get_by_text("1 alarm.").wait_for()
+    sources.refused, sources.alarm = True, ""
+    context.close()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_keyboard_reaches_all(page: Any, site: Site, path: str):
+    assert page.goto(site.origin + path).ok
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    reachable = """() => [...document.querySelectorAll('main :is(a, button, input, summary, [tabindex="0"])')]
+      .filter(e => e.type !== 'hidden' && e.checkVisibility()).length"""
+    count = page.evaluate(reachable)
+    seen = """() => { const e = document.activeElement; const style = getComputedStyle(e);
+      return [e.matches('main *'), style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2]; }"""
+    for _ in range(min(count, 12)):
+        page.keyboard.press("Tab")
+        assert page.evaluate(seen) == [True, True]
+
+
+@pytest.mark.parametrize("path", ["/login", *PAGES])
+def test_a_screen_reader_finds_its_way(page: Any, site: Site, sources: MadeUp, path: str):
+    sources.decided.clear()
+    assert page.goto(site.origin + path).ok
+    for summary in page.locator("summary").all():
+        summary.click()
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""), node.get("properties", []))
+        for node in tree
+        if not node["ignored"]
+    ]
+    roles = [role for role, _, _ in nodes]
+    assert (roles.count("main"), roles.count("banner")) == (1, 1)
+    assert [(role, name) for role, name, _ in nodes if role in USABLE and not name] == []
+    levels = [p["value"]["value"] for r, _, ps in nodes if r == "heading" for p in ps if p["name"] == "level"]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(next_ <= level + 1 for level, next_ in pairwise(levels))
+    assert page.evaluate("document.documentElement.lang") == "en"
+    ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_fits_the_screen_and_can_be_read(page: Any, site: Site, sources: MadeUp, width: int, scheme: str):
+    sources.alarm = "stale"
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    for path in (*PAGES, "/login"):
+        assert page.goto(site.origin + path).ok
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(OVERFLOWING) == [], path
+        assert page.evaluate(SMALL) == [], path
+        colours = page.evaluate(COLOURS)
+        assert len(colours) > 5
+        poor = [(text, ink, paper) for text, ink, paper in colours if contrast(ink, paper) < 4.5]
+        assert poor == [], path
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (luminance(paper) > 0.5) == (scheme == "light")
+
+
+def test_without_scripts_all_is_there(chromium: Any, session: Any, site: Site):
+    context = chromium.new_context(storage_state=session, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.origin)
+    assert page.locator("#minutes tr").count() in (10, 11)
+    assert page.locator("#plots").is_hidden()
+    page.get_by_role("link", name="Check a URL").click()
+    page.get_by_label("URL").fill("http://blocked.example/")
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("heading", name="Verdict: block").wait_for()
+    context.close()
+
+
+LONG = {
+    "client": "2001:db8:1234:5678:9abc:def0:1234:5678",
+    "destination": "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+    "list": "a-list-with-quite-a-long-name-of-a-hotline",
+    "entry": "entry-" + "0123456789" * 12,
+    "category": "child-sexual-abuse-material",
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_values_fit_the_screen(
+    page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, width: int
+):
+    allow = {"id": "a-1f", "action": "allowed", "until": 1_795_700_000}
+    rows = [event(1) | LONG, event(2) | {"kind": "allow", "detail": json.dumps(allow)}]
+    rows += [
+        event(3) | {"kind": "alarm", "detail": json.dumps({"alarm": "stale", "text": "no refresh " * 30})}
+    ]
+    monkeypatch.setattr(sources, "events", lambda _: EventPage(rows, ""))
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"{site.origin}/events")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOWING) == []
+    table = page.locator("table.events")
+    # Each value can be seen, none outside of the screen.
+    for value in (*LONG.values(), "until: 2026-11-26 13:33:20Z"):
+        box = table.get_by_text(value).first.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_rows_are_no_taller_than_what_is_in_them(page: Any, site: Site, path: str):
+    """On a phone a row is a list of its values, one a line."""
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(site.origin + path)
+    heights = page.eval_on_selector_all(
+        "table.stacked tbody tr",
+        "rows => rows.map(row => [row.getBoundingClientRect().height,"
+        " [...row.children].filter(cell => cell.checkVisibility()).length])",
+    )
+    indents = page.eval_on_selector_all(
+        "table.stacked td[data-label]",
+        "cells => cells.filter(cell => cell.checkVisibility())"
+        ".map(cell => parseFloat(getComputedStyle(cell).paddingLeft))",
+    )
+    # Room for the label beside the value.
+    assert all(indent >= 100 for indent in indents)
+    assert [(height, cells) for height, cells in heights if height > 40 + 32 * cells] == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_landmarks_have_names_of_their_own(page: Any, site: Site, path: str):
+    page.goto(site.origin + path)
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    named = [
+        (node["role"]["value"], node["name"]["value"])
+        for node in tree
+        if not node["ignored"] and node["role"]["value"] in ("region", "navigation", "search", "form")
+        if node["name"]["value"]
+    ]
+    assert len(named) == len(set(named))
+
+
+def test_ticks_of_a_plot_differ(
+    chromium: Any, session: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
+):
+    now = sources.now()
+    short = {name: value[-90:] if isinstance(value, list) else value for name, value in now.items()}
+    monkeypatch.setattr(sources, "now", lambda: short | {"workers": now["workers"]})
+    context = chromium.new_context(storage_state=session)
+    context.add_init_script("""window.drawn = []; const draw = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...more) {
+        window.drawn.push(text); return draw.call(this, text, ...more); };""")
+    page = context.new_page()
+    page.goto(site.origin)
+    page.wait_for_function("window.drawn.some((text) => /:/.test(text))")
+    times = page.evaluate("window.drawn.filter((text) => /:/.test(text))")
+    context.close()
+    assert all(re.fullmatch(r"[0-9]{2}:[0-9]{2}:[0-9]{2}", text) for text in times), times

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lists.policy_support import config as read
+from urlward.dashboard.live_check import Checks
+from urlward.engine.errors import UrlwardError
+from urlward.policy.allows import add_allow
+from urlward.proxy.companion import told_of_lists
+from urlward.state.beside import read_asked
+from urlward.state.folder import local_key
+
+NOW = 1_795_600_000.0
+CONFIG = """
+list = ["list.txt"]
+[[group]]
+name = "pupils"
+networks = ["192.0.2.0/24"]
+[[group.rule]]
+categories = ["games"]
+action = "allow"
+"""
+
+
+@pytest.fixture
+def checks(tmp_path: Path):
+    (tmp_path / "list.txt").write_text("games.example category=games id=C-1\n")
+    made = Checks(read(tmp_path, CONFIG), tmp_path / "state")
+    yield made
+    made.close()
+
+
+def test_it_answers_as_the_filter_would(checks: Checks):
+    found = checks.check("http://games.example/x", "", None, NOW)
+    assert (found["verdict"], found["id"], found["list"]) == ("block", "C-1", "list")
+    assert found["explanation"]["decided"]["id"] == "C-1"
+    found = checks.check("http://games.example/x", "192.0.2.9", None, NOW)
+    assert (found["verdict"], found["explanation"]["group"]) == ("pass", "pupils")
+    assert checks.check("http://other.example/", "", None, NOW)["verdict"] == "pass"
+    assert json.dumps(found)
+
+
+def test_what_is_no_url_is_said(checks: Checks):
+    found = checks.check("http://", "", None, NOW)
+    assert found["verdict"] == "error"
+    assert "explanation" not in found
+
+
+def test_at_another_time(checks: Checks):
+    found = checks.check("http://games.example/", "", 1_801_353_600.0, NOW)
+    assert found["explanation"]["time"] == "2027-01-31T00:00:00Z"
+
+
+def test_a_list_that_has_changed_is_loaded_anew(checks: Checks, tmp_path: Path):
+    assert checks.check("http://other.example/", "", None, NOW)["verdict"] == "pass"
+    (tmp_path / "list.txt").write_text("games.example id=C-1\nother.example id=C-2\n")
+    assert checks.check("http://other.example/", "", None, NOW)["verdict"] == "block"
+
+
+def test_allows_begin_and_end(checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # The lists' own clock, which expires allows when they are loaded.
+    monkeypatch.setattr("urlward.feeds.keeper.time.time", lambda: now)
+    now = NOW
+    url, state = "http://games.example/", tmp_path / "state"
+    assert checks.check(url, "", None, now)["verdict"] == "block"
+    add_allow(state, local_key(state), url, 60, "ticket 31", "ann", whole_host=True, now=now)
+    assert checks.check(url, "", None, now)["verdict"] == "allow"
+    now = NOW + 61
+    assert checks.check(url, "", None, now)["verdict"] == "block"
+
+
+def test_a_bad_list_is_said_and_can_be_mended(checks: Checks, tmp_path: Path):
+    (tmp_path / "list.txt").unlink()
+    with pytest.raises(UrlwardError):
+        checks.check("http://games.example/", "", None, NOW)
+    (tmp_path / "list.txt").write_text("games.example id=C-1\n")
+    assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "block"
+
+
+def test_memory_is_given_back(checks: Checks):
+    checks.check("http://games.example/", "", None, NOW)
+    checks.close()
+    assert checks._loaded is None
+    assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "block"
+
+
+def test_lists_of_flags_are_those_of_the_filter(tmp_path: Path):
+    (tmp_path / "urlward.toml").write_text(CONFIG)
+    (tmp_path / "list.txt").write_text("games.example\n")
+    told = told_of_lists([tmp_path / "flags.txt"], (), "50%", "urls")
+    (tmp_path / "flags.txt").write_text("http://by-flag.example/x\nhttp://by-flag.example/y\n")
+    config, state = read_asked(
+        {"config": str(tmp_path / "urlward.toml"), "state": str(tmp_path / "s"), **told}
+    )
+    checks = Checks(config, state, str(told["format"]))
+    assert checks.check("http://by-flag.example/x", "", None, NOW)["verdict"] == "block"
+    assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "pass"
+    assert (config.max_errors, config.trust) == ("50%", ())
+    checks.close()
+
+
+def test_without_lists_the_sample_is_meant(tmp_path: Path):
+    checks = Checks(read(tmp_path, ""), tmp_path / "state")
+    assert checks.check("http://blocked.example/", "", None, NOW)["verdict"] == "block"
+    checks.close()

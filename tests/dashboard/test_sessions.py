@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from urlward.dashboard.sessions import SESSION, Sessions, Visitor, read_token
+from urlward.dashboard.sources import AdminError
+
+NOW = 1_795_600_000.0
+TOKEN = "t" * 32
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_the_token_is_made_once_for_its_owner_alone(state: Path):
+    token = read_token(state / "admin.token")
+    assert len(token) >= 43
+    assert read_token(state / "admin.token") == token
+    assert (state / "admin.token").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "text", ["", "short", "with a space in between it is no token", "ü" * 30, "abcabcabcabcabcabcabcabc"]
+)
+def test_a_token_that_could_be_guessed_is_refused(state: Path, text: str):
+    read_token(state / "admin.token")
+    (state / "admin.token").write_text(text)
+    with pytest.raises(AdminError, match="at least 20"):
+        read_token(state / "admin.token")
+
+
+def test_a_token_that_others_can_read_is_refused(state: Path):
+    token = read_token(state / "admin.token")
+    (state / "admin.token").chmod(0o640)  # root's, with the service's group
+    assert read_token(state / "admin.token") == token
+    # Who may write it may have put another in its place.
+    for mode in (0o644, 0o620, 0o660, 0o602, 0o601):
+        (state / "admin.token").chmod(mode)
+        with pytest.raises(AdminError, match="chmod 600") as caught:
+            read_token(state / "admin.token")
+        assert token not in str(caught.value)
+
+
+def test_a_session_tells_its_visitor_until_it_is_over(state: Path):
+    sessions = Sessions(state, TOKEN)
+    cookie = sessions.begin("Ann", NOW)
+    visitor = sessions.visitor(cookie, NOW + SESSION - 1)
+    assert visitor is not None
+    assert visitor.name == "Ann"
+    assert sessions.visitor(cookie, NOW + SESSION + 1) is None
+    assert sessions.visitor(None, NOW) is None
+
+
+def test_a_cookie_that_was_changed_is_none(state: Path):
+    sessions = Sessions(state, TOKEN)
+    cookie = sessions.begin("Ann", NOW)
+    for at in range(0, len(cookie), 7):
+        other = "0" if cookie[at] != "0" else "1"
+        assert sessions.visitor(cookie[:at] + other + cookie[at + 1 :], NOW) is None
+
+
+def test_sessions_outlive_the_process_but_not_the_token(state: Path):
+    cookie = Sessions(state, TOKEN).begin("Ann", NOW)
+    again = Sessions(state, TOKEN)
+    assert again.visitor(cookie, NOW) is not None
+    other = Sessions(state, "u" * 32)
+    assert other.visitor(cookie, NOW) is None
+    assert other.name != again.name
+
+
+def test_what_was_ended_stays_ended(state: Path):
+    sessions = Sessions(state, TOKEN)
+    cookie, other = sessions.begin("Ann", NOW), sessions.begin("Ann", NOW)
+    visitor = sessions.visitor(cookie, NOW)
+    assert visitor is not None
+    sessions.end(visitor, NOW)
+    for one in (sessions, Sessions(state, TOKEN)):
+        assert one.visitor(cookie, NOW) is None
+        assert one.visitor(other, NOW) is not None
+
+
+def test_ended_sessions_that_are_over_are_forgotten(state: Path):
+    sessions = Sessions(state, TOKEN)
+    sessions.end(Visitor("Ann", "one"), NOW)
+    sessions.end(Visitor("Ann", "two"), NOW + 2 * SESSION)
+    text = (state / "admin.json").read_text()
+    assert "two" in text
+    assert "one" not in text
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"secret": "x", "ended": []}'])
+def test_a_damaged_file_ends_the_sessions_and_no_more(state: Path, text: str):
+    cookie = Sessions(state, TOKEN).begin("Ann", NOW)
+    (state / "admin.json").write_text(text)
+    sessions = Sessions(state, TOKEN)
+    assert sessions.visitor(cookie, NOW) is None
+    assert sessions.visitor(sessions.begin("Ann", NOW), NOW) is not None
+
+
+def test_the_token_is_told_from_others(state: Path):
+    sessions = Sessions(state, TOKEN)
+    assert sessions.is_token(TOKEN)
+    assert not sessions.is_token(TOKEN[:-1])
+    assert not sessions.is_token("ü\udcff")

@@ -1,0 +1,64 @@
+from typing import Any
+
+import pytest
+
+from feeds.fetch_support import PASSWORD, TOKEN, USER, refusal
+from urlward.feeds.fetch import Origin
+from urlward.feeds.fetch_connection import parse
+from urlward.feeds.fetch_origin import credentials
+
+
+def field(url: str, **more: Any) -> dict[str, str]:
+    return credentials(Origin(url, **more), parse(url, "the URL"))
+
+
+def test_none() -> None:
+    assert field("http://feed.test/") == {}
+
+
+def test_basic_is_utf_8() -> None:
+    encoded = "Basic c3Vic2NyaWJlcjpwYXNzOnfDtnJkLTMxMzM3"
+    assert field("https://feed.test/", user=USER, password=PASSWORD) == {"Authorization": encoded}
+    assert field("https://feed.test/", user="a") == {"Authorization": "Basic YTo="}
+
+
+def test_bearer() -> None:
+    assert field("https://feed.test/", token=TOKEN) == {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10:8080", "[::1]", "localhost", "LOCALHOST"])
+def test_in_clear_within_this_machine(host: str) -> None:
+    assert field(f"http://{host}/", token=TOKEN)
+
+
+@pytest.mark.parametrize("more", [{"token": TOKEN}, {"user": USER}, {"client_cert": "client.pem"}])
+@pytest.mark.parametrize("host", ["feed.test", "192.0.2.1", "localhost.feed.test", "127.0.0.1.feed.test"])
+def test_not_in_clear_elsewhere(host: str, more: dict[str, str]) -> None:
+    error = refusal(Origin(f"http://{host}/", **more))
+    assert (error.reason, str(error)) == (
+        "secret",
+        f"http://{host}: credentials are not sent without TLS: use https",
+    )
+
+
+def test_not_in_clear_to_a_proxy() -> None:
+    assert refusal(Origin("http://127.0.0.1/", token=TOKEN, proxy="http://192.0.2.1:3128")).reason == "secret"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"token": TOKEN, "user": USER},
+        {"token": ""},
+        {"token": "31337\n"},
+        {"token": "31337\r\nX: y"},
+        {"token": "31 337"},
+        {"token": "31337é"},
+        {"user": "some:31337"},
+        {"password": PASSWORD},
+        {"user": USER, "password": "31337\udcff"},
+        {"client_key": "client.key"},
+    ],
+)
+def test_not_usable(more: dict[str, str]) -> None:
+    assert refusal(Origin("https://feed.test/", **more)).reason == "secret"

@@ -1,0 +1,297 @@
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion import Companion
+from conftest import free_port, wait_for
+from feeds.feed_support import Server, hosts
+from lists.support import HTML
+from urlward.config import Config, FeedTable
+from urlward.feeds import process as feed_process
+from urlward.feeds.process import Feeds
+from urlward.feeds.refresh import refresh
+from urlward.feeds.store import FeedStore
+
+
+class Running(Companion):
+    def __init__(self, folder: Path, text: str, **asked: Any) -> None:
+        super().__init__("urlward.feeds.process", folder, text, **asked)
+
+    def lines(self) -> list[str]:
+        return self.log().splitlines()
+
+    def wait_for(self, text: str) -> None:
+        wait_for(lambda: any(text in line for line in self.lines()) or self.process.poll() is not None, text)
+        assert any(text in line for line in self.lines()), self.lines()
+
+
+@contextmanager
+def running(folder: Path, text: str, **asked: Any) -> Iterator[Running]:
+    made = Running(folder, text, **asked)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def table(name: str, url: str, more: str = "") -> str:
+    return f'[[feed]]\nname = "{name}"\nurl = "{url}"\n{more}\n'
+
+
+def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> None:
+    site.put("feed", hosts(*range(20)))
+    site.put("feed2", HTML)
+    path = tmp_path / "list.txt"
+    path.write_text(hosts(*range(5)))
+    config = table("one", site.url()) + table("two", site.url("feed2"))
+    config += '[[feed]]\nname = "three"\npath = "list.txt"\n'
+    with running(tmp_path, config) as process:
+        process.wait_for("list one: 20 entries fetched, serial ")
+        assert resource.prlimit(process.process.pid, resource.RLIMIT_CORE) == (0, 0)
+        process.wait_for(
+            "list two: html: a web page or XML, not a list (a login page?); there is no list yet"
+        )
+        process.wait_for("list three: 5 entries fetched, serial ")
+        path.write_text(hosts(*range(6)))
+        process.wait_for("list three: 6 entries fetched, ")
+        site.put("feed", hosts(*range(21)))
+        process.process.send_signal(signal.SIGHUP)
+        process.wait_for("list one: 21 entries fetched, ")
+        assert process.end() == 0
+        assert all(line.startswith("list ") for line in process.lines())
+    # Another one goes on where this one was.
+    with running(tmp_path, config) as process:
+        process.wait_for("list three: 6 entries, as before")
+        assert process.end() == 0
+
+
+def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None:
+    site.put("feed", hosts(1))
+    seen: list[str] = []
+    with running(tmp_path, table("one", site.url(), 'interval = "1s"\njitter = 0')) as process:
+        wait_for(lambda: seen.extend(site.seen()) or len(seen) >= 4, "four requests")  # type: ignore[func-returns-value]
+        assert process.end() == 0
+        assert [line.split(",")[0] for line in process.lines()] == [
+            "list one: 1 entry fetched",
+            "list one: 1 entry",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("feed = 1", "feeds: {}/urlward.toml:1: feed: input should be an array, [ … ]"), (None, "feeds: ")],
+)
+def test_a_configuration_that_cannot_be_used(tmp_path: Path, config: str | None, message: str) -> None:
+    asked = {} if config else {"config": str(tmp_path / "none.toml")}
+    with running(tmp_path, config or "", **asked) as process:
+        assert process.process.wait(60) == 2
+        (line,) = process.lines()
+        assert line.startswith(message.format(tmp_path))
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    with running(tmp_path, "", parent=1) as process:
+        assert process.process.wait(60) == 1
+        assert process.lines() == []
+
+
+def test_it_ends_when_its_parent_does(tmp_path: Path) -> None:
+    parent = (
+        "import json, os, subprocess, sys, time\n"
+        "p = subprocess.Popen([sys.executable, '-P', '-m', 'urlward.feeds.process'], stdin=-1)\n"
+        "p.stdin.write(json.dumps({'config': sys.argv[1], 'state': sys.argv[2], 'parent': os.getpid()})"
+        ".encode())\n"
+        "p.stdin.close()\n"
+        "print(p.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    config = tmp_path / "urlward.toml"
+    config.write_text(table("one", f"http://127.0.0.1:{free_port()}/"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent, config, tmp_path / "state"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    wait_for((tmp_path / "state/feeds/one.json").exists, "the first attempt")
+    process.kill()
+    process.wait()
+    wait_for(lambda: not is_alive(child), "its end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_refresh_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with running(tmp_path, table("one", url)) as process:
+            silent.settimeout(60)
+            asking, _ = silent.accept()
+            children = Path(f"/proc/{process.process.pid}/task").glob("*/children")
+            (child,) = (int(word) for path in children for word in path.read_text().split())
+            process.process.send_signal(number)
+            process.process.wait(60)
+            wait_for(lambda: not is_alive(child), "the end of the refresh")
+            asking.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: FeedTable) -> Iterator[Feeds]:
+    monkeypatch.setattr(feed_process, "FIRST_ALARMS", 0.05)
+    monkeypatch.setattr(feed_process, "ALARM_LOOK", 0.05)
+    monkeypatch.setattr(feed_process, "WATCH", 0.05)
+    yield Feeds(Config(feed=tables), tmp_path / "state")
+
+
+async def run_until(feeds: Feeds, condition: Any) -> None:
+    # A refresh that is under way goes on in its thread, which is waited for here: what it finds must not be
+    # what the test does next.
+    with ThreadPoolExecutor() as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        task = asyncio.ensure_future(feeds.run())
+        while not condition():
+            assert not task.done(), task
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def lines(caplog: pytest.LogCaptureFixture, word: str) -> list[tuple[str, str]]:
+    return [(r.levelname, r.getMessage()) for r in caplog.records if word in r.getMessage()]
+
+
+async def test_a_stale_feed_is_an_alarm_until_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    source = tmp_path / "list.txt"
+    feed = FeedTable(name="one", path=str(source), stale_after=0.2, interval=1.0)
+    with in_this_process(tmp_path, monkeypatch, feed) as feeds:
+        await run_until(feeds, lambda: lines(caplog, "one: stale"))
+        ((level, text),) = lines(caplog, "one: stale")
+        assert level == "ERROR"
+        assert text.startswith("list one: stale: no successful refresh yet, for ")
+        source.write_text(hosts(1))
+        feed = feed.model_copy(update={"stale_after": 3600.0})
+        feeds._config = Config(feed=(feed,))
+        await run_until(
+            feeds, lambda: lines(caplog, "one: no longer stale") and lines(caplog, "1 entry fetched")
+        )
+    assert len(lines(caplog, "one: stale")) == 1
+
+
+async def test_a_path_is_read_when_it_changes_and_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed: list[str] = []
+
+    def counted(feed: FeedTable, config: Config, state: Path) -> Any:
+        refreshed.append(feed.name)
+        return refresh(feed, config, state)
+
+    monkeypatch.setattr(feed_process, "refresh_apart", counted)
+    for name in ("still", "often"):
+        (tmp_path / name).write_text(hosts(1))
+    tables = (
+        FeedTable(name="still", path=str(tmp_path / "still")),
+        FeedTable(name="often", path=str(tmp_path / "often")).model_copy(update={"interval": 0.2}),
+    )
+    with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
+        counts: list[int] = []
+        begun = 0
+
+        def later() -> bool:
+            """Some rounds after it has been read, and as many more once all have been asked for."""
+            nonlocal begun
+            if refreshed.count("still") <= len(counts):
+                begun = refreshed.count("often")
+            if refreshed.count("often") < begun + 3:
+                return False
+            counts.append(refreshed.count("still"))
+            begun = refreshed.count("often")
+            feeds.refresh_all()
+            return len(counts) == 2
+
+        await run_until(feeds, later)
+    assert counts == [1, 2]
+
+
+async def test_a_state_folder_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_process, "AFTER_FAULT", 0.05)
+    (tmp_path / "state").touch()
+    (tmp_path / "good").write_text(hosts(1))
+    feed = FeedTable(name="good", path=str(tmp_path / "good"))
+    with in_this_process(tmp_path, monkeypatch, feed) as feeds:
+        await run_until(feeds, lambda: lines(caplog, "list good: "))
+        assert lines(caplog, "list good: ")[0][1].endswith("Not a directory")
+        (tmp_path / "state").unlink()
+        await run_until(feeds, FeedStore(tmp_path / "state", "good").in_force)
+
+
+async def test_a_bug_in_one_feed_does_not_end_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "good").write_text(hosts(1))
+
+    def refresh_or_break(feed: FeedTable, config: Config, state: Path) -> Any:
+        if feed.name == "bad":
+            raise RuntimeError("secret.example")
+        return refresh(feed, config, state)
+
+    monkeypatch.setattr(feed_process, "refresh_apart", refresh_or_break)
+    tables = [FeedTable(name=name, path=str(tmp_path / name), interval=1.0) for name in ("bad", "good")]
+    with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
+        await run_until(feeds, lambda: lines(caplog, "list bad") and lines(caplog, "list good"))
+    assert lines(caplog, "list bad")[0] == ("ERROR", "list bad: a bug: RuntimeError; what is in force stays")
+    assert "secret.example" not in caplog.text
+    store = FeedStore(tmp_path / "state", "good")
+    assert store.in_force() is not None
+
+
+async def test_an_artifact_that_is_gone_is_fetched_anew_at_once_but_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good").write_text(hosts(1))
+    feed = FeedTable(name="good", path=str(tmp_path / "good"), interval=86_400.0)
+    store = FeedStore(tmp_path / "state", "good")
+    with in_this_process(tmp_path, monkeypatch, feed) as feeds:
+        running = asyncio.ensure_future(feeds.run())
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                while store.header() is None:
+                    await asyncio.sleep(0.02)
+                while store.facts().last_success == 0:
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(0.2)  # it has seen it
+                store.path.unlink()
+        lost = feeds._lost["good"]
+        monkeypatch.setattr(feed_process, "LOST_AGAIN", time.monotonic() - lost + 0.5)
+        async with asyncio.timeout(60):
+            while store.header() is None:
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - lost > 0.5
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

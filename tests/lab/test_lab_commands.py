@@ -1,0 +1,34 @@
+import pytest
+
+from urlward import cli
+from urlward.lab import needs
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["lab", *arguments])
+    assert raised.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["lab", "--help"])
+    assert raised.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"    {name} " in told for name in ("run", "up", "shell", "down", "replay"))
+
+
+def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "check_needs", lambda: None)
+    for arguments, words in (
+        (("run", "nowhere"), "nowhere: no such file, and no shipped scenario"),
+        (("run", "smoke", "--seconds", "0"), "--seconds: 0 is not more than 0"),
+        (("run", "smoke", "--in", "nobody"), "lab nobody: is not up"),
+        (("down", "--name", "nobody"), "lab nobody: is not up"),
+        (("shell", "--name", "../x"), "'../x' is no name for a lab"),
+        (("up", "--name", "a b"), "'a b' is no name for a lab"),
+    ):
+        told = failed(capsys, *arguments)
+        assert told.startswith(f"urlward: {words}"), told
+        assert told.count("\n") == 1

@@ -1,0 +1,88 @@
+"""All shipped scenarios, two at a time in labs of their own; `smoke` alone in every run of the tests."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lab.lab_support import lab, report, why_not
+from urlward.commands.lab import SHIPPED
+from urlward.lab.scenario import shipped
+
+SECONDS = {"load": "0.5", "churn": "5"}
+LONGEST_FIRST = ("failure", "load", "evasion", "churn", "smoke", "failopen", "source", "monitor")
+
+_PARAMETERS = [
+    name if name == "smoke" else pytest.param(name, marks=pytest.mark.long) for name in LONGEST_FIRST
+]
+
+Done = tuple[Path, "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, "Future[Done]"]]:
+    if why := why_not():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("reports")
+
+    def run(name: str) -> Done:
+        more = ["--seconds", SECONDS[name]] if name in SECONDS else []
+        return folder / name, lab("run", name, "--report", folder / name, *more)
+
+    with ThreadPoolExecutor(2) as pool:
+        # As selected: a lab that no test looks at need not run.
+        asked = {
+            item.callspec.params.get("name")
+            for item in request.session.items
+            if item.path == Path(__file__) and hasattr(item, "callspec")
+        }
+        yield {name: pool.submit(run, name) for name in LONGEST_FIRST if name in asked}
+
+
+def test_all_are_here() -> None:
+    assert sorted(shipped()) == sorted(LONGEST_FIRST) == sorted(SHIPPED)
+
+
+@pytest.mark.parametrize("name", _PARAMETERS)
+def test_as_expected(name: str, runs: dict[str, "Future[Done]"]) -> None:
+    folder, done = runs[name].result()
+    assert done.returncode == 0, done.stderr
+    found = report(folder)
+    assert found["data"]["good"]
+    counts = found["data"]["counts"]
+    assert counts["missed"] == counts["wrong"] == counts["unexpected"] == 0
+    assert counts["caught"] > 2
+    assert counts["passed"] > 2
+    # A client that is left out would make all of this say less than it seems to.
+    assert not [fact for fact in found["environment"] if fact["label"].startswith("without")]
+    assert (folder / "report.html").read_text().count("<svg") >= 1
+
+
+def test_smoke_shows_each_stage_and_client(runs: dict[str, "Future[Done]"]) -> None:
+    outcomes = report(runs["smoke"].result()[0])["data"]["outcomes"]
+    assert {1, 2, 3, "dns"} <= {outcome["stage"] for outcome in outcomes}
+    clients = {outcome["client"].split()[0] for outcome in outcomes}
+    assert {"curl-1-4", "curl-1-6", "curl-2-4", "curl-2-6", "chromium"} <= clients
+
+
+@pytest.mark.long
+def test_what_is_listed_takes_effect_soon(runs: dict[str, "Future[Done]"]) -> None:
+    """The issue's bound is 2 s; this machine has two labs on two cores."""
+    outcomes = report(runs["evasion"].result()[0])["data"]["outcomes"]
+    times = [outcome["after_s"] for outcome in outcomes if outcome["after_s"] is not None]
+    assert len(times) >= 7
+    assert max(times) < 3.5
+
+
+@pytest.mark.long
+def test_load_has_figures_of_each_stage(runs: dict[str, "Future[Done]"]) -> None:
+    data = report(runs["load"].result()[0])["data"]
+    assert {row["stage"] for row in data["latency_ms"]} == {1, 2, 3}
+    assert all(row["plain_p50"] > 0 and row["through_p50"] > 0 for row in data["latency_ms"])
+    assert {row["unit"] for row in data["rates"]} == {"requests/s", "MB/s"}
+    assert all(row["plain"] > 0 and row["through"] > 0 for row in data["rates"])
+    assert all(row["failed"] == 0 for row in data["reloads"])

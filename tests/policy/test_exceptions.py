@@ -1,0 +1,107 @@
+"""What is allowed for a while is in force as soon as it is written, and no longer than it lasts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lists.support import OTHER_SECRET, SECRET, artifact, blocks
+from urlward.engine.digest import Key
+from urlward.engine.loaded import load
+from urlward.engine.matcher import Matcher
+from urlward.feeds.keeper import Keeper
+from urlward.policy import exceptions
+from urlward.policy.allows import add_allow, end_allow
+from urlward.policy.exceptions import TemporaryAllows
+from urlward.state.folder import StateError
+
+NOW = 1_800_000_000.0
+
+
+def allow(state: Path, url: str, seconds: int, secret: bytes = SECRET) -> str:
+    return add_allow(state, Key(secret), url, seconds, "x", "me", whole_host=False, now=NOW).id
+
+
+def test_from_when_it_is_written_to_its_end(tmp_path: Path) -> None:
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    assert not allows.look(NOW)
+    allow(tmp_path, "http://a.example/page", 60)
+    assert allows.look(NOW)
+    assert not allows.look(NOW + 1), "nothing has changed"
+    listed = load(artifact(["a.example"]), Key(SECRET))
+    matcher = Matcher([listed, *allows.lists])
+    assert not blocks(matcher, "http://a.example/page")
+    assert blocks(matcher, "http://a.example/other")
+    assert allows.look(NOW + 60)
+    assert allows.lists == []
+    assert "expired" in (tmp_path / "audit.jsonl").read_text()
+    assert not allows.look(NOW + 61)
+
+
+def test_one_ends_and_the_other_goes_on(tmp_path: Path) -> None:
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allow(tmp_path, "a.example", 60)
+    allow(tmp_path, "b.example", 600)
+    assert allows.look(NOW)
+    assert allows.lists[0].entries == 2
+    assert allows.look(NOW + 60)
+    assert allows.lists[0].entries == 1
+    assert allows.look(NOW + 600)
+    assert allows.lists == []
+
+
+def test_others_go_on_where_the_end_of_one_cannot_be_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StateError("audit.jsonl: No space left on device")
+
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allow(tmp_path, "a.example", 60)
+    allow(tmp_path, "b.example", 600)
+    allows.look(NOW)
+    monkeypatch.setattr(exceptions, "expire_allows", full)
+    assert allows.look(NOW + 60)
+    assert allows.lists[0].entries == 1
+    assert "No space left on device; the end of an allow" in caplog.text
+    assert allows.look(NOW + 600)
+    assert allows.lists == []
+
+
+def test_ended_by_hand(tmp_path: Path) -> None:
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    id_ = allow(tmp_path, "a.example", 60)
+    allows.look(NOW)
+    end_allow(tmp_path, id_, "done", "me", now=NOW)
+    assert allows.look(NOW)
+    assert allows.lists == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", json.dumps({"version": 99}).encode()])
+def test_a_damaged_record_excuses_nothing(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allow(tmp_path, "a.example", 60)
+    allows.look(NOW)
+    (tmp_path / "allows.json").write_bytes(damage)
+    assert allows.look(NOW)
+    assert allows.lists == []
+    assert "nothing is excused for a while" in caplog.text
+    assert not allows.look(NOW), "it is said once"
+
+
+def test_one_under_another_key_excuses_nothing(tmp_path: Path) -> None:
+    allow(tmp_path, "a.example", 60, OTHER_SECRET)
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allows.look(NOW)
+    assert allows.lists == []
+
+
+def test_the_keeper_has_them_beside_its_lists(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("a.example\n")
+    add_allow(tmp_path, Key(OTHER_SECRET), "a.example", 60, "x", "me", whole_host=False, now=4e9)
+    kept = Keeper([path], Key(SECRET), exceptions=TemporaryAllows(tmp_path, Key(OTHER_SECRET)))
+    kept.load()
+    assert not blocks(kept.matcher, "http://a.example/")

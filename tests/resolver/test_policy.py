@@ -1,0 +1,315 @@
+"""What clients get for names that are listed, with a resolver that knows them."""
+
+import asyncio
+import logging
+import re
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import dns.edns
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from gateway.dns_support import Rig, Upstream, records, serving, until
+from urlward.dns import service as dns_service
+from urlward.dns.quota import MOST
+from urlward.dns.resolved import MARGIN
+from urlward.gateway.errors import NftError, SetFullError
+
+NORMAL = records("600 A 192.0.2.1", "600 AAAA 2001:db8::1", '600 HTTPS 1 . alpn="h3,h2"', "600 TXT text")
+
+
+def alias(query: dns.message.Message) -> bytes:
+    """Every name is one for blocked.example."""
+    response = dns.message.make_response(query, recursion_available=True)
+    name = query.question[0].name
+    response.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", "x.Blocked.example."))
+    response.answer.append(dns.rrset.from_text("x.Blocked.example.", 60, "IN", "A", "192.0.2.1"))
+    return response.to_wire()
+
+
+@pytest.fixture
+async def upstream() -> Upstream:
+    return await Upstream(NORMAL).start()
+
+
+def addresses(message: dns.message.Message) -> list[str]:
+    return [r.address for rrset in message.answer for r in rrset if hasattr(r, "address")]
+
+
+async def test_what_is_not_listed_passes_as_it_is(tmp_path: Path, upstream: Upstream) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        for kind in ("A", "AAAA", "HTTPS", "TXT", "MX"):
+            query = dns.message.make_query("Plain.Example", kind, use_edns=0, want_dnssec=True)
+            got = await rig.send(query)
+            expected = dns.message.from_wire(bytes(NORMAL(query) or b""))  # type: ignore[arg-type]
+            assert got.to_text() == expected.to_text()
+        assert not rig.kernel.steered
+
+
+@pytest.mark.parametrize("name", ["blocked.example", "PAGED.example"])
+async def test_addresses_are_steered_before_they_are_told(
+    tmp_path: Path, upstream: Upstream, name: str
+) -> None:
+    async with serving(tmp_path, upstream, max_ttl=120) as rig:
+        rig.kernel.gate = asyncio.Event()
+        asking = asyncio.create_task(rig.ask(name))
+        await until(lambda: rig.kernel.waiting, "the kernel to be told")
+        assert not asking.done(), "the answer waits for the kernel"
+        rig.kernel.gate.set()
+        got = await asking
+        assert (addresses(got), got.answer[0].ttl) == (["192.0.2.1"], 120)
+        assert rig.kernel.steered == [(["192.0.2.1"], 120 + MARGIN)]
+        assert addresses(await rig.ask(name, "AAAA")) == ["2001:db8::1"]
+        assert rig.kernel.addresses == {"192.0.2.1", "2001:db8::1"}
+
+
+async def test_names_that_lead_to_one(tmp_path: Path) -> None:
+    upstream = await Upstream(alias).start()
+    async with serving(tmp_path, upstream) as rig:
+        assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
+        assert rig.kernel.addresses == {"192.0.2.1"}
+
+
+async def test_service_records(tmp_path: Path, upstream: Upstream) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        (record,) = (await rig.ask("paged.example", "HTTPS")).answer
+        assert record[0].to_text() == '1 . alpn="h2"'
+        assert not rig.kernel.steered
+        upstream.answer = records("600 HTTPS 1 . ipv4hint=192.0.2.7 ipv6hint=2001:db8::7")
+        await rig.ask("paged.example", "HTTPS")
+        assert rig.kernel.addresses == {"192.0.2.7", "2001:db8::7"}
+
+
+async def test_service_records_that_cannot_be_read_are_not_told(
+    tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that is less strict than we must not find a way past the filter in them."""
+
+    def odd(query: dns.message.Message) -> bytes:
+        good = records('60 HTTPS 1 . alpn="h3"')(query)
+        assert isinstance(good, bytes)
+        # The length of a protocol's name is not that of the parameter.
+        return good.replace(b"\x02h3", b"\x09h3")
+
+    upstream.answer = odd
+    async with serving(tmp_path, upstream) as rig:
+        got = await rig.ask("paged.example", "HTTPS")
+        assert (got.rcode(), got.answer) == (dns.rcode.NOERROR, [])
+        assert (await rig.ask("plain.example", "TXT")).rcode() == dns.rcode.NOERROR
+        assert not caplog.messages
+
+
+async def test_other_types_of_listed_names_pass(tmp_path: Path, upstream: Upstream) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        got = await rig.ask("blocked.example", "TXT")
+        assert (got.answer[0].ttl, got.answer[0][0].to_text()) == (600, '"text"')
+        assert (await rig.ask("blocked.example", "MX")).rcode() == dns.rcode.NOERROR
+        assert not rig.kernel.steered
+
+
+async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> None:
+    upstream = await Upstream(records(*(f"60 A 192.0.2.{i}" for i in range(200)))).start()
+    async with serving(tmp_path, upstream) as rig:
+        got = addresses(await rig.ask("blocked.example", tcp=True))
+        assert len(got) == 64
+        assert set(got) == rig.kernel.addresses
+
+
+async def test_one_domain_does_not_fill_the_set(tmp_path: Path) -> None:
+    count = 0
+
+    def others(query: dns.message.Message) -> bytes:
+        nonlocal count
+        count += 1
+        answer = records(*(f"60 AAAA 2001:db8:{count:x}::{i}" for i in range(1, 65)))(query)
+        assert isinstance(answer, bytes)
+        return answer
+
+    upstream = await Upstream(others).start()
+    async with serving(tmp_path, upstream) as rig:
+        told = set()
+        for i in range(12):
+            told.update(addresses(await rig.ask(f"n{i}.blocked.example", "AAAA", tcp=True)))
+        assert len(told) == MOST
+        assert told == rig.kernel.addresses
+        assert len(addresses(await rig.ask("paged.example", "AAAA", tcp=True))) == 64
+
+
+def mail(query: dns.message.Message) -> bytes:
+    """An unlisted name whose mail goes to a listed host, and to another."""
+    response = dns.message.make_response(query, recursion_available=True)
+    name = query.question[0].name
+    response.answer.append(dns.rrset.from_text(name, 60, "IN", "MX", "1 x.blocked.example.", "2 y.example."))
+    for host, address in (("x.blocked.example.", "192.0.2.8"), ("y.example.", "192.0.2.9")):
+        response.additional.append(dns.rrset.from_text(host, 900, "IN", "A", address))
+    return response.to_wire()
+
+
+@pytest.mark.parametrize("listed_hosts", ["steer", "nxdomain"])
+async def test_what_an_answer_speaks_of_beside(tmp_path: Path, listed_hosts: str) -> None:
+    upstream = await Upstream(mail).start()
+    async with serving(tmp_path, upstream, listed_hosts=listed_hosts) as rig:
+        got = await rig.ask("plain.example", "MX")
+        assert len(got.answer[0]) == 2, "a host listed whole is not what was asked for"
+        assert [r[0].address for r in got.additional] == ["192.0.2.8", "192.0.2.9"]
+        assert rig.kernel.addresses == {"192.0.2.8"}
+        assert len(rig.resolved) == 2
+        rig.kernel.fault = NftError("the kernel refused")
+        assert (await rig.ask("plain.example", "MX", use_edns=0)).answer
+        upstream.answer = records("60 A 192.0.2.1")
+        rig.kernel.fault = None
+        assert (await rig.ask("x.blocked.example")).rcode() == (3 if listed_hosts == "nxdomain" else 0)
+
+
+def refusing(tmp_path: Path, upstream: Upstream, **values: Any) -> AbstractAsyncContextManager[Rig]:
+    return serving(tmp_path, upstream, listed_hosts="nxdomain", **values)
+
+
+async def test_nxdomain(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with refusing(tmp_path, upstream, max_ttl=10) as rig:
+        for kind in ("A", "AAAA", "HTTPS", "TXT"):
+            got = await rig.ask("www.Blocked.example", kind, use_edns=0)
+            assert got.rcode() == dns.rcode.NXDOMAIN
+            assert got.authority[0].ttl == 10
+            assert isinstance(got.options[0], dns.edns.EDEOption)
+        assert upstream.asked == []
+        assert addresses(await rig.ask("paged.example")) == ["192.0.2.1"], "not listed whole"
+        assert rig.kernel.addresses == {"192.0.2.1"}
+        upstream.answer = alias
+        assert (await rig.ask("plain.example")).rcode() == dns.rcode.NXDOMAIN
+        lines = list(caplog.messages)
+        recorded: list[tuple[str, str]] = []
+        rig.policy.logs = False
+        rig.policy.record = lambda verdict, host, client, _: recorded.append((verdict.entry, host))
+        await rig.ask("blocked.example", "A")
+        assert recorded == [("D-1", "blocked.example")]
+        assert caplog.messages == lines
+    assert len(lines) == 3, "one for each address asked for"
+    for line in lines:
+        assert re.fullmatch(
+            r"\S+Z block client=127\.0\.0\.1 list=list entry=D-1 category=phishing reference=\S+ by=dns", line
+        )
+
+
+async def test_the_page(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    pages = ("192.0.2.80",)
+    async with serving(tmp_path, upstream, listed_hosts="page", page_addresses=pages) as rig:
+        assert addresses(await rig.ask("blocked.example")) == ["192.0.2.80"]
+        for kind in ("AAAA", "HTTPS"):
+            got = await rig.ask("blocked.example", kind)
+            assert (got.rcode(), got.answer) == (dns.rcode.NOERROR, [])
+        assert rig.kernel.addresses == {"192.0.2.80"}, "the connection there must come to the filter"
+        upstream.answer = alias
+        assert addresses(await rig.ask("plain.example")) == ["192.0.2.80"]
+        assert rig.kernel.addresses == {"192.0.2.80"}
+    assert not caplog.messages, "the request is what is blocked"
+
+
+async def test_off_switches(tmp_path: Path, upstream: Upstream) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        for name in ("use-application-dns.net", "Mask.icloud.com", "mask-h2.icloud.com"):
+            for kind in ("A", "AAAA"):
+                assert (await rig.ask(name, kind)).rcode() == dns.rcode.NXDOMAIN
+        got = await rig.ask("_dns.resolver.arpa", "SVCB")
+        assert (got.rcode(), got.answer) == (dns.rcode.NOERROR, [])
+        assert upstream.asked == []
+        for name in ("icloud.com", "x.use-application-dns.net", "notresolver.arpa"):
+            assert (await rig.ask(name)).answer
+    upstream = await Upstream(NORMAL).start()
+    async with serving(tmp_path, upstream, canary=False) as rig:
+        for name in ("use-application-dns.net", "mask.icloud.com", "_dns.resolver.arpa"):
+            assert (await rig.ask(name)).answer
+
+
+@pytest.mark.parametrize("listed_hosts", ["nxdomain", "page"])
+async def test_monitoring_refuses_nothing(
+    tmp_path: Path, upstream: Upstream, listed_hosts: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(tmp_path, upstream, listed_hosts=listed_hosts) as rig:
+        rig.policy.monitor = True
+        assert addresses(await rig.ask("blocked.example")) == ["192.0.2.1"]
+        assert rig.kernel.addresses == {"192.0.2.1"}
+        upstream.answer = alias
+        assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
+        assert not caplog.messages
+        rig.kernel.fault = NftError("the kernel refused")
+        assert addresses(await rig.ask("blocked.example", "A", use_edns=0)) == ["192.0.2.1"]
+        assert caplog.messages == ["the kernel refused: an answer passes, not steered"]
+
+
+@pytest.mark.parametrize("fault", [NftError("nft is dead"), SetFullError("the set is full"), RuntimeError()])
+async def test_a_fault_blocks_what_has_an_entry_of_any_kind(
+    tmp_path: Path, upstream: Upstream, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        rig.kernel.fault = fault
+        for _ in range(3):
+            assert (await rig.ask("blocked.example")).rcode() == dns.rcode.SERVFAIL
+            assert (await rig.ask("paged.example")).rcode() == dns.rcode.SERVFAIL
+            assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
+        assert len(caplog.messages) == 1, "a line for each kind"
+        rig.policy.on_error = "pass"
+        for name in ("blocked.example", "paged.example"):
+            assert addresses(await rig.ask(name)) == ["192.0.2.1"]
+        rig.kernel.fault = None
+        rig.policy.on_error = "block"
+        assert (await rig.ask("blocked.example")).answer[0].ttl == 300, "and it works again"
+
+
+@pytest.mark.parametrize("what", ["find", "reason", "answer", "own_answer"])
+async def test_a_fault_anywhere(
+    tmp_path: Path,
+    upstream: Upstream,
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(tmp_path, upstream, listed_hosts="nxdomain") as rig:
+
+        def fail(*_: Any) -> None:
+            raise RuntimeError("blocked.example")
+
+        if what == "find":
+            monkeypatch.setattr(rig.judge, "_matcher", fail)
+        else:
+            monkeypatch.setattr(rig.policy, what, fail)
+        assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
+        paged = await rig.ask("paged.example")
+        if what == "answer":
+            assert paged.rcode() == dns.rcode.SERVFAIL
+        else:
+            assert addresses(paged) == ["192.0.2.1"]
+        code = (await rig.ask("blocked.example")).rcode()
+        expected = {"find": dns.rcode.NOERROR, "reason": dns.rcode.NXDOMAIN, "answer": dns.rcode.NXDOMAIN}
+        assert code == expected.get(what, dns.rcode.SERVFAIL)
+        rig.policy.on_error = "pass"
+        await rig.ask("blocked.example")
+        assert "blocked.example" not in caplog.text
+        assert caplog.messages
+
+
+async def test_an_answer_that_breaks_us(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        monkeypatch.setattr(dns_service, "scan", lambda *_: 1 / 0)
+        assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
+        for name in ("blocked.example", "paged.example"):
+            assert (await rig.ask(name)).rcode() == dns.rcode.SERVFAIL
+        assert len(caplog.messages) == 2
+
+
+async def test_what_cannot_be_remembered_passes(
+    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path, upstream) as rig:
+        monkeypatch.setattr(rig.resolved, "remember", lambda *_: 1 / 0)
+        assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
+        assert len(caplog.messages) == 1

@@ -1,0 +1,95 @@
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from urlward.dns.resolvers import ResolverError, parse_resolver, resolvers
+
+OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::254")))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("192.0.2.53", "192.0.2.53", 53),
+        ("192.0.2.53:5300", "192.0.2.53", 5300),
+        ("2001:db8::53", "2001:db8::53", 53),
+        ("[2001:db8::53]", "2001:db8::53", 53),
+        ("[2001:db8::53]:5300", "2001:db8::53", 5300),
+        ("fe80::1%lo", "fe80::1%lo", 53),
+    ],
+)
+def test_how_they_are_written(text: str, host: str, port: int) -> None:
+    resolver = parse_resolver(text)
+    assert (resolver.host, resolver.port) == (host, port)
+    assert resolver.family == (socket.AF_INET6 if ":" in host else socket.AF_INET)
+    assert resolver.address[:2] == (host.partition("%")[0], port)
+
+
+def test_how_they_are_shown() -> None:
+    assert [str(parse_resolver(t)) for t in ("192.0.2.53", "[2001:db8::53]:53", "[2001:db8::53]:54")] == [
+        "192.0.2.53",
+        "2001:db8::53",
+        "[2001:db8::53]:54",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "resolver.example",
+        "192.0.2.53:0",
+        "192.0.2.53:65536",
+        "192.0.2",
+        "[2001:db8::53]:",
+        "::1:x",
+        "a:1",
+    ],
+)
+def test_what_is_none(text: str) -> None:
+    with pytest.raises(ResolverError, match=r"gateway\.dns\.resolvers: .* is not an address"):
+        parse_resolver(text)
+
+
+def test_those_of_the_configuration() -> None:
+    found = resolvers(("192.0.2.53", "[2001:db8::53]:5300", "192.0.2.53:53"), OWN, 5353)
+    assert [str(r) for r in found] == ["192.0.2.53", "[2001:db8::53]:5300"]
+    assert resolvers(("192.0.2.254", "127.0.0.53"), OWN, 5353), "another server on this machine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.0.2.254:5353",
+        "127.0.0.1:5353",
+        "[::1]:5353",
+        "[::ffff:192.0.2.254]:5353",
+        "0.0.0.0:5353",
+        "[::]:5353",
+        "[::ffff:0.0.0.0]:5353",
+    ],
+)
+def test_never_itself(text: str) -> None:
+    with pytest.raises(ResolverError, match="is this filter itself"):
+        resolvers((text,), OWN, 5353)
+
+
+def test_those_of_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text(
+        "# a comment\nsearch example\nnameserver 192.0.2.1\nnameserver\nnameserver junk\n"
+        "nameserver 2001:db8::1\nnameserver 192.0.2.254\nnameserver 192.0.2.3\nnameserver 192.0.2.4\n"
+    )
+    found = resolvers((), OWN, 53, path)
+    assert [str(r) for r in found] == ["192.0.2.1", "2001:db8::1"], "the first three of it, but not itself"
+    for text in ("", "nameserver 127.0.0.1\n"):
+        path.write_text(text)
+        with pytest.raises(
+            ResolverError, match=r"^gateway\.dns\.resolvers: needed, since .* names no DNS resolver but"
+        ):
+            resolvers((), OWN, 53, path)
+    path.unlink()
+    with pytest.raises(ResolverError, match="names no DNS resolver"):
+        resolvers((), OWN, 53, path)

@@ -1,0 +1,186 @@
+"""Resolvers over TCP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import dns.message
+import pytest
+
+from conftest import free_port
+from gateway.dns_support import PATIENT, Upstream, records, until, wait_so_long
+from resolver.test_forward import NOTHING, Query
+from urlward.dns import tcp_way as dns_tcp_way
+from urlward.dns.forward import Forwarder, Report
+from urlward.dns.resolvers import parse_resolver
+from urlward.dns.stream import framed
+from urlward.dns.tcp_way import LINES, TcpWay
+
+GOOD = records("60 A 192.0.2.1")
+
+type Make = Callable[..., "Asker"]
+
+
+class Asker:
+    """A forwarder over TCP."""
+
+    def __init__(self, *ports: int, timeout: float) -> None:
+        self.ways = [TcpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports]
+        self.forwarder = Forwarder(self.ways, timeout, Report([way.text for way in self.ways]))
+        for way in self.ways:
+            way.forwarder = self.forwarder
+
+    async def ask(self, name: str = "plain.example") -> bytes | None:
+        query = Query(name)
+        assert self.forwarder.ask(query)
+        await until(lambda: query.got is not NOTHING, "an answer")
+        assert query.got is None or isinstance(query.got, bytes)
+        return query.got
+
+    async def ask_many(self, count: int) -> int:
+        """How many are answered."""
+        answers = await asyncio.gather(*(self.ask(f"n{i}.example") for i in range(count)))
+        return sum(answer is not None for answer in answers)
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    made: list[Asker] = []
+
+    def ask(*ports: int, timeout: float = PATIENT) -> Asker:
+        made.append(Asker(*ports, timeout=timeout))
+        return made[-1]
+
+    yield ask
+    for asker in made:
+        asker.forwarder.close()
+
+
+async def test_a_connection_is_used_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_tcp_way, "IDLE", PATIENT)
+    upstream = await Upstream(GOOD).start()
+    asker = make(upstream.port)
+    for number in range(5):
+        if number == 4:
+            monkeypatch.setattr(dns_tcp_way, "IDLE", 0.2)
+        assert await asker.ask()
+    assert upstream.connections == 1
+    await until(lambda: not asker.ways[0]._lines, "it is not kept for long")
+    assert await asker.ask()
+    assert upstream.connections == 2
+    upstream.close()
+
+
+async def test_many_at_once(make: Make) -> None:
+    upstream = await Upstream(GOOD).start()
+    asker = make(upstream.port)
+    assert await asker.ask_many(500) == 500
+    assert upstream.connections <= LINES
+    upstream.close()
+
+
+async def test_more_than_there_is_room_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_tcp_way, "ON_A_LINE", 2)
+    monkeypatch.setattr(dns_tcp_way, "ENOUGH", 1)
+    upstream = await Upstream(lambda _: None).start()
+    asker = make(upstream.port, timeout=0.5)
+    assert await asker.ask_many(100) == 0
+    assert len(upstream.asked) <= 2 * LINES * 2, "asked twice each at most"
+    upstream.close()
+
+
+async def test_answers_out_of_order(make: Make) -> None:
+    held: list[dns.message.Message] = []
+
+    def last_first(query: dns.message.Message) -> list[bytes]:
+        held.append(query)
+        if len(held) < 4:
+            return []
+        return [reply for q in reversed(held) if isinstance(reply := GOOD(q), bytes)]
+
+    upstream = await Upstream(last_first).start()
+    assert await make(upstream.port).ask_many(4) == 4
+    assert upstream.connections == 1
+    upstream.close()
+
+
+async def test_one_that_closes_after_each_answer(make: Make) -> None:
+    """dnsmasq does after a hundred; what else it was asked is asked again, and it is not called unwell."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        size = int.from_bytes(await reader.readexactly(2))
+        reply = GOOD(dns.message.from_wire(await reader.readexactly(size)))
+        assert isinstance(reply, bytes)
+        writer.write(framed(reply))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    asker = make(server.sockets[0].getsockname()[1], free_port())
+    assert await asker.ask_many(20) == 20
+    assert connections >= 20
+    assert asker.ways[0].well
+    server.close()
+
+
+async def test_one_that_closes_without_an_answer(make: Make) -> None:
+    bad = await Upstream(lambda _: None).start()
+
+    def hang_up(query: dns.message.Message) -> None:
+        bad.close_connections()
+
+    bad.answer = hang_up
+    good = await Upstream(GOOD).start()
+    asker = make(bad.port, good.port)
+    assert await asker.ask(), "without waiting"
+    assert not asker.ways[0].well
+    bad.close()
+    good.close()
+
+
+async def test_nobody_there(make: Make) -> None:
+    good = await Upstream(GOOD).start()
+    assert await make(free_port(), good.port).ask()
+    assert await make(free_port()).ask() is None
+    good.close()
+
+
+async def test_rubbish(make: Make) -> None:
+    def rubbish(query: dns.message.Message) -> list[bytes]:
+        other = GOOD(dns.message.make_query("other.example", "A", id=query.id))
+        good = GOOD(query)
+        assert isinstance(good, bytes)
+        assert isinstance(other, bytes)
+        return [b"\xff" * 12, other, query.to_wire(), good]
+
+    upstream = await Upstream(rubbish).start()
+    assert await make(upstream.port).ask()
+    upstream.answer = lambda _: b"x"
+    assert await make(upstream.port).ask() is None, "too short for a message: nothing can follow"
+    upstream.close()
+
+
+async def test_a_connection_that_has_died(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its packets vanish, as where a firewall has forgotten it."""
+    monkeypatch.setattr(dns_tcp_way, "SILENT", 0.0)
+    upstream = await Upstream(GOOD).start()
+    asker = make(upstream.port)
+    assert await asker.ask()
+    upstream.answer = lambda _: None
+    wait_so_long(asker.forwarder, 0.2)
+    assert await asker.ask() is None
+    wait_so_long(asker.forwarder, PATIENT)
+    upstream.answer = GOOD
+    before = upstream.connections
+    assert await asker.ask()
+    assert upstream.connections > before
+    upstream.close()
+
+
+async def test_a_long_answer(make: Make) -> None:
+    upstream = await Upstream(records(*(f"60 A 192.0.2.{i}" for i in range(250)))).start()
+    data = await make(upstream.port).ask()
+    assert data is not None
+    assert len(data) > 3000
+    upstream.close()

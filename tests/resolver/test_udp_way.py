@@ -1,0 +1,185 @@
+"""Resolvers over UDP that do what they should not."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import dns.message
+import pytest
+
+from conftest import free_port
+from gateway.dns_support import PATIENT, Answer, Upstream, records, until
+from resolver.test_forward import NOTHING, Query
+from urlward.dns import udp_way as dns_udp_way
+from urlward.dns.forward import Forwarder, Report
+from urlward.dns.resolvers import parse_resolver
+from urlward.dns.udp_way import SOURCES, UdpWay
+
+GOOD = records("60 A 192.0.2.1")
+
+type Make = Callable[..., "Asker"]
+
+
+class Asker:
+    """A forwarder over UDP."""
+
+    def __init__(self, *ports: int, timeout: float) -> None:
+        self.ways = [UdpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports]
+        self.forwarder = Forwarder(self.ways, timeout, Report([way.text for way in self.ways]))
+        for way in self.ways:
+            way.forwarder = self.forwarder
+
+    async def ask(self, name: str = "plain.example") -> bytes | None:
+        query = Query(name)
+        assert self.forwarder.ask(query)
+        await until(lambda: query.got is not NOTHING, "an answer")
+        assert query.got is None or isinstance(query.got, bytes)
+        return query.got
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    made: list[Asker] = []
+
+    def ask(*ports: int, timeout: float = PATIENT) -> Asker:
+        made.append(Asker(*ports, timeout=timeout))
+        return made[-1]
+
+    yield ask
+    for asker in made:
+        asker.forwarder.close()
+
+
+def wrong_id(query: dns.message.Message) -> bytes:
+    data = GOOD(query)
+    assert isinstance(data, bytes)
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+def wrong_question(query: dns.message.Message) -> bytes:
+    other = dns.message.make_query("other.example", "A", id=query.id)
+    data = GOOD(other)
+    assert isinstance(data, bytes)
+    return data
+
+
+def after(*bad: bytes | Answer) -> Answer:
+    """Rubbish, and then the answer."""
+
+    def answer(query: dns.message.Message) -> list[bytes]:
+        replies = [one if isinstance(one, bytes) else one(query) for one in (*bad, GOOD)]
+        return [reply for reply in replies if isinstance(reply, bytes)]
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"x", b"\xff" * 12, wrong_id, wrong_question, lambda query: query.to_wire()],
+    ids=["empty", "short", "garbage", "id", "question", "query"],
+)
+async def test_what_is_no_answer_is_passed_over(make: Make, rubbish: bytes | Answer) -> None:
+    upstream = await Upstream(after(rubbish)).start()
+    data = await make(upstream.port).ask()
+    assert data is not None
+    assert dns.message.from_wire(data).answer[0][0].address == "192.0.2.1"
+    upstream.close()
+
+
+async def test_an_answer_from_elsewhere(make: Make) -> None:
+    upstream = await Upstream(lambda _: None).start()
+    asker = make(upstream.port, timeout=0.4)
+    query = Query()
+    asker.forwarder.ask(query)
+    await until(lambda: upstream.peers, "the query")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        reply = GOOD(dns.message.from_wire(upstream.wires[0]))
+        assert isinstance(reply, bytes)
+        s.sendto(reply, upstream.peers[0])
+    await until(lambda: query.got is not NOTHING, "the end")
+    assert query.got is None, "right id and question, wrong address"
+    upstream.close()
+
+
+async def test_ports_and_ids_by_chance(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_udp_way, "QUERIES", 10)
+    upstream = await Upstream(GOOD).start()
+    asker = make(upstream.port)
+    for _ in range(100):
+        assert await asker.ask()
+    ids = [wire[:2] for wire in upstream.wires]
+    assert len(set(ids)) > 95
+    assert len(set(upstream.peers)) >= 100 // 10, "each port for so many queries"
+    assert len(set(upstream.peers[:50])) > 5
+    await until(lambda: sum(source is not None for source in asker.ways[0]._sources) <= SOURCES, "sockets")
+    upstream.close()
+
+
+async def test_sockets_that_are_done_are_closed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_udp_way, "QUERIES", 1)
+    upstream = await Upstream(GOOD).start()
+    asker = make(upstream.port)
+    before = open_sockets()
+    for _ in range(50):
+        await asker.ask()
+    assert len(open_sockets() - before) <= SOURCES
+    upstream.answer = lambda _: None
+    asker = make(upstream.port, timeout=0.2)
+    await asyncio.gather(*(asker.ask() for _ in range(50)))
+    assert len(open_sockets() - before) <= SOURCES
+    upstream.close()
+
+
+def open_sockets() -> set[str]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.add(str(link.readlink()))
+    return {one for one in found if one.startswith("socket:")}
+
+
+async def test_nobody_there(make: Make) -> None:
+    upstream = await Upstream(GOOD).start()
+    asker = make(free_port(), upstream.port)
+    assert await asker.ask(), "the next at once, since the kernel says so"
+    assert not asker.ways[0].well
+    upstream.close()
+
+
+async def test_nobody_anywhere(make: Make) -> None:
+    asker = make(free_port(), free_port())
+    assert await asyncio.gather(*(asker.ask() for _ in range(200))) == [None] * 200
+    assert asker.forwarder.under_way == 0
+
+
+async def test_a_network_that_cannot_be_reached(make: Make) -> None:
+    asker = make(free_port())
+    # The kernel refuses to connect there.
+    asker.ways[0]._resolver = parse_resolver("255.255.255.255")
+    assert await asker.ask() is None
+
+
+async def test_a_resolver_that_refuses_without_a_word(make: Make) -> None:
+    def refuse(query: dns.message.Message) -> bytes:
+        return query.id.to_bytes(2) + b"\x80\x05" + bytes(8)
+
+    one, other = await Upstream(refuse).start(), await Upstream(GOOD).start()
+    assert await make(one.port, other.port).ask()
+    one.close()
+    other.close()
+
+
+async def test_twice_the_same_answer(make: Make) -> None:
+    def twice(query: dns.message.Message) -> list[bytes]:
+        reply = GOOD(query)
+        assert isinstance(reply, bytes)
+        return [reply, reply]
+
+    upstream = await Upstream(twice).start()
+    asker = make(upstream.port)
+    for _ in range(10):
+        assert await asker.ask()
+    upstream.close()

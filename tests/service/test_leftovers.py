@@ -1,0 +1,127 @@
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import run_command, wait_for
+from records.support import DAY, START, an_event
+from urlward.commands.records import add_records_commands
+from urlward.config import Config
+from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.objections.objections import add_objection, read_objections
+from urlward.records.event import Event
+from urlward.records.holds import hold
+from urlward.records.outbox import FOLDER, Outbox, Position, batch_of
+from urlward.service.leftovers import purge_leftovers
+from urlward.service.services import Services
+from urlward.state.folder import local_key, set_aside
+
+NOW = START / 1000
+RECORDS = RecordsTable(
+    days=DaysTable(blocks=1, operations=9),
+    store=(StoreTable(kind="sqlite"),),
+    assignments=StoreTable(kind="sqlite", path="/nowhere/assignments.db"),
+)
+HELD = an_event(2).reference
+
+
+def files(state: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in (state / FOLDER).glob("outbox.db*"))
+
+
+def put(state: Path, some: list[Event]) -> None:
+    outbox = Outbox(state)
+    assert outbox.append([batch_of(some)]) == 1
+    outbox.close()
+
+
+def in_outbox(state: Path) -> list[Event]:
+    outbox = Outbox(state)
+    try:
+        return outbox.read("a", Position(), 100).events
+    finally:
+        outbox.close()
+
+
+SOME = [an_event(n, client=f"192.0.2.{n}") for n in range(3)]
+SOME += [an_event(n + 9, "list", client="") for n in range(3)]
+
+
+def test_what_waits_for_a_store_has_an_end(tmp_path: Path) -> None:
+    put(tmp_path, SOME)
+    over = NOW + 2 * DAY / 1000
+    assert purge_leftovers(RECORDS, tmp_path, {HELD}, NOW) == (
+        {"objections": 0, "damaged files": 0, "waiting for a store": 0},
+        [],
+    )
+    assert purge_leftovers(RECORDS, tmp_path, {HELD}, over)[0]["waiting for a store"] == 2
+    assert b"192.0.2.0" not in files(tmp_path)
+    assert b"192.0.2.2" in files(tmp_path), "it is held"
+    # Whoever goes on with it gets what is left.
+    put(tmp_path, [an_event(7)])
+    assert in_outbox(tmp_path) == [*SOME[2:], an_event(7)]
+
+
+def test_while_others_write_and_read_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.append([batch_of(SOME)])
+    over = NOW + 20 * DAY / 1000
+    assert purge_leftovers(RECORDS, tmp_path, (), over)[0]["waiting for a store"] == 6
+    assert outbox.read("a", Position(), 10).count == 0
+    assert b"192.0.2" not in files(tmp_path)
+    outbox.append([batch_of([an_event(7)])])
+    assert outbox.read("a", Position(), 10).events == [an_event(7)]
+    outbox.close()
+
+
+def test_where_nothing_was_recorded_nothing_is_made(tmp_path: Path) -> None:
+    assert purge_leftovers(RECORDS, tmp_path, (), NOW)[1] == []
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_damaged_files_of_every_store_have_an_end(tmp_path: Path) -> None:
+    there = tmp_path / "elsewhere" / "assignments.db"
+    records = RECORDS.model_copy(update={"assignments": StoreTable(kind="sqlite", path=str(there))})
+    for path in (there, tmp_path / "objections.json", tmp_path / "audit.jsonl"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("192.0.2.7")
+        set_aside(path.parent, path, "damaged")
+    assert purge_leftovers(records, tmp_path, (), time.time())[0]["damaged files"] == 0
+    assert purge_leftovers(records, tmp_path, (), time.time() + 86_401)[0]["damaged files"] == 2
+    (left,) = tmp_path.rglob("damaged/*")
+    assert left.name.startswith("audit.jsonl.")
+
+
+def test_purge_deletes_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text(
+        f'state = "{tmp_path}"\n[records.days]\nblocks = 1\noperations = 1\n'
+        '[[records.store]]\nkind = "jsonl"\n'
+    )
+    key, now = local_key(tmp_path), time.time()
+    for reference in (HELD, "0000-0000-0000"):
+        add_objection(tmp_path, key, reference, "old", client="192.0.2.7", now=now - 3 * 86_400)
+    add_objection(tmp_path, key, "0000-0000-0000", "new", client="192.0.2.7", now=now)
+    hold(tmp_path, HELD, int(now) + 999, "asked for", "ann", now=now)
+    put(tmp_path, [an_event(at=round(now * 1000) - 3 * DAY)])
+    assert run_command(add_records_commands, "records", "purge", "--config", config) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "objections: 1 deleted",
+        "waiting for a store: 1 deleted",
+    ]
+    assert [one.reference for one in read_objections(tmp_path)] == [HELD, "0000-0000-0000"]
+
+
+async def test_the_process_that_records_does_so_each_hour(tmp_path: Path) -> None:
+    """Also where no objections are taken."""
+    records = RECORDS.model_copy(update={"assignments": None})
+    key = local_key(tmp_path)
+    add_objection(tmp_path, key, "0000-0000-0000", "old", client="192.0.2.7", now=NOW)
+    put(tmp_path, SOME)
+    services = Services(Config(records=records, state=str(tmp_path)), tmp_path, key)
+    task = asyncio.ensure_future(services.beside()["mending"]())
+    await asyncio.to_thread(
+        wait_for, lambda: not read_objections(tmp_path) and b"192.0.2" not in files(tmp_path), "the end"
+    )
+    task.cancel()

@@ -1,0 +1,259 @@
+"""What is damaged at the start of the process that records is set aside, and begun anew."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from obstacles import permissions_hold
+from records.recording import events
+from records.support import own_messages
+from urlward.assignments.schema import FILE as ASSIGNMENTS
+from urlward.assignments.store import AssignmentStore
+from urlward.config import RecordsTable
+from urlward.config.records import StoreTable
+from urlward.dashboard.sessions import Sessions, read_token
+from urlward.records.asking import Desk
+from urlward.records.outbox import Outbox, OutboxError, batch_of
+from urlward.records.store import EventQuery, StoreError
+from urlward.service.mend import mend_assignments, mend_token, open_mended
+from urlward.service.services import set_aside_alarm
+from urlward.state.folder import forget_damaged
+from urlward.state.watch import Signature
+
+SQLITE, JSONL = StoreTable(kind="sqlite"), StoreTable(kind="jsonl")
+
+
+def _flip(path: Path, at: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+def _folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def _dangling(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.with_name("nowhere") / "at all")
+
+
+def _pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "flipped": _flip,
+    "cut": lambda path: os.truncate(path, 5000),
+    "empty": lambda path: os.truncate(path, 0),
+    "noise": lambda path: path.write_bytes(b"\x81\x00\xff" * 3000) and None,
+    "folder": _folder,
+    "pipe": _pipe,
+    "dangling": _dangling,
+    "unreadable": lambda path: path.chmod(0),
+}
+
+
+def aside(folder: Path) -> list[str]:
+    return sorted(path.name.partition(".2")[0] for path in (folder / "damaged").glob("*"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_database(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_mended(SQLITE, tmp_path).close()
+    store = open_mended(SQLITE, tmp_path)
+    store.write(events(500))
+    store.close()
+    assert aside(tmp_path) == []
+    DAMAGES[damage](tmp_path / "records.db")
+    with permissions_hold():
+        store = open_mended(SQLITE, tmp_path)
+        store.write(events(3, 500))
+        assert len(store.find(EventQuery())) == 3  # type: ignore[attr-defined]
+        store.close()
+    assert aside(tmp_path) == ["records.db"]
+    (line,) = own_messages(caplog)
+    assert line.endswith("; a new one is begun")
+    alarm = set_aside_alarm(RecordsTable(), tmp_path)["set-aside"]
+    assert alarm.startswith("damaged and set aside: records.db.2")
+
+
+def test_a_page_of_a_database_and_its_log_that_is_a_folder(tmp_path: Path) -> None:
+    store = open_mended(SQLITE, tmp_path)
+    store.write(events(2000))
+    store.close()
+    path = tmp_path / "records.db"
+    data = bytearray(path.read_bytes())
+    data[8 * 4096 : 9 * 4096] = os.urandom(4096)
+    path.write_bytes(data)
+    (tmp_path / "records.db-wal").mkdir()
+    (tmp_path / "records.db-shm").write_bytes(b"x")
+    store = open_mended(SQLITE, tmp_path)
+    store.write(events(1))
+    store.close()
+    assert aside(tmp_path) == ["records.db", "records.db-shm", "records.db-wal"]
+
+
+def test_one_that_is_locked_or_of_a_later_version_stays(tmp_path: Path) -> None:
+    store = open_mended(SQLITE, tmp_path)
+    store.write(events(1))
+    with sqlite3.connect(tmp_path / "records.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        open_mended(StoreTable(kind="jsonl"), tmp_path).close()
+        other.rollback()
+    store.close()
+    open_mended(SQLITE, tmp_path).close()
+    assert aside(tmp_path) == []
+
+
+def test_a_database_elsewhere_is_set_aside_there(tmp_path: Path) -> None:
+    table = StoreTable(kind="sqlite", path=str(tmp_path / "srv/events.db"))
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv/damaged").mkdir()
+    (tmp_path / "srv/damaged/others.txt").touch()
+    os.utime(tmp_path / "srv/damaged/others.txt", (0, 0))
+    (tmp_path / "srv/events.db").write_bytes(b"SQLite format 3\0 and noise")
+    open_mended(table, tmp_path / "state").close()
+    forget_damaged(tmp_path / "srv", time.time() + 1e9)
+    (tmp_path / "srv/damaged/others.txt").unlink()
+    assert aside(tmp_path / "srv") == []
+    (tmp_path / "srv/events.db").write_bytes(b"SQLite format 3\0 and noise")
+    open_mended(table, tmp_path / "state").close()
+    assert aside(tmp_path / "srv") == ["events.db"]
+    assert "srv/damaged" in set_aside_alarm(RecordsTable(store=(table,)), tmp_path / "state")["set-aside"]
+
+
+def _other_database(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE customers (name)")
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("my own words\n"),
+    "lines": lambda path: path.write_text('{"id": "1"}\n{"id": "2"}\n'),
+    "database": _other_database,
+    "folder": lambda path: path.mkdir(),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "jsonl, the one before"])
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_anothers_stays_as_it_is(tmp_path: Path, kind: str, other: str) -> None:
+    kind, _, before = kind.partition(", ")
+    path = tmp_path / "srv" / ("own.7" if before else "own")
+    path.parent.mkdir()
+    OTHERS[other](path)
+    seen = Signature.of(path)
+    table = StoreTable.model_validate({"kind": kind, "path": str(path.with_name("own"))})
+    with pytest.raises(StoreError, match=f"^{path}: [^\n]*$"):
+        open_mended(table, tmp_path / "state")
+    if kind == "sqlite":
+        assignments = RecordsTable(assignments=table)
+        mend_assignments(assignments, tmp_path / "state")
+    assert Signature.of(path) == seen
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl"])
+def test_a_named_file_may_be_empty_and_of_a_start_before(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "own"
+    path.touch()
+    table = StoreTable.model_validate({"kind": kind, "path": str(path)})
+    for n in range(2):
+        store = open_mended(table, tmp_path / "state")
+        store.write(events(3, n * 3))
+        store.close()
+    assert not (tmp_path / "damaged").exists()
+    path.write_bytes(b'{"version":1,"id' if kind == "jsonl" else b"SQLite format 3\0")
+    store = open_mended(table, tmp_path / "state")
+    store.write(events(1))
+    store.close()
+    assert aside(tmp_path) == ["own"]
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"flipped", "cut", "dangling"}))
+def test_json_lines(tmp_path: Path, damage: str) -> None:
+    store = open_mended(JSONL, tmp_path)
+    store.write(events(50))
+    path = tmp_path / "records.jsonl"
+    DAMAGES[damage](path)
+    with permissions_hold():
+        open_mended(JSONL, tmp_path).write(events(3))
+    assert aside(tmp_path) == ["records.jsonl"]
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_json_lines_of_which_some_are_damaged_stay(tmp_path: Path) -> None:
+    open_mended(JSONL, tmp_path).write(events(50))
+    _flip(tmp_path / "records.jsonl", 3)
+    open_mended(JSONL, tmp_path).write(events(3, 50))
+    assert aside(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_assignments(tmp_path: Path, damage: str) -> None:
+    AssignmentStore(tmp_path / ASSIGNMENTS).close()
+    mend_assignments(RecordsTable(), tmp_path)
+    assert aside(tmp_path) == []
+    DAMAGES[damage](tmp_path / ASSIGNMENTS)
+    with permissions_hold():
+        mend_assignments(RecordsTable(), tmp_path)
+        AssignmentStore(tmp_path / ASSIGNMENTS).close()
+    assert aside(tmp_path) == [ASSIGNMENTS]
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - {"flipped", "cut", "dangling"}))
+def test_the_token_and_the_sessions(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "admin.token"
+    token = read_token(path)
+    mend_token(path, tmp_path)
+    assert read_token(path) == token
+    session = Sessions(tmp_path, token).begin("anna", 1e9)
+    DAMAGES[damage](path)
+    DAMAGES[damage](tmp_path / "admin.json")
+    with permissions_hold():
+        mend_token(path, tmp_path)
+        again = read_token(path)
+        assert again != token
+        assert Sessions(tmp_path, again).visitor(session, 1e9) is None
+    assert aside(tmp_path) == ["admin.json", "admin.token"]
+
+
+def test_a_token_that_others_may_read_or_that_is_elsewhere_stays(tmp_path: Path) -> None:
+    path = tmp_path / "admin.token"
+    path.write_bytes(b"short")
+    path.chmod(0o644)
+    mend_token(path, tmp_path)
+    path.chmod(0o600)
+    mend_token(path, tmp_path / "state")
+    assert path.read_bytes() == b"short"
+
+
+@pytest.mark.parametrize("damage", ["folder", "pipe", "unreadable", "noise"])
+def test_the_outbox(tmp_path: Path, damage: str) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.append([batch_of([])])
+    outbox.close()
+    DAMAGES[damage](outbox.path)
+    with permissions_hold():
+        with suppress(OutboxError):
+            outbox.check()
+        outbox.append([batch_of([])])
+        outbox.close()
+    assert aside(tmp_path) == ["outbox.db"]
+
+
+async def test_the_socket(tmp_path: Path) -> None:
+    (tmp_path / "records.sock").mkdir()
+    desk = Desk(tmp_path, {}, lambda *_: None)
+    await desk.start()
+    await desk.close()
+    assert aside(tmp_path) == ["records.sock"]

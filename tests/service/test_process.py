@@ -1,0 +1,138 @@
+import asyncio
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion import Companion
+from conftest import wait_for
+from records.recording import SECRET, block, events, records
+from urlward.config.records import StoreTable
+from urlward.records import writer
+from urlward.records.asking import SOCKET
+from urlward.records.recording import Recording
+from urlward.records.store import open_store
+from urlward.records.writer import processes
+
+CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'
+
+
+START = 60.0
+"""Seconds that a process may take to start on a machine with other work."""
+
+
+class Running(Companion):
+    def __init__(self, folder: Path, text: str = CONFIG, **asked: Any) -> None:
+        super().__init__("urlward.service.process", folder, text, **asked)
+
+    def serves(self) -> None:
+        wait_for(
+            lambda: (self.state / SOCKET).exists() or self.process.poll() is not None, "the socket", START
+        )
+        assert self.process.poll() is None, self.log()
+
+
+@contextmanager
+def running(folder: Path, *args: Any, **asked: Any) -> Iterator[Running]:
+    made = Running(folder, *args, **asked)
+    try:
+        yield made
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To hand over what is said may take longer than a second on a machine with other work."""
+    monkeypatch.setattr(writer, "END_WITHIN", START)
+
+
+async def _said(state: Path, count: int) -> None:
+    said = Recording(records(), state, SECRET)
+    running = asyncio.ensure_future(said.run())
+    await asyncio.sleep(0)
+    for n in range(count):
+        block(said, str(n))
+    await said.close()
+    running.cancel()
+    assert not said.writer.waiting
+
+
+def _kinds(state: Path) -> list[str]:
+    """Of the events in the store, in order; none while it is being made."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{state}/records.db?mode=ro", uri=True)) as db:
+            return [kind for (kind,) in db.execute("SELECT kind FROM events ORDER BY id")]
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_events_are_in_the_store_that_is_configured(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        process.serves()
+        asyncio.run(_said(process.state, 10))
+        wait_for(lambda: len(_kinds(process.state)) == 13, "the events")
+        assert process.end() == 0, process.log()
+        assert process.log() == ""
+        assert _kinds(process.state) == ["start", "start", *["block"] * 10, "stop", "stop"]
+        left = {path.name for path in process.state.rglob("*")}
+        assert "outbox.db" in left
+        assert not [name for name in left if name.endswith((".writer", ".sock")) or "outbox.db-" in name]
+
+
+def test_what_is_older_than_it_may_be_is_deleted(tmp_path: Path) -> None:
+    store = open_store(StoreTable(kind="sqlite"), tmp_path / "state")
+    store.write(events(5))
+    store.close()
+    with running(tmp_path) as process:
+        wait_for(lambda: "5 deleted" in process.log(), "the old ones to be deleted")
+        assert process.end() == 0, process.log()
+        assert "block" not in _kinds(process.state)
+
+
+def test_a_second_one_waits_and_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    with running(tmp_path) as first:
+        first.serves()
+        with running(tmp_path) as second:
+            wait_for(lambda: "another process records" in second.log(), "the second to wait", START)
+            first.process.kill()
+            first.process.wait()
+            wait_for(lambda: "may be missing" in second.log(), "the second to serve", START)
+            wait_for(lambda: _kinds(second.state).count("gap") == 1, "the gap to be told")
+            assert second.end() == 0
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, json, os\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'urlward.service.process'], stdin=subprocess.PIPE)\n"
+        "asked = json.loads(sys.argv[1]) | {'parent': os.getpid()}\n"
+        "p.stdin.write(json.dumps(asked).encode()); p.stdin.close(); p.wait()"
+    )
+    (tmp_path / "urlward.toml").write_text(CONFIG)
+    asked = {"config": str(tmp_path / "urlward.toml"), "state": str(tmp_path / "state")}
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(asked)])
+    wait_for(lambda: (tmp_path / "state" / SOCKET).exists(), "the socket", START)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not (tmp_path / "state" / SOCKET).exists(), "its end in order")
+    assert processes(tmp_path / "state") == []
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
+    with running(tmp_path, "") as process:
+        assert process.process.wait(START) == 2
+        assert process.log() == "records: no [records] in the configuration: there is nothing to record\n"
+    (tmp_path / "state").touch()
+    with running(tmp_path) as process:
+        assert process.process.wait(START) == 2
+        assert process.log().startswith("records: ")
+        assert process.log().count("\n") == 1
