@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
+    from feeds import feed_support, fetch_support
     from urlward.commands.arguments import Command
 
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -245,3 +247,62 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} must not skip here: {reason}"
     return report
+
+
+# -- servers that several rooms' tests share
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The folder of a PostgreSQL server's socket."""
+    from records import support
+
+    if reason := support.without_server():
+        pytest.skip(reason)
+    with support.postgresql_server() as folder:
+        yield folder
+
+
+_databases = itertools.count()
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> str:
+    """URL of an empty database."""
+    import psycopg
+
+    name = f"urlward{next(_databases)}"
+    with psycopg.connect(
+        host=postgresql_server, user="urlward", dbname="postgres", autocommit=True
+    ) as server:
+        server.execute(f"CREATE DATABASE {name}")
+    return f"postgresql://urlward@/{name}?host={postgresql_server}"
+
+
+@pytest.fixture(scope="session")
+def feeds(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[fetch_support.Server]":
+    """A server of feeds with each way of answering."""
+    from feeds import fetch_support
+
+    with fetch_support.running(tmp_path_factory.mktemp("feeds")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[feed_support.Server]":
+    """An nginx for the module's tests, with nothing in it."""
+    from feeds import feed_support
+
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    with feed_support.server(tmp_path_factory.mktemp("nginx")) as made:
+        yield made
+
+
+@pytest.fixture
+def site(nginx: "feed_support.Server") -> "feed_support.Server":
+    """The same, with nothing left of the test before."""
+    for path in (nginx.folder / "www").rglob("feed*"):
+        path.unlink()
+    nginx.seen()
+    return nginx

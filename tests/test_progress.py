@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from urlward import progress
-from urlward.lists.build import silent
-from urlward.progress import progress_bar
+from urlward.progress import progress_bar, silent
 
 
 class Terminal(io.StringIO):

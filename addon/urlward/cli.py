@@ -64,21 +64,14 @@ from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
-from urlward.lists.build import (
-    compile_sources,
-    key_beside,
-    name_of,
-    new_key_file,
-    read_key,
-    told,
-    write_in_kind,
-)
+from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
 from urlward.process import keep_private, module_command
 from urlward.progress import progress_bar
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
+from urlward.state.keys import key_beside, new_key_file, read_key
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings

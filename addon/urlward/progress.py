@@ -2,13 +2,18 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from urlward.lists.build import Progress, silent
+type Progress = Callable[[str, float], None]
+"""Called with what is being done and the share of it that is, from 0 to 1."""
 
 _BETWEEN = 0.25
 """Seconds between two times that it is drawn."""
+
+
+def silent(what: str, share: float) -> None:
+    """The progress that nobody watches."""
 
 
 @contextmanager

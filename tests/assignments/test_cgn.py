@@ -14,7 +14,7 @@ from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
 
-LOGS = Path(__file__).parents[2] / "data" / "records" / "cgn"
+LOGS = Path(__file__).parents[1] / "data" / "records" / "cgn"
 DAY = 86_400_000
 
 

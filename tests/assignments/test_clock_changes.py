@@ -18,7 +18,7 @@ from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import to_ms
 from urlward.assignments.who import Question, answer_lines, who
 
-CASES = json.loads((Path(__file__).parents[2] / "data" / "records" / "clock_changes.json").read_bytes())
+CASES = json.loads((Path(__file__).parents[1] / "data" / "records" / "clock_changes.json").read_bytes())
 A = "198.51.100.7"
 MADRID = ZoneInfo("Europe/Madrid")
 NONE_OF = "a local time that there was none of, since the clock was put forward"

@@ -14,10 +14,11 @@ from e2e.support import ENDS_WITHIN, NGINX_HEAD, Filter, Nginx, accepts, get, ru
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
-from urlward.lists.build import compile_sources, read_key
+from urlward.lists.build import compile_sources
 from urlward.lists.issue import Issue
 from urlward.policy.allows import add_allow
 from urlward.state.folder import local_key
+from urlward.state.keys import read_key
 
 LISTED, OTHER, MORE = "listed.example", "other.example", "more.example"
 SIGNING = SigningKey(bytes(range(32)))

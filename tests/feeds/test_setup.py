@@ -8,8 +8,8 @@ from lists.support import OTHER_SECRET, SECRET, artifact, blocks, key_file
 from urlward.config import ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import make_keeper, make_policy
-from urlward.lists.build import read_key
 from urlward.state.folder import local_key
+from urlward.state.keys import read_key
 
 FEED = '[[feed]]\nname = "body"\nurl = "http://127.0.0.1:1/list"\n'
 

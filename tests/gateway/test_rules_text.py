@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from urlward.config import GatewayTable
+from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.rules import Plan, outdated, rules, setup_of
 
@@ -71,7 +72,7 @@ def test_as_reviewed(name: str) -> None:
     ],
 )
 def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(GatewayError, match=message.replace("*", r"\*")):
+    with pytest.raises((GatewayError, SettingError), match=message.replace("*", r"\*")):
         rules(plan(values))
 
 

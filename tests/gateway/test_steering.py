@@ -21,6 +21,7 @@ from mitmproxy.test import taddons
 from conftest import free_port, rounds
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
 from urlward.config import CanaryTable, DnsTable, GatewayTable
+from urlward.config.problem import SettingError
 from urlward.dns.resolvers import ResolverError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
@@ -288,7 +289,7 @@ def test_rules_are_looked_at_before_the_start() -> None:
 )
 def test_modes_that_the_rules_do_not_lead_to(modes: tuple[str, ...]) -> None:
     addon = Steering(GatewayTable(dns=DnsTable(resolvers=("192.0.2.53",))), Checked())  # type: ignore[arg-type]
-    with pytest.raises(GatewayError, match="mode: steering needs transparent, dns@5353;"):
+    with pytest.raises(SettingError, match="mode: steering needs transparent, dns@5353;"):
         addon.check(modes, 8080)
 
 

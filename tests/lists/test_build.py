@@ -17,16 +17,14 @@ from urlward.lists.build import (
     compile_sources,
     find_key,
     is_artifact,
-    key_beside,
     name_of,
-    new_key_file,
-    read_key,
     told,
     write_atomically,
     written_atomically,
 )
 from urlward.lists.run_folder import RunFolder
 from urlward.lists.source import Budget, SourceError, read_artifact
+from urlward.state.keys import key_beside, new_key_file, read_key
 
 FULL = OSError(28, "No space left on device")
 

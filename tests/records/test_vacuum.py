@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from assignments.support import sighting, taken
 from records.support import DAY, START, an_event, in_the_heap, node, role_without_ownership
 from urlward.assignments import retention
 from urlward.assignments.interval import AssignmentError
@@ -16,8 +17,6 @@ from urlward.config.records import StoreTable
 from urlward.records import vacuum
 from urlward.records.database import Database, open_database
 from urlward.records.store import EventQuery, StoreError
-
-from .assignments.support import sighting, taken
 
 TABLE = StoreTable(kind="postgresql", url_env="RECORDS_URL")
 

@@ -16,13 +16,14 @@ from urlward.assignments.schema import FILE as ASSIGNMENTS
 from urlward.assignments.store import AssignmentStore
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.sessions import Sessions, read_token
+from urlward.dashboard.sessions import Sessions
 from urlward.records.asking import Desk
 from urlward.records.outbox import Outbox, OutboxError, batch_of
 from urlward.records.store import EventQuery, StoreError
 from urlward.service.mend import mend_assignments, mend_token, open_mended
 from urlward.service.services import set_aside_alarm
 from urlward.state.folder import forget_damaged
+from urlward.state.token import read_token
 from urlward.state.watch import Signature
 
 SQLITE, JSONL = StoreTable(kind="sqlite"), StoreTable(kind="jsonl")

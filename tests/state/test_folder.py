@@ -10,7 +10,7 @@ import pytest
 
 from urlward.engine.digest import format_key
 from urlward.engine.errors import KeyFileError
-from urlward.lists import build
+from urlward.state import keys
 from urlward.state.folder import (
     MOST_DAMAGED,
     StateError,
@@ -133,7 +133,7 @@ def test_a_lack_of_descriptors_is_no_damage(tmp_path: Path, monkeypatch: pytest.
     def none_left(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(build, "open_regular", none_left)
+    monkeypatch.setattr(keys, "open_regular", none_left)
     with pytest.raises(KeyFileError, match="Too many open files"):
         local_key(tmp_path)
     assert not (tmp_path / "damaged").exists()

@@ -14,7 +14,7 @@ from urlward.assignments.parsers import Parsed, Parser, ReadOptions
 from urlward.assignments.positions import position_at, position_in
 from urlward.assignments.store import AssignmentStore, Position
 from urlward.encoding import BOM, other_encoding, without_bom
-from urlward.lists.build import Progress, silent
+from urlward.progress import Progress, silent
 from urlward.regular import regular_fd
 
 _BLOCK = 4 << 20

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 import time
 
@@ -11,19 +10,16 @@ from urlward.commands.caller import caller
 from urlward.config import configured
 from urlward.policy.allow_entry import AllowError
 from urlward.policy.allows import (
-    LONGEST,
     Allow,
     add_allow,
     allow_row,
     current_allows,
+    duration,
     end_allow,
     expire_allows,
     rfc3339,
 )
 from urlward.state.folder import found_folder, local_key, state_folder
-
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
 def add_allow_commands(command: Command) -> None:
@@ -67,21 +63,6 @@ def _allow(args: argparse.Namespace) -> int:
         # A filter that runs as somebody else may have another, and would see nothing of it.
         print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
-
-
-def duration(text: str) -> int:
-    """Seconds of ``30m``, ``2h`` or ``3d``.
-
-    Raises:
-        AllowError: none of these, or longer than 30 days.
-    """
-    match = _DURATION(text)
-    if match is None:
-        raise AllowError(f"for: {text!r} is not a time such as 30m, 2h or 3d")
-    seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds > LONGEST:
-        raise AllowError(f"for: {text} is longer than {LONGEST // 86_400}d")
-    return seconds
 
 
 def _check_arguments(args: argparse.Namespace) -> None:

@@ -8,20 +8,15 @@ import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from urlward.commands.arguments import Command
 from urlward.commands.imports import add_format_argument
 from urlward.commands.trust import add_trust_argument
 from urlward.config import Config, configured
-from urlward.engine.errors import UrlError, UrlwardError
-from urlward.engine.matcher import Matcher
-from urlward.engine.url import canonicalize
-from urlward.engine.verdict import Decide, Verdict, decide
+from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
-from urlward.lists.explain import Explanation, explain, parse_time
+from urlward.lists.explain import Checker, parse_time
 from urlward.lists.report import read_budget
-from urlward.policy.policy import Policy
 from urlward.progress import progress_bar
 from urlward.samples import SAMPLE
 
@@ -44,58 +39,6 @@ def add_check_command(command: Command) -> None:
     check.add_argument("--explain", action="store_true", help="which entry and rule decided")
     check.add_argument("--json", action="store_true", help="one JSON object a URL")
     check.add_argument("urls", nargs="+", metavar="URL", help='"-" reads URLs from standard input')
-
-
-class Checker:
-    """Checks URLs as a filter would for one client at one time.
-
-    Args:
-        matcher: the lists.
-        policy: what they mean for whom; None where the same for all.
-        client: an address, or empty for a client in no group.
-        now: seconds since 1970-01-01 UTC.
-    """
-
-    def __init__(self, matcher: Matcher, policy: Policy | None, client: str, now: float) -> None:
-        self._matcher = matcher
-        self._policy = policy
-        self._client = client
-        self._now = now
-        self._decide: Decide = decide if policy is None else policy.view(client, now).decide
-
-    def check(self, url: str) -> dict[str, Any]:
-        """What the URL gets, by the names of ``--json``; ``error`` where it is none."""
-        found = {"url": url, "canonical": "", "verdict": "error"}
-        try:
-            raw = url.encode(errors="surrogateescape")  # the bytes as they were given
-            found["canonical"] = str(canonicalize(raw))
-            verdict = self._matcher.check_url(raw, self._now, self._decide)
-        except UrlError as e:
-            found["error"] = str(e)
-            return found
-        found["verdict"] = verdict.action
-        if verdict.action != "pass":
-            found.update(kind=verdict.kind, id=verdict.entry, category=verdict.category, list=verdict.list)
-        return found
-
-    def explain(self, url: str) -> tuple[Explanation, bool]:
-        """Why, and whether its host is protected.
-
-        Raises:
-            UrlError: not a URL.
-        """
-        seen: dict[Verdict, None] = {}
-
-        def note(verdicts: list[Verdict]) -> Verdict:
-            seen.update(dict.fromkeys(verdicts))
-            return decide(verdicts)
-
-        raw = url.encode(errors="surrogateescape")
-        host = canonicalize(raw).host
-        self._matcher.check_url(raw, self._now, note)
-        policy = self._policy or Policy(Config())
-        found = {host: tuple(seen)} if seen else {}
-        return explain(policy, found, self._client, self._now), self._matcher.protects(host)
 
 
 class ClientError(UrlwardError):

@@ -9,8 +9,9 @@ from urlward.engine.artifact import Header, check_key, parse
 from urlward.engine.delta import DeltaError, apply_delta, extent, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
-from urlward.lists.build import key_beside, read_key, told, write_in_kind
+from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
+from urlward.state.keys import key_beside, read_key
 
 
 class DeltaFileError(UrlwardError):

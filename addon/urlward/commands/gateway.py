@@ -11,6 +11,7 @@ from typing import Any
 
 from urlward.commands.arguments import DONE, Command, subcommand
 from urlward.config import SYSTEM, Config, read_config
+from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError, located
 
 NOT_FILTERED = 1
@@ -110,7 +111,7 @@ def _up(args: argparse.Namespace) -> int:
         before = control.up(nft, made.plan, replace=args.replace)
     gateway = made.plan.gateway
     sizes, lacking = set[int](), list[str]()
-    with suppress(GatewayError, ValueError):  # advice; the rules are in force
+    with suppress(GatewayError, SettingError, ValueError):  # advice; the rules are in force
         listing = control.all_rules(nft)
         sizes = clamps(listing)
         lacking = closed(listing, setup_of(made.plan), gateway.interfaces, gateway.ports, made.plan.families)
@@ -165,7 +166,7 @@ def _status(args: argparse.Namespace) -> int:
     shown["firewalls"] = []
     if found.setup is not None:
         families = (4, 6) if has_ipv6() else (4,)
-        with suppress(GatewayError, ValueError):  # advice
+        with suppress(GatewayError, SettingError, ValueError):  # advice
             shown["firewalls"] = closed(
                 control.all_rules(nft), found.setup, found.interfaces, config.gateway.ports, families
             )

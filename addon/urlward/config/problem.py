@@ -209,3 +209,15 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\
 def _unescaped(text: str) -> str:
     """A basic string's letters (TOML 1.0, section String)."""
     return _ESCAPE.sub(lambda m: _ESCAPED[m[3]] if m[3] else chr(int(m[1] or m[2], 16)), text)
+
+
+class SettingError(UrlwardError):
+    """A key of the configuration that does not do.
+
+    Attributes:
+        problem: which, and why.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        self.problem = Problem(key, text)
+        super().__init__(str(self.problem))

@@ -15,8 +15,9 @@ from tornado.web import Application, StaticFileHandler
 from urlward.config.tables import split_address
 from urlward.dashboard import action_pages, api, entry_pages, pages
 from urlward.dashboard.base import SECURITY, STATIC, Context, Missing
-from urlward.dashboard.sessions import Sessions, read_token
+from urlward.dashboard.sessions import Sessions
 from urlward.dashboard.sources import AdminError, Sources
+from urlward.state.token import read_token
 
 MAX_BODY = 64 << 10
 MAX_HEAD = 16 << 10

@@ -4,11 +4,11 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from urlward.commands.check import Checker
 from urlward.config import Config
 from urlward.dashboard.sources import Row
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
 from urlward.lists.report import read_budget
 from urlward.policy.allows import current_allows

@@ -15,19 +15,14 @@ from typing import NamedTuple
 
 from tornado.web import create_signed_value, decode_signed_value
 
-from urlward.dashboard.sources import AdminError
-from urlward.encoding import BOM, without_bom
-from urlward.regular import open_regular, read_regular
-from urlward.state.folder import is_damage, locked, made_folder, set_aside, unusable, write_private
+from urlward.regular import read_regular
+from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
 
 SESSION = 12 * 3_600
 """Seconds that a session lasts."""
 
 MAX_NAME = 64
 _FILE = "admin.json"
-_SHORTEST = 20
-_DIFFERENT = 8
-_LONGEST = 4_096
 _DAY = 86_400
 
 
@@ -41,43 +36,6 @@ class Visitor(NamedTuple):
 
     name: str
     id: str = ""
-
-
-def read_token(path: Path) -> str:
-    """The token, made where there is none.
-
-    Raises:
-        AdminError: others can read it, or it could be guessed.
-        StateError: not readable, or not writable.
-    """
-    folder = made_folder(path.parent)
-    with locked(folder):
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
-    return token_of(path)
-
-
-def token_of(path: Path) -> str:
-    """The token that is in a file.
-
-    Raises:
-        AdminError: others can read it, or it could be guessed.
-        StateError: not readable.
-    """
-    try:
-        if path.stat().st_mode & 0o027:
-            raise AdminError(f"{path}: others can read it: chmod 600 {path}")
-        with open_regular(path) as file:
-            token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
-    except OSError as e:
-        raise unusable(path, e) from e
-    printable = all(0x21 <= byte <= 0x7E for byte in token)
-    if not _SHORTEST <= len(token) <= _LONGEST or len({*token}) < _DIFFERENT or not printable:
-        raise AdminError(
-            f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line, "
-            f"{_DIFFERENT} of them different; remove it, and a new one is made"
-        )
-    return token.decode("ascii")
 
 
 class Sessions:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, Protocol
 
 import dns.ipv4
@@ -17,12 +17,13 @@ from urlward.dns.resolved import MARGIN
 from urlward.dns.wire import AAAA, A, Question, Scan
 from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import Verdict
-from urlward.gateway.canary import CANARY_FOR
-from urlward.gateway.steerable import Address
 from urlward.proxy.block_page import new_reference
 from urlward.proxy.decision_log import timestamp
 
 logger = logging.getLogger("urlward")
+
+CANARY_FOR = 10
+"""Seconds for which the canary's address is steered, so that a set that takes no more is noticed."""
 
 MOST_ADDRESSES = 64
 """Of each family that are steered, and told, for one answer."""
@@ -52,7 +53,7 @@ class Steers(Protocol):
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         """Have connections to addresses come to the filter."""
 
-    async def prove(self, addresses: Iterable[Address], seconds: int) -> None:
+    async def prove(self, addresses: Iterable[IPv4Address | IPv6Address], seconds: int) -> None:
         """Steer the canary's addresses."""
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from urlward.gateway.errors import SettingError
+from urlward.config.problem import SettingError
 
 SYSTEM = Path("/etc/resolv.conf")
 

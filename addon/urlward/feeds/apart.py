@@ -18,9 +18,9 @@ from urlward.feeds.facts import Facts
 from urlward.feeds.guards import ACCEPTABLE
 from urlward.feeds.schedule import LONGEST, Random, after_failure, after_success
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
-from urlward.lists.build import Progress, silent
 from urlward.lists.memory import ChangingError
 from urlward.lists.worker import ask
+from urlward.progress import Progress, silent
 from urlward.state.folder import StateError
 
 logger = logging.getLogger("urlward.lists")

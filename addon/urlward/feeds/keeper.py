@@ -27,11 +27,12 @@ from urlward.engine.networks import blocking_networks
 from urlward.engine.steps import Steps, exhaust
 from urlward.feeds.kept import Kept, ListFile, entries_text
 from urlward.feeds.own import OwnList, forget_others
-from urlward.lists.build import Progress, silent, told
+from urlward.lists.build import told
 from urlward.lists.formats import AUTO
 from urlward.lists.memory import ChangingError
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.lists.source import Budget, SourceError
+from urlward.progress import Progress, silent
 from urlward.regular import read_regular
 from urlward.state.folder import StateError, is_damage, set_aside
 from urlward.state.watch import Signature, Watch, being_written

@@ -14,7 +14,7 @@ from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList
 from urlward.feeds.own import OwnList
 from urlward.feeds.watch import PathWatch
-from urlward.lists.build import read_key
+from urlward.state.keys import read_key
 from urlward.state.watch import Signature, Watch
 
 

@@ -18,10 +18,11 @@ from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.feeds.source import content, recipe
 from urlward.feeds.store import InForce
 from urlward.feeds.text import Compiled, compile_text
-from urlward.lists.build import Progress, read_key, silent
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
+from urlward.progress import Progress, silent
 from urlward.state.folder import made_folder
+from urlward.state.keys import read_key
 
 logger = logging.getLogger("urlward.lists")
 

@@ -17,8 +17,9 @@ from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
 from urlward.feeds.apart import Outcome, Own, refresh_apart
 from urlward.feeds.store import LISTS, FeedStore
-from urlward.lists.build import Progress, name_of, silent
+from urlward.lists.build import name_of
 from urlward.lists.source import Budget
+from urlward.progress import Progress, silent
 
 _MOST = 1 << 50
 """Times its entries that a list may grow, and bytes that it may have: both are the operator's business."""

@@ -32,11 +32,11 @@ from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import SecretError
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore, InForce
 from urlward.feeds.take import take
-from urlward.lists.build import Progress, silent
 from urlward.lists.memory import ChangingError
 from urlward.lists.source import SourceError
 from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
+from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, local_key
 
 logger = logging.getLogger("urlward.lists")

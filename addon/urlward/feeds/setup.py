@@ -16,7 +16,7 @@ from urlward.engine.verdict import decide
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.kept import ListFile
 from urlward.feeds.store import FeedStore
-from urlward.lists.build import compile_sources, find_key, read_key
+from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
 from urlward.lists.report import NO_FOLDER
 from urlward.lists.source import Budget, SourceError
@@ -26,6 +26,7 @@ from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.samples import PROTECTED
 from urlward.state.folder import KEY_FILE, local_key, state_folder
+from urlward.state.keys import read_key
 
 logger = logging.getLogger("urlward.lists")
 

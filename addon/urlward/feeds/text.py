@@ -11,10 +11,11 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.apart import Own
 from urlward.feeds.counts import changes
 from urlward.feeds.guards import RefusedError
-from urlward.lists.build import Progress, compile_sources, silent
+from urlward.lists.build import compile_sources
 from urlward.lists.formats import FormatError, FormatOptions
 from urlward.lists.issue import Issue
 from urlward.lists.source import Budget, SourceError, read_artifact
+from urlward.progress import Progress, silent
 
 
 class Compiled(NamedTuple):

@@ -52,9 +52,6 @@ UNREACHED = 60.0
 SHORT_FOR = 600.0
 """Seconds in a row for which there may be no socket for a canary, before another start is to help."""
 
-CANARY_FOR = 10
-"""Seconds for which the canary's address is steered, so that a set that takes no more is noticed."""
-
 TOLD_FOR = 20
 """Seconds for which the kernel keeps what a worker says of its canary."""
 

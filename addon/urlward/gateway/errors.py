@@ -4,24 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from urlward.config import Config, Problem
+from urlward.config import Config
+from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
 
 
 class GatewayError(UrlwardError):
     """Rules, a setting or this machine do not allow what was asked for; the message says what to do."""
-
-
-class SettingError(GatewayError):
-    """A key of the configuration that does not do.
-
-    Attributes:
-        problem: which, and why.
-    """
-
-    def __init__(self, key: str, text: str) -> None:
-        self.problem = Problem(key, text)
-        super().__init__(str(self.problem))
 
 
 @contextmanager

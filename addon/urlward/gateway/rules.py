@@ -24,7 +24,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from urlward.config import GatewayTable, Problem
-from urlward.gateway.errors import GatewayError, SettingError
+from urlward.config.problem import SettingError
+from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Network
 from urlward.gateway.table import (

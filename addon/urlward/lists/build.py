@@ -4,15 +4,14 @@ import gc
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.encoding import without_bom
 from urlward.engine.artifact import MAGIC, dump
 from urlward.engine.compiler import Compiler
-from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
+from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.signing import sign_artifact
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
@@ -27,17 +26,9 @@ from urlward.lists.source import (
     read_source,
     unreadable,
 )
-from urlward.regular import open_given, open_regular
-
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_MAX_KEY_FILE = 4096
-
-type Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is, from 0 to 1."""
-
-
-def silent(what: str, share: float) -> None:
-    """The progress that nobody watches."""
+from urlward.progress import Progress, silent
+from urlward.state.files import new_file
+from urlward.state.keys import key_beside, read_key
 
 
 def is_artifact(path: Path) -> bool:
@@ -177,7 +168,7 @@ def written_atomically(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise SourceError(f"{path}: a device, a pipe or the like, which no file takes the place of")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _new_file(temporary, mode) as file:
+        with new_file(temporary, mode) as file:
             yield file
         try:
             temporary.replace(path)
@@ -201,52 +192,6 @@ def _is_no_file(path: Path) -> bool:
         return in_dev or (path.exists() and not path.is_file() and not path.is_dir())
     except OSError:
         return False  # writing it will tell
-
-
-@contextmanager
-def _new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """A file that is not there yet, written whole or not at all."""
-    with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-
-
-def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that is not there yet, whole or not at all.
-
-    Raises:
-        OSError: it is there, or cannot be written.
-    """
-    with _new_file(path, mode) as file:
-        file.write(data)
-
-
-def read_key(path: Path, *, regular: bool = False) -> Key:
-    """Read a key file.
-
-    Args:
-        path: of the file.
-        regular: whether it has to be a regular file; a shell gives a command's output as a pipe.
-
-    Raises:
-        KeyFileError: missing, unreadable or not a key.
-    """
-    try:
-        with (open_regular if regular else open_given)(path) as file:
-            data = without_bom(file.read(_MAX_KEY_FILE))
-    except OSError as e:
-        raise KeyFileError(f"{path}: {e.strerror or e}") from e
-    except ValueError as e:
-        raise KeyFileError(f"{path}: {e}") from e
-    try:
-        return parse_key(data)
-    except KeyFileError as e:
-        raise KeyFileError(f"{path}: {e}") from e
 
 
 def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None) -> Key:
@@ -277,27 +222,6 @@ def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None)
     if local is not None:
         return local
     return Key(run.secret if run is not None else secrets.token_bytes(KEY_SIZE))
-
-
-def key_beside(artifact: Path) -> Path:
-    """Where `compile` puts a key that nobody named."""
-    return artifact.parent / f"{artifact.name}.key"
-
-
-def new_key_file(path: Path) -> Key:
-    """Make a key file that its owner alone can read.
-
-    Raises:
-        KeyFileError: it is there already, or cannot be written.
-    """
-    secret = secrets.token_bytes(KEY_SIZE)
-    try:
-        write_new(path, format_key(secret), 0o600)
-    except FileExistsError as e:
-        raise KeyFileError(f"{path}: there already; a key is never overwritten") from e
-    except OSError as e:
-        raise KeyFileError(f"{path}: {e.strerror or e}") from e
-    return Key(secret)
 
 
 def name_of(path: Path) -> str:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from urlward.engine.errors import UrlwardError
-from urlward.engine.verdict import PASS, Verdict
+from urlward.config import Config
+from urlward.engine.errors import UrlError, UrlwardError
+from urlward.engine.matcher import Matcher
+from urlward.engine.url import canonicalize
+from urlward.engine.verdict import PASS, Decide, Verdict, decide
 from urlward.policy.allows import rfc3339
 from urlward.policy.policy import Policy, Rule, View
 
@@ -206,3 +209,55 @@ def _text(one: Weighed) -> str:
     entry = " ".join(word for word in (v.kind, v.entry, v.category) if word)
     resting = f"; {', '.join(one.resting)} fits, out of its schedule" if one.resting else ""
     return f"{one.action:7} {entry} in {v.list} on {one.host}: {one.reason}{resting}"
+
+
+class Checker:
+    """Checks URLs as a filter would for one client at one time.
+
+    Args:
+        matcher: the lists.
+        policy: what they mean for whom; None where the same for all.
+        client: an address, or empty for a client in no group.
+        now: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(self, matcher: Matcher, policy: Policy | None, client: str, now: float) -> None:
+        self._matcher = matcher
+        self._policy = policy
+        self._client = client
+        self._now = now
+        self._decide: Decide = decide if policy is None else policy.view(client, now).decide
+
+    def check(self, url: str) -> dict[str, Any]:
+        """What the URL gets, by the names of ``--json``; ``error`` where it is none."""
+        found = {"url": url, "canonical": "", "verdict": "error"}
+        try:
+            raw = url.encode(errors="surrogateescape")  # the bytes as they were given
+            found["canonical"] = str(canonicalize(raw))
+            verdict = self._matcher.check_url(raw, self._now, self._decide)
+        except UrlError as e:
+            found["error"] = str(e)
+            return found
+        found["verdict"] = verdict.action
+        if verdict.action != "pass":
+            found.update(kind=verdict.kind, id=verdict.entry, category=verdict.category, list=verdict.list)
+        return found
+
+    def explain(self, url: str) -> tuple[Explanation, bool]:
+        """Why, and whether its host is protected.
+
+        Raises:
+            UrlError: not a URL.
+        """
+        seen: dict[Verdict, None] = {}
+
+        def note(verdicts: list[Verdict]) -> Verdict:
+            seen.update(dict.fromkeys(verdicts))
+            return decide(verdicts)
+
+        raw = url.encode(errors="surrogateescape")
+        host = canonicalize(raw).host
+        self._matcher.check_url(raw, self._now, note)
+        policy = self._policy or Policy(Config())
+        found = {host: tuple(seen)} if seen else {}
+        return explain(policy, found, self._client, self._now), self._matcher.protects(host)

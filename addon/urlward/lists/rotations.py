@@ -12,11 +12,11 @@ from pathlib import Path
 
 from urlward.engine.errors import KeyFileError, RotationError
 from urlward.engine.rotation import Rotation, parse_rotation
-from urlward.lists.build import write_new
 from urlward.lists.signing_keys import MAX_KEY_FILE
 from urlward.lists.source import SourceError
 from urlward.lists.trust import Trust
 from urlward.regular import read_regular
+from urlward.state.files import write_new
 from urlward.state.folder import StateError, is_damage, set_aside
 from urlward.state.watch import Signature
 

@@ -12,8 +12,8 @@ from urlward.engine.signing import (
     parse_public_key,
     parse_signing_key,
 )
-from urlward.lists.build import write_new
 from urlward.regular import open_given
+from urlward.state.files import write_new
 
 MAX_KEY_FILE = 4096
 

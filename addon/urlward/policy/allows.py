@@ -9,6 +9,7 @@ In force they are one more list, compiled in memory: `compile_allows`.
 """
 
 import logging
+import re
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
@@ -33,6 +34,8 @@ NAME = "allows"
 """Of the list that they are."""
 
 FILE = "allows.json"
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 LONGEST = 30 * 86_400
 
 _VERSION = 1
@@ -233,3 +236,18 @@ def allow_row(allow: Allow) -> dict[str, str]:
 def rfc3339(seconds: float) -> str:
     """A number of seconds since 1970-01-01 UTC as people read it."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(text: str) -> int:
+    """Seconds of ``30m``, ``2h`` or ``3d``.
+
+    Raises:
+        AllowError: none of these, or longer than 30 days.
+    """
+    match = _DURATION(text)
+    if match is None:
+        raise AllowError(f"for: {text!r} is not a time such as 30m, 2h or 3d")
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > LONGEST:
+        raise AllowError(f"for: {text} is longer than {LONGEST // 86_400}d")
+    return seconds

@@ -27,7 +27,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.fetch_errors import FetchError
 from urlward.feeds.fetch_tls import context
 from urlward.feeds.source import SecretError, origin
-from urlward.lists.build import find_key, read_key
+from urlward.lists.build import find_key
 from urlward.lists.formats import FormatError, FormatOptions, format_named
 from urlward.lists.report import NO_FOLDER
 from urlward.lists.source import Budget
@@ -38,6 +38,7 @@ from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 from urlward.regular import open_regular, read_regular
 from urlward.state.folder import NAMES, state_folder
+from urlward.state.keys import read_key
 
 _TCP = frozenset(("tcp",))
 _ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
@@ -252,7 +253,7 @@ class Preflight:
         """A token of the operator's own; that of the state folder is made anew where it is damaged."""
         if self._config.admin is None:
             return
-        from urlward.dashboard.sessions import token_of
+        from urlward.state.token import token_of
 
         state = state_folder(self._config.state)
         path = state / self._config.admin.token_file

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
-from urlward.lists.build import Progress, silent
+from urlward.progress import Progress, silent
 from urlward.replay.detection import detect
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import LogFormat

@@ -17,13 +17,13 @@ from pathlib import Path
 from urlward.assignments.configured import database_of
 from urlward.assignments.interval import AssignmentError
 from urlward.config.records import RecordsTable, StoreTable
-from urlward.dashboard.sessions import read_token
 from urlward.engine.errors import UrlwardError
 from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
 from urlward.records.store import Store, StoreError, open_store
 from urlward.regular import lines_of, open_regular, regular_fd
 from urlward.state.folder import StateError, is_damage, locked, set_aside, unusable
+from urlward.state.token import read_token
 from urlward.state.watch import Signature
 
 _EMPTY = "empty"

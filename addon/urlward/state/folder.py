@@ -25,8 +25,8 @@ from typing import Any
 
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
-from urlward.lists.build import read_key
 from urlward.regular import read_regular, regular_fd
+from urlward.state.keys import read_key
 from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.lists")
