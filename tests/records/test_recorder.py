@@ -1,8 +1,10 @@
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +19,8 @@ from urlward.records import recorder as module
 from urlward.records.asking import SOCKET
 from urlward.records.delivery import StoreState
 from urlward.records.event import Event
-from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, Position, batch_of
-from urlward.records.recorder import Recorder, place_of, store_names
+from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
+from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
 from urlward.records.recording import Recording
 from urlward.records.writer import Mark, processes
 
@@ -234,6 +236,44 @@ async def test_an_outbox_that_is_lost_is_an_alarm_and_a_gap_and_all_goes_on(runn
         assert len(store.given) == len(set(store.given))
     await said.close()
     task.cancel()
+
+
+@pytest.mark.parametrize("writer_first", [True, False])
+@pytest.mark.parametrize("how", ["damaged", "deleted"])
+async def test_an_outbox_that_was_lost_meanwhile_is_an_alarm_and_a_gap_since_all_had_all(
+    tmp_path: Path, how: str, writer_first: bool
+) -> None:
+    """Also where a worker was there before, and has begun it anew."""
+    before, level, path = Running(tmp_path), tmp_path / LEVEL, tmp_path / FOLDER / FILE
+    await before.start()
+    await until(level.exists)
+    await before.end()
+    os.utime(level, (1_795_500_000, 1_795_500_000))
+    if how == "damaged":
+        path.write_bytes(b"X" * 16 + path.read_bytes()[16:])
+    else:
+        path.unlink()
+    if writer_first:
+        outbox, told = Outbox(tmp_path), 0
+        for _ in range(2):
+            with suppress(OutboxError):
+                told += outbox.append([batch_of(events(1))])
+        outbox.close()
+        assert told > 0
+    after = Running(tmp_path)
+    await after.start()
+    await until(lambda: after.stores["jsonl"].details("gap"))
+    (gap,) = after.stores["jsonl"].details("gap")
+    assert gap["since"] == "2026-11-24T06:00:00.000Z"
+    assert "is begun anew" in gap["text"]
+    alarms = [one["alarm"] for one in after.stores["jsonl"].details("alarm")]
+    assert alarms.count("spool-damaged") == 1
+    await after.end()
+    again = Running(tmp_path)
+    await again.start()
+    await until(lambda: again.stores["jsonl"].events)
+    await again.end()
+    assert again.stores["jsonl"].details("gap") == [], "once"
 
 
 async def test_a_disk_that_takes_nothing_is_an_alarm_until_it_does(
