@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -323,6 +324,32 @@ async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind
     assert 0 <= running.recorder.state().dropped - (10_000 - len(found["jsonl"])) <= 6
     kept = len(found["jsonl"])
     assert found["jsonl"][: kept // 3] == [str(n) for n in range(kept // 3)], "the newest were dropped"
+    outbox.close()
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: bool) -> None:
+    """What is dropped was made before, as is what comes while all that was found is written down."""
+    clock = count(1_000 * 10**9, 10**9)  # a second goes by with each look at it
+    recorder = Recorder(records(spool=1 << 20), tmp_path, lambda *_: Kept(), clock=lambda: next(clock))
+    outbox = recorder._outbox
+    for n in range(0, 5_000, 500):
+        outbox.append([batch_of(events(500, n, size=200))])
+    all_of_it = outbox.news(Position()).last
+    store = SimpleNamespace(
+        name="jsonl", place="jsonl", behind=behind, down=behind, dropped=0, refused=0,
+        position=Position(all_of_it.file) if behind else all_of_it, look=lambda *_: None,
+    )  # fmt: skip
+    recorder.deliveries = (store,)  # type: ignore[assignment]
+    recorder._begun, recorder._end = True, Position(all_of_it.file)
+    before = next(clock) // 10**6
+    recorder._keep()
+    assert (store.dropped > 0) == behind
+    if behind:
+        assert recorder._dropping_since["jsonl"] <= before
+    else:
+        assert (tmp_path / LEVEL).stat().st_mtime <= before / 1_000
+        assert (tmp_path / LEVEL).read_text() == str(all_of_it.file)
     outbox.close()
 
 
