@@ -813,3 +813,11 @@ def test_what_would_take_long_is_refused_by_what_there_is_to_look_at(
 def test_what_clients_send_is_judged(target: str) -> None:
     found = matcher("http://p.test/view?topic=5", "http://p.test/q?a=1 nocase", "http://p.test/listed.html")
     assert found.check("p.test", target) == PASS
+
+
+@pytest.mark.parametrize("more", ["", " nocase"])
+def test_many_parameters_of_a_page_in_several_lists_are_looked_at(more: str) -> None:
+    found = matcher(one=["http://p.test/view?topic=5" + more], other=["http://p.test/view?topic=6" + more])
+    asked = "&".join(f"p{n:03}=v{n:03}" for n in range(990))
+    assert found.check("p.test", f"/view?{asked}") == PASS
+    assert found.check("p.test", f"/view?{asked}&topic=6").blocked

@@ -11,6 +11,7 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import PREFERENCE, TABLE, Routing, commands
+from urlward.gateway.rtnetlink import rules_changed
 from urlward.gateway.table import MARK
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -182,6 +183,16 @@ def test_one_that_is_there_already(routing: Routing) -> None:
     ip("ip rule del pref 1")
     assert not routing.up()
     assert (routing.fault(), places("ip")) == (None, [0]), "still before what is at the same place"
+
+
+@pytest.mark.parametrize("version", ["ip", "ip -6"])
+def test_a_change_of_rules_is_heard(routing: Routing, version: str) -> None:
+    with rules_changed() as news:
+        with pytest.raises(BlockingIOError):
+            news.recv(1)
+        for how in ("add", "del"):
+            ip(f"{version} rule {how} pref 40000 lookup 100")
+            assert news.recv(1 << 16)
 
 
 def test_what_was_left_half_way(routing: Routing) -> None:

@@ -17,6 +17,8 @@ from urlward.gateway.errors import NftError
 from urlward.gateway.listed import Listed
 from urlward.gateway.netlink import ChangedMeanwhileError, Message, Netlink, OverrunError
 from urlward.gateway.nft import Nft
+from urlward.gateway.routing import Routing
+from urlward.gateway.rtnetlink import rules_changed
 from urlward.gateway.rules import Plan, rules
 from urlward.gateway.rules_watch import MOST, RulesWatch
 from urlward.gateway.table_copy import NEVER, TableCopy
@@ -292,6 +294,32 @@ def test_routing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.restored(2 * MOST + 3)
     monkeypatch.setattr(rules_watch, "WINDOW", 0.0)
     wait_for(lambda: rig.watch.facts.wrong == (), "the end of it")
+
+
+def test_another_who_always_wants_to_be_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would hear of the other at once, for good; it is put right at the next look then."""
+    rig.up(keep_source=True)
+    rig.watch.close()
+    monkeypatch.setattr(rules_watch, "_MOST_MOVES", 3)
+    monkeypatch.setattr(rules_watch, "_SAID_AGAIN", 600.0)
+    monkeypatch.setattr(rules_watch, "ONE_ACT", 600.0)
+    said: list[str] = []
+    watch = rig.watch = RulesWatch(("lo",), said.append)
+    watch._news, watch._netlink = Netlink(notified=True), Netlink()
+    watch._routing_news, watch._routing = rules_changed(), Routing()
+    watch._read()
+    for _ in range(10):
+        ip("-6 rule add lookup 100")
+        if watch._routing_changed():
+            watch._restore_routing()
+    assert watch._restored == 3
+    watch._restore_routing()
+    assert watch._restored == 4
+    assert watch._routing.fault() is None
+    assert len(said) == 1
+    monkeypatch.setattr(rules_watch, "ONE_ACT", 0.0)
+    ip("-6 rule add lookup 100")
+    assert watch._routing_changed(), "another act"
 
 
 def test_notifications_that_were_lost(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

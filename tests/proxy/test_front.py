@@ -1,6 +1,8 @@
 """Where connections arrive: which are carried here, and which mitmproxy carries."""
 
+import asyncio
 import os
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,8 @@ from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.test import taddons
 
 from conftest import free_port
-from proxy.rig import GET, Rig, answer, closed
+from proxy.rig import GET, OK, Rig, answer, closed
+from urlward.proxy import front
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import Address, open_sockets
@@ -51,6 +54,35 @@ async def test_a_connection_that_nothing_has_redirected_is_closed(
     writer.close()
     await rig.settled()
     assert caplog.text == ""
+
+
+async def test_what_waits_of_connections_that_there_are_keeps_no_new_ones_out(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of all the clients behind one NAT."""
+    monkeypatch.setattr(front, "MOST_WAITING", 2)
+    await rig.start(answer)
+    poller, loop = rig.front.poller, asyncio.get_running_loop()
+    share = poller.share("127.0.0.1")
+    for _ in range(3):
+        for _ in range(5):
+            poller.later(share, lambda: None)
+        made = []
+        for _ in range(3):
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            far.setblocking(False)
+            rig.front.take(near, ("127.0.0.1", 1))
+            made.append(far)
+        assert share.arriving == 2
+        for far in made[:2]:
+            await loop.sock_sendall(far, GET % b"a")
+            assert await loop.sock_recv(far, 1 << 10) == OK
+        assert await loop.sock_recv(made[2], 1) == b"", "one more than may wait"
+        assert share.arriving == 0
+        for far in made:
+            far.close()
+    await rig.settled()
 
 
 async def test_every_mode_listens_on_the_sockets_of_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1019,6 +1019,23 @@ def test_the_end_of_a_client_waits_for_what_it_has_asked(case: Case) -> None:
     assert (case.body[stream], case.closed) == (b"ok", True)
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_what_a_client_has_sent_before_its_end_is_read(case: Case, over: bool) -> None:
+    """Where its turn is over, the rest would be for the next."""
+    stream = case.ask("/before", method="POST", end=False)
+    case.turns.turn_is_over = over
+    for part in range(40):
+        case.client.send_data(stream, b"y" * 150, end_stream=part == 39)
+    case.http2.client_data(case.client.data_to_send())
+    case.http2.client_ended()
+    case.loop.run()
+    parts: list[bytes] = []
+    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
+    assert b"".join(parts) == b"y" * 6000
+    case.origins[0].says(OK)
+    assert (case.body[stream], case.closed) == (b"ok", True)
+
+
 def test_what_waits_for_a_lane_and_is_given_up_is_not_kept(case: Case) -> None:
     lanes = [case.ask() for _ in range(MAX_LANES)]
     waiting = [case.ask() for _ in range(5)]

@@ -1,7 +1,7 @@
 """HTTP/2 on both sides without sockets: what a client's streams become at an origin, and what comes back."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h2.config
@@ -13,7 +13,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 from proxy.test_http2 import Case as Client
-from proxy.test_http2 import Loop
+from proxy.test_http2 import Loop, frame
 from proxy.test_http2 import Origin as Exchange
 from urlward.proxy.connection import HIGH, Connection
 from urlward.proxy.http2 import WINDOW as CLIENT_WINDOW
@@ -45,6 +45,7 @@ class Server(Connection):
         self.goaway: int | None = None
         self.closed = False
         self.takes = True
+        self.slow = False
         self.resets = 0
 
     def belong(self, owner: Any) -> None:
@@ -56,7 +57,10 @@ class Server(Connection):
 
     @property
     def turn_is_over(self) -> bool:
-        return False
+        return self.slow
+
+    def later(self, task: Callable[[], None]) -> None:
+        self._loop.call_soon(task)
 
     @property
     def waiting(self) -> int:
@@ -490,6 +494,21 @@ def test_a_connection_that_is_lost(case: Case) -> None:
     assert case.asking == []
 
 
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_has_come_before_the_end_of_a_connection_is_read(case: Case, slow: bool) -> None:
+    """Also what was put off, since a turn was over."""
+    stream = case.ask()
+    server = case.find()
+    server.slow = slow
+    server.h2.send_headers(1, [(":status", "200"), ("content-length", "6000")])
+    for part in range(40):
+        server.h2.send_data(1, b"x" * 150, end_stream=part == 39)
+    server.receive(server.h2.data_to_send() + GoAwayFrame(last_stream_id=1).serialize())
+    server.hangs_up()
+    assert (case.body[stream], case.ended[stream]) == (b"x" * 6000, "ended")
+    assert server.closed
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -594,6 +613,24 @@ def test_an_origin_that_breaks_the_rules_or_floods(case: Case) -> None:
         case.loop.run()
         assert (server.goaway, server.closed) == (why, True)
         assert case.status[stream] == [502]
+
+
+def test_a_window_that_is_opened_for_each_small_message_is_no_flood(case: Case) -> None:
+    """As clients of gRPC do, also where messages went on together; what comes beside costs as ever."""
+    case.acknowledges = False
+    stream = case.ask()
+    server = case.find()
+    server.answer(1, end=False)
+    opened = frame(8, 0, stream, b"\0\0\0\5")
+    for _ in range(100):
+        for _ in range(20):
+            server.h2.send_data(1, b"abcde")
+        server.flush()
+        case.http2.client_data(opened * 20)
+    assert (case.body[stream], case.goaway) == (b"abcde" * 2000, None)
+    case.http2.client_data(opened * 2000)
+    assert case.goaway == ErrorCodes.ENHANCE_YOUR_CALM
+    case.loop.run()
 
 
 def test_a_client_that_does_not_read_holds_the_origin_up(case: Case) -> None:

@@ -275,3 +275,13 @@ def test_who_has_most_gives_a_part() -> None:
     live = Live()
     among(live, "192.0.2.1", [1.0] * 320, names("a.test", "/x"))
     assert live.make_room(1) == 20
+
+
+def test_room_that_is_asked_for_again_before_anybody_is_gone_is_made_by_others() -> None:
+    live = Live()
+    members = among(live, "192.0.2.1", [1.0] * 320, names("a.test", "/x"))
+    first = live.make_room(1)
+    assert sum(each.was_cut for each in members) == first > 0
+    second = live.make_room(1)
+    assert second > 0
+    assert sum(each.was_cut for each in members) == first + second

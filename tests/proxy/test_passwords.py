@@ -364,6 +364,14 @@ async def test_what_one_worker_has_looked_at_all_know(tmp_path: Path, worker: Ru
     assert Passwords(spec).known(token("a", "x")) is None, "another filter"
 
 
+async def test_what_was_right_by_another_option_is_not_known(worker: RunFolder) -> None:
+    assert await looked_at(Passwords("a:old", worker), token("a", "old"))
+    assert Passwords("a:old", worker).known(token("a", "old")) is True
+    changed = Passwords("a:new", worker)
+    assert not await looked_at(changed, token("a", "old"))
+    assert await looked_at(changed, token("a", "new"))
+
+
 @pytest.mark.parametrize("now", ["gone", "empty", "bad", "pipe", "folder"])
 async def test_a_worker_starts_by_the_last_good_file(
     tmp_path: Path,

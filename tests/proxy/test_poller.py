@@ -148,6 +148,30 @@ async def test_who_asks_for_little_has_its_turn_between_those_of_others(pairs: P
     poller.forget(near.fileno())
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_what_was_not_served_in_a_round_goes_first_in_the_next(clock: Clock, alone: bool) -> None:
+    """All can be read for good: of one client, whose slice one event takes, or of many, who take a round."""
+    poller = Poller(asyncio.get_running_loop())
+    many = [socket.socketpair() for _ in range(40)]
+    shares = [poller.share("192.0.2.1" if alone else f"10.{number}.0.1") for number in range(len(many))]
+    told: list[int] = []
+
+    def happened(number: int) -> None:
+        clock.work(1.0 if alone else 0.8)
+        told.append(number)
+
+    for number, (near, far) in enumerate(many):
+        far.send(b"a")
+        poller.watch(near.fileno(), READ, lambda _, n=number: happened(n), shares[number])  # type: ignore[misc]
+    await until(lambda: len(told) >= 4 * len(many))
+    for near, far in many:
+        poller.forget(near.fileno())
+        near.close()
+        far.close()
+    counts = [told[: 4 * len(many)].count(number) for number in range(len(many))]
+    assert min(counts) >= 3
+
+
 async def test_tasks_of_one_are_done_in_their_order_and_by_turns_with_its_events(
     pairs: Pairs, clock: Clock
 ) -> None:

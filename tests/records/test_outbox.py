@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from conftest import wait_for
 from records.recording import appending, events, kill
 from records.support import START, an_event
+from urlward.records import outbox as module
 from urlward.records.event import Event
 from urlward.records.outbox import (
     FILE,
     FOLDER,
+    UNWIPED,
     LostOutboxError,
     Outbox,
     OutboxError,
@@ -157,6 +159,19 @@ def test_the_newest_are_dropped_that_only_stores_which_are_behind_do_not_have(tm
     assert outbox.drop(0, half, {}) == {}
 
 
+def test_what_says_what_is_missing_is_not_dropped(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    gaps = [an_event(n, "gap", detail="{}") for n in range(3)]
+    for n in range(0, 1000, 100):
+        put(outbox, events(100, n, size=400))
+    for gap in gaps:
+        put(outbox, [gap])
+        put(outbox, events(100, 1000, size=400))
+    end = outbox.news(Position()).last
+    assert outbox.drop(0, end, {"down": Position(outbox.file)}) == {"down": 1300}
+    assert all_of(outbox) == gaps
+
+
 def test_what_is_deleted_is_in_no_file_any_more(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     put(outbox, [an_event(n, client=f"192.0.2.{n}") for n in range(200)])
@@ -172,6 +187,34 @@ def test_what_is_deleted_is_in_no_file_any_more(tmp_path: Path) -> None:
     outbox.settle({"a": (end, False)}, end)
     assert outbox.purge({}) == 0
     assert b"192.0.2" not in files(tmp_path)
+
+
+def test_what_a_purge_has_left_in_the_files_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Outbox) -> None:
+        raise OutboxError("outbox.db: database or disk is full")
+
+    monkeypatch.setattr(module, "SMALL", -1)
+    outbox = Outbox(tmp_path)
+    put(outbox, [an_event(n, client=f"192.0.2.{n}") for n in range(200)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_wipe", fails)
+        for _ in range(2):
+            with pytest.raises(OutboxError):
+                outbox.purge({"block": START + 100_000})
+    other = Outbox(tmp_path)
+    assert len(all_of(other)) == 100
+    outbox.close()
+    outbox = Outbox(tmp_path)
+    assert b'"192.0.2.50"' in files(tmp_path), "the log is there while somebody has it open"
+    assert outbox.purge({"block": START + 100_000}) == 0
+    assert b'"192.0.2.50"' not in files(tmp_path)
+    assert b'"192.0.2.100"' in files(tmp_path)
+    assert not outbox.path.with_name(UNWIPED).exists()
+    monkeypatch.setattr(Outbox, "_wipe", fails)
+    assert outbox.purge({"block": START + 100_000}) == 0, "once"
+    other.close()
 
 
 def test_evidence_of_a_reference(tmp_path: Path) -> None:
@@ -253,6 +296,20 @@ def test_what_is_damaged_is_set_aside_and_begun_anew(
     assert reader.read("a", after, 10).events == events(3, 500), "from the start of the other file"
     assert len([text for text in caplog.messages if "set aside as damaged/outbox.db" in text]) == 1
     assert next((tmp_path / "damaged").iterdir()).name.startswith("outbox.db.")
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_one_that_was_begun_on_a_full_disk_is_not_damaged(tmp_path: Path, log: bool) -> None:
+    """An empty file, unless what was in it is in a log yet."""
+    outbox = Outbox(tmp_path)
+    put(outbox, events(3))
+    outbox.close()
+    os.truncate(outbox.path, 0)
+    if log:
+        outbox.path.with_name(FILE + "-wal").write_bytes(b"x")
+    put(Outbox(tmp_path), events(3, 10))
+    assert all_of(Outbox(tmp_path)) == events(3, 10)
+    assert (tmp_path / "damaged").exists() == log
 
 
 def test_a_damaged_one_says_so(tmp_path: Path) -> None:

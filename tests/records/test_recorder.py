@@ -1,8 +1,11 @@
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +20,8 @@ from urlward.records import recorder as module
 from urlward.records.asking import SOCKET
 from urlward.records.delivery import StoreState
 from urlward.records.event import Event
-from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, Position, batch_of
-from urlward.records.recorder import Recorder, place_of, store_names
+from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
+from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
 from urlward.records.recording import Recording
 from urlward.records.writer import Mark, processes
 
@@ -236,6 +239,45 @@ async def test_an_outbox_that_is_lost_is_an_alarm_and_a_gap_and_all_goes_on(runn
     task.cancel()
 
 
+@pytest.mark.parametrize("writer_first", [True, False])
+@pytest.mark.parametrize("how", ["damaged", "deleted"])
+async def test_an_outbox_that_was_lost_meanwhile_is_an_alarm_and_a_gap_since_all_had_all(
+    tmp_path: Path, how: str, writer_first: bool
+) -> None:
+    """Also where a worker was there before, and has begun it anew."""
+    before, level, path = Running(tmp_path), tmp_path / LEVEL, tmp_path / FOLDER / FILE
+    await before.start()
+    await until(level.exists)
+    await before.end()
+    os.utime(level, (1_795_500_000, 1_795_500_000))
+    if how == "damaged":
+        path.write_bytes(b"X" * 16 + path.read_bytes()[16:])
+    else:
+        path.unlink()
+    if writer_first:
+        outbox, told = Outbox(tmp_path), 0
+        for _ in range(2):
+            with suppress(OutboxError):
+                told += outbox.append([batch_of(events(1))])
+        outbox.close()
+        assert told > 0
+    after = Running(tmp_path)
+    after.stores["jsonl"].down = True
+    await after.start()
+    await until(lambda: after.stores["sqlite"].details("gap"))
+    (gap,) = after.stores["sqlite"].details("gap")
+    assert gap["since"] == "2026-11-24T06:00:00.000Z"
+    assert "is begun anew" in gap["text"]
+    alarms = [one["alarm"] for one in after.stores["sqlite"].details("alarm")]
+    assert alarms.count("spool-damaged") == 1
+    await after.end()
+    again = Running(tmp_path)
+    await again.start()
+    await until(lambda: again.stores["sqlite"].events)
+    await again.end()
+    assert again.stores["jsonl"].details("gap") == [gap], "once, also where not all had all in between"
+
+
 async def test_a_disk_that_takes_nothing_is_an_alarm_until_it_does(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +325,32 @@ async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind
     assert 0 <= running.recorder.state().dropped - (10_000 - len(found["jsonl"])) <= 6
     kept = len(found["jsonl"])
     assert found["jsonl"][: kept // 3] == [str(n) for n in range(kept // 3)], "the newest were dropped"
+    outbox.close()
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: bool) -> None:
+    """What is dropped was made before, as is what comes while all that was found is written down."""
+    clock = count(1_000 * 10**9, 10**9)  # a second goes by with each look at it
+    recorder = Recorder(records(spool=1 << 20), tmp_path, lambda *_: Kept(), clock=lambda: next(clock))
+    outbox = recorder._outbox
+    for n in range(0, 5_000, 500):
+        outbox.append([batch_of(events(500, n, size=200))])
+    all_of_it = outbox.news(Position()).last
+    store = SimpleNamespace(
+        name="jsonl", place="jsonl", behind=behind, down=behind, dropped=0, refused=0,
+        position=Position(all_of_it.file) if behind else all_of_it, look=lambda *_: None,
+    )  # fmt: skip
+    recorder.deliveries = (store,)  # type: ignore[assignment]
+    recorder._begun, recorder._end = True, Position(all_of_it.file)
+    before = next(clock) // 10**6
+    recorder._keep()
+    assert (store.dropped > 0) == behind
+    if behind:
+        assert recorder._dropping_since["jsonl"] <= before
+    else:
+        assert (tmp_path / LEVEL).stat().st_mtime <= before / 1_000
+        assert (tmp_path / LEVEL).read_text() == str(all_of_it.file)
     outbox.close()
 
 

@@ -65,6 +65,18 @@ def test_what_waits_for_no_store_any_more_is_told(tmp_path: Path, caplog: pytest
     assert not (tmp_path / "spool").exists()
 
 
+def test_a_folder_that_is_a_link_is_taken_in_too(tmp_path: Path) -> None:
+    state, large = tmp_path / "state", tmp_path / "large"
+    for each in (state, large):
+        each.mkdir()
+    (state / "spool").symlink_to(large)
+    path = segment(state, "sqlite", 1, events(10))
+    take_in_spools(state, PLACES)
+    assert waiting(state, "sqlite") == events(10)
+    assert not path.exists()
+    assert not (state / "spool").is_symlink()
+
+
 def test_a_recorder_that_was_killed_is_told_of_once(tmp_path: Path) -> None:
     assert sign_of_life(tmp_path) is None
     (tmp_path / "records.run").write_text("001795500000000\n")
