@@ -1,4 +1,4 @@
-"""What the formats of files have in common."""
+"""Parser interface and options that all file formats share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ def reason_of(error: Exception) -> str:
 
 
 class Parsed(NamedTuple):
-    """What a parser makes of lines.
+    """Parsed lines: sightings, and the lines that were not understood.
 
     Attributes:
         sightings: in order.

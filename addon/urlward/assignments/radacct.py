@@ -101,7 +101,7 @@ def _renew(
 
 
 def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> list[Sighting]:
-    """What rows say; what is not understood of them, and how far they go, is added to a result."""
+    """Parse rows; faults, and how far the rows go, are added to a result."""
     sightings: list[Sighting] = []
     for number, row in enumerate(rows, result.rows + 1):
         try:

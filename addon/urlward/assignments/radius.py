@@ -28,7 +28,7 @@ class DetailParser:
         self._wanted = options.columns.get("subscriber", "User-Name")
 
     def begin(self, header: str) -> None:
-        """There is none."""
+        """Detail files have no header."""
 
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read requests, each of which ends with an empty line."""

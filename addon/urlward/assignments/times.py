@@ -103,7 +103,7 @@ def _exact(ms: int) -> Moment:
 
 
 def sane(ms: int) -> int:
-    """A time in ms.
+    """Check that a time in ms is plausible, and return it.
 
     Raises:
         ValueError: it is out of all reason, and perhaps more than a database takes.
