@@ -1,4 +1,4 @@
-"""How often a wrong secret is answered as such, and told in the log."""
+"""Rate limit of attempts with wrong secrets, by address."""
 
 from collections import OrderedDict
 
