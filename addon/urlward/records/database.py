@@ -1,4 +1,4 @@
-"""Events in SQLite or PostgreSQL: one code for both."""
+"""Event store in SQLite or PostgreSQL: one code for both."""
 
 import json
 import time
@@ -56,7 +56,7 @@ _EQUAL = ("reference", "list", "category", "client", "entry", "group", "node")
 
 
 class Database:
-    """A database of events, brought to this version's tables when it is opened.
+    """Database store of events, migrated to this version's tables when it is opened.
 
     Args:
         engine: to connect with.
@@ -127,7 +127,7 @@ class Database:
         self.engine.dispose()
 
     def find(self, query: EventQuery) -> list[Event]:
-        """The events of a query, the newest first.
+        """Find the events of a query, the newest first.
 
         Raises:
             StoreError: they cannot be read.
@@ -152,7 +152,7 @@ class Database:
             return [(row[0], Event(*row[1:])) for row in rows]
 
     def last(self) -> int:
-        """The number of the event that came last; 0 where there is none.
+        """Number of the latest event; 0 where there is none.
 
         Raises:
             StoreError: it cannot be read.
@@ -161,8 +161,8 @@ class Database:
             return connection.execute(select(func.max(events.c.seq))).scalar() or 0
 
     def count(self, query: EventQuery, by: By) -> dict[str, int]:
-        """How many events of a query there are of each value, the most frequent first, or the earliest time;
-        its `before` and `limit` do not count.
+        """Count the events of a query by value, the most frequent first, or by time, the earliest first; the
+        query's `before` and `limit` are ignored.
 
         Raises:
             StoreError: they cannot be read.
@@ -262,7 +262,7 @@ class Database:
             connection.execute(update(nodes).where(nodes.c.name == name).values(identity=node.identity))
 
     def taken_from(self, node: Node) -> StoreError | None:
-        """What is wrong where a node's name is another's; None where it is not.
+        """Why a node cannot use its name, as it is another's; None where it can.
 
         Raises:
             StoreError: it cannot be read.
@@ -301,7 +301,7 @@ class Database:
         return {**said, "": {kind: max(days[kind] for days in every) for kind in kinds}}
 
     def _under_own_name(self, connection: Connection, events: Sequence[Event]) -> Sequence[Event]:
-        """This node's events. Those that waited since it had another's name are under its own.
+        """Rename this node's events that waited from before its name changed.
 
         Raises:
             StoreError: its name is another's by now.
@@ -400,7 +400,7 @@ class Database:
             self._pause(PAUSE)
 
     def _wipe(self) -> None:
-        """Have the files forget what has been deleted.
+        """Wipe what has been deleted from the files.
 
         Raises:
             StoreError: they do not, or not all of it.
@@ -423,7 +423,7 @@ class Database:
                     note_wiped(connection, _PART, count)
 
     def _unwiped(self) -> int:
-        """Whether something that was deleted may be in the files: 0 where nothing is."""
+        """Nonzero where deleted data may be in the files still."""
         with self.engine.connect() as connection:
             if not self.is_file:
                 return deletions(connection, _PART)
@@ -432,7 +432,7 @@ class Database:
 
 
 def _claim(connection: Connection, node: Node, days: Mapping[str, int] | None = None) -> None:
-    """Have a node's name be its own, where it is nobody else's.
+    """Claim a node's name, unless it is another's.
 
     Args:
         connection: of a transaction that writes.
@@ -467,16 +467,15 @@ def _taken(name: str, seen: int) -> str:
 
 
 def _held_by(node: Node) -> ColumnElement[bool]:
-    """What is true of a node's holds, under whatever name."""
+    """Condition on a node's holds, under whatever name."""
     mine = select(nodes.c.name).where(nodes.c.identity == node.identity)
     return or_(held.c.node.in_(mine), and_(held.c.node == node.name, held.c.node.not_in(_claimed())))
 
 
 def _before_identities(until: int) -> ColumnElement[bool]:
-    """What is true of a hold that ends at a time and is under no node's name: one that the node which holds
-    the same until the same time made before there were identities, under the name it had then or none. Were
-    it another's, that one says so again before it deletes anything.
-    """
+    """Condition on a hold that ends at a time and is under no node's name: one that the node which holds
+    the same until the same time made before there were identities, under the name it had then or none.
+    Were it another's, that one says so again before it deletes anything."""
     return and_(held.c.until == until, held.c.node.not_in(_claimed()))
 
 
@@ -485,14 +484,14 @@ def _claimed() -> Select[tuple[str]]:
 
 
 def _but_for(connection: Connection, holds: Collection[str]) -> list[ColumnElement[bool]]:
-    """What leaves the evidence of references out."""
+    """Conditions that exclude the evidence of references."""
     if not holds:
         return []
     return [events.c.reference.not_in(sorted(holds)), not_(_of_versions(connection, holds))]
 
 
 def _of_versions(connection: Connection, references: Collection[str]) -> ColumnElement[bool]:
-    """What is true of events that tell of the version of a list that one with a reference was listed by."""
+    """Condition on the events that describe the list version by which a reference's event was listed."""
     hits = (
         events.c.reference.in_(sorted(references)),
         events.c.kind.in_(sorted(HITS)),
@@ -537,7 +536,7 @@ def _beginning(milliseconds: int) -> str:
 
 
 def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Database:
-    """The database of a configuration's table.
+    """Open the database store of a configuration's table.
 
     Args:
         table: of kind ``sqlite`` or ``postgresql``.
