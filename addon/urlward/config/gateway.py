@@ -1,4 +1,4 @@
-"""``[gateway]``: the way into the path of a network."""
+"""``[gateway]``: interception of a network's traffic."""
 
 from ipaddress import ip_address
 from typing import Annotated, Literal
@@ -33,7 +33,7 @@ class DnsTable(Table):
 
 
 class CanaryTable(Table):
-    """``[gateway.canary]``: what goes the way of clients' traffic, from inside, every few seconds.
+    """``[gateway.canary]``: requests that go the way of clients' traffic, from inside, every few seconds.
 
     Attributes:
         name: of a host that nobody has.

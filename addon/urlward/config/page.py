@@ -1,4 +1,4 @@
-"""``[page]``: what the block page says."""
+"""``[page]``: texts of the block page."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from urlward.config.tables import FileName, Table
 
 
 class HelpLink(Table):
-    """A place that helps, shown on the block page."""
+    """Help link shown on the block page."""
 
     label: str
     url: str

@@ -1,4 +1,4 @@
-"""``[probing]``: when a client draws block pages as no person would, and what becomes of it."""
+"""``[probing]``: detection of clients that probe the block list, and the action against them."""
 
 from typing import Annotated
 
