@@ -1,4 +1,4 @@
-"""``urlward records``: what is kept, for how long, and what is held longer."""
+"""``urlward records``: kinds and ages of records, retention, and holds."""
 
 import argparse
 import json

@@ -1,5 +1,4 @@
-"""``urlward sign`` and ``urlward rotate``, and the signing options of ``keygen``, ``compile`` and
-``info``."""
+"""``urlward sign`` and ``urlward rotate``, and signing options of ``keygen``, ``compile`` and ``info``."""
 
 import argparse
 import time
@@ -185,4 +184,4 @@ def _serial_at(path: Path) -> int | None:
 
 
 class _Told(UrlwardError):
-    """An error with the file's name in front."""
+    """Error with the file's name in front."""
