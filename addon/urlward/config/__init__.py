@@ -1,4 +1,4 @@
-"""The configuration file: all that the flags of ``urlward run`` say, and the block page's texts.
+"""Configuration file: all settings of ``urlward run``, and the block page's texts.
 
 TOML, read strictly: a key that is not known, or a value that does not fit, is an error that names it,
 since a misspelt safety setting that is silently ignored is no setting at all.

@@ -13,7 +13,7 @@ class HelpLink(Table):
 
 
 class PageTable(Table):
-    """``[page]``: what the block page says; see `urlward.proxy.block_page.BlockPageSettings`."""
+    """``[page]``: texts and form of the block page; see `urlward.proxy.block_page.BlockPageSettings`."""
 
     operator: str = ""
     authority_url: str | None = None

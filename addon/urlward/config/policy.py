@@ -87,7 +87,7 @@ class RuleTable(Table):
 
 
 class GroupTable(Table):
-    """``[[group]]``: clients, and what the lists mean for them.
+    """``[[group]]``: clients, and the policy for them.
 
     Attributes:
         name: shown in logs and explanations.
@@ -105,7 +105,7 @@ class GroupTable(Table):
 
 
 class ScheduleTable(Table):
-    """``[schedule.NAME]``: while a clock on a wall of `zone` shows a day and time of these.
+    """``[schedule.NAME]``: days and times of day, by the wall clock of `zone`.
 
     Attributes:
         zone: name in the IANA time zone database.

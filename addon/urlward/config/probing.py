@@ -9,7 +9,7 @@ from urlward.config.units import Seconds
 
 
 class ProbingTable(Table):
-    """``[probing]``.
+    """``[probing]``: limits by which probing is detected, and the action.
 
     Attributes:
         entries: different ones that a client may draw block pages for within `window`.

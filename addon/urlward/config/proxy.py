@@ -62,7 +62,7 @@ class PacTable(Table):
 
 
 class ProxyTable(Table):
-    """``[proxy]``.
+    """``[proxy]``: access to the explicit proxy.
 
     Attributes:
         users: file with those who may use it and hashes of their passwords; all may where absent.

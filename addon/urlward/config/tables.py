@@ -94,7 +94,7 @@ Served = Annotated[str, AfterValidator(_served)]
 """``HOST:PORT`` that is listened on; the system chooses a port in place of 0."""
 
 Listen = Annotated[str, AfterValidator(_listen)]
-"""The same, without a host for all addresses."""
+"""``HOST:PORT`` that is listened on, or ``:PORT`` for all addresses."""
 
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 
@@ -109,7 +109,7 @@ def trust_at(values: tuple[str, ...], folder: Path) -> tuple[str, ...]:
 
 
 class Table(BaseModel):
-    """Strict, frozen, and without keys that are not known."""
+    """Base class of tables: strict, frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
