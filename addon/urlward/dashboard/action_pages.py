@@ -124,7 +124,7 @@ class FeedAction(Form, ListsPage):
 
 
 class ObjectionsPage(Form):
-    """Objections to blocks."""
+    """Page of objections to blocks."""
 
     async def get(self) -> None:
         """Show objections, open ones first."""

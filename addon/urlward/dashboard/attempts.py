@@ -12,7 +12,7 @@ MAX_ADDRESSES = 10_000
 
 
 class Attempts:
-    """Counts wrong guesses by address; a bucket that leaks."""
+    """Counter of wrong guesses by address: a leaky bucket."""
 
     def __init__(self) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()

@@ -40,7 +40,7 @@ class _Second(NamedTuple):
 
 
 class History:
-    """Keeps what each second has added.
+    """History of the last ten minutes: the counts that each second has added.
 
     A worker that is new adds what it has counted, one that is gone takes nothing away.
     """

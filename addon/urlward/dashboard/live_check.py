@@ -31,7 +31,7 @@ class _Loaded(NamedTuple):
 
 
 class Checks:
-    """Answers as the filter would. May be asked from several threads.
+    """Checker of URLs as the filter decides. Thread-safe.
 
     Args:
         config: the filter's.

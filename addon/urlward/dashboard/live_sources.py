@@ -52,7 +52,7 @@ _NO_STORE = (
 
 
 class Finder(Protocol):
-    """A store that can be searched."""
+    """Store of events that can be searched."""
 
     def find(self, wanted: EventFilter) -> list[Row]:
         """Find events, by the names of their fields, newest first."""
@@ -62,7 +62,7 @@ class Finder(Protocol):
 
 
 class ObjectionBook(Protocol):
-    """Objections as they are kept."""
+    """Stored objections."""
 
     def listed(self) -> list[Row]:
         """As `Sources.objections` has them."""
@@ -95,7 +95,7 @@ class Parts:
 
 
 class LiveSources(Sources):
-    """See `Sources`.
+    """Implementation of `Sources` in the recorder.
 
     Args:
         config: the filter's.

@@ -29,7 +29,7 @@ DONE = {
 
 
 class Page(Base):
-    """A page that may say what was done just before."""
+    """Page that may say what was done just before."""
 
     def done(self) -> str:
         """Text that says what was just done; empty for nothing."""
@@ -37,7 +37,7 @@ class Page(Base):
 
 
 class NowPage(Page):
-    """Traffic, blocks, latency and stall of the last ten minutes."""
+    """Page of traffic, blocks, latency and stall of the last ten minutes."""
 
     async def get(self) -> None:
         """Show it, as tables too for browsers without scripts."""
@@ -49,7 +49,7 @@ class NowPage(Page):
 
 
 class ListsPage(Page):
-    """Lists and feeds."""
+    """Page of lists and feeds."""
 
     async def get(self) -> None:
         """Show them, with what each has blocked."""
@@ -67,7 +67,7 @@ class ListsPage(Page):
 
 
 class EventsPage(Page):
-    """Events, a page at a time."""
+    """Page of events."""
 
     async def get(self) -> None:
         """Show the events that match the filters."""

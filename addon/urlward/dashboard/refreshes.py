@@ -13,7 +13,8 @@ logger = logging.getLogger("urlward.records")
 
 
 class Refreshes:
-    """Fetches feeds in threads of their own; how it went is told by the feed's facts, as that of any refresh.
+    """Refreshes of feeds in threads of their own; their results are in the feeds' facts, as those of any
+    refresh.
 
     Args:
         config: of the feeds.

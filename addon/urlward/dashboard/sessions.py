@@ -39,7 +39,7 @@ class Visitor(NamedTuple):
 
 
 class Sessions:
-    """Signs sessions, and tells which are in force.
+    """Session manager: signs sessions, and knows which are in force.
 
     Args:
         state: the state folder.
@@ -58,7 +58,7 @@ class Sessions:
         key = hmac.digest(self._secret.encode(), self._token, "sha256")
         self._key = key.hex()
         self.name = f"urlward-{hashlib.sha256(key).hexdigest()[:8]}"
-        """Of the cookie. Cookies know no ports, and a machine may have more than one filter."""
+        """Name of the cookie. Cookies know no ports, and a machine may have more than one filter."""
 
     def is_token(self, given: str) -> bool:
         """Compare with the token, in constant time."""

@@ -20,7 +20,7 @@ class AbsentError(AdminError):
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Filter of events; what is None is not looked at. The names are those of the stores' query.
+    """Filter of events; a field that is None is ignored. The names are those of the stores' query.
 
     Attributes:
         kinds: any of these, of `urlward.records.event.KINDS`; all where empty.
@@ -112,7 +112,7 @@ class Sources(Protocol):
         """Whether this process works."""
 
     def ready(self) -> Mapping[str, bool]:
-        """What the filter needs, and whether it is there."""
+        """Readiness: each thing that the filter needs, and whether it is there."""
 
     def lists(self) -> list[Row]:
         """Each: ``name``, ``kind``, ``serial``, ``created``, ``age`` (s), ``entries``, ``hits``, ``note``."""
@@ -139,19 +139,19 @@ class Sources(Protocol):
         """Each with ``time``, ``source``, ``alarm``, ``text`` and ``current``; the current ones first."""
 
     def allows(self) -> list[Row]:
-        """In force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
+        """Allows in force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
 
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
-        """Let a page or a host pass for a while, as `urlward.policy.allows.add_allow` says."""
+        """Allow a page or a host for a while, as `urlward.policy.allows.add_allow`."""
 
     def end_allow(self, id_: str, why: str, who: str) -> Row:
         """End an allow before its time."""
 
     def refresh_feed(self, name: str) -> str:
-        """Begin to fetch a feed; returns what to say of it."""
+        """Start a refresh of a feed; returns what to say of it."""
 
     def accept_feed(self, name: str, why: str, who: str) -> str:
-        """Let a list through that was refused for its size; returns what to say of it."""
+        """Accept a list that was refused for its size; returns what to say of it."""
 
     def objections(self) -> list[Row]:
         """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,
