@@ -1,2 +1,1 @@
-"""Address assignments: which subscriber had an address or ports when, from leases, accounting and NAT
-logs."""
+"""Address assignments: which subscriber had an address or ports when, by leases, accounting and NAT logs."""

@@ -73,7 +73,7 @@ _ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
 
 
 class CgnParser:
-    """Reads logs line by line; the vendor is told by the event."""
+    """Parser of CGN logs, line by line; the vendor is recognised by the event."""
 
     has_header = False
 

@@ -187,7 +187,7 @@ def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> Kee
 
 
 def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
-    """When the first assignment is deleted, in ms; None for never.
+    """Time when the first assignment is deleted, in ms; None for never.
 
     Raises:
         AssignmentError: the database refuses.

@@ -1,4 +1,4 @@
-"""Reading files of assignments into the store: as streams, and on from where reading ended the last time."""
+"""Import of files of assignments into the store: as streams, resumed where reading ended the last time."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -59,7 +59,8 @@ type Judge = Callable[[Imported], str]
 
 
 class FileReader:
-    """Reads one open file into the store, a block a transaction; whoever is killed goes on where it ended."""
+    """Import of one open file into the store, a block a transaction; if killed, it is resumed where it
+    ended."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ _OVER = frozenset({"free", "expired", "released", "reset"})
 
 
 class IscParser:
-    """Reads leases of IPv4."""
+    """Parser of IPv4 leases."""
 
     has_header = False
 

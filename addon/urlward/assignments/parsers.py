@@ -57,13 +57,13 @@ class Parsed(NamedTuple):
 
     @property
     def skipped(self) -> int:
-        """How many rows were not understood."""
+        """Number of rows that were not understood."""
         return len(self.faults)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How to read a source.
+    """Options for reading a source.
 
     Attributes:
         columns: the source's names (or numbers, from 1) of what is called ``subscriber`` and so on here.
@@ -87,7 +87,7 @@ class ReadOptions:
 
 
 class Parser(Protocol):
-    """Reads one format; it keeps nothing of the lines but what the header says."""
+    """Parser of one format; it keeps nothing of the lines but what the header says."""
 
     has_header: bool
     """Whether a file's first line is one."""

@@ -89,8 +89,8 @@ def import_radacct(
 def _renew(
     store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
 ) -> None:
-    """Have the sessions that the table has without an end count from now, however long nothing was said of
-    them."""
+    """Renew the sessions that the table has without an end: they count from now, however long nothing was
+    said of them."""
     for rows in _batches(url, options, still_open=True):
         sessions = [
             ((place, first), session, subscriber)

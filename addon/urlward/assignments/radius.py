@@ -18,7 +18,7 @@ _PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
 
 
 class DetailParser:
-    """Reads ``detail`` files."""
+    """Parser of ``detail`` files."""
 
     has_header = False
 

@@ -122,8 +122,8 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
 
 
 def first_ends(store: AssignmentStore) -> dict[int, int]:
-    """When the first assignment of each source ended or will end, in ms. What has no end counts from when it
-    was last seen. Looks at all of them.
+    """Time when the first assignment of each source ended or will end, in ms. What has no end counts from
+    when it was last seen. Looks at all of them.
 
     Raises:
         AssignmentError: the database refuses.

@@ -1,4 +1,4 @@
-"""The tables of assignments, and opening them: SQLite and PostgreSQL through one schema.
+"""Schema of the assignments' database, for SQLite and PostgreSQL alike, and opening it.
 
 What has ended for good is in ``assignments``, which is only added to. What a source may still say more of
 is in ``assignments_current``, one row for each source and place.

@@ -1,4 +1,4 @@
-"""The store of assignments, in an SQLite file or in PostgreSQL."""
+"""Store of assignments, in an SQLite file or in PostgreSQL."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -128,7 +128,7 @@ def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[A
 
 
 class AssignmentStore:
-    """Assignments in a database.
+    """Store of assignments in a database.
 
     Every method raises AssignmentError where the database refuses.
     """
@@ -218,7 +218,7 @@ class AssignmentStore:
                 )
 
     def say_days(self, keeper: Keeper) -> None:
-        """Have the sources of a node be kept for its days, and those of none for at least as long.
+        """Set the days for which a node's sources are kept, and those of no node at least as long.
 
         Args:
             keeper: the node. A file is this machine's.
@@ -375,7 +375,7 @@ class AssignmentStore:
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
     def positions(self, source: int) -> list[Position]:
-        """How far the files of a source are read, those that are known by the longest beginning first."""
+        """Reading positions of a source's files, those that are known by the longest beginning first."""
         order = (files.c.begin_size.desc(), files.c.offset.desc())
         with self.reading() as connection:
             rows = connection.execute(select(files).where(files.c.source == source).order_by(*order)).all()
