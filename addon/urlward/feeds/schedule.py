@@ -19,7 +19,7 @@ LAST_RETRY = 3_600.0
 """Seconds between tries at most."""
 
 RETRY_INTERVALS = 16
-"""Likewise, in intervals."""
+"""Intervals between tries at most."""
 
 LONGEST = 86_400.0
 """Seconds that a server may have us wait at most."""

@@ -23,7 +23,7 @@ type Content = tuple[tuple[str, Signature], ...]
 
 
 class PathWatch:
-    """Watches a file, or a folder with all that is in it.
+    """Watch on a file, or on a folder with all that is in it.
 
     Args:
         path: of it.
