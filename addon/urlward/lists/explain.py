@@ -1,5 +1,4 @@
-"""Explanations of decisions: which entry decided for a client at a time, by which rule, and the other
-entries."""
+"""Explanations of decisions: the entry that decided for a client at a time, its rule, and other entries."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Files in memory, for the bytes of a list while a process judges them.
+"""Memory files, for the bytes of a list while a process checks them.
 
 A memfd (memfd_create(2)) has no name in any folder: nothing is left of it when the last process that uses it
 has ended, however that came about.

@@ -1,4 +1,4 @@
-"""Store of rotation statements that feeds have served, so that a restart trusts whom the process before did.
+"""Store of rotation statements that feeds have served: a restart trusts whom the process before did.
 
 A folder with one file for each key that has handed over, named after it: the first statement by a key that is
 taken stays, also where several processes take one at the same moment.

@@ -85,7 +85,8 @@ class _Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Public keys and the statements that hand over from them; without keys, no signature is asked for.
+    """Trust: public keys, and the rotation statements from one key to the next; without keys, nothing has to
+    be signed.
 
     Args:
         keys: named by the operator.

@@ -1,4 +1,4 @@
-"""Short-lived processes: the only ones that see a source's text.
+"""Worker processes that end with their task: the only ones that see a source's text.
 
 Text that a process has read stays in memory that it has freed, so whatever reads a source ends with its
 work. It also spares the process that filters a dozen seconds of Python for a million lines. A parent asks

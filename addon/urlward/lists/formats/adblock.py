@@ -1,4 +1,4 @@
-"""AdBlock network rules, of host and simple path form.
+"""AdBlock network rules with a host, or with a simple path.
 
 https://help.adblockplus.org/hc/en-us/articles/360062733293 and what uBlock Origin and AdGuard make of it:
 ``||`` begins at any label of a host, ``|`` at the URL's start or end, ``^`` is a delimiter or the end, a

@@ -29,7 +29,7 @@ DEEPEST = 100
 hundred thousand, in as many bytes, would take all memory."""
 
 MOST_DIGITS = 1000
-"""Of a number; `ijson` ends the process where Python makes no number of so many (4300)."""
+"""Digits of a number at most; `ijson` ends the process where Python makes no number of so many (4300)."""
 
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MOST_DIGITS + 1))
 
@@ -85,7 +85,7 @@ class _WellFormed:
         self._digits = b""
 
     def read(self, size: int = -1) -> bytes:
-        """Some bytes; none at the end."""
+        """Read some bytes; none at the end."""
         if not size:
             return b""
         while True:
