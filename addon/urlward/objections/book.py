@@ -1,4 +1,4 @@
-"""Objections as the dashboard and the command line show them, and decide them."""
+"""Book of objections: listing and decisions, for the dashboard and the command line."""
 
 import time
 from collections.abc import Callable

@@ -32,7 +32,7 @@ _LAST = 1 << 36
 
 
 class ObjectionError(UrlwardError):
-    """An objection that cannot be taken or decided, or a record of them that cannot be read."""
+    """An objection that cannot be taken or decided, or a damaged record of objections."""
 
 
 class FullError(ObjectionError):
