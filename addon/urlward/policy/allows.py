@@ -1,4 +1,4 @@
-"""Temporary allows: pages and hosts that an operator allows for a while, with a record of who did so and why.
+"""Temporary allows: pages and hosts that an operator allows for a while, with the reason and the operator.
 
 ``allows.json`` in the state folder has them while they last. The URL is in it as an entry of the grammar
 sealed under the local key, so that the file names nothing that is listed. The audit log
@@ -31,7 +31,7 @@ from urlward.state.folder import locked, made_folder, read_kept, write_kept
 logger = logging.getLogger("urlward.lists")
 
 NAME = "allows"
-"""Of the list that they are."""
+"""Name of the list that they form."""
 
 FILE = "allows.json"
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch

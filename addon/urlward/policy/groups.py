@@ -27,7 +27,7 @@ NOBODYS = Membership(-1)
 
 
 class Groups:
-    """Groups of clients; `urlward.config.read_config` has checked them.
+    """Groups of clients, already checked by `urlward.config.read_config`.
 
     Args:
         tables: from the configuration.
