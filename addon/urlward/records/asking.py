@@ -1,4 +1,4 @@
-"""The recorder's socket in the state folder: one JSON object a line.
+"""Recorder's socket in the state folder: one JSON object a line.
 
 Whoever wants to know something says ``{"ask": QUESTION}``, and gets one line. A worker says once a second
 ``{"worker": NAME, "metrics": {…}}`` of what it has counted, over a connection that lasts as long as it does.

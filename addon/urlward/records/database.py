@@ -140,8 +140,8 @@ class Database:
             return [Event(*row) for row in connection.execute(wanted)]
 
     def came_after(self, seq: int, query: EventQuery) -> list[tuple[int, Event]]:
-        """Those of a query that came after a number of `last`, in the order in which they came, each with
-        its number.
+        """Find events of a query that came after a number of `last`, in the order in which they came, each
+        with its number.
 
         Raises:
             StoreError: they cannot be read.
@@ -228,7 +228,7 @@ class Database:
         return deleted
 
     def register(self, node: Node) -> None:
-        """Be a node that writes here, under its name alone, and as long as that is its own. A file has no
+        """Register a node that writes here, under its name alone, as long as that is its own. A file has no
         other.
 
         Raises:
@@ -240,7 +240,7 @@ class Database:
             self._node = node
 
     def find_node(self, name: str, node: Node) -> None:
-        """Look whether a name can be adopted.
+        """Check whether a name can be adopted.
 
         Raises:
             StoreError: no node has it, or this one has it already; or that cannot be read.
@@ -253,7 +253,7 @@ class Database:
                 raise StoreError(f"{name!r} is this node there already")
 
     def adopt(self, name: str, node: Node) -> None:
-        """Have a name be a node's, whose ever it was, with what was recorded and is held under it.
+        """Give a name, whoever has it, to a node, with what was recorded and is held under it.
 
         Raises:
             StoreError: it cannot be.
@@ -274,7 +274,7 @@ class Database:
         return StoreError(f"{self.name}: {_taken(row.name, row.seen)}")
 
     def names_of(self, node: Node) -> list[str]:
-        """All names that a node has, and had in a database that several share.
+        """Names that a node has, and has had, in a database that several share.
 
         Raises:
             StoreError: they cannot be read.
@@ -284,7 +284,7 @@ class Database:
         return sorted({node.name, *found})
 
     def days_of_nodes(self, kind_days: Mapping[str, int], node: Node) -> dict[str, Mapping[str, int]]:
-        """The days of each node that has said them, with one's own; of all others, by the name of none, the
+        """Days of each node that has set them, with one's own; of all others, by the name of none, the
         longest of these.
 
         Raises:
@@ -316,7 +316,7 @@ class Database:
         return [event._replace(node=name) if event.node in others else event for event in events]
 
     def hold(self, holds: Mapping[str, int], node: Node) -> None:
-        """Have all nodes that write here keep what has a reference, at least until a time.
+        """Hold the events of references in all nodes that write here, at least until a time.
 
         Args:
             holds: references with those times, in milliseconds. One that the node has said before stays until
@@ -516,8 +516,8 @@ def _conditions(query: EventQuery) -> list[ColumnElement[bool]]:
 
 
 def _after(before: str) -> ColumnElement[bool]:
-    """What comes after an event where the newest is first; one that is no longer there has its time in its
-    id."""
+    """Condition on events that come after one, the newest first; one that is no longer there has its time
+    in its id."""
     known = select(events.c.time).where(events.c.id == before).scalar_subquery()
     at = func.coalesce(known, literal(_time_in(before), BigInteger))
     # The first says nothing new, but is what an index is searched by.

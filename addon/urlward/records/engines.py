@@ -76,8 +76,8 @@ def open_sqlite(path: Path) -> Engine:
 
 
 class SqliteFiles:
-    """The files of an SQLite database as they are when it has just been opened: itself, its write-ahead log,
-    and the index of that.
+    """Files of an SQLite database as they are when it has just been opened: itself, its write-ahead log, and
+    the index of that.
 
     SQLite goes on writing to files that were deleted or moved, without an error, and nobody else sees what it
     writes. While one connection is open SQLite itself removes none of them.

@@ -1,4 +1,4 @@
-"""Events: what is kept of each block, cut connection, list change, failure and alarm. Schema version 1.
+"""Events: a record of each block, cut connection, list change, failure and alarm. Schema version 1.
 
 An event never holds a URL, a host or a path. Requests that pass leave none. An exported one is a JSON object
 (`as_json`) with ``version``, ``id``, ``time``, ``kind`` and those of the other fields that apply:

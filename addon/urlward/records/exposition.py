@@ -28,7 +28,7 @@ _OF_HOUR = {"requests": "judged", "blocks": "blocked", "would_blocks": "would_bl
 
 
 class Exposition(Collector):
-    """Adds up what workers say, and renders it.
+    """Exposition: adds up the workers' snapshots, and renders the metrics.
 
     Args:
         feeds: whose state is shown.
@@ -91,7 +91,7 @@ class Exposition(Collector):
         return {worker: now - heard for worker, heard in self._heard.items()}
 
     def last_hour(self) -> dict[str, int]:
-        """What was counted in the last hour, or since the start: judged, blocked, would_block, errors."""
+        """Counts of the last hour, or since the start: judged, blocked, would_block, errors."""
         found = dict.fromkeys(_OF_HOUR.values(), 0.0)
         for (name, *_), count in self._hour.since(self._steady(), self._sums.total()).items():
             if name in _OF_HOUR:
@@ -111,7 +111,8 @@ class Exposition(Collector):
         return {worker: snapshot.said for worker, snapshot in self._sums.live.items()}
 
     def refused_lists(self) -> dict[str, str] | None:
-        """By list, why what its file has now is not in force in some worker; None where no worker says."""
+        """Reasons, by list, why its current file is not in force in some worker; None where no worker
+        says."""
         live, found = self.live(), dict[str, str]()
         for snapshot in live:
             for name, why in snapshot.refused.items():

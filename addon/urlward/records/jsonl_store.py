@@ -211,8 +211,7 @@ class JsonlStore:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _numbers(self) -> list[int]:
-        """Of the files before the one that is written, the newest first; also those of a time when more were
-        kept."""
+        """Numbers of the rotated files, the newest first; also those from a time when more were kept."""
         return list(numbered(self._path))
 
     def _rotate(self) -> None:

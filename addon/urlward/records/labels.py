@@ -72,7 +72,7 @@ class Categories(Bounded):
 
 
 class Origins:
-    """Labels of what has been blocked: by which list, under which category.
+    """Labels of blocks: list and category.
 
     Attributes:
         known: the labels of a list's name and a category, for those that have been seen; whoever is in haste

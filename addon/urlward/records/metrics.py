@@ -12,7 +12,7 @@ from typing import Any
 from urlward.records.labels import ERRORS, OTHER, STAGES, VERDICTS, Origins
 
 VERSION = 1
-"""Of snapshots."""
+"""Version of snapshots."""
 
 MAX_WHY = 500
 """Characters of why a list was refused."""
@@ -169,7 +169,7 @@ class Metrics:
             self._newest = seconds
 
     def stall_window(self) -> None:
-        """Begin another window: the longest stall that is shown is of this one and the one before."""
+        """Start another window: the longest stall that is shown is of this one and the one before."""
         self._longest_before, self._longest = self._longest, 0.0
 
     def failed_reload(self) -> None:

@@ -414,7 +414,7 @@ class Outbox:
         return position.seq if position.file == self.file else 0
 
     def _wipe(self) -> None:
-        """Have the files forget what has been deleted: SQLite leaves copies where it has moved something
+        """Wipe what has been deleted from the files: SQLite leaves copies where it has moved something
         within the file, and in the write-ahead log pages as they were."""
         with self._reading() as db:
             db.execute("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
@@ -482,7 +482,7 @@ class Outbox:
             raise
 
     def _save_log(self) -> None:
-        """Have what is only in a log that was deleted in the file, unless another has begun a log anew."""
+        """Copy what is only in a deleted log into the file, unless another has begun a log anew."""
         with locked(made_folder(self.path.parent, self._state)):
             database, log, _ = identity(*self._paths)
             if self._db is not None and log is None and database == self._opened[0]:

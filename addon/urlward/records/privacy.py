@@ -91,7 +91,7 @@ class Privacy:
 
 
 def kept_client(text: str) -> str:
-    """What events may have of a client, as typed: an address, a network, or a digest.
+    """Normalise a client as events may have it, as typed: an address, a network, or a digest.
 
     Raises:
         ValueError: none of these.

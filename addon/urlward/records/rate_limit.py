@@ -6,7 +6,7 @@ _HOUR = 3600.0
 
 
 class RateLimit:
-    """Buckets that hold an hour's worth and fill evenly.
+    """Rate limit: token buckets that hold an hour's worth and fill evenly.
 
     Args:
         per_hour: of each key.

@@ -1,4 +1,4 @@
-"""The recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order."""
+"""Recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order."""
 
 import asyncio
 import logging
@@ -61,7 +61,7 @@ type Opener = Callable[[StoreTable, Path], Store]
 
 
 class Measures(Protocol):
-    """Adds up what workers count; see `urlward.records.exposition`."""
+    """Interface of the metrics' sums; see `urlward.records.exposition`."""
 
     def take(self, worker: str, snapshot: dict[str, Any]) -> None:
         """Take what a worker has counted since its start."""

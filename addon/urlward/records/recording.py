@@ -1,4 +1,4 @@
-"""A worker's records: an event of each hit, and what it counts. Calls take microseconds, and never raise."""
+"""Recording of a worker: its events and metrics. Calls take microseconds, and never raise."""
 
 import asyncio
 import json

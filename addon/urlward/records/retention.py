@@ -46,7 +46,7 @@ def days_of(days: DaysTable) -> dict[str, int]:
 
 
 class KeepingStores:
-    """The stores of a configuration that can forget, each opened when it can be.
+    """Stores of a configuration that can delete, each opened when possible.
 
     Args:
         records: the configuration.

@@ -28,7 +28,7 @@ def readiness_of(exposition: Exposition) -> Health:
 
 
 def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
-    """What the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
+    """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
     Args:
         exposition: of all workers.

@@ -36,7 +36,7 @@ type Inode = tuple[int, int] | None
 
 
 def identity(*paths: Path) -> tuple[Inode, ...]:
-    """Which files stand at some paths now: one that was deleted, moved or replaced has another identity.
+    """Identity of the files at some paths now: a file that was deleted, moved or replaced has another.
 
     Raises:
         OSError: it cannot be told.

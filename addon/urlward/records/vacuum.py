@@ -24,10 +24,10 @@ _MAINTAIN = 170_000
 """The version of the server that has that privilege."""
 
 _LOCK_WITHIN = "2s"
-"""That a rewriting waits for those who read the table; who wants to write to it waits behind it."""
+"""Time that a rewrite waits for readers of the table; writers wait behind it."""
 
 SHARE = 0.01
-"""Of the time, in which a file or table may be rewritten: for large ones that is not at each purge."""
+"""Share of the time in which a file or table may be rewritten: for large ones that is not at each purge."""
 
 _TRIES = 30
 _PAUSE = 1.0
@@ -90,7 +90,8 @@ def note_wiped(connection: Connection, part: str, count: int) -> None:
 
 
 def missing_grant(connection: Connection, tables: Sequence[str]) -> str:
-    """What the connection's role needs to rewrite tables, as a statement of SQL; empty for nothing."""
+    """Statement of SQL that grants the connection's role what it needs to rewrite tables; empty for
+    nothing."""
     version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
     may = "pg_has_role(c.relowner, 'USAGE') OR pg_has_role(d.datdba, 'USAGE')"
     if version >= _MAINTAIN:

@@ -125,7 +125,7 @@ class Writer:
         return len(self._new) + self._batched - self._written
 
     def emit(self, event: Made) -> None:
-        """Have an event recorded. Neither waits nor raises.
+        """Emit an event. Neither waits nor raises.
 
         Args:
             event: or what makes it. Many are made in one go, for a third of what each costs amid other work.
