@@ -1,5 +1,5 @@
-"""Deletion of expired records of persons outside the stores: objections, events that wait in the outbox
-for a store that is down, and damaged files that were set aside."""
+"""Retention outside the stores: objections, events that wait in the outbox for a store that is down, and
+damaged files that were set aside."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Services of the recording process in addition to taking events: retention, metrics, watches and the
-dashboard."""
+"""Services of the recording process: retention, metrics, watches, mending and the dashboard."""
 
 import asyncio
 import logging
