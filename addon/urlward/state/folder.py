@@ -34,7 +34,7 @@ logger = logging.getLogger("urlward.lists")
 KEY_FILE = "key"
 
 KEY_COPY = "key.copy"
-"""The same once more, with a checksum: without the key nothing opens that was sealed under it."""
+"""Copy of the key with a checksum: without the key nothing opens that was sealed under it."""
 
 _FLIPPED = 8
 """Bits in which a key may differ from its copy and is damaged; another key differs in about 128."""
@@ -490,7 +490,7 @@ def read_kept[T](
     *,
     stays: bool = False,
 ) -> list[T]:
-    """What `write_kept` has written; nothing where there is none. A file that is damaged is set aside.
+    """Read what `write_kept` has written; nothing where there is none. A damaged file is set aside.
 
     Args:
         path: of the file.
