@@ -615,7 +615,7 @@ def _date(seconds: int) -> str:
 
 
 class _Told(UrlwardError):
-    """An error with the file's name in front."""
+    """Error with the file's name in front."""
 
 
 def _keygen(args: argparse.Namespace) -> int:
