@@ -13,7 +13,7 @@ class HelpLink(Table):
 
 
 class PageTable(Table):
-    """``[page]``: texts and form of the block page; see `urlward.proxy.block_page.BlockPageSettings`."""
+    """``[page]``: texts of the block page; see `urlward.proxy.block_page.BlockPageSettings`."""
 
     operator: str = ""
     authority_url: str | None = None

@@ -94,7 +94,7 @@ Served = Annotated[str, AfterValidator(_served)]
 """``HOST:PORT`` that is listened on; the system chooses a port in place of 0."""
 
 Listen = Annotated[str, AfterValidator(_listen)]
-"""``HOST:PORT`` that is listened on, or ``:PORT`` for all addresses."""
+"""``HOST:PORT`` that is listened on, or ``:PORT`` for all addresses; the system chooses a port for 0."""
 
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 

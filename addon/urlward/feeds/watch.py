@@ -39,7 +39,8 @@ class PathWatch:
         self._told = False
 
     def changed(self, now: float | None = None) -> bool:
-        """Whether there is a change to read: it was the same at the last look, or never is for `UNSETTLED` s.
+        """Whether there is a change to read: it was the same at the last look, or never is for `UNSETTLED`
+        seconds, and nobody is writing.
 
         Args:
             now: a monotonic clock's seconds; the clock where not given.

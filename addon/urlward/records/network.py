@@ -19,7 +19,7 @@ def plain_address(text: str) -> IPv4Address | IPv6Address:
 @lru_cache(4096)
 def network_of(address: str) -> str:
     """Network that an address is counted by: itself, or with IPv6 the network of 64 bits, all of which one
-    client may have."""
+    client may have (RFC 4291, section 2.5.4). What is no address stands for itself."""
     try:
         found = plain_address(address)
     except ValueError:

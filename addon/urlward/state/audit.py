@@ -473,8 +473,8 @@ def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> Report:
 
 
 def _differs(copies: Sequence[Copy], seen: "_Seen") -> str:
-    """Copies of heads that the log does not match. Those of before a line that somebody knows are of lines
-    that it binds, or of another log, which they know of."""
+    """Describe the copies of heads that the log does not match. Those of before a line that somebody knows
+    are of lines that it binds, or of another log, which they know of."""
     known = (seen.known_time, seen.known_at or 0)
     missing = [
         copy for copy in copies if (copy.time, copy.seq) > known and seen.hashes.get(copy.seq) != copy.hash
