@@ -1,4 +1,4 @@
-"""Which allocator `urlward run` uses.
+"""Memory allocator of `urlward run`.
 
 Python's own keeps small objects in arenas that it can give back only whole. A reload leaves holes in
 nearly all of them, and with each the process grows. The C library's can give back single pages; but its
@@ -14,7 +14,7 @@ _M_MXFAST = 1
 
 
 def choose_allocator() -> None:
-    """Start again with the C library's allocator, unless one has been chosen; then without its fast bins."""
+    """Restart with the C library's allocator, unless one has been chosen; then turn its fast bins off."""
     if sys.platform != "linux":
         return
     if "PYTHONMALLOC" not in os.environ:

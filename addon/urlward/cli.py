@@ -1,4 +1,4 @@
-"""The command line: one thin function a command.
+"""Command line: one thin function per command.
 
 Exit codes: 0 done (for ``check``: nothing blocked), 1 ``check`` found something blocked, 2 an error,
 said in one line on standard error. Ctrl-C is 130 and a reader that has gone 141, as in a shell.
@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Open closed ones as nothing, or what is opened next, such as a socket, would be one of them."""
+    """Open closed standard streams as nothing, or what is opened next, such as a socket, would be one of
+    them."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -130,13 +131,13 @@ def _failed(*messages: str) -> int:
 
 
 def _place(error: Exception) -> str:
-    """Where an exception was raised; its text could name an entry, so that stays untold."""
+    """Place where an exception was raised; its text could name an entry, and is left out."""
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def _drop_output() -> None:
-    """Let output that cannot be written go, or the interpreter complains of it as it ends."""
+    """Drop output that cannot be written, or the interpreter complains of it as it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -240,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Shows the version of the installed package, which is not looked up before it is asked for."""
+    """Action that shows the version of the installed package, which is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -287,7 +288,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
-    """What the supervisor of workers starts, as the configuration says now."""
+    """Plan for the supervisor of workers, from the configuration as it is now."""
     from urlward.proxy.companion import companions, told_of_lists
     from urlward.proxy.supervisor import Plan
 
@@ -315,14 +316,14 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
 
 
 def _worker_timeout(config: Config, *, steer: bool) -> int:
-    """Seconds of silence after which a worker hangs: where all of a network's DNS waits for it, fewer."""
+    """Seconds of silence after which a worker hangs: fewer where all of a network's DNS waits for it."""
     if config.worker_timeout is not None:
         return config.worker_timeout
     return STEERING_TIMEOUT if steer else WORKER_TIMEOUT
 
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
-    """What is to be done, and by how many processes."""
+    """Settings of a run, and the number of its processes."""
     from urlward.gateway.planning import steering_modes
     from urlward.proxy.settings import Settings
 
@@ -384,7 +385,7 @@ def _max_errors(args: argparse.Namespace, config: Config) -> str:
 
 
 def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
-    """Whether no more was asked for than to see whether it would run.
+    """Check the settings before a run; True where only the check is wanted.
 
     Raises:
         ConfigError: it would not.
@@ -404,7 +405,8 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
 
 
 def _gateway_problems(settings: "Settings", flags: Sequence[str]) -> Iterator[Problem]:
-    """What `urlward gateway print` would refuse, where the kernel's rules are to lead to this filter."""
+    """Problems that `urlward gateway print` would report, where the kernel's rules are to lead to this
+    filter."""
     from urlward.gateway.planning import gateway_problems, redirected_port
 
     gateway, steer = settings.config.gateway, settings.steer
@@ -416,7 +418,8 @@ def _gateway_problems(settings: "Settings", flags: Sequence[str]) -> Iterator[Pr
 
 
 def _checked(settings: "Settings", steer: bool) -> list[Problem]:
-    """What only trying tells: mitmproxy's options, the kernel's rules, and what the lists hold."""
+    """Problems that only a trial shows: mitmproxy's options, the kernel's rules, and the content of the
+    lists."""
     from urlward.proxy.runner import option_problems
 
     config = settings.config
@@ -446,13 +449,13 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
 
 
 def _told_problems(error: UrlwardError) -> list[Problem]:
-    """Those of an error that says their places itself."""
+    """Problems of an error whose message already names the places."""
     lines = error.lines if isinstance(error, ConfigError) else (str(error),)
     return [Problem("", line, in_file=False) for line in lines]
 
 
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
-    """What works with the kernel's rules, where there are some for this filter."""
+    """Addons that work with the kernel's rules, where there are some for this filter."""
     from urlward.gateway.errors import NoRulesError, located
     from urlward.gateway.heartbeat import Heartbeat
     from urlward.gateway.planning import redirected_port
@@ -481,7 +484,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
 
 @contextmanager
 def _watched(settings: "Settings") -> "Iterator[Callable[[], RulesFacts | None]]":
-    """How a gateway's rules are, where there are some for this filter; the process of this looks after them.
+    """Watch on a gateway's rules, where there are some for this filter; the process of this looks after them.
 
     Raises:
         GatewayError: there are none, or they are for another filter.
@@ -612,7 +615,7 @@ def _date(seconds: int) -> str:
 
 
 class _Told(UrlwardError):
-    """An error with the file's name in front."""
+    """Error with the file's name in front."""
 
 
 def _keygen(args: argparse.Namespace) -> int:

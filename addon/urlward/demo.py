@@ -36,7 +36,7 @@ WAIT = 60.0
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """Response to one of the demo's requests."""
 
     status: int
     reference: str
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 class Origin:
-    """A web server for the demo's hosts that remembers what it was asked for."""
+    """Web server for the demo's hosts that remembers the requests."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self.asked: list[str] = []
@@ -249,7 +249,7 @@ def _free_port() -> int:
 
 
 def _authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for the demo's hosts that is its own authority: its file, and a server's context."""
+    """Make a certificate for the demo's hosts that is its own authority: its file, and a server's context."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "demo origin")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Marks before a text: that of UTF-8, which says nothing, and UTF-16's, which says that it cannot be read."""
+"""Byte order marks: UTF-8's is removed, UTF-16's is reported."""
 
 BOM = b"\xef\xbb\xbf"
 """The byte order mark that editors on Windows put before a text in UTF-8."""
@@ -7,7 +7,7 @@ _MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def other_encoding(head: bytes) -> str:
-    """What to say of a file whose first bytes are UTF-16's byte order mark, as editors on Windows write it.
+    """Message for a file whose first bytes are UTF-16's byte order mark, as editors on Windows write it.
 
     Args:
         head: at least its first two bytes, if it has so many.
@@ -19,5 +19,5 @@ def other_encoding(head: bytes) -> str:
 
 
 def without_bom(text: bytes) -> bytes:
-    """A text without the byte order mark before it."""
+    """Remove the byte order mark before a text."""
     return text.removeprefix(BOM)

@@ -1,4 +1,4 @@
-"""Packages of others, imported without what they import of themselves.
+"""Lazy imports of third-party packages: their submodules, without what the package itself imports.
 
 `import mitmproxy.addons.core` first runs the package's own ``__init__``, which imports all of mitmproxy's
 thirty addons and with them Flask; ``werkzeug``'s imports a web server and a test client. Each process of
@@ -17,7 +17,7 @@ _begun: set[str] = set()
 
 
 class _Lazy(ModuleType):
-    """A package whose own code runs once something is asked for that none of its modules is."""
+    """Lazy package: its own code runs once a name is needed that none of its modules has."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -43,7 +43,7 @@ class _Lazy(ModuleType):
 
 
 def import_lazily(package: str) -> None:
-    """Let what is imported from a package be only that, unless the package is there already.
+    """Make imports from a package import only that module, unless the package is there already.
 
     Args:
         package: its full name. What its ``__init__`` defines is still found, by running it then.

@@ -1,4 +1,4 @@
-"""Lines of a log: what a process that carries traffic says on its standard streams, without waiting.
+"""Log lines on the standard streams of a process that carries traffic, written without waiting.
 
 A pipe whose reader has stopped, a terminal on which somebody has pressed Ctrl-S and the socket of a stalled
 journal take nothing after some kilobytes, and whoever writes to them waits. So a thread writes to these, and
@@ -23,7 +23,7 @@ END_WITHIN = 1.0
 
 
 class Lines:
-    """Writes lines to streams."""
+    """Writer of lines to streams."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -32,7 +32,7 @@ class Lines:
         self._thread: Thread | None = None
 
     def write(self, line: str, stream: TextIO | None) -> None:
-        """Write a line, or have it written. Neither waits nor raises.
+        """Write a line, at once or in a thread. Neither waits nor raises.
 
         Args:
             line: without its end.
@@ -82,7 +82,7 @@ class Lines:
 
 
 def _that_may_wait(stream: TextIO) -> int | None:
-    """The descriptor of a stream that may let its writer wait."""
+    """Descriptor of a stream that may make its writer wait; None for a file."""
     try:
         fd = stream.fileno()
     except OSError:  # of io.UnsupportedOperation
@@ -112,5 +112,5 @@ def say(line: str, *, warning: bool = False) -> None:
 
 
 def finish() -> None:
-    """Wait until what was said is written, for a moment at most; for who ends the process without atexit."""
+    """Wait until all lines are written, for a moment at most; for who ends the process without atexit."""
     _lines.finish()

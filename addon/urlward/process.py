@@ -1,4 +1,4 @@
-"""What a process asks of the kernel for itself: to end with its parent, and to leave nothing to be read.
+"""Process settings: ending with the parent, privacy of memory, signals and heartbeats.
 
 None of it outlasts an execve(2), so each process asks at its start.
 """
@@ -35,7 +35,7 @@ _CPUCLOCK_SCHED = 2
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """What starts one of our modules in a process of its own.
+    """Command that starts one of our modules in a process of its own.
 
     It imports nothing that lies in the current directory (-P), which may be anybody's.
     """
@@ -55,17 +55,18 @@ def keep_private() -> None:
 
 
 def hold_requests() -> None:
-    """Hold `REQUESTS` back, also over an execve(2), until `take_requests`: one that comes early is late."""
+    """Block the signals in `REQUESTS`, also over an execve(2), until `take_requests`: an early one is only
+    late."""
     signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
 
 
 def take_requests() -> None:
-    """Get those that have come, and all that come from here on; they have handlers."""
+    """Unblock the signals in `REQUESTS`; they have handlers by now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
 
 
 def end_with_parent(by: signal.Signals) -> None:
-    """Get a signal when the parent ends.
+    """Have the kernel send a signal when the parent ends.
 
     What a killed process had begun, another begins anew: two at once would only take its memory.
     """
@@ -73,14 +74,14 @@ def end_with_parent(by: signal.Signals) -> None:
 
 
 def check_parent(parent: int) -> None:
-    """End where the parent has ended before `end_with_parent`."""
+    """Exit if the parent has ended before `end_with_parent`."""
     if parent != os.getppid():
         sys.exit(1)
 
 
 @contextmanager
 def called(name: str) -> Iterator[None]:
-    """Give this thread a name in the kernel meanwhile (prctl(2), PR_SET_NAME), of 15 bytes at most."""
+    """Name this thread in the kernel inside the block (prctl(2), PR_SET_NAME), of 15 bytes at most."""
     before = ctypes.create_string_buffer(16)
     _prctl(_PR_GET_NAME, before)
     _prctl(_PR_SET_NAME, name.encode())
@@ -91,7 +92,7 @@ def called(name: str) -> Iterator[None]:
 
 
 def told(by: signal.Signals) -> dict[str, Any]:
-    """What the parent says on standard input, as JSON; from here on this process ends with it.
+    """Read what the parent sends on standard input, as JSON; from here on this process ends with it.
 
     Args:
         by: the signal that it gets then.
@@ -119,7 +120,7 @@ def beat(
     message: str = "ready",
     fails: Callable[[], str] = str,
 ) -> None:
-    """Tell the parent that this process serves, and from here on that its event loop turns.
+    """Send heartbeats to the parent: that this process serves, and from here on that its event loop turns.
 
     Args:
         loop: the event loop.
@@ -134,7 +135,7 @@ def beat(
 
 
 def taken_channel(asked: Mapping[str, Any]) -> int | None:
-    """The descriptor for `beat` where the parent gives one (``channel``); no child inherits it."""
+    """Take the descriptor for `beat` where the parent gives one (``channel``); no child inherits it."""
     channel: int | None = asked.get("channel")
     if channel is not None:
         os.set_blocking(channel, False)

@@ -1,4 +1,4 @@
-"""A progress bar for work that takes a while."""
+"""Progress bar for work that takes a while."""
 
 import sys
 import time
@@ -13,12 +13,12 @@ _BETWEEN = 0.25
 
 
 def silent(what: str, share: float) -> None:
-    """The progress that nobody watches."""
+    """Progress that nobody watches."""
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """One on standard error, where that is a terminal and the work takes over a second.
+    """Progress bar on standard error, where that is a terminal and the work takes over a second.
 
     It is drawn when it is told something, without a thread of its own: processes may be forked meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Regular files, opened and read whole: what is a pipe, a socket or a device is refused, not waited for."""
+"""Regular files, opened and read whole: a pipe, a socket or a device is refused, not waited for."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _GIVEN = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/([0-9]{1,9})", re.ASCII).
 
 
 def regular_fd(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a file that is to be a regular one.
+    """Open a file that has to be a regular one; returns its descriptor.
 
     Opening a pipe could wait for ever, on an event loop that carries traffic, and a device need not end.
 
@@ -54,7 +54,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path, most: int = MOST_KEPT) -> bytes:
-    """What is in a file; as `regular_fd`, and EFBIG where that is more than so many bytes.
+    """Read a file; as `regular_fd`, and EFBIG where it has more than so many bytes.
 
     A file system that is damaged may give a file any size, and who reads that has no memory left.
     """

@@ -1,4 +1,4 @@
-"""Where the shipped lists are."""
+"""Paths of the shipped lists."""
 
 from pathlib import Path
 

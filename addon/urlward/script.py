@@ -1,4 +1,4 @@
-"""What ``mitmdump -s "$(urlward script)"`` loads."""
+"""Addon script for mitmproxy: ``mitmdump -s "$(urlward script)"``."""
 
 from urlward.proxy.addon import Urlward
 

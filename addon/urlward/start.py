@@ -1,4 +1,4 @@
-"""Where the command line begins: what has to come before the rest is imported."""
+"""Entry point of the command line: signals and allocator, before the rest is imported."""
 
 import signal
 import sys

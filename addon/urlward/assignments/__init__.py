@@ -1,1 +1,1 @@
-"""Who had an address, or some of its ports, at what time: from leases, accounting and translators' logs."""
+"""Address assignments: which subscriber had an address or ports when, by leases, accounting and NAT logs."""

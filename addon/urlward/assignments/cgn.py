@@ -23,7 +23,7 @@ from urlward.assignments.times import Moment, moment_of, to_ms
 
 
 class Block(NamedTuple):
-    """What an event says of a block.
+    """Port block event: a block's beginning or end, as a log line says it.
 
     Attributes:
         where: the subscriber's address, the public one, first and last port, as text.
@@ -73,7 +73,7 @@ _ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
 
 
 class CgnParser:
-    """Reads logs line by line; the vendor is told by the event."""
+    """Parser of CGN logs, line by line; the vendor is recognised by the event."""
 
     has_header = False
 
@@ -83,7 +83,7 @@ class CgnParser:
         self._zone = options.zone
 
     def begin(self, header: str) -> None:
-        """There is none."""
+        """CGN logs have no header."""
 
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read events, of which a line may have several."""
@@ -137,7 +137,7 @@ def _time_in(text: str, zone: tzinfo) -> Moment | None:
 
 
 def _hex(text: str | None) -> int | None:
-    """Seconds in hexadecimal, as ms."""
+    """Parse hexadecimal seconds; milliseconds."""
     return None if not text else to_ms(int(text, 16))
 
 

@@ -26,7 +26,7 @@ _NOT_CSV = "not CSV: a line break out of place, or a field that is too long"
 
 
 class ColumnsParser:
-    """Reads rows by columns, which are found by name, or by number where all are said so."""
+    """Parser of rows by columns, which are found by name, or by number where all are given so."""
 
     def __init__(self, options: ReadOptions) -> None:
         """Take the columns' names or numbers; one that is not said has our name."""

@@ -1,4 +1,4 @@
-"""Assignments where the configuration has them, and how long they are kept there."""
+"""Configured assignments: opening, holding and purging the database that the configuration names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _HOUR_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What there is of assignments.
+    """Summary of the assignments in the database.
 
     Attributes:
         place: file or server and database, for people.
@@ -72,7 +72,7 @@ def database_of(records: RecordsTable | None, state: Path) -> Path | str:
 
 
 def open_configured(records: RecordsTable, state: Path) -> AssignmentStore | None:
-    """The store; None where there is none yet.
+    """Open the store; None where there is none yet.
 
     Raises:
         AssignmentError: it cannot be opened.
@@ -84,7 +84,7 @@ def open_configured(records: RecordsTable, state: Path) -> AssignmentStore | Non
 
 
 def hold_configured(records: RecordsTable, state: Path, held: Mapping[str, int], evidence: Evidence) -> None:
-    """Keep what answers for references, as far as their events are known, where there is a store.
+    """Hold the assignments that references need, as far as their events are known, where there is a store.
 
     Args:
         records: the configuration.
@@ -104,7 +104,7 @@ def hold_configured(records: RecordsTable, state: Path, held: Mapping[str, int],
 
 
 def release_configured(records: RecordsTable, state: Path, reference: str) -> None:
-    """End that.
+    """Release the assignments held for a reference.
 
     Raises:
         AssignmentError: the database refuses.
@@ -187,7 +187,7 @@ def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> Kee
 
 
 def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
-    """When the first assignment is deleted, in ms; None for never.
+    """Time when the first assignment is deleted, in ms; None for never.
 
     Raises:
         AssignmentError: the database refuses.
@@ -197,7 +197,7 @@ def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
 
 
 def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | None:
-    """What there is now; None for nothing. As `purge_configured`."""
+    """Summarise the assignments now; None for no database. As `purge_configured`."""
     if (store := open_configured(records, state)) is None:
         return None
     try:

@@ -27,7 +27,7 @@ from urlward.assignments.times import ms_text
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """How a translator maps.
+    """Formula of one translator: inner addresses to public addresses and port ranges.
 
     Attributes:
         inside: the subscribers' addresses.
@@ -46,7 +46,7 @@ class Formula:
     end: int = FOREVER
 
     def __post_init__(self) -> None:
-        """Check that all that are inside have a place.
+        """Check that every inner address fits the pool.
 
         Raises:
             AssignmentError: they have not.
@@ -64,21 +64,21 @@ class Formula:
 
     @property
     def per_address(self) -> int:
-        """How many subscribers an outer address has."""
+        """Number of subscribers of one public address."""
         return (LAST_PORT + 1 - self.first_port) // self.ports
 
     def __str__(self) -> str:
-        """For people."""
+        """Text for people."""
         since = f" from {ms_text(self.start)}" if self.start else ""
         until = "" if self.end == FOREVER else f" until {ms_text(self.end)}"
         return f"{self.inside} to {self.outside}, {self.ports} ports from {self.first_port}{since}{until}"
 
     def meets(self, other: "Formula") -> bool:
-        """Whether both say something of one public address at one time."""
+        """Whether two formulas overlap in public addresses and time."""
         return self.outside.overlaps(other.outside) and self.start < other.end and other.start < self.end
 
     def without(self, start: int, end: int) -> "list[Formula]":
-        """What is left of it outside a span of time, in ms."""
+        """The parts of this formula outside a span of time, in ms."""
         spans = (self.start, min(self.end, start)), (max(self.start, end), self.end)
         return [dataclasses.replace(self, start=since, end=until) for since, until in spans if since < until]
 
@@ -115,7 +115,7 @@ def add_formula(
     replace: bool = False,
     told: Callable[[list[Formula]], object] = list,
 ) -> list[Formula]:
-    """Remember how a translator maps, beside what is remembered of it for other times and public addresses.
+    """Store a translator's formula, along with its formulas for other times and public addresses.
 
     Two formulas never say different things of one address at one time, so that what was answered by one is
     answered so again, until somebody says that it was wrong.
@@ -198,7 +198,7 @@ def _formula_of(row: Row[Any]) -> Formula:
 def computed(
     store: AssignmentStore, address: str, port: int | None, since: int, until: int
 ) -> list[Interval]:
-    """What formulas say, as `AssignmentStore.find`; the subscriber is the inner address.
+    """Find what formulas compute, as `AssignmentStore.find`; the subscriber is the inner address.
 
     Raises:
         AssignmentError: the database refuses.
@@ -221,7 +221,7 @@ def computed(
 def computed_in(
     connection: Connection, address: str, port: int | None, since: int, until: int
 ) -> list[tuple[int, Formula, str, int, int]]:
-    """The same as the source's id, the formula, the inner address, and its first and last port.
+    """As `computed`, but as the source's id, the formula, the inner address, and its first and last port.
 
     Raises:
         ValueError: not an address.

@@ -1,4 +1,4 @@
-"""The formats of files that assignments are read from."""
+"""Registry of the file formats that assignments are read from."""
 
 from urlward.assignments.cgn import CgnParser
 from urlward.assignments.columns import ColumnsParser

@@ -1,4 +1,4 @@
-"""Assignments that answer for an event which is held: they stay for as long as it does.
+"""Holds on assignments: those needed to answer for a held event are kept as long as the event.
 
 What `urlward who` answers of the event rests on whoever had its client's address about its time, and behind a
 translator on whoever had the inner one. The questions are kept, and not the answers: what is read later, and
@@ -21,7 +21,8 @@ type Found = tuple[Table, Row[tuple[object, ...]]]
 
 
 def hold_assignments(store: AssignmentStore, reference: str, until: int, clients: Iterable[Client]) -> None:
-    """Keep whoever had some clients' addresses about their times, in place of what was said of the reference.
+    """Hold the assignments of some clients' addresses about their times, replacing the reference's earlier
+    ones.
 
     Args:
         store: where.
@@ -46,7 +47,7 @@ def hold_assignments(store: AssignmentStore, reference: str, until: int, clients
 
 
 def release_assignments(store: AssignmentStore, reference: str) -> None:
-    """End that.
+    """Release the assignments held for a reference.
 
     Raises:
         AssignmentError: the database refuses.
@@ -68,7 +69,7 @@ def is_held(store: AssignmentStore, reference: str) -> bool:
 
 
 def held_counts(store: AssignmentStore, now: int) -> dict[str, int]:
-    """How many rows stay at a time for each reference.
+    """Number of held rows at a time, by reference.
 
     Raises:
         AssignmentError: the database refuses.
@@ -79,7 +80,7 @@ def held_counts(store: AssignmentStore, now: int) -> dict[str, int]:
 
 
 def held_rows(connection: Connection, now: int, reference: str | None = None) -> list[Found]:
-    """The rows that stay at a time, with their tables, each once.
+    """Held rows at a time, with their tables, each once.
 
     Args:
         connection: to the database.

@@ -1,4 +1,4 @@
-"""Reading files of assignments into the store: as streams, and on from where reading ended the last time."""
+"""Import of files of assignments into the store: as streams, resumed where reading ended the last time."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ KEPT_FAULTS = 5
 
 @dataclass(slots=True)
 class Imported:
-    """What came of reading a file.
+    """Result of reading a file.
 
     Attributes:
         rows: that were read.
@@ -59,7 +59,8 @@ type Judge = Callable[[Imported], str]
 
 
 class FileReader:
-    """Reads one open file into the store, a block a transaction; whoever is killed goes on where it ended."""
+    """Import of one open file into the store, a block a transaction; if killed, it is resumed where it
+    ended."""
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class FileReader:
         return self.result
 
     def look(self) -> Imported:
-        """What `read` would read; nothing is taken of it.
+        """Parse what `read` would read, without storing it.
 
         Raises:
             AssignmentError: unreadable, or not of the format.
@@ -147,7 +148,7 @@ class FileReader:
         return looked
 
     def _parsed(self, result: Imported, progress: Progress) -> Iterator[Parsed]:
-        """What there is from the offset of a result on, a block at a time.
+        """Parse from the offset of a result on, a block at a time.
 
         The result's offset goes on, and what was not understood is added to it.
         """
@@ -190,7 +191,7 @@ class FileReader:
         return True
 
     def _lines_in(self, data: bytes) -> tuple[Parsed, int]:
-        """What whole lines say; and how many bytes that were."""
+        """Parse whole lines; returns the result and the number of bytes."""
         data = data[: data.rfind(b"\n") + 1]
         lines = data.decode(errors="backslashreplace").replace("\r\n", "\n").split("\n")
         if not lines[-1]:
@@ -203,7 +204,7 @@ class FileReader:
         return parsed, taken
 
     def _take(self, parsed: Parsed) -> None:
-        """Write what a block says, and how far the file is read with it."""
+        """Store a block's sightings, and how far the file is read with it."""
         if not (parsed.rows or self.result.rows or self.result.resumed):
             # Nothing of the format yet: whoever reads the file again is to be told so again.
             return
@@ -222,7 +223,7 @@ class FileReader:
         self._writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
 
     def _renew(self) -> None:
-        """Have what the file has of assignments without an end count from now."""
+        """Renew the file's assignments without an end: they count from now."""
         now = int(self._clock() * 1000)
         # A clock that was set back does not put it off.
         if self._position is not None and not 0 <= now - self._renewed < RENEW_AFTER:
@@ -230,7 +231,7 @@ class FileReader:
             self._renewed = now
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
-        """Add what of the lines was not understood."""
+        """Record the faults and the other lines."""
         faults = parsed.faults[: KEPT_FAULTS - len(result.faults)]
         others = parsed.other[: KEPT_FAULTS - len(result.others)]
         before = self._lines_before(result.offset) + 1 if faults or others else 0

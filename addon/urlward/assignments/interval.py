@@ -36,7 +36,7 @@ class AssignmentError(UrlwardError):
 
 
 class Said(IntEnum):
-    """What a sighting means."""
+    """Kind of a sighting: what it says of the assignment."""
 
     HELD = 0
     """The subscriber has it from start on, and has it until end if nothing else is said."""
@@ -53,7 +53,7 @@ class Said(IntEnum):
 
 
 class Ending(IntEnum):
-    """How the end of an interval is known."""
+    """Certainty of an interval's end."""
 
     TOLD = 0
     EXPIRY = 1
@@ -66,7 +66,7 @@ class Ending(IntEnum):
 
     @property
     def text(self) -> str:
-        """In words, behind the end's time."""
+        """Words to put after the end's time."""
         return {
             Ending.TOLD: "as the source says",
             Ending.EXPIRY: "when it expires or expired",
@@ -81,7 +81,7 @@ class Ending(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an interval comes from.
+    """Source of intervals: a file, database or formula, by the operator's name.
 
     Attributes:
         name: the operator's.
@@ -98,7 +98,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One assignment.
+    """Interval: one assignment of an address or prefix, and ports, to a subscriber.
 
     Attributes:
         network: address, or prefix with its length.
@@ -189,7 +189,8 @@ def _v6(packed: bytes) -> tuple[Place, str]:
 
 
 def _hashed(packed: bytes, length: int) -> Place:
-    """Negative, where those of IPv4 are positive. Two that are equal by chance are told by their text."""
+    """Hashed place of an IPv6 network: negative, where those of IPv4 are positive. Collisions are resolved
+    by text."""
     digest = int.from_bytes(blake2b(packed + bytes((length,)), digest_size=8).digest())
     return -1 - (digest >> 1)
 

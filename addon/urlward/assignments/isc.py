@@ -19,7 +19,7 @@ _OVER = frozenset({"free", "expired", "released", "reset"})
 
 
 class IscParser:
-    """Reads leases of IPv4."""
+    """Parser of IPv4 leases."""
 
     has_header = False
 
@@ -29,7 +29,7 @@ class IscParser:
         self._wanted = options.columns.get("subscriber", "hardware ethernet")
 
     def begin(self, header: str) -> None:
-        """There is none."""
+        """Lease files have no header."""
 
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read leases; what else the file has is passed over."""
@@ -95,7 +95,7 @@ def _unquoted(text: str) -> str:
 
 
 def _time(text: str) -> int:
-    """Either ``W YYYY/MM/DD HH:MM:SS`` in UTC, or ``epoch N; # …`` (db-time-format local)."""
+    """Parse a time: ``W YYYY/MM/DD HH:MM:SS`` in UTC, or ``epoch N; # …`` (db-time-format local)."""
     if text.startswith("never"):
         return FOREVER
     if text.startswith("epoch "):

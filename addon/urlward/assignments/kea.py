@@ -25,7 +25,7 @@ _PREFIX = "2"
 
 
 class KeaParser:
-    """Reads both kinds; the header says which."""
+    """Parser of both kinds of lease files; the header says which it is."""
 
     has_header = True
 

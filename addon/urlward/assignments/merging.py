@@ -1,4 +1,4 @@
-"""Making intervals of what sources say in turn: renewals are one, and the next holder ends the last.
+"""Merging of sightings into intervals: renewals extend one, and the next holder ends the last.
 
 Two that began in the hour that the clock showed twice came in an order that their times do not tell. Neither
 is taken for the one that came last, until something is said of one of them at a time that is certain.
@@ -17,7 +17,7 @@ _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
 
 class Merger:
-    """What one source's places are known to be, brought up to date by sightings in their order."""
+    """Merger: one source's current assignments, updated by sightings in order."""
 
     def __init__(self, store: AssignmentStore, source: int) -> None:
         """Start with what the store has."""
@@ -136,7 +136,7 @@ class Merger:
             self._hold(key, held)
 
     def _follow(self, key: Key, held: Held, new: Held) -> None:
-        """Another's: the later one ends the earlier."""
+        """Apply another subscriber's sighting: the later one ends the earlier."""
         earlier, later = (held, new) if new[_START] >= held[_START] else (new, held)
         if earlier[_END] > later[_START]:
             # Two of the same second are both told, since which of them came first is not known.
@@ -184,7 +184,7 @@ class Merger:
         self._end_within(key, new, doubt)
 
     def _end_with(self, key: Key, ended: Held, doubt: int) -> None:
-        """Another address of a session that has ended."""
+        """End another address of a session that has ended."""
         held = self._held.get(key)
         if held is not None and held[_SESSION] == ended[_SESSION] and held[_START] <= ended[_END]:
             held[_END], held[_ENDING] = max(ended[_END], held[_START] + 1), Ending.TOLD
@@ -193,7 +193,7 @@ class Merger:
             self._over.add((key, ended[_SESSION]))
 
     def _end_within(self, key: Key, ended: Held, doubt: int) -> None:
-        """What ended at its end, or up to so many ms before."""
+        """End an assignment at its end, or up to so many ms before."""
         if doubt:
             perhaps = [*ended]
             perhaps[_START], perhaps[_ENDING] = max(ended[_START], ended[_END] - doubt), Ending.DOUBT

@@ -1,4 +1,4 @@
-"""What the formats of files have in common."""
+"""Parser interface and options that all file formats share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ def reason_of(error: Exception) -> str:
 
 
 class Parsed(NamedTuple):
-    """What a parser makes of lines.
+    """Parsed lines: sightings, and the lines that were not understood.
 
     Attributes:
         sightings: in order.
@@ -57,13 +57,13 @@ class Parsed(NamedTuple):
 
     @property
     def skipped(self) -> int:
-        """How many rows were not understood."""
+        """Number of rows that were not understood."""
         return len(self.faults)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How to read a source.
+    """Options for reading a source.
 
     Attributes:
         columns: the source's names (or numbers, from 1) of what is called ``subscriber`` and so on here.
@@ -87,7 +87,7 @@ class ReadOptions:
 
 
 class Parser(Protocol):
-    """Reads one format; it keeps nothing of the lines but what the header says."""
+    """Parser of one format; it keeps nothing of the lines but what the header says."""
 
     has_header: bool
     """Whether a file's first line is one."""

@@ -1,4 +1,4 @@
-"""How far a file is read: known by what is in it, since logs are renamed, copied and cut."""
+"""Reading positions of files, recognised by content, since logs are renamed, copied and cut."""
 
 import os
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _WHOLE = 1 << 20
 
 
 def position_in(fd: int, known: Iterable[Position]) -> Position | None:
-    """Where reading goes on; None for a file that was not read before, or is not what it was.
+    """Find the position to resume from; None for a file that is new, or is not what it was.
 
     Args:
         fd: the file.
@@ -34,7 +34,7 @@ def position_in(fd: int, known: Iterable[Position]) -> Position | None:
 
 
 def position_at(fd: int, path: str, offset: int, previous: Position | None) -> Position:
-    """What is to be remembered of a file that is read up to an offset."""
+    """The position to store for a file that is read up to an offset."""
     begin_size = previous.begin_size if previous else min(_BEGIN, offset)
     begin = previous.begin if previous else _digest(os.pread(fd, begin_size, 0))
     return Position(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)

@@ -89,8 +89,8 @@ def import_radacct(
 def _renew(
     store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
 ) -> None:
-    """Have the sessions that the table has without an end count from now, however long nothing was said of
-    them."""
+    """Renew the sessions that the table has without an end: they count from now, however long nothing was
+    said of them."""
     for rows in _batches(url, options, still_open=True):
         sessions = [
             ((place, first), session, subscriber)
@@ -101,7 +101,7 @@ def _renew(
 
 
 def _read(rows: Sequence[Row[Any]], options: ReadOptions, result: Imported) -> list[Sighting]:
-    """What rows say; what is not understood of them, and how far they go, is added to a result."""
+    """Parse rows; faults, and how far the rows go, are added to a result."""
     sightings: list[Sighting] = []
     for number, row in enumerate(rows, result.rows + 1):
         try:

@@ -18,7 +18,7 @@ _PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
 
 
 class DetailParser:
-    """Reads ``detail`` files."""
+    """Parser of ``detail`` files."""
 
     has_header = False
 
@@ -28,7 +28,7 @@ class DetailParser:
         self._wanted = options.columns.get("subscriber", "User-Name")
 
     def begin(self, header: str) -> None:
-        """There is none."""
+        """Detail files have no header."""
 
     def parse(self, lines: Sequence[str]) -> Parsed:
         """Read requests, each of which ends with an empty line."""

@@ -1,4 +1,4 @@
-"""Ending assignments' time: deleted so that the database's files do not have them any more."""
+"""Retention of assignments: deleted so that the database's files no longer contain them."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -85,7 +85,7 @@ def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bo
 
 
 def _held_and_over(connection: Connection, before: Before, now: int) -> list[Found]:
-    """What is held of that which ended before a time."""
+    """Held rows among those that ended before a time."""
     held = held_rows(connection, now)
     key = (current.c.place, current.c.first_port, current.c.source)
     keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
@@ -122,8 +122,8 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
 
 
 def first_ends(store: AssignmentStore) -> dict[int, int]:
-    """When the first assignment of each source ended or will end, in ms. What has no end counts from when it
-    was last seen. Looks at all of them.
+    """Time when the first assignment of each source ended or will end, in ms. What has no end counts from
+    when it was last seen. Looks at all of them.
 
     Raises:
         AssignmentError: the database refuses.
@@ -142,7 +142,7 @@ def first_ends(store: AssignmentStore) -> dict[int, int]:
 
 
 def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
-    """What is over, table by table, in pieces that an index finds."""
+    """Conditions for expired rows, table by table, in pieces that an index finds."""
     for limit, some in _limits(before):
         for span, size in enumerate(SPANS):
             first = span << 40
@@ -152,7 +152,7 @@ def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
 
 
 def _limits(before: Before) -> list[tuple[int, list[int] | None]]:
-    """The times, each with the sources that it is of, or None for all."""
+    """Time limits, each with the sources that it applies to; None for all."""
     if isinstance(before, int):
         return [(before, None)]
     limits = sorted(set(before.values()))
@@ -166,7 +166,7 @@ def _of(table: Table, some: list[int] | None) -> list[ColumnElement[bool]]:
 
 
 def _over(before: int) -> ColumnElement[bool]:
-    """What is true of a row of `current` that ended, or was last seen, before a time."""
+    """Condition on `current`: ended, or last seen, before a time."""
     return or_(current.c.end < before, and_(current.c.end == FOREVER, before > _LAST_SEEN))
 
 

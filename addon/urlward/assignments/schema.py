@@ -1,4 +1,4 @@
-"""The tables of assignments, and opening them: SQLite and PostgreSQL through one schema.
+"""Schema of the assignments' database, for SQLite and PostgreSQL alike, and opening it.
 
 What has ended for good is in ``assignments``, which is only added to. What a source may still say more of
 is in ``assignments_current``, one row for each source and place.
@@ -168,13 +168,13 @@ event of a reference. Every node that writes here goes by it."""
 
 
 def cell_of(start: int, end: int) -> int:
-    """Of an interval with both ends."""
+    """Index cell of an interval with both ends."""
     span: int = min(bisect_left(SPANS, end - start), len(SPANS) - 1)
     return span << 40 | start // SPANS[span]
 
 
 def cells_at(since: int, until: int) -> list[range]:
-    """Those that may have an interval which is in force at some time from one to another, both included."""
+    """Index cells of the intervals that may be in force at some time from one to another, both included."""
     return [
         range(span << 40 | max(0, since - size) // size, (span << 40 | until // size) + 1)
         for span, size in enumerate(SPANS)
@@ -212,7 +212,7 @@ def open_engine(database: Path | str) -> Engine:
 
 @contextmanager
 def _disposed_of(engine: Engine) -> Iterator[None]:
-    """Where this fails, nobody gets the engine."""
+    """Dispose of the engine if the block fails."""
     try:
         yield
     except BaseException:
@@ -230,7 +230,8 @@ def _create(connection: Connection) -> None:
 
 
 def _to_2(connection: Connection) -> None:
-    """Sources have several formulas, assignments can be held, and what is to be rewritten is noted."""
+    """Upgrade to version 2: several formulas per source, holds on assignments, and notes of what to
+    rewrite."""
     for table in (
         "assignment_mappings (source INTEGER NOT NULL, outside TEXT NOT NULL, start BIGINT NOT NULL,"
         ' inside TEXT NOT NULL, ports INTEGER NOT NULL, first_port INTEGER NOT NULL, "end" BIGINT NOT NULL,'
@@ -250,7 +251,7 @@ def _to_2(connection: Connection) -> None:
 
 
 def _to_3(connection: Connection) -> None:
-    """What has no end counts from when its source was last seen to have it, and sources are of nodes.
+    """Upgrade to version 3: open intervals count from when last seen, and sources belong to nodes.
 
     Which file has a row is not known of those that are there: the one that its source was read from last.
     """
@@ -312,7 +313,7 @@ def _sqlite(path: Path) -> Engine:
 
 @contextmanager
 def told(database: Path | str) -> Iterator[None]:
-    """Whatever a database refuses, as one line without its password."""
+    """Turn any database error into one line without its password."""
     place = database if isinstance(database, Path) else "the assignments' database"
     try:
         yield

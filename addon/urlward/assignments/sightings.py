@@ -1,4 +1,4 @@
-"""Sightings of what a source says with times of which there may be two readings.
+"""Constructors of sightings, also from local times with two possible readings.
 
 What is certain in both readings is said as such. What is so in one alone is said beside it, as a span in
 which the subscriber may have had it: whoever is asked for a time in it names no single subscriber.
@@ -12,7 +12,7 @@ type What = tuple[Place, str, int, int]
 
 
 def held_from(what: What, since: Moment, subscriber: str, session: str, seen: int) -> list[Sighting]:
-    """A subscriber has it from a time on.
+    """Sighting: a subscriber has it from a time on.
 
     Args:
         what: they have.
@@ -29,14 +29,14 @@ def held_from(what: What, since: Moment, subscriber: str, session: str, seen: in
 def held_until(
     what: What, since: Moment | None, until: Moment, subscriber: str, session: str
 ) -> list[Sighting]:
-    """A subscriber had it until a time; since when, where the source says so."""
+    """Sighting: a subscriber had it until a time; since when, where the source says so."""
     start = since.last if since else 0
     ended = (*what, start, until.last, until.first, subscriber, session, int(Said.ENDED))
     return [*(_perhaps(what, since, subscriber, session) if since else []), ended]
 
 
 def held_between(what: What, since: Moment, until: Moment, subscriber: str, session: str) -> list[Sighting]:
-    """A subscriber had it from one time to another, and nothing else will be said of it."""
+    """Sighting: a subscriber had it from one time to another, and nothing else will be said of it."""
     whose = subscriber, session
     if since.last < until.first or (since.first == since.last and until.first == until.last):
         whole = (*what, since.last, until.first, 0, *whose, int(Said.WHOLE))

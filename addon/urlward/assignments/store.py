@@ -1,4 +1,4 @@
-"""The store of assignments, in an SQLite file or in PostgreSQL."""
+"""Store of assignments, in an SQLite file or in PostgreSQL."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -68,7 +68,7 @@ _NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """A node that keeps sources.
+    """Keeper: a node that keeps sources, and for how many days.
 
     Attributes:
         node: its identity (`urlward.records.nodes`); empty where it shares no database.
@@ -81,7 +81,7 @@ class Keeper:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a file is read; see `files`."""
+    """Position in a file: how far it is read; see `files`."""
 
     path: str
     begin: str
@@ -94,7 +94,7 @@ class Position:
 
 @dataclass(slots=True)
 class Changes:
-    """What one transaction writes, of one source.
+    """Changes of one source that one transaction writes.
 
     Attributes:
         ended: rows of `assignments`, by `ended_row`.
@@ -117,7 +117,7 @@ class Changes:
 
 
 def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[Any, ...]:
-    """A row of `assignments`; equal ones have equal keys, so that what is read twice is there once."""
+    """Row of `assignments` with a key of its content, so that what is read twice is stored once."""
     network, last_port, start, end, _, ending, subscriber, session = held
     text = f"{network}\0{first_port}\0{last_port}\0{start}\0{end}\0{source}\0{session}\0{subscriber}"
     digest = int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), signed=True)
@@ -128,13 +128,13 @@ def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[A
 
 
 class AssignmentStore:
-    """Assignments in a database.
+    """Store of assignments in a database.
 
     Every method raises AssignmentError where the database refuses.
     """
 
     def __init__(self, database: Path | str) -> None:
-        """Open it.
+        """Open the database.
 
         Args:
             database: an SQLite file, or a ``postgresql://`` URL.
@@ -149,12 +149,12 @@ class AssignmentStore:
         self._lengths: set[int] = set()
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the database."""
         self.engine.dispose()
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
-        """A transaction."""
+        """Transaction that may write."""
         with told(self.database):
             with self.engine.begin() as connection:
                 yield connection
@@ -163,7 +163,7 @@ class AssignmentStore:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that changes nothing."""
+        """Read-only connection."""
         with told(self.database), self.engine.connect() as connection:
             yield connection
 
@@ -218,7 +218,7 @@ class AssignmentStore:
                 )
 
     def say_days(self, keeper: Keeper) -> None:
-        """Have the sources of a node be kept for its days, and those of none for at least as long.
+        """Set the days for which a node's sources are kept, and those of no node at least as long.
 
         Args:
             keeper: the node. A file is this machine's.
@@ -228,18 +228,18 @@ class AssignmentStore:
                 connection.execute(update(sources).where(sources.c.id == source).values(days=days))
 
     def days(self, keeper: Keeper) -> dict[int, int]:
-        """The days of each source, by its id, when a node has said its own."""
+        """Days of each source, by its id, once a node has set its own."""
         with self.reading() as connection:
             return _days(connection, keeper, is_file=isinstance(self.database, Path))
 
     def sources(self) -> dict[int, Source]:
-        """All of them, by id."""
+        """All sources, by id."""
         with self.reading() as connection:
             rows = connection.execute(select(sources)).all()
         return {row.id: Source(row.id, row.name, row.format, row.path) for row in rows}
 
     def status(self) -> list[dict[str, Any]]:
-        """What was read of each source, and how far, as JSON has it."""
+        """Import status of each source, as JSON has it."""
         with self.reading() as connection:
             rows = connection.execute(select(sources).order_by(sources.c.name)).all()
             read = connection.execute(select(files).order_by(files.c.id)).all()
@@ -282,7 +282,7 @@ class AssignmentStore:
         return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
 
     def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
-        """What `current` has of some places, or of some sessions."""
+        """Rows of `current` for some places, or for some sessions."""
         found: dict[Key, Held] = {}
         listed: list[Any] = list(wanted)
         column = current.c.session if listed and isinstance(listed[0], str) else current.c.place
@@ -294,7 +294,7 @@ class AssignmentStore:
         return found
 
     def sessions(self, source: int, beginning: str) -> dict[Key, Held]:
-        """What `current` has of sessions whose name begins so."""
+        """Rows of `current` for sessions whose name begins so."""
         with self.reading() as connection:
             rows = connection.execute(
                 select(current).where(
@@ -375,7 +375,7 @@ class AssignmentStore:
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
     def positions(self, source: int) -> list[Position]:
-        """How far the files of a source are read, those that are known by the longest beginning first."""
+        """Reading positions of a source's files, those that are known by the longest beginning first."""
         order = (files.c.begin_size.desc(), files.c.offset.desc())
         with self.reading() as connection:
             rows = connection.execute(select(files).where(files.c.source == source).order_by(*order)).all()
@@ -470,14 +470,15 @@ def _file_of(source: int, position: Position) -> ColumnElement[bool]:
 
 
 def _leave_file(connection: Connection, source: int, position: Position) -> None:
-    """What another file with the same beginning had counts from when that was last there."""
+    """Detach assignments from another file with the same beginning: they count from when that was last
+    there."""
     for row in connection.execute(select(files.c.id, files.c.read).where(_file_of(source, position))).all():
         mine = and_(current.c.source == source, current.c.file == row.id)
         connection.execute(update(current).where(mine).values(file=0, read=row.read))
 
 
 def _set_position(connection: Connection, source: int, position: Position, now: int) -> int:
-    """The file's number."""
+    """Store how far a file is read; returns its id."""
     values = {
         "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,
         "read": position.read or now,

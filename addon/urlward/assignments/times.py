@@ -69,7 +69,8 @@ def to_ms(value: Any) -> int:
 
 
 def back_of(at: datetime, zone: tzinfo) -> timedelta:
-    """By how much the clock of a zone was put back over a local time without a zone; zero where it was not.
+    """Amount by which the clock of a zone was put back over a local time without a zone; zero where it was
+    not.
 
     Raises:
         RowError: the clock never showed it.
@@ -103,7 +104,7 @@ def _exact(ms: int) -> Moment:
 
 
 def sane(ms: int) -> int:
-    """A time in ms.
+    """Check that a time in ms is plausible, and return it.
 
     Raises:
         ValueError: it is out of all reason, and perhaps more than a database takes.

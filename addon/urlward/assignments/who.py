@@ -1,4 +1,4 @@
-"""Who had an address, and a port of it, at a time."""
+"""Lookup: which subscriber had an address, and a port of it, at a time."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from urlward.assignments.times import ms_text
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked.
+    """Query for the holder of an address and port at a time.
 
     Attributes:
         address: IPv4 or IPv6.
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Who may have had it.
+    """Candidate: an assignment that matches the question.
 
     Attributes:
         interval: that names the subscriber.
@@ -49,13 +49,13 @@ class Candidate:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it may have been so, by one of two readings of a local time."""
+        """Whether it depends on one of two readings of a local time."""
         return any(one.ending in (Ending.DOUBT, Ending.ORDER) for one in (self.interval, self.via) if one)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known.
+    """Answer: all candidates for a question.
 
     Attributes:
         question: that was asked.
@@ -171,5 +171,5 @@ _SAYS = {"formula": "", "last_imported_from": "last imported from "}
 
 
 def _path_is(source: Source) -> str:
-    """What a source's path is of it: an interval may come from a file before that one."""
+    """Name of the field for a source's path: an interval may come from a file before that one."""
     return "formula" if source.format == DETERMINISTIC else "last_imported_from"

@@ -1,1 +1,1 @@
-"""Commands: one module a command group."""
+"""Commands of the command line: one module a command group."""

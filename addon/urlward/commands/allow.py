@@ -23,7 +23,7 @@ from urlward.state.folder import found_folder, local_key, state_folder
 
 
 def add_allow_commands(command: Command) -> None:
-    """Declare it."""
+    """Declare ``urlward allow``."""
     allow = command("allow", _allow, "Let a page, or a host with its subdomains, pass for a while.")
     allow.add_argument(
         "url", nargs="?", metavar="URL", help='a page, or a host alone; "-" reads it from standard input'
@@ -80,7 +80,8 @@ def _check_arguments(args: argparse.Namespace) -> None:
 
 
 def _url(argument: str) -> str:
-    """Standard input keeps a listed URL out of the shell's history, and from who looks at processes."""
+    """Read the URL; standard input keeps a listed URL out of the shell's history, and out of process
+    lists."""
     return (
         sys.stdin.buffer.readline().decode(errors="surrogateescape").strip() if argument == "-" else argument
     )

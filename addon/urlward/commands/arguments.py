@@ -1,4 +1,4 @@
-"""What commands have in common: how they are declared, how they end, and where they find the state folder."""
+"""Declarations that commands share: subcommands, exit codes, and where the state folder is."""
 
 import argparse
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def add_state_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def state_of(args: argparse.Namespace) -> Path:
-    """The state folder as it was said, or else as it is configured.
+    """The state folder as given, or else as configured.
 
     Raises:
         ConfigError: the configuration cannot be used.

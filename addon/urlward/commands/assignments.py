@@ -35,7 +35,7 @@ _TAB = ("\\t", "tab")
 
 
 def add_assignment_commands(command: Command) -> None:
-    """Declare them; what they need is imported when they run."""
+    """Declare ``urlward assignments``; what it needs is imported when it runs."""
     top = command("assignments", None, "Who had an address when: leases, accounting, translators' logs.")
     of_it = top.add_subparsers(required=True, metavar="COMMAND")
     formats = ", ".join([*FORMATS, RADACCT])
@@ -83,7 +83,7 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config, Path]":
-    """The store as it was said, the configuration, and the state folder.
+    """Open the store as given; also returns the configuration and the state folder.
 
     Raises:
         AssignmentError: the database cannot be opened.
@@ -106,8 +106,8 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
 
 
 def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, Keeper | None]":
-    """The store as of `open_assignments`, where the configuration says when what is taken ends, and whose
-    sources are read.
+    """Open the store for an import as `open_assignments`, with the node whose sources are read; the
+    configuration has to say for how long assignments are kept.
 
     Raises:
         ConfigError: it does not; or as `open_assignments`.
@@ -193,7 +193,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
-    """What was read, and what of it was not understood."""
+    """Print what was read, and what of it was not understood."""
     resumed = f", after {done.resumed} bytes that were read before" if done.resumed else ""
     resumed = resumed if format_ != RADACCT else ""
     print(f"{where}: {done.rows} rows, {done.faulty} not understood{resumed}, {seconds:.1f} s", flush=True)

@@ -30,7 +30,7 @@ _PAGE = 1_000
 
 
 def add_audit_commands(command: Command) -> None:
-    """Declare them."""
+    """Declare ``urlward audit``."""
     audit = command("audit", None, "The log of who did or asked what, when and why.")
     of_audit = audit.add_subparsers(required=True, metavar="COMMAND")
     checked = _sub(
@@ -62,7 +62,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _copies(records: RecordsTable, state: Path) -> tuple[list[Copy], list[UrlwardError]]:
-    """The heads that databases have of this node, and why others could not be read."""
+    """Heads of this node's log that databases have, and why others could not be read."""
     from urlward.records.database import Database
     from urlward.records.retention import KeepingStores
 

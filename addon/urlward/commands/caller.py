@@ -1,4 +1,4 @@
-"""Who runs a command, for records of who did what."""
+"""Caller of a command, for records of who did what."""
 
 import os
 import pwd
@@ -9,7 +9,7 @@ _NO_LOGIN = 2**32 - 1
 
 
 def caller() -> str:
-    """Who runs this, by the login that the kernel remembers through sudo and su, and the user ID."""
+    """Name of the caller: the login that the kernel remembers through sudo and su, and the user ID."""
     uid = os.getuid()
     with suppress(OSError, ValueError):
         login = int(Path("/proc/self/loginuid").read_text())

@@ -24,7 +24,7 @@ OK, BLOCKED, ERROR = 0, 1, 2
 
 
 def add_check_command(command: Command) -> None:
-    """Declare it."""
+    """Declare ``urlward check``."""
     check = command("check", _check, "Say what would be blocked, without visiting anything.")
     check.add_argument(
         "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
@@ -42,7 +42,7 @@ def add_check_command(command: Command) -> None:
 
 
 class ClientError(UrlwardError):
-    """Not a client's address."""
+    """A text that is no client's address."""
 
 
 def _client(text: str) -> str:

@@ -19,7 +19,7 @@ class DeltaFileError(UrlwardError):
 
 
 def add_delta_commands(command: Command) -> None:
-    """Declare them."""
+    """Declare ``urlward delta`` and ``urlward patch``."""
     delta = command("delta", _delta, "Write what makes one artifact of another.")
     delta.add_argument("old", type=Path, metavar="OLD")
     delta.add_argument("new", type=Path, metavar="NEW")

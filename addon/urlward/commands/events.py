@@ -53,11 +53,11 @@ _EQUAL = (
 
 
 class EventsCommandError(UrlwardError):
-    """What was asked for cannot be done."""
+    """A request that ``urlward events`` cannot fulfil."""
 
 
 def add_events_commands(command: Command) -> None:
-    """Declare it; what it needs is imported when it runs."""
+    """Declare ``urlward events``; what it needs is imported when it runs."""
     events = command("events", _events, "Show what was recorded, the newest first.")
     events.add_argument("--since", metavar="T", help="a date, a time (RFC 3339), or 2h for that long ago")
     events.add_argument("--until", metavar="T", help="likewise; a date is until its end")
@@ -141,7 +141,7 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
 
 
 def read_time(name: str, text: str | None, now: float, *, whole_day: bool = False) -> int | None:
-    """Milliseconds since 1970-01-01 UTC of a date, a time, or a length of time before now.
+    """Parse a date, a time, or a length of time before now; milliseconds since 1970-01-01 UTC.
 
     Raises:
         EventsCommandError: it is none of these.
@@ -186,7 +186,7 @@ def pages(database: "Database", query: EventQuery) -> Iterator[Event]:
 def followed(
     database: "Database", query: EventQuery, seen: int, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[Event]:
-    """Events of a query that come after a number, as they come; it never ends.
+    """Follow the events of a query that come after a number; it never ends.
 
     Args:
         database: where they come.
@@ -225,7 +225,7 @@ def _writer(args: argparse.Namespace, stream: TextIO) -> Callable[[Event], None]
 
 
 def line(event: Event) -> str:
-    """An event on a line, for people; what does not apply is left out."""
+    """Format an event as one line, for people; what does not apply is left out."""
     said = {name: str(value) for name in _SAID if (value := getattr(event, name))}
     for name, port in (("client", event.client_port), ("destination", event.destination_port)):
         if name in said and port:

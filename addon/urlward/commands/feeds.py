@@ -17,11 +17,11 @@ from urlward.policy.reasons import reason_of
 
 
 class FeedCommandError(UrlwardError):
-    """What was asked for cannot be done."""
+    """A request that ``urlward feeds`` cannot fulfil."""
 
 
 def add_feed_commands(command: Command) -> None:
-    """Declare them; what they need is imported when they run."""
+    """Declare ``urlward feeds``; what it needs is imported when it runs."""
     feeds = command("feeds", None, "Lists that arrive by themselves.")
     of_feeds = feeds.add_subparsers(required=True, metavar="COMMAND")
 
@@ -110,7 +110,7 @@ def _accept(args: argparse.Namespace) -> int:
 
 
 def _user() -> str:
-    """Who is at the keyboard, also behind sudo."""
+    """Name of the user at the keyboard, also behind sudo."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

@@ -18,7 +18,7 @@ NOT_FILTERED = 1
 
 
 def add_gateway_commands(command: Command) -> None:
-    """Declare them; what they need is imported when they run."""
+    """Declare ``urlward gateway`` and ``urlward ca``; what they need is imported when they run."""
     gateway = command("gateway", None, "Rules in the kernel, and the service.")
     of_gateway = gateway.add_subparsers(required=True, metavar="COMMAND")
 

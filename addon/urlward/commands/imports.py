@@ -40,7 +40,7 @@ _TAB = ("\\t", "tab")
 
 
 def add_import_commands(command: Command) -> None:
-    """Declare them."""
+    """Declare ``urlward import``."""
     importing = command("import", _import, "Translate sources of other formats to the list grammar.")
     importing.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help='"-" is standard input')
     add_format_arguments(importing)
@@ -52,7 +52,7 @@ def add_import_commands(command: Command) -> None:
 
 
 def add_format_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare of which format sources are."""
+    """Declare the argument for the format of sources."""
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -63,7 +63,7 @@ def add_format_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how sources are to be read; `format_of` gives what was said."""
+    """Declare the arguments for reading sources; `format_of` returns their values."""
     add_format_argument(parser)
     parser.add_argument(
         "--column",
@@ -85,7 +85,7 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def format_of(args: argparse.Namespace) -> tuple[str, FormatOptions]:
-    """The format that was said, and how to read it.
+    """The format as given, and options for reading it.
 
     Raises:
         FormatError: what was said makes no sense.
@@ -171,7 +171,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _output(path: Path | None, sources: list[Path]) -> Iterator[BinaryIO]:
-    """Where the lines go; a list as text is for its owner's eyes alone."""
+    """Open the output; a list as text is for its owner's eyes alone."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

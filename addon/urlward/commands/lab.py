@@ -26,7 +26,8 @@ SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor"
 
 
 def add_lab_commands(command: Command) -> Add:
-    """Declare it; what it needs is imported when it runs. Returns what declares more subcommands."""
+    """Declare ``urlward lab``; what it needs is imported when it runs. Returns what declares more
+    subcommands."""
     lab = command("lab", None, "A whole network on one machine, and what a list would have blocked.")
     commands = lab.add_subparsers(required=True, metavar="COMMAND")
 
@@ -43,7 +44,7 @@ def add_lab_commands(command: Command) -> Add:
 
 
 def add_run(add: Add) -> None:
-    """``lab run SCENARIO``."""
+    """Declare ``lab run SCENARIO``."""
     parser = add("run", _run, "Run a scenario in a network of its own, and write a report.")
     parser.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
     parser.add_argument(
@@ -63,7 +64,7 @@ def add_run(add: Add) -> None:
 
 
 def add_up(add: Add) -> None:
-    """``lab up``."""
+    """Declare ``lab up``."""
     parser = add("up", _up, "Start a lab that stays up.")
     parser.add_argument(
         "scenario", nargs="?", default="smoke", metavar="SCENARIO", help="its hosts and list (smoke)"
@@ -72,7 +73,7 @@ def add_up(add: Add) -> None:
 
 
 def add_shell(add: Add) -> None:
-    """``lab shell``."""
+    """Declare ``lab shell``."""
     parser = add("shell", _shell, "Open a shell, or run a command, on a client of a lab that is up.")
     parser.add_argument("--name", default=_DEFAULT, help=f"of the lab ({_DEFAULT})")
     parser.add_argument(
@@ -85,7 +86,7 @@ def add_shell(add: Add) -> None:
 
 
 def add_down(add: Add) -> None:
-    """``lab down``."""
+    """Declare ``lab down``."""
     parser = add("down", _down, "End a lab that is up.")
     parser.add_argument("--name", default=_DEFAULT, help=f"of the lab ({_DEFAULT})")
 
@@ -114,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _path(scenario: str) -> str:
-    """The scenario as it is found from any folder."""
+    """Absolute path of a scenario's file; a name that is no file stays as it is."""
     path = Path(scenario)
     return str(path.absolute()) if path.exists() else scenario
 

@@ -10,11 +10,11 @@ from urlward.engine.errors import UrlwardError
 
 
 class MetricsCommandError(UrlwardError):
-    """The metrics cannot be had, or the files not be written."""
+    """Metrics that cannot be fetched, or files that cannot be written."""
 
 
 def add_metrics_commands(command: Command) -> None:
-    """Declare them; what they need is imported when they run."""
+    """Declare ``urlward metrics``; what it needs is imported when it runs."""
     metrics = command("metrics", None, "What is counted, for Prometheus.")
     of_metrics = metrics.add_subparsers(required=True, metavar="COMMAND")
 
@@ -40,7 +40,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _admin(config: Config, path: Path | None) -> tuple[str, str]:
-    """Where the admin address is, and its token."""
+    """The admin address, and its token."""
     admin = getattr(config, "admin", None)
     if admin is None:
         raise MetricsCommandError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")

@@ -16,7 +16,7 @@ from urlward.state.folder import found_folder, local_key
 
 
 def add_objection_commands(command: Command) -> None:
-    """Declare them."""
+    """Declare ``urlward objections``."""
     of_objections = command("objections", None, "Objections that came from the block page.").add_subparsers(
         required=True, metavar="COMMAND"
     )
@@ -89,7 +89,8 @@ def _decline(args: argparse.Namespace) -> int:
 
 
 def _url(argument: str) -> str:
-    """Standard input keeps a listed URL out of the shell's history, and from who looks at processes."""
+    """Read the URL; standard input keeps a listed URL out of the shell's history, and out of process
+    lists."""
     if argument != "-":
         return argument
     url = sys.stdin.buffer.readline().decode(errors="surrogateescape").strip()

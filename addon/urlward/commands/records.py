@@ -1,4 +1,4 @@
-"""``urlward records``: what is kept, for how long, and what is held longer."""
+"""``urlward records``: kinds and ages of records, retention, and holds."""
 
 import argparse
 import json
@@ -29,11 +29,11 @@ _DAY_MS = 86_400_000
 
 
 class RecordsCommandError(UrlwardError):
-    """What was asked for cannot be done."""
+    """A request that ``urlward records`` cannot fulfil."""
 
 
 def add_records_commands(command: Command) -> None:
-    """Declare them; what they need is imported when they run."""
+    """Declare ``urlward records``; what it needs is imported when it runs."""
     records = command("records", None, "What is kept of events, and how long.")
     of_records = records.add_subparsers(required=True, metavar="COMMAND")
 
@@ -156,7 +156,7 @@ def _counted(found: Mapping[str, list[Event]]) -> list[dict[str, Any]]:
 def _row(
     store: str, kind: str, age: Age, free: Age | None, days: Mapping[str, int], now: float
 ) -> dict[str, Any]:
-    """What there is of a kind, and when the next of it is deleted.
+    """Row of a kind of event, with when the next one is deleted.
 
     Args:
         store: its name.
@@ -269,7 +269,7 @@ def _hold(args: argparse.Namespace) -> int:
 
 
 def _tell_databases(opened: Iterable[KeepingStore], tell: "Callable[[Database], None]") -> dict[str, str]:
-    """Other nodes that write there go by it too; returns what went wrong."""
+    """Tell the shared databases, so that other nodes go by it too; returns what went wrong."""
     from urlward.records.database import Database
 
     failed = {}

@@ -1,4 +1,4 @@
-"""From a block page's reference to the client that met the block, for ``urlward who``."""
+"""Lookup of the client that met a block, by the block page's reference, for ``urlward who``."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,11 +11,11 @@ from urlward.records.store import EventQuery, StoreError, open_store
 
 
 class SeenError(UrlwardError):
-    """Events that cannot say which client it was."""
+    """A reference whose events cannot say which client it was."""
 
 
 def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
-    """The clients that a reference is of, by the first store that can be searched.
+    """Find the clients of a reference, in the first store that can be searched.
 
     Raises:
         SeenError: there is no such store, or addresses are not kept whole.

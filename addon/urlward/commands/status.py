@@ -10,7 +10,7 @@ from urlward.config import SYSTEM, Config, configured
 
 
 def add_status_commands(command: Command) -> None:
-    """Declare it; what it needs is imported when it runs."""
+    """Declare ``urlward status``; what it needs is imported when it runs."""
     status = command("status", _status, "Exit code 0 where all is well, 1 where something is not.")
     status.add_argument("--json", action="store_true", help="as a JSON object")
     add_state_arguments(status)

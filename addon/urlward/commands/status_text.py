@@ -1,4 +1,4 @@
-"""The status in lines for a terminal."""
+"""Text of the status, in lines for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _NUMBERS = ("entries", "serial", "written", "failures")
 
 
 def lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """What `urlward.records.status` has, one thing a line."""
+    """Format a status as of `urlward.records.status`, one thing a line."""
     if status["running"]:
         yield from _running(status)
     if status["feeds"]:

@@ -1,4 +1,4 @@
-"""``urlward sign`` and ``urlward rotate``, and what signing adds to ``keygen``, ``compile`` and ``info``."""
+"""``urlward sign`` and ``urlward rotate``, and signing options of ``keygen``, ``compile`` and ``info``."""
 
 import argparse
 import time
@@ -25,7 +25,7 @@ from urlward.lists.trust import TrustError, check_dates, read_trust
 
 
 def add_trust_commands(command: Command) -> None:
-    """Declare them."""
+    """Declare ``urlward sign`` and ``urlward rotate``."""
     sign = command("sign", _sign, "Sign an artifact, which needs no list key.")
     sign.add_argument("file", type=Path, metavar="FILE")
     sign.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (in its place)")
@@ -42,7 +42,7 @@ def add_trust_commands(command: Command) -> None:
 
 
 def add_issue_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Declare what `issue_of` reads."""
+    """Declare the arguments that `issue_of` reads."""
     parser.add_argument(
         "--sign", required=required, type=Path, metavar="KEY", help="private key of `keygen --signing`"
     )
@@ -62,7 +62,7 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def issue_of(args: argparse.Namespace, output: Path) -> Issue:
-    """What a new artifact at `output` is issued as: its serial is higher than that of the one there.
+    """Issue of a new artifact at `output`: its serial is higher than that of the one there.
 
     Raises:
         IssueError: a serial or date cannot be, or the serial is not higher.
@@ -86,14 +86,14 @@ def issue_of(args: argparse.Namespace, output: Path) -> Issue:
 
 
 def make_signing_key(path: Path) -> int:
-    """``urlward keygen --signing``."""
+    """Run ``urlward keygen --signing``."""
     key = new_signing_key(path)
     print(f"{path}: signing key; {public_beside(path)}: public key {key.public}")
     return DONE
 
 
 def signature_facts(header: Header) -> dict[str, str]:
-    """What ``urlward info`` says of the signature: whether it is the named signer's, whoever that is."""
+    """Facts of the signature for ``urlward info``: whether it is the named signer's, whoever that is."""
     signer = signer_of(header)
     try:
         check_signature(header)
@@ -111,7 +111,7 @@ def signature_facts(header: Header) -> dict[str, str]:
 
 
 def trust_facts(header: Header, trusted: list[str] | None) -> tuple[dict[str, str], TrustError | None]:
-    """What ``urlward info --trust`` adds, and why the artifact is not genuine where it is not.
+    """Facts that ``urlward info --trust`` adds, and why the artifact is not genuine where it is not.
 
     Raises:
         KeyFileError, RotationError: as `read_trust`.
@@ -175,7 +175,7 @@ def _parsed(path: Path, data: bytes) -> Artifact:
 
 
 def _serial_at(path: Path) -> int | None:
-    """The serial of the artifact that is to be replaced, None where there is none that could be read."""
+    """Serial of the artifact that is to be replaced; None where there is none that could be read."""
     try:
         with open_list(path) as file:
             return read_header(file.read(HEADER_SIZE)).serial
@@ -184,4 +184,4 @@ def _serial_at(path: Path) -> int | None:
 
 
 class _Told(UrlwardError):
-    """An error with the file's name in front."""
+    """Error with the file's name in front."""

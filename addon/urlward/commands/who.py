@@ -30,7 +30,7 @@ _UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
 
 
 class Seen(NamedTuple):
-    """A client as an event has it: address, source port (0 where it is not known), time in ms."""
+    """Client as an event has it: address, source port (0 where it is not known), time in ms."""
 
     address: str
     port: int
@@ -42,7 +42,7 @@ type FindEvents = Callable[[Config, Path, str], Sequence[Seen]]
 
 
 def add_who_command(command: Command, find_events: FindEvents | None = None) -> None:
-    """Declare it; what it needs is imported when it runs.
+    """Declare ``urlward who``; what it needs is imported when it runs.
 
     Args:
         command: declares a command.
@@ -67,7 +67,7 @@ def add_who_command(command: Command, find_events: FindEvents | None = None) -> 
 
 
 def split_address(text: str) -> tuple[str, int | None]:
-    """Address and port of ``192.0.2.7``, ``192.0.2.7:443``, ``2001:db8::7`` or ``[2001:db8::7]:443``.
+    """Parse address and port of ``192.0.2.7``, ``192.0.2.7:443``, ``2001:db8::7`` or ``[2001:db8::7]:443``.
 
     Raises:
         AssignmentError: none of these.
@@ -91,7 +91,7 @@ def split_address(text: str) -> tuple[str, int | None]:
 
 
 def read_tolerance(text: str) -> int:
-    """Milliseconds of ``5s``, ``500ms``, ``2m`` or ``1h``, which is the most.
+    """Parse milliseconds of ``5s``, ``500ms``, ``2m`` or ``1h``, which is the most.
 
     Raises:
         AssignmentError: none of these, or more.
@@ -106,7 +106,8 @@ def read_tolerance(text: str) -> int:
 
 
 def read_time(text: str) -> int:
-    """Milliseconds of an RFC 3339 time, which has to say its offset: an hour off is another subscriber.
+    """Parse an RFC 3339 time; it has to say its offset, since an hour off is another subscriber.
+    Milliseconds.
 
     Raises:
         AssignmentError: none.

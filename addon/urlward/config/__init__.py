@@ -1,4 +1,4 @@
-"""The configuration file: all that the flags of ``urlward run`` say, and the block page's texts.
+"""Configuration file: all settings of ``urlward run``, and the block page's texts.
 
 TOML, read strictly: a key that is not known, or a value that does not fit, is an error that names it,
 since a misspelt safety setting that is silently ignored is no setting at all.
@@ -46,7 +46,7 @@ OnError = Literal["block", "pass"]
 
 
 class Config(Table):
-    """The whole file."""
+    """Config: the content of the whole file."""
 
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
@@ -84,7 +84,7 @@ class Config(Table):
     _file: Path | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both say the same, wherever they were read from."""
+        """Compare the settings, wherever they were read from."""
         return isinstance(other, Config) and dict(self) == dict(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -100,7 +100,7 @@ class Config(Table):
         return bool(self.state or self.feed or self.records is not None)
 
     def refused(self, *problems: Problem) -> ConfigError:
-        """What to raise where it cannot be used: one problem at least, each with file and line."""
+        """Error to raise where it cannot be used, with file and line of each problem."""
         return refused(self._file, problems)
 
     def read_from(self, file: Path) -> Self:
@@ -110,7 +110,7 @@ class Config(Table):
 
 
 def configured(path: Path | None) -> tuple[Path | None, Config]:
-    """The configuration of a file, where none is given of the machine's, and else the defaults; and its path.
+    """Read the file that is given, or else the machine's; else the defaults. Also returns its path.
 
     Raises:
         ConfigError: as `read_config`.
@@ -150,7 +150,7 @@ _WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A TOML file's content.
+    """Parse a TOML file.
 
     Raises:
         ConfigError: unreadable, or not TOML.
@@ -181,7 +181,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _list_problems(config: Config) -> Iterator[Problem]:
-    """An empty array must not mean the sample, or the usual mode, as no array does."""
+    """Refuse empty arrays, which must not mean the sample, or the usual mode, as no array does."""
     if "mode" in config.model_fields_set and not config.mode:
         yield Problem("mode", "empty: name a mode, or leave the key out for regular")
     if "list" in config.model_fields_set and not (config.list or config.feed):
@@ -192,7 +192,8 @@ def _list_problems(config: Config) -> Iterator[Problem]:
 
 
 def _dns_problems(config: Config) -> Iterator[Problem]:
-    """DNS is answered alike for all clients, so it cannot deny what is not blocked for all."""
+    """Problems of the DNS settings: clients are answered alike, so DNS cannot deny what is not blocked for
+    all."""
     answer = config.gateway.dns.listed_hosts
     others = [("group", config.group), ("rule", config.rule)]
     places = [f"{name}.0" for name, tables in others if tables]
@@ -210,7 +211,7 @@ def describe(error: ValidationError) -> str:
 
 
 def _problems_of(error: ValidationError) -> Iterator[Problem]:
-    """What does not fit, one problem a key."""
+    """Problems of a failed validation, one a key."""
     faults = error.errors(include_url=False, include_input=False)
     # What is wrong with an array's element leaves the array without it, and then perhaps empty.
     within = {fault["loc"][:n] for fault in faults for n in range(1, len(fault["loc"]))}
@@ -232,7 +233,7 @@ def _problems_of(error: ValidationError) -> Iterator[Problem]:
 
 
 def _meant(location: Sequence[str | int]) -> str:
-    """What a key that there is none of may have been meant as, to put behind the message."""
+    """Suggestion for an unknown key, to put behind the message."""
     *parents, name = location
     known = _keys_of(parents)
     guesses = get_close_matches(str(name).lower().replace("-", "_"), known, 1, 0.75)
@@ -244,7 +245,7 @@ def _meant(location: Sequence[str | int]) -> str:
 
 
 def _keys_of(location: Sequence[str | int]) -> list[str]:
-    """The keys that a table at a place may have; those of the file where there is none."""
+    """Keys that a table at a place may have; those of the file where there is none."""
     table: type[BaseModel] = Config
     for part in location:
         fields = {field.alias or name: field for name, field in table.model_fields.items()}
@@ -254,7 +255,7 @@ def _keys_of(location: Sequence[str | int]) -> list[str]:
 
 
 def _table_in(annotation: Any) -> type[BaseModel] | None:
-    """The table that a field is, or is made of."""
+    """Table that a field is, or is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_table_in, get_args(annotation))), None)

@@ -1,4 +1,4 @@
-"""``[[feed]]``: lists that arrive by themselves."""
+"""``[[feed]]``: lists that are fetched or watched."""
 
 from collections import Counter
 from pathlib import Path
@@ -141,7 +141,7 @@ class FeedTable(Table):
         return self
 
     def at(self, folder: Path) -> "FeedTable":
-        """The same with relative file names taken from a folder.
+        """Copy with relative file names taken from a folder.
 
         Raises:
             RuntimeError: a ``~`` that stands for no home folder.
@@ -156,7 +156,7 @@ class FeedTable(Table):
 
 
 def check_names(feeds: tuple[FeedTable, ...]) -> tuple[FeedTable, ...]:
-    """The feeds, each of a name of its own.
+    """Check that each feed has a name of its own.
 
     Raises:
         ValueError: two have the same.

@@ -1,4 +1,4 @@
-"""``[gateway]``: the way into the path of a network."""
+"""``[gateway]``: interception of a network's traffic."""
 
 from ipaddress import ip_address
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from urlward.config.tables import Addresses, Networks, Port, Table
 
 
 class DnsTable(Table):
-    """``[gateway.dns]``: how the network's DNS is answered where names are steered.
+    """``[gateway.dns]``: DNS service for the network where names are steered.
 
     Attributes:
         port: where it is answered; rules redirect port 53 to it.
@@ -33,7 +33,7 @@ class DnsTable(Table):
 
 
 class CanaryTable(Table):
-    """``[gateway.canary]``: what goes the way of clients' traffic, from inside, every few seconds.
+    """``[gateway.canary]``: requests that go the way of clients' traffic, from inside, every few seconds.
 
     Attributes:
         name: of a host that nobody has.
@@ -55,7 +55,7 @@ class CanaryTable(Table):
 
 
 class GatewayTable(Table):
-    """``[gateway]``: whose traffic is filtered where urlward stands in the path, and how it gets there.
+    """``[gateway]``: the clients whose traffic is intercepted, and the way it gets here.
 
     Attributes:
         interfaces: where clients come in.

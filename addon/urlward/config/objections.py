@@ -1,4 +1,4 @@
-"""``[objections]``: the form on the block page, and where what is written there is taken."""
+"""``[objections]``: the form on the block page, and the server that takes it."""
 
 import re
 from typing import Annotated

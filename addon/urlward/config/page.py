@@ -1,4 +1,4 @@
-"""``[page]``: what the block page says."""
+"""``[page]``: texts of the block page."""
 
 from pydantic import Field
 
@@ -6,14 +6,14 @@ from urlward.config.tables import FileName, Table
 
 
 class HelpLink(Table):
-    """A place that helps, shown on the block page."""
+    """Help link shown on the block page."""
 
     label: str
     url: str
 
 
 class PageTable(Table):
-    """``[page]``: what the block page says; see `urlward.proxy.block_page.BlockPageSettings`."""
+    """``[page]``: texts of the block page; see `urlward.proxy.block_page.BlockPageSettings`."""
 
     operator: str = ""
     authority_url: str | None = None

@@ -1,5 +1,4 @@
-"""``[[group]]``, ``[[rule]]``, ``[schedule.NAME]`` and ``[pages.NAME]``: whose requests the lists count for,
-when, and how.
+"""``[[group]]``, ``[[rule]]``, ``[schedule.NAME]`` and ``[pages.NAME]``: the policy for groups of clients.
 
 Two keys that contradict each other are an error that names both, since whichever of them were taken
 silently would be the wrong one for somebody.
@@ -70,7 +69,7 @@ TimeOfDay = Annotated[int, BeforeValidator(_time)]
 
 
 class RuleTable(Table):
-    """``[[rule]]`` and ``[[group.rule]]``: what becomes of some entries. The first that fits one decides.
+    """``[[rule]]`` and ``[[group.rule]]``: the action for some entries. The first that fits one decides.
 
     Attributes:
         lists: names of those that it is for; all where absent.
@@ -88,7 +87,7 @@ class RuleTable(Table):
 
 
 class GroupTable(Table):
-    """``[[group]]``: clients, and what the lists mean for them.
+    """``[[group]]``: clients, and the policy for them.
 
     Attributes:
         name: shown in logs and explanations.
@@ -106,7 +105,7 @@ class GroupTable(Table):
 
 
 class ScheduleTable(Table):
-    """``[schedule.NAME]``: while a clock on a wall of `zone` shows a day and time of these.
+    """``[schedule.NAME]``: days and times of day, by the wall clock of `zone`.
 
     Attributes:
         zone: name in the IANA time zone database.
@@ -128,7 +127,7 @@ def policy_problems(
     pages: Container[str],
     uses: Mapping[str, Use] | None = None,
 ) -> Iterator[Problem]:
-    """What contradicts itself.
+    """Problems of a policy that contradicts itself.
 
     Args:
         groups: in the configuration's order.
@@ -153,7 +152,7 @@ def policy_problems(
 
 
 def _problems_of_members(groups: Sequence[GroupTable]) -> Iterator[Problem]:
-    """Names, networks and MAC addresses are each in one group, and once."""
+    """Problems of members: each name, network and MAC address is in one group, and once."""
     seen: dict[tuple[str, str], str] = {}
     for index, group in enumerate(groups):
         if not group.networks and not group.macs:
@@ -166,7 +165,7 @@ def _problems_of_members(groups: Sequence[GroupTable]) -> Iterator[Problem]:
 
 
 def _members(index: int, group: GroupTable) -> Iterator[tuple[str, str, str]]:
-    """What no other group may have: kind (empty for the name), value and place."""
+    """Members that no other group may have: kind (empty for the name), value and place."""
     yield "", group.name, f"group.{index}.name"
     for n, network in enumerate(group.networks):
         yield "network", str(canonical_network(network)), f"group.{index}.networks.{n}"
@@ -213,5 +212,5 @@ def _holds(wide: tuple[str, ...] | None, narrow: tuple[str, ...] | None) -> bool
 
 
 def _shown(name: str) -> str:
-    """A name that may be anything, on one line."""
+    """Name for a message: it may be anything, and is put on one line."""
     return name if name.isprintable() else repr(name)

@@ -1,4 +1,4 @@
-"""``[probing]``: when a client draws block pages as no person would, and what becomes of it."""
+"""``[probing]``: detection of clients that probe the block list, and the action against them."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from urlward.config.units import Seconds
 
 
 class ProbingTable(Table):
-    """``[probing]``.
+    """``[probing]``: limits by which probing is detected, and the action.
 
     Attributes:
         entries: different ones that a client may draw block pages for within `window`.

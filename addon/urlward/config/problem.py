@@ -21,7 +21,7 @@ _SCALAR = re.compile(r"[^,\]}\n#]*")
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong.
+    """Problem of a configuration.
 
     Attributes:
         key: where, such as ``feed.0.url``; of a flag its name; empty for the whole file.
@@ -50,7 +50,7 @@ class ConfigError(UrlwardError):
 
 
 def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
-    """What to raise for problems of a configuration file.
+    """Error to raise for problems of a configuration file.
 
     Args:
         path: of the file; None where none was read.
@@ -65,7 +65,7 @@ def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
 
 
 def _located(path: Path | None, lines: dict[str, int], problem: Problem) -> tuple[int, str]:
-    """A problem's line, 0 where it has none, and the problem with file and line in front.
+    """Line of a problem, 0 where it has none, and the problem with file and line in front.
 
     What the file lacks is missed on the line of the table that should have it.
     """
@@ -83,7 +83,7 @@ def key_of(location: Sequence[str | int]) -> str:
 
 
 def lines_of_keys(text: str) -> dict[str, int]:
-    """The lines that keys stand on, from 1; those of tables, and of values in arrays by their index, too.
+    """Map keys to their lines, from 1; those of tables, and of values in arrays by their index, too.
 
     Args:
         text: TOML that `tomllib` has taken; of other text some lines are missing or wrong.
@@ -95,7 +95,7 @@ def lines_of_keys(text: str) -> dict[str, int]:
 
 
 class _Scanner:
-    """Finds keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here."""
+    """Scanner for keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[str, int] = {}
@@ -168,7 +168,7 @@ class _Scanner:
         self._at += 1
 
     def _key(self) -> list[str]:
-        """A key's parts, and past the blanks behind it."""
+        """Parse a key; returns its parts, and the position past the blanks behind it."""
         parts = []
         while True:
             self._space()
@@ -207,12 +207,12 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\
 
 
 def _unescaped(text: str) -> str:
-    """A basic string's letters (TOML 1.0, section String)."""
+    """Unescape a basic string (TOML 1.0, section String)."""
     return _ESCAPE.sub(lambda m: _ESCAPED[m[3]] if m[3] else chr(int(m[1] or m[2], 16)), text)
 
 
 class SettingError(UrlwardError):
-    """A key of the configuration that does not do.
+    """A setting with a value that cannot be used.
 
     Attributes:
         problem: which, and why.

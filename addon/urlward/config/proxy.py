@@ -1,4 +1,4 @@
-"""``[proxy]``: what clients may ask of an explicit proxy, in the modes ``regular`` and ``socks5``."""
+"""``[proxy]``: limits for clients of an explicit proxy, in the modes ``regular`` and ``socks5``."""
 
 import re
 from ipaddress import ip_network
@@ -62,7 +62,7 @@ class PacTable(Table):
 
 
 class ProxyTable(Table):
-    """``[proxy]``.
+    """``[proxy]``: access to the explicit proxy.
 
     Attributes:
         users: file with those who may use it and hashes of their passwords; all may where absent.
@@ -79,7 +79,7 @@ class ProxyTable(Table):
     pac: PacTable | None = None
 
     def at(self, folder: Path) -> "ProxyTable":
-        """The same with a relative file name taken from a folder.
+        """Copy with a relative file name taken from a folder.
 
         Raises:
             RuntimeError: a ``~`` that stands for no home folder.

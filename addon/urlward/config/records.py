@@ -1,4 +1,4 @@
-"""``[records]`` and ``[admin]``: what is kept, where and how long, and who sees it."""
+"""``[records]`` and ``[admin]``: stores and retention of records, and the dashboard."""
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +87,8 @@ class StoreTable(Table):
 
     @property
     def file(self) -> str:
-        """`path`, or its name in the state folder; joined to that folder it is right in both cases."""
+        """Path of the file: `path`, or its name in the state folder; joined to that folder it is right in
+        both cases."""
         return self.path or {"sqlite": "records.db", "jsonl": "records.jsonl"}.get(self.kind, "")
 
     @model_validator(mode="after")
@@ -103,7 +104,7 @@ class StoreTable(Table):
         return self
 
     def at(self, folder: Path) -> "StoreTable":
-        """The same with relative file names taken from a folder.
+        """Copy with relative file names taken from a folder.
 
         Raises:
             RuntimeError: a ``~`` that stands for no home folder.
@@ -126,7 +127,7 @@ class DaysTable(Table):
 
 
 class RecordsTable(Table):
-    """``[records]``: events are kept.
+    """``[records]``: what is recorded, and its stores.
 
     Attributes:
         node: this machine's name in them.
@@ -172,7 +173,7 @@ class RecordsTable(Table):
         return self
 
     def at(self, folder: Path) -> "RecordsTable":
-        """The same with relative file names taken from a folder.
+        """Copy with relative file names taken from a folder.
 
         Raises:
             RuntimeError: a ``~`` that stands for no home folder.
@@ -194,7 +195,7 @@ class AdminTable(Table):
     token_file: FileName = "admin.token"  # noqa: S105 - the file's name
 
     def at(self, folder: Path) -> "AdminTable":
-        """The same with a relative file name taken from a folder.
+        """Copy with a relative file name taken from a folder.
 
         Raises:
             RuntimeError: a ``~`` that stands for no home folder.
@@ -205,7 +206,8 @@ class AdminTable(Table):
 def records_problems(
     records: RecordsTable | None, objections: ObjectionsTable | None, admin: AdminTable | None
 ) -> Iterator[Problem]:
-    """Records of persons need an end, objections a place, and the dashboard something to show."""
+    """Problems of ``[records]``: records of persons need an end, objections a place, and the dashboard a
+    store."""
     if records is None:
         if objections is not None and objections.listen is not None:
             yield Problem("objections", "[records] is needed, where they are kept")
@@ -225,7 +227,7 @@ def records_problems(
 
 
 def no_days_of_assignments() -> Problem:
-    """What to say where assignments are kept, or are to be, and nothing says for how long."""
+    """Message for assignments that are kept, or are to be, without a number of days."""
     return Problem(
         "records.days.assignments",
         "needed, since who had an address when is a record of persons: a number of days after which it is "

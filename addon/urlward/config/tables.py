@@ -1,4 +1,4 @@
-"""What the tables of the configuration file have in common."""
+"""Base class and value types of the configuration file's tables."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -47,7 +47,7 @@ _LONGEST_NAME = 253
 
 
 def split_address(text: str, *, lowest: int = 1, any_host: bool = False) -> tuple[str, int]:
-    """Host, without brackets, and port of ``HOST:PORT``.
+    """Parse ``HOST:PORT``: host, without brackets, and port.
 
     Args:
         text: an IPv6 address in it is in brackets.
@@ -94,13 +94,13 @@ Served = Annotated[str, AfterValidator(_served)]
 """``HOST:PORT`` that is listened on; the system chooses a port in place of 0."""
 
 Listen = Annotated[str, AfterValidator(_listen)]
-"""The same, without a host for all addresses."""
+"""``HOST:PORT`` that is listened on, or ``:PORT`` for all addresses; the system chooses a port for 0."""
 
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 
 
 def trust_at(values: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Public keys and files of who is trusted, relative files taken from a folder.
+    """Resolve public keys and files of who is trusted: relative files are taken from a folder.
 
     Raises:
         RuntimeError: a ``~`` that stands for no home folder.
@@ -109,7 +109,7 @@ def trust_at(values: tuple[str, ...], folder: Path) -> tuple[str, ...]:
 
 
 class Table(BaseModel):
-    """Strict, frozen, and without keys that are not known."""
+    """Base class of tables: strict, frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -1,4 +1,4 @@
-"""Lengths of time and sizes as people write them: ``6h``, ``1h30m``, ``512MB``."""
+"""Units of time and size in texts: ``6h``, ``1h30m``, ``512MB``."""
 
 import re
 from typing import Annotated
@@ -19,7 +19,7 @@ _SIZE_TEXT = "write a size such as 512MB, 64kB or 1GB"
 
 
 def seconds(value: object) -> object:
-    """Seconds of a text such as ``90s``, ``6h``, ``2d`` or ``1h30m``; what is no text stays as it is.
+    """Parse seconds of a text such as ``90s``, ``6h``, ``2d`` or ``1h30m``; what is no text stays as it is.
 
     Raises:
         ValueError: a text of another form.
@@ -33,7 +33,7 @@ def seconds(value: object) -> object:
 
 
 def size(value: object) -> object:
-    """Bytes of a text such as ``512MB`` (units of 1024); what is no text stays as it is.
+    """Parse bytes of a text such as ``512MB`` (units of 1024); what is no text stays as it is.
 
     Raises:
         ValueError: a text of another form.
@@ -47,7 +47,8 @@ def size(value: object) -> object:
 
 
 def in_words(length: float) -> str:
-    """A length of time in its largest unit that is whole or nearly so: ``45s``, ``12m``, ``6h``, ``3d``."""
+    """Format a length of time in its largest unit that is whole or nearly so: ``45s``, ``12m``, ``6h``,
+    ``3d``."""
     for unit in ("d", "h", "m"):
         if length >= 2 * _SECONDS[unit] or (length >= _SECONDS[unit] and length % _SECONDS[unit] == 0):
             return f"{length / _SECONDS[unit]:.0f}{unit}"
@@ -55,7 +56,7 @@ def in_words(length: float) -> str:
 
 
 def counted(number: int, one: str) -> str:
-    """A number of things, such as ``1 entry`` or ``2 entries``, by the English name of one."""
+    """Format a number of things, such as ``1 entry`` or ``2 entries``, by the English name of one."""
     if number == 1:
         return f"1 {one}"
     return f"{number} {one[:-1]}ies" if one.endswith("y") else f"{number} {one}s"

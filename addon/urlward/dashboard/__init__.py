@@ -1,1 +1,1 @@
-"""The dashboard: what the filter does now and did before, and what an operator may change of it."""
+"""Dashboard: web pages and API for the filter's state, its history, and operators' actions."""

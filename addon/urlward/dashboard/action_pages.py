@@ -1,4 +1,4 @@
-"""The pages on which something is asked or done. What is typed there is in a body, never in an address."""
+"""Pages with forms. What is typed there is in a request body, never in an address."""
 
 from http import HTTPStatus
 from typing import Any
@@ -10,37 +10,37 @@ from urlward.engine.errors import UrlwardError
 
 
 class Form(Page):
-    """What the forms have in common."""
+    """Base of the pages with forms."""
 
     def given(self, name: str) -> str:
-        """A field, empty where it is not there."""
+        """Form field; empty where it is absent."""
         return self.get_body_argument(name, "")
 
     def go(self, path: str, done: str) -> None:
-        """Show a page anew, which says that it is done."""
+        """Redirect to a page that says that it is done."""
         self.redirect(f"{path}?done={done}", status=HTTPStatus.SEE_OTHER)
 
     def who(self) -> str:
-        """Whose doing it is, for the record."""
+        """The visitor's name, for the record."""
         visitor = self.current_user
         return f"{visitor.name if visitor else ''} (dashboard)"
 
     def wrong(self, error: UrlwardError) -> str:
-        """Say that it was not done, and why."""
+        """Set a status of failure, and return the reason."""
         absent = isinstance(error, AbsentError)
         self.set_status(HTTPStatus.NOT_FOUND if absent else HTTPStatus.BAD_REQUEST)
         return str(error)
 
 
 class CheckPage(Form):
-    """What a URL gets, and why."""
+    """Page that checks a URL, and explains the result."""
 
     def get(self) -> None:
-        """The form."""
+        """Show the form."""
         self._show()
 
     async def post(self) -> None:
-        """The answer."""
+        """Check the URL and show the result."""
         try:
             found = await self.ask(
                 self.sources.check,
@@ -59,14 +59,14 @@ class CheckPage(Form):
 
 
 class AllowsPage(Form):
-    """What is excused for a while."""
+    """Page of temporary allows."""
 
     async def get(self) -> None:
-        """Those in force, and the form."""
+        """Show those in force, and the form."""
         await self._show()
 
     async def post(self) -> None:
-        """Another one."""
+        """Make another allow."""
         try:
             await self.ask(
                 self.sources.allow,
@@ -90,10 +90,10 @@ class AllowsPage(Form):
 
 
 class EndAllow(AllowsPage):
-    """Ends one before its time."""
+    """Handler that ends a temporary allow before its time."""
 
     async def post(self) -> None:
-        """By its id."""
+        """End the allow of that id."""
         try:
             await self.ask(self.sources.end_allow, self.given("id"), asked.why(self.given("why")), self.who())
         except UrlwardError as e:
@@ -103,14 +103,14 @@ class EndAllow(AllowsPage):
 
 
 class FeedAction(Form, ListsPage):
-    """Fetches a feed now, or lets through what was refused."""
+    """Handler that fetches a feed now, or accepts a refused candidate."""
 
     async def get(self, _: str = "") -> None:
-        """A page that was left; back to the lists."""
+        """Redirect to the lists, for a page that was left."""
         self.redirect("/lists", status=HTTPStatus.SEE_OTHER)
 
     async def post(self, action: str) -> None:
-        """By the feed's name."""
+        """Do it to the feed of that name."""
         name = self.given("name")
         try:
             if action == "refresh":
@@ -124,10 +124,10 @@ class FeedAction(Form, ListsPage):
 
 
 class ObjectionsPage(Form):
-    """Objections to blocks."""
+    """Page of objections to blocks."""
 
     async def get(self) -> None:
-        """Open ones first."""
+        """Show objections, open ones first."""
         await self._show()
 
     async def post(self) -> None:

@@ -1,4 +1,4 @@
-"""The same as JSON, for scripts: ``Authorization: Bearer TOKEN``."""
+"""JSON API of the dashboard, for scripts: ``Authorization: Bearer TOKEN``."""
 
 import json
 from http import HTTPStatus
@@ -13,12 +13,12 @@ _SERIES = ("seconds", "requests", "blocks", "latency", "stall")
 
 
 class Api(Base):
-    """What all of it has in common."""
+    """Base of the API's handlers."""
 
     as_json = True
 
     def body(self, *names: str) -> dict[str, str]:
-        """The members of the body, of these names or `who`.
+        """Parse the body: a JSON object with members of these names, or `who`.
 
         Raises:
             AdminError: not a JSON object of texts, or one has another name.
@@ -31,7 +31,7 @@ class Api(Base):
         return given
 
     def who(self, body: dict[str, str]) -> str:
-        """Whose doing it is, for the record."""
+        """The caller's name, for the record."""
         visitor = self.current_user
         name = " ".join(body.get("who", visitor.name if visitor else "").split())
         if not name.isprintable() or len(name) > asked.MAX_TEXT:
@@ -40,10 +40,10 @@ class Api(Base):
 
 
 class NowApi(Api):
-    """What happens now."""
+    """Current traffic."""
 
     def get(self) -> None:
-        """All that is known, or with ``since`` the seconds after that one."""
+        """Return all that is known, or with ``since`` the seconds after that one."""
         since = self.get_query_argument("since", "0")
         now = self.sources.now()
         after = int(since) if since.isascii() and since.isdecimal() and len(since) < 12 else 0
@@ -51,23 +51,23 @@ class NowApi(Api):
 
 
 class Shown(Api):
-    """What a source shows, as it is."""
+    """A source's data, unchanged."""
 
     def initialize(self, context: Any, name: str = "") -> None:
-        """Of one source."""
+        """Name the method of `Sources` to call."""
         super().initialize(context)
         self._name = name
 
     async def get(self) -> None:
-        """All of it."""
+        """Return all of its data."""
         self.write_json(await self.ask(getattr(self.sources, self._name)))
 
 
 class EventsApi(Api):
-    """Events."""
+    """Search in the events."""
 
     async def get(self) -> None:
-        """A page; ``older`` is the ``before`` of the next."""
+        """Return a page of events; ``older`` is the ``before`` of the next."""
         # A filter that nobody heeds gives everybody's events to who asked for one client's.
         asked.only(self.request.query_arguments, asked.OF_EVENTS)
         kinds = [kind for kind in self.get_query_arguments("kind") if kind]
@@ -78,10 +78,10 @@ class EventsApi(Api):
 
 
 class CheckApi(Api):
-    """What a URL gets."""
+    """Check of a URL."""
 
     async def post(self) -> None:
-        """Of ``url``, for ``client``, ``at`` a time."""
+        """Check ``url``, for ``client``, ``at`` a time."""
         body = self.body("url", "client", "at")
         url, client = asked.url(body.get("url", "")), asked.client(body.get("client", ""))
         at = asked.moment("at", body.get("at", ""))
@@ -102,20 +102,20 @@ class AllowsApi(Shown):
 
 
 class EndAllowApi(Api):
-    """The end of one."""
+    """Early end of a temporary allow."""
 
     async def post(self, id_: str) -> None:
-        """With ``why``."""
+        """End it, with ``why``."""
         body = self.body("why")
         why = asked.why(body.get("why", ""))
         self.write_json(await self.ask(self.sources.end_allow, id_, why, self.who(body)))
 
 
 class FeedApi(Api):
-    """What is done to a feed."""
+    """Actions on a feed."""
 
     async def post(self, name: str, action: str) -> None:
-        """``refresh``, or ``accept`` with ``why``."""
+        """Do ``refresh``, or ``accept`` with ``why``."""
         body = self.body("why")
         if action == "refresh":
             said = await self.ask(self.sources.refresh_feed, name)
@@ -126,10 +126,11 @@ class FeedApi(Api):
 
 
 class ObjectionApi(Api):
-    """The decision on an objection."""
+    """Decision on an objection."""
 
     async def post(self, id_: str) -> None:
-        """``answer`` (``grant`` or ``decline``) with ``why``; of an allow, the fields of `AllowsApi`."""
+        """Decide with ``answer`` (``grant`` or ``decline``) and ``why``; for an allow, the fields of
+        `AllowsApi`."""
         body = self.body("answer", "why", "url", "for", "host")
         granted, why = asked.grant(lambda name: body.get(name, "")), asked.why(body.get("why", ""))
         await self.ask(self.sources.decide_objection, id_, why, self.who(body), granted=granted)

@@ -1,4 +1,4 @@
-"""The dashboard as a web application, and the server that it is behind."""
+"""Tornado application of the dashboard, and its HTTP server."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of the dashboard.
+    """Dashboard settings.
 
     Attributes:
         state: the state folder, where the token and the sessions' secret are.

@@ -1,4 +1,4 @@
-"""What people and scripts ask for, read strictly."""
+"""Request parameters of people and scripts, parsed strictly."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ OF_EVENTS = (*_TEXTS, "kind", "since", "until", "limit", "before")
 
 
 def only(given: Iterable[str], names: Sequence[str]) -> None:
-    """Refuse what is none of some names.
+    """Refuse names that are not among these.
 
     Raises:
         AdminError: one is not.
@@ -52,7 +52,7 @@ def only(given: Iterable[str], names: Sequence[str]) -> None:
 
 
 def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventFilter:
-    """The events that are wanted.
+    """Parse a filter of events.
 
     Args:
         one: the value of a name, empty where it is not given.
@@ -88,7 +88,7 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
 
 
 def url(text: str) -> str:
-    """A URL as typed.
+    """Parse a URL as typed.
 
     Raises:
         AdminError: none, or longer than any that is filtered.
@@ -100,7 +100,7 @@ def url(text: str) -> str:
 
 
 def client(text: str) -> str:
-    """An address, or empty.
+    """Parse a client's address; it may be empty.
 
     Raises:
         AdminError: something else.
@@ -113,7 +113,7 @@ def client(text: str) -> str:
 
 
 def seconds(text: str) -> int:
-    """Of a length of time such as ``2h``.
+    """Parse a length of time such as ``2h``; seconds.
 
     Raises:
         AllowError: none.
@@ -122,7 +122,7 @@ def seconds(text: str) -> int:
 
 
 def grant(one: Callable[[str], str]) -> Grant | None:
-    """What is allowed because of an objection; None where it is declined.
+    """Parse what to allow because of an objection; None where it is declined.
 
     Raises:
         AdminError: neither granted nor declined.
@@ -139,7 +139,7 @@ def grant(one: Callable[[str], str]) -> Grant | None:
 
 
 def why(text: str) -> str:
-    """The reason, for the record.
+    """Parse the reason, for the record.
 
     Raises:
         AdminError: none, not one line, or a URL in it.
@@ -148,7 +148,7 @@ def why(text: str) -> str:
 
 
 def texts(found: object) -> Mapping[str, str]:
-    """The members of a JSON object, as texts.
+    """Members of a JSON object, as texts.
 
     Raises:
         AdminError: not an object of texts.

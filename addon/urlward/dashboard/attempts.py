@@ -1,4 +1,4 @@
-"""How often a wrong secret is answered as such, and told in the log."""
+"""Rate limit of attempts with wrong secrets, by address."""
 
 from collections import OrderedDict
 
@@ -12,7 +12,7 @@ MAX_ADDRESSES = 10_000
 
 
 class Attempts:
-    """Counts wrong guesses by address; a bucket that leaks."""
+    """Counter of wrong guesses by address: a leaky bucket."""
 
     def __init__(self) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()

@@ -1,4 +1,4 @@
-"""What every answer of the dashboard has in common: who may have it, its header fields, and how it fails.
+"""Base of the dashboard's handlers: authentication, header fields and errors.
 
 No address with what somebody has typed is ever written down: there is no access log, and a fault is told by
 its type and the handler's name alone.
@@ -61,7 +61,7 @@ NAVIGATION = (
 
 @dataclass(frozen=True)
 class Context:
-    """What all handlers share.
+    """Context that all handlers share.
 
     Attributes:
         sources: asked for what is shown.
@@ -83,7 +83,7 @@ class Context:
 
 
 class Base(RequestHandler):
-    """A handler that only those who have the token get through to."""
+    """Base handler; only requests with the token or a session get through."""
 
     needs_token: ClassVar[bool] = True
     as_json: bool = False
@@ -91,7 +91,7 @@ class Base(RequestHandler):
     current_user: Visitor | None
 
     def initialize(self, context: Context) -> None:
-        """Keep what all handlers share."""
+        """Keep the shared context."""
         self.context = context
         self.sources = context.sources
         self._bearer: Visitor | None = None
@@ -99,19 +99,19 @@ class Base(RequestHandler):
         self._wait = 0.0
 
     def set_default_headers(self) -> None:
-        """Let nothing be kept, framed, or fetched from elsewhere."""
+        """Set header fields: nothing may be kept, framed, or fetched from elsewhere."""
         self.clear_header("Server")
         for name, value in SECURITY.items():
             self.set_header(name, value)
         self.set_header("Cache-Control", "no-store")
 
     def get_current_user(self) -> Visitor | None:
-        """Who asks: by token, else by session."""
+        """Authenticate by token, else by session."""
         cookie = self.get_cookie(self.context.sessions.name)
         return self.bearer() or self.context.sessions.visitor(cookie, self.context.clock())
 
     def bearer(self) -> Visitor | None:
-        """Who asks by token (RFC 6750).
+        """Authenticate by token (RFC 6750).
 
         Raises:
             HTTPError: 401 or 429 for a token that is wrong.
@@ -154,12 +154,13 @@ class Base(RequestHandler):
         raise HTTPError(HTTPStatus.UNAUTHORIZED, reason="Wrong token")
 
     def check_xsrf_cookie(self) -> None:
-        """A token in a header field is nothing that a browser sends by itself."""
+        """Check the XSRF cookie, unless the request has a token in a header field: no browser sends one by
+        itself."""
         if self.bearer() is None:
             super().check_xsrf_cookie()
 
     def prepare(self) -> None:
-        """Turn those away who have no token."""
+        """Refuse requests without the token or a session."""
         if not self.needs_token or self.current_user is not None:
             return
         if self.as_json or self.request.method not in ("GET", "HEAD"):
@@ -167,12 +168,12 @@ class Base(RequestHandler):
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
 
     async def ask[T](self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call what may take its time."""
+        """Call a function that may block, in the executor."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.context.executor, lambda: function(*args, **kwargs))
 
     async def ask_if_there[T](self, function: Callable[..., T], *args: Any) -> tuple[T | None, str]:
-        """What it gives, or why there is none."""
+        """As `ask`, but gives the result and the reason why there is none."""
         try:
             return await self.ask(function, *args), ""
         except UrlwardError as e:
@@ -202,7 +203,7 @@ class Base(RequestHandler):
         self.finish(page.encode("utf-8", "replace"))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say in a line what is wrong."""
+        """Write the error in one line."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = str(error) if isinstance(error, UrlwardError) else self._reason
         if status_code == HTTPStatus.FORBIDDEN:
@@ -225,24 +226,24 @@ class Base(RequestHandler):
         super().send_error(status_code, **kwargs)
 
     def log_exception(self, typ: Any, value: Any, _: Any) -> None:
-        """Tell of faults of ours only, by type."""
+        """Log our own faults only, by type."""
         if not isinstance(value, HTTPError | UrlwardError):
             logger.error("admin: a bug in %s: %s", type(self).__name__, typ.__name__)
 
 
 class Missing(Base):
-    """An address that there is nothing at."""
+    """Handler of unknown addresses: 404."""
 
     needs_token = False
 
     def prepare(self) -> None:
-        """Say so, to scripts as they expect it."""
+        """Answer 404, to scripts as they expect it."""
         self.as_json = self.request.path.startswith("/api/")
         raise HTTPError(HTTPStatus.NOT_FOUND)
 
 
 def iso(moment: float) -> str:
-    """Seconds since 1970-01-01 UTC as people read them, such as ``2027-01-31 08:30:00Z``."""
+    """Format seconds since 1970-01-01 UTC for people, such as ``2027-01-31 08:30:00Z``."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S}Z"
 
 

@@ -1,4 +1,4 @@
-"""Coming in, going out, and what supervisors and Prometheus ask."""
+"""Login and logout, and the endpoints for supervisors and Prometheus."""
 
 from http import HTTPStatus
 
@@ -9,12 +9,12 @@ from urlward.dashboard.sessions import MAX_NAME, SESSION, Visitor
 
 
 class Login(Base):
-    """Takes the token for a session."""
+    """Login page: takes the token for a session."""
 
     needs_token = False
 
     def get(self) -> None:
-        """The form."""
+        """Show the form."""
         self.page("login", "Log in", error="", name="")
 
     def post(self) -> None:
@@ -45,10 +45,10 @@ class Login(Base):
 
 
 class Logout(Base):
-    """Ends the session."""
+    """Logout: ends the session."""
 
     async def post(self) -> None:
-        """For good: its cookie is worth nothing from here on."""
+        """End the session for good: its cookie is worth nothing from here on."""
         visitor = self.current_user
         if isinstance(visitor, Visitor) and visitor.id:
             await self.ask(self.context.sessions.end, visitor, self.context.clock())
@@ -57,26 +57,26 @@ class Logout(Base):
 
 
 class Health(Base):
-    """Whether this process works, for supervisors: no token, and no more than that."""
+    """``/healthz``: whether this process works; needs no token."""
 
     needs_token = False
     as_json = True
 
     def get(self) -> None:
-        """200 where it does, else 503."""
+        """Answer 200 where it works, else 503."""
         well = self.sources.health()
         self.set_status(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
         self.write_json({"status": "ok" if well else "failing"})
 
 
 class Ready(Base):
-    """Whether the filter has what it needs, for supervisors."""
+    """``/readyz``: whether the filter has what it needs; needs no token."""
 
     needs_token = False
     as_json = True
 
     def get(self) -> None:
-        """200 where it has, else 503."""
+        """Answer 200 where it is ready, else 503."""
         checks = dict(self.sources.ready())
         well = all(checks.values())
         self.set_status(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
@@ -84,12 +84,12 @@ class Ready(Base):
 
 
 class MetricsText(Base):
-    """The exposition."""
+    """``/metrics``: the exposition for Prometheus."""
 
     as_json = True
 
     def get(self) -> None:
-        """In Prometheus' text format."""
+        """Answer in Prometheus' text format."""
         text = self.sources.metrics_text()
         self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.finish(text)

@@ -1,4 +1,4 @@
-"""The last ten minutes, second by second, from what the workers have counted since their start."""
+"""History of traffic: the last ten minutes, second by second, from the workers' counters."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ class _Second(NamedTuple):
 
 
 class History:
-    """Keeps what each second has added.
+    """History of the last ten minutes: the counts that each second has added.
 
     A worker that is new adds what it has counted, one that is gone takes nothing away.
     """
@@ -51,7 +51,7 @@ class History:
         self._connections = 0
 
     def sample(self, snapshots: Mapping[str, Mapping[str, Any]], now: float) -> None:
-        """Take what the workers say; call it once a second.
+        """Add a second from the workers' counters; call it once a second.
 
         Args:
             snapshots: the newest of each worker that lives, as `Metrics.snapshot` has it.
@@ -80,7 +80,7 @@ class History:
         self._seconds.append(_Second(second, requests, blocks, latency, round(1000 * stall, 2)))
 
     def now(self, workers: Iterable[Row]) -> Now:
-        """All that is known.
+        """History of the last ten minutes.
 
         Args:
             workers: as `Now` has them.

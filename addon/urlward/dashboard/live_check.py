@@ -1,4 +1,4 @@
-"""Checking a URL in the recorder, which filters nothing itself: lists are loaded when somebody asks."""
+"""URL checks in the recorder, which filters nothing itself: lists are loaded on demand."""
 
 import threading
 from pathlib import Path
@@ -31,7 +31,7 @@ class _Loaded(NamedTuple):
 
 
 class Checks:
-    """Answers as the filter would. May be asked from several threads.
+    """Checker of URLs as the filter decides. Thread-safe.
 
     Args:
         config: the filter's.
@@ -49,7 +49,7 @@ class Checks:
         self._forget: threading.Timer | None = None
 
     def check(self, url: str, client: str, at: float | None, now: float) -> Row:
-        """As ``urlward check --explain --json`` has it.
+        """Check a URL; the result is as of ``urlward check --explain --json``.
 
         Args:
             url: as typed.
@@ -72,7 +72,7 @@ class Checks:
         return found
 
     def close(self) -> None:
-        """Give the lists' memory back."""
+        """Unload the lists."""
         with self._lock:
             self._loaded = None
             if self._forget is not None:
@@ -102,6 +102,6 @@ class Checks:
         return _Loaded(seen, keeper, neighbours, make_policy(config, keeper, neighbours))
 
     def _seen(self, keeper: Keeper, now: float) -> _Seen:
-        """What changes when the lists or the temporary allows do."""
+        """Fingerprint that changes with the lists or the temporary allows."""
         files = (Signature.of(file.path) for file in keeper.files)
         return (*files, *(allow.id for allow in current_allows(self._state, now)))

@@ -52,17 +52,17 @@ _NO_STORE = (
 
 
 class Finder(Protocol):
-    """A store that can be searched."""
+    """Store of events that can be searched."""
 
     def find(self, wanted: EventFilter) -> list[Row]:
-        """Events by the names of their fields, newest first."""
+        """Find events, by the names of their fields, newest first."""
 
     def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
-        """How many there are."""
+        """Count events."""
 
 
 class ObjectionBook(Protocol):
-    """Objections as they are kept."""
+    """Stored objections."""
 
     def listed(self) -> list[Row]:
         """As `Sources.objections` has them."""
@@ -73,7 +73,7 @@ class ObjectionBook(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the recorder has; None where it is not configured.
+    """Parts of the recorder that the sources need; None where not configured.
 
     Attributes:
         finder: of events.
@@ -95,7 +95,7 @@ class Parts:
 
 
 class LiveSources(Sources):
-    """See `Sources`.
+    """Implementation of `Sources` in the recorder.
 
     Args:
         config: the filter's.
@@ -125,12 +125,12 @@ class LiveSources(Sources):
         self._checks = Checks(config, state, list_format)
 
     def tick(self) -> None:
-        """Note what the last second has brought; call it once a second."""
+        """Add the last second to the history; call it once a second."""
         if self._parts.snapshots is not None:
             self._history.sample(self._parts.snapshots(), self._clock())
 
     def close(self) -> None:
-        """Give back what is held for questions."""
+        """Close what was opened to answer requests."""
         self._checks.close()
 
     @override

@@ -1,4 +1,4 @@
-"""The pages that show."""
+"""Pages that only show: traffic, lists, events and alarms."""
 
 import csv
 import io
@@ -29,18 +29,18 @@ DONE = {
 
 
 class Page(Base):
-    """A page that may say what was done just before."""
+    """Page that may say what was done just before."""
 
     def done(self) -> str:
-        """In words; empty for nothing."""
+        """Text that says what was just done; empty for nothing."""
         return DONE.get(self.get_query_argument("done", ""), "")
 
 
 class NowPage(Page):
-    """Traffic, blocks, latency and stall of the last ten minutes."""
+    """Page of traffic, blocks, latency and stall of the last ten minutes."""
 
     async def get(self) -> None:
-        """Also for browsers without scripts, as tables."""
+        """Show it, as tables too for browsers without scripts."""
         now, problem = await _try(self.sources.now)
         alarms, _ = await self.ask_if_there(self.sources.alarms)
         current = [alarm for alarm in alarms or [] if alarm["current"]]
@@ -49,14 +49,14 @@ class NowPage(Page):
 
 
 class ListsPage(Page):
-    """Lists and feeds."""
+    """Page of lists and feeds."""
 
     async def get(self) -> None:
-        """With what each has blocked."""
+        """Show them, with what each has blocked."""
         await self.show()
 
     async def show(self, error: str = "") -> None:
-        """As it is now, with what went wrong."""
+        """Show their current state, and errors."""
         lists, lists_problem = await self.ask_if_there(self.sources.lists)
         feeds, feeds_problem = await self.ask_if_there(self.sources.feeds)
         hits, hits_problem = await self.ask_if_there(self.sources.hits)
@@ -67,10 +67,10 @@ class ListsPage(Page):
 
 
 class EventsPage(Page):
-    """Events, a page at a time."""
+    """Page of events."""
 
     async def get(self) -> None:
-        """What the filters leave."""
+        """Show the events that match the filters."""
         found, problem, error = EventPage([], ""), "", ""
         try:
             wanted = self.wanted()
@@ -90,7 +90,7 @@ class EventsPage(Page):
         )  # fmt: skip
 
     def wanted(self, limit: int = 50) -> EventFilter:
-        """The filters.
+        """Parse the filters.
 
         Raises:
             AdminError: one does not fit.
@@ -105,10 +105,10 @@ class EventsPage(Page):
 
 
 class Export(EventsPage):
-    """All events that the filters leave, as a file."""
+    """Export of all matching events, as a file."""
 
     async def get(self, form: str = "csv") -> None:
-        """Written as it is read, so that its size does not matter."""
+        """Stream the file as it is read, so that its size does not matter."""
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
         page = await self.ask(self.sources.events, wanted)
         kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
@@ -133,10 +133,10 @@ class Export(EventsPage):
 
 
 class AlarmsPage(Page):
-    """What somebody should look at, and what somebody should have looked at."""
+    """Alarms that last, and past ones."""
 
     async def get(self) -> None:
-        """Current ones first."""
+        """Show alarms, current ones first."""
         alarms, problem = await self.ask_if_there(self.sources.alarms)
         self.page("alarms", "Alarms", alarms=alarms or [], problem=problem)
 
@@ -149,7 +149,7 @@ async def _try(function: Any) -> tuple[Now | None, str]:
 
 
 def detail_words(event: Mapping[str, Any]) -> str:
-    """What there is beside an event's other fields, for people."""
+    """Text of an event's detail, for people."""
     detail = event.get("detail", "")
     try:
         found = json.loads(detail) if detail else {}

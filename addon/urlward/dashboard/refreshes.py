@@ -1,4 +1,4 @@
-"""Fetching a feed because somebody asks for it."""
+"""Refreshes of feeds that the dashboard starts."""
 
 import logging
 import threading
@@ -13,7 +13,8 @@ logger = logging.getLogger("urlward.records")
 
 
 class Refreshes:
-    """Fetches feeds in threads of their own; how it went is told by the feed's facts, as that of any refresh.
+    """Refreshes of feeds in threads of their own; their results are in the feeds' facts, as those of any
+    refresh.
 
     Args:
         config: of the feeds.
@@ -27,7 +28,7 @@ class Refreshes:
         self._counting = threading.Lock()
 
     def begin(self, feed: FeedTable) -> str:
-        """Fetch it, after whoever is at it; returns what to say of it."""
+        """Start a refresh of the feed, after any that is under way; returns what to say of it."""
         with self._counting:
             # One that waits for its turn will do what is asked for.
             if self._begun[feed.name] > 1:

@@ -1,11 +1,11 @@
-"""An answer that is kept for a moment, so that people who look at a live page do not add up."""
+"""Short-lived cache of one answer, so that many viewers of a live page cost no more than one."""
 
 import threading
 from collections.abc import Callable
 
 
 class Remembered[T]:
-    """One answer. May be asked from several threads; one of them finds out, the others wait for it.
+    """Cache of one answer. Thread-safe; one thread finds out, the others wait for it.
 
     Args:
         seconds: how long an answer is good.
@@ -17,7 +17,7 @@ class Remembered[T]:
         self._known: tuple[object, float, T] | None = None
 
     def get(self, of: object, now: float, find: Callable[[], T]) -> T:
-        """The answer.
+        """Return the answer, found anew where it is too old.
 
         Args:
             of: what it depends on; when that is another, so is the answer.

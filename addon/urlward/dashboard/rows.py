@@ -1,4 +1,4 @@
-"""What the pages show, from what the parts have."""
+"""Rows of the dashboard's tables, from the data of urlward's parts."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from urlward.policy.allows import rfc3339
 def of_list(
     name: str, serial: int, entries: int | None, created: int, *, now: float, feeds: Collection[str]
 ) -> Row:
-    """A list, without its ``hits``.
+    """Row of a list, without its ``hits``.
 
     Args:
         name: of it.
@@ -34,7 +34,7 @@ def of_list(
 
 
 def of_worker(name: str, snapshot: Mapping[str, Any]) -> Row:
-    """A worker, from its snapshot."""
+    """Row of a worker, from its snapshot."""
     return {
         "name": name,
         "since": rfc3339(snapshot["started"]),
@@ -45,7 +45,7 @@ def of_worker(name: str, snapshot: Mapping[str, Any]) -> Row:
 
 
 def of_alarm(event: Row) -> Row:
-    """A recorded alarm."""
+    """Row of a recorded alarm."""
     try:
         detail = json.loads(event["detail"] or "{}")
     except ValueError:

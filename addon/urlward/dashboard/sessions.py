@@ -1,4 +1,4 @@
-"""Who may come in: whoever has the token, and whoever has shown it in the last hours.
+"""Sessions of the dashboard: a visitor has the token, or a session of the last hours.
 
 ``admin.token`` in the state folder is the token, ``admin.json`` the secret that sessions are signed with and
 which of them were ended before their time. A session is worth nothing when the token is another.
@@ -27,7 +27,7 @@ _DAY = 86_400
 
 
 class Visitor(NamedTuple):
-    """Who has come in.
+    """Visitor: name and session of whoever is logged in.
 
     Attributes:
         name: as given, for the record; the token is the same for all.
@@ -39,7 +39,7 @@ class Visitor(NamedTuple):
 
 
 class Sessions:
-    """Signs sessions, and tells which are in force.
+    """Session manager: signs sessions, and knows which are in force.
 
     Args:
         state: the state folder.
@@ -58,19 +58,19 @@ class Sessions:
         key = hmac.digest(self._secret.encode(), self._token, "sha256")
         self._key = key.hex()
         self.name = f"urlward-{hashlib.sha256(key).hexdigest()[:8]}"
-        """Of the cookie. Cookies know no ports, and a machine may have more than one filter."""
+        """Name of the cookie. Cookies know no ports, and a machine may have more than one filter."""
 
     def is_token(self, given: str) -> bool:
-        """Whether it is the token; takes the same time whatever is wrong with it."""
+        """Compare with the token, in constant time."""
         return hmac.compare_digest(given.encode(errors="replace"), self._token)
 
     def begin(self, name: str, now: float) -> str:
-        """A cookie's value for somebody who has shown the token."""
+        """Start a session; returns the cookie's value."""
         value = json.dumps([secrets.token_hex(8), int(now), name])
         return create_signed_value(self._key, self.name, value, clock=lambda: now).decode()
 
     def visitor(self, cookie: str | None, now: float) -> Visitor | None:
-        """Whose session it is; None where it is none, is over or was ended."""
+        """Visitor of a cookie's session; None where it is none, is over or was ended."""
         if not cookie:
             return None
         value = decode_signed_value(

@@ -1,4 +1,4 @@
-"""What the dashboard asks the rest of urlward."""
+"""Interface of the dashboard to the rest of urlward."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ type Row = dict[str, Any]
 
 
 class AdminError(UrlwardError):
-    """What the dashboard was asked for cannot be done, or it cannot be served."""
+    """A request that the dashboard cannot fulfil, or a dashboard that cannot be served."""
 
 
 class AbsentError(AdminError):
@@ -20,7 +20,7 @@ class AbsentError(AdminError):
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; what is None is not looked at. The names are those of the stores' query.
+    """Filter of events; a field that is None is ignored. The names are those of the stores' query.
 
     Attributes:
         kinds: any of these, of `urlward.records.event.KINDS`; all where empty.
@@ -46,7 +46,7 @@ class EventFilter:
 
 
 class EventPage(NamedTuple):
-    """Some events, newest first.
+    """Page of events, newest first.
 
     Attributes:
         events: by the names of an event's fields.
@@ -58,7 +58,7 @@ class EventPage(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What is allowed because of an objection.
+    """Allow that is granted with an objection.
 
     Attributes:
         url: as typed; empty where nothing has to be, since the list was corrected, say.
@@ -72,7 +72,7 @@ class Grant(NamedTuple):
 
 
 class Now(TypedDict):
-    """What happens now.
+    """Current traffic: the last ten minutes, and the workers.
 
     Keys:
         time: of the newest second, seconds since 1970-01-01 UTC; 0 where none is known yet.
@@ -106,13 +106,13 @@ class Sources(Protocol):
         """The exposition for Prometheus."""
 
     def now(self) -> Now:
-        """What happens now."""
+        """Current traffic."""
 
     def health(self) -> bool:
         """Whether this process works."""
 
     def ready(self) -> Mapping[str, bool]:
-        """What the filter needs, and whether it is there."""
+        """Readiness: each thing that the filter needs, and whether it is there."""
 
     def lists(self) -> list[Row]:
         """Each: ``name``, ``kind``, ``serial``, ``created``, ``age`` (s), ``entries``, ``hits``, ``note``."""
@@ -124,10 +124,10 @@ class Sources(Protocol):
         """As `urlward.feeds.status.status` has them."""
 
     def events(self, wanted: EventFilter) -> EventPage:
-        """Some events."""
+        """Find a page of events."""
 
     def check(self, url: str, client: str, at: float | None) -> Row:
-        """As ``urlward check --explain --json`` has it.
+        """Check a URL; the result is as of ``urlward check --explain --json``.
 
         Args:
             url: as typed.
@@ -139,19 +139,19 @@ class Sources(Protocol):
         """Each with ``time``, ``source``, ``alarm``, ``text`` and ``current``; the current ones first."""
 
     def allows(self) -> list[Row]:
-        """In force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
+        """Allows in force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
 
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
-        """Let a page or a host pass for a while, as `urlward.policy.allows.add_allow` says."""
+        """Allow a page or a host for a while, as `urlward.policy.allows.add_allow`."""
 
     def end_allow(self, id_: str, why: str, who: str) -> Row:
-        """End one before its time."""
+        """End an allow before its time."""
 
     def refresh_feed(self, name: str) -> str:
-        """Begin to fetch a feed; returns what to say of it."""
+        """Start a refresh of a feed; returns what to say of it."""
 
     def accept_feed(self, name: str, why: str, who: str) -> str:
-        """Let a list through that was refused for its size; returns what to say of it."""
+        """Accept a list that was refused for its size; returns what to say of it."""
 
     def objections(self) -> list[Row]:
         """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,
@@ -159,4 +159,4 @@ class Sources(Protocol):
         ``allow`` (an id, or empty); where the block is recorded ``list``, ``category`` and ``entry``."""
 
     def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
-        """Close one, with the reason; None declines it."""
+        """Decide an objection, with the reason; None declines it."""

@@ -1,4 +1,4 @@
-"""The last ten minutes in figures, for those who see no plot."""
+"""Text summary of the last ten minutes, for those who see no plot."""
 
 from urlward.dashboard.sources import Now, Row
 
@@ -8,7 +8,7 @@ _RATE = 10
 
 
 def by_minute(now: Now) -> list[Row]:
-    """What happened in each minute, newest first.
+    """Totals of each minute, newest first.
 
     Returns:
         ``begin`` (seconds since 1970-01-01 UTC), ``requests`` and ``blocks`` (a second, on average),
@@ -21,7 +21,7 @@ def by_minute(now: Now) -> list[Row]:
 
 
 def newest(now: Now) -> Row:
-    """The same of the last ten seconds."""
+    """Totals of the last ten seconds."""
     return _figures(now, list(range(len(now["seconds"])))[-_RATE:])
 
 

@@ -1,4 +1,4 @@
-"""An operator's word that a list is right although it has shrunk or grown so much."""
+"""Acceptance of a refused candidate by an operator, where a list has shrunk or grown too much."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from urlward.state.audit import append
 
 
 def accept(feed: FeedTable, state: Path, *, why: str, who: str, now: float) -> Refused | None:
-    """Let the candidate that was refused through once; where none was, the next that would be.
+    """Accept the candidate that was refused, once; where none was, the next that would be.
 
     Args:
         feed: whose.

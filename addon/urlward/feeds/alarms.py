@@ -1,4 +1,4 @@
-"""What is wrong with a feed for so long that somebody should look."""
+"""Alarms of feeds: faults that have lasted so long that an operator should look."""
 
 from urlward.config import FeedTable
 from urlward.config.units import in_words
@@ -9,7 +9,7 @@ from urlward.lists.trust import TrustError, check_dates
 
 
 def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> dict[str, str]:
-    """The alarms that a feed gives.
+    """Alarms of a feed.
 
     Args:
         feed: which.

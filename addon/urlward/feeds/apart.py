@@ -1,4 +1,4 @@
-"""Asking for a refresh of a feed, which is done in a process of its own.
+"""Start of a feed's refresh in a process of its own.
 
 That process fetches, reads, compiles and writes, and ends (`urlward.feeds.refresh`): whoever asks for it
 is told how it went, and never has a byte of a body.
@@ -30,7 +30,7 @@ MODULE = "urlward.feeds.refresh"
 
 
 class Own(NamedTuple):
-    """What a list that the operator names on the command line has beyond other feeds (`urlward.feeds.own`).
+    """Request fields for a list named on the command line (`urlward.feeds.own`), beyond those of other feeds.
 
     Attributes:
         path: of it.
@@ -46,7 +46,7 @@ class Own(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a refresh went.
+    """Outcome of a refresh.
 
     Attributes:
         state: ``new`` where another list is in force, ``failed`` where the last good one had to stay.
@@ -120,7 +120,7 @@ def refresh_apart(
 
 
 def _not_done(feed: FeedTable, state: Path, error: OSError, own: Own | None) -> Outcome:
-    """Remember that the process has not done its work."""
+    """Record in the facts that the process has failed."""
     store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked():
         now, facts, header = time.time(), store.facts(), store.header()
@@ -145,7 +145,7 @@ def failure(
     retry_after: float | None = None,
     random: Random = random_module.random,
 ) -> Outcome:
-    """Note a failure in a feed's facts.
+    """Record a failure in a feed's facts.
 
     Args:
         feed: whose.

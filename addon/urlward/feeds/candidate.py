@@ -1,4 +1,4 @@
-"""What a look at a feed finds: that nothing has changed, or a candidate for the list in force."""
+"""Result of a look at a feed: unchanged, or a candidate for the list in force."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from urlward.feeds.fetch import Validators
 
 
 class Said(NamedTuple):
-    """What a server says beside a body.
+    """Response metadata that comes with a body.
 
     Attributes:
         validators: what it calls the body; None where it has not said.
@@ -25,7 +25,7 @@ NOTHING_SAID = Said()
 
 
 class Unchanged(NamedTuple):
-    """The list in force is what the feed has.
+    """Result of a look: the list in force is what the feed has.
 
     Attributes:
         content: of the body.
@@ -39,7 +39,7 @@ class Unchanged(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Another list than the one in force; all checked but for its number of entries.
+    """Candidate: another list than the one in force; all checked but for its number of entries.
 
     Attributes:
         data: the artifact.

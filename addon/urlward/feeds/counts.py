@@ -1,4 +1,4 @@
-"""How many entries a new artifact adds, and how many it takes away."""
+"""Counts of the entries that a new artifact adds and removes."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Decoders of gzip and zstd, with one interface, and how to tell what needs which."""
+"""Decoders of gzip and zstd with one interface, chosen by a body's first bytes."""
 
 import sys
 import zlib
@@ -20,25 +20,25 @@ _WINDOW = {int(zstd.DecompressionParameter.window_log_max): 27}
 
 
 class Decoder(Protocol):
-    """Of one gzip member or zstd frame; others may follow it."""
+    """Decoder of one gzip member or zstd frame; others may follow it."""
 
     @property
     def eof(self) -> bool:
-        """Whether its end has come."""
+        """Whether the end of the member or frame was reached."""
         ...
 
     @property
     def needs_input(self) -> bool:
-        """Whether nothing more comes of what it was given."""
+        """Whether it has no more output without more input."""
         ...
 
     @property
     def unused_data(self) -> bytes:
-        """What it was given behind its end."""
+        """Input behind the end."""
         ...
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Some of the content, at most so many bytes.
+        """Decompress some of the content, at most so many bytes.
 
         Raises:
             zlib.error, ZstdError: see `DAMAGED`.
@@ -67,17 +67,17 @@ class _Gzip:
 
 
 def gzip_decoder() -> Decoder:
-    """Of one member (RFC 1952)."""
+    """Make a decoder of one gzip member (RFC 1952)."""
     return _Gzip()
 
 
 def zstd_decoder() -> Decoder:
-    """Of one frame (RFC 8878)."""
+    """Make a decoder of one zstd frame (RFC 8878)."""
     return zstd.ZstdDecompressor(options=_WINDOW)
 
 
 def decoder_for(head: bytes) -> Callable[[], Decoder] | None:
-    """What makes decoders for data whose first four bytes, or more, are these; None where it is neither."""
+    """Choose the decoder for data by its first four bytes, or more; None where it is neither."""
     if head.startswith(_GZIP):
         return gzip_decoder
     if head.startswith(_ZSTD) or (head[1:4] == _SKIPPABLE and head[0] >> 4 == 5):

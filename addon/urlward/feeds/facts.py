@@ -1,4 +1,4 @@
-"""What is remembered of a feed beside its artifact: a small JSON file that nothing depends on for good.
+"""Facts of a feed, kept with its artifact: a small JSON file that nothing depends on for good.
 
 Whoever cannot read it, or a part of it, goes on without: the artifact says itself what is in force, and
 the next refresh writes the facts anew. A checksum tells where it is not as it was written: a serial in which
@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(slots=True)
 class Refused:
-    """A candidate that a guard kept out, waiting for an operator's word.
+    """Refused candidate, waiting for an operator's acceptance.
 
     Attributes:
         reason: the guard's.
@@ -36,7 +36,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Accepted:
-    """An operator's word, good for one refresh.
+    """Operator's acceptance, good for one refresh.
 
     Attributes:
         content: of the candidate that it is for; empty for whatever comes next.
@@ -51,7 +51,7 @@ class Accepted:
 
 @dataclass(slots=True)
 class Facts:
-    """Of one feed; times are seconds since 1970-01-01 UTC, 0 for never.
+    """Facts of one feed; times are seconds since 1970-01-01 UTC, 0 for never.
 
     Attributes:
         since: when the feed was first seen.
@@ -107,7 +107,7 @@ class Facts:
 
 
 def dump_facts(facts: Facts) -> bytes:
-    """As a JSON object."""
+    """Encode as a JSON object."""
     data = asdict(facts)
     more = data.pop("more")
     data = {"version": VERSION, **more, **data}
@@ -115,7 +115,7 @@ def dump_facts(facts: Facts) -> bytes:
 
 
 def parse_facts(data: bytes) -> Facts | None:
-    """Read what can be read; the rest is as if it had never been known. None where nothing can."""
+    """Decode what can be read; the rest is as if it had never been known. None where nothing can."""
     try:
         found = json.loads(data)
         # What was written before there were checksums has none.

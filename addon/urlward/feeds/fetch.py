@@ -51,7 +51,7 @@ _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one state of a feed from another (RFC 9110, section 8.8).
+    """Cache validators of a feed's body (RFC 9110, section 8.8).
 
     Attributes:
         etag: value of ETag, or empty.
@@ -67,7 +67,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said.
+    """Response of a feed's server.
 
     Attributes:
         kind: ``new`` has a body, ``unchanged`` is a 304, ``absent`` a 404 or 410.
@@ -94,7 +94,7 @@ def fetch(
     *,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Answer:
-    """Fetch a feed, if it is not what it was.
+    """Fetch a feed, if it has changed.
 
     It blocks its thread, for `Origin.timeout` at the longest.
 
@@ -212,7 +212,7 @@ def _chunks(response: HTTPResponse, name: str) -> Iterator[bytes]:
 
 
 def _target(url: Url, location: str | None) -> Url:
-    """Where a redirect leads."""
+    """Target of a redirect."""
     if not location:
         raise FetchError(f"{peer(url)}: a redirect to nowhere", "redirect")
     try:

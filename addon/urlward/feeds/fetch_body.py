@@ -1,4 +1,4 @@
-"""A body as the list's text: whatever it is compressed with, taken off, within bounds.
+"""Response body as the list's text: decompressed, within bounds.
 
 What a body is compressed with is told by Content-Encoding and then by its own first bytes, never by a
 file name or media type, which are often wrong. One layer of each kind is taken off at most. An archive
@@ -27,7 +27,7 @@ _ENCODINGS = {"gzip": gzip_decoder, "x-gzip": gzip_decoder, "zstd": zstd_decoder
 
 
 class Guard:
-    """Counts a body's bytes, on the wire and decompressed, and stops it.
+    """Limits on a body: counts its bytes, on the wire and decompressed, and stops it.
 
     Args:
         peer: scheme, host and port, for messages.
@@ -42,16 +42,16 @@ class Guard:
         self._wire = 0
 
     def error(self, message: str, reason: Reason) -> FetchError:
-        """A fault of this body."""
+        """Error about this body."""
         return FetchError(f"{self._peer}: {message}", reason)
 
     def announced(self, size: int) -> None:
-        """The size that a body is said to have on the wire."""
+        """Check the size that a body is said to have on the wire."""
         if size > self._max:
             raise self.error(f"more than {self._max} bytes", "too-large")
 
     def wire(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, counted as they come from the wire."""
+        """Count chunks as they come from the wire."""
         for chunk in chunks:
             self._check()
             self._wire += len(chunk)
@@ -60,7 +60,7 @@ class Guard:
         self._check()  # an end could be the deadline's doing
 
     def unpacked(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The same chunks, counted as they come out of one layer of compression."""
+        """Count chunks as they come out of one layer of compression."""
         size = 0
         for chunk in chunks:
             self._check()
@@ -74,7 +74,7 @@ class Guard:
 
 
 def content(chunks: Iterable[bytes], encoding: str, guard: Guard) -> Iterator[bytes]:
-    """A body's content, in chunks of some 64 KiB.
+    """Decode a body's content, in chunks of some 64 KiB.
 
     Args:
         chunks: of the body as it comes, lazily.
@@ -109,7 +109,7 @@ def _unpacked(data: Iterator[bytes], guard: Guard) -> Iterator[bytes]:
 
 
 def _decompressed(data: Iterator[bytes], new: Callable[[], Decoder], guard: Guard) -> Iterator[bytes]:
-    """The content of one or more members or frames, one behind the other."""
+    """Decompress one or more members or frames, one behind the other."""
     decoder = new()
     rest = next(data, b"")
     while True:

@@ -1,4 +1,4 @@
-"""One request over one connection: straight to the server, or by way of a proxy.
+"""HTTP connections for one request each: straight to the server, or by way of a proxy.
 
 urllib3's connections without its pools, because nothing here is used twice, and because a pool's log
 names each URL with its query.
@@ -36,7 +36,7 @@ logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 
 def parse(text: str, what: str) -> Url:
-    """A URL of http or https with a host and no user information.
+    """Parse a URL of http or https with a host and no user information.
 
     Args:
         text: the URL.
@@ -60,7 +60,7 @@ def parse(text: str, what: str) -> Url:
 
 
 def parse_proxy(text: str) -> tuple[Url, dict[str, str]]:
-    """A proxy's URL without its user information, and the fields that user information stands for.
+    """Parse a proxy's URL; returns it without its user information, and the fields that stand for that.
 
     Raises:
         FetchError: not a proxy of http or https ("settings").
@@ -86,24 +86,24 @@ def _user(auth: str) -> tuple[str, str]:
 
 
 def basic(user: str, password: str) -> str:
-    """The credentials' field value (RFC 7617, UTF-8)."""
+    """Value of the field for basic credentials (RFC 7617, UTF-8)."""
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def place(url: Url) -> tuple[str, str, int]:
-    """Scheme, host and port: an origin (RFC 9110, section 4.3.1)."""
+    """Origin of a URL: scheme, host and port (RFC 9110, section 4.3.1)."""
     scheme, host = url.scheme or "", (url.host or "").lower()
     return scheme, host.strip("[]"), url.port or _PORTS[scheme]
 
 
 def peer(url: Url) -> str:
-    """Scheme, host and port, for messages."""
+    """Scheme, host and port as text, for messages."""
     scheme, _, port = place(url)
     return f"{scheme}://{url.host}" + ("" if port == _PORTS[scheme] else f":{port}")
 
 
 def _scope_of_name(url: Url) -> Scope:
-    """The scope of what a URL says without being looked up."""
+    """Scope of a URL's host as far as it is known without DNS."""
     host = place(url)[1].rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return Scope.HOST
@@ -132,7 +132,7 @@ _Connection = _Plain | _Secure
 
 
 class Way:
-    """How the servers of one exchange are reached.
+    """Route to the servers of one exchange: straight or by a proxy, and which redirects are allowed.
 
     The first is the one that the operator names; the others are where it sends us. They are not to be nearer
     than it is: a server on the internet has no business with what listens in our network, or on this machine
@@ -170,7 +170,7 @@ class Way:
     def get(
         self, url: Url, fields: Mapping[str, str], tls: ssl.SSLContext, deadline: Deadline
     ) -> Iterator[HTTPResponse]:
-        """Send a GET and yield its answer, whose body can be read until the deadline.
+        """Send a GET and yield its response, whose body can be read until the deadline.
 
         Args:
             url: of http or https.

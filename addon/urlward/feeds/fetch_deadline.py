@@ -1,4 +1,4 @@
-"""A limit on a whole exchange, however its parts are drawn out.
+"""Deadline of a whole exchange, however slow its parts are.
 
 A socket's own timeout begins anew with each byte, and looking up a name cannot be interrupted at all.
 So names are looked up in a thread that may be left behind, and a timer ends the connection under
@@ -23,7 +23,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 class Scope(IntEnum):
-    """From how far away an address can be reached, nearest first."""
+    """Scope of an address: from how far away it can be reached, nearest first."""
 
     HOST = 0
     LINK = 1
@@ -56,11 +56,11 @@ def reached(sock: socket.socket) -> Scope:
 
 
 class NarrowError(FetchError):
-    """All of a host's addresses are of a scope that it must not have."""
+    """Error where all of a host's addresses are of a scope that it must not have."""
 
 
 class Deadline:
-    """A moment that an exchange must have ended by.
+    """Deadline of an exchange.
 
     Args:
         seconds: from now.
@@ -89,12 +89,12 @@ class Deadline:
         return left if outer is None else min(left, outer)
 
     def error(self) -> FetchError:
-        """That it has passed."""
+        """Error for a deadline that has passed."""
         return FetchError(self._message, "timeout")
 
     @contextmanager
     def cutting(self, sock: socket.socket) -> Iterator[None]:
-        """End a connection at the deadline, so that whoever waits on it wakes up.
+        """Close a connection at the deadline, so that whoever waits on it wakes up.
 
         An error that comes of that is the deadline's. An end of data is for the caller to doubt: ask
         for what is `left`.
@@ -125,7 +125,7 @@ def _end(sock: socket.socket) -> None:
 
 
 def connect(host: str, port: int, deadline: Deadline, least: Scope = Scope.HOST) -> socket.socket:
-    """A TCP connection to the first of a host's addresses that takes one.
+    """Open a TCP connection to the first of a host's addresses that accepts one.
 
     Args:
         host, port: of what.
@@ -165,7 +165,7 @@ def connect(host: str, port: int, deadline: Deadline, least: Scope = Scope.HOST)
 
 
 def resolve(host: str, port: int, deadline: Deadline) -> list[Address]:
-    """A host's addresses, the system's way.
+    """Resolve a host's addresses, the system's way.
 
     Raises:
         FetchError: none ("dns"), or not in time ("timeout").

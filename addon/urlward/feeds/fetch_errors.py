@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a feed, in words that may stand in a log.
+"""Errors of fetching a feed, in words that may stand in a log.
 
 A feed's address can be a secret in itself (some bodies put a subscriber's key into path or query), and
 so can whatever a server or proxy answers with. Messages name scheme, host and port, of the feed, of its
@@ -58,7 +58,7 @@ class FetchError(UrlwardError):
 
 
 def connection_error(error: Exception, peer: str) -> FetchError:
-    """What is said of a failure before an answer was there.
+    """Error for a failure before there was a response.
 
     Args:
         error: of a socket, of TLS, of http.client or urllib3.
@@ -79,7 +79,7 @@ def connection_error(error: Exception, peer: str) -> FetchError:
 
 
 def body_error(error: Exception, peer: str) -> FetchError:
-    """What is said of a failure in the middle of a body."""
+    """Error for a failure in the middle of a body."""
     cause = _cause(error)
     if isinstance(cause, TimeoutError):
         return FetchError(f"{peer}: no more of the body in time", "timeout")
@@ -91,7 +91,7 @@ def body_error(error: Exception, peer: str) -> FetchError:
 
 
 def _cause(error: Exception) -> Exception:
-    """The system's or http.client's error that urllib3 has wrapped."""
+    """Find the system's or http.client's error that urllib3 has wrapped."""
     while isinstance(error, HTTPError) and not isinstance(error, HTTPException):
         inner = next((value for value in reversed(error.args) if isinstance(value, Exception)), None)
         inner = inner or (error.__cause__ if isinstance(error.__cause__, Exception) else None)

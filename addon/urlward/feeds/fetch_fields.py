@@ -1,4 +1,4 @@
-"""Fields of an answer that say when to come back, and whether anything changed.
+"""Response fields that say when to come back: Retry-After, and freshness by Cache-Control and Expires.
 
 How long an answer is fresh is RFC 9111, section 4.2; a private cache's view, so s-maxage does not count.
 """

@@ -1,4 +1,4 @@
-"""Where a feed is, how it is reached, and with which credentials."""
+"""Origin of a feed: URL, proxy, TLS and credentials."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a feed is, and how it is reached. What could be secret is not in its `repr`.
+    """Origin of a feed. What could be secret is not in its `repr`.
 
     Attributes:
         url: of http or https, without user information.
@@ -45,7 +45,7 @@ class Origin:
 
 
 def credentials(origin: Origin, url: Url) -> dict[str, str]:
-    """The field that says who we are.
+    """Header field with the credentials.
 
     Raises:
         FetchError: not usable, or anyone on the way could read it ("secret").

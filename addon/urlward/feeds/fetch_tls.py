@@ -1,4 +1,4 @@
-"""TLS towards a feed's server: whom to trust, and who we are."""
+"""TLS contexts for a feed's server: its CAs, and the client's certificate."""
 
 import re
 import ssl
@@ -11,7 +11,7 @@ _PEM = re.compile("(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----")
 
 
 def context(ca: str | None, client_cert: str | None = None, client_key: str | None = None) -> ssl.SSLContext:
-    """Verifies certificates and names.
+    """Make a context that verifies certificates and names.
 
     Args:
         ca: file of the CAs to trust in place of the system's.
@@ -28,7 +28,7 @@ def context(ca: str | None, client_cert: str | None = None, client_key: str | No
 
 
 def proxy_context(ca: str | None) -> ssl.SSLContext:
-    """For the proxy's own certificate: the system's CAs, and those of the feed's file."""
+    """Make a context for the proxy's own certificate: the system's CAs, and those of the feed's file."""
     made = context(None)
     if ca is not None:
         made.load_verify_locations(cadata=_certificates(ca))
@@ -36,7 +36,7 @@ def proxy_context(ca: str | None) -> ssl.SSLContext:
 
 
 def _certificates(path: str) -> str:
-    """The certificates in a file; what stands around them, such as names in any script, is left out.
+    """Read the certificates in a file; what stands around them, such as names in any script, is left out.
 
     Raises:
         FetchError: not readable, or there are none ("settings").
@@ -66,7 +66,7 @@ def _identify(made: ssl.SSLContext, cert: str, key: str | None) -> None:
 
 
 def _no_password() -> bytes:
-    """Without this, OpenSSL asks for one on the terminal."""
+    """Refuse to give a password: without this, OpenSSL asks for one on the terminal."""
     raise ValueError
 
 

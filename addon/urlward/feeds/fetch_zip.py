@@ -1,4 +1,4 @@
-"""The one file in a ZIP archive.
+"""ZIP archives that contain one list.
 
 An archive's directory is at its end, so the archive is kept in memory first, as it came.
 """
@@ -23,7 +23,7 @@ _ENCRYPTED = 0x1
 
 
 class ZipError(Exception):
-    """Not an archive that one list can be taken from."""
+    """An archive that one list cannot be taken from."""
 
     def __init__(self, message: str, reason: Literal["truncated", "corrupt", "unsupported"]) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class _File(FileIO):
 
 
 def only_member(data: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The content of an archive's one file, folders apart, in chunks of a size.
+    """Read an archive's one file, folders apart, in chunks of a size.
 
     Raises:
         ZipError: no archive, cut short or damaged, more files than one, or one that is encrypted or

@@ -1,4 +1,4 @@
-"""What keeps a candidate from becoming the list in force: each guard with a reason of its own.
+"""Guards that keep a bad candidate from becoming the list in force: each with a reason of its own.
 
 A feed that is broken, hostile or in somebody else's hands must not become a blocklist, and must not take
 one away. Whatever is refused, the last good artifact stays in force.
@@ -23,7 +23,7 @@ SNIFFED = 4096
 
 
 class RefusedError(UrlwardError):
-    """A candidate that is not taken.
+    """A candidate that a guard has refused.
 
     Attributes:
         reason: in a word.
@@ -39,7 +39,7 @@ class RefusedError(UrlwardError):
 
 
 def check_head(head: bytes) -> None:
-    """See whether a body that is no artifact can be a list at all.
+    """Check whether a body that is no artifact can be a list at all.
 
     Args:
         head: its first `SNIFFED` bytes, or all of it.
@@ -62,7 +62,7 @@ def check_head(head: bytes) -> None:
 def check_size(
     feed: FeedTable, entries: int, before: int | None, accepted: Accepted | None, content: str
 ) -> bool:
-    """See whether a list has as many entries as one would think.
+    """Check whether a list has about as many entries as expected.
 
     Args:
         feed: with the bounds.
@@ -101,7 +101,7 @@ def _odd(feed: FeedTable, entries: int, before: int | None) -> RefusedError | No
 
 
 def _is_meant(accepted: Accepted, entries: int, content: str) -> bool:
-    """Whether the word is for this one, or for one so like it that it is the same list a little later."""
+    """Whether the acceptance is for this candidate, or for one of a similar size."""
     likeness = abs(entries - accepted.entries) <= max(LIKENESS * accepted.entries, SLACK)
     return accepted.content in ("", content) or likeness
 

@@ -64,7 +64,7 @@ SLICE = 0.002
 
 
 class InForce(NamedTuple):
-    """A list in force.
+    """Summary of a list in force.
 
     Attributes:
         name: of it.
@@ -80,7 +80,7 @@ class InForce(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What became of a list that has changed.
+    """Result of a reload.
 
     Attributes:
         name: of it.
@@ -100,7 +100,7 @@ class Taken(NamedTuple):
 
 
 class Exceptions(Protocol):
-    """What is excused for a while, besides what the lists say.
+    """Temporary allows in force, in addition to the lists.
 
     Attributes:
         lists: the exceptions in force.
@@ -109,7 +109,8 @@ class Exceptions(Protocol):
     lists: list[LoadedList]
 
     def look(self, now: float) -> bool:
-        """Whether others are in force from now on, seconds since 1970-01-01 UTC. Never raises."""
+        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
+        raises."""
 
 
 class Keeper:
@@ -177,12 +178,12 @@ class Keeper:
 
     @property
     def names(self) -> list[str]:
-        """The lists' names, of feeds also before they are there."""
+        """Names of the lists, also of feeds that have nothing in force yet."""
         return [kept.name for kept in self._kept]
 
     @property
     def facts(self) -> list[InForce]:
-        """The lists in force."""
+        """Summaries of the lists in force."""
         return [
             InForce(kept.name, kept.header.serial, kept.entries, kept.header.created)
             for kept in self._kept
@@ -191,7 +192,7 @@ class Keeper:
 
     @property
     def refused(self) -> dict[str, str]:
-        """By list, why what its file has now is not in force; without those whose file is."""
+        """Reasons, by list, why its current file is not in force; without those whose file is."""
         return {kept.name: kept.refused for kept in self._kept if kept.refused}
 
     async def watch(self) -> None:
@@ -210,11 +211,11 @@ class Keeper:
                     self._swap()
 
     async def reload(self) -> None:
-        """Read every list that the operator names again now, changed or not."""
+        """Reload every list that the operator names now, changed or not."""
         await asyncio.gather(*(self._reload(kept, kept.own) for kept in self._kept if kept.own is not None))
 
     def networks(self) -> list[str]:
-        """The addresses and networks that the lists in force block, or some pages of; each once, in no order.
+        """Addresses and networks that the lists in force block, whole or in part; each once, in no order.
 
         May be called in another thread, since it takes as long as `blocking_networks` says.
         """
@@ -275,7 +276,7 @@ class Keeper:
             raise SourceError(outcome.error)
 
     def _take(self, kept: Kept) -> None:
-        """Put in force what the store has.
+        """Put the store's artifact in force.
 
         Raises:
             UrlwardError: that is nothing, or no good.
@@ -291,7 +292,7 @@ class Keeper:
         return self._run.map(kept.watch.path, check)
 
     def _first_stored(self, file: ListFile) -> Kept:
-        """A feed's artifact: it may not be there yet, and one that is no good will be replaced."""
+        """Load a feed's stored artifact at the start: there may be none, and a bad one will be replaced."""
         kept = Kept(file, Watch(file.path))
         signature = Signature.of(file.path)
         if signature is None:
@@ -315,7 +316,7 @@ class Keeper:
         return kept
 
     def _take_last_good(self, kept: Kept, signature: Signature | None) -> bool:
-        """Put what the other workers have in force, where they have something."""
+        """Put in force the last good artifact of the other workers, where they have one."""
         last = self._run.last(kept.watch.path)
         if last is None:
             return False
@@ -327,7 +328,7 @@ class Keeper:
         return True
 
     def _set_aside(self, kept: Kept, signature: Signature, error: UrlwardError, then: str) -> bool:
-        """Have a stored artifact that is no good fetched anew, where that is what it takes."""
+        """Set a bad stored artifact aside, where that is needed to have it fetched anew."""
         path, state = kept.watch.path, kept.spec.state
         if kept.own is not None:
             state = self._state or self._run.path
@@ -355,7 +356,7 @@ class Keeper:
             self._look_at_facts(kept, kept.own)
 
     def _look_at_facts(self, kept: Kept, own: OwnList) -> None:
-        """Say what the last refresh has found, where that is not another artifact."""
+        """Log the result of the last refresh, where that is not another artifact."""
         signature = kept.facts_watch.changed()
         if signature is None:
             return
@@ -371,7 +372,7 @@ class Keeper:
             logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
 
     async def _follow(self, kept: Kept, own: OwnList) -> None:
-        """Have the store refreshed whenever the path of a list has changed."""
+        """Refresh the store whenever the path of a list has changed."""
         again, lost = float("inf"), float("-inf")
         while True:
             await asyncio.sleep(FOLLOW)
@@ -384,7 +385,7 @@ class Keeper:
                 again = float("inf") if await self._refresh_store(kept, own) else time.monotonic() + AGAIN
 
     async def _refresh_store(self, kept: Kept, own: OwnList) -> bool:
-        """Have the store hold what the path has; False where that is worth another try after a while."""
+        """Refresh the store from the path; False where that is worth another try after a while."""
         async with kept.refreshing:
             kept.source.acted()
             kept.began = time.monotonic()
@@ -410,7 +411,7 @@ class Keeper:
             return outcome.reason != "system"
 
     async def _change(self, kept: Kept) -> None:
-        """Put a small change in force, before the whole comes."""
+        """Put a small change in force, before the whole artifact comes."""
         async with kept.busy:
             start, before = time.monotonic(), kept.entries
             try:
@@ -423,7 +424,7 @@ class Keeper:
             self._say(kept, start, before)
 
     def _take_change(self, kept: Kept) -> Generator[None, None, bool]:
-        """Take what the store says has changed, if it is about what is loaded.
+        """Put the store's change in force, if it applies to what is loaded.
 
         Raises:
             UrlwardError: it is no good.
@@ -466,7 +467,7 @@ class Keeper:
             await self._refresh(kept, signature, unchanged_too=True)
 
     async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
-        """Put in force what the store has."""
+        """Put the store's latest artifact in force."""
         async with kept.busy:
             start, before = kept.began or time.monotonic(), kept.entries
             kept.began = None
@@ -506,7 +507,7 @@ class Keeper:
             self.on_taken(self, taken)
 
     def _lag(self, kept: Kept) -> None:
-        """Say now and then of a file that changes faster than it comes into force that it does."""
+        """Log now and then that a file changes faster than it comes into force."""
         kept.lags += 1
         now = time.monotonic()
         if kept.lags >= LAGS and now - kept.lag_said >= LAG_AGAIN:
@@ -553,7 +554,7 @@ class Keeper:
 
 
 def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
-    """Whether a stored artifact would be good if it were fetched anew."""
+    """Whether a stored artifact is damaged, so that fetching it anew would help."""
     if isinstance(error, NewerVersionError):
         # An older filter that runs on beside newer processes: they would bring the same again.
         return kept.loaded is None
@@ -566,14 +567,14 @@ def _tell_change(kept: Kept, error: Exception) -> None:
 
 
 async def _free(old: LoadedList) -> None:
-    """Free a list that nothing uses any more, piece by piece, and give its memory back."""
+    """Free an unused list, piece by piece, and give its memory back."""
     for _ in old.release():
         await asyncio.sleep(0)
     _give_back()
 
 
 def _give_back() -> None:
-    """Give freed memory back, which glibc would keep to itself; takes about 1 ms."""
+    """Give freed memory back to the system, which glibc would keep to itself; takes about 1 ms."""
     if _malloc_trim is not None:
         _malloc_trim(0)
 

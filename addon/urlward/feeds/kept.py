@@ -1,4 +1,4 @@
-"""One list that is kept in force: what there is of it, and what is known of its file."""
+"""State of one list that is kept in force: the list as loaded, and its file."""
 
 import asyncio
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from urlward.state.watch import Signature, Watch
 
 @dataclass(frozen=True, slots=True)
 class ListFile:
-    """A list to be kept in force.
+    """File of a list that is to be kept in force.
 
     Attributes:
         path: a source or an artifact that the operator names, or
@@ -46,7 +46,7 @@ class ListFile:
     state: Path | None = None
 
     def key(self, named: bytes) -> Key | None:
-        """The key of that id, None where there is none."""
+        """Find the key of an id; None where it is not there."""
         for key in self.keys:
             if key.id == named:
                 return key
@@ -58,13 +58,13 @@ class ListFile:
 
     @property
     def change(self) -> Path:
-        """Where the store says what has changed since the artifact was loaded."""
+        """File with the changes since the loaded artifact."""
         return self.path.with_suffix(".change")
 
 
 @dataclass(slots=True)
 class Kept:
-    """A list and its artifact in the store.
+    """State of a list and its artifact in the store.
 
     Attributes:
         spec: what it is.
@@ -107,7 +107,7 @@ class Kept:
 
     @property
     def in_force(self) -> tuple[LoadedList, ...]:
-        """The list as searched: two where it has changed since it was loaded, none where it is not there."""
+        """Lists to search: two where it has changed since it was loaded, none where it is not there."""
         return self.changed or (() if self.loaded is None else (self.loaded,))
 
     @property
@@ -121,7 +121,7 @@ class Kept:
         return sum(loaded.entries for loaded in self.in_force)
 
     def take(self, loaded: LoadedList, signature: Signature | None) -> list[LoadedList]:
-        """Put an artifact in force; gives what has gone out of use."""
+        """Put an artifact in force; returns what has gone out of use."""
         old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
         self.loaded, self.changed = loaded, ()
         self.header = loaded.artifact.header
@@ -136,7 +136,7 @@ class Kept:
 
 
 def entries_text(lists: Iterable[LoadedList]) -> str:
-    """How many entries are in force now, for the log."""
+    """Format the number of entries in force now, for the log."""
     entries = expired = 0
     for each in lists:
         over = each.expired(time())

@@ -1,4 +1,4 @@
-"""A look at a feed's body: whether it may become the list in force, and what is known to judge that by."""
+"""Check of a feed's body: whether it may become the list in force, and the facts to judge that by."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ _REASONS: dict[type[ArtifactError], str] = {
 
 @dataclass
 class Look:
-    """One look at a feed.
+    """Check of one feed's body.
 
     Attributes:
         feed: at which.
@@ -63,7 +63,7 @@ class Look:
 
     @property
     def recipe(self) -> str:
-        """Of the feed as it is configured."""
+        """Recipe of the feed as it is configured."""
         return recipe(self.feed, self.key)
 
     @property
@@ -73,7 +73,7 @@ class Look:
 
     @cached_property
     def trust(self) -> Trust:
-        """Who may sign.
+        """Trust for the feed's signers.
 
         Raises:
             KeyFileError, RotationError: what the operator named cannot be used.
@@ -85,17 +85,17 @@ class Look:
 
     @property
     def trusted(self) -> str:
-        """Stands for those that the operator named."""
+        """Keys of the signers that the operator named, as text to compare."""
         return ",".join(sorted(map(str, self.trust.keys)))
 
     @property
     def before(self) -> int | None:
-        """Entries that the candidate's number is compared with."""
+        """Number of entries that the candidate's is compared with."""
         return None if self.in_force is None or self.moved else self.in_force.entries
 
     @property
     def body_is_known(self) -> bool:
-        """Whether what is remembered of a body is of the one that the list in force was made of."""
+        """Whether the remembered digest is of the body that the list in force was made of."""
         facts, in_force = self.facts, self.in_force
         if self.moved or in_force is None or facts.checksum != in_force.header.checksum.hex():
             return False
@@ -104,14 +104,14 @@ class Look:
 
     @property
     def validators(self) -> Validators:
-        """Of the body that the list in force was made of."""
+        """Validators of the body that the list in force was made of."""
         facts = self.facts
         if not self.body_is_known:
             return Validators()
         return Validators(facts.etag, facts.last_modified, facts.validators_of)
 
     def body(self, fd: int, said: Said = NOTHING_SAID) -> Unchanged | Candidate:
-        """Judge a body.
+        """Check a body.
 
         Args:
             fd: a descriptor of its bytes.
@@ -131,7 +131,7 @@ class Look:
         return self.text(fd, digest, said)
 
     def text(self, text: int | Path, digest: str = "", said: Said = NOTHING_SAID) -> Unchanged | Candidate:
-        """Judge a text; compiles it unless it is known.
+        """Check a text; compiles it unless it is known.
 
         Args:
             text: a descriptor of its bytes, or the folder that they are in.
@@ -184,7 +184,7 @@ class Look:
         )
 
     def artifact(self, data: bytes, said: Said = NOTHING_SAID) -> Unchanged | Candidate:
-        """Judge an artifact.
+        """Check an artifact.
 
         Args:
             data: its bytes.
@@ -208,7 +208,7 @@ class Look:
         return Candidate(data, header, entries, "artifact", mark, said.validators, said.fresh_for)
 
     def key_of(self, header: Header) -> Key:
-        """The key that an artifact from elsewhere was compiled under; the local one is nobody else's.
+        """Key that a foreign artifact was compiled under; the local one is nobody else's.
 
         Raises:
             RefusedError, KeyFileError, WrongKeyError: it is not to be had.
@@ -225,25 +225,26 @@ class Look:
 
     @property
     def _rotations(self) -> Path:
-        """Where the statements are that this feed has brought; another's mean nothing here."""
+        """Folder of the rotation statements that this feed has brought; another's mean nothing here."""
         return self.state / "trust" / self.feed.name
 
     @property
     def _own_serial(self) -> int:
-        """The serial in force where it is one of ours; they rise whatever the clock does."""
+        """Serial in force, where it is one of ours; they rise whatever the clock does."""
         if self.in_force is None or self.in_force.header.key_id != self.key.id:
             return 0
         return self.in_force.header.serial
 
     @property
     def _last_issue(self) -> Header | None:
-        """Of the operator's own list, what is in force; nothing counts that was before this run."""
+        """Last issue of the operator's own list: what is in force; nothing counts from before this run."""
         if self.own is None or self.own.first or self.in_force is None:
             return None
         return self.in_force.header
 
     def _check_own(self, own: Own, header: Header) -> None:
-        """Without a trust nobody vouches for the dates of an artifact, so that they are told and no more."""
+        """Check the dates of an own artifact: without a trust nobody vouches for them, so that they are
+        only reported."""
         last = self._last_issue
         if self.trust.keys:
             serial, checksum = (last.serial, last.checksum) if last is not None else (0, b"")
@@ -288,7 +289,7 @@ class Look:
 
 
 def _tell(path: str, made: Compiled) -> None:
-    """Say what a text of the operator's own is read as, and what of it is not taken."""
+    """Log the format that an own text is read as, and the lines that are not taken."""
     if made.format:
         logger.info("list %s: read as format %s, by its first lines", path, made.format)
     if made.bad:

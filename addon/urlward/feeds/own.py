@@ -1,4 +1,4 @@
-"""A list that the operator names (`--list`): a feed of a path that has no schedule.
+"""Lists that the operator names (`--list`): feeds of a path, without a schedule.
 
 It goes the way of every feed: a process that ends with its work reads and checks or compiles it, and puts an
 artifact into a store, which filters look at. What it does not share with other feeds follows from `Own`: the
@@ -26,7 +26,7 @@ _MOST = 1 << 50
 
 
 class OwnList:
-    """A list on the command line, and its store.
+    """List on the command line, and its store.
 
     Args:
         path: of it.
@@ -71,7 +71,7 @@ class OwnList:
         )
 
     def refresh(self, *, first: bool = False, progress: Progress = silent) -> Outcome:
-        """Have the store hold what the file has; one process at a time.
+        """Refresh the store from the file; one process at a time.
 
         Args:
             first: nothing of it is in force in this run.
@@ -91,7 +91,7 @@ class OwnList:
             self._process = None
 
     def give_up(self) -> None:
-        """End a refresh that is under way."""
+        """Stop a refresh that is under way."""
         self._given_up = True
         if self._process is not None:
             self._process.kill()

@@ -1,4 +1,4 @@
-"""The process that keeps the feeds up to date, beside the filter.
+"""Feed process: keeps the feeds up to date, apart from the filter.
 
 The filter starts it and it ends with the filter. On standard input it is given one JSON object: ``config``
 (path of the configuration file), ``parent`` (the filter's process id), ``channel`` (a descriptor on which
@@ -61,7 +61,7 @@ AFTER_FAULT = 60.0
 
 
 class Feeds:
-    """Looks after all feeds.
+    """Scheduler of all feeds' refreshes.
 
     Args:
         config: with the feeds.
@@ -77,12 +77,12 @@ class Feeds:
         self._lost: dict[str, float] = {}
 
     def refresh_all(self) -> None:
-        """Refresh every feed as soon as may be."""
+        """Refresh every feed as soon as possible."""
         for event in self._now.values():
             event.set()
 
     async def run(self) -> None:
-        """Look after them until cancelled."""
+        """Run until cancelled."""
         await asyncio.to_thread(mend_audit, self._state, time.time())
         async with asyncio.TaskGroup() as tasks:
             for feed in self._config.feed:
@@ -186,7 +186,7 @@ class Feeds:
 
 
 def _said(error: Exception) -> str:
-    """An error's message; that of a bug could name an entry, and stays untold."""
+    """Text of an error for the log; that of a bug could name an entry, and is left out."""
     return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
 
 
@@ -208,7 +208,7 @@ async def _run(feeds: Feeds, channel: int | None) -> None:
 
 
 def main() -> None:
-    """Run as a process, told what to do on standard input."""
+    """Run as a process; the configuration comes on standard input."""
     # As the filter starts it: one that comes too early is late, and not fatal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keep_private()

@@ -1,4 +1,4 @@
-"""One refresh of one feed: look, check, put in force, remember.
+"""Refresh of one feed: fetch, check, put in force, record.
 
 Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
 
@@ -56,15 +56,15 @@ _ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
 
 
 class _Passed(logging.Handler):
-    """Passes what is logged to the parent, whose log it belongs in: at once, since who looks at what has
-    been done finds it said, and a process that is killed has said why it did what it had done."""
+    """Log handler that passes messages to the parent, whose log they belong in: at once, since who looks
+    at what has been done finds it said, and a process that is killed has said why it did what it had done."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.levelno, record.getMessage())
 
 
 def main() -> None:
-    """Do as `urlward.feeds.apart.refresh_apart` asks, in a process of its own."""
+    """Run as the process that `urlward.feeds.apart.refresh_apart` starts."""
     asked = read_request()
     log = logging.getLogger("urlward")
     log.addHandler(_Passed())
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the process that refreshes says to a request."""
+    """Do what a request says, and return the reply."""
     feed = FeedTable.model_validate_json(json.dumps(asked["feed"]))
     config = Config(key=asked["key"], max_errors=asked["max_errors"])
     try:
@@ -137,7 +137,7 @@ def _looking(
     own: Own | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
-    """A look at a feed that nobody else refreshes; what it changes in the facts is remembered."""
+    """Context of a look at a feed, under its lock; changes of its facts are written."""
     key = local_key(state) if own is None else Key(bytes.fromhex(own.secret))
     store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked(wait=wait):
@@ -269,7 +269,7 @@ def _told(facts: Facts, found: Candidate, *, accepted: bool) -> str:
 
 
 def _within(fresh_for: float | None, stale_limit: float) -> float | None:
-    """Freshness must not let a feed go stale."""
+    """Limit the time that a response is fresh, so that the feed does not go stale."""
     return None if fresh_for is None else min(fresh_for, stale_limit / 2)
 
 

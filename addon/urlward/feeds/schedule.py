@@ -1,4 +1,4 @@
-"""When a feed is asked next.
+"""Schedule of a feed's refreshes.
 
 - After a success, and after a body that was refused for what it holds: the interval, moved at random by its
   jitter. A server that calls its answer fresh for longer (RFC 9111, section 4.2.1) is left alone for so
@@ -19,7 +19,7 @@ LAST_RETRY = 3_600.0
 """Seconds between tries at most."""
 
 RETRY_INTERVALS = 16
-"""Likewise, in intervals."""
+"""Intervals between tries at most."""
 
 LONGEST = 86_400.0
 """Seconds that a server may have us wait at most."""
@@ -37,7 +37,7 @@ type Random = Callable[[], float]
 def after_success(
     now: float, interval: float, jitter: float, random: Random, *, fresh_for: float | None = None
 ) -> float:
-    """The next run after one that went well, or whose body was refused.
+    """Time of the next run after one that went well, or whose body was refused.
 
     Args:
         now: seconds since any moment; the answer is too.
@@ -59,7 +59,7 @@ def after_failure(
     failures: int,
     retry_after: float | None = None,
 ) -> float:
-    """The next run after one that got no body.
+    """Time of the next run after one that got no body.
 
     Args:
         now, interval, jitter, random: as for `after_success`.
@@ -75,7 +75,7 @@ def after_failure(
 def at_start(
     now: float, interval: float, random: Random, *, next_run: float, not_before: float, has_artifact: bool
 ) -> float:
-    """The first run of a process.
+    """Time of the first run of a process.
 
     Args:
         now, interval, random: as for `after_success`.
@@ -102,7 +102,7 @@ def is_due(now: float, interval: float, next_run: float) -> bool:
 
 
 class Waiting:
-    """How long a planned run is waited for: until its time, and no longer than was left when it was planned.
+    """Wait for a planned run: until its time, and no longer than was left when it was planned.
 
     So a clock that is set back by a day does not leave a feed alone for a day.
 
@@ -119,7 +119,7 @@ class Waiting:
         self._until = steady + (next_run - now)
 
     def left(self, now: float, steady: float) -> float:
-        """Seconds, 0 where it is due."""
+        """Seconds left; 0 where it is due."""
         if is_due(now, self._interval, self._next_run):
             return 0.0
         return max(min(self._next_run - now, self._until - steady), 0.0)

@@ -1,4 +1,4 @@
-"""From what an operator has set to the lists in force, and what they mean for whom."""
+"""Setup of the lists in force, and the policy on them, from a configuration."""
 
 import logging
 import secrets
@@ -43,7 +43,7 @@ def make_keeper(
     filters: bool = False,
     follows: bool = True,
 ) -> Keeper:
-    """The keeper of some list files and of a configuration's feeds, which has loaded nothing yet.
+    """Make the keeper of some list files and of a configuration's feeds, which has loaded nothing yet.
 
     Args:
         paths: sources and artifacts.
@@ -101,12 +101,12 @@ def make_keeper(
 
 
 def make_neighbours(config: Config) -> Neighbours | None:
-    """What tells MAC addresses, where a configuration names any."""
+    """Make the table of neighbours, where a configuration names MAC addresses."""
     return Neighbours() if any(group.macs for group in config.group) else None
 
 
 def make_policy(config: Config, keeper: Keeper | None, neighbours: Neighbours | None = None) -> Policy | None:
-    """What a configuration says of clients; None where all lists block for all of them at all times.
+    """Make the policy of a configuration; None where all lists block for all clients at all times.
 
     Args:
         config: the configuration.
@@ -130,7 +130,7 @@ def make_policy(config: Config, keeper: Keeper | None, neighbours: Neighbours | 
 
 
 def listed_objections(config: Config, keeper: Keeper, policy: Policy | None) -> Problem | None:
-    """What is wrong where a list blocks the address that the block page's form posts to.
+    """Problems where a list blocks the address that the block page's form posts to.
 
     A feed's list may do so from one refresh to the next, and must not keep the filter from starting: that is
     said in the log.
@@ -158,7 +158,7 @@ def listed_objections(config: Config, keeper: Keeper, policy: Policy | None) -> 
 
 
 def tell_of_categories(config: Config, keeper: Keeper) -> None:
-    """Say in the log which categories of rules no list has that they are for: misspelt, perhaps.
+    """Log the categories of rules that none of their lists has: misspelt, perhaps.
 
     A list may come to have them, so that is no error; a rule is left out as long as such a list is not there.
 
@@ -184,7 +184,7 @@ def tell_of_categories(config: Config, keeper: Keeper) -> None:
 
 
 def _protected(config: Config) -> list[LoadedList]:
-    """The lists of what guarded lists cannot block whole, under a key that nobody needs to know.
+    """Load the lists of hosts that guarded lists cannot block whole, under a key that nobody needs to know.
 
     They are compiled in this process, which filters: what they name is no secret, since it must never be
     blocked, the shipped one is public, and the operator's own stands in a file that the configuration names.

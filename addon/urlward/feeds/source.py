@@ -1,4 +1,4 @@
-"""Where a feed comes from: its origin with the secrets read, and the names of what lies beside it."""
+"""Source of a feed: its origin with the secrets read, and its recipe and URLs."""
 
 import json
 import os
@@ -20,11 +20,11 @@ _MAX_SECRET = 65_536
 
 
 class SecretError(UrlwardError):
-    """A password or token that is not to be had; the message names its file or variable."""
+    """A password or token that cannot be read; the message names its file or variable."""
 
 
 def origin(feed: FeedTable, environment: Mapping[str, str] = os.environ) -> Origin:
-    """What to fetch a feed with. Secrets are read each time: they may be replaced while the filter runs.
+    """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 
     Raises:
         SecretError: one is missing.
@@ -47,13 +47,13 @@ def origin(feed: FeedTable, environment: Mapping[str, str] = os.environ) -> Orig
 
 
 def beside(url: str, suffix: str) -> str:
-    """The URL of a file beside another: its path with a suffix; a query stays behind it."""
+    """URL of a file in the same place: the path with a suffix; a query stays behind it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path + suffix))
 
 
 def recipe(feed: FeedTable, key: Key) -> str:
-    """Stands for all that a feed's artifact is made of besides the body, in hexadecimal."""
+    """Digest of all that a feed's artifact is made of besides the body, in hexadecimal."""
     parts = [
         VERSION, key.id.hex(), feed.url, feed.path, feed.format, feed.columns, feed.delimiter, feed.category,
         feed.key,
@@ -62,7 +62,7 @@ def recipe(feed: FeedTable, key: Key) -> str:
 
 
 def content(file: BinaryIO, key: Key, recipe: str) -> str:
-    """Stands for a body that is text, in hexadecimal. Keyed, as everything that is made of entries' text."""
+    """Digest of a body that is text, in hexadecimal. Keyed, as everything that is made of entries' text."""
     h = _hash(key, recipe.encode())
     while chunk := file.read(1 << 20):
         h.update(chunk)

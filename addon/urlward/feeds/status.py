@@ -1,4 +1,4 @@
-"""What an operator is told of a feed."""
+"""Status of feeds, as JSON and as a table."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ _NUMBERS = (1, 2)
 
 
 def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
-    """How a feed is, by names that scripts rely on; times as RFC 3339 has them, None for never.
+    """Status of a feed, by names that scripts rely on; times as RFC 3339 has them, None for never.
 
     ``state`` is ``ok``; ``waiting`` where nothing has been fetched yet; ``failed`` where the last attempt
     was none; ``alarm`` where that, or something else, has lasted too long.
@@ -53,7 +53,7 @@ def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines for a terminal: one a feed, and one for each thing that is wrong with it."""
+    """Format lines for a terminal: one a feed, and one for each thing that is wrong with it."""
     cells = [_COLUMNS, *(_cells(row) for row in rows)]
     widths = [max(len(line[n]) for line in cells) for n in range(len(_COLUMNS))]
     lines = []

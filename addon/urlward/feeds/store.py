@@ -1,4 +1,4 @@
-"""A feed's files in the state folder: the artifact in force, and the facts.
+"""Store of one feed in the state folder: the artifact in force, and the facts.
 
 ``feeds/NAME.ward`` is the artifact in force (``lists/NAME.ward`` of a list that is named on the command
 line), ``NAME.change`` how the one before it becomes this one
@@ -52,11 +52,11 @@ _LOCK_LOOK = 0.05
 
 
 class BusyError(StateError):
-    """Another process is at it."""
+    """Another process holds the feed's lock."""
 
 
 class InForce(NamedTuple):
-    """The artifact that a feed has.
+    """Artifact that a feed has in force.
 
     Attributes:
         data: its bytes.
@@ -70,7 +70,7 @@ class InForce(NamedTuple):
 
 
 class FeedStore:
-    """One feed's files.
+    """Store of one feed's files.
 
     Args:
         state: the state folder.
@@ -85,22 +85,22 @@ class FeedStore:
 
     @property
     def path(self) -> Path:
-        """The artifact in force."""
+        """Path of the artifact in force."""
         return self._file(".ward")
 
     @property
     def facts_path(self) -> Path:
-        """The facts."""
+        """Path of the facts."""
         return self._file(".json")
 
     @property
     def change_path(self) -> Path:
-        """How a filter that has the artifact before it gets there."""
+        """Path of the change from the artifact before to this one, for running filters."""
         return self._file(".change")
 
     @contextmanager
     def locked(self, *, wait: bool = True) -> Iterator[None]:
-        """Be the only one that refreshes this feed; the folders are made where they are not there.
+        """Hold the lock under which a feed is refreshed; the folders are made where they are not there.
 
         Args:
             wait: for its turn, where another does.
@@ -143,7 +143,7 @@ class FeedStore:
         return regular_fd(path, os.O_RDWR | os.O_NOFOLLOW)
 
     def facts(self) -> Facts:
-        """What is remembered; nothing where that is damaged, until the next refresh.
+        """Read the facts; empty where they are damaged, until the next refresh.
 
         Raises:
             StateError: not readable.
@@ -159,7 +159,7 @@ class FeedStore:
             raise unusable(path, e) from e
 
     def _mend_facts(self) -> None:
-        """Set facts aside that are damaged; whoever holds the lock is about to write them anew."""
+        """Set damaged facts aside; whoever holds the lock is about to write them anew."""
         path = self.facts_path
         seen = Signature.of(path)
         try:
@@ -175,7 +175,7 @@ class FeedStore:
         set_aside(self._state, path, reason, "how high its serials were is no longer known", seen=seen)
 
     def mend_artifact(self) -> None:
-        """Set the artifact aside where it is damaged; whoever holds the lock is about to make it anew."""
+        """Set a damaged artifact aside; whoever holds the lock is about to make it anew."""
         seen = Signature.of(self.path)
         if not os.path.lexists(self.path):
             return
@@ -187,7 +187,7 @@ class FeedStore:
                 set_aside(self._state, self.path, e, "made anew", seen=seen)
 
     def in_force(self) -> InForce | None:
-        """The artifact in force, None where there is none, or none that is whole."""
+        """Read the artifact in force; None where there is none, or none that is whole."""
         try:
             data = read_artifact(self.path)
             artifact = parse(data)
@@ -196,7 +196,7 @@ class FeedStore:
         return InForce(data, artifact.header, artifact.meta["entries"])
 
     def header(self) -> Header | None:
-        """Of the artifact in force, by its first bytes alone; None where there is none."""
+        """Read the header of the artifact in force, by its first bytes alone; None where there is none."""
         try:
             with open_list(self.path) as file:
                 return read_header(file.read(HEADER_SIZE))
@@ -204,7 +204,7 @@ class FeedStore:
             return None
 
     def write_change(self, change: bytes) -> None:
-        """Let a running filter have the next artifact before it is written.
+        """Publish a change, from which a running filter has the next artifact before it is written.
 
         Raises:
             StateError: not writable.
@@ -232,7 +232,7 @@ class FeedStore:
         write_private(self.path, data, self._state)
 
     def write_facts(self, facts: Facts) -> None:
-        """Remember; where the disk is full, in the room that the facts have already.
+        """Write the facts; where the disk is full, in the room that they have already.
 
         Raises:
             StateError: not writable.
@@ -250,7 +250,7 @@ class FeedStore:
         return self._folder / f"{self.name}{suffix}"
 
     def _clean(self) -> None:
-        """Remove what a killed writer has left."""
+        """Delete the files that a killed writer has left."""
         for suffix in _SUFFIXES:
             with suppress(OSError):
                 self._file(suffix).with_name(f".{self.name}{suffix}.tmp").unlink(missing_ok=True)

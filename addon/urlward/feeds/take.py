@@ -1,4 +1,4 @@
-"""Getting at a feed's body: from its path, or from its server by way of a delta or whole."""
+"""Fetch of a feed's body: from its path, or from its server by way of a delta or whole."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ _HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identit
 
 
 def take(look: Look) -> Unchanged | Candidate:
-    """What the feed has.
+    """Fetch and check the feed's body.
 
     Raises:
         UrlwardError: nothing, or nothing good; `OSError` where it is the system's fault.
@@ -83,7 +83,8 @@ def _whole(look: Look, source: Origin) -> Unchanged | Candidate:
 
 
 def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
-    """The next artifact by a delta, and a word for the log; None where there is no delta that will do."""
+    """Fetch the next artifact by a delta, and a word for the log; None where there is no delta that will
+    do."""
     assert look.in_force is not None
     header = look.in_force.header
     try:
@@ -139,7 +140,7 @@ def _said(answer: Answer, source: Origin) -> Said:
 
 
 def _read(answer: Answer) -> bytes | None:
-    """The body of an answer, which is closed; None where it has none."""
+    """Read the body of a response, which is closed; None where it has none."""
     if answer.fd is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""From a feed's text to an artifact, and what that changes; in a process that ends with the refresh."""
+"""Compilation of a feed's text, and what that changes; in a process that ends with the refresh."""
 
 from collections.abc import Buffer
 from pathlib import Path
@@ -19,7 +19,7 @@ from urlward.progress import Progress, silent
 
 
 class Compiled(NamedTuple):
-    """What came of a text.
+    """Result of compiling a text.
 
     Attributes:
         data: the artifact.
@@ -120,7 +120,8 @@ def _reason(error: SourceError) -> str:
 
 
 def _compare(data: Buffer, path: Path, *, count: bool) -> tuple[bool, int, int]:
-    """Whether the list in force is the same, and, where asked for, how many entries are new and gone."""
+    """Compare with the list in force: whether they are the same, and, if asked, how many entries are new
+    and gone."""
     new = parse(data)
     try:
         before = read_artifact(path)

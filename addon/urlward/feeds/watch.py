@@ -1,4 +1,4 @@
-"""Telling when a list that is a path has changed, and whether its writer is done.
+"""Watch on a list's path: whether it has changed, and whether its writer is done.
 
 Polling costs one ``stat`` and sees what notifications do not: network file systems, a file replaced by a
 link, a directory mounted anew.
@@ -23,7 +23,7 @@ type Content = tuple[tuple[str, Signature], ...]
 
 
 class PathWatch:
-    """Watches a file, or a folder with all that is in it.
+    """Watch on a file, or on a folder with all that is in it.
 
     Args:
         path: of it.
@@ -39,8 +39,8 @@ class PathWatch:
         self._told = False
 
     def changed(self, now: float | None = None) -> bool:
-        """Whether there is something new, that was the same at the last look, or never is for `UNSETTLED`
-        seconds, and that nobody is writing.
+        """Whether there is a change to read: it was the same at the last look, or never is for `UNSETTLED`
+        seconds, and nobody is writing.
 
         Args:
             now: a monotonic clock's seconds; the clock where not given.
@@ -72,11 +72,11 @@ class PathWatch:
         return True
 
     def acted(self) -> None:
-        """Say that what is there is about to be read."""
+        """Note that the current state is about to be read."""
         self._acted, self._changing_since, self._written_since = _look(self._path), None, None
 
     def acted_too_soon(self) -> None:
-        """Say that what is there is worth another look, since it was not to be read."""
+        """Note that the current state is worth another look, since it could not be read."""
         self._acted = None
 
     @property

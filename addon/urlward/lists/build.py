@@ -1,4 +1,4 @@
-"""From files to artifacts and loaded lists."""
+"""Build of artifacts and loaded lists from files."""
 
 import gc
 import os
@@ -32,7 +32,7 @@ from urlward.state.keys import key_beside, read_key
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether a file begins like an artifact.
+    """Whether a file is an artifact, by its first bytes.
 
     Raises:
         SourceError: not readable.
@@ -117,8 +117,8 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Millions of small tuples without cycles are all that a compile makes: looking for cycles among
-    them costs a third of its time."""
+    """Switch the garbage collector off: a compile makes millions of small tuples without cycles, and
+    looking for cycles among them costs a third of its time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -139,8 +139,8 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def write_in_kind(path: Path, data: bytes) -> None:
-    """The same for an artifact or a delta, which takes the place of another alone: a name that was mistyped,
-    or two in the wrong order, cost nobody a list, a key or a configuration.
+    """Write an artifact or a delta as `write_atomically`; it takes the place of another of its kind alone: a
+    name that was mistyped, or two in the wrong order, cost nobody a list, a key or a configuration.
 
     Raises:
         SourceError: not writable, or something else is there.
@@ -156,7 +156,7 @@ def write_in_kind(path: Path, data: bytes) -> None:
 
 @contextmanager
 def written_atomically(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file to write to that is put in its place where the block ends, and nowhere where it raises.
+    """Open a file that is put in its place where the block ends, and nowhere where it raises.
 
     Raises:
         SourceError: not writable.
@@ -195,7 +195,7 @@ def _is_no_file(path: Path) -> bool:
 
 
 def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None) -> Key:
-    """The key for some lists: the file given, or the one that `compile` made beside an artifact.
+    """Find the key of some lists: the file given, or the one that `compile` made for an artifact.
 
     Sources alone need none that lasts: they get the local one, or else a new one, which dies with the
     process, or with the last of the workers, which share it.
@@ -225,12 +225,12 @@ def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None)
 
 
 def name_of(path: Path) -> str:
-    """The name of a list that has none of its own."""
+    """Default name of a list."""
     return path.stem or path.name
 
 
 def told(path: Path, error: UrlwardError) -> str:
-    """An error's message, with the file in front where it does not name it."""
+    """Text of an error, with the file in front where it does not name it."""
     text = str(error)
     if isinstance(error, ArtifactError):
         text = f"{path}: {text}"

@@ -1,4 +1,4 @@
-"""Explanations: which entry decided for a client at a time, by which rule, and what the others came to."""
+"""Explanations of decisions: the entry that decided for a client at a time, its rule, and other entries."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ _ACROSS_HOSTS = ("block", "monitor", "allow", "pass")
 
 
 class TimeError(UrlwardError):
-    """Not a time or date."""
+    """A text that is no time or date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """One entry found, and what becomes of it.
+    """Entry found, with its outcome under the policy.
 
     Attributes:
         host: that it was found on.
@@ -56,7 +56,7 @@ class Weighed:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision, and what led to it.
+    """Explanation: a decision, and the entries and rules that led to it.
 
     Attributes:
         verdict: the decision on all hosts together.
@@ -81,7 +81,7 @@ class Explanation:
     others: tuple[Weighed, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """Format for ``--json``."""
         return {
             "verdict": self.verdict.action,
             "client": self.client,
@@ -95,7 +95,7 @@ class Explanation:
         }
 
     def as_text(self) -> str:
-        """For people, on several lines."""
+        """Format for people, on several lines."""
         group = f"in group {self.group} ({self.member})" if self.group else "in no group"
         lines = [
             f"{self.verdict.action} for {self.client or 'a client'}, {group}, at {rfc3339(self.now)}",
@@ -113,7 +113,7 @@ class Explanation:
 
 
 def explain(policy: Policy, found: Mapping[str, Sequence[Verdict]], client: str, now: float) -> Explanation:
-    """Explain what a client gets.
+    """Explain a decision for a client.
 
     Args:
         policy: in force.
@@ -142,7 +142,8 @@ def explain(policy: Policy, found: Mapping[str, Sequence[Verdict]], client: str,
 
 
 def parse_time(text: str) -> float:
-    """Seconds since 1970-01-01 UTC of a time (RFC 3339, section 5.6), or of a date's first moment in UTC.
+    """Parse seconds since 1970-01-01 UTC of a time (RFC 3339, section 5.6), or of a date's first moment in
+    UTC.
 
     Raises:
         TimeError: neither, or no such day or time.
@@ -178,7 +179,7 @@ def _weigh(view: View, host: str, verdict: Verdict) -> Weighed:
 
 
 def _missed(view: View, verdict: Verdict, rule: Rule | None) -> Iterator[Rule]:
-    """Rules that fit, out of their schedule: all of them, or those before another."""
+    """Rules that fit, but are out of their schedule: all of them, or those before another."""
     for other in view.resting:
         if other.fits(verdict.list, verdict.category) and (rule is None or other.number < rule.number):
             yield other
@@ -212,7 +213,7 @@ def _text(one: Weighed) -> str:
 
 
 class Checker:
-    """Checks URLs as a filter would for one client at one time.
+    """Checker: decides on URLs as a filter would, for one client at one time.
 
     Args:
         matcher: the lists.
@@ -229,7 +230,7 @@ class Checker:
         self._decide: Decide = decide if policy is None else policy.view(client, now).decide
 
     def check(self, url: str) -> dict[str, Any]:
-        """What the URL gets, by the names of ``--json``; ``error`` where it is none."""
+        """Check a URL; the result has the names of ``--json``, with ``error`` for a text that is no URL."""
         found = {"url": url, "canonical": "", "verdict": "error"}
         try:
             raw = url.encode(errors="surrogateescape")  # the bytes as they were given
@@ -244,7 +245,7 @@ class Checker:
         return found
 
     def explain(self, url: str) -> tuple[Explanation, bool]:
-        """Why, and whether its host is protected.
+        """Explain the decision on a URL, and whether its host is protected.
 
         Raises:
             UrlError: not a URL.

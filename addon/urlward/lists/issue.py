@@ -1,4 +1,4 @@
-"""What an issue of a list is given beside its entries: serial, dates, signature."""
+"""Issue of a list: serial, dates and signing key of an artifact."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class IssueError(UrlwardError):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One issue of a list.
+    """Issue of a list.
 
     Attributes:
         serial: higher than that of any issue before; None for the clock's seconds, or that of an artifact
@@ -44,7 +44,7 @@ ISSUE = Issue()
 
 
 def read_issue(serial: str | None, valid_from: str | None, valid_until: str | None) -> Issue:
-    """An issue from what the command line says of it, unsigned.
+    """Make an issue from the command line's texts, unsigned.
 
     Args:
         serial: a number.
@@ -62,7 +62,7 @@ def read_issue(serial: str | None, valid_from: str | None, valid_until: str | No
 
 
 def read_serial(name: str, text: str | None) -> int | None:
-    """A serial from a text, None from none.
+    """Parse a serial; None from None.
 
     Args:
         name: of the option, for the message.
@@ -79,7 +79,7 @@ def read_serial(name: str, text: str | None) -> int | None:
 
 
 def read_date(name: str, text: str | None, *, whole_day: bool = False) -> int | None:
-    """A time from a text (`parse_time`), None from none.
+    """Parse a time (`parse_time`); None from None.
 
     Raises:
         IssueError: neither a date nor a time.

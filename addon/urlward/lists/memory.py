@@ -1,4 +1,4 @@
-"""Files in memory, for the bytes of a list while a process judges them.
+"""Memory files, for the bytes of a list while a process checks them.
 
 A memfd (memfd_create(2)) has no name in any folder: nothing is left of it when the last process that uses it
 has ended, however that came about.
@@ -19,7 +19,7 @@ TRIES = 3
 
 
 def new() -> int:
-    """A file descriptor to write to; never one that stands for a standard stream."""
+    """Make a memory file; its descriptor is never one that stands for a standard stream."""
     fd = os.memfd_create("urlward", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     if fd > _STDERR:
         return fd
@@ -85,7 +85,7 @@ def _read(path: Path, fd: int) -> bytes:
 
 
 def write(fd: int, data: bytes) -> None:
-    """Write all of it."""
+    """Write all bytes."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

@@ -1,4 +1,4 @@
-"""What reading lists found, how much of it may be bad, and the refusal of those of which too much is."""
+"""Parse report and error budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ class SourceError(UrlwardError):
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """One line that could not be read; never its text.
+    """Line that could not be read; never its text.
 
     Attributes:
         file: path of the source.
@@ -48,7 +48,7 @@ class BadLine:
 
 @dataclass(slots=True)
 class Report:
-    """What reading one or more sources found.
+    """Report of reading one or more sources.
 
     Attributes:
         lines: lines that are neither blank nor comment.
@@ -78,20 +78,20 @@ class Report:
     ends_with_newline: bool = True
 
     def so_far(self) -> "Report":
-        """A copy, by which to tell what one more source adds."""
+        """Copy the report, to find out what one more source adds."""
         return replace(self, bad_lines=self.bad_lines[:], unsupported_lines=self.unsupported_lines[:])
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many bad lines a source may have: a count, or a share of its lines."""
+    """Error budget of a source: a count of bad lines, or a share of its lines."""
 
     count: int | None = None
     share: float | None = 0.01
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Read ``25`` or ``2.5%``.
+        """Parse a budget such as ``25`` or ``2.5%``.
 
         Raises:
             ValueError: neither.
@@ -113,13 +113,13 @@ class Budget:
         return str(self.count) if self.count is not None else f"{100 * (self.share or 0):g}%"
 
     def exceeded(self, bad: int, lines: int) -> bool:
-        """Whether so many bad lines are too many."""
+        """Whether there are too many bad lines."""
         # Rounded, because 29 % of 100 lines is a little less than 29 in binary fractions.
         return bad > (self.count if self.count is not None else round((self.share or 0) * lines, 6))
 
 
 def read_budget(text: str, where: str) -> Budget:
-    """A budget that somebody has set.
+    """Read a budget from a setting.
 
     Args:
         text: as for `Budget.parse`.
@@ -161,7 +161,7 @@ def check_entries(path: object, report: Report, before: Report) -> None:
 
 
 def left_out(report: Report) -> str:
-    """What of lines that nothing is wrong with was not taken, for people; empty for nothing."""
+    """Describe the valid lines that were not taken, for people; empty for none."""
     parts = [f"{report.unsupported} of a kind that cannot be taken"] if report.unsupported else []
     if report.partly:
         parts.append(f"{report.partly} taken in part")

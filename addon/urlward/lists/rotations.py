@@ -1,4 +1,4 @@
-"""Rotation statements that feeds have served, kept so that a restart trusts whom the process before did.
+"""Store of rotation statements that feeds have served: a restart trusts whom the process before did.
 
 A folder with one file for each key that has handed over, named after it: the first statement by a key that is
 taken stays, also where several processes take one at the same moment.
@@ -26,7 +26,7 @@ logger = logging.getLogger("urlward.lists")
 
 
 def take_rotation(trust: Trust, data: bytes, folder: Path) -> Trust:
-    """The trust that a served statement makes, which has been kept; the same one where it was known.
+    """Extend a trust by a served statement, which is stored; the same trust where it was known.
 
     Args:
         trust: what is trusted so far.
@@ -47,7 +47,7 @@ def take_rotation(trust: Trust, data: bytes, folder: Path) -> Trust:
 
 
 def restore_rotations(trust: Trust, folder: Path, state: Path | None = None) -> Trust:
-    """The trust that the statements kept make; what is none, or fits no more, is said in the log.
+    """Extend a trust by the stored statements; one that is invalid, or fits no more, is logged.
 
     Args:
         trust: what the operator gives.

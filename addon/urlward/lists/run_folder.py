@@ -1,4 +1,4 @@
-"""Run folder: the artifacts that the workers of one filter have in force, in files that all of them map.
+"""Run folder: the artifacts that one filter's workers have in force, in files that all of them map.
 
 What lies in a state folder may be overwritten in its place, by a backup that is played back or by hand, and
 the kernel ends whoever maps a file that is cut short. So an artifact is checked and copied here once
@@ -51,7 +51,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RunFolder:
-    """The run folder of one filter: a temporary one, which ends with this object or process.
+    """Run folder of one filter: a temporary folder, which ends with this object or process.
 
     Args:
         sizes: of memory that workers share, in bytes, by name.
@@ -84,7 +84,7 @@ class RunFolder:
 
     @classmethod
     def joined(cls, path: Path, memories: Mapping[str, int]) -> "RunFolder":
-        """That of another process, which it ends with.
+        """Join another process's run folder, which ends with that process.
 
         Args:
             path: of the folder.
@@ -96,30 +96,30 @@ class RunFolder:
 
     @property
     def secret(self) -> bytes:
-        """The key of lists that have none of their own."""
+        """Secret key of lists that have none of their own."""
         return os.pread(self._memories[_KEY], KEY_SIZE, 0)
 
     def close(self) -> None:
-        """Remove it; what is mapped stays so."""
+        """Delete the folder; what is mapped stays so."""
         self._end()
 
     def pass_on(self) -> tuple[dict[str, str], list[int]]:
-        """What a worker needs to share it (`inherited`): variables of its environment, and descriptors."""
+        """Environment variables and descriptors that a worker needs to share it (`inherited`)."""
         return {FOLDER: str(self.path), MEMORY: json.dumps(self._memories)}, list(self._memories.values())
 
     def memory(self, name: str) -> int:
-        """A descriptor of memory that all may write to, the receiver's to close."""
+        """Descriptor of memory that all may write to, the receiver's to close."""
         return os.dup(self._memories[name])
 
     def keep(self, name: str, data: bytes) -> None:
-        """Keep bytes in such memory in place of what was kept there before; what is too large is not kept."""
+        """Store bytes in such memory in place of the last ones; what is too large is not stored."""
         fd, size = self._memories[name], len(data)
         with self._locked():
             if 2 * _SUM + size <= os.fstat(fd).st_size:
                 os.pwrite(fd, _sum_of(data) + size.to_bytes(_SUM) + data, 0)
 
     def kept(self, name: str) -> bytes | None:
-        """What was kept last; None where nothing was."""
+        """Read the bytes that were stored last; None where there are none."""
         fd = self._memories[name]
         with self._locked():
             size = int.from_bytes(os.pread(fd, _SUM, _SUM))
@@ -128,7 +128,7 @@ class RunFolder:
             return data if os.pread(fd, _SUM, 0) == _sum_of(data) else None
 
     def map(self, path: Path, check: Callable[[memoryview], object]) -> memoryview:
-        """Map a copy of an artifact: that of another worker where it is of the same.
+        """Map a copy of an artifact: another worker's copy where that has the same content.
 
         Args:
             path: of the artifact.
@@ -160,7 +160,8 @@ class RunFolder:
         return any(self.path.glob("*.ward"))
 
     def last(self, path: Path) -> memoryview | None:
-        """What was mapped last of an artifact, whatever has become of that; None where nothing was."""
+        """Copy of an artifact that was mapped last, whatever has become of the artifact; None where there
+        is none."""
         try:
             return _mapped(self._copy_of(path))
         except OSError:
@@ -168,7 +169,7 @@ class RunFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Be the only one that changes what is in the folder; waits its turn."""
+        """Hold the folder's lock; waits its turn."""
         fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -192,7 +193,7 @@ class RunFolder:
 
 @cache
 def inherited() -> RunFolder | None:
-    """The run folder that this process shares; None where it is no worker, or shall share nothing."""
+    """Join the run folder that this process inherits; None where it is no worker, or shall share nothing."""
     path, memories = os.environ.pop(FOLDER, ""), os.environ.pop(MEMORY, "")
     if not path:
         return None
@@ -222,7 +223,7 @@ def _chunk(path: Path, file: BinaryIO) -> bytes:
 
 
 def _mapped(path: Path) -> memoryview:
-    """A file's bytes, mapped to be read only."""
+    """Map a file, to be read only."""
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")  # which cannot be mapped
@@ -241,7 +242,7 @@ def _remove(path: Path, owner: int, memories: Mapping[str, int], process: int) -
 
 
 def _clear(base: Path) -> None:
-    """Remove the folders of filters of this user that were killed."""
+    """Delete the folders of this user's filters that were killed."""
     for path in base.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if path.lstat().st_uid == os.geteuid() and _is_left(path):

@@ -1,4 +1,4 @@
-"""Files of signing keys."""
+"""Key files for signing lists: the private and the public half."""
 
 import secrets
 from pathlib import Path
@@ -19,7 +19,7 @@ MAX_KEY_FILE = 4096
 
 
 def public_beside(path: Path) -> Path:
-    """Where the public half of a private key file is put."""
+    """Path of the public half of a private key file."""
     return path.parent / f"{path.name}.pub"
 
 
@@ -65,7 +65,7 @@ def read_public_key(path: Path) -> PublicKey:
 
 
 def read_key_file(path: Path) -> bytes:
-    """The beginning of a file, no longer than a key's can be.
+    """Read the beginning of a file, no longer than a key's can be.
 
     Raises:
         KeyFileError: missing or unreadable.

@@ -1,4 +1,4 @@
-"""Reading a list as text: guards, line by line, with an error budget.
+"""Reader of lists as text: guards, line by line, with an error budget.
 
 A list that is not what it should be (a login page, a picture, nothing at all) is refused before its
 first line is read as an entry, since a hostile or broken feed must not become a blocklist.
@@ -110,7 +110,7 @@ def _check_length(path: Path, fd: int) -> None:
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> SourceError:
-    """What to raise for a file that the system does not give."""
+    """Error for a file that the system cannot read."""
     return SourceError(f"{path}: {getattr(error, 'strerror', None) or error}")
 
 
@@ -174,7 +174,7 @@ def parts_of(path: Path, format: str, options: FormatOptions) -> list[Part]:  # 
 
 
 def recognise(part: Part, head: bytes, report: Report) -> tuple[str, Part]:
-    """A file's format by its first bytes, and how to read it; the report says which it is.
+    """Recognise a file's format by its first bytes, and choose how to read it; the report names it.
 
     Raises:
         SourceError: the options do not go with it.
@@ -191,7 +191,7 @@ def recognise(part: Part, head: bytes, report: Report) -> tuple[str, Part]:
 def found_in(
     name: str, stream: Stream, part: Part, *, may_be_empty: bool = False
 ) -> Iterator[Found | Skipped]:
-    """What is in one file of a source that is not the grammar.
+    """Read one file of a source that is not the grammar.
 
     Args:
         name: of the file, for messages.
@@ -257,7 +257,7 @@ def _read_part(
     report: Report,
     progress: Callable[[int], None],
 ) -> int:
-    """Read a file that is not the grammar; gives the bytes read so far."""
+    """Read a file that is not the grammar; returns the bytes read so far."""
     name, stream, last = str(part.path), Stream(file), 0
     is_json = part.may_be_json and stream.first() in (b"[", b"{")
     for count, each in enumerate(found_in(name, stream, part, may_be_empty=may_be_empty), 1):
@@ -283,7 +283,7 @@ def _read_part(
 
 
 def guard(path: object, head: bytes) -> None:
-    """Refuse what cannot be a list, whatever its format.
+    """Refuse a file that cannot be a list, whatever its format.
 
     Args:
         path: of the source.

@@ -1,4 +1,4 @@
-"""Whose lists are taken, and which of their issues.
+"""Trust: whose lists are accepted, and which of their issues.
 
 Trust begins with public keys that the operator names. A rotation statement (`urlward.engine.rotation`)
 signed by one of them passes it on to the next: from then on the old key's artifacts are good up to the
@@ -43,7 +43,7 @@ type Reason = Literal[
 
 
 class TrustError(ArtifactError):
-    """An artifact that is not to be taken.
+    """An artifact that is not accepted.
 
     Attributes:
         reason: in a word or two, for metrics.
@@ -60,7 +60,7 @@ class TrustError(ArtifactError):
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long an artifact that may be taken is good for.
+    """Validity of an artifact: how long it may be used.
 
     Attributes:
         state: ``expiring`` in the last tenth of its time or the last week, whichever is shorter;
@@ -77,7 +77,7 @@ class Validity:
 
 
 class _Term(NamedTuple):
-    """When a key signs: from a time on, and up to a serial where it has been retired."""
+    """Term of a signing key: from a time on, and up to a serial where it has been retired."""
 
     start: int
     retired: Rotation | None
@@ -85,7 +85,8 @@ class _Term(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Public keys and the statements that hand over from them; without keys, no signature is asked for.
+    """Trust: public keys, and the rotation statements from one key to the next; without keys, nothing has to
+    be signed.
 
     Args:
         keys: named by the operator.
@@ -103,7 +104,7 @@ class Trust:
         object.__setattr__(self, "_terms", _terms(self.keys, self.rotations))
 
     def with_rotation(self, rotation: Rotation) -> "Trust":
-        """The trust that one more statement makes; itself where it has been taken before.
+        """Extend the trust by one more statement; itself where it has that already.
 
         Raises:
             RotationError: its old key is not trusted, or it contradicts what has been taken.
@@ -125,7 +126,7 @@ class Trust:
         last_checksum: bytes = b"",
         grace: float = GRACE,
     ) -> Validity:
-        """Whether an artifact may be taken, and for how long.
+        """Check whether an artifact may be taken, and for how long.
 
         Args:
             header: of `urlward.engine.artifact.read_header`, so that nothing of a refused artifact need be
@@ -144,7 +145,7 @@ class Trust:
         return check_dates(header, now=now, grace=grace, signer=signer)
 
     def check_signer(self, header: Header, *, now: float) -> PublicKey | None:
-        """Whether an artifact has been signed by who may; None where this trust has no keys.
+        """Check that an artifact has been signed by a trusted key; None where this trust has no keys.
 
         Raises:
             TrustError: ``unsigned``, ``unknown signer``, ``bad signature``, ``key not yet in use``,
@@ -170,7 +171,7 @@ class Trust:
 
 
 def read_trust(paths: Sequence[str | Path]) -> Trust:
-    """A trust from what the operator gives.
+    """Make a trust of the operator's settings.
 
     Args:
         paths: files of public keys or of rotation statements, and public keys of 64 hexadecimal digits; none
@@ -213,7 +214,7 @@ def check_serial(header: Header, last_serial: int, last_checksum: bytes = b"") -
 
 
 def check_dates(header: Header, *, now: float, grace: float, signer: PublicKey | None = None) -> Validity:
-    """How long an artifact is good for; see `Trust.check`.
+    """Check an artifact's dates, and for how long it is good; see `Trust.check`.
 
     Raises:
         TrustError: ``not yet valid``, ``expired``.
@@ -250,7 +251,7 @@ def _check_term(header: Header, signer: PublicKey, term: _Term, now: float) -> N
 
 
 def _terms(keys: Iterable[PublicKey], rotations: Sequence[Rotation]) -> dict[PublicKey, _Term]:
-    """Which keys sign when, following the statements from each key to the last."""
+    """Compute the terms of all keys, following the statements from each key to the last."""
     if len(rotations) > MAX_ROTATIONS:
         raise RotationError(f"{len(rotations)} rotation statements, at most {MAX_ROTATIONS} are taken")
     next_of: dict[PublicKey, Rotation] = {}
@@ -294,7 +295,7 @@ def _listed(keys: Iterable[PublicKey]) -> str:
 
 
 def _span(seconds: float) -> str:
-    """A duration in the unit that fits it."""
+    """Format a duration in the unit that fits it."""
     for unit, size in (("days", 86400), ("hours", 3600)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

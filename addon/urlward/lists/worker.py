@@ -1,4 +1,4 @@
-"""Short-lived processes: the only ones that see a source's text.
+"""Worker processes that end with their task: the only ones that see a source's text.
 
 Text that a process has read stays in memory that it has freed, so whatever reads a source ends with its
 work. It also spares the process that filters a dozen seconds of Python for a million lines. A parent asks
@@ -23,8 +23,8 @@ LOOK, LOOKS = 5.0, 12
 
 
 class _Progress:
-    """What a process has used of a processor. Millions of lines take minutes, and some of it each second; one
-    that is stopped, or waits for a file system that hangs, would be waited for for ever."""
+    """Watch on a process's CPU time. Millions of lines take minutes, and some of it each second; one that
+    is stopped, or waits for a file system that hangs, would be waited for for ever."""
 
     def __init__(self, process: int) -> None:
         self._process = process
@@ -33,11 +33,11 @@ class _Progress:
 
     @property
     def hangs(self) -> bool:
-        """Whether it has used none for too long."""
+        """Whether it has used no CPU time for too long."""
         return self._looks >= LOOKS
 
     def look(self) -> bool:
-        """`hangs`, as of now; to be asked each `LOOK` seconds."""
+        """Look anew, and return `hangs`; call it each `LOOK` seconds."""
         used = used_by(self._process)
         self._looks = self._looks + 1 if used == self._used else 0
         self._used = used
@@ -52,7 +52,7 @@ def ask(
     *,
     computes: bool = False,
 ) -> dict[str, Any]:
-    """Have a process do something, and wait for its end.
+    """Run a module in a process, and wait for its result.
 
     Args:
         module: that it runs.
@@ -125,12 +125,12 @@ def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any
 
 
 def say(*parts: object) -> None:
-    """Tell whoever asks this process something before its answer."""
+    """Send a message to the parent before the result."""
     print(json.dumps(parts), flush=True)
 
 
 def read_request() -> dict[str, Any]:
-    """What is asked of this process, which works for its parent from here on, and ends with it."""
+    """Read the parent's request; from here on, this process ends with the parent."""
     keep_private()
     # Signals that are meant for the parent and sent to all processes of that name.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Objections: what users say about a block, and what is decided."""
+"""Objections of users to blocks, and the decisions on them."""

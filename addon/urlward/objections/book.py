@@ -1,4 +1,4 @@
-"""Objections as the dashboard and the command line show them, and decide them."""
+"""Book of objections: listing and decisions, for the dashboard and the command line."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from urlward.policy.allows import rfc3339
 
 
 class Granted(Protocol):
-    """What is to pass."""
+    """Allow that is granted with an objection."""
 
     @property
     def url(self) -> str:
-        """As typed; empty where nothing has to be allowed."""
+        """URL as typed; empty where nothing has to be allowed."""
 
     @property
     def seconds(self) -> int:
-        """How long."""
+        """Length in seconds."""
 
     @property
     def whole_host(self) -> bool:
@@ -28,7 +28,7 @@ class Granted(Protocol):
 
 
 class ObjectionBook:
-    """All of a state folder.
+    """Objections of a state folder, as the dashboard and the command line show and decide them.
 
     Args:
         state: the folder.
@@ -42,7 +42,7 @@ class ObjectionBook:
         self._clock = clock
 
     def listed(self) -> list[dict[str, Any]]:
-        """Open ones first, the newest of each kind before older ones, as `row` has them.
+        """List objections: open ones first, the newest of each kind before older ones, as `row` has them.
 
         Raises:
             ObjectionError: the record of them is damaged.
@@ -52,7 +52,7 @@ class ObjectionBook:
         return [row(one, self._key) for one in sorted(newest, key=lambda one: one.state != "open")]
 
     def decide(self, id_: str, why: str, who: str, *, granted: Granted | None) -> None:
-        """Grant one, or decline it (None).
+        """Decide an objection: grant it, or decline it (None).
 
         Raises:
             ObjectionError: none of that id is open, or `why` is not one line of words.
@@ -70,7 +70,8 @@ class ObjectionBook:
 
 
 def row(one: Objection, key: Key) -> dict[str, Any]:
-    """One, with its message, as JSON has it; times are RFC 3339, ``decided`` is empty while it is open."""
+    """Format an objection with its message as JSON; times are RFC 3339, ``decided`` is empty while it is
+    open."""
     return {
         "id": one.id,
         "time": rfc3339(one.time),

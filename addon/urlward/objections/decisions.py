@@ -1,4 +1,4 @@
-"""What becomes of objections.
+"""Decisions on objections: grant or decline.
 
 An objection knows the reference of its block and no more: neither it nor the event of that block tells which
 page it was. To grant one is therefore two things: to mark it, and, where a page or host is to pass, to name
@@ -29,7 +29,7 @@ from urlward.state.folder import locked
 
 
 def decline(state: Path, id_: str, why: str, who: str, *, now: float) -> Objection:
-    """The block stays.
+    """Decline an objection: the block stays.
 
     Raises:
         ObjectionError: none of that id is open, or `why` is not one line of words.
@@ -50,7 +50,7 @@ def grant(
     seconds: int = 0,
     whole_host: bool = False,
 ) -> tuple[Objection, Allow | None]:
-    """Agree, and let what it is about pass for a while where that is named.
+    """Grant an objection, and allow a page or host for a while where one is named.
 
     Args:
         state: the state folder.

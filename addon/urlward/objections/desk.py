@@ -1,4 +1,4 @@
-"""Whether an objection is taken, and what is said to who has written it.
+"""Acceptance of objections: checks, limits, and the reply to their authors.
 
 Nobody looks whether a reference exists, so that no answer, nor the time that it takes, tells.
 """
@@ -37,7 +37,7 @@ type Conceal = Callable[[str, float], str]
 
 
 class Said(NamedTuple):
-    """What is said to an objection.
+    """Reply to an objection.
 
     Attributes:
         status: of the response.
@@ -56,7 +56,7 @@ FAULTY = Said(HTTPStatus.BAD_REQUEST, "faulty")
 
 
 class Desk:
-    """Takes objections.
+    """Desk: takes objections, within limits.
 
     Args:
         table: limits.
@@ -96,7 +96,7 @@ class Desk:
         self._limit = RateLimit(table.per_hour, table.per_hour_all)
 
     async def take(self, reference: str, message: str, address: str) -> Said:
-        """Take one.
+        """Take an objection.
 
         Args:
             reference: as typed.

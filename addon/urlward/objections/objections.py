@@ -1,4 +1,4 @@
-"""Objections to blocks: what people have written, and what became of it.
+"""Store of objections to blocks: what people have written, and the decisions.
 
 ``objections.json`` in the state folder has them. A message may well name the page that it is about, so it is
 sealed under the local key, and no log has any of it. What is decided: `urlward.objections.decisions`.
@@ -32,16 +32,16 @@ _LAST = 1 << 36
 
 
 class ObjectionError(UrlwardError):
-    """An objection that cannot be taken or decided, or a record of them that cannot be read."""
+    """An objection that cannot be taken or decided, or a damaged record of objections."""
 
 
 class FullError(ObjectionError):
-    """As many as are kept are open or held."""
+    """Too many objections are open or held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """What somebody has written.
+    """Objection to a block.
 
     Attributes:
         id: given when it came in.
@@ -69,7 +69,7 @@ class Objection:
 
 
 def normal_message(text: str, longest: int) -> str:
-    """A message as it is kept: lines of printable characters.
+    """Normalise a message: lines of printable characters.
 
     Raises:
         ObjectionError: nothing is left of it, or it is longer than `longest` characters.
@@ -89,7 +89,7 @@ def normal_message(text: str, longest: int) -> str:
 def add_objection(
     state: Path, key: Key, reference: str, message: str, *, client: str, now: float
 ) -> Objection:
-    """Keep one.
+    """Store an objection.
 
     Args:
         state: the state folder.
@@ -121,7 +121,7 @@ def add_objection(
 
 
 def message_of(objection: Objection, key: Key) -> str:
-    """What somebody has written; a sentence that says so where it does not open under the key."""
+    """Open an objection's message; a sentence that says so where the key does not fit."""
     try:
         return key.unseal(objection.sealed).decode(errors="replace")
     except DamagedError:
@@ -130,7 +130,7 @@ def message_of(objection: Objection, key: Key) -> str:
 
 
 def purge_objections(state: Path, days: float, now: float, held: Container[str] = ()) -> int:
-    """Forget those older than a number of days, whatever has become of them; returns how many.
+    """Delete objections older than a number of days, decided or not; returns how many.
 
     Args:
         state: the state folder.
@@ -157,7 +157,7 @@ def purge_objections(state: Path, days: float, now: float, held: Container[str] 
 
 
 def read_objections(state: Path) -> list[Objection]:
-    """All that are kept, the oldest first.
+    """Read all objections, the oldest first.
 
     Raises:
         ObjectionError: the record of them is damaged.
@@ -177,7 +177,7 @@ def _objection(stored: dict[str, Any]) -> Objection:
 
 
 def write_objections(state: Path, kept: Iterable[Objection]) -> None:
-    """Keep these and no others; the folder is locked.
+    """Replace all stored objections; the folder is locked.
 
     Raises:
         StateError: not writable.

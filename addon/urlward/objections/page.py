@@ -1,4 +1,4 @@
-"""The pages of the place where objections are taken, in the block page's words and style."""
+"""HTML pages of the objections server, in the block page's words and style."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A page.
+    """Rendered page.
 
     Attributes:
         language: its tag.
@@ -33,7 +33,7 @@ class Rendered:
 
 
 class ObjectionPage:
-    """Renders them.
+    """Renderer of the objections server's pages.
 
     Args:
         page: the block page's texts and operator.
@@ -64,7 +64,7 @@ class ObjectionPage:
         self._template = environment.get_template("objection.html.j2")
 
     def form(self, languages: str, reference: str) -> Rendered:
-        """Where one is written.
+        """Render the form.
 
         Args:
             languages: ``Accept-Language``.
@@ -73,7 +73,7 @@ class ObjectionPage:
         return self._render(languages, reference, None)
 
     def answer(self, languages: str, outcome: Outcome, reference: str = "") -> Rendered:
-        """What is said to one."""
+        """Render the reply to an objection."""
         return self._render(languages, reference, outcome)
 
     def _render(self, languages: str, reference: str, outcome: Outcome | None) -> Rendered:

@@ -1,4 +1,4 @@
-"""Where objections are taken: a small public server with one page.
+"""Public HTTP server for objections, with one page.
 
 Block pages come from any host, over HTTP and TLS, and send no referrer; so a form that is posted here has no
 origin that could be checked, and none is. There is nothing to forge: no cookie is read and none is set, and
@@ -40,7 +40,7 @@ _OTHERS = 1024
 
 
 class ObjectionHandler(RequestHandler):
-    """The one page."""
+    """Handler of the one page."""
 
     def initialize(self, desk: Desk) -> None:
         """Called by Tornado."""
@@ -58,7 +58,7 @@ class ObjectionHandler(RequestHandler):
             self.set_header(name, value)
 
     def get(self) -> None:
-        """The form, with the reference that the URL has."""
+        """Show the form, with the reference that the URL has."""
         try:
             reference = parse_reference(self.get_query_argument("reference", ""))
         except ReferenceTextError:
@@ -66,7 +66,7 @@ class ObjectionHandler(RequestHandler):
         self._send(self._desk.page.form(self._languages(), reference))
 
     async def post(self) -> None:
-        """Take one; what is said does not tell whether there is such a reference."""
+        """Take an objection; the reply does not tell whether there is such a reference."""
         request = self.request
         kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         # Browsers say so where a script asks and not a person who has sent a form.
@@ -78,17 +78,18 @@ class ObjectionHandler(RequestHandler):
         self._answer(await self._desk.take(reference, message, self._client()))
 
     def log_exception(self, *error: Any) -> None:
-        """Called by Tornado with what nobody has caught; what is asked for has references in it."""
+        """Called by Tornado with uncaught exceptions; request addresses have references in them."""
         if not isinstance(error[1], HTTPError):
             logger.error("objections: %s", type(error[1]).__name__)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ARG002
-        """Called by Tornado for what is not answered otherwise."""
+        """Called by Tornado for errors that have no response yet."""
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{status_code} {self._reason}\n")
 
     def _client(self) -> str:
-        """Whom a request is from: the last in ``X-Forwarded-For`` that is no proxy of ours, said by one."""
+        """Client of a request: the last address in ``X-Forwarded-For`` that is no proxy of ours, said by
+        one."""
         said = self.request.headers.get("X-Forwarded-For", "").split(",")
         address = self.request.remote_ip or ""
         try:
@@ -117,7 +118,7 @@ class ObjectionHandler(RequestHandler):
 
 
 class _Bounded(HTTPServer):
-    """One that takes no more than `MAX_CONNECTIONS` at a time."""
+    """HTTP server that takes no more than `MAX_CONNECTIONS` at a time."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Called by Tornado."""

@@ -1,4 +1,4 @@
-"""What pages to people are made of: words in several languages, the choice among them, style and policy."""
+"""Pages for people: words in several languages, their negotiation, style and content policy."""
 
 from urlward.lazy import import_lazily
 

@@ -1,4 +1,4 @@
-"""Which form and which language of the block page a client gets (RFC 9110 sec. 12.5, RFC 4647 sec. 3.4).
+"""Content negotiation of the block page: its form and language (RFC 9110 sec. 12.5, RFC 4647 sec. 3.4).
 
 Werkzeug reads the header values. Its own choice of a language is not used: it prefers an exact tag of low
 quality (``en;q=0.1``) to the shortened form of the tag that the reader asked for first (``es-MX``).
@@ -21,7 +21,7 @@ _TAG = re.compile(r"[a-z]{1,8}(?:-[a-z0-9]{1,8})*")
 
 
 class Form(Enum):
-    """A form of the block page; the value is its media type."""
+    """Form of the block page; the value is its media type."""
 
     HTML = "text/html"
     PROBLEM = "application/problem+json"
@@ -97,7 +97,7 @@ def is_language_tag(tag: str) -> bool:
 
 
 def _parse(value: str) -> list[tuple[str, float]]:
-    """Read a header value into lower-case items without parameters, each with its quality, in order."""
+    """Parse a header value into lower-case items without parameters, each with its quality, in order."""
     parsed = parse_accept_header(value[:MAX_VALUE], Accept)
     best: dict[str, float] = {}
     for item, quality in parsed:

@@ -1,4 +1,4 @@
-"""What keeps a page from fetching, running and sending anything but what it is for."""
+"""Content security policy of pages, and their encoding: a page fetches, runs and sends nothing unintended."""
 
 import base64
 import hashlib

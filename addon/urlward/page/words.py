@@ -1,4 +1,4 @@
-"""The words of the block page: shipped per language as TOML, changed or added to by the operator.
+"""Words of the block page: shipped per language as TOML, changed or added to by the operator.
 
 A text is named by a key such as ``title`` or ``category.phishing``. Keys below ``category.``, ``advice.`` and
 ``help.`` end in a category of the lists, and an operator may add any; every other key is fixed. Those below
@@ -87,7 +87,7 @@ def text_for(texts: Texts, kind: str, category: str | None) -> str:
 
 
 def form_texts(texts: Mapping[str, Texts]) -> dict[str, dict[str, str]]:
-    """The texts below ``form.`` by language, without that part of their keys.
+    """Texts below ``form.`` by language, without that part of their keys.
 
     Raises:
         BlockPageError: a language of the operator's own lacks one.

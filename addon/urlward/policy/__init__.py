@@ -1,1 +1,1 @@
-"""Policy: who is filtered how."""
+"""Policy: groups of clients, rules, schedules and temporary allows."""

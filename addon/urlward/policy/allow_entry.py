@@ -1,4 +1,4 @@
-"""What an operator means by a URL that is to be allowed: a page, or a host and its subdomains."""
+"""Entry of a temporary allow, made from a URL: a page, or a host and its subdomains."""
 
 from ipaddress import ip_network
 from typing import Literal, NamedTuple
@@ -18,11 +18,11 @@ Kind = Literal["page", "host"]
 
 
 class AllowError(UrlwardError):
-    """An allow that cannot be made or ended, or a record of them that cannot be read."""
+    """An allow that cannot be made or ended, or a damaged record of allows."""
 
 
 class Allowed(NamedTuple):
-    """What a URL allows.
+    """Entry that allows a URL.
 
     Attributes:
         canonical: the URL's canonical form.
@@ -35,14 +35,14 @@ class Allowed(NamedTuple):
     line: str
 
     def is_named_in(self, words: str) -> bool:
-        """Whether words have the host in them; one without a dot may be a word like any other."""
+        """Whether words contain the host; one without a dot may be a word like any other."""
         name = self.canonical.host.strip("[]").removeprefix("www.")
         return not name.isalnum() and name in words.lower()
 
 
 def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
-    """What a URL allows: that page, with its query's parameters where it has some; a host alone, with a port
-    or without, itself and its subdomains.
+    """Make the entry for a URL: that page, with its query's parameters where it has some; a host alone, with
+    a port or without, is the host and its subdomains.
 
     Args:
         url: as typed.
@@ -74,7 +74,7 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
 
 
 def _is_network(host: str, target: str) -> bool:
-    """Whether what follows an address is the length of a prefix, or a mask."""
+    """Whether the text after an address is the length of a prefix, or a mask."""
     try:
         ip_network(host.strip("[]") + target, strict=False)
     except ValueError:

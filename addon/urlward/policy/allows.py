@@ -1,4 +1,4 @@
-"""Temporary allows: what an operator excuses for a while, and the record of who did so and why.
+"""Temporary allows: pages and hosts that an operator allows for a while, with the reason and the operator.
 
 ``allows.json`` in the state folder has them while they last. The URL is in it as an entry of the grammar
 sealed under the local key, so that the file names nothing that is listed. The audit log
@@ -31,7 +31,7 @@ from urlward.state.folder import locked, made_folder, read_kept, write_kept
 logger = logging.getLogger("urlward.lists")
 
 NAME = "allows"
-"""Of the list that they are."""
+"""Name of the list that they form."""
 
 FILE = "allows.json"
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
@@ -45,7 +45,7 @@ _LAST = 1 << 36
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """What is excused, and until when.
+    """Temporary allow.
 
     Attributes:
         id: also the entry's.
@@ -71,7 +71,7 @@ class Allow:
 def add_allow(
     state: Path, key: Key, url: str, seconds: int, why: str, who: str, *, whole_host: bool, now: float
 ) -> Allow:
-    """Excuse a page (a URL), or a host and its subdomains (a host alone).
+    """Allow a page (a URL), or a host and its subdomains (a host alone), for a while.
 
     Args:
         state: the state folder.
@@ -107,7 +107,7 @@ def add_allow(
 
 
 def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow:
-    """End one before its time.
+    """End an allow before its time.
 
     Raises:
         AllowError: there is none of that id, or `why` is not one line of words.
@@ -125,7 +125,7 @@ def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow
 
 
 def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
-    """Those in force, as they were made; changes nothing.
+    """Allows in force, in the order of making; changes nothing.
 
     Raises:
         AllowError: the record of them is damaged.
@@ -135,7 +135,7 @@ def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
 
 
 def expire_allows(state: Path, now: float) -> int:
-    """Take those out of the record whose time is over, each told in the audit once; returns how many.
+    """Delete expired allows from the record, each with one line in the audit log; returns how many.
 
     Raises:
         AllowError: the record of them is damaged.
@@ -149,7 +149,8 @@ def expire_allows(state: Path, now: float) -> int:
 
 
 def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | None:
-    """An artifact of those in force, to be loaded under the same key; None where there are none.
+    """Compile the allows in force into an artifact, to be loaded under the same key; None where there are
+    none.
 
     One that does not open under the key excuses nothing, and the log says so.
     """
@@ -167,12 +168,12 @@ def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | Non
 
 
 def next_end(allows: Iterable[Allow], now: float) -> float | None:
-    """When the next of them ends; None where none is in force."""
+    """End of the first allow to end; None where none is in force."""
     return min((allow.until for allow in allows if now < allow.until), default=None)
 
 
 def _without_expired(state: Path, now: float) -> list[Allow]:
-    """Those in force, when the others are told and gone; the folder is locked."""
+    """Allows in force, once the expired ones are in the audit log and deleted; the folder is locked."""
     allows = _read(state)
     kept = [allow for allow in allows if now < allow.until]
     for allow in allows:
@@ -222,7 +223,7 @@ def _audit(
 
 
 def allow_row(allow: Allow) -> dict[str, str]:
-    """What is shown of one, as a JSON object."""
+    """Format an allow as a JSON object."""
     return {
         "id": allow.id,
         "kind": allow.kind,
@@ -234,12 +235,12 @@ def allow_row(allow: Allow) -> dict[str, str]:
 
 
 def rfc3339(seconds: float) -> str:
-    """A number of seconds since 1970-01-01 UTC as people read it."""
+    """Format seconds since 1970-01-01 UTC as RFC 3339."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(text: str) -> int:
-    """Seconds of ``30m``, ``2h`` or ``3d``.
+    """Parse seconds of ``30m``, ``2h`` or ``3d``.
 
     Raises:
         AllowError: none of these, or longer than 30 days.

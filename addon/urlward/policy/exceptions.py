@@ -1,4 +1,4 @@
-"""What an operator allows for a while (`urlward.policy.allows`), as a list in force."""
+"""Temporary allows (`urlward.policy.allows`) as a list in force."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ _NEVER = float("inf")
 
 
 class TemporaryAllows:
-    """Looks after the exceptions in a state folder.
+    """Temporary allows of a state folder, kept up to date.
 
     Args:
         state: the folder.
@@ -34,7 +34,8 @@ class TemporaryAllows:
         self._end = _NEVER
 
     def look(self, now: float) -> bool:
-        """Whether others are in force from now on, seconds since 1970-01-01 UTC. Never raises."""
+        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
+        raises."""
         signature = Signature.of(self._path)
         ended = now >= self._end
         if signature == self._seen and not ended:
@@ -56,7 +57,8 @@ class TemporaryAllows:
         return had or bool(self.lists)
 
     def _record(self, now: float) -> None:
-        """Tell the audit of what has ended; where that fails, whoever changes the file next does."""
+        """Write the ends of allows to the audit log; where that fails, the next process to change the file
+        does it."""
         try:
             expire_allows(self._state, now)
         except UrlwardError as e:

@@ -1,4 +1,4 @@
-"""Which group a client is in: by its MAC address, else by the longest prefix that holds its address."""
+"""Groups of clients: by MAC address, else by the longest prefix that contains the client's address."""
 
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -12,7 +12,7 @@ type MacOf = Callable[[str], str | None]
 
 
 class Membership(NamedTuple):
-    """A client's group.
+    """Group of a client, and how it was found.
 
     Attributes:
         group: its index in the configuration; -1 for none.
@@ -27,7 +27,7 @@ NOBODYS = Membership(-1)
 
 
 class Groups:
-    """Groups of clients; `urlward.config.read_config` has checked them.
+    """Groups of clients, already checked by `urlward.config.read_config`.
 
     Args:
         tables: from the configuration.
@@ -49,7 +49,7 @@ class Groups:
         self._lengths = sorted(self._networks, reverse=True)
 
     def find(self, client: str) -> Membership:
-        """A client's group, by its address; what is no address is in none."""
+        """Find a client's group by its address; text that is no address is in none."""
         try:
             address = canonical_network(str(ip_address(client.partition("%")[0])))
         except ValueError:

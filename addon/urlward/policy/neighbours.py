@@ -28,11 +28,11 @@ _TIMEOUT = 5.0
 
 
 class NeighboursError(UrlwardError):
-    """The kernel's table cannot be read."""
+    """The kernel's table of neighbours cannot be read."""
 
 
 class Neighbours:
-    """Which MAC address an on-link client has.
+    """Table of the MAC addresses of on-link clients.
 
     Args:
         read: gives address and MAC address of each neighbour.
@@ -49,21 +49,21 @@ class Neighbours:
         self._told = False
 
     def mac(self, address: str) -> str | None:
-        """The MAC address of a client, in lower case with colons; None where it is not known (yet)."""
+        """MAC address of a client, in lower case with colons; None where it is not known (yet)."""
         found = self._macs.get(address)
         if found is None:
             self._wanted.set()
         return found
 
     def refresh(self) -> None:
-        """Look at the table now. Where it cannot be read, what is known stays, and the log says so once."""
+        """Read the table now. Where that fails, what is known stays, and the log says so once."""
         try:
             self._take(self._read())
         except NeighboursError as e:
             self._failed(e)
 
     async def watch(self) -> None:
-        """Look after the table until cancelled."""
+        """Update the table until cancelled."""
         while True:
             try:
                 self._take(await asyncio.to_thread(self._read))
@@ -90,7 +90,7 @@ class Neighbours:
 
 
 def read_table() -> dict[str, str]:
-    """Address and MAC address of every neighbour, as ``ip neigh`` of iproute2 tells them.
+    """Read the address and MAC address of every neighbour, as ``ip neigh`` of iproute2 does.
 
     An address that two interfaces know under different MAC addresses is nobody's.
 

@@ -1,4 +1,4 @@
-"""Policy: what the entries found on a request mean for the client that makes it.
+"""Policy: the action for entries found on a request, by the client that makes it.
 
 A matcher finds entries; which of them count, and how, is decided here, by the client's group and the
 time. It costs nothing until something is found: a `View` is kept for each group until a schedule
@@ -30,7 +30,7 @@ _WEIGHTS = {"allow": 3, "block": 2, "monitor": 1, "pass": 0}
 
 
 class Rule(NamedTuple):
-    """A rule as it is asked.
+    """Rule, prepared for lookups.
 
     Attributes:
         number: among those of its group.
@@ -49,14 +49,14 @@ class Rule(NamedTuple):
     schedule: str
 
     def fits(self, list_name: str, category: str) -> bool:
-        """Whether it is for an entry of this list and category."""
+        """Whether the rule applies to entries of this list and category."""
         return (self.lists is None or list_name in self.lists) and (
             self.categories is None or category in self.categories
         )
 
 
 class Outcome(NamedTuple):
-    """What becomes of an entry found.
+    """Outcome of an entry found.
 
     Attributes:
         action: as of a `Verdict`; ``pass`` where it does not count.
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
 
 
 class View:
-    """What the lists mean for one group of clients at one time.
+    """View of the policy for one group of clients at one time.
 
     Attributes:
         group: its name, or empty for clients in none.
@@ -95,7 +95,7 @@ class View:
         self._outcomes: dict[tuple[str, str], Outcome] = {}
 
     def decide(self, found: Sequence[Verdict]) -> Verdict:
-        """The verdict on one host, of those of all entries found on it.
+        """Decide on one host: the verdict among those of all entries found on it.
 
         An exception beats a block, a block what is monitored, and among equals the most specific entry is
         named, as without a policy.
@@ -120,7 +120,7 @@ class View:
         return Verdict(best_action, best.kind, best.entry, best.category, best.list, best.rank)
 
     def outcome(self, verdict: Verdict) -> Outcome:
-        """What becomes of one entry found, whatever else is found."""
+        """Outcome of one entry found, whatever else is found."""
         if verdict.action == "allow":
             return Outcome("allow")
         outcome = self._outcome(verdict.list, verdict.category)
@@ -135,7 +135,7 @@ class View:
         return not self._actions(list_name).isdisjoint(("block", "monitor"))
 
     def _actions(self, list_name: str) -> set[str]:
-        """All that can become of a list's blocking entries."""
+        """All actions that a list's blocking entries can have."""
         return {self._outcome(list_name, category).action for category in self._categories}
 
     def _outcome(self, list_name: str, category: str) -> Outcome:
@@ -162,18 +162,18 @@ class View:
 
 
 class Neighbours(Protocol):
-    """What a policy asks of `urlward.policy.neighbours.Neighbours`."""
+    """Interface of `urlward.policy.neighbours.Neighbours` that a policy needs."""
 
     @property
     def changes(self) -> int:
-        """Rises whenever an address has come to another MAC address."""
+        """Counter that rises whenever an address has come to another MAC address."""
 
     def mac(self, address: str) -> str | None:
-        """The MAC address of an on-link client, where it is known."""
+        """MAC address of an on-link client, where it is known."""
 
 
 class Policy:
-    """Groups, rules and schedules of a configuration.
+    """Policy of a configuration: its groups, rules and schedules.
 
     Args:
         config: the whole file; `read_config` has checked it.
@@ -200,19 +200,19 @@ class Policy:
 
     @property
     def is_trivial(self) -> bool:
-        """Whether every block blocks for every client at all times, so that nothing need be asked."""
+        """Whether every block blocks for every client at all times, so that no decision is needed."""
         return (
             len(self._kinds) == 1 and not self._kinds[0][2] and all(u == "block" for u in self._uses.values())
         )
 
     def view(self, client: str, now: float) -> View:
-        """What the lists mean for a client, by its address, at a number of seconds since 1970-01-01 UTC."""
+        """View for a client, by its address, at a number of seconds since 1970-01-01 UTC."""
         if not self._since <= now < self._until:
             self._turn(now)
         return self._views[self.membership(client).group]
 
     def membership(self, client: str) -> Membership:
-        """The group that a client is in."""
+        """Find the group that a client is in."""
         neighbours = self._neighbours
         if neighbours is not None and neighbours.changes != self._changes:
             self._changes = neighbours.changes
@@ -223,13 +223,13 @@ class Policy:
         return found
 
     def until(self, now: float) -> float:
-        """When the next schedule begins or ends; views are to be asked for anew then."""
+        """Time when the next schedule begins or ends; views have to be renewed then."""
         if not self._since <= now < self._until:
             self._turn(now)
         return self._until
 
     def _turn(self, now: float) -> None:
-        """Make the views of a time."""
+        """Compute the views of a time."""
         closed = {name for name, schedule in self._schedules.items() if not schedule.holds(now)}
         changes = (schedule.next_change(now) for schedule in self._schedules.values())
         self._views = [

@@ -1,4 +1,4 @@
-"""Why an operator did or asked something: one line of words, which the audit log keeps for ever."""
+"""Reasons that operators give for their actions: one line of words, which the audit log keeps for ever."""
 
 import re
 
@@ -11,7 +11,7 @@ _URL = re.compile(r"//|\bwww\.|(?<![\w@.-])(?:[\w-]+\.)+[^\W\d_]{2,}(?::[0-9]+)?
 
 
 def reason_of(text: str, error: type[UrlwardError]) -> str:
-    """The words, without blanks around them.
+    """Check and strip a reason.
 
     Args:
         text: as typed.

@@ -1,4 +1,4 @@
-"""Schedules: whether a clock on the wall shows a time in one, and when that will change.
+"""Schedules of wall-clock times: whether one is in force, and when that will change.
 
 The clock on the wall decides, not the length of a span. A time that the clock skips in spring is in no
 schedule that day, and one that it shows twice in autumn is in it both times.
@@ -17,7 +17,7 @@ _DAY = 24 * 60
 
 
 class Schedule:
-    """When rules are in force.
+    """Schedule of rules.
 
     Args:
         table: from the configuration.
@@ -29,7 +29,7 @@ class Schedule:
         self._begins, self._ends = table.begins, table.ends
 
     def holds(self, now: float) -> bool:
-        """Whether it is in force, at a number of seconds since 1970-01-01 UTC."""
+        """Whether it is in force at a time, seconds since 1970-01-01 UTC."""
         local = datetime.fromtimestamp(now, self._zone)
         minute, day = local.hour * 60 + local.minute, local.weekday()
         if self._begins < self._ends:
@@ -39,7 +39,8 @@ class Schedule:
         return begun_today or ((day - 1) % 7 in self._days and minute < self._ends)
 
     def next_change(self, now: float) -> float:
-        """When it will begin or end; where it does not within `LOOK_AHEAD` days, when to ask again."""
+        """Time when it will begin or end; where it does not within `LOOK_AHEAD` days, when to compute
+        again."""
         held = self.holds(now)
         for moment in sorted(self._moments(now)):
             if moment > now and self.holds(moment) != held:
@@ -47,7 +48,7 @@ class Schedule:
         return now + LOOK_AHEAD * 86_400
 
     def _moments(self, now: float) -> Iterator[float]:
-        """Every time at which the clock on the wall can come to show something in it, or out of it."""
+        """Times at which it may come into force, or go out of it, by the clock on the wall."""
         today = datetime.fromtimestamp(now, self._zone).replace(
             hour=0, minute=0, second=0, microsecond=0, tzinfo=None
         )
@@ -62,7 +63,7 @@ class Schedule:
                 yield self._clock_change(start, start + 86_400)
 
     def _clock_change(self, before: float, after: float) -> float:
-        """The second in which the clock on the wall jumps."""
+        """Find the second in which the clock on the wall jumps."""
         old = self._offset(before)
         while after - before > 1:
             middle = (before + after) // 2

@@ -1,1 +1,1 @@
-"""What happened, who had an address when, and what is counted: kept as long as it may be, and shown."""
+"""Records: events and their stores, the recorder, metrics and health."""

@@ -1,4 +1,4 @@
-"""The recorder's socket in the state folder: one JSON object a line.
+"""Recorder's socket in the state folder: one JSON object a line.
 
 Whoever wants to know something says ``{"ask": QUESTION}``, and gets one line. A worker says once a second
 ``{"worker": NAME, "metrics": {…}}`` of what it has counted, over a connection that lasts as long as it does.
@@ -47,7 +47,7 @@ type Answers = Mapping[str, Callable[[], Mapping[str, Any]]]
 
 
 class AskError(UrlwardError):
-    """The recorder gave no answer, or none that makes sense."""
+    """No answer from the recorder, or none that makes sense."""
 
 
 class NotRunningError(AskError):
@@ -88,7 +88,7 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
 
 
 def reply(question: object, answers: Answers) -> bytes:
-    """The line that the recorder sends back.
+    """Send a request to the recorder; returns the line of its reply.
 
     Args:
         question: the value of ``ask`` in what came.
@@ -104,7 +104,7 @@ def reply(question: object, answers: Answers) -> bytes:
 
 
 class Reporter:
-    """A worker's connection to the recorder, over which it says what it counts.
+    """Reporter: a worker's connection to the recorder, for snapshots of its metrics.
 
     Args:
         state: the state folder.
@@ -120,7 +120,7 @@ class Reporter:
         self._told_alone = False
 
     def report(self, metrics: Mapping[str, Any]) -> None:
-        """Say it, where the recorder takes it at once. Neither waits nor raises.
+        """Send a snapshot, if the socket takes it at once. Neither waits nor raises.
 
         Args:
             metrics: what is counted. It is told whether some of it was said over another connection, since
@@ -171,7 +171,7 @@ class Reporter:
 
 
 class _Said(msgspec.Struct):
-    """All that a line may say."""
+    """Message: all fields that a line may have."""
 
     ask: str = ""
     worker: str = ""
@@ -179,7 +179,7 @@ class _Said(msgspec.Struct):
 
 
 class Desk:
-    """The recorder's end: listens to workers, and answers questions. Takes no line on trust.
+    """Desk: the recorder's end of the socket, which takes snapshots and answers questions. Trusts no line.
 
     Args:
         state: the state folder.
@@ -201,7 +201,7 @@ class Desk:
         return {name for name, count in [*self._connected.items()] if count}
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
             StateError: the socket cannot be made.
@@ -213,7 +213,7 @@ class Desk:
         self._server = await asyncio.start_unix_server(self._serve, sock=made, limit=MAX_LINE)
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop to listen."""
         if self._server is not None:
             self._server.close()
         tasks = [*self._tasks]
@@ -254,7 +254,7 @@ class Desk:
 
 
 def _read(line: bytes) -> _Said:
-    """What a line says.
+    """Parse a line.
 
     Raises:
         EOFError: it is no whole line.
@@ -271,7 +271,7 @@ def _read(line: bytes) -> _Said:
 
 @contextmanager
 def _address(path: Path) -> Iterator[str]:
-    """A name of a socket's path that is short enough for the kernel, while this lasts.
+    """Name of a socket's path that is short enough for the kernel, while the context lasts.
 
     Raises:
         OSError: the folder is not there.
@@ -287,7 +287,7 @@ def _address(path: Path) -> Iterator[str]:
 
 
 def _listening(path: Path) -> socket.socket:
-    """A socket that listens there, for its owner alone; whatever was there before is no longer.
+    """Listening socket, for its owner alone; replaces whatever is at the path.
 
     Raises:
         OSError: it cannot be made.

@@ -1,4 +1,4 @@
-"""Writing many rows at once: plain tuples, in the quickest way that each database has."""
+"""Bulk inserts: plain tuples, in the fastest way that each database has."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from sqlalchemy.exc import DBAPIError
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add rows, in the order of the table's columns that are not counted up by themselves; what is there
-    already stays as it is."""
+    """Insert rows, in the order of the columns that are not autoincremented; rows that are there already
+    stay as they are."""
     _insert(connection, table, rows, "DO NOTHING")
 
 
 def copy_new(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """The same of very many rows, for which PostgreSQL needs a temporary table."""
+    """Insert very many rows as `insert_new`; in PostgreSQL by way of a temporary table."""
     _copy(connection, table, rows, "DO NOTHING")
 
 
 def copy_or_replace(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add very many rows, or replace those of the same keys; likewise."""
+    """Insert very many rows, or replace those of the same keys; in PostgreSQL by way of a temporary table."""
     keys = ", ".join(f'"{column.name}"' for column in table.primary_key)
     others = [column.name for column in table.columns if not column.primary_key]
     changes = ", ".join(f'"{name}" = excluded."{name}"' for name in others)

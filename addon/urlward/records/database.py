@@ -1,4 +1,4 @@
-"""Events in SQLite or PostgreSQL: one code for both."""
+"""Event store in SQLite or PostgreSQL: one code for both."""
 
 import json
 import time
@@ -56,7 +56,7 @@ _EQUAL = ("reference", "list", "category", "client", "entry", "group", "node")
 
 
 class Database:
-    """A database of events, brought to this version's tables when it is opened.
+    """Database store of events, migrated to this version's tables when it is opened.
 
     Args:
         engine: to connect with.
@@ -127,7 +127,7 @@ class Database:
         self.engine.dispose()
 
     def find(self, query: EventQuery) -> list[Event]:
-        """The events of a query, the newest first.
+        """Find the events of a query, the newest first.
 
         Raises:
             StoreError: they cannot be read.
@@ -140,8 +140,8 @@ class Database:
             return [Event(*row) for row in connection.execute(wanted)]
 
     def came_after(self, seq: int, query: EventQuery) -> list[tuple[int, Event]]:
-        """Those of a query that came after a number of `last`, in the order in which they came, each with
-        its number.
+        """Find events of a query that came after a number of `last`, in the order in which they came, each
+        with its number.
 
         Raises:
             StoreError: they cannot be read.
@@ -152,7 +152,7 @@ class Database:
             return [(row[0], Event(*row[1:])) for row in rows]
 
     def last(self) -> int:
-        """The number of the event that came last; 0 where there is none.
+        """Number of the latest event; 0 where there is none.
 
         Raises:
             StoreError: it cannot be read.
@@ -161,8 +161,8 @@ class Database:
             return connection.execute(select(func.max(events.c.seq))).scalar() or 0
 
     def count(self, query: EventQuery, by: By) -> dict[str, int]:
-        """How many events of a query there are of each value, the most frequent first, or the earliest time;
-        its `before` and `limit` do not count.
+        """Count the events of a query by value, the most frequent first, or by time, the earliest first; the
+        query's `before` and `limit` are ignored.
 
         Raises:
             StoreError: they cannot be read.
@@ -228,7 +228,7 @@ class Database:
         return deleted
 
     def register(self, node: Node) -> None:
-        """Be a node that writes here, under its name alone, and as long as that is its own. A file has no
+        """Register a node that writes here, under its name alone, as long as that is its own. A file has no
         other.
 
         Raises:
@@ -240,7 +240,7 @@ class Database:
             self._node = node
 
     def find_node(self, name: str, node: Node) -> None:
-        """Look whether a name can be adopted.
+        """Check whether a name can be adopted.
 
         Raises:
             StoreError: no node has it, or this one has it already; or that cannot be read.
@@ -253,7 +253,7 @@ class Database:
                 raise StoreError(f"{name!r} is this node there already")
 
     def adopt(self, name: str, node: Node) -> None:
-        """Have a name be a node's, whose ever it was, with what was recorded and is held under it.
+        """Give a name, whoever has it, to a node, with what was recorded and is held under it.
 
         Raises:
             StoreError: it cannot be.
@@ -262,7 +262,7 @@ class Database:
             connection.execute(update(nodes).where(nodes.c.name == name).values(identity=node.identity))
 
     def taken_from(self, node: Node) -> StoreError | None:
-        """What is wrong where a node's name is another's; None where it is not.
+        """Why a node cannot use its name, as it is another's; None where it can.
 
         Raises:
             StoreError: it cannot be read.
@@ -274,7 +274,7 @@ class Database:
         return StoreError(f"{self.name}: {_taken(row.name, row.seen)}")
 
     def names_of(self, node: Node) -> list[str]:
-        """All names that a node has, and had in a database that several share.
+        """Names that a node has, and has had, in a database that several share.
 
         Raises:
             StoreError: they cannot be read.
@@ -284,7 +284,7 @@ class Database:
         return sorted({node.name, *found})
 
     def days_of_nodes(self, kind_days: Mapping[str, int], node: Node) -> dict[str, Mapping[str, int]]:
-        """The days of each node that has said them, with one's own; of all others, by the name of none, the
+        """Days of each node that has set them, with one's own; of all others, by the name of none, the
         longest of these.
 
         Raises:
@@ -301,7 +301,7 @@ class Database:
         return {**said, "": {kind: max(days[kind] for days in every) for kind in kinds}}
 
     def _under_own_name(self, connection: Connection, events: Sequence[Event]) -> Sequence[Event]:
-        """This node's events. Those that waited since it had another's name are under its own.
+        """Rename this node's events that waited from before its name changed.
 
         Raises:
             StoreError: its name is another's by now.
@@ -316,7 +316,7 @@ class Database:
         return [event._replace(node=name) if event.node in others else event for event in events]
 
     def hold(self, holds: Mapping[str, int], node: Node) -> None:
-        """Have all nodes that write here keep what has a reference, at least until a time.
+        """Hold the events of references in all nodes that write here, at least until a time.
 
         Args:
             holds: references with those times, in milliseconds. One that the node has said before stays until
@@ -400,7 +400,7 @@ class Database:
             self._pause(PAUSE)
 
     def _wipe(self) -> None:
-        """Have the files forget what has been deleted.
+        """Wipe what has been deleted from the files.
 
         Raises:
             StoreError: they do not, or not all of it.
@@ -423,7 +423,7 @@ class Database:
                     note_wiped(connection, _PART, count)
 
     def _unwiped(self) -> int:
-        """Whether something that was deleted may be in the files: 0 where nothing is."""
+        """Nonzero where deleted data may be in the files still."""
         with self.engine.connect() as connection:
             if not self.is_file:
                 return deletions(connection, _PART)
@@ -432,7 +432,7 @@ class Database:
 
 
 def _claim(connection: Connection, node: Node, days: Mapping[str, int] | None = None) -> None:
-    """Have a node's name be its own, where it is nobody else's.
+    """Claim a node's name, unless it is another's.
 
     Args:
         connection: of a transaction that writes.
@@ -467,16 +467,15 @@ def _taken(name: str, seen: int) -> str:
 
 
 def _held_by(node: Node) -> ColumnElement[bool]:
-    """What is true of a node's holds, under whatever name."""
+    """Condition on a node's holds, under whatever name."""
     mine = select(nodes.c.name).where(nodes.c.identity == node.identity)
     return or_(held.c.node.in_(mine), and_(held.c.node == node.name, held.c.node.not_in(_claimed())))
 
 
 def _before_identities(until: int) -> ColumnElement[bool]:
-    """What is true of a hold that ends at a time and is under no node's name: one that the node which holds
-    the same until the same time made before there were identities, under the name it had then or none. Were
-    it another's, that one says so again before it deletes anything.
-    """
+    """Condition on a hold that ends at a time and is under no node's name: one that the node which holds
+    the same until the same time made before there were identities, under the name it had then or none.
+    Were it another's, that one says so again before it deletes anything."""
     return and_(held.c.until == until, held.c.node.not_in(_claimed()))
 
 
@@ -485,14 +484,14 @@ def _claimed() -> Select[tuple[str]]:
 
 
 def _but_for(connection: Connection, holds: Collection[str]) -> list[ColumnElement[bool]]:
-    """What leaves the evidence of references out."""
+    """Conditions that exclude the evidence of references."""
     if not holds:
         return []
     return [events.c.reference.not_in(sorted(holds)), not_(_of_versions(connection, holds))]
 
 
 def _of_versions(connection: Connection, references: Collection[str]) -> ColumnElement[bool]:
-    """What is true of events that tell of the version of a list that one with a reference was listed by."""
+    """Condition on the events that describe the list version by which a reference's event was listed."""
     hits = (
         events.c.reference.in_(sorted(references)),
         events.c.kind.in_(sorted(HITS)),
@@ -517,8 +516,8 @@ def _conditions(query: EventQuery) -> list[ColumnElement[bool]]:
 
 
 def _after(before: str) -> ColumnElement[bool]:
-    """What comes after an event where the newest is first; one that is no longer there has its time in its
-    id."""
+    """Condition on events that come after one, the newest first; one that is no longer there has its time
+    in its id."""
     known = select(events.c.time).where(events.c.id == before).scalar_subquery()
     at = func.coalesce(known, literal(_time_in(before), BigInteger))
     # The first says nothing new, but is what an index is searched by.
@@ -537,7 +536,7 @@ def _beginning(milliseconds: int) -> str:
 
 
 def open_database(table: StoreTable, state: Path, *, make: bool = True) -> Database:
-    """The database of a configuration's table.
+    """Open the database store of a configuration's table.
 
     Args:
         table: of kind ``sqlite`` or ``postgresql``.

@@ -1,4 +1,4 @@
-"""Delivery of events from the outbox to one store: a thread that reads from the store's cursor, and writes.
+"""Delivery of events from the outbox to one store: a thread that reads at the store's cursor, and writes.
 
 No store waits for another. What a store does not take stays in the outbox, and is tried again, in order, when
 the store is back. A store that has taken events when the process is killed may be given them again, which it
@@ -40,7 +40,7 @@ PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """How a store does; counts are since the start.
+    """State of a store's delivery; counts are since the start.
 
     Attributes:
         up: whether it takes events; not before it has been opened.
@@ -60,7 +60,7 @@ class StoreState:
 
 
 class Delivery:
-    """Delivers to one store.
+    """Delivery: the thread that writes to one store.
 
     Args:
         name: of the store.
@@ -108,7 +108,7 @@ class Delivery:
         self._thread = Thread(target=self._deliver, name=f"records-{name}", daemon=True)
 
     def start(self, position: Position, *, down: bool) -> None:
-        """Begin to deliver.
+        """Start the delivery.
 
         Args:
             position: up to where it has all.
@@ -119,16 +119,16 @@ class Delivery:
 
     @property
     def down(self) -> bool:
-        """Whether it has been said to be down, and not yet to be back."""
+        """Whether the store has been reported down, and not yet back."""
         return self._alarms.down
 
     @property
     def behind(self) -> bool:
-        """Whether events wait for it since it is down or slow."""
+        """Whether events wait for a store that is down or slow."""
         return self._behind or (self.down and self._waiting > 0)
 
     def state(self) -> StoreState:
-        """How the store does."""
+        """State of the store."""
         return StoreState(
             up=self.tried and not self.down,
             written=self._written,
@@ -139,7 +139,7 @@ class Delivery:
         )
 
     def look(self, end: Position, waiting: int) -> None:
-        """Say what there is to say of it; called a few times a second.
+        """Raise or end the store's alarms; call it a few times a second.
 
         Args:
             end: of the outbox now.
@@ -159,7 +159,7 @@ class Delivery:
         self._alarms.lost(self.dropped, behind=self.behind)
 
     def close(self, within: float) -> None:
-        """Have the store take what there is, and let go of it.
+        """Deliver what is left, and close the store.
 
         Args:
             within: seconds; what it has not taken then stays in the outbox.
@@ -187,7 +187,7 @@ class Delivery:
         self._outbox.close()
 
     def _step(self) -> bool:
-        """Deliver what is next; False where there is nothing."""
+        """Deliver the next batch; False where there is none."""
         try:
             following = self._outbox.read(self.place, self.position, CHUNK)
         except OutboxError:
@@ -219,7 +219,7 @@ class Delivery:
             self._alarms.back()
 
     def _write(self, events: Sequence[Event]) -> bool:
-        """Whether the store has them, which is opened for that where it is not open."""
+        """Write events to the store, which is opened first where it is not open; whether it has them."""
         self._busy_since = self._clock()
         try:
             if self._store is None:

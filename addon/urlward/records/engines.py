@@ -1,4 +1,4 @@
-"""Connections to SQLite and PostgreSQL, each set up for records."""
+"""SQLAlchemy engines for SQLite and PostgreSQL, set up for records."""
 
 import os
 import sqlite3
@@ -36,7 +36,7 @@ _SHOWN = frozenset(
 
 
 def open_sqlite(path: Path) -> Engine:
-    """A file, made for its owner alone where it is not there.
+    """Open an SQLite file, made for its owner alone where it is not there.
 
     What is committed is on the disk: a write-ahead log that is synchronised at each commit survives the end
     of the process and of the machine (sqlite.org/pragma.html#pragma_synchronous). What is deleted is
@@ -76,8 +76,8 @@ def open_sqlite(path: Path) -> Engine:
 
 
 class SqliteFiles:
-    """The files of an SQLite database as they are when it has just been opened: itself, its write-ahead log,
-    and the index of that.
+    """Files of an SQLite database as they are when it has just been opened: itself, its write-ahead log, and
+    the index of that.
 
     SQLite goes on writing to files that were deleted or moved, without an error, and nobody else sees what it
     writes. While one connection is open SQLite itself removes none of them.
@@ -94,7 +94,7 @@ class SqliteFiles:
         self._opened = identity(*self._paths)
 
     def replaced(self, engine: Engine) -> str:
-        """What has become of them meanwhile; empty where they are the same.
+        """Why the files are not the same any more; empty where they are.
 
         Args:
             engine: that has them open.
@@ -113,7 +113,7 @@ class SqliteFiles:
 
 
 def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.environ) -> Engine:
-    """A database of a PostgreSQL server.
+    """Open a database of a PostgreSQL server.
 
     Raises:
         StoreError: the URL cannot be had, or is none; or the driver is not installed.
@@ -122,7 +122,7 @@ def open_postgresql(table: StoreTable, environment: Mapping[str, str] = os.envir
 
 
 def open_server(url: str, where: str) -> Engine:
-    """The same by its URL.
+    """Open a PostgreSQL database by its URL.
 
     Args:
         url: ``postgresql://…``.
@@ -163,7 +163,7 @@ def shown_url(url: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """What a driver says, without what `shown_url` does not show of the URL."""
+    """Text of a driver's error, without the parts of the URL that `shown_url` hides."""
     parsed = make_url(url)
     hidden = [parsed.password or ""]
     for key, value in parsed.query.items():
@@ -174,7 +174,7 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def url_of(table: StoreTable, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """The URL of a server's database, and where that is from.
+    """URL of a server's database, and the setting that it is from.
 
     Raises:
         StoreError: it cannot be had.
@@ -204,17 +204,17 @@ def url_in(file: Path) -> str:
 
 
 def writing(engine: Engine) -> Engine:
-    """The same connections, for transactions that write."""
+    """The engine for transactions that write."""
     return engine.execution_options(**{_WRITING: True})
 
 
 def reading(engine: Engine) -> Engine:
-    """The same connections, for transactions that only read."""
+    """The engine for transactions that only read."""
     return engine.execution_options(**{_WRITING: False})
 
 
 def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
-    """Have an SQLite file forget what has been deleted.
+    """Wipe what has been deleted from an SQLite file.
 
     What is deleted is overwritten where it stands, but of one in a thousand a copy remains that was made
     when SQLite moved it to another page. Only rewriting the file takes that away, during which nobody else
@@ -256,7 +256,7 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
 
 @contextmanager
 def told(name: str) -> Iterator[None]:
-    """Say what goes wrong with a database in one line, without what was to be written.
+    """Describe a database error in one line, without the data that was to be written.
 
     Raises:
         StoreError: it did.

@@ -1,4 +1,4 @@
-"""Events: what is kept of each block, cut connection, list change, failure and alarm. Schema version 1.
+"""Events: a record of each block, cut connection, list change, failure and alarm. Schema version 1.
 
 An event never holds a URL, a host or a path. Requests that pass leave none. An exported one is a JSON object
 (`as_json`) with ``version``, ``id``, ``time``, ``kind`` and those of the other fields that apply:
@@ -78,11 +78,11 @@ _LAST_NUMBER = (1 << 63) - 1
 
 
 class EventError(UrlwardError):
-    """Values that are no event; the message names the field and quotes nothing."""
+    """Values that do not make an event; the message names the field and quotes nothing."""
 
 
 class ReferenceTextError(UrlwardError):
-    """A text that is no reference."""
+    """A text that is not a reference."""
 
 
 _REFERENCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{12}").fullmatch
@@ -107,7 +107,7 @@ def parse_reference(text: str) -> str:
 
 
 def canonical_reference(text: str) -> str:
-    """As `parse_reference`; a text that is none stays as it is."""
+    """Normalise a reference as `parse_reference`; a text that is none stays as it is."""
     try:
         return parse_reference(text)
     except ReferenceTextError:
@@ -115,7 +115,7 @@ def canonical_reference(text: str) -> str:
 
 
 class Event(NamedTuple):
-    """One event; empty text and 0 stand for what does not apply. Fields as in the module's table.
+    """Event record; empty text and 0 stand for what does not apply. Fields as in the module's table.
 
     Attributes:
         time: milliseconds since 1970-01-01 UTC.
@@ -155,8 +155,8 @@ _PLACE = re.compile(r"\$\[([0-9]+)\]").search
 
 
 def event_id(now: int, random: bytes) -> str:
-    """An id: UUID version 7, with the rest of the millisecond ahead of the randomness (RFC 9562, sections 5.7
-    and 6.2, method 3).
+    """Make an event id: UUID version 7, with the rest of the millisecond ahead of the randomness (RFC 9562,
+    sections 5.7 and 6.2, method 3).
 
     Args:
         now: nanoseconds since 1970-01-01 UTC.
@@ -169,7 +169,7 @@ def event_id(now: int, random: bytes) -> str:
 
 
 def make_event(kind: Kind, now: int, random: bytes, **values: Any) -> Event:
-    """An event of this moment.
+    """Make an event of this moment.
 
     Args:
         kind: of event.
@@ -218,7 +218,7 @@ def events_of(data: bytes | msgspec.Raw) -> tuple[list[Event], int]:
 
 
 def event_of(row: object) -> Event:
-    """The same of one.
+    """Decode one event; as `events_of`.
 
     Raises:
         EventError: they are no event, or one too large to keep.
@@ -231,7 +231,7 @@ def event_of(row: object) -> Event:
 
 
 def _checked(event: Event) -> Event:
-    """An event whose values have the right types."""
+    """Check that the values have the right types, and make an event of them."""
     texts: tuple[str, ...] = _texts(event)
     text = "".join(texts)
     if len(text) > MAX_TEXT:
@@ -256,7 +256,7 @@ def _checked(event: Event) -> Event:
 
 
 def detail_of(event: Event) -> dict[str, Any]:
-    """What an event's detail says; empty for none.
+    """Decode an event's detail; empty for none.
 
     Raises:
         EventError: it is not JSON.
@@ -269,7 +269,7 @@ def detail_of(event: Event) -> dict[str, Any]:
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """An event as it is exported: the module's table, without what does not apply."""
+    """Export an event as JSON: the module's table, without what does not apply."""
     given: dict[str, Any] = {name: value for name, value in zip(FIELDS, event, strict=True) if value}
     given |= {"time": time_text(event.time)}
     if event.detail:

@@ -1,4 +1,4 @@
-"""Evidence of references: what answers for them, in every store and in what waits for one.
+"""Evidence of references: the events that explain them, in every store and in the outbox.
 
 An event says which client met what, and by which version of a list; the events of that version say what it
 was. Who had the client's address is in the assignments (`urlward.assignments.holding`), and what
@@ -17,7 +17,7 @@ from urlward.records.store import KeepingStore
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What there is of some references.
+    """Evidence of some references: events by store.
 
     Attributes:
         events: by the names of stores.
@@ -28,7 +28,7 @@ class Evidence:
     errors: tuple[UrlwardError, ...]
 
     def of(self, reference: str) -> dict[str, list[Event]]:
-        """What there is of one of them, by the names of stores."""
+        """Evidence of one reference, by the names of stores."""
         every = [event for events in self.events.values() for event in events]
         versions = {
             (event.list, event.serial)
@@ -47,7 +47,7 @@ class Evidence:
         return {name: events for name, events in found.items() if events}
 
     def hits(self, reference: str) -> list[Event]:
-        """The blocks and cuts that have a reference, each once."""
+        """Blocks and cuts that have a reference, each once."""
         found = {
             event.id: event
             for events in self.events.values()
@@ -63,7 +63,7 @@ def evidence_of(
     errors: Iterable[UrlwardError],
     state: Path,
 ) -> Evidence:
-    """Look for the evidence of references.
+    """Find the evidence of references.
 
     Args:
         references: as the records have them.

@@ -1,4 +1,4 @@
-"""The metrics of all workers as Prometheus takes them (text exposition format)."""
+"""Prometheus exposition: the metrics of all workers, in the text format."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ _OF_HOUR = {"requests": "judged", "blocks": "blocked", "would_blocks": "would_bl
 
 
 class Exposition(Collector):
-    """Adds up what workers say, and renders it.
+    """Exposition: adds up the workers' snapshots, and renders the metrics.
 
     Args:
         feeds: whose state is shown.
@@ -69,7 +69,7 @@ class Exposition(Collector):
         self._registry.register(self)
 
     def take(self, worker: str, snapshot: dict[str, Any]) -> None:
-        """Take what a worker has counted since its start; what is no snapshot is refused, and counted."""
+        """Take a worker's snapshot: cumulative since its start; invalid ones are refused, and counted."""
         try:
             read = read_snapshot(snapshot, self._labels)
         except SnapshotError:
@@ -81,7 +81,7 @@ class Exposition(Collector):
             self._hour.note(now, self._sums.total())
 
     def gone(self, worker: str) -> None:
-        """A worker has ended; what it has counted stays."""
+        """Drop the connection of a worker that has ended; its counts stay."""
         self._sums.gone(worker)
         self._heard.pop(worker, None)
 
@@ -91,7 +91,7 @@ class Exposition(Collector):
         return {worker: now - heard for worker, heard in self._heard.items()}
 
     def last_hour(self) -> dict[str, int]:
-        """What was counted in the last hour, or since the start: judged, blocked, would_block, errors."""
+        """Counts of the last hour, or since the start: judged, blocked, would_block, errors."""
         found = dict.fromkeys(_OF_HOUR.values(), 0.0)
         for (name, *_), count in self._hour.since(self._steady(), self._sums.total()).items():
             if name in _OF_HOUR:
@@ -103,15 +103,16 @@ class Exposition(Collector):
         return round(self._sums.total().get(("dropped",), 0)) + self._recorder().dropped
 
     def live(self) -> list[Snapshot]:
-        """What the workers that are connected have said last."""
+        """Latest snapshots of the workers that are connected."""
         return list(self._sums.live.values())
 
     def snapshots(self) -> dict[str, Mapping[str, Any]]:
-        """The same as they said it, by worker."""
+        """Latest snapshots as the workers sent them, by worker."""
         return {worker: snapshot.said for worker, snapshot in self._sums.live.items()}
 
     def refused_lists(self) -> dict[str, str] | None:
-        """By list, why what its file has now is not in force in some worker; None where no worker says."""
+        """Reasons, by list, why its current file is not in force in some worker; None where no worker
+        says."""
         live, found = self.live(), dict[str, str]()
         for snapshot in live:
             for name, why in snapshot.refused.items():
@@ -119,12 +120,13 @@ class Exposition(Collector):
         return found if live else None
 
     def rules(self) -> RulesFacts | None:
-        """How a gateway's rules are, by the worker that knows of most restorations; None where none says."""
+        """State of a gateway's rules, from the worker that knows of most restorations; None where none
+        says."""
         known = [snapshot.rules for snapshot in self.live() if snapshot.rules is not None]
         return max(known, key=lambda facts: (facts.restored, len(facts.wrong)), default=None)
 
     def troubles(self) -> dict[tuple[str, str], str]:
-        """What keeps traffic from being filtered as it should, by kind, and a worker's machine and number."""
+        """Troubles with traffic, by kind, and a worker's machine and number."""
         found: dict[tuple[str, str], str] = {}
         for worker, snapshot in self._sums.live.items():
             number = worker.rsplit("-", 2)[0]  # without what tells it from the one before it
@@ -132,15 +134,15 @@ class Exposition(Collector):
         return found
 
     def feeds(self) -> list[FeedFigures]:
-        """How the feeds are."""
+        """Figures of the feeds."""
         return feed_figures(self._feeds, self._state, self._clock())
 
     def recorder(self) -> RecorderState:
-        """What the recorder says of itself."""
+        """State of the recorder."""
         return self._recorder()
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, for prometheus-client."""
+        """Collect all metrics, for prometheus-client."""
         now, total, live = self._clock(), self._sums.total(), self.live()
         add(total, {("errors", "snapshot"): self.refused})
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
@@ -154,7 +156,7 @@ class Exposition(Collector):
         )
 
     def render(self) -> bytes:
-        """As text; `CONTENT_TYPE` is its media type."""
+        """Render as text; `CONTENT_TYPE` is its media type."""
         return generate_latest(self._registry)
 
 

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus has them: names, units and labels of what was counted.
+"""Metric families of Prometheus: names, units and labels of all that is counted.
 
 Names follow https://prometheus.io/docs/practices/naming/.
 """
@@ -42,7 +42,7 @@ type Rows = dict[tuple[str, ...], float]
 
 
 def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[Metric]:
-    """What workers have counted, and what they are at."""
+    """Counters and gauges of the workers."""
     # A counter that begins with the first of what it counts would have no increase to show for it.
     quiet = {(facts.name, NONE): 0.0 for snapshot in live for facts in snapshot.lists}
     judged = {(stage, verdict): 0.0 for stage in STAGES for verdict in VERDICTS} | _of(total, "requests")
@@ -88,7 +88,7 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
-    """How a gateway's rules are."""
+    """State of a gateway's rules."""
     restored: Rows = {(): float(rules.restored)}
     text = "Times that rules which another hand had removed were put back."
     yield _counter("urlward_rules_restored", text, (), restored)
@@ -97,7 +97,7 @@ def of_rules(rules: RulesFacts) -> Iterator[Metric]:
 
 
 def of_feeds(feeds: Sequence[FeedFigures], now: float) -> Iterator[Metric]:
-    """How feeds are."""
+    """State of the feeds."""
 
     def by_feed(name: str, text: str, value: Callable[[FeedFigures], float]) -> GaugeMetricFamily:
         return _gauge(f"urlward_feed_{name}", text, ("feed",), [((f.name,), value(f)) for f in feeds])
@@ -137,7 +137,7 @@ def of_feeds(feeds: Sequence[FeedFigures], now: float) -> Iterator[Metric]:
 
 
 def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterator[Metric]:
-    """What becomes of events.
+    """Delivery and loss of events, and alarms.
 
     Args:
         recorder: what it says of itself.
@@ -176,7 +176,7 @@ def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterato
 
 
 def of_filter(version: str, reporting: int, expected: int) -> Iterator[Metric]:
-    """That it is there."""
+    """Build info and worker gauges."""
     yield _gauge("urlward_build_info", "1, with the release.", ("version",), [((version,), 1.0)])
     yield _gauge(
         "urlward_workers", "Workers that have reported in the last seconds.", (), [((), float(reporting))]
@@ -185,7 +185,7 @@ def of_filter(version: str, reporting: int, expected: int) -> Iterator[Metric]:
 
 
 def _lists(found: Sequence[ListFacts], now: float) -> Iterator[Metric]:
-    """Of lists that workers disagree on, what the one that is behind has."""
+    """Lists in force; where workers disagree, the figures of the oldest."""
     behind: dict[str, ListFacts] = {}
     for facts in found:
         known = behind.get(facts.name)
@@ -208,7 +208,7 @@ def _lists(found: Sequence[ListFacts], now: float) -> Iterator[Metric]:
 
 
 def _of(counts: Counts, name: str) -> Rows:
-    """What is counted under a name, by its labels."""
+    """Counts of one metric, by its labels."""
     return {key[1:]: count for key, count in counts.items() if key[0] == name}
 
 

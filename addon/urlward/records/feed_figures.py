@@ -1,4 +1,4 @@
-"""A feed in figures, by its facts and its artifact's header alone, so that a scrape costs little."""
+"""Figures of a feed, from its facts and its artifact's header alone, so that a scrape costs little."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ STATES: tuple[State, ...] = ("ok", "waiting", "failed", "alarm")
 
 @dataclass(frozen=True, slots=True)
 class FeedFigures:
-    """How a feed is; times are seconds since 1970-01-01 UTC, 0 for never.
+    """Figures of a feed; times are seconds since 1970-01-01 UTC, 0 for never.
 
     Attributes:
         name: of it.
@@ -45,7 +45,7 @@ class FeedFigures:
 
 
 def feed_figures(feeds: Sequence[FeedTable], state: Path, now: float) -> list[FeedFigures]:
-    """Look at all feeds. One whose state is not to be had counts as failed."""
+    """Read the figures of all feeds. One whose state is unreadable counts as failed."""
     return [_look(feed, state, now) for feed in feeds]
 
 

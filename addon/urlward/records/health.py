@@ -1,4 +1,4 @@
-"""Whether the filter lives, and whether it does what it is for: ``/healthz`` and ``/readyz``.
+"""Health and readiness checks of the filter: ``/healthz`` and ``/readyz``.
 
 Names and numbers only, since whoever asks these needs no token: no list's content, and no error's text.
 """
@@ -21,7 +21,7 @@ _SERVES = ("ok", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a supervisor is told.
+    """Result of health checks.
 
     Attributes:
         checks: for each check what fails; empty where all is well.
@@ -36,12 +36,12 @@ class Health:
 
     @property
     def passed(self) -> dict[str, bool]:
-        """For each check whether it is well."""
+        """Result of each check: whether it passed."""
         return {name: not what for name, what in self.checks.items()}
 
     @property
     def status(self) -> int:
-        """Of HTTP: 200 or 503."""
+        """HTTP status: 200 or 503."""
         return 200 if self.ok else 503
 
     def as_json(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Health:
 
 
 def healthy(silence: Mapping[str, float], expected: int, rules: RulesFacts | None = None) -> Health:
-    """Whether the workers are there, and the rules of a gateway that are wanted.
+    """Check health: whether the workers are there, and the rules of a gateway that are wanted.
 
     Args:
         silence: seconds since each connected worker has reported.
@@ -72,7 +72,7 @@ def ready(
     troubles: Mapping[tuple[str, str], str] | None = None,
     rules: RulesFacts | None = None,
 ) -> Health:
-    """Whether traffic is filtered and recorded as it should be.
+    """Check readiness: whether traffic is filtered and recorded as it should be.
 
     Args:
         lists: that are in force in each worker.

@@ -1,4 +1,4 @@
-"""Holds: what stays although its days are over, since somebody has asked for it in time.
+"""Holds: references whose events are kept past their days, because an operator wants them for longer.
 
 ``holds.json`` in the state folder has one for each reference, with a reason and an end, until which no event
 with that reference is deleted; no other makes it shorter. Who held or released one is told in the audit log.
@@ -25,12 +25,12 @@ _LAST = 1 << 36
 
 
 class HoldError(UrlwardError):
-    """What was asked for cannot be held or released, or the record of holds is damaged."""
+    """A hold that cannot be made or released, or a damaged record of holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """One of them.
+    """Hold on the events of a reference.
 
     Attributes:
         reference: as on the block page.
@@ -48,7 +48,7 @@ class Hold:
 
 
 def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: float) -> Hold:
-    """Hold what has a reference; one that is held already for no longer is held anew.
+    """Hold the events of a reference; a hold that does not end later is replaced.
 
     Args:
         state: the state folder.
@@ -114,7 +114,7 @@ def release(state: Path, reference: str, why: str, who: str, *, now: float, unti
 
 
 def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
-    """Those in force, as they were made; changes nothing.
+    """Holds in force, in the order of making; changes nothing.
 
     Raises:
         HoldError: the record of them is damaged, so that nothing may be deleted.
@@ -124,7 +124,7 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
 
 
 def held_references(state: Path, now: float) -> dict[str, int]:
-    """The references of those in force, with their ends; raises as `current_holds`."""
+    """Held references, with the ends of their holds; raises as `current_holds`."""
     found: dict[str, int] = {}
     for one in current_holds(state, now):
         found[one.reference] = max(found.get(one.reference, 0), one.until)

@@ -1,4 +1,4 @@
-"""Events as JSON Lines, in files that are begun anew when they are full.
+"""Event store of JSON Lines files, which are rotated when they are full.
 
 ``records.jsonl`` is written; ``records.jsonl.1`` is the one before it, and so on. Each line is an event as
 `urlward.records.event.as_json` has it. What is written is on the disk before it counts as such. One line torn
@@ -36,7 +36,7 @@ _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
 class JsonlStore:
-    """The files.
+    """JSON Lines store: the current file, and rotated ones.
 
     Args:
         path: of the one that is written.
@@ -71,7 +71,7 @@ class JsonlStore:
                 self._seen = identity(path)[0], 0
 
     def write(self, events: Sequence[Event]) -> None:
-        """As `Store.write`. All are in one file, which may become larger by them than it is to be."""
+        """As `Store.write`. A batch is written to one file, which may exceed its size by it."""
         new = {event.id: event for event in events if event.id not in self._known}
         if not new:
             return
@@ -97,7 +97,7 @@ class JsonlStore:
             self._check()
 
     def _check(self) -> None:
-        """The same, while the folder is locked."""
+        """As `check`, while the folder is locked."""
         seen, self._seen = self._seen, self._look()
         by_purge = self._purged()
         if by_purge:
@@ -111,11 +111,11 @@ class JsonlStore:
             raise ReplacedError(f"{self._path}: was deleted, moved, cut or replaced by another program")
 
     def _look(self) -> tuple[Inode, int]:
-        """Which file is written, and its size."""
+        """Identity and size of the file that is written."""
         return identity(self._path)[0], self._path.stat().st_size if self._path.exists() else 0
 
     def _purged(self) -> list[Inode]:
-        """What the file was, in turn, as purges that nobody has taken note of yet wrote it anew."""
+        """Identities of the file, in turn, as purges that were not taken note of yet rewrote it."""
         try:
             found = json.loads(read_regular(self._mark))
             return [None if one is None else (one[0], one[1]) for one in found]
@@ -125,7 +125,7 @@ class JsonlStore:
             return [None]
 
     def close(self) -> None:
-        """Nothing is held between two writes."""
+        """As `Store.close`; nothing is open between two writes."""
 
     def ages(self, holds: Collection[str] = ()) -> dict[str, Age]:
         """As `KeepingStore.ages`."""
@@ -148,7 +148,7 @@ class JsonlStore:
             return [*map(from_json, found)]
 
     def _held_by(self, references: Collection[str]) -> Callable[[Mapping[str, Any]], bool]:
-        """Tells of a line whether it is evidence of a reference."""
+        """Predicate of a line: whether it is evidence of a reference."""
         if not references:
             return lambda _: False
         hits = (line for file in self._files() for _, line in _lines(file, having=references))
@@ -171,7 +171,7 @@ class JsonlStore:
         holds: Collection[str] = (),
         node: str = "",  # noqa: ARG002 - nobody else writes to these files
     ) -> int:
-        """As `KeepingStore.purge`: files that hold what is over are written anew without it, or go whole."""
+        """As `KeepingStore.purge`: files with expired events are rewritten without them, or deleted."""
         limits = {kind: now_ms - days * _DAY_MS for kind, days in kind_days.items()}
 
         def stays(line: Mapping[str, Any]) -> bool:
@@ -193,7 +193,7 @@ class JsonlStore:
         return deleted
 
     def _keep_only(self, number: int, stays: Callable[[Mapping[str, Any]], bool]) -> int:
-        """Write a file anew as the function of this name does; whoever writes the first is told by a mark."""
+        """Rewrite a file as the function of this name; the mark tells whoever writes to the first."""
         if number:
             return _keep_only(self._old(number), stays)
         before = identity(self._path)[0]
@@ -211,8 +211,7 @@ class JsonlStore:
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _numbers(self) -> list[int]:
-        """Of the files before the one that is written, the newest first; also those of a time when more were
-        kept."""
+        """Numbers of the rotated files, the newest first; also those from a time when more were kept."""
         return list(numbered(self._path))
 
     def _rotate(self) -> None:
@@ -228,7 +227,7 @@ class JsonlStore:
         self._path.replace(self._old(1))
 
     def _drop(self, numbers: Sequence[int]) -> None:
-        """Remove old files, but for what is held of them, which is in one file beyond those that are kept."""
+        """Delete old files, except held events in them, which go to one file beyond those that are kept."""
         holds = self._holds() if numbers else ()
         is_held = self._held_by(holds)
         oldest_first = map(self._old, reversed(numbers)) if holds else ()
@@ -241,7 +240,7 @@ class JsonlStore:
                 self._old(number).unlink()
 
     def _sweep(self) -> None:
-        """Remove what whoever was killed while it wrote a file anew has left."""
+        """Delete temporary files of processes that were killed while they rewrote a file."""
         for file in self._path.parent.iterdir():
             if file.name.startswith(f".{self._path.name}") and file.name.endswith(".tmp"):
                 file.unlink()
@@ -264,7 +263,7 @@ class JsonlStore:
 
 
 def open_jsonl(table: StoreTable, state: Path, *, make: bool = True) -> JsonlStore:
-    """The files of a configuration's table.
+    """Open the JSON Lines store of a configuration's table.
 
     Args:
         table: of kind ``jsonl``.
@@ -298,7 +297,7 @@ def numbered(path: Path) -> dict[int, Path]:
 
 
 def _append(path: Path, data: bytes) -> None:
-    """Append whole lines or nothing."""
+    """Append whole lines, or nothing."""
     fd = regular_fd(path, _APPEND)
     try:
         size = _end_of_lines(fd)
@@ -315,7 +314,7 @@ def _append(path: Path, data: bytes) -> None:
 
 
 def _end_of_lines(fd: int) -> int:
-    """Where the last whole line ends; what is torn after it is cut off."""
+    """Offset where the last whole line ends; what is torn after it is cut off."""
     size = end = os.fstat(fd).st_size
     while end and not (found := os.pread(fd, min(end, 1 << 16), max(end - (1 << 16), 0))).endswith(b"\n"):
         end = max(end - (1 << 16), 0) + found.rfind(b"\n") + 1
@@ -325,7 +324,7 @@ def _end_of_lines(fd: int) -> int:
 
 
 def _keep_only(file: Path, stays: Callable[[Mapping[str, Any]], bool]) -> int:
-    """Write a file anew without the lines that do not stay; returns how many those are."""
+    """Rewrite a file without the lines that are not kept; returns how many those are."""
     before, kept = 0, []
     for raw, line in _lines(file):
         before += 1
@@ -339,7 +338,7 @@ def _keep_only(file: Path, stays: Callable[[Mapping[str, Any]], bool]) -> int:
 
 
 def _version(line: Mapping[str, Any]) -> tuple[str, int]:
-    """Of the list that an event is of."""
+    """List and serial that an event is of."""
     return line.get("list", ""), line.get("serial", 0)
 
 

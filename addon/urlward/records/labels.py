@@ -1,4 +1,4 @@
-"""What may stand in a metric's label: few values, and none that could name an entry.
+"""Labels of metrics: bounded in number, and none that could name an entry.
 
 A label's value that nobody foresaw is counted as ``other``, so that neither a list's publisher nor a client
 can make more series than a fixed number.
@@ -31,13 +31,13 @@ _CATEGORY = re.compile(r"[a-z0-9_-]{1,64}").fullmatch
 
 
 def among(values: Iterable[str]) -> Callable[[str], str]:
-    """What makes of a value itself where it is one of these, and else ``other``."""
+    """Make a function that keeps these values, and turns all others into ``other``."""
     known = {value: value for value in values}
     return lambda value: known.get(value, OTHER)
 
 
 class Bounded:
-    """The first values of a label that are seen; all further ones are ``other``.
+    """Bounded set of a label's values: the first ones seen; all further ones are ``other``.
 
     Args:
         most: how many there may be besides.
@@ -50,7 +50,7 @@ class Bounded:
         self._most = most + len(self._known)
 
     def __call__(self, value: str) -> str:
-        """The value that the label gets."""
+        """Map a value to its label."""
         known = self._known.get(value)
         if known is not None:
             return known
@@ -67,12 +67,12 @@ class Categories(Bounded):
         super().__init__(MAX_CATEGORIES, _CATEGORY)
 
     def __call__(self, value: str) -> str:
-        """As above; ``none`` where an entry has none."""
+        """Map a category to its label; ``none`` where an entry has none."""
         return super().__call__(value) if value else NONE
 
 
 class Origins:
-    """Labels of what has been blocked: by which list, under which category.
+    """Labels of blocks: list and category.
 
     Attributes:
         known: the labels of a list's name and a category, for those that have been seen; whoever is in haste
@@ -87,7 +87,7 @@ class Origins:
         self._pairs: set[tuple[str, str]] = set()
 
     def __call__(self, list_: str, category: str) -> tuple[str, str]:
-        """The two labels' values."""
+        """Map a list and a category to their labels."""
         pair = self.lists(list_), self._categories(category)
         if pair not in self._pairs:
             if len(self._pairs) >= MAX_PAIRS:

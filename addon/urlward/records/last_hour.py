@@ -1,4 +1,4 @@
-"""What was counted in the last hour, of counters that only grow."""
+"""Counts of the last hour, from counters that only grow."""
 
 from collections import deque
 
@@ -10,21 +10,21 @@ STEP = 60.0
 
 
 class LastHour:
-    """Keeps a look at the counters for each minute of the last hour."""
+    """Samples of the counters for each minute of the last hour."""
 
     def __init__(self) -> None:
         self._looks: deque[tuple[float, Counts]] = deque(maxlen=int(HOUR / STEP) + 1)
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for another look."""
+        """Whether the next sample is due."""
         return not self._looks or now - self._looks[-1][0] >= STEP
 
     def note(self, now: float, total: Counts) -> None:
-        """Keep a look."""
+        """Add a sample."""
         self._looks.append((now, total))
 
     def since(self, now: float, total: Counts) -> Counts:
-        """What has been added in the hour up to now, or since the first look."""
+        """Counts of the hour up to now, or since the first sample."""
         before = next((counts for at, counts in self._looks if now - at <= HOUR), None)
         if before is None:
             return {}

@@ -1,4 +1,4 @@
-"""How late a worker's event loop comes back to what is due.
+"""Event loop lag of a worker, and pauses of the garbage collector.
 
 While one task keeps the loop, all traffic of the worker waits: what this measures each connection feels.
 """
@@ -24,7 +24,7 @@ async def watch_loop(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> None:
-    """Measure until cancelled.
+    """Measure the lag until cancelled.
 
     Args:
         metrics: that are told.
@@ -45,7 +45,7 @@ async def watch_loop(
 
 @contextmanager
 def _collector_timed(metrics: Metrics) -> Iterator[None]:
-    """Have the garbage collector's pauses counted: one cause of stalls that is Python's own."""
+    """Count the garbage collector's pauses: one cause of stalls that is Python's own."""
     begun = 0.0
 
     def called(phase: str, _: object) -> None:

@@ -1,4 +1,4 @@
-"""What a worker counts: plain numbers, since each request bumps several.
+"""Metrics of a worker: plain numbers, since each request bumps several.
 
 Nothing here takes a lock, asks the time or makes an object on the way of a request: a worker's event loop
 is the only one that bumps. What is counted goes to the recorder as a snapshot (`urlward.records.exposition`).
@@ -12,7 +12,7 @@ from typing import Any
 from urlward.records.labels import ERRORS, OTHER, STAGES, VERDICTS, Origins
 
 VERSION = 1
-"""Of snapshots."""
+"""Version of snapshots."""
 
 MAX_WHY = 500
 """Characters of why a list was refused."""
@@ -27,7 +27,7 @@ BUCKETS = {"check": CHECK, "added": ADDED, "stall": STALL, "collector": STALL, "
 
 
 class Histogram:
-    """How often a length of time fell between two bounds.
+    """Histogram of lengths of time.
 
     Args:
         bounds: upper ones, seconds, ascending.
@@ -45,7 +45,7 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Add one value."""
         self.counts[bisect_left(self._bounds, seconds)] += 1
         self.sum += seconds
 
@@ -56,7 +56,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class ListFacts:
-    """A list in force.
+    """Facts of a list in force.
 
     Attributes:
         name: of it.
@@ -73,7 +73,7 @@ class ListFacts:
 
 @dataclass(frozen=True, slots=True)
 class RulesFacts:
-    """A gateway's rules in the kernel.
+    """Facts of a gateway's rules in the kernel.
 
     Attributes:
         restored: how often they were put back, since the watch began.
@@ -87,7 +87,7 @@ class RulesFacts:
 
 
 class Metrics:
-    """What one worker has counted since its start.
+    """Metrics of one worker since its start.
 
     Args:
         started: when that was, seconds since 1970-01-01 UTC; tells two workers of one name apart.
@@ -131,7 +131,7 @@ class Metrics:
         self.collected = self._histograms["collector"].add
 
     def requests(self, stage: str, verdict: str) -> None:
-        """Count what was judged.
+        """Count judged requests.
 
         Args:
             stage: ``dns``, ``peek`` (a TLS connection by its names) or ``match`` (a request).
@@ -145,23 +145,23 @@ class Metrics:
             ] += 1
 
     def blocked(self, list_: str, category: str, *, would: bool = False) -> None:
-        """Count what an entry has blocked or cut, or would have."""
+        """Count an entry that has blocked or cut, or would have."""
         key = self._origins.known.get((list_, category)) or self._origins(list_, category)
         counts = self._would_blocks if would else self._blocks
         counts[key] = counts.get(key, 0) + 1
 
     def connections(self, change: int) -> None:
-        """A client's connection has opened (1) or closed (-1)."""
+        """Count a client's connection that has opened (1) or closed (-1)."""
         self._open += change
         if change > 0:
             self.opened += change
 
     def open(self, count: int) -> None:
-        """So many clients' connections are open, where somebody else counts them."""
+        """Set the number of clients' connections, where somebody else counts them."""
         self._open = count
 
     def stall(self, seconds: float) -> None:
-        """The event loop came back late by so much (`urlward.records.loop_watch`)."""
+        """Record a stall: the event loop came back late by so much (`urlward.records.loop_watch`)."""
         self._histograms["stall"].add(seconds)
         if seconds > self._longest:
             self._longest = seconds
@@ -169,11 +169,11 @@ class Metrics:
             self._newest = seconds
 
     def stall_window(self) -> None:
-        """Begin another window: the longest stall that is shown is of this one and the one before."""
+        """Start another window: the longest stall that is shown is of this one and the one before."""
         self._longest_before, self._longest = self._longest, 0.0
 
     def failed_reload(self) -> None:
-        """A list could not be put into force; the last good one stays."""
+        """Count a list that could not be put into force; the last good one stays."""
         self._failed_reloads += 1
 
     def error(self, kind: str = "decision") -> None:
@@ -181,23 +181,25 @@ class Metrics:
         self._errors[kind if kind in self._errors else OTHER] += 1
 
     def queue(self, size: int, dropped: int) -> None:
-        """How many events wait in this worker for the recorder, and how many it has had to drop so far."""
+        """Set how many events wait in this worker for the recorder, and how many it has had to drop so
+        far."""
         self._queue, self.dropped = size, dropped
 
     def lists(self, in_force: Iterable[ListFacts]) -> None:
-        """Say which lists are in force from now on."""
+        """Set the lists in force from now on."""
         self._in_force = tuple(in_force)
 
     def refused(self, why: Mapping[str, str]) -> None:
-        """Say of which lists the last good one is in force instead of what their files have now, and why."""
+        """Set the lists of which the last good one is in force instead of what their files have now, and
+        why."""
         self._refused = {name: text[:MAX_WHY] for name, text in why.items()}
 
     def rules(self, facts: RulesFacts) -> None:
-        """Say how the gateway's rules are."""
+        """Set the state of the gateway's rules."""
         self._rules = facts
 
     def trouble(self, kind: str, why: str) -> None:
-        """Say what keeps traffic from being filtered as it should be.
+        """Set a trouble that keeps traffic from being filtered as it should be.
 
         Args:
             kind: one of `urlward.records.labels.TROUBLES`.
@@ -237,7 +239,7 @@ class Metrics:
 
 
 def _nested(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    """By the first label, then by the second; what is zero is left out."""
+    """Nest counts by the first label, then by the second; zeros are left out."""
     found: dict[str, dict[str, int]] = {}
     for (first, second), count in counts.items():
         if count:

@@ -1,4 +1,4 @@
-"""The files for Prometheus and Grafana that come with urlward."""
+"""Files for Prometheus and Grafana that are shipped with urlward."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -13,12 +13,12 @@ TARGET = "127.0.0.1:8088"
 
 
 def read_file(name: str) -> bytes:
-    """One of `NAMES`."""
+    """Read one of `NAMES`."""
     return files("urlward.records").joinpath("files", name).read_bytes()
 
 
 def write_files(folder: Path, target: str = TARGET) -> Iterator[Path]:
-    """Write all into a folder, which is made where it is not there.
+    """Write all files into a folder, which is made where it is not there.
 
     Args:
         folder: for the files.

@@ -1,4 +1,4 @@
-"""Brings the tables of a database to the version that this program has."""
+"""Migration of a database's tables to this program's version."""
 
 from collections.abc import Callable, Sequence
 
@@ -75,7 +75,7 @@ def migrate(
 
 
 def _version(connection: Connection, part: str, first: str) -> int | None:
-    """The version of a part's tables; None where they are not there."""
+    """Version of a part's tables; None where they are not there."""
     tables = inspect(connection)
     version: int | None = None
     if tables.has_table(_versions.name):

@@ -1,4 +1,4 @@
-"""Whom an address stands for, where clients are counted."""
+"""Network by which a client's address is counted."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -18,8 +18,8 @@ def plain_address(text: str) -> IPv4Address | IPv6Address:
 
 @lru_cache(4096)
 def network_of(address: str) -> str:
-    """Whom an address stands for: itself, or with IPv6 the network of 64 bits, all of which one client may
-    have (RFC 4291, section 2.5.4). What is no address stands for itself."""
+    """Network that an address is counted by: itself, or with IPv6 the network of 64 bits, all of which one
+    client may have (RFC 4291, section 2.5.4). What is no address stands for itself."""
     try:
         found = plain_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Nodes: which one this is, by a name that may change and an identity that does not.
+"""Nodes: machines of a shared database, by a name that may change and an identity that does not.
 
 The identity is random and made once, in ``node.json`` in the state folder. In a database that several nodes
 share it tells two of the same name apart, and one that was given another name is still the one it was.
@@ -19,7 +19,7 @@ _DAMAGED = "this node gets a new identity, with which `urlward records adopt` ta
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One of them.
+    """Node: name and identity of a machine.
 
     Attributes:
         name: as the configuration has it now.
@@ -31,7 +31,7 @@ class Node:
 
 
 def node_of(name: str, state: Path) -> Node:
-    """This node; its identity is made where it has none.
+    """Identify this node; its identity is made where it has none.
 
     Args:
         name: as the configuration has it.

@@ -1,4 +1,4 @@
-"""The node's outbox: events on the disk from when a process hands them over until every store has them.
+"""Outbox: events on the disk until every store has them.
 
 ``outbox/outbox.db`` in the state folder is an SQLite database with a write-ahead log. Every process of the
 filter appends batches of events to it, and the recorder delivers from it, each store from a cursor of its
@@ -75,19 +75,19 @@ _PRIMARY = 0xFF
 
 
 class OutboxError(UrlwardError):
-    """The outbox does not take what it is given, or cannot be read; the message names the file."""
+    """The outbox cannot be written or read; the message names the file."""
 
 
 class LostOutboxError(OutboxError):
-    """It was damaged, and is set aside; the message says what was wrong with it."""
+    """The outbox was damaged, and is set aside; the message says what was wrong with it."""
 
 
 class _NoOutboxError(sqlite3.DatabaseError):
-    """A database of another form."""
+    """A database that is not an outbox of this form."""
 
 
 class Batch(NamedTuple):
-    """Events as they are written.
+    """Batch of events in the form that is written.
 
     Attributes:
         events: how many.
@@ -111,7 +111,7 @@ def batch_of(events: Sequence[Event]) -> Batch:
 
 
 class Position(NamedTuple):
-    """Up to where an outbox has been read.
+    """Cursor of a store in the outbox.
 
     Attributes:
         file: id of the file: one that was begun anew is read from its start.
@@ -124,7 +124,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What is next for a store.
+    """Next batch for a store.
 
     Attributes:
         last: where it ends.
@@ -139,7 +139,7 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What has been appended.
+    """Summary of the batches appended since a cursor.
 
     Attributes:
         last: where it ends.
@@ -153,7 +153,7 @@ class News:
 
 
 class Outbox:
-    """One connection to it, made when it is needed. Not for several threads at once.
+    """Outbox: a connection to its file, opened on demand. Not for several threads at once.
 
     Args:
         state: the state folder.
@@ -204,7 +204,7 @@ class Outbox:
         return taken
 
     def read(self, store: str, after: Position, most: int) -> Next:
-        """What comes next for a store.
+        """Read the next batch for a store.
 
         Args:
             store: which.
@@ -230,7 +230,7 @@ class Outbox:
             return Next(Position(self.file, last), count, found)
 
     def news(self, after: Position) -> News:
-        """What was appended after a position, for all stores.
+        """Summarise what was appended after a cursor, for all stores.
 
         Raises:
             OutboxError: it cannot be read.
@@ -249,7 +249,7 @@ class Outbox:
         return found
 
     def cursors(self) -> dict[str, tuple[Position, bool]]:
-        """Up to where each store has all, and whether it was down when that was written.
+        """Cursors of all stores, and whether each was down when its cursor was written.
 
         Raises:
             OutboxError: it cannot be read.
@@ -259,7 +259,7 @@ class Outbox:
             return {store: (Position(self.file, seq), bool(down)) for store, seq, down in rows}
 
     def waiting(self, store: str, after: Position) -> int:
-        """How many events wait for a store that has all up to a position.
+        """Number of events after a cursor.
 
         Raises:
             OutboxError: it cannot be read.
@@ -269,7 +269,7 @@ class Outbox:
             return int(db.execute(wanted, (self._seq(after), store)).fetchone()[0])
 
     def evidence(self, references: Collection[str]) -> list[Event]:
-        """The events with one of some references.
+        """Find the events with one of some references.
 
         Raises:
             OutboxError: it cannot be read.
@@ -282,7 +282,7 @@ class Outbox:
         return found
 
     def used(self) -> int:
-        """Bytes that events take.
+        """Size of the events in bytes.
 
         Raises:
             OutboxError: it cannot be read.
@@ -291,7 +291,7 @@ class Outbox:
             return self._used(db)
 
     def settle(self, cursors: Mapping[str, tuple[Position, bool]], up_to: Position) -> None:
-        """Write down how far stores are, forget all others, and delete what they all have.
+        """Save the cursors, forget all other stores, and delete the events that all have.
 
         Args:
             cursors: by store, up to where it has all, and whether it is down.
@@ -389,7 +389,7 @@ class Outbox:
         return deleted
 
     def check(self) -> None:
-        """Look whether it is sound; one that is not is set aside.
+        """Check that it is sound; one that is not is set aside.
 
         Raises:
             LostOutboxError: it was not.
@@ -414,7 +414,7 @@ class Outbox:
         return position.seq if position.file == self.file else 0
 
     def _wipe(self) -> None:
-        """Have the files forget what has been deleted: SQLite leaves copies where it has moved something
+        """Wipe what has been deleted from the files: SQLite leaves copies where it has moved something
         within the file, and in the write-ahead log pages as they were."""
         with self._reading() as db:
             db.execute("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
@@ -437,7 +437,7 @@ class Outbox:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is done, in the file that is at the path, or nothing."""
+        """Write transaction on the file that is at the path: all of it is done, or nothing."""
         with self._reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -453,7 +453,7 @@ class Outbox:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection; after an error it is made anew."""
+        """Connection for reading; after an error it is made anew."""
         try:
             if self._db is not None and self._is_replaced():
                 self._save_log()
@@ -482,7 +482,7 @@ class Outbox:
             raise
 
     def _save_log(self) -> None:
-        """Have what is only in a log that was deleted in the file, unless another has begun a log anew."""
+        """Copy what is only in a deleted log into the file, unless another has begun a log anew."""
         with locked(made_folder(self.path.parent, self._state)):
             database, log, _ = identity(*self._paths)
             if self._db is not None and log is None and database == self._opened[0]:
@@ -527,7 +527,7 @@ class Outbox:
             return db
 
     def _look_at_files(self) -> None:
-        """Set aside what is no file that can be written.
+        """Set aside files that cannot be written.
 
         They are not opened for that: closing them would end all locks that SQLite has on them in this process
         (sqlite.org/howtocorrupt.html, section 2.2).
@@ -549,7 +549,7 @@ class Outbox:
                 set_aside(self._state, path, why, _LOST)
 
     def _set_aside(self, why: object) -> None:
-        """Set the file aside that was open, unless another process has."""
+        """Set the open file aside, unless another process has."""
         with suppress(StateError, OSError), locked(self.path.parent):
             if self._opened and identity(self.path) == self._opened[:1]:
                 set_aside(self._state, self.path, why, _LOST, beside=self._paths[1:])
@@ -560,7 +560,7 @@ def _is_over(event: Event, limits: Mapping[str, int], held: Collection[str]) -> 
 
 
 def _alarm_of(event: Event) -> str:
-    """The kind of an alarm; empty for none."""
+    """Kind of the alarm that an event is; empty for none."""
     try:
         return str(detail_of(event).get("alarm", "")) if event.kind == "alarm" else ""
     except EventError:
@@ -568,7 +568,7 @@ def _alarm_of(event: Event) -> str:
 
 
 def _events(data: bytes) -> list[Event]:
-    """The events of a batch; what is none is left out."""
+    """Decode the events of a batch; what is none is left out."""
     try:
         return events_of(data)[0]
     except EventError:
@@ -576,7 +576,7 @@ def _events(data: bytes) -> list[Event]:
 
 
 def _empty() -> sqlite3.Connection:
-    """An outbox without events."""
+    """Make an empty outbox."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     for statement in _TABLES:
         db.execute(statement)

@@ -1,4 +1,4 @@
-"""How much of a client's address is kept, and how a URL is counted without being kept.
+"""Privacy of clients and URLs: how much of an address is kept, and keyed digests of URLs.
 
 Each use has a key of its own, derived from the state folder's, as in `urlward.engine.digest`.
 """
@@ -22,7 +22,7 @@ _DIGEST = re.compile("[0-9a-f]{32}").fullmatch
 
 
 class Privacy:
-    """Makes of an address what may be kept of it.
+    """Privacy level: reduces a client's address to what may be kept of it.
 
     Args:
         level: how much that is.
@@ -47,7 +47,8 @@ class Privacy:
         return self.level == "full"
 
     def client(self, address: str, now: int) -> str:
-        """What is kept of a client's address; of what is none nothing, unless all is kept.
+        """Reduce a client's address to what may be kept; text that is no address gives nothing, unless all is
+        kept.
 
         Args:
             address: of the client.
@@ -65,7 +66,7 @@ class Privacy:
         return shown
 
     def in_log(self, address: str, port: int = 0) -> str:
-        """A client as a line of the log names it: by no more than is kept of it, ``-`` for nothing.
+        """Client as a log line names it: by no more than is kept of it, ``-`` for nothing.
 
         Args:
             address: of the client, or a network of clients.
@@ -90,7 +91,7 @@ class Privacy:
 
 
 def kept_client(text: str) -> str:
-    """What events may have of a client, as typed: an address, a network, or a digest.
+    """Normalise a client as events may have it, as typed: an address, a network, or a digest.
 
     Raises:
         ValueError: none of these.
@@ -128,7 +129,7 @@ def name_in_log(address: str, port: int = 0) -> str:
 
 
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Without the interface that an address of a link is on, and IPv4 as such."""
+    """The address without its interface (of a link-local one), and mapped IPv4 as such."""
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or IPv6Address(int(address))
     return address

@@ -1,4 +1,4 @@
-"""How often something may happen: for each key, and in all. Time is an argument; memory is bounded."""
+"""Rate limit by key and in all. Time is an argument; memory is bounded."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ _HOUR = 3600.0
 
 
 class RateLimit:
-    """Buckets that hold an hour's worth and fill evenly.
+    """Rate limit: token buckets that hold an hour's worth and fill evenly.
 
     Args:
         per_hour: of each key.
@@ -23,7 +23,7 @@ class RateLimit:
         self._keys = keys
 
     def take(self, key: str, now: float) -> float:
-        """Take one, unless that is too often.
+        """Take one token, where the limit allows it.
 
         Args:
             key: whose.

@@ -1,4 +1,4 @@
-"""The recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order."""
+"""Recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order."""
 
 import asyncio
 import logging
@@ -61,18 +61,18 @@ type Opener = Callable[[StoreTable, Path], Store]
 
 
 class Measures(Protocol):
-    """Adds up what workers count; see `urlward.records.exposition`."""
+    """Interface of the metrics' sums; see `urlward.records.exposition`."""
 
     def take(self, worker: str, snapshot: dict[str, Any]) -> None:
         """Take what a worker has counted since its start."""
 
     def gone(self, worker: str) -> None:
-        """A worker has ended."""
+        """Note that a worker has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderState:
-    """The recorder for metrics, health and status; counts are since its start.
+    """State of the recorder for metrics, health and status; counts are since its start.
 
     Attributes:
         events: taken, by kind.
@@ -98,7 +98,7 @@ class RecorderState:
 
 
 class Recorder:
-    """Delivers until told to stop.
+    """Recorder: runs the deliveries until it is stopped.
 
     Args:
         records: the configuration.
@@ -157,7 +157,7 @@ class Recorder:
 
     @property
     def alarms(self) -> Mapping[str, str]:
-        """What each alarm of ours that lasts says, by kind."""
+        """Texts of our alarms that last, by kind."""
         now = time.monotonic()
         found: dict[str, list[str]] = {}
         for (kind, _), (text, until) in self._lasting.items():
@@ -166,7 +166,7 @@ class Recorder:
         return {kind: "; ".join(texts) for kind, texts in found.items()}
 
     def state(self, more: Mapping[str, str] | None = None) -> RecorderState:
-        """The recorder as it is now.
+        """Current state of the recorder.
 
         Args:
             more: alarms that last beside its own, by kind.
@@ -188,7 +188,7 @@ class Recorder:
     async def run(
         self, stop: asyncio.Event, beside: Mapping[str, Callable[[], Awaitable[None]]] | None = None
     ) -> None:
-        """Record until told to stop; what is not in every store then is in the outbox.
+        """Run until stopped; what is not in every store then is in the outbox.
 
         Args:
             stop: set to end.
@@ -239,7 +239,7 @@ class Recorder:
         return make_event(kind, self._clock(), os.urandom(RANDOM), **fields)
 
     def tell_from_thread(self, kind: Kind, detail: dict[str, Any], **fields: Any) -> None:
-        """The same, from any thread."""
+        """As `tell`, from any thread."""
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed: nobody records any more
             self._loop.call_soon_threadsafe(partial(self.tell, kind, detail, **fields))
@@ -304,7 +304,7 @@ class Recorder:
         self._trouble = trouble
 
     def _keep(self) -> None:
-        """Look once after the outbox."""
+        """Do one round of keeping the outbox."""
         if not self._begun:
             self._begin()
         self._looked = self._now() - 1_000  # an event is written up to a moment after it was made
@@ -358,7 +358,7 @@ class Recorder:
         self.tell_from_thread("gap", gap(self._level_at, self._now(), text))
 
     def _settle(self) -> None:
-        """Write down what stores have, and delete what they all have."""
+        """Save the stores' cursors, and delete what they all have."""
         here, looked = self._outbox.file, self._looked
         cursors = {one.place: (one.position, one.down) for one in self.deliveries}
         cursors[""] = self._end, False
@@ -376,7 +376,7 @@ class Recorder:
             os.utime(self._level, ns=(time * 1_000_000, time * 1_000_000))
 
     def _make_room(self) -> None:
-        """Drop what comes for stores that are behind, where there is no room left for it."""
+        """Drop events for stores that are behind, where there is no room left."""
         self._used = self._outbox.used()
         if self._used <= self._records.spool * FULL:
             return
@@ -409,7 +409,7 @@ class Recorder:
             self._refused = refused
 
     def _look_for_processes(self) -> None:
-        """Say which processes ended without a word, once each, and count none that has ended as there."""
+        """Report processes that ended unexpectedly, once each, and clear those that are done."""
         if (now := time.monotonic()) < self._look_at:
             return
         self._look_at = now + LOOK
@@ -438,7 +438,7 @@ class Recorder:
 
 
 def store_names(tables: Iterable[StoreTable]) -> list[str]:
-    """A name for each store: its kind, numbered from the second of a kind on."""
+    """Name the stores: by kind, numbered from the second of a kind on."""
     seen: Counter[str] = Counter()
     names = []
     for table in tables:
@@ -448,7 +448,7 @@ def store_names(tables: Iterable[StoreTable]) -> list[str]:
 
 
 def place_of(table: StoreTable) -> str:
-    """Tells a store from all others, also where the configuration has them in another order."""
+    """Key that identifies a store, whatever its order in the configuration."""
     return " ".join(filter(None, (table.kind, table.file, table.url_file, table.url_env, table.address)))
 
 

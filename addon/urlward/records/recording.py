@@ -1,4 +1,4 @@
-"""A worker's records: an event of each hit, and what it counts. Calls take microseconds, and never raise."""
+"""Recording of a worker: its events and metrics. Calls take microseconds, and never raise."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ _KINDS: dict[tuple[bool, bool], Kind] = {
 
 
 class Hit(NamedTuple):
-    """A request, connection or question that is listed.
+    """Hit: a request, connection or question that is listed.
 
     Attributes:
         verdict: of what is listed.
@@ -72,7 +72,7 @@ class Hit(NamedTuple):
 
 
 class Recording:
-    """One worker's.
+    """Recording: takes one worker's events and metrics.
 
     Args:
         records: the configuration.
@@ -115,7 +115,7 @@ class Recording:
         self._closed = False
 
     async def run(self, connections: Callable[[], int] = lambda: 0) -> None:
-        """Write down what is recorded until cancelled, or until `close`.
+        """Write events until cancelled, or until `close`.
 
         Args:
             connections: says how many clients' connections are open.
@@ -128,7 +128,7 @@ class Recording:
             tasks.create_task(watch_loop(self.metrics))
 
     async def close(self) -> None:
-        """Write down the last."""
+        """Write the last events."""
         self.tell("stop", {"process": f"worker {self._worker}"})
         self._closed = True
         self._reporter.report(self.snapshot())
@@ -144,7 +144,7 @@ class Recording:
             await asyncio.sleep(REPORT)
 
     def hit(self, hit: Hit) -> None:
-        """Record what is blocked, cut, or would be; it is only counted where nothing of a person is kept."""
+        """Record a block or cut, or one that would be; only counted where nothing of a person is kept."""
         try:
             verdict = hit.verdict
             self.metrics.blocked(verdict.list, verdict.category, would=hit.would)
@@ -195,7 +195,7 @@ class Recording:
         )
 
     def alarm(self, alarm: str, text: str) -> None:
-        """Record that somebody should look.
+        """Record an alarm for the operator.
 
         Args:
             alarm: its kind, a word of ours.
@@ -220,7 +220,7 @@ class Recording:
             _failed(e)
 
     def take_lists(self, keeper: Keeper) -> None:
-        """Take note of the lists in force, and be told of those that change."""
+        """Set the lists in force, and record an event for each that has changed."""
         self._keeper = keeper
         self._look(keeper)
         keeper.on_taken = self._taken
@@ -241,7 +241,7 @@ class Recording:
         self.metrics.lists(ListFacts(one.name, one.serial, one.entries, one.created) for one in facts)
 
     def snapshot(self) -> dict[str, Any]:
-        """What is counted, as the recorder takes it."""
+        """Snapshot of the metrics, for the recorder."""
         self.metrics.queue(self.writer.waiting, self.writer.dropped)
         self.metrics.trouble("spool-down", self.writer.trouble)
         self.metrics.open(self._open())
@@ -255,7 +255,7 @@ def _failed(error: Exception) -> None:
 
 
 def canonical_url(url: str) -> str | None:
-    """The canonical form of a URL, None where it has none."""
+    """Canonicalise a URL; None where it has no canonical form."""
     try:
         return str(canonicalize(url.encode("latin-1", "replace")))
     except UrlError:

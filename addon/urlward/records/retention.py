@@ -1,4 +1,4 @@
-"""Deletes what is older than it may be.
+"""Retention: deletes records that are older than their days.
 
 A record is deleted before it is older than its days, not at the first look after: each run takes what will
 be over by the next.
@@ -46,7 +46,7 @@ def days_of(days: DaysTable) -> dict[str, int]:
 
 
 class KeepingStores:
-    """The stores of a configuration that can forget, each opened when it can be.
+    """Stores of a configuration that can delete, each opened when possible.
 
     Args:
         records: the configuration.
@@ -69,7 +69,7 @@ class KeepingStores:
         self._opened: dict[int, KeepingStore] = {}
 
     def all(self) -> tuple[list[KeepingStore], list[StoreError]]:
-        """Those that can be used, and why others cannot."""
+        """Opened stores, and the errors of those that cannot be opened."""
         errors = []
         for n, opened in [*self._opened.items()]:
             try:
@@ -92,14 +92,14 @@ class KeepingStores:
         return list(self._opened.values()), errors
 
     def close(self) -> None:
-        """Close them."""
+        """Close all stores."""
         for store in self._opened.values():
             store.close()
         self._opened.clear()
 
 
 class RetentionClock:
-    """The time that records are deleted by: the wall clock, unless that was set by days.
+    """Clock for retention: the wall clock, unless that was set by days.
 
     A clock that runs ahead would have everything deleted, and holds ended, and nothing brings them back.
     Where it is more than `SET` from what it should be, by the last look and a clock that nobody sets, the
@@ -203,7 +203,7 @@ async def run_retention(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Delete until cancelled, and say so.
+    """Run retention until cancelled, and log what it does.
 
     Args:
         stores: to delete from; they are closed at the end.
@@ -234,7 +234,7 @@ def purge(
     *,
     ahead: float = 0.0,
 ) -> tuple[dict[str, int], list[UrlwardError]]:
-    """Delete what is over.
+    """Delete expired records.
 
     Args:
         stores: to delete from.
@@ -271,7 +271,7 @@ def purge(
 def _tell_held(
     opened: Iterable[KeepingStore], here: Mapping[str, int], node: Node
 ) -> dict[str, UrlwardError]:
-    """Have other nodes know what this one holds, also where it could not be said when it was made."""
+    """Tell shared databases of this node's holds, in case they could not be told when the holds were made."""
     errors: dict[str, UrlwardError] = {}
     for store in opened:
         if isinstance(store, Database):
@@ -285,7 +285,7 @@ def _tell_held(
 def held_elsewhere(
     opened: Iterable[KeepingStore], now: float
 ) -> tuple[dict[str, int], dict[str, UrlwardError]]:
-    """What any node holds in a database that it shares, and which databases cannot be asked.
+    """Holds of all nodes in shared databases, and the databases that cannot be read.
 
     Args:
         opened: stores.

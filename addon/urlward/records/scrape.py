@@ -1,4 +1,4 @@
-"""Fetching the metrics from the admin address, as Prometheus does."""
+"""Client of the metrics endpoint, as Prometheus scrapes it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class ScrapeError(UrlwardError):
 
 
 def scrape(listen: str, token_file: Path) -> str:
-    """The text exposition.
+    """Fetch the text exposition.
 
     Args:
         listen: HOST:PORT of the admin address.
@@ -45,7 +45,7 @@ def scrape(listen: str, token_file: Path) -> str:
 
 
 def reachable(listen: str) -> str:
-    """Where to connect to for what listens there: the loopback for all addresses."""
+    """Address to connect to for a listening address: the loopback for all addresses."""
     host, _, port = listen.rpartition(":")
     return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}.get(host, host) + f":{port}"  # noqa: S104
 

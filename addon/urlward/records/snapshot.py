@@ -1,4 +1,4 @@
-"""A worker's snapshot as the recorder takes it: counters that can be added up, and what is a state.
+"""Worker snapshots as the recorder takes them: counters that can be added up, and state.
 
 The snapshot came over a socket, and perhaps from another release: whatever in it is not as it should be is
 refused whole.
@@ -23,12 +23,12 @@ _MAX_WRONG, _MOST_WRONG = 80, 20
 
 
 class SnapshotError(ValueError):
-    """Not a snapshot, or of a version that is not known."""
+    """A malformed snapshot, or one of an unknown version."""
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """What one worker has said last.
+    """Latest snapshot of one worker.
 
     Attributes:
         started: when it did, seconds since 1970-01-01 UTC.
@@ -62,7 +62,7 @@ class Snapshot:
 
 
 class Labels:
-    """The labels that all workers' snapshots have together, bounded once more."""
+    """Labels of all workers' snapshots together, bounded once more."""
 
     def __init__(self) -> None:
         self.stage, self.verdict, self.error = among(STAGES), among(VERDICTS), among(ERRORS)
@@ -70,7 +70,7 @@ class Labels:
 
 
 def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
-    """Take a snapshot apart.
+    """Parse a snapshot.
 
     Raises:
         SnapshotError: it is none.
@@ -108,7 +108,7 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
 
 
 def add(to: Counts, counts: Mapping[tuple[str, ...], float]) -> None:
-    """Add each of these counts to those."""
+    """Add counts to others, in place."""
     for key, count in counts.items():
         to[key] = to.get(key, 0) + count
 

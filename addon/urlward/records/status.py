@@ -1,4 +1,4 @@
-"""How the filter is, by names that scripts rely on: what ``urlward status`` shows and the dashboard too."""
+"""Status of the filter, by names that scripts rely on, for ``urlward status`` and the dashboard."""
 
 import time
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ VERSION = 1
 
 
 def health_of(exposition: Exposition) -> Health:
-    """For ``/healthz``."""
+    """Health for ``/healthz``."""
     return healthy(exposition.silence(), exposition.expected, exposition.rules())
 
 
 def readiness_of(exposition: Exposition) -> Health:
-    """For ``/readyz``."""
+    """Readiness for ``/readyz``."""
     lists = [snapshot.lists for snapshot in exposition.live()]
     return ready(lists, exposition.feeds(), exposition.recorder(), exposition.troubles(), exposition.rules())
 
 
 def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
-    """What the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
+    """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
     Args:
         exposition: of all workers.
@@ -68,7 +68,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
 
 
 def status_alone(feeds: Sequence[FeedTable], state: Path, now: float) -> dict[str, Any]:
-    """What can be said where no recorder runs: how the feeds are."""
+    """Status without a recorder: the feeds alone."""
     return {
         "version": VERSION,
         "running": False,

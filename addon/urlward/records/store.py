@@ -1,4 +1,4 @@
-"""Where events are kept, and how they are asked for."""
+"""Event stores: the interface that all kinds have, and queries."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class StoreError(UrlwardError):
 
 
 class AbsentError(StoreError):
-    """A store that has not been made, since nothing has been recorded yet."""
+    """A store that does not exist yet, since nothing has been recorded."""
 
 
 class ReplacedError(StoreError):
@@ -36,7 +36,7 @@ type Inode = tuple[int, int] | None
 
 
 def identity(*paths: Path) -> tuple[Inode, ...]:
-    """Which files stand at some paths now: one that was deleted, moved or replaced has another identity.
+    """Identity of the files at some paths now: a file that was deleted, moved or replaced has another.
 
     Raises:
         OSError: it cannot be told.
@@ -54,7 +54,7 @@ def identity(*paths: Path) -> tuple[Inode, ...]:
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """Which events are meant; what is None is not looked at.
+    """Query for events; a field that is None is ignored.
 
     Attributes:
         kinds: any of these; all where empty.
@@ -87,7 +87,7 @@ class EventQuery:
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """What a store has of one kind.
+    """Count and age of a store's events of one kind.
 
     Attributes:
         count: of events.
@@ -99,7 +99,7 @@ class Age:
 
 
 class Store(Protocol):
-    """Takes events.
+    """Store of events.
 
     Attributes:
         name: for messages.
@@ -108,7 +108,7 @@ class Store(Protocol):
     name: str
 
     def write(self, events: Sequence[Event]) -> None:
-        """Keep them, all or none as far as the medium goes; one that it has by its id is not kept twice.
+        """Write events, atomically where the medium can; one that is there by its id is not written twice.
 
         Raises:
             ReplacedError: its files are not those that it has opened.
@@ -116,7 +116,7 @@ class Store(Protocol):
         """
 
     def check(self) -> None:
-        """Look whether it still has the files that it has opened; costs some system calls.
+        """Check that the opened files are still in place; costs some system calls.
 
         Raises:
             ReplacedError: it has not.
@@ -124,22 +124,22 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Give back what it holds; no error is raised."""
+        """Close the store; no error is raised."""
 
 
 @runtime_checkable
 class KeepingStore(Store, Protocol):
-    """One that can also forget."""
+    """Store that can also delete."""
 
     def ages(self, holds: Collection[str] = ()) -> dict[str, Age]:
-        """What there is of each kind, but for the evidence of these references.
+        """Count and age of the events of each kind, without the evidence of these references.
 
         Raises:
             StoreError: it cannot be read.
         """
 
     def evidence(self, references: Collection[str]) -> list[Event]:
-        """What answers for some references: the events that have one, and those that tell of the version of a
+        """Find the evidence of references: the events that have one, and those that describe the version of a
         list (`VERSIONS`) that one of them was listed by.
 
         Raises:
@@ -153,7 +153,7 @@ class KeepingStore(Store, Protocol):
         holds: Collection[str] = (),
         node: Node | None = None,
     ) -> int:
-        """Delete what is older than its kind's days, so that the files no longer hold it.
+        """Delete events older than their kind's days, so that the files no longer contain them.
 
         Args:
             kind_days: days by kind; kinds that are not in it stay.
@@ -175,7 +175,7 @@ _opening = Lock()
 
 
 def open_store(table: StoreTable, state: Path, *, make: bool = True) -> Store:
-    """The store of a configuration's table, made where it is not there yet.
+    """Open the store of a configuration's table, made where it is not there yet.
 
     Args:
         table: what is to be opened.

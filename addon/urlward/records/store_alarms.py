@@ -1,4 +1,4 @@
-"""What is said of a store: when it fails, when it is back, and what was lost meanwhile."""
+"""Alarms about a store: down, slow, back, and lost events."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ ENDS = {
 
 
 class StoreAlarms:
-    """One store's.
+    """Alarms of one store.
 
     Args:
         store: its name.
@@ -52,17 +52,18 @@ class StoreAlarms:
         self._lost_at = float("-inf")
 
     def say(self, alarm: str, text: str) -> None:
-        """Say something of it."""
+        """Raise an alarm of this store."""
         self._tell(alarm, f"store {self._store}: {text}")
 
     def failed(self, text: str) -> None:
-        """It does not take events; said once."""
+        """Report that the store does not take events; once."""
         if not self.down:
             self.down = True
             self.say("store-down", f"{text}; events wait on the disk")
 
     def waiting(self, count: int) -> None:
-        """So many events wait on the disk now; said once where some do for long though it takes events."""
+        """Report the number of events on the disk; an alarm, once, where some wait for long though it
+        takes events."""
         now = self._clock()
         if not count:
             if self._lagging:
@@ -74,18 +75,18 @@ class StoreAlarms:
             self.say("store-lagging", f"takes events more slowly than they come; {count} wait on the disk")
 
     def arrived(self, count: int) -> None:
-        """So many events have arrived that waited."""
+        """Count waiting events that have arrived."""
         self._arrived += count
 
     def back(self) -> None:
-        """It takes events, and none waits any more."""
+        """Report that the store takes events, and none waits any more."""
         if self.down:
             self.down = False
             self.say("store-back", f"takes events again, {self._arrived} that waited have arrived")
         self._arrived = 0
 
     def lost(self, dropped: int, *, behind: bool = False) -> None:
-        """Say now and then that events are dropped, and how many they were once there is room again.
+        """Report dropped events now and then, and their number once there is room again.
 
         Args:
             dropped: since the start.

@@ -1,4 +1,4 @@
-"""What all workers have counted together, those that have ended as well, so that no counter goes down.
+"""Sums of all workers' counters, ended workers included, so that no counter goes down.
 
 What a worker has told another before is left out: it was in the sums of the process whose place this one has
 taken, and would be counted twice by whoever follows both. So all sums begin near zero, as counters do whose
@@ -14,7 +14,7 @@ MOST_GONE = 256
 
 
 class Sums:
-    """Adds up workers' snapshots, each of which is cumulative since its worker's start.
+    """Sums of snapshots, each of which is cumulative since its worker's start.
 
     Attributes:
         live: the last snapshot of each worker that is connected, by its name; what was told before is not in
@@ -28,7 +28,7 @@ class Sums:
         self._ended: Counts = {}
 
     def take(self, worker: str, snapshot: Snapshot) -> None:
-        """Put a worker's snapshot in the place of its last."""
+        """Replace a worker's last snapshot."""
         last = self.live.pop(worker, None) or self._gone.pop(worker, None)
         if last is None or last.started != snapshot.started:
             if last is not None:
@@ -42,7 +42,8 @@ class Sums:
         self.live[worker] = snapshot
 
     def gone(self, worker: str) -> None:
-        """A worker has ended or lost its connection; should it come back, nothing is counted twice."""
+        """Note that a worker has ended or lost its connection; should it come back, nothing is counted
+        twice."""
         last = self.live.pop(worker, None)
         if last is None:
             return
@@ -53,7 +54,7 @@ class Sums:
             add(self._ended, snapshot.counts)
 
     def total(self) -> Counts:
-        """Of all workers, since the beginning."""
+        """Totals of all workers, since the beginning."""
         total = dict(self._ended)
         for snapshot in (*self._gone.values(), *self.live.values()):
             add(total, snapshot.counts)

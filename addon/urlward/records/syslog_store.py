@@ -1,4 +1,4 @@
-"""Events to a syslog server: RFC 5424 messages over TCP (RFC 6587) or TLS (RFC 5425), counted octets in both.
+"""Syslog store: RFC 5424 messages over TCP (RFC 6587) or TLS (RFC 5425), octet-counted in both.
 
 What the event has to say is structured data, one parameter for each field that applies. The protocol has no
 acknowledgement. What comes nearest is taken for one: that the server's machine has taken all octets. Where it
@@ -42,7 +42,7 @@ _NOT_A_NAME = re.compile(r"[^!-~]")
 
 
 def message(event: Event, facility: str) -> bytes:
-    """One RFC 5424 message, without a frame.
+    """Format one RFC 5424 message, without a frame.
 
     Args:
         event: to be told.
@@ -57,12 +57,12 @@ def message(event: Event, facility: str) -> bytes:
 
 
 def frames(events: Iterable[Event], facility: str) -> bytes:
-    """Messages with their lengths before them (RFC 6587, section 3.4.1)."""
+    """Frame messages with their lengths (RFC 6587, section 3.4.1)."""
     return b"".join(b"%d %b" % (len(one), one) for one in (message(event, facility) for event in events))
 
 
 class SyslogStore:
-    """A connection to the server, made when it is needed.
+    """Syslog store: a connection to the server, opened on demand.
 
     Args:
         address: HOST:PORT.
@@ -82,7 +82,8 @@ class SyslogStore:
         self._sent: OrderedDict[str, None] = OrderedDict()
 
     def write(self, events: Sequence[Event]) -> None:
-        """As `Store.write`; all or none of a batch counts as written, whatever of it the server has got."""
+        """As `Store.write`; a batch counts as written whole or not at all, whatever of it the server has
+        got."""
         new = {event.id: event for event in events if event.id not in self._sent}
         if not new:
             return
@@ -97,10 +98,10 @@ class SyslogStore:
             self._sent.popitem(last=False)
 
     def check(self) -> None:
-        """Nothing: it has no file."""
+        """As `Store.check`; does nothing, since it has no file."""
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.close()
@@ -130,7 +131,7 @@ class SyslogStore:
 
 
 def open_syslog(table: StoreTable) -> SyslogStore:
-    """The server of a configuration's table; it is first spoken to when there is something to say.
+    """Open the syslog store of a configuration's table; it connects at the first write.
 
     Raises:
         StoreError: the file of authorities cannot be read.
@@ -146,7 +147,7 @@ def open_syslog(table: StoreTable) -> SyslogStore:
 
 
 def _send_all(connection: socket.socket, data: bytes) -> None:
-    """Send, and wait until the other machine has taken it all.
+    """Send, and wait until the peer has acknowledged all of it.
 
     Raises:
         OSError: it has not, or has ended the connection.
@@ -163,12 +164,12 @@ def _send_all(connection: socket.socket, data: bytes) -> None:
 
 
 def _not_taken(connection: socket.socket) -> int:
-    """Octets sent that the other machine has not acknowledged (tcp(7), SIOCOUTQ)."""
+    """Number of octets that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
     return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))[0])
 
 
 def _look_for_end(connection: socket.socket) -> None:
-    """A server says nothing; what is there to be read is the end, or of TLS.
+    """Check for the end of the connection: a server sends nothing, so data is an end, or of TLS.
 
     Raises:
         OSError: the connection is at its end.

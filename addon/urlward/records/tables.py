@@ -1,4 +1,4 @@
-"""The tables of a database that keeps events: those below, in this version."""
+"""Tables of the event database, in this version."""
 
 from sqlalchemy import BigInteger, Column, Connection, Index, Integer, MetaData, String, Table, Text, text
 
@@ -73,7 +73,8 @@ def create(connection: Connection) -> None:
 
 
 def _to_2(connection: Connection) -> None:
-    """Nodes say their days, what is to be rewritten is noted, and a hold is of the node that made it."""
+    """Upgrade to version 2: nodes have days, deletions are noted for rewriting, and a hold belongs to its
+    node."""
     connection.execute(
         text("CREATE TABLE retention (node VARCHAR(255) NOT NULL, days TEXT NOT NULL, PRIMARY KEY (node))")
     )
@@ -98,7 +99,7 @@ def _to_2(connection: Connection) -> None:
 
 
 def _to_3(connection: Connection) -> None:
-    """Names are of a node with an identity, which has said its days for all of its names."""
+    """Upgrade to version 3: names belong to a node with an identity, which has days for all of its names."""
     for statement in (
         "CREATE TABLE nodes (name VARCHAR(255) NOT NULL, identity VARCHAR(32) NOT NULL, days TEXT NOT NULL,"
         " seen BIGINT NOT NULL, PRIMARY KEY (name))",

@@ -1,4 +1,4 @@
-"""Spools of the versions before the outbox: what waited on the disk for a store, taken in once.
+"""Import of spools from the versions before the outbox: events that waited for a store, once.
 
 ``spool/STORE/*.spool``: a line that says what it is, then frames: four bytes of length, four with the number
 of events, eight of checksum (BLAKE2b), and the events as a JSON array.
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[0-9]{12}\.spool").fullmatch
 
 
 def take_in_spools(state: Path, places: Mapping[str, str]) -> None:
-    """Move what waits in spools to the outbox, each event for its store alone, and delete them.
+    """Move the events of spools to the outbox, each for its store alone, and delete the spools.
 
     Args:
         state: the state folder.
@@ -67,7 +67,7 @@ def take_in_spools(state: Path, places: Mapping[str, str]) -> None:
 
 
 def sign_of_life(state: Path) -> int | None:
-    """When a recorder of those versions that ended without a word last lived, which is forgotten then.
+    """Time of the last sign of life of such a version's recorder that ended unexpectedly; deletes it.
 
     Returns:
         ms since 1970-01-01 UTC; None where there was none.
@@ -85,7 +85,7 @@ def sign_of_life(state: Path) -> int | None:
 
 
 def _read(data: bytes) -> tuple[list[Batch], bool]:
-    """The events in a segment, and whether those are all that was in it."""
+    """Read the events of a segment, and whether those are all that was in it."""
     found: list[Batch] = []
     at = len(_HEAD)
     while data.startswith(_HEAD) and at + _FRAME.size <= len(data):

@@ -1,4 +1,4 @@
-"""PostgreSQL's tables, rewritten without what has been deleted.
+"""Vacuum of PostgreSQL tables, which removes deleted rows from the files.
 
 What is deleted stays in a table's files until it is rewritten (``VACUUM FULL``): a plain ``VACUUM`` gives its
 space back for use, and leaves the bytes in it. Rewriting is for the table's owner, whom everybody is who has
@@ -24,10 +24,10 @@ _MAINTAIN = 170_000
 """The version of the server that has that privilege."""
 
 _LOCK_WITHIN = "2s"
-"""That a rewriting waits for those who read the table; who wants to write to it waits behind it."""
+"""Time that a rewrite waits for readers of the table; writers wait behind it."""
 
 SHARE = 0.01
-"""Of the time, in which a file or table may be rewritten: for large ones that is not at each purge."""
+"""Share of the time in which a file or table may be rewritten: for large ones that is not at each purge."""
 
 _TRIES = 30
 _PAUSE = 1.0
@@ -43,8 +43,8 @@ unwiped = Table(
 
 
 class Pace:
-    """When something may be rewritten, so that no more than `SHARE` of the time goes into that: whether it
-    succeeds or not, since one that does not locks tables for just as long.
+    """Pace of rewrites: no more than `SHARE` of the time goes into them, whether they succeed or not, since
+    one that does not locks tables for just as long.
 
     Attributes:
         after: the time of `time.monotonic` before which it may not.
@@ -54,12 +54,12 @@ class Pace:
         self.after = 0.0
 
     def is_due(self) -> bool:
-        """Whether it may now."""
+        """Whether a rewrite is due."""
         return time.monotonic() >= self.after
 
     @contextmanager
     def rewriting(self) -> Iterator[None]:
-        """While it is."""
+        """Context of a rewrite, which measures its time."""
         start = time.monotonic()
         try:
             yield
@@ -80,17 +80,18 @@ def note_deleted(connection: Connection, part: str) -> None:
 
 
 def deletions(connection: Connection, part: str) -> int:
-    """What is to be given to `note_wiped`; 0 where nothing waits to be rewritten."""
+    """Count to give to `note_wiped`; 0 where nothing waits to be rewritten."""
     return connection.scalar(select(unwiped.c.count).where(unwiped.c.part == part)) or 0
 
 
 def note_wiped(connection: Connection, part: str, count: int) -> None:
-    """Note that what had been deleted by then is in no file any more."""
+    """Note that everything deleted up to that count is in no file any more."""
     connection.execute(delete(unwiped).where(unwiped.c.part == part, unwiped.c.count == count))
 
 
 def missing_grant(connection: Connection, tables: Sequence[str]) -> str:
-    """What the connection's role needs to rewrite tables, as a statement of SQL; empty for nothing."""
+    """Statement of SQL that grants the connection's role what it needs to rewrite tables; empty for
+    nothing."""
     version = connection.scalar(text("SELECT current_setting('server_version_num')::int"))
     may = "pg_has_role(c.relowner, 'USAGE') OR pg_has_role(d.datdba, 'USAGE')"
     if version >= _MAINTAIN:

@@ -1,4 +1,4 @@
-"""What happens to feeds, allows and lists, told from where others have written it, or say it."""
+"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ type Tell = Callable[..., None]
 
 
 class Watches:
-    """Looks at the state folder, and has an event recorded of what has changed.
+    """Watches the state folder and the workers' reports, and emits events for changes.
 
     Args:
         feeds: the configuration's.
@@ -81,7 +81,7 @@ class Watches:
         self._rules_before = RulesFacts()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Watch until cancelled."""
         while True:
             await asyncio.to_thread(self.look)
             self.look_at_lists()
@@ -90,7 +90,7 @@ class Watches:
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
-        """One look. The first says nothing of what was there before these processes (`AT_START`)."""
+        """Look once. The first look emits nothing of what was there before these processes (`AT_START`)."""
         for feed, store in self._feeds:
             try:
                 self._look_at(feed, store)
@@ -104,7 +104,7 @@ class Watches:
         self._look_at_audit()
 
     def look_at_lists(self) -> None:
-        """One look at what workers say of their lists, in the thread that they are heard in."""
+        """Look once at the workers' reports of their lists, in the thread that receives them."""
         refused = self._refused()
         if refused is None:
             return
@@ -117,7 +117,7 @@ class Watches:
         self._lists = dict(refused)
 
     def look_at_rules(self) -> None:
-        """One look at what workers say of a gateway's rules, in the same thread."""
+        """Look once at the workers' reports of a gateway's rules, in the thread that receives them."""
         rules, before = self._rules(), self._rules_before
         if rules is None:
             return
@@ -133,7 +133,7 @@ class Watches:
             self._alarm("rules-right", "gateway: the rules are as they should be")
 
     def look_at_traffic(self) -> None:
-        """One look at what workers say of traffic, likewise."""
+        """Look once at the workers' reports of traffic, in the thread that receives them."""
         found = dict(self._look_for_troubles())
         for (kind, worker), why in found.items():
             if self._troubles.get((kind, worker)) != why:
@@ -185,7 +185,7 @@ class Watches:
         self._damaged = found
 
     def _look_at_audit(self) -> None:
-        """Have every store keep the audit log's head, so that not even who has the key changes it unseen.
+        """Keep the audit log's head in every store, so that not even who has the key changes it unseen.
 
         The first look tells it too: commands write to the log while nothing runs.
         """
@@ -201,5 +201,5 @@ class Watches:
 
 
 def _is_new(at: float, now: float) -> bool:
-    """Whether it was at the start of these processes, by a clock that may have been set back since."""
+    """Whether it is newer than the start of these processes, by a clock that may have been set back since."""
     return now - AT_START < at <= now

@@ -1,4 +1,4 @@
-"""A process's end of the outbox: takes its events without waiting, and has a thread write them down.
+"""Writer: a process's end of the outbox, which takes events without waiting and writes them in a thread.
 
 Events are made on the event loop, in slices between which traffic goes on, and written five times a second.
 What the disk does not take waits in memory. Where more waits than may, the newest are dropped and counted,
@@ -61,7 +61,7 @@ type Made = Event | Callable[[], Event]
 
 @dataclass(slots=True)
 class _Until:
-    """Stands between batches: all that was said before a moment is in those before it.
+    """Marker between batches: all events from before a time are in the batches before it.
 
     Attributes:
         time: ns since 1970-01-01 UTC.
@@ -71,7 +71,7 @@ class _Until:
 
 
 class Writer:
-    """Takes events, in the thread of the event loop that `run` is in.
+    """Writer: takes events in the thread of the event loop that `run` is in.
 
     Args:
         state: the state folder.
@@ -121,11 +121,11 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Events that are not on the disk yet."""
+        """Number of events that are not on the disk yet."""
         return len(self._new) + self._batched - self._written
 
     def emit(self, event: Made) -> None:
-        """Have an event recorded. Neither waits nor raises.
+        """Emit an event. Neither waits nor raises.
 
         Args:
             event: or what makes it. Many are made in one go, for a third of what each costs amid other work.
@@ -146,7 +146,7 @@ class Writer:
                 await asyncio.wait_for(self._closing.wait(), TICK)
 
     async def close(self) -> None:
-        """Have the last events written, within a second."""
+        """Write the last events, within a second."""
         self._closing.set()
         self._start()
         await self._collect()
@@ -163,7 +163,7 @@ class Writer:
             self._thread.start()
 
     async def _collect(self) -> None:
-        """Put what is new into batches, with room for the traffic in between."""
+        """Put new events into batches, with room for the traffic in between."""
         self._tell_dropped()
         until = self._clock()
         left = len(self._new)
@@ -224,7 +224,7 @@ class Writer:
         self.emit(make_event(kind, self._clock(), os.urandom(RANDOM), node=self._node, detail=dict(detail)))
 
     def _write(self) -> None:
-        """The thread: waits for the disk, which nothing else does."""
+        """Thread that writes to the disk: nothing else waits for it."""
         while not self._given_up:
             self._work.wait()
             self._work.clear()
@@ -273,7 +273,7 @@ class Writer:
 
 
 class Mark:
-    """The file of a process that writes.
+    """Mark: the file by which a writing process is known.
 
     Args:
         state: the state folder.
@@ -289,7 +289,7 @@ class Mark:
         self._fd = -1
 
     def make(self) -> None:
-        """Make and lock it, where it is not there.
+        """Create and lock the file, where it is not there.
 
         Raises:
             OSError: it cannot be made.
@@ -314,7 +314,7 @@ class Mark:
         self._fd = fd
 
     def set(self, until: int) -> None:
-        """Say that all before a moment is on the disk.
+        """Set the time up to which all is on the disk.
 
         Args:
             until: ns since 1970-01-01 UTC.
@@ -325,13 +325,13 @@ class Mark:
         os.utime(self._fd, ns=(until, until))
 
     def remove(self) -> None:
-        """The process has ended in order."""
+        """Delete the file: the process has ended in order."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
-        """Let go of it: where it is still there its process has ended without a word."""
+        """Unlock the file: one that is left means that its process ended unexpectedly."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -339,7 +339,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One that writes, or that did when it ended without a word.
+    """Writing process, also one that ended unexpectedly.
 
     Attributes:
         path: of its file.
@@ -359,7 +359,7 @@ class Process:
 
 
 def processes(state: Path) -> list[Process]:
-    """The processes that write to the outbox, and those that ended without a word.
+    """List the processes that write to the outbox, and those that ended unexpectedly.
 
     Raises:
         OSError: they cannot be looked for.

@@ -1,5 +1,5 @@
-"""The end of what is kept of persons outside the stores: objections, events that wait in the outbox for a
-store that is down, and damaged files that were set aside."""
+"""Retention outside the stores: objections, events that wait in the outbox for a store that is down, and
+damaged files that were set aside."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -24,7 +24,7 @@ def purge_leftovers(
     *,
     ahead: float = 0.0,
 ) -> tuple[dict[str, int], list[UrlwardError]]:
-    """Delete what is over.
+    """Delete expired leftovers.
 
     Args:
         records: the configuration.

@@ -1,4 +1,4 @@
-"""What the process that records looks after at its start: files that it keeps, and that may be damaged.
+"""Mending at the service's start: damaged stores and files are set aside.
 
 A store that cannot be read takes no event for ever, and a process that ends over one damaged file counts and
 shows nothing. So what is damaged is set aside (`urlward.state.folder`), each file in its own folder,
@@ -40,7 +40,7 @@ _PRIMARY = 0xFF
 
 
 def open_mended(table: StoreTable, state: Path) -> Store:
-    """Open a store as `open_store`, what is damaged of it set aside before. Takes seconds for large ones.
+    """Open a store as `open_store`, with damaged files of it set aside before. Takes seconds for large ones.
 
     Raises:
         StoreError: it cannot be used, or is not one of ours.
@@ -54,13 +54,13 @@ def open_mended(table: StoreTable, state: Path) -> Store:
 
 
 def folders_of(records: RecordsTable, state: Path) -> set[Path]:
-    """The folders in which something may be set aside."""
+    """Folders in which something may be set aside."""
     tables = [*records.store, *filter(None, [records.assignments])]
     return {state} | {(state / table.file).parent for table in tables if table.file}
 
 
 def mend_assignments(records: RecordsTable, state: Path) -> None:
-    """The same for assignments.
+    """Set a damaged database of assignments aside, as `mend_sqlite`.
 
     Raises:
         StateError: they cannot be set aside.
@@ -72,7 +72,7 @@ def mend_assignments(records: RecordsTable, state: Path) -> None:
 
 
 def mend_sqlite(path: Path, table: str, *, named: bool = False) -> None:
-    """Set an SQLite database aside that is damaged, with its write-ahead log.
+    """Set a damaged SQLite database aside, with its write-ahead log.
 
     Args:
         path: of the database.
@@ -122,7 +122,7 @@ def _foreign(path: Path) -> StoreError:
 
 
 def _damage_of(files: tuple[Path, ...]) -> str:
-    """What is wrong with a database, empty for nothing, or nothing that another file would help."""
+    """Damage of a database; empty for none, or where another file would not help."""
     for file in files:
         try:
             os.close(regular_fd(file, os.O_RDWR))
@@ -194,7 +194,7 @@ def _is_event(line: bytes) -> bool:
 
 
 def mend_token(path: Path, state: Path) -> None:
-    """Set the dashboard's token aside where it is none, and is one that urlward has made.
+    """Set the dashboard's token aside where it is invalid, and is one that urlward has made.
 
     Raises:
         StateError: it cannot be set aside.

@@ -1,4 +1,4 @@
-"""The process that records, beside the filter.
+"""Service process: records events, apart from the filter.
 
 The first worker starts it and it ends with that one. On standard input it is given one JSON object:
 ``config`` (path of the configuration file), ``parent`` (the worker's process id), ``channel`` (a
@@ -68,7 +68,7 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
 
 @asynccontextmanager
 async def _only_one(state: Path, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Wait to be the only one in a state folder, unless told to stop before."""
+    """Hold the lock of a state folder's only service; waits for it, unless stopped before."""
     path = state / LOCK
     try:
         fd = open_private(path)
@@ -97,7 +97,7 @@ def _lock(fd: int, path: Path) -> bool:
 
 
 def main() -> None:
-    """Run as a process, told what to do on standard input."""
+    """Run as a process; the configuration comes on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for the filter
     keep_private()
     os.nice(5)  # traffic comes first

@@ -1,4 +1,4 @@
-"""What the process that records does beside taking events: forgets in time, counts, watches, and shows."""
+"""Services of the recording process: retention, metrics, watches, mending and the dashboard."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ type Beside = Callable[[], Awaitable[None]]
 
 
 class Services:
-    """All of it.
+    """Services of one recording process.
 
     Args:
         config: of the filter; it has records.
@@ -77,7 +77,7 @@ class Services:
         self._retention_clock = RetentionClock(state, self.recorder.alarm)
 
     def beside(self) -> dict[str, Beside]:
-        """What is to run while events are taken, by name."""
+        """Functions to run while events are taken, by name."""
         watches = Watches(
             self._config.feed,
             self._state,
@@ -97,7 +97,7 @@ class Services:
         return found
 
     def _open_store(self, table: StoreTable, state: Path) -> Store:
-        """A store of events, in which this node is the only one of its name."""
+        """Open a store of events, in which this node is the only one of its name."""
         store = open_mended(table, state)
         if isinstance(store, Database) and not store.is_file:
             try:
@@ -111,7 +111,7 @@ class Services:
         return self.recorder.state(set_aside_alarm(self._records, self._state))
 
     async def _mend(self) -> None:
-        """Look after what is beside the stores, and forget it as soon as what is in them."""
+        """Mend the assignments' database, and delete expired leftovers each hour."""
         await asyncio.to_thread(mend_assignments, self._records, self._state)
         while True:
             await asyncio.to_thread(self._forget_leftovers)
@@ -173,7 +173,7 @@ class Services:
         )
 
     def _objected(self, objection: Objection) -> None:
-        """An event of it, without the message."""
+        """Fields of the event for an objection, without the message."""
         detail, client = {"id": objection.id}, objection.client
         self.recorder.tell("objection", detail, client=client, reference=objection.reference)
 
@@ -199,7 +199,7 @@ class Services:
 
 
 def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
-    """What was set aside in the last day, as an alarm."""
+    """Alarm about files that were set aside in the last day."""
     now = time.time()
     found = {folder / DAMAGED: damaged_lately(folder, now) for folder in sorted(folders_of(records, state))}
     text = "; ".join(f"{', '.join(names)} in {folder}" for folder, names in found.items() if names)
@@ -207,7 +207,7 @@ def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
 
 
 class EventFinder:
-    """Searches the first store that can be, which is opened when it is asked.
+    """Finder of events in the first store that can be searched, opened on demand.
 
     Args:
         records: the configuration.
@@ -229,7 +229,7 @@ class EventFinder:
         return [event._asdict() for event in found]
 
     def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
-        """Likewise."""
+        """Count events by list or category."""
         return self._database().count(_query(wanted), by)
 
     def _database(self) -> Database:

@@ -1,4 +1,4 @@
-"""The audit log: who did or asked what, when and why, in a file that is only ever added to.
+"""Audit log: who did or requested what, when and why, in a file that is only ever added to.
 
 ``audit.jsonl`` in the state folder has one JSON object a line. ``seq`` is the line's number in the file,
 ``prev`` the SHA-256 of the line before it with its end, ``hash`` that of the line itself without its last two
@@ -83,20 +83,20 @@ _TOKENS = re.compile(
     (?: "(?:[ !\#-\[\]-~]|\\.)*+\\?+ | - | tru | tr | t | fals | fal | fa | f | nul | nu | n )?+""",
     re.VERBOSE,
 ).fullmatch
-"""Of a line of ours, which is ASCII, as far as it goes."""
+"""Matches the tokens of a line of ours, which is ASCII, as far as it goes."""
 
 
 class AuditError(UrlwardError):
-    """An audit log that cannot be used as was asked."""
+    """An audit log that cannot be used for a request."""
 
 
 class _DamagedError(StateError):
-    """The log is not as it was written; the argument says how."""
+    """A damaged log; the argument says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a node has signed of its log's end.
+    """Signed head of a node's log: its end.
 
     Attributes:
         seq: number of the last line; 0 of a log without one.
@@ -117,7 +117,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A head of which a copy was kept elsewhere; the attributes are those of `Head`."""
+    """Copy of a head that was kept elsewhere; the attributes are those of `Head`."""
 
     seq: int
     hash: str
@@ -127,7 +127,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Where the chain does not hold.
+    """Break in the chain.
 
     Attributes:
         line: its number in the file, from 1; 0 where it is the file.
@@ -140,7 +140,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `verify` found.
+    """Report of `verify`.
 
     Attributes:
         lines: how many there are, or were looked at until the chain broke.
@@ -171,7 +171,7 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing speaks against the log."""
+        """Whether the log is intact."""
         return (
             self.broken is None
             and self.has_known
@@ -202,7 +202,7 @@ def append(state: Path, who: str, action: str, now: float, **fields: Any) -> int
 
 
 def append_in_lock(state: Path, who: str, action: str, now: float, **fields: Any) -> int:
-    """As `append`, for who holds the folder's lock (`locked`)."""
+    """Append as `append`, for callers that hold the folder's lock (`locked`)."""
     if taken := _OWN & fields.keys():
         raise ValueError(f"{min(taken)}: is the log's own")
     return _Log(state, now).append(who, action, fields)
@@ -228,7 +228,7 @@ def mend_audit(state: Path, now: float) -> None:
 
 
 def signed_head(state: Path) -> Head | None:
-    """The head of a log as it is now, None where none is signed; changes nothing."""
+    """Head of a log as it is now; None where none is signed; changes nothing."""
     key = kept_key(state)
     try:
         return _read_head(state, key, stays=True) if key is not None else None
@@ -237,7 +237,7 @@ def signed_head(state: Path) -> Head | None:
 
 
 class _Log:
-    """The log for who writes to it and holds the folder's lock, mended where it was not as its head says.
+    """Log for writers that hold the folder's lock, mended where it was not as its head says.
 
     Args:
         state: the state folder.
@@ -284,7 +284,7 @@ class _Log:
         return head.seq + 1
 
     def _sign(self, head: Head) -> None:
-        """Make it the head, and count it."""
+        """Sign a head, and count it."""
         self._head = replace(head, counter=head.counter + 1)
         stored = asdict(self._head)
         write_kept(
@@ -292,7 +292,7 @@ class _Log:
         )
 
     def _agree(self) -> None:
-        """Bring the log's end and its head together, as far as a crash has parted them.
+        """Reconcile the log's end with its head, after a crash between the two writes.
 
         Raises:
             _DamagedError: it was no crash that has.
@@ -351,7 +351,7 @@ class _Log:
         self._agree()
 
     def _cut(self, torn: bytes, number: int, *, chained: bool = True) -> None:
-        """Take a line off that a crash or a full disk cut short.
+        """Truncate a line that a crash or a full disk cut short.
 
         Raises:
             _DamagedError: it is none.
@@ -377,7 +377,7 @@ class _Log:
 
 
 def _read_head(state: Path, key: Key, *, stays: bool = False) -> Head | None:
-    """The head as it is signed; None where there is none, or a damaged one that was set aside.
+    """Read the signed head; None where there is none, or a damaged one that was set aside.
 
     Raises:
         StateError: it cannot be read, is of another version, or is damaged and stays.
@@ -396,12 +396,13 @@ def _read_head(state: Path, key: Key, *, stays: bool = False) -> Head | None:
 
 
 def _after(head: Head, line: bytes, parsed: Mapping[str, Any]) -> Head:
-    """The head of a log with one line more."""
+    """Head of a log with one more line."""
     return Head(head.seq + 1, _sha256(line), parsed["hash"], str(parsed["time"]), head.counter)
 
 
 def _why_not_next(line: bytes, parsed: Mapping[str, Any], head: Head, key: bytes) -> str:
-    """Why a log's last line is neither the head's nor the one after it; empty where it is the latter."""
+    """Reason why a log's last line is neither the head's nor the one after it; empty where it is the
+    latter."""
     if not line:
         return f"its {head.seq} lines are gone"
     if not parsed or "prev" not in parsed:
@@ -418,7 +419,7 @@ def _why_not_next(line: bytes, parsed: Mapping[str, Any], head: Head, key: bytes
 
 
 def read_audit(state: Path) -> Iterator[dict[str, Any] | None]:
-    """The lines in order; None for one that was cut short.
+    """Read the lines in order; None for one that was cut short.
 
     Raises:
         StateError: unreadable.
@@ -428,7 +429,7 @@ def read_audit(state: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> Report:
-    """Go through the whole log; changes nothing.
+    """Verify the whole log; changes nothing.
 
     Args:
         state: the state folder.
@@ -472,8 +473,8 @@ def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> Report:
 
 
 def _differs(copies: Sequence[Copy], seen: "_Seen") -> str:
-    """What a copy has that the log has not. Those of before a line that somebody knows are of lines that it
-    binds, or of another log, which they know of."""
+    """Describe the copies of heads that the log does not match. Those of before a line that somebody knows
+    are of lines that it binds, or of another log, which they know of."""
     known = (seen.known_time, seen.known_at or 0)
     missing = [
         copy for copy in copies if (copy.time, copy.seq) > known and seen.hashes.get(copy.seq) != copy.hash
@@ -489,7 +490,7 @@ def _differs(copies: Sequence[Copy], seen: "_Seen") -> str:
 
 @dataclass(slots=True)
 class _Seen:
-    """What there is in a log, as far as it holds.
+    """State of a scan through a log, as far as it is intact.
 
     Attributes:
         lines: how many, without what is left of one at the end.
@@ -530,7 +531,7 @@ def _seen(
     known: str = "",
     wanted: Collection[int] = (),
 ) -> _Seen:
-    """Go through a log.
+    """Scan a log.
 
     Args:
         path: of the file.
@@ -648,7 +649,7 @@ def _unreadable(path: Path, error: OSError) -> StateError:
 
 
 def _own_hash(line: bytes) -> str:
-    """The hash that a line has to have in ``hash``."""
+    """Hash that a line has to have in ``hash``."""
     bare = line.removesuffix(b"\n")
     size = _SIGNED_SIZE if bare[-_SIGNED_SIZE:].startswith(_HASH) else _HASH_SIZE
     return _sha256(bare[:-size] + b"}")
@@ -677,7 +678,7 @@ def _is_beginning(piece: bytes, number: int, *, chained: bool = True) -> bool:
 
 
 def _whole(line: bytes) -> bytes:
-    """The next line begins on a line of its own, so that one without an end gets one."""
+    """Line to append, put on a line of its own where the log's last line has no end."""
     return line if line.endswith(b"\n") else line + b"\n"
 
 
@@ -690,12 +691,12 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_signed(parsed: Mapping[str, Any], key: bytes) -> bool:
-    """Whether a line whose ``hash`` is its own is signed."""
+    """Whether a line, whose ``hash`` is its own, is signed."""
     return parsed.get("sign") == _signature(key, parsed["hash"])
 
 
 def _signing(key: Key) -> bytes:
-    """The key that a log is signed with."""
+    """Key that a log is signed with."""
     return hashlib.blake2b(key=key.secret, digest_size=32, person=b"urlward audit").digest()
 
 

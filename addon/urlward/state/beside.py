@@ -1,4 +1,4 @@
-"""Processes beside the filter: what they are told on standard input, and how they write their log."""
+"""Common parts of the processes that run apart from the filter: their input and their log."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from urlward.state.folder import state_folder
 
 
 def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
-    """The configuration that a process is to go by, and its state folder.
+    """Read the configuration that a process is started with, and find its state folder.
 
     Args:
         asked: ``config``, a file; and where they go before what stands there ``key``, ``state``, ``list``,
@@ -30,8 +30,8 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
 
 
 class Lines(logging.Handler):
-    """One line a message, as the filter writes them: to standard error from WARNING on."""
+    """Log handler with one line a message, as the filter writes them: to standard error from WARNING on."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it."""
+        """Write a message."""
         say(record.getMessage().split("\n", 1)[0], warning=record.levelno >= logging.WARNING)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic files: written whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 @contextmanager
 def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
-    """A file that is not there yet, written whole or not at all."""
+    """Open a file that does not exist yet; it is written whole or not at all."""
     with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
         try:
             yield file
@@ -23,7 +23,7 @@ def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that is not there yet, whole or not at all.
+    """Write a file that does not exist yet, whole or not at all.
 
     Raises:
         OSError: it is there, or cannot be written.

@@ -1,4 +1,4 @@
-"""The state folder: what a filter remembers by itself, and the key that it is kept under.
+"""State folder: a filter's persistent files, and the key that they are kept under.
 
 The local key is made on first use and never leaves the folder. Text feeds are compiled under it, and
 what an operator allows for a while is sealed with it, so that no plaintext entry lies on the disk.
@@ -34,7 +34,7 @@ logger = logging.getLogger("urlward.lists")
 KEY_FILE = "key"
 
 KEY_COPY = "key.copy"
-"""The same once more, with a checksum: without the key nothing opens that was sealed under it."""
+"""Copy of the key with a checksum: without the key nothing opens that was sealed under it."""
 
 _FLIPPED = 8
 """Bits in which a key may differ from its copy and is damaged; another key differs in about 128."""
@@ -88,7 +88,7 @@ class StateError(UrlwardError):
 
 
 def state_folder(configured: str | Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the state is: as configured, else the service's folder (systemd.exec(5), StateDirectory), which
+    """Find the state folder: as configured, else the service's (systemd.exec(5), StateDirectory), which
     root's commands use too, else the user's (XDG Base Directory Specification).
 
     Raises:
@@ -170,7 +170,7 @@ def local_key(state: Path) -> Key:
 
 
 def local_key_in_lock(state: Path) -> Key:
-    """As `local_key`, for who holds the folder's lock."""
+    """Read or make the key as `local_key`, for callers that hold the folder's lock."""
     if (key := _sound_key(state)) is not None:
         return key
     path, copy = state / KEY_FILE, state / KEY_COPY
@@ -183,7 +183,7 @@ def local_key_in_lock(state: Path) -> Key:
 
 
 def kept_key(state: Path) -> Key | None:
-    """The key that `local_key` would give without making one; changes nothing."""
+    """Read the key of `local_key` without making one; changes nothing."""
     key, spare = _keys(state)
     if key is None or spare is None:
         return key or spare
@@ -191,13 +191,13 @@ def kept_key(state: Path) -> Key | None:
 
 
 def _sound_key(state: Path) -> Key | None:
-    """The key where its copy is the same."""
+    """Read the key, where its copy is the same."""
     key, spare = _keys(state)
     return key if key is not None and spare is not None and spare.secret == key.secret else None
 
 
 def _keys(state: Path) -> tuple[Key | None, Key | None]:
-    """The key and its copy, None for what cannot be read."""
+    """Read the key and its copy; None for what cannot be read."""
     spare = _copied_key(state / KEY_COPY)
     try:
         return read_key(state / KEY_FILE, regular=True), spare
@@ -206,7 +206,7 @@ def _keys(state: Path) -> tuple[Key | None, Key | None]:
 
 
 def _mended_key(state: Path, path: Path, copy: Path) -> Key:
-    """As `local_key`, for who holds the folder's lock."""
+    """Read or mend the key as `local_key`, for callers that hold the folder's lock."""
     spare, seen = _copied_key(copy), Signature.of(path)
     try:
         key = read_key(path, regular=True)
@@ -256,7 +256,7 @@ def _checksum(text: bytes) -> bytes:
 
 
 def is_damage(error: OSError) -> bool:
-    """Whether what the system says of a file is the file's fault, so that another in its place would do."""
+    """Whether a system error is damage of the file, so that another file in its place would do."""
     return error.errno in _DAMAGE
 
 
@@ -341,7 +341,7 @@ def damaged_lately(state: Path, now: float, within: float = DAMAGE_IS_NEW) -> li
 
 
 def _damaged(state: Path) -> list[Path]:
-    """What was set aside, the last first."""
+    """Files that were set aside, the last first."""
     try:
         found = (path for path in (state / DAMAGED).iterdir() if _SET_ASIDE(path.name))
         return sorted(found, key=_moved, reverse=True)
@@ -350,7 +350,7 @@ def _damaged(state: Path) -> list[Path]:
 
 
 def _moved(path: Path) -> float:
-    """When a file was set aside: moving it is what its status changed by last."""
+    """Time when a file was set aside: moving it is what its status changed by last."""
     try:
         return path.lstat().st_ctime
     except OSError:
@@ -359,7 +359,7 @@ def _moved(path: Path) -> float:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only one that changes what is in a folder (flock(2) of the folder itself); waits its turn.
+    """Hold the lock of a folder for changes to it (flock(2) of the folder itself); waits its turn.
 
     Raises:
         StateError: the folder cannot be opened or locked.
@@ -457,7 +457,7 @@ def open_private(path: Path) -> int:
 
 
 def unusable(path: Path, error: OSError) -> StateError:
-    """What to raise for a file or folder that the system does not give."""
+    """Error for a file or folder that the system does not give."""
     return StateError(f"{path}: {error.strerror or error}")
 
 
@@ -490,7 +490,7 @@ def read_kept[T](
     *,
     stays: bool = False,
 ) -> list[T]:
-    """What `write_kept` has written; nothing where there is none. A file that is damaged is set aside.
+    """Read what `write_kept` has written; nothing where there is none. A damaged file is set aside.
 
     Args:
         path: of the file.
@@ -540,6 +540,6 @@ def write_kept(path: Path, version: int, name: str, kept: Sequence[dict[str, Any
 
 
 def sum_of(data: Mapping[str, Any]) -> str:
-    """Tells whether an object was read as it was written; without its member ``sum``."""
+    """Checksum that tells whether an object was read as it was written; without its member ``sum``."""
     rest = {name: value for name, value in data.items() if name != "sum"}
     return blake2b(json.dumps(rest, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Key files: what digests of lists are keyed with."""
+"""Key files: the secret keys of lists' digests."""
 
 import secrets
 from pathlib import Path
@@ -36,7 +36,7 @@ def read_key(path: Path, *, regular: bool = False) -> Key:
 
 
 def key_beside(artifact: Path) -> Path:
-    """Where `compile` puts a key that nobody named."""
+    """Default path of the key that `compile` makes."""
     return artifact.parent / f"{artifact.name}.key"
 
 

@@ -18,7 +18,7 @@ class TokenError(UrlwardError):
 
 
 def read_token(path: Path) -> str:
-    """The token, made where there is none.
+    """Read the token, made where there is none.
 
     Raises:
         TokenError: others can read it, or it could be guessed.
@@ -32,7 +32,7 @@ def read_token(path: Path) -> str:
 
 
 def token_of(path: Path) -> str:
-    """The token that is in a file.
+    """Read the token in a file.
 
     Raises:
         TokenError: others can read it, or it could be guessed.

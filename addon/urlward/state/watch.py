@@ -1,4 +1,4 @@
-"""Telling when a file of a store has been changed, and whether somebody writes a file."""
+"""Watch on a store's file: whether it has changed, and whether a process writes it."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ SETTLE = 0.25
 
 
 class Signature(NamedTuple):
-    """What changes when a file does."""
+    """Signature of a file: changes whenever the file does."""
 
     device: int
     inode: int
@@ -25,7 +25,7 @@ class Signature(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "Signature | None":
-        """The file's signature, None where there is no file."""
+        """Signature of a file; None where there is no file."""
         try:
             stat = path.stat()
         except OSError:
@@ -34,13 +34,13 @@ class Signature(NamedTuple):
 
     @classmethod
     def of_status(cls, stat: os.stat_result) -> "Signature":
-        """The signature of a file by its status."""
+        """Signature of a file by its status."""
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @dataclass(slots=True)
 class Watch:
-    """Watches a file of a store, which is only ever replaced as a whole, by looking at it now and then.
+    """Watch on a file of a store, which is only ever replaced as a whole, by looking at it now and then.
 
     Attributes:
         path: the file.
@@ -71,11 +71,11 @@ class Watch:
         return True
 
     def taken_away(self) -> None:
-        """Say that the file has been moved away: that it is gone is known, and another is worth a look."""
+        """Note that the file has been moved away: its absence is known, and another is worth a look."""
         self.seen, self._told_missing = None, True
 
     def changed(self) -> Signature | None:
-        """The file's signature where that is another than was acted on; None where there is no file, too."""
+        """Signature of the file, if it is another than the one acted on; None where there is no file, too."""
         signature = Signature.of(self.path)
         return None if signature == self.seen else signature
 
@@ -103,7 +103,8 @@ def being_written(path: Path) -> bool:
 
 
 def _leases_are_safe() -> bool:
-    """A writer that comes while we hold the lease has SIGIO sent to us, whose default is death."""
+    """Whether leases are safe to take: a writer that comes while we hold one has SIGIO sent to us, whose
+    default is death."""
     if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
         if threading.current_thread() is not threading.main_thread():
             return False

@@ -1,4 +1,4 @@
-"""Formats that sources come in, and their translation to lines of the grammar.
+"""Formats of sources, and their translation to lines of the grammar.
 
 A line says what the source's own tool would block, as near as the grammar comes to it, and never more.
 What it cannot say is not taken, with the reason. All formats are read as streams: memory does not grow
@@ -94,7 +94,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 
 
 def format_named(name: str, options: FormatOptions) -> Format:
-    """A format, where the options go with it.
+    """Find a format by its name, and check the options for it.
 
     Raises:
         FormatError: there is none of that name, or they do not.
@@ -117,7 +117,7 @@ def format_named(name: str, options: FormatOptions) -> Format:
 
 
 def recognised_part(part: Part, head: bytes) -> tuple[str, Part]:
-    """A file's format by its first bytes, and how to read it.
+    """Recognise a file's format by its first bytes; also returns options for reading it.
 
     Args:
         part: the file, and options for it.
@@ -156,7 +156,7 @@ def convert(format: str, file: BinaryIO, options: FormatOptions) -> Iterator[str
 
 
 def checked(found: Iterator[Found | Skipped]) -> Iterator[Found | Skipped]:
-    """The same, with what is no line of the grammar after all told as not taken."""
+    """Translate as `convert`; lines that the grammar refuses after all are reported as not taken."""
     for each in found:
         if isinstance(each, Skipped):
             yield each
@@ -171,5 +171,5 @@ def checked(found: Iterator[Found | Skipped]) -> Iterator[Found | Skipped]:
 
 
 def reason_of(error: EntryError) -> str:
-    """Why a line is not of the grammar, and what to write instead."""
+    """Reason why a line is not of the grammar, and what to write instead."""
     return error.reason + (f" ({error.hint})" if error.hint else "")

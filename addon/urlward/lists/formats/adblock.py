@@ -1,4 +1,4 @@
-"""AdBlock network rules, of host and simple path form.
+"""AdBlock network rules with a host, or with a simple path.
 
 https://help.adblockplus.org/hc/en-us/articles/360062733293 and what uBlock Origin and AdGuard make of it:
 ``||`` begins at any label of a host, ``|`` at the URL's start or end, ``^`` is a delimiter or the end, a
@@ -74,7 +74,7 @@ def _is_comment(rule: str) -> bool:
 
 
 def _entries(rule: str) -> tuple[list[str], bool]:
-    """The lines for a rule, and whether they say all that it means.
+    """Lines for a rule, and whether they say all that it means.
 
     Raises:
         NotTakenError: no lines of the grammar mean the same.
@@ -95,7 +95,7 @@ def _entries(rule: str) -> tuple[list[str], bool]:
 
 
 def _without_options(pattern: str) -> tuple[str, list[str]]:
-    """A pattern, and the options that follow it."""
+    """Split a rule into its pattern, and the options that follow it."""
     end = 0
     for _ in range(_MOST_DOLLARS):
         end = pattern.find("$", end + 1)

@@ -1,4 +1,4 @@
-"""What URLhaus and PhishTank export: CSV and JSON, told apart by their first character.
+"""Exports of URLhaus and PhishTank: CSV and JSON, recognised by their first character.
 
 https://urlhaus.abuse.ch/api/ and https://phishtank.org/developer_info.php. The feed's own number is the
 entry's id, and its subject the category.
@@ -32,7 +32,7 @@ def read_urlhaus(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Ski
 
 
 def _urlhaus_csv(stream: Stream, category: str) -> Iterator[Found | Skipped]:
-    """The names of the columns stand in a comment; feeds of a country or network have fewer."""
+    """Read CSV. The columns' names stand in a comment; feeds of a country or network have fewer."""
     columns = _URLHAUS_PLACES
     for row in rows(stream):
         if isinstance(row, Skipped):
@@ -48,7 +48,7 @@ def _urlhaus_csv(stream: Stream, category: str) -> Iterator[Found | Skipped]:
 
 
 def _urlhaus_json(stream: Stream, category: str) -> Iterator[Found | Skipped]:
-    """An object of ids, each with an array of one object."""
+    """Read JSON: an object of ids, each with an array of one object."""
     for number, (id_, value) in enumerate(object_members(stream), 1):
         records = value if isinstance(value, list) else [value]
         for record in records:

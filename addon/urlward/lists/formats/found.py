@@ -1,4 +1,4 @@
-"""What reading a source in a foreign format gives: lines of the grammar, and what was not taken."""
+"""Result types and options of the readers of foreign formats."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ class NotTakenError(Exception):
 
 
 class Found(NamedTuple):
-    """A line of the grammar, and where it comes from.
+    """Line of the grammar, and its place in the source.
 
     Attributes:
         text: the line, without its end.
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A line of a source that no entry was made of; never its text.
+    """Skipped line of a source, of which no entry was made; never its text.
 
     Attributes:
         line: 1-based number; of the record, in JSON.
@@ -73,7 +73,7 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FormatOptions:
-    """How to read a source.
+    """Options for reading a source.
 
     Attributes:
         columns: one of `FIELDS` to the name of a table's column, or its 1-based number where there
@@ -108,7 +108,7 @@ DEFAULTS = FormatOptions()
 
 
 class Part(NamedTuple):
-    """One file of a source that may have several.
+    """Part: one file of a source that may have several.
 
     Attributes:
         path: the file.
@@ -128,7 +128,7 @@ type Read = Callable[[BinaryIO, FormatOptions], Iterator[Found | Skipped]]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format that sources can have.
+    """Format of sources.
 
     Attributes:
         read: what is in one file of it. Raises FormatError where that is something else.
@@ -146,7 +146,7 @@ class Format:
 
 
 def format_of_files(read: Read, what: str, *, is_table: bool = False, may_be_json: bool = False) -> Format:
-    """A format whose sources are single files."""
+    """Make a format whose sources are single files."""
     return Format(
         read, lambda path, options: [Part(path, read, options, may_be_json)], what, is_table, may_be_json
     )

@@ -1,4 +1,4 @@
-"""Hosts files (hosts(5)): an address and the names that it is for.
+"""Hosts files (hosts(5)): lines of an address and its names.
 
 A name that is led to nowhere is blocked, and that name alone, as a resolver that reads the file would.
 """

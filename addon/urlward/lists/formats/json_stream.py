@@ -1,4 +1,4 @@
-"""JSON documents of any size (RFC 8259), one item after another."""
+"""Streaming parser for JSON documents of any size (RFC 8259), one item after another."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ DEEPEST = 100
 hundred thousand, in as many bytes, would take all memory."""
 
 MOST_DIGITS = 1000
-"""Of a number; `ijson` ends the process where Python makes no number of so many (4300)."""
+"""Digits of a number at most; `ijson` ends the process where Python makes no number of so many (4300)."""
 
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % (MOST_DIGITS + 1))
 
@@ -38,7 +38,7 @@ _LONGEST = 12
 
 
 def array_items(stream: Stream) -> Iterator[Any]:
-    """The items of a JSON array.
+    """Iterate over the items of a JSON array.
 
     Raises:
         FormatError: not one, or not whole.
@@ -49,7 +49,7 @@ def array_items(stream: Stream) -> Iterator[Any]:
 
 
 def object_members(stream: Stream) -> Iterator[tuple[str, Any]]:
-    """The members of a JSON object.
+    """Iterate over the members of a JSON object.
 
     Raises:
         FormatError: not one, or not whole.
@@ -60,7 +60,7 @@ def object_members(stream: Stream) -> Iterator[tuple[str, Any]]:
 
 
 def _whole[T](items: Iterator[T]) -> Iterator[T]:
-    """Half a document is no document: who publishes it means all of it."""
+    """Refuse a document that is cut short: who publishes it means all of it."""
     number = 0
     try:
         for item in items:
@@ -71,7 +71,7 @@ def _whole[T](items: Iterator[T]) -> Iterator[T]:
 
 
 class _WellFormed:
-    """A file for `ijson`, in which half a surrogate pair is U+FFFD, as it is in a browser's URL.
+    """Filter in front of `ijson`, in which half a surrogate pair is U+FFFD, as it is in a browser's URL.
 
     yajl makes a question mark of it, which would make another page of the URL.
     """
@@ -85,7 +85,7 @@ class _WellFormed:
         self._digits = b""
 
     def read(self, size: int = -1) -> bytes:
-        """Some bytes; none at the end."""
+        """Read some bytes; none at the end."""
         if not size:
             return b""
         while True:
@@ -103,7 +103,7 @@ class _WellFormed:
                 return data
 
     def _measure(self, data: bytes) -> None:
-        """See how deep it goes, and how long its numbers are.
+        """Check how deep it is nested, and how long its numbers are.
 
         Raises:
             FormatError: what a parser cannot take.

@@ -1,4 +1,4 @@
-"""The list grammar itself (`urlward.engine.grammar`): its lines as they are."""
+"""Native format: lines of the list grammar (`urlward.engine.grammar`), taken as they are."""
 
 from collections.abc import Iterator
 from typing import BinaryIO

@@ -1,4 +1,4 @@
-"""The format of a source by its first bytes, and the refusal of a source where that guess drops an entry.
+"""Recognition of a source's format by its first bytes, and refusal where that guess drops an entry.
 
 A format is recognised where the list grammar would read the first lines worse, or not at all. All else is the
 grammar. The first lines say nothing about the others, so a recognised format is read with `watched`: a line
@@ -47,7 +47,8 @@ _COLUMN = re.compile(r"[a-z][a-z0-9_ .\-]*").fullmatch
 
 
 def recognised(head: bytes) -> str:
-    """The format of a source: one of `urlward.lists.formats.FORMATS`, the grammar where that is not certain.
+    """Recognise a source's format: one of `urlward.lists.formats.FORMATS`, the grammar where that is not
+    certain.
 
     Args:
         head: its first bytes; `SNIFFED` of them, or all there are.
@@ -91,7 +92,7 @@ def refuse_table(head: bytes) -> None:
 
 
 def watched(format: str, read: Read) -> Read:  # noqa: A002 - the word
-    """A format's way of reading that raises FormatError where it leaves out an entry of the grammar.
+    """Wrap a format's reader so that it raises FormatError where it leaves out an entry of the grammar.
 
     Args:
         format: that was recognised.
@@ -109,7 +110,7 @@ def watched(format: str, read: Read) -> Read:  # noqa: A002 - the word
 
 
 class _Watched(Stream):
-    """A source whose lines are read by a format, and shown to the grammar where that takes nothing of them.
+    """Source wrapper: lines that the format takes nothing of are tried with the grammar.
 
     Args:
         file: the source.
@@ -136,7 +137,7 @@ class _Watched(Stream):
         return line
 
     def tell_of(self, each: Found | Skipped) -> None:
-        """Note what the format says of the line that was read last.
+        """Note the format's result for the line that was read last.
 
         Raises:
             FormatError: it does not take it, and the line is an entry of the grammar.
@@ -151,7 +152,7 @@ class _Watched(Stream):
             self.settle()
 
     def settle(self) -> None:
-        """Be done with the line that was read last.
+        """Finish the line that was read last.
 
         Raises:
             FormatError: nothing of it was taken, and it is an entry of the grammar.
@@ -164,7 +165,7 @@ class _Watched(Stream):
 
 
 def likely(head: bytes, format: str) -> str:  # noqa: A002 - the word
-    """The format that a source may be of, where it has not been read well in another; empty for none.
+    """Guess the format of a source that could not be read well in another; empty for none.
 
     Args:
         head: as of `recognised`.
@@ -184,7 +185,7 @@ def likely(head: bytes, format: str) -> str:  # noqa: A002 - the word
 
 
 def _lines(head: bytes) -> tuple[str, list[str]]:
-    """The text, and its whole lines that are not blank, without white space around."""
+    """Decode text into its whole lines that are not blank, without white space around."""
     text = without_bom(head).decode(errors="replace").lstrip()
     whole = text if len(head) < SNIFFED else text.rpartition("\n")[0]
     return text, [line.strip() for line in whole.splitlines() if line.strip()]
@@ -208,7 +209,7 @@ def _as_json(text: str, lines: Sequence[str]) -> str:
 
 
 def _by_marks(lines: Sequence[str], content: Sequence[str], *, has_entries: bool) -> str:
-    """The format of which a first line or a comment says what it is."""
+    """Recognise a format by a first line or a comment that names it."""
     if _ADBLOCK_HEADER(lines[0]):
         return "adblock"
     # It stands in a comment, which may tell of a list as well as begin one.
@@ -226,7 +227,7 @@ def _by_marks(lines: Sequence[str], content: Sequence[str], *, has_entries: bool
 
 
 def _entries(line: str) -> tuple[Entry, ...] | None:
-    """The entries that a line is in the grammar; None where it is none of its lines."""
+    """Parse a line in the grammar; None where it is none of its lines."""
     try:
         return parse_line(line)
     except EntryError:

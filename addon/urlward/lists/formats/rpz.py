@@ -1,4 +1,4 @@
-"""Response policy zones (draft-vixie-dnsop-dns-rpz-00): names, and networks, whose DNS answers are changed.
+"""Response policy zones (draft-vixie-dnsop-dns-rpz-00): names and networks whose DNS answers are changed.
 
 A trigger ``x`` is that name alone and ``*.x`` what is below it: both together are a host with its
 subdomains, ``*.x`` alone is nothing that the grammar can say. What belongs together is looked for among the
@@ -39,7 +39,7 @@ _NO_POLICY = ("NS", "DNAME", "DS")
 
 @dataclass(slots=True)
 class _Name:
-    """Lines of the records for a name itself and for what is below it; 0 for none."""
+    """Line numbers of the records for a name itself and for all below it; 0 for none."""
 
     itself: int = 0
     below: int = 0
@@ -77,7 +77,7 @@ def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
 
 
 def _action(record: Record) -> str:
-    """What comes before a line: ``@@`` where the record lets pass, nothing where it blocks.
+    """Prefix of a line: ``@@`` where the record lets pass, nothing where it blocks.
 
     Raises:
         NotTakenError: it does neither.

@@ -1,4 +1,4 @@
-"""Folders of squidGuard and ufdbGuard: a folder a category, with files ``domains`` and ``urls``.
+"""squidGuard and ufdbGuard folders: a folder a category, with files ``domains`` and ``urls``.
 
 A line of ``domains`` is a host and its subdomains. A line of ``urls`` is a host without ``www.``, port
 and scheme, and the beginning of a path; letters compare without regard to case (squidGuard's sgDb.c and
@@ -74,7 +74,7 @@ READS: dict[str, Read] = {"domains": read_domains, "urls": read_urls, "expressio
 
 
 def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
-    """See `Format.read`: what the file is, its name says.
+    """See `Format.read`: the file's name decides how it is read.
 
     Raises:
         FormatError: it has none of these names.
@@ -119,7 +119,7 @@ def parts(path: Path, options: FormatOptions) -> list[Part]:
 
 
 def _part(path: Path, read: Read, options: FormatOptions, *, white: bool) -> Part:
-    """A file, and how to read it: one of a folder that allows as the options say."""
+    """Make the part of a file: one of a folder that allows is read as the options say."""
     if not white or options.white == "block":
         return Part(path, read, options)
     if options.white == "skip":
@@ -138,7 +138,7 @@ def _is_white(folder: Path, usage: Mapping[str, str]) -> bool:
 
 
 def _usage(folder: Path) -> Mapping[str, str]:
-    """What ``global_usage`` in a folder says of those beside it: names to ``white`` or ``black``."""
+    """Parse ``global_usage`` in a folder: names in that folder to ``white`` or ``black``."""
     try:
         with open_regular(folder / _USAGE) as file:
             text = without_bom(file.read(_MAX_USAGE)).decode(errors="replace")

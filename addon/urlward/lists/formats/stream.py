@@ -1,4 +1,4 @@
-"""A source's bytes: without byte order mark, in lines that are never longer than memory should hold."""
+"""Byte stream of a source: without byte order mark, in lines of bounded length."""
 
 import io
 from collections.abc import Buffer, Iterator
@@ -18,7 +18,7 @@ _BUFFER = 1 << 16
 
 
 class Stream(io.BufferedReader):
-    """A file read once from here on, and looked into before; closing it leaves the file open.
+    """Stream of a file, with a look ahead; closing it leaves the file open.
 
     Args:
         file: what to read.
@@ -32,16 +32,16 @@ class Stream(io.BufferedReader):
 
     @property
     def done(self) -> int:
-        """Bytes read of the file."""
+        """Number of bytes read of the file."""
         return self._counted.done
 
     @property
     def ends_with_newline(self) -> bool:
-        """Whether what has been read of the file ends a line."""
+        """Whether the bytes read so far end a line."""
         return self._counted.last == b"\n"
 
     def first(self) -> bytes:
-        """The first byte that is no white space, of those at hand."""
+        """First byte that is no white space, of those in the buffer."""
         return self.peek(1).lstrip()[:1]
 
 
@@ -65,12 +65,12 @@ class _Counted(io.RawIOBase):
 
 
 def stream_of(file: BinaryIO) -> Stream:
-    """A file as a `Stream`, which it may be already."""
+    """Wrap a file as a `Stream`, which it may be already."""
     return file if isinstance(file, Stream) else Stream(file)
 
 
 def cut_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines, each cut at `MAX_LINE_BYTES`, so that a file without any stays small in memory."""
+    """Iterate over lines, each cut at `MAX_LINE_BYTES`, so that a file without any stays small in memory."""
     while raw := file.readline(MAX_LINE_BYTES):
         if len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
             rest = raw
@@ -81,7 +81,7 @@ def cut_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def text_lines(file: BinaryIO, comments: tuple[bytes, ...]) -> Iterator[tuple[int, str] | Skipped]:
-    """Numbered lines without white space behind, but for those that are blank or comments.
+    """Iterate over numbered lines without white space behind, but for those that are blank or comments.
 
     Args:
         file: a source.

@@ -1,4 +1,4 @@
-"""Tables: CSV (RFC 4180), JSON Lines, and JSON arrays of objects, whose columns somebody names."""
+"""Tables: CSV (RFC 4180), JSON Lines, and JSON arrays of objects, with named columns."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ type Get = Callable[[str], str]
 
 
 def found(get: Get, number: int, category: str) -> Found | Skipped:
-    """What a record stands for.
+    """Convert a record to a line of the grammar.
 
     Args:
         get: gives its fields.
@@ -74,7 +74,7 @@ def read_csv(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped
 
 
 def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
-    """Fields to the index of their column.
+    """Map fields to the index of their column.
 
     Args:
         header: the names of a table's columns.
@@ -100,7 +100,7 @@ def _check_columns(columns: Mapping[str, object]) -> None:
 
 
 def getter(row: Sequence[str], columns: Mapping[str, int]) -> Get:
-    """Gives the fields of a row."""
+    """Make a function that gets the fields of a row."""
 
     def get(field: str) -> str:
         index = columns.get(field, -1)
@@ -110,7 +110,7 @@ def getter(row: Sequence[str], columns: Mapping[str, int]) -> Get:
 
 
 def rows(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, list[str]] | Skipped]:
-    """Records of CSV that are not blank, each with the number of its last line."""
+    """Iterate over records of CSV that are not blank, each with the number of its last line."""
     lines = _Lines(file)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -130,7 +130,7 @@ def rows(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, list[str]]
 
 
 class _Lines:
-    """What `csv` reads; lines that are too long are kept from it, and noted."""
+    """Line reader for `csv`; lines that are too long are left out, and noted."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._lines = cut_lines(stream_of(file))
@@ -182,7 +182,7 @@ def _members(options: FormatOptions) -> Mapping[str, str]:
 
 
 def found_in(record: object, columns: Mapping[str, str], number: int, category: str) -> Found | Skipped:
-    """What a JSON object stands for.
+    """Convert a JSON object to a line of the grammar.
 
     Args:
         record: the object, if it is one.

@@ -1,4 +1,4 @@
-"""Plain lists of URLs, one a line.
+"""Plain lists of URLs, one per line.
 
 A URL is that page. A line that is only a host, without scheme or slash, is that host alone, any path:
 a list of URLs that names a host means no other host. A name without a dot is refused as a slip.

@@ -1,4 +1,4 @@
-"""Foreign values as lines of the grammar.
+"""Writer of grammar lines for values from foreign formats.
 
 Values come from people we do not know, so nothing of them may be read as part of the grammar: white
 space, quotes, ``#`` and ``*`` are escaped where they are part of a URL, and what cannot be an id or a
@@ -36,7 +36,7 @@ FRAGMENT = "a fragment (#), which no request carries"
 
 
 def attributes(id_: str = "", category: str = "", expires: str = "") -> str:
-    """What follows an entry: a space and an attribute for each that is not empty.
+    """Format the attributes of an entry: a space and an attribute for each that is not empty.
 
     Args:
         id_: a reference; what an id cannot have becomes ``-``, and it is cut at 128 characters.
@@ -83,7 +83,7 @@ def _day(text: str) -> str:
 
 
 def page(url: str) -> str:
-    """The line for a page: never one for a host or a prefix, whatever is in the URL.
+    """Line for a page: never one for a host or a prefix, whatever is in the URL.
 
     Raises:
         NotTakenError: of a scheme that is not the web's, or port 0.
@@ -104,7 +104,7 @@ def page(url: str) -> str:
 
 
 def prefix(host: str, path: str) -> str:
-    """The line for all below a folder.
+    """Line for all below a folder.
 
     Args:
         host: a name.
@@ -140,7 +140,7 @@ def literal(path: str) -> str:
 
 
 def host_alone(text: str) -> str:
-    """The line for a host without its subdomains, and any path on it.
+    """Line for a host without its subdomains, and any path on it.
 
     Raises:
         NotTakenError: an address in an odd spelling, or a name such as localhost.
@@ -154,7 +154,7 @@ def host_alone(text: str) -> str:
 
 
 def domain(text: str) -> str:
-    """The line for a host with its subdomains.
+    """Line for a host with its subdomains.
 
     Raises:
         NotTakenError: an address in an odd spelling.

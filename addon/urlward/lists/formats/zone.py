@@ -1,4 +1,4 @@
-"""Zone files (RFC 1035 section 5), one record after another.
+"""Zone files (RFC 1035, section 5): iterates over the records.
 
 Most records of a policy zone are one simple line, which is read here; dnspython reads the others, one by
 one, so that a broken record is one bad line and memory stays the same.
@@ -29,7 +29,7 @@ _NOT_COUNTED = re.compile(r'\\.|"(?:\\.|[^"\\])*"|;[^\n]*')
 
 
 class Record(NamedTuple):
-    """A record.
+    """Resource record.
 
     Attributes:
         line: 1-based number of its first line.
@@ -47,7 +47,7 @@ class Record(NamedTuple):
 
 
 class _Zone:
-    """What of the lines before a record counts for it.
+    """Parser state that carries over to the next record: origin, zone and owner.
 
     Attributes:
         origin: what relative names end in; None where nothing says.
@@ -68,7 +68,7 @@ class _Zone:
         return f"{name}.{self.origin}" if self.origin else name
 
     def relative(self, owner: str) -> str:
-        """A name relative to the zone.
+        """Make a name relative to the zone.
 
         Raises:
             NotTakenError: it is not in the zone.
@@ -84,7 +84,7 @@ class _Zone:
 
 
 def records(file: BinaryIO) -> Iterator[Record | Skipped]:
-    """The records of a zone file but for its SOA, which says what the zone is."""
+    """Iterate over the records of a zone file but for its SOA, which says what the zone is."""
     zone = _Zone()
     for found in _joined(file):
         if isinstance(found, Skipped):
@@ -141,7 +141,7 @@ def _read_by_library(zone: _Zone, number: int, text: str) -> Iterator[Record]:
 
 
 def _check(zone: _Zone, name: str) -> None:
-    """Refuse a name that nobody can tell from one outside the zone.
+    """Refuse an absolute name where nothing says which zone it is in.
 
     Raises:
         NotTakenError: it is one.
@@ -164,7 +164,7 @@ def _directive(zone: _Zone, text: str) -> None:
 
 
 def _joined(file: BinaryIO) -> Iterator[tuple[int, str] | Skipped]:
-    """Records as text, each with the number of its first line."""
+    """Iterate over records as text, each with the number of its first line."""
     first, parts, depth, size = 0, [], 0, 0
     for line in text_lines(file, (b";",)):
         if isinstance(line, Skipped):
