@@ -47,7 +47,7 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
 
 
 def expiry_trouble(until: float, now: float) -> str:
-    """What is to be said of when an authority's certificate ends; nothing where that is far.
+    """Warning about the end of an authority's certificate; empty where that is far.
 
     Args:
         until: when it ends, seconds since 1970-01-01 UTC.
