@@ -1,4 +1,4 @@
-"""The list grammar: one line of text to the entries it stands for.
+"""List grammar: parses one line of text into the entries it stands for.
 
 The grammar is described for its users in ``docs/lists.md``. Reading is strict: a line that could
 be meant in two ways is refused with a hint, because a wrong guess blocks somebody else's page.

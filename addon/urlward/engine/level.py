@@ -1,4 +1,4 @@
-"""How much of a host is listed, for those who see no more than its name: DNS, and TLS before any request."""
+"""Level of a host: how much of it is listed, for those who see only its name (DNS, TLS before requests)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal

@@ -55,7 +55,7 @@ assert BUCKET < _MOST_SIZE
 
 
 class Group(NamedTuple):
-    """What the rows of one pattern have between them, for groups too large to walk."""
+    """Summary of the rows of one pattern, for groups too large to walk."""
 
     forms: frozenset[tuple[int, int]]
     """Pairs of kind and length."""
@@ -63,7 +63,7 @@ class Group(NamedTuple):
 
 
 class LoadedList:
-    """An immutable list, ready to be searched.
+    """Loaded list: immutable, ready to be searched.
 
     Attributes:
         key: that it was compiled under.
@@ -152,7 +152,7 @@ class LoadedList:
         return int(self.artifact.meta["entries"]) - gone
 
     def expired(self, now: float) -> int:
-        """How many of them have expired, at a number of seconds since 1970-01-01 UTC."""
+        """Number of entries that have expired, at a number of seconds since 1970-01-01 UTC."""
         over = {number for number, shape in enumerate(self.table.shapes) if shape.is_over(now)}
         gone = sum(self.table.shape_numbers[row] in over for row in self.removed)
         return sum(self._of_shape[number] for number in over) - gone
@@ -240,7 +240,7 @@ class LoadedList:
         return any(self._are_below(group, below) for group in self._groups_below(letters))
 
     def shapes_below(self, letters: str, below: int) -> Iterator[Shape]:
-        """Those entries, by what they have in common with others."""
+        """The entries of `lists_below`, by shape."""
         for group in self._groups_below(letters):
             for row in group:
                 if self._is_below(row, below):
