@@ -1,4 +1,4 @@
-"""TCP connections of this machine, ended by the kernel with a reset (sock_diag(7), ``SOCK_DESTROY``)."""
+"""TCP connections of this machine: ended by the kernel with a reset (sock_diag(7), ``SOCK_DESTROY``)."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ _PATIENCE = 10.0
 
 
 def reset_connections(ports: Collection[int], *, foreign: bool = False) -> int | None:
-    """End those that were accepted at these ports, in the network namespace of this thread.
+    """Reset connections that were accepted at these ports, in the network namespace of this thread.
 
     Args:
         ports: of this machine.

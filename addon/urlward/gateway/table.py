@@ -1,4 +1,4 @@
-"""The nftables table ``inet urlward``: its names, and what its rules say they are for."""
+"""nftables table ``inet urlward``: names, and the setup that its rules state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -50,7 +50,7 @@ BOTH_PROTOCOLS = (6, 17)
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What installed rules are for.
+    """Setup that installed rules were made for.
 
     Attributes:
         listen: port of the transparent proxy.
@@ -93,7 +93,7 @@ class Setup:
 
     @classmethod
     def of(cls, listing: list[dict[str, Any]]) -> Self | None:
-        """The one in a listing of the table or of its chain `SETUP`, if any."""
+        """The setup in a listing of the table or of its chain `SETUP`, if any."""
         for one in listing:
             rule = one.get("rule", {})
             if rule.get("chain") == SETUP:
@@ -105,7 +105,7 @@ class Setup:
 
 
 def interfaces_of(listing: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Where clients come in, by the rules in a listing that lead from `ENTRY` to `CLIENTS`."""
+    """Clients' interfaces, by the rules in a listing that lead from `ENTRY` to `CLIENTS`."""
     found: dict[str, None] = {}
     for one in listing:
         rule = one.get("rule", {})
