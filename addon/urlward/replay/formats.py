@@ -65,7 +65,7 @@ _GROUPS = ("origin", "target", "tunnel", "other", "odd", "time", "client", "stat
 
 @dataclass(frozen=True)
 class LogFormat:
-    """A log of lines of which each is one request.
+    """Log format with one request a line.
 
     Attributes:
         kind: its name for users.

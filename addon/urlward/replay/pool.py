@@ -28,7 +28,7 @@ _judge: Judge
 
 
 class Pool:
-    """Judges blocks in several processes; a context, at whose end no process is left.
+    """Pool of processes that judge blocks; a context, at whose end no process is left.
 
     Args:
         judge: what each of them begins with a copy of.
