@@ -35,8 +35,8 @@ class Access:
         passwords: of those who may use it; None where all may.
 
     Attributes:
-        table: likewise.
-        passwords: likewise.
+        table: as given.
+        passwords: as given.
     """
 
     def __init__(self, table: ProxyTable, passwords: Passwords | None = None) -> None:

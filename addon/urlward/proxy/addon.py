@@ -909,7 +909,7 @@ def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
 
 
 def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
-    """Whether the operator has told mitmproxy to relay this connection, or that is not known yet."""
+    """Whether the operator's options make mitmproxy relay this connection, or that is not known yet."""
     if not (ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts):
         return False
     context = nextlayer.context

@@ -35,7 +35,7 @@ def plain(
 
 
 def unreachable(reason: str = "", *, tls: bool, head: bool = False) -> BlockResponse:
-    """What a request gets whose origin cannot be asked.
+    """The response to a request whose origin cannot be reached.
 
     Args:
         reason: what is wrong with the origin's certificate; empty where something else is.

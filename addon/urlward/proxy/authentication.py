@@ -87,7 +87,7 @@ class Authentication:
 
 
 async def _answer(ask: Callable[[Callable[[], None]], Any]) -> Any:
-    """What is answered in the end, where None is that what it is given is called later."""
+    """The final response; None where it is given to a callback later."""
     while (answer := ask((event := asyncio.Event()).set)) is None:
         await event.wait()
     return answer

@@ -64,7 +64,7 @@ class Companion(NamedTuple):
         module: that it runs.
         config: the configuration file.
         key: file of the lists' key where not the configuration's, or empty.
-        admin: likewise the dashboard's HOST:PORT.
+        admin: the dashboard's HOST:PORT where not the configuration's, or empty.
         timeout: seconds of silence after which it is taken to hang; 0 for never.
         lists: what the filter is told of lists, by flags or by the file (`told_of_lists`).
     """
@@ -112,7 +112,7 @@ def companions(
     admin: str = "",
     lists: Mapping[str, object] = MappingProxyType({}),
 ) -> list[Companion]:
-    """The processes that a configuration needs beside the filter; for the arguments see `Companion`."""
+    """The processes that a configuration needs besides the filter; for the arguments see `Companion`."""
     if path is None:
         return []
     made = []

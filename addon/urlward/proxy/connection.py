@@ -105,7 +105,7 @@ class Connection:
         address: the peer's IP address, where that matters.
 
     Attributes:
-        address: likewise.
+        address: as given.
         receive: takes what comes, decrypted.
         ended: is told that no more will come.
         peer: the other connection, which is not read while this one takes no more.

@@ -383,7 +383,7 @@ class Guard:
         return list(filter(self._view(client).watches, found)) if found else found
 
     def _below(self, names: Names, client: Client) -> Verdict:
-        """What pages on these hosts may come to; whatever category they are of, any may be asked for."""
+        """Verdict that pages on these hosts may get, of whatever category, since any may be requested."""
         found, view = self._lists_below(names, client), self._view(client)
         blocking = next(filter(view.uses, found), "")
         if blocking:

@@ -448,7 +448,7 @@ class StreamLane(Connection):
         """
 
     def relieve(self) -> None:
-        """What waited has been sent."""
+        """Pending data has been sent."""
         if self.full and self.waiting <= min(LOW, self.http2.spare):
             self.full = False
             if self.peer is not None:

@@ -1,7 +1,7 @@
 """HTTP/2 with origins: a client's streams go over one connection, where the origin speaks it.
 
 What a session sends into a lane is HTTP/1.1, judged as ever, and goes out as a stream; what answers that
-comes back as HTTP/1.1. A lane has one stream. What the origin says it has not begun on is asked again.
+comes back as HTTP/1.1. A lane has one stream. What the origin has not begun to process is retried.
 """
 
 import asyncio
@@ -278,7 +278,7 @@ class Http2Origin(Multiplexed):
 
     Attributes:
         active: as `urlward.proxy.connection.Owner`.
-        share: likewise.
+        share: as `urlward.proxy.connection.Owner`.
     """
 
     __slots__ = (

@@ -210,7 +210,7 @@ class WardHttpStream(HttpStream):
 
     @property
     def told(self) -> bool:
-        """Whether the request would have been blocked, and so also what follows inside."""
+        """Whether the request would have been blocked, and so everything inside its tunnel."""
         return self._names.told
 
     def _over(self, state: object) -> bool:

@@ -59,7 +59,7 @@ class Member(Protocol):
         """
 
     def leave(self) -> None:
-        """Accept nothing more, where the client can be told so, and end with what is under way."""
+        """Accept nothing more, where the protocol can say so, and end with what is under way."""
 
     def cut(self) -> None:
         """Close the connection at once."""

@@ -207,7 +207,7 @@ class _Pair(NamedTuple):
 
     Attributes:
         user: as sent.
-        password: likewise.
+        password: as sent.
         line: by which they are right or wrong: the user's hash, empty where there is no such user; without a
             file, a span of time.
         digest: of all.
@@ -295,7 +295,7 @@ class Passwords:
 
     @property
     def wait(self) -> int | None:
-        """Seconds until the checks that wait now will be done; None where that cannot be told."""
+        """Seconds until the checks that wait now will be done; None where that is not known."""
         taken = time.monotonic() - self._begun
         if not self._seconds or not self._busy or taken > max(_OVERDUE * self._seconds, 1.0):
             return None

@@ -103,7 +103,7 @@ class Poller:
         loop: the event loop.
 
     Attributes:
-        loop: likewise.
+        loop: as given.
     """
 
     __slots__ = (

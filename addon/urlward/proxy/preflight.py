@@ -353,7 +353,7 @@ def _names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_of(other: Path, store: Path) -> bool:
-    """Whether a file is a store's, or one that it makes beside: ``.1``, ``-wal`` and the like."""
+    """Whether a file is a store's, or one that belongs to it: ``.1``, ``-wal`` and the like."""
     real = Path(os.path.realpath(other))
     if real.parent == store.parent and _BESIDE(real.name.removeprefix(store.name)):
         return real.name.startswith(store.name)

@@ -600,7 +600,7 @@ class HttpRelay:
     # -- responses
 
     def _read_response_head(self, data: bytes, position: int) -> int:
-        """Where a response's head ends; -1 where it has not ended yet.
+        """Read a response's head; returns where it ends, -1 where it has not ended yet.
 
         Raises:
             _UnreadError: it is not to reach the client.

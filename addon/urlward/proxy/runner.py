@@ -300,7 +300,7 @@ def _master(
 
 
 def option_problems(settings: Settings) -> list[Problem]:
-    """What is wrong with mitmproxy's own options, tried with an authority that is thrown away."""
+    """Problems with mitmproxy's own options, tried with an authority that is thrown away."""
 
     async def tried(folder: str) -> list[Problem]:
         messages, root = Messages(), logging.getLogger()

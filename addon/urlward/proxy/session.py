@@ -798,7 +798,7 @@ class Session:
         return self._relay.head  # type: ignore[no-any-return]
 
     def idle(self) -> bool:
-        """Whether nothing is under way, or nothing has come since the last look where that cannot be told."""
+        """Whether nothing is under way, or nothing has come since the last look where that is not known."""
         if any(one is not None and one.waiting for one in (self._client, self._server)):
             return False
         if self._relay is _REST:
@@ -839,7 +839,7 @@ class Session:
             self.cut()
 
     def leave(self) -> None:
-        """Take nothing more, where the client can be told so, and end with what is under way."""
+        """Accept nothing more, where the protocol can say so, and end with what is under way."""
         if isinstance(self._relay, Http2):
             self._relay.leave()
 
