@@ -194,7 +194,7 @@ def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int])
 
 
 def section_table(sizes: Iterable[int]) -> bytes:
-    """Where each section ends, for sections of these sizes."""
+    """End of each section, for sections of these sizes."""
     return pack(array("Q", accumulate(sizes)))
 
 

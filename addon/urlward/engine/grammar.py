@@ -111,7 +111,7 @@ _ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
 
 
 class _Fault(Exception):
-    """A fault at an offset in one of the line's words; the column is worked out when it is told."""
+    """Fault at an offset in one of a line's words; the column is worked out when it is reported."""
 
     def __init__(self, word: int, offset: int, reason: str, hint: str = "") -> None:
         super().__init__(reason)

@@ -1,6 +1,6 @@
 """Host lookup: the rules of all lists for a host or address, computed once and cached.
 
-Most requests go to hosts that no entry is on; that is told by the sieve, and remembered. A host with an
+Most requests go to hosts that no entry is on; the sieve finds that out, and it is cached. A host with an
 entry is searched in the automaton, as are the names under a public suffix and the networks that an
 address is in.
 """
@@ -164,7 +164,7 @@ class Hosts:
         return states
 
     def _state(self, host: str) -> HostState:
-        """What the lists say of a canonical host."""
+        """The lists' state of a canonical host."""
         if not is_address(host) and not self._may_list(host):
             return QUIET
         state = self._listed.get(host)

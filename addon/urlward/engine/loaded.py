@@ -158,7 +158,7 @@ class LoadedList:
         return sum(self._of_shape[number] for number in over) - gone
 
     def without(self, rows: frozenset[int]) -> "LoadedList":
-        """The same list as if these rows were not in it; it shares everything with this one."""
+        """The same list without these rows; it shares everything with this one."""
         other = copy(self)
         other.removed = self.removed | rows
         other._summaries = {}
@@ -226,7 +226,7 @@ class LoadedList:
         return self._forms.setdefault(forms, forms)
 
     def verdict(self, row: int) -> Verdict:
-        """What a row says of a request that it matches."""
+        """Verdict of a row on a request that it matches."""
         table = self.table
         number = table.shape_numbers[row]
         action, kind, category = self._said[number]

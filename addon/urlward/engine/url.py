@@ -870,7 +870,7 @@ _AMPERSAND, _PLUS = "\u0100", "\u0101"
 
 
 def _escapes(unescaped: str) -> dict[int, str]:
-    """What `str.translate` escapes: all bytes but these."""
+    """Table for `str.translate` that escapes all bytes but these."""
     return {byte: f"%{byte:02X}" for byte in range(256) if chr(byte) not in unescaped}
 
 
