@@ -132,7 +132,7 @@ def export(one: Authority, path: Path, form: str) -> None:
 
 
 def _give_to_owner(folder: Path) -> None:
-    """What root makes in a service's folder is for the service to read."""
+    """Give files that root makes in a service's folder to the folder's owner."""
     owner = folder.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in folder.glob(f"{NAME}-*"):

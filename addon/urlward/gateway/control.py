@@ -62,7 +62,7 @@ class Status:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The status as a JSON object."""
         return {
             "up": self.setup is not None,
             "alive": self.alive,

@@ -2,7 +2,7 @@
 
 What comes to the filter goes through every base chain at the hook ``input``. The canary does not tell whether
 others' let clients through, since it comes from inside. So these chains are walked as a client's first packet
-would: what is certain ends the walk, and what cannot be told from here counts for the packet.
+would: what is certain ends the walk, and what is not known here counts for the packet.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

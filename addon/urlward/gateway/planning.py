@@ -113,7 +113,7 @@ def steering_modes(gateway: GatewayTable) -> tuple[str, ...]:
 
 
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
-    """Where redirected connections arrive, or None where none are taken.
+    """Port where redirected connections arrive, or None where none are taken.
 
     Args:
         modes: mitmproxy mode specifications.
@@ -135,7 +135,7 @@ def redirected_port(gateway: GatewayTable, modes: Sequence[str], port: int, *, s
 
 
 def check_modes(gateway: GatewayTable, modes: Sequence[str], port: int, *, steer: bool) -> int:
-    """Where redirected connections arrive, at a filter that takes what its rules lead to it.
+    """Port where redirected connections arrive, at a filter that takes what its rules lead to it.
 
     Args:
         gateway: as configured.
@@ -191,7 +191,7 @@ def _listens(config: Config, listen: str | None) -> tuple[str, int]:
 
 
 def _transparent_at(gateway: GatewayTable, modes: Sequence[str], host: str, port: int) -> tuple[str, int]:
-    """Where the first transparent mode listens that is not `GatewayTable.intercept_port`'s."""
+    """Address of the first transparent mode that is not at `GatewayTable.intercept_port`."""
     for spec in modes:
         try:
             mode = mode_specs.ProxyMode.parse(spec)
@@ -229,7 +229,7 @@ def _clients_of_ipv4_alone(gateway: GatewayTable) -> bool:
 def _resolvers(
     gateway: GatewayTable, families: Sequence[int], system: Path, notes: list[str]
 ) -> tuple[tuple[Address, int], ...]:
-    """Those that clients' questions can be sent on to while no worker lives, one of each family."""
+    """Resolvers for clients' queries while no worker lives, one of each family."""
     own, port = own_addresses(), gateway.dns.port
     usable = _reachable(resolvers(gateway.dns.resolvers, own, port, system))
     if not usable and not gateway.dns.resolvers:

@@ -108,7 +108,7 @@ class SetDefinition:
     Attributes:
         name: of it.
         type: of its elements, as nft writes it.
-        flags: likewise.
+        flags: as nft writes them.
         size: how many it may hold, 0 for any number.
         timeout: seconds that an element stays which does not say, 0 for ever.
         elements: that it begins with.

@@ -238,7 +238,7 @@ class Steering:
             await asyncio.sleep(BEAT)
 
     def _note_restored(self) -> None:
-        """Where rules were put back, see that they have all that was steered, after the watch has done so."""
+        """Have everything steered again after the watch has restored the rules."""
         addon = ctx.master.addons.get("urlward")
         if addon is not None and addon.rules.restored != self._rules_restored:
             self._rules_restored = addon.rules.restored
