@@ -52,9 +52,9 @@ class DnsServer:
 
     Args:
         service: answers queries.
-        lingers: seconds for which queries are still answered once the end has been asked for: the kernel
-            does not know of it at once.
-        stopping: called when the end is asked for.
+        lingers: seconds for which queries are still answered after `close`: the kernel does not notice at
+            once.
+        stopping: called at `close`.
     """
 
     def __init__(self, service: Service, lingers: float, stopping: Callable[[], None]) -> None:

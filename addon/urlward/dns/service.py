@@ -86,7 +86,7 @@ class Service:
 
     Args:
         udp: asks resolvers.
-        tcp: likewise for queries that have come over TCP, whose answers may be long.
+        tcp: asks resolvers for queries that have come over TCP, whose responses may be long.
         judge: knows what is listed.
         policy: what becomes of names that are.
         resolved: remembers.

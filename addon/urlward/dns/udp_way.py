@@ -1,8 +1,8 @@
 """Upstream over UDP: a response is accepted only from the resolver's address, to the query's port, and with
 its id and question (RFC 5452).
 
-Sockets are connected, so that the kernel drops what comes from elsewhere and tells of unreachable ports.
-There are a few at a time, each with a port by chance and for so many queries.
+Sockets are connected, so that the kernel drops what comes from elsewhere and reports unreachable ports.
+There are a few at a time, each with a random port and for so many queries.
 """
 
 import asyncio
