@@ -1,4 +1,5 @@
-"""The lab's own client: a program in a machine's namespace that does what it is told, a line of JSON each.
+"""Agent: the lab's own client, a program in a machine's namespace that takes commands, a line of JSON
+each.
 
 curl makes a new process, a new connection and a new DNS query each time. What needs more than that,
 connections that stay, addresses that were resolved earlier, odd bytes and many samples, is done here.

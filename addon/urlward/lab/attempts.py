@@ -1,4 +1,4 @@
-"""The requests of a step: sent by each client, four at a time, judged, and asked again while they may."""
+"""Attempts: the requests of a step, sent by each client, four at a time, judged, and retried in time."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

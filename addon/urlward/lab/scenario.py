@@ -1,4 +1,4 @@
-"""A scenario: what is listed, which hosts there are, what is asked for, and what should come of it.
+"""Scenario: the lists, hosts and requests of a lab run, and the expected outcomes.
 
 TOML, read as strictly as the configuration: a key that is not known, or a value that does not fit, is
 one line that names its place. The reference of all keys is the docstrings here.
