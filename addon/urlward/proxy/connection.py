@@ -19,16 +19,16 @@ _READ: Final = 1 << 14
 """Bytes that are read at once at first."""
 
 _LEAST_READ, _MOST_READ = 1 << 12, 1 << 18
-"""Those that are read at once where they take long, such as a byte in a record, and where they do not."""
+"""Bytes read at once: where they take long, such as a byte in a record, and where they do not."""
 
 _MOST_TLS: Final = 1 << 16
-"""Likewise, at most, of TLS, whose buffers keep the room that they have once needed."""
+"""Most bytes read at once of TLS, whose buffers keep the room that they have once needed."""
 
 HIGH: Final = 1 << 16
 """Bytes that wait to be sent from which on the other connection is not read."""
 
 LOW: Final = 1 << 14
-"""Those at which it is read again."""
+"""Waiting bytes at which reading resumes."""
 
 _PROBES: Final = {
     socket.TCP_KEEPIDLE: 30,
@@ -45,7 +45,7 @@ one before it; the client is slowed; what has come is yet to be looked at."""
 _NOT_STARTED: Final = 16
 
 _INFO_AT, _INFO_END = 120, 136
-"""Where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` are (``linux/tcp.h``)."""
+"""Offsets of ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` (``linux/tcp.h``)."""
 
 
 class Owner(Protocol):
@@ -150,7 +150,7 @@ class Connection:
         self._out = bytearray()
         self._size = _READ
         self._events = 0
-        """That the poller tells of."""
+        """Events registered with the poller."""
         self._closing = self._end_wanted = False
 
     room = 0

@@ -30,7 +30,7 @@ _OF_WEIGHT = re.compile(
 ).match
 
 _MOST_BITS: Final = 31
-"""Of a chunk's size in a request: there are origins that count in so many, and start anew beyond."""
+"""Bits of a chunk's size in a request: some origins count in so many, and overflow beyond."""
 
 
 # Runs of chunks of up to 15 bytes, at one call: chunk by chunk they would cost a thousand times their size.

@@ -49,7 +49,7 @@ class CanaryMark:
 
 
 EVERYONE = View("", "", (), (), {})
-"""What holds for every client where there is no policy."""
+"""View of every client where there is no policy."""
 
 
 class Guard:

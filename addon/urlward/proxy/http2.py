@@ -57,10 +57,10 @@ LEAST_WINDOW: Final = 1 << 13
 """Bytes of a request's body that may be on their way, or wait here, however many there are."""
 
 WINDOW: Final = 1 << 17
-"""Those of one that flows."""
+"""Bytes of the window of a stream that flows."""
 
 CREDIT: Final = 1 << 19
-"""What all streams of a connection may have beyond the least."""
+"""Bytes that the windows of all streams of a connection may have beyond the least."""
 
 _LONG_HEAD: Final = 1 << 13
 """Bytes of a request's head beyond which each 1 KB is spent on: clients can name long fields by a byte."""
@@ -147,7 +147,7 @@ class Lane(StreamLane):
         super().__init__(loop, http2, None)
         self._served = 0
         self._held = b""
-        """Of a head that has not ended."""
+        """Bytes of a head that has not ended."""
         self._seen = 0
         self._last = False
         """Whether the origin closes its connection behind this response."""
@@ -373,7 +373,7 @@ class Http2(Http2Client):
         self.ends = ends
         self.origin = SharedOrigin(loop, self)
         self._waiting: deque[ClientStream] = deque()
-        """For a lane."""
+        """Streams that wait for a lane."""
         self._lanes: set[Lane] = set()
         self._resting: list[Lane] = []
         self._heads = 0

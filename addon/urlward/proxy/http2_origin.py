@@ -46,10 +46,10 @@ LEAST_WINDOW: Final = 1 << 12
 """Bytes of a response's body that may be on their way, or wait here, however many there are."""
 
 WINDOW: Final = 1 << 19
-"""Those of one that flows; origins are far away."""
+"""Bytes of the window of a stream that flows; origins are far away."""
 
 CREDIT: Final = 1 << 19
-"""What all streams of a client may have beyond the least."""
+"""Bytes that the windows of all streams of a client may have beyond the least."""
 
 MAX_LANES: Final = 32
 """Connections to an origin that speaks HTTP/1.1, for one client's connection; streams beyond wait for one."""

@@ -69,7 +69,7 @@ class Address(NamedTuple):
 
 
 Sockets = Sequence[tuple[Address, list[socket.socket]]]
-"""Of one worker; an address without a host has one of each family."""
+"""Sockets of one worker; an address without a host has one of each family."""
 
 
 def open_sockets(

@@ -88,7 +88,7 @@ class Live:
         self._networks: dict[str, _Network] = {}
         self._heads: dict[int, tuple[Member, int, float]] = {}
         self._told: dict[int, Names] = {}
-        """What is listed and goes on, since nothing is blocked: said once, not at each reload."""
+        """Listed exchanges that go on, since nothing is blocked: logged once, not at each reload."""
 
     def __iter__(self) -> Iterator[Member]:
         for members in list(self._members.values()):

@@ -102,7 +102,7 @@ class Names(NamedTuple):
 
 
 NO_NAMES = Names((), (), "", "")
-"""Of a request that passes although it could not be judged."""
+"""Names of a request that passes although it could not be judged."""
 
 
 class Place:

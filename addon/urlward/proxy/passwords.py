@@ -247,7 +247,7 @@ class Passwords:
         self._busy = False
         self._begun = 0.0
         self._seconds = 0.0
-        """That one look takes, of the last ones."""
+        """Seconds that one check takes, a mean of the last ones."""
         self._told = ""
         self._full_timer: asyncio.TimerHandle | None = None
         self.on_trouble: Callable[[str, str], None] = lambda _kind, _why: None

@@ -127,7 +127,7 @@ class Poller:
         self._told: dict[int, _Watched] = {}
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._behind: deque[Share] = deque()
-        """Those with tasks; whose turn it is comes first."""
+        """Shares with queued calls; the one whose turn it is comes first."""
         self._skipped: dict[int, int] = {}
         """Sockets that something was to be told of in the last round, and was not; with their order."""
         self._scheduled = False
@@ -135,7 +135,7 @@ class Poller:
         self._round = 0
         self._slice = SLICE
         self._last: Share | None = None
-        """Who has had something done last."""
+        """Share that was served last."""
         self._others = 0.0
         """When that was another than before."""
         self._until = 0.0

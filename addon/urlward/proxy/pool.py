@@ -21,10 +21,10 @@ MOST: Final = 1 << 13
 """Connections that are kept at a time, or a quarter of the files that may be open; the longest makes room."""
 
 MOST_OF_ONE: Final = 32
-"""Of these, to one origin."""
+"""Connections kept to one origin."""
 
 type Key = tuple[object, ...]
-"""What makes two connections equal: the origin, and the address that it sees."""
+"""Key of equal connections: the origin, and the address that it sees."""
 
 logger = logging.getLogger("urlward")
 

@@ -44,7 +44,7 @@ _TCP = frozenset(("tcp",))
 _ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
 
 _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
-"""What the names of a store's files end in."""
+"""Suffixes of the names of a store's files."""
 
 _OF_STATE = {(), *((name,) for name in NAMES)}
 _AUTHORITY = "mitmproxy-"

@@ -149,19 +149,19 @@ class HttpRelay:
         self._judge = judge
         self._heads = 0
         self._requests = 0
-        """Those that have passed."""
+        """Number of requests that have passed."""
 
         self._held = bytearray()
-        """Of a head that has not ended, or behind an upgrade that is not answered."""
+        """Bytes of a head that has not ended, or behind an upgrade that is not answered."""
         self._blank = 0
         self._waits = False
         """Whether the client has had its turn, and what is held waits for the next."""
         self._end_waits = False
         """Whether the client has ended behind that."""
         self._body: Body | None = None
-        """Of the request that is coming in."""
+        """Body of the request that is being received."""
         self._sending: Pending | None = None
-        """Whose body it is."""
+        """Request that this body belongs to."""
         self._switching = False
         """Whether an upgrade waits for its answer, or a request for its judge."""
         self._refused_switch = False
@@ -175,7 +175,7 @@ class HttpRelay:
         self._server: Literal["none", "opening", "open", "closed"] = "none"
         self._early: list[bytes] = []
         self._response: Body | None = None
-        """Of the response that is coming in."""
+        """Body of the response that is being received."""
         self._doubtful = False
         """Whether another reader could find another end of it."""
         self._response_held = b""

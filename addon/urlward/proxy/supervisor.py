@@ -159,7 +159,7 @@ class Supervisor:
         self._coming: _Child | None = None
         """A worker that is to take another's place."""
         self._served: dict[int, set[_Child]] = {}
-        """Whose sockets are served by others, by number, and by whom."""
+        """Workers that serve another worker's sockets, by that worker's number."""
         self._run: RunFolder | None = None
         self._renewal: Iterator[None] | None = None
         self._renew_again = False

@@ -32,7 +32,7 @@ LOOKUPS: Final = 256
 """Names that are looked up at a time."""
 
 LOOKUPS_OF_ONE: Final = 16
-"""Of these, for one client."""
+"""Names that are looked up at a time for one client."""
 
 KNOWN_FOR, NONE_FOR = 5.0, 1.0
 """Seconds for which a name's addresses are remembered, and that it has none."""
@@ -44,7 +44,7 @@ REMEMBERED: Final = 1 << 12
 """Names that are remembered."""
 
 type Address = tuple[Any, ...]
-"""As the socket module has it: host and port, and for IPv6 what else it needs."""
+"""Socket address: host and port, and for IPv6 what else the socket module needs."""
 
 
 class Lookup:
@@ -106,7 +106,7 @@ class Resolver:
             REMEMBERED, lambda _, found, now: now + (KNOWN_FOR if found else NONE_FOR), timer=clock
         )
         self._queues: dict[str, deque[tuple[str, int]]] = {}
-        """What each client waits for; whose turn it is comes first."""
+        """Names that each client waits for; the client whose turn it is comes first."""
         self._running: Counter[str] = Counter()
         """How many threads a client has."""
         self._busy = 0

@@ -21,7 +21,7 @@ class WaitingRoom[Work: Hashable]:
         self._most: Final = most
         self._size = 0
         self._networks: dict[str, dict[Work, list[Done]]] = {}
-        """What each network waits for, in its order; the next turn is the first network's."""
+        """Work that each network waits for, in order; the next turn is the first network's."""
         self._holders: dict[Work, set[str]] = {}
         """Which networks wait for a piece of work."""
         self._counts: dict[str, int] = {}

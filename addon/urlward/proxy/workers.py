@@ -88,7 +88,7 @@ class Worker:
         self._others: dict[int, list[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_rules: Callable[[RulesFacts], None] = lambda _: None
-        """Is told how a gateway's rules are, where a supervisor watches over them."""
+        """Called with the state of a gateway's rules, where a supervisor watches over them."""
 
     def sockets(self, address: Address) -> list[socket.socket]:
         """This worker's bound sockets at an address.
