@@ -51,7 +51,7 @@ CONTRADICTIONS = (
     RecursionError,
     ArtifactError,
 )
-"""What bytes that contradict each other lead to; the checksum finds what goes unnoticed."""
+"""Exceptions that contradictory bytes lead to; the checksum finds what goes unnoticed."""
 
 META_SEPARATOR = b"],["
 NETWORK_SEPARATOR = b","

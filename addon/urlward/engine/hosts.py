@@ -252,7 +252,7 @@ class Hosts:
                 rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
 
     def _spared(self, li: LoadedList, host: str, domain: str = "") -> Spared:
-        """The pages and prefixes that a guarded list cannot block on a host, or on a domain that it is in."""
+        """Part of a host that a guarded list's pages and prefixes cannot block: none, the root, or all."""
         if not li.guarded:
             return ""
         if domain and not labels_before_suffix(domain):

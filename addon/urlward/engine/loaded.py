@@ -31,7 +31,7 @@ SHARD = 1 << 14
 """Patterns an anchored automaton holds at most; finishing one takes about 1 ms."""
 
 FLOATING_SHARD = 1 << 17
-"""Likewise for path sequences, each of which costs every request a pass."""
+"""Patterns an automaton of path sequences holds at most; each of these costs every request a pass."""
 
 SLICE = 1024
 """Patterns added between two points at which loading can be interrupted."""
@@ -45,7 +45,7 @@ type PageGroup = tuple[range, frozenset[tuple[int, int]]]
 """Rows that share a pattern, and the kinds and lengths that those on a host have."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
-"""By kind and length (`Table.lengths`), the digests that confirm such a row; has each that is asked for."""
+"""Digests that confirm a row, by kind and length (`Table.lengths`); has every key that is looked up."""
 
 
 _SIZE_BITS = 8

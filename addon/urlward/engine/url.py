@@ -104,7 +104,7 @@ _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
     | {"phtml", "pl", "py", "rb"}
 )
-"""Extensions of what an origin runs rather than serves; the path behind it is told to the script."""
+"""Extensions of what an origin runs rather than serves; the path behind it is passed to the script."""
 
 
 class CanonicalUrl(NamedTuple):
