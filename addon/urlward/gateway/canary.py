@@ -297,7 +297,7 @@ WAY = (ENTRY, CLIENTS, "output")
 """Chains by which traffic comes into the others."""
 
 NAMES_APART = ("prerouting_names", "asked")
-"""Likewise DNS, with `keep_source`."""
+"""Chains by which DNS comes into the others, with `keep_source`."""
 
 
 def _way(listing: Collection[Mapping[str, Any]], gateway: GatewayTable, *, steers: bool) -> list[Address]:

@@ -38,14 +38,14 @@ _RESTART = 85
 """ERESTART: the generation of the rules is another by now."""
 
 _TYPE = 0x3FFF
-"""Of an attribute's type, without the bits that say how it is encoded."""
+"""Mask of an attribute's type, without the bits that say how it is encoded."""
 
 _ELEMENTS = 3
 _OF_ELEMENT = (1, 2, 3, 7, 9, 10, 11)
 """Key, data, flags, expressions, object, end of the key."""
 
 _USERDATA, TIMEOUT, _EXPIRATION = 6, 4, 5
-"""Of an element."""
+"""Attributes of an element."""
 
 _RECEIVE = 1 << 20
 _PATIENCE = 10.0
@@ -122,7 +122,7 @@ class Netlink:
             self._socket.close()
             raise
         self.port: int = self._socket.getsockname()[0]
-        """By which notifications name its transactions."""
+        """Netlink port by which notifications identify this socket's transactions."""
 
     def fileno(self) -> int:
         """File descriptor, to wait for notifications."""

@@ -21,8 +21,8 @@ TABLE: Final = 21365
 """Number of the routing table, which nobody else is likely to take."""
 
 PREFERENCE: Final = 90
-"""Of the rules, where no other demands a lower one: before those of VPNs and of several uplinks, which look
-at other bits of a mark."""
+"""Preference of the rules, where no other demands a lower one: before those of VPNs and of several
+uplinks, which look at other bits of a mark."""
 
 _NUMBERS: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANYWHERE: Final = {4: "240.0.0.1", 6: "100::1"}
@@ -59,7 +59,7 @@ _NO_CONDITIONS: Final = {
 }
 
 _ABSENT: Final = (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-"""Where a rule is not there, a route is not, or a family."""
+"""Error codes where a rule, a route or a family does not exist."""
 
 
 class _Rule(NamedTuple):

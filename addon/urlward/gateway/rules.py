@@ -68,7 +68,7 @@ _FIXED = ("clients", "exempt", "never", "unsteered")
 _LINK_LOCAL = ip_network("fe80::/10")
 
 _ZONE = 21365
-"""Of conntrack, for DNS while no worker lives; a number that nobody else is likely to take."""
+"""Conntrack zone for DNS while no worker lives; a number that nobody else is likely to take."""
 
 _TOLD_MOST, _TOLD_FOR = 65_536, 60
 """Clients' ports whose connection is being ended, and seconds that each is remembered."""

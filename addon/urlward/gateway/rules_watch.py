@@ -135,9 +135,9 @@ class RulesWatch:
         self._interfaces = tuple(interfaces)
         self._say = say
         self._copy = TableCopy()
-        """As the table is to be."""
+        """The table as it is to be."""
         self._kernel = TableCopy()
-        """As it is; without elements."""
+        """The table as it is; without elements."""
         self._generation = 0
         self._unaccounted: int | None = None
         """The generation that the last look has found, with no word of it."""
@@ -148,7 +148,7 @@ class RulesWatch:
         """Whether the table is in the kernel as the copy has it."""
         self._down = False
         self._last_hand = ""
-        """What another hand has done last, and whose it was."""
+        """Last change by another process, and which process it was."""
         self._restored = 0
         self._removals: deque[float] = deque(maxlen=MOST + 1)
         self._took = 0.0

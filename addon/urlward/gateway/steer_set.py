@@ -50,7 +50,7 @@ _AGAIN = 5.0
 """Seconds after which a full set is looked through again that had nothing to evict."""
 
 _SOON = 0.5
-"""Likewise where others had made room already, or the kernel has yet to clear away what is over."""
+"""The same where others had made room already, or the kernel has yet to clear away expired elements."""
 
 _MIRRORED = 250
 """Elements in one command, where there may be many."""
@@ -90,7 +90,7 @@ class SteerSet:
         # However many names wait, the kernel is to know that this worker lives.
         self._beat_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-beat")
         self._until: LRUCache[Element, float] = LRUCache(min(2 * gateway.max_addresses, _CACHED))
-        """By the clock of `monotonic`, until when the kernel keeps an element."""
+        """Expiry of each element in the kernel, by the clock of `monotonic`."""
         self.on_full: Callable[[int], None] = lambda _: None
         self._no_room_until: dict[str, float] = {}
         self._nat64 = False

@@ -79,12 +79,12 @@ class TableCopy:
         self._table = b""
         self._chains: dict[str, bytes] = {}
         self._sets: dict[str, tuple[bytes, int]] = {}
-        """What makes it, and its flags."""
+        """Definition and flags of each set."""
         self._rules: dict[str, dict[int, bytes]] = {}
-        """By chain and handle, in order."""
+        """Rules by chain and handle, in order."""
         self.elements: dict[str, dict[bytes, float]] = {}
         self._more: dict[str, dict[bytes, bytes]] = {}
-        """What libnftables keeps with an element for itself."""
+        """User data that libnftables keeps with an element."""
 
     def __bool__(self) -> bool:
         """Whether the table exists."""
