@@ -22,7 +22,7 @@ SAID_AGAIN = 60.0
 """Seconds between two lines on resolvers that do not answer."""
 
 UNDER_WAY = 10_000
-"""Queries that may wait for resolvers; beyond, clients are told that the server has failed."""
+"""Queries that may wait for resolvers; beyond, clients get SERVFAIL."""
 
 _SEVERAL = 3
 """Queries without an answer that are not a name's fault."""

@@ -26,7 +26,7 @@ CANARY_FOR = 10
 """Seconds for which the canary's address is steered, so that a set that takes no more is noticed."""
 
 MOST_ADDRESSES = 64
-"""Of each family that are steered, and told, for one answer."""
+"""Addresses of each family that are steered, and returned, for one response."""
 
 _MOST_IN_ALL = 4 * MOST_ADDRESSES
 
@@ -42,7 +42,7 @@ OFF_SWITCHES = frozenset(
 """Names that are not there where clients shall use the network's own DNS."""
 
 DISCOVERY = "resolver.arpa"
-"""Where clients ask whether a resolver has an encrypted door (RFC 9462); it has none that is filtered."""
+"""Name by which clients discover a resolver's encrypted DNS (RFC 9462); it has none that is filtered."""
 
 type Reason = Literal["listed", "off", "discovery", "canary"]
 

@@ -28,7 +28,7 @@ _SOON = 5
 """Seconds by which an entry need not be renewed."""
 
 type _Known = tuple[Found, int, bytes, tuple[tuple[int, bytes], ...]]
-"""What the lists said, until when the addresses may be used, the addresses; likewise of earlier answers."""
+"""The lists' finding, the addresses and their expiry; the same of earlier responses."""
 
 
 class Newly(NamedTuple):

@@ -63,7 +63,7 @@ class DnsServer:
         self._stopping = stopping
         self._endpoints: list[UdpEndpoint | TcpEndpoint] = []
         self._served: WeakSet[UdpEndpoint | TcpEndpoint] = WeakSet()
-        """Those, and another worker's: closed when it is back, they may owe answers still."""
+        """Endpoints, also another worker's: closed when it is back, they may owe responses still."""
         self._closing: asyncio.TimerHandle | None = None
 
     async def serve(self, one: socket.socket) -> UdpEndpoint | TcpEndpoint:

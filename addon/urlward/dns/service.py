@@ -36,7 +36,7 @@ from urlward.dns.wire import (
 logger = logging.getLogger("urlward.gateway")
 
 OWED = 10_000
-"""Answers that may be owed; beyond, clients are told that the server has failed."""
+"""Responses that may be pending; beyond, clients get SERVFAIL."""
 
 OWED_TO_ONE = (1_000, 200)
 """To one address, over UDP and over TCP: there a resolver takes 800 at a time."""
@@ -109,7 +109,7 @@ class Service:
         self._faults = faults
         self._under_way: tuple[dict[bytes, Asked], dict[bytes, Asked]] = ({}, {})
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        """By address and network, over UDP and over TCP."""
+        """Responses pending by address and network, over UDP and over TCP."""
         self._owed = 0
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -13,10 +13,10 @@ CONNECTIONS = 1_000
 """At a time. Beyond any of these numbers, the one makes room that has been idle for longest."""
 
 CONNECTIONS_OF_ONE = 50
-"""Of one address."""
+"""Connections of one address."""
 
 CONNECTIONS_OF_NETWORK = 500
-"""Of one network of IPv6."""
+"""Connections of one IPv6 network."""
 
 OUTSTANDING = 64
 """Queries of a connection that wait for their answers; the next are read when one is there."""
@@ -37,7 +37,7 @@ class TcpEndpoint:
         self._server: Acceptor | None = None
         self._connections: set[TcpClient] = set()
         self._of: dict[str, set[TcpClient]] = {}
-        """By address and network."""
+        """Connections by address and network."""
 
     def serve(self, one: socket.socket) -> None:
         """Accept connections from a bound socket.

@@ -17,7 +17,7 @@ SOURCES = 8
 """Sockets, and so ports, in use at a time."""
 
 QUERIES = 500
-"""That a socket asks."""
+"""Queries that a socket sends."""
 
 _READS = 64
 _BUFFER = 1 << 20
