@@ -20,7 +20,7 @@ _BACK_WITHIN, _REPLACED_WITHIN = 2.0, 15.0
 """Seconds after which rules must be back, and a worker that hangs ended, on a machine that is busy too."""
 
 _MORE_DESCRIPTORS, _MORE_BYTES = 24, 64 << 20
-"""That the filter may hold beyond what it began with."""
+"""Descriptors and bytes that the filter may hold beyond what it began with."""
 
 _NOTICED = 60.0
 """Seconds within which the filter must notice what has become of its way."""

@@ -32,7 +32,7 @@ _LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
 """Each worker says it once."""
 
 _LIST_MB = 32
-"""Of the small file system, beside three times the list."""
+"""Megabytes of the small file system, besides three times the list."""
 
 _START_WITHIN = 60.0
 

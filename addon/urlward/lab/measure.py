@@ -94,7 +94,7 @@ class Figures:
     rates: list[Rate] = field(default_factory=list)
     reloads: list[Reload] = field(default_factory=list)
     tool: str = ""
-    """That has measured throughput."""
+    """Tool that has measured throughput."""
 
 
 def measure(world: World, wanted: Measure, seconds: float | None, figures: Figures, probe: Probe) -> None:
