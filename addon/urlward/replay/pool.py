@@ -24,7 +24,7 @@ _AHEAD = 2
 """Blocks for each process: one that it judges, one that waits."""
 
 _judge: Judge
-"""Of a worker process."""
+"""Judge of a worker process."""
 
 
 class Pool:

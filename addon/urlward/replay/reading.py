@@ -15,7 +15,7 @@ BLOCK = 1 << 18
 """Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
 
 HEAD = 1 << 16
-"""Bytes that a log's format is told by."""
+"""Bytes from which a log's format is detected."""
 
 _OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
 
