@@ -21,7 +21,7 @@ from urlward.lists.build import write_atomically
 from urlward.report.plots import Plot, State, draw, may_plot
 
 FORMAT = 1
-"""Of ``report.json``; it changes where a reader of the last one would misread it."""
+"""Format version of ``report.json``; it changes where a reader of the last one would misread it."""
 
 JSON_FILE, PAGE_FILE = "report.json", "report.html"
 
