@@ -1,1 +1,1 @@
-"""Resolver in front of the resolver."""
+"""DNS proxy in front of the network's resolver."""

@@ -1,4 +1,4 @@
-"""Answers that we write, and answers that we change: those of names with an entry, and of queries in error.
+"""DNS responses that the filter writes or changes: for names with an entry, and for queries in error.
 
 What is said often (an error) is put together from bytes; dnspython writes what is said seldom.
 """
@@ -45,7 +45,7 @@ _COPIED_FLAGS = dns.flags.RD | dns.flags.CD
 
 
 def error(query: bytes, code: int, question: Question | None = None) -> bytes:
-    """An answer that says what is wrong; no longer than the query.
+    """An error response; no longer than the query.
 
     Args:
         query: 12 bytes at least.
@@ -66,19 +66,19 @@ def _opt(edns: Edns) -> bytes:
 
 
 def truncated(answer: bytes, question: Question) -> bytes:
-    """An answer cut to its question, so that the client asks again over TCP."""
+    """A response cut to its question, so that the client retries over TCP."""
     return (
         answer[:2] + bytes([answer[2] | 2]) + answer[3:4] + b"\0\1" + bytes(6) + answer[HEADER : question.end]
     )
 
 
 def denied(query: bytes, question: Question, ttl: int = REFUSED_TTL) -> bytes:
-    """That there is no such name (RFC 2308), because of a list where the client can be told (RFC 8914)."""
+    """NXDOMAIN (RFC 2308), with a list as the reason where the client takes that (RFC 8914)."""
     return _finish(_skeleton(query, question, NXDOMAIN, blocked=True), ttl)
 
 
 def absent(query: bytes, question: Question, ttl: int = REFUSED_TTL, *, nxdomain: bool = False) -> bytes:
-    """That the name has no records of this type, or is not there at all."""
+    """NODATA, or NXDOMAIN: the name has no records of this type, or does not exist."""
     return _finish(_skeleton(query, question, NXDOMAIN if nxdomain else 0), ttl)
 
 
@@ -88,7 +88,7 @@ def page(
     addresses: Sequence[IPv4Address | IPv6Address],
     ttl: int = REFUSED_TTL,
 ) -> bytes:
-    """The addresses of the block page, of the family that is asked for; none where it has none of it."""
+    """The block page's addresses of the family in question; none where it has none."""
     response = _skeleton(query, question, 0, blocked=True)
     name = response.question[0].name
     for kind, version in ((A, 4), (AAAA, 6)):
@@ -123,7 +123,7 @@ def _finish(response: dns.message.Message, ttl: int) -> bytes:
 def changed(
     answer: bytes, *, max_ttl: int, ports: Collection[int], keep: Collection[str], size: int
 ) -> bytes:
-    """The answer for a name that is steered.
+    """The response for a name that is steered.
 
     Times become short. HTTPS and SVCB records lose what leads past the filter (RFC 9460): Encrypted Client
     Hello, HTTP/3, other ports, other names. Signatures over what has changed go too.
@@ -168,7 +168,7 @@ def changed(
 def _filtered(
     rdata: SVCBBase, owner: dns.name.Name, ports: Collection[int], keep: Collection[str]
 ) -> SVCBBase | None:
-    """A service record without what leads past the filter; None where nothing would be left of its sense."""
+    """A service record without what bypasses the filter; None where nothing useful would be left."""
     if rdata.target not in (dns.name.root, owner):
         return None  # the client asks for the owner's addresses then (RFC 9460 section 3)
     params = dict(rdata.params)

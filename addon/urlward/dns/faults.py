@@ -1,4 +1,4 @@
-"""Faults of ours, in one line each and not too many of them."""
+"""Fault log: errors of the filter, in one line each and at a limited rate."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ _KINDS = 100
 
 
 class Faults:
-    """Says what has gone wrong.
+    """Rate-limited error log.
 
     Args:
         clock: seconds.

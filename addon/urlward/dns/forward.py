@@ -1,4 +1,4 @@
-"""Asking the resolvers: which, in which order, for how long, and what is said where none answers.
+"""Forwarding to resolvers: the order, timeouts and retries, and the response where none answers.
 
 The first resolver is asked, and the next where it says nothing in time or cannot be reached. One that has
 failed is left alone for a while, until a single query has found it well again. There is no cache: the
@@ -22,7 +22,7 @@ SAID_AGAIN = 60.0
 """Seconds between two lines on resolvers that do not answer."""
 
 UNDER_WAY = 10_000
-"""Queries that may wait for resolvers; beyond, clients are told that the server has failed."""
+"""Queries that may wait for resolvers; beyond, clients get SERVFAIL."""
 
 _SEVERAL = 3
 """Queries without an answer that are not a name's fault."""
@@ -33,7 +33,7 @@ _REFUSALS = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
 
 
 class Exchange:
-    """A query, from when it is asked to when it is answered.
+    """Query under way, from its arrival to its response.
 
     Args:
         query: as the client sent it.
@@ -76,19 +76,19 @@ class Exchange:
         return bool(data[2] & 0x80 and data[4:6] == b"\0\0" and data[3] & 15 in _REFUSALS)
 
     def answered(self, data: bytes | None) -> None:
-        """Called once: with an answer, or None where no resolver has given one."""
+        """Called once: with a response, or None where no resolver has given one."""
         raise NotImplementedError
 
 
 class Place(Protocol):
-    """Where answers are awaited."""
+    """Connection or socket where responses are awaited."""
 
     def release(self, number: int) -> None:
-        """Await no answer with this id any more."""
+        """Stop waiting for a response with this id."""
 
 
 class Way(Protocol):
-    """A way to ask a resolver.
+    """Upstream: a resolver over one transport.
 
     Attributes:
         text: the resolver's address, for the log.
@@ -103,7 +103,7 @@ class Way(Protocol):
     heard: float
 
     def send(self, exchange: Exchange) -> None:
-        """Ask.
+        """Send a query.
 
         Raises:
             BlockingIOError: too much is under way there.
@@ -111,11 +111,11 @@ class Way(Protocol):
         """
 
     def close(self) -> None:
-        """Ask no more."""
+        """Send no more queries."""
 
 
 class Forwarder:
-    """Asks resolvers over one transport.
+    """Forwarder of queries to resolvers over one transport.
 
     Args:
         ways: to the resolvers, in the order of preference; at least one.
@@ -136,7 +136,7 @@ class Forwarder:
         self.under_way = 0
 
     def ask(self, exchange: Exchange) -> bool:
-        """Begin an exchange.
+        """Start an exchange.
 
         Returns:
             False where too many are under way.
@@ -149,7 +149,7 @@ class Forwarder:
         return True
 
     def take(self, exchange: Exchange, way: Way, data: bytes) -> None:
-        """An answer has come that is one to this exchange."""
+        """A response to an exchange has arrived."""
         way.heard = self._time()
         if not way.well:
             way.well = True
@@ -163,18 +163,18 @@ class Forwarder:
         self._finish(exchange, data)
 
     def failed(self, exchange: Exchange, way: Way) -> None:
-        """A way has found that there will be no answer."""
+        """An upstream reports that there will be no response."""
         self.mark(way)
         if exchange.way is way and not exchange.over:
             self._next(exchange)
 
     def mark(self, way: Way) -> None:
-        """Ask this resolver last for a while."""
+        """Use this resolver last for a while."""
         way.well = False
         way.again = self._time() + LEFT_ALONE
 
     def close(self) -> None:
-        """Answer what is under way with nothing, and ask no more."""
+        """End pending exchanges without a response, and send no more."""
         if self._ticking is not None:
             self._ticking.cancel()
         for way in self._ways:
@@ -250,7 +250,7 @@ class Forwarder:
 
 
 class Report:
-    """Says when no resolver answers any more, once a minute at most, and when one does again.
+    """Log of an outage: when no resolver responds any more, once a minute at most, and when one does again.
 
     Args:
         resolvers: their addresses.
@@ -263,7 +263,7 @@ class Report:
         self._unanswered = 0
 
     def answered(self, now: float) -> None:
-        """A resolver has answered."""
+        """A resolver has responded."""
         self._heard = now
         self._unanswered = 0
         if self._is_said:
@@ -271,7 +271,7 @@ class Report:
             logger.warning("DNS resolvers answer again")
 
     def unanswered(self, now: float, within: float) -> None:
-        """None has, and so a query has failed."""
+        """No resolver has responded, and so a query has failed."""
         self._unanswered += 1
         if self._unanswered < _SEVERAL or self._heard > now - within or now < self._said + SAID_AGAIN:
             return

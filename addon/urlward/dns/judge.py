@@ -1,4 +1,4 @@
-"""What the lists say of the names in a DNS message."""
+"""DNS judge: looks up the names of a DNS message in the lists."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ _LEVELS = {"": NOTHING, "below": BELOW, "whole": WHOLE}
 
 
 class Judge:
-    """Asks the matcher in force.
+    """Lookup of names in the matcher in force.
 
     Args:
         matcher: gives it.
@@ -41,7 +41,7 @@ class Judge:
         self._clock = clock
 
     def find(self, hosts: Iterable[str]) -> Found:
-        """What is listed of any of these hosts, as `urlward.dns.wire` names them. Never raises."""
+        """The lists' finding on any of these hosts, as `urlward.dns.wire` names them. Never raises."""
         found = NOTHING
         try:
             level, now = self._matcher().level, self._clock()

@@ -1,4 +1,4 @@
-"""What becomes of names that are listed, and of those by which clients find ways past the network's DNS."""
+"""DNS policy: responses for listed names, and for names by which clients bypass the network's DNS."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ CANARY_FOR = 10
 """Seconds for which the canary's address is steered, so that a set that takes no more is noticed."""
 
 MOST_ADDRESSES = 64
-"""Of each family that are steered, and told, for one answer."""
+"""Addresses of each family that are steered, and returned, for one response."""
 
 _MOST_IN_ALL = 4 * MOST_ADDRESSES
 
@@ -42,23 +42,23 @@ OFF_SWITCHES = frozenset(
 """Names that are not there where clients shall use the network's own DNS."""
 
 DISCOVERY = "resolver.arpa"
-"""Where clients ask whether a resolver has an encrypted door (RFC 9462); it has none that is filtered."""
+"""Name by which clients discover a resolver's encrypted DNS (RFC 9462); it has none that is filtered."""
 
 type Reason = Literal["listed", "off", "discovery", "canary"]
 
 
 class Steers(Protocol):
-    """What is needed of `urlward.gateway.steer_set.SteerSet`."""
+    """Part of `urlward.gateway.steer_set.SteerSet` that the policy needs."""
 
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
-        """Have connections to addresses come to the filter."""
+        """Redirect connections to addresses to the filter."""
 
     async def prove(self, addresses: Iterable[IPv4Address | IPv6Address], seconds: int) -> None:
         """Steer the canary's addresses."""
 
 
 class Policy:
-    """Answers for names that are listed.
+    """Responses to queries for listed names.
 
     Args:
         gateway: the configuration.
@@ -104,11 +104,11 @@ class Policy:
 
     @property
     def refuses(self) -> bool:
-        """Whether hosts listed whole are not to be found, or have the block page's address."""
+        """Whether hosts listed whole get no address, or the block page's, and are not steered."""
         return self._listed_hosts != "steer" and not self.monitor
 
     def reason(self, question: Question) -> Reason | None:
-        """Why a query is answered by us, and no resolver asked."""
+        """Reason why the filter itself answers a query, and no resolver is asked."""
         host = question.host
         if self._canary_name and host == self._canary_name:
             return "canary"
@@ -122,7 +122,7 @@ class Policy:
         return None
 
     async def own_answer(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes:
-        """The answer to such a query.
+        """The response to a query that the filter itself answers.
 
         Args:
             query: as sent.
@@ -142,7 +142,7 @@ class Policy:
         return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
 
     async def refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
-        """The answer for a host listed whole.
+        """The response for a host listed whole.
 
         Args:
             query: as sent.
@@ -162,7 +162,7 @@ class Policy:
         return denied(query, question, self._refused_ttl)
 
     async def answer(self, query: bytes, question: Question, data: bytes, read: Scan, size: int) -> bytes:
-        """The answer to a query, once the addresses in it are steered.
+        """The response to a query, once the addresses in it are steered.
 
         Args:
             query: as sent.
@@ -190,7 +190,7 @@ class Policy:
             raise
 
     def _addresses(self, read: Scan) -> tuple[set[str], list[str]]:
-        """The addresses that may be told, and those of them that are steered."""
+        """The addresses that a response may contain, and those of them that are steered."""
         four, six = _texts(read.four, 4), _texts(read.six, 16)
         told, steered = {*four, *six}, []
         listed = next((host for host in read.hosts if self._judge.find((host,))), None)
@@ -207,7 +207,7 @@ class Policy:
         return told, list(dict.fromkeys(filter(None, steered)))
 
     def _log(self, hosts: tuple[str, ...], client: str) -> None:
-        """Say the same as of a request, since there will be none."""
+        """Log a refused name as a request would be, since there will be none."""
         now = time.time()
         matcher = self._matcher()
         for host in hosts:
@@ -226,7 +226,7 @@ class Policy:
 
 
 def _keep_nothing(*_: object) -> None:
-    """Where nothing is recorded."""
+    """Record nothing: recording is off."""
 
 
 def _texts(addresses: bytes, size: int) -> list[str]:
@@ -234,7 +234,7 @@ def _texts(addresses: bytes, size: int) -> list[str]:
 
 
 def _text(address: bytes) -> str:
-    """As dnspython writes it; nothing for nothing."""
+    """A name as dnspython writes it; empty for empty."""
     if not address:
         return ""
     return dns.ipv4.inet_ntoa(address) if len(address) == 4 else dns.ipv6.inet_ntoa(address)

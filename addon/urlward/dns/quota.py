@@ -1,4 +1,4 @@
-"""How many addresses one listed site may draw into the filter.
+"""Quota of addresses that one listed site may have steered.
 
 Whoever runs a listed name answers with whatever addresses they like. Without a bound, a few answers would
 fill the kernel's set, so that no other name could be steered, and lead any number of other people's
@@ -22,7 +22,7 @@ _DOMAINS = 10_000
 
 
 class Quota:
-    """The bound.
+    """Quota of steered addresses for each site.
 
     Args:
         seconds: the time after which a domain may come with other addresses.
@@ -34,7 +34,7 @@ class Quota:
         self._said: TTLCache[str, bool] = TTLCache(_DOMAINS, seconds, clock)
 
     def take(self, host: str, addresses: Iterable[str]) -> list[str]:
-        """Those of the addresses that a host may steer.
+        """Reserve addresses for a host; returns those that it may steer.
 
         Args:
             host: that is listed, in canonical form.

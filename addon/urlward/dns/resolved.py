@@ -1,4 +1,4 @@
-"""Names resolved lately, and their addresses: what a client may still go to when a list comes to name it.
+"""Cache of names resolved lately and their addresses, to steer them when a list comes to name them.
 
 In memory, bounded, and no longer than a client may keep an answer. Entries are plain tuples of plain
 values, which the garbage collector need not look through. Of `cachetools`' caches, `LRUCache` costs least
@@ -28,11 +28,11 @@ _SOON = 5
 """Seconds by which an entry need not be renewed."""
 
 type _Known = tuple[Found, int, bytes, tuple[tuple[int, bytes], ...]]
-"""What the lists said, until when the addresses may be used, the addresses; likewise of earlier answers."""
+"""The lists' finding, the addresses and their expiry; the same of earlier responses."""
 
 
 class Newly(NamedTuple):
-    """A name that the lists say something of.
+    """Resolved name that lists have come to name.
 
     Attributes:
         key: of its entry.
@@ -46,7 +46,7 @@ class Newly(NamedTuple):
 
 
 class Resolved:
-    """The memory.
+    """Cache of resolved names.
 
     Args:
         names: how many, of each family of addresses.
@@ -62,7 +62,7 @@ class Resolved:
         return len(self._known)
 
     def remember(self, hosts: tuple[str, ...], four: bytes, six: bytes, ttl: int, found: Found) -> None:
-        """Take note of an answer.
+        """Store a response.
 
         Args:
             hosts: the name asked for, and those that led to the addresses.
@@ -131,7 +131,7 @@ class Resolved:
         return [one for _, one in newly]
 
     def listed(self) -> Generator[None, None, list[Newly]]:
-        """All names that the lists say something of, a few at each step."""
+        """All cached names that are listed, a few at each step."""
         found = []
         now = int(self._clock())
         for number, key in enumerate(list(self._known)):
@@ -143,14 +143,14 @@ class Resolved:
         return found
 
     def settle(self, key: str, found: Found) -> None:
-        """What the lists say of a name has been acted on."""
+        """Mark a name's change of listing as handled."""
         known = self._look(key, 0)
         if known is not None:
             # Past the order of use, which this is none of.
             Cache.__setitem__(self._known, key, (found, *known[1:]))
 
     def sweep(self) -> Generator[None, None, None]:
-        """Forget what can be used no more, a few at each step."""
+        """Remove expired names, a few at each step."""
         now = int(self._clock())
         for number, key in enumerate(list(self._known)):
             if not number % 64:
@@ -181,5 +181,5 @@ def _pieces(addresses: bytes, size: int) -> list[bytes]:
 
 
 def _sorted(addresses: bytes, size: int) -> bytes:
-    """In an order of their own: resolvers turn them round with each answer."""
+    """Addresses in a fixed order: resolvers rotate them with each response."""
     return b"".join(sorted(set(_pieces(addresses, size))))

@@ -1,4 +1,4 @@
-"""Which resolvers are asked: those of the configuration, or the system's (`resolv.conf(5)`)."""
+"""Resolvers to use: those of the configuration, or the system's (`resolv.conf(5)`)."""
 
 import re
 import socket
@@ -17,11 +17,11 @@ _WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<four>[^:\]
 
 
 class ResolverError(SettingError):
-    """No resolver that can be asked; the message says what to do."""
+    """No usable resolver; the message says what to do."""
 
 
 class Resolver(NamedTuple):
-    """A resolver.
+    """Address of a resolver.
 
     Attributes:
         host: address, with a zone where that is needed.

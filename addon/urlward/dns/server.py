@@ -1,4 +1,4 @@
-"""The network's DNS on this machine: sockets of both families and transports, resolvers behind them."""
+"""DNS server: sockets of both families and transports on this machine, with resolvers behind them."""
 
 import asyncio
 import socket
@@ -26,7 +26,7 @@ def make_service(
     resolved: Resolved,
     faults: Faults,
 ) -> tuple[Service, tuple[Forwarder, Forwarder]]:
-    """A service, and what asks the resolvers for it.
+    """Create a service with its forwarders to the resolvers.
 
     Args:
         resolvers: in the order of preference.
@@ -48,13 +48,13 @@ def make_service(
 
 
 class DnsServer:
-    """The sockets of one address, as one of mitmproxy's servers.
+    """DNS server at one address, as one of mitmproxy's servers.
 
     Args:
         service: answers queries.
-        lingers: seconds for which queries are still answered once the end has been asked for: the kernel
-            does not know of it at once.
-        stopping: called when the end is asked for.
+        lingers: seconds for which queries are still answered after `close`: the kernel does not notice at
+            once.
+        stopping: called at `close`.
     """
 
     def __init__(self, service: Service, lingers: float, stopping: Callable[[], None]) -> None:
@@ -63,11 +63,11 @@ class DnsServer:
         self._stopping = stopping
         self._endpoints: list[UdpEndpoint | TcpEndpoint] = []
         self._served: WeakSet[UdpEndpoint | TcpEndpoint] = WeakSet()
-        """Those, and another worker's: closed when it is back, they may owe answers still."""
+        """Endpoints, also another worker's: closed when it is back, they may owe responses still."""
         self._closing: asyncio.TimerHandle | None = None
 
     async def serve(self, one: socket.socket) -> UdpEndpoint | TcpEndpoint:
-        """Answer what comes to a bound socket.
+        """Answer queries from a bound socket.
 
         Args:
             one: closed with what is given, once that owes no answer, or where there is an error.
@@ -85,29 +85,29 @@ class DnsServer:
         return endpoint
 
     def take(self, endpoints: Iterable[UdpEndpoint | TcpEndpoint]) -> None:
-        """Have endpoints end with this server."""
+        """Add endpoints that end with this server."""
         self._endpoints += endpoints
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """That listen."""
+        """The listening sockets."""
         return [each for endpoint in self._endpoints for each in endpoint.sockets]
 
     def close(self) -> None:
-        """Ask for the end."""
+        """Begin a graceful stop."""
         if self._closing is None:
             self._stopping()
             self._closing = asyncio.get_running_loop().call_later(self._lingers, self.end)
 
     @property
     def lingering(self) -> float:
-        """Seconds for which queries are still answered after the end has been asked for."""
+        """Seconds for which queries are still answered after `close`."""
         if self._closing is None or self._closing.cancelled():
             return 0.0
         return max(0.0, self._closing.when() - asyncio.get_running_loop().time())
 
     def end(self) -> None:
-        """End."""
+        """Stop at once."""
         if self._closing is not None:
             self._closing.cancel()
         for endpoint in tuple(self._served):

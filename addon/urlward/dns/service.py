@@ -1,4 +1,4 @@
-"""What is done with a query, from any client over any transport, until it is answered.
+"""DNS service: handles a query, from any client over any transport, until it is answered.
 
 Queries that are in error, that ask for a way past the filter, or for a host that is not to be found, are
 answered at once. The others are asked of a resolver; its answer is looked at, and passed on as it came
@@ -36,7 +36,7 @@ from urlward.dns.wire import (
 logger = logging.getLogger("urlward.gateway")
 
 OWED = 10_000
-"""Answers that may be owed; beyond, clients are told that the server has failed."""
+"""Responses that may be pending; beyond, clients get SERVFAIL."""
 
 OWED_TO_ONE = (1_000, 200)
 """To one address, over UDP and over TCP: there a resolver takes 800 at a time."""
@@ -50,7 +50,7 @@ _MOST_TCP = 0xFFFF
 
 
 class Client(Protocol):
-    """Who has asked.
+    """Client of the service, which takes the response to its query.
 
     Attributes:
         host: address.
@@ -62,11 +62,11 @@ class Client(Protocol):
         """Send an answer; never raises."""
 
     def same(self, other: "Client") -> bool:
-        """Whether an answer to one reaches the other."""
+        """Whether a response to one reaches the other."""
 
 
 class Asked(Exchange):
-    """A query and those who have asked it, word for word, and so share its answer."""
+    """Query with all clients that have sent it, word for word, and so share its response."""
 
     __slots__ = ("clients", "service", "tcp")
 
@@ -77,16 +77,16 @@ class Asked(Exchange):
         self.clients: list[tuple[bytes, Client]] = []
 
     def answered(self, data: bytes | None) -> None:
-        """See `Exchange`."""
+        """The exchange has ended; see `Exchange.answered`."""
         self.service.answered(self, data)
 
 
 class Service:
-    """Answers queries.
+    """Handler of queries.
 
     Args:
         udp: asks resolvers.
-        tcp: likewise for queries that have come over TCP, whose answers may be long.
+        tcp: asks resolvers for queries that have come over TCP, whose responses may be long.
         judge: knows what is listed.
         policy: what becomes of names that are.
         resolved: remembers.
@@ -109,12 +109,12 @@ class Service:
         self._faults = faults
         self._under_way: tuple[dict[bytes, Asked], dict[bytes, Asked]] = ({}, {})
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
-        """By address and network, over UDP and over TCP."""
+        """Responses pending by address and network, over UDP and over TCP."""
         self._owed = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, query: bytes, client: Client, *, tcp: bool = False) -> bool:
-        """Take a query; it is answered once.
+        """Handle a query; it is answered once.
 
         Returns:
             False where it gets no answer: it is none, or has been asked before and is yet to be answered.
@@ -151,7 +151,7 @@ class Service:
         return True
 
     def failed(self, cause: Exception) -> None:
-        """A query has broken what reads it."""
+        """A query has caused an error in its parser."""
         self._faults.say(cause, "a query has no answer")
 
     def _begin(self, asked: Asked) -> None:
@@ -170,7 +170,7 @@ class Service:
             self._reply(asked, self._failure(asked))
 
     def answered(self, asked: Asked, data: bytes | None) -> None:
-        """A resolver has answered, or none has."""
+        """A resolver has responded, or none has."""
         if data is None:
             self._reply(asked, self._failure(asked))
             return
@@ -238,7 +238,7 @@ class Service:
         self._reply(asked, data)
 
     def _despite(self, fault: Exception, asked: Asked, data: bytes, *, listed: bool) -> bytes:
-        """What is answered where a fault has kept us from steering, of a host with an entry of any kind."""
+        """The response for a host with an entry when a fault has prevented steering."""
         blocks = listed and self._policy.blocks_on_error
         self._faults.say(fault, "an answer is withheld" if blocks else "an answer passes, not steered")
         return self._failure(asked) if blocks else data
@@ -283,7 +283,7 @@ class Service:
 
 @lru_cache(4_096)
 def network_of(host: str) -> str:
-    """The network that an address shares a bound with, IPv6's /64; empty where it stands for itself."""
+    """The network whose limit an address counts against, /64 for IPv6; empty where it counts alone."""
     if ":" not in host:
         return ""
     address = IPv6Address(host)

@@ -7,12 +7,12 @@ MOST = 0xFFFF
 
 
 def framed(message: bytes) -> bytes:
-    """A message as it goes on a stream."""
+    """A message with its length prefix, for a stream."""
     return len(message).to_bytes(2) + message
 
 
 class Messages:
-    """Cuts what comes on a stream into messages."""
+    """Splitter of a stream into messages."""
 
     __slots__ = ("_data",)
 
@@ -21,11 +21,11 @@ class Messages:
 
     @property
     def begun(self) -> bool:
-        """Whether part of a message has come."""
+        """Whether part of a message has arrived."""
         return bool(self._data)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The messages that are whole with these bytes."""
+        """The messages that these bytes complete."""
         if self._data:
             data = self._data + data
         at = 0

@@ -1,4 +1,4 @@
-"""Queries over TCP (RFC 7766): several under way on a connection, each answered when its answer is there."""
+"""DNS server over TCP (RFC 7766): several queries at a time on a connection, each answered when it can be."""
 
 import asyncio
 import socket
@@ -13,10 +13,10 @@ CONNECTIONS = 1_000
 """At a time. Beyond any of these numbers, the one makes room that has been idle for longest."""
 
 CONNECTIONS_OF_ONE = 50
-"""Of one address."""
+"""Connections of one address."""
 
 CONNECTIONS_OF_NETWORK = 500
-"""Of one network of IPv6."""
+"""Connections of one IPv6 network."""
 
 OUTSTANDING = 64
 """Queries of a connection that wait for their answers; the next are read when one is there."""
@@ -26,7 +26,7 @@ IDLE = 10.0
 
 
 class TcpEndpoint:
-    """Listens for connections.
+    """Listener for TCP connections.
 
     Args:
         service: answers queries.
@@ -37,7 +37,7 @@ class TcpEndpoint:
         self._server: Acceptor | None = None
         self._connections: set[TcpClient] = set()
         self._of: dict[str, set[TcpClient]] = {}
-        """By address and network."""
+        """Connections by address and network."""
 
     def serve(self, one: socket.socket) -> None:
         """Accept connections from a bound socket.
@@ -49,16 +49,16 @@ class TcpEndpoint:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """As an `asyncio.Server` has them."""
+        """The listening sockets, as `asyncio.Server` has them."""
         return self._server.sockets if self._server is not None else ()
 
     def close(self) -> None:
-        """Take no more connections; those that are open go on."""
+        """Accept no more connections; those that are open go on."""
         if self._server is not None:
             self._server.close()
 
     def end(self) -> None:
-        """Take no more connections, and no more queries on those that are open."""
+        """Accept no more connections, and no more queries on those that are open."""
         self.close()
         for client in tuple(self._connections):
             client.finish()
@@ -78,7 +78,7 @@ class TcpEndpoint:
         return True
 
     def forget(self, client: "TcpClient") -> None:
-        """A connection is gone."""
+        """Forget a closed connection."""
         if client not in self._connections:
             return
         self._connections.discard(client)
@@ -89,7 +89,7 @@ class TcpEndpoint:
 
 
 def _has_room(clients: "Collection[TcpClient]", most: int) -> bool:
-    """Whether there are fewer than so many, after the one that has been idle for longest has gone."""
+    """Whether there are fewer than so many, after closing the one idle for longest if need be."""
     if len(clients) < most:
         return True
     oldest = min((one for one in clients if one.is_idle), key=lambda one: one.until, default=None)
@@ -100,7 +100,7 @@ def _has_room(clients: "Collection[TcpClient]", most: int) -> bool:
 
 
 class TcpClient(asyncio.Protocol):
-    """A connection.
+    """Connection from a client.
 
     Attributes:
         host: address of the other side.
@@ -124,11 +124,11 @@ class TcpClient(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no answer is owed, nor a query to be read."""
+        """Whether no response is pending, nor a query to be read."""
         return not self._owed and not self._unread
 
     def retire(self) -> None:
-        """End at once, to make room."""
+        """Close at once, to make room."""
         self._gone = True
         self._endpoint.forget(self)
         waits = self._messages.begun or self._transport.get_write_buffer_size()
@@ -155,19 +155,19 @@ class TcpClient(asyncio.Protocol):
             self._take()
 
     def eof_received(self) -> bool:
-        """Called by the event loop: answers that are owed are still sent."""
+        """Called by the event loop: pending responses are still sent."""
         self._ends = True
         self._take()
         return True
 
     def finish(self) -> None:
-        """Take no more queries, and end when all answers are sent."""
+        """Accept no more queries, and close when all responses are sent."""
         self._ends = True
         self._unread.clear()
         self._take()
 
     def answer(self, data: bytes) -> None:
-        """See `Client`."""
+        """Send a response; see `Client.answer`."""
         self._owed -= 1
         if self._gone:
             return
@@ -177,11 +177,11 @@ class TcpClient(asyncio.Protocol):
             self._take_soon()
 
     def same(self, other: Client) -> bool:  # noqa: ARG002
-        """See `Client`. Nothing is lost on a stream, so what is asked twice is answered twice."""
+        """See `Client.same`. Nothing is lost on a stream, so a repeated query is answered again."""
         return False
 
     def pause_writing(self) -> None:
-        """Called by the event loop: answers are not taken."""
+        """Called by the event loop: the client does not read responses."""
         self._full = True
 
     def resume_writing(self) -> None:
@@ -199,13 +199,13 @@ class TcpClient(asyncio.Protocol):
         self._endpoint.forget(self)
 
     def _take_soon(self) -> None:
-        """Not from within the service, which an answer comes from; and others have their turn before."""
+        """Schedule `_take`, not from within the service, and so that others have their turn before."""
         if not self._taking:
             self._taking = True
             self._loop.call_soon(self._take)
 
     def _take(self) -> None:
-        """Ask what may be asked now, and read on if that is all."""
+        """Pass on the queries that are allowed now, and read on if those are all."""
         self._taking = True
         try:
             going_on = self._ask_some()
@@ -219,7 +219,7 @@ class TcpClient(asyncio.Protocol):
             self._read_on()
 
     def _ask_some(self) -> bool:
-        """Ask; False where that was no query."""
+        """Pass some queries to the service; False where one was malformed."""
         for _ in range(OUTSTANDING):
             if not self._may_ask():
                 break
@@ -250,7 +250,7 @@ class TcpClient(asyncio.Protocol):
         self.until = self._loop.time() + IDLE
 
     def _look(self) -> None:
-        """Close what has done nothing for too long; answers that are owed are waited for."""
+        """Close the connection if it has been idle for too long; pending responses are waited for."""
         now = self._loop.time()
         if now < self.until or (self._owed and not self._full):
             self._timer = self._loop.call_later(max(self.until - now, IDLE / 10), self._look)

@@ -1,4 +1,4 @@
-"""To a resolver over TCP (RFC 7766): a few connections that stay, each with several queries under way."""
+"""Upstream over TCP (RFC 7766): a few persistent connections, each with several queries under way."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ SILENT = 1.0
 
 
 class TcpWay:
-    """Asks one resolver.
+    """Upstream resolver over TCP.
 
     Args:
         resolver: whom.
@@ -45,7 +45,7 @@ class TcpWay:
         self._connecting: set[asyncio.Task[None]] = set()
 
     def send(self, exchange: Exchange) -> None:
-        """See `Way`."""
+        """Send a query; see `Way.send`."""
         line = min(self._lines, key=len, default=None)
         if line is None or (len(line) >= ENOUGH and len(self._lines) < LINES):
             line = _Line(self)
@@ -60,7 +60,7 @@ class TcpWay:
             line.send(exchange)
 
     def close(self) -> None:
-        """See `Way`."""
+        """Close all connections; see `Way.close`."""
         for task in self._connecting:
             task.cancel()
         for line in tuple(self._lines):
@@ -82,7 +82,7 @@ class TcpWay:
 
 
 class _Line(asyncio.Protocol):
-    """A connection."""
+    """Connection to the resolver."""
 
     def __init__(self, way: TcpWay) -> None:
         self._way = way
@@ -99,7 +99,7 @@ class _Line(asyncio.Protocol):
         return len(self._waiting)
 
     def send(self, exchange: Exchange) -> None:
-        """Ask, now or once connected."""
+        """Send a query, now or once connected."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -117,7 +117,7 @@ class _Line(asyncio.Protocol):
         self._transport.write(framed(number.to_bytes(2) + exchange.query[2:]))
 
     def release(self, number: int) -> None:
-        """See `Place`."""
+        """Stop waiting for a response; see `Place.release`."""
         if self._waiting.pop(number, None) is not None and self._loop.time() > self._heard + SILENT:
             self._drop()  # it may be that nothing comes through any more
         if not self._waiting and self._idle is None and self._transport is not None:
@@ -128,7 +128,7 @@ class _Line(asyncio.Protocol):
         self._way.drop(self)
 
     def close(self) -> None:
-        """Close."""
+        """Close the connection."""
         self._drop()
         if self._idle is not None:
             self._idle.cancel()
@@ -167,7 +167,7 @@ class _Line(asyncio.Protocol):
         self.lost(reached=True)
 
     def lost(self, *, reached: bool) -> None:
-        """What it was asked is asked again.
+        """Send the connection's pending queries again elsewhere.
 
         Args:
             reached: whether there has been a connection. One that has carried answers may be closed at any

@@ -1,4 +1,4 @@
-"""Queries over UDP. An answer leaves from the address that was asked, whichever of this machine's that is."""
+"""DNS server over UDP: a response is sent from the address that was queried, whichever of this machine's."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ _IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
 
 
 class UdpEndpoint:
-    """A socket that takes queries.
+    """UDP socket that receives queries.
 
     Args:
         service: answers them.
@@ -40,11 +40,11 @@ class UdpEndpoint:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """As an `asyncio.Server` has them."""
+        """The socket, as `asyncio.Server` has them."""
         return () if self._ends else (self._socket,)
 
     def close(self) -> None:
-        """Take no more queries; answers that are owed are still sent."""
+        """Accept no more queries; pending responses are still sent."""
         if not self._ends:
             self._ends = True
             asyncio.get_running_loop().remove_reader(self._socket)
@@ -53,7 +53,7 @@ class UdpEndpoint:
     end = close
 
     def answered(self) -> None:
-        """A query that was taken here has been answered."""
+        """A query from this endpoint has been answered."""
         self._owed -= 1
         if self._ends:
             self._close_if_done()
@@ -90,7 +90,7 @@ class UdpEndpoint:
 
 
 class UdpClient:
-    """Who has sent a query."""
+    """Sender of a query over UDP."""
 
     __slots__ = ("_endpoint", "_local", "_peer", "host")
 
@@ -101,7 +101,7 @@ class UdpClient:
         self.host: str = peer[0]
 
     def answer(self, data: bytes) -> None:
-        """See `Client`."""
+        """Send a response; see `Client.answer`."""
         try:
             self._endpoint.send((data,), self._local, 0, self._peer)
         except OSError:
@@ -110,12 +110,12 @@ class UdpClient:
             self._endpoint.answered()
 
     def same(self, other: Client) -> bool:
-        """See `Client`."""
+        """Whether a response to one reaches the other; see `Client.same`."""
         return isinstance(other, UdpClient) and self._peer == other._peer
 
 
 def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """From which address to answer: `struct in_pktinfo` of ip(7), the interface left to routing."""
+    """Source address of a response: `struct in_pktinfo` of ip(7), the interface left to routing."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
             return [(level, kind, b"\0\0\0\0" + data[4:8] + b"\0\0\0\0")]
@@ -123,7 +123,7 @@ def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, byt
 
 
 def _local6(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Likewise: `struct in6_pktinfo` (RFC 3542 section 6); a link-local address needs its interface."""
+    """The same for IPv6: `struct in6_pktinfo` (RFC 3542 section 6); a link-local one needs its interface."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             interface = data[16:] if data.startswith(_LINK_LOCAL) else b"\0\0\0\0"

@@ -1,8 +1,8 @@
-"""To a resolver over UDP: an answer is believed only from its address, to the port and under the id of the
-query, and with its question (RFC 5452).
+"""Upstream over UDP: a response is accepted only from the resolver's address, to the query's port, and with
+its id and question (RFC 5452).
 
-Sockets are connected, so that the kernel drops what comes from elsewhere and tells of unreachable ports.
-There are a few at a time, each with a port by chance and for so many queries.
+Sockets are connected, so that the kernel drops what comes from elsewhere and reports unreachable ports.
+There are a few at a time, each with a random port and for so many queries.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ SOURCES = 8
 """Sockets, and so ports, in use at a time."""
 
 QUERIES = 500
-"""That a socket asks."""
+"""Queries that a socket sends."""
 
 _READS = 64
 _BUFFER = 1 << 20
@@ -26,7 +26,7 @@ _VIEW = memoryview(_MESSAGE)
 
 
 class UdpWay:
-    """Asks one resolver.
+    """Upstream resolver over UDP.
 
     Args:
         resolver: whom.
@@ -44,7 +44,7 @@ class UdpWay:
         self._sources: list[_Source | None] = [None] * SOURCES
 
     def send(self, exchange: Exchange) -> None:
-        """See `Way`."""
+        """Send a query; see `Way.send`."""
         by_chance = os.urandom(3)
         index = by_chance[2] % SOURCES
         source = self._sources[index]
@@ -53,7 +53,7 @@ class UdpWay:
         source.send(exchange, by_chance[:2])
 
     def close(self) -> None:
-        """See `Way`."""
+        """Close all sockets; see `Way.close`."""
         for source in self._sources:
             if source is not None:
                 source.close()
@@ -61,7 +61,7 @@ class UdpWay:
 
 
 class _Source:
-    """A socket and the queries that it has asked."""
+    """Socket with a random port, and the queries sent from it."""
 
     __slots__ = ("_left", "_socket", "_waiting", "_way")
 
@@ -80,11 +80,11 @@ class _Source:
 
     @property
     def spent(self) -> bool:
-        """Whether it is to ask no more."""
+        """Whether the socket is to send no more queries."""
         return self._left <= 0
 
     def send(self, exchange: Exchange, by_chance: bytes) -> None:
-        """Ask."""
+        """Send a query."""
         number = int.from_bytes(by_chance)
         waiting = self._waiting
         while number in waiting:
@@ -104,7 +104,7 @@ class _Source:
             raise
 
     def release(self, number: int) -> None:
-        """See `Place`."""
+        """Stop waiting for a response; see `Place.release`."""
         self._waiting.pop(number, None)
         if self._left <= 0 and not self._waiting:
             self.close()
@@ -140,6 +140,6 @@ class _Source:
                 return
 
     def _unreachable(self) -> None:
-        """The kernel says that the port or the host cannot be reached."""
+        """The kernel reports that the port or the host cannot be reached."""
         for exchange in list(self._waiting.values()):
             self._way.forwarder.failed(exchange, self._way)

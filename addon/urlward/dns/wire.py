@@ -1,4 +1,4 @@
-"""DNS messages as they come (RFC 1035 section 4): just as much of one as tells whether a list names it.
+"""DNS wire format (RFC 1035 section 4): parses as much of a message as a lookup in the lists needs.
 
 Nearly every answer is of a name that nobody lists, and is passed on as it came. So nothing is built here:
 names, addresses and times are read in one walk, and a message that ends early or points forward is refused.
@@ -34,11 +34,11 @@ _HOST = re.compile(rb"[!-$&-~]*").fullmatch
 
 
 class WireError(Exception):
-    """Not a DNS message that can be read."""
+    """A DNS message that cannot be parsed."""
 
 
 class Question(NamedTuple):
-    """The one question of a message.
+    """Question of a message, which has exactly one.
 
     Attributes:
         host: its name in small letters without the last dot; empty where no host has such a name.
@@ -52,7 +52,7 @@ class Question(NamedTuple):
 
 
 class Edns(NamedTuple):
-    """What a query says of itself beyond its question (RFC 6891).
+    """EDNS options of a query (RFC 6891).
 
     Attributes:
         size: bytes of the largest answer over UDP.
@@ -64,7 +64,7 @@ class Edns(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What an answer says.
+    """Names, addresses and lifetimes of a response.
 
     Attributes:
         hosts: every host that owns a record of its answer section, or that one leads to, the question's
@@ -197,7 +197,7 @@ def _scan(data: bytes, question: Question) -> Scan:
 
 
 def _chain(first: str, aliases: dict[str, str]) -> tuple[str, ...]:
-    """Where a name leads; each alias is followed once."""
+    """The hosts that a name leads to by aliases, each followed once."""
     chain = [first]
     while chain[-1] in aliases:
         chain.append(aliases.pop(chain[-1]))

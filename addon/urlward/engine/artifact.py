@@ -64,7 +64,7 @@ _CHUNK = 1 << 20
 
 
 class Section(IntEnum):
-    """The sections of a file, in order."""
+    """Sections of a file, in order."""
 
     META = 0  # JSON: name, entries, categories, shapes, counts, …
     DIGESTS = 1  # 16 bytes a row
@@ -84,7 +84,7 @@ class Section(IntEnum):
 
 
 class Header(NamedTuple):
-    """What an artifact says of itself before its sections are read; `raw` is all of its bytes."""
+    """Parsed header of an artifact; `raw` is all of its bytes."""
 
     key_id: bytes
     size: int
@@ -99,7 +99,7 @@ class Header(NamedTuple):
 
 
 class Artifact(NamedTuple):
-    """An artifact's parts, checked.
+    """Parsed and checked artifact.
 
     Attributes:
         header: the fixed part.
@@ -183,7 +183,7 @@ def dump(
 
 
 def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
-    """An unsigned file of these sections; `issue` is serial, created, valid from and valid until."""
+    """Serialise sections without a signature; `issue` is serial, created, valid from and valid until."""
     table = section_table(map(len, sections))
     size = HEADER_SIZE + len(table) + sum(map(len, sections))
     fixed = (MAGIC, VERSION, HEADER_SIZE, len(sections), size, key.id, b"")
@@ -194,7 +194,7 @@ def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int])
 
 
 def section_table(sizes: Iterable[int]) -> bytes:
-    """Where each section ends, for sections of these sizes."""
+    """End of each section, for sections of these sizes."""
     return pack(array("Q", accumulate(sizes)))
 
 
@@ -289,7 +289,7 @@ def networks(artifact: Artifact, key: Key) -> list[str]:
 
 
 def unpack(typecode: str, data: Buffer) -> memoryview:
-    """A view of little-endian numbers in this machine's order."""
+    """View of little-endian numbers in this machine's byte order."""
     view = memoryview(data)
     if sys.byteorder == "big":
         numbers = array(typecode, view.tobytes())
@@ -357,7 +357,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
 
 
 def _are_words(names: Iterable[Any]) -> bool:
-    """Whether they can stand in a log's line, as they are."""
+    """Whether all of these can stand in a log's line, as they are."""
     return all(isinstance(name, str) and not _CONTROL(name) for name in names)
 
 

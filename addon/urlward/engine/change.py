@@ -35,7 +35,7 @@ _COLUMNS = 3
 
 
 class Change(NamedTuple):
-    """What differs between two artifacts, for whoever has the old one loaded.
+    """Parsed change file: the differences between two artifacts, for whoever has the old one loaded.
 
     Attributes:
         old_checksum: of the old one.
@@ -55,7 +55,7 @@ class Change(NamedTuple):
 
 
 def make_change(before: Artifact, after: Artifact, rows: Script, networks: bytes, key: Key) -> bytes:
-    """What `read_change` reads; empty where so much has changed that the list is better loaded whole.
+    """Make a change file; empty where so much has changed that the list is better loaded whole.
 
     Args:
         before: the old artifact.

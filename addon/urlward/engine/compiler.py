@@ -1,4 +1,4 @@
-"""Entries to the flat form that an artifact stores and a matcher loads.
+"""Compiler: entries to the flat form that an artifact stores and a matcher loads.
 
 A pattern is the shortest beginning that few entries have: the automaton only has to find candidates, the
 digest decides. That is what keeps a million entries at a fraction of a node each.
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """What the automaton holds for one or more rows.
+    """Pattern of the automaton, which leads to one or more rows.
 
     Attributes:
         letters: the pattern.
@@ -406,7 +406,7 @@ class Compiler:
 def _numbered(
     shapes: Iterable[tuple[int, int, int, int, int]], categories: Iterable[str]
 ) -> tuple[list[Shape], list[str], list[int]]:
-    """Shapes and categories in an order that does not hang on that of the entries, so that the artifacts of
+    """Shapes and categories in an order independent of that of the entries, so that the artifacts of
     nearly equal lists are nearly equal; and the new number of each shape."""
     names = list(categories)
     sorted_names = sorted(names)  # the empty one first
@@ -472,7 +472,7 @@ def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int,
 
 
 def _common(text: str, other: str) -> int:
-    """How many letters two texts begin with that are the same."""
+    """Length of the common prefix of two texts."""
     length = 0
     for x, y in zip(text, other, strict=False):
         if x != y:

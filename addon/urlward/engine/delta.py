@@ -1,4 +1,4 @@
-"""Deltas: what makes a new artifact of the old one, at the size of what has changed.
+"""Deltas between artifacts: make and apply, at the size of what has changed.
 
 `make_delta` is for the list body, who has both artifacts; `apply_delta` for the provider, who has the
 old one and gets the very bytes of the new one, and with them a change file, by which a filter that

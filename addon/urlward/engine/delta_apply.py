@@ -30,7 +30,7 @@ DEFLATED = 100
 
 
 class Applied(NamedTuple):
-    """What comes of a delta.
+    """Result of applying a delta.
 
     Attributes:
         artifact: the new one, as it was when the delta was made.

@@ -1,4 +1,4 @@
-"""What a delta says, column by column, and what its two sides must understand alike."""
+"""Columns of a delta, and the rules that its maker and its reader share."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -51,7 +51,7 @@ CONTRADICTIONS = (
     RecursionError,
     ArtifactError,
 )
-"""What bytes that contradict each other lead to; the checksum finds what goes unnoticed."""
+"""Exceptions that contradictory bytes lead to; the checksum finds what goes unnoticed."""
 
 META_SEPARATOR = b"],["
 NETWORK_SEPARATOR = b","

@@ -47,7 +47,7 @@ _SIZES = struct.Struct("<II")
 
 
 class DeltaError(UrlwardError):
-    """Base of the ways in which a delta or change file can be wrong; the full artifact helps with all."""
+    """Base of the errors of a delta or change file; the full artifact is the remedy for all."""
 
 
 class NotADeltaError(DeltaError):
@@ -55,23 +55,23 @@ class NotADeltaError(DeltaError):
 
 
 class NewerDeltaError(DeltaError):
-    """It was written in a format version that this release cannot read."""
+    """The file was written in a format version that this release cannot read."""
 
 
 class DamagedDeltaError(DeltaError):
-    """It is not whole, or contradicts itself."""
+    """The file is not whole, or contradicts itself."""
 
 
 class WrongBaseError(DeltaError):
-    """It is for another artifact than the one it was to be applied to."""
+    """The file is for another artifact than the one it was to be applied to."""
 
 
 class DeltaKeyError(DeltaError):
-    """It was made under another key."""
+    """The file was made under another key."""
 
 
 class MismatchError(DeltaError):
-    """What it makes is not the new artifact."""
+    """The result of applying it is not the new artifact."""
 
 
 class NoDeltaError(DeltaError):
@@ -79,7 +79,7 @@ class NoDeltaError(DeltaError):
 
 
 class Frame(NamedTuple):
-    """What stands outside the seal.
+    """Frame of a delta or change file: the header fields, and the sealed columns.
 
     Attributes:
         key_id: of the key that both artifacts were compiled under.
@@ -127,7 +127,7 @@ def write_frame(
 
 
 def read_frame(magic: bytes, data: Buffer) -> Frame:
-    """The part outside the seal.
+    """Parse the frame outside the seal.
 
     Raises:
         NotADeltaError, NewerDeltaError, DamagedDeltaError: what is wrong.
@@ -148,7 +148,7 @@ def read_frame(magic: bytes, data: Buffer) -> Frame:
 
 
 def read_columns(magic: bytes, frame: Frame, key: Key, count: int, most: int = MOST) -> list[bytes]:
-    """Open the seal.
+    """Decrypt and parse the columns.
 
     Args:
         magic: of the file.
@@ -181,13 +181,13 @@ def read_columns(magic: bytes, frame: Frame, key: Key, count: int, most: int = M
 
 
 def pack_numbers(values: Iterable[int]) -> bytes:
-    """A column of numbers below 2^32."""
+    """Encode a column of numbers below 2^32."""
     data = pack(array("I", values))
     return b"".join([data[byte::4] for byte in range(4)])
 
 
 def unpack_numbers(column: bytes, most: int) -> "array[int]":
-    """Undo `pack_numbers`.
+    """Decode what `pack_numbers` has written.
 
     Raises:
         DamagedDeltaError: not whole numbers, or more than `most` of them.
@@ -202,7 +202,7 @@ def unpack_numbers(column: bytes, most: int) -> "array[int]":
 
 
 def gaps(ascending: Iterable[int]) -> Iterable[int]:
-    """Each number less the one before."""
+    """Differences of consecutive numbers."""
     last = 0
     for number in ascending:
         yield number - last

@@ -39,7 +39,7 @@ WORTH = 0.5
 
 
 def make_delta(old: Buffer, new: Buffer, key: Key) -> bytes:
-    """What makes one artifact of another.
+    """Make the delta from one artifact to another.
 
     Takes some seconds at a million entries, and about as much memory as compiling them.
 
@@ -108,7 +108,7 @@ def _taken[T](script: Script, new: Sequence[T]) -> Iterator[T]:
 
 
 def _rows(before: Artifact, after: Artifact) -> Script:
-    """Rows are the same that say the same; the numbers of their shapes may differ."""
+    """Edit script of the rows: rows with the same content are the same; numbers of shapes may differ."""
     old, new = Table(before), Table(after)
     numbers = shape_numbers(before.meta, after.meta)
     digests = [old.digest(row) for row in range(old.rows)]
@@ -154,7 +154,7 @@ def _row_columns(after: Artifact, rows: Script, columns: Columns) -> None:
 
 
 def _group_columns(after: Artifact, rows: Script, columns: Columns) -> None:
-    """The groups that are not well inside a run of rows that stay."""
+    """Columns for the groups that are not well inside a run of rows that stay."""
     runs = [(step.at, step.at + step.end - step.start) for step in rows.steps]
     starts = [start for start, _ in runs]
     numbers = unpack("I", after.sections[Section.GROUPS])
@@ -195,7 +195,7 @@ class _Patterns:
 
 
 def _pattern_columns(before: Artifact, after: Artifact, rows: Script, columns: Columns) -> None:
-    """A pattern goes with its first row, where its neighbours still cut it the same."""
+    """Columns for the patterns: one goes with its first row, where its neighbours still cut it the same."""
     old, new = _Patterns.of(before), _Patterns.of(after)
     of_row = {row: index for index, row in enumerate(old.rows)}
     steps = iter(rows.steps)

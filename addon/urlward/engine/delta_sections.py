@@ -157,7 +157,7 @@ def _patterns(old: Sections, columns: Columns) -> tuple[Pieces, Pieces, Pieces]:
 
 
 def _groups(old: Sections, columns: Columns, rows: Script) -> Pieces:
-    """Groups well inside a run of rows that stay move with it; those that an edit touches are told anew."""
+    """Groups well inside a run of rows that stay move with it; those that an edit touches are rewritten."""
     packed = old[Section.GROUPS]
     numbers = unpack("I", packed)
     firsts, ends = numbers[::2], numbers[1::2]

@@ -64,7 +64,7 @@ class Key:
         self.segments = Tokens(_derive(secret, b"urlward segment"), few_letters=True)
 
     def fresh(self) -> "Key":
-        """The same key with no token remembered, for a use whose texts must not outlive it."""
+        """The same key with an empty token cache, for a use whose texts must not outlive it."""
         key = copy(self)
         key.labels, key.names, key.segments = self.labels.fresh(), self.names.fresh(), self.segments.fresh()
         return key
@@ -127,7 +127,7 @@ class Tokens(dict[str, str]):
         self._few_letters = few_letters
 
     def fresh(self) -> "Tokens":
-        """The same mapping with nothing remembered."""
+        """The same mapping with an empty cache."""
         tokens = Tokens.__new__(Tokens)
         tokens._base, tokens._few_letters = self._base, self._few_letters
         return tokens

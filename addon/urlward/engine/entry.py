@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Kind(IntEnum):
-    """What an entry matches, the more specific the higher."""
+    """Kinds of entries, the more specific the higher."""
 
     NETWORK = 1
     ADDRESS = 2
@@ -29,7 +29,7 @@ LABELS = {int(kind): kind.label for kind in Kind}
 
 
 class Entry(NamedTuple):
-    """One thing to block, or to allow.
+    """List entry: one thing to block, or to allow.
 
     Attributes:
         kind: which of the fields below count.

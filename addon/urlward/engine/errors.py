@@ -1,4 +1,4 @@
-"""Everything that urlward raises on purpose.
+"""Errors that urlward raises on purpose.
 
 One base, so that the command line can turn any of them into one clear line; each child carries the
 data that its caller needs and nothing that could name an entry.
@@ -34,7 +34,7 @@ class KeyFileError(UrlwardError):
 
 
 class ArtifactError(UrlwardError):
-    """Base of the ways in which an artifact can be wrong."""
+    """Base of the errors of a damaged or unfit artifact."""
 
 
 class NotAnArtifactError(ArtifactError):

@@ -1,4 +1,4 @@
-"""The list grammar: one line of text to the entries it stands for.
+"""List grammar: parses one line of text into the entries it stands for.
 
 The grammar is described for its users in ``docs/lists.md``. Reading is strict: a line that could
 be meant in two ways is refused with a hint, because a wrong guess blocks somebody else's page.
@@ -111,7 +111,7 @@ _ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
 
 
 class _Fault(Exception):
-    """A fault at an offset in one of the line's words; the column is worked out when it is told."""
+    """Fault at an offset in one of a line's words; the column is worked out when it is reported."""
 
     def __init__(self, word: int, offset: int, reason: str, hint: str = "") -> None:
         super().__init__(reason)

@@ -1,6 +1,6 @@
-"""What a host means for the lists, worked out once.
+"""Host lookup: the rules of all lists for a host or address, computed once and cached.
 
-Most requests go to hosts that no entry is on; that is told by the sieve, and remembered. A host with an
+Most requests go to hosts that no entry is on; the sieve finds that out, and it is cached. A host with an
 entry is searched in the automaton, as are the names under a public suffix and the networks that an
 address is in.
 """
@@ -45,7 +45,7 @@ _LONG = 256
 
 
 class Rule(NamedTuple):
-    """A row that matches a host, whatever the path."""
+    """Listed row that matches a host, whatever the path."""
 
     list: LoadedList
     row: int
@@ -58,7 +58,7 @@ Spared = Literal["", "root", "all"]
 
 
 class Place(NamedTuple):
-    """A host that a list has pages, prefixes or parameters on, as its rows know it.
+    """Host with pages, prefixes or parameters in a list, as its rows know it.
 
     Attributes:
         list: the list.
@@ -82,7 +82,7 @@ class Place(NamedTuple):
 
 
 class HostState(NamedTuple):
-    """All that the lists say of a host without looking at a path."""
+    """Cached result of a host lookup: all that the lists say of it without looking at a path."""
 
     rules: tuple[Rule, ...]
     places: tuple[Place, ...]
@@ -94,7 +94,7 @@ ALL_QUIET = (QUIET,)
 
 
 class Hosts:
-    """Hosts and addresses, and what a set of lists says of them.
+    """Lookup of hosts and addresses in a set of lists, with a cache.
 
     Args:
         lists: in any order, under any keys.
@@ -138,7 +138,7 @@ class Hosts:
         return rules
 
     def states(self, host: str) -> tuple[HostState, ...]:
-        """What the lists say of a name as it was sent, kept for the next request.
+        """The lists' state of a name as sent, cached for the next request.
 
         Returns:
             A state for each host that the name could mean (`host_readings`), to be judged one by one: an
@@ -164,7 +164,7 @@ class Hosts:
         return states
 
     def _state(self, host: str) -> HostState:
-        """What the lists say of a canonical host."""
+        """The lists' state of a canonical host."""
         if not is_address(host) and not self._may_list(host):
             return QUIET
         state = self._listed.get(host)
@@ -182,7 +182,7 @@ class Hosts:
         return self._protected is not None and any(state.rules for state in self._protected.states(host))
 
     def protects_address(self, address: str) -> bool:
-        """Likewise for a destination address."""
+        """Whether a destination address is protected from being blocked whole."""
         return self._protected is not None and bool(self._protected.address_rules(address))
 
     def _search(self, host: str) -> HostState:
@@ -197,7 +197,7 @@ class Hosts:
         return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
 
     def _without_guarded(self, host: str, rules: list[Rule]) -> list[Rule]:
-        """The rules but for those by which guarded lists block what is protected, or all under a suffix."""
+        """The rules without those by which guarded lists block what is protected, or all under a suffix."""
         if self.protects(host):
             return list(filter(_may_decide, rules))
         if is_address(host):
@@ -252,7 +252,7 @@ class Hosts:
                 rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
 
     def _spared(self, li: LoadedList, host: str, domain: str = "") -> Spared:
-        """What a list cannot block on a host by pages and prefixes on it, or on a domain that it is in."""
+        """Part of a host that a guarded list's pages and prefixes cannot block: none, the root, or all."""
         if not li.guarded:
             return ""
         if domain and not labels_before_suffix(domain):

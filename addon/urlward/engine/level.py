@@ -1,4 +1,4 @@
-"""How much of a host is listed, for those who see no more than its name: DNS, and TLS before any request."""
+"""Level of a host: how much of it is listed, for those who see only its name (DNS, TLS before requests)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
@@ -74,7 +74,7 @@ def is_below(place: Place, ports: Sequence[int], now: float) -> bool:
 
 
 def _shapes(place: Place) -> Iterator[Shape | None]:
-    """What the rows on a place say; None where they are too many to look at all."""
+    """Shapes of the rows on a place; None where they are too many to look at all."""
     for seen, shape in enumerate(place.list.shapes_below(place.letters, place.below), 1):
         if not place.subdomains or shape.flags & Flag.SUBDOMAINS:
             yield shape

@@ -31,7 +31,7 @@ SHARD = 1 << 14
 """Patterns an anchored automaton holds at most; finishing one takes about 1 ms."""
 
 FLOATING_SHARD = 1 << 17
-"""Likewise for path sequences, each of which costs every request a pass."""
+"""Patterns an automaton of path sequences holds at most; each of these costs every request a pass."""
 
 SLICE = 1024
 """Patterns added between two points at which loading can be interrupted."""
@@ -45,7 +45,7 @@ type PageGroup = tuple[range, frozenset[tuple[int, int]]]
 """Rows that share a pattern, and the kinds and lengths that those on a host have."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
-"""By kind and length (`Table.lengths`), the digests that confirm such a row; has each that is asked for."""
+"""Digests that confirm a row, by kind and length (`Table.lengths`); has every key that is looked up."""
 
 
 _SIZE_BITS = 8
@@ -55,7 +55,7 @@ assert BUCKET < _MOST_SIZE
 
 
 class Group(NamedTuple):
-    """What the rows of one pattern have between them, for groups too large to walk."""
+    """Summary of the rows of one pattern, for groups too large to walk."""
 
     forms: frozenset[tuple[int, int]]
     """Pairs of kind and length."""
@@ -63,7 +63,7 @@ class Group(NamedTuple):
 
 
 class LoadedList:
-    """An immutable list, ready to be searched.
+    """Loaded list: immutable, ready to be searched.
 
     Attributes:
         key: that it was compiled under.
@@ -152,13 +152,13 @@ class LoadedList:
         return int(self.artifact.meta["entries"]) - gone
 
     def expired(self, now: float) -> int:
-        """How many of them have expired, at a number of seconds since 1970-01-01 UTC."""
+        """Number of entries that have expired, at a number of seconds since 1970-01-01 UTC."""
         over = {number for number, shape in enumerate(self.table.shapes) if shape.is_over(now)}
         gone = sum(self.table.shape_numbers[row] in over for row in self.removed)
         return sum(self._of_shape[number] for number in over) - gone
 
     def without(self, rows: frozenset[int]) -> "LoadedList":
-        """The same list as if these rows were not in it; it shares everything with this one."""
+        """The same list without these rows; it shares everything with this one."""
         other = copy(self)
         other.removed = self.removed | rows
         other._summaries = {}
@@ -226,7 +226,7 @@ class LoadedList:
         return self._forms.setdefault(forms, forms)
 
     def verdict(self, row: int) -> Verdict:
-        """What a row says of a request that it matches."""
+        """Verdict of a row on a request that it matches."""
         table = self.table
         number = table.shape_numbers[row]
         action, kind, category = self._said[number]
@@ -240,7 +240,7 @@ class LoadedList:
         return any(self._are_below(group, below) for group in self._groups_below(letters))
 
     def shapes_below(self, letters: str, below: int) -> Iterator[Shape]:
-        """Those entries, by what they have in common with others."""
+        """The entries of `lists_below`, by shape."""
         for group in self._groups_below(letters):
             for row in group:
                 if self._is_below(row, below):

@@ -1,4 +1,4 @@
-"""Request to verdict.
+"""Matcher: from a request to a verdict.
 
 What a host means for the lists is worked out once (`urlward.engine.hosts`); the path of a request to a
 host without an entry is only looked at for path sequences. Nothing here changes after construction but
@@ -42,7 +42,7 @@ HOSTS = 1 << 16
 
 
 class Matcher:
-    """Checks requests against a set of lists.
+    """Matcher of requests against a set of lists.
 
     Args:
         lists: under any keys.
@@ -185,7 +185,7 @@ class Matcher:
         return verdicts
 
     def _check_floating(self, path: str, ports: Sequence[int], now: float) -> list[Verdict]:
-        """What path sequences say of a path."""
+        """The verdicts of path sequences on a path."""
         found: list[Verdict] = []
         head = path[1 : path.rfind("/")]
         if head and self._may_float(head):
@@ -449,8 +449,8 @@ def _excuses_all(verdict: Verdict) -> bool:
 
 
 def _told(verdicts: list[Verdict]) -> Verdict:
-    """The verdict that is told of several: that which blocks, else what is monitored, else the last that says
-    anything."""
+    """The verdict to report of several: one that blocks, else one that is monitored, else the last that
+    says anything."""
     if verdicts[-1].blocked or len(verdicts) == 1:
         return verdicts[-1]
     said = [verdict for verdict in verdicts if verdict is not PASS]

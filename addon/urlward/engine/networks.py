@@ -1,4 +1,4 @@
-"""The addresses and networks of a list in plain form, which the kernel needs to tell their traffic."""
+"""Networks of a list in plain form, which the kernel needs to recognise their traffic."""
 
 from urlward.engine.artifact import Artifact, networks
 from urlward.engine.digest import Key
@@ -10,7 +10,7 @@ _KINDS = (Kind.ADDRESS, Kind.NETWORK)
 
 
 def blocking_networks(artifact: Artifact, key: Key, now: float) -> list[str]:
-    """Those that an entry in force blocks, in CIDR form, and addresses with pages listed; each once.
+    """Networks that an entry in force blocks, in CIDR form, and addresses with pages listed; each once.
 
     Takes 0.1 s for 1,000,000 of them, and 1.5 s where any has ``@@`` or has expired.
 

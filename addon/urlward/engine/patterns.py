@@ -1,4 +1,4 @@
-"""Patterns as an artifact stores them, read here and there without reading all.
+"""Pattern reader: random access to an artifact's front-coded patterns.
 
 Each is stored as what it adds to a beginning of the one before, a million in a chain. A letter that it does
 not add itself comes from the last one before it that shares less than that with its own predecessor. So
@@ -19,7 +19,7 @@ _BLOCK = 1 << 10
 
 
 class Found(NamedTuple):
-    """A pattern that was read.
+    """Pattern that was read.
 
     Attributes:
         text: its letters, Latin-1.
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 class Patterns:
-    """Reads patterns in ascending order."""
+    """Reader of patterns, in ascending order."""
 
     def __init__(self, artifact: Artifact) -> None:
         self._shared = bytes(artifact.sections[Section.SHARED])
@@ -77,7 +77,7 @@ class Patterns:
 
 
 class Groups:
-    """Which rows are a pattern's, and which pattern is a row's.
+    """Mapping between patterns and rows.
 
     Raises:
         ValueError: groups overlap.

@@ -1,4 +1,4 @@
-"""How entries and requests become the same letters and the same digests.
+"""Records: the letters and digests that entries and requests have in common.
 
 The compiler and the matcher must agree on every byte here, which is why both call it and neither
 spells any of it out. An entry is two things: its *letters*, a prefix of the haystack of every
@@ -37,7 +37,7 @@ class Pool(IntEnum):
 
 
 class Shape(NamedTuple):
-    """What entries have in common: everything but text and id.
+    """Attributes that many entries share: everything but text and id.
 
     Attributes:
         kind: a `Kind`, or `MARKER`.
@@ -125,17 +125,17 @@ def marker_text(domain: str) -> str:
 
 
 def below_text(host: str) -> str:
-    """Text whose digest's first 4 bytes say which host a page, prefix or parameter entry is on."""
+    """Text whose digest, cut to 4 bytes, identifies the host of a page, prefix or parameter entry."""
     return f"b{host}"
 
 
 def below_digest(key: Key, host: str) -> bytes:
-    """These bytes."""
+    """First 4 bytes of the digest of `below_text`."""
     return key.digest(below_text(host))[:4]
 
 
 def below_number(key: Key, host: str) -> int:
-    """The same as a table has it."""
+    """`below_digest` as the number that a table stores."""
     return int.from_bytes(below_digest(key, host), "little")
 
 

@@ -1,4 +1,4 @@
-"""The statement by which a list body goes over from one signing key to the next.
+"""Key rotation: the statement by which a list body changes from one signing key to the next.
 
 A text, ASCII, one field a line, in this order and spelling and no other:
 
@@ -37,7 +37,7 @@ _STATEMENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A statement whose signature is the old key's.
+    """Key rotation statement with a valid signature by the old key.
 
     Attributes:
         old: the key that signs no more.

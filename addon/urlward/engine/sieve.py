@@ -1,4 +1,4 @@
-"""A first look that costs next to nothing: could this host, or a segment of this path, be listed at all?
+"""Sieve: a cheap first test whether a host, or a segment of a path, could be listed at all.
 
 Nearly every request is for something that no entry comes near, and keyed digests are dear where a
 request must cost a microsecond. The sieve is a table of plain CRC-32 values with false positives and
@@ -26,7 +26,7 @@ _LONG_HOST = 253
 
 
 class Sieve(NamedTuple):
-    """What could be listed.
+    """Sieve of hosts, names and path segments that could be listed.
 
     Attributes:
         bits: one bit a slot, a power of two of them; a host has two, made of its CRC-32.

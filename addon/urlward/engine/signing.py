@@ -39,7 +39,7 @@ _NO_KEY = (ValueError, UnsupportedAlgorithm, InternalError)
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """What artifacts of one signer are verified with.
+    """Public key that verifies one signer's artifacts.
 
     Args:
         raw: 32 bytes, not all zero, which stands for no signer.
@@ -77,7 +77,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """What a list body signs with.
+    """Private key that a list body signs with.
 
     Args:
         secret: 32 random bytes (the seed of RFC 8032, 5.1.5).

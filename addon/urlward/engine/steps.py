@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 
 
 class Steps[T]:
-    """Steps to iterate over, once.
+    """Iterable over the steps of a generator, usable once.
 
     Attributes:
         result: what the generator returned; there once the iteration has ended.

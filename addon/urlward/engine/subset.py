@@ -1,4 +1,4 @@
-"""An artifact of some rows of another, made without their plaintext.
+"""Subset: an artifact of some rows of another, made without their plaintext.
 
 A row keeps the pattern that finds it there. It is as good here, if longer than it had to be: any beginning
 of a row's letters will do, and rows that share a pattern are in the order of their digests in both.
@@ -105,7 +105,7 @@ def _with_markers(
 
 @dataclass(slots=True)
 class _Coded:
-    """Patterns as they are stored.
+    """Front-coded patterns, as they are stored.
 
     Attributes:
         floating: how many come before those of the floating pool.

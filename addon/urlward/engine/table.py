@@ -1,4 +1,4 @@
-"""The flat part of a list: what is known of each row, in views of the artifact's bytes."""
+"""Flat table of a list: the attributes of each row, in views of the artifact's bytes."""
 
 from bisect import bisect_left
 from collections.abc import Generator
@@ -18,7 +18,7 @@ _OF_IDS = bytes(range(0x21, 0x7F))
 
 
 class Table:
-    """What is known of each row; a row is a number below `rows`.
+    """Table of rows' attributes; a row is a number below `rows`.
 
     Attributes:
         below: for each row a number that says which host a page, prefix or parameter row is on.
@@ -61,7 +61,7 @@ class Table:
         self.rows = len(self.lengths)
 
     def check(self) -> Generator[None]:
-        """See that no row points outside its section, so that searching need not, and that ids are words.
+        """Check that no row points outside its section, so that searching need not, and that ids are words.
 
         Raises:
             DamagedError: one does.
@@ -85,11 +85,11 @@ class Table:
         return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
 
     def shape(self, row: int) -> Shape:
-        """Kind and attributes."""
+        """Shape of a row: its kind and attributes."""
         return self.shapes[self.shape_numbers[row]]
 
     def id(self, row: int) -> str:
-        """The list body's reference, or empty."""
+        """The list body's reference for a row, or empty."""
         if not self._id_ends:
             return ""
         start = self._id_ends[row - 1] if row else 0

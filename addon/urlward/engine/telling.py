@@ -1,4 +1,4 @@
-"""Identifiers that would tell an entry: ids and categories made of its host, its path or a parameter.
+"""Telling identifiers: ids and categories that would give away the host, path or parameter of their entry.
 
 What a list says of entries is in artifacts, logs and metrics and on block pages as it is, where no entry may
 be. Tables have been taken for lists whose column of ids was the URL, or was made of it by a program that put

@@ -104,7 +104,7 @@ _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
     | {"phtml", "pl", "py", "rb"}
 )
-"""Extensions of what an origin runs rather than serves; the path behind it is told to the script."""
+"""Extensions of what an origin runs rather than serves; the path behind it is passed to the script."""
 
 
 class CanonicalUrl(NamedTuple):
@@ -286,7 +286,7 @@ def host_readings(host: str) -> tuple[str, ...]:
 
 
 def _without_blanks(text: str, cut: Callable[[str], str] = str.strip) -> list[str]:
-    """What is left of text where white space of Unicode is cut off.
+    """Text without the white space of Unicode at its ends.
 
     Go's origins drop what is white space in UTF-8, Python's what is in Latin-1 (U+0085 and U+00A0 too).
     """
@@ -370,7 +370,7 @@ def is_address(host: str) -> bool:
 
 
 class Work:
-    """What judging a target may cost, counted in what is looked at and not in time: a verdict is the same on
+    """Work limit for judging one target, counted in steps and not in time, so that a verdict is the same on
     every machine."""
 
     __slots__ = ("left",)
@@ -379,7 +379,7 @@ class Work:
         self.left = _MAX_WORK
 
     def spend(self, characters: int, texts: int = 1) -> None:
-        """Have so much looked at.
+        """Count work against the limit.
 
         Args:
             characters: of all texts together.
@@ -394,7 +394,7 @@ class Work:
 
 
 class Reading(NamedTuple):
-    """What an origin may take a request target for.
+    """Interpretation of a request target that an origin may have.
 
     Attributes:
         path: in the form in which paths of entries are canonical; a slash that the origin keeps inside a
@@ -639,7 +639,7 @@ def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
 
 
 def _behind_authority(text: str) -> list[str]:
-    """What is left of a path to origins that look for an authority in front of it."""
+    """The rest of a path for origins that look for an authority in front of it."""
     if not _TWO_SLASHES(text):
         return []
     return [text[match.end() :] for find in _AUTHORITIES_IN_PATH if (match := find(text))]
@@ -870,7 +870,7 @@ _AMPERSAND, _PLUS = "\u0100", "\u0101"
 
 
 def _escapes(unescaped: str) -> dict[int, str]:
-    """What `str.translate` escapes: all bytes but these."""
+    """Table for `str.translate` that escapes all bytes but these."""
     return {byte: f"%{byte:02X}" for byte in range(256) if chr(byte) not in unescaped}
 
 

@@ -1,4 +1,4 @@
-"""Verdicts: what the engine says of a request."""
+"""Verdicts: decisions of the engine on requests."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -7,7 +7,7 @@ Action = Literal["block", "allow", "monitor", "pass"]
 
 
 class Verdict(NamedTuple):
-    """The decision on one request and the entry that made it.
+    """Verdict on one request, and the entry that made it.
 
     Attributes:
         action: ``block``; ``allow`` where an ``@@`` entry decided; ``monitor`` where what is listed is to be

@@ -1,4 +1,4 @@
-"""One filter steers in a network namespace: two would undo each other's work without a word."""
+"""Lock that lets one filter steer in a network namespace: two would silently undo each other's work."""
 
 import errno
 import socket
@@ -10,7 +10,7 @@ NAME = "\0urlward-steer"
 
 
 def alone() -> socket.socket:
-    """Be the one that steers, for as long as the socket is open.
+    """Take the lock, which is held for as long as the socket is open.
 
     Raises:
         GatewayError: another is.

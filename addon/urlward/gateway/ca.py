@@ -1,4 +1,4 @@
-"""The certificate authority of interception: mitmproxy makes and keeps it, users must come to trust it."""
+"""Certificate authority of interception: mitmproxy makes and keeps it, users must come to trust it."""
 
 import os
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ Whoever has the key can pass for any site before all who trust it: it stays on t
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority.
+    """Certificate authority, in its folder.
 
     Attributes:
         folder: where its files are.
@@ -51,12 +51,12 @@ class Authority:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, as browsers and operating systems show it."""
+        """SHA-256 fingerprint, as browsers and operating systems show it."""
         return self.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether the certificate has expired."""
         return datetime.now(UTC) > self.certificate.not_valid_after_utc
 
     def encoded(self, form: str) -> bytes:
@@ -71,7 +71,7 @@ class Authority:
 
 
 def authority(folder: Path, *, make: bool = False, key_size: int = KEY_SIZE, operator: str = "") -> Authority:
-    """The one in a folder.
+    """Load the authority in a folder.
 
     Args:
         folder: mitmproxy's ``confdir``.
@@ -102,7 +102,7 @@ def authority(folder: Path, *, make: bool = False, key_size: int = KEY_SIZE, ope
 
 
 def describe(one: Authority) -> str:
-    """All about it, in lines."""
+    """Description of the authority, in lines."""
     certificate = one.certificate
     until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
     lines = [
@@ -132,7 +132,7 @@ def export(one: Authority, path: Path, form: str) -> None:
 
 
 def _give_to_owner(folder: Path) -> None:
-    """What root makes in a service's folder is for the service to read."""
+    """Give files that root makes in a service's folder to the folder's owner."""
     owner = folder.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in folder.glob(f"{NAME}-*"):

@@ -1,4 +1,4 @@
-"""A page that users fetch the certificate from: static files, for any web server."""
+"""Certificate page: static files from which users fetch the authority's certificate, for any web server."""
 
 from collections.abc import Iterator
 from pathlib import Path

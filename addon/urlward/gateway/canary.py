@@ -1,4 +1,5 @@
-"""The canary: a host that nobody has, asked for and fetched from inside by the way of clients' traffic.
+"""Canary: a host that does not exist, resolved and fetched from this machine by the path of clients'
+traffic.
 
 A question to port 53 of the canary's address is redirected to a worker, which steers the address and
 answers; a request to it is redirected by the set and gets the block page. A chain at the hook ``output``
@@ -62,17 +63,17 @@ _MOST = 16_384
 
 
 class Kernel(Protocol):
-    """What is needed of `urlward.gateway.steer_set.SteerSet`."""
+    """Part of `urlward.gateway.steer_set.SteerSet` that the canary needs."""
 
     async def chains(self, *names: str) -> list[dict[str, Any]]:
         """A listing of chains."""
 
     async def tell_canary(self, worker: int, why: str, seconds: int) -> None:
-        """Leave word of a canary in the kernel."""
+        """Record a canary's state in the kernel."""
 
 
 class BrokenError(Exception):
-    """The canary has not come through.
+    """The canary's query or request has failed.
 
     Attributes:
         stage: where it ended.
@@ -88,11 +89,11 @@ class BrokenError(Exception):
 
 
 class NoRouteError(Exception):
-    """This machine has no way to addresses of a family, and clients need none."""
+    """This machine has no route to addresses of a family, and clients need none."""
 
 
 class Canary:
-    """Sends canaries.
+    """Sender of canaries, which reports failures.
 
     Args:
         gateway: the configuration.
@@ -136,18 +137,18 @@ class Canary:
         self.asked = mark.came = clock()
 
     async def run(self, after: asyncio.Event) -> None:
-        """Send them until cancelled, once the kernel has been told that this worker lives."""
+        """Send canaries until cancelled, once the kernel knows that this worker lives."""
         await after.wait()
         while True:
             await self.send()
             await asyncio.sleep(EVERY)
 
     def answered(self) -> None:
-        """Somebody's question for the canary has been answered by this worker."""
+        """This worker has answered a DNS query for a canary."""
         self.asked = self._clock()
 
     async def send(self) -> None:
-        """Send one for each family, and say what has become of it. Never raises."""
+        """Send a canary for each family, and report the results. Never raises."""
         if self._down():
             self._failures = 0
             self.asked = self._mark.came = self._clock()
@@ -245,7 +246,7 @@ class Canary:
         return now - self._short_since
 
     def _failed(self, why: str, *, ends: bool = False) -> None:
-        """Say so, if it is not the first.
+        """Report a failure, if it is not the first.
 
         Args:
             why: the stage, and what is wrong.
@@ -266,7 +267,7 @@ class Canary:
 def canary_of(
     gateway: GatewayTable, kernel: Kernel, tell: Callable[[str], None], *, steers: bool
 ) -> Canary | None:
-    """This worker's; None where the configuration wants none.
+    """This worker's canary; None where the configuration wants none.
 
     Args:
         gateway: the configuration.
@@ -296,7 +297,7 @@ WAY = (ENTRY, CLIENTS, "output")
 """Chains by which traffic comes into the others."""
 
 NAMES_APART = ("prerouting_names", "asked")
-"""Likewise DNS, with `keep_source`."""
+"""Chains by which DNS comes into the others, with `keep_source`."""
 
 
 def _way(listing: Collection[Mapping[str, Any]], gateway: GatewayTable, *, steers: bool) -> list[Address]:

@@ -1,4 +1,4 @@
-"""TCP connections of this machine, ended by the kernel with a reset (sock_diag(7), ``SOCK_DESTROY``)."""
+"""TCP connections of this machine: ended by the kernel with a reset (sock_diag(7), ``SOCK_DESTROY``)."""
 
 import errno
 import os
@@ -17,10 +17,10 @@ _BY_FAMILY, _DESTROY = 20, 21
 _LISTENS = 10
 _ALL_BUT_LISTENING = 0xFFF & ~(1 << _LISTENS)
 _PORT, _ADDRESS, _ID = 4, 8, slice(4, 52)
-"""Of an answer: its own port and address; both ports, addresses, interface and cookie of a socket."""
+"""Offsets in a response: own port and address; both ports, addresses, interface and cookie of a socket."""
 
 _ATTRIBUTES = 72
-"""Where they begin in an answer (``struct inet_diag_msg``)."""
+"""Offset of the attributes in a response (``struct inet_diag_msg``)."""
 
 _OPTIONS, _TRANSPARENT = 22, 1 << (5 if sys.byteorder == "little" else 2)
 """INET_DIAG_SOCKOPT, and IP_TRANSPARENT in its first byte (Linux 5.10)."""
@@ -29,7 +29,7 @@ _PATIENCE = 10.0
 
 
 def reset_connections(ports: Collection[int], *, foreign: bool = False) -> int | None:
-    """End those that were accepted at these ports, in the network namespace of this thread.
+    """Reset connections that were accepted at these ports, in the network namespace of this thread.
 
     Args:
         ports: of this machine.

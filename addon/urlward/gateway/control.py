@@ -1,4 +1,4 @@
-"""The rules in the kernel: put there, taken away, looked at."""
+"""Control of the rules in the kernel: install, remove, read."""
 
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -28,7 +28,7 @@ _COUNTED = {"steered": STEERED, "listed": LISTED, "cut": CUT}
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is in the kernel.
+    """Status of the rules in the kernel.
 
     Attributes:
         setup: what the rules are for; None where there are none.
@@ -62,7 +62,7 @@ class Status:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """The status as a JSON object."""
         return {
             "up": self.setup is not None,
             "alive": self.alive,
@@ -76,7 +76,7 @@ class Status:
 
 
 def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
-    """Put rules into force, in place of those that are there.
+    """Install the rules, in place of those that are there.
 
     Args:
         nft: the kernel.
@@ -128,7 +128,7 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
 
 
 def down(nft: Nft) -> None:
-    """Take all of it away, if it is there, and end connections that were led to the filter.
+    """Remove the rules, if they are there, and end connections that were led to the filter.
 
     They would hang: without the rules, what the filter sends comes from an address that no client knows, or
     what clients and origins send to its connections goes past it.
@@ -148,7 +148,7 @@ def down(nft: Nft) -> None:
 
 
 def status(nft: Nft) -> Status:
-    """Look.
+    """Read the installed rules and the workers' signs of life.
 
     Raises:
         NftError: the kernel refuses.
@@ -171,7 +171,7 @@ def status(nft: Nft) -> Status:
 
 
 def all_rules(nft: Nft) -> list[dict[str, Any]]:
-    """A listing of everybody's rules, without the elements of sets.
+    """List the rules of all tables, without the elements of sets.
 
     Raises:
         NftError: the kernel refuses.

@@ -1,4 +1,4 @@
-"""Elements of the kernel's sets, with a time to stay."""
+"""Elements of the kernel's sets, with timeouts."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,7 +18,7 @@ type Element = tuple[str, Address | int]
 
 
 def renew(nft: Nft, elements: Iterable[Element], seconds: int) -> None:
-    """Add elements, with a time that begins now.
+    """Add elements, with a timeout that starts now.
 
     Adding an element again does not renew it, except on the newest kernels; and what is deleted must be
     there. All three in one transaction: packets see either the old or the new one.
@@ -38,7 +38,7 @@ def renew(nft: Nft, elements: Iterable[Element], seconds: int) -> None:
 
 
 def lengthen(nft: Nft, elements: Sequence[Element], seconds: int, more: int) -> dict[Element, float]:
-    """Add elements, or give them more time, but never less: another process may have promised more.
+    """Add elements or lengthen their timeout, but never shorten it: another process may have promised more.
 
     Args:
         nft: the kernel.
@@ -63,7 +63,7 @@ def lengthen(nft: Nft, elements: Sequence[Element], seconds: int, more: int) -> 
 
 
 def evict(nft: Nft, name: str, count: int, most: int, size: int) -> tuple[int, bool]:
-    """Make room in a set: those go that would stay for the shortest time, since they were told longest ago.
+    """Make room in a set: the elements that would stay for the shortest time are removed.
 
     Args:
         nft: the kernel.

@@ -1,4 +1,4 @@
-"""What can be wrong with a gateway."""
+"""Errors of the gateway."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ class GatewayError(UrlwardError):
 
 @contextmanager
 def located(config: Config) -> Iterator[None]:
-    """Say of a key that does not do where it stands in the file.
+    """Add to an error where its key stands in the file.
 
     Raises:
         ConfigError: in place of a `SettingError`.
@@ -27,7 +27,7 @@ def located(config: Config) -> Iterator[None]:
 
 
 class NoRulesError(GatewayError):
-    """There are no rules in the kernel that would lead traffic to a filter."""
+    """The kernel has no rules that would lead traffic to a filter."""
 
 
 class NftError(GatewayError):
@@ -35,12 +35,12 @@ class NftError(GatewayError):
 
     @classmethod
     def of(cls, error: OSError) -> Self:
-        """What the kernel has said itself, without libnftables."""
+        """Error from the kernel's own error code, without libnftables."""
         return cls(f"nftables: {(error.strerror or str(error)).lower()}")
 
 
 class NftMissingError(NftError):
-    """There is no libnftables on this machine, or no nf_tables in its kernel."""
+    """This machine has no libnftables, or no nf_tables in its kernel."""
 
 
 class NftPermissionError(NftError):
@@ -48,7 +48,7 @@ class NftPermissionError(NftError):
 
 
 class NoTableError(NftError):
-    """A table, chain, set or element that a command names is not there."""
+    """A table, chain, set or element that a command names does not exist."""
 
 
 class SetFullError(NftError):

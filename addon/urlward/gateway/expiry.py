@@ -1,4 +1,4 @@
-"""How long an element of a set stays: one question to the kernel's nf_tables, without the library.
+"""Expiry of set elements: how long one stays, asked of the kernel's nf_tables without the library.
 
 The library answers it from a copy of the whole set, which takes tens of milliseconds where the set is
 full; the kernel itself takes microseconds (``linux/netfilter/nf_tables.h``, ``NFT_MSG_GETSETELEM``).
@@ -17,7 +17,7 @@ _EXPIRATION = 5
 
 
 class Expiry:
-    """Asks about elements, in the network namespace of the thread that makes it.
+    """Query for the remaining time of elements, in the network namespace of the thread that makes it.
 
     Args:
         table: name of a table of family ``inet``.
@@ -28,7 +28,7 @@ class Expiry:
         self._netlink = Netlink()
 
     def left(self, name: str, key: bytes) -> float:
-        """Seconds that an element of a set stays.
+        """Seconds until an element of a set expires.
 
         Args:
             name: of the set.
@@ -56,7 +56,7 @@ class Expiry:
         return milliseconds / 1000
 
     def each(self, name: str) -> Iterator[tuple[float, bytes]]:
-        """All elements of a set, with the seconds that each stays; ``inf`` where it has no timeout.
+        """All elements of a set, with the seconds until each expires; ``inf`` where it has no timeout.
 
         Raises:
             NftError: the kernel does not say.
@@ -72,5 +72,5 @@ class Expiry:
                 yield float("inf") if left is None else left / 1000, key[8 : 4 + size]
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the connection."""
         self._netlink.close()

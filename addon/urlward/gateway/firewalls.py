@@ -1,8 +1,8 @@
-"""Others' rules, as far as they bear on the filter: what closes its ports, and what cuts segments.
+"""Foreign firewall rules that affect the filter: those that close its ports, and those that clamp segments.
 
 What comes to the filter goes through every base chain at the hook ``input``. The canary does not tell whether
 others' let clients through, since it comes from inside. So these chains are walked as a client's first packet
-would: what is certain ends the walk, and what cannot be told from here counts for the packet.
+would: what is certain ends the walk, and what is not known here counts for the packet.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ _TRACKED = ("conntrack", "state")
 
 
 class _Fate(Enum):
-    """What becomes of a packet in a chain."""
+    """Fate of a packet in a chain."""
 
     MAY_PASS = 1
     ENDS = 2
@@ -49,7 +49,7 @@ class _Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """The first of a client's connection, or a question, as it comes to `input`.
+    """First packet of a client's connection, or a DNS query, as it comes to `input`.
 
     Attributes:
         version: of IP.
@@ -67,7 +67,7 @@ class _Packet:
 
 
 def clamps(listing: Listing) -> set[int]:
-    """Sizes that rules of others give the TCP segments of what is forwarded.
+    """TCP segment sizes (MSS) that foreign rules set on forwarded traffic.
 
     Args:
         listing: of all rules, as libnftables-json(5) has it.
@@ -87,7 +87,7 @@ def clamps(listing: Listing) -> set[int]:
 def closed(
     listing: Listing, setup: Setup, interfaces: Sequence[str], ports: Sequence[int], families: Iterable[int]
 ) -> list[str]:
-    """What keeps clients from the filter, a line for each chain of others, with the rule that it lacks.
+    """Foreign chains that keep clients from the filter, a line each, with the rule that is lacking.
 
     Args:
         listing: of all rules, as libnftables-json(5) has it.
@@ -139,7 +139,7 @@ def _line(chain: Mapping[str, Any], lost: Sequence[_Packet]) -> str:
 def _lacking(
     chain: Mapping[str, Any], named: Mapping[str, Sequence[int]], interfaces: Sequence[str], *, marked: bool
 ) -> Iterator[str]:
-    """The commands that let it through, for the program that the chain is of."""
+    """The commands that would let the packet through, for the program that owns the chain."""
     if (chain["table"], chain["name"]) == ("filter", "INPUT") and chain["family"] != "inet":
         program = "iptables" if chain["family"] == "ip" else "ip6tables"
         if marked:
@@ -161,7 +161,7 @@ def _lacking(
 
 
 class _Rules:
-    """The rules of one table."""
+    """Rules of one table, by chain."""
 
     def __init__(self, listing: Listing, family: str, table: str) -> None:
         self._chains: dict[str, list[Sequence[Any]]] = {}
@@ -184,7 +184,7 @@ class _Rules:
         return _Fate.GOES_ON
 
     def _meet(self, parts: Sequence[Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
-        """What a rule does: to a packet that leaves the chain with it, otherwise None."""
+        """The fate that a rule gives a packet, where its way through the chain ends there; otherwise None."""
         certain = True
         names_port = any(_holds(part, packet) for part in parts if _is_of_port(part))
         for part in parts:
@@ -220,7 +220,7 @@ class _Rules:
 
 
 def _verdicts(part: Any, packet: _Packet) -> Iterator[tuple[Mapping[str, Any], bool]]:
-    """What a statement may decide, and whether it does so for certain."""
+    """Possible verdicts of a statement, and whether it decides for certain."""
     if not isinstance(part, dict):
         return
     table = part.get("vmap")
@@ -243,7 +243,7 @@ def _is_of_port(part: Any) -> bool:
 
 
 def _holds(part: Any, packet: _Packet) -> bool | None:
-    """Whether a packet meets the condition that a statement is, None where that cannot be told."""
+    """Whether a packet meets a condition; None where that is not known."""
     match = _member(part, "match")
     if not isinstance(match, dict):
         return True if isinstance(part, dict) and not part.keys().isdisjoint(_NO_CONDITIONS) else None
@@ -265,7 +265,7 @@ def _compare(left: object, op: str, right: object, packet: _Packet) -> bool | No
 
 
 def _value(left: object, packet: _Packet) -> tuple[str, str | int | None]:
-    """What a packet has there, and what that is; None where it cannot be told."""
+    """The field of a packet that an expression reads, and its value; None where that is not known."""
     masked = _member(left, "&")
     if isinstance(masked, list) and _member(_member(masked[0], "meta"), "key") == "mark":
         mask = masked[1]
@@ -320,14 +320,14 @@ def _is_among(kind: str, value: str | int, right: object) -> bool | None:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two names of interfaces, which may end in ``*``, can be of the same."""
+    """Whether two names of interfaces, which may end in ``*``, can match the same interface."""
     if other.endswith("*"):
         return one.startswith(other[:-1])
     return other.startswith(one[:-1]) if one.endswith("*") else one == other
 
 
 def _by_address(left: object, right: object) -> bool | None:
-    """Whether a condition on addresses is of single machines, which are not all clients."""
+    """Whether a condition on addresses matches single machines, and so not all clients."""
     field = _member(_member(left, "payload"), "field")
     several = _member(right, "set") if isinstance(right, dict) else [right]
     if field == "saddr" and isinstance(several, list):

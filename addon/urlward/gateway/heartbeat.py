@@ -1,4 +1,4 @@
-"""Signs of life where nothing is steered: the rules redirect only while somebody takes what they redirect."""
+"""Heartbeat without steering: the rules redirect only while a filter shows that it lives."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ BEAT = 0.5
 
 
 class Heartbeat:
-    """An addon that shows that this filter lives.
+    """Addon that shows the kernel that this filter lives.
 
     Args:
         gateway: the configuration that the rules were made from.
@@ -45,7 +45,7 @@ class Heartbeat:
         self._steer_set.check(port, 0)
 
     def running(self) -> None:
-        """Begin."""
+        """Start the heartbeat."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._live())]
         canary = canary_of(self._gateway, self._steer_set, lambda _: None, steers=False)
@@ -53,7 +53,7 @@ class Heartbeat:
             self._tasks.append(loop.create_task(canary.run(self._lives)))
 
     async def done(self) -> None:
-        """End; without signs of life the rules take effect that are for that."""
+        """Stop the heartbeat; the rules for a missing filter then take effect."""
         for task in self._tasks:
             task.cancel()
         await self._steer_set.close()
@@ -72,6 +72,6 @@ class Heartbeat:
 
 
 def _listens() -> bool:
-    """Whether connections are still taken: a filter that is to end takes no more."""
+    """Whether connections are still accepted: a filter that is stopping accepts none."""
     servers = ctx.master.addons.get("proxyserver").servers
     return any(server.is_running for server in servers if isinstance(server.mode, mode_specs.TransparentMode))

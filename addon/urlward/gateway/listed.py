@@ -1,4 +1,4 @@
-"""Networks and addresses that are listed themselves, as commands that put them into the kernel.
+"""Listed networks and addresses, as commands that put them into the kernel's sets.
 
 Tens of thousands of them take the kernel a third of a second, in which nothing else of its rules can
 change. So that workers do not all do it, and a reload that leaves them alone does nothing, the table
@@ -29,7 +29,7 @@ _NAT64 = int(NAT64.network_address)
 
 
 class Listed:
-    """What is to be in the sets.
+    """Intended content of the sets of listed networks.
 
     Args:
         networks: in any order; they may overlap.
@@ -57,7 +57,7 @@ class Listed:
         self.digest = blake2b(content.encode(), digest_size=16).hexdigest()
 
     def commands(self) -> str:
-        """One transaction that puts them in place of what is there."""
+        """One transaction that replaces the sets' content."""
         commands = [f"flush set {FAMILY_AND_NAME} {name}" for name in (*LISTED, CUT_LISTED)]
         for name, keys in zip(LISTED, self._keys, strict=True):
             starts = range(0, len(keys), _A_COMMAND)
@@ -71,7 +71,7 @@ class Listed:
 
 
 def digest_of(listing: list[dict[str, Any]]) -> str:
-    """The digest that a listing of the chain `LISTED_DIGEST` has, or an empty string."""
+    """The digest in a listing of the chain `LISTED_DIGEST`, or an empty string."""
     return next((one["rule"].get("comment", "") for one in listing if "rule" in one), "")
 
 

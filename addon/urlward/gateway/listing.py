@@ -1,4 +1,4 @@
-"""What a changed list means for the kernel: names resolved before, and networks.
+"""List changes carried into the kernel: names resolved before, and networks.
 
 Of what a list comes to name, the addresses are steered at once, and connections that are open end, so
 that they come back through the filter. What is no longer listed leaves the kernel with its time.
@@ -22,20 +22,20 @@ _AT_ONCE = 250
 
 
 class Kernel(Steers, Protocol):
-    """What is needed of `urlward.gateway.steer_set.SteerSet`."""
+    """Part of `urlward.gateway.steer_set.SteerSet` that list changes need."""
 
     async def cut(self, addresses: Iterable[str]) -> None:
         """End connections that are older than what is steered."""
 
     async def has_listed(self, networks: Iterable[str], *, cut: bool) -> bool:
-        """Whether those are steered."""
+        """Whether these networks are steered."""
 
     async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
-        """Have connections to networks come to the filter."""
+        """Redirect connections to networks to the filter."""
 
 
 class Listing:
-    """Carries changed lists into the kernel.
+    """Carrier of list changes into the kernel.
 
     Args:
         kernel: its sets.
@@ -75,7 +75,7 @@ class Listing:
         return True
 
     def lost(self) -> None:
-        """The kernel has lost all that it had of us."""
+        """Forget what was steered: the kernel has lost its sets."""
         self._networks = None
 
     async def again(self) -> bool:
@@ -155,12 +155,12 @@ class Listing:
 
 
 def _names(some: list[Newly]) -> int:
-    """How many names, each with addresses of one family or both."""
+    """Count of names, each with addresses of one family or both."""
     return len({one.key[2:] for one in some})
 
 
 def _pieces(names: list[Newly]) -> Iterator[list[Newly]]:
-    """Names by so many addresses as go into one command."""
+    """Names in batches, each with as many addresses as go into one command."""
     some: list[Newly] = []
     count = 0
     for one in names:

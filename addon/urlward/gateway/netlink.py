@@ -1,4 +1,4 @@
-"""nf_tables over netlink, without libnftables: questions, notifications, transactions.
+"""nf_tables over netlink, without libnftables: queries, notifications, transactions.
 
 The library parses text and copies whole sets; for one element, or for what must be back within
 milliseconds, that takes too long. Formats: ``linux/netlink.h``, ``linux/netfilter/nf_tables.h``.
@@ -38,14 +38,14 @@ _RESTART = 85
 """ERESTART: the generation of the rules is another by now."""
 
 _TYPE = 0x3FFF
-"""Of an attribute's type, without the bits that say how it is encoded."""
+"""Mask of an attribute's type, without the bits that say how it is encoded."""
 
 _ELEMENTS = 3
 _OF_ELEMENT = (1, 2, 3, 7, 9, 10, 11)
 """Key, data, flags, expressions, object, end of the key."""
 
 _USERDATA, TIMEOUT, _EXPIRATION = 6, 4, 5
-"""Of an element."""
+"""Attributes of an element."""
 
 _RECEIVE = 1 << 20
 _PATIENCE = 10.0
@@ -54,7 +54,7 @@ _QUEUE = 64 << 20
 
 
 class Kind(IntEnum):
-    """NFT_MSG_*."""
+    """Message types of nf_tables (NFT_MSG_*)."""
 
     NEWTABLE = 0
     GETTABLE = 1
@@ -76,7 +76,7 @@ class Kind(IntEnum):
 
 
 class Message(NamedTuple):
-    """One of nf_tables.
+    """Message of nf_tables.
 
     Attributes:
         kind: one of `Kind`, or a number that is none.
@@ -92,7 +92,7 @@ class Message(NamedTuple):
 
 
 class ChangedMeanwhileError(NftError):
-    """The rules have changed since what a transaction was made from."""
+    """The rules have changed since the state that a transaction was based on."""
 
 
 class OverrunError(NftError):
@@ -100,7 +100,7 @@ class OverrunError(NftError):
 
 
 class Netlink:
-    """A connection, in the network namespace of the thread that makes it.
+    """nf_tables connection, in the network namespace of the thread that makes it.
 
     Args:
         notified: whether it gets notifications, and nothing else.
@@ -122,10 +122,10 @@ class Netlink:
             self._socket.close()
             raise
         self.port: int = self._socket.getsockname()[0]
-        """By which notifications name its transactions."""
+        """Netlink port by which notifications identify this socket's transactions."""
 
     def fileno(self) -> int:
-        """The descriptor, to wait for notifications."""
+        """File descriptor, to wait for notifications."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Netlink:
         self._socket.close()
 
     def ask(self, kind: Kind, attributes: bytes = b"", flags: int = 0, family: int = INET) -> list[Message]:
-        """Ask a question.
+        """Send a query and read the response.
 
         Args:
             kind: a GET.
@@ -162,11 +162,11 @@ class Netlink:
                     return found
 
     def generation(self) -> int:
-        """The number of the kernel's rules as they are."""
+        """Current generation number of the kernel's rules."""
         return generation_of(self.ask(Kind.GETGEN, family=0)[0].body)[0]
 
     def commit(self, messages: Sequence[tuple[Kind, int, bytes]], generation: int) -> None:
-        """Do all of it, or nothing.
+        """Run a transaction: all of it, or nothing.
 
         Args:
             messages: kind, flags and attributes of each.
@@ -202,7 +202,7 @@ class Netlink:
                     return
 
     def notifications(self) -> Iterator[Message]:
-        """Those that have come.
+        """Read the notifications that have arrived.
 
         Raises:
             OverrunError: some were lost.
@@ -222,7 +222,7 @@ class Netlink:
 
 
 def generation_of(body: bytes) -> tuple[int, int, str]:
-    """Of NEWGEN: the generation's number, and number and name of the process that has made it."""
+    """Parse NEWGEN: the generation's number, and number and name of the process that has made it."""
     found = dict(attributes(body))
     number = struct.unpack("!I", found[1])[0]
     process = struct.unpack("!I", found[2])[0] if 2 in found else 0
@@ -230,7 +230,7 @@ def generation_of(body: bytes) -> tuple[int, int, str]:
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Take a sequence of attributes apart."""
+    """Parse a sequence of attributes."""
     at, end = 0, len(data)
     while end - at >= 4:
         length, kind = struct.unpack_from("=HH", data, at)
@@ -241,7 +241,7 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Likewise, each piece as it stands, with its header and what aligns it."""
+    """Split a sequence of attributes into pieces, each with its header and padding."""
     at, end = 0, len(data)
     while end - at >= 4:
         length, kind = struct.unpack_from("=HH", data, at)
@@ -253,7 +253,7 @@ def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def set_elements(body: bytes) -> Iterator[tuple[bytes, int | None, bytes]]:
-    """The elements in a message on a set's: what makes each, its key first; the milliseconds that it stays,
+    """Parse the elements in a message: what makes each, its key first; the milliseconds that it stays,
     None where it has no timeout; and what libnftables keeps with it for itself."""
     # There may be a hundred thousand.
     data = next((value for kind, value in attributes(body) if kind == _ELEMENTS), b"")
@@ -278,27 +278,27 @@ def set_elements(body: bytes) -> Iterator[tuple[bytes, int | None, bytes]]:
 
 
 def only(data: bytes, kinds: Iterable[int]) -> bytes:
-    """Of a sequence of attributes, those of these kinds."""
+    """The attributes of these kinds, from a sequence of attributes."""
     return b"".join(piece for kind, piece in pieces(data) if kind in kinds)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute."""
+    """Encode one attribute."""
     return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def nest(kind: int, value: bytes) -> bytes:
-    """One whose value is attributes."""
+    """Encode an attribute whose value is attributes."""
     return attribute(kind | 0x8000, value)
 
 
 def text(kind: int, value: str) -> bytes:
-    """One whose value is a text."""
+    """Encode an attribute whose value is a text."""
     return attribute(kind, value.encode() + b"\0")
 
 
 def text_of(value: bytes) -> str:
-    """The text that an attribute's value is."""
+    """Decode the text of an attribute's value."""
     return value.rstrip(b"\0").decode(errors="replace")
 
 
@@ -311,12 +311,12 @@ def _batch(kind: int, number: int, body: bytes = b"") -> bytes:
 
 
 def header(kind: int, flags: int, number: int, rest: bytes) -> bytes:
-    """A message of netlink: its header, and the rest behind that."""
+    """Encode a netlink message: its header, and the payload behind it."""
     return struct.pack("=IHHII", 16 + len(rest), kind, flags, number, 0) + rest
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, Message | None, bytes]]:
-    """The messages in some bytes: kind, number, what it says of nf_tables, and what follows the header."""
+    """Split bytes into messages: kind, number, nf_tables header, and what follows the header."""
     at, end = 0, len(data)
     while end - at >= 16:
         length, kind, _, number, port = struct.unpack_from("=IHHII", data, at)
@@ -330,7 +330,7 @@ def split(data: bytes) -> Iterator[tuple[int, int, Message | None, bytes]]:
 
 
 def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
-    """Have a buffer of a size beyond the system's limit, which CAP_NET_ADMIN allows."""
+    """Set a buffer size beyond the system's limit, which CAP_NET_ADMIN allows."""
     try:
         of.setsockopt(socket.SOL_SOCKET, forced, size)
     except PermissionError:

@@ -46,7 +46,7 @@ _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
 
 
 class Nft:
-    """A connection to the kernel's nf_tables, in the network namespace of the thread that makes it.
+    """libnftables connection, in the network namespace of the thread that makes it.
 
     Threads may share it; they wait for each other.
 
@@ -71,7 +71,7 @@ class Nft:
         self._library.nft_ctx_buffer_error(self._context)
 
     def run(self, commands: str) -> None:
-        """Do all of the commands, or none.
+        """Run all of the commands as one transaction, or none.
 
         Args:
             commands: in nft's language, separated by line ends or ``;``.
@@ -85,7 +85,7 @@ class Nft:
         self._command(commands, 0)
 
     def check(self, commands: str) -> None:
-        """Let the library and the kernel say what `run` would, and change nothing.
+        """Check commands with the library and the kernel as `run` would, without changing anything.
 
         Raises:
             NftError: as `run`.
@@ -125,11 +125,11 @@ class Nft:
             return list(self._expiry.each(name))
 
     def turn(self) -> AbstractContextManager[None]:
-        """Keep other processes that do the same from changing what is looked at before a change."""
+        """Lock out other processes between reading the kernel's state and changing it."""
         return self._turn.taken()
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         with self._lock:
             if self._context:
                 self._library.nft_ctx_free(self._context)
@@ -154,7 +154,7 @@ class Nft:
 
 
 def _error(text: str) -> NftError:
-    """The library's first error. What it quotes of the command stays untold: that may hold addresses."""
+    """The library's first error, without what it quotes of the command: that may hold addresses."""
     said = next((line for line in text.splitlines() if "Error: " in line), text.strip() or "unknown error")
     said = said.rpartition("Error: ")[2].removeprefix("Could not process rule: ")
     for sign, kind, words in _KINDS:

@@ -1,4 +1,4 @@
-"""From a configuration and a machine to a `Plan`: what rules need that the file does not say."""
+"""Planning: from a configuration and a machine to a `Plan` for the rules."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ type Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, and what its author should know.
+    """Plan, with notes for the operator.
 
     Attributes:
         plan: see there.
@@ -79,7 +79,8 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
 def gateway_problems(
     gateway: GatewayTable, modes: Sequence[str], listen: tuple[str, int], *, steer: bool
 ) -> Iterator[Problem]:
-    """What keeps rules from leading to a filter, whatever the kernel has; ports that meet are not looked at.
+    """Problems that keep rules from leading to a filter, whatever the kernel has; conflicts of ports are not
+    checked.
 
     Args:
         gateway: as configured.
@@ -112,7 +113,7 @@ def steering_modes(gateway: GatewayTable) -> tuple[str, ...]:
 
 
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
-    """Where redirected connections arrive, or None where none are taken.
+    """Port where redirected connections arrive, or None where none are taken.
 
     Args:
         modes: mitmproxy mode specifications.
@@ -134,7 +135,7 @@ def redirected_port(gateway: GatewayTable, modes: Sequence[str], port: int, *, s
 
 
 def check_modes(gateway: GatewayTable, modes: Sequence[str], port: int, *, steer: bool) -> int:
-    """Where redirected connections arrive, at a filter that takes what its rules lead to it.
+    """Port where redirected connections arrive, at a filter that takes what its rules lead to it.
 
     Args:
         gateway: as configured.
@@ -176,7 +177,7 @@ def _answers(spec: str, port: int) -> bool:
 
 
 def _listens(config: Config, listen: str | None) -> tuple[str, int]:
-    """Where redirected connections arrive."""
+    """Address where redirected connections arrive."""
     host, port = parse_listen(listen or config.listen or _DEFAULT_LISTEN)
     for n, spec in enumerate(config.mode):
         try:
@@ -190,7 +191,7 @@ def _listens(config: Config, listen: str | None) -> tuple[str, int]:
 
 
 def _transparent_at(gateway: GatewayTable, modes: Sequence[str], host: str, port: int) -> tuple[str, int]:
-    """Where the first transparent mode listens that is not `GatewayTable.intercept_port`'s."""
+    """Address of the first transparent mode that is not at `GatewayTable.intercept_port`."""
     for spec in modes:
         try:
             mode = mode_specs.ProxyMode.parse(spec)
@@ -228,7 +229,7 @@ def _clients_of_ipv4_alone(gateway: GatewayTable) -> bool:
 def _resolvers(
     gateway: GatewayTable, families: Sequence[int], system: Path, notes: list[str]
 ) -> tuple[tuple[Address, int], ...]:
-    """Those that clients' questions can be sent on to while no worker lives, one of each family."""
+    """Resolvers for clients' queries while no worker lives, one of each family."""
     own, port = own_addresses(), gateway.dns.port
     usable = _reachable(resolvers(gateway.dns.resolvers, own, port, system))
     if not usable and not gateway.dns.resolvers:
@@ -250,6 +251,6 @@ def _resolvers(
 
 
 def _reachable(found: Sequence[tuple[str, int, int, object]]) -> list[tuple[Address, int]]:
-    """Without those that answer this machine, or one of its links, alone."""
+    """Resolvers without those that only this machine, or one of its links, can reach."""
     pairs = [(ip_address(host), port) for host, port, *_ in found]
     return [(a, port) for a, port in pairs if not (a.is_loopback or a.is_unspecified or a.is_link_local)]

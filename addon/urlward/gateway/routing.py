@@ -21,8 +21,8 @@ TABLE: Final = 21365
 """Number of the routing table, which nobody else is likely to take."""
 
 PREFERENCE: Final = 90
-"""Of the rules, where no other demands a lower one: before those of VPNs and of several uplinks, which look
-at other bits of a mark."""
+"""Preference of the rules, where no other demands a lower one: before those of VPNs and of several
+uplinks, which look at other bits of a mark."""
 
 _NUMBERS: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ANYWHERE: Final = {4: "240.0.0.1", 6: "100::1"}
@@ -59,11 +59,11 @@ _NO_CONDITIONS: Final = {
 }
 
 _ABSENT: Final = (errno.ENOENT, errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-"""Where a rule is not there, a route is not, or a family."""
+"""Error codes where a rule, a route or a family does not exist."""
 
 
 class _Rule(NamedTuple):
-    """A rule, as far as it matters here.
+    """Routing rule, as far as it matters here.
 
     Attributes:
         preference: its place.
@@ -77,7 +77,7 @@ class _Rule(NamedTuple):
 
 
 class Routing:
-    """The rules and routes, in the network namespace of the thread that makes this.
+    """Policy routing rules and routes, in the network namespace of the thread that makes this.
 
     Raises:
         OSError: no netlink.
@@ -91,7 +91,7 @@ class Routing:
         self._netlink.close()
 
     def up(self) -> str:
-        """Put what is missing there, and the rules before those that would take what is marked.
+        """Add missing rules and routes, and put the rules before those that would take marked packets.
 
         Returns:
             What another hand has done, in words, where that was put right; otherwise empty.
@@ -107,7 +107,7 @@ class Routing:
         return said
 
     def down(self) -> None:
-        """Take all of it away.
+        """Remove the rules and routes.
 
         Raises:
             GatewayError: the kernel refuses.
@@ -119,7 +119,7 @@ class Routing:
             self._do(_DELROUTE, _route(family), 0)
 
     def fault(self) -> str | None:
-        """Why packets with the mark are not delivered here because of the table, in both families."""
+        """Reason why the table does not deliver packets with the mark here, in both families."""
         return next(filter(None, map(self._fault, _families())), None)
 
     def _up(self, family: int) -> str:
@@ -167,7 +167,7 @@ class Routing:
         return f"routing: what has the mark {MARK:#x} is not delivered here (ip rule)"
 
     def _rules(self, family: int) -> list[_Rule]:
-        """Those that come first, in order, as far as ours may be; none where there is no such family."""
+        """The first rules, in order, up to the last place ours may have; none without that family."""
         try:
             dumped = self._netlink.dump(_GETRULE, struct.pack("=BBBBBBBBI", _NUMBERS[family], *[0] * 8))
         except OSError as e:
@@ -182,7 +182,7 @@ class Routing:
         return found
 
     def _do(self, kind: int, body: bytes, flags: int) -> bool:
-        """Have something made or deleted; whether it was not so before."""
+        """Add or delete something; returns whether that changed anything."""
         try:
             self._netlink.ask(kind, body, ACK | flags)
         except OSError as e:
@@ -194,7 +194,7 @@ class Routing:
 
 
 def commands() -> list[str]:
-    """The same, for ip(8)."""
+    """Commands for ip(8) that do the same."""
     return [
         line
         for ip in ("ip", "ip -6")
@@ -206,12 +206,12 @@ def commands() -> list[str]:
 
 
 def _families() -> list[int]:
-    """Those that the loopback interface has."""
+    """Address families that the loopback interface has."""
     return [4, *([6] if sysctl("net.ipv6.conf.lo.disable_ipv6") == "0" else [])]
 
 
 def _route(family: int) -> bytes:
-    """The message on a family's route."""
+    """Netlink message for a family's route."""
     scope = _HOST_SCOPE if family == 4 else 0
     return (
         struct.pack("=BBBBBBBBI", _NUMBERS[family], 0, 0, 0, 0, _BY_US, scope, _LOCAL, 0)
@@ -221,7 +221,7 @@ def _route(family: int) -> bytes:
 
 
 def _rule(family: int, preference: int) -> bytes:
-    """The message on a family's rule."""
+    """Netlink message for a family's rule."""
     made = struct.pack("=BBBBBBBBI", _NUMBERS[family], 0, 0, 0, 0, 0, 0, _LOOKUP, 0)
     for kind, value in (
         (_RULE_PREFERENCE, struct.pack("=I", preference)),
@@ -235,7 +235,7 @@ def _rule(family: int, preference: int) -> bytes:
 
 
 def _read(answer: bytes) -> _Rule:
-    """What the kernel says of a rule."""
+    """Parse a rule from the kernel."""
     _, to, source, tos, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", answer)
     its = dict(attributes(answer[12:]))
 

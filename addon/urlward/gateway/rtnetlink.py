@@ -1,4 +1,4 @@
-"""Links, routes and rules of routing over netlink (rtnetlink(7)): questions, changes, notifications."""
+"""Routing over netlink (rtnetlink(7)): links, routes and rules, with queries, changes, notifications."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ _PATIENCE = 5.0
 
 
 class RouteNetlink:
-    """A connection, in the network namespace of the thread that makes it.
+    """rtnetlink connection, in the network namespace of the thread that makes it.
 
     Raises:
         OSError: no netlink.
@@ -44,7 +44,7 @@ class RouteNetlink:
         self._socket.close()
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
-        """The answer to a request; empty where that is an acknowledgement.
+        """Send a request and read its response; empty where that is an acknowledgement.
 
         Raises:
             OSError: the kernel refuses.
@@ -52,7 +52,7 @@ class RouteNetlink:
         return next(self._answers(kind, body, flags), b"")
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
-        """The answers to a request for all of a kind, in the kernel's order.
+        """All objects of a kind, in the kernel's order.
 
         Raises:
             OSError: the kernel refuses.
@@ -75,7 +75,7 @@ class RouteNetlink:
 
 
 class Link(NamedTuple):
-    """An interface.
+    """Network interface.
 
     Attributes:
         name: of it.

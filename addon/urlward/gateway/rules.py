@@ -1,4 +1,4 @@
-"""The rules of the table ``inet urlward``, as text for nft: pure, the same for the same plan.
+"""Rules of the table ``inet urlward``, as text for nft: pure, the same for the same plan.
 
 What is to be filtered is redirected while a worker lives (the set ``alive``). While none does, ``fail`` says
 what becomes of it. ``open``: it passes, DNS goes straight to a resolver, and everything else never notices.
@@ -68,7 +68,7 @@ _FIXED = ("clients", "exempt", "never", "unsteered")
 _LINK_LOCAL = ip_network("fe80::/10")
 
 _ZONE = 21365
-"""Of conntrack, for DNS while no worker lives; a number that nobody else is likely to take."""
+"""Conntrack zone for DNS while no worker lives; a number that nobody else is likely to take."""
 
 _TOLD_MOST, _TOLD_FOR = 65_536, 60
 """Clients' ports whose connection is being ended, and seconds that each is remembered."""
@@ -81,7 +81,7 @@ _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\*")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What rules are made from.
+    """Input from which rules are made.
 
     Attributes:
         gateway: the configuration.
@@ -103,12 +103,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class SetDefinition:
-    """One of the table's sets.
+    """Definition of one of the table's sets.
 
     Attributes:
         name: of it.
         type: of its elements, as nft writes it.
-        flags: likewise.
+        flags: as nft writes them.
         size: how many it may hold, 0 for any number.
         timeout: seconds that an element stays which does not say, 0 for ever.
         elements: that it begins with.
@@ -125,13 +125,13 @@ class SetDefinition:
 
     @property
     def body(self) -> str:
-        """All but the elements, as nft writes it."""
+        """Definition without the elements, as nft writes it."""
         size = f" size {self.size};" if self.size else ""
         timeout = f" timeout {self.timeout}s;" if self.timeout else ""
         return f"type {self.type}; flags {self.flags};{size}{timeout}"
 
     def is_as(self, listed: Mapping[str, Any]) -> bool:
-        """Whether a set in a listing is of this definition."""
+        """Whether a set in a listing has this definition."""
         kind = listed["type"] if isinstance(listed["type"], str) else " . ".join(listed["type"])
         flags = listed.get("flags", [])
         return (kind, set(flags), listed.get("size", 0), listed.get("timeout", 0)) == (
@@ -143,7 +143,7 @@ class SetDefinition:
 
 
 def setup_of(plan: Plan) -> Setup:
-    """What installed rules say that they are for."""
+    """The setup that the rules of a plan state."""
     return Setup(
         listen=plan.listen,
         dns=plan.gateway.dns.port if plan.gateway.steer else 0,
@@ -155,7 +155,7 @@ def setup_of(plan: Plan) -> Setup:
 
 
 def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Commands that put the rules into force, whatever is there of them.
+    """Commands that install the rules, whatever exists of them.
 
     Args:
         plan: what they are made from.
@@ -202,14 +202,14 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
 
 
 def outdated(plan: Plan, existing: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of sets that are not as the plan has them."""
+    """Names of sets whose definition differs from the plan's."""
     wanted = {definition.name: definition for definition in _sets(plan.gateway)}
     found = [one["set"] for one in existing if "set" in one and one["set"]["name"] in wanted]
     return list(dict.fromkeys(one["name"] for one in found if not wanted[one["name"]].is_as(one)))
 
 
 def interface_problems(gateway: GatewayTable) -> Iterator[Problem]:
-    """What is wrong with the interfaces that rules are to be made for."""
+    """Problems with the interfaces that rules are to be made for."""
     if not gateway.interfaces:
         yield Problem("gateway.interfaces", 'say where clients come in, such as interfaces = ["eth1"]')
     for name in gateway.interfaces:
@@ -259,7 +259,7 @@ def _collapsed(networks: Iterable[Network], version: int) -> tuple[str, ...]:
 
 
 def _with_old(definition: SetDefinition, old: Mapping[str, Any]) -> SetDefinition:
-    """With the elements of the set whose place it takes, as many as there is room for."""
+    """Definition with the elements of the set it replaces, as many as there is room for."""
     elements = [_element(one) for one in old.get("elem", [])]
     elements.sort(reverse=True)
     room = definition.size or len(elements)
@@ -268,7 +268,7 @@ def _with_old(definition: SetDefinition, old: Mapping[str, Any]) -> SetDefinitio
 
 
 def _element(one: Any) -> tuple[int, str]:
-    """Seconds left, 0 where there is no end, and the key."""
+    """Parse an element: seconds left, 0 where it has no timeout, and the key."""
     left = 0
     if isinstance(one, dict) and "elem" in one:
         left, one = max(int(one["elem"].get("expires", 0)), 1), one["elem"]["val"]

@@ -1,4 +1,4 @@
-"""Watch over the rules: what another hand takes from the table is put back, with the content of the sets.
+"""Rules watch: restores what others remove from the table, with the content of the sets.
 
 A firewall reload (``flush ruleset``), a table, chain, rule, set or element deleted: the kernel tells of each
 transaction (NFNLGRP_NFTABLES), and one transaction puts the table back as `urlward gateway up` and the
@@ -78,7 +78,7 @@ _AGAIN = 0.2
 
 
 class WatchHere:
-    """An addon that watches in the only process of a filter.
+    """Addon that runs the watch in the only process of a filter.
 
     Args:
         interfaces: where clients come in.
@@ -88,7 +88,7 @@ class WatchHere:
         self._watch = RulesWatch(interfaces)
 
     def running(self) -> None:
-        """Begin."""
+        """Start the watch."""
         addon = ctx.master.addons.get("urlward")
         loop = asyncio.get_running_loop()
 
@@ -105,12 +105,12 @@ class WatchHere:
         addon.take_rules(self._watch.facts)
 
     def done(self) -> None:
-        """End."""
+        """Stop the watch."""
         self._watch.close()
 
 
 def tell_manager(facts: RulesFacts) -> None:
-    """Tell the service manager; it hears no sign of life while rules are missing: a start puts them back."""
+    """Report to the service manager; without rules it gets no sign of life: a start restores them."""
     missing = "missing" in facts.wrong
     notify.withhold("rules: missing" if missing else "", "rules")
     if facts.wrong and not missing:
@@ -118,7 +118,7 @@ def tell_manager(facts: RulesFacts) -> None:
 
 
 class RulesWatch:
-    """The watch.
+    """Watch over the kernel's rules, which restores them.
 
     Args:
         interfaces: where clients come in.
@@ -135,9 +135,9 @@ class RulesWatch:
         self._interfaces = tuple(interfaces)
         self._say = say
         self._copy = TableCopy()
-        """As the table is to be."""
+        """The table as it is to be."""
         self._kernel = TableCopy()
-        """As it is; without elements."""
+        """The table as it is; without elements."""
         self._generation = 0
         self._unaccounted: int | None = None
         """The generation that the last look has found, with no word of it."""
@@ -148,7 +148,7 @@ class RulesWatch:
         """Whether the table is in the kernel as the copy has it."""
         self._down = False
         self._last_hand = ""
-        """What another hand has done last, and whose it was."""
+        """Last change by another process, and which process it was."""
         self._restored = 0
         self._removals: deque[float] = deque(maxlen=MOST + 1)
         self._took = 0.0
@@ -167,7 +167,7 @@ class RulesWatch:
         self._wake, self._woken = socket.socketpair()
 
     def start(self) -> None:
-        """Look, and watch from here on, in the network namespace of this thread.
+        """Read the rules and start watching, in the network namespace of this thread.
 
         Raises:
             NftError: this process may not.
@@ -184,7 +184,7 @@ class RulesWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no more; what is removed from here on is gone."""
+        """Stop watching; what is removed from here on is gone."""
         if self._thread is not None:
             self._wake.send(b"x")
             self._thread.join()
@@ -226,7 +226,7 @@ class RulesWatch:
         return LOOK if self._there or not self._copy else max(self._due() - time.monotonic(), 0.0)
 
     def _due(self) -> float:
-        """When the next restoration may be."""
+        """Time from which the next restoration is allowed."""
         if self._fault:
             return self._last + _AGAIN
         if self._contested:
@@ -293,7 +293,7 @@ class RulesWatch:
                 self._take(pending, process, name)
 
     def _take(self, messages: list[Message], process: int, name: str) -> None:
-        """Take in what a transaction has done to the table."""
+        """Process a transaction that concerns the table."""
         if not messages:
             return
         assert self._netlink is not None
@@ -317,7 +317,7 @@ class RulesWatch:
             self._removed(name, process)
 
     def _begin_anew(self, messages: list[Message], *, ours: bool) -> None:
-        """Complete rules, in place of those that were there; workers have what they had put into sets."""
+        """Take over complete new rules; workers have what they had put into sets."""
         known, before = bool(self._copy), TableCopy()
         before.take_structure(self._copy)
         self._copy.take_structure(self._kernel)
@@ -330,7 +330,7 @@ class RulesWatch:
         self._down = False
 
     def _harms(self, messages: list[Message]) -> bool:
-        """Whether what another hand has done is to be undone; what it adds to what is steered is taken in."""
+        """Whether another's change is to be undone; elements that it adds for steering are accepted."""
         harm = False
         for message in messages:
             if is_structure(message):
@@ -361,7 +361,7 @@ class RulesWatch:
         self._pending.clear()
 
     def _look(self) -> None:
-        """See whether the kernel has gone on without a word."""
+        """Check whether the kernel's rules have changed without a notification."""
         assert self._netlink is not None
         generation, before = self._netlink.generation(), self._unaccounted
         self._unaccounted = None
@@ -378,7 +378,7 @@ class RulesWatch:
             self._unaccounted = generation
 
     def _resync(self) -> None:
-        """Compare the kernel with the copy, where notifications were lost."""
+        """Compare the kernel with the copy, after notifications were lost."""
         assert self._netlink is not None
         found, self._generation = TableCopy.read(self._netlink)
         self._pending.clear()
@@ -417,7 +417,7 @@ class RulesWatch:
             self._log(f"gateway: {self._last_hand}; {back}{_AGAIN_AND_AGAIN if contested else ''}")
 
     def _routing_changed(self) -> bool:
-        """Whether that is to be looked at before its time, since somebody has changed a rule of it."""
+        """Whether routing is to be checked before its time, since somebody has changed a rule of it."""
         assert self._routing_news is not None
         changed = False
         with suppress(OSError):
@@ -454,7 +454,7 @@ class RulesWatch:
         self._routing_fault = why
 
     def _tell_kernel(self) -> None:
-        """Leave word for ``gateway status`` that another hand goes on, where no rule has to be put back."""
+        """Record for ``gateway status`` that another goes on changing, where no rule has to be restored."""
         assert self._netlink is not None
         for messages in contested_for(WINDOW):
             with suppress(OSError, NftError):
@@ -487,5 +487,5 @@ class RulesWatch:
 
 
 def _is_later(one: int, than: int) -> bool:
-    """By numbers that begin anew after 32 bits."""
+    """Compare generation numbers, which wrap around after 32 bits."""
     return 0 < (one - than) % (1 << 32) < 1 << 31

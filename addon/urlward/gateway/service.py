@@ -1,4 +1,4 @@
-"""The systemd service: what ``urlward gateway install`` writes."""
+"""systemd service: the files that ``urlward gateway install`` writes."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _UNPRIVILEGED = 1024
 
 
 def files(config_path: Path | None, config: Config) -> dict[Path, str]:
-    """The service's files, by where they belong.
+    """Files of the service, by destination.
 
     Args:
         config_path: of the configuration that the service will use; `SYSTEM` where None.
@@ -84,7 +84,7 @@ def install(made: Mapping[Path, str], prefix: Path) -> Iterator[Path]:
 
 
 def next_steps(config_path: Path | None, config: Config) -> list[str]:
-    """What is left to do, a line each."""
+    """Remaining steps for the operator, a line each."""
     path = (config_path or SYSTEM).absolute()
     steps = []
     for one in (_command(), Path(sys.executable).resolve()):
@@ -106,7 +106,7 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
 
 
 def _command() -> Path:
-    """This urlward, as a program."""
+    """Command line of this urlward."""
     beside = Path(sys.executable).with_name("urlward")
     found = beside if beside.exists() else Path(shutil.which("urlward") or beside)
     return found.absolute()
@@ -120,7 +120,7 @@ _HIDDEN = {
 
 
 def _unseen(path: Path) -> str | None:
-    """Why the service cannot read a file, or None."""
+    """Reason why the service cannot read a file, or None."""
     for folder in reversed(path.parents):
         for setting, hidden in _HIDDEN.items():
             if str(folder) in hidden:

@@ -1,4 +1,4 @@
-"""What workers do to the kernel's sets: steer, cut, list networks, show that they live."""
+"""Workers' updates of the kernel's sets: steer, cut, list networks, show signs of life."""
 
 import asyncio
 from collections import Counter
@@ -50,7 +50,7 @@ _AGAIN = 5.0
 """Seconds after which a full set is looked through again that had nothing to evict."""
 
 _SOON = 0.5
-"""Likewise where others had made room already, or the kernel has yet to clear away what is over."""
+"""The same where others had made room already, or the kernel has yet to clear away expired elements."""
 
 _MIRRORED = 250
 """Elements in one command, where there may be many."""
@@ -66,7 +66,7 @@ _CUTS: tuple[Element, ...] = tuple((CUTTING, protocol) for protocol in BOTH_PROT
 
 
 class SteerSet:
-    """The kernel's sets, for one worker.
+    """Kernel's sets, as one worker updates them.
 
     Each method that changes them returns when the kernel has the change. Commands go to the kernel from
     threads: a slow kernel does not stop the event loop, nor a long list of networks a name that waits.
@@ -90,7 +90,7 @@ class SteerSet:
         # However many names wait, the kernel is to know that this worker lives.
         self._beat_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-beat")
         self._until: LRUCache[Element, float] = LRUCache(min(2 * gateway.max_addresses, _CACHED))
-        """By the clock of `monotonic`, until when the kernel keeps an element."""
+        """Expiry of each element in the kernel, by the clock of `monotonic`."""
         self.on_full: Callable[[int], None] = lambda _: None
         self._no_room_until: dict[str, float] = {}
         self._nat64 = False
@@ -115,7 +115,7 @@ class SteerSet:
         return parsed is not None and self._steerable(parsed)
 
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
-        """Have connections to addresses come to the filter.
+        """Redirect connections to addresses to the filter.
 
         Where a set is full, addresses go that no client may go to any more: those told longest ago.
 
@@ -157,7 +157,7 @@ class SteerSet:
             self._until.update(stay)
 
     async def _make_room(self, elements: Sequence[Element]) -> bool:
-        """Evict from sets that are full what was told longest ago; whether there is room in any now."""
+        """Evict the oldest elements of full sets; returns whether there is room in any now."""
         room = False
         for name, wanted in Counter(name for name, _ in elements).items():
             if monotonic() < self._no_room_until.get(name, 0.0):
@@ -185,7 +185,7 @@ class SteerSet:
         self._making_room.pop(name, None)
 
     async def cut(self, addresses: Iterable[str], seconds: int = CUT_FOR) -> None:
-        """End connections that pass the filter by because they are older than what was steered.
+        """End connections that bypass the filter because they are older than the steering.
 
         Holds for what is steered or listed at the same time, and while a worker lives. A connection
         ends with its next packet; only one that sends none for all of the time escapes.
@@ -208,7 +208,7 @@ class SteerSet:
                 raise full
 
     async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
-        """Have connections to networks and addresses come to the filter, in place of those named before.
+        """Redirect connections to networks and addresses, in place of those listed before.
 
         Args:
             networks: in any order; they may overlap. What must never be steered is left out by the rules.
@@ -255,14 +255,14 @@ class SteerSet:
             self._mirroring = asyncio.get_running_loop().create_task(self._mirror())
 
     def _beat(self) -> bool:
-        """Whether clients reach for IPv4 by NAT64."""
+        """Renew this worker's sign of life; returns whether clients now reach IPv4 by NAT64."""
         renew(self._beat_nft, _LIFE, ALIVE_FOR)
         return not self._nat64 and any(
             self._beat_nft.left(NAT64_SEEN, bytes([protocol])) for protocol in BOTH_PROTOCOLS
         )
 
     async def _mirror(self) -> None:
-        """Steer and cut by NAT64 too what is steered and cut; from here on that is done at once."""
+        """Copy the steered IPv4 addresses to their NAT64 forms; from here on that is done at once."""
         try:
             for sets in (STEERED, CUT):
                 for left, elements in await _in(self._list_thread, partial(self._mirrored, sets)):
@@ -279,7 +279,7 @@ class SteerSet:
             self._nat64 = False  # the next beat tries again
 
     def _mirrored(self, sets: tuple[str, str]) -> list[tuple[int, list[Element]]]:
-        """What is to be added, in pieces, by the seconds that it stays."""
+        """NAT64 elements to add, in batches, by the seconds that they stay."""
         by_time: dict[int, list[Element]] = {}
         for left, key in self._list_nft.each(sets[0]):
             form = _nat64_form(IPv4Address(key))
@@ -291,7 +291,7 @@ class SteerSet:
         ]
 
     async def prove(self, addresses: Iterable[Address], seconds: int) -> None:
-        """Steer the canary's addresses for a short time, whatever this worker believes to be there already.
+        """Steer the canary's addresses for a short time, whatever this worker believes to be steered already.
 
         Raises:
             NftError: as `steer`.
@@ -307,7 +307,7 @@ class SteerSet:
             await _in(self._thread, command)
 
     def forget(self) -> None:
-        """Believe nothing to be in the kernel: what is steered next is looked at anew."""
+        """Forget what the kernel is believed to hold, so that all is checked anew."""
         self._until.clear()
 
     async def chains(self, *names: str) -> list[dict[str, Any]]:
@@ -321,7 +321,7 @@ class SteerSet:
         return await _in(self._beat_thread, lambda: [one for c in commands for one in self._beat_nft.json(c)])
 
     async def tell_canary(self, worker: int, why: str, seconds: int) -> None:
-        """Leave word of a worker's canary in the kernel, for ``urlward gateway status``.
+        """Record the state of a worker's canary in the kernel, for ``urlward gateway status``.
 
         Args:
             worker: its number.
@@ -338,7 +338,7 @@ class SteerSet:
         await _in(self._beat_thread, lambda: self._beat_nft.run(command))
 
     async def close(self) -> None:
-        """Do what has been asked for, and no more."""
+        """Finish pending commands, and accept no more."""
         for thread, nft in (
             (self._list_thread, self._list_nft),
             (self._beat_thread, self._beat_nft),
@@ -348,7 +348,7 @@ class SteerSet:
             thread.shutdown(wait=False)
 
     def _all_forms(self, addresses: Iterable[Address]) -> Iterator[Address]:
-        """Each, and for IPv4 the form by which clients of IPv6-only networks reach it, if there are any."""
+        """Addresses, each IPv4 one with its NAT64 form if there are clients of IPv6-only networks."""
         for address in addresses:
             yield address
             if self._nat64 and isinstance(address, IPv4Address):
@@ -362,7 +362,7 @@ class SteerSet:
     async def _each[Result](
         self, command: Callable[[Sequence[Element]], Result], elements: Sequence[Element]
     ) -> tuple[list[Result], SetFullError | None]:
-        """Do it to all at once; where there is no room for all, to each that there is room for."""
+        """Run a command for all elements at once; if a set is full, for each that fits."""
         try:
             return [await _in(self._thread, partial(command, elements))], None
         except SetFullError as e:
@@ -377,7 +377,7 @@ class SteerSet:
 
 
 def check_rules(nft: Nft, gateway: GatewayTable, listen_port: int, dns_port: int) -> None:
-    """See whether the rules are there, and for this filter.
+    """Check that the rules are installed, and for this filter.
 
     Args:
         nft: the kernel.

@@ -1,4 +1,4 @@
-"""What must never be steered, whatever a list or an answer says.
+"""Steerable addresses: those that must never be steered, whatever a list or a response says.
 
 A name on a list belongs to whoever runs it: by answering with somebody else's address its owner could
 draw that address's traffic into the filter. What a network lives on stays out of reach.
@@ -53,7 +53,7 @@ _OWN_FOR = 60.0
 
 
 class Steerable:
-    """Knows what may be steered.
+    """Check of which addresses may be steered.
 
     Args:
         gateway: `never` and `dns.page_addresses` of it.
@@ -86,7 +86,7 @@ class Steerable:
 
 
 def plain(address: str) -> Address | None:
-    """An address as packets carry it: IPv4-mapped ones as IPv4, without a zone; None where it is none."""
+    """An address as in packets: IPv4-mapped ones as IPv4, without a zone; None where it is none."""
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -97,7 +97,7 @@ def plain(address: str) -> Address | None:
 
 
 def embedded(address: Address) -> Address:
-    """The IPv4 address that a NAT64 address leads to; any other as it is."""
+    """The IPv4 address inside a NAT64 address; any other address unchanged."""
     if isinstance(address, IPv6Address) and address in NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address

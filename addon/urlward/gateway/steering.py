@@ -1,4 +1,4 @@
-"""Stage 1: the addon that answers the network's DNS, and steers what leads to names with an entry."""
+"""Stage 1: the addon that answers the network's DNS, and steers connections to names with an entry."""
 
 import asyncio
 import logging
@@ -42,11 +42,11 @@ _LINGERS = ALIVE_FOR + 0.2
 
 
 class NoListError(Exception):
-    """No list is loaded, so nothing can be told of a name."""
+    """No list is loaded, so no name can be judged."""
 
 
 class Steering:
-    """Steers.
+    """mitmproxy addon that answers DNS and maintains the steer set.
 
     Args:
         gateway: the configuration.
@@ -134,7 +134,7 @@ class Steering:
         return server
 
     def running(self) -> None:
-        """Begin to show that this filter lives, and to carry changed lists into the kernel."""
+        """Start signs of life, and carry changed lists into the kernel."""
         addon = ctx.master.addons.get("urlward")
         if addon is not None:
             addon.page_addresses = frozenset(
@@ -159,7 +159,7 @@ class Steering:
         self._tasks = [asyncio.get_running_loop().create_task(one) for one in work]
 
     async def done(self) -> None:
-        """End, when the kernel knows of it."""
+        """Stop gracefully: queries are still answered until the kernel has noticed."""
         self._stop()
         if self._full_timer is not None:
             self._full_timer.cancel()
@@ -176,7 +176,7 @@ class Steering:
         self._stopping = True
 
     def _full(self, evicted: int) -> None:
-        """Say that a set is full."""
+        """Report a full set."""
         most = self._gateway.max_addresses
         if evicted:
             self._trouble(f"full ({most} addresses): those told longest ago make room")
@@ -217,7 +217,7 @@ class Steering:
         return keeper.matcher
 
     async def _live(self) -> None:
-        """Show that this filter lives while it has lists and answers; a loop that is stuck shows nothing."""
+        """Send signs of life while the filter has lists and answers; a loop that is stuck sends none."""
         await self._listed.wait()
         while not self._stopping:
             self._note_restored()
@@ -238,7 +238,7 @@ class Steering:
             await asyncio.sleep(BEAT)
 
     def _note_restored(self) -> None:
-        """Where rules were put back, see that they have all that was steered, after the watch has done so."""
+        """Have everything steered again after the watch has restored the rules."""
         addon = ctx.master.addons.get("urlward")
         if addon is not None and addon.rules.restored != self._rules_restored:
             self._rules_restored = addon.rules.restored
@@ -247,7 +247,7 @@ class Steering:
             self._rules_back += 1
 
     async def _follow(self, act: Callable[[Keeper], Awaitable[bool]]) -> None:
-        """Act on the lists whenever others come into force, and when the rules have come back."""
+        """Apply the lists whenever others come into force, and when the rules have been restored."""
         done: object = None
         while True:
             keeper = self._keeper()

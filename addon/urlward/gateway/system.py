@@ -1,4 +1,4 @@
-"""What the machine itself says: its addresses, its interfaces, its kernel's settings."""
+"""System facts of this machine: addresses, interfaces, kernel settings."""
 
 import socket
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ def own_addresses(process: Path = _THREAD) -> frozenset[IPv4Address | IPv6Addres
 
 
 def has_ipv6(process: Path = _THREAD) -> bool:
-    """Whether the kernel speaks IPv6 at all."""
+    """Whether the kernel supports IPv6 at all."""
     return (process / "net/if_inet6").exists()
 
 
@@ -51,7 +51,7 @@ def sysctl(name: str, proc: Path = _PROC) -> str | None:
 
 
 def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -> Iterator[str]:
-    """What the kernel is not set to, for traffic to be routed and filtered; a line each.
+    """Kernel settings that keep traffic from being routed and filtered, a line each.
 
     Args:
         families: 4, 6 or both.
@@ -72,13 +72,13 @@ def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -
 
 
 def missing_interfaces(names: Iterable[str]) -> list[str]:
-    """Those that this machine does not have, or not yet; a name may end in ``*``."""
+    """Interfaces that this machine does not have, or not yet; a name may end in ``*``."""
     present = [name for _, name in socket.if_nameindex()]
     return [name for name in names if not any(_fits(one, name) for one in present)]
 
 
 def enslaved_interfaces(names: Iterable[str]) -> dict[str, str]:
-    """Those that are ports of a bridge, a bond or the like, and its name, by which their packets come in.
+    """Ports of a bridge, a bond or the like, with its name, by which their packets come in.
 
     One whose master is among the names is left out: there its packets are met.
     """
@@ -95,7 +95,7 @@ def enslaved_interfaces(names: Iterable[str]) -> dict[str, str]:
 
 
 def interface_faults(names: Iterable[str]) -> list[str]:
-    """Why clients' packets do not come in by these names, in a few words each."""
+    """Reasons why clients' packets do not come in by these names, in a few words each."""
     wanted = tuple(names)
     return [
         *(f"no interface {name}" for name in missing_interfaces(wanted)),

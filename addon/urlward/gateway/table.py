@@ -1,4 +1,4 @@
-"""The nftables table ``inet urlward``: its names, and what its rules say they are for."""
+"""nftables table ``inet urlward``: names, and the setup that its rules state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -8,8 +8,8 @@ TABLE = "urlward"
 FAMILY_AND_NAME = f"inet {TABLE}"
 
 MARK = 0x0100_0000
-"""Of packets that are delivered here whatever their destination, and of their connections: one bit, so that
-others can have the rest of a mark."""
+"""Mark of packets that are delivered here whatever their destination, and of their connections: one bit, so
+that others can have the rest of a mark."""
 
 SETUP = "setup"
 """A chain that nothing jumps to; the comment of its one rule is a `Setup`."""
@@ -18,7 +18,7 @@ ENTRY, CLIENTS = "prerouting", "from_clients"
 """The chain that connections of clients come to first, and the one that it leads them to."""
 
 LISTED_DIGEST = "listed_digest"
-"""Likewise; the comment tells what `LISTED` holds."""
+"""A chain that nothing jumps to; the comment of its one rule is a digest of what `LISTED` holds."""
 
 STEERED = ("steer4", "steer6")
 LISTED = ("listed4", "listed6")
@@ -36,7 +36,8 @@ CUT_LISTED = "cut_listed"
 """Holds TCP and UDP, by number, where open connections to what is listed itself are to end."""
 
 CUTTING = "cutting"
-"""Likewise where any open connections are to end: packets of all others need no look at what is cut."""
+"""Holds TCP and UDP, by number, where any open connections are to end: other packets need no look at what
+is cut."""
 
 CONTESTED = "contested"
 """Holds TCP, by number, where rules that were removed again and again have been put back lately."""
@@ -50,7 +51,7 @@ BOTH_PROTOCOLS = (6, 17)
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What installed rules are for.
+    """Setup that installed rules were made for.
 
     Attributes:
         listen: port of the transparent proxy.
@@ -93,7 +94,7 @@ class Setup:
 
     @classmethod
     def of(cls, listing: list[dict[str, Any]]) -> Self | None:
-        """The one in a listing of the table or of its chain `SETUP`, if any."""
+        """The setup in a listing of the table or of its chain `SETUP`, if any."""
         for one in listing:
             rule = one.get("rule", {})
             if rule.get("chain") == SETUP:
@@ -105,7 +106,7 @@ class Setup:
 
 
 def interfaces_of(listing: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Where clients come in, by the rules in a listing that lead from `ENTRY` to `CLIENTS`."""
+    """Clients' interfaces, by the rules in a listing that lead from `ENTRY` to `CLIENTS`."""
     found: dict[str, None] = {}
     for one in listing:
         rule = one.get("rule", {})

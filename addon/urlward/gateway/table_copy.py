@@ -1,4 +1,4 @@
-"""A copy of the table ``inet urlward`` with the content of its sets, as the kernel itself tells of it.
+"""Copy of the table ``inet urlward`` with the content of its sets, kept from the kernel's messages.
 
 It begins with a look (`TableCopy.read`), follows the kernel's notifications (`TableCopy.apply`), and gives
 the messages that make the table anew (`TableCopy.messages`). What a message has of handles and counts is
@@ -69,7 +69,7 @@ _STRUCTURE = (
 
 
 class TableCopy:
-    """The copy.
+    """Copy of the table.
 
     Attributes:
         elements: by set and key, until when each stays, by the clock of `monotonic`.
@@ -79,20 +79,20 @@ class TableCopy:
         self._table = b""
         self._chains: dict[str, bytes] = {}
         self._sets: dict[str, tuple[bytes, int]] = {}
-        """What makes it, and its flags."""
+        """Definition and flags of each set."""
         self._rules: dict[str, dict[int, bytes]] = {}
-        """By chain and handle, in order."""
+        """Rules by chain and handle, in order."""
         self.elements: dict[str, dict[bytes, float]] = {}
         self._more: dict[str, dict[bytes, bytes]] = {}
-        """What libnftables keeps with an element for itself."""
+        """User data that libnftables keeps with an element."""
 
     def __bool__(self) -> bool:
-        """Whether there is a table."""
+        """Whether the table exists."""
         return bool(self._table)
 
     @classmethod
     def read(cls, netlink: Netlink) -> "tuple[TableCopy, int]":
-        """Look; gives the generation as well that was looked at.
+        """Read the table from the kernel; returns the generation that was read as well.
 
         Raises:
             NftError: the rules change all the time.
@@ -126,7 +126,7 @@ class TableCopy:
     # -- following
 
     def apply(self, message: Message, *, elements: bool = True, structure: bool = True) -> None:
-        """Take in what the kernel tells of the table.
+        """Apply a notification from the kernel.
 
         Args:
             message: a notification or an answer.
@@ -187,7 +187,7 @@ class TableCopy:
                 self._more[name].pop(key, None)
 
     def drop_old(self) -> None:
-        """Forget elements whose time is up; of those the kernel says nothing."""
+        """Remove expired elements; the kernel sends no notification of those."""
         now = monotonic()
         for name, its in self.elements.items():
             if self._sets.get(name, (b"", 0))[1] & _TIMEOUT_FLAG:
@@ -208,7 +208,7 @@ class TableCopy:
         return self._table, self._chains, {name: one for name, (one, _) in self._sets.items()}, rules
 
     def lacks(self, other: "TableCopy") -> bool:
-        """Whether it lacks elements that another has, or has others in sets that the configuration fills."""
+        """Whether another copy has elements that this lacks, or others in sets of the configuration."""
         now = monotonic() + _SOON
         for name, its in other.elements.items():
             mine = self.elements.get(name, {})
@@ -230,22 +230,22 @@ class TableCopy:
         return self.may_grow(name) or name in LISTED
 
     def stays(self, name: str, key: bytes) -> bool:
-        """Whether an element is there, and its time is not up."""
+        """Whether an element exists and has not expired."""
         return self.elements.get(name, {}).get(key, 0.0) > monotonic()
 
     def setups(self) -> dict[int, bytes]:
-        """The rules that say what all are for, by handle; another handle is that of another `gateway up`."""
+        """The rules that state the setup, by handle; another handle means another `gateway up`."""
         return dict(self._rules.get(SETUP, {}))
 
     @property
     def keeps_source(self) -> bool:
-        """Whether the rules are with `keep_source`."""
+        """Whether the rules were made with `keep_source`."""
         return any(
             setup is not None and setup.source == "kept" for setup in map(_setup_of, self.setups().values())
         )
 
     def take_structure(self, other: "TableCopy", *, same: bool = False) -> None:
-        """Have another's table, chains, sets and rules.
+        """Take over the table, chains, sets and rules of another copy.
 
         Args:
             other: whose.
@@ -260,12 +260,12 @@ class TableCopy:
             self._more.pop(name, None)
 
     def take_digest(self, other: "TableCopy") -> None:
-        """Have another's rule on what is listed, where this has none, for content that was the other's."""
+        """Take over the digest rule of listed networks from another copy, where this has none."""
         if LISTED_DIGEST in self._chains and not self._rules.get(LISTED_DIGEST):
             self._rules[LISTED_DIGEST] = dict(other._rules.get(LISTED_DIGEST, {}))
 
     def take_elements(self, other: "TableCopy") -> None:
-        """Have what another's sets have, too."""
+        """Add the elements of another copy's sets."""
         for name, its in other.elements.items():
             if name in self._sets:
                 mine = self.elements.setdefault(name, {})
@@ -275,7 +275,7 @@ class TableCopy:
     # -- making it anew
 
     def messages(self, contested: float = 0.0) -> list[tuple[Kind, int, bytes]]:
-        """What puts this table in place of whatever is there of it, in one transaction.
+        """Netlink messages that replace the kernel's table with this one, in one transaction.
 
         Args:
             contested: seconds for which the table says that another hand keeps removing it.
@@ -324,7 +324,7 @@ class TableCopy:
 
 
 def contested_for(seconds: float) -> Iterator[list[tuple[Kind, int, bytes]]]:
-    """What has a table say for so long that another hand goes on: where it says so already, and where not."""
+    """Messages that mark the table as contested for so long: where it is marked already, and where not."""
     named = text(1, TABLE) + text(2, CONTESTED)
     until = _TIMEOUT_HEAD + _NUMBER.pack(round(seconds * 1000))
     old = Kind.DELSETELEM, 0, named + nest(3, nest(1, _CONTESTED_KEY))
@@ -334,7 +334,7 @@ def contested_for(seconds: float) -> Iterator[list[tuple[Kind, int, bytes]]]:
 
 
 def _rule(body: bytes) -> bytes:
-    """What makes a rule. An expression that sets a TCP option is shown with flags, and refused with them."""
+    """Definition of a rule. A rule that sets a TCP option is shown with flags, and refused with them."""
     made = b""
     for kind, piece in pieces(body):
         if kind == _EXPRESSIONS and b"exthdr\0" in piece:
@@ -353,7 +353,7 @@ def _expression(data: bytes) -> bytes:
 
 
 def is_ours(message: Message) -> bool:
-    """Whether a message is of the table."""
+    """Whether a message concerns the table."""
     if message.family != 1:
         return False
     first = next(attributes(message.body), (0, b""))
@@ -361,17 +361,17 @@ def is_ours(message: Message) -> bool:
 
 
 def is_structure(message: Message) -> bool:
-    """Whether it is of the table itself, a chain, a set or a rule."""
+    """Whether a message concerns the table itself, a chain, a set or a rule."""
     return message.kind in _STRUCTURE
 
 
 def elements_of(message: Message) -> tuple[str, list[bytes]]:
-    """The set and the keys that a notification on elements names."""
+    """The set and the keys in a notification about elements."""
     return _set_of(message.body), [key for key, _, _ in set_elements(message.body)]
 
 
 def begins_anew(message: Message) -> bool:
-    """Whether it is the rule that complete rules say with what they are for."""
+    """Whether a message adds the rule that states the setup, as complete rules do."""
     if message.kind != Kind.NEWRULE:
         return False
     return (
@@ -380,7 +380,7 @@ def begins_anew(message: Message) -> bool:
 
 
 def _setup_of(rule: bytes) -> Setup | None:
-    """What its comment says that the rules are for, if it does."""
+    """The setup in a rule's comment, if it has one."""
     data, at = dict(attributes(rule)).get(7, b""), 0
     while at + 2 <= len(data):
         kind, length = data[at], data[at + 1]
@@ -398,7 +398,7 @@ def _set_of(body: bytes) -> str:
 
 
 def _size_of(made: bytes) -> int:
-    """How many elements a set may have; 0 where any number."""
+    """Maximum size of a set; 0 for any."""
     description = next((value for kind, value in attributes(made) if kind == 9), b"")
     size = next((value for kind, value in attributes(description) if kind == 1), b"")
     return struct.unpack("!I", size)[0] if size else 0

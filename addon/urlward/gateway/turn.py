@@ -1,4 +1,4 @@
-"""One process at a time, of those in a network namespace: between a look at the kernel and a change."""
+"""Lock for one process at a time in a network namespace, between reading the kernel's state and a change."""
 
 import fcntl
 import os
@@ -13,14 +13,14 @@ _LOOK = 0.0005
 
 
 class Turn:
-    """A lock on the network namespace of the thread that makes it, which is the same file for all in it."""
+    """Lock on the network namespace of the thread that makes it: the same file for all processes in it."""
 
     def __init__(self) -> None:
         self._file = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Have the turn, or have waited long enough for it."""
+        """Context that holds the lock, or has waited long enough for it."""
         end = time.monotonic() + _PATIENCE
         while not self._try() and time.monotonic() < end:
             time.sleep(_LOOK)
@@ -30,7 +30,7 @@ class Turn:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Take no more turns."""
+        """Close the lock's file."""
         os.close(self._file)
 
     def _try(self) -> bool:

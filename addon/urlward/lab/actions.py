@@ -1,4 +1,4 @@
-"""What a step does before it asks: reloads, faults, and looks at the gateway's rules."""
+"""Actions of a step before its requests: reloads, faults, and checks of the gateway's rules."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _BACK_WITHIN, _REPLACED_WITHIN = 2.0, 15.0
 """Seconds after which rules must be back, and a worker that hangs ended, on a machine that is busy too."""
 
 _MORE_DESCRIPTORS, _MORE_BYTES = 24, 64 << 20
-"""That the filter may hold beyond what it began with."""
+"""Descriptors and bytes that the filter may hold beyond what it began with."""
 
 _NOTICED = 60.0
 """Seconds within which the filter must notice what has become of its way."""
@@ -29,7 +29,7 @@ type Checked = tuple[Result, str]
 
 
 def act(world: World, number: int, step: Step) -> Outcome | None:
-    """Do a step's action.
+    """Carry out a step's action.
 
     Args:
         world: the lab.
@@ -79,7 +79,7 @@ def _fresh_rules(world: World, _: Step) -> None:
 
 
 def _canary(world: World, _: Step) -> Checked:
-    """Whether a stage that breaks is named, and its end noticed."""
+    """Check that the canary names a stage that breaks, and notices its end."""
     filter_ = world.filter
     if not _comes_to(lambda: filter_.status().returncode == 0):
         return Result.UNEXPECTED, "it does not come through"
@@ -94,7 +94,7 @@ def _canary(world: World, _: Step) -> Checked:
 
 
 def _routing_rule(world: World, _: Step) -> Checked:
-    """Whether what is filtered still comes here where somebody adds a rule without a preference."""
+    """Check that filtered traffic still arrives after somebody adds a rule without a preference."""
     for version in ("-4", "-6") if world.ipv6 else ("-4",):
         # For all else it changes nothing.
         run(inside(GATEWAY, ["ip", version, "rule", "add", "lookup", "main"]))
@@ -104,7 +104,7 @@ def _routing_rule(world: World, _: Step) -> Checked:
 
 
 def _bridge_port(world: World, _: Step) -> Checked:
-    """Whether it is said that clients come in by another name."""
+    """Check that a warning says that clients come in by another interface name."""
     filter_, ip = world.filter, ["ip", "link"]
     run(inside(GATEWAY, [*ip, "add", "bridge", "type", "bridge"]))
     try:

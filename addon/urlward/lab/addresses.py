@@ -1,4 +1,4 @@
-"""Who has which address in the lab: documentation addresses (RFC 5737, RFC 3849) and nothing else.
+"""Addresses of the lab: documentation addresses (RFC 5737, RFC 3849) and nothing else.
 
 Each network has a veth pair, one end in the gateway. Origins' addresses are on their loopback, so that
 any number of them is one route.
@@ -12,7 +12,7 @@ GATEWAY = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of one machine beside the gateway.
+    """Network of one machine beside the gateway.
 
     Attributes:
         name: of the machine's namespace.
@@ -54,14 +54,14 @@ ORIGINS4, ORIGINS6 = "203.0.113.0/24", "2001:db8:113::/64"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The two addresses of one or more hosts."""
+    """IPv4 and IPv6 address of one or more hosts."""
 
     v4: str
     v6: str
 
     @property
     def both(self) -> tuple[str, str]:
-        """IPv4, IPv6."""
+        """The addresses: IPv4, IPv6."""
         return self.v4, self.v6
 
 

@@ -1,4 +1,5 @@
-"""The lab's own client: a program in a machine's namespace that does what it is told, a line of JSON each.
+"""Agent: the lab's own client, a program in a machine's namespace that takes commands, a line of JSON
+each.
 
 curl makes a new process, a new connection and a new DNS query each time. What needs more than that,
 connections that stay, addresses that were resolved earlier, odd bytes and many samples, is done here.
@@ -28,7 +29,7 @@ _ISSUER = re.compile(r"commonName', '([^']*)'")
 
 
 class Agent:
-    """Answers commands; each is a dictionary with ``do`` and the arguments of that method."""
+    """Agent that carries out commands; each is a dictionary with ``do`` and that method's arguments."""
 
     def __init__(self) -> None:
         self._kept: dict[str, socket.socket] = {}
@@ -36,7 +37,7 @@ class Agent:
         self._resolved: dict[tuple[str, int], str] = {}
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Do it; what goes wrong on the network is an answer too."""
+        """Run a command; a network error is a result too."""
         do: Callable[..., dict[str, Any]] = getattr(self, f"do_{command.pop('do')}")
         try:
             return do(**command)
@@ -44,11 +45,11 @@ class Agent:
             return {"error": _told(e)}
 
     def do_hello(self) -> dict[str, Any]:
-        """Say that it runs."""
+        """Report that the agent runs."""
         return {}
 
     def do_dns(self, **question: Any) -> dict[str, Any]:
-        """Ask a resolver."""
+        """Send a DNS query to a resolver."""
         return ask_dns(**question)
 
     def do_rules(self) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Agent:
         stream: bool = False,
         source: str = "",
     ) -> dict[str, Any]:
-        """Ask for a URL; see `urlward.lab.scenario.Request` for the arguments.
+        """Request a URL; see `urlward.lab.scenario.Request` for the arguments.
 
         Returns:
             ``status``, ``body`` (its beginning), ``issuer``, ``local`` (address and port), or ``error``.
@@ -126,7 +127,7 @@ class Agent:
         return found
 
     def do_stream(self, keep: str) -> dict[str, Any]:
-        """Whether a download that was begun still comes."""
+        """Whether a download that was started is still receiving."""
         stream = self._streams.get(keep)
         if stream is None:
             return {"error": "was not begun"}
@@ -135,7 +136,7 @@ class Agent:
     def do_sample(
         self, url: str, family: int, seconds: float, *, fresh: bool, rate: float = 0, count: int = 0
     ) -> dict[str, Any]:
-        """Ask for one URL again and again, one request at a time.
+        """Request one URL repeatedly, one request at a time.
 
         Args:
             url: without a query of importance.
@@ -224,7 +225,7 @@ class _Stream:
 
 
 def _trusted() -> float:
-    """When what the lab trusts has last changed: the filter's authority comes later than this program."""
+    """Time of the last change of the trusted authorities: the filter's comes later than this program."""
     try:
         return Path(os.environ.get("SSL_CERT_FILE", "")).stat().st_mtime
     except OSError:
@@ -249,7 +250,7 @@ def _head(parts: Any, host: str | None, tag: str, method: str, keep: bool) -> st
 
 
 def _told(error: Exception) -> str:
-    """What happened, without what was asked for."""
+    """Text of an error, without the URL or host of the request."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, ssl.SSLError):

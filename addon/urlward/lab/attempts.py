@@ -1,4 +1,4 @@
-"""The requests of a step: sent by each client, four at a time, judged, and asked again while they may."""
+"""Attempts: the requests of a step, sent by each client, four at a time, judged, and retried in time."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ type Tell = Callable[[Outcome], None]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A request by one client."""
+    """Request by one client."""
 
     step: str
     request: Request
@@ -35,12 +35,12 @@ class Attempt:
 
     @property
     def ordered(self) -> bool:
-        """Whether it has to be done in its turn."""
+        """Whether the attempt has to be made in its turn."""
         return bool(self.request.keep) or self.request.expect in ("cut", "open")
 
 
 class Attempts:
-    """Sends and judges.
+    """Sender and judge of requests.
 
     Args:
         world: the lab.
@@ -57,7 +57,7 @@ class Attempts:
         """Clients that this machine does not have, and why."""
 
     def of(self, number: int, step: Step) -> list[Attempt]:
-        """What a step asks for, as attempts.
+        """The attempts of a step.
 
         Args:
             number: of the step, from 0.
@@ -85,7 +85,7 @@ class Attempts:
     def run(
         self, attempts: Sequence[Attempt], within: float | None = None, begin: float | None = None
     ) -> None:
-        """Do them all; each outcome is told and kept.
+        """Make all attempts; each outcome is reported and kept.
 
         Args:
             attempts: those that have an order are done in it, behind the others.
@@ -102,12 +102,12 @@ class Attempts:
                 self._keep(self._one(attempt, within, begin))
 
     def repeat(self, attempts: Sequence[Attempt], until: float) -> None:
-        """Do them again and again until that moment (`time.monotonic`)."""
+        """Repeat the attempts until that moment (`time.monotonic`)."""
         while time.monotonic() < until:
             self.run(attempts)
 
     def probe(self, number: int, step: Step, at: Measured) -> None:
-        """See whether what is to be measured is of its stage."""
+        """Check that a URL to be measured takes the path of its stage."""
         request = Request.model_validate({"url": at.url, "expect": "pass", "stage": at.stage})
         shown = self._shown(request, 0, 0) if self._world.loaded.scenario.show_urls else "measured"
         title = f"{number + 1}" + (f" {step.name}" if step.name else "")
@@ -196,7 +196,7 @@ class Attempts:
             yield from clients
 
     def _can(self, attempt: Attempt) -> bool:
-        """Whether this machine has what an attempt needs."""
+        """Whether this machine has the client that an attempt needs."""
         request, name = attempt.request, attempt.client
         why = missing(name, self._world.ipv6)
         of_ipv6 = attempt.source == CLIENT6.name or ":" in f"{request.server}{request.to or ''}"

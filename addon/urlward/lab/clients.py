@@ -1,4 +1,4 @@
-"""Real clients: curl over HTTP/1.1, HTTP/2 and HTTP/3, Chromium, and the lab's own in Python.
+"""Clients of the lab: curl over HTTP/1.1, HTTP/2 and HTTP/3, Chromium, and the lab's own in Python.
 
 Each attempt has a tag, its User-Agent, by which the origin's log knows it again.
 """
@@ -41,7 +41,7 @@ _ISSUER = re.compile(r"^Issuer:.*?CN ?= ?([^\n,;]+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """What a client has got.
+    """Response that a client has received.
 
     Attributes:
         status: of HTTP; 0 without an answer. Chromium does not tell: 200 where it shows a page.
@@ -74,7 +74,7 @@ def has_http3_curl() -> bool:
 
 
 def missing(client: str, ipv6: bool) -> str:
-    """Why this machine does not have a client; empty where it has."""
+    """Reason why this machine does not have a client; empty where it has."""
     if client == CHROMIUM.name:
         return "" if find(CHROMIUM.name) else "Chromium is not installed (Debian package chromium)"
     if client.endswith("-6") and not ipv6:
@@ -111,7 +111,7 @@ def send(client: str, request: Request, tag: str, machine: str, agent: AgentLink
 
 
 def is_stream(request: Request) -> bool:
-    """Whether this begins a download that goes on while other steps are done."""
+    """Whether this starts a download that goes on while other steps are done."""
     return bool(request.keep) and urlsplit(request.url or "").path.startswith("/slow/")
 
 

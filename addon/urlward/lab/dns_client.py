@@ -1,4 +1,4 @@
-"""Questions to a resolver, as the lab's client asks them: over UDP or TCP, to any address."""
+"""DNS client of the lab: queries over UDP or TCP, to any address."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _PARAMETERS = dns.rdtypes.svcbbase.ParamKey
 
 
 def ask_dns(name: str, kind: str, server: str, *, tcp: bool = False, timeout: float = 5.0) -> dict[str, Any]:
-    """Ask one question.
+    """Send one query.
 
     Args:
         name: spelt as it is sent, so that letter case and a trailing dot stay.

@@ -1,4 +1,4 @@
-"""What goes wrong in the lab, each in one line for who runs it."""
+"""Errors of the lab, each one line for whoever runs it."""
 
 from urlward.engine.errors import UrlwardError
 

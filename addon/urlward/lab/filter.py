@@ -1,4 +1,4 @@
-"""The filter under test, set up and run by the commands that a deployment uses.
+"""Filter under test: set up and run by the commands that a deployment uses.
 
 Its list and its log are on a small file system of their own, which can be filled.
 """
@@ -32,7 +32,7 @@ _LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
 """Each worker says it once."""
 
 _LIST_MB = 32
-"""Of the small file system, beside three times the list."""
+"""Megabytes of the small file system, besides three times the list."""
 
 _START_WITHIN = 60.0
 
@@ -41,7 +41,7 @@ _OUT = "type filter hook output priority raw; policy accept;"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A line of the filter's log about something listed.
+    """Line of the filter's log about something listed.
 
     Attributes:
         what: ``block``, ``cut``, ``would-block`` or ``would-cut``.
@@ -58,7 +58,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """What processes hold: open files, and bytes of memory."""
+    """Resources that processes hold: open files, and bytes of memory."""
 
     descriptors: int
     bytes: int
@@ -66,7 +66,7 @@ class Holds:
 
 @dataclass(slots=True)
 class Log:
-    """The filter's log, read as it grows."""
+    """Filter's log, read as it grows."""
 
     path: Path
     events: list[Event] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Log:
         return self.events
 
     def text(self) -> str:
-        """Everything that the filter has said."""
+        """The whole text of the log."""
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
 
@@ -98,7 +98,7 @@ def _event(line: str) -> Event | None:
 
 
 class Filter:
-    """``urlward gateway up`` and ``urlward run``, from a configuration of the scenario's.
+    """Filter under test: ``urlward gateway up`` and ``urlward run``, configured by the scenario.
 
     Args:
         folder: for its files.
@@ -125,21 +125,21 @@ class Filter:
 
     @property
     def authority(self) -> Path:
-        """The certificate that it signs with."""
+        """Certificate of the filter's authority."""
         return self.confdir / "mitmproxy-ca-cert.pem"
 
     @property
     def up_command(self) -> list[str]:
-        """That sets the rules."""
+        """Command that installs the rules."""
         return self._command("gateway", "up", "--config", str(self.config))
 
     @property
     def running(self) -> bool:
-        """Whether its main process is there."""
+        """Whether the main process exists."""
         return self._service is not None and self._service.process.poll() is None
 
     def start(self) -> None:
-        """Set the rules and run it, until it serves.
+        """Install the rules and run the filter, until it serves.
 
         Raises:
             LabError: it does not start; with what it has said.
@@ -164,7 +164,7 @@ class Filter:
         wait_until(lives, "the rules to hear of urlward", _START_WITHIN)
 
     def second(self) -> "subprocess.CompletedProcess[str]":
-        """Start it once more, as somebody does by mistake; its exit code and what it says."""
+        """Start the filter a second time, as by mistake; returns its exit code and output."""
         command = inside(GATEWAY, self._command("run", "--config", str(self.config)))
         try:
             return subprocess.run(  # noqa: S603 - our own program
@@ -174,7 +174,7 @@ class Filter:
             raise LabError("lab: a second urlward runs beside the first") from e
 
     def stop(self) -> int:
-        """As the service is stopped; the exit code."""
+        """Stop the filter as the service is stopped; returns the exit code."""
         if self._service is None:
             return 0
         code = self._service.stop(signal.SIGTERM, patience=20)
@@ -182,13 +182,13 @@ class Filter:
         return code
 
     def begin_anew(self) -> None:
-        """Rules as after a start of the machine: nothing in their sets, and no worker yet."""
+        """Install the rules as after a boot: nothing in their sets, and no worker yet."""
         self.stop()
         self.remove_rules()
         run(inside(GATEWAY, self.up_command))
 
     def status(self) -> "subprocess.CompletedProcess[str]":
-        """What ``gateway status`` says."""
+        """Result of ``gateway status``."""
         command = inside(GATEWAY, self._command("gateway", "status", "--config", str(self.config)))
         return subprocess.run(  # noqa: S603 - our own program
             command, capture_output=True, text=True, check=False, timeout=60, env=environment()
@@ -196,7 +196,7 @@ class Filter:
 
     @contextmanager
     def in_the_way(self, rule: str) -> Iterator[None]:
-        """A firewall of somebody else's drops what a rule says, on its way out of the gateway itself."""
+        """Context with a foreign firewall rule that drops matching packets that leave the gateway."""
         table = "inet somebody"
         run(inside(GATEWAY, ["nft", f"add table {table}; add chain {table} out {{ {_OUT} }}"]))
         try:
@@ -206,11 +206,11 @@ class Filter:
             run(inside(GATEWAY, ["nft", f"delete table {table}"]))
 
     def remove_rules(self) -> None:
-        """Whatever the configuration says of keeping them."""
+        """Remove the rules, whatever the configuration says of keeping them."""
         run(inside(GATEWAY, self._command("gateway", "down", "--config", str(self.config))))
 
     def kill(self) -> None:
-        """All its processes, at once."""
+        """Kill all processes of the filter, at once."""
         if self._service is not None:
             for pid in [self._service.process.pid, *self.workers()]:
                 with suppress(ProcessLookupError):
@@ -218,7 +218,7 @@ class Filter:
             self._service.process.wait()
 
     def kill_workers(self, count: int | None = None) -> list[int]:
-        """Kill so many workers, or all; their process numbers.
+        """Kill so many workers, or all; returns their process numbers.
 
         Raises:
             LabError: there are none.
@@ -232,7 +232,7 @@ class Filter:
         return pids
 
     def stop_worker(self) -> int:
-        """Have a worker hang; its process number.
+        """Make a worker hang; returns its process number.
 
         Raises:
             LabError: there is none.
@@ -251,23 +251,23 @@ class Filter:
         return children_of(pid) if self._scenario.filter.workers > 1 else [pid]
 
     def holds(self) -> Holds:
-        """What its processes hold."""
+        """Resources that the filter's processes hold."""
         pids = self.workers()
         return Holds(sum(map(_descriptors, pids)), sum(map(_memory, pids)))
 
     def write_list(self, more: str | None = None) -> None:
-        """Replace the list: what it began with, and these lines (the last ones where None)."""
+        """Write the list: its original content, and these lines (the last ones where None)."""
         self._more = self._more if more is None else more
         write_atomically(self.list, (self._base + self._more).encode())
 
     def damage_list(self) -> None:
-        """Put something else in its place, as a captive portal or a broken copy does."""
+        """Replace the list with other content, as a captive portal or a broken copy does."""
         write_atomically(
             self.list, b"<!doctype html><html><title>Please log in</title>\x00\xff</html>\n" * 40
         )
 
     def fill_disk(self) -> None:
-        """Leave no byte free where the list and the log are."""
+        """Fill the file system of the list and the log."""
         with (self.disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
             for size in (1 << 20, 4096, 1):
                 with suppress(OSError):
@@ -275,7 +275,7 @@ class Filter:
                         pass
 
     def free_disk(self) -> None:
-        """Undo that."""
+        """Undo `fill_disk`."""
         (self.disk / "filler").unlink(missing_ok=True)
 
     def secrets(self) -> set[str]:

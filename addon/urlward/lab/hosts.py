@@ -1,4 +1,4 @@
-"""Which hosts a scenario has, and at which addresses."""
+"""Hosts of a scenario, and their addresses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _MOST = 200
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A host of the lab, as its DNS and its certificate know it.
+    """Host of the lab, as its DNS and its certificate know it.
 
     Attributes:
         name: of the host.
@@ -63,7 +63,7 @@ def _named(scenario: Scenario) -> Iterable[str]:
 
 
 def is_address(name: str) -> bool:
-    """Whether a host is spelt as an address."""
+    """Whether a host is written as an address."""
     try:
         ip_address(name.strip("[]"))
     except ValueError:

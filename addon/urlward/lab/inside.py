@@ -37,7 +37,7 @@ _CONTROL = WORK / "control"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a lab is to do.
+    """Order to a lab process.
 
     Attributes:
         do: ``run`` a scenario and end; ``join``: run it in a lab that is up; ``hold``: stay up.
@@ -57,7 +57,7 @@ class Order:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do as ordered; the exit code."""
+    """Carry out an order; returns the exit code."""
     order = Order(**json.loads(arguments[0]))
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -106,7 +106,7 @@ def _run(order: Order, loaded: Loaded, ipv6: bool) -> int:
 
 @contextmanager
 def _paused() -> Iterator[None]:
-    """Let a lab that is up keep its own services still meanwhile."""
+    """Context in which a running lab keeps its own services still."""
     with socket.socket(socket.AF_UNIX) as holder:
         try:
             holder.connect(str(_CONTROL))
@@ -122,7 +122,7 @@ def _paused() -> Iterator[None]:
 
 
 def _hold(loaded: Loaded, ipv6: bool) -> int:
-    """Keep the services up; whoever connects to the control socket has the network for itself."""
+    """Keep the services up; whoever connects to the control socket uses the network exclusively."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(INTERRUPTED))
     with socket.socket(socket.AF_UNIX) as control, ExitStack() as guests:
         control.bind(str(_CONTROL))
@@ -141,7 +141,7 @@ def _hold(loaded: Loaded, ipv6: bool) -> int:
 
 
 def _serve(control: socket.socket, guest: socket.socket) -> None:
-    """Let a guest be alone until it goes; others are turned away."""
+    """Give one guest exclusive use until it goes; others are turned away."""
     guest.sendall(b"+")
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
@@ -155,7 +155,7 @@ def _serve(control: socket.socket, guest: socket.socket) -> None:
 
 
 def _let_go() -> None:
-    """Whoever has started this goes; nothing is said any more."""
+    """Detach from the process that started this; nothing is printed any more."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

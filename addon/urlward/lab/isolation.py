@@ -1,4 +1,4 @@
-"""Namespaces and mounts of a lab: whatever it makes is in them, and the kernel ends them with it.
+"""Isolation of a lab: namespaces and mounts that the kernel ends with its process.
 
 A lab is a process that is number 1 of a PID namespace of its own. When it ends, by itself, by Ctrl-C, in a
 crash or by ``kill -9``, the kernel ends all processes in there; network namespaces, mounts and the
@@ -36,28 +36,28 @@ _END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
 
 def program(order: str) -> list[str]:
-    """The command of the program that is number 1 of a lab; `order` tells it what to do."""
+    """Command line of process 1 of a lab; `order` is its task."""
     return module_command("urlward.lab.inside", order)
 
 
 def isolated(order: str) -> list[str]:
-    """The command of a lab that ends with the process that runs it."""
+    """Command line of a lab that ends with the process that runs it."""
     return [*_END_WITH_PARENT, *_UNSHARE, *program(order)]
 
 
 def detached(order: str) -> list[str]:
-    """The command of a lab that outlives the process that runs it."""
+    """Command line of a lab that outlives the process that runs it."""
     return [*_UNSHARE, *program(order)]
 
 
 def joining(pid: int, order: str) -> list[str]:
-    """The command of a run in a lab that is up: in its network, as processes that end with their parent."""
+    """Command line of a run in a running lab: in its network, as processes that end with their parent."""
     nested = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount", "--mount-proc"]
     return [*_END_WITH_PARENT, *entering(pid), *nested, *program(order)]
 
 
 def entering(pid: int, namespace: str | None = None) -> list[str]:
-    """The beginning of a command in a lab that is up, on one of its machines where one is named.
+    """First part of a command line that enters a running lab, on one of its machines where one is named.
 
     Args:
         pid: of the lab's number 1, as it is seen from outside.
@@ -103,13 +103,13 @@ def furnish(resolvers: Sequence[str]) -> None:
 
 
 def small_disk(folder: Path, megabytes: int) -> None:
-    """A file system of that size, for what may become full."""
+    """Mount a file system of that size, for what may become full."""
     folder.mkdir(exist_ok=True)
     run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "urlward-lab", str(folder)])
 
 
 def environment() -> dict[str, str]:
-    """Of the lab's programs: the machine's, with the lab's folders and trust."""
+    """Environment of the lab's programs: the machine's, with the lab's folders and trust."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return {
         **kept,
@@ -144,13 +144,13 @@ def parent_of(pid: int) -> int | None:
 
 
 def started_at(pid: int) -> int | None:
-    """When a process was started, in clock ticks since the boot: with its number, who it is."""
+    """Start time of a process, in clock ticks since the boot; with its number it identifies the process."""
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] not in ("Z", "X") else None
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on."""
+    """Fields of /proc/PID/stat, beginning with the state."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Machines that lack something a gateway needs: what ``urlward gateway up`` says there.
+"""Checks of ``urlward gateway up`` on machines that lack something a gateway needs.
 
 Each is a namespace beside the lab's own, with interfaces of the same names, so nothing of the lab notices.
 """
@@ -22,7 +22,7 @@ type Checked = tuple[Result, str]
 
 
 def without_forwarding(command: Sequence[str], ipv6: bool) -> Checked:
-    """A kernel that does not route: rules are set all the same, and it says which setting is missing.
+    """Check on a kernel that does not route: rules are installed, and the missing setting is named.
 
     Args:
         command: ``urlward gateway up`` with the lab's configuration.
@@ -33,7 +33,7 @@ def without_forwarding(command: Sequence[str], ipv6: bool) -> Checked:
 
 
 def without_ipv6(command: Sequence[str], ipv6: bool) -> Checked:
-    """A kernel whose IPv6 is off: IPv4 is filtered, and it says that IPv6 is not."""
+    """Check on a kernel without IPv6: IPv4 is filtered, and the output says that IPv6 is not."""
     settings = {"net.ipv4.ip_forward": "1"}
     if ipv6:
         settings |= {"net.ipv6.conf.all.forwarding": "1", "net.ipv6.conf.all.disable_ipv6": "1"}
@@ -41,7 +41,7 @@ def without_ipv6(command: Sequence[str], ipv6: bool) -> Checked:
 
 
 def without_nftables(command: Sequence[str]) -> Checked:
-    """A machine without libnftables: nothing is done, and it says what to install."""
+    """Check on a machine without libnftables: nothing is done, and the output says what to install."""
     hidden = ["sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', _library()]
     unshared = ["unshare", "--mount", "--propagation=private", *hidden, *command]
     return _judged(_up(unshared, {}), 2, ["nftables"])
@@ -63,7 +63,7 @@ def _up(command: Sequence[str], settings: dict[str, str]) -> "subprocess.Complet
 
 
 def _judged(done: "subprocess.CompletedProcess[str]", code: int, words: Sequence[str]) -> Checked:
-    """Whether it ended with that code, and has said a line with each of these words and no more."""
+    """Whether a command ended with that code, and printed a line with each of these words and no more."""
     lines = done.stderr.strip().splitlines()
     if done.returncode != code:
         return Result.UNEXPECTED, f"ended with {done.returncode}"

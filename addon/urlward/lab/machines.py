@@ -19,7 +19,7 @@ _PATIENCE = 60.0
 
 
 class Service:
-    """A program in the background of a machine.
+    """Background program on a machine.
 
     Args:
         name: of the program, for messages.
@@ -57,7 +57,7 @@ class Service:
                 raise LabError(f"lab: {name}: {e.strerror}") from e
 
     def check(self) -> None:
-        """Raise where it has ended by itself.
+        """Raise an error if the program has ended by itself.
 
         Raises:
             LabError: it has; with its last words.
@@ -66,12 +66,12 @@ class Service:
             raise LabError(f"lab: {self.name} ended with {self.process.returncode}: {self.last_words()}")
 
     def last_words(self) -> str:
-        """The last line that it has said."""
+        """The last line of output."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "without a word"
 
     def stop(self, number: int = signal.SIGTERM, patience: float = 15.0) -> int:
-        """Ask it to end, and make it; its exit code."""
+        """Terminate the program, by force if need be; returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -82,7 +82,7 @@ class Service:
 
 
 class AgentLink:
-    """An agent on a machine: commands in, answers out; any number of threads may ask at a time."""
+    """Connection to an agent on a machine: commands in, results out; usable from any number of threads."""
 
     def __init__(self, machine: str, log: Path, environment: dict[str, str] | None = None) -> None:
         with log.open("ab") as errors:
@@ -103,7 +103,7 @@ class AgentLink:
         threading.Thread(target=self._read, daemon=True).start()
 
     def ask(self, do: str, patience: float = _PATIENCE, **arguments: Any) -> dict[str, Any]:
-        """What it answers.
+        """Send a command and return its result.
 
         Args:
             do: the command; see `urlward.lab.agent.Agent`.
@@ -133,7 +133,7 @@ class AgentLink:
         return answer
 
     def close(self) -> None:
-        """End it."""
+        """Stop the agent."""
         self._process.kill()
         self._process.wait()
 

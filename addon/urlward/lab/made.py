@@ -1,4 +1,4 @@
-"""Invented lists: any number of entries of reserved names, and URLs that are listed or just not.
+"""Generated lists: any number of entries of reserved names, and URLs that are listed or just not.
 
 The same number and seed give the same list. Of ten entries, six are pages, two are prefixes, one is a
 parameter and one a host.
@@ -14,20 +14,20 @@ _PAGES_PER_HOST = 8
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """URLs of which one kind is listed, and the other is beside it on the same hosts."""
+    """URLs drawn from a generated list: listed ones, and unlisted ones on the same hosts."""
 
     listed: tuple[str, ...]
     unlisted: tuple[str, ...]
 
 
 def lines(entries: int, seed: int = 1) -> Iterator[str]:
-    """The list, a line an entry."""
+    """Lines of the generated list, one an entry."""
     for number in range(entries):
         yield f"{_entry(number, seed)} id=MADE-{number} category=made\n"
 
 
 def draw(entries: int, count: int, seed: int = 1) -> Drawn:
-    """URLs of a made list, `count` of each kind."""
+    """Draw URLs from a generated list, `count` of each kind."""
     chosen = random.Random(seed).choices(range(entries), k=count)
     return Drawn(
         tuple(_listed(number, seed) for number in chosen),

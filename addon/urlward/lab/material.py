@@ -34,7 +34,7 @@ class Certificates:
 
 
 def make_certificates(folder: Path, names: Iterable[str], addresses: Iterable[str]) -> Certificates:
-    """An authority, and one certificate by it for all origins."""
+    """Make an authority, and one certificate by it for all origins."""
     found = Certificates(folder / "origins-ca.pem", folder / "origin.pem", folder / "origin.key")
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _build(AUTHORITY, ca_key, ca_key, None)
@@ -84,12 +84,12 @@ def _build(
 
 
 def write_bundle(path: Path, authorities: Iterable[Path]) -> None:
-    """What the lab's clients trust, and nobody else."""
+    """Write the bundle of authorities that the lab's clients trust, and no others."""
     path.write_text("".join(authority.read_text() for authority in authorities))
 
 
 def write_chromium_policy(folder: Path, authorities: Iterable[Path]) -> None:
-    """Let Chromium trust them, in the folder that it reads its administrator's policies from.
+    """Make Chromium trust these authorities, through its folder of administrator's policies.
 
     See the policy ``CACertificates`` (Chromium 128 and later). ``DnsOverHttpsMode`` is left alone.
     """

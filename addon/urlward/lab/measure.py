@@ -1,4 +1,4 @@
-"""Figures: added latency, throughput, transfer, and what a reload does, each beside plain routing.
+"""Measurements: added latency, throughput, transfer, and reloads, each compared with plain routing.
 
 Plain routing is the neighbour's way through the same gateway to the same origins, which no rule is about.
 Both are measured in turns in the same run, so that what else the machine does meets both.
@@ -37,7 +37,7 @@ type Probe = Callable[[Measured], None]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of single requests, one at a time.
+    """Latency of single requests in milliseconds, one at a time.
 
     Attributes:
         at: what was asked for.
@@ -55,7 +55,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Throughput: the runs by plain routing and those from a filtered client, in turns.
+    """Throughput of the runs by plain routing and of those from a filtered client, in turns.
 
     Attributes:
         at: what was asked for.
@@ -73,7 +73,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """Requests at a steady rate while the list is replaced.
+    """Reload measurement: requests at a steady rate while the list is replaced.
 
     Attributes:
         at: what was asked for.
@@ -88,17 +88,17 @@ class Reload:
 
 @dataclass(slots=True)
 class Figures:
-    """All that was measured in a run."""
+    """All measurements of a run."""
 
     latencies: list[Latency] = field(default_factory=list)
     rates: list[Rate] = field(default_factory=list)
     reloads: list[Reload] = field(default_factory=list)
     tool: str = ""
-    """That has measured throughput."""
+    """Tool that has measured throughput."""
 
 
 def measure(world: World, wanted: Measure, seconds: float | None, figures: Figures, probe: Probe) -> None:
-    """Measure what a step wants.
+    """Take the measurements of a step.
 
     Args:
         world: the lab.
@@ -239,5 +239,5 @@ def _reload(world: World, at: Measured, seconds: float) -> Reload:
 
 
 def label(at: Measured) -> str:
-    """A measured URL for a report: its stage and scheme."""
+    """Label of a measured URL for a report: its stage and scheme."""
     return f"{STAGES[at.stage]}, {urlsplit(at.url).scheme.upper()}"

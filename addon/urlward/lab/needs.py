@@ -1,4 +1,4 @@
-"""What the lab needs of the machine, and how to get what is missing."""
+"""Requirements of the lab on the machine, and how to get what is missing."""
 
 import ctypes.util
 import os
@@ -15,7 +15,7 @@ _PATH = os.pathsep.join(filter(None, [os.environ.get("PATH"), "/usr/local/sbin",
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program, and the Debian package that it is in."""
+    """Program that is needed, and its Debian package."""
 
     name: str
     package: str
@@ -38,7 +38,7 @@ NFT_LIBRARY = Program("nftables", "libnftables1")
 
 @cache
 def find(name: str) -> str | None:
-    """Where a program is; administrators' folders are searched even where PATH leaves them out."""
+    """Path of a program; administrators' folders are searched even where PATH leaves them out."""
     return shutil.which(name, path=_PATH)
 
 

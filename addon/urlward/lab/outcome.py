@@ -1,4 +1,4 @@
-"""What came of an attempt, and whether that is what was expected."""
+"""Outcome of an attempt, and whether it is the expected one."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,7 +11,7 @@ STAGES: dict[str | int | None, str] = {"dns": "DNS", 1: "1 kernel", 2: "2 relay"
 
 
 class Result(StrEnum):
-    """Of an attempt."""
+    """Result of an attempt."""
 
     CAUGHT = "caught"
     PASSED = "passed"
@@ -22,18 +22,18 @@ class Result(StrEnum):
 
     @property
     def good(self) -> bool:
-        """Whether this is as it should be."""
+        """Whether this result is acceptable."""
         return self in (Result.CAUGHT, Result.PASSED, Result.HELD)
 
     @property
     def mark(self) -> Mark:
-        """For a report."""
+        """The result as a mark in a report."""
         return Mark(self.value, "good" if self.good else "bad")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a client, the origin and the filter's log say of one attempt.
+    """Observations of one attempt by the client, the origin and the filter's log.
 
     Attributes:
         status: of HTTP, as the client has got it; 0 without an answer.
@@ -61,7 +61,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attempt of one client.
+    """Judged attempt of one client.
 
     Attributes:
         step: number and name of the step.
@@ -86,7 +86,7 @@ class Outcome:
     why: str = ""
 
     def as_data(self) -> dict[str, Any]:
-        """For ``report.json``."""
+        """The outcome as data for ``report.json``."""
         seen = self.seen
         return {
             "step": self.step, "what": self.what, "client": self.client, "expected": self.expected,
@@ -104,7 +104,7 @@ def judge(
     monitor: bool,
     asker: str | None = None,
 ) -> tuple[Result, str]:
-    """Whether what was seen is what was expected.
+    """Judge whether the observations are what was expected.
 
     The origin's log decides whether something has arrived, whatever the client says.
 

@@ -1,4 +1,4 @@
-"""How a run goes, on the terminal: a bar while it is one, and a line for all that is not as expected."""
+"""Progress of a run on the terminal: a bar on a terminal, and a line for each unexpected outcome."""
 
 import sys
 from collections import Counter
@@ -15,7 +15,7 @@ from urlward.lab.outcome import Outcome, Result
 
 
 class Progress:
-    """Shows it on standard error; use as a context."""
+    """Progress display on standard error; use as a context."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -36,11 +36,11 @@ class Progress:
         self._bar.stop()
 
     def begin(self, steps: int) -> None:
-        """So many steps there are."""
+        """Set the number of steps."""
         self._bar.update(self._task, total=steps)
 
     def say(self, what: str) -> None:
-        """This is being done."""
+        """Show the current activity."""
         self._bar.update(self._task, description=f"starting: {escape(what)}")
 
     def step(self, number: int, name: str) -> None:
@@ -62,7 +62,7 @@ class Progress:
         )
 
     def end(self, good: bool, outcomes: Sequence[Outcome], seconds: float, page: Path) -> None:
-        """What it has come to."""
+        """Show the final result."""
         counts = Counter(outcome.result for outcome in outcomes)
         told = ", ".join(f"{counts[result]} {result.value}" for result in Result if counts[result])
         verdict = "[green]as expected[/]" if good else "[red]not as expected[/]"

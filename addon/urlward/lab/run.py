@@ -1,4 +1,4 @@
-"""A run: the scenario's steps in order, and the report of what came of them."""
+"""Run of a scenario: its steps in order, and the report of the outcomes."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _BROKEN = ("Traceback", "Unhandled", "crashed")
 
 @dataclass(slots=True)
 class Ran:
-    """What a run has shown.
+    """Results of a run.
 
     Attributes:
         loaded: the scenario.
@@ -48,7 +48,7 @@ class Ran:
 def run_scenario(
     loaded: Loaded, ipv6: bool, progress: Progress, folder: Path, seconds: float | None = None, *, last: bool
 ) -> Ran:
-    """Start everything, do all steps, and end everything.
+    """Run a scenario: start everything, do all steps, and end everything.
 
     Args:
         loaded: the scenario.
@@ -107,7 +107,7 @@ def _repeat(world: World, attempts: Attempts, asked: list[Attempt], step: Step, 
 
 
 def _log(world: World) -> list[Outcome]:
-    """What must not stand in the filter's log."""
+    """Check the filter's log for what it must not contain."""
     text = world.filter.log.text()
     named = sum(secret in text for secret in world.filter.secrets())
     broken = sum(word in text for word in _BROKEN)

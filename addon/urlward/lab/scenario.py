@@ -1,4 +1,4 @@
-"""A scenario: what is listed, which hosts there are, what is asked for, and what should come of it.
+"""Scenario: the lists, hosts and requests of a lab run, and the expected outcomes.
 
 TOML, read as strictly as the configuration: a key that is not known, or a value that does not fit, is
 one line that names its place. The reference of all keys is the docstrings here.
@@ -131,7 +131,7 @@ class FilterTable(_Table):
 
 
 class Request(_Table):
-    """One thing that is asked for, by each client, and what should come of it.
+    """Request made by each client, and its expected outcome.
 
     Attributes:
         url: what is asked for; or else
@@ -191,20 +191,20 @@ class Request(_Table):
         return self
 
     def beyond_browsers(self, source: str) -> bool:
-        """Whether a browser that is only told a URL cannot send it."""
+        """Whether a browser that is only given a URL cannot send it."""
         odd = self.host or self.to or self.method != "GET" or (self.source or source) == "exempt"
         return bool(odd) and not (self.dns or self.keep or self.raw or self.cached)
 
 
 class Measured(_Table):
-    """A URL that is measured, from a filtered client and by plain routing from the neighbour."""
+    """URL that is measured, from a filtered client and by plain routing from the neighbour."""
 
     url: Url
     stage: Stage
 
 
 class Measure(_Table):
-    """``measure``: figures.
+    """``measure``: measurements.
 
     Attributes:
         what: added latency, throughput in requests/s, transfer of large files, or what a reload does.
@@ -222,7 +222,7 @@ class Measure(_Table):
 
 
 class Step(_Table):
-    """``[[steps]]``: done in order.
+    """``[[steps]]``: one step; steps are done in order.
 
     Attributes:
         name: a heading in the report.
@@ -265,7 +265,7 @@ class Step(_Table):
 
 
 class Scenario(_Table):
-    """The whole file.
+    """Whole scenario file.
 
     Attributes:
         description: what it shows, for the report.
@@ -285,7 +285,7 @@ class Scenario(_Table):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A scenario that was read.
+    """Scenario that has been read.
 
     Attributes:
         name: the file's, without its suffix.
@@ -331,7 +331,7 @@ def load_scenario(name: str) -> Loaded:
 
 
 def _place(error: ValidationError) -> str:
-    """The first fault in one line; items of arrays count from 1, as people do."""
+    """The first error in one line; items of arrays count from 1, as people do."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(f"{part + 1}" if isinstance(part, int) else str(part) for part in first["loc"])
     _, _, message = describe(error).partition(": ")
@@ -339,7 +339,7 @@ def _place(error: ValidationError) -> str:
 
 
 def _lines(text: str, scenario: Scenario) -> tuple[tuple[int, ...], ...]:
-    """Requests stand in the file in the order that they are read in."""
+    """Line numbers of the requests, which stand in the file in the order they are read in."""
     lines = text.splitlines()
     at = 0
     found = []

@@ -1,4 +1,4 @@
-"""What stands around the filter: origins (nginx) and the network's resolver (dnsmasq)."""
+"""Services around the filter: origins (nginx) and the network's resolver (dnsmasq)."""
 
 import signal
 import time
@@ -46,7 +46,7 @@ def write_template(name: str, path: Path, **values: Any) -> None:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = _PATIENCE) -> None:
-    """Poll until it is true.
+    """Poll until a condition is true.
 
     Raises:
         LabError: it is not, in time.
@@ -100,7 +100,7 @@ def _sparse(path: Path, size: int) -> None:
 
 
 class Resolver:
-    """The network's resolver, which can be made to fail in each of the ways that resolvers fail.
+    """Network's resolver, which can be made to fail in each of the ways that resolvers fail.
 
     Raises:
         LabError: a record cannot be written, or dnsmasq does not start.
@@ -118,25 +118,25 @@ class Resolver:
         self.start()
 
     def start(self) -> None:
-        """Let it answer as it should."""
+        """Start normal operation."""
         self.stop()
         self._running = [self._dnsmasq(53, self._addresses)]
         self._wait(self._running[0], 0)
 
     def stop(self) -> None:
-        """End it: its machine refuses queries."""
+        """Stop the resolver: its machine refuses queries."""
         for service in self._running:
             service.process.send_signal(signal.SIGCONT)
             service.stop(signal.SIGKILL)
         self._running = []
 
     def hang(self) -> None:
-        """Let it take queries and answer none."""
+        """Make it receive queries and answer none."""
         for service in self._running:
             service.process.send_signal(signal.SIGSTOP)
 
     def slow(self, seconds: float) -> None:
-        """Let each answer take so long."""
+        """Delay each response by so many seconds."""
         self.stop()
         behind = self._dnsmasq(_SLOW_PORT, ["127.0.0.1"])
         command = module_command("urlward.lab.slow_dns", str(seconds), *self._addresses)

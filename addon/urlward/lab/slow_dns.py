@@ -1,4 +1,4 @@
-"""A resolver that takes its time: it hands on what it is asked after a while, over UDP and TCP."""
+"""Slow resolver: forwards each query after a delay, over UDP and TCP."""
 
 import asyncio
 import sys
@@ -35,7 +35,7 @@ async def _ask(query: bytes) -> bytes:
 
 
 async def serve(seconds: float, addresses: list[str]) -> None:
-    """Answer on port 53 of each address."""
+    """Answer queries on port 53 of each address."""
 
     async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

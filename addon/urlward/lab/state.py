@@ -1,4 +1,4 @@
-"""Labs that are up: a small file for each, which says which process it is.
+"""State of running labs: a small file for each, which says which process it is.
 
 A lab that has ended without telling anybody leaves such a file and nothing else. It is seen by the
 process's start, which no other process of that number shares, and removed.
@@ -23,7 +23,7 @@ _END_WITHIN = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A lab that is up.
+    """Running lab.
 
     Attributes:
         name: given to it.
@@ -39,7 +39,7 @@ class Running:
 
 
 def path_of(name: str, folder: Path = WORK) -> Path:
-    """Where a lab's state is.
+    """Path of a lab's state file.
 
     Raises:
         LabError: that is no name for a lab.
@@ -50,7 +50,7 @@ def path_of(name: str, folder: Path = WORK) -> Path:
 
 
 def find_running(name: str, folder: Path = WORK) -> Running | None:
-    """The lab of that name; None where it is not up (any more)."""
+    """Find the running lab of that name; None where there is none."""
     path = path_of(name, folder)
     try:
         running = Running(**json.loads(path.read_text()))
@@ -66,13 +66,13 @@ def find_running(name: str, folder: Path = WORK) -> Running | None:
 
 
 def running_labs(folder: Path = WORK) -> list[Running]:
-    """All that are up."""
+    """All running labs."""
     found = [find_running(path.stem, folder) for path in sorted(folder.glob("*.json"))]
     return [running for running in found if running]
 
 
 def the_running(name: str, folder: Path = WORK) -> Running:
-    """The lab of that name.
+    """Find the running lab of that name, or raise.
 
     Raises:
         LabError: it is not up.
@@ -96,7 +96,7 @@ def remember(running: Running, folder: Path = WORK) -> None:
 
 
 def end(running: Running, folder: Path = WORK) -> None:
-    """End a lab, and wait until it has ended.
+    """Stop a lab, and wait until it has ended.
 
     Raises:
         LabError: it does not end.

@@ -1,4 +1,4 @@
-"""A run as a report: what was caught and missed, where and why, and what it cost."""
+"""Report of a run: what was caught and missed, where and why, and what it cost."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ reads the request itself: of plain HTTP, and inside TLS of hosts that have an en
 
 
 def summarise(ran: Ran) -> Report:
-    """The report of a run."""
+    """Make the report of a run."""
     outcomes = ran.outcomes
     counts = Counter(outcome.result for outcome in outcomes)
     sections = [_matrix(outcomes), _wrong(outcomes), _timing(outcomes)]

@@ -1,4 +1,4 @@
-"""The figures of a run for its report: latency, throughput, and what a reload does."""
+"""Measurements of a run for its report: latency, throughput, and reloads."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -35,7 +35,7 @@ def figure_sections(figures: Figures) -> list[Section | None]:
 
 
 def figure_data(figures: Figures) -> dict[str, Any]:
-    """The same for ``report.json``; times in milliseconds."""
+    """The measurements as data for ``report.json``; times in milliseconds."""
     return {
         "latency_ms": [_latency_data(one) for one in figures.latencies],
         "rates": [_rate_data(one) for one in figures.rates],

@@ -1,4 +1,4 @@
-"""The lab's network: a namespace for each machine, joined by the gateway, which routes.
+"""Topology of the lab: a namespace for each machine, joined by the gateway, which routes.
 
 It is made inside namespaces that end with the lab (`urlward.lab.isolation`), so nothing here
 undoes anything.
@@ -13,7 +13,7 @@ from urlward.lab.errors import LabError
 
 
 def inside(namespace: str, command: Sequence[str]) -> list[str]:
-    """The command, as one that runs in a namespace."""
+    """Command line that runs a command in a namespace."""
     return ["ip", "netns", "exec", namespace, *command]
 
 

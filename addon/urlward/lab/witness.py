@@ -1,4 +1,4 @@
-"""The origin's log and the filter's, put together with what a client has got."""
+"""Evidence of an attempt: the origin's log and the filter's, joined with the client's result."""
 
 import json
 import re
@@ -24,7 +24,7 @@ origins here have such."""
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the origin's log: a request that has reached it, and who sent it."""
+    """Line of the origin's log: a request that has reached it, and who sent it."""
 
     tag: str
     uri: str
@@ -39,7 +39,7 @@ class Line:
 
 
 class Witness:
-    """Knows what has reached the origin and what the filter has said.
+    """Reader of the origin's and the filter's logs.
 
     Args:
         origin: the origin's log.
@@ -57,7 +57,7 @@ class Witness:
         self._lock = threading.Lock()
 
     def lines(self, tag: str) -> list[Line]:
-        """What the origin has seen of an attempt so far."""
+        """Lines of the origin's log for an attempt so far."""
         with self._lock:
             with self._path.open("rb") as file:
                 file.seek(self._at)
@@ -72,7 +72,7 @@ class Witness:
             return list(self._lines[tag])
 
     def look(self, tag: str, got: Got, secure: bool, status: int, *, monitor: bool = False) -> Seen:
-        """What there is to see of an attempt.
+        """Collect the observations of an attempt.
 
         Args:
             tag: the attempt's.
@@ -105,7 +105,7 @@ class Witness:
         )
 
     def look_again(self, tag: str, outcome: Outcome) -> Outcome:
-        """What is judged caught, once more when all is over: the origin's log has the last word."""
+        """Check attempts judged caught once more when all is over: the origin's log has the last word."""
         served = sum(line.served for line in self.lines(tag))
         if outcome.result is not Result.CAUGHT or outcome.seen.served or not served:
             return outcome

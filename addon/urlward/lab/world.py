@@ -1,4 +1,4 @@
-"""Everything of a lab that runs: the network, what stands around the filter, the filter, and the clients."""
+"""Running lab: the network, the services around the filter, the filter, and the clients."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ type Say = Callable[[str], None]
 
 
 class World:
-    """A lab's services for one scenario; use as a context.
+    """Services of a lab for one scenario; use as a context.
 
     Args:
         loaded: the scenario.
@@ -64,7 +64,7 @@ class World:
             self._stack.close()
 
     def agent(self, source: str) -> AgentLink:
-        """The agent on a machine; it is started where it is not there yet."""
+        """The agent on a machine; started if it does not run yet."""
         machine = machine_of(source)
         if machine not in self._agents:
             link = AgentLink(machine, self.logs / f"agent-{machine}.log", environment())
@@ -73,7 +73,7 @@ class World:
         return self._agents[machine]
 
     def address(self, source: str, family: int) -> str:
-        """What a client has to come from, where that is not any of its machine's addresses."""
+        """Source address that a client must use; empty where any of its machine's will do."""
         return EXEMPT[family == 6] if source == "exempt" else ""
 
     def resolver_of(self, family: int) -> str:
@@ -81,7 +81,7 @@ class World:
         return RESOLVER.host6 if family == 6 else RESOLVER.host4
 
     def restore(self) -> None:
-        """Let everything be as it was in the beginning."""
+        """Restore the initial state."""
         self.filter.free_disk()
         self.filter.write_list()
         self.resolver.start()

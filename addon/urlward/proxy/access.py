@@ -28,15 +28,15 @@ function FindProxyForURL(url, host) {
 
 
 class Access:
-    """What an explicit proxy takes.
+    """Access rules of the explicit proxy: who may use it, and for which destinations.
 
     Args:
         table: the configuration's.
         passwords: of those who may use it; None where all may.
 
     Attributes:
-        table: likewise.
-        passwords: likewise.
+        table: as given.
+        passwords: as given.
     """
 
     def __init__(self, table: ProxyTable, passwords: Passwords | None = None) -> None:
@@ -59,7 +59,8 @@ class Access:
     def refusal(
         self, head: RequestHead, port: int, client: Client, done: Callable[[], None]
     ) -> BlockResponse | Literal["wait"] | None:
-        """What a request gets that is not taken; ``wait`` where that is not known before `done` is called.
+        """The response to a request that is refused; ``wait`` where that is not known before `done` is
+        called.
 
         Args:
             head: of the request.
@@ -84,7 +85,7 @@ class Access:
         return None
 
     def own(self, head: RequestHead) -> BlockResponse:
-        """What a request gets that is for the proxy itself."""
+        """The response to a request for the proxy itself, such as the PAC file."""
         if self._pac is None or head.target.partition(b"?")[0] not in PAC_PATHS:
             return _plain(head, 400, "a proxy needs to be asked for a whole URL")
         if head.method not in (b"GET", b"HEAD"):
@@ -117,7 +118,7 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 
 
 def _pac(table: PacTable) -> bytes:
-    """The file, in JavaScript. No name is looked up by it, since a browser would wait for that at each URL;
+    """PAC file, in JavaScript. No name is looked up by it, since a browser would wait for that at each URL;
     and nothing goes past the proxy where that does not answer."""
     tests = []
     for value in table.direct:

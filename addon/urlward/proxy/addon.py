@@ -159,7 +159,7 @@ class NoListError(Exception):
 
 
 class Urlward:
-    """Filters what goes through mitmproxy.
+    """mitmproxy addon that filters its traffic.
 
     Attributes:
         keeper: the lists in force, None before they are loaded.
@@ -397,7 +397,7 @@ class Urlward:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
     def take_passwords(self, passwords: Passwords | None) -> None:
-        """Ask for these from now on, where clients name their destinations."""
+        """Use these passwords from now on, where clients name their destinations."""
         before = self.access.passwords
         if before is not None:
             before.close()
@@ -408,12 +408,12 @@ class Urlward:
             self._start_watch()
 
     def trouble(self, kind: str, why: str) -> None:
-        """Have an alarm of a kind last, or end where nothing is said (`Metrics.trouble`)."""
+        """Raise an alarm of a kind, or clear it where the text is empty (`Metrics.trouble`)."""
         if self.recording is not None:
             self.recording.metrics.trouble(kind, why)
 
     def take_rules(self, rules: RulesFacts) -> None:
-        """Take note of how a gateway's rules are."""
+        """Record the state of a gateway's rules."""
         self.rules = rules
         if self.recording is not None:
             self.recording.metrics.rules(rules)
@@ -430,7 +430,7 @@ class Urlward:
             )
 
     async def close(self) -> None:
-        """Hand over what is still to be recorded, and end what keeps it; after `done`."""
+        """Flush what is still to be recorded, and stop recording; after `done`."""
         if self.recording is not None:
             await self.recording.close()
         for task in self._after:
@@ -439,7 +439,7 @@ class Urlward:
             await asyncio.wait(self._after)
 
     def poller(self, loop: asyncio.AbstractEventLoop) -> Poller:
-        """The sockets of all modes: a client has one share of the processor, by whichever it comes."""
+        """Poller for the sockets of all modes: a client has one share of the processor for all of them."""
         if self._poller is None or self._poller.loop is not loop:
             self._poller = Poller(loop)
         return self._poller
@@ -457,7 +457,7 @@ class Urlward:
             companion.refresh()
 
     def _start(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
-        """Have something done until `done`."""
+        """Start a task that runs until `done`."""
         task = self._begin(work)
         self._tasks.add(task)
         return task
@@ -483,7 +483,7 @@ class Urlward:
                 await self.live.recheck(self.guard)
 
     async def _watch_authority(self) -> None:
-        """Say ahead when the certificate ends that clients trust the decrypted connections by."""
+        """Warn before the certificate of the interception authority expires."""
         said, tls = "", ctx.master.addons.get("tlsconfig")
         while tls is not None and is_first() and ctx.options.urlward_intercept != "none":
             until = tls.certstore.default_ca.notafter.timestamp()
@@ -497,7 +497,7 @@ class Urlward:
             await asyncio.sleep(AUTHORITY_LOOK)
 
     def _in_force(self) -> tuple[object, object, float, int]:
-        """Tells one state of lists and rules from another."""
+        """Identity of the lists and rules in force, to notice a change."""
         matcher = self.keeper.matcher.identity if self.keeper is not None else None
         until = self.policy.until(time.time()) if self.policy is not None else 0.0
         macs = self.neighbours.changes if self.neighbours is not None else 0
@@ -557,7 +557,7 @@ class Urlward:
             self.recording.metrics.opened += 1
 
     async def client_connected(self, client: Client) -> None:
-        """Let who is slowed wait, on a connection that mitmproxy carries."""
+        """Delay a slowed client, on a connection that mitmproxy carries."""
         self.count_connection()
         if self.probing is None or not self.probing.slowing:
             return
@@ -590,7 +590,7 @@ class Urlward:
         return ROOM_WITHIN if closed else ACCEPT_AGAIN
 
     def _close_carried(self, connections: int) -> int:
-        """Close some that mitmproxy carries and that are at rest, the oldest first; how many that is."""
+        """Close the oldest idle connections that mitmproxy carries; returns how many."""
         server, live = ctx.master.addons.get("proxyserver"), self.live.clients()
         carried = list(server.connections.values()) if server is not None else []
         resting = [
@@ -601,12 +601,12 @@ class Urlward:
         return len(resting[:connections])
 
     def server_connect_error(self, data: ServerConnectionHookData) -> None:
-        """See whether that was for want of room, on a connection that mitmproxy makes."""
+        """See whether a connection that mitmproxy makes failed for want of file descriptors or memory."""
         if os.strerror(errno.EMFILE) in (data.server.error or ""):
             self.short(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
     def client_disconnected(self, client: Client) -> None:
-        """Nothing of it is under way any more."""
+        """Forget a closed client connection."""
         self.live.forget(client)
 
     async def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -633,8 +633,8 @@ class Urlward:
             server.error = ListedAddress(addresses[0])
 
     def may_reach(self, client: AnyClient, address: str, port: int, *, named: bool) -> bool:
-        """Whether a client may be led there: not to the filter itself, its dashboard, or where nothing but
-        block pages is, nor to what only this machine reaches (`Access.is_free`).
+        """Whether a client may be led to an address: not to the filter itself, its dashboard, or where only
+        block pages are, nor to what only this machine reaches (`Access.is_free`).
 
         Args:
             client: whose connection it is.
@@ -649,7 +649,7 @@ class Urlward:
         return not self.is_here(address, port)
 
     def tls_with_clients(self) -> Certificates:
-        """Certificates of mitmproxy's authority."""
+        """Server certificates for clients, signed by mitmproxy's authority."""
         if self._certificates is None:
             store = ctx.master.addons.get("tlsconfig").certstore
             chain = store.default_chain_file.read_bytes() if store.default_chain_file else b""
@@ -659,13 +659,13 @@ class Urlward:
         return self._certificates
 
     def tls_with_origins(self) -> Origins:
-        """How origins are spoken to."""
+        """TLS settings and sessions for connections to origins."""
         if self._origins is None:
             self._origins = Origins(ctx.options)
         return self._origins
 
     def is_here(self, address: str, port: int) -> bool:
-        """Whether this filter itself listens there."""
+        """Whether this filter itself listens at an address."""
         return self._listens_on(port) and is_local(address)
 
     def _listens_on(self, port: int) -> bool:
@@ -717,7 +717,7 @@ class Urlward:
         ]
 
     def _take_records(self, config: Config) -> None:
-        """Begin to record, once; what is recorded and where does not change while the filter runs."""
+        """Start recording, once; what is recorded and where does not change while the filter runs."""
         if config.records is None or self.recording is not None:
             return
         try:
@@ -728,7 +728,7 @@ class Urlward:
         self.recording = Recording(config.records, state, secret, worker_name())
 
     def _start_watch(self) -> None:
-        """Look after what was configured last, and no longer after what was before."""
+        """Watch the lists that were configured last, and stop watching the ones before."""
         for task in self._watches:
             task.cancel()
         self._watches = []
@@ -774,18 +774,18 @@ class Urlward:
             nextlayer.layer = self._adopt(nextlayer.layer, context, guard)
 
     def decide(self, context: AnyContext, data: bytes, guard: Guard, *, for_origin: bool) -> Decision:
-        """What becomes of a TCP connection, by what its client has sent."""
+        """Decide on a TCP connection by the first bytes of its client."""
         return decide(context, data, guard, relays_other=self._relays_other, for_origin=for_origin)
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
-        """Have the server name as the client has sent it, also where mitmproxy would find none."""
+        """Take the server name as the client has sent it, also where mitmproxy would find none."""
         # Over TCP an error has been refused, or is spoken to the proxy itself; of DTLS there are no bytes.
         with suppress(ClientHelloError, NotImplementedError):
             body = data.client_hello.raw_bytes(wrap_in_record=False)
             take_sni(data.context, parse_client_hello(body).sni)
 
     def tls_established_client(self, data: TlsData) -> None:
-        """A handshake has ended in time."""
+        """Remove a completed TLS handshake from the exchanges under way."""
         for member in self.live.of(data.context.client):
             if isinstance(member, Handshake):
                 self.live.discard(member)
@@ -813,7 +813,7 @@ class Urlward:
         return top
 
     def _http_layer(self, other: layer.Layer, context: Context, guard: Guard) -> layer.Layer:
-        """The layer of ours in the place of one of mitmproxy's."""
+        """Our layer in place of one of mitmproxy's."""
         http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
         return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
 
@@ -909,7 +909,7 @@ def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
 
 
 def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
-    """Whether the operator has told mitmproxy to relay this connection, or that is not known yet."""
+    """Whether the operator's options make mitmproxy relay this connection, or that is not known yet."""
     if not (ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts):
         return False
     context = nextlayer.context

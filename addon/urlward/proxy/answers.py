@@ -1,4 +1,4 @@
-"""Answers that the filter gives itself, and their form on the wire."""
+"""Responses that the filter gives itself, and their form on the wire."""
 
 from email.utils import formatdate
 from http import HTTPStatus
@@ -35,7 +35,7 @@ def plain(
 
 
 def unreachable(reason: str = "", *, tls: bool, head: bool = False) -> BlockResponse:
-    """What a request gets whose origin cannot be asked.
+    """The response to a request whose origin cannot be reached.
 
     Args:
         reason: what is wrong with the origin's certificate; empty where something else is.
@@ -50,7 +50,7 @@ def unreachable(reason: str = "", *, tls: bool, head: bool = False) -> BlockResp
 
 
 def on_wire(answer: BlockResponse, *, keep_alive: bool) -> bytes:
-    """An answer as HTTP/1.1."""
+    """A response serialised as HTTP/1.1."""
     fields = b"".join(b"%b: %b\r\n" % field for field in answer.headers)
     return b"HTTP/1.1 %d %b\r\n%bDate: %b\r\nConnection: %b\r\n\r\n%b" % (
         answer.status,

@@ -21,7 +21,7 @@ from urlward.proxy.passwords import PasswordError, Passwords
 
 
 class Authentication:
-    """Asks for passwords; the data path does so by itself.
+    """mitmproxy addon that checks proxy passwords; the data path does so by itself.
 
     Args:
         urlward: whose connections they are.
@@ -47,7 +47,7 @@ class Authentication:
                 raise exceptions.OptionsError(str(e)) from e
 
     async def socks5_auth(self, data: Socks5AuthData) -> None:
-        """Look at what a client of SOCKS has sent."""
+        """Check the user and password that a SOCKS5 client has sent."""
         passwords = self._urlward.access.passwords
         token = binascii.b2a_base64(f"{data.username}:{data.password}".encode(), newline=False)
         if passwords is not None:
@@ -60,12 +60,12 @@ class Authentication:
             data.valid = bool(await _answer(ask))
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Look at a CONNECT."""
+        """Check the credentials of a CONNECT request."""
         if await self._takes(flow):
             self._admitted.add(flow.client_conn)
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Look at a request, if it is for the proxy."""
+        """Check the credentials of a request, if it is for the proxy."""
         explicit = mode_specs.RegularMode | mode_specs.UpstreamMode
         if isinstance(flow.client_conn.proxy_mode, explicit) and flow.client_conn not in self._admitted:
             await self._takes(flow)
@@ -87,7 +87,7 @@ class Authentication:
 
 
 async def _answer(ask: Callable[[Callable[[], None]], Any]) -> Any:
-    """What is answered in the end, where None is that what it is given is called later."""
+    """The final response; None where it is given to a callback later."""
     while (answer := ask((event := asyncio.Event()).set)) is None:
         await event.wait()
     return answer

@@ -8,7 +8,7 @@ from mitmproxy.certs import CertStore
 from urlward.engine.dates import time_text
 
 NAME = "mitmproxy"
-"""What the files begin with; mitmproxy looks for them so."""
+"""Prefix of the files' names, as mitmproxy expects it."""
 
 CA_FILE = f"{NAME}-ca.pem"
 """Certificate and key, in mitmproxy's ``confdir``."""
@@ -19,7 +19,7 @@ EXPIRES_SOON = 30 * 86_400.0
 """Seconds before its end from which an authority's certificate is spoken of."""
 
 _LONGEST = 64
-"""Of a common name or an organisation (RFC 5280, appendix A.1, ub-common-name); libraries count bytes."""
+"""Bytes of a common name or organisation (RFC 5280, appendix A.1, ub-common-name); libraries count bytes."""
 
 _WHAT = " filter"
 
@@ -47,7 +47,7 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
 
 
 def expiry_trouble(until: float, now: float) -> str:
-    """What is to be said of when an authority's certificate ends; nothing where that is far.
+    """Warning about the end of an authority's certificate; empty where that is far.
 
     Args:
         until: when it ends, seconds since 1970-01-01 UTC.

@@ -1,4 +1,4 @@
-"""What a client gets instead of a blocked resource: a page, a problem object or a few lines of text.
+"""Block page: the response in place of a blocked resource, as HTML, a problem object or plain text.
 
 Nothing of the request is ever reflected: of its header fields only ``Accept`` and ``Accept-Language`` come
 in, and only to choose. A block page may be asked for thousands of times a second, so a response is rendered
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BlockPageSettings:
-    """What an operator sets; every key has a value that works.
+    """Settings of the block page; every key has a working default.
 
     Attributes:
         status: 451 (RFC 7725) or 403.
@@ -74,7 +74,7 @@ class BlockPageSettings:
 
 @dataclass(frozen=True, slots=True)
 class BlockNotice:
-    """What there is to say of one hit; ``reference`` is the one in the log."""
+    """Facts of one hit that a block page shows; ``reference`` is the one in the log."""
 
     reference: str
     list_name: str
@@ -83,7 +83,7 @@ class BlockNotice:
 
 @dataclass(frozen=True, slots=True)
 class BlockResponse:
-    """A whole response, without the fields of a connection: ``Connection`` and ``Date`` are the proxy's."""
+    """Response without connection fields: ``Connection`` and ``Date`` are the proxy's."""
 
     status: int
     reason: str
@@ -100,7 +100,7 @@ class _Skeleton:
 
 
 class BlockPage:
-    """Renders block pages from one set of settings. It may be used from several threads."""
+    """Renderer of block pages from one set of settings. It may be used from several threads."""
 
     def __init__(self, settings: BlockPageSettings) -> None:
         """Read texts and templates and try each once.

@@ -35,7 +35,7 @@ class ClientHelloError(UrlwardError):
 
 
 class ClientHello(NamedTuple):
-    """What a ClientHello says.
+    """Parsed TLS ClientHello.
 
     Attributes:
         sni: the name in its server_name extension as sent, in any bytes; None where it has none.
@@ -94,7 +94,7 @@ def read_client_hello(data: bytes) -> ClientHello | None:
 
 
 class SecondHello:
-    """Watches a TLS connection that is relayed for another ClientHello, which may name another server.
+    """Watcher of a relayed TLS connection for a second ClientHello, which may name another server.
 
     An origin may answer the first with a HelloRetryRequest (RFC 8446 section 4.1.4), and go by the name in
     the second. A client must not change it (section 4.1.2), so one that does is stopped. Between the two, a
@@ -116,7 +116,7 @@ class SecondHello:
         """Bytes that are left of a record that is no handshake."""
 
     def client(self, data: bytes) -> bytes:
-        """What may be sent on of what the client has sent, now and before.
+        """The bytes from the client, now and before, that may be sent on.
 
         Raises:
             ClientHelloError: a second ClientHello that names another server, or is damaged.
@@ -268,28 +268,28 @@ class _Reader:
         return self._at < len(self._data)
 
     def take(self, size: int) -> bytes:
-        """So many bytes."""
+        """Read so many bytes."""
         start, self._at = self._at, self._at + size
         if self._at > len(self._data):
             raise IndexError
         return self._data[start : self._at]
 
     def number(self, size: int) -> int:
-        """A number of so many bytes."""
+        """Read a number of so many bytes."""
         return int.from_bytes(self.take(size))
 
     def vector(self, size: int) -> bytes:
-        """A vector whose length has so many bytes."""
+        """Read a vector whose length field has so many bytes."""
         return self.take(self.number(size))
 
     def only(self, size: int) -> bytes:
-        """A vector behind which nothing comes."""
+        """Read a vector that must be the last thing in the data."""
         found = self.vector(size)
         if self:
             raise IndexError
         return found
 
     def extensions(self) -> Iterator[tuple[int, bytes]]:
-        """Extensions, type and body, until the end."""
+        """Read extensions, type and body, until the end."""
         while self:
             yield self.number(2), self.vector(2)

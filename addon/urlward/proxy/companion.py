@@ -1,4 +1,4 @@
-"""Processes that work for the filter beside it: started by it, and ended with it.
+"""Companion processes of the filter: started by it, and ended with it.
 
 Fetching and compiling feeds, and keeping records, take memory and time that the process which carries
 traffic has better use for. What comes of them lies in the state folder; so such a process may die at any
@@ -47,7 +47,7 @@ END_WITHIN = 15.0
 def told_of_lists(
     lists: Iterable[str | Path], trust: Iterable[str], max_errors: str, format_: str
 ) -> dict[str, object]:
-    """What a companion is told of the lists that are not feeds (`Companion.lists`)."""
+    """The lists that are not feeds, as a companion is passed them (`Companion.lists`)."""
     return {
         "list": [str(Path(path).absolute()) for path in lists],
         "trust": list(trust),
@@ -57,14 +57,14 @@ def told_of_lists(
 
 
 class Companion(NamedTuple):
-    """One such process.
+    """Companion process: what to start, and when it is taken to hang.
 
     Attributes:
         name: for the log.
         module: that it runs.
         config: the configuration file.
         key: file of the lists' key where not the configuration's, or empty.
-        admin: likewise the dashboard's HOST:PORT.
+        admin: the dashboard's HOST:PORT where not the configuration's, or empty.
         timeout: seconds of silence after which it is taken to hang; 0 for never.
         lists: what the filter is told of lists, by flags or by the file (`told_of_lists`).
     """
@@ -79,11 +79,11 @@ class Companion(NamedTuple):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What to start."""
+        """Command line that starts the companion."""
         return tuple(module_command(self.module))
 
     def request(self, channel: int) -> bytes:
-        """What it is told on its standard input by this process, its parent.
+        """Settings that the parent process writes to the companion's standard input.
 
         Args:
             channel: descriptor that it inherits, on which it says that it lives (`urlward.process.beat`).
@@ -100,7 +100,8 @@ class Companion(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    """What it inherits: its memory is used in bursts, and is a quarter faster with Python's own allocator."""
+    """Environment of a companion: its memory is used in bursts, and is a quarter faster with Python's own
+    allocator."""
     return {**os.environ, "PYTHONMALLOC": "default"}
 
 
@@ -111,7 +112,7 @@ def companions(
     admin: str = "",
     lists: Mapping[str, object] = MappingProxyType({}),
 ) -> list[Companion]:
-    """The processes that a configuration needs beside the filter; for the arguments see `Companion`."""
+    """The processes that a configuration needs besides the filter; for the arguments see `Companion`."""
     if path is None:
         return []
     made = []
@@ -124,14 +125,15 @@ def companions(
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
-    """A parent's end, which never waits, and its child's, of what one says to the other."""
+    """Socket pair between parent and child: the parent's end, which never blocks, and the child's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     return ours, theirs
 
 
 class Keeping:
-    """Keeps one alive, where the filter is a single process; see `urlward.proxy.workers` for several.
+    """Keeper of one companion, where the filter is a single process; see `urlward.proxy.workers` for
+    several.
 
     Args:
         companion: what it is.
@@ -144,7 +146,7 @@ class Keeping:
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
-        """Look after it until cancelled."""
+        """Start the companion and restart it when it dies, until cancelled."""
         ends = 0
         while True:
             started = time.monotonic()
@@ -156,7 +158,7 @@ class Keeping:
             await asyncio.sleep(BACKOFF[min(ends, len(BACKOFF) - 1)])
 
     def refresh(self) -> None:
-        """Have all feeds fetched now, where it is theirs."""
+        """Have all feeds fetched now, if this is the companion for feeds."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGHUP)
@@ -193,7 +195,7 @@ class Keeping:
         return process.returncode
 
     async def _end_if_hung(self, process: asyncio.subprocess.Process, channel: socket.socket) -> None:
-        """Kill it where it has not said for long that it lives."""
+        """Kill the companion if it has been silent for too long."""
         timeout = self._companion.timeout
         heard = looked = time.monotonic()
         limit, spent = max(_START_WITHIN, timeout), 0.0
@@ -220,7 +222,7 @@ class Keeping:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End it: what it has begun is lost, and nothing else."""
+    """Kill a companion: what it has begun is lost, and nothing else."""
     with suppress(ProcessLookupError):
         process.terminate()
         try:

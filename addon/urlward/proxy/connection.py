@@ -19,16 +19,16 @@ _READ: Final = 1 << 14
 """Bytes that are read at once at first."""
 
 _LEAST_READ, _MOST_READ = 1 << 12, 1 << 18
-"""Those that are read at once where they take long, such as a byte in a record, and where they do not."""
+"""Bytes read at once: where they take long, such as a byte in a record, and where they do not."""
 
 _MOST_TLS: Final = 1 << 16
-"""Likewise, at most, of TLS, whose buffers keep the room that they have once needed."""
+"""Most bytes read at once of TLS, whose buffers keep the room that they have once needed."""
 
 HIGH: Final = 1 << 16
 """Bytes that wait to be sent from which on the other connection is not read."""
 
 LOW: Final = 1 << 14
-"""Those at which it is read again."""
+"""Waiting bytes at which reading resumes."""
 
 _PROBES: Final = {
     socket.TCP_KEEPIDLE: 30,
@@ -45,11 +45,11 @@ one before it; the client is slowed; what has come is yet to be looked at."""
 _NOT_STARTED: Final = 16
 
 _INFO_AT, _INFO_END = 120, 136
-"""Where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` are (``linux/tcp.h``)."""
+"""Offsets of ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` (``linux/tcp.h``)."""
 
 
 class Owner(Protocol):
-    """Whose connections they are.
+    """Owner of connections: hears of failures and of their end.
 
     Attributes:
         active: set to the time whenever something comes, by `time.perf_counter`.
@@ -60,14 +60,14 @@ class Owner(Protocol):
     share: Share
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed."""
+        """Handle an error of the filter's own."""
 
     def lost(self, connection: "Connection") -> None:
-        """A connection is closed; said once, on a later round of the event loop."""
+        """A connection is closed; called once, on a later round of the event loop."""
 
 
 class Peer(Protocol):
-    """What is told whether a connection takes more.
+    """Other connection of a relay, which is paused and resumed as this one fills and drains.
 
     Attributes:
         room: bytes that it takes at once; 0 where there is no bound but its pauses.
@@ -78,13 +78,13 @@ class Peer(Protocol):
 
     @property
     def room(self) -> int:
-        """As above."""
+        """Bytes that it takes at once; 0 where there is no bound but its pauses."""
 
     def pause(self, why: int) -> None:
-        """Send it no more for a reason."""
+        """Send it no more, for the reason given."""
 
     def resume(self, why: int) -> None:
-        """A reason is gone."""
+        """Withdraw a reason to pause."""
 
 
 def _ignore(data: bytes) -> None:
@@ -96,7 +96,7 @@ def _nothing() -> None:
 
 
 class Connection:
-    """One connection.
+    """One TCP connection of the data path, with or without TLS.
 
     Args:
         poller: tells when it can be read or written.
@@ -105,7 +105,7 @@ class Connection:
         address: the peer's IP address, where that matters.
 
     Attributes:
-        address: likewise.
+        address: as given.
         receive: takes what comes, decrypted.
         ended: is told that no more will come.
         peer: the other connection, which is not read while this one takes no more.
@@ -150,13 +150,13 @@ class Connection:
         self._out = bytearray()
         self._size = _READ
         self._events = 0
-        """That the poller tells of."""
+        """Events registered with the poller."""
         self._closing = self._end_wanted = False
 
     room = 0
 
     def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
-        """Have what every connection has, with a socket or without one."""
+        """Initialise what every connection has, with a socket or without one."""
         self.receive: Callable[[bytes], None] = _ignore
         self.ended: Callable[[], None] = _nothing
         self.peer: Peer | None = None
@@ -169,7 +169,7 @@ class Connection:
 
     @property
     def own_address(self) -> str:
-        """The IP address of this machine that it came to."""
+        """The local IP address that the connection came to."""
         return str(self._sock.getsockname()[0])
 
     @property
@@ -206,12 +206,12 @@ class Connection:
         return self._poller.turn_is_over
 
     def later(self, task: Task) -> None:
-        """Have something done in the client's next turn."""
+        """Schedule a call in the client's next turn."""
         self._poller.later(self._share, task)
 
     @property
     def taken(self) -> int:
-        """Bytes that have come, or that the peer has acknowledged (tcp(7), TCP_INFO)."""
+        """Bytes received, and bytes sent that the peer has acknowledged (tcp(7), TCP_INFO)."""
         if self._fd < 0:
             return 0
         info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_END)
@@ -222,12 +222,12 @@ class Connection:
         self.resume(_NOT_STARTED)
 
     def pause(self, why: int) -> None:
-        """Read nothing for a reason."""
+        """Stop reading, for the reason given."""
         # The poller hears of it when something comes, which it seldom does in the meantime.
         self._paused |= why
 
     def resume(self, why: int) -> None:
-        """A reason to read nothing is gone."""
+        """Withdraw a reason not to read."""
         if self._paused & why:
             self._paused &= ~why
             self._watch()
@@ -248,7 +248,7 @@ class Connection:
         self._send(data)
 
     def end(self) -> None:
-        """Send no more; inside TLS say so, where a cut could not forge it."""
+        """Send no more; inside TLS send close_notify, which a cut could not forge."""
         if self.gone:
             return
         self._shut_down_tls()
@@ -295,31 +295,31 @@ class Connection:
             self._shake(tls)
 
     def take(self, data: bytes) -> None:
-        """Have something read as if it had come now."""
+        """Process data as if it had just been received."""
         if self.tls is None:
             self.receive(data)
         else:
             self._decrypt_in(self.tls, data)
 
     def belong(self, owner: Owner) -> None:
-        """Have another owner."""
+        """Hand the connection to another owner."""
         self._owner = owner
         self._share = owner.share
         if self._events:
             self._poller.entrust(self._fd, self._share)
 
     def probe(self) -> None:
-        """Have the kernel notice where the peer is gone."""
+        """Enable TCP keepalive, so that the kernel notices a peer that is gone."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _PROBES.items():
             self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def spoil(self, data: bytes) -> None:  # noqa: ARG002 - whatever it is
-        """Close at once where something comes that nobody has asked for."""
+        """Close at once if unexpected data arrives while the connection is idle."""
         self.abort()
 
     def attach(self, peer: "Connection") -> None:
-        """Have the other connection of a relay."""
+        """Join with the other connection of a relay."""
         self.peer, peer.peer = peer, self
         if peer.full:
             self.pause(BEHIND)
@@ -327,7 +327,7 @@ class Connection:
             peer.pause(BEHIND)
 
     def detach(self) -> None:
-        """Be by itself again; nothing that comes reaches anybody."""
+        """Part from the other connection of a relay; what arrives is passed to nobody."""
         self.receive, self.ended = _ignore, _nothing
         if self.peer is not None:
             self.peer.resume(BEHIND)
@@ -336,7 +336,7 @@ class Connection:
         self.resume(BEHIND)
 
     def forget(self) -> None:
-        """Nothing more will come; what it referred to is not kept."""
+        """Drop all references once nothing more will arrive."""
         self.receive, self.ended = _ignore, _nothing
         if self.peer is not None:
             self.peer.resume(BEHIND)
@@ -439,7 +439,7 @@ class Connection:
                 self.peer.pause(BEHIND)
 
     def _cannot_send(self) -> None:
-        """The peer takes no more; what it has said before, such as why, may still be read."""
+        """Handle a failed send; what the peer has sent before, such as an error, may still be read."""
         self.gone = self.broken = True
         self._out.clear()
         self._watch()
@@ -489,7 +489,7 @@ class Connection:
             self._at_end()
 
     def _shake(self, tls: Tls) -> bool:
-        """Go on with a handshake; whether it is done."""
+        """Continue a TLS handshake; returns whether it is done."""
         try:
             tls.session.do_handshake()
         except ssl.SSLWantReadError:
@@ -556,7 +556,7 @@ class Connection:
             self._loop.call_soon(owner.lost, self)
 
     def _watch(self) -> None:
-        """Have the poller tell of what is of use now."""
+        """Register with the poller for the events that are of use now."""
         if self._fd < 0:
             return
         events = 0 if self._paused or self._eof or self._closing else READ

@@ -1,4 +1,4 @@
-"""What a connection is, and what becomes of it, by the first bytes of its client."""
+"""Protocol of a connection and decision on it, from the first bytes of its client."""
 
 from typing import Literal, NamedTuple
 
@@ -21,7 +21,7 @@ _ENDED_TLS = (b"\x16\x03\x00", b"\x16\x03\x01", b"\x16\x03\x02", b"\x16\x03\x03"
 
 
 class Decision(NamedTuple):
-    """What becomes of a connection.
+    """Decision on a connection: wait, relay, refuse, close, or read as HTTP or TLS.
 
     Attributes:
         what: ``wait`` for more bytes; ``relay`` unread; ``refuse`` with an alert; ``close``; read as

@@ -1,4 +1,4 @@
-"""What is counted and said of decisions and faults: one line each, and never a URL, a host or a path.
+"""Decision log: counters and log lines of decisions and faults, one line each, never a URL, host or path.
 
 Where events are recorded, their stores are what says who met what, under the privacy and for the days that
 the operator has chosen; a log knows neither, so hits are not in it too unless that is asked for. Other lines
@@ -23,7 +23,7 @@ _SAID_AGAIN = 60.0
 
 @dataclass(slots=True)
 class Counts:
-    """What has happened since the start.
+    """Counters of decisions and faults since the start.
 
     Attributes:
         requests: that were judged.
@@ -41,7 +41,7 @@ class Counts:
 
 
 class DecisionLog:
-    """Counts, and writes the lines.
+    """Counter and log writer of decisions and faults.
 
     Args:
         counts: to go on with.
@@ -61,7 +61,7 @@ class DecisionLog:
         self._untrusted: dict[str, float] = {}
 
     def block(self, hit: Hit) -> None:
-        """Say what is blocked, or would be."""
+        """Log a hit that is blocked, or would be."""
         if hit.would:
             self.counts.would_block += 1
         else:
@@ -84,7 +84,7 @@ class DecisionLog:
         return named(address, port)
 
     def failure(self, error: Exception, client: Client, outcome: str) -> None:
-        """Say what has failed, and where.
+        """Log an error of the filter, and where it happened.
 
         Args:
             error: raised by something of ours; its own text, which may quote the request, is not told.
@@ -106,7 +106,7 @@ class DecisionLog:
         )  # fmt: skip
 
     def untrusted(self, reason: str, client: Client) -> None:
-        """Say that an origin's certificate was refused; each reason now and then, and no origin.
+        """Log that an origin's certificate was refused; each reason now and then, and never which origin.
 
         What is decrypted has an entry, so that its host's name must not stand in a log.
 
@@ -132,6 +132,6 @@ def timestamp(now: float) -> str:
 
 
 def _log(level: int, message: str, *values: object) -> None:
-    """Log, whatever becomes of it: a full disk or a broken handler must not decide what passes."""
+    """Write a log line, ignoring errors: a full disk or a broken handler must not decide what passes."""
     with suppress(Exception):
         logger.log(level, message, *values)

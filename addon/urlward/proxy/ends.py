@@ -1,4 +1,4 @@
-"""What a relay asks of its two connections."""
+"""Interface between a relay and its two connections, the client's and the origin's."""
 
 from typing import Final, Protocol
 
@@ -12,37 +12,37 @@ close what is at rest for longer (gunicorn after 2, Apache and Node after 5), an
 
 
 class Ends(Protocol):
-    """The two connections."""
+    """Client's and origin's connections, as a relay uses them."""
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
 
     def turn_is_over(self) -> bool:
-        """Whether the client has had its turn, so that what more it asks should wait."""
+        """Whether the client has had its turn, so that its further requests should wait."""
 
     def go_on_later(self) -> None:
         """Have `HttpRelay.read_on` called in its next turn; nothing is read of the client until then."""
 
     def connect(self) -> None:
-        """Open the one to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
+        """Connect to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
 
     def send_client(self, data: bytes) -> None:
-        """Send."""
+        """Send data to the client."""
 
     def send_server(self, data: bytes) -> None:
-        """Send."""
+        """Send data to the origin."""
 
     def end_client(self) -> None:
         """Send the client no more, but go on reading."""
 
     def end_server(self) -> None:
-        """Likewise for the origin."""
+        """Send the origin no more, but go on reading."""
 
     def close_server(self) -> None:
         """Close the connection to the origin, if there is one."""
 
     def close(self) -> None:
-        """Close both, once all that was sent is out."""
+        """Close both connections, once all that was sent is out."""
 
     def refused(self, stage: str) -> None:
         """Count something that could not be read, and so does not pass, at a stage of the metrics."""
@@ -53,25 +53,25 @@ class Ends(Protocol):
 
 
 class _NoEnds:
-    """Takes all and does nothing."""
+    """Null implementation of `Ends`, once the connections are gone."""
 
     def connect(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def send_client(self, data: bytes) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def send_server(self, data: bytes) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def client_is_behind(self) -> bool:
-        """No."""
+        """Never."""
         return False
 
     turn_is_over = client_is_behind
 
     def refused(self, stage: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     end_client = end_server = close_server = close = linger = go_on_later = connect
 

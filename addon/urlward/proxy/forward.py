@@ -41,7 +41,7 @@ _MOST_FORWARDS: Final = 10**9
 
 
 class Origin(NamedTuple):
-    """Where a request goes.
+    """Origin of a request: host, port, and whether TLS is spoken there.
 
     Attributes:
         host: name or address.
@@ -58,23 +58,23 @@ NOWHERE: Final = Origin("", 0, False)
 
 
 class ForwardEnds(Ends, Protocol):
-    """What an explicit proxy asks of its connections besides."""
+    """Connections of an explicit proxy's client, with what it needs beyond `Ends`."""
 
     def hold_client(self, *, held: bool) -> None:
-        """Read nothing of the client for now, or go on."""
+        """Stop reading from the client, or go on."""
 
     def keep_server(self, origin: Origin) -> None:
-        """Keep the connection to an origin, at rest, for a request to come, whosever that is."""
+        """Return an idle connection to an origin to the pool, for any client's later request."""
 
     def asks(self, *, connected: bool) -> None:
-        """A request is about to be judged; whether the origin that it asks is the one connected to."""
+        """Prepare for judging a request; returns whether its origin is the one connected to."""
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
 
 
 class ForwardRelay(HttpRelay):
-    """One client of the proxy, and the origin of the request that is under way.
+    """HTTP/1 relay between a client of the explicit proxy and the origin of each of its requests.
 
     Attributes:
         asked: the origin of the request that is judged; `NOWHERE` where that is for the proxy itself.
@@ -122,7 +122,7 @@ class ForwardRelay(HttpRelay):
         """Whether a request was answered whose body has yet to come."""
 
     def client_ended(self) -> None:
-        """The client will send no more; what it has asked already is answered in turn."""
+        """The client will send no more; requests already received are answered in turn."""
         if self._waits:
             super().client_ended()
             return
@@ -164,7 +164,7 @@ class ForwardRelay(HttpRelay):
         self._end_with_client()
 
     def go_on(self) -> None:
-        """The request that waits for its judge may be judged now."""
+        """Judge the request that was waiting."""
         self._switching = False
         self._turn_over()
 
@@ -280,7 +280,7 @@ class ForwardRelay(HttpRelay):
             self.ends.hold_client(held=True)
 
     def _leave(self, *, keep: bool) -> None:
-        """Part with the connection to the origin, if there is one."""
+        """Release the connection to the origin, if there is one."""
         if self._server == "open" and keep and not self._bound:
             self.ends.keep_server(self.origin)
         elif self._server != "none":

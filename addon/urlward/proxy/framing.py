@@ -1,4 +1,4 @@
-"""Where the body of an HTTP/1 message ends (RFC 9112 sections 6 and 7).
+"""Body framing of HTTP/1 messages: where a body ends (RFC 9112 sections 6 and 7).
 
 A body is not read, only counted: `feed` is given what has arrived and says how far the body goes in it.
 """
@@ -30,7 +30,7 @@ _OF_WEIGHT = re.compile(
 ).match
 
 _MOST_BITS: Final = 31
-"""Of a chunk's size in a request: there are origins that count in so many, and start anew beyond."""
+"""Bits of a chunk's size in a request: some origins count in so many, and overflow beyond."""
 
 
 # Runs of chunks of up to 15 bytes, at one call: chunk by chunk they would cost a thousand times their size.
@@ -44,11 +44,11 @@ class FramingError(Exception):
 
 
 class Body(Protocol):
-    """A body of which more may come."""
+    """Message body that is being received."""
 
     @property
     def done(self) -> bool:
-        """Whether all of it has come."""
+        """Whether the whole body has been received."""
 
     def feed(self, data: bytes, position: int) -> int:
         """Count what has arrived.
@@ -66,7 +66,7 @@ class Body(Protocol):
 
 
 class Counted:
-    """A body of a given length, more than 0."""
+    """Body of a given length, more than 0."""
 
     __slots__ = ("_left", "done")
 
@@ -75,7 +75,7 @@ class Counted:
         self.done = False
 
     def feed(self, data: bytes, position: int) -> int:
-        """As `Body.feed`."""
+        """Count what has arrived; see `Body.feed`."""
         here = len(data) - position
         if here < self._left:
             self._left -= here
@@ -85,7 +85,7 @@ class Counted:
 
 
 class Unbounded:
-    """A body that ends with its connection."""
+    """Body that ends with its connection."""
 
     __slots__ = ("done",)
 
@@ -93,12 +93,12 @@ class Unbounded:
         self.done = False
 
     def feed(self, data: bytes, position: int) -> int:
-        """As `Body.feed`."""
+        """Count what has arrived; see `Body.feed`."""
         return max(len(data), position)
 
 
 class Chunked:
-    """A chunked body.
+    """Body in chunked transfer coding.
 
     Args:
         lenient: whether a size may be any, with blanks around it, and a trailer be named as any field. For
@@ -118,7 +118,7 @@ class Chunked:
         self._room = MAX_TRAILERS
 
     def feed(self, data: bytes, position: int) -> int:
-        """As `Body.feed`."""
+        """Count what has arrived; see `Body.feed`."""
         end = len(data)
         while position < end:
             if self._left > 2:
@@ -176,13 +176,13 @@ class Chunked:
 
 
 class Empty:
-    """No body."""
+    """Message without a body."""
 
     __slots__ = ()
     done = True
 
     def feed(self, data: bytes, position: int) -> int:  # noqa: ARG002
-        """As `Body.feed`."""
+        """Count what has arrived; see `Body.feed`."""
         return position
 
 
@@ -202,11 +202,11 @@ class Unread:
 
     @property
     def done(self) -> bool:
-        """As `Body.done`."""
+        """Whether the whole body has been received."""
         return self._body.done
 
     def feed(self, data: bytes, position: int) -> int:
-        """As `Body.feed`."""
+        """Count what has arrived; see `Body.feed`."""
         end = self._body.feed(data, position)
         if not self._late.done and self._late.found(data[position:end]):
             raise FramingError("a request in the content of another")

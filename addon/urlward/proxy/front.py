@@ -1,4 +1,4 @@
-"""Where connections arrive: those that the data path carries never enter mitmproxy.
+"""Front: accepts connections for the data path, so that they never enter mitmproxy.
 
 mitmproxy spends a dozen tasks and hooks on each connection. Its flows are for modes that nothing else speaks,
 for options that only it heeds, and for other addons.
@@ -29,7 +29,7 @@ logger = logging.getLogger("urlward")
 
 
 class Front:
-    """Takes the connections of one mode.
+    """Acceptor of the connections of one mode.
 
     Args:
         instance: mitmproxy's server of this mode.
@@ -55,12 +55,12 @@ class Front:
 
     @property
     def certificates(self) -> Certificates:
-        """What clients are shown."""
+        """Server certificates shown to clients."""
         return self.addon.tls_with_clients()
 
     @property
     def origins(self) -> Origins:
-        """Sessions with origins."""
+        """TLS sessions with origins."""
         return self.addon.tls_with_origins()
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
@@ -83,7 +83,7 @@ class Front:
             sock.close()  # it has ended already
 
     def _lead(self, sock: socket.socket, peername: tuple[Any, ...], share: Share) -> None:
-        """See where a connection was to lead."""
+        """Find the destination of a connection."""
         mode = self._mode
         address: tuple[str, int] | None = None
         tls = False
@@ -127,7 +127,7 @@ class Front:
         return isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode | mode_specs.TransparentMode)
 
     def _pace(self, session: Session) -> None:
-        """Let who is slowed wait."""
+        """Delay a slowed client."""
         probing = self.addon.probing
         if probing is None or not probing.slowing:
             return
@@ -139,7 +139,7 @@ class Front:
             self.loop.call_later(wait, lambda: session.slow(held=False))
 
     def _hand_over(self, sock: socket.socket) -> None:
-        """Let mitmproxy carry a connection."""
+        """Hand a connection to mitmproxy."""
         self._transports.take(sock)
 
 
@@ -184,15 +184,15 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
 
 
 class Elsewhere:
-    """The server of a mode that another worker serves, as one of mitmproxy's."""
+    """Placeholder for the server of a mode that another worker serves, as one of mitmproxy's."""
 
     sockets = ()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no socket is open."""
 
 
 def _streams(instance: Any) -> asyncio.StreamReaderProtocol:
-    """A connection that mitmproxy carries, as `asyncio.start_server` gives it one."""
+    """asyncio streams for a connection that mitmproxy carries, as `asyncio.start_server` makes them."""
     loop = asyncio.get_running_loop()
     return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), instance.handle_stream, loop=loop)

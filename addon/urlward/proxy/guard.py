@@ -1,4 +1,4 @@
-"""The decision on a request or connection, and what is said of it.
+"""Guard: decides on requests and connections, answers them and logs hits.
 
 Everything that the addon asks goes through here, so that one place holds the rule that an exception
 of ours never lets a request pass, one place writes the log, and one place knows that nothing is blocked
@@ -49,11 +49,11 @@ class CanaryMark:
 
 
 EVERYONE = View("", "", (), (), {})
-"""What holds for every client where there is no policy."""
+"""View of every client where there is no policy."""
 
 
 class Guard:
-    """Decides, answers and logs.
+    """Decision maker for requests and connections; answers and logs.
 
     Args:
         matcher: gives the matcher in force.
@@ -116,7 +116,7 @@ class Guard:
         self._clock = clock
 
     def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
-        """What a request gets instead of what it asks for, or the names that it passes under.
+        """Decide on a request: the response it gets from the filter, or the names it passes under.
 
         Never raises.
         """
@@ -143,7 +143,7 @@ class Guard:
     def answer_head(
         self, head: RequestHead, place: Place, client: Client, *, arrived: float = 0.0
     ) -> BlockResponse | Names:
-        """Likewise for a head that the HTTP layer has read.
+        """Decide on a request head that the HTTP layer has read; otherwise as `answer`.
 
         Args:
             head: it.
@@ -177,7 +177,7 @@ class Guard:
             return self._failed(e, client, head.method == b"HEAD") or NO_NAMES
 
     def _canary_page(self, names: Names, client: Client) -> BlockResponse:
-        """What the canary gets: the page, unless deciding fails, as it would for others."""
+        """The response to the canary: the block page, unless deciding fails, as it would for others."""
         self.counts.requests -= 1
         self._verdict(names, client)
         self._canary.came = time.monotonic()
@@ -248,24 +248,24 @@ class Guard:
             self._metrics.requests(stage, "refuse")
 
     def _view(self, client: Client) -> View:
-        """What holds for a client now."""
+        """The policy that applies to a client now."""
         return EVERYONE if self._policy is None else self._policy.view(client.peername[0], self._clock())
 
     def _decide(self, client: Client) -> Decide:
-        """What makes a verdict of the entries that match, for a client."""
+        """The decision rule that applies to a client, from matching entries to a verdict."""
         return decide if self._policy is None else partial(_decide_for, self._view, client)
 
     def _check_address(self, address: str, port: int, client: Client) -> Verdict:
         return self._matcher().check_address(address, (port,), self._clock(), self._decide(client))
 
     def _only_told(self, verdict: Verdict) -> bool:
-        """Whether what is listed passes all the same."""
+        """Whether a listed destination passes all the same, and is only logged."""
         return self._monitor or not verdict.blocked
 
     def answer_connected(
         self, request: http.Request | RequestHead, names: Names, client: Client, address: str, port: int
     ) -> BlockResponse | None:
-        """What a request gets where the address that its host turned out to have is listed, or None.
+        """Decide again when a host's address is known: the response where the address is listed, or None.
 
         Never raises.
 
@@ -294,14 +294,14 @@ class Guard:
             return self._failed(e, client) is not None
 
     def lists_any_address(self) -> bool:
-        """Whether addresses matter at all. Never raises."""
+        """Whether any address is listed at all. Never raises."""
         try:
             return any(li.prefixes4 or li.prefixes6 for li in self._matcher().lists)
         except Exception:  # noqa: BLE001 - the question after this one fails in the same way, and says so
             return True
 
     def tls(self, context: Context, sni: bytes | None) -> tuple[TlsDecision, Names]:
-        """What becomes of a TLS connection, by its SNI and destination, and by which names. Never raises."""
+        """Decide on a TLS connection by its SNI and destination, and give its names. Never raises."""
         names = NO_NAMES
         self._asked(context.client)
         try:
@@ -338,7 +338,7 @@ class Guard:
             return names if self._failed(e, client) is None else None
 
     def broken(self, error: Exception, client: Client) -> None:
-        """Log a fault of ours for which a connection is cut, whatever the operator says of requests."""
+        """Log an error of the filter for which a connection is cut, whatever `on_error` says of requests."""
         self._log.failure(error, client, "cut")
 
     def untrusted(self, reason: str, client: Client) -> None:
@@ -346,7 +346,7 @@ class Guard:
         self._log.untrusted(reason, client)
 
     def failed(self, error: Exception, client: Client) -> bool:
-        """Log a fault of ours in the layers around; True where the operator says to let pass."""
+        """Log an error of the filter in the layers around; True if `on_error` lets pass."""
         return self._failed(error, client) is None
 
     def _tls(self, names: Names, client: Client) -> tuple[TlsDecision, Names]:
@@ -383,7 +383,7 @@ class Guard:
         return list(filter(self._view(client).watches, found)) if found else found
 
     def _below(self, names: Names, client: Client) -> Verdict:
-        """What pages on these hosts may come to; whatever category they are of, any may be asked for."""
+        """Verdict that pages on these hosts may get, of whatever category, since any may be requested."""
         found, view = self._lists_below(names, client), self._view(client)
         blocking = next(filter(view.uses, found), "")
         if blocking:
@@ -399,7 +399,7 @@ class Guard:
         return None
 
     def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
-        """Say of what is listed and passes that it does."""
+        """Log that something listed passes, since it is only monitored or relayed."""
         if not names.told:
             self._log.block(self._hit(verdict, names, client, self._view(client), would=True))
         return names._replace(told=True)
@@ -414,7 +414,7 @@ class Guard:
         cut: bool = False,
         would: bool = False,
     ) -> Hit:
-        """A hit, under a new reference."""
+        """Record of a hit, under a new reference."""
         address, port = client.peername[:2]
         return Hit(
             verdict,
@@ -434,7 +434,7 @@ class Guard:
     def _listed(
         self, verdict: Verdict, names: Names, request: http.Request | RequestHead, client: Client
     ) -> BlockResponse | Names:
-        """What a request gets that is listed."""
+        """The response to a listed request."""
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
         view = self._view(client)
@@ -499,5 +499,5 @@ def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verd
 
 
 def _gravest(verdicts: list[Verdict]) -> Verdict:
-    """The first that blocks, else the first that is to be told of."""
+    """The first verdict that blocks, else the first that is to be logged."""
     return next((v for v in verdicts if v.blocked), next((v for v in verdicts if v.listed), PASS))

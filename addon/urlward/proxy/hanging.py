@@ -1,4 +1,4 @@
-"""Whether a process that is looked after hangs: it is silent, and not for want of its turn."""
+"""Hang detection for a child process: silent for long, though the machine lets it run."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ collection of all its garbage or with a list that changes, is so for less."""
 
 
 def is_hung(silence: float, timeout: float, state: str, used: float) -> bool:
-    """Whether a process hangs, and is not only kept from running by a machine that has too much to do.
+    """Whether a process hangs, rather than waits for its turn on an overloaded machine.
 
     Args:
         silence: seconds since it has last said that it lives.

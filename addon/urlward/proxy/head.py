@@ -63,7 +63,7 @@ class HeadError(Exception):
 
 
 class RequestHead:
-    """What a request's head says.
+    """Parsed head of an HTTP/1 request.
 
     Attributes:
         method: as sent.
@@ -116,7 +116,7 @@ class RequestHead:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it has no effect, nor a body, so that it may be sent twice."""
+        """Whether the request is safe and has no body, so that it may be sent twice."""
         return self.method in REPEATABLE and self.length == 0 and not self.websocket
 
     def get(self, name: bytes) -> bytes:
@@ -125,7 +125,7 @@ class RequestHead:
 
 
 class ResponseHead:
-    """What a response's head says.
+    """Parsed head of an HTTP/1 response.
 
     Attributes:
         status: its code.

@@ -1,4 +1,4 @@
-"""mitmproxy's HTTP/1 connections, with what a relay cannot do without.
+"""mitmproxy's HTTP/1 connections with trailers, interim responses and bounded heads.
 
 mitmproxy reads a head of any size, stops at trailers, takes an interim response for the final one,
 and sends the body of an HTTP/2 request that names no length unframed, so that its origin reads
@@ -80,7 +80,7 @@ def _can_be_looked_up(host: bytes) -> bool:
 
 
 class _Trailers:
-    """Reads a body through mitmproxy's reader, and keeps the trailers that mitmproxy would stop at."""
+    """Body reader on top of mitmproxy's that keeps the trailers mitmproxy would stop at."""
 
     def __init__(self, read: Any) -> None:
         self._read = read
@@ -99,7 +99,7 @@ class _Trailers:
 
 
 class _Trailing:
-    """What both sides of a relay do about trailers."""
+    """Trailer handling shared by both sides of a relay."""
 
     _reader: _Trailers
     _outgoing: http.Headers | None = None
@@ -133,7 +133,7 @@ class _Trailing:
 
 
 class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
-    """The client's side."""
+    """HTTP/1 connection with a client."""
 
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a response."""
@@ -170,7 +170,7 @@ class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
 
 
 class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
-    """The origin's side."""
+    """HTTP/1 connection with an origin."""
 
     _interim = 0
     """Bytes of interim responses before the next one."""

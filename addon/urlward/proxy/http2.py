@@ -57,22 +57,22 @@ LEAST_WINDOW: Final = 1 << 13
 """Bytes of a request's body that may be on their way, or wait here, however many there are."""
 
 WINDOW: Final = 1 << 17
-"""Those of one that flows."""
+"""Bytes of the window of a stream that flows."""
 
 CREDIT: Final = 1 << 19
-"""What all streams of a connection may have beyond the least."""
+"""Bytes that the windows of all streams of a connection may have beyond the least."""
 
 _LONG_HEAD: Final = 1 << 13
 """Bytes of a request's head beyond which each 1 KB is spent on: clients can name long fields by a byte."""
 
 
 class Http2Ends(Protocol):
-    """What is asked of the session that a client's connection has."""
+    """Session interface of an HTTP/2 client connection."""
 
     active: float
 
     def send_client(self, data: bytes) -> None:
-        """Send."""
+        """Send bytes to the client."""
 
     def close(self) -> None:
         """Close, once all that was sent is out."""
@@ -81,34 +81,34 @@ class Http2Ends(Protocol):
         """Count what could not be read."""
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed, and the connection with it."""
+        """Handle an error of the filter's own, which breaks the connection."""
 
     def exchange(self, lane: "Lane") -> None:
         """Begin a session for a lane."""
 
     def hold_client(self, *, held: bool) -> None:
-        """Read nothing of the client for now, or go on."""
+        """Stop reading from the client, or go on."""
 
 
 class _NoEnds:
-    """Takes all and does nothing."""
+    """Null implementation of `Http2Ends`, once the connection is gone."""
 
     active = 0.0
 
     def send_client(self, data: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     refused = broken = exchange = send_client
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def hold_client(self, *, held: bool) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class ClientStream(Stream):
-    """A client's request and its response.
+    """Stream of a client: its request and its response.
 
     Attributes:
         request: its head.
@@ -128,7 +128,7 @@ class ClientStream(Stream):
 
 
 class Lane(StreamLane):
-    """A client's connection as a session sees it: streams, one after another.
+    """Lane of an HTTP/2 client: streams, one after another, that a session sees as a client's connection.
 
     Args:
         loop: the event loop.
@@ -147,21 +147,21 @@ class Lane(StreamLane):
         super().__init__(loop, http2, None)
         self._served = 0
         self._held = b""
-        """Of a head that has not ended."""
+        """Bytes of a head that has not ended."""
         self._seen = 0
         self._last = False
         """Whether the origin closes its connection behind this response."""
         self._rests_since = 0.0
 
     def owned(self, exchange: Exchange) -> "Lane":
-        """Be of a session."""
+        """Attach to a session."""
         self._owner = self._exchange = exchange
         return self
 
     # -- the client's side
 
     def carry(self, stream: ClientStream) -> None:
-        """Have a stream's request relayed."""
+        """Relay the request of a stream."""
         self.stream, stream.lane = stream, self
         self._served += 1
         self._last = False
@@ -175,7 +175,7 @@ class Lane(StreamLane):
                 self.http2.took(stream)
 
     def sent(self, *, reuse: bool) -> None:
-        """The response is out."""
+        """The response has been sent."""
         self.part()
         self.relieve()
         if self.gone or self._exchange is None:
@@ -190,12 +190,12 @@ class Lane(StreamLane):
 
     @property
     def repeatable(self) -> bool:
-        """Whether what is under way may be asked twice."""
+        """Whether the request under way may be sent twice."""
         return self.stream is not None and not self.stream.begun and self.stream.request.repeatable
 
     @property
     def useful(self) -> bool:
-        """Whether any stream may follow those that it has carried."""
+        """Whether further streams may use this lane."""
         return self._exchange is not None and self._exchange.takes_more(surely=False)
 
     def takes(self, stream: ClientStream) -> bool:
@@ -210,13 +210,13 @@ class Lane(StreamLane):
         return fresh and self._exchange is not None and self._exchange.takes_more(surely=True)
 
     def drop(self) -> None:
-        """The client has given the stream up, or cannot be sent any more of it."""
+        """The client has reset the stream, or cannot be sent any more of it."""
         self.part()
         if self._exchange is not None:
             self._exchange.cut()
 
     def failed(self, why: int | None, *, unprocessed: bool) -> None:
-        """The stream to the origin has ended in its midst."""
+        """The stream to the origin has ended before its response was complete."""
         stream = self.part()
         if stream is not None and not stream.whole:
             request = stream.request
@@ -235,7 +235,7 @@ class Lane(StreamLane):
     # -- as the session's connection
 
     def write(self, data: bytes) -> None:
-        """Take what the origin answers, or the filter."""
+        """Take a response from the origin, or from the filter."""
         stream = self.stream
         if stream is None or self.gone:
             return
@@ -289,7 +289,7 @@ class Lane(StreamLane):
         self._leave()
 
     def _part_with(self, stream: ClientStream, *, broken: bool) -> None:
-        """End a response in its midst."""
+        """Abort a response that is incomplete."""
         if broken:
             self.http2.end_stream(stream)
         elif self._mode in ("endless", "tunnel"):
@@ -301,7 +301,7 @@ class Lane(StreamLane):
             self.http2.give_up(stream)
 
     def _read_head(self, stream: ClientStream, data: bytes) -> int:
-        """Where a response's head ends, which is sent on; -1 where it has not ended yet."""
+        """Read and send on a response's head; returns where it ends, -1 where it has not ended yet."""
         position = 0
         while True:
             while position < len(data) and data[position] in b"\r\n":
@@ -335,7 +335,7 @@ class Lane(StreamLane):
 
 
 class Http2(Http2Client):
-    """A client's connection.
+    """HTTP/2 connection with a client.
 
     Args:
         ends: its session.
@@ -373,7 +373,7 @@ class Http2(Http2Client):
         self.ends = ends
         self.origin = SharedOrigin(loop, self)
         self._waiting: deque[ClientStream] = deque()
-        """For a lane."""
+        """Streams that wait for a lane."""
         self._lanes: set[Lane] = set()
         self._resting: list[Lane] = []
         self._heads = 0
@@ -389,7 +389,7 @@ class Http2(Http2Client):
 
     @property
     def head(self) -> int | None:
-        """Which request's head has begun and not ended, if one has; the first while nothing has come."""
+        """The request head that has begun and not ended, if any; the first while nothing has come."""
         frames = self._frames
         begun = not self._heads or frames.incoming_buffer._headers_buffer
         return self._heads if begun and not self._closed else None
@@ -397,8 +397,8 @@ class Http2(Http2Client):
     client_data = Multiplexed.read
 
     def client_ended(self) -> None:
-        """The client will send no more: nothing comes of what it has begun to ask, nor of an answer for which
-        its windows have no room, which it cannot open any more."""
+        """The client will send no more: incomplete requests are dropped, and responses for which its windows
+        have no room, since it cannot open them any more."""
         self._read_rest()
         self._client_ended = True
         for stream in list(self._streams.values()):
@@ -425,10 +425,10 @@ class Http2(Http2Client):
         self.ends = _NoEnds()
 
     def server_ended(self) -> None:
-        """Of no connection of this one."""
+        """Do nothing: this object has no origin connection of its own."""
 
     def failed(self, error: Exception) -> None:
-        """Something of ours has."""
+        """Handle an error of the filter's own."""
         self.ends.broken(error)
 
     def _write(self, data: bytes) -> None:
@@ -438,7 +438,7 @@ class Http2(Http2Client):
     # -- as the connection's peer, which is told how that gets on
 
     def pause(self, why: int) -> None:
-        """The client is behind: neither what it asks nor what it is answered is read, heads included."""
+        """The client is slow: neither its requests nor their responses are read, heads included."""
         super().pause(why)
         self.ends.hold_client(held=True)
         for lane in self._lanes:
@@ -564,7 +564,7 @@ class Http2(Http2Client):
         return self.origin.http2
 
     def _settle(self) -> None:
-        """Give streams to lanes."""
+        """Assign waiting streams to lanes."""
         while self._waiting and not (self._closed or self._blocked):
             stream = self._waiting[0]
             if self._streams.get(stream.id) is not stream:
@@ -595,13 +595,13 @@ class Http2(Http2Client):
         return lane
 
     def _schedule(self) -> None:
-        """Do that soon, but not in the midst of what a relay does."""
+        """Assign streams soon, but not while a relay is at work."""
         if self._waiting and not self._scheduled and not self._closed and self.peer is not None:
             self._scheduled = True
             self.peer.later(self.dispatch)
 
     def dispatch(self) -> None:
-        """Give streams to lanes, where there is room again."""
+        """Assign waiting streams to lanes, where there is room again."""
         self._scheduled = False
         try:
             self._settle()
@@ -610,19 +610,19 @@ class Http2(Http2Client):
             self.ends.broken(e)
 
     def at_rest(self, lane: Lane) -> None:
-        """A lane can carry another stream."""
+        """A lane is idle and can carry another stream."""
         self._resting.append(lane)
         self._schedule()
 
     def gone(self, lane: Lane) -> None:
-        """A lane can carry none any more."""
+        """A lane can carry no more streams."""
         self._lanes.discard(lane)
         if lane in self._resting:
             self._resting.remove(lane)
         self._schedule()
 
     def again(self, stream: ClientStream) -> None:
-        """Have another lane carry a stream, for the last time."""
+        """Retry a stream on another lane, once."""
         stream.request = stream.request._replace(repeatable=False, bodiless=False)
         self._waiting.appendleft(stream)
         self._schedule()
@@ -642,7 +642,7 @@ class Http2(Http2Client):
             self._finish(stream)
 
     def give_up(self, stream: ClientStream, why: str = "The origin does not answer.") -> None:
-        """Answer for an origin that does not, or end a response that it has begun."""
+        """Send an error response for a failed origin, or abort a response that has begun."""
         if stream.begun:
             self.end_stream(stream)
         else:
@@ -656,7 +656,7 @@ class Http2(Http2Client):
             self.send(stream, answer.body, whole=True)
 
     def cut(self, stream: ClientStream) -> None:
-        """End a response without saying that it is whole, behind what has come of it.
+        """Reset a stream after what has been received of its response, so that it does not look complete.
 
         Node ends so what has had to wait for a window; clients take it for the end.
         """
@@ -664,7 +664,7 @@ class Http2(Http2Client):
         self.send(stream, b"", whole=True)
 
     def end_stream(self, stream: ClientStream, why: int = ErrorCodes.INTERNAL_ERROR) -> None:
-        """End a stream in its midst."""
+        """Reset a stream before it is complete."""
         if self._streams.get(stream.id) is stream:
             self.reset(stream.id, why)
             self._drop(stream)
@@ -689,7 +689,7 @@ class Http2(Http2Client):
         self._rest()
 
     def _drop(self, stream: ClientStream) -> None:
-        """A stream is no more."""
+        """Forget a stream that has ended."""
         self._remove(stream)
         stream.held.clear()
         self.took(stream)

@@ -1,4 +1,4 @@
-"""HTTP/2 (RFC 9113) as it is spoken with clients and with origins alike.
+"""Shared HTTP/2 core (RFC 9113), for connections with clients and with origins alike.
 
 The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
 a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
@@ -83,7 +83,7 @@ Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
 
 
 class Exchange(Owner, Protocol):
-    """The session of a lane."""
+    """Session of a lane: both its connections."""
 
     def close(self) -> None:
         """Close both connections, once all that was sent is out."""
@@ -100,7 +100,7 @@ class Exchange(Owner, Protocol):
 
 
 class Credit:
-    """Bytes by which windows of streams may be wider than the least.
+    """Shared credit of bytes by which the windows of streams may be wider than the least.
 
     Attributes:
         size: all of them.
@@ -114,7 +114,7 @@ class Credit:
 
 
 class Windows(NamedTuple):
-    """How much may come that is yet to be passed on.
+    """Flow-control limits: how much may be received that has yet to be passed on.
 
     All streams' windows together are no more than the connection's, so that streams which wait for their
     origin, or for their client, leave the others theirs.
@@ -131,7 +131,8 @@ class Windows(NamedTuple):
 
 
 class _Buffer(FrameBuffer):
-    """What has come; it gives out so many frames at a time, and windows that are opened by nothing, too."""
+    """Buffer of received bytes; it gives out a bounded number of frames at a time, and window updates of 0,
+    too."""
 
     given = 0
 
@@ -150,7 +151,7 @@ class _Buffer(FrameBuffer):
 
 
 class Frames(H2Connection):
-    """The library's connection.
+    """The h2 library's connection, with bounded memory and reads in turns.
 
     It remembers of fewer streams how they ended, reads by turns, and lets the streams go on that GOAWAY does.
     """
@@ -165,18 +166,18 @@ class Frames(H2Connection):
 
     @property
     def more(self) -> bool:
-        """Whether there may be more to read, and resets that."""
+        """Whether there may be more to read; resets the flag."""
         more = self.incoming_buffer.given >= _AT_ONCE
         self.incoming_buffer.given = 0
         return more
 
     def expect_first_window(self) -> None:
-        """Bear what is sent by the windows until our settings are known (RFC 9113 section 6.9.2)."""
+        """Accept data within the default window until our settings are known (RFC 9113 section 6.9.2)."""
         known = self.local_settings._settings[SettingCodes.INITIAL_WINDOW_SIZE]
         known.appendleft(_FIRST_WINDOW)
 
     def settle_windows(self) -> None:
-        """Say what has been taken of streams that have sent by those windows, which have shrunk since."""
+        """Send the window updates of streams that have used the default window, which has shrunk since."""
         for number, stream in self.streams.items():
             windows = stream._inbound_window_manager
             taken, windows._bytes_processed = windows._bytes_processed, 0
@@ -185,7 +186,7 @@ class Frames(H2Connection):
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
 
     def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
-        """The library takes none by a window that has shrunk to less than nothing, not even an empty one."""
+        """Accept a frame for a window that has shrunk below 0; the library refuses even an empty one."""
         stream = self.streams.get(frame.stream_id) if not frame.flow_controlled_length else None
         if stream is None or stream._inbound_window_manager.current_window_size >= 0:
             return super()._receive_data_frame(frame)
@@ -196,7 +197,7 @@ class Frames(H2Connection):
         return found
 
     def took(self, number: int, size: int) -> None:
-        """Let as much again come over a stream; as the library does, at a fifth of its cost."""
+        """Open a stream's window by what was taken; as the library does, at a fifth of its cost."""
         more = self._inbound_flow_control_window_manager.process_bytes(size)
         if more:
             self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", 0, more)
@@ -207,14 +208,14 @@ class Frames(H2Connection):
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, more)
 
     def widen(self, number: int, size: int) -> None:
-        """Let more come of a stream before it is passed on; the library would only open what was shut."""
+        """Widen a stream's window before data is passed on; the library would only reopen it."""
         windows = self.streams[number]._inbound_window_manager
         windows.current_window_size += size
         windows.max_window_size += size
         self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, size)
 
     def go_away(self, *, soon: bool) -> None:
-        """Take no more streams; those that there are go on (RFC 9113 section 6.8).
+        """Send GOAWAY: no more streams are taken, and those that exist go on (RFC 9113 section 6.8).
 
         Args:
             soon: whether those are still taken that are on their way.
@@ -223,7 +224,7 @@ class Frames(H2Connection):
         self._prepare_for_sending([GoAwayFrame(last_stream_id=last)])
 
     def _receive_priority_frame(self, frame: HeadersFrame | PriorityFrame) -> tuple[list[Frame], list[Event]]:
-        """Nothing is made of it (RFC 9113 section 5.3), even where a stream depends on itself."""
+        """Ignore priorities (RFC 9113 section 5.3), even where a stream depends on itself."""
         event = PriorityUpdated()
         event.stream_id = frame.stream_id
         return [], [event]
@@ -249,7 +250,7 @@ class Frames(H2Connection):
 
 
 class Budget:
-    """What may be spent on frames that come beyond what messages need.
+    """Budget for HTTP/2 frames beyond what messages need.
 
     Args:
         now: the time, by `time.perf_counter`.
@@ -275,7 +276,7 @@ class Budget:
 
     @property
     def spent(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the budget is used up."""
         return self._left < 0
 
     @property
@@ -284,15 +285,15 @@ class Budget:
         return self._small < 0
 
     def earn(self, amount: int) -> None:
-        """Have more to spend."""
+        """Add to the budget."""
         self._left = min(self._left + amount, _AT_MOST)
 
     def allow(self, messages: int) -> None:
-        """Expect that a window is opened for each of some small messages."""
+        """Allow window updates for some small messages, one for each."""
         self._updates = min(self._updates + messages, int(_SMALL_AT_MOST))
 
     def spend(self, amount: int) -> None:
-        """Have less."""
+        """Take from the budget."""
         self._left -= amount
 
     def read(self, data: bytes, now: float) -> bool:
@@ -352,7 +353,7 @@ class Budget:
 
 
 class Stream:
-    """A request and its response.
+    """HTTP/2 stream: a request and its response.
 
     Attributes:
         id: its number.
@@ -380,7 +381,7 @@ class Stream:
 
 
 class StreamLane(Connection):
-    """A connection as a session sees it: a stream in place of a socket."""
+    """Lane: a stream that a session sees as a connection, in place of a socket."""
 
     __slots__ = ("_chunks", "_exchange", "_left", "_mode", "http2", "stream")
 
@@ -409,16 +410,16 @@ class StreamLane(Connection):
 
     @property
     def repeatable(self) -> bool:
-        """Whether what is under way may be asked twice."""
+        """Whether the request under way may be sent twice."""
         return False
 
     @property
     def pausing(self) -> bool:
-        """Whether no more is wanted now."""
+        """Whether reading is paused."""
         return bool(self._paused)
 
     def deliver(self, data: bytes) -> None:
-        """Give the session what has come; nothing says that no more will."""
+        """Pass received data to the session; the end of the message is not signalled."""
         exchange = self._exchange
         if exchange is None:
             return
@@ -432,14 +433,14 @@ class StreamLane(Connection):
             exchange.broken(e)
 
     def burden(self) -> None:
-        """More waits than may."""
+        """The stream has too much waiting to be sent."""
         if not self.full:
             self.full = True
             if self.peer is not None:
                 self.peer.pause(BEHIND)
 
     def failed(self, why: int | None, *, unprocessed: bool) -> None:
-        """The stream on the other side has ended in its midst.
+        """The stream on the other side has ended before its message was complete.
 
         Args:
             why: as its origin says (RFC 9113 section 7); None where that has said nothing, or nonsense.
@@ -447,21 +448,21 @@ class StreamLane(Connection):
         """
 
     def relieve(self) -> None:
-        """That is sent."""
+        """Pending data has been sent."""
         if self.full and self.waiting <= min(LOW, self.http2.spare):
             self.full = False
             if self.peer is not None:
                 self.peer.resume(BEHIND)
 
     def part(self) -> Any:
-        """Part with the stream, which is given back."""
+        """Detach from the stream, which is returned."""
         stream, self.stream = self.stream, None
         if stream is not None:
             stream.lane = None
         return stream
 
     def forget(self) -> None:
-        """Nothing more will come; what it referred to is not kept."""
+        """Drop all references once nothing more will arrive."""
         super().forget()
         self._exchange = None
 
@@ -492,7 +493,7 @@ class StreamLane(Connection):
             self.http2.send(self.stream, part, whole=whole, trailers=trailers)
 
     def expect_body(self, length: int | None) -> None:
-        """See what follows a head: so many bytes, chunks (None), or all to the end (-1)."""
+        """Set the framing of the body behind a head: a length, chunked (None), or until the end (-1)."""
         if length is None:
             self._mode, self._chunks = "chunked", Chunks()
         elif length < 0:
@@ -506,14 +507,14 @@ class StreamLane(Connection):
             self.http2.flush()
 
     def _leave(self) -> None:
-        """Tell the session that this is closed."""
+        """Tell the session that this lane is closed."""
         owner, self._owner = self._owner, None
         if owner is not None:
             self._loop.call_soon(owner.lost, self)
 
 
 def _joined(events: Iterable[Any]) -> Iterator[Event]:
-    """The same, with what frames in a row bring of one stream's data as one."""
+    """The same events, with consecutive data of one stream merged."""
     for number, row in groupby(events, lambda event: isinstance(event, DataReceived) and event.stream_id):
         if not number:
             yield from row
@@ -527,7 +528,7 @@ def _joined(events: Iterable[Any]) -> Iterator[Event]:
 
 
 class Multiplexed:
-    """A connection over which HTTP/2 is spoken.
+    """Base of a connection that speaks HTTP/2, with a client or with an origin.
 
     Args:
         loop: the event loop.
@@ -597,7 +598,7 @@ class Multiplexed:
         """Whether the connection's window is what it is meant to be."""
 
     def start(self) -> None:
-        """Say what is spoken here."""
+        """Send the preface and settings."""
         self._frames.initiate_connection()
         if self._frames.config.client_side:
             self._open_window()  # nothing comes before our settings are known
@@ -606,7 +607,7 @@ class Multiplexed:
         self.flush()
 
     def read(self, data: bytes) -> None:
-        """Take what has come."""
+        """Process received bytes."""
         if self._closed:
             return
         self._busy = True
@@ -665,7 +666,7 @@ class Multiplexed:
         return self.peer is not None and self.peer.turn_is_over
 
     def flush(self) -> None:
-        """Send what is to be sent."""
+        """Send pending frames."""
         if self._busy:
             return
         data = self._frames.data_to_send()
@@ -673,18 +674,18 @@ class Multiplexed:
             self._write(data)
 
     def forget(self) -> None:
-        """It is closed, and refers to itself no more."""
+        """Drop references once the connection is closed."""
         self._end()
         self._frames._frame_dispatch_table.clear()  # which refers to its connection
 
     # -- as the connection's peer, which is told how that gets on
 
     def pause(self, why: int) -> None:  # noqa: ARG002 - one reason
-        """The other side is behind."""
+        """The receiver is slow: stop sending."""
         self._blocked = True
 
     def resume(self, why: int) -> None:  # noqa: ARG002 - one reason
-        """It has caught up."""
+        """The receiver has caught up: send again."""
         self._blocked = False
         try:
             self._go_on()
@@ -697,11 +698,11 @@ class Multiplexed:
 
     @property
     def spare(self) -> int:
-        """Bytes that may yet come to wait to be sent."""
+        """Bytes that may still be queued for sending."""
         return max(MAX_WAITING - self._waits, 0)
 
     def took(self, stream: Stream) -> None:
-        """Let as much again be sent as has been passed on, or more."""
+        """Open the window by what has been passed on, or more."""
         size, stream.unread = stream.unread, 0
         over = self._streams.get(stream.id) is not stream
         if over and stream.lent:
@@ -735,7 +736,7 @@ class Multiplexed:
             stream.lent += more
 
     def _remove(self, stream: Stream) -> bool:
-        """A stream is no more; whether it was until now."""
+        """Forget a stream; returns whether it was known."""
         if self._streams.get(stream.id) is not stream:
             return False
         del self._streams[stream.id]
@@ -762,13 +763,13 @@ class Multiplexed:
             stream.lane.burden()
 
     def reset(self, number: int, why: int) -> None:
-        """End a stream in its midst."""
+        """Reset a stream before it is complete."""
         if not self._closed:
             with suppress(H2Error):
                 self._frames.reset_stream(number, why)
 
     def _put(self, stream: Stream, data: bytes | bytearray) -> int:
-        """Send as much as there is room for; how much that was."""
+        """Send as much of a stream as there is room for; returns how many bytes."""
         frames = self._frames
         position, size, since = 0, len(data), 0
         try:
@@ -796,7 +797,7 @@ class Multiplexed:
         return position
 
     def _push(self, stream: Stream) -> None:
-        """Send what waits of a stream."""
+        """Send pending data of a stream."""
         sent = self._put(stream, stream.out)
         if self._streams.get(stream.id) is not stream:
             return
@@ -808,7 +809,7 @@ class Multiplexed:
             stream.lane.relieve()
 
     def _go_on(self, number: int | None = None) -> None:
-        """Send what waits of a stream, or of all, each in its turn."""
+        """Send pending data of a stream, or of all, each in its turn."""
         streams = [self._streams.get(number)] if number else list(self._streams.values())
         for stream in streams:
             if stream is None or not stream.out:
@@ -821,7 +822,7 @@ class Multiplexed:
         self.flush()
 
     def _finish(self, stream: Stream) -> None:
-        """All of a message is sent but, perhaps, that this is all."""
+        """The whole of a message is sent, except perhaps its END_STREAM flag."""
         if self._streams.get(stream.id) is not stream or self._closed:
             return
         if stream.cut:
@@ -842,11 +843,11 @@ class Multiplexed:
     # -- ends
 
     def _calm(self) -> None:
-        """The other side asks too much beside its messages."""
+        """The other side has exceeded its budget: close the connection with ENHANCE_YOUR_CALM."""
         self._end(ErrorCodes.ENHANCE_YOUR_CALM)
 
     def _end(self, why: ErrorCodes | None = ErrorCodes.NO_ERROR) -> None:
-        """Say why, and close the connection with all its streams."""
+        """Send GOAWAY with a reason, and close the connection with all its streams."""
         if self._closed:
             return
         if why is not None:
@@ -862,35 +863,35 @@ class Multiplexed:
     # -- of those with clients, and with origins
 
     def _take(self, event: Event) -> None:
-        """Something has come."""
+        """Handle one event of the library."""
         raise NotImplementedError
 
     def _settle(self) -> None:
-        """That was all of it for now."""
+        """Called when all received bytes have been processed."""
 
     def _caught_up(self) -> None:
         """All that had to wait for the connection is sent."""
 
     def _other(self) -> "Multiplexed | None":
-        """Where most of what comes goes, which is sent together."""
+        """Connection that most of what arrives is relayed to; its data is sent together."""
         raise NotImplementedError
 
     def _write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Write bytes to the connection."""
         raise NotImplementedError
 
     def _sent(self, stream: Any) -> None:
-        """A message is sent to its end."""
+        """A message has been sent completely."""
         raise NotImplementedError
 
     def _drop(self, stream: Any) -> None:
-        """A stream is no more."""
+        """Forget a stream that has ended."""
         raise NotImplementedError
 
     def _over(self, streams: list[Any]) -> None:
-        """All is closed; what was under way."""
+        """Close everything; returns the streams that were under way."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
-        """Something of ours has."""
+        """Handle an error of the filter's own."""
         raise NotImplementedError

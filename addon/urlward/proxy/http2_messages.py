@@ -1,4 +1,4 @@
-"""Messages of HTTP/2 (RFC 9113 section 8) as those of HTTP/1.1, and back.
+"""HTTP/2 messages (RFC 9113 section 8) translated to HTTP/1.1 and back.
 
 Whatever a client puts into a field, it comes out as one request that all readers read alike, or not at all.
 """
@@ -47,11 +47,11 @@ type Fields = list[tuple[bytes, bytes]]
 
 
 class MalformedError(Exception):
-    """What is no message of HTTP/2 (RFC 9113 section 8.1.1)."""
+    """A malformed HTTP/2 message (RFC 9113 section 8.1.1)."""
 
 
 class Request(NamedTuple):
-    """A request's head.
+    """Head of an HTTP/2 request, written as HTTP/1.1.
 
     Attributes:
         head: as HTTP/1.1, to its empty line.
@@ -71,7 +71,7 @@ class Request(NamedTuple):
 
 
 def _remembered[*Ts, T](function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
-    """A function of a field that knows what it said of short ones; long ones would fill the memory."""
+    """Cache for a function of a header field; long fields are not kept, since they would fill the memory."""
     known = lru_cache(1 << 12)(function)
 
     def answer(*parts: *Ts) -> T:
@@ -302,7 +302,7 @@ def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple
 
 
 class Chunks:
-    """Takes a chunked body apart (RFC 9112 section 7.1).
+    """Decoder of the chunked transfer coding (RFC 9112 section 7.1).
 
     Attributes:
         done: whether it has ended.
@@ -420,7 +420,7 @@ def _encoded(name: bytes, value: bytes) -> bytes:
 
 
 class Encoder:
-    """HPACK (RFC 7541) without a dynamic table, in place of the library's.
+    """HPACK encoder (RFC 7541) without a dynamic table, in place of the library's.
 
     That searches its table field by field, as long as the client wants it, and costs more than all else of
     a response; without one there is nothing that a client could make grow, or learn from sizes.
@@ -433,7 +433,7 @@ class Encoder:
 
     @property
     def header_table_size(self) -> int:
-        """Of the table: 0."""
+        """Size of the dynamic table: 0."""
         return 0
 
     @header_table_size.setter

@@ -1,7 +1,7 @@
 """HTTP/2 with origins: a client's streams go over one connection, where the origin speaks it.
 
 What a session sends into a lane is HTTP/1.1, judged as ever, and goes out as a stream; what answers that
-comes back as HTTP/1.1. A lane has one stream. What the origin says it has not begun on is asked again.
+comes back as HTTP/1.1. A lane has one stream. What the origin has not begun to process is retried.
 """
 
 import asyncio
@@ -46,10 +46,10 @@ LEAST_WINDOW: Final = 1 << 12
 """Bytes of a response's body that may be on their way, or wait here, however many there are."""
 
 WINDOW: Final = 1 << 19
-"""Those of one that flows; origins are far away."""
+"""Bytes of the window of a stream that flows; origins are far away."""
 
 CREDIT: Final = 1 << 19
-"""What all streams of a client may have beyond the least."""
+"""Bytes that the windows of all streams of a client may have beyond the least."""
 
 MAX_LANES: Final = 32
 """Connections to an origin that speaks HTTP/1.1, for one client's connection; streams beyond wait for one."""
@@ -66,22 +66,22 @@ has to say so."""
 
 
 class Asking(Exchange, Protocol):
-    """A session that has something to ask the origin."""
+    """Session that wants to send a request to the origin."""
 
     def connect(self) -> None:
-        """Open a connection to it, or join that of the others."""
+        """Open a connection to the origin, or join one that is shared."""
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed."""
+        """Handle an error of the filter's own."""
 
 
 class Http2Client(Multiplexed):
-    """A client's connection (`urlward.proxy.http2.Http2`)."""
+    """HTTP/2 connection with a client, as the origin's side sees it (`urlward.proxy.http2.Http2`)."""
 
     __slots__ = ()
 
     def dispatch(self) -> None:
-        """Give streams to lanes, where there is room again."""
+        """Assign waiting streams to lanes, where there is room again."""
         raise NotImplementedError
 
 
@@ -151,7 +151,7 @@ class SharedOrigin:
         return lane
 
     def leave(self, session: Asking) -> None:
-        """A session waits for nothing here any more."""
+        """A session no longer waits here."""
         if session is self._asking:
             self._asking = None
             self._known = self.http2 is None
@@ -166,7 +166,7 @@ class SharedOrigin:
             self.wake()
 
     def wake(self) -> None:
-        """There may be room."""
+        """Wake sessions that wait, since there may be room."""
         self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -182,7 +182,7 @@ class SharedOrigin:
             self.client.dispatch()
 
     def touch(self, now: float) -> None:
-        """See to time limits."""
+        """Check time limits."""
         if self.http2 is not None:
             self.http2.touch(now)
 
@@ -194,11 +194,11 @@ class SharedOrigin:
 
 
 def _take_any(headers: Any) -> None:
-    """In place of the library's check of lengths."""
+    """Replacement for the library's check of lengths, which accepts any."""
 
 
 class _Stream(Stream):
-    """A stream to the origin.
+    """Stream to an origin.
 
     Attributes:
         to_head: whether a HEAD request.
@@ -218,14 +218,14 @@ class _Stream(Stream):
 
 
 class OriginLane(StreamLane):
-    """A connection to the origin as a session sees it."""
+    """Lane to the origin: a stream that a session sees as a connection."""
 
     __slots__ = ()
 
     http2: "Http2Origin"
 
     def write(self, data: bytes) -> None:
-        """Take a request."""
+        """Take a request from the session."""
         if self.gone:
             return
         position = 0
@@ -240,10 +240,10 @@ class OriginLane(StreamLane):
         self.http2.flush()
 
     def end(self) -> None:
-        """Nothing: a request says itself where it ends."""
+        """Do nothing: a request itself says where it ends."""
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abort the request under way."""
         if not self.gone:
             self.gone = True
             self.http2.gone(self)
@@ -252,7 +252,7 @@ class OriginLane(StreamLane):
     abort = close
 
     def reset(self, *, as_tls: bool = False) -> None:  # noqa: ARG002
-        """Likewise."""
+        """Abort the request under way."""
         self.close()
 
     @property
@@ -261,14 +261,14 @@ class OriginLane(StreamLane):
         return isinstance(self.peer, StreamLane) and self.peer.repeatable
 
     def fail(self, why: int | None, *, unprocessed: bool = False) -> None:
-        """Tell the client's side how the stream has ended, as `StreamLane.failed`."""
+        """Report to the client's side how the stream has ended, as `StreamLane.failed`."""
         self.part()
         if isinstance(self.peer, StreamLane):
             self.peer.failed(why, unprocessed=unprocessed)
 
 
 class Http2Origin(Multiplexed):
-    """A connection to the origin.
+    """HTTP/2 connection to an origin.
 
     Args:
         connection: it.
@@ -278,7 +278,7 @@ class Http2Origin(Multiplexed):
 
     Attributes:
         active: as `urlward.proxy.connection.Owner`.
-        share: likewise.
+        share: as `urlward.proxy.connection.Owner`.
     """
 
     __slots__ = (
@@ -335,7 +335,7 @@ class Http2Origin(Multiplexed):
         return lane
 
     def answers(self) -> bool:
-        """Whether the origin has said how many streams it takes, and been heard of late; else it is asked."""
+        """Whether the origin has sent its limit of streams, and anything of late; else it is sent a PING."""
         if not self._told:
             return False
         now = perf_counter()
@@ -348,7 +348,7 @@ class Http2Origin(Multiplexed):
         return False
 
     def ask(self, lane: OriginLane, fields: Any, *, whole: bool) -> bool:
-        """Begin a lane's stream; whether that could be."""
+        """Start the stream of a lane; returns whether that was possible."""
         frames = self._frames
         try:
             number = frames.get_next_available_stream_id()
@@ -380,7 +380,7 @@ class Http2Origin(Multiplexed):
         self._rest()
 
     def touch(self, now: float) -> None:
-        """See to time limits."""
+        """Check time limits."""
         self._heard = max(self._heard, self.active)
         if self._heard > self._asked:
             self._asked = 0.0
@@ -392,7 +392,7 @@ class Http2Origin(Multiplexed):
             self._end()
 
     def _silent(self) -> None:
-        """The origin does not say that it is there: what is asked next goes over a new connection."""
+        """The origin does not answer a PING: further requests go over a new connection."""
         self._asked = 0.0
         self.close()
         for stream in list(self._streams.values()):
@@ -403,7 +403,7 @@ class Http2Origin(Multiplexed):
         self.flush()
 
     def close(self) -> None:
-        """Close it once it has no streams."""
+        """Close the connection once it has no streams."""
         self._retired = True
         self._shared.left(self)
         self._rest()
@@ -411,7 +411,7 @@ class Http2Origin(Multiplexed):
     # -- as the owner of the connection
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed."""
+        """Handle an error of the filter's own."""
         client = self._shared.client
         self._lost()
         if client is not None:
@@ -420,7 +420,7 @@ class Http2Origin(Multiplexed):
     failed = broken
 
     def lost(self, connection: Connection) -> None:
-        """It is closed."""
+        """The connection is closed."""
         connection.forget()
         self.forget()
 
@@ -520,7 +520,7 @@ class Http2Origin(Multiplexed):
             self._end()
 
     def _fail(self, stream: _Stream, why: int | None, *, unprocessed: bool = False) -> None:
-        """A stream has ended in its midst."""
+        """A stream has ended before its response was complete."""
         if stream.ended:
             # Its response is whole, whatever of the request is not wanted (RFC 9113 section 8.1).
             stream.whole = stream.over = True
@@ -541,7 +541,7 @@ class Http2Origin(Multiplexed):
             self._answered(stream)
 
     def _answered(self, stream: _Stream) -> None:
-        """All of a stream is out and in; what its client has yet to take stays lent to it."""
+        """A stream is complete both ways; what its client has yet to take stays lent to it."""
         self._remove(stream)
         if not stream.unread:
             self.took(stream)

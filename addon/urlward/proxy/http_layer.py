@@ -1,4 +1,4 @@
-"""A layer that relays bytes which nobody reads, where mitmproxy carries the connection."""
+"""mitmproxy layer that relays bytes unread, where mitmproxy carries the connection."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -92,7 +92,7 @@ class RelayLayer(layer.Layer):
     # -- what the relay asks for
 
     def connect(self) -> None:
-        """Never called: it is opened at the beginning."""
+        """Do nothing: the connection is opened at the beginning."""
         raise AssertionError
 
     def client_is_behind(self) -> bool:
@@ -120,12 +120,12 @@ class RelayLayer(layer.Layer):
         return error  # type: ignore[no-any-return]
 
     def send_client(self, data: bytes) -> None:
-        """Send."""
+        """Send data to the client."""
         if self.client.state & ConnectionState.CAN_WRITE:
             self._out.append(commands.SendData(self.client, data))
 
     def send_server(self, data: bytes) -> None:
-        """Send."""
+        """Send data to the origin."""
         if self.context.server.state & ConnectionState.CAN_WRITE:
             self._out.append(commands.SendData(self.context.server, data))
 
@@ -145,7 +145,7 @@ class RelayLayer(layer.Layer):
             self._out.append(commands.CloseConnection(self.context.server))
 
     def close(self) -> None:
-        """Close both."""
+        """Close both connections."""
         self._live.discard(self)
         self.close_server()
         if self.client.state is not ConnectionState.CLOSED:
@@ -156,20 +156,20 @@ class RelayLayer(layer.Layer):
         self._guard.refused(stage)
 
     def turn_is_over(self) -> bool:
-        """Never: who has his turn is mitmproxy's matter."""
+        """Never: mitmproxy schedules these connections."""
         return False
 
     def go_on_later(self) -> None:
-        """Nothing is left for later."""
+        """Do nothing: nothing is left for later."""
 
     def linger(self) -> None:
-        """Close both in a while."""
+        """Close both connections in a while."""
         self._out.append(commands.RequestWakeup(LINGER))
 
     # -- as a member of `Live`
 
     def live(self) -> Iterable[Names]:
-        """What is under way."""
+        """The names that the exchange under way passed under."""
         return self.relay.live
 
     def head(self) -> int | None:
@@ -181,21 +181,21 @@ class RelayLayer(layer.Layer):
         return self.relay.idle
 
     def progress(self) -> float:
-        """Not known here."""
+        """Infinite: the rate is not known here."""
         return inf
 
     def may_read(self) -> bool:
-        """Not while the connection to the origin is being opened."""
+        """Whether the origin's connection is open, so that the client is read."""
         return not self._opening
 
     def touch(self, now: float) -> None:
-        """mitmproxy carries the bytes, and knows."""
+        """Do nothing: mitmproxy carries the bytes and keeps the time limits."""
 
     def leave(self) -> None:
-        """Its connection ends with the process."""
+        """Do nothing: the connection ends with the process."""
 
     def cut(self) -> None:
-        """Close both at once."""
+        """Close both connections at once."""
         self._live.discard(self)
         cut_off(self._lookup(self.client))
 
@@ -208,19 +208,19 @@ class Handshake:
         self._lookup = lookup
 
     def live(self) -> tuple[Names, ...]:
-        """Nothing yet."""
+        """Nothing yet: no request has been judged."""
         return ()
 
     def head(self) -> int:
-        """It has begun and not ended."""
+        """The handshake, in place of a request's head that has begun and not ended."""
         return 0
 
     def idle(self) -> bool:
-        """Nothing is lost with it."""
+        """Always: closing disturbs no exchange."""
         return True
 
     def progress(self) -> float:
-        """Not known here."""
+        """Infinite: the rate is not known here."""
         return inf
 
     def may_read(self) -> bool:
@@ -228,10 +228,10 @@ class Handshake:
         return True
 
     def touch(self, now: float) -> None:
-        """mitmproxy carries the bytes, and knows."""
+        """Do nothing: mitmproxy carries the bytes and keeps the time limits."""
 
     def leave(self) -> None:
-        """Its connection ends with the process."""
+        """Do nothing: the connection ends with the process."""
 
     def cut(self) -> None:
         """Close the connection."""

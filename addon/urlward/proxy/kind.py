@@ -1,4 +1,4 @@
-"""What the first bytes of a connection are: HTTP, or neither HTTP nor TLS; and requests behind such."""
+"""Protocol detection by a connection's first bytes, and detection of HTTP requests in relayed bytes."""
 
 import re
 from typing import Literal, Self
@@ -46,7 +46,7 @@ _SHORT = 32
 
 
 def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
-    """What a client's first bytes are.
+    """Detect the protocol of a client's first bytes.
 
     Returns:
         ``other`` only where no origin would find a request in them, ``unknown`` where there are too few. What
@@ -61,7 +61,7 @@ def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
 
 
 class LateRequest:
-    """Watches bytes that are relayed unread for a request that an origin could find at their beginning.
+    """Detector of an HTTP request in relayed bytes that an origin could find at their beginning.
 
     Args:
         content: whether they are the content of a request whose method gives content no meaning (RFC 9110
@@ -90,7 +90,7 @@ class LateRequest:
         return cls(content=True, chunked=chunked, first=method not in _WITHOUT_CONTENT)
 
     def found(self, data: bytes) -> bool:
-        """Whether what has come now makes a request with what had come before."""
+        """Whether the new bytes complete a request with the ones before."""
         if self.done:
             return False
         held = self._held

@@ -1,4 +1,4 @@
-"""Layers of ours in mitmproxy's stack: where a decision takes effect.
+"""Layers in mitmproxy's stack that enforce decisions.
 
 mitmproxy's own HTTP stream asks its hooks at the head of a request but answers only when the body
 has come in, and refuses to answer a streamed one at all. These layers answer at the head.
@@ -210,7 +210,7 @@ class WardHttpStream(HttpStream):
 
     @property
     def told(self) -> bool:
-        """Whether it would have been blocked, and so with it what follows inside."""
+        """Whether the request would have been blocked, and so everything inside its tunnel."""
         return self._names.told
 
     def _over(self, state: object) -> bool:
@@ -219,7 +219,7 @@ class WardHttpStream(HttpStream):
     # -- as a member of `Live`
 
     def live(self) -> Iterable[Names]:
-        """What is under way."""
+        """The names that the exchange under way passed under."""
         return (self._names,)
 
     def head(self) -> int | None:
@@ -230,7 +230,7 @@ class WardHttpStream(HttpStream):
         return False
 
     def progress(self) -> float:
-        """Not known here."""
+        """Infinite: the rate is not known here."""
         return inf
 
     def may_read(self) -> bool:
@@ -238,10 +238,10 @@ class WardHttpStream(HttpStream):
         return True
 
     def touch(self, now: float) -> None:
-        """mitmproxy carries the bytes, and knows."""
+        """Do nothing: mitmproxy carries the bytes and keeps the time limits."""
 
     def leave(self) -> None:
-        """Its connection ends with the process."""
+        """Do nothing: the connection ends with the process."""
 
     def cut(self) -> None:
         """Close the connection at once, since mitmproxy would end a single stream only at its next event."""
@@ -275,7 +275,7 @@ class CloseLayer(layer.Layer):
 
 
 class Later(layer.Layer):
-    """Makes the layer that will take its place when the connection around it is established.
+    """Layer that creates its replacement when the connection around it is established.
 
     Args:
         context: the connection's.
@@ -295,7 +295,7 @@ class Later(layer.Layer):
 
 
 class Undecided(layer.NextLayer):
-    """Waits for enough bytes to know what a connection carries.
+    """Layer that waits for enough bytes to detect a connection's protocol.
 
     Args:
         context: the connection's.
@@ -314,7 +314,7 @@ class Undecided(layer.NextLayer):
 
 
 def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
-    """Give a flow its response."""
+    """Set a flow's response."""
     now = time.time()
     flow.response = http.Response(
         b"HTTP/1.1",

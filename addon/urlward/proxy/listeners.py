@@ -52,7 +52,7 @@ class ListenError(UrlwardError):
 
 
 class Address(NamedTuple):
-    """Where a mode listens.
+    """Listening address of a mode.
 
     Attributes:
         host: as configured; all addresses of this machine where empty.
@@ -69,7 +69,7 @@ class Address(NamedTuple):
 
 
 Sockets = Sequence[tuple[Address, list[socket.socket]]]
-"""Of one worker; an address without a host has one of each family."""
+"""Sockets of one worker; an address without a host has one of each family."""
 
 
 def open_sockets(
@@ -152,7 +152,7 @@ def raise_limit() -> None:
 
 
 class Listeners:
-    """All workers' sockets.
+    """Listening sockets of all workers.
 
     Args:
         given: those that the service manager has passed.
@@ -192,17 +192,17 @@ class Listeners:
 
     @property
     def numbers(self) -> list[int]:
-        """The workers that there are sockets for."""
+        """Numbers of the workers that there are sockets for."""
         return sorted({number for _, number in self._sockets})
 
     def keep(self, addresses: Sequence[Address]) -> None:
-        """Close all sockets at other addresses."""
+        """Close the sockets at all other addresses."""
         for address, number in list(self._sockets):
             if address not in addresses:
                 _close(self._sockets.pop((address, number)))
 
     def of(self, worker: int, addresses: Sequence[Address]) -> Sockets:
-        """A worker's, at these addresses."""
+        """Sockets of one worker at the given addresses."""
         return [(each, self._sockets[each, worker]) for each in addresses if (each, worker) in self._sockets]
 
     def close(self) -> None:
@@ -262,7 +262,7 @@ def _close(sockets: Iterable[socket.socket]) -> None:
 
 @cache
 def enough(*, origins: bool = False) -> int:
-    """The number of a file descriptor from which on clients have no more; the kernel gives the lowest.
+    """The lowest file descriptor that clients may not use; the kernel always gives the lowest that is free.
 
     To be asked for once the limit is raised (`raise_limit`).
 
@@ -291,7 +291,7 @@ class Transports:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:  # noqa: ARG002
-        """Take a connection."""
+        """Take an accepted connection."""
         task = asyncio.get_running_loop().create_task(self._take(sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -338,7 +338,7 @@ class Acceptor:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The one that listens."""
+        """The listening socket."""
         return (self._socket,) if self._socket.fileno() >= 0 else ()
 
     def close(self) -> None:
@@ -379,7 +379,7 @@ class Acceptor:
 
 
 def given() -> list[socket.socket]:
-    """The sockets that the service manager passes to this process (sd_listen_fds(3)); once.
+    """Listening sockets passed by the service manager (sd_listen_fds(3)); once.
 
     Raises:
         ListenError: it says that it passes more than there are, or something else than sockets.

@@ -1,4 +1,4 @@
-"""The exchanges under way: asked again when the lists change, and kept from lasting without end.
+"""Live exchanges: judged again when the lists change, and ended when they last too long.
 
 A stream that began before its page was listed would go on for hours. So whatever is under way keeps
 the names that it passed under, and after a reload is judged again by them; what is listed now is cut.
@@ -30,17 +30,17 @@ logger = logging.getLogger("urlward")
 
 
 class Member(Protocol):
-    """A connection, or a stream of one."""
+    """Exchange under way: a connection, or a stream of one."""
 
     @property
     def client(self) -> Client:
-        """Whose."""
+        """The client it belongs to."""
 
     def live(self) -> Iterable[Names]:
-        """What is under way."""
+        """The names that the exchanges under way passed under."""
 
     def head(self) -> int | None:
-        """Which request's head has begun and not ended, if one has."""
+        """The request head that has begun and not ended, if there is one."""
 
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
@@ -52,21 +52,21 @@ class Member(Protocol):
         """Whether nothing but a client's being slowed keeps more from being read of it."""
 
     def touch(self, now: float) -> None:
-        """See to time limits; called every few seconds.
+        """Check time limits; called every few seconds.
 
         Args:
             now: seconds on a clock that does not go back.
         """
 
     def leave(self) -> None:
-        """Take nothing more, where the client can be told so, and end with what is under way."""
+        """Accept nothing more, where the protocol can say so, and end with what is under way."""
 
     def cut(self) -> None:
         """Close the connection at once."""
 
 
 class _Network:
-    """A client network.
+    """Connections of one client network.
 
     Attributes:
         clients: its connections, the oldest first, with their members.
@@ -81,21 +81,21 @@ class _Network:
 
 
 class Live:
-    """All members."""
+    """Registry of all exchanges under way."""
 
     def __init__(self) -> None:
         self._members: dict[Client, dict[int, Member]] = {}
         self._networks: dict[str, _Network] = {}
         self._heads: dict[int, tuple[Member, int, float]] = {}
         self._told: dict[int, Names] = {}
-        """What is listed and goes on, since nothing is blocked: said once, not at each reload."""
+        """Listed exchanges that go on, since nothing is blocked: logged once, not at each reload."""
 
     def __iter__(self) -> Iterator[Member]:
         for members in list(self._members.values()):
             yield from list(members.values())
 
     def add(self, member: Member) -> None:
-        """Take a member in."""
+        """Add a member."""
         client = member.client
         name = network_of(client.peername[0])
         network = self._networks.get(name)
@@ -109,7 +109,7 @@ class Live:
         members[id(member)] = member
 
     def discard(self, member: Member) -> None:
-        """Let it go, if it is there."""
+        """Remove a member, if it is there."""
         members = self._members.get(member.client)
         if members is not None and members.pop(id(member), None) is not None:
             self._part_with(member.client, 1)
@@ -119,11 +119,11 @@ class Live:
         return {client.id for client in self._members}
 
     def of(self, client: Client) -> list[Member]:
-        """A connection's members."""
+        """Members of one connection."""
         return list(self._members.get(client, {}).values())
 
     def forget(self, client: Client) -> None:
-        """Let all members of a connection go that has ended."""
+        """Remove all members of a connection that has ended."""
         members = self._members.get(client)
         if members is not None:
             number = len(members)
@@ -131,7 +131,7 @@ class Live:
             self._part_with(client, number)
 
     def _part_with(self, client: Client, number: int) -> None:
-        """So many members of a connection are gone."""
+        """Adjust the count for members of a connection that are gone."""
         name = network_of(client.peername[0])
         network = self._networks[name]
         network.held -= number
@@ -141,7 +141,7 @@ class Live:
                 del self._networks[name]
 
     async def recheck(self, guard: Guard) -> int:
-        """Judge everything under way again, and cut what is listed; how many that is."""
+        """Judge everything under way again, and cut what is listed; returns how many were cut."""
         cut = 0
         told: dict[int, Names] = {}
         until = time.monotonic() + _SLICE
@@ -174,7 +174,7 @@ class Live:
             await self.tick(time.monotonic())
 
     async def tick(self, now: float) -> None:
-        """One look.
+        """Check all members once.
 
         Args:
             now: seconds on a clock that does not go back.
@@ -201,7 +201,7 @@ class Live:
         self._heads = heads
 
     def close_idle(self) -> int:
-        """Close what is at rest, and have the rest take nothing more; how many connections those are."""
+        """Close what is idle, have the rest accept nothing more; returns how many connections remain."""
         busy = set()
         for member in self:
             member.leave()
@@ -246,5 +246,5 @@ class Live:
 
 
 def _some(clients: list[Client], number: int) -> list[Client]:
-    """All of these in their order, or so many of them by chance."""
+    """All of these in their order, or so many at random."""
     return clients if len(clients) <= number else random.sample(clients, number)

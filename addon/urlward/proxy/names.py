@@ -30,19 +30,19 @@ _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
 class Client(Protocol):
-    """Whose a connection is; mitmproxy's or the data path's."""
+    """Client side of a connection; mitmproxy's or the data path's."""
 
     @property
     def id(self) -> str:
-        """Tells it from all others."""
+        """Unique id of the connection."""
 
     @property
     def peername(self) -> tuple[Any, ...]:
-        """Its address and port."""
+        """The client's address and port."""
 
     @property
     def proxy_mode(self) -> mode_specs.ProxyMode:
-        """The mode by which it came."""
+        """Proxy mode that the connection came by."""
 
     @property
     def tls(self) -> bool:
@@ -50,15 +50,15 @@ class Client(Protocol):
 
     @property
     def alpn(self) -> bytes | None:
-        """The protocol that was agreed on in there."""
+        """Protocol agreed on by ALPN inside TLS."""
 
     @property
     def sni(self) -> str | None:
-        """The server name in there, a byte string (`take_sni`)."""
+        """Server name of that TLS, a byte string (`take_sni`)."""
 
 
 class Server(Protocol):
-    """Where a connection goes; mitmproxy's or the data path's."""
+    """Origin side of a connection; mitmproxy's or the data path's."""
 
     @property
     def address(self) -> tuple[Any, ...] | None:
@@ -66,23 +66,23 @@ class Server(Protocol):
 
 
 class Context(Protocol):
-    """A connection; mitmproxy's or the data path's."""
+    """Context of a connection; mitmproxy's or the data path's."""
 
     @property
     def client(self) -> Client:
-        """Whose."""
+        """The client side."""
 
     @property
     def server(self) -> Server:
-        """Where it goes."""
+        """The origin side."""
 
     @property
     def layers(self) -> list[Any]:
-        """What is around it."""
+        """Protocol layers around it."""
 
 
 class Names(NamedTuple):
-    """What a request calls its destination.
+    """Names of a request's destination.
 
     Attributes:
         hosts: each once, without port, byte strings as sent.
@@ -102,11 +102,11 @@ class Names(NamedTuple):
 
 
 NO_NAMES = Names((), (), "", "")
-"""Of a request that passes although it could not be judged."""
+"""Names of a request that passes although it could not be judged."""
 
 
 class Place:
-    """What is known of a connection before any request on it.
+    """Facts known of a connection before any request on it.
 
     Attributes:
         sni: the name that TLS was begun with, a byte string; or empty.
@@ -221,7 +221,7 @@ class Place:
         return tuple(hosts), tuple(ports)
 
     def reached(self, address: str) -> None:
-        """Take note of the address that a name has led to, for the requests that follow; empty for none."""
+        """Remember the address that a name has led to, for the requests that follow; empty for none."""
         if self._by_name and self.address != address:
             self.address = address
             self._quiet = (None, (), False)
@@ -300,7 +300,7 @@ def names_of_tls(context: Context, sni: bytes | None) -> Names:
 
 
 def is_told(context: Context) -> bool:
-    """Whether this is inside a tunnel that would be blocked, so that no more is to be said of it."""
+    """Whether this is inside a tunnel already logged as one that would be blocked."""
     return any(getattr(part, "told", False) for part in context.layers)
 
 

@@ -1,4 +1,4 @@
-"""What the service manager is told: ready, alive, stopping (`sd_notify(3)`).
+"""Messages to the service manager: ready, alive, stopping (`sd_notify(3)`).
 
 Without systemd all of it does nothing.
 """
@@ -23,17 +23,17 @@ _socket: socket.socket | None = None
 
 
 def ready() -> None:
-    """Say that the filter serves."""
+    """Report that the filter serves."""
     _send("READY=1")
 
 
 def stopping() -> None:
-    """Say that it will end."""
+    """Report that the filter is stopping."""
     _send("STOPPING=1")
 
 
 def withhold(why: str, of: str = "") -> None:
-    """Say no more that it lives, so that the service manager starts it anew; where empty, go on.
+    """Withhold signs of life, so that the service manager restarts the filter; where empty, go on.
 
     Args:
         why: in words.
@@ -49,17 +49,17 @@ def withhold(why: str, of: str = "") -> None:
 
 
 def withheld() -> str:
-    """The reasons, or an empty string."""
+    """Reasons for withholding signs of life, or an empty string."""
     return "; ".join(_withheld.values())
 
 
 def status(text: str) -> None:
-    """Say how it is, in words."""
+    """Report a status text."""
     _send(f"STATUS={text}")
 
 
 def alive() -> None:
-    """Say that it lives, unless that has been said lately; whoever has a loop calls this in each round."""
+    """Send a sign of life, unless one was sent lately; every loop calls this in each round."""
     global _said
     if _withheld:
         return
@@ -71,7 +71,7 @@ def alive() -> None:
 
 
 def interval() -> float | None:
-    """Seconds between two signs of life, half of what is asked for; None where none is asked for."""
+    """Seconds between two signs of life, half of the watchdog's timeout; None where there is no watchdog."""
     try:
         seconds = int(os.environ[INTERVAL]) / 1e6
         meant = int(os.environ.get(WHO, os.getpid()))
@@ -81,7 +81,7 @@ def interval() -> float | None:
 
 
 async def stay_alive() -> None:
-    """Say so for as long as the event loop turns."""
+    """Send signs of life for as long as the event loop turns."""
     while (wait := interval()) is not None:
         alive()
         await asyncio.sleep(wait / 2)

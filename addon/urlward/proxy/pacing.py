@@ -1,4 +1,4 @@
-"""Holding a client's connection: for a while nothing is read from it.
+"""Pacing of a client's connection: for a while nothing is read from it.
 
 What it sends meanwhile waits in the kernel, and then with the client; nothing is kept of it here.
 """
@@ -18,7 +18,7 @@ type Lookup = Callable[[Client], ConnectionHandler | None]
 
 
 class Pacer:
-    """Holds connections.
+    """Pauses reading from clients' connections for a while.
 
     Args:
         live: knows those that mitmproxy does not carry.

@@ -1,4 +1,4 @@
-"""The addresses that an operator puts on the block page, checked before they reach a header or a link."""
+"""Links on the block page: an operator's URLs and contacts, checked before they reach a header or a page."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _PHONE = re.compile(r"\+?[0-9(][0-9 ()./\-]{4,}")
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What a reader sees (``text``) and, where it can be followed, the URL behind it."""
+    """Contact on the block page: the text shown and, where it can be followed, the URL behind it."""
 
     text: str
     href: str | None

@@ -73,7 +73,7 @@ def write_problem(context: Mapping[str, Any]) -> str:
 
 
 def describe(error: Exception) -> str:
-    """Say in one line what is wrong with a template, and in which line of it."""
+    """Describe a template error in one line, with the line number in the template."""
     number = getattr(error, "lineno", None)
     text = " ".join(str(error).split()) or type(error).__name__
     return f"line {number}: {text}" if number else text

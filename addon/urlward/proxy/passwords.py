@@ -1,4 +1,4 @@
-"""Passwords of those who may use an explicit proxy, as mitmproxy's option ``proxyauth`` names them.
+"""Passwords for the explicit proxy, as mitmproxy's option ``proxyauth`` configures them.
 
 A hash is slow so that it cannot be guessed. It is computed in a thread of low priority beside the event loop,
 one at a time and by turns of the networks that ask (`urlward.proxy.waiting`), and what came out is remembered
@@ -72,7 +72,7 @@ type Check = Callable[[bytes, bytes, str], bool]
 
 
 class PasswordError(UrlwardError):
-    """Nobody can be asked for a password that way."""
+    """The ``proxyauth`` setting cannot be used."""
 
 
 def read_users(path: Path) -> dict[bytes, str]:
@@ -128,7 +128,7 @@ def _matches(password: bytes, hashed: str) -> bool:
 
 
 class _File:
-    """A file of users. What was good last is kept for workers that start while it is not.
+    """Password file. The last valid version is kept for workers that start while it is not.
 
     Args:
         path: its name.
@@ -159,7 +159,7 @@ class _File:
             self.users, self.wrong = kept, str(e)
 
     def read(self) -> dict[bytes, str]:
-        """Read it, and keep it where it is good.
+        """Read the file, and keep it if it is valid.
 
         Raises:
             PasswordError: it is not.
@@ -177,12 +177,12 @@ class _File:
         return _users_of(self.path, kept.removeprefix(self._mark))
 
     def check(self, _user: bytes, password: bytes, hashed: str) -> bool:
-        """As `Check`; as slow for a user that there is not."""
+        """Check credentials, as `Check`; equally slow for a user that does not exist."""
         return _matches(password, hashed or next(iter(self.users.values()))) and bool(hashed)
 
 
 def _check_of(spec: str) -> Check:
-    """What mitmproxy's option says, other than a file."""
+    """The check for mitmproxy's option when it names no file."""
     if spec == "any":
         return lambda _user, _password, _line: True
     if spec.startswith("ldap"):
@@ -203,11 +203,11 @@ def _check_of(spec: str) -> Check:
 
 
 class _Pair(NamedTuple):
-    """A user and a password.
+    """User and password that a client has sent.
 
     Attributes:
         user: as sent.
-        password: likewise.
+        password: as sent.
         line: by which they are right or wrong: the user's hash, empty where there is no such user; without a
             file, a span of time.
         digest: of all.
@@ -220,7 +220,7 @@ class _Pair(NamedTuple):
 
 
 class Passwords:
-    """Looks passwords up.
+    """Password check for clients of the explicit proxy, with a cache of results.
 
     Args:
         spec: value of mitmproxy's option ``proxyauth``: ``USER:PASSWORD``, ``@FILE``, ``any`` or ``ldap…``.
@@ -247,7 +247,7 @@ class Passwords:
         self._busy = False
         self._begun = 0.0
         self._seconds = 0.0
-        """That one look takes, of the last ones."""
+        """Seconds that one check takes, a mean of the last ones."""
         self._told = ""
         self._full_timer: asyncio.TimerHandle | None = None
         self.on_trouble: Callable[[str, str], None] = lambda _kind, _why: None
@@ -264,7 +264,7 @@ class Passwords:
         return True if pair.digest in self._right else False if pair.digest in self._wrong else None
 
     def ask(self, token: bytes, address: str, done: Callable[[], None]) -> bool:
-        """Have credentials looked at that are not known.
+        """Start a check of credentials whose result is not known.
 
         Args:
             token: they.
@@ -286,7 +286,7 @@ class Passwords:
         return entered
 
     def close(self) -> None:
-        """End what is said of them: others are asked for from now on."""
+        """Forget all results: other passwords apply from now on."""
         if self._full_timer is not None:
             self._full_timer.cancel()
         for kind in ("users", "passwords"):
@@ -295,7 +295,7 @@ class Passwords:
 
     @property
     def wait(self) -> int | None:
-        """Seconds until all will have been looked at that waits now; None where that cannot be told."""
+        """Seconds until the checks that wait now will be done; None where that is not known."""
         taken = time.monotonic() - self._begun
         if not self._seconds or not self._busy or taken > max(_OVERDUE * self._seconds, 1.0):
             return None
@@ -337,7 +337,7 @@ class Passwords:
         self.on_trouble("users", text)
 
     def _full(self) -> None:
-        """Say that not all find room to wait."""
+        """Log that the waiting room is full."""
         if self._full_timer is None:
             text = f"proxy users: {len(self._room)} connections wait for a look at a password; others get 503"
             logger.error("%s", text)
@@ -352,7 +352,7 @@ class Passwords:
         self.on_trouble("passwords", "")
 
     def _pair(self, token: bytes) -> _Pair | None:
-        """What credentials say; None where they are none."""
+        """User and password from credentials; None if they are malformed."""
         try:
             user, colon, password = binascii.a2b_base64(token).partition(b":")
         except binascii.Error:

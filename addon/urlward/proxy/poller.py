@@ -1,5 +1,5 @@
-"""Which sockets of the data path can be read or written, and whose turn it is: an epoll of their own inside
-the event loop's.
+"""Poller for the sockets of the data path: an epoll of its own inside the event loop's, with fair turns for
+clients.
 
 asyncio makes a handle for each registration and runs each event in a context of its own, which is more than
 all else that a new connection costs. Here an event is one look into a table, and one call.
@@ -53,7 +53,7 @@ type Task = Callable[[], None]
 
 
 class Share:
-    """A client network's part of the processor.
+    """A client network's share of the processor.
 
     Attributes:
         left: seconds of its slice; below 0 where it has taken more.
@@ -78,7 +78,7 @@ class Share:
 
 
 class _Watched:
-    """A socket that is told of.
+    """Socket registered with the poller.
 
     Attributes:
         tell: is given its events.
@@ -97,13 +97,13 @@ class _Watched:
 
 
 class Poller:
-    """Tells of sockets.
+    """Epoll loop that reports socket events and gives client networks turns.
 
     Args:
         loop: the event loop.
 
     Attributes:
-        loop: likewise.
+        loop: as given.
     """
 
     __slots__ = (
@@ -127,7 +127,7 @@ class Poller:
         self._told: dict[int, _Watched] = {}
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._behind: deque[Share] = deque()
-        """Those with tasks; whose turn it is comes first."""
+        """Shares with queued calls; the one whose turn it is comes first."""
         self._skipped: dict[int, int] = {}
         """Sockets that something was to be told of in the last round, and was not; with their order."""
         self._scheduled = False
@@ -135,7 +135,7 @@ class Poller:
         self._round = 0
         self._slice = SLICE
         self._last: Share | None = None
-        """Who has had something done last."""
+        """Share that was served last."""
         self._others = 0.0
         """When that was another than before."""
         self._until = 0.0
@@ -145,7 +145,7 @@ class Poller:
     # -- sockets
 
     def watch(self, fd: int, events: int, tell: Callable[[int], None], share: Share) -> None:
-        """Begin to tell of a socket.
+        """Register a socket.
 
         Args:
             fd: the socket's.
@@ -157,25 +157,25 @@ class Poller:
         self._told[fd] = _Watched(tell, events, share)
 
     def change(self, fd: int, events: int) -> None:
-        """Tell of other events."""
+        """Change the events a socket is watched for."""
         watched = self._told[fd]
         watched.events = events
         if not watched.aside:
             self._epoll.modify(fd, events)
 
     def entrust(self, fd: int, share: Share) -> None:
-        """Have a socket be another's."""
+        """Hand a socket to another share."""
         self._told[fd].share = share
 
     def forget(self, fd: int) -> None:
-        """Tell no more of a socket, which is not closed yet."""
+        """Unregister a socket, which is not closed yet."""
         if not self._told.pop(fd).aside:
             self._epoll.unregister(fd)
 
     # -- turns
 
     def share(self, address: str) -> Share:
-        """That of an IP address's network."""
+        """The share of an IP address's network."""
         network = network_of(address)
         found = self._shares.get(network)
         if found is None:
@@ -184,11 +184,11 @@ class Poller:
 
     @property
     def turn_is_over(self) -> bool:
-        """Whether who has its turn has had its slice, and should do the rest `later`."""
+        """Whether the client whose turn it is has used up its slice, and should do the rest `later`."""
         return perf_counter() >= self._until
 
     def later(self, share: Share, task: Task) -> None:
-        """Have something done in a later round, behind what this client has asked before."""
+        """Schedule a call in a later round, behind what this client has queued before."""
         share.waiting.append(task)
         if not share.queued:
             share.queued = True
@@ -196,7 +196,7 @@ class Poller:
             self._schedule()
 
     def soon(self, share: Share, task: Task) -> None:
-        """Have something done now where there is time for it, else `later`."""
+        """Make a call now if there is time for it, else `later`."""
         self._refill(share)
         if share.behind:
             self.later(share, task)
@@ -222,7 +222,7 @@ class Poller:
         self._run()
 
     def _run(self) -> None:
-        """A round: see to what has happened, and then to what waits."""
+        """Run one round: handle events, then queued calls."""
         if self._scheduled:
             return  # that is to come
         told = self._told
@@ -285,7 +285,7 @@ class Poller:
             watched.tell(events)
 
     def _go_on(self, now: float) -> None:
-        """Give their turn to those who wait for it."""
+        """Give queued networks their turns."""
         end = now + _TURN
         for _ in range(len(self._behind)):
             share = self._behind[0]
@@ -310,5 +310,5 @@ class Poller:
             self._schedule()
 
     def _complain(self, error: Exception) -> None:
-        """As asyncio does of a callback."""
+        """Log an exception as asyncio does for a callback."""
         self.loop.call_exception_handler({"message": "a socket of the data path", "exception": error})

@@ -1,4 +1,4 @@
-"""Connections to origins at rest, kept for whichever client of the explicit proxy asks there next.
+"""Pool of idle connections to origins, for whichever client of the explicit proxy needs one next.
 
 Clients go from host to host, and come back by other connections of theirs. What is kept has nothing under way
 (RFC 9112 section 9.3), and whoever takes it is judged as if it were new.
@@ -21,16 +21,16 @@ MOST: Final = 1 << 13
 """Connections that are kept at a time, or a quarter of the files that may be open; the longest makes room."""
 
 MOST_OF_ONE: Final = 32
-"""Of these, to one origin."""
+"""Connections kept to one origin."""
 
 type Key = tuple[object, ...]
-"""What makes two connections equal: the origin, and the address that it sees."""
+"""Key of equal connections: the origin, and the address that it sees."""
 
 logger = logging.getLogger("urlward")
 
 
 class Pool:
-    """All that are at rest.
+    """Pool of idle connections to origins.
 
     Args:
         most: how many those may be.
@@ -55,7 +55,7 @@ class Pool:
         return len(self._since)
 
     def keep(self, key: Key, connection: Connection) -> None:
-        """Take over a connection that has nothing under way."""
+        """Add a connection that has nothing under way."""
         if not connection.open or connection.waiting or len(self._by_key.get(key, ())) >= MOST_OF_ONE:
             connection.abort()
             return
@@ -70,7 +70,7 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
 
     def take(self, key: Key) -> Connection | None:
-        """The connection of these that has last been in use, if there is one."""
+        """The most recently used connection of these, if there is one."""
         while some := self._by_key.get(key):
             connection = some[-1]
             self._part_with(connection)
@@ -79,14 +79,14 @@ class Pool:
         return None
 
     def clear(self, most: int | None = None) -> int:
-        """Close all, or so many, the longest at rest first; how many that is."""
+        """Close all connections, or so many, longest idle first; returns how many."""
         closing = list(islice(self._since, most))
         for connection in closing:
             self._close(connection)
         return len(closing)
 
     def expire(self, now: float) -> float:
-        """Close those that have been at rest for too long.
+        """Close connections that have been idle for too long.
 
         Args:
             now: seconds on a clock that does not go back.
@@ -118,7 +118,7 @@ class Pool:
     # -- what the connections say (`urlward.proxy.connection.Owner`)
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed."""
+        """Handle an error of the filter's own."""
         logger.error("%s at a connection at rest", type(error).__name__)
         self.clear()
 

@@ -1,4 +1,4 @@
-"""Preflight: what would keep a filter from working as it is configured, found before it starts.
+"""Preflight: finds configuration that would keep a filter from working, before it starts.
 
 Whatever is looked at here is read; nothing is listened on, written or fetched. What the lists hold is not
 looked at: the process that starts workers lives as long as they, and must not have read a list.
@@ -44,7 +44,7 @@ _TCP = frozenset(("tcp",))
 _ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
 
 _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
-"""What the names of a store's files end in."""
+"""Suffixes of the names of a store's files."""
 
 _OF_STATE = {(), *((name,) for name in NAMES)}
 _AUTHORITY = "mitmproxy-"
@@ -66,7 +66,7 @@ _SET_BY = {
 
 
 class _Listener(NamedTuple):
-    """An address that is listened on.
+    """Configured listening address.
 
     Attributes:
         key: that says so, or flag.
@@ -87,7 +87,7 @@ class _Listener(NamedTuple):
 
 
 class Preflight:
-    """Looks for what would not work.
+    """Checker of a configuration before the start.
 
     Args:
         config: the configuration.
@@ -103,7 +103,7 @@ class Preflight:
         self._admin = admin
 
     def problems(self) -> Iterator[Problem]:
-        """All that is found, in no order."""
+        """All problems found, in no order."""
         yield from self._options()
         yield from self._modes()
         yield from self._proxy()
@@ -117,7 +117,7 @@ class Preflight:
         yield from self._state()
 
     def _problem(self, key: str, text: object) -> Problem:
-        """A problem of what a flag or a key of the same name says."""
+        """Problem with the value of a flag, or of the key of the same name."""
         where, in_file = self._place(key)
         return Problem(where, str(text), in_file)
 
@@ -200,7 +200,7 @@ class Preflight:
             yield _Listener("objections.listen", True, *config.objections.address, _TCP)
 
     def _said_by(self, n: int, mode: mode_specs.ProxyMode) -> str:
-        """The key that says where the n-th mode listens."""
+        """The key that configures where the n-th mode listens."""
         if not self._config.mode and "mode" not in self._flags:
             # The modes of a filter that steers come from the gateway's ports; see `steering_modes`.
             if isinstance(mode, mode_specs.DnsMode):
@@ -250,7 +250,7 @@ class Preflight:
             yield no_days_of_assignments()
 
     def _dashboard(self) -> Iterator[Problem]:
-        """A token of the operator's own; that of the state folder is made anew where it is damaged."""
+        """Check the operator's own token; that of the state folder is made anew where it is damaged."""
         if self._config.admin is None:
             return
         from urlward.state.token import token_of
@@ -264,7 +264,7 @@ class Preflight:
                 yield Problem("admin.token_file", str(e))
 
     def _store_files(self, files: Sequence[tuple[str, str]]) -> Iterator[Problem]:
-        """Stores whose files are something else's: they are written to, begun anew and set aside."""
+        """Check for stores whose files belong to something else: a start would write to them or move them."""
         config = self._config
         state = Path(os.path.realpath(state_folder(config.state)))
         confdir = Path(os.path.realpath(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR)))  # noqa: PTH111
@@ -294,7 +294,7 @@ class Preflight:
         yield from problems
 
     def _authority(self) -> Iterator[Problem]:
-        """The authority that is there; where there is none, the start makes one."""
+        """Check the authority if there is one; where there is none, the start makes one."""
         folder = Path(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR))  # noqa: PTH111 - never raises
         path = folder / CA_FILE
         try:
@@ -353,7 +353,7 @@ def _names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _is_of(other: Path, store: Path) -> bool:
-    """Whether a file is a store's, or one that it makes beside: ``.1``, ``-wal`` and the like."""
+    """Whether a file is a store's, or one that belongs to it: ``.1``, ``-wal`` and the like."""
     real = Path(os.path.realpath(other))
     if real.parent == store.parent and _BESIDE(real.name.removeprefix(store.name)):
         return real.name.startswith(store.name)
@@ -364,7 +364,7 @@ def _is_of(other: Path, store: Path) -> bool:
 
 
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
-    """What would keep a feed from coming, whatever its server says: key and text."""
+    """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
     try:
         format_named(feed.format, FormatOptions(feed.columns, feed.delimiter, feed.category))
     except FormatError as e:
@@ -407,7 +407,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
 
 
 def _store_problems(store: StoreTable) -> Iterator[tuple[str, str]]:
-    """What would keep records from being written there: key and text."""
+    """Problems that would keep records from being written: key and text."""
     if store.kind == "postgresql":
         from urlward.records.engines import open_postgresql  # brings SQLAlchemy
 
@@ -421,7 +421,7 @@ def _store_problems(store: StoreTable) -> Iterator[tuple[str, str]]:
 
 
 def _authorities_problem(path: str) -> str | None:
-    """Why a file does not say whom to trust, or None."""
+    """Problem with a file of trusted certificate authorities, or None."""
     if (problem := _readable(path)) is not None:
         return problem
     try:
@@ -470,7 +470,7 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def _unknown(host: str) -> str:
-    """Why a host stands for no address, or nothing."""
+    """Reason why a host resolves to no address, or nothing."""
     try:
         socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as e:
@@ -479,7 +479,7 @@ def _unknown(host: str) -> str:
 
 
 def _meet(one: _Listener, other: _Listener) -> bool:
-    """Whether two listeners are in each other's way."""
+    """Whether two listeners conflict."""
     if not one.port or one.port != other.port or not one.protocols & other.protocols:
         return False
     ours, theirs = _hosts(one.host), _hosts(other.host)

@@ -1,4 +1,4 @@
-"""Clients that draw block pages as no person would: somebody reads the list out of the filter.
+"""Probing detection: clients that draw so many block pages that they must be reading the list out.
 
 Counted are different entries, not blocks: a page that loads one listed picture a hundred times is no probe.
 Whoever is slowed is slowed in all that they ask for. Were only what is listed to come late, the delay would
@@ -33,7 +33,7 @@ MAX_WAIT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was noticed.
+    """Detected probe of the list by a client.
 
     Attributes:
         client: IPv4 address, or IPv6 network of 64 bits.
@@ -50,7 +50,7 @@ class Probe:
 
 @dataclass(slots=True)
 class _Drawn:
-    """What a client drew: times by hash of list and entry, the latest last; when it was last told of."""
+    """Block pages drawn by a client: times by hash of list and entry, the latest last; when last logged."""
 
     times: dict[int, float] = field(default_factory=dict)
     told: float = float("-inf")
@@ -58,7 +58,7 @@ class _Drawn:
 
 @dataclass(slots=True)
 class _Slowed:
-    """A client that is slowed: until when, its next moment, and moments taken in advance."""
+    """Slowed client: until when, its next moment, and moments taken in advance."""
 
     until: float
     next: float
@@ -66,7 +66,7 @@ class _Slowed:
 
 
 class Probing:
-    """Counts what clients draw, and keeps who is slowed to a rate.
+    """Detector of probing clients: counts the entries they draw, and limits the rate of slowed ones.
 
     Args:
         table: the thresholds.
@@ -95,7 +95,7 @@ class Probing:
         self._slowed: dict[str, _Slowed] = {}
 
     def drew(self, client: Client, verdict: Verdict) -> None:
-        """A client was shown a block.
+        """Count a block page shown to a client.
 
         Args:
             client: whose connection it is.
@@ -125,7 +125,7 @@ class Probing:
             self._hold(client, wait)
 
     def connecting(self, client: Client) -> float:
-        """A client connects.
+        """Reserve a slowed client's next moment for the connection it opens.
 
         Returns:
             Seconds for which nothing is to be read of it. Where they are more than `MAX_WAIT` no moment was

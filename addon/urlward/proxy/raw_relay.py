@@ -1,4 +1,4 @@
-"""A relay of bytes that nobody reads, but for the first of them."""
+"""Relay of bytes that are not read, except the first of them."""
 
 from typing import Final
 
@@ -13,8 +13,8 @@ _TLS_ANSWERS: Final = b"\x15\x16"
 
 
 class RawRelay:
-    """Relays bytes that nobody reads. Of TLS, no second ClientHello with another name passes, nor an answer
-    that is none of TLS: there are servers of HTTP that find a request in the free bytes of a ClientHello. Of
+    """Relay of unread bytes. Of TLS, no second ClientHello with another name passes, nor a response
+    that is no TLS: there are servers of HTTP that find a request in the free bytes of a ClientHello. Of
     what is neither TLS nor HTTP, no request behind other bytes passes.
 
     Args:
@@ -49,7 +49,7 @@ class RawRelay:
             self.client_data(early)
 
     def not_connected(self, answer: BlockResponse | None = None) -> None:  # noqa: ARG002
-        """It cannot be opened, or must not be."""
+        """The connection cannot be opened, or must not be."""
         self.ends.close()
 
     def client_data(self, data: bytes) -> None:

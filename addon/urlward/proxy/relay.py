@@ -51,11 +51,11 @@ it is to be asked again. Never raises."""
 
 
 class _UnreadError(Exception):
-    """A head that a client could read, or one behind it, and nobody here."""
+    """A head that a client could read, or one behind it, and this filter cannot."""
 
 
 def _said_unasked(data: bytes, position: int) -> bool | None:
-    """Whether what an origin says to no request may pass, as an error does; None where too little has come.
+    """Whether an unsolicited response may pass, as an error does; None where too little has come.
 
     Anything else answers a request that the origin has found where nobody judged one.
     """
@@ -66,13 +66,13 @@ def _said_unasked(data: bytes, position: int) -> bool | None:
 
 
 def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
-    """What comes before a part of some data, and that part."""
+    """Buffered parts and a slice of new data, joined."""
     rest = data if not start and end == len(data) else data[start:end]
     return b"".join((*parts, rest)) if parts else rest
 
 
 class Pending:
-    """A request that its origin has to answer."""
+    """Request that awaits its response from the origin."""
 
     __slots__ = ("begun", "body_begun", "continued", "expects", "head", "is_head", "names", "websocket")
 
@@ -91,12 +91,12 @@ class Pending:
 
     @property
     def awaits_leave(self) -> bool:
-        """Whether its body is not sent before the origin asks for it."""
+        """Whether the body is held back until the origin asks for it (``100 Continue``)."""
         return self.expects and not self.continued and not self.body_begun
 
 
 class HttpRelay:
-    """Relays one client connection to one origin.
+    """HTTP/1 relay between one client connection and one origin.
 
     Args:
         ends: the connections.
@@ -149,19 +149,19 @@ class HttpRelay:
         self._judge = judge
         self._heads = 0
         self._requests = 0
-        """Those that have passed."""
+        """Number of requests that have passed."""
 
         self._held = bytearray()
-        """Of a head that has not ended, or behind an upgrade that is not answered."""
+        """Bytes of a head that has not ended, or behind an upgrade that is not answered."""
         self._blank = 0
         self._waits = False
         """Whether the client has had its turn, and what is held waits for the next."""
         self._end_waits = False
         """Whether the client has ended behind that."""
         self._body: Body | None = None
-        """Of the request that is coming in."""
+        """Body of the request that is being received."""
         self._sending: Pending | None = None
-        """Whose body it is."""
+        """Request that this body belongs to."""
         self._switching = False
         """Whether an upgrade waits for its answer, or a request for its judge."""
         self._refused_switch = False
@@ -175,7 +175,7 @@ class HttpRelay:
         self._server: Literal["none", "opening", "open", "closed"] = "none"
         self._early: list[bytes] = []
         self._response: Body | None = None
-        """Of the response that is coming in."""
+        """Body of the response that is being received."""
         self._doubtful = False
         """Whether another reader could find another end of it."""
         self._response_held = b""
@@ -197,7 +197,7 @@ class HttpRelay:
 
     @property
     def live(self) -> list[Names]:
-        """What the requests under way passed under."""
+        """The names that the requests under way passed under."""
         found = [pending.names for pending in self.pending]
         if self._body is not None and self._sending is not None and self._sending not in self.pending:
             found.append(self._sending.names)  # answered before all of it was sent
@@ -429,7 +429,7 @@ class HttpRelay:
         self._fail(text="The response is none of HTTP.")
 
     def _too_much(self) -> None:
-        """An origin has sent more than it was asked for, which nobody gets."""
+        """The origin has sent an unsolicited response, which is dropped."""
         raise NotImplementedError
 
     def _turn_over(self) -> None:
@@ -555,7 +555,7 @@ class HttpRelay:
         return head
 
     def _check(self, head: RequestHead) -> None:
-        """Raise HeadError where this is not asked here."""
+        """Raise HeadError where this request cannot be taken here."""
         if head.method == b"CONNECT":
             raise HeadError(405, "no proxy is asked for here")
 
@@ -564,11 +564,11 @@ class HttpRelay:
         raise NotImplementedError
 
     def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
-        """The head that the origin gets, `raw` itself where that is it; None where it has been answered."""
+        """The head to send to the origin, `raw` itself where unchanged; None where it has been answered."""
         return without_upgrade(raw) if head.other_upgrade else raw
 
     def _look_at_start(self, seen: int) -> None:
-        """See that what has come of a head may become one."""
+        """Check that what has arrived of a head may become one."""
         held = self._held
         if len(held) > MAX_HEAD:
             self._refuse(HeadError(431, "a head that is too large"))
@@ -600,7 +600,7 @@ class HttpRelay:
     # -- responses
 
     def _read_response_head(self, data: bytes, position: int) -> int:
-        """Where a response's head ends; -1 where it has not ended yet.
+        """Read a response's head; returns where it ends, -1 where it has not ended yet.
 
         Raises:
             _UnreadError: it is not to reach the client.
@@ -683,7 +683,7 @@ class HttpRelay:
         self._answer_with(plain(error.status, str(error)), keep_alive=False)
 
     def _answer_with(self, answer: BlockResponse, *, keep_alive: bool) -> None:
-        """Answer in its turn."""
+        """Send a response in its turn."""
         data = on_wire(answer, keep_alive=keep_alive)
         if keep_alive:
             self.ends.send_client(data)
@@ -697,13 +697,13 @@ class HttpRelay:
     def _fail(
         self, answer: BlockResponse | None = None, *, text: str = "The origin does not answer."
     ) -> None:
-        """Answer for an origin that does not."""
+        """Send an error response for an origin that does not answer."""
         is_head = bool(self.pending) and self.pending[0].is_head
         self.pending.clear()
         self._answer_with(answer or plain(502, text, head=is_head), keep_alive=False)
 
     def _end_turn(self) -> None:
-        """All responses are out: send our answer, if there is one, and end."""
+        """All responses are out: send the filter's own, if there is one, and end."""
         if self._answer is not None:
             self.ends.send_client(self._answer)
             self._answer = None

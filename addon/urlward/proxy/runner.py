@@ -53,7 +53,7 @@ _CANNOT_LISTEN = re.compile(r"failed to listen on (\S+) with (.+)")
 
 
 class Messages(logging.Handler):
-    """One line a message: urlward's own from INFO, mitmproxy's from ERROR.
+    """Log handler, one line a message: urlward's own from INFO, mitmproxy's from ERROR.
 
     What keeps urlward from starting is raised. mitmproxy only logs it, so its errors are kept until the start
     has succeeded. Its information and warnings name the hosts that clients go to, and a listed host must not
@@ -89,7 +89,7 @@ class Messages(logging.Handler):
 
 
 def in_one_line(error: str) -> str:
-    """mitmproxy's word on why it could not start, without what it says twice."""
+    """mitmproxy's startup error in one line, without repetition."""
     match = _CANNOT_LISTEN.search(error)
     if match is None:
         return error
@@ -100,7 +100,7 @@ def in_one_line(error: str) -> str:
 
 
 class Startup:
-    """Tells the master's start whether anything went wrong (mitmproxy asks for an addon of this name)."""
+    """Startup check: tells mitmproxy whether anything went wrong (it wants an addon of this name)."""
 
     name = "errorcheck"
 
@@ -119,24 +119,24 @@ class Startup:
 
 
 class ForgetMessages:
-    """mitmproxy keeps each WebSocket, TCP and UDP message in its flow while the connection lives."""
+    """mitmproxy addon that drops WebSocket, TCP and UDP messages, which flows would keep."""
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
-        """Keep only the message under way."""
+        """Keep only the newest WebSocket message."""
         assert flow.websocket is not None
         del flow.websocket.messages[:-1]
 
     def tcp_message(self, flow: tcp.TCPFlow) -> None:
-        """Likewise."""
+        """Keep only the newest TCP message."""
         del flow.messages[:-1]
 
     def udp_message(self, flow: udp.UDPFlow) -> None:
-        """Likewise."""
+        """Keep only the newest UDP message."""
         del flow.messages[:-1]
 
 
 class Ready:
-    """Says where the filter listens."""
+    """Logger of the addresses that the filter listens on."""
 
     def __init__(self, server: proxyserver.Proxyserver, worker: Worker) -> None:
         self._server = server
@@ -158,7 +158,7 @@ class Ready:
 
 
 class Drain:
-    """Ends the filter when what is under way has ended, or after `DRAIN_WITHIN` seconds."""
+    """Graceful stop: ends the filter when what is under way has ended, or after `DRAIN_WITHIN` seconds."""
 
     def __init__(self, proxy: master.Master, worker: Worker) -> None:
         self._proxy = proxy
@@ -166,7 +166,7 @@ class Drain:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Take no more connections, and end with the last; at once when asked a second time."""
+        """Take no more connections, and end with the last; at once when called a second time."""
         if self._task is not None:
             self._proxy.shutdown()
             return
@@ -300,7 +300,7 @@ def _master(
 
 
 def option_problems(settings: Settings) -> list[Problem]:
-    """What is wrong with mitmproxy's own options, tried with an authority that is thrown away."""
+    """Problems with mitmproxy's own options, tried with an authority that is thrown away."""
 
     async def tried(folder: str) -> list[Problem]:
         messages, root = Messages(), logging.getLogger()
@@ -321,7 +321,7 @@ def option_problems(settings: Settings) -> list[Problem]:
 
 
 class OptionError(RunError):
-    """Options of mitmproxy's own that it refuses.
+    """Values of mitmproxy's own options that it refuses.
 
     Attributes:
         problems: one at least.

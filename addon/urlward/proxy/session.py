@@ -1,4 +1,4 @@
-"""A client's connection, from its first byte on, and those to the origins that it is led to.
+"""Session: a client's connection, from its first byte on, and those to its origins.
 
 One path for every mode: what a connection is, is decided by its first bytes (`urlward.proxy.decide`), again
 inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the sockets.
@@ -55,7 +55,7 @@ _NUMBERS = count(1)
 
 
 class Client:
-    """Whose connection it is, as `urlward.proxy.names.Client`."""
+    """Client side of a session, as `urlward.proxy.names.Client`."""
 
     __slots__ = ("alpn", "id", "peername", "proxy_mode", "sni", "tls")
 
@@ -69,7 +69,7 @@ class Client:
 
 
 class Server:
-    """Where a connection goes, as `urlward.proxy.names.Server`; the host as sent."""
+    """Origin side of a session, as `urlward.proxy.names.Server`; the host as sent."""
 
     __slots__ = ("address",)
     as_sent: Final = True
@@ -79,7 +79,7 @@ class Server:
 
 
 class Context:
-    """A connection, as `urlward.proxy.names.Context`."""
+    """Context of a session, as `urlward.proxy.names.Context`."""
 
     __slots__ = ("client", "layers", "server")
 
@@ -90,13 +90,13 @@ class Context:
 
 
 class _Told:
-    """Around a tunnel that would be blocked, and of which that has been said."""
+    """Marker around a tunnel that would be blocked, which has been logged."""
 
     told: Final = True
 
 
 class _Rest:
-    """A relay for what has not begun, or has ended."""
+    """Null relay, for a session that has not begun, or has ended."""
 
     live: Final = ()
     endless: Final = False
@@ -106,17 +106,17 @@ class _Rest:
     ends: Ends = NO_ENDS
 
     def server_ended(self) -> None:
-        """Nothing is left to be told."""
+        """Do nothing."""
 
     def read_on(self) -> None:
-        """Nothing is left to be read."""
+        """Do nothing."""
 
 
 _REST = _Rest()
 
 
 class Session:
-    """A client's connection and those to its origins.
+    """Session of a client's connection, with those to its origins.
 
     Args:
         front: that has accepted it.
@@ -209,7 +209,7 @@ class Session:
         self._client.ended = self._early_end
 
     def begin(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         if self._to_proxy and isinstance(self.client.proxy_mode, mode_specs.Socks5Mode):
             access = self._front.addon.access
             self._socks = SocksHandshake(access.takes_tunnel, authenticates=access.passwords is not None)
@@ -264,7 +264,7 @@ class Session:
         self._become(decision)
 
     def _early_end(self) -> None:
-        """Nothing that could be judged has come."""
+        """The client ended before anything could be judged."""
         self.close()
 
     def _become(self, decision: Decision) -> None:
@@ -310,7 +310,7 @@ class Session:
         return self._guard.answer_head(head, self._place, self.client, arrived=self.active)
 
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
-        """What becomes of a request to the proxy."""
+        """Check access for a request to the proxy."""
         access, asked = self._front.addon.access, self._relay.asked
         if asked is NOWHERE:
             found: BlockResponse | None = access.own(head)
@@ -325,7 +325,7 @@ class Session:
         return found
 
     def _may_go_on(self) -> None:
-        """A password has been looked at that was waited for."""
+        """A password check that was waited for has finished."""
         if self._client is None:
             return
         self._client.resume(HELD)
@@ -532,11 +532,11 @@ class Session:
         server.start_tls(tls)
 
     def _source(self) -> str:
-        """The client's address where origins are to see that, else nothing."""
+        """The client's address where origins are to see that, else empty."""
         return str(self.client.peername[0]) if self._front.keeps_source else ""
 
     def _server_name(self) -> bytes:
-        """The name that an origin is asked for in TLS: the client's, or that of the origin."""
+        """The TLS server name for an origin: the client's, or the origin's own."""
         name = self.client.sni if self._inner and self.client.sni else self._origin.host
         return name.encode("latin-1", "replace")
 
@@ -547,7 +547,7 @@ class Session:
         self._tls_refused(reason)
 
     def _tls_refused(self, reason: str = "") -> None:
-        """There is no TLS with the origin, because of its certificate perhaps."""
+        """The TLS handshake with the origin failed, because of its certificate perhaps."""
         self._not_connected(unreachable(reason, tls=True, head=self._is_head()))
 
     def _is_head(self) -> bool:
@@ -555,7 +555,7 @@ class Session:
         return isinstance(relay, HttpRelay) and bool(relay.pending) and relay.pending[0].is_head
 
     def _reached(self) -> None:
-        """The connection to the origin is open: see where it has led to, and go on."""
+        """The connection to the origin is open: check its address, and go on."""
         self._looking = 0.0
         if self._client is None or self._server is None:
             return
@@ -595,7 +595,7 @@ class Session:
         return plain(403, "The filter does not connect to this address.", head=self._is_head())
 
     def _listed(self, address: str) -> BlockResponse | None:
-        """What is answered where a name has this address, None where that is not listed."""
+        """The response where a name has this address; None where that is not listed."""
         if isinstance(self._relay, HttpRelay):
             first = self._relay.pending[0] if self._relay.pending else None
             if first is None or first.head is None:
@@ -626,12 +626,12 @@ class Session:
             self._first(rest)
 
     def hold_client(self, *, held: bool) -> None:
-        """Read nothing of the client for now, or go on."""
+        """Stop reading from the client, or go on."""
         if self._client is not None:
             (self._client.pause if held else self._client.resume)(HELD)
 
     def keep_server(self, origin: Origin) -> None:
-        """Keep the connection to an origin, at rest, for a request to come."""
+        """Return an idle connection to an origin to the pool, for a later request."""
         server, self._server, self.send_server = self._server, None, _nowhere
         if server is not None:
             server.detach()
@@ -700,7 +700,7 @@ class Session:
                 self._server.close()
 
     def _give_up(self) -> None:
-        """Wait for no origin any more."""
+        """Stop waiting for an origin."""
         self._looking = 0.0
         if self._lookup is not None:
             self._lookup.cancel()
@@ -712,7 +712,7 @@ class Session:
             self._shared.leave(self)
 
     def close(self) -> None:
-        """Close both."""
+        """Close both connections."""
         if self._client is not None:
             self._client.close()
         self.close_server()
@@ -728,7 +728,7 @@ class Session:
         self._guard.refused(stage)
 
     def linger(self) -> None:
-        """Close both in a while."""
+        """Close both connections in a while."""
         if self._client is not None:
             self._client.resume(BEHIND | CONNECTING | HELD)
         if self._lingers is None:
@@ -737,7 +737,7 @@ class Session:
     # -- what the connections say (`urlward.proxy.connection.Owner`)
 
     def broken(self, error: Exception) -> None:
-        """Something of ours has failed."""
+        """Handle an error of the filter's own."""
         self.cut()
         self._guard.broken(error, self.client)
 
@@ -777,7 +777,7 @@ class Session:
                 self._client.close()
 
     def _forget(self) -> None:
-        """What is over refers to itself no more, and goes without waiting for the collector."""
+        """Drop references once all is over, so that memory is freed without the garbage collector."""
         self._relay.ends = NO_ENDS
         self._relay = _REST
         self._place = None
@@ -788,17 +788,17 @@ class Session:
     # -- as a member of `Live`
 
     def live(self) -> Iterable[Names]:
-        """What is under way."""
+        """The names that the exchanges under way passed under."""
         return self._relay.live  # type: ignore[no-any-return]
 
     def head(self) -> int | None:
-        """Which request's head has begun and not ended, if one has; a handshake or what is unknown, too."""
+        """The request head that has begun and not ended, if any; a handshake or unknown bytes, too."""
         if self._relay is _REST:
             return 0 if self._data or self._shaking else None
         return self._relay.head  # type: ignore[no-any-return]
 
     def idle(self) -> bool:
-        """Whether nothing is under way, or nothing has come since the last look where that cannot be told."""
+        """Whether nothing is under way, or nothing has come since the last look where that is not known."""
         if any(one is not None and one.waiting for one in (self._client, self._server)):
             return False
         if self._relay is _REST:
@@ -820,12 +820,12 @@ class Session:
         return True
 
     def slow(self, *, held: bool) -> None:
-        """Read nothing of the client, which is slowed, or go on."""
+        """Stop reading from a slowed client, or go on."""
         if self._client is not None:
             (self._client.pause if held else self._client.resume)(SLOWED)
 
     def touch(self, now: float) -> None:
-        """See to time limits."""
+        """Check time limits."""
         if self._looking and now - self._looking >= CONNECT_WITHIN:
             self._not_connected(None)
         if isinstance(self._relay, Http2):
@@ -839,19 +839,19 @@ class Session:
             self.cut()
 
     def leave(self) -> None:
-        """Take nothing more, where the client can be told so, and end with what is under way."""
+        """Accept nothing more, where the protocol can say so, and end with what is under way."""
         if isinstance(self._relay, Http2):
             self._relay.leave()
 
     @property
     def _patience(self) -> float:
-        """Seconds of silence that it may have."""
+        """Seconds of silence that are allowed."""
         limit = self._front.addon.tcp_timeout
         # A client that has closed its connection cannot be told from one that only sends no more.
         return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
 
     def cut(self) -> None:
-        """Close all at once."""
+        """Close all connections at once."""
         self._give_up()
         for connection in (self._client, self._server):
             if connection is not None:
@@ -859,4 +859,4 @@ class Session:
 
 
 def _nowhere(data: bytes) -> None:
-    """Send on a connection that is not open, or no more."""
+    """Send on a connection that is not open: do nothing."""

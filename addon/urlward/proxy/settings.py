@@ -1,4 +1,4 @@
-"""What ``urlward run`` was asked to do, and where it listens for that."""
+"""Settings of ``urlward run``, and the addresses it listens on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class RunError(UrlwardError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What ``urlward run`` was asked to do.
+    """Settings of ``urlward run``.
 
     Attributes:
         lists: sources and artifacts; none where the configuration names feeds.
@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where the modes listen on sockets that can be inherited."""
+        """Listening addresses of the modes whose sockets can be inherited."""
         found: dict[Address, None] = {}
         for mode in self._modes():
             host, port = mode.listen_host(self.listen[0]), mode.listen_port(self.listen[1])

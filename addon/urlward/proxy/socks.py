@@ -1,5 +1,4 @@
-"""SOCKS5: what a client says before its connection begins (RFC 1928), with a user and a password (RFC 1929)
-where that is asked for."""
+"""SOCKS5 handshake of a client (RFC 1928), with user and password (RFC 1929) where they are required."""
 
 import binascii
 import socket
@@ -19,7 +18,7 @@ SUCCEEDED: Final = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 
 
 class SocksError(Exception):
-    """What the client says is not understood.
+    """A client's message that is not valid SOCKS5.
 
     Attributes:
         reply: bytes to send it.
@@ -31,7 +30,7 @@ class SocksError(Exception):
 
 
 class SocksHandshake:
-    """Reads a client's part.
+    """Server side of a SOCKS5 handshake.
 
     Args:
         takes_port: whether a destination may have a port.
@@ -56,11 +55,11 @@ class SocksHandshake:
 
     @property
     def begun(self) -> bool:
-        """Whether the client has said anything."""
+        """Whether the client has sent anything."""
         return self._greeted or bool(self._held)
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come; what is to be answered.
+        """Process received bytes; returns the reply.
 
         Raises:
             SocksError: the connection is to be closed.

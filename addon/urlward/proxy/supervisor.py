@@ -1,4 +1,4 @@
-"""``urlward run --workers N``: several filters behind one address, and one process that looks after them.
+"""Supervisor of ``urlward run --workers N``: several filters behind one address.
 
 Each worker is an ordinary ``urlward run`` that accepts from listening sockets of its own, which the
 supervisor holds for it (`urlward.proxy.listeners`). While a worker is not there, the others accept from
@@ -62,7 +62,7 @@ _COUNT = 2.0
 
 
 class Plan(NamedTuple):
-    """What a supervisor starts.
+    """Processes that a supervisor starts.
 
     Attributes:
         command: of one worker.
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Child:
-    """A worker, or a companion; either tells its supervisor that it lives.
+    """Child process: a worker, or a companion; either sends its supervisor signs of life.
 
     Attributes:
         name: for the log.
@@ -159,7 +159,7 @@ class Supervisor:
         self._coming: _Child | None = None
         """A worker that is to take another's place."""
         self._served: dict[int, set[_Child]] = {}
-        """Whose sockets are served by others, by number, and by whom."""
+        """Workers that serve another worker's sockets, by that worker's number."""
         self._run: RunFolder | None = None
         self._renewal: Iterator[None] | None = None
         self._renew_again = False
@@ -337,7 +337,7 @@ class Supervisor:
         return [*self._workers.values(), *self._leaving, *filter(None, [self._coming])]
 
     def _look_after(self, child: _Child) -> _Child:
-        """A child, or another where it is time that one takes its place."""
+        """Check a child; returns it, or its replacement when one is due."""
         now = time.monotonic()
         if child.lives or self._stopping:
             return child
@@ -368,7 +368,7 @@ class Supervisor:
             child.ready = False
 
     def _hangs(self, child: _Child) -> str:
-        """What is to be said of a child that hangs; nothing where it does not."""
+        """Description of a hung child; empty where it does not hang."""
         now, timeout = time.monotonic(), child.timeout
         silence = now - max(child.started, child.heard, self._awake)
         if not timeout or (child.served and silence < timeout):
@@ -395,7 +395,7 @@ class Supervisor:
         return not self._plan.timeout or silence < 2 * _start_within(self._plan.timeout)
 
     def _see_off(self) -> None:
-        """Wait for those that have been told to end, and no longer than they may take."""
+        """Wait for children that have been asked to end, within their time limit."""
         for child in list(self._leaving):
             if child.lives and child.ending is not None and time.monotonic() > child.ending:
                 child.process.kill()
@@ -404,7 +404,7 @@ class Supervisor:
                 self._leaving.remove(child)
 
     def _share_out(self) -> None:
-        """Have the sockets of each worker that does not serve served by all that do."""
+        """Hand the sockets of each worker that does not serve to all that do."""
         serving = {n: each for n, each in self._workers.items() if each.ready and each.lives}
         for number in self._listeners.numbers:
             told = self._served.setdefault(number, set())
@@ -483,7 +483,7 @@ class Supervisor:
         _say("reload: done")
 
     def _tried(self, companion: Companion) -> _Child | None:
-        """Another companion in the place of one that has ended; None where that is not possible now."""
+        """Replacement for a companion that has ended; None where it cannot be started now."""
         now = time.monotonic()
         if now < self._again:
             return None
@@ -553,7 +553,7 @@ def _say(text: str) -> None:
 
 
 def _tell(child: _Child, message: Mapping[str, object], fds: Sequence[int] = ()) -> bool:
-    """Say something to a worker; False where it is not to be had, and is told later or has ended."""
+    """Send a message to a worker; False where it cannot take it, and gets it later or has ended."""
     if child.channel is None:
         return False
     try:
@@ -578,7 +578,7 @@ def _end_all(children: Sequence[_Child], number: int, within: float = STOP_WITHI
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    """For a child to start with, until it can take them: one that comes too early is late, not fatal."""
+    """Context that blocks refresh signals while a child starts: one too early is late, not fatal."""
     hold_requests()
     try:
         yield

@@ -1,4 +1,4 @@
-"""TLS of the data path: sessions on memory buffers, certificates for clients, checks of origins'.
+"""TLS of the data path: sessions on memory buffers, leaf certificates, checks of origins' certificates.
 
 The authority, and the options that say what is spoken, are mitmproxy's. Leaf certificates have keys of their
 own, of elliptic curves, which cost a handshake a tenth of what RSA does; RSA for clients without them.
@@ -44,7 +44,7 @@ def _nothing(error: Exception | None = None) -> None:
 
 
 class Tls:
-    """One session.
+    """TLS session on memory buffers.
 
     Args:
         context: by which it is.
@@ -98,11 +98,11 @@ class Tls:
         self.failed: Callable[[Exception], None] = _nothing
 
     def forget(self) -> None:
-        """Nobody is to be told of the handshake any more."""
+        """Drop the callbacks of the handshake."""
         self.established = self.failed = _nothing
 
     def encrypted(self, data: bytes) -> bytes:
-        """What goes to the socket for data to send."""
+        """Ciphertext for the socket, from data to send."""
         if len(data) > _MOST_AT_ONCE:
             starts = range(0, len(data), _MOST_AT_ONCE)
             return b"".join([self.encrypted(data[start : start + _MOST_AT_ONCE]) for start in starts])
@@ -115,7 +115,7 @@ class Tls:
         return self.outgoing.read()
 
     def decrypted(self) -> tuple[bytes, bool]:
-        """What has come, and whether that is all that will."""
+        """Received plaintext, and whether the session has ended."""
         parts = []
         session, incoming = self.session, self.incoming
         ended = False
@@ -138,20 +138,20 @@ class Tls:
         return parts[0] if len(parts) == 1 else b"".join(parts), ended
 
     def shut_down(self) -> None:
-        """Say that no more will be sent (close_notify, RFC 8446 section 6.1)."""
+        """Send close_notify (RFC 8446 section 6.1): no more will be sent."""
         with suppress(ssl.SSLError, ValueError, OSError):
             self.session.unwrap()
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with an origin's certificate, without its name; empty where something else is wrong."""
+    """Reason why an origin's certificate was refused, without its name; empty for other errors."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return ""
     return _MISMATCHES.get(error.verify_code, error.verify_message)
 
 
 class Certificates:
-    """Server contexts with leaf certificates.
+    """Factory of server contexts with leaf certificates, for clients.
 
     Args:
         options: mitmproxy's, of which the settings of clients' sessions are heeded.
@@ -210,7 +210,7 @@ class Certificates:
         leaf: x509.Certificate,
         key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
     ) -> None:
-        """Python reads certificates from files alone: one without a name, in memory."""
+        """Load a certificate through an unnamed file in memory: Python reads them from files alone."""
         pem = leaf.public_bytes(serialization.Encoding.PEM) + self._chain
         pem += key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -261,7 +261,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 class Origins:
-    """Sessions with origins.
+    """Factory of TLS sessions with origins.
 
     Args:
         options: mitmproxy's: which authorities are trusted, which certificates are shown, what is spoken.
@@ -273,7 +273,7 @@ class Origins:
         self._sessions: LRUCache[object, ssl.SSLSession] = LRUCache(_SESSIONS)
 
     def begin(self, address: tuple[str, int, str], name: bytes, *protocols: str) -> Tls:
-        """A session to be.
+        """Create a TLS session with an origin.
 
         Args:
             address: host and port, and the client's address where the origin sees that.
@@ -292,7 +292,7 @@ class Origins:
             raise ValueError("not a name for TLS") from e
 
     def keep(self, address: tuple[str, int, str], name: bytes, tls: Tls) -> None:
-        """Keep what a session needs to be resumed."""
+        """Store a session so that it can be resumed."""
         session = tls.session.session
         if session is not None and session.has_ticket:
             self._sessions[tls.session.context, address, name] = session
@@ -346,7 +346,7 @@ def _expanded(path: str | None) -> str | None:
 
 
 def _context(side: int, least: str, most: str, ciphers: str | None) -> ssl.SSLContext:
-    """A context that speaks what mitmproxy's options say, with its words for versions."""
+    """TLS context from mitmproxy's options, with its words for versions."""
     context = ssl.SSLContext(side)
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.minimum_version = _version(least, ssl.TLSVersion.MINIMUM_SUPPORTED)

@@ -1,4 +1,4 @@
-"""Reaching an origin: looking its name up, and connecting to the first of its addresses that answers."""
+"""Upstream connections: looks an origin up, and connects to the first address that answers."""
 
 import asyncio
 import errno
@@ -32,7 +32,7 @@ LOOKUPS: Final = 256
 """Names that are looked up at a time."""
 
 LOOKUPS_OF_ONE: Final = 16
-"""Of these, for one client."""
+"""Names that are looked up at a time for one client."""
 
 KNOWN_FOR, NONE_FOR = 5.0, 1.0
 """Seconds for which a name's addresses are remembered, and that it has none."""
@@ -44,11 +44,11 @@ REMEMBERED: Final = 1 << 12
 """Names that are remembered."""
 
 type Address = tuple[Any, ...]
-"""As the socket module has it: host and port, and for IPv6 what else it needs."""
+"""Socket address: host and port, and for IPv6 what else the socket module needs."""
 
 
 class Lookup:
-    """A name that is being looked up.
+    """Pending name lookup of one caller.
 
     Args:
         done: is given its addresses; not called any more after `cancel`.
@@ -60,17 +60,17 @@ class Lookup:
         self.done: Callable[[Sequence[Address]], None] | None = done
 
     def cancel(self) -> None:
-        """Have nobody be told."""
+        """Do not call `done`."""
         self.done = None
 
     def tell(self, found: Sequence[Address]) -> None:
-        """Have who asked be told, unless that was cancelled."""
+        """Pass the addresses to `done`, unless that was cancelled."""
         if self.done is not None:
             self.done(found)
 
 
 class _Name:
-    """A name that is asked for.
+    """Name being looked up, with those who wait for it.
 
     Attributes:
         lookups: that wait for it.
@@ -85,12 +85,12 @@ class _Name:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it."""
+        """Whether anybody still waits for the name."""
         return any(lookup.done is not None for lookup in self.lookups)
 
 
 class Resolver:
-    """Looks names up, by the system's resolver.
+    """Name lookup through the system's resolver.
 
     Each lookup has a thread, and those who ask for the same share one. The threads are daemons, since the
     resolver cannot be interrupted: an end waits for none of them. A name whose server is silent keeps its
@@ -106,7 +106,7 @@ class Resolver:
             REMEMBERED, lambda _, found, now: now + (KNOWN_FOR if found else NONE_FOR), timer=clock
         )
         self._queues: dict[str, deque[tuple[str, int]]] = {}
-        """What each client waits for; whose turn it is comes first."""
+        """Names that each client waits for; the client whose turn it is comes first."""
         self._running: Counter[str] = Counter()
         """How many threads a client has."""
         self._busy = 0
@@ -139,7 +139,7 @@ class Resolver:
         return lookup
 
     def _begin(self) -> None:
-        """Give threads to those whose turn it is."""
+        """Start threads for the lookups whose turn it is."""
         for client in list(self._queues):
             if self._busy >= LOOKUPS:
                 return
@@ -208,7 +208,7 @@ def _find(host: str, port: int) -> list[Address]:
 
 
 class Opening:
-    """A connection to an origin that is being opened.
+    """Connection attempt to an origin.
 
     Args:
         poller: tells when an address has answered.
@@ -260,7 +260,7 @@ class Opening:
         self._try_next()
 
     def cancel(self) -> None:
-        """Give up."""
+        """Give up the attempt."""
         self._done = None
         self._end()
 
@@ -275,7 +275,7 @@ class Opening:
             self._finish(None)
 
     def _connect(self, address: Address) -> bool:
-        """Begin to connect; whether that is under way or done."""
+        """Start connecting; returns whether that is under way or done."""
         try:
             one = self._socket(socket.AF_INET6 if len(address) > 2 else socket.AF_INET)
         except OSError as e:
@@ -304,7 +304,7 @@ class Opening:
         return self._connected(one, code)
 
     def _socket(self, family: int) -> socket.socket:
-        """One, for which room is made where there is none.
+        """Create a socket, making room where none is left.
 
         Raises:
             OSError: there is none to be had.
@@ -355,7 +355,7 @@ class Opening:
 
 
 def _within_limit(family: int) -> socket.socket:
-    """A socket whose descriptor is none of those that are kept for other things.
+    """Create a socket whose descriptor is none of those reserved for other things.
 
     Raises:
         OSError: there is none.

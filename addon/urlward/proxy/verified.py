@@ -1,4 +1,4 @@
-"""Passwords found right, as keyed digests in memory that the workers of one filter share.
+"""Verified passwords, as keyed digests in memory that the workers of one filter share.
 
 A digest covers the user's hash too (`urlward.proxy.passwords`), so nothing has to be taken out: where that
 line of the file changes nobody asks for the digest any more. Workers write without a lock. A digest that is
@@ -30,7 +30,7 @@ _EMPTY = bytes(_DIGEST)
 
 
 class Verified:
-    """Those that are known.
+    """Shared table of digests of verified passwords.
 
     Args:
         run: the run folder that this worker shares with others; None where it is the only one.
@@ -46,17 +46,17 @@ class Verified:
         ).digest()
 
     def digest(self, *parts: bytes) -> bytes:
-        """What stands for these parts."""
+        """Keyed digest of these parts."""
         lengths = b"".join(b"%d." % len(part) for part in parts)
         return blake2b(lengths + b"".join(parts), key=self._key, digest_size=_DIGEST).digest()
 
     def __contains__(self, digest: bytes) -> bool:
-        """Whether it is known."""
+        """Whether a digest is known."""
         at = self._set_of(digest)
         return self._memory.find(digest, at, at + _SET) >= 0
 
     def add(self, digest: bytes) -> None:
-        """Have it known from now on, at the cost of another where its set is full."""
+        """Add a digest, in place of another where its set is full."""
         at = self._set_of(digest)
         found = self._memory[at : at + _SET]
         free = [n for n in range(0, _SET, _DIGEST) if found[n : n + _DIGEST] == _EMPTY]

@@ -1,4 +1,4 @@
-"""Waiting room: who waits for which piece of work, in turns of the clients' networks.
+"""Waiting room for pieces of work, in turns of the clients' networks.
 
 It has room for a number of connections, of any networks. Where it is full, a network that takes up less of it
 than another gets a place of the one that takes up most, so that none keeps the others out.
@@ -11,7 +11,7 @@ type Done = Callable[[], None]
 
 
 class WaitingRoom[Work: Hashable]:
-    """Who waits.
+    """Queue of waiting connections, by client network and piece of work.
 
     Args:
         most: connections that there is room for.
@@ -21,7 +21,7 @@ class WaitingRoom[Work: Hashable]:
         self._most: Final = most
         self._size = 0
         self._networks: dict[str, dict[Work, list[Done]]] = {}
-        """What each network waits for, in its order; the next turn is the first network's."""
+        """Work that each network waits for, in order; the next turn is the first network's."""
         self._holders: dict[Work, set[str]] = {}
         """Which networks wait for a piece of work."""
         self._counts: dict[str, int] = {}
@@ -29,20 +29,20 @@ class WaitingRoom[Work: Hashable]:
         """Networks by how many connections of theirs wait; no trailing one is empty."""
 
     def __len__(self) -> int:
-        """Connections that wait."""
+        """Number of connections that wait."""
         return self._size
 
     def __contains__(self, work: Work) -> bool:
-        """Whether somebody waits for it."""
+        """Whether any connection waits for a piece of work."""
         return work in self._holders
 
     @property
     def works(self) -> int:
-        """Pieces of work that are waited for."""
+        """Number of pieces of work that are waited for."""
         return len(self._holders)
 
     def enter(self, network: str, work: Work, done: Done) -> tuple[bool, Done | None]:
-        """Let a connection wait.
+        """Add a connection to the queue.
 
         Args:
             network: whose it is.
@@ -72,7 +72,7 @@ class WaitingRoom[Work: Hashable]:
         return next(iter(works))
 
     def leave(self, work: Work) -> Iterable[Done]:
-        """Let all go that wait for a piece of work.
+        """Remove all connections that wait for a piece of work.
 
         Returns:
             The `done` of each.
@@ -87,7 +87,7 @@ class WaitingRoom[Work: Hashable]:
         return gone
 
     def _put_out(self, network: str) -> Done:
-        """The `done` of who came last for what that network wants last."""
+        """Remove the newest connection of a network's last piece of work; returns its `done`."""
         works = self._networks[network]
         work = next(reversed(works))
         done = works[work].pop()

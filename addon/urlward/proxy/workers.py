@@ -1,4 +1,4 @@
-"""A worker: one of several filters behind one address, and what it and its supervisor tell each other.
+"""Worker: one of several filters behind one address, and its messages to and from its supervisor.
 
 Both talk over a pair of sockets that the worker inherits, a JSON object a packet:
 
@@ -48,22 +48,22 @@ Opener = Callable[[socket.socket], Awaitable[Any]]
 
 
 def is_worker() -> bool:
-    """Whether this process is one of several."""
+    """Whether this process is one of several workers."""
     return WORKER in os.environ
 
 
 def worker_name() -> str:
-    """This process's number among several, or 0."""
+    """This worker's number among several, or 0."""
     return os.environ.get(WORKER, "0")
 
 
 def is_first() -> bool:
-    """Whether this process does what one has to do for all."""
+    """Whether this process does what one worker has to do for all."""
     return worker_name() == "0"
 
 
 def end_with_supervisor() -> None:
-    """See to it that this worker does not outlive its supervisor, whatever ends that."""
+    """Have the kernel end this worker when its supervisor ends."""
     supervisor = os.environ.pop(SUPERVISOR, "")
     if supervisor:
         end_with_parent(signal.SIGKILL)
@@ -71,7 +71,7 @@ def end_with_supervisor() -> None:
 
 
 class Worker:
-    """This process as a holder of listening sockets; it may be the only one.
+    """This worker's listening sockets; it may be the only process.
 
     Args:
         sockets: where it is the only one; a worker inherits its own.
@@ -88,7 +88,7 @@ class Worker:
         self._others: dict[int, list[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_rules: Callable[[RulesFacts], None] = lambda _: None
-        """Is told how a gateway's rules are, where a supervisor watches over them."""
+        """Called with the state of a gateway's rules, where a supervisor watches over them."""
 
     def sockets(self, address: Address) -> list[socket.socket]:
         """This worker's bound sockets at an address.
@@ -118,14 +118,14 @@ class Worker:
         return servers
 
     def ready(self) -> None:
-        """Tell the supervisor that this worker serves, and from here on that it lives."""
+        """Tell the supervisor that this worker serves, and send signs of life from here on."""
         take_requests()
         if self._channel is not None:
             asyncio.get_running_loop().add_reader(self._channel, self._told)
             beat(asyncio.get_running_loop(), self._channel.fileno(), fails=notify.withheld)
 
     def stop(self) -> None:
-        """Serve no other worker's sockets any more."""
+        """Stop serving other workers' sockets."""
         self._openers.clear()
         for number in list(self._others):
             self._leave(number)

@@ -1,4 +1,4 @@
-"""``urlward lab replay``: its arguments, and what it says on a terminal."""
+"""Command ``urlward lab replay``: its arguments, and its output on a terminal."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ out. The report has counts only: no URL, no host, no client.
 
 
 def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare it."""
+    """Declare the command and its arguments."""
     parser = add("replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')

@@ -65,7 +65,7 @@ _GROUPS = ("origin", "target", "tunnel", "other", "odd", "time", "client", "stat
 
 @dataclass(frozen=True)
 class LogFormat:
-    """A log of lines of which each is one request.
+    """Log format with one request a line.
 
     Attributes:
         kind: its name for users.
@@ -203,7 +203,7 @@ COMBINED = LogFormat(
 VHOST_COMBINED = replace(
     COMBINED, kind="vhost_combined", pattern=_combined(r'"?(?P<origin>[^\s"]+)"? ', _TARGET)
 )
-"""The same with the host that a request is for in front."""
+"""Combined format with the request's host in front."""
 
 HAR = LogFormat(
     "har",
@@ -220,7 +220,7 @@ CSV = replace(URLS, kind="csv", read=_read_cell, delimiter=",")
 """Lines with several fields, quoted where they need it."""
 
 FORMATS = {one.kind: one for one in (SQUID, COMBINED, VHOST_COMBINED, HAR, CSV, URLS)}
-"""By the names that users know."""
+"""Formats by the names that users know."""
 
 
 def _cells(text: str, delimiter: str, column: int) -> list[str]:

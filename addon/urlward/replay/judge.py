@@ -1,4 +1,4 @@
-"""Judging of requests in a log as ``urlward check`` judges them, and counting.
+"""Judge of logged requests, which decides as ``urlward check`` does and counts.
 
 What is the same for all requests to one host is worked out once and kept, since a log names the same hosts
 again and again. Any host without an entry may stand in for any other: what a list says of a request to it
@@ -54,7 +54,7 @@ class Origin:
 
 
 class Judge:
-    """Judges blocks of lines.
+    """Judge of blocks of lines.
 
     Args:
         matcher: the lists.
@@ -191,7 +191,7 @@ class Judge:
         return origin
 
     def _judge_host(self, counts: Counter[str], origin: Origin, now: float) -> Verdict:
-        """A TLS connection, by its host alone."""
+        """Judge a TLS connection, by its host alone."""
         verdict = self._matcher.check_host(origin.host, origin.ports, now)
         if verdict.blocked:
             counts["whole"] += 1

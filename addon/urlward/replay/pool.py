@@ -24,11 +24,11 @@ _AHEAD = 2
 """Blocks for each process: one that it judges, one that waits."""
 
 _judge: Judge
-"""Of a worker process."""
+"""Judge of a worker process."""
 
 
 class Pool:
-    """Judges blocks in several processes; a context, at whose end no process is left.
+    """Pool of processes that judge blocks; a context, at whose end no process is left.
 
     Args:
         judge: what each of them begins with a copy of.

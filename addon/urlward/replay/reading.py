@@ -1,4 +1,4 @@
-"""Reading of logs: a file or standard input, decompressed, as blocks of whole lines."""
+"""Log reader: a file or standard input, decompressed, as blocks of whole lines."""
 
 import os
 import stat
@@ -15,13 +15,13 @@ BLOCK = 1 << 18
 """Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
 
 HEAD = 1 << 16
-"""Bytes that a log's format is told by."""
+"""Bytes from which a log's format is detected."""
 
 _OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
 
 
 class Source:
-    """A log as bytes, decompressed, without a byte order mark.
+    """Log file as bytes, decompressed, without a byte order mark.
 
     Args:
         path: of the file; ``-`` is standard input.
@@ -72,7 +72,7 @@ class Source:
         self._file.close()
 
     def read(self, size: int = BLOCK) -> bytes:
-        """So many bytes at most; empty at the end.
+        """Read so many bytes at most; empty at the end.
 
         Raises:
             ReplayError: the system does not give them.
@@ -128,7 +128,7 @@ class Source:
 
 
 class Block(NamedTuple):
-    """Whole lines.
+    """Block of whole lines.
 
     Attributes:
         first: number of the first.
@@ -173,7 +173,7 @@ def _filled(source: Source, data: bytes) -> bytes:
 
 
 def _end_of_lines(data: bytes, quotes: bool) -> int:
-    """Where the last whole line ends; 0 where there is none."""
+    """Offset behind the last whole line; 0 where there is none."""
     last = end = data.rfind(b"\n") + 1
     odd = data.count(b'"', 0, end) & 1 if quotes else 0
     for _ in range(MOST_LINES):

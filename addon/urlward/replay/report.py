@@ -20,7 +20,7 @@ _PARTS = ("list", "category", "kind")
 
 
 def make_report(replay: Replay, lists: Sequence[LoadedList], top: int) -> Report:
-    """The report.
+    """Make the report of a replay.
 
     Args:
         replay: the outcome.
@@ -260,5 +260,5 @@ def _stamp(hour: int) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    """Such as 0.12 %, with three figures that count."""
+    """A share as text, such as 0.12 %, with three significant figures."""
     return f"{100 * part / whole:.3g} %" if whole else "-"

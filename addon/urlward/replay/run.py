@@ -1,4 +1,4 @@
-"""Replay of logs: read here one after the other, and judged in other processes.
+"""Run of a replay: logs are read here one after the other, and judged in other processes.
 
 Memory does not grow with a log.
 """
@@ -24,7 +24,7 @@ from urlward.replay.tally import Tally
 
 @dataclass(slots=True)
 class Log:
-    """A log to replay.
+    """Log to replay.
 
     Attributes:
         path: of the file; ``-`` is standard input.
@@ -45,7 +45,7 @@ class Log:
 
 @dataclass(slots=True)
 class Replay:
-    """A replay's outcome.
+    """Outcome of a replay.
 
     Attributes:
         tally: the counts.

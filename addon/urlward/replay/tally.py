@@ -28,12 +28,12 @@ class Hasher:
         self._salt = secrets.token_hex(16)
 
     def __call__(self, text: str) -> int:
-        """A number below 2^64."""
+        """Hash of a text, a number below 2^64."""
         return hash(self._salt + text) & _HASHES - 1
 
 
 class Distinct:
-    """Counts different hashes in bounded memory.
+    """Counter of different hashes in bounded memory.
 
     Exact up to 2^17; beyond, an estimate from the 2^16 smallest ones (Bar-Yossef and others, "Counting
     distinct elements in a data stream", 2002), with a standard error of 0.4 %.
@@ -62,17 +62,17 @@ class Distinct:
 
     @property
     def exact(self) -> bool:
-        """Whether `count` is no estimate."""
+        """Whether `count` is exact, and no estimate."""
         return self._below == _HASHES
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """Number of different hashes."""
         return len(self._kept) if self.exact else round((len(self._kept) - 1) * _HASHES / max(self._kept))
 
 
 class BadLines(dict[str, tuple[int, list[tuple[int, int]]]]):
-    """Lines that were not judged, by reason: how many, and the first ones as (log, line)."""
+    """Unjudged lines by reason: how many, and the first ones as (log, line)."""
 
     def add(self, reason: str, count: int, lines: Iterable[tuple[int, int]]) -> None:
         """Count more of them."""
@@ -82,7 +82,7 @@ class BadLines(dict[str, tuple[int, list[tuple[int, int]]]]):
 
 @dataclass(slots=True)
 class Tally:
-    """All counts.
+    """Counts of a replay.
 
     Attributes:
         lines: read, blank ones and headings too.

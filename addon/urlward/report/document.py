@@ -1,4 +1,4 @@
-"""The report of a lab run or of a replayed log: what it holds, and its two files.
+"""Report document of a lab run or of a replayed log: its content, and its two files.
 
 A report is plain values: a verdict in words, facts, and sections of tables and plots. Whoever makes one
 decides what may stand in it; nothing here looks at URLs. `write_report` writes ``report.json`` for
@@ -21,7 +21,7 @@ from urlward.lists.build import write_atomically
 from urlward.report.plots import Plot, State, draw, may_plot
 
 FORMAT = 1
-"""Of ``report.json``; it changes where a reader of the last one would misread it."""
+"""Format version of ``report.json``; it changes where a reader of the last one would misread it."""
 
 JSON_FILE, PAGE_FILE = "report.json", "report.html"
 
@@ -32,7 +32,7 @@ class ReportError(UrlwardError):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word with a meaning: shown in a colour and with a sign, so that colour is not all that tells."""
+    """Marked word: shown in a colour and with a sign, so that colour is not the only difference."""
 
     text: str
     state: State
@@ -43,7 +43,7 @@ type Cell = str | int | float | Mark | None
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table.
+    """Table of a report.
 
     Attributes:
         title: its caption.
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A figure or a word with its label, such as "missed", 0."""
+    """Figure or word with its label, such as "missed", 0."""
 
     label: str
     value: Cell
@@ -71,7 +71,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page.
+    """Section of the report page.
 
     Attributes:
         title: its heading.
@@ -89,7 +89,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole report.
+    """Report of a lab run or a replay.
 
     Attributes:
         title: such as "Lab run: smoke".
@@ -165,7 +165,7 @@ def _figure_columns(table: Table) -> list[bool]:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as text: thousands parted by commas, three figures that count, no ten-thousandths."""
+    """A cell as text: thousands separated by commas, three significant figures, no ten-thousandths."""
     if cell is None:
         return "\N{EN DASH}"
     if isinstance(cell, Mark):

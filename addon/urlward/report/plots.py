@@ -43,7 +43,7 @@ _WIDTH = 7.2
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: ``low`` and ``high`` are the ends of its spread, where there is one."""
+    """Bar of a chart: ``low`` and ``high`` are the ends of its spread, where there is one."""
 
     label: str
     value: float
@@ -54,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Horizontal bars, the first on top.
+    """Bar chart, horizontal, the first bar on top.
 
     Attributes:
         title: what is compared.
@@ -74,7 +74,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: points as (x, y), ascending in x."""
+    """Line of a plot: points as (x, y), ascending in x."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -82,7 +82,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A vertical line at ``x`` with a name."""
+    """Event in a plot: a vertical line at ``x`` with a name."""
 
     x: float
     name: str
@@ -90,7 +90,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines over one x axis; `cdf` makes the series of a distribution.
+    """Line chart over one x axis; `cdf` makes the series of a distribution.
 
     Attributes:
         title: what is shown.
@@ -134,7 +134,7 @@ def quantile(values: Sequence[float], share: float) -> float | None:
 
 @cache
 def may_plot() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401 - whether it can be imported is the question
     except ImportError:
