@@ -272,7 +272,7 @@ def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origi
     with filtering(folder, "filter", workers=2, more="worker_timeout = 0") as (proxy, admin):
         wait_for(lambda: is_ready(admin), "both workers")
         found = dict(processes_of(proxy.process.pid))
-        (feeds,) = (pid for pid, line in found.items() if "feed_process" in line)
+        (feeds,) = (pid for pid, line in found.items() if "feeds.process" in line)
         workers = [pid for pid, line in found.items() if "-m urlward run" in line]
         assert len(workers) == 2
         os.kill(feeds, signal.SIGSTOP)  # nothing is made anew meanwhile

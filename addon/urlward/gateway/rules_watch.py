@@ -446,7 +446,8 @@ class RulesWatch:
             self._last_hand = said
             if self._contested:
                 self._tell_kernel()
-            if (new and not self._contested) or now >= self._last_said + _SAID_AGAIN:
+            few = self._moves <= _MOST_MOVES and not self._contested
+            if few or now >= self._last_said + _SAID_AGAIN:
                 self._last_said = now
                 self._log(f"gateway: {said}; it is put right{_AGAIN_AND_AGAIN if self._contested else ''}")
         if why and why != self._routing_fault:
