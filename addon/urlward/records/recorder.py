@@ -24,6 +24,7 @@ from urlward.records.store import Store
 from urlward.records.store_alarms import ENDS
 from urlward.records.upgrade import sign_of_life, take_in_spools
 from urlward.records.writer import Process, Writer, processes
+from urlward.state.folder import locked, read_kept, write_kept
 
 logger = logging.getLogger("urlward.records")
 
@@ -47,7 +48,10 @@ FULL = 7 / 8
 above is room for those of all others."""
 
 LEVEL = "outbox.level"
-"""In the state folder: the outbox's id, modified when all stores last had all."""
+"""In the state folder: the outbox's id, and when all stores last had all."""
+
+LEVEL_AGAIN = 10_000
+"""Milliseconds between two times that this is written."""
 
 OVER_AFTER = {
     "store-replaced": 3_600.0, "dropped": 3_600.0, "spool-damaged": 3_600.0, "rules-removed": 300.0,
@@ -146,6 +150,7 @@ class Recorder:
         self._end = Position()
         self._level_at = self._now()
         self._level, self._looked = state / LEVEL, self._level_at
+        self._level_written = 0, 0
         self._settled: object = None
         self._count_at = 0.0
         self._used = self._refused = 0
@@ -324,10 +329,7 @@ class Recorder:
             raise failed
 
     def _begin(self) -> None:
-        with suppress(OSError, ValueError):
-            known = int(self._level.read_text())
-            self._level_at = self._level.stat().st_mtime_ns // 1_000_000
-            self._end = Position(known)
+        self._read_level()
         with suppress(LostOutboxError):  # said below
             self._outbox.check()
         try:
@@ -369,11 +371,26 @@ class Recorder:
         if all(one.position == self._end for one in self.deliveries):
             self._is_level(here, looked)
 
+    def _read_level(self) -> None:
+        lost = "whether the outbox was another before is not known"
+        try:
+            found = read_kept(
+                self._level, 1, "level", lambda one: (int(one["file"]), int(one["time"])), OutboxError, lost
+            )
+        except UrlwardError as e:
+            logger.error("records: %s; %s", e, lost)
+            return
+        for file, since in found:
+            self._end, self._level_at = Position(file), since
+
     def _is_level(self, file: int, time: int) -> None:
         self._level_at = time
-        with suppress(OSError):  # a full disk must not keep events from the stores
-            self._level.write_text(str(file))
-            os.utime(self._level, ns=(time * 1_000_000, time * 1_000_000))
+        if self._level_written[0] == file and time < self._level_written[1] + LEVEL_AGAIN:
+            return
+        with suppress(UrlwardError, OSError):  # a full disk must not keep events from the stores
+            with locked(self._state):
+                write_kept(self._level, 1, "level", [{"file": file, "time": time}])
+            self._level_written = file, time
 
     def _make_room(self) -> None:
         """Drop events for stores that are behind, where there is no room left."""
