@@ -3,6 +3,7 @@ clear line is said; what is only marked works."""
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import bcrypt
@@ -60,11 +61,11 @@ def test_an_authority_that_is_a_pipe(tmp_path: Path) -> None:
 
 def test_a_configuration_from_the_shell(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("blocked.example\n")
-    line = f"""urlward check --config <(echo 'list = ["{tmp_path}/list.txt"]') http://blocked.example/"""
+    line = f"""{sys.executable} -m urlward check --config <(echo 'list = ["{tmp_path}/list.txt"]') http://blocked.example/"""
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout.split()[0]) == (1, "block"), done.stderr
     done = subprocess.run(
-        ["bash", "-c", "urlward run --check --config <(echo)"],
+        ["bash", "-c", f"{sys.executable} -m urlward run --check --config <(echo)"],
         capture_output=True,
         text=True,
         timeout=120,
