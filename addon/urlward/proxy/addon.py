@@ -485,8 +485,11 @@ class Urlward:
     async def _watch_authority(self) -> None:
         """Warn before the certificate of the interception authority expires."""
         said, tls = "", ctx.master.addons.get("tlsconfig")
-        while tls is not None and is_first() and ctx.options.urlward_intercept != "none":
-            until = tls.certstore.default_ca.notafter.timestamp()
+        while is_first() and ctx.options.urlward_intercept != "none":
+            store = getattr(tls, "certstore", None)
+            if store is None:
+                return  # mitmproxy decrypts nothing here
+            until = store.default_ca.notafter.timestamp()
             why = expiry_trouble(until, time.time())
             if why != said:
                 logger.error("%s", why or "the authority's certificate is good for long")
