@@ -198,10 +198,22 @@ async def test_who_says_nothing_is_not_waited_for(
     writer.close()
 
 
-async def test_a_worker_keeps_its_name(heard: Heard, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "then",
+    [b'{"worker": "b", "metrics": {"n": 1}}', b'{"worker": "a", "ask": "status"}', b'{"ask": "status"}'],
+)
+async def test_a_worker_keeps_its_name_and_asks_nothing(
+    heard: Heard, tmp_path: Path, then: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
-    writer.write(b'{"worker": "a", "metrics": {"n": 1}}\n{"worker": "b", "metrics": {"n": 1}}\n')
+    writer.write(b'{"worker": "a", "metrics": {"n": 1}}\n' + then + b"\n")
     async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
     assert heard.measured == [("a", {"n": 1})]
+    assert [(one.name, one.message) for one in caplog.records] == [
+        (
+            "urlward.records",
+            "records: a worker is not listened to any more: a question, or another name than before",
+        )
+    ]

@@ -239,8 +239,8 @@ class Desk:
                 assert said.metrics is not None
                 self._measure(name, said.metrics)
                 said = _read(await reader.readline())
-                if said.worker != name:
-                    raise ValueError("another name than before")
+                if said.ask or said.worker != name:
+                    raise ValueError("a question, or another name than before")
         except (ValueError, msgspec.MsgspecError, RecursionError) as e:
             logger.error("records: a worker is not listened to any more: %s", e)
         except (OSError, EOFError, asyncio.CancelledError, TimeoutError):
