@@ -225,16 +225,20 @@ def test_evidence_of_a_reference(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_batch_that_is_damaged_costs_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kinds", ["'?'", "CAST(x'7bff7d' AS TEXT)", "x'00ff'", "7", '\'{"block":"2"}\'', "'[[\"block\"]]'"]
+)
+def test_a_batch_that_is_damaged_costs_no_other(tmp_path: Path, kinds: str) -> None:
     outbox = Outbox(tmp_path)
     for n in range(3):
         put(outbox, events(2, 2 * n))
     with closing(sqlite3.connect(outbox.path)) as db:
-        db.execute("UPDATE batch SET data = '[', kinds = '?' WHERE seq = 2")
+        db.execute(f"UPDATE batch SET data = '[', kinds = {kinds} WHERE seq = 2")
         db.commit()
     following = outbox.read("a", Position(), 10)
     assert (following.count, following.events) == (6, [*events(2), *events(2, 4)])
-    assert outbox.news(Position()).kinds["block"] == 4
+    assert outbox.news(Position()).kinds == {"block": 4}
+    assert outbox.news(Position(outbox.file, 1)).kinds == {"block": 2}
     assert outbox.evidence(["5"]) == events(1, 5)
     assert outbox.purge({"block": 1 << 40}) == 4
     bad = events(1)[0]._replace(kind="nonsense")  # type: ignore[arg-type]

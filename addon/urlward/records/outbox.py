@@ -67,6 +67,7 @@ _TABLES = (
 )
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _encode = msgspec.json.Encoder().encode
+_kinds_of = msgspec.json.Decoder(dict[str, int]).decode
 _ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
 _LOST = "begun anew; events in it are lost"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -243,8 +244,8 @@ class Outbox:
             ).fetchall()
             found = News(Position(self.file, rows[-1][0] if rows else self._seq(after)))
         for _, kinds, data in rows:
-            with suppress(ValueError, TypeError):
-                found.kinds.update(json.loads(kinds))
+            with suppress(msgspec.MsgspecError, TypeError):  # it is damaged
+                found.kinds.update(_kinds_of(kinds))
             found.alarms.update(alarm for event in _events(data or b"[]") if (alarm := _alarm_of(event)))
         return found
 
@@ -504,6 +505,7 @@ class Outbox:
                 write_private(self.path, b"", self._state)
             self._opened = identity(*self._paths)
             db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+            db.text_factory = _text  # one that is damaged keeps nobody from reading the others
             try:
                 for pragma in _PRAGMAS:
                     db.execute(f"PRAGMA {pragma}")
@@ -573,6 +575,10 @@ def _events(data: bytes) -> list[Event]:
         return events_of(data)[0]
     except EventError:
         return []
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _empty() -> sqlite3.Connection:
