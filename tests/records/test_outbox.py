@@ -321,7 +321,7 @@ def test_a_damaged_one_says_so(tmp_path: Path) -> None:
     put(outbox, events(200, size=100))
     outbox.close()
     _page(outbox.path)
-    with pytest.raises(LostOutboxError, match="was damaged"):
+    with pytest.raises(LostOutboxError, match=r"outbox\.db: was damaged"):
         outbox.check()
     outbox.check()
 
@@ -370,7 +370,9 @@ def test_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     outbox.close()
     with closing(sqlite3.connect(outbox.path)) as db:
         db.execute("PRAGMA user_version = 2")
-    with pytest.raises(OutboxError, match="of another version of urlward"):
+    with pytest.raises(
+        OutboxError, match=r"outbox\.db: of another version of urlward: use that one, or move"
+    ):
         outbox.append([batch_of(events(1))])
     assert not (tmp_path / "damaged").exists()
 

@@ -402,7 +402,7 @@ class Outbox:
             self.close()
             why = str(found).splitlines()[-1]
             self._set_aside(why)
-            raise LostOutboxError(f"was damaged ({why})")
+            raise LostOutboxError(f"{self.path}: was damaged ({why})")
 
     def close(self) -> None:
         """Close the connection; no error is raised."""
@@ -470,7 +470,7 @@ class Outbox:
             self.close()
             if isinstance(e, _NoOutboxError) or code & _PRIMARY in _DAMAGED:
                 self._set_aside(e)
-                raise LostOutboxError(f"was damaged ({e})") from e
+                raise LostOutboxError(f"{self.path}: was damaged ({e})") from e
             raise OutboxError(f"{self.path}: {e}") from e
         except OSError as e:
             self.close()
@@ -515,7 +515,9 @@ class Outbox:
                         db.execute(statement)
                     db.execute("COMMIT")
                 elif version != VERSION:
-                    raise OutboxError(f"{self.path}: of another version of urlward")
+                    raise OutboxError(
+                        f"{self.path}: of another version of urlward: use that one, or move the file away"
+                    )
                 names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
                 if not {"batch", "cursor"} <= names:
                     raise _NoOutboxError("its tables are not there")
