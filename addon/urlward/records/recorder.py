@@ -315,7 +315,7 @@ class Recorder:
         self._looked = self._now() - 1_000  # an event is written up to a moment after it was made
         news = self._outbox.news(self._end)
         if news.last.file != self._end.file:
-            self._begun_anew("was damaged, deleted or replaced")
+            self._begun_anew()
         self.taken += news.kinds
         self.raised += Counter({kind[:MAX_ALARM]: count for kind, count in news.alarms.items()})
         self._end = news.last
@@ -345,7 +345,7 @@ class Recorder:
                 logger.warning("records: %d events waited for a store that is not configured any more", count)
         start = Position(self._outbox.file)
         if self._end.file not in (0, start.file):
-            self._begun_anew("was damaged, deleted or replaced")
+            self._begun_anew()
         if self._end.file != start.file:
             self._is_level(start.file, self._level_at)
         self._end, _ = cursors.get("", (start, False))
@@ -354,8 +354,8 @@ class Recorder:
             delivery.start(position, down=down)
         self._begun = True
 
-    def _begun_anew(self, why: str) -> None:
-        text = f"the outbox {why}, and is begun anew; what waited in it is lost"
+    def _begun_anew(self) -> None:
+        text = "the outbox was damaged, deleted or replaced, and is begun anew; what waited in it is lost"
         self.alarm("spool-damaged", text)
         self.tell_from_thread("gap", gap(self._level_at, self._now(), text))
 
