@@ -5,9 +5,8 @@ filter appends batches of events to it, and the recorder delivers from it, each 
 own. SQLite has one writer at a time and numbers rows within its transaction, so numbers grow in the order of
 commits, and a cursor passes over no row that becomes visible later.
 
-What is committed survives the end of the process and of the machine (sqlite.org/pragma.html,
-``synchronous``). What every store has is deleted and overwritten. A file that is damaged is set aside and
-begun anew.
+What is committed survives the end of the process and of the machine (`urlward.records.sqlite`). What every
+store has is deleted and overwritten. A file that is damaged is set aside and begun anew.
 """
 
 import errno
@@ -30,6 +29,7 @@ import msgspec
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event, EventError, detail_of, events_of
+from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of
 from urlward.records.store import Inode, identity
 from urlward.state.folder import StateError, locked, made_folder, set_aside, unusable, write_private
 
@@ -52,12 +52,6 @@ SMALL = 16 << 20
 UNWIPED = "unwiped"
 """Beside it while something that was deleted may be in the files still."""
 
-_PRAGMAS = (
-    "journal_mode = WAL",
-    "synchronous = FULL",
-    "secure_delete = ON",
-    "temp_store = MEMORY",  # nothing of an event is to be in another file
-)
 _TABLES = (
     # AUTOINCREMENT: a number that was deleted is not given again, which a cursor would take for its own past.
     "CREATE TABLE batch (seq INTEGER PRIMARY KEY AUTOINCREMENT, store TEXT NOT NULL, events INTEGER NOT NULL,"
@@ -65,14 +59,11 @@ _TABLES = (
     "CREATE TABLE cursor (store TEXT PRIMARY KEY, seq INTEGER NOT NULL, down INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
-_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _encode = msgspec.json.Encoder().encode
 _kinds_of = msgspec.json.Decoder(dict[str, int]).decode
 _ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
 _LOST = "begun anew; events in it are lost"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
-_PRIMARY = 0xFF
-"""Bits of an SQLite error code that say what it is; those above say more (sqlite.org/rescode.html)."""
 
 
 class OutboxError(UrlwardError):
@@ -172,7 +163,7 @@ class Outbox:
         self._state = state
         self._limit = limit
         self._make = make
-        self._paths = (self.path, *(self.path.with_name(FILE + end) for end in ("-wal", "-shm")))
+        self._paths = files_of(self.path)
         self._opened: tuple[Inode, ...] = ()
         self._db: sqlite3.Connection | None = None
         self._page = 0
@@ -397,10 +388,9 @@ class Outbox:
             OutboxError: it cannot be told.
         """
         with self._reading() as db:
-            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
+            why = damage_in(db)
+        if why:
             self.close()
-            why = str(found).splitlines()[-1]
             self._set_aside(why)
             raise LostOutboxError(f"{self.path}: was damaged ({why})")
 
@@ -463,12 +453,11 @@ class Outbox:
                 self._db = self._open() if self._make or self.path.exists() else _empty()
             yield self._db
         except sqlite3.Error as e:
-            code = getattr(e, "sqlite_errorcode", 0) or 0
-            if self._db is not None and code & _PRIMARY in _NO_ROOM:
+            if self._db is not None and code_of(e) in _NO_ROOM:
                 with suppress(sqlite3.Error):  # a log that begins anew needs no more room than it has
                     self._db.execute("PRAGMA wal_checkpoint(RESTART)")
             self.close()
-            if isinstance(e, _NoOutboxError) or code & _PRIMARY in _DAMAGED:
+            if isinstance(e, _NoOutboxError) or code_of(e) in DAMAGED:
                 self._set_aside(e)
                 raise LostOutboxError(f"{self.path}: was damaged ({e})") from e
             raise OutboxError(f"{self.path}: {e}") from e
@@ -507,7 +496,7 @@ class Outbox:
             db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
             db.text_factory = _text  # one that is damaged keeps nobody from reading the others
             try:
-                for pragma in _PRAGMAS:
+                for pragma in PRAGMAS:
                     db.execute(f"PRAGMA {pragma}")
                 if not (version := db.execute("PRAGMA user_version").fetchone()[0]):
                     db.execute("BEGIN IMMEDIATE")
