@@ -296,14 +296,14 @@ class Recorder:
             except (OutboxError, OSError) as e:
                 self._say_trouble(str(e))
             except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
-                logger.error("records: a bug: %s; trying again", type(e).__name__)
+                self._say_trouble(f"a bug: {type(e).__name__}", "the outbox may fill up")
             if not ending:
                 await asyncio.sleep(KEEP)
         self._outbox.close()
 
-    def _say_trouble(self, trouble: str) -> None:
+    def _say_trouble(self, trouble: str, then: str = "events wait in memory") -> None:
         if trouble and not self._trouble:
-            self._alarm("spool-down", f"{trouble}; events wait in memory", "")
+            self._alarm("spool-down", f"{trouble}; {then}", "")
         elif self._trouble and not trouble:
             self._alarm("spool-back", "events that the disk did not take have a place again", "")
         self._trouble = trouble
@@ -338,7 +338,9 @@ class Recorder:
                 text = "the process that records ended without a word"
                 self.tell_from_thread("gap", gap(since, self._now(), text))
         except (UrlwardError, OSError) as e:
-            logger.error("records: what waits in a spool of a version before: %s", e)
+            logger.error(
+                "records: what waits in a spool of a version before stays there until the next start: %s", e
+            )
         cursors = self._outbox.cursors()
         for place in cursors.keys() - {"", *(one.place for one in self.deliveries)}:
             if count := self._outbox.waiting(place, cursors[place][0]):
