@@ -188,6 +188,24 @@ async def test_who_talks_nonsense_is_not_listened_to(heard: Heard, tmp_path: Pat
     assert heard.desk.connected == set()
 
 
+async def test_a_bug_in_an_answer_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> dict[str, object]:
+        raise ZeroDivisionError("what is confidential")
+
+    desk = Desk(tmp_path, {"status": fails, "other": lambda: {"a": {1}}}, lambda *_: None)
+    await desk.start()
+    for question, kind in (("status", "ZeroDivisionError"), ("other", "TypeError")):
+        with pytest.raises(AskError, match=rf"records\.sock: a bug: {kind}$"):
+            await asyncio.to_thread(ask, tmp_path, question)
+    await desk.close()
+    assert [(one.name, one.getMessage()) for one in caplog.records] == [
+        ("urlward.records", "records: status: a bug: ZeroDivisionError"),
+        ("urlward.records", "records: other: a bug: TypeError"),
+    ]
+
+
 async def test_who_says_nothing_is_not_waited_for(
     heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

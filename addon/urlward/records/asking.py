@@ -101,6 +101,9 @@ def reply(question: object, answers: Answers) -> bytes:
         return _line(give())
     except UrlwardError as e:
         return _line({"error": str(e)})
+    except Exception as e:  # noqa: BLE001 - whoever asks is told, without a traceback in the log
+        logger.error("records: %s: a bug: %s", question, type(e).__name__)
+        return _line({"error": f"a bug: {type(e).__name__}"})
 
 
 class Reporter:
