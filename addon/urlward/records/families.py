@@ -14,16 +14,15 @@ from prometheus_client.core import (
 
 from urlward.records.event import KINDS
 from urlward.records.feed_figures import STATES, FeedFigures
-from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, VERDICTS, Bounded, among
+from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, TROUBLES, VERDICTS, Bounded, among
 from urlward.records.metrics import BUCKETS, ListFacts, RulesFacts
 from urlward.records.recorder import RecorderState
 from urlward.records.snapshot import Counts, Snapshot, add
 
 ALARMS = (
-    "store-down", "spool-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
+    "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced", "clock-set",
-    "refused-list", "rules-removed", "rules-wrong", "canary", "steer-set",
-    "users", "passwords", "authority",
+    "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
 )  # fmt: skip
 
 _HISTOGRAMS = {
