@@ -144,15 +144,23 @@ def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterato
         dropped: by workers.
     """
     events = _among(KINDS, recorder.events)
-    yield _counter("urlward_events", "Events taken from workers.", ("kind",), events)
+    yield _counter("urlward_events", "Events that came to the outbox.", ("kind",), events)
     dropping: Rows = {("worker",): dropped, ("recorder",): float(recorder.dropped)}
     yield _counter("urlward_events_dropped", "Events that found no place.", ("where",), dropping)
     waiting = [(("worker",), float(queued)), (("recorder",), float(recorder.queue))]
     yield _gauge("urlward_queue_events", "Events that wait.", ("where",), waiting)
     for name, text, value in (
-        ("urlward_spool_events", "Events on the disk, while a store is down.", recorder.spool_events),
-        ("urlward_spool_bytes", "Bytes of the spool.", recorder.spool_bytes),
-        ("urlward_spool_limit_bytes", "Bytes that the spool may have.", recorder.spool_limit),
+        (
+            "urlward_spool_events",
+            "Events in the outbox for stores that are down or slow.",
+            recorder.spool_events,
+        ),
+        (
+            "urlward_spool_bytes",
+            "Bytes of the outbox, while events wait there for such stores.",
+            recorder.spool_bytes,
+        ),
+        ("urlward_spool_limit_bytes", "Bytes that the outbox may have.", recorder.spool_limit),
     ):
         yield _gauge(name, text, (), [((), value)])
     store = Bounded(MAX_STORES)
