@@ -274,9 +274,35 @@ def _page(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _version(path: Path) -> None:
+    """As of a database that is to be made yet."""
+    _put(path, 60, bytes(4))
+
+
+def _format(path: Path) -> None:
+    _put(path, 47, b"\x84")
+
+
+def _column(path: Path) -> None:
+    _put(path, path.read_bytes().index(b"kinds TEXT"), b"q")
+
+
+def _syntax(path: Path) -> None:
+    """What SQLite says of it has these bytes in it."""
+    _put(path, path.read_bytes().index(b"AUTOINCREMENT"), b"\xe5\xaa")
+
+
+def _put(path: Path, at: int, data: bytes) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + data + whole[at + len(data) :])
+
+
 @pytest.mark.parametrize(
     ("damage", "under_way"),
-    [(damage, False) for damage in (_noise, _folder, _pipe, _other, _page)]
+    [
+        (damage, False)
+        for damage in (_noise, _folder, _pipe, _other, _page, _version, _format, _column, _syntax)
+    ]
     + [(damage, True) for damage in (_folder, _pipe)],
 )
 def test_what_is_damaged_is_set_aside_and_begun_anew(

@@ -59,6 +59,10 @@ _TABLES = (
     "CREATE TABLE cursor (store TEXT PRIMARY KEY, seq INTEGER NOT NULL, down INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
+_COLUMNS = (
+    "SELECT seq, store, events, kinds, data FROM batch LIMIT 0",
+    "SELECT store, seq, down FROM cursor LIMIT 0",
+)
 _encode = msgspec.json.Encoder().encode
 _kinds_of = msgspec.json.Decoder(dict[str, int]).decode
 _ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
@@ -507,13 +511,17 @@ class Outbox:
                     raise OutboxError(
                         f"{self.path}: of another version of urlward: use that one, or move the file away"
                     )
-                names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-                if not {"batch", "cursor"} <= names:
-                    raise _NoOutboxError("its tables are not there")
+                for statement in _COLUMNS:
+                    db.execute(statement)
                 self._page, self.file = (
                     db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "application_id")
                 )
                 self._opened = identity(*self._paths)
+            except (sqlite3.OperationalError, UnicodeDecodeError) as e:  # the latter of a message's own text
+                db.close()
+                if isinstance(e, UnicodeDecodeError) or code_of(e) == sqlite3.SQLITE_ERROR:
+                    raise _NoOutboxError("its header or its tables are not an outbox's") from e
+                raise
             except BaseException:
                 db.close()
                 raise
