@@ -36,5 +36,8 @@ def damage_in(connection: sqlite3.Connection) -> str:
     Raises:
         sqlite3.Error: it cannot be read.
     """
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except UnicodeDecodeError:  # SQLite's message has their text in it
+        return "its tables cannot be read"
     return "" if found == "ok" else str(found).splitlines()[-1]
