@@ -65,6 +65,19 @@ def test_a_time_out_of_all_reason_is_one_lease_not_understood(
     assert intervals(sqlite_store, A) == [(MAC, 10, 20, "EXPIRY")]
 
 
+@pytest.mark.parametrize("start", ["epoch ; # x", "epoch x; # x", "epoch 1 2; # x", "never", "epoch 0; # x"])
+def test_a_beginning_that_is_none_is_one_lease_not_understood(
+    sqlite_store: AssignmentStore, tmp_path: Path, start: str
+) -> None:
+    path = tmp_path / "dhcpd.leases"
+    odd = lease(0, when(10)).replace(f"starts {when(0)};", f"starts {start};")
+    assert start in odd
+    path.write_text(odd + lease(10, when(20)))
+    done = read(sqlite_store, "isc", path)
+    assert (done.rows, done.skipped) == (2, 1)
+    assert intervals(sqlite_store, A) == [(MAC, 10, 20, "EXPIRY")]
+
+
 def test_what_an_option_says_is_the_subscriber(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "dhcpd.leases"
     path.write_text(lease(0, when(100), more='  option agent.circuit-id "line 5";\n'))

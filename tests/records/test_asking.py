@@ -188,6 +188,24 @@ async def test_who_talks_nonsense_is_not_listened_to(heard: Heard, tmp_path: Pat
     assert heard.desk.connected == set()
 
 
+async def test_a_bug_in_an_answer_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> dict[str, object]:
+        raise ZeroDivisionError("what is confidential")
+
+    desk = Desk(tmp_path, {"status": fails, "other": lambda: {"a": {1}}}, lambda *_: None)
+    await desk.start()
+    for question, kind in (("status", "ZeroDivisionError"), ("other", "TypeError")):
+        with pytest.raises(AskError, match=rf"records\.sock: a bug: {kind}$"):
+            await asyncio.to_thread(ask, tmp_path, question)
+    await desk.close()
+    assert [(one.name, one.getMessage()) for one in caplog.records] == [
+        ("urlward.records", "records: status: a bug: ZeroDivisionError"),
+        ("urlward.records", "records: other: a bug: TypeError"),
+    ]
+
+
 async def test_who_says_nothing_is_not_waited_for(
     heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,10 +216,22 @@ async def test_who_says_nothing_is_not_waited_for(
     writer.close()
 
 
-async def test_a_worker_keeps_its_name(heard: Heard, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "then",
+    [b'{"worker": "b", "metrics": {"n": 1}}', b'{"worker": "a", "ask": "status"}', b'{"ask": "status"}'],
+)
+async def test_a_worker_keeps_its_name_and_asks_nothing(
+    heard: Heard, tmp_path: Path, then: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
-    writer.write(b'{"worker": "a", "metrics": {"n": 1}}\n{"worker": "b", "metrics": {"n": 1}}\n')
+    writer.write(b'{"worker": "a", "metrics": {"n": 1}}\n' + then + b"\n")
     async with asyncio.timeout(60):
         assert await reader.read() == b""
     writer.close()
     assert heard.measured == [("a", {"n": 1})]
+    assert [(one.name, one.message) for one in caplog.records] == [
+        (
+            "urlward.records",
+            "records: a worker is not listened to any more: a question, or another name than before",
+        )
+    ]

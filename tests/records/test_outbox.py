@@ -225,16 +225,20 @@ def test_evidence_of_a_reference(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_batch_that_is_damaged_costs_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kinds", ["'?'", "CAST(x'7bff7d' AS TEXT)", "x'00ff'", "7", '\'{"block":"2"}\'', "'[[\"block\"]]'"]
+)
+def test_a_batch_that_is_damaged_costs_no_other(tmp_path: Path, kinds: str) -> None:
     outbox = Outbox(tmp_path)
     for n in range(3):
         put(outbox, events(2, 2 * n))
     with closing(sqlite3.connect(outbox.path)) as db:
-        db.execute("UPDATE batch SET data = '[', kinds = '?' WHERE seq = 2")
+        db.execute(f"UPDATE batch SET data = '[', kinds = {kinds} WHERE seq = 2")
         db.commit()
     following = outbox.read("a", Position(), 10)
     assert (following.count, following.events) == (6, [*events(2), *events(2, 4)])
-    assert outbox.news(Position()).kinds["block"] == 4
+    assert outbox.news(Position()).kinds == {"block": 4}
+    assert outbox.news(Position(outbox.file, 1)).kinds == {"block": 2}
     assert outbox.evidence(["5"]) == events(1, 5)
     assert outbox.purge({"block": 1 << 40}) == 4
     bad = events(1)[0]._replace(kind="nonsense")  # type: ignore[arg-type]
@@ -270,9 +274,35 @@ def _page(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _version(path: Path) -> None:
+    """As of a database that is to be made yet."""
+    _put(path, 60, bytes(4))
+
+
+def _format(path: Path) -> None:
+    _put(path, 47, b"\x84")
+
+
+def _column(path: Path) -> None:
+    _put(path, path.read_bytes().index(b"kinds TEXT"), b"q")
+
+
+def _syntax(path: Path) -> None:
+    """What SQLite says of it has these bytes in it."""
+    _put(path, path.read_bytes().index(b"AUTOINCREMENT"), b"\xe5\xaa")
+
+
+def _put(path: Path, at: int, data: bytes) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + data + whole[at + len(data) :])
+
+
 @pytest.mark.parametrize(
     ("damage", "under_way"),
-    [(damage, False) for damage in (_noise, _folder, _pipe, _other, _page)]
+    [
+        (damage, False)
+        for damage in (_noise, _folder, _pipe, _other, _page, _version, _format, _column, _syntax)
+    ]
     + [(damage, True) for damage in (_folder, _pipe)],
 )
 def test_what_is_damaged_is_set_aside_and_begun_anew(
@@ -317,7 +347,7 @@ def test_a_damaged_one_says_so(tmp_path: Path) -> None:
     put(outbox, events(200, size=100))
     outbox.close()
     _page(outbox.path)
-    with pytest.raises(LostOutboxError, match="was damaged"):
+    with pytest.raises(LostOutboxError, match=r"outbox\.db: was damaged"):
         outbox.check()
     outbox.check()
 
@@ -366,7 +396,9 @@ def test_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     outbox.close()
     with closing(sqlite3.connect(outbox.path)) as db:
         db.execute("PRAGMA user_version = 2")
-    with pytest.raises(OutboxError, match="of another version of urlward"):
+    with pytest.raises(
+        OutboxError, match=r"outbox\.db: of another version of urlward: use that one, or move"
+    ):
         outbox.append([batch_of(events(1))])
     assert not (tmp_path / "damaged").exists()
 

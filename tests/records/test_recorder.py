@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from records.recording import SECRET, Memory, block, events, records
+from records.support import own_messages
 from records.test_upgrade import segment
 from urlward.config.records import StoreTable
 from urlward.records import delivery, writer
@@ -295,6 +296,44 @@ async def test_a_disk_that_takes_nothing_is_an_alarm_until_it_does(
     monkeypatch.setattr(Outbox, "append", append)
     await until(lambda: not running.recorder.alarms)
     await until(lambda: len(running.stores["sqlite"].details("alarm")) == 2)
+
+
+async def test_a_bug_in_keeping_the_outbox_is_an_alarm_and_one_line(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+
+    def fails(*_: object) -> None:
+        tried.append(1)
+        raise ZeroDivisionError("what is confidential")
+
+    monkeypatch.setattr(module, "KEEP", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "_settle", fails)
+        await running.start()
+        await until(lambda: len(tried) > 3)
+        text = "a bug: ZeroDivisionError; the outbox may fill up"
+        assert running.recorder.alarms == {"spool-down": text}
+        assert own_messages(caplog) == [f"records: {text}"]
+    await until(lambda: not running.recorder.alarms)
+
+
+async def test_a_spool_that_the_disk_does_not_take_in_stays(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = segment(running.state, "jsonl", 1, events(5))
+
+    def fails(*_: object) -> None:
+        raise OutboxError("outbox.db: database or disk is full")
+
+    monkeypatch.setattr(module, "take_in_spools", fails)
+    await running.start()
+    await until(lambda: running.stores["jsonl"].events)
+    assert own_messages(caplog) == [
+        "records: what waits in a spool of a version before stays there until the next start: "
+        "outbox.db: database or disk is full"
+    ]
+    assert path.exists()
 
 
 async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind_alone(

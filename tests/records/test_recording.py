@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from records.recording import SECRET, block, records
+from records.support import own_messages
 from urlward.engine.verdict import Verdict
 from urlward.records.event import Event
 from urlward.records.outbox import Outbox, Position
@@ -93,6 +94,21 @@ async def test_a_worker_says_that_it_begins_and_ends(tmp_path: Path) -> None:
         ("start", {"process": "worker 3"}),
         ("stop", {"process": "worker 3"}),
     ]
+
+
+async def test_metrics_that_cannot_be_told_cost_no_last_event(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> int:
+        raise ZeroDivisionError("what is confidential")
+
+    recording = made(tmp_path)
+    recording._open = fails
+    block(recording, "R-1")
+    await recording.close()
+    found = Outbox(tmp_path).read("a", Position(), 10).events
+    assert [event.kind for event in found] == ["block", "stop"]
+    assert own_messages(caplog) == ["records: the metrics cannot be told: ZeroDivisionError"]
 
 
 @pytest.mark.parametrize("privacy", ["short", "digest", "counts"])

@@ -102,6 +102,20 @@ def test_a_page_of_a_database_and_its_log_that_is_a_folder(tmp_path: Path) -> No
     assert aside(tmp_path) == ["records.db", "records.db-shm", "records.db-wal"]
 
 
+def test_a_database_of_whose_tables_sqlite_cannot_even_speak(tmp_path: Path) -> None:
+    store = open_mended(SQLITE, tmp_path)
+    store.write(events(10))
+    store.close()
+    path = tmp_path / "records.db"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"AUTOINCREMENT", b"\xe5\xaaTOINCREMENT"))
+    store = open_mended(SQLITE, tmp_path)
+    store.write(events(1))
+    assert len(store.find(EventQuery())) == 1  # type: ignore[attr-defined]
+    store.close()
+    assert aside(tmp_path) == ["records.db"]
+
+
 def test_one_that_is_locked_or_of_a_later_version_stays(tmp_path: Path) -> None:
     store = open_mended(SQLITE, tmp_path)
     store.write(events(1))

@@ -66,7 +66,7 @@ class IscParser:
             return None
         start = _time(fields["starts"]) if "starts" in fields else 0
         end = _time(fields["ends"]) if "ends" in fields else FOREVER
-        if not start:
+        if not 0 < start < FOREVER:
             raise RowError("no beginning")
         said = Said.HELD if state == "active" else Said.ENDED
         # What never ends has no end to be over at.
@@ -99,6 +99,6 @@ def _time(text: str) -> int:
     if text.startswith("never"):
         return FOREVER
     if text.startswith("epoch "):
-        return sane(int(text.split(";")[0].split()[1]) * 1000)
+        return sane(int(text.removeprefix("epoch ").partition(";")[0]) * 1000)
     at = datetime.strptime(text.partition(" ")[2], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
     return sane(int(at.timestamp()) * 1000)

@@ -101,6 +101,9 @@ def reply(question: object, answers: Answers) -> bytes:
         return _line(give())
     except UrlwardError as e:
         return _line({"error": str(e)})
+    except Exception as e:  # noqa: BLE001 - whoever asks is told, without a traceback in the log
+        logger.error("records: %s: a bug: %s", question, type(e).__name__)
+        return _line({"error": f"a bug: {type(e).__name__}"})
 
 
 class Reporter:
@@ -239,8 +242,8 @@ class Desk:
                 assert said.metrics is not None
                 self._measure(name, said.metrics)
                 said = _read(await reader.readline())
-                if said.worker != name:
-                    raise ValueError("another name than before")
+                if said.ask or said.worker != name:
+                    raise ValueError("a question, or another name than before")
         except (ValueError, msgspec.MsgspecError, RecursionError) as e:
             logger.error("records: a worker is not listened to any more: %s", e)
         except (OSError, EOFError, asyncio.CancelledError, TimeoutError):

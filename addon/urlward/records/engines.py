@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
 from urlward.encoding import without_bom
+from urlward.records.sqlite import PRAGMAS, files_of
 from urlward.records.store import StoreError, identity
 from urlward.regular import open_given
 from urlward.state.folder import StateError, locked, made_folder, write_private
@@ -38,9 +39,7 @@ _SHOWN = frozenset(
 def open_sqlite(path: Path) -> Engine:
     """Open an SQLite file, made for its owner alone where it is not there.
 
-    What is committed is on the disk: a write-ahead log that is synchronised at each commit survives the end
-    of the process and of the machine (sqlite.org/pragma.html#pragma_synchronous). What is deleted is
-    overwritten (`wipe_sqlite`).
+    What is committed is on the disk, and what is deleted is overwritten (`PRAGMAS`, `wipe_sqlite`).
 
     Raises:
         StateError: it cannot be made.
@@ -58,12 +57,7 @@ def open_sqlite(path: Path) -> Engine:
     def connect(connection: Any, _: object) -> None:
         # The driver's own transactions leave out changes of tables; "begin" below begins them all.
         connection.isolation_level = None
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "secure_delete = ON",
-            "temp_store = MEMORY",  # nothing of a record is to be in another file
-        ):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -76,8 +70,7 @@ def open_sqlite(path: Path) -> Engine:
 
 
 class SqliteFiles:
-    """Files of an SQLite database as they are when it has just been opened: itself, its write-ahead log, and
-    the index of that.
+    """Files of an SQLite database (`files_of`) as they are when it has just been opened.
 
     SQLite goes on writing to files that were deleted or moved, without an error, and nobody else sees what it
     writes. While one connection is open SQLite itself removes none of them.
@@ -90,7 +83,7 @@ class SqliteFiles:
     """
 
     def __init__(self, path: Path) -> None:
-        self._paths = (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm")))
+        self._paths = files_of(path)
         self._opened = identity(*self._paths)
 
     def replaced(self, engine: Engine) -> str:

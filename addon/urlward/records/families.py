@@ -14,16 +14,15 @@ from prometheus_client.core import (
 
 from urlward.records.event import KINDS
 from urlward.records.feed_figures import STATES, FeedFigures
-from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, VERDICTS, Bounded, among
+from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, TROUBLES, VERDICTS, Bounded, among
 from urlward.records.metrics import BUCKETS, ListFacts, RulesFacts
 from urlward.records.recorder import RecorderState
 from urlward.records.snapshot import Counts, Snapshot, add
 
 ALARMS = (
-    "store-down", "spool-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
+    "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced", "clock-set",
-    "refused-list", "rules-removed", "rules-wrong", "canary", "steer-set",
-    "users", "passwords", "authority",
+    "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -145,15 +144,23 @@ def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterato
         dropped: by workers.
     """
     events = _among(KINDS, recorder.events)
-    yield _counter("urlward_events", "Events taken from workers.", ("kind",), events)
+    yield _counter("urlward_events", "Events that came to the outbox.", ("kind",), events)
     dropping: Rows = {("worker",): dropped, ("recorder",): float(recorder.dropped)}
     yield _counter("urlward_events_dropped", "Events that found no place.", ("where",), dropping)
     waiting = [(("worker",), float(queued)), (("recorder",), float(recorder.queue))]
     yield _gauge("urlward_queue_events", "Events that wait.", ("where",), waiting)
     for name, text, value in (
-        ("urlward_spool_events", "Events on the disk, while a store is down.", recorder.spool_events),
-        ("urlward_spool_bytes", "Bytes of the spool.", recorder.spool_bytes),
-        ("urlward_spool_limit_bytes", "Bytes that the spool may have.", recorder.spool_limit),
+        (
+            "urlward_spool_events",
+            "Events in the outbox for stores that are down or slow.",
+            recorder.spool_events,
+        ),
+        (
+            "urlward_spool_bytes",
+            "Bytes of the outbox, while events wait there for such stores.",
+            recorder.spool_bytes,
+        ),
+        ("urlward_spool_limit_bytes", "Bytes that the outbox may have.", recorder.spool_limit),
     ):
         yield _gauge(name, text, (), [((), value)])
     store = Bounded(MAX_STORES)

@@ -16,8 +16,16 @@ VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
 ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors")
 """Kinds of errors of ours."""
 
-TROUBLES = ("canary", "steer-set", "spool-down", "users", "passwords", "authority")
-"""Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too."""
+TROUBLES = {
+    "canary": ("canary-back", "the canary comes through"),
+    "steer-set": ("steer-set-room", "there is room"),
+    "spool-down": ("spool-back", "the disk takes events again"),
+    "users": ("users-read", "the users' file is in force"),
+    "passwords": ("passwords-room", "all find room to wait"),
+    "authority": ("authority-valid", "the authority's certificate lasts"),
+}
+"""Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too, and has the kind of
+what ends that alarm, and its text."""
 
 MAX_LISTS = 128
 MAX_CATEGORIES = 64

@@ -5,9 +5,8 @@ filter appends batches of events to it, and the recorder delivers from it, each 
 own. SQLite has one writer at a time and numbers rows within its transaction, so numbers grow in the order of
 commits, and a cursor passes over no row that becomes visible later.
 
-What is committed survives the end of the process and of the machine (sqlite.org/pragma.html,
-``synchronous``). What every store has is deleted and overwritten. A file that is damaged is set aside and
-begun anew.
+What is committed survives the end of the process and of the machine (`urlward.records.sqlite`). What every
+store has is deleted and overwritten. A file that is damaged is set aside and begun anew.
 """
 
 import errno
@@ -30,6 +29,7 @@ import msgspec
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event, EventError, detail_of, events_of
+from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of
 from urlward.records.store import Inode, identity
 from urlward.state.folder import StateError, locked, made_folder, set_aside, unusable, write_private
 
@@ -52,12 +52,6 @@ SMALL = 16 << 20
 UNWIPED = "unwiped"
 """Beside it while something that was deleted may be in the files still."""
 
-_PRAGMAS = (
-    "journal_mode = WAL",
-    "synchronous = FULL",
-    "secure_delete = ON",
-    "temp_store = MEMORY",  # nothing of an event is to be in another file
-)
 _TABLES = (
     # AUTOINCREMENT: a number that was deleted is not given again, which a cursor would take for its own past.
     "CREATE TABLE batch (seq INTEGER PRIMARY KEY AUTOINCREMENT, store TEXT NOT NULL, events INTEGER NOT NULL,"
@@ -65,13 +59,15 @@ _TABLES = (
     "CREATE TABLE cursor (store TEXT PRIMARY KEY, seq INTEGER NOT NULL, down INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
-_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_COLUMNS = (
+    "SELECT seq, store, events, kinds, data FROM batch LIMIT 0",
+    "SELECT store, seq, down FROM cursor LIMIT 0",
+)
 _encode = msgspec.json.Encoder().encode
+_kinds_of = msgspec.json.Decoder(dict[str, int]).decode
 _ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
 _LOST = "begun anew; events in it are lost"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
-_PRIMARY = 0xFF
-"""Bits of an SQLite error code that say what it is; those above say more (sqlite.org/rescode.html)."""
 
 
 class OutboxError(UrlwardError):
@@ -171,7 +167,7 @@ class Outbox:
         self._state = state
         self._limit = limit
         self._make = make
-        self._paths = (self.path, *(self.path.with_name(FILE + end) for end in ("-wal", "-shm")))
+        self._paths = files_of(self.path)
         self._opened: tuple[Inode, ...] = ()
         self._db: sqlite3.Connection | None = None
         self._page = 0
@@ -243,8 +239,8 @@ class Outbox:
             ).fetchall()
             found = News(Position(self.file, rows[-1][0] if rows else self._seq(after)))
         for _, kinds, data in rows:
-            with suppress(ValueError, TypeError):
-                found.kinds.update(json.loads(kinds))
+            with suppress(msgspec.MsgspecError, TypeError):  # it is damaged
+                found.kinds.update(_kinds_of(kinds))
             found.alarms.update(alarm for event in _events(data or b"[]") if (alarm := _alarm_of(event)))
         return found
 
@@ -396,12 +392,11 @@ class Outbox:
             OutboxError: it cannot be told.
         """
         with self._reading() as db:
-            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
+            why = damage_in(db)
+        if why:
             self.close()
-            why = str(found).splitlines()[-1]
             self._set_aside(why)
-            raise LostOutboxError(f"was damaged ({why})")
+            raise LostOutboxError(f"{self.path}: was damaged ({why})")
 
     def close(self) -> None:
         """Close the connection; no error is raised."""
@@ -462,14 +457,13 @@ class Outbox:
                 self._db = self._open() if self._make or self.path.exists() else _empty()
             yield self._db
         except sqlite3.Error as e:
-            code = getattr(e, "sqlite_errorcode", 0) or 0
-            if self._db is not None and code & _PRIMARY in _NO_ROOM:
+            if self._db is not None and code_of(e) in _NO_ROOM:
                 with suppress(sqlite3.Error):  # a log that begins anew needs no more room than it has
                     self._db.execute("PRAGMA wal_checkpoint(RESTART)")
             self.close()
-            if isinstance(e, _NoOutboxError) or code & _PRIMARY in _DAMAGED:
+            if isinstance(e, _NoOutboxError) or code_of(e) in DAMAGED:
                 self._set_aside(e)
-                raise LostOutboxError(f"was damaged ({e})") from e
+                raise LostOutboxError(f"{self.path}: was damaged ({e})") from e
             raise OutboxError(f"{self.path}: {e}") from e
         except OSError as e:
             self.close()
@@ -504,8 +498,9 @@ class Outbox:
                 write_private(self.path, b"", self._state)
             self._opened = identity(*self._paths)
             db = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+            db.text_factory = _text  # one that is damaged keeps nobody from reading the others
             try:
-                for pragma in _PRAGMAS:
+                for pragma in PRAGMAS:
                     db.execute(f"PRAGMA {pragma}")
                 if not (version := db.execute("PRAGMA user_version").fetchone()[0]):
                     db.execute("BEGIN IMMEDIATE")
@@ -513,14 +508,20 @@ class Outbox:
                         db.execute(statement)
                     db.execute("COMMIT")
                 elif version != VERSION:
-                    raise OutboxError(f"{self.path}: of another version of urlward")
-                names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-                if not {"batch", "cursor"} <= names:
-                    raise _NoOutboxError("its tables are not there")
+                    raise OutboxError(
+                        f"{self.path}: of another version of urlward: use that one, or move the file away"
+                    )
+                for statement in _COLUMNS:
+                    db.execute(statement)
                 self._page, self.file = (
                     db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "application_id")
                 )
                 self._opened = identity(*self._paths)
+            except (sqlite3.OperationalError, UnicodeDecodeError) as e:  # the latter of a message's own text
+                db.close()
+                if isinstance(e, UnicodeDecodeError) or code_of(e) == sqlite3.SQLITE_ERROR:
+                    raise _NoOutboxError("its header or its tables are not an outbox's") from e
+                raise
             except BaseException:
                 db.close()
                 raise
@@ -573,6 +574,10 @@ def _events(data: bytes) -> list[Event]:
         return events_of(data)[0]
     except EventError:
         return []
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _empty() -> sqlite3.Connection:

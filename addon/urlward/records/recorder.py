@@ -296,14 +296,14 @@ class Recorder:
             except (OutboxError, OSError) as e:
                 self._say_trouble(str(e))
             except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
-                logger.error("records: a bug: %s; trying again", type(e).__name__)
+                self._say_trouble(f"a bug: {type(e).__name__}", "the outbox may fill up")
             if not ending:
                 await asyncio.sleep(KEEP)
         self._outbox.close()
 
-    def _say_trouble(self, trouble: str) -> None:
+    def _say_trouble(self, trouble: str, then: str = "events wait in memory") -> None:
         if trouble and not self._trouble:
-            self._alarm("spool-down", f"{trouble}; events wait in memory", "")
+            self._alarm("spool-down", f"{trouble}; {then}", "")
         elif self._trouble and not trouble:
             self._alarm("spool-back", "events that the disk did not take have a place again", "")
         self._trouble = trouble
@@ -315,7 +315,7 @@ class Recorder:
         self._looked = self._now() - 1_000  # an event is written up to a moment after it was made
         news = self._outbox.news(self._end)
         if news.last.file != self._end.file:
-            self._begun_anew("was damaged, deleted or replaced")
+            self._begun_anew()
         self.taken += news.kinds
         self.raised += Counter({kind[:MAX_ALARM]: count for kind, count in news.alarms.items()})
         self._end = news.last
@@ -338,14 +338,16 @@ class Recorder:
                 text = "the process that records ended without a word"
                 self.tell_from_thread("gap", gap(since, self._now(), text))
         except (UrlwardError, OSError) as e:
-            logger.error("records: what waits in a spool of a version before: %s", e)
+            logger.error(
+                "records: what waits in a spool of a version before stays there until the next start: %s", e
+            )
         cursors = self._outbox.cursors()
         for place in cursors.keys() - {"", *(one.place for one in self.deliveries)}:
             if count := self._outbox.waiting(place, cursors[place][0]):
                 logger.warning("records: %d events waited for a store that is not configured any more", count)
         start = Position(self._outbox.file)
         if self._end.file not in (0, start.file):
-            self._begun_anew("was damaged, deleted or replaced")
+            self._begun_anew()
         if self._end.file != start.file:
             self._is_level(start.file, self._level_at)
         self._end, _ = cursors.get("", (start, False))
@@ -354,8 +356,8 @@ class Recorder:
             delivery.start(position, down=down)
         self._begun = True
 
-    def _begun_anew(self, why: str) -> None:
-        text = f"the outbox {why}, and is begun anew; what waited in it is lost"
+    def _begun_anew(self) -> None:
+        text = "the outbox was damaged, deleted or replaced, and is begun anew; what waited in it is lost"
         self.alarm("spool-damaged", text)
         self.tell_from_thread("gap", gap(self._level_at, self._now(), text))
 

@@ -131,17 +131,20 @@ class Recording:
         """Write the last events."""
         self.tell("stop", {"process": f"worker {self._worker}"})
         self._closed = True
-        self._reporter.report(self.snapshot())
+        self._report_metrics()
         await self.writer.close()
         self._reporter.close()
 
     async def _report(self) -> None:
         while not self._closed:
-            try:
-                self._reporter.report(self.snapshot())
-            except Exception as e:  # noqa: BLE001 - what is counted must not cost what is recorded
-                logger.error("records: the metrics cannot be told: %s", type(e).__name__)
+            self._report_metrics()
             await asyncio.sleep(REPORT)
+
+    def _report_metrics(self) -> None:
+        try:
+            self._reporter.report(self.snapshot())
+        except Exception as e:  # noqa: BLE001 - what is counted must not cost what is recorded
+            logger.error("records: the metrics cannot be told: %s", type(e).__name__)
 
     def hit(self, hit: Hit) -> None:
         """Record a block or cut, or one that would be; only counted where nothing of a person is kept."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from urlward.records.labels import TROUBLES
+
 DROPS_AGAIN = 60.0
 """Seconds between two reports of events dropped, while that goes on."""
 
@@ -12,16 +14,10 @@ LAG = 60.0
 ENDS = {
     "store-back": "store-down",
     "store-level": "store-lagging",
-    "spool-back": "spool-down",
     "clock-settled": "clock-set",
     "list-back": "refused-list",
     "rules-right": "rules-wrong",
-    "canary-back": "canary",
-    "steer-set-room": "steer-set",
-    "users-read": "users",
-    "passwords-room": "passwords",
-    "authority-valid": "authority",
-}
+} | {end: kind for kind, (end, _) in TROUBLES.items()}
 """What is told like an alarm and is the end of one, and of which."""
 
 

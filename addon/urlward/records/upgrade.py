@@ -21,6 +21,9 @@ logger = logging.getLogger("urlward.records")
 SPOOL = "spool"
 """In the state folder: that of all stores."""
 
+RUN = "records.run"
+"""In the state folder: the last sign of life."""
+
 _HEAD = b"urlward spool 1\n"
 _FRAME = struct.Struct(">II8s")
 _NAME = re.compile(r"[0-9]{12}\.spool").fullmatch
@@ -75,7 +78,7 @@ def sign_of_life(state: Path) -> int | None:
     Raises:
         OSError: it cannot be looked at.
     """
-    path = state / "records.run"
+    path = state / RUN
     try:
         said = read_regular(path)
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from urlward.feeds.alarms import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows, rfc3339
 from urlward.records.event import Kind
+from urlward.records.labels import TROUBLES
 from urlward.records.metrics import RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
@@ -24,15 +25,6 @@ LOOK = 2.0
 
 AT_START = 60.0
 """Seconds before the first look in which what happened is told too: these processes were starting then."""
-
-_ENDS_OF_TROUBLE = {
-    "canary": ("canary-back", "the canary comes through, or that worker has ended"),
-    "steer-set": ("steer-set-room", "there is room, or that worker has ended"),
-    "spool-down": ("spool-back", "the disk takes events again, or that worker has ended"),
-    "users": ("users-read", "the users' file is in force, or that worker has ended"),
-    "passwords": ("passwords-room", "all find room to wait, or that worker has ended"),
-    "authority": ("authority-valid", "the authority's certificate lasts, or that worker has ended"),
-}
 
 type Tell = Callable[..., None]
 """Records an event of a kind with a detail, and a ``list`` where it is of one."""
@@ -139,8 +131,8 @@ class Watches:
             if self._troubles.get((kind, worker)) != why:
                 self._alarm(kind, f"worker {worker}: {why}", whose=worker)
         for kind, worker in self._troubles.keys() - found.keys():
-            end, text = _ENDS_OF_TROUBLE[kind]
-            self._alarm(end, f"worker {worker}: {text}", whose=worker)
+            end, text = TROUBLES[kind]
+            self._alarm(end, f"worker {worker}: {text}, or that worker has ended", whose=worker)
         self._troubles = found
 
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:

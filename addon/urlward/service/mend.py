@@ -20,6 +20,7 @@ from urlward.config.records import RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
+from urlward.records.sqlite import DAMAGED, code_of, damage_in, files_of
 from urlward.records.store import Store, StoreError, open_store
 from urlward.regular import lines_of, open_regular, regular_fd
 from urlward.state.folder import StateError, is_damage, locked, set_aside, unusable
@@ -34,9 +35,6 @@ _BEGIN = b'{"version":'
 """What a line of JSON Lines begins with (`urlward.records.event.as_json`)."""
 _EVENTS, _ASSIGNMENTS = "events", "assignments"
 """Tables."""
-_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-_PRIMARY = 0xFF
-"""Bits of an SQLite error code that say what it is; those above say more (sqlite.org/rescode.html)."""
 
 
 def open_mended(table: StoreTable, state: Path) -> Store:
@@ -85,7 +83,7 @@ def mend_sqlite(path: Path, table: str, *, named: bool = False) -> None:
     """
     if not os.path.lexists(path):
         return
-    files = (path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm")))
+    files = files_of(path)
     with locked(path.parent):
         seen = Signature.of(path)
         reason = _damage_of(files)
@@ -136,10 +134,9 @@ def _damage_of(files: tuple[Path, ...]) -> str:
         return _EMPTY
     try:
         with closing(sqlite3.connect(files[0], timeout=WAIT)) as connection:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            return damage_in(connection)
     except sqlite3.Error as e:
-        return str(e) if (e.sqlite_errorcode or 0) & _PRIMARY in _DAMAGED else ""
-    return "" if found == "ok" else str(found).splitlines()[-1]
+        return str(e) if code_of(e) in DAMAGED else ""
 
 
 def mend_jsonl(path: Path, *, named: bool = False) -> None:

@@ -39,7 +39,7 @@ from urlward.state.folder import DAMAGED, damaged_lately
 
 logger = logging.getLogger("urlward.records")
 
-HOUR, DAY = 3_600.0, 86_400.0
+HOUR = 3_600.0
 
 type Beside = Callable[[], Awaitable[None]]
 
