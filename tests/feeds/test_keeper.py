@@ -202,6 +202,18 @@ class TestChanges:
             await until(lambda: kept.reloads, "what the link points to now")
             assert blocks(kept.matcher, "http://c.example/")
 
+    async def test_a_path_that_cannot_be_looked_at(self, path: Path, log: Callable[[], list[str]]) -> None:
+        async with watched(path) as kept:
+            beside = path.with_name("beside")
+            beside.symlink_to("a" * 300)  # longer than a name may be
+            beside.replace(path)
+            await until(lambda: kept.failures, "a word on it")
+            assert blocks(kept.matcher, "http://a.example/")
+            assert [line for line in log() if "File name too long" in line], log()
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "what is there again")
+            assert blocks(kept.matcher, "http://c.example/")
+
     async def test_a_slow_writer_is_waited_for(self, path: Path, log: Callable[[], list[str]]) -> None:
         async with watched(path) as kept:
             with path.open("w") as writer:

@@ -34,6 +34,20 @@ def test_a_file(tmp_path: Path) -> None:
     assert not settled(watch)
 
 
+def test_a_path_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    path, beside = tmp_path / "list", tmp_path / "beside"
+    path.write_text("a")
+    watch = PathWatch(path)
+    assert acted(watch)
+    beside.symlink_to("a" * 300)  # longer than a name may be
+    beside.replace(path)
+    assert acted(watch)
+    assert not settled(watch)
+    beside.write_text("b")
+    beside.replace(path)
+    assert acted(watch)
+
+
 def test_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "lists"
     watch = PathWatch(folder)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -135,3 +136,23 @@ async def test_one_that_cannot_start_is_tried_again(
             while len(caplog.records) < 3:
                 await asyncio.sleep(0.01)
     assert "No such file or directory" in caplog.text
+
+
+async def test_one_that_has_no_descriptor_left_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.ERROR)
+    monkeypatch.setattr(companion, "BACKOFF", (0.0, 0.01))
+    out = tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    async with running((sys.executable, "-c", PROGRAM, str(out))):
+        try:
+            async with asyncio.timeout(60):
+                while not caplog.records:
+                    await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await lines(out, 1)
+    assert "ended with Too many open files; a new one takes its place" in caplog.text
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -259,6 +259,7 @@ async def test_a_file_that_changes(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(passwords, "LOOK", 0.01)
+    monkeypatch.setattr(passwords, "AGAIN", 0.1)
     path = users_file(tmp_path, "a:" + hashed(b"x"))
     found = Passwords(f"@{path}")
     watching = asyncio.create_task(found.watch())
@@ -280,6 +281,9 @@ async def test_a_file_that_changes(
         assert not await looked_at(found, token("c", "secret"))
     path.unlink()
     await said("is gone; those read before stay")
+    assert await looked_at(found, token("b", "y"))
+    path.symlink_to("a" * 300)  # longer than a name may be
+    await said("File name too long; those read before stay")
     assert await looked_at(found, token("b", "y"))
     users_file(tmp_path, "c:" + hashed(b"z"))
     await said("1 read from")

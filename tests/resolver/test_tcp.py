@@ -200,7 +200,7 @@ async def test_so_many_connections(
     """The one goes that has been idle for longest; none goes that is owed an answer."""
     monkeypatch.setattr(dns_tcp, bound, 3)
     if bound == "CONNECTIONS_OF_NETWORK":
-        monkeypatch.setattr(dns_tcp, "network_of", lambda _: "2001:db8::/64")
+        monkeypatch.setattr(dns_tcp, "counted_by", lambda host: (host, "2001:db8::/64"))
     open_ones = [await connect(rig) for _ in range(3)]
     for number in (1, 0, 2):
         reader, writer = open_ones[number]

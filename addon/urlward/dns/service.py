@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
@@ -32,6 +32,7 @@ from urlward.dns.wire import (
     read_question,
     scan,
 )
+from urlward.records.network import network_of
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -244,17 +245,14 @@ class Service:
         return self._failure(asked) if blocks else data
 
     def _owes_enough(self, host: str, tcp: bool) -> bool:
-        owed = self._owed_to[tcp].get
-        network = network_of(host)
-        return owed(host, 0) >= OWED_TO_ONE[tcp] or (
-            bool(network) and owed(network, 0) >= OWED_TO_NETWORK[tcp]
-        )
+        owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])
+        return any(owed.get(key, 0) >= most for key, most in zip(counted_by(host), bounds, strict=False))
 
     def _owe(self, asked: Asked, number: bytes, client: Client) -> None:
         asked.clients.append((number, client))
         self._owed += 1
         owed = self._owed_to[asked.tcp]
-        for key in filter(None, (client.host, network_of(client.host))):
+        for key in counted_by(client.host):
             owed[key] = owed.get(key, 0) + 1
 
     def _reply(self, asked: Asked, data: bytes) -> None:
@@ -265,7 +263,7 @@ class Service:
         self._owed -= len(asked.clients)
         owed = self._owed_to[asked.tcp]
         for number, client in asked.clients:
-            for key in filter(None, (client.host, network_of(client.host))):
+            for key in counted_by(client.host):
                 if left := owed[key] - 1:
                     owed[key] = left
                 else:
@@ -282,14 +280,15 @@ class Service:
 
 
 @lru_cache(4_096)
-def network_of(host: str) -> str:
-    """The network whose limit an address counts against, /64 for IPv6; empty where it counts alone."""
+def counted_by(host: str) -> tuple[str, ...]:
+    """What a client's address counts against the limits of: itself and, for IPv6, its network of 64 bits.
+
+    Link-local and mapped addresses count alone; an empty one, where the peer is gone already, not at all.
+    """
     if ":" not in host:
-        return ""
+        return (host,) if host else ()
     address = IPv6Address(host)
-    if address.ipv4_mapped or address.is_link_local:
-        return ""
-    return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return (host,) if address.ipv4_mapped or address.is_link_local else (host, network_of(host))
 
 
 def _size(asked: Asked) -> int:

@@ -5,7 +5,7 @@ import socket
 from collections import deque
 from collections.abc import Collection
 
-from urlward.dns.service import Client, Service, network_of
+from urlward.dns.service import Client, Service, counted_by
 from urlward.dns.stream import Messages, framed
 from urlward.proxy.listeners import Acceptor, Transports
 
@@ -65,15 +65,15 @@ class TcpEndpoint:
 
     def admit(self, client: "TcpClient") -> bool:
         """Count a connection, if there is room for it, or can be made."""
-        host, network = client.host, network_of(client.host)
+        keys = counted_by(client.host)
+        bounds = zip(keys, (CONNECTIONS_OF_ONE, CONNECTIONS_OF_NETWORK), strict=False)
         if not (
-            _has_room(self._of.get(host, ()), CONNECTIONS_OF_ONE)
-            and _has_room(self._of.get(network, ()), CONNECTIONS_OF_NETWORK)
+            all(_has_room(self._of.get(key, ()), most) for key, most in bounds)
             and _has_room(self._connections, CONNECTIONS)
         ):
             return False
         self._connections.add(client)
-        for key in filter(None, (host, network)):
+        for key in keys:
             self._of.setdefault(key, set()).add(client)
         return True
 
@@ -82,7 +82,7 @@ class TcpEndpoint:
         if client not in self._connections:
             return
         self._connections.discard(client)
-        for key in filter(None, (client.host, network_of(client.host))):
+        for key in counted_by(client.host):
             self._of[key].discard(client)
             if not self._of[key]:
                 del self._of[key]

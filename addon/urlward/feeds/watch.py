@@ -86,7 +86,7 @@ class PathWatch:
 
 
 def _look(path: Path) -> Content:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - never raises, as where a file system fails
         signature = Signature.of(path)
         return ((str(path), signature),) if signature is not None else ()
     names = (Path(folder, name) for folder, _, files in os.walk(path) for name in files)

@@ -164,9 +164,12 @@ class Keeping:
                 self._process.send_signal(signal.SIGHUP)
 
     async def _once(self) -> int | str:
+        try:
+            ours, theirs = channel()
+        except OSError as e:
+            return e.strerror or str(e)
         # Blocked until it can take it, so that a refresh asked for too early is late and not fatal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        ours, theirs = channel()
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,

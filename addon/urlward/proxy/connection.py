@@ -360,8 +360,8 @@ class Connection:
             self._watch()
             return
         peer, size = self.peer, self._size
-        if peer is not None and peer.room:
-            size = min(size, peer.room)
+        if peer is not None and (room := peer.room):
+            size = min(size, room)
         try:
             data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):

@@ -316,13 +316,11 @@ class Passwords:
                 continue
             watch.acted()
             again = float("inf")
-            if not self._file.path.exists():
-                self._unusable(f"{self._file.path} is gone")
-                continue
             try:
                 users = await asyncio.to_thread(self._file.read)
             except PasswordError as e:
-                self._unusable(str(e))
+                gone = isinstance(e.__cause__, FileNotFoundError)
+                self._unusable(f"{self._file.path} is gone" if gone else str(e))
                 again = now + AGAIN  # whether it may be read is no part of its signature
                 continue
             self._file.users, self._file.wrong, self._told = users, "", ""

@@ -60,6 +60,7 @@ class Share:
         round: for which that is.
         waiting: what it has to be done in later rounds.
         queued: whether it is among those who wait for their turn.
+        arriving: its connections that have been accepted and wait for their turn to begin.
     """
 
     __slots__ = ("__weakref__", "arriving", "left", "queued", "round", "waiting")
