@@ -166,6 +166,7 @@ async def test_one_that_cannot_be_copied_is_no_damage_and_is_tried_again(
         (line,) = caplog.messages
         why = f"list {in_state}: no copy in {run.path}: Is a directory"
         assert line.startswith(f"{why}: nothing on it is blocked until that is mended (tried each")
+        await until(lambda: f"{why}; nothing on it is blocked" in caplog.messages, "another try")
         in_the_way.rmdir()
         await until(lambda: blocks(kept.matcher, "http://a.example/"), "the same, tried again")
         assert not kept.refused

@@ -524,18 +524,17 @@ class Keeper:
             )
 
     def _refused(self, kept: Kept, signature: Signature, error: Exception) -> None:
-        then = "the last good one stays in force"
         path = kept.watch.path
         _try_again(kept, error)
         if not isinstance(error, UrlwardError):
             self._keep(kept, f"{path}: {type(error).__name__} in reloading")
-        elif self._set_aside(kept, signature, error, then):
+        elif self._set_aside(kept, signature, error, kept.stays):
             self._count_failure(kept, told(path, error))
         else:
             self._keep(kept, told(path, error))
 
     def _keep(self, kept: Kept, why: str) -> None:
-        logger.error("list %s; the last good one stays in force", why)
+        logger.error("list %s; %s", why, kept.stays)
         self._count_failure(kept, why)
 
     def _count_failure(self, kept: Kept, why: str) -> None:

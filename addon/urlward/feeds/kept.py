@@ -113,6 +113,11 @@ class Kept:
         return self.changed or (() if self.loaded is None else (self.loaded,))
 
     @property
+    def stays(self) -> str:
+        """What is in force in place of what is refused, for the log."""
+        return "nothing on it is blocked" if self.loaded is None else "the last good one stays in force"
+
+    @property
     def name(self) -> str:
         """The list's name."""
         return self.spec.name or (self.loaded.name if self.loaded is not None else "")
