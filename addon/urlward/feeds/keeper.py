@@ -374,8 +374,7 @@ class Keeper:
         if error:
             self._keep(kept, error)
         elif kept.refused and kept.again is None:  # what came of it may not be in force yet
-            kept.refused = ""
-            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+            _tell_as_before(kept)
 
     async def _follow(self, kept: Kept, own: OwnList) -> None:
         """Refresh the store whenever the path of a list has changed."""
@@ -496,7 +495,7 @@ class Keeper:
             if unchanged_too or not same:
                 self._say(kept, start, before)
             elif refused:
-                logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+                _tell_as_before(kept)
             for each in old:
                 await _free(each)
 
@@ -549,8 +548,7 @@ class Keeper:
             return
         kept.watch.seen = signature
         if kept.refused:
-            kept.refused = ""
-            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+            _tell_as_before(kept)
 
     def _swap(self) -> None:
         lists = [loaded for kept in self._kept for loaded in kept.in_force]
@@ -577,6 +575,12 @@ def _may_pass(error: Exception) -> bool:
 def _try_again(kept: Kept, error: Exception) -> None:
     if _may_pass(error):
         kept.again = time.monotonic() + AGAIN
+
+
+def _tell_as_before(kept: Kept) -> None:
+    """Log that a file that was refused has what is in force."""
+    kept.refused = ""
+    logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
 
 
 def _tell_change(kept: Kept, error: Exception) -> None:
