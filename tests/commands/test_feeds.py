@@ -10,6 +10,7 @@ import pytest
 from conftest import run_command
 from feeds.feed_support import Server, hosts
 from lists.support import HTML
+from urlward.commands.caller import caller
 from urlward.commands.feeds import add_feed_commands
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.store import FeedStore
@@ -113,6 +114,7 @@ def test_accept(
     said = json.loads(line)
     assert (said["action"], said["feed"], said["why"]) == ("accepted", "one", "the body told us")
     assert (said["entries"], said["before"]) == (1, 20)
+    assert said["who"] == caller(), "by what the kernel knows, as of all other commands"
     # Once.
     site.put("feed", hosts(*range(20)))
     urlward("refresh", "one")

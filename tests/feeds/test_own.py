@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from lists.support import HTML, OTHER_SECRET, SECRET, SENTINEL, artifact, blocks
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
+from urlward.engine.signing import sign_artifact
 from urlward.feeds import own
 from urlward.feeds import text as feed_text
 from urlward.feeds.own import OwnList
 from urlward.feeds.store import FeedStore
 from urlward.lists.formats import AUTO
 from urlward.lists.memory import ChangingError
+from urlward.lists.signing_keys import new_signing_key
 from urlward.lists.source import Budget
 
 HERE = pytest.mark.usefixtures("compiles_here")
@@ -29,8 +32,10 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def made(path: Path, budget: str = "50%", kind: str = AUTO, secret: bytes = SECRET) -> OwnList:
-    return OwnList(path, Key(secret), Budget.parse(budget), kind, (), path.parent / "state")
+def made(
+    path: Path, budget: str = "50%", kind: str = AUTO, secret: bytes = SECRET, trust: Sequence[str] = ()
+) -> OwnList:
+    return OwnList(path, Key(secret), Budget.parse(budget), kind, trust, path.parent / "state")
 
 
 def stored(one: OwnList) -> LoadedList:
@@ -127,6 +132,17 @@ def test_what_it_is_made_with_tells_stores_apart(path: Path) -> None:
     ]
     assert len({one.store.name for one in ones}) == len(ones)
     assert made(path).store.name == ones[0].store.name
+
+
+def test_the_file_of_who_is_trusted_may_have_any_name(tmp_path: Path) -> None:
+    key, other = (new_signing_key(tmp_path / name) for name in ("one", "other"))
+    trusted = (tmp_path / "one.pub").rename(tmp_path / os.fsdecode(b"k\xffy.pub"))
+    path = tmp_path / "list.ward"
+    one = made(path, trust=(str(trusted),))
+    path.write_bytes(sign_artifact(artifact(["a.example"]), other))
+    assert one.refresh(first=True).reason == "unknown-signer"
+    path.write_bytes(sign_artifact(artifact(["a.example"]), key))
+    assert one.refresh(first=True).state == "new"
 
 
 @HERE

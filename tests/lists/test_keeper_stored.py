@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from urlward.feeds.keeper import Keeper
 from urlward.feeds.kept import ListFile
 from urlward.lists.build import compile_sources
 from urlward.lists.issue import Issue
+from urlward.lists.run_folder import RunFolder
 
 MANY = "".join(f"n{n}.example\n" for n in range(300))
 
@@ -55,8 +56,8 @@ async def until(condition: Callable[[], object], what: str) -> None:
 
 
 @asynccontextmanager
-async def watched(*files: ListFile) -> AsyncIterator[Keeper]:
-    kept = Keeper(files, Key(SECRET))
+async def watched(*files: ListFile, run: RunFolder | None = None) -> AsyncIterator[Keeper]:
+    kept = Keeper(files, Key(SECRET), run=run)
     kept.load()
     watch = asyncio.create_task(kept.watch())
     try:
@@ -142,6 +143,43 @@ async def test_one_that_is_damaged_is_set_aside(
         put(in_state, good)
         await until(lambda: "list feed: 301 entries in force, as before" in caplog.text, "the same again")
         assert not any("gone" in message for message in caplog.messages)
+
+
+@pytest.fixture
+def run() -> Iterator[RunFolder]:
+    made = RunFolder()
+    yield made
+    made.close()
+
+
+async def test_one_that_cannot_be_copied_is_no_damage_and_is_tried_again(
+    in_state: Path,
+    tmp_path: Path,
+    run: RunFolder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "AGAIN", 0.2)
+    in_the_way = run._copy_of(in_state).with_suffix(".tmp")
+    in_the_way.mkdir()
+    async with watched(feed(in_state, state=tmp_path / "state"), run=run) as kept:
+        (line,) = caplog.messages
+        why = f"list {in_state}: no copy in {run.path}: Is a directory"
+        assert line.startswith(f"{why}: nothing on it is blocked until that is mended (tried each")
+        await until(lambda: f"{why}; nothing on it is blocked" in caplog.messages, "another try")
+        in_the_way.rmdir()
+        await until(lambda: blocks(kept.matcher, "http://a.example/"), "the same, tried again")
+        assert not kept.refused
+        # And while the filter runs.
+        in_the_way.mkdir()
+        put(in_state, issue(tmp_path, 2, "b.example\n"))
+        await until(lambda: "the last good one stays in force" in caplog.text, "a word")
+        assert blocks(kept.matcher, "http://a.example/")
+        assert kept.refused
+        in_the_way.rmdir()
+        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the next, tried again")
+        assert not kept.refused
+    assert not (tmp_path / "state/damaged").exists()
 
 
 async def test_who_only_reads_sets_nothing_aside(in_state: Path) -> None:

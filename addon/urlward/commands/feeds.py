@@ -1,15 +1,14 @@
 """``urlward feeds``."""
 
 import argparse
-import getpass
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from urlward.commands.arguments import DONE, WRONG, Command, state_subcommand
+from urlward.commands.caller import caller
 from urlward.config import Config, FeedTable, configured
 from urlward.config.units import counted
 from urlward.engine.errors import UrlwardError
@@ -101,17 +100,9 @@ def _accept(args: argparse.Namespace) -> int:
     why = reason_of(args.why, FeedCommandError)
     config, state = _read(args)
     (feed,) = _chosen(config, [args.name])
-    refused = accept(feed, state, why=why, who=_user(), now=time.time())
+    refused = accept(feed, state, why=why, who=caller(), now=time.time())
     if refused is None:
         print(f"{feed.name}: nothing was refused; the next list that is, for its size, is let through once")
         return DONE
     print(f"{feed.name}: the list of {counted(refused.entries, 'entry')} is let through once", flush=True)
     return _refresh_one(feed, config, state, wait=True)
-
-
-def _user() -> str:
-    """Name of the user at the keyboard, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

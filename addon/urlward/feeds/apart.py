@@ -8,7 +8,7 @@ import logging
 import random as random_module
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -36,12 +36,14 @@ class Own(NamedTuple):
         path: of it.
         name: that its text is compiled with.
         secret: its key, in hexadecimal; of a text and of artifacts.
+        trust: public keys and files of who may sign artifacts; not every file's name is text for a feed's.
         first: whether nothing of it is in force yet, so that nothing is there to go by either.
     """
 
     path: str
     name: str
     secret: str
+    trust: Sequence[str]
     first: bool
 
 

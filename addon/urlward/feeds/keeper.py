@@ -30,7 +30,7 @@ from urlward.feeds.own import OwnList, forget_others
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
 from urlward.lists.memory import ChangingError
-from urlward.lists.run_folder import RunFolder, inherited
+from urlward.lists.run_folder import NoCopyError, RunFolder, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.progress import Progress, silent
 from urlward.regular import read_regular
@@ -57,7 +57,8 @@ LAG_AGAIN = 600.0
 """Seconds between two such lines of one list."""
 
 AGAIN = 60.0
-"""Seconds until a list is tried again whose process has not done its work, or whose artifact is lost."""
+"""Seconds until a list is tried again whose process has not done its work, whose artifact is lost, or that
+the system had no room for."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -303,10 +304,13 @@ class Keeper:
         try:
             self._take(kept)
         except UrlwardError as e:
-            then = "nothing on it is blocked until it comes anew"
+            mended = f"until that is mended (tried each {AGAIN:.0f} s)"
+            until = mended if _may_pass(e) else "until it comes anew"
+            then = f"nothing on it is blocked {until}"
             if self._take_last_good(kept, signature):
-                then = "what the other workers have is in force until it comes anew"
+                then = f"what the other workers have is in force {until}"
             kept.refused = told(file.path, e)
+            _try_again(kept, e)
             if not self._set_aside(kept, signature, e, then):
                 logger.error("list %s: %s", told(file.path, e), then)
         try:
@@ -345,6 +349,8 @@ class Keeper:
 
     def _look(self, kept: Kept, tasks: asyncio.TaskGroup) -> None:
         watch = kept.watch
+        if kept.again is not None and time.monotonic() >= kept.again:
+            watch.seen, kept.again = None, None
         if kept.change_watch.changed() is not None:
             tasks.create_task(self._change(kept))
             return
@@ -367,9 +373,8 @@ class Keeper:
             error = str(e)
         if error:
             self._keep(kept, error)
-        elif kept.refused:
-            kept.refused = ""
-            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+        elif kept.refused and kept.again is None:  # what came of it may not be in force yet
+            _tell_as_before(kept)
 
     async def _follow(self, kept: Kept, own: OwnList) -> None:
         """Refresh the store whenever the path of a list has changed."""
@@ -490,7 +495,7 @@ class Keeper:
             if unchanged_too or not same:
                 self._say(kept, start, before)
             elif refused:
-                logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+                _tell_as_before(kept)
             for each in old:
                 await _free(each)
 
@@ -518,17 +523,17 @@ class Keeper:
             )
 
     def _refused(self, kept: Kept, signature: Signature, error: Exception) -> None:
-        then = "the last good one stays in force"
         path = kept.watch.path
+        _try_again(kept, error)
         if not isinstance(error, UrlwardError):
             self._keep(kept, f"{path}: {type(error).__name__} in reloading")
-        elif self._set_aside(kept, signature, error, then):
+        elif self._set_aside(kept, signature, error, kept.stays):
             self._count_failure(kept, told(path, error))
         else:
             self._keep(kept, told(path, error))
 
     def _keep(self, kept: Kept, why: str) -> None:
-        logger.error("list %s; the last good one stays in force", why)
+        logger.error("list %s; %s", why, kept.stays)
         self._count_failure(kept, why)
 
     def _count_failure(self, kept: Kept, why: str) -> None:
@@ -543,8 +548,7 @@ class Keeper:
             return
         kept.watch.seen = signature
         if kept.refused:
-            kept.refused = ""
-            logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
+            _tell_as_before(kept)
 
     def _swap(self) -> None:
         lists = [loaded for kept in self._kept for loaded in kept.in_force]
@@ -558,8 +562,25 @@ def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
     if isinstance(error, NewerVersionError):
         # An older filter that runs on beside newer processes: they would bring the same again.
         return kept.loaded is None
-    cause = error.__cause__
-    return not isinstance(cause, OSError) or is_damage(cause)
+    return not _may_pass(error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while."""
+    if isinstance(error, NoCopyError | MemoryError):
+        return True
+    return isinstance(error.__cause__, OSError) and not is_damage(error.__cause__)
+
+
+def _try_again(kept: Kept, error: Exception) -> None:
+    if _may_pass(error):
+        kept.again = time.monotonic() + AGAIN
+
+
+def _tell_as_before(kept: Kept) -> None:
+    """Log that a file that was refused has what is in force."""
+    kept.refused = ""
+    logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
 
 
 def _tell_change(kept: Kept, error: Exception) -> None:

@@ -77,6 +77,7 @@ class Kept:
         changed: what is in force in place of `loaded`, since a small change came before the whole.
         header: of the artifact in force, which may not be loaded yet.
         began: when a refresh began whose artifact is yet to come into force, monotonic.
+        again: when what the file has is tried again, monotonic; None where that would be no use.
         refused: why what the file has now is not in force, as the log said; empty where it is.
         lags: how often in a row the file had changed again when it came into force, or could not be read.
         lag_said: when that was said last, monotonic.
@@ -89,6 +90,7 @@ class Kept:
     changed: tuple[LoadedList, ...] = ()
     header: Header | None = None
     began: float | None = None
+    again: float | None = None
     refused: str = ""
     lags: int = 0
     lag_said: float = float("-inf")
@@ -111,6 +113,11 @@ class Kept:
         return self.changed or (() if self.loaded is None else (self.loaded,))
 
     @property
+    def stays(self) -> str:
+        """What is in force in place of what is refused, for the log."""
+        return "nothing on it is blocked" if self.loaded is None else "the last good one stays in force"
+
+    @property
     def name(self) -> str:
         """The list's name."""
         return self.spec.name or (self.loaded.name if self.loaded is not None else "")
@@ -125,7 +132,7 @@ class Kept:
         old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
         self.loaded, self.changed = loaded, ()
         self.header = loaded.artifact.header
-        self.watch.seen, self.refused = signature, ""
+        self.watch.seen, self.refused, self.again = signature, "", None
         return old
 
     def take_change(self, removed: frozenset[int], added: LoadedList | None, header: Header) -> None:

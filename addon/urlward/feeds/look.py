@@ -78,8 +78,10 @@ class Look:
         Raises:
             KeyFileError, RotationError: what the operator named cannot be used.
         """
+        if self.own is not None:
+            return read_trust(self.own.trust)
         trust = read_trust(self.feed.trust)
-        if self.own is not None or not trust.keys:
+        if not trust.keys:
             return trust
         return restore_rotations(trust, self._rotations, self.state)
 

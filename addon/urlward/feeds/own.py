@@ -56,6 +56,7 @@ class OwnList:
         mark = blake2b(recipe.encode(errors="surrogateescape"), key=key.secret, digest_size=8).hexdigest()
         self.store = FeedStore(state, f"list-{mark}", LISTS)
         self._secret = key.secret.hex()
+        self._trust = tuple(trust)
         self._state = state
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up = False
@@ -67,7 +68,6 @@ class OwnList:
             max_shrink=1.0,
             max_grow=float(_MOST),
             max_size=_MOST,
-            trust=tuple(trust),
         )
 
     def refresh(self, *, first: bool = False, progress: Progress = silent) -> Outcome:
@@ -82,7 +82,7 @@ class OwnList:
             StateError: the store cannot be used.
         """
         self._given_up = False
-        own = Own(str(self.path), name_of(self.path), self._secret, first)
+        own = Own(str(self.path), name_of(self.path), self._secret, self._trust, first)
         try:
             return refresh_apart(
                 self._feed, Config(), self._state, own=own, progress=progress, started=self._started

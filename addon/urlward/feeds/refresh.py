@@ -141,10 +141,11 @@ def _looking(
     key = local_key(state) if own is None else Key(bytes.fromhex(own.secret))
     store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked(wait=wait):
-        if own is not None:  # of other feeds the filter says it, which comes to no harm by what is not there
-            store.mend_artifact()
         moment = time.time() if now is None else now
         facts, in_force = store.facts(), store.in_force()
+        # Of other feeds the filter says it, which comes to no harm by what is not there.
+        if own is not None and in_force is None:
+            store.mend_artifact()
         _prepare(facts, in_force, moment)
         yield Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress), store
         facts.alarms = alarms(feed, facts, store.header(), moment)

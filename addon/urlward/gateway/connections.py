@@ -1,14 +1,13 @@
 """TCP connections of this machine: ended by the kernel with a reset (sock_diag(7), ``SOCK_DESTROY``)."""
 
 import errno
-import os
 import socket
 import struct
 import sys
 from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 
-from urlward.gateway.netlink import ACK, DONE, DUMP, ERROR, REQUEST, attributes, header, split
+from urlward.gateway.netlink import ACK, DUMP, REQUEST, answers, attributes, header
 from urlward.gateway.steerable import Address
 from urlward.gateway.system import own_addresses
 
@@ -60,17 +59,11 @@ def _found(
     s: socket.socket, family: int, ports: Collection[int], own: Collection[Address] | None
 ) -> Iterator[bytes]:
     s.send(_request(_BY_FAMILY, REQUEST | DUMP, 1, family, bytes(48)))
-    while True:
-        for kind, _, _, answer in split(s.recv(1 << 18)):
-            if kind == DONE:
-                return
-            if kind == ERROR:
-                code = -struct.unpack_from("=i", answer)[0]
-                raise OSError(code, os.strerror(code))
-            if struct.unpack_from("!H", answer, _PORT)[0] in ports or (
-                own is not None and _is_foreign(family, answer, own)
-            ):
-                yield answer[_ID]
+    for _, answer in answers(s, 1):
+        if struct.unpack_from("!H", answer, _PORT)[0] in ports or (
+            own is not None and _is_foreign(family, answer, own)
+        ):
+            yield answer[_ID]
 
 
 def _is_foreign(family: int, answer: bytes, own: Collection[Address]) -> bool:

@@ -21,7 +21,7 @@ INET = 1
 REQUEST, ACK, DUMP, CREATE, APPEND = 0x1, 0x4, 0x300, 0x400, 0x800
 """Flags of a message."""
 
-ERROR, DONE = 2, 3
+_ERROR, _DONE = 2, 3
 """Kinds of messages that are an answer's end."""
 
 _BATCH_BEGIN, _BATCH_END = 16, 17
@@ -147,19 +147,12 @@ class Netlink:
         self._number += 1
         self._socket.send(_message(kind, REQUEST | flags, self._number, attributes, family))
         found: list[Message] = []
-        while True:
-            for of, number, message, rest in split(self._socket.recv(_RECEIVE)):
-                if number != self._number:
-                    continue
-                if of in (ERROR, DONE):
-                    code = -struct.unpack_from("=i", rest)[0] if len(rest) >= 4 else 0
-                    if code:
-                        raise OSError(code, os.strerror(code))
-                    return found
-                assert message is not None
-                found.append(message)
-                if not flags & DUMP:
-                    return found
+        for message, _ in answers(self._socket, self._number):
+            assert message is not None
+            found.append(message)
+            if not flags & DUMP:
+                break
+        return found
 
     def generation(self) -> int:
         """Current generation number of the kernel's rules."""
@@ -191,7 +184,7 @@ class Netlink:
         self._socket.send(data)
         while True:
             for of, number, _, rest in split(self._socket.recv(_RECEIVE)):
-                if of != ERROR or not first <= number <= last:
+                if of != _ERROR or not first <= number <= last:
                     continue
                 code = -struct.unpack_from("=i", rest)[0]
                 if code == _RESTART:
@@ -327,6 +320,25 @@ def split(data: bytes) -> Iterator[tuple[int, int, Message | None, bytes]]:
             message = Message(kind & 0xFF, data[at + 16], port, data[at + 20 : at + length])
         yield kind, number, message, data[at + 16 : at + length]
         at += length + 3 & ~3
+
+
+def answers(of: socket.socket, number: int) -> Iterator[tuple[Message | None, bytes]]:
+    """Read the response to a request up to its end: of each message its nf_tables header, and what follows
+    the header.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    while True:
+        for kind, to, message, rest in split(of.recv(_RECEIVE)):
+            if to != number:
+                continue
+            if kind in (_ERROR, _DONE):
+                code = -struct.unpack_from("=i", rest)[0] if len(rest) >= 4 else 0
+                if code:
+                    raise OSError(code, os.strerror(code))
+                return
+            yield message, rest
 
 
 def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:

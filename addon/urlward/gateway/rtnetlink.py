@@ -1,12 +1,11 @@
 """Routing over netlink (rtnetlink(7)): links, routes and rules, with queries, changes, notifications."""
 
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-from urlward.gateway.netlink import DONE, DUMP, ERROR, REQUEST, attribute, attributes, header, split, text_of
+from urlward.gateway.netlink import DUMP, REQUEST, answers, attribute, attributes, header, text_of
 
 _GETLINK = 18
 _NAME, _MASTER, _MASK = 3, 10, 29
@@ -17,7 +16,6 @@ _RULES = (8, 19)
 """RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE."""
 
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_RECEIVE = 1 << 16
 _PATIENCE = 5.0
 
 
@@ -62,16 +60,8 @@ class RouteNetlink:
     def _answers(self, kind: int, body: bytes, flags: int) -> Iterator[bytes]:
         self._number += 1
         self._socket.send(header(kind, REQUEST | flags, self._number, body))
-        while True:
-            for of, number, _, rest in split(self._socket.recv(_RECEIVE)):
-                if number != self._number:
-                    continue
-                if of in (ERROR, DONE):
-                    code = -struct.unpack_from("=i", rest)[0] if len(rest) >= 4 else 0
-                    if code:
-                        raise OSError(code, os.strerror(code))
-                    return
-                yield rest
+        for _, rest in answers(self._socket, self._number):
+            yield rest
 
 
 class Link(NamedTuple):

@@ -50,6 +50,10 @@ knows one that is left, and systemd-tmpfiles(8) lets it be."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class NoCopyError(SourceError):
+    """An artifact that the run folder has no copy of, through no fault of the artifact."""
+
+
 class RunFolder:
     """Run folder of one filter: a temporary folder, which ends with this object or process.
 
@@ -135,7 +139,8 @@ class RunFolder:
             check: raises where its bytes are no good; then what was here before stays.
 
         Raises:
-            SourceError: not readable, or it cannot be copied.
+            SourceError: not readable.
+            NoCopyError: it cannot be copied.
         """
         ours = self._copy_of(path)
         try:
@@ -152,7 +157,7 @@ class RunFolder:
                 finally:
                     beside.unlink(missing_ok=True)
         except OSError as e:
-            raise unreadable(ours, e) from e
+            raise NoCopyError(f"{path}: no copy in {self.path}: {e.strerror or e}") from e
 
     @property
     def has_any(self) -> bool:
