@@ -63,7 +63,7 @@ class Owner(Protocol):
         """Handle an error of the filter's own."""
 
     def lost(self, connection: "Connection") -> None:
-        """A connection is closed; called once, on a later round of the event loop."""
+        """A connection is closed; called once, when what closed it is done."""
 
 
 class Peer(Protocol):
@@ -553,7 +553,7 @@ class Connection:
         self._sock.close()
         if self._owner is not None:
             owner, self._owner = self._owner, None
-            self._loop.call_soon(owner.lost, self)
+            self._poller.afterwards(owner.lost, self)
 
     def _watch(self) -> None:
         """Register with the poller for the events that are of use now."""

@@ -7,7 +7,7 @@ all else that a new connection costs. Here an event is one look into a table, an
 Clients share the processor by their networks. In a round of the event loop each has a slice; what it asks
 beyond that waits for a later round, behind what others ask in this one. A slice is looked at between two
 pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Nobody
-waits where there is nobody else.
+waits where there is nobody else: whoever has a round for itself owes nothing.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from urlward.records.network import network_of
@@ -108,11 +108,14 @@ class Poller:
     """
 
     __slots__ = (
+        "_alone",
         "_behind",
+        "_done",
         "_epoll",
         "_last",
         "_others",
         "_round",
+        "_running",
         "_scheduled",
         "_shares",
         "_skipped",
@@ -131,12 +134,18 @@ class Poller:
         """Shares with queued calls; the one whose turn it is comes first."""
         self._skipped: dict[int, int] = {}
         """Sockets that something was to be told of in the last round, and was not; with their order."""
+        self._done: deque[tuple[Callable[[Any], None], Any]] = deque()
+        """Calls to be made once what is under way is done, with their argument."""
+        self._running = False
+        """Whether a round is under way."""
         self._scheduled = False
         """Whether a round follows without anything that happens."""
         self._round = 0
         self._slice = SLICE
         self._last: Share | None = None
         """Share that was served last."""
+        self._alone = False
+        """Whether it had the last round for itself."""
         self._others = 0.0
         """When that was another than before."""
         self._until = 0.0
@@ -198,14 +207,23 @@ class Poller:
 
     def soon(self, share: Share, task: Task) -> None:
         """Make a call now if there is time for it, else `later`."""
-        self._refill(share)
-        if share.behind:
-            self.later(share, task)
-            return
+        if self._alone and share is self._last and not share.queued:
+            share.left = max(share.left, self._slice)
+        else:
+            self._refill(share)
+            if share.behind:
+                self.later(share, task)
+                return
         start = perf_counter()
         self._until = start + share.left
         task()
         share.left -= perf_counter() - start
+
+    def afterwards[T](self, call: Callable[[T], None], argument: T) -> None:
+        """Make a call once what is under way is done."""
+        self._done.append((call, argument))
+        if not self._running:
+            self._schedule()
 
     def _refill(self, share: Share) -> None:
         if share.round != self._round:
@@ -226,6 +244,7 @@ class Poller:
         """Run one round: handle events, then queued calls."""
         if self._scheduled:
             return  # that is to come
+        self._running = True
         told = self._told
         now = perf_counter()
         end = now + _TURN
@@ -234,6 +253,16 @@ class Poller:
         self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
         # Who is meant is found first: what one does may close another, and its number be that of a third.
         found = [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]
+        shares = {watched.share for _, _, watched in found}
+        shares.update(self._behind)
+        self._alone = len(shares) == 1 and len(found) < _AT_ONCE
+        if self._alone:
+            (share,) = shares
+            if share is not last:
+                last, self._others = share, now
+            share.left, share.round = whole, number
+            if share.queued:
+                now = self._go_on(now)
         if order := self._skipped:
             # The kernel tells in the same order again: the first would have all of a slice, or the round.
             found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
@@ -273,6 +302,14 @@ class Poller:
         self._last = last
         if self._behind:
             self._go_on(now)
+        done = self._done
+        while done:
+            call, argument = done.popleft()
+            try:
+                call(argument)
+            except Exception as e:  # noqa: BLE001 - as above
+                self._complain(e)
+        self._running = False
 
     def _put_aside(self, fd: int, events: int, watched: _Watched) -> None:
         self._epoll.unregister(fd)
@@ -285,8 +322,8 @@ class Poller:
             self._epoll.register(fd, watched.events)
             watched.tell(events)
 
-    def _go_on(self, now: float) -> None:
-        """Give queued networks their turns."""
+    def _go_on(self, now: float) -> float:
+        """Give queued networks their turns; returns what time it is then."""
         end = now + _TURN
         for _ in range(len(self._behind)):
             share = self._behind[0]
@@ -309,6 +346,7 @@ class Poller:
                 break
         if self._behind:
             self._schedule()
+        return now
 
     def _complain(self, error: Exception) -> None:
         """Log an exception as asyncio does for a callback."""
