@@ -1,8 +1,8 @@
-"""Poller for the sockets of the data path: an epoll of its own inside the event loop's, with fair turns for
-clients.
+"""Poller for the sockets of the data path: the event loop's selector, with fair turns for clients.
 
 asyncio makes a handle for each registration and runs each event in a context of its own, which is more than
-all else that a new connection costs. Here an event is one look into a table, and one call.
+all else that a new connection costs. Here an event is one look into a table, and one call, made while the
+loop still waits for events; it gets to see those of other sockets alone.
 
 Clients share the processor by their networks. In a round of the event loop each has a slice; what it asks
 beyond that waits for a later round, behind what others ask in this one. A slice is looked at between two
@@ -11,7 +11,9 @@ waits where there is nobody else: whoever has a round for itself owes nothing.
 """
 
 import asyncio
+import os
 import select
+import selectors
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -97,37 +99,13 @@ class _Watched:
         self.aside = False
 
 
-class Poller:
-    """Epoll loop that reports socket events and gives client networks turns.
+class Poller(selectors.EpollSelector):
+    """Selector of an event loop that sees to some sockets itself, and gives client networks turns."""
 
-    Args:
-        loop: the event loop.
-
-    Attributes:
-        loop: as given.
-    """
-
-    __slots__ = (
-        "_alone",
-        "_behind",
-        "_done",
-        "_epoll",
-        "_last",
-        "_others",
-        "_round",
-        "_running",
-        "_scheduled",
-        "_shares",
-        "_skipped",
-        "_slice",
-        "_told",
-        "_until",
-        "loop",
-    )
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._epoll = select.epoll()
+    def __init__(self) -> None:
+        super().__init__()
+        # The same kernel's table. What is registered here has no key, which is how it is told apart.
+        self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
         self._told: dict[int, _Watched] = {}
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._behind: deque[Share] = deque()
@@ -136,10 +114,6 @@ class Poller:
         """Sockets that something was to be told of in the last round, and was not; with their order."""
         self._done: deque[tuple[Callable[[Any], None], Any]] = deque()
         """Calls to be made once what is under way is done, with their argument."""
-        self._running = False
-        """Whether a round is under way."""
-        self._scheduled = False
-        """Whether a round follows without anything that happens."""
         self._round = 0
         self._slice = SLICE
         self._last: Share | None = None
@@ -150,7 +124,29 @@ class Poller:
         """When that was another than before."""
         self._until = 0.0
         """When the turn ends of who has it."""
-        loop.add_reader(self._epoll.fileno(), self._run)
+
+    def close(self) -> None:
+        """Close it, with its loop."""
+        self._epoll.close()
+        super().close()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for events, and see to those of the data path; the others are returned."""
+        wait = 0 if self._behind or self._done else timeout
+        told, keys = self._told, self.get_map()
+        # Who is meant is found first: what one does may close another, and its number be that of a third.
+        found: list[tuple[int, int, _Watched]] = []
+        others: list[tuple[selectors.SelectorKey, int]] = []
+        for fd, events in self._epoll.poll(None if wait is None else max(wait, 0), _AT_ONCE):
+            if (watched := told.get(fd)) is not None:
+                found.append((fd, events, watched))
+            elif (key := keys.get(fd)) is not None:
+                wanted = selectors.EVENT_READ if events & ~WRITE else 0
+                wanted |= selectors.EVENT_WRITE if events & ~READ else 0
+                others.append((key, wanted & key.events))
+        if found or self._behind or self._done:
+            self._run(found)
+        return others
 
     # -- sockets
 
@@ -203,7 +199,6 @@ class Poller:
         if not share.queued:
             share.queued = True
             self._behind.append(share)
-            self._schedule()
 
     def soon(self, share: Share, task: Task) -> None:
         """Make a call now if there is time for it, else `later`."""
@@ -222,8 +217,6 @@ class Poller:
     def afterwards[T](self, call: Callable[[T], None], argument: T) -> None:
         """Make a call once what is under way is done."""
         self._done.append((call, argument))
-        if not self._running:
-            self._schedule()
 
     def _refill(self, share: Share) -> None:
         if share.round != self._round:
@@ -231,28 +224,14 @@ class Poller:
             share.left = min(left, self._slice)
             share.round = self._round
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self._again)
-
-    def _again(self) -> None:
-        self._scheduled = False
-        self._run()
-
-    def _run(self) -> None:
+    def _run(self, found: list[tuple[int, int, _Watched]]) -> None:
         """Run one round: handle events, then queued calls."""
-        if self._scheduled:
-            return  # that is to come
-        self._running = True
         told = self._told
         now = perf_counter()
         end = now + _TURN
         self._round = number = self._round + 1
         last = self._last
         self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
-        # Who is meant is found first: what one does may close another, and its number be that of a third.
-        found = [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]
         shares = {watched.share for _, _, watched in found}
         shares.update(self._behind)
         self._alone = len(shares) == 1 and len(found) < _AT_ONCE
@@ -309,7 +288,6 @@ class Poller:
                 call(argument)
             except Exception as e:  # noqa: BLE001 - as above
                 self._complain(e)
-        self._running = False
 
     def _put_aside(self, fd: int, events: int, watched: _Watched) -> None:
         self._epoll.unregister(fd)
@@ -344,10 +322,29 @@ class Poller:
                 self._behind.popleft()
             if now > end:
                 break
-        if self._behind:
-            self._schedule()
         return now
 
     def _complain(self, error: Exception) -> None:
         """Log an exception as asyncio does for a callback."""
-        self.loop.call_exception_handler({"message": "a socket of the data path", "exception": error})
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a socket of the data path", "exception": error}
+        )
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Event loop of the data path.
+
+    Attributes:
+        poller: its selector.
+    """
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        super().__init__(self.poller)
+
+
+def running_loop() -> Loop:
+    """The data path's event loop, in which this is called."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    return loop
