@@ -112,6 +112,14 @@ def steering_modes(gateway: GatewayTable) -> tuple[str, ...]:
     return ("transparent", *intercept, f"dns@{gateway.dns.port}")
 
 
+def default_modes(gateway: GatewayTable, *, steer: bool) -> tuple[str, ...]:
+    """mitmproxy modes for a filter of which none is said: those that take what the kernel's rules lead to it,
+    where there are such rules."""
+    if steer:
+        return steering_modes(gateway)
+    return ("transparent",) if gateway.interfaces else ("regular",)
+
+
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
     """Port where redirected connections arrive, or None where none are taken.
 
