@@ -212,7 +212,11 @@ def _transparent_at(gateway: GatewayTable, modes: Sequence[str], host: str, port
 
 
 def _check_host(host: str) -> None:
-    if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound to
+    if host == "::":
+        raise SettingError(
+            "listen", "[::] is IPv6 alone, and what comes over IPv4 would find nobody; :8080 is both families"
+        )
+    if host not in ("", "0.0.0.0"):  # noqa: S104 - compared, not bound to
         raise SettingError(
             "listen", f"redirected connections do not arrive at {host}; listen on all addresses, as in :8080"
         )
