@@ -312,6 +312,7 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
         ),
         alone=settings.alone,
         timeout=_worker_timeout(config, steer=steer),
+        text=config.text,
     )
 
 

@@ -72,6 +72,7 @@ _COLUMNS = (
 _encode = msgspec.json.Encoder().encode
 _kinds_of = msgspec.json.Decoder(dict[str, int]).decode
 _ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
+_NOTHING = b"", b"[]"
 _LOST = "begun anew; events in it are lost"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
@@ -352,7 +353,8 @@ class Outbox:
         return lost
 
     def purge(self, limits: Mapping[str, int], held: Collection[str] = ()) -> int:
-        """Delete events that are too old, so that the files no longer hold them; returns how many.
+        """Delete events that are too old, so that the files no longer hold them; returns how many. What
+        is too damaged to be read goes at once.
 
         Args:
             limits: by kind, the time in ms since 1970-01-01 UTC before which they go.
@@ -362,6 +364,7 @@ class Outbox:
             OutboxError: not all is deleted.
         """
         deleted = after = 0
+        changed = False
         unwiped = self.path.with_name(UNWIPED)
         while True:
             with self._writing() as db:
@@ -372,11 +375,16 @@ class Outbox:
                 for seq, count, data in rows:
                     events = _events(data)
                     kept = [event for event in events if not _is_over(event, limits, held)]
-                    if len(kept) == len(events):
+                    if len(kept) == len(events) and (events or data in _NOTHING):
                         continue
-                    if not deleted:
+                    if not changed:
+                        changed = True
                         with suppress(OSError):
                             unwiped.touch(0o600)
+                    if not events:
+                        # Nobody can say how old it is, or have it; that it is lost its stores still learn.
+                        db.execute("UPDATE batch SET kinds = '{}', data = '[]' WHERE seq = ?", (seq,))
+                        continue
                     deleted += count - len(kept)
                     if kept:
                         new = batch_of(kept)
@@ -385,7 +393,7 @@ class Outbox:
                         )
                     else:
                         db.execute("DELETE FROM batch WHERE seq = ?", (seq,))
-        if deleted or unwiped.exists() or self.used() <= SMALL:
+        if changed or unwiped.exists() or self.used() <= SMALL:
             self._wipe()
             unwiped.unlink(missing_ok=True)
         return deleted
