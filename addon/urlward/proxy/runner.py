@@ -38,6 +38,7 @@ from urlward.proxy.authority import key_size_of, make_authority
 from urlward.proxy.collector import collect
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import Sockets, raise_limit
+from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
 from urlward.proxy.workers import Worker, is_worker
 
@@ -221,7 +222,7 @@ def run(settings: Settings, addons: Sequence[object] = (), sockets: Sockets = ()
     """
     if not is_worker():
         prepare_authority(settings)
-    asyncio.run(_run(settings, addons, Worker(sockets)))
+    asyncio.run(_run(settings, addons, Worker(sockets)), loop_factory=Loop)
 
 
 async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> None:
