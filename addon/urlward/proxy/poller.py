@@ -6,8 +6,10 @@ loop still waits for events; it gets to see those of other sockets alone.
 
 Clients share the processor by their networks. In a round of the event loop each has a slice; what it asks
 beyond that waits for a later round, behind what others ask in this one. A slice is looked at between two
-pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Nobody
-waits where there is nobody else: whoever has a round for itself owes nothing.
+pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Rounds
+may follow each other at once, though, and what others ask next, such as of an origin's answer, would come
+behind another piece like it: so a network that has taken two slices too much rests for as long. Nobody
+waits where there is nobody else: whoever has a round for itself, and does not rest, owes nothing.
 """
 
 import asyncio
@@ -45,6 +47,9 @@ _A_WHILE: Final = 1.0
 _MOST_OWED: Final = 0.01
 """Seconds beyond its slices that are held against one; more is something else's, such as the machine's."""
 
+_MUCH: Final = -2 * SLICE
+"""What is left of its slice to one that has taken so much too much that it rests."""
+
 _AT_ONCE: Final = 256
 """Events that are asked for at a time."""
 
@@ -63,9 +68,10 @@ class Share:
         waiting: what it has to be done in later rounds.
         queued: whether it is among those who wait for their turn.
         arriving: its connections that have been accepted and wait for their turn to begin.
+        rests: until when it has no turn.
     """
 
-    __slots__ = ("__weakref__", "arriving", "left", "queued", "round", "waiting")
+    __slots__ = ("__weakref__", "arriving", "left", "queued", "rests", "round", "waiting")
 
     def __init__(self) -> None:
         self.left = SLICE
@@ -73,6 +79,7 @@ class Share:
         self.waiting: deque[Task] = deque()
         self.queued = False
         self.arriving = 0
+        self.rests = 0.0
 
     @property
     def behind(self) -> bool:
@@ -132,7 +139,7 @@ class Poller(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for events, and see to those of the data path; the others are returned."""
-        wait = 0 if self._behind or self._done else timeout
+        wait = 0 if self._done else self._wait(timeout) if self._behind else timeout
         told, keys = self._told, self.get_map()
         # Who is meant is found first: what one does may close another, and its number be that of a third.
         found: list[tuple[int, int, _Watched]] = []
@@ -147,6 +154,16 @@ class Poller(selectors.EpollSelector):
         if found or self._behind or self._done:
             self._run(found)
         return others
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Seconds until one of the networks that have something queued does not rest."""
+        now = perf_counter()
+        rest = float("inf")
+        for share in self._behind:
+            if share.rests <= now:
+                return 0
+            rest = min(rest, share.rests - now)
+        return rest if timeout is None else min(rest, timeout)
 
     # -- sockets
 
@@ -202,24 +219,32 @@ class Poller(selectors.EpollSelector):
 
     def soon(self, share: Share, task: Task) -> None:
         """Make a call now if there is time for it, else `later`."""
-        if self._alone and share is self._last and not share.queued:
+        start = perf_counter()
+        if self._alone and share is self._last and not share.queued and start >= share.rests:
             share.left = max(share.left, self._slice)
         else:
-            self._refill(share)
+            self._refill(share, start)
             if share.behind:
                 self.later(share, task)
                 return
-        start = perf_counter()
         self._until = start + share.left
         task()
-        share.left -= perf_counter() - start
+        now = perf_counter()
+        share.left -= now - start
+        if share.left < _MUCH:
+            self._rest(share, now)
+
+    def _rest(self, share: Share, now: float) -> None:
+        """Have a network rest for as long as it has taken too much, where there are others."""
+        if now - self._others < _A_WHILE:
+            share.rests = now + min(-share.left, _MOST_OWED)
 
     def afterwards[T](self, call: Callable[[T], None], argument: T) -> None:
         """Make a call once what is under way is done."""
         self._done.append((call, argument))
 
-    def _refill(self, share: Share) -> None:
-        if share.round != self._round:
+    def _refill(self, share: Share, now: float) -> None:
+        if share.round != self._round and now >= share.rests:
             left = max(share.left, -_MOST_OWED) + self._slice * (self._round - share.round)
             share.left = min(left, self._slice)
             share.round = self._round
@@ -239,9 +264,12 @@ class Poller(selectors.EpollSelector):
             (share,) = shares
             if share is not last:
                 last, self._others = share, now
-            share.left, share.round = whole, number
-            if share.queued:
-                now = self._go_on(now)
+            if now < share.rests:
+                self._alone = False
+            else:
+                share.left, share.round = whole, number
+                if share.queued:
+                    now = self._go_on(now)
         if order := self._skipped:
             # The kernel tells in the same order again: the first would have all of a slice, or the round.
             found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
@@ -258,11 +286,12 @@ class Poller(selectors.EpollSelector):
                     left = share.left = whole
                     share.round = number
                 else:
-                    self._refill(share)
+                    self._refill(share, now)
                     left = share.left
             if left <= 0 or share.queued:
-                # The kernel tells of it again; where that would keep it from telling of others, not yet.
-                if share.queued or len(found) == _AT_ONCE:
+                # The kernel tells of it again; where that would be at once and in vain, or would keep it from
+                # telling of others, not yet.
+                if share.queued or len(found) == _AT_ONCE or now < share.rests:
                     self._put_aside(fd, events, watched)
                 else:
                     skipped.append(fd)
@@ -274,6 +303,8 @@ class Poller(selectors.EpollSelector):
                 self._complain(e)
             start, now = now, perf_counter()
             share.left -= now - start
+            if share.left < _MUCH:
+                self._rest(share, now)
             if now > end:
                 skipped += [fd for fd, _, _ in found[place + 1 :]]
                 break  # the kernel tells of the rest again
@@ -306,7 +337,7 @@ class Poller(selectors.EpollSelector):
         for _ in range(len(self._behind)):
             share = self._behind[0]
             waiting = share.waiting
-            self._refill(share)
+            self._refill(share, now)
             while waiting and share.left > 0:
                 self._until = now + share.left
                 try:
@@ -315,6 +346,8 @@ class Poller(selectors.EpollSelector):
                     self._complain(e)
                 start, now = now, perf_counter()
                 share.left -= now - start
+                if share.left < _MUCH:
+                    self._rest(share, now)
             if waiting:
                 self._behind.rotate(-1)
             else:
