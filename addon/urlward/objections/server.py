@@ -11,10 +11,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.web import Application, HTTPError, RequestHandler
 
 from urlward.config import Config, ObjectionsTable
@@ -22,12 +20,12 @@ from urlward.engine.digest import Key
 from urlward.objections.desk import FAULTY, Conceal, Desk, Said
 from urlward.objections.objections import Objection, ObjectionError
 from urlward.objections.page import Rendered
+from urlward.records.bounded_server import BoundedServer
 from urlward.records.event import ReferenceTextError, parse_reference
 from urlward.records.network import plain_address
 
 logger = logging.getLogger("urlward.records")
 
-MAX_CONNECTIONS = 256
 IDLE, BODY_WITHIN = 20.0, 20.0
 """Seconds that a connection may be without a request, and that a body may take."""
 
@@ -117,23 +115,6 @@ class ObjectionHandler(RequestHandler):
         self.finish(page.body)
 
 
-class _Bounded(HTTPServer):
-    """HTTP server that takes no more than `MAX_CONNECTIONS` at a time."""
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Called by Tornado."""
-        super().initialize(*args, **kwargs)
-        self._open: WeakSet[IOStream] = WeakSet()
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Called by Tornado with a new connection."""
-        if sum(not other.closed() for other in self._open) >= MAX_CONNECTIONS:
-            stream.close()
-            return
-        self._open.add(stream)
-        super().handle_stream(stream, address)
-
-
 def serve_objections(desk: Desk, table: ObjectionsTable) -> HTTPServer | None:
     """Take objections on the configured address, in the running event loop; None where there is none.
 
@@ -150,7 +131,7 @@ def serve_objections(desk: Desk, table: ObjectionsTable) -> HTTPServer | None:
         log_function=lambda _: None,
     )
     size = table.max_length * _LONGEST_CHARACTER + _OTHERS
-    server = _Bounded(
+    server = BoundedServer(
         application,
         max_header_size=_HEAD,
         max_body_size=size,
