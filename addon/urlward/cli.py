@@ -64,6 +64,7 @@ from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
+from urlward.lines import plain, say
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
@@ -126,7 +127,7 @@ def _open_standard_streams() -> None:
 def _failed(*messages: str) -> int:
     with suppress(OSError):
         for message in messages:
-            print(f"urlward: {message}", file=sys.stderr, flush=True)
+            print(f"urlward: {plain(message)}", file=sys.stderr, flush=True)
     return ERROR
 
 
@@ -495,7 +496,6 @@ def _watched(settings: "Settings") -> "Iterator[Callable[[], RulesFacts | None]]
     from urlward.gateway.planning import redirected_port
     from urlward.gateway.rules_watch import RulesWatch, tell_manager
     from urlward.gateway.steer_set import check_rules
-    from urlward.lines import say
 
     gateway = settings.config.gateway
     takes = redirected_port(gateway, settings.modes, settings.listen[1], steer=settings.steer)
