@@ -312,6 +312,7 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
         ),
         alone=settings.alone,
         timeout=_worker_timeout(config, steer=steer),
+        text=config.text,
     )
 
 
@@ -324,7 +325,7 @@ def _worker_timeout(config: Config, *, steer: bool) -> int:
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     """Settings of a run, and the number of its processes."""
-    from urlward.gateway.planning import steering_modes
+    from urlward.gateway.planning import default_modes
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
@@ -333,7 +334,8 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer
     listen = config.listen if args.listen is None else args.listen
-    if listen is None and steer:
+    modes = tuple(args.mode or config.mode)
+    if listen is None and (steer or (config.gateway.interfaces and not modes)):
         listen = ":8080"
     options: dict[str, str | int | list[str]] = {
         "urlward_max_errors": _max_errors(args, config),
@@ -360,7 +362,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
         options["urlward_trust"] = list(trust)
     settings = Settings(
         lists=lists,
-        modes=tuple(args.mode or config.mode) or (steering_modes(config.gateway) if steer else ("regular",)),
+        modes=modes or default_modes(config.gateway, steer=steer),
         listen=_address(listen),
         options=options,
         http2=config.http2 if args.http2 is None else args.http2,

@@ -112,6 +112,18 @@ def test_a_row_that_is_no_csv_keeps_no_other_from_being_read(
     assert [one[0] for one in intervals(sqlite_store, A)] == ["berta"]
 
 
+def test_a_name_with_a_quote_ends_nobody_elses_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"192.0.2.{n},{at(0)},{at(100)},customer-{n}" for n in range(1, 9)]
+    rows[2] = f'192.0.2.3,{at(0)},{at(100)},"mallory'
+    rows[5] = f'192.0.2.6,{at(0)},{at(100)},"also'
+    path.write_text("\n".join(["address,from,to,subscriber", *rows, ""]))
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.skipped, [line for line, _ in done.faults]) == (8, 2, [4, 7])
+    for n in (1, 2, 4, 5, 7, 8):
+        assert [one[0] for one in intervals(sqlite_store, f"192.0.2.{n}")] == [f"customer-{n}"]
+
+
 def test_a_row_that_is_not_ended_waits(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},customer-12")

@@ -739,6 +739,15 @@ def test_what_allows_one_reading_does_not_allow_another_page(target: str) -> Non
     assert matcher("p.test", "@@http://p.test/ok").check("p.test", target).blocked
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["/a;/../ok", "/a%00/../ok", "/a%zz/../ok/x", "/a\xa0/%2e%2e/ok", "/(S(x))/a;/%2e./ok/x", "/a%0a/..;/ok"],
+)
+def test_what_allows_a_page_does_not_allow_what_a_way_to_it_begins_with(target: str) -> None:
+    """To Fastify a path ends at a semicolon, to servers of Perl at a zero byte."""
+    assert matcher("p.test", "@@http://p.test/ok", "@@http://p.test/ok/*").check("p.test", target).blocked
+
+
 @pytest.mark.parametrize("page", ["/foo/bar//..", "/foo/bar/", "/foo//bar/x/..", "/foo/bar/x/%2e%2e"])
 def test_an_entry_is_what_a_browser_asks_for_where_it_is_given_the_entry(page: str) -> None:
     found = matcher(f"http://p.test{page}")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from urlward.csv_rows import MOST_LINES
 from urlward.encoding import without_bom
 from urlward.feeds.decoders import DAMAGED, decoder_for
 from urlward.replay.errors import ReplayError
-from urlward.replay.formats import MOST_LINES
 
 BLOCK = 1 << 18
 """Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
