@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from urlward.config import Config, FeedTable
-from urlward.engine.artifact import MAGIC, Header, check_key, networks, parse
+from urlward.engine.artifact import MAGIC, Artifact, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
 from urlward.feeds.apart import Own
@@ -16,7 +16,6 @@ from urlward.feeds.facts import Facts
 from urlward.feeds.fetch import Validators
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.feeds.source import content, recipe
-from urlward.feeds.store import InForce
 from urlward.feeds.text import Compiled, compile_text
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
@@ -56,7 +55,7 @@ class Look:
     ward: Path
     key: Key
     facts: Facts
-    in_force: InForce | None
+    in_force: Artifact | None
     now: float
     own: Own | None = None
     progress: Progress = silent
@@ -93,7 +92,7 @@ class Look:
     @property
     def before(self) -> int | None:
         """Number of entries that the candidate's is compared with."""
-        return None if self.in_force is None or self.moved else self.in_force.entries
+        return None if self.in_force is None or self.moved else self.in_force.meta["entries"]
 
     @property
     def body_is_known(self) -> bool:

@@ -696,7 +696,7 @@ class Urlward:
             logger.info(
                 "list %s: %s, serial %d",
                 loaded.name,
-                entries_text([loaded]),
+                entries_text(loaded),
                 loaded.serial,
             )
 
