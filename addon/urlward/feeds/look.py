@@ -13,9 +13,8 @@ from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedErr
 from urlward.feeds.apart import Own
 from urlward.feeds.candidate import NOTHING_SAID, Candidate, Said, Unchanged
 from urlward.feeds.facts import Facts
-from urlward.feeds.fetch import Validators
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
-from urlward.feeds.source import content, recipe
+from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.store import InForce
 from urlward.feeds.text import Compiled, compile_text
 from urlward.lists.rotations import restore_rotations, take_rotation
@@ -109,7 +108,7 @@ class Look:
         """Validators of the body that the list in force was made of."""
         facts = self.facts
         if not self.body_is_known:
-            return Validators()
+            return NO_VALIDATORS
         return Validators(facts.etag, facts.last_modified, facts.validators_of)
 
     def body(self, fd: int, said: Said = NOTHING_SAID) -> Unchanged | Candidate:

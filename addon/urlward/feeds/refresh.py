@@ -25,11 +25,10 @@ from urlward.feeds.apart import Outcome, Own, failure
 from urlward.feeds.candidate import Candidate, Unchanged
 from urlward.feeds.counts import changes
 from urlward.feeds.facts import Facts, Refused
-from urlward.feeds.fetch import FetchError
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.look import Look
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import SecretError
+from urlward.feeds.source import FetchError, SecretError
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore, InForce
 from urlward.feeds.take import take
 from urlward.lists.memory import ChangingError

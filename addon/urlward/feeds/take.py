@@ -8,10 +8,10 @@ from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.delta import apply_delta, read_change
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.feeds.candidate import Candidate, Said, Unchanged
-from urlward.feeds.fetch import Answer, FetchError, Origin, Validators, fetch
+from urlward.feeds.fetch import Answer, fetch
 from urlward.feeds.guards import RefusedError
 from urlward.feeds.look import Look
-from urlward.feeds.source import beside, origin
+from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, beside, origin
 from urlward.lists import memory
 from urlward.state.folder import StateError
 
@@ -40,7 +40,7 @@ def take(look: Look) -> Unchanged | Candidate:
         by_delta, note = _by_delta(look, source)
         if by_delta is not None:
             return by_delta
-        if look.validators == Validators() and (same := _by_header(look, source)):
+        if look.validators == NO_VALIDATORS and (same := _by_header(look, source)):
             return same
     found = _whole(look, source)
     return found._replace(note=note) if isinstance(found, Candidate) else found
