@@ -60,7 +60,6 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
@@ -72,6 +71,7 @@ from urlward.progress import progress_bar
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings

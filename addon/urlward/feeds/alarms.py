@@ -1,11 +1,11 @@
 """Alarms of feeds: faults that have lasted so long that an operator should look."""
 
 from urlward.config import FeedTable
-from urlward.config.units import in_words
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.feeds.facts import Facts
 from urlward.lists.trust import TrustError, check_dates
+from urlward.units import in_words
 
 
 def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> dict[str, str]:

@@ -5,10 +5,10 @@ one away. Whatever is refused, the last good artifact stays in force.
 """
 
 from urlward.config import FeedTable
-from urlward.config.units import counted
 from urlward.encoding import other_encoding, without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Accepted
+from urlward.units import counted
 
 ACCEPTABLE = frozenset({"few", "shrunk", "grown"})
 """Guards that an operator can overrule."""

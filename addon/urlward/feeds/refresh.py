@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import Config, FeedTable
-from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
@@ -37,6 +36,7 @@ from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, local_key
+from urlward.units import counted
 
 logger = logging.getLogger("urlward.lists")
 
