@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from urlward.config import Config, FeedTable
 from urlward.engine.artifact import MAGIC, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
@@ -22,6 +22,9 @@ from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
 from urlward.progress import Progress, silent
 from urlward.state.folder import made_folder
 from urlward.state.keys import read_key
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
 
@@ -49,8 +52,8 @@ class Look:
         progress: told how far compiling is.
     """
 
-    feed: FeedTable
-    config: Config
+    feed: "FeedTable"
+    config: "Config"
     state: Path
     ward: Path
     key: Key

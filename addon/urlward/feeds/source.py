@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from urlward.config import FeedTable
 from urlward.encoding import without_bom
 from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.regular import open_given
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 _MAX_SECRET = 65_536
 
@@ -121,7 +123,7 @@ class Origin:
     private_redirects: bool = False
 
 
-def origin(feed: FeedTable, environment: Mapping[str, str] = os.environ) -> Origin:
+def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> Origin:
     """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 
     Raises:
@@ -150,7 +152,7 @@ def beside(url: str, suffix: str) -> str:
     return urlunsplit(parts._replace(path=parts.path + suffix))
 
 
-def recipe(feed: FeedTable, key: Key) -> str:
+def recipe(feed: "FeedTable", key: Key) -> str:
     """Digest of all that a feed's artifact is made of besides the body, in hexadecimal."""
     parts = [
         VERSION, key.id.hex(), feed.url, feed.path, feed.format, feed.columns, feed.delimiter, feed.category,
@@ -172,7 +174,7 @@ def _hash(key: Key, data: bytes) -> "blake2b":
 
 
 def _secret(
-    feed: FeedTable, kind: Literal["password", "token"], environment: Mapping[str, str]
+    feed: "FeedTable", kind: Literal["password", "token"], environment: Mapping[str, str]
 ) -> str | None:
     file, variable = getattr(feed, f"{kind}_file"), getattr(feed, f"{kind}_env")
     where = file or f"the variable {variable}"
