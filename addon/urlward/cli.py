@@ -260,7 +260,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from urlward.gateway.alone import alone
+    from urlward.gateway.locks import alone
     from urlward.proxy.listeners import Listeners, given
     from urlward.proxy.supervisor import Supervisor
     from urlward.proxy.workers import end_with_supervisor, is_worker
