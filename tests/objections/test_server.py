@@ -19,9 +19,8 @@ from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.objections import objections
 from urlward.objections import server as objection_server
-from urlward.objections.desk import Desk
 from urlward.objections.objections import FILE, Objection, ObjectionError, message_of, read_objections
-from urlward.objections.server import serve_objections, start_objections, take_objections
+from urlward.objections.server import Desk, serve_objections, start_objections, take_objections
 from urlward.state.folder import local_key
 
 REFERENCE = "7Q4M-2XKD-93FH"
