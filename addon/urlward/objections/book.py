@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -28,6 +28,20 @@ from urlward.policy.allows import Allow, AllowError, add_allow, allowed_by, end_
 from urlward.policy.reasons import reason_of
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import locked
+
+
+class Grant(NamedTuple):
+    """Allow that is granted with an objection.
+
+    Attributes:
+        url: as typed; empty where nothing has to be, since the list was corrected, say.
+        seconds: how long.
+        whole_host: whether the URL stands for its host.
+    """
+
+    url: str = ""
+    seconds: int = 0
+    whole_host: bool = False
 
 
 def decline(state: Path, id_: str, why: str, who: str, *, now: float) -> Objection:
@@ -116,22 +130,6 @@ def _audit(state: Path, decided: Objection) -> None:
     )  # fmt: skip
 
 
-class Granted(Protocol):
-    """Allow that is granted with an objection."""
-
-    @property
-    def url(self) -> str:
-        """URL as typed; empty where nothing has to be allowed."""
-
-    @property
-    def seconds(self) -> int:
-        """Length in seconds."""
-
-    @property
-    def whole_host(self) -> bool:
-        """Whether the URL stands for its host."""
-
-
 class ObjectionBook:
     """Objections of a state folder, as the dashboard and the command line show and decide them.
 
@@ -156,7 +154,7 @@ class ObjectionBook:
         newest = sorted(read_objections(self._state), key=lambda one: one.time, reverse=True)
         return [row(one, self._key) for one in sorted(newest, key=lambda one: one.state != "open")]
 
-    def decide(self, id_: str, why: str, who: str, *, granted: Granted | None) -> None:
+    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
         """Decide an objection: grant it, or decline it (None).
 
         Raises:

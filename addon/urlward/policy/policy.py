@@ -17,7 +17,7 @@ in no schedule that day, and one that it shows twice in autumn is in it both tim
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from cachetools import LRUCache
@@ -26,6 +26,7 @@ from urlward.config import Config
 from urlward.config.policy import DAYS, GroupTable, RuleTable, ScheduleTable, Use
 from urlward.engine.entry import canonical_network
 from urlward.engine.verdict import PASS, Action, Verdict
+from urlward.policy.neighbours import Neighbours
 
 type MacOf = Callable[[str], str | None]
 """A client's address, in its usual spelling, to its MAC address in lower case with colons, where known."""
@@ -296,17 +297,6 @@ class View:
             if rule.action == use and rule.fits(list_name, category):
                 return Outcome("pass", rule, only_then=True)
         return Outcome(use)
-
-
-class Neighbours(Protocol):
-    """Interface of `urlward.policy.neighbours.Neighbours` that a policy needs."""
-
-    @property
-    def changes(self) -> int:
-        """Counter that rises whenever an address has come to another MAC address."""
-
-    def mac(self, address: str) -> str | None:
-        """MAC address of an on-link client, where it is known."""
 
 
 class Policy:
