@@ -32,7 +32,7 @@ _MODULES = (
     "urlward.proxy.listeners",
     "urlward.proxy.supervisor",
     "urlward.proxy.companion",
-    "urlward.gateway.alone",
+    "urlward.gateway.locks",
 )
 """With what they import in turn: all that a filter imports as it starts."""
 

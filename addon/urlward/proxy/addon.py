@@ -31,7 +31,6 @@ from mitmproxy.tls import ClientHelloData, TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
-from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper
@@ -81,6 +80,7 @@ from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 from urlward.records.recording import Recording
 from urlward.state.folder import local_key, state_folder
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward")
 
