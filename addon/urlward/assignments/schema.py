@@ -290,12 +290,13 @@ UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
 
 
 def _sqlite(path: Path) -> Engine:
-    # Whoever may read it knows who had which address.
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Whoever may read it knows who had which address. What is there already is opened by SQLite alone, whose
+    # locks would end as another descriptor of it is closed.
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     if os.geteuid() == 0:
         folder = path.parent.stat()
-        os.fchown(fd, folder.st_uid, folder.st_gid)
-    os.close(fd)
+        os.chown(path, folder.st_uid, folder.st_gid)
     engine = create_engine(
         f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
     )

@@ -22,7 +22,7 @@ from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
 from urlward.records.sqlite import DAMAGED, code_of, damage_in, files_of
 from urlward.records.store import Store, StoreError, open_store
-from urlward.regular import lines_of, open_regular, regular_fd
+from urlward.regular import check_regular, lines_of, open_regular
 from urlward.state.folder import StateError, is_damage, locked, set_aside, unusable
 from urlward.state.token import read_token
 from urlward.state.watch import Signature
@@ -102,10 +102,12 @@ def _is_our_database(path: Path, table: str, *, sound: bool) -> bool:
         StoreError: it cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            begin = file.read(len(_SQLITE))
-        if not begin or not sound:
-            return begin in (b"", _SQLITE)
+        check_regular(path)
+        if not path.stat().st_size:
+            return True
+        if not sound:
+            with open_regular(path) as file:
+                return file.read(len(_SQLITE)) == _SQLITE
         with closing(sqlite3.connect(path, timeout=WAIT)) as connection:
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
         return not names or table in names
@@ -123,7 +125,7 @@ def _damage_of(files: tuple[Path, ...]) -> str:
     """Damage of a database; empty for none, or where another file would not help."""
     for file in files:
         try:
-            os.close(regular_fd(file, os.O_RDWR))
+            check_regular(file)
         except FileNotFoundError as e:
             if file.is_symlink():
                 return f"{file.name}: a link to nothing: {e.strerror}"
