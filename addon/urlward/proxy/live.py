@@ -94,6 +94,11 @@ class Live:
         for members in list(self._members.values()):
             yield from list(members.values())
 
+    @property
+    def connections(self) -> int:
+        """Number of clients' connections that exchanges are under way on."""
+        return len(self._members)
+
     def add(self, member: Member) -> None:
         """Add a member."""
         client = member.client
