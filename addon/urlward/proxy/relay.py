@@ -20,6 +20,7 @@ from urlward.proxy.head import (
     MAX_HEAD,
     HeadError,
     RequestHead,
+    ResponseHead,
     could_be_head,
     read_request_head,
     read_response_head,
@@ -137,7 +138,6 @@ class HttpRelay:
         "_close_after",
         "_deaf",
         "_done",
-        "_doubtful",
         "_early",
         "_end_waits",
         "_heads",
@@ -147,6 +147,7 @@ class HttpRelay:
         "_last",
         "_lost_place",
         "_mute",
+        "_parsed",
         "_refused_switch",
         "_requests",
         "_response",
@@ -200,8 +201,8 @@ class HttpRelay:
         self._early: list[bytes] = []
         self._response: Body | None = None
         """Body of the response that is being received."""
-        self._doubtful = False
-        """Whether another reader could find another end of it."""
+        self._parsed: ResponseHead | None = None
+        """Its head; None where that cannot be read."""
         self._response_held = b""
         self._response_seen = 0
         """Bytes of it that have been looked through."""
@@ -644,6 +645,7 @@ class HttpRelay:
         Raises:
             _UnreadError: it is not to reach the client.
         """
+        self._parsed = None
         while position < len(data) and data[position] in b"\r\n":
             position += 1  # behind a body, as some servers put them
         if position == len(data):
@@ -663,8 +665,7 @@ class HttpRelay:
         end = found.end()
         pending = self.pending[0]
         try:
-            head = read_response_head(data[position:end], to_head=pending.is_head)
-            self._doubtful = head.doubtful
+            head = self._parsed = read_response_head(data[position:end], to_head=pending.is_head)
         except ValueError:
             if _LIKE_INTERIM(data, position):
                 raise _UnreadError from None
@@ -698,7 +699,8 @@ class HttpRelay:
 
     def _incoming(self, head: bytes) -> bytes:
         """A response's head as the client gets it, itself where nothing is changed."""
-        return without_alternatives(head)
+        parsed = self._parsed
+        return head if parsed is not None and not parsed.alternatives else without_alternatives(head)
 
     def _relay_until_close(self) -> None:
         """Relay what comes as one response; no further request would be answered, so none is read."""
