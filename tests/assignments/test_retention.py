@@ -7,17 +7,17 @@ import pytest
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import schema
-from urlward.assignments.following import follow
-from urlward.assignments.holding import hold_assignments, release_assignments
-from urlward.assignments.importing import import_file
+from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, Said
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,
     has_ended_before,
+    hold_assignments,
     oldest_assignment,
     purge_assignments,
+    release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, Keeper
 

@@ -19,9 +19,8 @@ from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, Settings, make_app, parse_listen, serve
-from urlward.dashboard.attempts import BURST, EVERY
 from urlward.dashboard.base import STATIC
-from urlward.dashboard.sessions import SESSION
+from urlward.dashboard.sessions import BURST, EVERY, SESSION
 from urlward.dashboard.sources import AdminError, EventFilter, EventPage
 from urlward.objections.book import Grant
 from urlward.records.event import time_text

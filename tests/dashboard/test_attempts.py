@@ -1,4 +1,4 @@
-from urlward.dashboard.attempts import BURST, EVERY, MAX_ADDRESSES, Attempts
+from urlward.dashboard.sessions import BURST, EVERY, MAX_ADDRESSES, Attempts
 
 
 def test_some_wrong_guesses_are_free_and_then_time_has_to_pass():

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from urlward.lab.outcome import Outcome, Result
-from urlward.lab.progress import Progress
+from urlward.lab.run import Progress
 
 
 def test_without_a_terminal_it_says_steps_what_is_wrong_and_the_end(

@@ -7,8 +7,7 @@ import pytest
 from replay.replay_support import LOGS
 from urlward.replay.errors import BadLineError, ReplayError
 from urlward.replay.formats import HAR
-from urlward.replay.har import har_blocks
-from urlward.replay.reading import Source
+from urlward.replay.reading import Source, har_blocks
 
 
 def lines_of(path: Path) -> tuple[list[str], str]:

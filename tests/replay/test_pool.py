@@ -14,8 +14,8 @@ from replay.replay_support import NOW, sample, squid
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import SQUID, URLS, LogFormat
 from urlward.replay.judge import Judge
-from urlward.replay.pool import Pool
 from urlward.replay.reading import BLOCK
+from urlward.replay.run import Pool
 
 BLOCKED = f"{squid('http://exact.test/')}\n".encode()
 

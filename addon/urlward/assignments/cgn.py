@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 from urlward.assignments.interval import LAST_PORT, Sighting, place_of
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_from, held_until
-from urlward.assignments.times import Moment, moment_of, to_ms
+from urlward.assignments.times import Moment, held_from, held_until, moment_of, to_ms
 
 
 class Block(NamedTuple):

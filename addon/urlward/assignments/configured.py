@@ -6,18 +6,16 @@ from pathlib import Path
 
 from sqlalchemy import Table, func, select
 
-from urlward.assignments.holding import (
-    held_counts,
-    hold_assignments,
-    is_held,
-    release_assignments,
-)
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.retention import (
     first_ends,
     has_ended_before,
+    held_counts,
+    hold_assignments,
+    is_held,
     oldest_assignment,
     purge_assignments,
+    release_assignments,
 )
 from urlward.assignments.schema import FILE, assignments, current
 from urlward.assignments.store import AssignmentStore, Keeper

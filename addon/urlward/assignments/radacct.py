@@ -19,9 +19,8 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_from, held_until
 from urlward.assignments.store import AssignmentStore, Position
-from urlward.assignments.times import back_of, moment_of
+from urlward.assignments.times import back_of, held_from, held_until, moment_of
 from urlward.records import engines
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")

@@ -233,7 +233,7 @@ def _fault(format_: str, done: "Imported", budget: Budget) -> str:
 
 
 def _follow(args: argparse.Namespace) -> int:
-    from urlward.assignments.following import follow
+    from urlward.assignments.importing import follow
 
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

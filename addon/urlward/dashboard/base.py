@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.web import HTTPError, RequestHandler
 
-from urlward.dashboard.attempts import Attempts
-from urlward.dashboard.sessions import Sessions, Visitor
+from urlward.dashboard.sessions import Attempts, Sessions, Visitor
 from urlward.dashboard.sources import AbsentError, Sources
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS

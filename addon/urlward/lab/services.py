@@ -13,9 +13,8 @@ import dns.rdataclass
 import dns.rdatatype
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from urlward.lab.addresses import ORIGIN, OTHER_RESOLVER, RESOLVER
+from urlward.lab.addresses import ORIGIN, OTHER_RESOLVER, RESOLVER, Site
 from urlward.lab.errors import LabError
-from urlward.lab.hosts import Site
 from urlward.lab.machines import AgentLink, Service
 from urlward.lab.material import Certificates
 from urlward.lab.needs import find

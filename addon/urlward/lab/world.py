@@ -11,10 +11,11 @@ from urlward.lab.addresses import (
     GATEWAY,
     ORIGIN,
     RESOLVER,
+    Site,
+    sites,
 )
 from urlward.lab.errors import LabError
 from urlward.lab.filter import Filter
-from urlward.lab.hosts import Site, sites
 from urlward.lab.isolation import BUNDLE, CHROMIUM, CHROMIUM_POLICIES, WORK, environment
 from urlward.lab.machines import AgentLink, Service
 from urlward.lab.made import DOMAIN
