@@ -24,6 +24,7 @@ from urlward.gateway.listing import Listing
 from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
+from urlward.proxy.addon import NoListError
 from urlward.proxy.listeners import Address
 from urlward.proxy.workers import Worker, is_first
 
@@ -39,10 +40,6 @@ FULL_FOR = 60.0
 """Seconds after which a set that was full, and has not been so again, is no trouble any more."""
 
 _LINGERS = ALIVE_FOR + 0.2
-
-
-class NoListError(Exception):
-    """No list is loaded, so no name can be judged."""
 
 
 class Steering:
