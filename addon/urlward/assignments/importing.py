@@ -18,7 +18,7 @@ from urlward.assignments.formats import FORMATS
 from urlward.assignments.interval import AssignmentError, Source
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import Parsed, Parser, ReadOptions
-from urlward.assignments.store import AssignmentStore, Position
+from urlward.assignments.store import AssignmentStore, ReadingPosition
 from urlward.encoding import BOM, other_encoding, without_bom
 from urlward.progress import Progress, silent
 from urlward.regular import regular_fd
@@ -28,7 +28,7 @@ _WHOLE = 1 << 20
 """Up to so many bytes all of it is looked at, as exports are changed anywhere, and logs at their ends."""
 
 
-def position_in(fd: int, known: Iterable[Position]) -> Position | None:
+def position_in(fd: int, known: Iterable[ReadingPosition]) -> ReadingPosition | None:
     """Find the position to resume from; None for a file that is new, or is not what it was.
 
     Args:
@@ -50,11 +50,11 @@ def position_in(fd: int, known: Iterable[Position]) -> Position | None:
     return None
 
 
-def position_at(fd: int, path: str, offset: int, previous: Position | None) -> Position:
+def position_at(fd: int, path: str, offset: int, previous: ReadingPosition | None) -> ReadingPosition:
     """The position to store for a file that is read up to an offset."""
     begin_size = previous.begin_size if previous else min(_BEGIN, offset)
     begin = previous.begin if previous else _digest(os.pread(fd, begin_size, 0))
-    return Position(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
+    return ReadingPosition(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
 
 
 def _before(fd: int, offset: int) -> str:
@@ -142,7 +142,7 @@ class FileReader:
         with _told(path):
             self.fd = regular_fd(path)
         self.result = Imported()
-        self._position: Position | None = None
+        self._position: ReadingPosition | None = None
         self._started = False
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)

@@ -19,7 +19,7 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.store import AssignmentStore, Position
+from urlward.assignments.store import AssignmentStore, ReadingPosition
 from urlward.assignments.times import back_of, held_from, held_until, moment_of
 from urlward.records import engines
 
@@ -78,7 +78,9 @@ def import_radacct(
         store.write(source, changes, int(now * 1000))
     if result.rows:
         read = known.read if known is not None else 0
-        merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset, read)
+        merger.changes.position = ReadingPosition(
+            source.path, RADACCT, 0, result.offset, "", result.offset, read
+        )
         store.write(source, merger.finished(), int(now * 1000))
     if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
         _renew(store, source, url, options, known, int(now * 1000))
@@ -86,7 +88,7 @@ def import_radacct(
 
 
 def _renew(
-    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
+    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: ReadingPosition, now: int
 ) -> None:
     """Renew the sessions that the table has without an end: they count from now, however long nothing was
     said of them."""

@@ -11,7 +11,7 @@ which the subscriber may have had it: whoever is asked for a time in it names no
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, NamedTuple
 
-from urlward.assignments.interval import FOREVER, Place, Said, Sighting
+from urlward.assignments.interval import FOREVER, Place, Sighting, SightingKind
 from urlward.assignments.parsers import RowError
 
 _MS_FROM = 100_000_000_000
@@ -134,7 +134,7 @@ def held_from(what: What, since: Moment, subscriber: str, session: str, seen: in
         seen: when it was last said, in ms.
     """
     # Not before the last reading: who had it till then may have had it till then.
-    held = (*what, since.last, FOREVER, max(seen, since.last), subscriber, session, int(Said.HELD))
+    held = (*what, since.last, FOREVER, max(seen, since.last), subscriber, session, int(SightingKind.HELD))
     return [*_perhaps(what, since, subscriber, session), held]
 
 
@@ -143,7 +143,7 @@ def held_until(
 ) -> list[Sighting]:
     """Sighting: a subscriber had it until a time; since when, where the source says so."""
     start = since.last if since else 0
-    ended = (*what, start, until.last, until.first, subscriber, session, int(Said.ENDED))
+    ended = (*what, start, until.last, until.first, subscriber, session, int(SightingKind.ENDED))
     return [*(_perhaps(what, since, subscriber, session) if since else []), ended]
 
 
@@ -151,7 +151,7 @@ def held_between(what: What, since: Moment, until: Moment, subscriber: str, sess
     """Sighting: a subscriber had it from one time to another, and nothing else will be said of it."""
     whose = subscriber, session
     if since.last < until.first or (since.first == since.last and until.first == until.last):
-        whole = (*what, since.last, until.first, 0, *whose, int(Said.WHOLE))
+        whole = (*what, since.last, until.first, 0, *whose, int(SightingKind.WHOLE))
         return [*_perhaps(what, since, *whose), whole, *_perhaps(what, until, *whose)]
     return _perhaps(what, Moment(since.first, until.last), *whose)
 
@@ -159,4 +159,4 @@ def held_between(what: What, since: Moment, until: Moment, subscriber: str, sess
 def _perhaps(what: What, when: Moment, subscriber: str, session: str) -> list[Sighting]:
     if when.first == when.last:
         return []
-    return [(*what, when.first, when.last, 0, subscriber, session, int(Said.PERHAPS))]
+    return [(*what, when.first, when.last, 0, subscriber, session, int(SightingKind.PERHAPS))]

@@ -17,10 +17,10 @@ from urlward.config import Config, FeedTable
 from urlward.dashboard.history import History
 from urlward.dashboard.live_check import Checks
 from urlward.dashboard.sources import (
-    AbsentError,
     AdminError,
     EventFilter,
     EventPage,
+    NotConfiguredError,
     Now,
     Row,
     Sources,
@@ -186,7 +186,7 @@ class Finder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RecorderParts:
     """Parts of the recorder that the sources need; None where not configured.
 
     Attributes:
@@ -223,14 +223,14 @@ class LiveSources(Sources):
         self,
         config: Config,
         state: Path,
-        parts: Parts | None = None,
+        parts: RecorderParts | None = None,
         *,
         list_format: str = AUTO,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._state = state
-        self._parts = parts or Parts()
+        self._parts = parts or RecorderParts()
         self._clock = clock
         self._history = History()
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
@@ -250,13 +250,13 @@ class LiveSources(Sources):
     @override
     def metrics_text(self) -> bytes:
         if self._parts.metrics is None:
-            raise AbsentError("Metrics are not collected.")
+            raise NotConfiguredError("Metrics are not collected.")
         return self._parts.metrics()
 
     @override
     def now(self) -> Now:
         if self._parts.snapshots is None:
-            raise AbsentError("Metrics are not collected.")
+            raise NotConfiguredError("Metrics are not collected.")
         workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
         return self._history.now(workers)
 
@@ -374,12 +374,12 @@ class LiveSources(Sources):
 
     def _finder(self) -> Finder:
         if self._parts.finder is None:
-            raise AbsentError(_NO_STORE)
+            raise NotConfiguredError(_NO_STORE)
         return self._parts.finder
 
     def _book(self) -> ObjectionBook:
         if self._parts.objections is None:
-            raise AbsentError(
+            raise NotConfiguredError(
                 "Objections are not taken: the block page's form is not configured ([objections])."
             )
         return self._parts.objections

@@ -29,7 +29,7 @@ EVERY = 12.0
 MAX_ADDRESSES = 10_000
 
 
-class Attempts:
+class WrongGuesses:
     """Counter of wrong guesses by address: a leaky bucket."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from mitmproxy import ctx
 from urlward.config import GatewayTable
 from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import resolvers
 from urlward.dns.server import DnsServer, make_service
@@ -62,7 +62,7 @@ class Steering:
         self._faults = Faults()
         self._resolved = Resolved(gateway.dns.remember)
         self._judge = Judge(self._matcher, self._faults)
-        self._policy = Policy(gateway, self._steer_set, self._judge, self._matcher)
+        self._policy = DnsPolicy(gateway, self._steer_set, self._judge, self._matcher)
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )

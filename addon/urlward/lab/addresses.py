@@ -60,7 +60,7 @@ ORIGINS4, ORIGINS6 = "203.0.113.0/24", "2001:db8:113::/64"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AddressPair:
     """IPv4 and IPv6 address of one or more hosts."""
 
     v4: str
@@ -72,9 +72,9 @@ class Place:
         return self.v4, self.v6
 
 
-def place(number: int) -> Place:
+def place(number: int) -> AddressPair:
     """Addresses of origins by number, 1 to 254."""
-    return Place(str(IPv4Address("203.0.113.0") + number), str(IPv6Address("2001:db8:113::") + number))
+    return AddressPair(str(IPv4Address("203.0.113.0") + number), str(IPv6Address("2001:db8:113::") + number))
 
 
 _MOST = 200
@@ -91,7 +91,7 @@ class Site:
     """
 
     name: str
-    place: Place | None
+    place: AddressPair | None
     host: Host
 
 
@@ -108,7 +108,7 @@ def sites(scenario: Scenario) -> dict[str, Site]:
             hosts[name] = Host()
     if scenario.list.make:
         hosts[DOMAIN] = Host(subdomains=True)
-    places: dict[str, Place] = {}
+    places: dict[str, AddressPair] = {}
     found = {}
     for name, host in hosts.items():
         at = None

@@ -147,7 +147,7 @@ class Agent:
         stream: bool = False,
         source: str = "",
     ) -> dict[str, Any]:
-        """Request a URL; see `urlward.lab.scenario.Request` for the arguments.
+        """Request a URL; see `urlward.lab.scenario.ScenarioRequest` for the arguments.
 
         Returns:
             ``status``, ``body`` (its beginning), ``issuer``, ``local`` (address and port), or ``error``.

@@ -11,10 +11,10 @@ from statistics import fmean
 from typing import Any
 
 from urlward.lab.measure import Figures, Latency, Rate, Reload, label
-from urlward.lab.outcome import STAGES, Outcome, Result
+from urlward.lab.outcome import STAGES, JudgedAttempt, Result
 from urlward.lab.run import Ran
-from urlward.report.document import Cell, Fact, Mark, Report, Section, Table
-from urlward.report.plots import Bar, Bars, Event, Lines, Series, State, cdf, quantile
+from urlward.report.document import Cell, Fact, MarkedWord, ReportDocument, ReportSection, ReportTable
+from urlward.report.plots import Bar, Bars, LineChart, PlotEvent, Series, State, cdf, quantile
 
 _NEAR = 3.0
 """Seconds after a reload that count as near it."""
@@ -29,7 +29,7 @@ _RELOAD_COLUMNS = {
 }
 
 
-def figure_sections(figures: Figures) -> list[Section | None]:
+def figure_sections(figures: Figures) -> list[ReportSection | None]:
     """A section for each kind of figure; None where none was measured.
 
     Args:
@@ -51,7 +51,7 @@ def figure_data(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _latency(latencies: Sequence[Latency]) -> Section | None:
+def _latency(latencies: Sequence[Latency]) -> ReportSection | None:
     if not latencies:
         return None
     rows: list[tuple[Cell, ...]] = []
@@ -66,7 +66,7 @@ def _latency(latencies: Sequence[Latency]) -> Section | None:
         "added p99", "failed",
     )  # fmt: skip
     plots = [
-        Lines(
+        LineChart(
             f"Time of a request, {'new connections' if fresh else 'open connections'}",
             "milliseconds",
             "share of requests (%)",
@@ -76,7 +76,7 @@ def _latency(latencies: Sequence[Latency]) -> Section | None:
         )
         for fresh in (False, True)
     ]
-    return Section(
+    return ReportSection(
         "Added latency",
         "One request at a time, in turns from a filtered client and from the neighbour, whose traffic is "
         "routed plainly through the same gateway to the same origin. What was added is the difference.",
@@ -85,7 +85,7 @@ def _latency(latencies: Sequence[Latency]) -> Section | None:
             for one in latencies
             if not one.fresh
         ),
-        tables=(Table("Latency (ms)", columns, tuple(rows)),),
+        tables=(ReportTable("Latency (ms)", columns, tuple(rows)),),
         plots=tuple(plots),
     )
 
@@ -117,7 +117,7 @@ def _difference(pair: Sequence[float | None]) -> float | None:
     return None if plain is None or through is None else through - plain
 
 
-def _rates(rates: Sequence[Rate], tool: str) -> Section | None:
+def _rates(rates: Sequence[Rate], tool: str) -> ReportSection | None:
     if not rates:
         return None
     rows: list[tuple[Cell, ...]] = [
@@ -137,11 +137,11 @@ def _rates(rates: Sequence[Rate], tool: str) -> Section | None:
                 bars.append(_bar(f"{name}: filtered", one.through, "good"))
         plots.append(Bars(f"Throughput ({unit})", unit, tuple(bars), "Plain routing beside each stage."))
     explanation = "As much as two cores can do that also run client and origin."
-    return Section(
+    return ReportSection(
         "Throughput",
         f"{explanation} Requests were made by {tool}." if tool else explanation,
         tables=(
-            Table(
+            ReportTable(
                 "Throughput", ("stage", "unit", "plain routing", "filtered", "share", "failed"), tuple(rows)
             ),
         ),
@@ -161,7 +161,7 @@ def _rate_data(one: Rate) -> dict[str, Cell]:
     }  # fmt: skip
 
 
-def _reload(reloads: Sequence[Reload]) -> Section | None:
+def _reload(reloads: Sequence[Reload]) -> ReportSection | None:
     if not reloads:
         return None
     rows: list[tuple[Cell, ...]] = []
@@ -170,20 +170,22 @@ def _reload(reloads: Sequence[Reload]) -> Section | None:
         data = _reload_data(one)
         rows.append((label(one.at), *(data[name] for name in _RELOAD_COLUMNS)))
         plots.append(
-            Lines(
+            LineChart(
                 f"Requests while the list is replaced: {label(one.at)}",
                 "seconds",
                 "slowest in 0.1 s (ms)",
                 (Series("filtered client", _slowest(one)),),
                 "Peaks at the dotted lines are what a reload costs.",
-                events=tuple(Event(at, "list replaced") for at in one.reloads),
+                events=tuple(PlotEvent(at, "list replaced") for at in one.reloads),
             )
         )
-    return Section(
+    return ReportSection(
         "What a reload does to traffic",
         "Two hundred requests a second on an open connection, while the list is replaced twice. Near means "
         "within three seconds after it was replaced.",
-        tables=(Table("Latency around reloads (ms)", ("stage", *_RELOAD_COLUMNS.values()), tuple(rows)),),
+        tables=(
+            ReportTable("Latency around reloads (ms)", ("stage", *_RELOAD_COLUMNS.values()), tuple(rows)),
+        ),
         plots=tuple(plots),
     )
 
@@ -217,13 +219,13 @@ Stage 2 reads the name in a TLS greeting and relays what is not listed without d
 reads the request itself: of plain HTTP, and inside TLS of hosts that have an entry."""
 
 
-def summarise(ran: Ran) -> Report:
+def summarise(ran: Ran) -> ReportDocument:
     """Make the report of a run."""
     outcomes = ran.outcomes
     counts = Counter(outcome.result for outcome in outcomes)
     sections = [_matrix(outcomes), _wrong(outcomes), _timing(outcomes)]
     sections += [*figure_sections(ran.figures), _attempts(outcomes)]
-    return Report(
+    return ReportDocument(
         title=f"urlward lab: {ran.loaded.name}",
         verdict=_verdict(ran, counts),
         summary=_summary(ran, counts),
@@ -246,17 +248,17 @@ def summarise(ran: Ran) -> Report:
     )
 
 
-def _zero(count: int) -> Mark:
-    return Mark(f"{count:,}", "bad" if count else "good")
+def _zero(count: int) -> MarkedWord:
+    return MarkedWord(f"{count:,}", "bad" if count else "good")
 
 
-def _verdict(ran: Ran, counts: Counter[Result]) -> Mark:
+def _verdict(ran: Ran, counts: Counter[Result]) -> MarkedWord:
     if ran.good:
-        return Mark("Everything came out as expected", "good")
+        return MarkedWord("Everything came out as expected", "good")
     parts = [(counts[Result.MISSED], "missed"), (counts[Result.WRONG], "wrongly blocked")]
     parts.append((counts[Result.UNEXPECTED], "not as expected"))
     told = ", ".join(f"{count:,} {word}" for count, word in parts if count)
-    return Mark(told[:1].upper() + told[1:] if told else "Nothing was tested", "bad")
+    return MarkedWord(told[:1].upper() + told[1:] if told else "Nothing was tested", "bad")
 
 
 def _summary(ran: Ran, counts: Counter[Result]) -> str:
@@ -272,7 +274,7 @@ def _summary(ran: Ran, counts: Counter[Result]) -> str:
     return text + "What the origins' own logs say is what counts here, whatever clients and filter say."
 
 
-def _matrix(outcomes: Sequence[Outcome]) -> Section | None:
+def _matrix(outcomes: Sequence[JudgedAttempt]) -> ReportSection | None:
     if not outcomes:
         return None
     counted = Counter((_stage(outcome), outcome.result, outcome.reason) for outcome in outcomes)
@@ -285,12 +287,12 @@ def _matrix(outcomes: Sequence[Outcome]) -> Section | None:
     by_stage = Counter((_stage(outcome), not outcome.result.good) for outcome in outcomes)
     clients = Counter((outcome.client, outcome.result.good) for outcome in outcomes)
     names = sorted({name for name, _ in clients} - {"the lab"})
-    return Section(
+    return ReportSection(
         "What was caught, where, and why",
         _STAGES,
         tables=(
-            Table("By stage and reason", ("stage", "outcome", "reason", "count"), tuple(rows)),
-            Table(
+            ReportTable("By stage and reason", ("stage", "outcome", "reason", "count"), tuple(rows)),
+            ReportTable(
                 "By client",
                 ("client", "as expected", "not as expected"),
                 tuple((name, clients[name, True], clients[name, False]) for name in names),
@@ -311,7 +313,7 @@ def _matrix(outcomes: Sequence[Outcome]) -> Section | None:
     )
 
 
-def _by_entry(outcomes: Sequence[Outcome]) -> tuple[Table, ...]:
+def _by_entry(outcomes: Sequence[JudgedAttempt]) -> tuple[ReportTable, ...]:
     hits = Counter((o.seen.entry, o.seen.category) for o in outcomes if o.seen.entry)
     if not hits:
         return ()
@@ -320,33 +322,33 @@ def _by_entry(outcomes: Sequence[Outcome]) -> tuple[Table, ...]:
         for (entry, category), count in hits.most_common(_MOST_ROWS)
     )
     note = "Entries are named by their id, never by what they list."
-    return (Table("Hits by entry", ("entry", "category", "hits"), rows, note, folded=len(rows) > 12),)
+    return (ReportTable("Hits by entry", ("entry", "category", "hits"), rows, note, folded=len(rows) > 12),)
 
 
-def _wrong(outcomes: Sequence[Outcome]) -> Section | None:
+def _wrong(outcomes: Sequence[JudgedAttempt]) -> ReportSection | None:
     wrong = [outcome for outcome in outcomes if not outcome.result.good]
     if not wrong:
         return None
     rows = tuple((*_row(outcome)[:6], outcome.why or None) for outcome in wrong[:_MOST_ROWS])
-    return Section(
+    return ReportSection(
         "What was not as expected",
         "Each of these needs an explanation before this goes live.",
-        tables=(Table("Not as expected", (*_COLUMNS[:6], "what the scenario says of it"), rows),),
+        tables=(ReportTable("Not as expected", (*_COLUMNS[:6], "what the scenario says of it"), rows),),
     )
 
 
-def _timing(outcomes: Sequence[Outcome]) -> Section | None:
+def _timing(outcomes: Sequence[JudgedAttempt]) -> ReportSection | None:
     timed = [o for o in outcomes if o.after is not None]
     if not timed:
         return None
     rows = tuple((o.step, o.what, o.client, o.result.mark, o.after) for o in timed)
     worst = max(o.after for o in timed if o.after is not None)
-    return Section(
+    return ReportSection(
         "How soon changes and faults take effect",
         "Seconds from a change, such as a new entry or a fault, until the outcome that the scenario expects.",
         facts=(Fact("longest", worst, "seconds"),),
         tables=(
-            Table(
+            ReportTable(
                 "Time to effect",
                 ("step", "what", "client", "outcome", "after (s)"),
                 rows,
@@ -359,22 +361,22 @@ def _timing(outcomes: Sequence[Outcome]) -> Section | None:
 _COLUMNS = ("step", "what", "client", "expected", "outcome", "reason", "stage", "time (ms)")
 
 
-def _row(outcome: Outcome) -> tuple[Cell, ...]:
+def _row(outcome: JudgedAttempt) -> tuple[Cell, ...]:
     return (
         outcome.step, outcome.what, outcome.client, outcome.expected or None, outcome.result.mark,
         outcome.reason, _stage(outcome), outcome.seen.seconds * 1000 or None,
     )  # fmt: skip
 
 
-def _attempts(outcomes: Sequence[Outcome]) -> Section:
+def _attempts(outcomes: Sequence[JudgedAttempt]) -> ReportSection:
     rows = tuple((*_row(outcome), outcome.seen.entry or None) for outcome in outcomes[:_MOST_ROWS])
     note = f"The first {_MOST_ROWS} of {len(outcomes):,}." if len(outcomes) > _MOST_ROWS else ""
-    return Section(
-        "Everything that was tried", tables=(Table("Attempts", (*_COLUMNS, "entry"), rows, note, True),)
+    return ReportSection(
+        "Everything that was tried", tables=(ReportTable("Attempts", (*_COLUMNS, "entry"), rows, note, True),)
     )
 
 
-def _stage(outcome: Outcome) -> str:
+def _stage(outcome: JudgedAttempt) -> str:
     if outcome.client == "the lab":
         return "the lab's checks"
     return STAGES.get(outcome.seen.stage, "not told")
@@ -391,8 +393,10 @@ def _environment(ran: Ran) -> tuple[Fact, ...]:
         Fact("Python", platform.python_version()),
     ]
     if not ran.ipv6:
-        facts.append(Fact("IPv6", Mark("off in this kernel; left out", "warn")))
-    facts += [Fact(f"without {client}", Mark(why, "warn")) for client, why in sorted(ran.left_out.items())]
+        facts.append(Fact("IPv6", MarkedWord("off in this kernel; left out", "warn")))
+    facts += [
+        Fact(f"without {client}", MarkedWord(why, "warn")) for client, why in sorted(ran.left_out.items())
+    ]
     return tuple(facts)
 
 

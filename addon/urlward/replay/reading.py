@@ -30,7 +30,7 @@ HEAD = 1 << 16
 _OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
 
 
-class Source:
+class LogSource:
     """Log file as bytes, decompressed, without a byte order mark.
 
     Args:
@@ -137,7 +137,7 @@ class Source:
         return data
 
 
-class Block(NamedTuple):
+class LineBlock(NamedTuple):
     """Block of whole lines.
 
     Attributes:
@@ -153,7 +153,7 @@ class Block(NamedTuple):
     lost: str = ""
 
 
-def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
+def blocks(source: LogSource, *, quotes: bool = False) -> Iterator[LineBlock]:
     """Cut a log into blocks of whole lines.
 
     Args:
@@ -167,14 +167,16 @@ def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
         end = len(data) if is_last else _end_of_lines(data, quotes)
         if end:
             lines = data.count(b"\n", 0, end) + (not data.endswith(b"\n", 0, end))
-            yield Block(first, lines, data[:end])
+            yield LineBlock(first, lines, data[:end])
             rest, first = data[end:], first + lines
         else:
-            yield Block(first, 1, b"", "cut short" if len(data) < BLOCK else f"longer than {BLOCK:,} bytes")
+            yield LineBlock(
+                first, 1, b"", "cut short" if len(data) < BLOCK else f"longer than {BLOCK:,} bytes"
+            )
             rest, first = _after_line(source), first + 1
 
 
-def _filled(source: Source, data: bytes) -> bytes:
+def _filled(source: LogSource, data: bytes) -> bytes:
     parts, have = [data], len(data)
     while have < BLOCK and (more := source.read(BLOCK - have)):
         parts.append(more)
@@ -195,7 +197,7 @@ def _end_of_lines(data: bytes, quotes: bool) -> int:
     return last if odd else end or last
 
 
-def _after_line(source: Source) -> bytes:
+def _after_line(source: LogSource) -> bytes:
     while data := source.read(BLOCK):
         end = data.find(b"\n") + 1
         if end:
@@ -208,7 +210,7 @@ _BREAKS = {9: None, 10: None, 13: None}
 _ENTRY = "log.entries.item"
 
 
-def har_blocks(source: Source) -> Iterator[Block]:
+def har_blocks(source: LogSource) -> Iterator[LineBlock]:
     """Blocks of lines of the format ``har``; the number of a line is that of its entry.
 
     Raises:
@@ -216,11 +218,11 @@ def har_blocks(source: Source) -> Iterator[Block]:
     """
     first = 1
     for lines in batched(_lines(source), _LINES):
-        yield Block(first, len(lines), b"".join(lines))
+        yield LineBlock(first, len(lines), b"".join(lines))
         first += len(lines)
 
 
-def _lines(source: Source) -> Iterator[bytes]:
+def _lines(source: LogSource) -> Iterator[bytes]:
     wanted = {f"{_ENTRY}.startedDateTime", f"{_ENTRY}.response.status", f"{_ENTRY}.request.url"}
     found: dict[str, Any] = {}
     has_entries = False

@@ -25,18 +25,18 @@ from urlward.process import check_parent, end_with_parent
 from urlward.progress import Progress, silent
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import LogFormat, detect
-from urlward.replay.judge import Clock, Judge
-from urlward.replay.reading import Block, Source, blocks, har_blocks
+from urlward.replay.judge import Clock, LogJudge
+from urlward.replay.reading import LineBlock, LogSource, blocks, har_blocks
 from urlward.replay.tally import Tally
 
 _AHEAD = 2
 """Blocks for each process: one that it judges, one that waits."""
 
-_judge: Judge
+_judge: LogJudge
 """Judge of a worker process."""
 
 
-class Pool:
+class JudgePool:
     """Pool of processes that judge blocks; a context, at whose end no process is left.
 
     Args:
@@ -44,7 +44,7 @@ class Pool:
         workers: how many.
     """
 
-    def __init__(self, judge: Judge, workers: int) -> None:
+    def __init__(self, judge: LogJudge, workers: int) -> None:
         self._most = _AHEAD * workers
         self._tally = Tally()
         self._executor = ProcessPoolExecutor(
@@ -122,7 +122,7 @@ class Pool:
         return ReplayError(f"a process that judges lines {ending}")
 
 
-def _begin(judge: Judge, parent: int) -> None:
+def _begin(judge: LogJudge, parent: int) -> None:
     """Start a worker process."""
     global _judge
     _judge = judge
@@ -159,7 +159,7 @@ class Log:
     path: Path
     format: LogFormat
     size: int
-    source: Source | None = None
+    source: LogSource | None = None
     lines: int = 0
     trouble: str = ""
 
@@ -198,7 +198,7 @@ def open_logs(
     """
     logs = []
     for path in paths:
-        source = Source(path)
+        source = LogSource(path)
         try:
             found = detect(source.head, source.name, kind=kind, column=column, site=byte_string(site))
             if clock == "log" and not found.second:
@@ -236,9 +236,9 @@ def replay(
     total = sum(log.size for log in logs) if all(log.size for log in logs) else 0
     done = lines = 0
     lost = Tally()
-    with Pool(Judge(matcher, now, clock), workers) as pool:
+    with JudgePool(LogJudge(matcher, now, clock), workers) as pool:
         for number, log in enumerate(logs, 1):
-            with log.source or Source(log.path) as source:
+            with log.source or LogSource(log.path) as source:
                 for block in _blocks(source, log.format):
                     log.lines += block.lines
                     lines += block.lines
@@ -261,7 +261,7 @@ def replay(
     return Replay(tally, logs, clock, now, time.monotonic() - start)
 
 
-def _blocks(source: Source, log_format: LogFormat) -> Iterator[Block]:
+def _blocks(source: LogSource, log_format: LogFormat) -> Iterator[LineBlock]:
     if log_format.kind == "har":
         yield from har_blocks(source)
         return
