@@ -415,6 +415,8 @@ class TestCheck:
 
     def test_nothing_on_standard_input(self, urlward: Urlward, source: Path) -> None:
         assert urlward("check", "--list", source, "-") == (0, "", "")
+        shown = urlward("check", "--list", source, "-", stdin=b"http://a.example/\x1b[2J\n").out
+        assert shown.startswith(r"block  http://a.example/\x1b[2J "), "as a log may have it"
 
     def test_the_wrong_key_says_so(self, urlward: Urlward, output: Path, tmp_path: Path) -> None:
         output.write_bytes(artifact(["a.example"]))
@@ -439,6 +441,8 @@ class TestCheck:
             assert reason in problem
             assert SENTINEL not in problem
         assert "No such file" in urlward("check", "--list", tmp_path / "none", "a.example").problem
+        strange = urlward("check", "--list", tmp_path / "\x1b[2Jnone\n", "a.example").problem
+        assert strange.endswith(r"\x1b[2Jnone\n: No such file or directory")
         assert "not a regular file" in urlward("check", "--list", tmp_path, "a.example").problem
 
     def test_more_bad_lines_where_they_are_allowed(

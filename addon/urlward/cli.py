@@ -63,6 +63,7 @@ from urlward.config.tables import split_address
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
+from urlward.lines import plain, say
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
@@ -126,7 +127,7 @@ def _open_standard_streams() -> None:
 def _failed(*messages: str) -> int:
     with suppress(OSError):
         for message in messages:
-            print(f"urlward: {message}", file=sys.stderr, flush=True)
+            print(f"urlward: {plain(message)}", file=sys.stderr, flush=True)
     return ERROR
 
 
@@ -312,6 +313,7 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
         ),
         alone=settings.alone,
         timeout=_worker_timeout(config, steer=steer),
+        text=config.text,
     )
 
 
@@ -324,7 +326,7 @@ def _worker_timeout(config: Config, *, steer: bool) -> int:
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     """Settings of a run, and the number of its processes."""
-    from urlward.gateway.planning import steering_modes
+    from urlward.gateway.planning import default_modes
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
@@ -333,7 +335,8 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer
     listen = config.listen if args.listen is None else args.listen
-    if listen is None and steer:
+    modes = tuple(args.mode or config.mode)
+    if listen is None and (steer or (config.gateway.interfaces and not modes)):
         listen = ":8080"
     options: dict[str, str | int | list[str]] = {
         "urlward_max_errors": _max_errors(args, config),
@@ -360,7 +363,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
         options["urlward_trust"] = list(trust)
     settings = Settings(
         lists=lists,
-        modes=tuple(args.mode or config.mode) or (steering_modes(config.gateway) if steer else ("regular",)),
+        modes=modes or default_modes(config.gateway, steer=steer),
         listen=_address(listen),
         options=options,
         http2=config.http2 if args.http2 is None else args.http2,
@@ -493,7 +496,6 @@ def _watched(settings: "Settings") -> "Iterator[Callable[[], RulesFacts | None]]
     from urlward.gateway.planning import redirected_port
     from urlward.gateway.rules_watch import RulesWatch, tell_manager
     from urlward.gateway.steer_set import check_rules
-    from urlward.lines import say
 
     gateway = settings.config.gateway
     takes = redirected_port(gateway, settings.modes, settings.listen[1], steer=settings.steer)

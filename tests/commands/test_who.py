@@ -250,6 +250,8 @@ def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [len(line["replaced"]) for line in said] == [0, 1]
     with pytest.raises(AssignmentError, match=r"^formula: "):
         urlward("assignments", "formula", "100.64.0.1/24", "198.51.100.0/30", "--ports", "5", "--source", "n")
+    with pytest.raises(AssignmentError, match=r"^source: a name of"):
+        urlward("assignments", "formula", "100.64.0.0/24", "203.0.113.0/30", "--ports", "5", "--source", "")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,9 @@ def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (("--column", "address"), "is not FIELD=NAME"),
         (("--delimiter", "ab"), "^delimiter: "),
+        (("--delimiter", '"'), "^delimiter: "),
+        (("--delimiter", "\n"), "^delimiter: "),
+        (("--source", "a" * 256), "^source: a name of 1 to 255 characters"),
         (("--zone", "Nowhere/City"), "^zone: "),
         (("--database", "/nonexistent"), "needed, a file with the database's URL"),
         (("--database", "/dev/zero"), "not a regular file: needed, a file with"),

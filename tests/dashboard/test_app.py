@@ -23,6 +23,7 @@ from urlward.dashboard.base import STATIC
 from urlward.dashboard.sessions import BURST, EVERY, SESSION
 from urlward.dashboard.sources import AdminError, EventFilter, EventPage
 from urlward.objections.book import Grant
+from urlward.records import bounded_server
 from urlward.records.event import time_text
 
 PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
@@ -494,6 +495,17 @@ def test_the_plot_library_is_the_one_that_was_published():
         "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
     }
     assert "MIT" in (STATIC / "uplot.LICENSE").read_text()
+
+
+def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without a token, too: what they take would be missing for records."""
+    monkeypatch.setattr(bounded_server, "MOST", 2)
+    with serving(MadeUp(), tmp_path) as site:
+        held = [socket.create_connection(("127.0.0.1", site.port), 60) for _ in range(3)]
+        assert held[0].recv(1) == b""
+        assert Browser(site).request("GET", "/healthz").status == 200
+        for each in held:
+            each.close()
 
 
 async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):

@@ -2,8 +2,9 @@
 
 A filter spends most of its start importing the same modules. Here one process a run of tests does so
 (`main`), and makes each filter by a fork, which then is what ``python -m urlward`` would be at its first
-line: its own environment, its own output, nothing open but that. Tests of starting itself, and of processes
-and their memory, start the command (`support.running`, ``forked=False``).
+line: its own environment, its own output, in a network namespace where one is named, nothing open but that.
+Tests of starting itself, and of processes and their memory, start the command (`support.running`,
+``forked=False``).
 """
 
 import atexit
@@ -103,13 +104,19 @@ class Forks:
         err: Path,
         environment: Mapping[str, str],
         before: str = "",
+        namespace: str = "",
     ) -> "Forked":
-        """Start ``urlward`` with arguments, and output to files; some Python may go before it."""
+        """Start ``urlward`` with arguments, and output to files; some Python may go before it.
+
+        Args:
+            namespace: name of a network namespace to start it in; this one where empty.
+        """
         for path in (out, err):
             path.write_bytes(b"")  # at once: whoever starts it reads from here on what this one says
         asked = {
             "start": list(arguments),
             "before": before,
+            "namespace": namespace,
             "out": str(out),
             "err": str(err),
             "env": dict(environment),
@@ -160,6 +167,11 @@ def _start(asked: dict[str, Any], channel: int) -> int:
             file = os.open(path, os.O_WRONLY | os.O_APPEND)
             os.dup2(file, fd)
             os.close(file)
+        if asked["namespace"]:
+            # As ip-netns(8) does; what it mounts besides, urlward does not look at.
+            inside = os.open(f"/run/netns/{asked['namespace']}", os.O_RDONLY)
+            os.setns(inside, os.CLONE_NEWNET)
+            os.close(inside)
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["env"])

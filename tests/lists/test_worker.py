@@ -39,7 +39,7 @@ def request(path: Path, parent: int | None = None) -> bytes:
         "max_errors": Config().max_errors,
         "state": str(path.parent / "state"),
         "wait": True,
-        "own": [str(path), "list", SECRET.hex(), True],
+        "own": [str(path), "list", SECRET.hex(), [], True],
         "progress": False,
         "parent": parent or os.getpid(),
     }

@@ -93,6 +93,11 @@ def test_lines_in_doubt(line: str) -> None:
         "Transfer-Encoding: \x0bchunked",
         "Transfer-Encoding:",
         "Transfer_Encoding : chunked",
+        "Transfer_Encoding: chunked",
+        "Content_Length: 5\r\nContent-Length: 50",
+        "CONTENT_LENGTH: 5",
+        "Content.Length: 5",
+        "Content(Length: 5",
     ],
 )
 def test_fields_in_doubt(field: str) -> None:
@@ -101,7 +106,7 @@ def test_fields_in_doubt(field: str) -> None:
             read_request_head(head("Host: a.test", field, line=f"{method} / HTTP/1.1"))
 
 
-@pytest.mark.parametrize("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"'])
+@pytest.mark.parametrize("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"', "Content_Lengths", "Content_Type"])
 def test_names_that_are_no_tokens_mean_nothing(name: str) -> None:
     for method in ("GET", "UNKNOWN"):
         found = read_request_head(head("Host: a.test", f"{name}: b.test", line=f"{method} / HTTP/1.1"))

@@ -19,7 +19,9 @@ from urlward.config.records import StoreTable
 from urlward.dashboard.sessions import Sessions
 from urlward.records.asking import Desk
 from urlward.records.outbox import Outbox, OutboxError, batch_of
+from urlward.records.sqlite import files_of
 from urlward.records.store import EventQuery, StoreError
+from urlward.records.stores import open_store
 from urlward.service.mend import mend_assignments, mend_token, open_mended
 from urlward.service.services import set_aside_alarm
 from urlward.state.folder import forget_damaged
@@ -272,3 +274,41 @@ async def test_the_socket(tmp_path: Path) -> None:
     await desk.start()
     await desk.close()
     assert aside(tmp_path) == ["records.sock"]
+
+
+def _locks(*paths: Path) -> set[str]:
+    """POSIX locks that this process has on files (proc(5), /proc/locks)."""
+    inodes = {str(path.stat().st_ino) for path in paths}
+    found = set()
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "POSIX" and fields[4] == str(os.getpid()) and fields[5].rpartition(":")[2] in inodes:
+            found.add(" ".join(fields[3:]))
+    return found
+
+
+def test_what_is_open_in_this_process_keeps_its_locks(tmp_path: Path) -> None:
+    # Without them another process that opens the file cuts the index of its log, which ends this one.
+    store = open_store(SQLITE, tmp_path)
+    store.write(events(1))
+    files = files_of(tmp_path / "records.db")
+    before = _locks(*files)
+    assert before
+    open_mended(SQLITE, tmp_path).close()
+    open_store(SQLITE, tmp_path).close()
+    assert before <= _locks(*files)
+    store.close()
+
+
+def test_assignments_that_are_open_in_this_process_keep_their_locks(tmp_path: Path) -> None:
+    store = AssignmentStore(tmp_path / ASSIGNMENTS)
+    files = files_of(tmp_path / ASSIGNMENTS)
+    with sqlite3.connect(files[0]) as other:
+        other.execute("BEGIN IMMEDIATE")
+        before = _locks(*files)
+        assert before
+        mend_assignments(RecordsTable(), tmp_path)
+        AssignmentStore(files[0]).close()
+        assert before <= _locks(*files)
+        other.execute("ROLLBACK")
+    store.close()

@@ -56,7 +56,8 @@ def import_radacct(
     result = Imported()
     merger = Merger(store, source.id)
     known = next(iter(store.positions(source.id)), None)
-    result.resumed = result.offset = known.offset if known else 0
+    # An earlier urlward noted a time to come.
+    result.resumed = result.offset = min(known.offset, int(now * 1000)) if known else 0
     since = max(0, result.resumed - _AGAIN)
     looked = Imported(resumed=result.resumed, offset=result.resumed)
     for rows in _batches(url, options, since):
@@ -78,9 +79,9 @@ def import_radacct(
         store.write(source, changes, int(now * 1000))
     if result.rows:
         read = known.read if known is not None else 0
-        merger.changes.position = ReadingPosition(
-            source.path, RADACCT, 0, result.offset, "", result.offset, read
-        )
+        # A session that a wrong clock says is to come keeps none before it from being read.
+        offset = min(result.offset, int(now * 1000))
+        merger.changes.position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read)
         store.write(source, merger.finished(), int(now * 1000))
     if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
         _renew(store, source, url, options, known, int(now * 1000))

@@ -31,6 +31,7 @@ from urlward.assignments.interval import (
     length_of,
     places_of,
 )
+from urlward.assignments.parsers import MOST
 from urlward.assignments.schema import (
     TABLES,
     assignments,
@@ -45,6 +46,7 @@ from urlward.assignments.schema import (
     told,
 )
 from urlward.assignments.times import ms_text
+from urlward.lines import plain
 from urlward.records.bulk import copy_new, copy_or_replace, insert_new
 from urlward.records.engines import SqliteFiles
 from urlward.records.store import StoreError
@@ -173,10 +175,12 @@ class AssignmentStore:
         What the database has as its path stays until something of this one is taken (`write`).
 
         Raises:
-            AssignmentError: there is one of that name with another format.
+            AssignmentError: there is one of that name with another format, or it is no name.
         """
-        # A file's name need not be text, as what a database keeps has to be.
-        name, path = (each.encode(errors="backslashreplace").decode() for each in (name, path))
+        # A file's name need not be text, as what a database keeps has to be, nor one to show.
+        name, path = plain(name), plain(path)
+        if not 0 < len(name) <= MOST:
+            raise AssignmentError(f"source: a name of 1 to {MOST} characters is needed")
         with self.changing() as connection:
             row = connection.execute(select(sources).where(sources.c.name == name)).first()
             if row is None:

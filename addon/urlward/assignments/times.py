@@ -17,9 +17,10 @@ from urlward.assignments.parsers import RowError
 _MS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: the year 5138 in seconds, 1973 in milliseconds."""
 _LONGEST = 30
+FIRST = 631_152_000_000
+"""The year 1990, in ms: numbers before it are dates as ``20261128``, not seconds."""
 LAST = 1 << 43
 """The year 2248, in ms."""
-
 
 _ZERO = timedelta()
 
@@ -114,7 +115,7 @@ def sane(ms: int) -> int:
     Raises:
         ValueError: it is out of all reason, and perhaps more than a database takes.
     """
-    if not 0 < ms < LAST:
+    if not FIRST <= ms < LAST:
         raise ValueError("not a time of this age")
     return ms
 

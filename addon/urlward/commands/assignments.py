@@ -20,6 +20,7 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, subco
 from urlward.commands.caller import caller
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
+from urlward.lines import plain
 from urlward.lists.report import Budget, read_budget
 from urlward.progress import progress_bar
 from urlward.state.audit import append
@@ -148,8 +149,8 @@ def _options(args: argparse.Namespace) -> ReadOptions:
             raise AssignmentError(f"column: {said!r} is not FIELD=NAME, once for each field")
         columns[field] = name
     delimiter = "\t" if args.delimiter in _TAB else args.delimiter
-    if len(delimiter) != 1:
-        raise AssignmentError("delimiter: one character")
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise AssignmentError("delimiter: one character, and no quote or line break")
     try:
         zone = UTC if args.zone == "UTC" else ZoneInfo(args.zone)
     except (ValueError, OSError) as e:
@@ -194,6 +195,7 @@ def _import(args: argparse.Namespace) -> int:
 
 def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
     """Print what was read, and what of it was not understood."""
+    where = plain(where)
     resumed = f", after {done.resumed} bytes that were read before" if done.resumed else ""
     resumed = resumed if format_ != RADACCT else ""
     print(f"{where}: {done.rows} rows, {done.faulty} not understood{resumed}, {seconds:.1f} s", flush=True)

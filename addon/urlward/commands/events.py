@@ -115,8 +115,8 @@ def _follow(
 
 
 def _query(args: argparse.Namespace, now: float) -> EventQuery:
-    if args.limit is not None and args.limit < 1:
-        raise EventsCommandError("--limit: a number from 1 on is needed")
+    if args.limit is not None and not 1 <= args.limit <= sys.maxsize:
+        raise EventsCommandError(f"--limit: a number from 1 to {sys.maxsize} is needed")
     if args.follow and args.until:
         raise EventsCommandError("--follow goes on for ever: without --until")
     equal = {name: getattr(args, name) for name, _, _ in _EQUAL}

@@ -17,6 +17,7 @@ from urlward.dashboard import action_pages, api, entry_pages, pages
 from urlward.dashboard.base import SECURITY, STATIC, HandlerContext, Missing
 from urlward.dashboard.sessions import Sessions
 from urlward.dashboard.sources import AdminError, Sources
+from urlward.records.bounded_server import BoundedServer
 from urlward.state.token import read_token
 
 MAX_BODY = 64 << 10
@@ -126,7 +127,7 @@ def serve(app: Application, listen: str) -> HTTPServer:
     host, port = parse_listen(listen)
     # Its warnings would have in them what a client has sent.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
-    server = HTTPServer(
+    server = BoundedServer(
         app,
         max_body_size=MAX_BODY,
         max_header_size=MAX_HEAD,

@@ -198,6 +198,11 @@ def _scan(data: bytes, question: Question) -> Scan:
     )
 
 
+def host_of(name: bytes) -> str:
+    """The host that a name in wire format is, as `Scan.hosts` has it."""
+    return _name(name, 0)[0]
+
+
 def _chain(first: str, aliases: dict[str, str]) -> tuple[str, ...]:
     """The hosts that a name leads to by aliases, each followed once."""
     chain = [first]

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urlward.engine.artifact import MAGIC, Header, check_key, networks, parse
+from urlward.engine.artifact import MAGIC, Artifact, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
 from urlward.feeds.apart import Own
@@ -15,7 +15,6 @@ from urlward.feeds.candidate import NOTHING_SAID, Candidate, Said, Unchanged
 from urlward.feeds.facts import Facts
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
-from urlward.feeds.store import InForce
 from urlward.feeds.text import Compiled, compile_text
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
@@ -58,7 +57,7 @@ class Look:
     ward: Path
     key: Key
     facts: Facts
-    in_force: InForce | None
+    in_force: Artifact | None
     now: float
     own: Own | None = None
     progress: Progress = silent
@@ -95,7 +94,7 @@ class Look:
     @property
     def before(self) -> int | None:
         """Number of entries that the candidate's is compared with."""
-        return None if self.in_force is None or self.moved else self.in_force.entries
+        return None if self.in_force is None or self.moved else self.in_force.meta["entries"]
 
     @property
     def body_is_known(self) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import Artifact, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
 from urlward.feeds.alarms import alarms
@@ -28,7 +28,7 @@ from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.look import Look
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import FetchError, SecretError
-from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore, InForce
+from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.take import take
 from urlward.lists.memory import ChangingError
 from urlward.lists.source import SourceError
@@ -156,13 +156,13 @@ def _looking(
         store.write_facts(facts)
 
 
-def _prepare(facts: Facts, in_force: InForce | None, now: float) -> None:
+def _prepare(facts: Facts, in_force: Artifact | None, now: float) -> None:
     facts.since = facts.since or now
     facts.last_attempt = now
     if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
         facts.accepted = None
     if in_force is not None:
-        facts.serial, facts.entries = in_force.header.serial, in_force.entries
+        facts.serial, facts.entries = in_force.header.serial, in_force.meta["entries"]
 
 
 def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
@@ -197,9 +197,7 @@ def _guard(look: Look, found: Candidate) -> bool:
 
 def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
     facts = look.facts
-    if found.change:
-        store.write_change(found.change)
-    store.write_artifact(found.data, by_change=bool(found.change))
+    store.write_artifact(found.data)
     facts.added, facts.removed = found.counts or _count(look, found)
     facts.serial, facts.entries, facts.kind = found.header.serial, found.entries, found.kind
     facts.bad, facts.unsupported = found.bad, found.unsupported
@@ -217,8 +215,8 @@ def _count(look: Look, found: Candidate) -> tuple[int, int]:
     if look.in_force is None:
         return found.entries, 0
     if look.in_force.header.key_id != found.header.key_id:
-        return found.entries, look.in_force.entries
-    return changes(parse(look.in_force.data), parse(found.data))
+        return found.entries, look.in_force.meta["entries"]
+    return changes(look.in_force, parse(found.data))
 
 
 def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Random) -> Outcome:

@@ -31,7 +31,7 @@ def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
     return {
         "name": feed.name,
         "state": kind,
-        "entries": in_force.entries if in_force else 0,
+        "entries": in_force.meta["entries"] if in_force else 0,
         "serial": in_force.header.serial if in_force else 0,
         "valid_until": _time(in_force.header.valid_until if in_force else 0),
         "last_attempt": _time(facts.last_attempt),

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from urlward.engine.artifact import HEADER_SIZE, parse, read_header
-from urlward.engine.delta import apply_delta, read_change
+from urlward.engine.artifact import HEADER_SIZE, read_header
+from urlward.engine.delta import apply_delta
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.feeds.candidate import Candidate, Said, Unchanged
 from urlward.feeds.guards import RefusedError
@@ -98,7 +98,7 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
         if data is None:
             return None, ""
         key = look.key_of(header)
-        artifact, change = apply_delta(look.in_force.data, data, key)
+        artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
         found = look.artifact(artifact, _said(answer, source)._replace(validators=None))
     except FetchError as e:
         if e.reason not in _OF_THE_BODY and (e.status is None or e.status in _OF_THE_SERVER):
@@ -110,11 +110,7 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
         return None, f"delta not used: {e}"
     if isinstance(found, Unchanged):
         return None, "delta not used: it changes nothing"
-    if not change:
-        return found._replace(note="by delta"), ""  # too much for a change: the whole is loaded
-    said = read_change(change, key)
-    added = parse(said.added).meta["entries"] if said.added else 0
-    return found._replace(change=change, counts=(added, len(said.removed)), note="by delta"), ""
+    return found._replace(note="by delta"), ""
 
 
 def _by_header(look: Look, source: Origin) -> Unchanged | None:

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from weakref import WeakSet
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.web import Application, HTTPError, RequestHandler
 
 from urlward.config import Config, ObjectionsTable, PageTable
@@ -37,6 +35,7 @@ from urlward.objections.objections import (
 from urlward.page.negotiation import choose_language, normal_tag
 from urlward.page.safety import SHARED, content_policy, encode
 from urlward.page.words import BlockPageError, form_texts, load_texts
+from urlward.records.bounded_server import BoundedServer
 from urlward.records.event import ReferenceTextError, parse_reference
 from urlward.records.network import network_of, plain_address
 from urlward.records.rate_limit import RateLimit
@@ -225,7 +224,6 @@ class ObjectionDesk:
         return Reply(HTTPStatus.OK, "received", reference)
 
 
-MAX_CONNECTIONS = 256
 IDLE, BODY_WITHIN = 20.0, 20.0
 """Seconds that a connection may be without a request, and that a body may take."""
 
@@ -315,23 +313,6 @@ class ObjectionHandler(RequestHandler):
         self.finish(page.body)
 
 
-class _Bounded(HTTPServer):
-    """HTTP server that takes no more than `MAX_CONNECTIONS` at a time."""
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Called by Tornado."""
-        super().initialize(*args, **kwargs)
-        self._open: WeakSet[IOStream] = WeakSet()
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Called by Tornado with a new connection."""
-        if sum(not other.closed() for other in self._open) >= MAX_CONNECTIONS:
-            stream.close()
-            return
-        self._open.add(stream)
-        super().handle_stream(stream, address)
-
-
 def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer | None:
     """Take objections on the configured address, in the running event loop; None where there is none.
 
@@ -348,7 +329,7 @@ def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer 
         log_function=lambda _: None,
     )
     size = table.max_length * _LONGEST_CHARACTER + _OTHERS
-    server = _Bounded(
+    server = BoundedServer(
         application,
         max_header_size=_HEAD,
         max_body_size=size,

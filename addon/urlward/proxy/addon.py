@@ -72,7 +72,6 @@ from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
-from urlward.proxy.poller import Poller
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.tls import Certificates, Origins
@@ -215,7 +214,6 @@ class Urlward:
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
         self._short_said = float("-inf")
-        self._poller: Poller | None = None
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -437,12 +435,6 @@ class Urlward:
             task.cancel()
         if self._after:
             await asyncio.wait(self._after)
-
-    def poller(self, loop: asyncio.AbstractEventLoop) -> Poller:
-        """Poller for the sockets of all modes: a client has one share of the processor for all of them."""
-        if self._poller is None or self._poller.loop is not loop:
-            self._poller = Poller(loop)
-        return self._poller
 
     def _count_open(self) -> int:
         server = ctx.master.addons.get("proxyserver")
@@ -704,7 +696,7 @@ class Urlward:
             logger.info(
                 "list %s: %s, serial %d",
                 loaded.name,
-                entries_text([loaded]),
+                entries_text(loaded),
                 loaded.serial,
             )
 

@@ -26,7 +26,7 @@ _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").full
 # What frames, addresses or switches a message is no trailer (RFC 9110 section 6.5.1), and origins that merge
 # trailers into the head would heed it.
 _OF_WEIGHT = re.compile(
-    rb"(?i:connection|content-length|expect|host|http2-settings|te|trailer|transfer-encoding|upgrade):"
+    rb"(?i:connection|content[^:]length|expect|host|http2-settings|te|trailer|transfer[^:]encoding|upgrade):"
 ).match
 
 _MOST_BITS: Final = 31

@@ -16,7 +16,7 @@ from mitmproxy.proxy import mode_servers, mode_specs
 
 from urlward.proxy.addon import Urlward
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
-from urlward.proxy.poller import Share
+from urlward.proxy.poller import Share, running_loop
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.session import Client, Session
 from urlward.proxy.tls import Certificates, Origins
@@ -38,14 +38,14 @@ class Front:
     Attributes:
         addon: decides.
         loop: the event loop.
-        poller: of the sockets.
+        poller: of the sockets of all modes: a client has one share of the processor for all of them.
     """
 
     def __init__(self, instance: Any, addon: Urlward) -> None:
         self._mode = instance.mode
         self.addon = addon
-        self.loop = asyncio.get_running_loop()
-        self.poller = addon.poller(self.loop)
+        self.loop = running_loop()
+        self.poller = self.loop.poller
         self._transports = Transports(lambda: _streams(instance))
 
     @property

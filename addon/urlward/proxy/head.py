@@ -30,12 +30,13 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
 _IS_TOKEN = re.compile(_TOKEN).fullmatch
-_NO_TOKEN = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+").sub
+_NO_LETTERS = re.compile(rb"[^0-9A-Za-z]+").sub
 # What frames, addresses or switches a message (RFC 9112): nobody must be able to read it in another name.
 _OF_WEIGHT = frozenset(
-    {b"connection", b"content-length", b"expect", b"host", b"http2-settings", b"te", b"trailer",
-     b"transfer-encoding", b"upgrade"}
+    {b"connection", b"contentlength", b"expect", b"host", b"http2settings", b"te", b"trailer",
+     b"transferencoding", b"upgrade"}
 )  # fmt: skip
+_ALMOST_FRAMES = re.compile(rb"(?i:content[^0-9A-Za-z]length|transfer[^0-9A-Za-z]encoding)").fullmatch
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
@@ -265,7 +266,16 @@ def _neutral_name(match: re.Match[bytes]) -> bytes:
     One that a lenient reader could take for a name of weight stays as it is, and is refused.
     """
     name = match[0]
-    return name if _IS_TOKEN(name) or _NO_TOKEN(b"", name).lower() in _OF_WEIGHT else b"X" * len(name)
+    return name if _IS_TOKEN(name) or _NO_LETTERS(b"", name).lower() in _OF_WEIGHT else b"X" * len(name)
+
+
+def frames_to_some(name: bytes) -> bool:
+    """Whether a field's name frames a message to some origins, and to others not.
+
+    To CGI and what follows it (RFC 3875 section 4.1.18) `-` and `_` are one: uWSGI takes `Content_Length` for
+    a body's length, and the first of the two.
+    """
+    return _ALMOST_FRAMES(name) is not None and b"-" not in name
 
 
 def _read_fields(head: RequestHead) -> None:
@@ -302,11 +312,15 @@ def _read_fields(head: RequestHead) -> None:
                     if length is not None:
                         raise HeadError(400, "more than one Content-Length")
                     length = value.strip(b" \t")
+                elif frames_to_some(name):
+                    raise HeadError(400, "a field that some take for Content-Length")
             case 17:
                 if name.lower() == b"transfer-encoding":
                     if chunked or value.strip(b" \t").lower() != b"chunked" or not head.minor:
                         raise HeadError(400, "a Transfer-Encoding other than chunked")
                     chunked = True
+                elif frames_to_some(name):
+                    raise HeadError(400, "a field that some take for Transfer-Encoding")
     if chunked:
         if length is not None:
             raise HeadError(400, "Content-Length beside Transfer-Encoding")

@@ -5,7 +5,6 @@ connections, speaks TLS and resolves names, and urlward.
 """
 
 import asyncio
-import gc
 import logging
 import os
 import re
@@ -36,8 +35,10 @@ from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
 from urlward.proxy.authentication import Authentication
 from urlward.proxy.authority import key_size_of, make_authority
+from urlward.proxy.collector import collect
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import Sockets, raise_limit
+from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
 from urlward.proxy.workers import Worker, is_worker
 
@@ -141,6 +142,7 @@ class Ready:
     def __init__(self, server: proxyserver.Proxyserver, worker: Worker) -> None:
         self._server = server
         self._worker = worker
+        self._collecting: asyncio.Task[None] | None = None
 
     def running(self) -> None:
         """Log one line for each address."""
@@ -149,10 +151,7 @@ class Ready:
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
-        # What has been made up to here stays: looking through it for garbage would stop the event loop
-        # for tens of milliseconds, again and again.
-        gc.collect()
-        gc.freeze()
+        self._collecting = asyncio.get_running_loop().create_task(collect())
         self._worker.ready()
         notify.ready()
 
@@ -181,7 +180,7 @@ class Drain:
                 if instance.is_running:
                     await instance.stop()
             start = time.monotonic()
-            live.tick(start)
+            await live.tick(start)
             # Where the end of something cannot be known, silence tells.
             await asyncio.sleep(DRAIN_LOOK)
             busy = live.close_idle()
@@ -190,7 +189,7 @@ class Drain:
                     "ending with the %d connections that are in use, in %d s at most", busy, DRAIN_WITHIN
                 )
             while busy and time.monotonic() < start + DRAIN_WITHIN:
-                live.tick(time.monotonic())
+                await live.tick(time.monotonic())
                 await asyncio.sleep(DRAIN_LOOK)
                 busy = live.close_idle()
         finally:
@@ -223,7 +222,7 @@ def run(settings: Settings, addons: Sequence[object] = (), sockets: Sockets = ()
     """
     if not is_worker():
         prepare_authority(settings)
-    asyncio.run(_run(settings, addons, Worker(sockets)))
+    asyncio.run(_run(settings, addons, Worker(sockets)), loop_factory=Loop)
 
 
 async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> None:

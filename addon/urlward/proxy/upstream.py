@@ -269,7 +269,7 @@ class Opening:
         while self._addresses and self._done is not None:
             if self._connect(self._addresses.pop()):
                 if self._addresses and self._done is not None:
-                    self._timer = self._poller.loop.call_later(STAGGER, self._try_next)
+                    self._timer = asyncio.get_running_loop().call_later(STAGGER, self._try_next)
                 return
         if not self._pending:
             self._finish(None)

@@ -54,6 +54,7 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    from urlward.config import MOST_WORKERS
     from urlward.feeds.keeper import Keeper
     from urlward.lists.build import find_key
     from urlward.lists.report import read_budget
@@ -62,9 +63,11 @@ def _replay(args: argparse.Namespace) -> int:
     from urlward.replay.run import open_logs, replay
     from urlward.report.document import write_report
 
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
-    if workers < 1 or args.top < 0:
-        raise ReplayError(f"{'workers' if workers < 1 else 'top'}: not a number of them")
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ReplayError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+    if args.top < 0:
+        raise ReplayError("top: not a number of them")
     budget = read_budget(args.max_errors, "max-errors")
     names = [str(path) for path in args.logs]
     if names.count("-") > 1:

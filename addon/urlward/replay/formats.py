@@ -16,14 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
 from typing import NamedTuple
 
+from urlward.csv_rows import csv_rows
 from urlward.encoding import other_encoding
 from urlward.replay.errors import BadLineError, ReplayError
-
-MOST_LINES = 20
-"""Lines that one row of CSV may have; with more, a quote does not end."""
 
 NONE = "-"
 """In place of a URL, or of a client, that there is not."""
@@ -228,25 +225,17 @@ FORMATS = {one.kind: one for one in (SQUID, COMBINED, VHOST_COMBINED, HAR, CSV, 
 
 def _cells(text: str, delimiter: str, column: int) -> list[str]:
     """The URL of each line, so that line numbers stay: of a row over several, they follow the last."""
-    lines = text.removesuffix("\n").split("\n")
     urls: list[str] = []
-    while (first := len(urls)) < len(lines):
-        reader = csv.reader(islice(lines, first, None), delimiter=delimiter, strict=True)
-        try:
-            for row in reader:
-                lines_of_row = first + reader.line_num - len(urls)
-                if lines_of_row > MOST_LINES:
-                    raise csv.Error  # a quote that does not end
-                urls.extend([""] * (lines_of_row - 1))
-                if not row or row[0].startswith("#"):
-                    urls.append("")
-                elif len(row) > column and (url := row[column]):
-                    # A break inside is no part of a URL (WHATWG URL standard, section 4.4).
-                    urls.append(url if url.isprintable() else url.replace("\n", "").replace("\r", ""))
-                else:
-                    urls.append(_NO_CELL)
-        except csv.Error:
-            # Resume behind the line that it began with.
+    for number, row in csv_rows(text.removesuffix("\n").split("\n"), delimiter):
+        urls.extend([""] * (number - 1 - len(urls)))
+        if row is None:
+            urls.append(_NO_CELL)
+        elif not row or row[0].startswith("#"):
+            urls.append("")
+        elif len(row) > column and (url := row[column]):
+            # A break inside is no part of a URL (WHATWG URL standard, section 4.4).
+            urls.append(url if url.isprintable() else url.replace("\n", "").replace("\r", ""))
+        else:
             urls.append(_NO_CELL)
     return urls
 

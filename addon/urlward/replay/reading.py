@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, Self
 
 import ijson
 
+from urlward.csv_rows import MOST_LINES
 from urlward.encoding import without_bom
 from urlward.feeds.decoders import DAMAGED, decoder_for
 from urlward.replay.errors import ReplayError
-from urlward.replay.formats import MOST_LINES, NONE
+from urlward.replay.formats import NONE
 
 BLOCK = 1 << 18
 """Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
