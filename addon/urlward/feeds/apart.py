@@ -92,17 +92,7 @@ def refresh_apart(
         ChangingError: the list changes each time that it is read.
         StateError: the state folder cannot be used, or its key.
     """
-    request = {
-        "feed": {**feed.model_dump(mode="json"), "stale_limit": feed.stale_limit},
-        # All else that matters to a feed.
-        "key": config.key,
-        "max_errors": config.max_errors,
-        "state": str(state),
-        "wait": wait,
-        "own": own,
-        "progress": progress is not silent,
-        "at_once": own is not None and own.first,
-    }
+    request = request_for(feed, config, state, wait=wait, own=own, progress=progress is not silent)
 
     def heard(what: str | int, said: Any) -> None:
         if isinstance(what, int):
@@ -121,6 +111,23 @@ def refresh_apart(
     if "fault" in answer:
         raise StateError(answer["fault"])
     return Outcome(**answer)
+
+
+def request_for(
+    feed: "FeedTable", config: "Config", state: Path, *, wait: bool, own: Own | None, progress: bool
+) -> dict[str, Any]:
+    """What the process is asked, which knows neither configuration nor its defaults."""
+    return {
+        "feed": {**feed.model_dump(mode="json"), "stale_limit": feed.stale_limit},
+        # All else that matters to a feed.
+        "key": config.key,
+        "max_errors": config.max_errors,
+        "state": str(state),
+        "wait": wait,
+        "own": own,
+        "progress": progress,
+        "at_once": own is not None and own.first,
+    }
 
 
 def _not_done(feed: "FeedTable", state: Path, error: OSError, own: Own | None) -> Outcome:

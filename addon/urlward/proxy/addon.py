@@ -814,7 +814,7 @@ class Urlward:
 
     def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether requests are for mitmproxy's flows to change or for other addons to see."""
-        return self._by_flows or (isinstance(mode, mode_specs.ReverseMode) and not self._keeps_host)
+        return self._by_flows or (not self._keeps_host and isinstance(mode, mode_specs.ReverseMode))
 
     def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""
