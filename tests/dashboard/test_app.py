@@ -18,10 +18,9 @@ import urllib3
 from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
-from urlward.dashboard.app import MAX_BODY, Settings, make_app, parse_listen, serve
-from urlward.dashboard.attempts import BURST, EVERY
+from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.base import STATIC
-from urlward.dashboard.sessions import SESSION
+from urlward.dashboard.sessions import BURST, EVERY, SESSION
 from urlward.dashboard.sources import AdminError, EventFilter, EventPage
 from urlward.objections.book import Grant
 from urlward.records import bounded_server
@@ -510,7 +509,7 @@ def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):
-    app = make_app(MadeUp(), Settings(tmp_path))
+    app = make_app(MadeUp(), DashboardSettings(tmp_path))
     server = serve(app, "[::1]:0")
     (listening,) = server._sockets.values()
     port = listening.getsockname()[1]

@@ -6,15 +6,15 @@ import pytest
 from urlward.config import ObjectionsTable, PageTable
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import Objection, read_objections
-from urlward.objections.server import FAULTY, Desk
+from urlward.objections.server import FAULTY, ObjectionDesk
 from urlward.state.folder import local_key
 
 REFERENCE = "7Q4M-2XKD-93FH"
 
 
-def desk(state: Path, taken: list[Objection], **limits: int) -> Desk:
+def desk(state: Path, taken: list[Objection], **limits: int) -> ObjectionDesk:
     table = ObjectionsTable(url="http://gateway.example/", **limits)
-    return Desk(
+    return ObjectionDesk(
         table, PageTable(), state, local_key(state),
         conceal=lambda address, now: f"{address} at {now:.0f}", taken=taken.append,
         clock=lambda: 1_800_000_000.0, timer=lambda: 0.0,

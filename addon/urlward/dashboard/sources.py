@@ -15,7 +15,7 @@ class AdminError(UrlwardError):
     """A request that the dashboard cannot fulfil, or a dashboard that cannot be served."""
 
 
-class AbsentError(AdminError):
+class NotConfiguredError(AdminError):
     """A part that is not configured; the message says how it would be."""
 
 

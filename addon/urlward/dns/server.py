@@ -14,12 +14,12 @@ from weakref import WeakSet
 
 from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import Resolver
-from urlward.dns.service import Client, Service, counted_by
-from urlward.dns.upstream import Forwarder, Report, TcpWay, UdpWay
-from urlward.dns.wire import Messages, framed
+from urlward.dns.service import QueryClient, QueryService, counted_by
+from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
+from urlward.dns.wire import StreamMessages, framed
 from urlward.proxy.listeners import Acceptor, Transports
 
 logger = logging.getLogger("urlward.gateway")
@@ -43,7 +43,7 @@ class UdpEndpoint:
         one: bound; closed with this.
     """
 
-    def __init__(self, service: Service, one: socket.socket) -> None:
+    def __init__(self, service: QueryService, one: socket.socket) -> None:
         self._service = service
         self._socket = one
         self._six = one.family == socket.AF_INET6
@@ -116,7 +116,7 @@ class UdpClient:
         self.host: str = peer[0]
 
     def answer(self, data: bytes) -> None:
-        """Send a response; see `Client.answer`."""
+        """Send a response; see `QueryClient.answer`."""
         try:
             self._endpoint.send((data,), self._local, 0, self._peer)
         except OSError:
@@ -124,8 +124,8 @@ class UdpClient:
         finally:
             self._endpoint.answered()
 
-    def same(self, other: Client) -> bool:
-        """Whether a response to one reaches the other; see `Client.same`."""
+    def same(self, other: QueryClient) -> bool:
+        """Whether a response to one reaches the other; see `QueryClient.same`."""
         return isinstance(other, UdpClient) and self._peer == other._peer
 
 
@@ -169,7 +169,7 @@ class TcpEndpoint:
         service: answers queries.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: QueryService) -> None:
         self.service = service
         self._server: Acceptor | None = None
         self._connections: set[TcpClient] = set()
@@ -247,7 +247,7 @@ class TcpClient(asyncio.Protocol):
     def __init__(self, endpoint: TcpEndpoint) -> None:
         self.host = ""
         self._endpoint = endpoint
-        self._messages = Messages()
+        self._messages = StreamMessages()
         self._unread: deque[bytes] = deque()
         self._taking = False
         self._owed = 0
@@ -304,7 +304,7 @@ class TcpClient(asyncio.Protocol):
         self._take()
 
     def answer(self, data: bytes) -> None:
-        """Send a response; see `Client.answer`."""
+        """Send a response; see `QueryClient.answer`."""
         self._owed -= 1
         if self._gone:
             return
@@ -313,8 +313,8 @@ class TcpClient(asyncio.Protocol):
         if self._unread or self._paused or self._ends:
             self._take_soon()
 
-    def same(self, other: Client) -> bool:  # noqa: ARG002
-        """See `Client.same`. Nothing is lost on a stream, so a repeated query is answered again."""
+    def same(self, other: QueryClient) -> bool:  # noqa: ARG002
+        """See `QueryClient.same`. Nothing is lost on a stream, so a repeated query is answered again."""
         return False
 
     def pause_writing(self) -> None:
@@ -399,21 +399,21 @@ def make_service(
     resolvers: Sequence[Resolver],
     timeout: float,
     judge: Judge,
-    policy: Policy,
+    policy: DnsPolicy,
     resolved: Resolved,
     faults: Faults,
-) -> tuple[Service, tuple[Forwarder, Forwarder]]:
+) -> tuple[QueryService, tuple[Forwarder, Forwarder]]:
     """Create a service with its forwarders to the resolvers.
 
     Args:
         resolvers: in the order of preference.
         timeout: seconds that an answer may take.
-        judge: see `Service`.
+        judge: see `QueryService`.
         policy: likewise.
         resolved: likewise.
         faults: likewise.
     """
-    report = Report([str(resolver) for resolver in resolvers])
+    report = OutageLog([str(resolver) for resolver in resolvers])
     udp_ways = [UdpWay(resolver) for resolver in resolvers]
     tcp_ways = [TcpWay(resolver) for resolver in resolvers]
     udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)
@@ -421,7 +421,7 @@ def make_service(
         way.forwarder = udp
     for line in tcp_ways:
         line.forwarder = tcp
-    return Service(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
+    return QueryService(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
 
 
 class DnsServer:
@@ -434,7 +434,7 @@ class DnsServer:
         stopping: called at `close`.
     """
 
-    def __init__(self, service: Service, lingers: float, stopping: Callable[[], None]) -> None:
+    def __init__(self, service: QueryService, lingers: float, stopping: Callable[[], None]) -> None:
         self._service = service
         self._lingers = lingers
         self._stopping = stopping

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from urlward.dns.resolvers import Resolver
-from urlward.dns.wire import FORMERR, HEADER, NOTIMP, REFUSED, SERVFAIL, Messages, Question, framed
+from urlward.dns.wire import FORMERR, HEADER, NOTIMP, REFUSED, SERVFAIL, Question, StreamMessages, framed
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -41,7 +41,7 @@ _FAILURES = (SERVFAIL, REFUSED)
 _REFUSALS = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
 
 
-class Exchange:
+class DnsExchange:
     """Query under way, from its arrival to its response.
 
     Args:
@@ -62,7 +62,7 @@ class Exchange:
         self.query = query
         self.question = question
         self.order: Sequence[Way] = ()
-        self.places: list[tuple[Place, int]] = []
+        self.places: list[tuple[ResponsePlace, int]] = []
         self.way: Way | None = None
         self.attempts = 0
         self.fallback: bytes | None = None
@@ -89,7 +89,7 @@ class Exchange:
         raise NotImplementedError
 
 
-class Place(Protocol):
+class ResponsePlace(Protocol):
     """Connection or socket where responses are awaited."""
 
     def release(self, number: int) -> None:
@@ -111,7 +111,7 @@ class Way(Protocol):
     again: float
     heard: float
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: DnsExchange) -> None:
         """Send a query.
 
         Raises:
@@ -132,19 +132,19 @@ class Forwarder:
         report: says when nobody answers.
     """
 
-    def __init__(self, ways: Sequence[Way], timeout: float, report: "Report") -> None:
+    def __init__(self, ways: Sequence[Way], timeout: float, report: "OutageLog") -> None:
         self._ways = tuple(ways)
         self._timeout = timeout
         self._attempts = max(2, len(ways))
         self._interval = timeout / self._attempts
         self._report = report
-        self._deadlines: deque[tuple[float, Exchange, int]] = deque()
+        self._deadlines: deque[tuple[float, DnsExchange, int]] = deque()
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self.under_way = 0
 
-    def ask(self, exchange: Exchange) -> bool:
+    def ask(self, exchange: DnsExchange) -> bool:
         """Start an exchange.
 
         Returns:
@@ -157,7 +157,7 @@ class Forwarder:
         self._next(exchange)
         return True
 
-    def take(self, exchange: Exchange, way: Way, data: bytes) -> None:
+    def take(self, exchange: DnsExchange, way: Way, data: bytes) -> None:
         """A response to an exchange has arrived."""
         way.heard = self._time()
         if not way.well:
@@ -171,7 +171,7 @@ class Forwarder:
             return
         self._finish(exchange, data)
 
-    def failed(self, exchange: Exchange, way: Way) -> None:
+    def failed(self, exchange: DnsExchange, way: Way) -> None:
         """An upstream reports that there will be no response."""
         self.mark(way)
         if exchange.way is way and not exchange.over:
@@ -206,7 +206,7 @@ class Forwarder:
                 (well if way.well else unwell).append(way)
         return well + unwell
 
-    def _next(self, exchange: Exchange) -> None:
+    def _next(self, exchange: DnsExchange) -> None:
         order = exchange.order
         while exchange.attempts < self._attempts:
             way = exchange.way = order[exchange.attempts % len(order)]
@@ -226,7 +226,7 @@ class Forwarder:
             return
         self._finish(exchange, exchange.fallback)
 
-    def _finish(self, exchange: Exchange, data: bytes | None) -> None:
+    def _finish(self, exchange: DnsExchange, data: bytes | None) -> None:
         exchange.over = True
         self.under_way -= 1
         for place, number in exchange.places:
@@ -258,7 +258,7 @@ class Forwarder:
                 self._tick_later()
 
 
-class Report:
+class OutageLog:
     """Log of an outage: when no resolver responds any more, once a minute at most, and when one does again.
 
     Args:
@@ -320,7 +320,7 @@ class UdpWay:
         self._resolver = resolver
         self._sources: list[_Source | None] = [None] * SOURCES
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: DnsExchange) -> None:
         """Send a query; see `Way.send`."""
         by_chance = os.urandom(3)
         index = by_chance[2] % SOURCES
@@ -344,7 +344,7 @@ class _Source:
 
     def __init__(self, way: UdpWay, resolver: Resolver) -> None:
         self._way = way
-        self._waiting: dict[int, Exchange] = {}
+        self._waiting: dict[int, DnsExchange] = {}
         self._left = QUERIES
         self._socket = socket.socket(resolver.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -360,7 +360,7 @@ class _Source:
         """Whether the socket is to send no more queries."""
         return self._left <= 0
 
-    def send(self, exchange: Exchange, by_chance: bytes) -> None:
+    def send(self, exchange: DnsExchange, by_chance: bytes) -> None:
         """Send a query."""
         number = int.from_bytes(by_chance)
         waiting = self._waiting
@@ -381,7 +381,7 @@ class _Source:
             raise
 
     def release(self, number: int) -> None:
-        """Stop waiting for a response; see `Place.release`."""
+        """Stop waiting for a response; see `ResponsePlace.release`."""
         self._waiting.pop(number, None)
         if self._left <= 0 and not self._waiting:
             self.close()
@@ -457,7 +457,7 @@ class TcpWay:
         self._lines: list[_Line] = []
         self._connecting: set[asyncio.Task[None]] = set()
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: DnsExchange) -> None:
         """Send a query; see `Way.send`."""
         line = min(self._lines, key=len, default=None)
         if line is None or (len(line) >= ENOUGH and len(self._lines) < LINES):
@@ -499,8 +499,8 @@ class _Line(asyncio.Protocol):
 
     def __init__(self, way: TcpWay) -> None:
         self._way = way
-        self._waiting: dict[int, Exchange] = {}
-        self._messages = Messages()
+        self._waiting: dict[int, DnsExchange] = {}
+        self._messages = StreamMessages()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._answers = 0
@@ -511,7 +511,7 @@ class _Line(asyncio.Protocol):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: DnsExchange) -> None:
         """Send a query, now or once connected."""
         if self._idle is not None:
             self._idle.cancel()
@@ -525,12 +525,12 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._write(number, exchange)
 
-    def _write(self, number: int, exchange: Exchange) -> None:
+    def _write(self, number: int, exchange: DnsExchange) -> None:
         assert self._transport is not None
         self._transport.write(framed(number.to_bytes(2) + exchange.query[2:]))
 
     def release(self, number: int) -> None:
-        """Stop waiting for a response; see `Place.release`."""
+        """Stop waiting for a response; see `ResponsePlace.release`."""
         if self._waiting.pop(number, None) is not None and self._loop.time() > self._heard + SILENT:
             self._drop()  # it may be that nothing comes through any more
         if not self._waiting and self._idle is None and self._transport is not None:

@@ -269,7 +269,7 @@ def framed(message: bytes) -> bytes:
     return len(message).to_bytes(2) + message
 
 
-class Messages:
+class StreamMessages:
     """Splitter of a stream into messages."""
 
     __slots__ = ("_data",)

@@ -350,9 +350,6 @@ def _digest(url: Url) -> str:
     return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
-# URLs and credentials
-
-
 def parse(text: str, what: str) -> Url:
     """Parse a URL of http or https with a host and no user information.
 
@@ -460,10 +457,6 @@ def peer(url: Url) -> str:
     return f"{scheme}://{url.host}" + ("" if port == _PORTS[scheme] else f":{port}")
 
 
-# Response fields that say when to come back. How long an answer is fresh is RFC 9111, section 4.2; a private
-# cache's view, so s-maxage does not count.
-
-
 def retry_after(fields: Mapping[str, str]) -> float | None:
     """Seconds that Retry-After asks to wait: a number of them, or a date; None where it has neither."""
     value = fields.get("retry-after", "")
@@ -472,7 +465,10 @@ def retry_after(fields: Mapping[str, str]) -> float | None:
 
 
 def fresh_for(fields: Mapping[str, str]) -> float | None:
-    """Seconds that an answer is fresh: 0 where it must be asked for anew, None where nothing is said."""
+    """Seconds that an answer is fresh: 0 where it must be asked for anew, None where nothing is said.
+
+    As a private cache has it (RFC 9111, section 4.2), so s-maxage does not count.
+    """
     cache = parse_dict_header(fields.get("cache-control", "").lower())
     if "no-store" in cache or cache.get("no-cache", "") is None:
         return 0.0
@@ -496,9 +492,6 @@ def _seconds(value: str | None) -> float | None:
     if match is None:
         return None
     return float(_MOST if len(match[1]) > len(str(_MOST)) else min(int(match[1]), _MOST))
-
-
-# Failures
 
 
 def failure(error: Exception, name: str, *, in_body: bool = False) -> FetchError:
@@ -539,9 +532,6 @@ def _cause(error: Exception) -> Exception:
             break
         error = inner
     return error
-
-
-# Connections within a deadline, and no nearer than allowed
 
 
 class Scope(IntEnum):

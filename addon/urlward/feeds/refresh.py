@@ -27,7 +27,7 @@ from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.look import Look
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import FetchError, SecretError
+from urlward.feeds.source import FetchError
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.take import take
 from urlward.lists.memory import ChangingError
@@ -49,7 +49,6 @@ ACCEPTED_FOR = 7 * 86_400.0
 _REASONS: dict[type[Exception], str] = {
     KeyFileError: "key",
     RotationError: "rotation",
-    SecretError: "secret",
     SourceError: "unreadable",
     StateError: "state",
 }

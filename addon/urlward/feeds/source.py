@@ -69,10 +69,6 @@ class FetchError(UrlwardError):
         self.status = status
 
 
-class SecretError(UrlwardError):
-    """A password or token that cannot be read; the message names its file or variable."""
-
-
 class Validators(NamedTuple):
     """Cache validators of a feed's body (RFC 9110, section 8.8).
 
@@ -127,7 +123,7 @@ def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> Or
     """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 
     Raises:
-        SecretError: one is missing.
+        FetchError: one cannot be read; the message names its file or variable ("secret").
     """
     assert feed.url is not None
     return Origin(
@@ -187,11 +183,12 @@ def _secret(
         else:
             return None
     except KeyError:
-        raise SecretError(f"{kind}: {where} is not set") from None
+        raise FetchError(f"{kind}: {where} is not set", "secret") from None
     except UnicodeDecodeError:
-        raise SecretError(f"{kind}: {where} is not UTF-8") from None
+        raise FetchError(f"{kind}: {where} is not UTF-8", "secret") from None
     except (OSError, ValueError) as e:
-        raise SecretError(f"{kind}: {where}: {getattr(e, 'strerror', None) or 'not a file name'}") from e
+        why = getattr(e, "strerror", None) or "not a file name"
+        raise FetchError(f"{kind}: {where}: {why}", "secret") from e
     if not value or not value.isprintable():
-        raise SecretError(f"{kind}: {where} is empty, or not text of one line")
+        raise FetchError(f"{kind}: {where} is empty, or not text of one line", "secret")
     return value

@@ -54,7 +54,7 @@ _QUEUE = 64 << 20
 """Bytes of notifications that may wait; twice what a full set has."""
 
 
-class Kind(IntEnum):
+class MessageKind(IntEnum):
     """Message types of nf_tables (NFT_MSG_*)."""
 
     NEWTABLE = 0
@@ -80,7 +80,7 @@ class Message(NamedTuple):
     """Message of nf_tables.
 
     Attributes:
-        kind: one of `Kind`, or a number that is none.
+        kind: one of `MessageKind`, or a number that is none.
         family: of the table.
         port: of the socket whose transaction it tells of.
         body: attributes.
@@ -133,7 +133,9 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self, kind: Kind, attributes: bytes = b"", flags: int = 0, family: int = INET) -> list[Message]:
+    def ask(
+        self, kind: MessageKind, attributes: bytes = b"", flags: int = 0, family: int = INET
+    ) -> list[Message]:
         """Send a query and read the response.
 
         Args:
@@ -157,9 +159,9 @@ class Netlink:
 
     def generation(self) -> int:
         """Current generation number of the kernel's rules."""
-        return generation_of(self.ask(Kind.GETGEN, family=0)[0].body)[0]
+        return generation_of(self.ask(MessageKind.GETGEN, family=0)[0].body)[0]
 
-    def commit(self, messages: Sequence[tuple[Kind, int, bytes]], generation: int) -> None:
+    def commit(self, messages: Sequence[tuple[MessageKind, int, bytes]], generation: int) -> None:
         """Run a transaction: all of it, or nothing.
 
         Args:

@@ -28,7 +28,16 @@ from urlward.gateway.errors import (
     SetFullError,
 )
 from urlward.gateway.locks import Turn
-from urlward.gateway.netlink import DUMP, Kind, Netlink, attribute, attributes, nest, set_elements, text
+from urlward.gateway.netlink import (
+    DUMP,
+    MessageKind,
+    Netlink,
+    attribute,
+    attributes,
+    nest,
+    set_elements,
+    text,
+)
 from urlward.gateway.table import TABLE
 from urlward.process import OURS, called
 
@@ -63,7 +72,9 @@ class Expiry:
         """
         element = nest(_ELEMENTS, nest(_ELEM, nest(_KEY, attribute(_VALUE, key))))
         try:
-            found = self._netlink.ask(Kind.GETSETELEM, self._table + text(_SET, name) + element)[0].body
+            found = self._netlink.ask(MessageKind.GETSETELEM, self._table + text(_SET, name) + element)[
+                0
+            ].body
         except OSError as e:
             if e.errno == errno.ENOENT:
                 return 0.0
@@ -83,7 +94,7 @@ class Expiry:
             NftError: the kernel does not say.
         """
         try:
-            answers = self._netlink.ask(Kind.GETSETELEM, self._table + text(_SET, name), DUMP)
+            answers = self._netlink.ask(MessageKind.GETSETELEM, self._table + text(_SET, name), DUMP)
         except OSError as e:
             raise NftError.of(e) from e
         for answer in answers:

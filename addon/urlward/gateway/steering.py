@@ -10,7 +10,7 @@ from mitmproxy import ctx
 from urlward.config import GatewayTable
 from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import resolvers
 from urlward.dns.server import DnsServer, make_service
@@ -24,6 +24,7 @@ from urlward.gateway.listing import Listing
 from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
+from urlward.proxy.addon import NoListError
 from urlward.proxy.listeners import Address
 from urlward.proxy.workers import Worker, is_first
 
@@ -39,10 +40,6 @@ FULL_FOR = 60.0
 """Seconds after which a set that was full, and has not been so again, is no trouble any more."""
 
 _LINGERS = ALIVE_FOR + 0.2
-
-
-class NoListError(Exception):
-    """No list is loaded, so no name can be judged."""
 
 
 class Steering:
@@ -65,7 +62,7 @@ class Steering:
         self._faults = Faults()
         self._resolved = Resolved(gateway.dns.remember)
         self._judge = Judge(self._matcher, self._faults)
-        self._policy = Policy(gateway, self._steer_set, self._judge, self._matcher)
+        self._policy = DnsPolicy(gateway, self._steer_set, self._judge, self._matcher)
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )

@@ -131,7 +131,7 @@ type Conceal = Callable[[str, float], str]
 """What may be kept of a client's address, at a time in seconds since 1970-01-01 UTC."""
 
 
-class Said(NamedTuple):
+class Reply(NamedTuple):
     """Reply to an objection.
 
     Attributes:
@@ -147,10 +147,10 @@ class Said(NamedTuple):
     wait: int = 0
 
 
-FAULTY = Said(HTTPStatus.BAD_REQUEST, "faulty")
+FAULTY = Reply(HTTPStatus.BAD_REQUEST, "faulty")
 
 
-class Desk:
+class ObjectionDesk:
     """Desk: takes objections, within limits.
 
     Args:
@@ -190,7 +190,7 @@ class Desk:
         self._timer = timer
         self._limit = RateLimit(table.per_hour, table.per_hour_all)
 
-    async def take(self, reference: str, message: str, address: str) -> Said:
+    async def take(self, reference: str, message: str, address: str) -> Reply:
         """Take an objection.
 
         Args:
@@ -207,7 +207,7 @@ class Desk:
         except (ReferenceTextError, ObjectionError):
             return FAULTY
         if wait := self._limit.take(network_of(address), self._timer()):
-            return Said(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))
+            return Reply(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))
         now = self._clock()
         try:
             client = self._conceal(address, now)
@@ -216,12 +216,12 @@ class Desk:
             )
         except FullError as e:
             logger.error("objections: %s", e)
-            return Said(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
         except UrlwardError as e:
             logger.error("objections: one is lost: %s", e)
-            return Said(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
         self._taken(objection)
-        return Said(HTTPStatus.OK, "received", reference)
+        return Reply(HTTPStatus.OK, "received", reference)
 
 
 IDLE, BODY_WITHIN = 20.0, 20.0
@@ -238,7 +238,7 @@ _OTHERS = 1024
 class ObjectionHandler(RequestHandler):
     """Handler of the one page."""
 
-    def initialize(self, desk: Desk) -> None:
+    def initialize(self, desk: ObjectionDesk) -> None:
         """Called by Tornado."""
         self._desk = desk
 
@@ -299,7 +299,7 @@ class ObjectionHandler(RequestHandler):
     def _languages(self) -> str:
         return self.request.headers.get("Accept-Language", "")
 
-    def _answer(self, said: Said) -> None:
+    def _answer(self, said: Reply) -> None:
         self.set_status(said.status)
         if said.wait:
             self.set_header("Retry-After", str(said.wait))
@@ -313,7 +313,7 @@ class ObjectionHandler(RequestHandler):
         self.finish(page.body)
 
 
-def serve_objections(desk: Desk, table: ObjectionsTable) -> HTTPServer | None:
+def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer | None:
     """Take objections on the configured address, in the running event loop; None where there is none.
 
     The caller ends it with ``stop()`` and ``await close_all_connections()``.
@@ -357,7 +357,9 @@ def start_objections(
     table = config.objections
     if table is None or table.address is None:
         return None
-    return serve_objections(Desk(table, config.page, state, key, conceal=conceal, taken=taken), table)
+    return serve_objections(
+        ObjectionDesk(table, config.page, state, key, conceal=conceal, taken=taken), table
+    )
 
 
 async def take_objections(

@@ -47,7 +47,7 @@ class Membership(NamedTuple):
 NOBODYS = Membership(-1)
 
 
-class Groups:
+class ClientGroups:
     """Groups of clients, already checked by `urlward.config.read_config`.
 
     Args:
@@ -167,7 +167,7 @@ _OUTCOMES = 1 << 12
 _WEIGHTS = {"allow": 3, "block": 2, "monitor": 1, "pass": 0}
 
 
-class Rule(NamedTuple):
+class PolicyRule(NamedTuple):
     """Rule, prepared for lookups.
 
     Attributes:
@@ -193,7 +193,7 @@ class Rule(NamedTuple):
         )
 
 
-class Outcome(NamedTuple):
+class EntryOutcome(NamedTuple):
     """Outcome of an entry found.
 
     Attributes:
@@ -203,7 +203,7 @@ class Outcome(NamedTuple):
     """
 
     action: Action
-    rule: Rule | None = None
+    rule: PolicyRule | None = None
     only_then: bool = False
 
 
@@ -220,7 +220,12 @@ class View:
     __slots__ = ("_categories", "_outcomes", "_uses", "group", "page", "resting", "rules")
 
     def __init__(
-        self, group: str, page: str, rules: Sequence[Rule], resting: Sequence[Rule], uses: Mapping[str, Use]
+        self,
+        group: str,
+        page: str,
+        rules: Sequence[PolicyRule],
+        resting: Sequence[PolicyRule],
+        uses: Mapping[str, Use],
     ) -> None:
         self.group = group
         self.page = page
@@ -230,7 +235,7 @@ class View:
         # No category is empty: that stands for all which no rule names.
         named = (rule.categories or () for rule in (*rules, *resting))
         self._categories = frozenset(("",)).union(*named)
-        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        self._outcomes: dict[tuple[str, str], EntryOutcome] = {}
 
     def decide(self, found: Sequence[Verdict]) -> Verdict:
         """Decide on one host: the verdict among those of all entries found on it.
@@ -257,12 +262,12 @@ class View:
             return best
         return Verdict(best_action, best.kind, best.entry, best.category, best.list, best.rank)
 
-    def outcome(self, verdict: Verdict) -> Outcome:
+    def outcome(self, verdict: Verdict) -> EntryOutcome:
         """Outcome of one entry found, whatever else is found."""
         if verdict.action == "allow":
-            return Outcome("allow")
+            return EntryOutcome("allow")
         outcome = self._outcome(verdict.list, verdict.category)
-        return Outcome("pass") if outcome.action == "allow" and verdict.doubtful else outcome
+        return EntryOutcome("pass") if outcome.action == "allow" and verdict.doubtful else outcome
 
     def uses(self, list_name: str) -> bool:
         """Whether any entry of a list could block for these clients now."""
@@ -276,7 +281,7 @@ class View:
         """All actions that a list's blocking entries can have."""
         return {self._outcome(list_name, category).action for category in self._categories}
 
-    def _outcome(self, list_name: str, category: str) -> Outcome:
+    def _outcome(self, list_name: str, category: str) -> EntryOutcome:
         outcome = self._outcomes.get((list_name, category))
         if outcome is None:
             if len(self._outcomes) >= _OUTCOMES:
@@ -284,19 +289,19 @@ class View:
             outcome = self._outcomes[list_name, category] = self._work_out(list_name, category)
         return outcome
 
-    def _work_out(self, list_name: str, category: str) -> Outcome:
+    def _work_out(self, list_name: str, category: str) -> EntryOutcome:
         use = self._uses.get(list_name, "block")
         if use == "allow":
-            return Outcome("allow")
+            return EntryOutcome("allow")
         for rule in self.rules:
             if rule.fits(list_name, category):
                 # A rule's "allow" excuses no other list's entry: the one that it fits does not count.
-                return Outcome("pass" if rule.action == "allow" else rule.action, rule)
+                return EntryOutcome("pass" if rule.action == "allow" else rule.action, rule)
         for rule in self.resting:
             # It says what the list does anyway, so it can only mean that the list does so in that schedule.
             if rule.action == use and rule.fits(list_name, category):
-                return Outcome("pass", rule, only_then=True)
-        return Outcome(use)
+                return EntryOutcome("pass", rule, only_then=True)
+        return EntryOutcome(use)
 
 
 class Policy:
@@ -313,7 +318,7 @@ class Policy:
     ) -> None:
         self._uses = dict(uses or {})
         self._neighbours = neighbours
-        self._groups = Groups(config.group, neighbours.mac if neighbours is not None else None)
+        self._groups = ClientGroups(config.group, neighbours.mac if neighbours is not None else None)
         self._schedules = {name: Schedule(table) for name, table in config.schedule.items()}
         # The last is for clients in no group, whose index is -1.
         self._kinds = [
@@ -372,9 +377,9 @@ class Policy:
         self._since, self._until = now, min(changes, default=float("inf"))
 
 
-def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[Rule, ...]:
+def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[PolicyRule, ...]:
     return tuple(
-        Rule(
+        PolicyRule(
             index,
             f"{where}.{index}",
             None if table.lists is None else frozenset(table.lists),

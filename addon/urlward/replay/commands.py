@@ -13,7 +13,7 @@ from urlward import samples
 from urlward.replay.errors import ReplayError
 
 if TYPE_CHECKING:
-    from urlward.report.document import Report
+    from urlward.report.document import ReportDocument
 
 _EPILOG = """\
 Logs are Squid's access.log, nginx' and Apache's combined format (with or without the host in front), HAR, CSV
@@ -98,7 +98,7 @@ def _replay(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(report: "Report") -> None:
+def _show(report: "ReportDocument") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
