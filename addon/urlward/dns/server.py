@@ -25,6 +25,7 @@ def make_service(
     policy: Policy,
     resolved: Resolved,
     faults: Faults,
+    trouble: Callable[[str], None] = lambda _: None,
 ) -> tuple[Service, tuple[Forwarder, Forwarder]]:
     """Create a service with its forwarders to the resolvers.
 
@@ -35,8 +36,9 @@ def make_service(
         policy: likewise.
         resolved: likewise.
         faults: likewise.
+        trouble: see `Report`.
     """
-    report = Report([str(resolver) for resolver in resolvers])
+    report = Report([str(resolver) for resolver in resolvers], trouble)
     udp_ways = [UdpWay(resolver) for resolver in resolvers]
     tcp_ways = [TcpWay(resolver) for resolver in resolvers]
     udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)
