@@ -254,6 +254,25 @@ async def test_what_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     assert len(caplog.messages) == 5
 
 
+async def test_an_outage_is_a_trouble_until_a_resolver_answers() -> None:
+    told: list[str] = []
+    report = OutageLog(["192.0.2.53"], told.append)
+    report.answered(90.0)
+    for now in (100.0, 100.1):
+        report.unanswered(now, 2.0)
+    assert not told
+    for now in (100.2, 100.3, 190.0):
+        report.unanswered(now, 2.0)
+    assert told == ["no DNS resolver answers (192.0.2.53): clients are told that the server has failed"]
+    for now in (191.0, 192.0):
+        report.answered(now)
+    assert told[1:] == [""]
+    # At once, though the log has it once a minute at most.
+    for now in (200.0, 200.1, 200.2):
+        report.unanswered(now, 2.0)
+    assert told[2:] == told[:1]
+
+
 async def test_a_name_that_fails_alone_is_nothing_to_speak_of(caplog: pytest.LogCaptureFixture) -> None:
     report = OutageLog(["192.0.2.53"])
     report.answered(100.0)

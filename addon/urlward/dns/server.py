@@ -402,6 +402,7 @@ def make_service(
     policy: DnsPolicy,
     resolved: Resolved,
     faults: Faults,
+    trouble: Callable[[str], None] = lambda _: None,
 ) -> tuple[QueryService, tuple[Forwarder, Forwarder]]:
     """Create a service with its forwarders to the resolvers.
 
@@ -412,8 +413,9 @@ def make_service(
         policy: likewise.
         resolved: likewise.
         faults: likewise.
+        trouble: see `OutageLog`.
     """
-    report = OutageLog([str(resolver) for resolver in resolvers])
+    report = OutageLog([str(resolver) for resolver in resolvers], trouble)
     udp_ways = [UdpWay(resolver) for resolver in resolvers]
     tcp_ways = [TcpWay(resolver) for resolver in resolvers]
     udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)

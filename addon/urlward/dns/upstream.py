@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -259,14 +259,18 @@ class Forwarder:
 
 
 class OutageLog:
-    """Log of an outage: when no resolver responds any more, once a minute at most, and when one does again.
+    """Report of an outage: when no resolver responds any more, and when one does again; in the log once a
+    minute at most.
 
     Args:
         resolvers: their addresses.
+        trouble: takes what is wrong at once, and an empty text when it is over.
     """
 
-    def __init__(self, resolvers: Sequence[str]) -> None:
+    def __init__(self, resolvers: Sequence[str], trouble: Callable[[str], None] = lambda _: None) -> None:
         self._resolvers = ", ".join(resolvers)
+        self._trouble = trouble
+        self._is_down = False
         self._heard = self._said = float("-inf")
         self._is_said = False
         self._unanswered = 0
@@ -275,6 +279,9 @@ class OutageLog:
         """A resolver has responded."""
         self._heard = now
         self._unanswered = 0
+        if self._is_down:
+            self._is_down = False
+            self._trouble("")
         if self._is_said:
             self._is_said = False
             logger.warning("DNS resolvers answer again")
@@ -282,12 +289,15 @@ class OutageLog:
     def unanswered(self, now: float, within: float) -> None:
         """No resolver has responded, and so a query has failed."""
         self._unanswered += 1
-        if self._unanswered < _SEVERAL or self._heard > now - within or now < self._said + SAID_AGAIN:
+        if self._unanswered < _SEVERAL or self._heard > now - within:
             return
-        self._said, self._is_said = now, True
-        logger.error(
-            "no DNS resolver answers (%s): clients are told that the server has failed", self._resolvers
-        )
+        why = f"no DNS resolver answers ({self._resolvers}): clients are told that the server has failed"
+        if not self._is_down:
+            self._is_down = True
+            self._trouble(why)
+        if now >= self._said + SAID_AGAIN:
+            self._said, self._is_said = now, True
+            logger.error("%s", why)
 
 
 SOURCES = 8

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from ipaddress import ip_address
 
 from mitmproxy import ctx
@@ -122,6 +123,7 @@ class Steering:
             self._policy,
             self._resolved,
             self._faults,
+            partial(self._tell, "resolvers"),
         )
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -194,9 +196,14 @@ class Steering:
         elif self._said_full:
             logger.info("the set of steered addresses has room again")
         self._said_full = why
+        self._tell("steer-set", why)
+
+    @staticmethod
+    def _tell(kind: str, why: str) -> None:
+        """Tell of a trouble (`urlward.records.labels.TROUBLES`), or where there is no reason of its end."""
         addon = ctx.master.addons.get("urlward")
         if addon is not None and addon.recording is not None:
-            addon.recording.metrics.trouble("steer-set", why)
+            addon.recording.metrics.trouble(kind, why)
 
     def _take_canary(self, why: str) -> None:
         if why:
