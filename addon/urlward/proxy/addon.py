@@ -627,6 +627,19 @@ class Urlward:
         elif guard.lists_address(addresses[0], port, data.client):
             server.error = ListedAddress(addresses[0])
 
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """See where a name has led to by now: mitmproxy has looked it up once more."""
+        server, handler = data.server, self.handler(data.client)
+        if server.transport_protocol != "tcp" or not (server.address and server.peername):
+            return
+        address, port = str(server.peername[0]), server.address[1]
+        if handler is None or self.may_reach(data.client, address, port, named=True):
+            return
+        io = handler.transports.get(server)
+        if io is not None and isinstance(io.writer, asyncio.StreamWriter):
+            io.writer.transport.abort()  # before anything is sent
+        cut_off(handler)
+
     def may_reach(self, client: AnyClient, address: str, port: int, *, named: bool) -> bool:
         """Whether a client may be led to an address: not to the filter itself, its dashboard, or where only
         block pages are, nor to what only this machine reaches (`Access.is_free`).

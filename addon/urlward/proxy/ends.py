@@ -58,6 +58,9 @@ class HttpEnds(Ends, Protocol):
     def hold_client(self, *, held: bool) -> None:
         """Stop reading from the client, or go on."""
 
+    def leave_server(self) -> None:
+        """Close the connection to the origin, which is heard of no more; another may follow."""
+
 
 class _NoEnds:
     """Null implementation of `HttpEnds`, once the connections are gone."""
@@ -83,7 +86,7 @@ class _NoEnds:
     def refused(self, stage: str) -> None:
         """Do nothing."""
 
-    end_client = end_server = close_server = close = linger = go_on_later = connect
+    end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
 
 
 NO_ENDS: HttpEnds = _NoEnds()

@@ -404,16 +404,19 @@ class HttpRelay:
                 self._response = None
                 self.pending.popleft()
                 ended = self._client_ended and not (self._in_turn and self._held)
-                # Answered before its body: the origin may take what comes of that for requests.
-                early = self._body is not None and not (self.pending or self._in_turn)
-                if not self.pending and (self._answer or self._close_after or ended or early):
+                if not self.pending and (self._answer or self._close_after or ended):
                     self.ends.send_client(_joined(parts, data, start, position))
-                    if self._body is not None and not self._client_ended:
+                    if self._close_after and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
                         self._mute = True
                     else:
                         self._end_turn()
                     return
+                if self._body is not None and not self._in_turn:
+                    # Its body may still come. What the origin takes that for nobody knows, so nothing follows
+                    # there.
+                    self._mute = True
+                    break
         if position:
             self.ends.send_client(_joined(parts, data, start, position))
         if self._refused_switch:
@@ -490,7 +493,7 @@ class HttpRelay:
                     self._sending.body_begun = True
                 if self._body.done:
                     self._body = None
-                    if self._last or self._mute:
+                    if self._last or (self._mute and self._close_after):
                         self._deaf = True
                         size = position
                         break
@@ -542,7 +545,7 @@ class HttpRelay:
                 start = position
         if start < size:
             self._to_server(data if not start and size == len(data) else data[start:size])
-        if self._mute and self._body is None:
+        if self._mute and self._close_after and self._body is None:
             self._finish()
 
     def _judged(self, raw: bytes, *, more: bool) -> RequestHead | None:
@@ -574,6 +577,10 @@ class HttpRelay:
             keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
             self._answer_with(found, keep_alive=keep_alive)
             return None
+        if self._mute:
+            # The request before was answered before it was whole; this one has another connection.
+            self.ends.leave_server()
+            self._server, self._mute = "none", False
         self._sending = Pending(head, found)
         if self._server == "open" and not self._in_turn:
             self._sending.head = None
