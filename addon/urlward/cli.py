@@ -60,7 +60,6 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.config.units import counted
 from urlward.engine.artifact import parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
@@ -73,6 +72,7 @@ from urlward.progress import progress_bar
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings
@@ -261,7 +261,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from urlward.gateway.alone import alone
+    from urlward.gateway.locks import alone
     from urlward.proxy.listeners import Listeners, given
     from urlward.proxy.supervisor import Supervisor
     from urlward.proxy.workers import end_with_supervisor, is_worker

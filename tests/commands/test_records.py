@@ -24,7 +24,7 @@ from urlward.records.database import open_database
 from urlward.records.event import ReferenceTextError
 from urlward.records.holds import HoldError, current_holds, held_references, hold
 from urlward.records.outbox import Outbox, batch_of
-from urlward.records.store import open_store
+from urlward.records.stores import open_store
 
 CONFIG = """
 state = "."

@@ -13,11 +13,11 @@ from urlward.dashboard.sources import (
     AdminError,
     EventFilter,
     EventPage,
-    Grant,
     Now,
     Row,
     Sources,
 )
+from urlward.objections.book import Grant
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
 EVENTS = 100_000

@@ -22,7 +22,8 @@ from urlward.dashboard.app import MAX_BODY, Settings, make_app, parse_listen, se
 from urlward.dashboard.attempts import BURST, EVERY
 from urlward.dashboard.base import STATIC
 from urlward.dashboard.sessions import SESSION
-from urlward.dashboard.sources import AdminError, EventFilter, EventPage, Grant
+from urlward.dashboard.sources import AdminError, EventFilter, EventPage
+from urlward.objections.book import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
 

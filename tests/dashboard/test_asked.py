@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.dashboard import asked
-from urlward.dashboard.sources import AdminError, EventFilter, Grant
+from urlward.dashboard.sources import AdminError, EventFilter
 from urlward.engine.errors import UrlwardError
+from urlward.objections.book import Grant
 
 
 def wanted(values: Mapping[str, str], kinds: list[str] | None = None) -> EventFilter:

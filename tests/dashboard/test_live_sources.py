@@ -11,10 +11,11 @@ from conftest import wait_for
 from dashboard.admin_support import FIRST, event
 from lists.policy_support import config as read
 from urlward.dashboard.live_sources import LiveSources, Parts
-from urlward.dashboard.sources import AbsentError, AdminError, EventFilter, Grant, Row
+from urlward.dashboard.sources import AbsentError, AdminError, EventFilter, Row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.store import FeedStore
+from urlward.objections.book import Grant
 from urlward.policy.allows import rfc3339
 
 NOW = FIRST / 1000 + 3_600

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from conftest import free_port
 from urlward.config import ObjectionsTable, PageTable
-from urlward.objections.desk import Desk
 from urlward.objections.objections import Objection
-from urlward.objections.server import serve_objections
+from urlward.objections.server import Desk, serve_objections
 from urlward.state.folder import local_key
 
 OPERATOR = "Example Net"

@@ -425,6 +425,7 @@ def running(
     forked: bool = True,
     before: str = "",
     namespace: str = "",
+    executes: bool = False,
     **more: str,
 ) -> Iterator[Filter]:
     """Run ``urlward run`` over a list, once in each mode.
@@ -434,6 +435,7 @@ def running(
         forked: whether it may be made by a fork, where nothing else is asked (`forks`).
         before: Python that is run first, in one that is made by a fork.
         namespace: name of a network namespace for it, made by a fork.
+        executes: whether the processes that compile its lists are no forks, for tests of these and of memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)
@@ -454,7 +456,7 @@ def running(
     process: subprocess.Popen[bytes] | Forked
     out, err = folder / "stdout", folder / "stderr"
     if forked and not prefix and not more and tuple(command) == _COMMAND:
-        process = _forked(line[len(_COMMAND) :], out, err, before, namespace)
+        process = _forked(line[len(_COMMAND) :], out, err, before, namespace, executes)
     else:
         assert not before
         assert not namespace
@@ -478,9 +480,16 @@ def running(
         proxy.stop()
 
 
-def _forked(arguments: Sequence[str], out: Path, err: Path, before: str = "", namespace: str = "") -> Forked:
+def _forked(
+    arguments: Sequence[str],
+    out: Path,
+    err: Path,
+    before: str = "",
+    namespace: str = "",
+    executes: bool = False,
+) -> Forked:
     begun = environment(PYTHONMALLOC="malloc")  # as `urlward.allocator` chooses
-    return forks(begun).start(arguments, out, err, begun, before, namespace)
+    return forks(begun).start(arguments, out, err, begun, before, namespace, executes)
 
 
 def urlward(

@@ -18,12 +18,12 @@ import pytest
 from conftest import free_port, wait_for
 from urlward.config import DnsTable, GatewayTable
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Forwarder
 from urlward.dns.judge import Judge
 from urlward.dns.policy import Policy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import Resolver, parse_resolver
 from urlward.dns.server import DnsServer, make_service
+from urlward.dns.upstream import Forwarder
 from urlward.engine.digest import Key
 from urlward.feeds.keeper import Keeper
 from urlward.proxy.listeners import Address, open_sockets

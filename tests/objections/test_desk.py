@@ -5,8 +5,8 @@ import pytest
 
 from urlward.config import ObjectionsTable, PageTable
 from urlward.engine.errors import UrlwardError
-from urlward.objections.desk import FAULTY, Desk
 from urlward.objections.objections import Objection, read_objections
+from urlward.objections.server import FAULTY, Desk
 from urlward.state.folder import local_key
 
 REFERENCE = "7Q4M-2XKD-93FH"
@@ -50,7 +50,7 @@ async def test_what_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytest.M
     def fail(*args: object, **more: object) -> None:
         raise UrlwardError("disk full")
 
-    monkeypatch.setattr("urlward.objections.desk.add_objection", fail)
+    monkeypatch.setattr("urlward.objections.server.add_objection", fail)
     taken: list[Objection] = []
     said = await desk(tmp_path, taken).take(REFERENCE, "hello", "192.0.2.7")
     assert (said.status, said.outcome, said.wait, taken) == (503, "later", 600, [])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.config.policy import GroupTable
-from urlward.policy.groups import NOBODYS, Groups, Membership
+from urlward.policy.policy import NOBODYS, Groups, Membership
 
 MACS = {"192.0.2.9": "02:00:00:00:00:0a", "2001:db8:1::9": "02:00:00:00:00:0b"}
 

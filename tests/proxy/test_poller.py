@@ -9,7 +9,7 @@ import pytest
 
 from proxy.rig import until
 from urlward.proxy import poller as poller_module
-from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Share, running_loop
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Delay, Share, running_loop
 
 type Pairs = list[tuple[socket.socket, socket.socket]]
 
@@ -326,3 +326,29 @@ async def test_a_fault_in_a_turn_keeps_no_others_waiting() -> None:
     poller.later(Share(), lambda: done.append(1))
     await until(lambda: done)
     assert [type(fault) for fault in faults] == [IndexError]
+
+
+async def test_nobody_waits_where_there_is_nobody_else(clock: Clock) -> None:
+    """Each task takes far more than a slice, and one is done in each round all the same."""
+    poller = running_loop().poller
+    share = poller.share("192.0.2.1")
+    done: list[int] = []
+    poller.later(share, lambda: done.append(0))
+    await until(lambda: done)
+    clock.now += 10.0  # nobody else has been here for long
+    first = poller._round
+    for number in range(1, 11):
+        poller.later(share, lambda n=number: (clock.work(20), done.append(n)))  # type: ignore[misc]
+    await until(lambda: len(done) == 11)
+    assert poller._round - first <= 11
+
+
+async def test_calls_after_a_while_are_made_in_order_unless_withdrawn() -> None:
+    delay = Delay(0.02)
+    made: list[int] = []
+    calls = [delay.call(lambda n=number: made.append(n)) for number in range(4)]  # type: ignore[misc]
+    calls[1].clear()
+    await until(lambda: len(made) == 3)
+    assert made == [0, 2, 3]
+    delay.call(lambda: made.append(4))
+    await until(lambda: len(made) == 4)

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.dns_support import until
 from resolver.test_wire import answer, question
-from urlward.dns import forward as dns_forward
-from urlward.dns.forward import Exchange, Forwarder, Report
+from urlward.dns import upstream as dns_forward
+from urlward.dns.upstream import Exchange, Forwarder, Report
 from urlward.dns.wire import read_question
 
 NOTHING = object()

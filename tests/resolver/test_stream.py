@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.dns.stream import Messages, framed
+from urlward.dns.wire import Messages, framed
 
 
 @given(st.lists(st.binary(max_size=400), max_size=8), st.lists(st.integers(1, 50), max_size=40))

@@ -9,11 +9,10 @@ import pytest
 from conftest import free_port
 from gateway.dns_support import PATIENT, Upstream, records, until, wait_so_long
 from resolver.test_forward import NOTHING, Query
-from urlward.dns import tcp_way as dns_tcp_way
-from urlward.dns.forward import Forwarder, Report
+from urlward.dns import upstream as dns_tcp_way
 from urlward.dns.resolvers import parse_resolver
-from urlward.dns.stream import framed
-from urlward.dns.tcp_way import LINES, TcpWay
+from urlward.dns.upstream import LINES, Forwarder, Report, TcpWay
+from urlward.dns.wire import framed
 
 GOOD = records("60 A 192.0.2.1")
 

@@ -12,10 +12,9 @@ import pytest
 from conftest import free_port
 from gateway.dns_support import PATIENT, Answer, Upstream, records, until
 from resolver.test_forward import NOTHING, Query
-from urlward.dns import udp_way as dns_udp_way
-from urlward.dns.forward import Forwarder, Report
+from urlward.dns import upstream as dns_udp_way
 from urlward.dns.resolvers import parse_resolver
-from urlward.dns.udp_way import SOURCES, UdpWay
+from urlward.dns.upstream import SOURCES, Forwarder, Report, UdpWay
 
 GOOD = records("60 A 192.0.2.1")
 

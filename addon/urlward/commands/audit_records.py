@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urlward.commands.arguments import DONE, WRONG, Command, state_of, state_subcommand
 from urlward.config import configured
 from urlward.config.records import RecordsTable
-from urlward.config.units import counted
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import detail_of
 from urlward.state.audit import FILE, AuditError, Copy, Report, read_audit, verify
 from urlward.state.folder import found_folder, state_folder
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.records.database import Database

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command
-from urlward.config.units import counted
 from urlward.engine.artifact import Artifact, check_key, parse
 from urlward.engine.delta import DeltaError, apply_delta, make_delta
 from urlward.engine.digest import Key
@@ -14,6 +13,7 @@ from urlward.feeds.counts import changes
 from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.state.keys import key_beside, read_key
+from urlward.units import counted
 
 
 class DeltaFileError(UrlwardError):

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import configured
-from urlward.config.units import seconds
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
 from urlward.state.folder import state_folder
+from urlward.units import seconds
 
 if TYPE_CHECKING:
     from urlward.records.database import Database

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.web import HTTPError, RequestHandler
 
-from urlward.config.units import in_words
 from urlward.dashboard.attempts import Attempts
 from urlward.dashboard.sessions import Sessions, Visitor
 from urlward.dashboard.sources import AbsentError, Sources
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward.records")
 

@@ -19,7 +19,6 @@ from urlward.dashboard.sources import (
     AdminError,
     EventFilter,
     EventPage,
-    Grant,
     Now,
     Row,
     Sources,
@@ -30,6 +29,7 @@ from urlward.feeds.alarms import alarms
 from urlward.feeds.status import status
 from urlward.feeds.store import FeedStore
 from urlward.lists.formats import AUTO
+from urlward.objections.book import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
 from urlward.records.event import HITS
 from urlward.samples import SAMPLE
@@ -59,16 +59,6 @@ class Finder(Protocol):
 
     def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
         """Count events."""
-
-
-class ObjectionBook(Protocol):
-    """Stored objections."""
-
-    def listed(self) -> list[Row]:
-        """As `Sources.objections` has them."""
-
-    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
-        """As `Sources.decide_objection`."""
 
 
 @dataclass(frozen=True, slots=True)

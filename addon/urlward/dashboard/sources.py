@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from urlward.engine.errors import UrlwardError
+from urlward.objections.book import Grant
 
 type Row = dict[str, Any]
 """By the names that the interface for scripts has too."""
@@ -55,20 +56,6 @@ class EventPage(NamedTuple):
 
     events: list[Row]
     older: str
-
-
-class Grant(NamedTuple):
-    """Allow that is granted with an objection.
-
-    Attributes:
-        url: as typed; empty where nothing has to be, since the list was corrected, say.
-        seconds: how long.
-        whole_host: whether the URL stands for its host.
-    """
-
-    url: str = ""
-    seconds: int = 0
-    whole_host: bool = False
 
 
 class Now(TypedDict):

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Exchange, Forwarder
 from urlward.dns.judge import WHOLE, Found, Judge
 from urlward.dns.policy import Policy, Reason
 from urlward.dns.resolved import Resolved
+from urlward.dns.upstream import Exchange, Forwarder
 from urlward.dns.wire import (
     FORMERR,
     HEADER,

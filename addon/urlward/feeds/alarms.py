@@ -1,14 +1,18 @@
 """Alarms of feeds: faults that have lasted so long that an operator should look."""
 
-from urlward.config import FeedTable
-from urlward.config.units import in_words
+from typing import TYPE_CHECKING
+
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.feeds.facts import Facts
 from urlward.lists.trust import TrustError, check_dates
+from urlward.units import in_words
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 
-def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> dict[str, str]:
+def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -> dict[str, str]:
     """Alarms of a feed.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from urlward.engine.artifact import Header
-from urlward.feeds.fetch import Validators
+from urlward.feeds.source import Validators
 
 
 class Said(NamedTuple):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 
-from urlward.config.units import counted
 from urlward.engine.artifact import Header
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError
@@ -15,6 +14,7 @@ from urlward.feeds.own import OwnList
 from urlward.feeds.watch import PathWatch
 from urlward.state.keys import read_key
 from urlward.state.watch import Signature, Watch
+from urlward.units import counted
 
 
 @dataclass(frozen=True, slots=True)

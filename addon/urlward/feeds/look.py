@@ -5,23 +5,25 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from urlward.config import Config, FeedTable
 from urlward.engine.artifact import MAGIC, Artifact, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
 from urlward.feeds.apart import Own
 from urlward.feeds.candidate import NOTHING_SAID, Candidate, Said, Unchanged
 from urlward.feeds.facts import Facts
-from urlward.feeds.fetch import Validators
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
-from urlward.feeds.source import content, recipe
+from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.text import Compiled, compile_text
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
 from urlward.progress import Progress, silent
 from urlward.state.folder import made_folder
 from urlward.state.keys import read_key
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
 
@@ -49,8 +51,8 @@ class Look:
         progress: told how far compiling is.
     """
 
-    feed: FeedTable
-    config: Config
+    feed: "FeedTable"
+    config: "Config"
     state: Path
     ward: Path
     key: Key
@@ -108,7 +110,7 @@ class Look:
         """Validators of the body that the list in force was made of."""
         facts = self.facts
         if not self.body_is_known:
-            return Validators()
+            return NO_VALIDATORS
         return Validators(facts.etag, facts.last_modified, facts.validators_of)
 
     def body(self, fd: int, said: Said = NOTHING_SAID) -> Unchanged | Candidate:

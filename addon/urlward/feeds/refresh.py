@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
-from urlward.config import Config, FeedTable
-from urlward.config.units import counted
 from urlward.engine.artifact import Artifact, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
@@ -25,11 +24,10 @@ from urlward.feeds.apart import Outcome, Own, failure
 from urlward.feeds.candidate import Candidate, Unchanged
 from urlward.feeds.counts import changes
 from urlward.feeds.facts import Facts, Refused
-from urlward.feeds.fetch import FetchError
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.look import Look
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import SecretError
+from urlward.feeds.source import FetchError, SecretError
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.take import take
 from urlward.lists.memory import ChangingError
@@ -38,6 +36,10 @@ from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, local_key
+from urlward.units import counted
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
 
@@ -74,8 +76,10 @@ def main() -> None:
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Do what a request says, and return the reply."""
-    feed = FeedTable.model_validate_json(json.dumps(asked["feed"]))
-    config = Config(key=asked["key"], max_errors=asked["max_errors"])
+    # They were checked where they were read, and pydantic alone takes longer to import than most lists to
+    # compile.
+    feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
+    config = cast("Config", SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"]))
     try:
         return refresh(
             feed,
@@ -94,8 +98,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refresh(
-    feed: FeedTable,
-    config: Config,
+    feed: "FeedTable",
+    config: "Config",
     state: Path,
     *,
     now: float | None = None,
@@ -128,8 +132,8 @@ def refresh(
 
 @contextmanager
 def _looking(
-    feed: FeedTable,
-    config: Config,
+    feed: "FeedTable",
+    config: "Config",
     state: Path,
     *,
     now: float | None = None,

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
-from urlward.config.units import counted, in_words
 from urlward.engine.dates import time_text
 from urlward.feeds.alarms import alarms
 from urlward.feeds.store import FeedStore
+from urlward.units import counted, in_words
 
 _COLUMNS = ("feed", "entries", "serial", "last success", "change", "next run", "state")
 _NUMBERS = (1, 2)

@@ -27,9 +27,16 @@ from contextlib import suppress
 from mitmproxy import ctx
 
 from urlward.gateway.errors import GatewayError, NftError
-from urlward.gateway.netlink import ChangedMeanwhileError, Kind, Message, Netlink, OverrunError, generation_of
+from urlward.gateway.netlink import (
+    ChangedMeanwhileError,
+    Kind,
+    Message,
+    Netlink,
+    OverrunError,
+    generation_of,
+    rules_changed,
+)
 from urlward.gateway.routing import Routing
-from urlward.gateway.rtnetlink import rules_changed
 from urlward.gateway.system import interface_faults
 from urlward.gateway.table_copy import (
     TableCopy,

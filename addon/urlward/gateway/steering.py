@@ -9,12 +9,12 @@ from mitmproxy import ctx
 
 from urlward.config import GatewayTable
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Forwarder
 from urlward.dns.judge import Judge
 from urlward.dns.policy import Policy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import resolvers
 from urlward.dns.server import DnsServer, make_service
+from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import canary_of

@@ -1,23 +1,161 @@
-"""Policy: the action for entries found on a request, by the client that makes it.
+"""Policy: the action for entries found on a request, by the client that makes it: its groups, rules and
+schedules.
 
-A matcher finds entries; which of them count, and how, is decided here, by the client's group and the
-time. It costs nothing until something is found: a `View` is kept for each group until a schedule
-changes, and each client's group until the cache is full or the neighbours have changed.
+A matcher finds entries; which of them count, and how, is decided here, by the client's group and the time. It
+costs nothing until something is found: a `View` is kept for each group until a schedule changes, and each
+client's group until the cache is full or the neighbours have changed.
 
-The first rule in force that fits an entry decides. Where none does, the list's own use counts, unless a rule
-that is out of its schedule says the same as that use: then the entry counts in that schedule only.
+A client is in the group that names its MAC address, else in that of the longest prefix that contains its
+address. The first rule in force that fits an entry decides. Where none does, the list's own use counts,
+unless a rule that is out of its schedule says the same as that use: then the entry counts in that schedule
+only.
+
+The clock on the wall decides on schedules, not the length of a span. A time that the clock skips in spring is
+in no schedule that day, and one that it shows twice in autumn is in it both times.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from cachetools import LRUCache
 
 from urlward.config import Config
-from urlward.config.policy import RuleTable, Use
+from urlward.config.policy import DAYS, GroupTable, RuleTable, ScheduleTable, Use
+from urlward.engine.entry import canonical_network
 from urlward.engine.verdict import PASS, Action, Verdict
-from urlward.policy.groups import Groups, Membership
-from urlward.policy.schedule import Schedule
+from urlward.policy.neighbours import Neighbours
+
+type MacOf = Callable[[str], str | None]
+"""A client's address, in its usual spelling, to its MAC address in lower case with colons, where known."""
+
+
+class Membership(NamedTuple):
+    """Group of a client, and how it was found.
+
+    Attributes:
+        group: its index in the configuration; -1 for none.
+        place: the key in the configuration that says so, or empty.
+    """
+
+    group: int
+    place: str = ""
+
+
+NOBODYS = Membership(-1)
+
+
+class Groups:
+    """Groups of clients, already checked by `urlward.config.read_config`.
+
+    Args:
+        tables: from the configuration.
+        mac_of: asked for a client's MAC address, where any group names one.
+    """
+
+    def __init__(self, tables: Sequence[GroupTable], mac_of: MacOf | None = None) -> None:
+        self._mac_of = mac_of
+        self._macs: dict[str, Membership] = {}
+        self._networks: dict[tuple[int, int], dict[int, Membership]] = {}
+        for index, table in enumerate(tables):
+            for n, mac in enumerate(table.macs):
+                self._macs[mac] = Membership(index, f"group.{index}.macs.{n}")
+            for n, text in enumerate(table.networks):
+                network = canonical_network(text)
+                same_length = self._networks.setdefault((network.version, network.prefixlen), {})
+                place = f"group.{index}.networks.{n}"
+                same_length[int(network.network_address)] = Membership(index, place)
+        self._lengths = sorted(self._networks, reverse=True)
+
+    def find(self, client: str) -> Membership:
+        """Find a client's group by its address; text that is no address is in none."""
+        try:
+            address = canonical_network(str(ip_address(client.partition("%")[0])))
+        except ValueError:
+            return NOBODYS
+        if self._macs and self._mac_of is not None:
+            mac = self._mac_of(str(address.network_address))
+            if mac is not None and mac in self._macs:
+                return self._macs[mac]
+        number = int(address.network_address)
+        for version, length in self._lengths:
+            if version == address.version:
+                # Bits below the prefix are cleared.
+                low = address.max_prefixlen - length
+                found = self._networks[version, length].get(number >> low << low)
+                if found is not None:
+                    return found
+        return NOBODYS
+
+
+LOOK_AHEAD = 9
+"""Days that are searched for a change: a weekly span that one clock change skips comes a week later."""
+
+_DAY = 24 * 60
+
+
+class Schedule:
+    """Schedule of rules.
+
+    Args:
+        table: from the configuration.
+    """
+
+    def __init__(self, table: ScheduleTable) -> None:
+        self._zone = ZoneInfo(table.zone)
+        self._days = frozenset(map(DAYS.index, table.days))
+        self._begins, self._ends = table.begins, table.ends
+
+    def holds(self, now: float) -> bool:
+        """Whether it is in force at a time, seconds since 1970-01-01 UTC."""
+        local = datetime.fromtimestamp(now, self._zone)
+        minute, day = local.hour * 60 + local.minute, local.weekday()
+        if self._begins < self._ends:
+            return day in self._days and self._begins <= minute < self._ends
+        # What begins on one day ends on the next.
+        begun_today = day in self._days and minute >= self._begins
+        return begun_today or ((day - 1) % 7 in self._days and minute < self._ends)
+
+    def next_change(self, now: float) -> float:
+        """Time when it will begin or end; where it does not within `LOOK_AHEAD` days, when to compute
+        again."""
+        held = self.holds(now)
+        for moment in sorted(self._moments(now)):
+            if moment > now and self.holds(moment) != held:
+                return moment
+        return now + LOOK_AHEAD * 86_400
+
+    def _moments(self, now: float) -> Iterator[float]:
+        """Times at which it may come into force, or go out of it, by the clock on the wall."""
+        today = datetime.fromtimestamp(now, self._zone).replace(
+            hour=0, minute=0, second=0, microsecond=0, tzinfo=None
+        )
+        for days in range(-1, LOOK_AHEAD + 1):
+            midnight = today + timedelta(days=days)
+            for minutes in (0, self._begins, self._ends % _DAY):
+                local = midnight + timedelta(minutes=minutes)
+                for fold in (0, 1):
+                    yield local.replace(tzinfo=self._zone, fold=fold).timestamp()
+            start = midnight.replace(tzinfo=UTC).timestamp()
+            if self._offset(start) != self._offset(start + 86_400):
+                yield self._clock_change(start, start + 86_400)
+
+    def _clock_change(self, before: float, after: float) -> float:
+        """Find the second in which the clock on the wall jumps."""
+        old = self._offset(before)
+        while after - before > 1:
+            middle = (before + after) // 2
+            if self._offset(middle) == old:
+                before = middle
+            else:
+                after = middle
+        return after
+
+    def _offset(self, moment: float) -> timedelta | None:
+        return datetime.fromtimestamp(moment, self._zone).utcoffset()
+
 
 CLIENTS = 1 << 16
 """Clients whose group is kept."""
@@ -159,17 +297,6 @@ class View:
             if rule.action == use and rule.fits(list_name, category):
                 return Outcome("pass", rule, only_then=True)
         return Outcome(use)
-
-
-class Neighbours(Protocol):
-    """Interface of `urlward.policy.neighbours.Neighbours` that a policy needs."""
-
-    @property
-    def changes(self) -> int:
-        """Counter that rises whenever an address has come to another MAC address."""
-
-    def mac(self, address: str) -> str | None:
-        """MAC address of an on-link client, where it is known."""
 
 
 class Policy:

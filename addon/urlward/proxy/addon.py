@@ -31,7 +31,6 @@ from mitmproxy.tls import ClientHelloData, TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
-from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper
@@ -81,6 +80,7 @@ from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 from urlward.records.recording import Recording
 from urlward.state.folder import local_key, state_folder
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward")
 
@@ -814,7 +814,7 @@ class Urlward:
 
     def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether requests are for mitmproxy's flows to change or for other addons to see."""
-        return self._by_flows or (isinstance(mode, mode_specs.ReverseMode) and not self._keeps_host)
+        return self._by_flows or (not self._keeps_host and isinstance(mode, mode_specs.ReverseMode))
 
     def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""

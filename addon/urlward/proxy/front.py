@@ -15,9 +15,10 @@ from mitmproxy import ctx, platform
 from mitmproxy.proxy import mode_servers, mode_specs
 
 from urlward.proxy.addon import Urlward
+from urlward.proxy.ends import LINGER
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
-from urlward.proxy.poller import Share, running_loop
-from urlward.proxy.probing import MAX_WAIT
+from urlward.proxy.poller import Delay, Share, running_loop
+from urlward.proxy.probing import MAX_WAIT, Probing
 from urlward.proxy.session import Client, Session
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.workers import Worker, is_first
@@ -39,19 +40,29 @@ class Front:
         addon: decides.
         loop: the event loop.
         poller: of the sockets of all modes: a client has one share of the processor for all of them.
+        lingering: closes connections that may still be sending behind an answer.
     """
 
     def __init__(self, instance: Any, addon: Urlward) -> None:
-        self._mode = instance.mode
+        self._mode = mode = instance.mode
+        self._reverse = isinstance(mode, mode_specs.ReverseMode)
+        self._transparent = isinstance(mode, mode_specs.TransparentMode)
+        if self._reverse:
+            self._speaks = mode.scheme in ("http", "https")
+        else:
+            self._speaks = self._transparent or isinstance(
+                mode, mode_specs.RegularMode | mode_specs.Socks5Mode
+            )
         self.addon = addon
         self.loop = running_loop()
         self.poller = self.loop.poller
+        self.lingering = Delay(LINGER)
         self._transports = Transports(lambda: _streams(instance))
 
     @property
     def keeps_source(self) -> bool:
         """Whether origins see clients' addresses."""
-        return self.addon.keep_source and isinstance(self._mode, mode_specs.TransparentMode)
+        return self._transparent and self.addon.keep_source
 
     @property
     def certificates(self) -> Certificates:
@@ -65,8 +76,9 @@ class Front:
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
         """Take a connection that has been accepted."""
-        if self.addon.guard is None or not self._carries():
-            self._hand_over(sock)
+        # What the data path does not speak, or others have a say in, is mitmproxy's.
+        if not (self._speaks and self.addon.guard is not None and self.addon.is_alone(self._mode)):
+            self._transports.take(sock)
             return
         share = self.poller.share(peername[0])
         if share.arriving >= MOST_WAITING:
@@ -87,7 +99,7 @@ class Front:
         mode = self._mode
         address: tuple[str, int] | None = None
         tls = False
-        if isinstance(mode, mode_specs.ReverseMode):
+        if self._reverse:
             address = mode.address
             tls = mode.scheme == "https"
         elif self.keeps_source:
@@ -96,7 +108,7 @@ class Front:
             if self.addon.is_here(*address):
                 sock.close()  # as below
                 return
-        elif isinstance(mode, mode_specs.TransparentMode):
+        elif self._transparent:
             assert platform.original_addr is not None
             try:
                 address = platform.original_addr(sock)
@@ -112,24 +124,15 @@ class Front:
         session = Session(self, sock, Client(peername, mode), address, share, tls=tls)
         try:
             session.begin()
-            self._pace(session)
+            if self.addon.probing is not None:
+                self._pace(session, self.addon.probing)
         except BaseException:
             session.cut()
             raise
 
-    def _carries(self) -> bool:
-        """Whether the data path speaks the mode, and nobody else has a say in its connections."""
-        mode = self._mode
-        if not self.addon.is_alone(mode):
-            return False
-        if isinstance(mode, mode_specs.ReverseMode):
-            return mode.scheme in ("http", "https")
-        return isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode | mode_specs.TransparentMode)
-
-    def _pace(self, session: Session) -> None:
+    def _pace(self, session: Session, probing: Probing) -> None:
         """Delay a slowed client."""
-        probing = self.addon.probing
-        if probing is None or not probing.slowing:
+        if not probing.slowing:
             return
         wait = probing.connecting(session.client)
         if wait > MAX_WAIT:
@@ -137,10 +140,6 @@ class Front:
         elif wait:
             session.slow(held=True)
             self.loop.call_later(wait, lambda: session.slow(held=False))
-
-    def _hand_over(self, sock: socket.socket) -> None:
-        """Hand a connection to mitmproxy."""
-        self._transports.take(sock)
 
 
 def listen_in_front(addon: Urlward, worker: Worker) -> None:

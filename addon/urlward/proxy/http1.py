@@ -26,6 +26,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
 
+from urlward.proxy.framing import is_heeded
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.names import is_host
 
@@ -184,7 +185,8 @@ class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a request."""
         if isinstance(event, RequestTrailers):
-            self._outgoing = event.trailers
+            fields = event.trailers.fields
+            self._outgoing = http.Headers([f for f in fields if not is_heeded(b"%b: %b\r" % f)])
             return
         if isinstance(event, RequestHeaders) and not event.end_stream and _has_no_frame(event.request):
             request = event.request.copy()

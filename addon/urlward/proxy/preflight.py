@@ -24,9 +24,8 @@ from urlward.config import Config, FeedTable, Problem
 from urlward.config.records import ASSIGNMENTS, StoreTable, no_days_of_assignments
 from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.fetch_errors import FetchError
-from urlward.feeds.fetch_tls import context
-from urlward.feeds.source import SecretError, origin
+from urlward.feeds.source import FetchError, SecretError, origin
+from urlward.feeds.tls import context
 from urlward.lists.build import find_key
 from urlward.lists.formats import FormatError, FormatOptions, format_named
 from urlward.lists.report import NO_FOLDER

@@ -38,6 +38,7 @@ from urlward.proxy.authority import key_size_of, make_authority
 from urlward.proxy.collector import collect
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import Sockets, raise_limit
+from urlward.proxy.live import Live
 from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
 from urlward.proxy.workers import Worker, is_worker
@@ -139,9 +140,10 @@ class ForgetMessages:
 class Ready:
     """Logger of the addresses that the filter listens on."""
 
-    def __init__(self, server: proxyserver.Proxyserver, worker: Worker) -> None:
+    def __init__(self, server: proxyserver.Proxyserver, worker: Worker, live: Live) -> None:
         self._server = server
         self._worker = worker
+        self._live = live
         self._collecting: asyncio.Task[None] | None = None
 
     def running(self) -> None:
@@ -151,7 +153,7 @@ class Ready:
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
-        self._collecting = asyncio.get_running_loop().create_task(collect())
+        self._collecting = asyncio.get_running_loop().create_task(collect(lambda: self._live.connections))
         self._worker.ready()
         notify.ready()
 
@@ -383,7 +385,7 @@ def _without_lists(
         upstream_auth.UpstreamAuth(),
         ForgetMessages(),
         Startup(messages),
-        Ready(server, worker),
+        Ready(server, worker, urlward.live),
     )
     host, port = settings.listen
     try:

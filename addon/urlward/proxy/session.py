@@ -4,7 +4,6 @@ One path for every mode: what a connection is, is decided by its first bytes (`u
 inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the sockets.
 """
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
 from urlward.proxy.decide import HTTP, Decision
-from urlward.proxy.ends import LINGER, NO_ENDS, Ends
+from urlward.proxy.ends import NO_ENDS, Ends
 from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
@@ -28,7 +27,7 @@ from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
-from urlward.proxy.poller import Share
+from urlward.proxy.poller import Share, Task
 from urlward.proxy.pool import Key
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay
@@ -192,7 +191,7 @@ class Session:
         """Whether what comes is inside TLS that was meant for an origin."""
         self._shaking = False
         self._since = time.monotonic()
-        self._lingers: asyncio.TimerHandle | None = None
+        self._lingers: list[Task] | None = None
         self._opening: Opening | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
@@ -732,7 +731,7 @@ class Session:
         if self._client is not None:
             self._client.resume(BEHIND | CONNECTING | HELD)
         if self._lingers is None:
-            self._lingers = self._front.loop.call_later(LINGER, self.close)
+            self._lingers = self._front.lingering.call(self.close)
 
     # -- what the connections say (`urlward.proxy.connection.Owner`)
 
@@ -783,7 +782,7 @@ class Session:
         self._place = None
         self.send_client = self.send_server = _nowhere
         if self._lingers is not None:
-            self._lingers.cancel()
+            self._lingers.clear()
 
     # -- as a member of `Live`
 

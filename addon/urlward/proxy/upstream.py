@@ -285,7 +285,6 @@ class Opening:
             one.close()  # room was made by this client
             return False
         try:
-            one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._foreign:
                 make_transparent(one)
@@ -360,7 +359,7 @@ def _within_limit(family: int) -> socket.socket:
     Raises:
         OSError: there is none.
     """
-    one = socket.socket(family, socket.SOCK_STREAM)
+    one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     if one.fileno() >= enough(origins=True):
         one.close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -31,7 +31,8 @@ from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder, RecorderState
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, Store, StoreError, open_store
+from urlward.records.store import EventQuery, Store, StoreError
+from urlward.records.stores import open_store
 from urlward.records.watches import Watches
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_token, open_mended
