@@ -19,13 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
-from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
 from mitmproxy.connection import Client
-from mitmproxy.proxy import layer, mode_specs
+from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import HttpLayer, TCPLayer
-from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
@@ -55,8 +51,7 @@ from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.companion import Keeping, companions, told_of_lists
 from urlward.proxy.decide import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Guard
-from urlward.proxy.http1 import take_hosts_as_sent
-from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer, cut_off
+from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
     Later,
@@ -64,10 +59,22 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
     answer_now,
-    fail_handshakes_at_once,
 )
 from urlward.proxy.listeners import ACCEPT_AGAIN
 from urlward.proxy.live import Live
+from urlward.proxy.mitm import (
+    ConnectionHandler,
+    HttpLayer,
+    HTTPMode,
+    TCPLayer,
+    authority_of,
+    cut_off,
+    fail_handshakes_at_once,
+    is_at_rest,
+    is_left_alone,
+    layer,
+    take_hosts_as_sent,
+)
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
@@ -596,9 +603,7 @@ class Urlward:
         """Close the oldest idle connections that mitmproxy carries; returns how many."""
         server, live = ctx.master.addons.get("proxyserver"), self.live.clients()
         carried = list(server.connections.values()) if server is not None else []
-        resting = [
-            each for each in carried if each.client.id not in live and not each.timeout_watchdog.blocker
-        ]
+        resting = [each for each in carried if each.client.id not in live and is_at_rest(each)]
         for handler in resting[:connections]:
             cut_off(handler)
         return len(resting[:connections])
@@ -654,11 +659,7 @@ class Urlward:
     def tls_with_clients(self) -> Certificates:
         """Server certificates for clients, signed by mitmproxy's authority."""
         if self._certificates is None:
-            store = ctx.master.addons.get("tlsconfig").certstore
-            chain = store.default_chain_file.read_bytes() if store.default_chain_file else b""
-            self._certificates = Certificates(
-                ctx.options, store.default_ca._cert, store.default_privatekey, chain
-            )
+            self._certificates = Certificates(ctx.options, *authority_of(ctx.master.addons.get("tlsconfig")))
         return self._certificates
 
     def tls_with_origins(self) -> Origins:
@@ -749,7 +750,7 @@ class Urlward:
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
         context = nextlayer.context
         builtin = ctx.master.addons.get("nextlayer")
-        if _left_alone(builtin, nextlayer):
+        if _may_leave_alone() and is_left_alone(builtin, nextlayer):
             builtin.next_layer(nextlayer)
             return
         if context.client.transport_protocol == "tcp":
@@ -911,14 +912,6 @@ def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
     return {"objection_form": objections.url, "objection_length": objections.max_length}
 
 
-def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
-    """Whether the operator's options make mitmproxy relay this connection, or that is not known yet."""
-    if not (ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts):
-        return False
-    context = nextlayer.context
-    try:
-        if builtin._ignore_connection(context, nextlayer.data_client(), nextlayer.data_server()):
-            return True
-    except NeedsMoreData:
-        return True
-    return bool(builtin._is_destination_in_hosts(context, builtin.tcp_hosts))
+def _may_leave_alone() -> bool:
+    """Whether options name connections that mitmproxy is to relay."""
+    return bool(ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts)
