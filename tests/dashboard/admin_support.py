@@ -8,16 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from urlward.dashboard.app import Settings, make_app, serve
-from urlward.dashboard.sources import (
-    AbsentError,
-    AdminError,
-    EventFilter,
-    EventPage,
-    Grant,
-    Now,
-    Row,
-    Sources,
-)
+from urlward.dashboard.sources import AbsentError, AdminError, EventPage, Grant, Now, Row, Sources
+from urlward.records.store import EventQuery
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
 EVENTS = 100_000
@@ -155,7 +147,7 @@ class MadeUp(Sources):
             },
         ]
 
-    def events(self, wanted: EventFilter) -> EventPage:
+    def events(self, wanted: EventQuery) -> EventPage:
         if self.absent:
             raise AbsentError("Events: no store that can be searched is configured.")
         found: list[Row] = []

@@ -22,8 +22,9 @@ from urlward.dashboard.app import MAX_BODY, Settings, make_app, parse_listen, se
 from urlward.dashboard.attempts import BURST, EVERY
 from urlward.dashboard.base import STATIC
 from urlward.dashboard.sessions import SESSION
-from urlward.dashboard.sources import AdminError, EventFilter, EventPage, Grant
+from urlward.dashboard.sources import AdminError, EventPage, Grant
 from urlward.records.event import time_text
+from urlward.records.store import EventQuery
 
 PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
 FORMS = (
@@ -355,7 +356,7 @@ def test_events_are_exported_whole(inside: Browser):
 def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sources: MadeUp):
     whole = sources.events
 
-    def once(wanted: EventFilter) -> EventPage:
+    def once(wanted: EventQuery) -> EventPage:
         if wanted.before is not None:
             raise AdminError("the store is down")
         return whole(wanted)

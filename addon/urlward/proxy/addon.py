@@ -39,7 +39,6 @@ from urlward.feeds.setup import (
     make_policy,
     tell_of_categories,
 )
-from urlward.lists.formats import AUTO
 from urlward.lists.source import Budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
@@ -78,6 +77,7 @@ from urlward.proxy.mitm import (
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
+from urlward.proxy.options import OF_ADDON
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
 from urlward.proxy.poller import Poller
@@ -107,35 +107,6 @@ ROOM_WITHIN = 0.01
 SHORT_AGAIN = 30.0
 """Seconds between two log lines on that."""
 
-_OPTIONS = (
-    "urlward_list",
-    "urlward_key",
-    "urlward_trust",
-    "urlward_max_errors",
-    "urlward_format",
-    "urlward_intercept",
-    "urlward_tls_block",
-    "urlward_other",
-    "urlward_flows",
-    "urlward_on_error",
-    "urlward_status",
-    "urlward_monitor",
-    "urlward_intercept_port",
-    "urlward_keep_source",
-    "urlward_config",
-    "urlward_admin",
-)
-# Options that say which lists there are.
-_OF_LISTS = frozenset(
-    {
-        "urlward_list",
-        "urlward_key",
-        "urlward_trust",
-        "urlward_max_errors",
-        "urlward_format",
-        "urlward_config",
-    }
-)
 # Options that only mitmproxy's flows heed.
 _BY_FLOWS = ("urlward_flows", "upstream_auth", "body_size_limit", "stream_large_bodies")
 # Options by which mitmproxy decides on connections.
@@ -153,12 +124,6 @@ _TCP_TIMEOUT = 600.0
 _MAX_PORT = 0xFFFF
 _QUIC_PORTS = frozenset({80, 443, 8443})
 _QUIC_INITIAL = 1200
-_CHOICES = {
-    "urlward_intercept": ["listed", "all", "none"],
-    "urlward_tls_block": ["page", "alert"],
-    "urlward_other": ["close", "relay"],
-    "urlward_on_error": ["block", "pass"],
-}
 
 
 class NoListError(Exception):
@@ -230,76 +195,13 @@ class Urlward:
         take_hosts_as_sent()
         fail_handshakes_at_once()
         keep_private()  # where mitmproxy's own tools load this addon, too
-        loader.add_option("urlward_list", Sequence[str], [], "Lists: sources or compiled .ward artifacts.")
-        loader.add_option("urlward_key", str, "", "File with the lists' key.")
-        loader.add_option(
-            "urlward_trust",
-            Sequence[str],
-            [],
-            "Public keys, and rotation statements, of who may sign artifacts.",
-        )
-        loader.add_option("urlward_max_errors", str, "1%", "Bad lines a source may have: a count or a share.")
-        loader.add_option(
-            "urlward_format", str, AUTO, "Format of sources; auto tells it by their first lines."
-        )
-        loader.add_option(
-            "urlward_intercept",
-            str,
-            "listed",
-            "Which TLS connections are decrypted.",
-            _CHOICES["urlward_intercept"],
-        )
-        loader.add_option("urlward_monitor", bool, False, "Block nothing, log what would be blocked.")
-        loader.add_option(
-            "urlward_intercept_port",
-            int,
-            0,
-            "Listening port whose TLS connections are decrypted whatever host they name; 0 for none.",
-        )
-        loader.add_option(
-            "urlward_keep_source",
-            bool,
-            False,
-            "Transparent mode takes what TPROXY leads here, and goes on from the client's address.",
-        )
-        loader.add_option(
-            "urlward_tls_block",
-            str,
-            "page",
-            "What a host listed whole gets over TLS: the block page, or an alert.",
-            _CHOICES["urlward_tls_block"],
-        )
-        loader.add_option(
-            "urlward_other",
-            str,
-            "close",
-            "What becomes of a connection that is neither HTTP nor TLS.",
-            _CHOICES["urlward_other"],
-        )
-        loader.add_option(
-            "urlward_flows",
-            bool,
-            True,
-            "Give every request to mitmproxy's flows whole, where other addons see it; many times slower.",
-        )
-        loader.add_option(
-            "urlward_http2",
-            bool,
-            True,
-            "HTTP/2 inside decrypted TLS, where mitmproxy's flows do not carry it.",
-        )
-        loader.add_option(
-            "urlward_on_error",
-            str,
-            "block",
-            "What a request gets when the filter fails.",
-            _CHOICES["urlward_on_error"],
-        )
-        loader.add_option("urlward_status", int, 451, "Status of a blocked request: 451 or 403.")
-        loader.add_option("urlward_admin", str, "", "HOST:PORT of the dashboard, for what is recorded.")
-        loader.add_option(
-            "urlward_config", str, "", "TOML file; feeds, policy and block pages are read from it."
-        )
+        for each in OF_ADDON:
+            kind: Any = Sequence[str] if each.is_many else str if each.kind is Path else each.kind
+            initial = list(each.initial) if each.is_many else each.initial
+            choices = list(each.known) if kind is str else []
+            loader.add_option(
+                each.option, kind, "" if initial is None else initial, each.help, choices or None
+            )
 
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use, or refuse them with what is wrong."""
@@ -318,13 +220,19 @@ class Urlward:
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"
-        if not updated.intersection(_OPTIONS):
+        if not any(each.option in updated for each in OF_ADDON):
             return
         options = ctx.options
-        for name, choices in _CHOICES.items():
+        for each in OF_ADDON:
             # mitmproxy itself only offers the choices, and takes anything.
-            if getattr(options, name) not in choices:
-                raise exceptions.OptionsError(f"{name} is one of {', '.join(choices)}")
+            if (
+                each.kind is str
+                and each.key
+                and each.known
+                and getattr(options, each.option) not in each.known
+            ):
+                raise exceptions.OptionsError(f"{each.option} is one of {', '.join(each.known)}")
+        of_lists = any(each.option in updated for each in OF_ADDON if each.of_lists)
         if not 0 <= options.urlward_intercept_port <= _MAX_PORT:
             raise exceptions.OptionsError(
                 f"urlward_intercept_port is a port up to {_MAX_PORT}, or 0 for none"
@@ -337,20 +245,20 @@ class Urlward:
             pages, problems = block_pages(config, options.urlward_status)
             if problems:
                 raise config.refused(*problems)
-            if updated & _OF_LISTS and (options.urlward_list or config.feed):
+            if of_lists and (options.urlward_list or config.feed):
                 self._take_lists(config)
             self.neighbours = make_neighbours(config)
             self.policy = make_policy(config, self.keeper, self.neighbours)
             if self.keeper is not None and (blocked := listed_objections(config, self.keeper, self.policy)):
                 raise config.refused(blocked)
-            if self.keeper is not None and updated & _OF_LISTS:
+            if self.keeper is not None and of_lists:
                 tell_of_categories(config, self.keeper)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self._take_records(config)
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
-        if updated & _OF_LISTS:
+        if of_lists:
             self._take_companions(config)
         self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(

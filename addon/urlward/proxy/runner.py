@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from mitmproxy import exceptions, http, options, tcp, udp
 
 from urlward.config import Problem
+from urlward.config.tables import join_address
 from urlward.lines import finish, say
 from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
@@ -149,7 +150,7 @@ class Ready:
         for instance in self._server.servers:
             # A mode that takes QUIC as well listens on the same address twice.
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
-                address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                address = join_address(host, port)
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
         # What has been made up to here stays: looking through it for garbage would stop the event loop
         # for tens of milliseconds, again and again.
@@ -397,7 +398,6 @@ def _without_lists(
             block_global=False,
             # Its flows are no match for floods (`urlward.proxy.http2.Budget`).
             http2=False,
-            urlward_http2=settings.http2,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
             # Before options of mitmproxy's own that do not go with it.
