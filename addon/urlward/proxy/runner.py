@@ -184,7 +184,7 @@ class Drain:
                 if instance.is_running:
                     await instance.stop()
             start = time.monotonic()
-            live.tick(start)
+            await live.tick(start)
             # Where the end of something cannot be known, silence tells.
             await asyncio.sleep(DRAIN_LOOK)
             busy = live.close_idle()
@@ -193,7 +193,7 @@ class Drain:
                     "ending with the %d connections that are in use, in %d s at most", busy, DRAIN_WITHIN
                 )
             while busy and time.monotonic() < start + DRAIN_WITHIN:
-                live.tick(time.monotonic())
+                await live.tick(time.monotonic())
                 await asyncio.sleep(DRAIN_LOOK)
                 busy = live.close_idle()
         finally:
