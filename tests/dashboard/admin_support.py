@@ -10,7 +10,6 @@ from typing import Any
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.sources import (
     AdminError,
-    EventFilter,
     EventPage,
     NotConfiguredError,
     Now,
@@ -18,6 +17,7 @@ from urlward.dashboard.sources import (
     Sources,
 )
 from urlward.objections.book import Grant
+from urlward.records.store import EventQuery
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
 EVENTS = 100_000
@@ -155,7 +155,7 @@ class MadeUp(Sources):
             },
         ]
 
-    def events(self, wanted: EventFilter) -> EventPage:
+    def events(self, wanted: EventQuery) -> EventPage:
         if self.absent:
             raise NotConfiguredError("Events: no store that can be searched is configured.")
         found: list[Row] = []

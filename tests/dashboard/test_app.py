@@ -21,10 +21,11 @@ from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.base import STATIC
 from urlward.dashboard.sessions import BURST, EVERY, SESSION
-from urlward.dashboard.sources import AdminError, EventFilter, EventPage
+from urlward.dashboard.sources import AdminError, EventPage
 from urlward.objections.book import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
+from urlward.records.store import EventQuery
 
 PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
 FORMS = (
@@ -356,7 +357,7 @@ def test_events_are_exported_whole(inside: Browser):
 def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sources: MadeUp):
     whole = sources.events
 
-    def once(wanted: EventFilter) -> EventPage:
+    def once(wanted: EventQuery) -> EventPage:
         if wanted.before is not None:
             raise AdminError("the store is down")
         return whole(wanted)

@@ -1,7 +1,6 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,15 @@ import pytest
 from conftest import wait_for
 from dashboard.admin_support import FIRST, event
 from lists.policy_support import config as read
+from urlward.dashboard.asked import OF_EVENTS
 from urlward.dashboard.live_sources import LiveSources, RecorderParts
-from urlward.dashboard.sources import AdminError, EventFilter, NotConfiguredError, Row
+from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.store import FeedStore
 from urlward.objections.book import Grant
 from urlward.policy.allows import rfc3339
+from urlward.records.store import EventQuery
 
 NOW = FIRST / 1000 + 3_600
 CONFIG = """
@@ -33,9 +34,9 @@ class Store:
 
     def __init__(self, events: list[Row]) -> None:
         self.events = sorted(events, key=lambda one: one["id"], reverse=True)
-        self.asked: list[EventFilter] = []
+        self.asked: list[EventQuery] = []
 
-    def find(self, wanted: EventFilter) -> list[Row]:
+    def find(self, wanted: EventQuery) -> list[Row]:
         self.asked.append(wanted)
         names = [name for name in ("reference", "list") if getattr(wanted, name) is not None]
         found = [one for one in self.events if wanted.before is None or one["id"] < wanted.before]
@@ -43,7 +44,7 @@ class Store:
         found = [one for one in found if all(one[name] == getattr(wanted, name) for name in names)]
         return found[: wanted.limit]
 
-    def count(self, wanted: EventFilter, by: str) -> Mapping[str, int]:
+    def count(self, wanted: EventQuery, by: str) -> Mapping[str, int]:
         self.asked.append(wanted)
         return {"hotline": 3} if by == "list" else {"phishing": 3}
 
@@ -85,7 +86,7 @@ def sources(tmp_path: Path, parts: RecorderParts | None = None, text: str = CONF
 def test_without_parts_it_is_said_what_is_absent(tmp_path: Path):
     live = sources(tmp_path)
     absent = [
-        live.metrics_text, live.now, live.hits, lambda: live.events(EventFilter()), live.objections,
+        live.metrics_text, live.now, live.hits, lambda: live.events(EventQuery()), live.objections,
         lambda: live.decide_objection("o-1", "x", "ann", granted=None),
     ]  # fmt: skip
     for ask in absent:
@@ -136,13 +137,13 @@ def test_now_is_what_the_ticks_have_seen(tmp_path: Path):
 def test_events_are_paged_by_their_ids(tmp_path: Path):
     store = Store([event(n) for n in range(5)])
     live = sources(tmp_path, RecorderParts(finder=store))
-    first = live.events(EventFilter(limit=2))
-    second = live.events(EventFilter(limit=2, before=first.older))
-    third = live.events(EventFilter(limit=2, before=second.older))
+    first = live.events(EventQuery(limit=2))
+    second = live.events(EventQuery(limit=2, before=first.older))
+    third = live.events(EventQuery(limit=2, before=second.older))
     assert [len(page.events) for page in (first, second, third)] == [2, 2, 1]
     assert third.older == ""
-    assert live.events(EventFilter(limit=5)).older == ""
-    assert set(asdict(EventFilter())) == {
+    assert live.events(EventQuery(limit=5)).older == ""
+    assert set(OF_EVENTS) - {"kind"} | {"kinds"} == {
         "kinds", "since", "until", "reference", "list", "category", "entry", "before", "limit",
     }  # fmt: skip
 
@@ -153,7 +154,7 @@ def test_hits_are_of_blocks_of_the_last_day(tmp_path: Path):
         "list": {"hotline": 3},
         "category": {"phishing": 3},
     }
-    assert store.asked[0] == EventFilter(kinds=("block", "cut"), since=round(NOW * 1000) - 86_400_000)
+    assert store.asked[0] == EventQuery(kinds=("block", "cut"), since=round(NOW * 1000) - 86_400_000)
 
 
 def test_alarms_are_current_or_recorded(tmp_path: Path, state: Path):

@@ -15,7 +15,6 @@ import pytest
 from conftest import wait_for
 from records.recording import events
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
-from urlward.dashboard.sources import EventFilter
 from urlward.records import database, engines, jsonl_store
 from urlward.records.database import open_database
 from urlward.records.delivery import Delivery, StoreState
@@ -221,13 +220,13 @@ def test_search_and_retention_go_on_with_the_file_that_is_there(tmp_path: Path) 
     store = open_database(TABLES["sqlite"], tmp_path)
     finder, keeping = EventFinder(records, tmp_path), KeepingStores(records, tmp_path)
     store.write(events(5))
-    assert len(finder.find(EventFilter())) == 5
+    assert len(finder.find(EventQuery())) == 5
     assert len(keeping.all()[0]) == 1
     _remove(tmp_path, "records.db*")
     store.close()
     store = open_database(TABLES["sqlite"], tmp_path)
     store.write(events(3))
-    assert len(finder.find(EventFilter())) == 3
+    assert len(finder.find(EventQuery())) == 3
     opened, errors = keeping.all()
     assert errors == []
     assert sum(age.count for age in opened[0].ages().values()) == 3

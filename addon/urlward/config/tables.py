@@ -77,6 +77,11 @@ def split_address(text: str, *, lowest: int = 1, any_host: bool = False) -> tupl
     return match[1] or match[2], int(match[3])
 
 
+def join_address(host: str, port: int) -> str:
+    """The ``HOST:PORT`` that `split_address` parses."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _address(text: str) -> str:
     split_address(text)
     return text

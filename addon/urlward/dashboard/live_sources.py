@@ -18,7 +18,6 @@ from urlward.dashboard.history import History
 from urlward.dashboard.live_check import Checks
 from urlward.dashboard.sources import (
     AdminError,
-    EventFilter,
     EventPage,
     NotConfiguredError,
     Now,
@@ -36,6 +35,7 @@ from urlward.lists.formats import AUTO
 from urlward.objections.book import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
 from urlward.records.event import HITS
+from urlward.records.store import EventQuery
 from urlward.samples import SAMPLE
 from urlward.state.folder import local_key
 from urlward.state.watch import Signature
@@ -178,10 +178,10 @@ _NO_STORE = (
 class Finder(Protocol):
     """Store of events that can be searched."""
 
-    def find(self, wanted: EventFilter) -> list[Row]:
+    def find(self, wanted: EventQuery) -> list[Row]:
         """Find events, by the names of their fields, newest first."""
 
-    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+    def count(self, wanted: EventQuery, by: Literal["list", "category"]) -> Mapping[str, int]:
         """Count events."""
 
 
@@ -291,7 +291,7 @@ class LiveSources(Sources):
         return self._hits.get(None, self._clock(), self._count)
 
     def _count(self) -> dict[str, dict[str, int]]:
-        wanted = EventFilter(kinds=_BLOCKS, since=self._milliseconds() - _DAY_MS)
+        wanted = EventQuery(kinds=_BLOCKS, since=self._milliseconds() - _DAY_MS)
         finder = self._finder()
         return {
             "list": dict(finder.count(wanted, "list")),
@@ -307,7 +307,7 @@ class LiveSources(Sources):
         return self._feeds.get(seen, now, lambda: [status(feed, self._state, now) for feed in feeds])
 
     @override
-    def events(self, wanted: EventFilter) -> EventPage:
+    def events(self, wanted: EventQuery) -> EventPage:
         # One more than wanted tells whether there are others.
         found = self._finder().find(replace(wanted, limit=wanted.limit + 1))
         more = len(found) > wanted.limit
@@ -400,14 +400,14 @@ class LiveSources(Sources):
 
     def _block(self, reference: str) -> Row:
         # Objections have the reference too.
-        found = self._finder().find(EventFilter(reference=reference, kinds=tuple(sorted(HITS)), limit=1))
+        found = self._finder().find(EventQuery(reference=reference, kinds=tuple(sorted(HITS)), limit=1))
         return {name: found[0][name] for name in ("list", "category", "entry")} if found else {}
 
     def _past_alarms(self) -> list[Row]:
         if self._parts.finder is None:
             return []
         since = self._milliseconds() - _ALARM_DAYS * _DAY_MS
-        wanted = EventFilter(kinds=("alarm", "gap"), since=since, limit=_MAX_ALARMS)
+        wanted = EventQuery(kinds=("alarm", "gap"), since=since, limit=_MAX_ALARMS)
         return [of_alarm(event) for event in self._parts.finder.find(wanted)]
 
     def _milliseconds(self) -> int:

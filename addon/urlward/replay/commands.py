@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward import samples
+from urlward.proxy.options import KEY, LIST
 from urlward.replay.errors import ReplayError
 
 if TYPE_CHECKING:
@@ -27,10 +28,8 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')
-    parser.add_argument(
-        "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
-    )
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
+    LIST.add_to(parser)
+    KEY.add_to(parser)
     parser.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines of a source (1%%)")
     parser.add_argument(
         "--format",

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,7 +14,7 @@ from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.live_sources import LiveSources, RecorderParts
-from urlward.dashboard.sources import EventFilter, Row
+from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -220,18 +219,18 @@ class EventFinder:
         self._state = state
         self._opened: Database | None = None
 
-    def find(self, wanted: EventFilter) -> list[Row]:
+    def find(self, wanted: EventQuery) -> list[Row]:
         """As `urlward.dashboard.live_sources.Finder`.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        found = self._database().find(_query(wanted))
+        found = self._database().find(wanted)
         return [event._asdict() for event in found]
 
-    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+    def count(self, wanted: EventQuery, by: Literal["list", "category"]) -> Mapping[str, int]:
         """Count events by list or category."""
-        return self._database().count(_query(wanted), by)
+        return self._database().count(wanted, by)
 
     def _database(self) -> Database:
         if self._opened is not None:
@@ -243,10 +242,6 @@ class EventFinder:
         if self._opened is None:
             self._opened = cast(Database, open_store(self._table, self._state))
         return self._opened
-
-
-def _query(wanted: EventFilter) -> EventQuery:
-    return EventQuery(**asdict(wanted))
 
 
 async def _end(server: HTTPServer) -> None:
