@@ -14,13 +14,11 @@ from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.addon import Urlward
-from urlward.proxy.ends import LINGER
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
 from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
-from urlward.proxy.poller import Delay, Share, running_loop
+from urlward.proxy.poller import Share
 from urlward.proxy.probing import MAX_WAIT, Probing
-from urlward.proxy.session import Client, Session
-from urlward.proxy.tls import Certificates, Origins
+from urlward.proxy.session import Client, Mode, Session
 from urlward.proxy.workers import Worker, is_first
 
 MOST_WAITING = 1024
@@ -29,50 +27,25 @@ MOST_WAITING = 1024
 logger = logging.getLogger("urlward")
 
 
-class Front:
+class Front(Mode):
     """Acceptor of the connections of one mode.
 
     Args:
         instance: mitmproxy's server of this mode.
         addon: decides.
-
-    Attributes:
-        addon: decides.
-        loop: the event loop.
-        poller: of the sockets of all modes: a client has one share of the processor for all of them.
-        lingering: closes connections that may still be sending behind an answer.
     """
 
     def __init__(self, instance: Any, addon: Urlward) -> None:
+        super().__init__(instance.mode, addon)
         self._mode = mode = instance.mode
         self._reverse = isinstance(mode, mode_specs.ReverseMode)
-        self._transparent = isinstance(mode, mode_specs.TransparentMode)
         if self._reverse:
             self._speaks = mode.scheme in ("http", "https")
         else:
-            self._speaks = self._transparent or isinstance(
+            self._speaks = self.transparent or isinstance(
                 mode, mode_specs.RegularMode | mode_specs.Socks5Mode
             )
-        self.addon = addon
-        self.loop = running_loop()
-        self.poller = self.loop.poller
-        self.lingering = Delay(LINGER)
         self._transports = Transports(lambda: streams(instance))
-
-    @property
-    def keeps_source(self) -> bool:
-        """Whether origins see clients' addresses."""
-        return self._transparent and self.addon.keep_source
-
-    @property
-    def certificates(self) -> Certificates:
-        """Server certificates shown to clients."""
-        return self.addon.tls_with_clients()
-
-    @property
-    def origins(self) -> Origins:
-        """TLS sessions with origins."""
-        return self.addon.tls_with_origins()
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
         """Take a connection that has been accepted."""
@@ -108,7 +81,7 @@ class Front:
             if self.addon.is_here(*address):
                 sock.close()  # as below
                 return
-        elif self._transparent:
+        elif self.transparent:
             try:
                 address = original_destination(sock)
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
