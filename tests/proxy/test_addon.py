@@ -24,6 +24,8 @@ from mitmproxy.tls import TlsData
 
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
+from urlward import lasting
+from urlward.feeds.keeper import Keeper
 from urlward.proxy.addon import Urlward
 from urlward.proxy.http_layer import ListedAddress, RelayLayer
 from urlward.proxy.layers import (
@@ -33,6 +35,7 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
 )
+from urlward.proxy.live import Live
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -226,6 +229,42 @@ async def test_a_monitored_request_passes(tctx: taddons.context, caplog: pytest.
     assert flow.response is None
     assert " would-block client=" in caplog.text
     assert (addon.guard.counts.blocked, addon.guard.counts.would_block) == (0, 1)
+
+
+async def test_what_looks_after_a_worker_outlasts_a_shortage(
+    tctx: taddons.context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list that changes later comes into force all the same, and what has become listed is cut."""
+    from proxy.rig import until  # which imports this module
+
+    addon = tctx.master.addons.get("urlward")
+    fails = {"watch": Keeper, "look_after": Live, "recheck": Live}
+    left = dict.fromkeys(fails, 1)
+
+    def failing(name: str, original: Any) -> Any:
+        async def once(self: Any, *args: Any) -> Any:
+            if left[name]:
+                left[name] = 0
+                raise MemoryError
+            done.add(name)
+            return await original(self, *args)
+
+        return once
+
+    done: set[str] = set()
+    for name, owner in fails.items():
+        monkeypatch.setattr(owner, name, failing(name, getattr(owner, name)))
+    monkeypatch.setattr(lasting, "AGAIN", 0.01)
+    addon.running()
+    await until(lambda: {"watch", "look_after"} <= done)
+    path = Path(tctx.options.urlward_list[0])
+    path.write_text(path.read_text() + "\nplain.example\n")
+    await until(lambda: "recheck" in done)
+    assert len([text for text in caplog.messages if "MemoryError; begun again" in text]) == 3
+    flow = flow_to("plain.example")
+    addon.requestheaders(flow)
+    assert flow.response is not None
+    addon.done()
 
 
 async def test_a_replayed_request_is(addon: Urlward) -> None:

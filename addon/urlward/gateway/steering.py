@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 
@@ -25,6 +25,7 @@ from urlward.gateway.listing import Listing
 from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
+from urlward.lasting import lasting
 from urlward.proxy.addon import NoListError
 from urlward.proxy.listeners import Address
 from urlward.proxy.workers import Worker, is_first
@@ -146,16 +147,18 @@ class Steering:
         canary = canary_of(self._gateway, self._steer_set, self._take_canary, steers=True)
         if canary is not None:
             self._policy.on_canary = canary.answered
-        work: list[Coroutine[None, None, None]] = [self._live(), self._follow(self._names), self._forget()]
+        work: list[Callable[[], Awaitable[None]]] = [
+            self._live, partial(self._follow, self._names), self._forget
+        ]  # fmt: skip
         if is_first():
-            work.append(self._follow(self._networks))
+            work.append(partial(self._follow, self._networks))
         elif self._gateway.fail != "open":
-            work.append(self._await_networks())
+            work.append(self._await_networks)
         if self._gateway.fail == "open":
             self._listed.set()  # until this filter lives all would pass
         if canary is not None:
-            work.append(canary.run(self._lives))
-        self._tasks = [asyncio.get_running_loop().create_task(one) for one in work]
+            work.append(partial(canary.run, self._lives))
+        self._tasks = [asyncio.get_running_loop().create_task(lasting("steering", one)) for one in work]
 
     async def done(self) -> None:
         """Stop gracefully: queries are still answered until the kernel has noticed."""

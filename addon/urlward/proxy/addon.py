@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from urlward.feeds.setup import (
     make_policy,
     tell_of_categories,
 )
+from urlward.lasting import lasting
 from urlward.lists.source import Budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
@@ -185,6 +186,8 @@ class Urlward:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
+        self._judged: object = None
+        """Lists and rules that what is under way has been judged by."""
         self._short_said = float("-inf")
         self._after: list[asyncio.Task[None]] = []
 
@@ -293,9 +296,10 @@ class Urlward:
         self._start_watch()
         if self.recording is not None:
             self._after.append(self._begin(self.recording.run(self._count_open)))
-        self._start(self.live.look_after())
-        self._start(self._cut_listed())
-        self._start(self._watch_authority())
+        self._judged = self._in_force()
+        self._start("looking after connections", self.live.look_after)
+        self._start("cutting what is listed", self._cut_listed)
+        self._start("the authority's certificate", self._watch_authority)
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         except (NotImplementedError, RuntimeError, ValueError):
@@ -359,13 +363,13 @@ class Urlward:
     def reload(self) -> None:
         """Read all lists again."""
         if self.keeper is not None:
-            self._start(self.keeper.reload())
+            self._tasks.add(self._begin(self.keeper.reload()))
         for companion in self.companions:
             companion.refresh()
 
-    def _start(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+    def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
         """Start a task that runs until `done`."""
-        task = self._begin(work)
+        task = self._begin(lasting(what, work))
         self._tasks.add(task)
         return task
 
@@ -381,13 +385,12 @@ class Urlward:
 
     async def _cut_listed(self) -> None:
         """Judge what is under way again whenever other lists, or other rules, come into force."""
-        judged = self._in_force()
         while True:
             await asyncio.sleep(RECHECK)
             in_force = self._in_force()
-            if in_force != judged and self.guard is not None:
-                judged = in_force
+            if in_force != self._judged and self.guard is not None:
                 await self.live.recheck(self.guard)
+                self._judged = in_force
 
     async def _watch_authority(self) -> None:
         """Warn before the certificate of the interception authority expires."""
@@ -650,11 +653,11 @@ class Urlward:
             task.cancel()
         self._watches = []
         if self.keeper is not None:
-            self._watches.append(self._start(self.keeper.watch()))
+            self._watches.append(self._start("looking after lists", self.keeper.watch))
         if self.neighbours is not None:
-            self._watches.append(self._start(self.neighbours.watch()))
+            self._watches.append(self._start("looking after neighbours", self.neighbours.watch))
         if self.access.passwords is not None:
-            self._watches.append(self._start(self.access.passwords.watch()))
+            self._watches.append(self._start("looking after passwords", self.access.passwords.watch))
         for companion in self.companions:
             task = self._begin(companion.run())
             self._watches.append(task)
