@@ -467,8 +467,6 @@ def test_a_path_matters_where_an_entry_is_in_force_for_the_port() -> None:
         assert bool(found.lists_below(host, ports, now)) is matters, (host, ports, now)
     [li] = found.lists
     assert (li.entries, li.expired(0.0), li.expired(4e9)) == (2 * LOOK + 3, 0, 2 * LOOK + 1)
-    over = next(row for row in range(li.table.rows) if li.table.shape(row).expires)
-    assert li.without(frozenset({over})).expired(4e9) == 2 * LOOK
 
 
 def test_a_destination_address() -> None:
@@ -690,15 +688,6 @@ def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target
 def test_a_host_with_blanks_around_it_is_the_host(host: str) -> None:
     assert matcher("p.test").check(host, "/").blocked
     assert matcher("http://p.test/a").check(host, "/a\xa0").blocked
-
-
-def test_a_page_that_is_left_out_of_a_list_does_not_count() -> None:
-    whole = load_lines(["http://p.test/x port=8080 id=first", "http://p.test/x port=9090 id=second"], key())
-    rows = frozenset(row for row in range(whole.table.rows) if whole.table.id(row) == "first")
-    found = Matcher([whole.without(rows)])
-    assert found.check("p.test", "/x", (8080,)) == PASS
-    assert found.check("p.test", "/x", (9090,)).entry == "second"
-    assert Matcher([whole]).check("p.test", "/x", (8080,)).entry == "first"
 
 
 @pytest.mark.parametrize("target", ["/listed.html;x", "/other;/../listed.html", "/x%2f/../listed.html"])

@@ -134,6 +134,23 @@ async def test_a_full_set_is_said_until_it_has_room(
         monkeypatch.undo()
 
 
+async def test_resolvers_that_do_not_answer_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    really = steering.make_service
+    monkeypatch.setattr(steering, "make_service", lambda *given: (made.append(given[-1]), really(*given))[1])
+    async with running(tmp_path, monkeypatch) as rig:
+        metrics = Metrics(0.0)
+        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        (trouble,) = made
+        trouble("no DNS resolver answers")
+        assert metrics.snapshot()["troubles"] == {"resolvers": "no DNS resolver answers"}
+        trouble("")
+        assert metrics.snapshot()["troubles"] == {}
+        monkeypatch.undo()
+
+
 async def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(tmp_path, monkeypatch) as rig:
         await until(lambda: rig.kernel.beats > 2, "beats")

@@ -20,6 +20,8 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, authorities: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+async def rig(
+    tmp_path: Path, authorities: Path, monkeypatch: pytest.MonkeyPatch, compiles_here: None
+) -> AsyncIterator[Rig]:
     async with rig_in(tmp_path, authorities, monkeypatch) as made:
         yield made

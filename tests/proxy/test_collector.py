@@ -24,7 +24,12 @@ class Circle:
 
 
 @pytest.fixture
-async def collections(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
+def live() -> SimpleNamespace:
+    return SimpleNamespace(connections=0)
+
+
+@pytest.fixture
+async def collections(monkeypatch: pytest.MonkeyPatch, live: SimpleNamespace) -> AsyncIterator[list[int]]:
     """Collections from when the filter is ready; the generation of each."""
     monkeypatch.setattr(collector, "INTERVAL", 0.001)
     seen: list[int] = []
@@ -35,7 +40,7 @@ async def collections(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int
 
     before = asyncio.all_tasks()
     server, worker = SimpleNamespace(servers=[]), SimpleNamespace(ready=lambda: None)
-    Ready(cast(Any, server), cast(Any, worker)).running()
+    Ready(cast(Any, server), cast(Any, worker), cast(Any, live)).running()
     (task,) = asyncio.all_tasks() - before
     await until(lambda: not gc.isenabled())
     gc.callbacks.append(called)
@@ -64,6 +69,18 @@ async def test_what_is_in_use_is_not_looked_through_again_and_again(collections:
     assert collections == [2], "not before it has doubled"
     used += [[number] for number in range(FEW)]
     await until(lambda: collections == [2, 2])
+
+
+async def test_what_connections_have_use_for_is_not_looked_through(
+    collections: list[int], live: SimpleNamespace
+) -> None:
+    live.connections = FEW // 100
+    used = [[number] for number in range(2 * FEW - 1000)]
+    await asyncio.sleep(0.01)
+    assert collections == []
+    live.connections = 0  # and what they have made stays
+    await until(lambda: collections == [2])
+    assert used
 
 
 async def test_garbage_is_collected(collections: list[int]) -> None:

@@ -5,6 +5,7 @@ from urlward.proxy.head import (
     could_be_head,
     read_request_head,
     read_response_head,
+    with_plain_framing,
     without_upgrade,
 )
 
@@ -219,3 +220,25 @@ def test_what_may_become_a_head() -> None:
         assert could_be_head(data)
     for data in (b"GET /\r\n", b"hello\n", b"GET / HTTP/2.0\r\n", b"\x00\n", b"GET  / HTTP/1.1\n"):
         assert not could_be_head(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "plain"),
+    [
+        ("Transfer-Encoding: chunked", ""),
+        ("transfer-encoding:chunked", ""),
+        ("Transfer-Encoding: Chunked ", "Transfer-Encoding: chunked"),
+        ("transfer-encoding:\tchunked", "Transfer-Encoding: chunked"),
+        ("content-length: 15", ""),
+        ("Content-Length: 007", "Content-Length: 7"),
+        ("Content-Length:  7 \t", "Content-Length: 7"),
+        ("Content-Length: 0", ""),
+        ("X: Content-Length:  7", ""),
+    ],
+)
+def test_what_says_where_a_body_ends_goes_out_in_one_spelling(field: str, plain: str) -> None:
+    """To Starman `chunked` with a blank behind it is not chunked."""
+    for method in ("POST", "UNKNOWN"):
+        raw = head("Host: a.test", field, "X: y", line=f"{method} / HTTP/1.1")
+        expected = head("Host: a.test", plain or field, "X: y", line=f"{method} / HTTP/1.1")
+        assert with_plain_framing(read_request_head(raw), raw) == expected

@@ -23,28 +23,6 @@ def pairs() -> Iterator[Pairs]:
             one.close()
 
 
-async def test_what_is_watched_is_told(pairs: Pairs) -> None:
-    (near, far), *_ = pairs
-    poller = running_loop().poller
-    told: list[int] = []
-    poller.watch(near.fileno(), READ, told.append, Share())
-    await asyncio.sleep(0.01)
-    assert told == []
-    far.send(b"a")
-    await until(lambda: told)
-    assert all(events & CAN_READ and not events & WRITE for events in told)
-    near.recv(1)
-    poller.change(near.fileno(), READ | WRITE)
-    told.clear()
-    await until(lambda: told)
-    assert all(events & CAN_WRITE and not events & READ for events in told)
-    poller.forget(near.fileno())
-    far.close()
-    told.clear()
-    await asyncio.sleep(0.01)
-    assert told == []
-
-
 async def test_an_end_is_told_of_whatever_is_watched(
     pairs: Pairs,
 ) -> None:
@@ -123,6 +101,28 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(poller_module, "perf_counter", made)
     return made
+
+
+async def test_what_is_watched_is_told(pairs: Pairs, clock: Clock) -> None:
+    (near, far), *_ = pairs
+    poller = running_loop().poller
+    told: list[int] = []
+    poller.watch(near.fileno(), READ, told.append, Share())
+    await asyncio.sleep(0.01)
+    assert told == []
+    far.send(b"a")
+    await until(lambda: told)
+    assert all(events & CAN_READ and not events & WRITE for events in told)
+    near.recv(1)
+    poller.change(near.fileno(), READ | WRITE)
+    told.clear()
+    await until(lambda: told)
+    assert all(events & CAN_WRITE and not events & READ for events in told)
+    poller.forget(near.fileno())
+    far.close()
+    told.clear()
+    await asyncio.sleep(0.01)
+    assert told == []
 
 
 async def test_who_asks_for_little_has_its_turn_between_those_of_others(pairs: Pairs, clock: Clock) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -19,8 +21,7 @@ from urlward.config.records import StoreTable
 from urlward.dashboard.sessions import Sessions
 from urlward.records.asking import Desk
 from urlward.records.outbox import Outbox, OutboxError, batch_of
-from urlward.records.sqlite import files_of
-from urlward.records.store import EventQuery, StoreError, open_store
+from urlward.records.store import EventQuery, StoreError
 from urlward.service.mend import mend_assignments, mend_token, open_mended
 from urlward.service.services import set_aside_alarm
 from urlward.state.folder import forget_damaged
@@ -101,6 +102,47 @@ def test_a_page_of_a_database_and_its_log_that_is_a_folder(tmp_path: Path) -> No
     store.write(events(1))
     store.close()
     assert aside(tmp_path) == ["records.db", "records.db-shm", "records.db-wal"]
+
+
+READER = """\
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT * FROM sqlite_schema")
+connection.close()
+"""
+
+
+def _read_by_another_process(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", READER, path], check=True)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_open_already_keeps_its_locks_and_so_its_log(tmp_path: Path, named: bool) -> None:
+    table = StoreTable(kind="sqlite", path="records.db") if named else SQLITE
+    first = open_mended(table, tmp_path)
+    first.write(events(1))
+    second = open_mended(table, tmp_path)
+    _read_by_another_process(tmp_path / "records.db")
+    second.check()
+    first.check()
+    first.write(events(2))
+    assert len(second.find(EventQuery())) == 2  # type: ignore[attr-defined]
+    second.close()
+    first.close()
+    assert aside(tmp_path) == []
+
+
+def test_assignments_that_are_open_already_keep_their_log(tmp_path: Path) -> None:
+    path = tmp_path / ASSIGNMENTS
+    first = AssignmentStore(path)
+    assert first.status() == []
+    with first.reading():
+        AssignmentStore(path).close()
+        mend_assignments(RecordsTable(), tmp_path)
+        _read_by_another_process(path)
+        assert path.with_name(f"{ASSIGNMENTS}-wal").exists()
+    first.close()
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_database_of_whose_tables_sqlite_cannot_even_speak(tmp_path: Path) -> None:
@@ -273,41 +315,3 @@ async def test_the_socket(tmp_path: Path) -> None:
     await desk.start()
     await desk.close()
     assert aside(tmp_path) == ["records.sock"]
-
-
-def _locks(*paths: Path) -> set[str]:
-    """POSIX locks that this process has on files (proc(5), /proc/locks)."""
-    inodes = {str(path.stat().st_ino) for path in paths}
-    found = set()
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.split()
-        if fields[1] == "POSIX" and fields[4] == str(os.getpid()) and fields[5].rpartition(":")[2] in inodes:
-            found.add(" ".join(fields[3:]))
-    return found
-
-
-def test_what_is_open_in_this_process_keeps_its_locks(tmp_path: Path) -> None:
-    # Without them another process that opens the file cuts the index of its log, which ends this one.
-    store = open_store(SQLITE, tmp_path)
-    store.write(events(1))
-    files = files_of(tmp_path / "records.db")
-    before = _locks(*files)
-    assert before
-    open_mended(SQLITE, tmp_path).close()
-    open_store(SQLITE, tmp_path).close()
-    assert before <= _locks(*files)
-    store.close()
-
-
-def test_assignments_that_are_open_in_this_process_keep_their_locks(tmp_path: Path) -> None:
-    store = AssignmentStore(tmp_path / ASSIGNMENTS)
-    files = files_of(tmp_path / ASSIGNMENTS)
-    with sqlite3.connect(files[0]) as other:
-        other.execute("BEGIN IMMEDIATE")
-        before = _locks(*files)
-        assert before
-        mend_assignments(RecordsTable(), tmp_path)
-        AssignmentStore(files[0]).close()
-        assert before <= _locks(*files)
-        other.execute("ROLLBACK")
-    store.close()

@@ -57,7 +57,7 @@ class Steers(Protocol):
         """Steer the canary's addresses."""
 
 
-class Policy:
+class DnsPolicy:
     """Responses to queries for listed names.
 
     Args:

@@ -28,7 +28,7 @@ import can_ada
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
-from urlward.page.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.page.negotiation import MAX_VALUE, PageForm, choose_form, choose_language, normal_tag
 from urlward.page.safety import SHARED, content_policy, encode
 from urlward.page.words import BlockPageError, form_texts, has_controls, load_texts, text_for
 
@@ -118,12 +118,12 @@ def _parse_url(url: str, schemes: tuple[str, ...]) -> str:
     return str(parsed.href)
 
 
-FILES = {Form.HTML: "block.html.j2", Form.TEXT: "block.txt.j2"}
+FILES = {PageForm.HTML: "block.html.j2", PageForm.TEXT: "block.txt.j2"}
 
 _SHIPPED = Path(__file__).parent / "templates"
 
 
-def load_templates(folder: Path | None) -> dict[Form, Template]:
+def load_templates(folder: Path | None) -> dict[PageForm, Template]:
     """Compile the template of each form: the one in ``folder``, or else the shipped one.
 
     Raises:
@@ -137,7 +137,7 @@ def load_templates(folder: Path | None) -> dict[Form, Template]:
         # One environment a form: a file that the page includes is escaped like the page, whatever its name.
         environment = SandboxedEnvironment(
             loader=loader,
-            autoescape=form is Form.HTML,
+            autoescape=form is PageForm.HTML,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -287,17 +287,19 @@ class BlockPage:
         except Exception:  # noqa: BLE001 -- whatever fails here, the client still gets a block
             _log.warning("the block page could not be rendered; sent plain text", exc_info=True)
             page = _FALLBACK.format(reference)
-            headers, body = self._headers("en", Form.TEXT, page), encode(page)
+            headers, body = self._headers("en", PageForm.TEXT, page), encode(page)
         length = (b"Content-Length", b"%d" % len(body))
         return BlockResponse(
             self._status.value, self._status.phrase, (*headers, length), b"" if head else body
         )
 
-    def _negotiate(self, accept: str, accept_language: str) -> tuple[str, Form]:
+    def _negotiate(self, accept: str, accept_language: str) -> tuple[str, PageForm]:
         language = choose_language(accept_language, self._texts.keys(), self._default_language)
         return language, choose_form(accept)
 
-    def _build_skeleton(self, language: str, form: Form, list_name: str, category: str | None) -> _Skeleton:
+    def _build_skeleton(
+        self, language: str, form: PageForm, list_name: str, category: str | None
+    ) -> _Skeleton:
         # A custom template may alter the reference (a filter, one letter a box). Two renderings tell: if they
         # differ in anything but the reference as it stands, the page cannot be cut and is rendered each time.
         first, second = new_reference(), new_reference()
@@ -308,7 +310,9 @@ class BlockPage:
             return _Skeleton(headers, None)
         return _Skeleton(headers, tuple(encode(piece) for piece in page.split(first)))
 
-    def _page(self, language: str, form: Form, list_name: str, category: str | None, reference: str) -> str:
+    def _page(
+        self, language: str, form: PageForm, list_name: str, category: str | None, reference: str
+    ) -> str:
         context = self._context(language, list_name, category, reference)
         template = self._templates.get(form)
         return write_problem(context) if template is None else template.render(context)
@@ -347,7 +351,7 @@ class BlockPage:
             "reference": reference,
         }
 
-    def _headers(self, language: str, form: Form, page: str) -> tuple[tuple[bytes, bytes], ...]:
+    def _headers(self, language: str, form: PageForm, page: str) -> tuple[tuple[bytes, bytes], ...]:
         # RFC 8259 defines no charset for JSON; UTF-8 goes without saying.
         charset = "; charset=utf-8" if form in FILES else ""
         blocked_by = self._authority or "data:," + quote(
@@ -359,7 +363,7 @@ class BlockPage:
             ("Cache-Control", "no-store"),
             ("Vary", "Accept, Accept-Language"),
             ("Link", f'<{blocked_by}>; rel="blocked-by"'),
-            ("Content-Security-Policy", self._policy(page) if form is Form.HTML else content_policy("")),
+            ("Content-Security-Policy", self._policy(page) if form is PageForm.HTML else content_policy("")),
             ("Referrer-Policy", "no-referrer"),
             ("X-Content-Type-Options", "nosniff"),
         )

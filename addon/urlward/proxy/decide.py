@@ -3,7 +3,6 @@
 from typing import Literal, NamedTuple
 
 from mitmproxy.proxy import mode_specs
-from mitmproxy.proxy.layers import modes
 
 from urlward.proxy.client_hello import (
     OLD_HELLO_SEEN,
@@ -14,6 +13,7 @@ from urlward.proxy.client_hello import (
 )
 from urlward.proxy.guard import Guard
 from urlward.proxy.kind import begins_proxy_header, kind_of
+from urlward.proxy.mitm import HttpProxy, HttpUpstreamProxy
 from urlward.proxy.names import NO_NAMES, Context, Names, names_of_tls, sni_of
 
 # Record types and versions of TLS that can be ended here, and by mitmproxy.
@@ -100,6 +100,4 @@ def _is_tls_for_origin(context: Context) -> bool:
 
 def is_for_origin(context: Context) -> bool:
     """Whether what begins in one of mitmproxy's layers is not spoken to the proxy itself."""
-    return not context.layers or not isinstance(
-        context.layers[-1], (modes.HttpProxy, modes.HttpUpstreamProxy)
-    )
+    return not context.layers or not isinstance(context.layers[-1], HttpProxy | HttpUpstreamProxy)

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple, Protocol
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import FRESH, Ends
+from urlward.proxy.ends import FRESH, HttpEnds
 from urlward.proxy.framing import Unbounded
-from urlward.proxy.head import HeadError, RequestHead
+from urlward.proxy.head import HeadError, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
 from urlward.proxy.relay import MAX_HELD, HttpRelay, Judge
 
@@ -57,11 +57,8 @@ class Origin(NamedTuple):
 NOWHERE: Final = Origin("", 0, False)
 
 
-class ForwardEnds(Ends, Protocol):
-    """Connections of an explicit proxy's client, with what it needs beyond `Ends`."""
-
-    def hold_client(self, *, held: bool) -> None:
-        """Stop reading from the client, or go on."""
+class ForwardEnds(HttpEnds, Protocol):
+    """Connections of an explicit proxy's client, with what it needs beyond `HttpEnds`."""
 
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for any client's later request."""
@@ -242,6 +239,7 @@ class ForwardRelay(HttpRelay):
         self._keep_alive = False
         if head.authorizes_connection:
             self._bound = True
+        raw = with_plain_framing(head, raw)
         rest = raw[raw.index(b"\r\n") : -2]
         if head.of_hop or len(head.hosts) != 1 or (at := rest.find(b"\r\nHost:")) < 0:
             rest = _without(_REQUEST_LINES(b"", rest), head.options)

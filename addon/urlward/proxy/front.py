@@ -4,18 +4,18 @@ mitmproxy spends a dozen tasks and hooks on each connection. Its flows are for m
 for options that only it heeds, and for other addons.
 """
 
-import asyncio
 import logging
 import socket
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from mitmproxy import ctx, platform
-from mitmproxy.proxy import mode_servers, mode_specs
+from mitmproxy import ctx
+from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.addon import Urlward
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
+from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
 from urlward.proxy.poller import Share
 from urlward.proxy.probing import MAX_WAIT, Probing
 from urlward.proxy.session import Client, Mode, Session
@@ -45,7 +45,7 @@ class Front(Mode):
             self._speaks = self.transparent or isinstance(
                 mode, mode_specs.RegularMode | mode_specs.Socks5Mode
             )
-        self._transports = Transports(lambda: _streams(instance))
+        self._transports = Transports(lambda: streams(instance))
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
         """Take a connection that has been accepted."""
@@ -82,9 +82,8 @@ class Front(Mode):
                 sock.close()  # as below
                 return
         elif self.transparent:
-            assert platform.original_addr is not None
             try:
-                address = platform.original_addr(sock)
+                address = original_destination(sock)
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
                 logger.error("no original destination: %s", type(e).__name__)
                 sock.close()
@@ -118,41 +117,41 @@ class Front(Mode):
 def listen_in_front(addon: Urlward, worker: Worker) -> None:
     """Let mitmproxy's servers listen on the sockets of this worker, and begin with a front.
 
-    This is the one place where mitmproxy's way to listen is replaced.
-
     Args:
         addon: decides.
         worker: has the sockets.
     """
-    original = mode_servers.AsyncioServerInstance.listen
 
-    async def listen(self: Any, host: str, port: int) -> list[Any]:
-        servers = await begun(self, host, port)
-        sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
-        addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
-        return servers
+    def front(original: Listen) -> Listen:
+        async def listen(instance: Any, host: str, port: int) -> list[Any]:
+            servers = await begun(instance, host, port)
+            sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
+            addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
+            return servers
 
-    async def begun(self: Any, host: str, port: int) -> list[Any]:
-        mode = self.mode
-        steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
-        if steering is not None:
-            return [await steering.listen(worker, host, port)]
-        if mode.transport_protocol == "udp":
-            return await original(self, host, port) if is_first() else [Elsewhere()]
-        front = Front(self, addon)
+        async def begun(instance: Any, host: str, port: int) -> list[Any]:
+            mode = instance.mode
+            steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
+            if steering is not None:
+                return [await steering.listen(worker, host, port)]
+            if mode.transport_protocol == "udp":
+                return await original(instance, host, port) if is_first() else [Elsewhere()]
+            front = Front(instance, addon)
 
-        async def accept(one: socket.socket) -> Acceptor:
-            if front.keeps_source:
-                make_transparent(one)
-            return Acceptor(front.take, one, addon.short)
+            async def accept(one: socket.socket) -> Acceptor:
+                if front.keeps_source:
+                    make_transparent(one)
+                return Acceptor(front.take, one, addon.short)
 
-        servers = await worker.serve(Address(host, port, "tcp"), accept)
-        if mode.transport_protocol == "both" and is_first():
-            # Datagrams of one flow must all reach one process, so only one takes any.
-            servers.append(await self.start_udp_based_server(host, servers[0].sockets[0].getsockname()[1]))
-        return servers
+            servers = await worker.serve(Address(host, port, "tcp"), accept)
+            if mode.transport_protocol == "both" and is_first():
+                # Datagrams of one flow must all reach one process, so only one takes any.
+                servers.append(await datagrams(instance, host, servers[0].sockets[0].getsockname()[1]))
+            return servers
 
-    mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign]
+        return listen
+
+    listen_by(front)
 
 
 class Elsewhere:
@@ -162,9 +161,3 @@ class Elsewhere:
 
     def close(self) -> None:
         """Do nothing: no socket is open."""
-
-
-def _streams(instance: Any) -> asyncio.StreamReaderProtocol:
-    """asyncio streams for a connection that mitmproxy carries, as `asyncio.start_server` makes them."""
-    loop = asyncio.get_running_loop()
-    return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), instance.handle_stream, loop=loop)

@@ -43,6 +43,8 @@ _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullma
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
+_FRAMING_LINE = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[^\r\n]*")
+_PLAIN_FRAMING_LINE = re.compile(rb"\r\n[A-Za-z-]+: ?(?:chunked|0|[1-9][0-9]*)").fullmatch
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
 _NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
 # A field's name that is no token, as servers bear it: no control, blank or colon in it, and no byte beyond
@@ -274,6 +276,21 @@ def could_be_head(data: bytes | bytearray) -> bool:
 def without_upgrade(data: bytes) -> bytes:
     """A head without the fields that offer another protocol, in which requests would pass unread."""
     return _UPGRADE_LINES(b"", data)
+
+
+def with_plain_framing(head: RequestHead, data: bytes) -> bytes:
+    """A request's head with the field that says where its body ends in its plainest spelling.
+
+    `chunked` is not that to Starman where a blank follows.
+    """
+    if head.length == 0:
+        return data
+    found = _FRAMING_LINE.search(data)
+    assert found is not None
+    if _PLAIN_FRAMING_LINE(found[0]):
+        return data
+    line = b"Transfer-Encoding: chunked" if head.length is None else b"Content-Length: %d" % head.length
+    return b"%b\r\n%b%b" % (data[: found.start()], line, data[found.end() :])
 
 
 def _feed(head: RequestHead, data: bytes) -> None:

@@ -35,6 +35,8 @@ _GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
 _IN_CONTENT = re.compile(
     rb"^(?:%b|%b[!-~]++%b*\r?\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
 )
+is_request_line = re.compile(_LINE).fullmatch
+"""Whether a line with its end could be a request's, to an origin that takes any bytes for a method."""
 _AT_ITS_BEGINNING = re.compile(rb"%b|%b%b" % (_LINE, _GET, _TARGET))
 _WITHOUT_CONTENT = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that give content no meaning (RFC 9110 section 9.3); origins may leave it unread."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from urlward.config.tables import join_address
 from urlward.engine.errors import UrlwardError
 
 LISTENERS = "URLWARD_LISTENERS"
@@ -65,7 +66,7 @@ class Address(NamedTuple):
     kind: str
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+        return join_address(self.host or "*", self.port)
 
 
 Sockets = Sequence[tuple[Address, list[socket.socket]]]

@@ -94,6 +94,11 @@ class Live:
             for members in list(network.clients.values()):
                 yield from list(members.values())
 
+    @property
+    def connections(self) -> int:
+        """Number of clients' connections that exchanges are under way on."""
+        return sum(len(network.clients) for network in self._networks.values())
+
     def add(self, member: Member) -> None:
         """Add a member."""
         client = member.client

@@ -7,10 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from mitmproxy.proxy.server import ConnectionHandler
-
-from urlward.proxy.http_layer import cut_off
 from urlward.proxy.live import Live
+from urlward.proxy.mitm import ConnectionHandler, cut_off, is_full, transport_of
 from urlward.proxy.names import Client
 from urlward.proxy.probing import MAX_WAIT
 
@@ -79,13 +77,5 @@ class Pacer:
     def _transport(self, client: Client) -> asyncio.Transport | None:
         """A client's transport, where reading from it is nobody else's to stop or go on with."""
         handler = self._lookup(client)
-        if handler is None:
-            return None
-        io = handler.transports.get(handler.client)
-        transport = (
-            io.writer.transport if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
-        )
         # A reader that has stopped by itself, full of what nobody has taken, goes on by itself.
-        if io is None or getattr(io.reader, "_paused", False):
-            return None
-        return transport if isinstance(transport, asyncio.Transport) else None
+        return None if handler is None or is_full(handler) else transport_of(handler)

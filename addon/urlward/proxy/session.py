@@ -713,22 +713,30 @@ class Session:
 
     def close_server(self) -> None:
         """Close the connection to the origin, or give it up."""
+        if isinstance(self._relay, ForwardRelay):
+            self.leave_server()
+            return
         self._give_up()
         if self._server is not None:
-            # A relay that goes on to another origin hears of this one no more.
-            if self._server.tls is not None and self._server.tls.ready:
-                self._mode.origins.keep(
-                    (self._origin.host, self._origin.port, self._source()),
-                    self._server_name(),
-                    self._server.tls,
-                )
-            if isinstance(self._relay, ForwardRelay):
-                server, self._server, self.send_server = self._server, None, _nowhere
-                server.detach()
-                # Nobody looks after it any more; what it has not taken yet, it may never take.
-                server.abort() if server.waiting else server.close()
-            else:
-                self._server.close()
+            self._keep_ticket(self._server)
+            self._server.close()
+
+    def leave_server(self) -> None:
+        """Close the connection to the origin, or give it up; it is heard of no more, another may follow."""
+        self._give_up()
+        server, self._server, self.send_server = self._server, None, _nowhere
+        if server is not None:
+            self._keep_ticket(server)
+            server.detach()
+            # Nobody looks after it any more; what it has not taken yet, it may never take.
+            server.abort() if server.waiting else server.close()
+
+    def _keep_ticket(self, server: Connection) -> None:
+        """Remember a TLS session with an origin, to resume it."""
+        if server.tls is not None and server.tls.ready:
+            origin = self._origin
+            key = (origin.host, origin.port, self._source())
+            self._mode.origins.keep(key, self._server_name(), server.tls)
 
     def _give_up(self) -> None:
         """Stop waiting for an origin."""

@@ -21,7 +21,8 @@ from urlward.engine.errors import UrlwardError
 from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
 from urlward.records.sqlite import DAMAGED, code_of, damage_in, files_of, obstacle
-from urlward.records.store import Store, StoreError, open_store
+from urlward.records.store import Store, StoreError
+from urlward.records.stores import open_store
 from urlward.regular import lines_of, open_regular
 from urlward.state.folder import StateError, is_damage, locked, set_aside, unusable
 from urlward.state.token import read_token
