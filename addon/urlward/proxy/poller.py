@@ -113,6 +113,7 @@ class Poller(selectors.EpollSelector):
         super().__init__()
         # The same kernel's table. What is registered here has no key, which is how it is told apart.
         self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
+        self._keys = self.get_map()
         self._told: dict[int, _Watched] = {}
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._behind: deque[Share] = deque()
@@ -140,11 +141,11 @@ class Poller(selectors.EpollSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait for events, and see to those of the data path; the others are returned."""
         wait = 0 if self._done else self._wait(timeout) if self._behind else timeout
-        told, keys = self._told, self.get_map()
+        told, keys = self._told, self._keys
         # Who is meant is found first: what one does may close another, and its number be that of a third.
         found: list[tuple[int, int, _Watched]] = []
         others: list[tuple[selectors.SelectorKey, int]] = []
-        for fd, events in self._epoll.poll(None if wait is None else max(wait, 0), _AT_ONCE):
+        for fd, events in self._epoll.poll(wait, _AT_ONCE):
             if (watched := told.get(fd)) is not None:
                 found.append((fd, events, watched))
             elif (key := keys.get(fd)) is not None:
