@@ -61,7 +61,7 @@ from urlward.config import (
 )
 from urlward.config.tables import split_address
 from urlward.config.units import counted
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain, say
@@ -531,7 +531,7 @@ def _compile(args: argparse.Namespace) -> int:
             data, report = compile_sources(
                 args.sources,
                 key,
-                name=args.name or name_of(args.sources[0]),
+                name=fit_name(args.name) if args.name else name_of(args.sources[0]),
                 budget=budget,
                 progress=progress,
                 issue=issue,
