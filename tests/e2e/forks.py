@@ -40,7 +40,7 @@ _MODULES = (
     "urlward.proxy.listeners",
     "urlward.proxy.supervisor",
     "urlward.proxy.companion",
-    "urlward.gateway.alone",
+    "urlward.gateway.locks",
     MODULE,
 )
 """With what they import in turn: all that a filter, and what compiles its lists, imports as it starts."""

@@ -378,7 +378,7 @@ class Filter:
         log = self.log()
         for secret in self.secrets:
             assert secret not in log, f"{secret} is in the log"
-        for bad in ("Traceback", "crashed", "Unhandled"):
+        for bad in ("Traceback", "crashed", "Unhandled", "RuntimeWarning"):
             assert bad not in log, log
 
     def stop(self) -> int:

@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from proxy.rig import Rig, make_authorities, rig_in
+from urlward.proxy.poller import Loop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[Loop]]:
+    return {"urlward": Loop}
 
 
 @pytest.fixture(scope="session")
