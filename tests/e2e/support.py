@@ -404,7 +404,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @cache
-def _filters_authority() -> Path:
+def filters_authority() -> Path:
     """A CA as filters make it at their first start: each would take half a second of a core for its key."""
     folder = Path(tempfile.mkdtemp(prefix="urlward-ca-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -440,7 +440,7 @@ def running(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)
     if shares_ca and not (folder / "confdir").exists():
-        shutil.copytree(_filters_authority(), folder / "confdir")
+        shutil.copytree(filters_authority(), folder / "confdir")
     line = [
         *prefix,
         *command,
