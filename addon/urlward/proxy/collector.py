@@ -3,8 +3,8 @@
 What a connection makes is freed by reference counting (`urlward.proxy.session`), so there is next to nothing
 to collect. But Python looks for it whenever some thousand objects have been made, among all that have been
 made lately: with 77,000 requests under way that is a pause of 5 to 25 ms for all clients several times a
-second, and of 200 ms now and then. Here it is looked for when there may be as much garbage as there is of use: when the
-number of objects has doubled, and is beyond what the connections that there are have use for.
+second, and of 200 ms now and then. Here it is looked for when there may be as much garbage as there is of
+use: when the number of objects has doubled, and is beyond what the connections that there are have use for.
 """
 
 import asyncio
