@@ -215,6 +215,39 @@ async def test_a_turn_that_takes_too_long_counts_against_the_next_ones(clock: Cl
     assert done[1:4] == ["short"] * 3
 
 
+async def test_who_took_much_too_much_rests_for_as_long(pairs: Pairs, clock: Clock) -> None:
+    """What another asks and its answer have no second such piece between them, however many rounds."""
+    loop = asyncio.get_running_loop()
+    poller = Poller(loop)
+    (greedy, its), (modest, client), (origin, server) = pairs
+    told: list[str] = []
+
+    def answer(rounds: int) -> None:
+        clock.work(0.05)
+        if rounds:
+            loop.call_soon(answer, rounds - 1)
+        else:
+            server.send(b"a")
+
+    def asked(_: int) -> None:
+        modest.recv(1)
+        told.append("asked")
+        answer(40)
+
+    share = Share()
+    poller.watch(greedy.fileno(), READ, lambda _: (clock.work(8), told.append("greedy")), Share())  # type: ignore[arg-type,return-value]
+    poller.watch(modest.fileno(), READ, asked, share)
+    poller.watch(origin.fileno(), READ, lambda _: told.append("answered") or origin.recv(1), share)  # type: ignore[arg-type,return-value]
+    its.send(b"a")
+    await until(lambda: told)
+    client.send(b"a")
+    await until(lambda: "answered" in told)
+    at = told.index("asked")
+    assert told[at - 1 : at + 2] == ["greedy", "asked", "answered"]
+    for one in (greedy, modest, origin):
+        poller.forget(one.fileno())
+
+
 async def test_what_has_to_wait_does_not_hide_what_need_not(
     pairs: Pairs, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:

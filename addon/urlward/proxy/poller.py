@@ -6,7 +6,9 @@ all else that a new connection costs. Here an event is one look into a table, an
 
 Clients share the processor by their networks. In a round of the event loop each has a slice; what it asks
 beyond that waits for a later round, behind what others ask in this one. A slice is looked at between two
-pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Nobody
+pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Rounds
+may follow each other at once, though, and what others ask next, such as of an origin's answer, would come
+behind another piece like it: so a network that has taken two slices too much rests for as long. Nobody
 waits where there is nobody else.
 """
 
@@ -43,6 +45,9 @@ _A_WHILE: Final = 1.0
 _MOST_OWED: Final = 0.01
 """Seconds beyond its slices that are held against one; more is something else's, such as the machine's."""
 
+_MUCH: Final = -2 * SLICE
+"""What is left of its slice to one that has taken so much too much that it rests."""
+
 _AT_ONCE: Final = 256
 """Events that are asked for at a time."""
 
@@ -61,9 +66,10 @@ class Share:
         waiting: what it has to be done in later rounds.
         queued: whether it is among those who wait for their turn.
         arriving: its connections that have been accepted and wait for their turn to begin.
+        rests: until when it has no turn.
     """
 
-    __slots__ = ("__weakref__", "arriving", "left", "queued", "round", "waiting")
+    __slots__ = ("__weakref__", "arriving", "left", "queued", "rests", "round", "waiting")
 
     def __init__(self) -> None:
         self.left = SLICE
@@ -71,6 +77,7 @@ class Share:
         self.waiting: deque[Task] = deque()
         self.queued = False
         self.arriving = 0
+        self.rests = 0.0
 
     @property
     def behind(self) -> bool:
@@ -198,17 +205,25 @@ class Poller:
 
     def soon(self, share: Share, task: Task) -> None:
         """Make a call now if there is time for it, else `later`."""
-        self._refill(share)
+        start = perf_counter()
+        self._refill(share, start)
         if share.behind:
             self.later(share, task)
             return
-        start = perf_counter()
         self._until = start + share.left
         task()
-        share.left -= perf_counter() - start
+        now = perf_counter()
+        share.left -= now - start
+        if share.left < _MUCH:
+            self._rest(share, now)
 
-    def _refill(self, share: Share) -> None:
-        if share.round != self._round:
+    def _rest(self, share: Share, now: float) -> None:
+        """Have a network rest for as long as it has taken too much, where there are others."""
+        if now - self._others < _A_WHILE:
+            share.rests = now + min(-share.left, _MOST_OWED)
+
+    def _refill(self, share: Share, now: float) -> None:
+        if share.round != self._round and now >= share.rests:
             left = max(share.left, -_MOST_OWED) + self._slice * (self._round - share.round)
             share.left = min(left, self._slice)
             share.round = self._round
@@ -250,7 +265,7 @@ class Poller:
                     left = share.left = whole
                     share.round = number
                 else:
-                    self._refill(share)
+                    self._refill(share, now)
                     left = share.left
             if left <= 0 or share.queued:
                 # The kernel tells of it again; where that would keep it from telling of others, not yet.
@@ -266,6 +281,8 @@ class Poller:
                 self._complain(e)
             start, now = now, perf_counter()
             share.left -= now - start
+            if share.left < _MUCH:
+                self._rest(share, now)
             if now > end:
                 skipped += [fd for fd, _, _ in found[place + 1 :]]
                 break  # the kernel tells of the rest again
@@ -291,7 +308,7 @@ class Poller:
         for _ in range(len(self._behind)):
             share = self._behind[0]
             waiting = share.waiting
-            self._refill(share)
+            self._refill(share, now)
             while waiting and share.left > 0:
                 self._until = now + share.left
                 try:
@@ -300,6 +317,8 @@ class Poller:
                     self._complain(e)
                 start, now = now, perf_counter()
                 share.left -= now - start
+                if share.left < _MUCH:
+                    self._rest(share, now)
             if waiting:
                 self._behind.rotate(-1)
             else:
