@@ -15,8 +15,8 @@ from typing import Final
 FEW: Final = 20_000
 """Objects by which it has to grow in any case: what is looked through in some milliseconds."""
 
-OF_ONE: Final = 100
-"""Objects that a connection may have made; one with few requests under way has."""
+OF_ONE: Final = 500
+"""Objects that a connection may have made; one with `MAX_PENDING` requests under way has (`proxy.relay`)."""
 
 INTERVAL: Final = 0.25
 """Seconds between two looks at their number."""
