@@ -272,6 +272,15 @@ class TestCompile:
         assert json.loads(urlward("info", "--json", output).out)["name"] == "l\udcffst"
         assert urlward("check", "--list", output, "a.example").code == 1
 
+    def test_a_name_that_no_list_can_have(self, urlward: Urlward, source: Path, output: Path) -> None:
+        strange = source.with_name("a\x1b[2J\nb.txt")
+        strange.write_bytes(source.read_bytes())
+        assert urlward("compile", strange, "-o", output).code == 0
+        assert r"a\x1b[2J\nb" in urlward("info", output).out
+        assert urlward("compile", source, "--name", "c\x07", "-o", output).code == 0
+        assert r"c\x07" in urlward("info", output).out
+        assert urlward("check", "--list", strange, "a.example").code == 1
+
 
 @pytest.mark.usefixtures("compiles_here")
 class TestCheck:
@@ -415,6 +424,8 @@ class TestCheck:
 
     def test_nothing_on_standard_input(self, urlward: Urlward, source: Path) -> None:
         assert urlward("check", "--list", source, "-") == (0, "", "")
+        shown = urlward("check", "--list", source, "-", stdin=b"http://a.example/\x1b[2J\n").out
+        assert shown.startswith(r"block  http://a.example/\x1b[2J "), "as a log may have it"
 
     def test_the_wrong_key_says_so(self, urlward: Urlward, output: Path, tmp_path: Path) -> None:
         output.write_bytes(artifact(["a.example"]))
@@ -439,6 +450,8 @@ class TestCheck:
             assert reason in problem
             assert SENTINEL not in problem
         assert "No such file" in urlward("check", "--list", tmp_path / "none", "a.example").problem
+        strange = urlward("check", "--list", tmp_path / "\x1b[2Jnone\n", "a.example").problem
+        assert strange.endswith(r"\x1b[2Jnone\n: No such file or directory")
         assert "not a regular file" in urlward("check", "--list", tmp_path, "a.example").problem
 
     def test_more_bad_lines_where_they_are_allowed(
@@ -559,11 +572,12 @@ class TestRun:
         assert settings.lists == (SAMPLE,)
         assert settings.modes == ("regular",)
         assert settings.listen == ("127.0.0.1", 8080)
-        assert (settings.confdir, settings.extra, settings.http2) == ("", (), True)
+        assert (settings.confdir, settings.extra) == ("", ())
         assert settings.options == {
             "urlward_format": "auto",
             "urlward_max_errors": "1%",
             "urlward_intercept": "listed",
+            "urlward_http2": True,
             "urlward_tls_block": "page",
             "urlward_other": "close",
             "urlward_on_error": "block",
@@ -581,11 +595,11 @@ class TestRun:
         assert settings.listen == ("::1", 8081)
         assert settings.confdir == str(tmp_path / "ca")
         assert settings.extra == ("upstream_cert=false", "stream_large_bodies=1m")
-        assert settings.http2
         assert settings.options == {
             "urlward_format": "auto",
             "urlward_max_errors": "25",
             "urlward_intercept": "all",
+            "urlward_http2": True,
             "urlward_tls_block": "alert",
             "urlward_other": "relay",
             "urlward_on_error": "pass",
@@ -617,11 +631,11 @@ class TestRun:
         assert settings.listen == ("192.0.2.1", 0)
         assert settings.confdir == "d"
         assert settings.extra[-1] == "upstream_cert=true"
-        assert not settings.http2
         assert settings.options == {
             "urlward_format": "auto",
             "urlward_max_errors": "0",
             "urlward_intercept": "none",
+            "urlward_http2": False,
             "urlward_tls_block": "page",
             "urlward_other": "close",
             "urlward_on_error": "block",

@@ -17,9 +17,8 @@ from conftest import free_port
 from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.objections import objections
-from urlward.objections.desk import Desk
 from urlward.objections.objections import FILE, Objection, ObjectionError, message_of, read_objections
-from urlward.objections.server import serve_objections, start_objections, take_objections
+from urlward.objections.server import ObjectionDesk, serve_objections, start_objections, take_objections
 from urlward.records import bounded_server
 from urlward.state.folder import local_key
 
@@ -39,7 +38,7 @@ class Place:
         table = ObjectionsTable(
             url=f"http://127.0.0.1:{self.port}/", listen=f"127.0.0.1:{self.port}", **limits
         )
-        desk = Desk(
+        desk = ObjectionDesk(
             table,
             PageTable(),
             state,

@@ -5,8 +5,9 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 from mitmproxy import exceptions
@@ -407,6 +408,33 @@ async def test_the_filter_does_not_connect_to_itself(tctx: taddons.context) -> N
         data.client.peername = (client, 1234)
         await addon.server_connect(data)
         assert (data.server.error is not None) is refused, (host, port, client)
+
+
+@pytest.mark.parametrize(("client", "refused"), [("192.0.2.1", True), ("127.0.0.1", False)])
+async def test_a_name_that_leads_elsewhere_once_it_is_connected_to(
+    addon: Urlward, client: str, refused: bool
+) -> None:
+    """A name of the client's own choice has another address each time that it is asked for."""
+    data = ServerConnectionHookData(Server(address=("name.example", 8081)), make_context().client)
+    data.client.peername = (client, 1234)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    data.server.peername = ("127.0.0.1", port)
+    carrier = Mock()
+    handler = SimpleNamespace(
+        client=data.client,
+        transports={
+            data.server: SimpleNamespace(writer=writer),
+            data.client: SimpleNamespace(handler=carrier),
+        },
+    )
+    with patch.object(addon, "handler", return_value=handler):
+        addon.server_connected(data)
+    assert writer.transport.is_closing() is refused
+    assert carrier.cancel.called is refused
+    writer.close()
+    server.close()
 
 
 @pytest.mark.parametrize("alpn", [b"http/1.1", b"h2"])

@@ -24,8 +24,7 @@ from urlward.config.probing import ProbingTable
 from urlward.config.problem import ConfigError, Problem, key_of, refused
 from urlward.config.proxy import ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
-from urlward.config.tables import FileName, Listen, Table, trust_at
-from urlward.config.units import WRITTEN
+from urlward.config.tables import WRITTEN, FileName, Listen, Table, trust_at
 from urlward.encoding import other_encoding, without_bom
 from urlward.regular import open_given
 

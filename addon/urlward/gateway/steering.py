@@ -10,12 +10,12 @@ from mitmproxy import ctx
 
 from urlward.config import GatewayTable
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Forwarder
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import resolvers
 from urlward.dns.server import DnsServer, make_service
+from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import canary_of
@@ -26,6 +26,7 @@ from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
 from urlward.lasting import lasting
+from urlward.proxy.addon import NoListError
 from urlward.proxy.listeners import Address
 from urlward.proxy.workers import Worker, is_first
 
@@ -41,10 +42,6 @@ FULL_FOR = 60.0
 """Seconds after which a set that was full, and has not been so again, is no trouble any more."""
 
 _LINGERS = ALIVE_FOR + 0.2
-
-
-class NoListError(Exception):
-    """No list is loaded, so no name can be judged."""
 
 
 class Steering:
@@ -67,7 +64,7 @@ class Steering:
         self._faults = Faults()
         self._resolved = Resolved(gateway.dns.remember)
         self._judge = Judge(self._matcher, self._faults)
-        self._policy = Policy(gateway, self._steer_set, self._judge, self._matcher)
+        self._policy = DnsPolicy(gateway, self._steer_set, self._judge, self._matcher)
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )
@@ -127,6 +124,7 @@ class Steering:
             self._policy,
             self._resolved,
             self._faults,
+            partial(self._tell, "resolvers"),
         )
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -201,9 +199,14 @@ class Steering:
         elif self._said_full:
             logger.info("the set of steered addresses has room again")
         self._said_full = why
+        self._tell("steer-set", why)
+
+    @staticmethod
+    def _tell(kind: str, why: str) -> None:
+        """Tell of a trouble (`urlward.records.labels.TROUBLES`), or where there is no reason of its end."""
         addon = ctx.master.addons.get("urlward")
         if addon is not None and addon.recording is not None:
-            addon.recording.metrics.trouble("steer-set", why)
+            addon.recording.metrics.trouble(kind, why)
 
     def _take_canary(self, why: str) -> None:
         if why:

@@ -9,13 +9,11 @@ What is committed survives the end of the process and of the machine (`urlward.r
 store has is deleted and overwritten. A file that is damaged is set aside and begun anew.
 """
 
-import errno
 import json
 import math
 import os
 import secrets
 import sqlite3
-import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,9 +27,17 @@ import msgspec
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event, EventError, detail_of, events_of
-from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of
+from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of, obstacle
 from urlward.records.store import Inode, identity
-from urlward.state.folder import StateError, locked, made_folder, set_aside, unusable, write_private
+from urlward.state.folder import (
+    StateError,
+    is_damage,
+    locked,
+    made_folder,
+    set_aside,
+    unusable,
+    write_private,
+)
 
 FOLDER = "outbox"
 """In the state folder."""
@@ -536,26 +542,18 @@ class Outbox:
             return db
 
     def _look_at_files(self) -> None:
-        """Set aside files that cannot be written.
-
-        They are not opened for that: closing them would end all locks that SQLite has on them in this process
-        (sqlite.org/howtocorrupt.html, section 2.2).
-        """
+        """Set aside files that cannot be written."""
         for path in self._paths:
             if not os.path.lexists(path):
                 continue
-            why = ""
-            if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
-                why = "not a regular file"
-            elif not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-                why = os.strerror(errno.EACCES)
-            elif path == self.path and not path.stat().st_size:
+            why = obstacle(path)
+            if why is None and path == self.path and not path.stat().st_size:
                 if not any(map(os.path.lexists, self._paths[1:])):
                     path.unlink()  # was begun on a full disk: nothing was in it
                     continue
-                why = "empty"
-            if why:
-                set_aside(self._state, path, why, _LOST)
+                set_aside(self._state, path, "empty", _LOST)
+            elif why is not None and (is_damage(why) or isinstance(why, FileNotFoundError)):
+                set_aside(self._state, path, why.strerror, _LOST)
 
     def _set_aside(self, why: object) -> None:
         """Set the open file aside, unless another process has."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward import samples
+from urlward.proxy.options import KEY, LIST
 from urlward.replay.errors import ReplayError
 
 if TYPE_CHECKING:
-    from urlward.report.document import Report
+    from urlward.report.document import ReportDocument
 
 _EPILOG = """\
 Logs are Squid's access.log, nginx' and Apache's combined format (with or without the host in front), HAR, CSV
@@ -27,10 +28,8 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')
-    parser.add_argument(
-        "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
-    )
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
+    LIST.add_to(parser)
+    KEY.add_to(parser)
     parser.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines of a source (1%%)")
     parser.add_argument(
         "--format",
@@ -54,6 +53,7 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    from urlward.config import MOST_WORKERS
     from urlward.feeds.keeper import Keeper
     from urlward.lists.build import find_key
     from urlward.lists.report import read_budget
@@ -62,9 +62,11 @@ def _replay(args: argparse.Namespace) -> int:
     from urlward.replay.run import open_logs, replay
     from urlward.report.document import write_report
 
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
-    if workers < 1 or args.top < 0:
-        raise ReplayError(f"{'workers' if workers < 1 else 'top'}: not a number of them")
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ReplayError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+    if args.top < 0:
+        raise ReplayError("top: not a number of them")
     budget = read_budget(args.max_errors, "max-errors")
     names = [str(path) for path in args.logs]
     if names.count("-") > 1:
@@ -95,7 +97,7 @@ def _replay(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(report: "Report") -> None:
+def _show(report: "ReportDocument") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -4,7 +4,7 @@ import re
 import ssl
 from pathlib import Path
 
-from urlward.feeds.fetch_errors import FetchError
+from urlward.feeds.source import FetchError
 from urlward.regular import open_regular, read_regular
 
 _PEM = re.compile("(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----").findall

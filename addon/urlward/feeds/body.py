@@ -5,12 +5,16 @@ file name or media type, which are often wrong. One layer of each kind is taken 
 within an archive is left as it is, for the reader of lists to refuse.
 """
 
+import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from io import FileIO
 from itertools import chain
 
 from urlward.feeds.decoders import DAMAGED, Decoder, decoder_for, gzip_decoder, zstd_decoder
-from urlward.feeds.fetch_errors import FetchError, Reason
-from urlward.feeds.fetch_zip import ZIP, ZipError, only_member
+from urlward.feeds.source import FetchError, Reason
+from urlward.lists import memory
 
 ACCEPTED = "gzip, zstd"
 """The value of Accept-Encoding (RFC 9110, section 12.5.3)."""
@@ -24,6 +28,15 @@ SMALL = 10_000_000
 _PIECE = 1 << 16
 
 _ENCODINGS = {"gzip": gzip_decoder, "x-gzip": gzip_decoder, "zstd": zstd_decoder}
+
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+"""What a ZIP archive begins with; the second one is empty."""
+
+_MOST_AT_ONCE = 1 << 20
+"""Bytes. zipfile reads a directory as a whole, and makes some hundred bytes of each of its entries."""
+
+_READ_HERE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
 
 
 class Guard:
@@ -103,8 +116,8 @@ def _unpacked(data: Iterator[bytes], guard: Guard) -> Iterator[bytes]:
     new = decoder_for(head)
     if new is not None:
         return guard.unpacked(_decompressed(data, new, guard))
-    if head.startswith(ZIP):
-        return guard.unpacked(_unzipped(data, guard))
+    if head.startswith(_ZIP):
+        return guard.unpacked(unzipped(data, guard))
     return data
 
 
@@ -130,8 +143,47 @@ def _decompressed(data: Iterator[bytes], new: Callable[[], Decoder], guard: Guar
                 raise guard.error("the compressed data ends too early", "truncated")
 
 
-def _unzipped(data: Iterator[bytes], guard: Guard) -> Iterator[bytes]:
-    try:
-        yield from only_member(data, _PIECE)
-    except ZipError as e:
-        raise guard.error(str(e), e.reason) from None
+class _File(FileIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted > _MOST_AT_ONCE:
+            raise zipfile.BadZipFile
+        return super().read(wanted) or b""
+
+
+def unzipped(data: Iterable[bytes], guard: Guard) -> Iterator[bytes]:
+    """Read a ZIP archive's one file, folders apart. Its directory is at its end, so the archive is kept in
+    memory first, as it came.
+
+    Raises:
+        FetchError: no archive, cut short or damaged, more files than one, or one that is encrypted or
+            compressed with something else than deflate ("truncated", "corrupt", "unsupported").
+    """
+    with _File(memory.new(), "rb+") as file:
+        for chunk in data:
+            while chunk:
+                chunk = chunk[file.write(chunk) :]
+        try:
+            if not zipfile.is_zipfile(file):
+                text = "the ZIP archive ends too early: its directory is not there"
+                raise guard.error(text, "truncated")
+            with zipfile.ZipFile(file) as archive, archive.open(_only_member(archive, guard)) as content:
+                while chunk := content.read(_PIECE):
+                    yield chunk
+        except EOFError:
+            raise guard.error("the ZIP archive ends too early", "truncated") from None
+        except NotImplementedError:
+            raise guard.error("a ZIP archive of a kind that is not read here", "unsupported") from None
+        except (zipfile.BadZipFile, zlib.error, UnicodeError, ValueError, OSError):
+            raise guard.error("the ZIP archive is damaged", "corrupt") from None
+
+
+def _only_member(archive: zipfile.ZipFile, guard: Guard) -> zipfile.ZipInfo:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise guard.error(f"a ZIP archive of {len(members)} files, where one is expected", "unsupported")
+    member = members[0]
+    if member.flag_bits & _ENCRYPTED or member.compress_type not in _READ_HERE:
+        raise guard.error("a ZIP archive that is encrypted, or not compressed with deflate", "unsupported")
+    return member

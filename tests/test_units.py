@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.config.units import counted, in_words, seconds, size
+from urlward.units import counted, in_words, seconds, size
 
 
 @pytest.mark.parametrize(

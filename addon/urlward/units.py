@@ -1,12 +1,6 @@
 """Units of time and size in texts: ``6h``, ``1h30m``, ``512MB``."""
 
 import re
-from typing import Annotated
-
-from pydantic import BeforeValidator, Field, ValidationInfo
-
-WRITTEN = "as an operator wrote it"
-"""Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BYTES = {None: 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -14,8 +8,11 @@ _BYTES = {None: 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", re.ASCII)
 _SIZE = re.compile(r"(\d{1,15})\s?(?:([kmg])i?b?|b)", re.IGNORECASE | re.ASCII)
 
-_TIME = "write a time such as 90s, 15m, 6h, 2d or 1h30m"
-_SIZE_TEXT = "write a size such as 512MB, 64kB or 1GB"
+TIME = "write a time such as 90s, 15m, 6h, 2d or 1h30m"
+"""What to do where a text is no time."""
+
+SIZE = "write a size such as 512MB, 64kB or 1GB"
+"""What to do where a text is no size."""
 
 
 def seconds(value: object) -> object:
@@ -28,7 +25,7 @@ def seconds(value: object) -> object:
         return value
     parts = _PART.findall(value)
     if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise ValueError(_TIME)
+        raise ValueError(TIME)
     return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 
@@ -42,7 +39,7 @@ def size(value: object) -> object:
         return value
     match = _SIZE.fullmatch(value)
     if match is None:
-        raise ValueError(_SIZE_TEXT)
+        raise ValueError(SIZE)
     return int(match[1]) * _BYTES[match[2] and match[2].lower()]
 
 
@@ -60,22 +57,3 @@ def counted(number: int, one: str) -> str:
     if number == 1:
         return f"1 {one}"
     return f"{number} {one[:-1]}ies" if one.endswith("y") else f"{number} {one}s"
-
-
-def _seconds(value: object, info: ValidationInfo) -> object:
-    _refuse_bare(value, info, _TIME)
-    return seconds(value)
-
-
-def _size(value: object, info: ValidationInfo) -> object:
-    _refuse_bare(value, info, _SIZE_TEXT)
-    return size(value)
-
-
-def _refuse_bare(value: object, info: ValidationInfo, text: str) -> None:
-    if info.context == WRITTEN and isinstance(value, (int, float)):
-        raise ValueError(f"{text}, in quotes and with its unit")
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(strict=False, allow_inf_nan=False)]
-Bytes = Annotated[int, BeforeValidator(_size)]
