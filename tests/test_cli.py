@@ -572,11 +572,12 @@ class TestRun:
         assert settings.lists == (SAMPLE,)
         assert settings.modes == ("regular",)
         assert settings.listen == ("127.0.0.1", 8080)
-        assert (settings.confdir, settings.extra, settings.http2) == ("", (), True)
+        assert (settings.confdir, settings.extra) == ("", ())
         assert settings.options == {
             "urlward_format": "auto",
             "urlward_max_errors": "1%",
             "urlward_intercept": "listed",
+            "urlward_http2": True,
             "urlward_tls_block": "page",
             "urlward_other": "close",
             "urlward_on_error": "block",
@@ -594,11 +595,11 @@ class TestRun:
         assert settings.listen == ("::1", 8081)
         assert settings.confdir == str(tmp_path / "ca")
         assert settings.extra == ("upstream_cert=false", "stream_large_bodies=1m")
-        assert settings.http2
         assert settings.options == {
             "urlward_format": "auto",
             "urlward_max_errors": "25",
             "urlward_intercept": "all",
+            "urlward_http2": True,
             "urlward_tls_block": "alert",
             "urlward_other": "relay",
             "urlward_on_error": "pass",
@@ -630,11 +631,11 @@ class TestRun:
         assert settings.listen == ("192.0.2.1", 0)
         assert settings.confdir == "d"
         assert settings.extra[-1] == "upstream_cert=true"
-        assert not settings.http2
         assert settings.options == {
             "urlward_format": "auto",
             "urlward_max_errors": "0",
             "urlward_intercept": "none",
+            "urlward_http2": False,
             "urlward_tls_block": "page",
             "urlward_other": "close",
             "urlward_on_error": "block",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from urlward import samples
 from urlward.commands.allow import add_allow_commands
@@ -29,7 +29,6 @@ from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
 from urlward.commands.gateway import add_gateway_commands
 from urlward.commands.imports import (
-    add_format_argument,
     add_format_arguments,
     add_import_commands,
     format_of,
@@ -42,7 +41,6 @@ from urlward.commands.seen import seen_by
 from urlward.commands.status import add_status_commands
 from urlward.commands.trust import (
     add_issue_arguments,
-    add_trust_argument,
     add_trust_commands,
     issue_of,
     make_signing_key,
@@ -60,7 +58,6 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.config.units import counted
 from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
@@ -70,9 +67,11 @@ from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
 from urlward.process import keep_private, module_command
 from urlward.progress import progress_bar
+from urlward.proxy.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings
@@ -161,36 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     command = partial(subcommand, parser.add_subparsers(required=True, metavar="COMMAND"))
 
     run = command("run", _run, "Filter traffic.")
-    _list_arguments(run)
-    add_trust_argument(run)
-    run.add_argument(
-        "--mode", action="append", metavar="SPEC", help="mitmproxy mode: regular, transparent, …"
-    )
-    run.add_argument("--listen", metavar="HOST:PORT", help="address to listen on (127.0.0.1:8080)")
-    run.add_argument("--workers", type=int, metavar="N", help="processes (1)")
-    run.add_argument(
-        "--intercept", choices=["listed", "all", "none"], help="TLS connections to decrypt (listed)"
-    )
-    run.add_argument(
-        "--tls-block", choices=["page", "alert"], help="what a host listed whole gets over TLS (page)"
-    )
-    run.add_argument(
-        "--http2",
-        action=argparse.BooleanOptionalAction,
-        help="HTTP/2 inside intercepted TLS (yes)",
-    )
-    run.add_argument("--other", choices=["close", "relay"], help="what is neither HTTP nor TLS (close)")
-    run.add_argument("--on-error", choices=["block", "pass"], help="what a fault of the filter does (block)")
-    run.add_argument("--status", type=int, choices=[451, 403], help="status of a blocked request (451)")
-    run.add_argument(
-        "--monitor", action=argparse.BooleanOptionalAction, help="block nothing, tell what would be (no)"
-    )
-    run.add_argument(
-        "--steer", action=argparse.BooleanOptionalAction, help="answer DNS, filter what may be listed (no)"
-    )
-    run.add_argument("--admin", metavar="HOST:PORT", help="where the dashboard is, of what is recorded")
-    run.add_argument("--confdir", metavar="DIR", help="folder of the certificate authority (~/.mitmproxy)")
-    run.add_argument("--config", type=Path, metavar="FILE", help="TOML file; flags go before what it says")
+    for option in FLAGS.values():
+        option.add_to(run)
     run.add_argument("--check", action="store_true", help="say whether it would run so, and end")
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
 
@@ -210,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="as a JSON object")
-    add_trust_argument(info)
+    TRUST.add_to(info)
 
     keygen = command("keygen", _keygen, "Make a key.")
     keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
@@ -251,17 +222,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _list_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
-    )
-    add_format_argument(parser)
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
-    parser.add_argument("--max-errors", metavar="N|N%", help="bad lines allowed in a source (1%%)")
-
-
 def _run(args: argparse.Namespace) -> int:
-    from urlward.gateway.alone import alone
+    from urlward.gateway.locks import alone
     from urlward.proxy.listeners import Listeners, given
     from urlward.proxy.supervisor import Supervisor
     from urlward.proxy.workers import end_with_supervisor, is_worker
@@ -308,11 +270,17 @@ def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
             config,
             args.config,
             str(settings.options.get("urlward_key", "")),
-            args.admin or "",
-            told_of_lists(settings.lists, args.trust or config.trust, _max_errors(args, config), args.format),
+            str(settings.options.get("urlward_admin", "")),
+            told_of_lists(
+                settings.lists,
+                settings.trust,
+                str(settings.options["urlward_max_errors"]),
+                str(settings.options["urlward_format"]),
+            ),
         ),
         alone=settings.alone,
         timeout=_worker_timeout(config, steer=steer),
+        text=config.text,
     )
 
 
@@ -331,47 +299,37 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     if args.config and given_fd(args.config) is not None:
         raise _Told(f"config: {args.config} is read once, and a filter reads its own again: use a file")
     config = read_config(args.config) if args.config else Config()
-    lists = tuple(args.list or map(Path, config.list)) or (samples.SAMPLE,) * (not config.feed)
+    taken = {name: option.taken(args, config) for name, option in FLAGS.items()}
+    taken["max_errors"] = _max_errors(args, config)
+    lists = tuple(map(Path, taken["list"])) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer
-    listen = config.listen if args.listen is None else args.listen
-    modes = tuple(args.mode or config.mode)
+    listen = taken["listen"]
+    modes = tuple(taken["mode"])
     if listen is None and (steer or (config.gateway.interfaces and not modes)):
         listen = ":8080"
-    options: dict[str, str | int | list[str]] = {
-        "urlward_max_errors": _max_errors(args, config),
-        "urlward_format": args.format,
-        "urlward_intercept": args.intercept or config.intercept,
-        "urlward_tls_block": args.tls_block or config.tls_block,
-        "urlward_other": args.other or config.other,
-        "urlward_on_error": args.on_error or config.on_error,
-        "urlward_status": args.status or config.status,
-        "urlward_monitor": config.monitor if args.monitor is None else args.monitor,
-    }
-    if steer and config.gateway.steered == "intercept":
-        options["urlward_intercept_port"] = config.gateway.intercept_port
     if args.config:
-        options["urlward_config"] = str(args.config.resolve())
-    if key := args.key or config.key:
-        options["urlward_key"] = str(key)
+        taken["config"] = args.config.resolve()
     if args.admin:
         if config.records is None:
             raise _Told("admin: there is nothing to show without [records] in a --config file")
         _address(args.admin, "admin")
-        options["urlward_admin"] = args.admin
-    if trust := args.trust or config.trust:
-        options["urlward_trust"] = list(trust)
+    of_addon = {
+        each.option: _for_addon(taken[each.name]) for each in OF_ADDON if each.flag and each is not LIST
+    }
+    options = {name: value for name, value in of_addon.items() if value not in ("", [])}
+    if steer and config.gateway.steered == "intercept":
+        options["urlward_intercept_port"] = config.gateway.intercept_port
     settings = Settings(
         lists=lists,
         modes=modes or default_modes(config.gateway, steer=steer),
         listen=_address(listen),
         options=options,
-        http2=config.http2 if args.http2 is None else args.http2,
-        confdir=args.confdir or config.confdir or "",
+        confdir=taken["confdir"] or "",
         extra=tuple(f"{k}={_option_text(v)}" for k, v in config.mitmproxy.items()) + tuple(args.set or ()),
         config=config,
         steer=steer,
     )
-    workers = config.workers if args.workers is None else args.workers
+    workers = taken["workers"]
     if not 1 <= workers <= MOST_WORKERS:
         raise _Told(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
     return settings, workers
@@ -426,7 +384,7 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
 
     config = settings.config
     problems = option_problems(settings)
-    key, trust = settings.options.get("urlward_key"), settings.options.get("urlward_trust")
+    key = settings.options.get("urlward_key")
     try:
         _gateway_addons(config, steer, settings.modes, settings.listen[1])
     except UrlwardError as e:
@@ -436,7 +394,7 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
             settings.lists,
             config,
             key_file=Path(str(key)) if key else None,
-            trust=trust if isinstance(trust, list) else (),
+            trust=settings.trust,
             budget=Budget.parse(str(settings.options["urlward_max_errors"])),
             format=str(settings.options["urlward_format"]),
             writes=False,
@@ -655,6 +613,13 @@ def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
         return split_address(text, lowest=0, any_host=True)
     except ValueError as e:
         raise _Told(f"{name}: {e}") from e
+
+
+def _for_addon(value: Any) -> Any:
+    """A value as the addon's option has it."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _option_text(value: str | int | bool) -> str:

@@ -40,30 +40,8 @@ def regular_fd(path: Path, flags: int = os.O_RDONLY) -> int:
         return fd
     os.close(fd)
     if stat.S_ISDIR(mode):
-        raise _is_folder(path)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise _not_regular(path)
-
-
-def check_regular(path: Path) -> None:
-    """Raise what `regular_fd` would for reading and writing, without opening the file.
-
-    A process that closes any descriptor of a file has no lock on it any more (fcntl(2)), SQLite's among them:
-    a database that it may have open is opened by SQLite alone.
-
-    Raises:
-        OSError: as `regular_fd`.
-    """
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise _is_folder(path)
-    if not stat.S_ISREG(mode):
-        raise _not_regular(path)
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-
-def _is_folder(path: Path) -> OSError:
-    return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def _not_regular(path: Path) -> OSError:

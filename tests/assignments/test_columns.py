@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from assignments.support import at, held, intervals, read
 from urlward.assignments.columns import ColumnsParser
-from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.parsers import MOST, ReadOptions
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import ms_text
@@ -170,7 +170,10 @@ def test_any_text_is_counted(rows: list[str]) -> None:
     parser.begin("address,from,to,subscriber,ports,event")
     parsed = parser.parse(rows)
     assert parsed.rows == len(parsed.sightings) + parsed.skipped
-    assert all(sighting[9] in (Said.HELD, Said.ENDED, Said.WHOLE) for sighting in parsed.sightings)
+    assert all(
+        sighting[9] in (SightingKind.HELD, SightingKind.ENDED, SightingKind.WHOLE)
+        for sighting in parsed.sightings
+    )
 
 
 ODD = (

@@ -13,7 +13,7 @@ from assignments.support import at, sighting, taken
 from obstacles import audit_on_a_full_disk
 from urlward import cli
 from urlward.assignments.configured import purge_configured
-from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import ms_text
 from urlward.commands import assignments as assignment_commands
@@ -80,7 +80,11 @@ def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     folder.mkdir()
     store = AssignmentStore(folder / "assignments.db")
-    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE), sighting(A, 100, 200, "berta", Said.WHOLE))
+    taken(
+        store,
+        sighting(A, 0, 100, "anna", SightingKind.WHOLE),
+        sighting(A, 100, 200, "berta", SightingKind.WHOLE),
+    )
     store.close()
     return folder
 

@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.dashboard import asked
-from urlward.dashboard.sources import AdminError, EventFilter, Grant
+from urlward.dashboard.sources import AdminError
 from urlward.engine.errors import UrlwardError
+from urlward.objections.book import Grant
+from urlward.records.store import EventQuery
 
 
-def wanted(values: Mapping[str, str], kinds: list[str] | None = None) -> EventFilter:
+def wanted(values: Mapping[str, str], kinds: list[str] | None = None) -> EventQuery:
     return asked.event_filter(lambda name: values.get(name, ""), kinds or [])
 
 
@@ -36,7 +38,7 @@ def test_times_that_are_none(text: str):
 
 
 def test_what_is_not_given_is_not_looked_at():
-    assert wanted({}) == EventFilter(limit=50)
+    assert wanted({}) == EventQuery(limit=50)
 
 
 def test_filters():
@@ -44,7 +46,7 @@ def test_filters():
         "reference": " 7q4m-2xkd-93fh ", "list": "hotline", "category": "phishing", "entry": "S-1",
         "since": "2027-01-31", "until": "2027-02-01", "before": "0" * 32, "limit": "7",
     }  # fmt: skip
-    assert wanted(values, ["block", "cut", "block"]) == EventFilter(
+    assert wanted(values, ["block", "cut", "block"]) == EventQuery(
         kinds=("block", "cut"), since=1_801_353_600_000, until=1_801_440_000_000, reference="7Q4M-2XKD-93FH",
         list="hotline", category="phishing", entry="S-1", before="0" * 32, limit=7,
     )  # fmt: skip

@@ -11,6 +11,8 @@ from urlward.proxy.companion import told_of_lists
 from urlward.state.beside import read_asked
 from urlward.state.folder import local_key
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 NOW = 1_795_600_000.0
 CONFIG = """
 list = ["list.txt"]

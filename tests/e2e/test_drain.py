@@ -68,6 +68,7 @@ def test_a_response_under_way_arrives_whole(tmp_path: Path, workers: str) -> Non
         go_on.set()
         assert read_to_end(busy).endswith(b"\r\n\r\norigin")
         assert proxy.process.wait(ENDS_WITHIN) == 0
+        assert "Warning" not in proxy.log()
 
 
 def refused(port: int) -> bool:

@@ -6,7 +6,7 @@ from mitmproxy.net.http import url
 from mitmproxy.net.http.http1.read import read_request_head
 
 from proxy.driver import make_context, make_matcher
-from urlward.proxy.http1 import take_hosts_as_sent
+from urlward.proxy.mitm import take_hosts_as_sent
 from urlward.proxy.names import names_of
 
 

@@ -14,15 +14,17 @@ from mitmproxy.test import tflow
 
 from urlward.config import Config, ConfigError, GatewayTable
 from urlward.lines import finish
+from urlward.proxy.mitm import forget_log_events
 from urlward.proxy.runner import (
     ForgetMessages,
     Messages,
     Startup,
-    _forget_log_events,
     _master,
     in_one_line,
 )
 from urlward.proxy.settings import RunError, Settings
+
+pytestmark = pytest.mark.usefixtures("compiles_here")
 
 
 def settings(folder: Path, *extra: str) -> Settings:
@@ -138,7 +140,7 @@ async def test_no_line_of_the_log_becomes_an_event_of_mitmproxys() -> None:
     root.addHandler(handler)
     root.addHandler(other)
     try:
-        _forget_log_events(root)
+        forget_log_events(root)
         assert not any(isinstance(one, log.LegacyLogEvents) for one in root.handlers)
         assert other in root.handlers
     finally:

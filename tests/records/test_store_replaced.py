@@ -15,7 +15,6 @@ import pytest
 from conftest import wait_for
 from records.recording import events
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
-from urlward.dashboard.sources import EventFilter
 from urlward.records import database, engines, jsonl_store
 from urlward.records.database import open_database
 from urlward.records.delivery import Delivery, StoreState
@@ -23,7 +22,8 @@ from urlward.records.event import Event
 from urlward.records.jsonl_store import JsonlStore, open_jsonl
 from urlward.records.outbox import Outbox, Position, batch_of
 from urlward.records.retention import KeepingStores
-from urlward.records.store import EventQuery, ReplacedError, StoreError, open_store
+from urlward.records.store import EventQuery, ReplacedError, StoreError
+from urlward.records.stores import open_store
 from urlward.service.services import EventFinder
 
 TABLES = {"sqlite": StoreTable(kind="sqlite"), "jsonl": StoreTable(kind="jsonl")}
@@ -220,13 +220,13 @@ def test_search_and_retention_go_on_with_the_file_that_is_there(tmp_path: Path) 
     store = open_database(TABLES["sqlite"], tmp_path)
     finder, keeping = EventFinder(records, tmp_path), KeepingStores(records, tmp_path)
     store.write(events(5))
-    assert len(finder.find(EventFilter())) == 5
+    assert len(finder.find(EventQuery())) == 5
     assert len(keeping.all()[0]) == 1
     _remove(tmp_path, "records.db*")
     store.close()
     store = open_database(TABLES["sqlite"], tmp_path)
     store.write(events(3))
-    assert len(finder.find(EventFilter())) == 3
+    assert len(finder.find(EventQuery())) == 3
     opened, errors = keeping.all()
     assert errors == []
     assert sum(age.count for age in opened[0].ages().values()) == 3

@@ -46,7 +46,9 @@ type Replay = Callable[..., Done]
 
 
 @pytest.fixture
-def replay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Replay:
+def replay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiles_here: None
+) -> Replay:
     """Runs it with the sample list, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 

@@ -18,7 +18,7 @@ from urlward.config.records import StoreTable
 from urlward.records import writer
 from urlward.records.asking import SOCKET
 from urlward.records.recording import Recording
-from urlward.records.store import open_store
+from urlward.records.stores import open_store
 from urlward.records.writer import processes
 
 CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'

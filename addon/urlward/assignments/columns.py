@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from urlward.assignments.interval import LAST_PORT, AssignmentError, Sighting, place_of
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_between, held_from, held_until
-from urlward.assignments.times import moment_of
+from urlward.assignments.times import held_between, held_from, held_until, moment_of
 from urlward.csv_rows import csv_rows
 
 COLUMNS = ("address", "subscriber", "from", "to", "first_port", "last_port", "ports", "session", "event")

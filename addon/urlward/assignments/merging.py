@@ -6,12 +6,12 @@ is taken for the one that came last, until something is said of one of them at a
 
 from collections.abc import Iterable, Sequence
 
-from urlward.assignments.interval import FOREVER, Ending, Place, Said, Sighting
+from urlward.assignments.interval import FOREVER, Ending, Place, Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ended_row
 
 _MOST_KEPT = 300_000
 
-_HELD, _ENDED, _RELEASED, _WHOLE, _RESTARTED, _PERHAPS = (int(said) for said in Said)
+_HELD, _ENDED, _RELEASED, _WHOLE, _RESTARTED, _PERHAPS = (int(said) for said in SightingKind)
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 

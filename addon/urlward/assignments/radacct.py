@@ -19,9 +19,8 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_from, held_until
-from urlward.assignments.store import AssignmentStore, Position
-from urlward.assignments.times import back_of, moment_of
+from urlward.assignments.store import AssignmentStore, ReadingPosition
+from urlward.assignments.times import back_of, held_from, held_until, moment_of
 from urlward.records import engines
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
@@ -82,7 +81,7 @@ def import_radacct(
         read = known.read if known is not None else 0
         # A session that a wrong clock says is to come keeps none before it from being read.
         offset = min(result.offset, int(now * 1000))
-        merger.changes.position = Position(source.path, RADACCT, 0, offset, "", offset, read)
+        merger.changes.position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read)
         store.write(source, merger.finished(), int(now * 1000))
     if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
         _renew(store, source, url, options, known, int(now * 1000))
@@ -90,7 +89,7 @@ def import_radacct(
 
 
 def _renew(
-    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
+    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: ReadingPosition, now: int
 ) -> None:
     """Renew the sessions that the table has without an end: they count from now, however long nothing was
     said of them."""

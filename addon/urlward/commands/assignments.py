@@ -28,7 +28,7 @@ from urlward.state.folder import made_folder, state_folder
 
 if TYPE_CHECKING:
     from urlward.assignments.importing import Imported, Judge
-    from urlward.assignments.store import AssignmentStore, Keeper
+    from urlward.assignments.store import AssignmentStore, KeepingNode
 
 _PAUSE = 1.0
 _PAUSE_SQL = 30.0
@@ -106,7 +106,7 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
     return AssignmentStore(database), config, state
 
 
-def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, Keeper | None]":
+def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNode | None]":
     """Open the store for an import as `open_assignments`, with the node whose sources are read; the
     configuration has to say for how long assignments are kept.
 
@@ -235,7 +235,7 @@ def _fault(format_: str, done: "Imported", budget: Budget) -> str:
 
 
 def _follow(args: argparse.Namespace) -> int:
-    from urlward.assignments.following import follow
+    from urlward.assignments.importing import follow
 
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -272,7 +272,7 @@ def _wait() -> bool:
 
 def _radacct(
     store: "AssignmentStore",
-    keeper: "Keeper | None",
+    keeper: "KeepingNode | None",
     file: Path,
     args: argparse.Namespace,
     options: ReadOptions,

@@ -10,8 +10,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from urlward.commands.arguments import Command
-from urlward.commands.imports import add_format_argument
-from urlward.commands.trust import add_trust_argument
 from urlward.config import Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
@@ -19,6 +17,7 @@ from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.report import read_budget
 from urlward.progress import progress_bar
+from urlward.proxy.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.samples import SAMPLE
 
 OK, BLOCKED, ERROR = 0, 1, 2
@@ -27,13 +26,8 @@ OK, BLOCKED, ERROR = 0, 1, 2
 def add_check_command(command: Command) -> None:
     """Declare ``urlward check``."""
     check = command("check", _check, "Say what would be blocked, without visiting anything.")
-    check.add_argument(
-        "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
-    )
-    add_format_argument(check)
-    check.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
-    add_trust_argument(check)
-    check.add_argument("--max-errors", metavar="N|N%", help="bad lines allowed in a source (1%%)")
+    for option in (LIST, FORMAT, KEY, TRUST, MAX_ERRORS):
+        option.add_to(check)
     check.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
     check.add_argument("--client", metavar="ADDRESS", help="for whom (a client in no group)")
     check.add_argument("--at", metavar="TIME", help="when: 2027-01-31T08:30:00Z (now)")

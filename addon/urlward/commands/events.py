@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import configured
-from urlward.config.units import seconds
+from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
 from urlward.state.folder import state_folder
+from urlward.units import seconds
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
@@ -233,7 +234,7 @@ def line(event: Event) -> str:
     said = {name: str(value) for name in _SAID if (value := getattr(event, name))}
     for name, port in (("client", event.client_port), ("destination", event.destination_port)):
         if name in said and port:
-            said[name] = f"[{said[name]}]:{port}" if ":" in said[name] else f"{said[name]}:{port}"
+            said[name] = join_address(said[name], port)
     detail = said.pop("detail", "")
     words = [
         f"{name}={value if _BARE.issuperset(value) else json.dumps(value)}" for name, value in said.items()

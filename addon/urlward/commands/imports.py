@@ -34,6 +34,7 @@ from urlward.lists.report import (
     note,
 )
 from urlward.lists.source import found_in, open_list, parts_of, recognise, unreadable
+from urlward.proxy.options import FORMAT
 
 _STDIN = Path("-")
 _TAB = ("\\t", "tab")
@@ -51,20 +52,9 @@ def add_import_commands(command: Command) -> None:
     importing.add_argument("--quiet", action="store_true", help="count what was not taken, and no more")
 
 
-def add_format_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare the argument for the format of sources."""
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        default=AUTO,
-        metavar="FORMAT",
-        help=f"of the sources: {', '.join(FORMATS)} ({AUTO}: told by their first lines)",
-    )
-
-
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments for reading sources; `format_of` returns their values."""
-    add_format_argument(parser)
+    FORMAT.add_to(parser)
     parser.add_argument(
         "--column",
         action="append",

@@ -51,16 +51,6 @@ def add_issue_arguments(parser: argparse.ArgumentParser, *, required: bool = Fal
     parser.add_argument("--valid-until", metavar="DATE", help="last day, or time with offset (always)")
 
 
-def add_trust_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--trust``, for `read_trust`."""
-    parser.add_argument(
-        "--trust",
-        action="append",
-        metavar="PUBLIC",
-        help="whose lists are taken: public key or rotation statement; may be repeated",
-    )
-
-
 def issue_of(args: argparse.Namespace, output: Path) -> Issue:
     """Issue of a new artifact at `output`: its serial is higher than that of the one there.
 

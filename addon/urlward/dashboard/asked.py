@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
-from urlward.dashboard.sources import AdminError, EventFilter, Grant
+from urlward.dashboard.sources import AdminError
 from urlward.lists.explain import TimeError, parse_time
+from urlward.objections.book import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
 from urlward.records.event import KINDS, ReferenceTextError, parse_reference
+from urlward.records.store import EventQuery
 
 MAX_URL = 8_192
 MAX_TEXT = 200
@@ -51,7 +53,7 @@ def only(given: Iterable[str], names: Sequence[str]) -> None:
             raise AdminError(f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}")
 
 
-def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventFilter:
+def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventQuery:
     """Parse a filter of events.
 
     Args:
@@ -74,7 +76,7 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
             raise AdminError(f"limit: 1 to {MAX_LIMIT}")
         limit = int(given)
     texts = {name: _text(name, one(name)) for name in _TEXTS}
-    return EventFilter(
+    return EventQuery(
         kinds=tuple(dict.fromkeys(kinds)),
         since=None if since is None else round(since * 1000),
         until=None if until is None else round(until * 1000),

@@ -12,10 +12,11 @@ from tornado.iostream import StreamClosedError
 
 from urlward.dashboard.asked import event_filter
 from urlward.dashboard.base import Base, iso, logger
-from urlward.dashboard.sources import EventFilter, EventPage, Now, Row
-from urlward.dashboard.summary import by_minute, newest
+from urlward.dashboard.history import by_minute, newest
+from urlward.dashboard.sources import EventPage, Now, Row
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
+from urlward.records.store import EventQuery
 
 EXPORT_PAGE = 1_000
 DONE = {
@@ -89,7 +90,7 @@ class EventsPage(Page):
             events=[event | {"shown": detail_words(event)} for event in found.events],
         )  # fmt: skip
 
-    def wanted(self, limit: int = 50) -> EventFilter:
+    def wanted(self, limit: int = 50) -> EventQuery:
         """Parse the filters.
 
         Raises:

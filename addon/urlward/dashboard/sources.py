@@ -1,10 +1,11 @@
 """Interface of the dashboard to the rest of urlward."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from urlward.engine.errors import UrlwardError
+from urlward.objections.book import Grant
+from urlward.records.store import EventQuery
 
 type Row = dict[str, Any]
 """By the names that the interface for scripts has too."""
@@ -14,35 +15,8 @@ class AdminError(UrlwardError):
     """A request that the dashboard cannot fulfil, or a dashboard that cannot be served."""
 
 
-class AbsentError(AdminError):
+class NotConfiguredError(AdminError):
     """A part that is not configured; the message says how it would be."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Filter of events; a field that is None is ignored. The names are those of the stores' query.
-
-    Attributes:
-        kinds: any of these, of `urlward.records.event.KINDS`; all where empty.
-        since: milliseconds since 1970-01-01 UTC, from then on.
-        until: likewise, before then.
-        reference: as on the block page.
-        list: its name.
-        category: likewise.
-        entry: its id.
-        before: id of an event, for those before it.
-        limit: how many at most.
-    """
-
-    kinds: tuple[str, ...] = ()
-    since: int | None = None
-    until: int | None = None
-    reference: str | None = None
-    list: str | None = None
-    category: str | None = None
-    entry: str | None = None
-    before: str | None = None
-    limit: int = 50
 
 
 class EventPage(NamedTuple):
@@ -50,25 +24,11 @@ class EventPage(NamedTuple):
 
     Attributes:
         events: by the names of an event's fields.
-        older: the `EventFilter.before` of the next page; empty where there is none.
+        older: the `EventQuery.before` of the next page; empty where there is none.
     """
 
     events: list[Row]
     older: str
-
-
-class Grant(NamedTuple):
-    """Allow that is granted with an objection.
-
-    Attributes:
-        url: as typed; empty where nothing has to be, since the list was corrected, say.
-        seconds: how long.
-        whole_host: whether the URL stands for its host.
-    """
-
-    url: str = ""
-    seconds: int = 0
-    whole_host: bool = False
 
 
 class Now(TypedDict):
@@ -123,7 +83,7 @@ class Sources(Protocol):
     def feeds(self) -> list[Row]:
         """As `urlward.feeds.status.status` has them."""
 
-    def events(self, wanted: EventFilter) -> EventPage:
+    def events(self, wanted: EventQuery) -> EventPage:
         """Find a page of events."""
 
     def check(self, url: str, client: str, at: float | None) -> Row:

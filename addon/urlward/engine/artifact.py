@@ -179,10 +179,10 @@ def dump(
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
     ]
-    return write(sections, key, (serial, created, valid_from, valid_until))
+    return _write(sections, key, (serial, created, valid_from, valid_until))
 
 
-def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
+def _write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
     """Serialise sections without a signature; `issue` is serial, created, valid from and valid until."""
     table = section_table(map(len, sections))
     size = HEADER_SIZE + len(table) + sum(map(len, sections))

@@ -1,14 +1,38 @@
-"""Alarms of feeds: faults that have lasted so long that an operator should look."""
+"""State of feeds, and their alarms: faults that have lasted so long that an operator should look."""
 
-from urlward.config import FeedTable
-from urlward.config.units import in_words
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal, get_args
+
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.feeds.facts import Facts
 from urlward.lists.trust import TrustError, check_dates
+from urlward.units import in_words
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
+
+State = Literal["ok", "waiting", "failed", "alarm"]
+STATES: tuple[State, ...] = get_args(State)
 
 
-def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> dict[str, str]:
+def state_of(facts: Facts, found: Collection[str], *, has_list: bool) -> State:
+    """State of a feed in a word: ``ok``; ``waiting`` where nothing has been fetched yet; ``failed`` where the
+    last attempt was none; ``alarm`` where that, or something else, has lasted too long.
+
+    Args:
+        facts: what is remembered of it.
+        found: its alarms.
+        has_list: whether one is in force.
+    """
+    if found:
+        return "alarm"
+    if facts.reason:
+        return "failed"
+    return "ok" if has_list else "waiting"
+
+
+def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -> dict[str, str]:
     """Alarms of a feed.
 
     Args:

@@ -32,7 +32,7 @@ from urlward.feeds.watch import PathWatch
 from urlward.lines import finish
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.state.audit import mend_audit
-from urlward.state.beside import Lines, read_asked
+from urlward.state.beside import LineHandler, read_asked
 from urlward.state.folder import StateError
 
 logger = logging.getLogger("urlward.lists")
@@ -216,7 +216,7 @@ def main() -> None:
     # A kernel that keeps files' leases sends this to whoever holds one (`urlward.state.watch`).
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     logger.setLevel(logging.INFO)
-    logger.addHandler(Lines())
+    logger.addHandler(LineHandler())
     try:
         asyncio.run(_run(Feeds(*read_asked(asked)), taken_channel(asked)))
     except UrlwardError as e:

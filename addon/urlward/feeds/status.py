@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
-from urlward.config.units import counted, in_words
 from urlward.engine.dates import time_text
-from urlward.feeds.alarms import alarms
+from urlward.feeds.alarms import alarms, state_of
 from urlward.feeds.store import FeedStore
+from urlward.units import counted, in_words
 
 _COLUMNS = ("feed", "entries", "serial", "last success", "change", "next run", "state")
 _NUMBERS = (1, 2)
@@ -17,8 +17,7 @@ _NUMBERS = (1, 2)
 def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
     """Status of a feed, by names that scripts rely on; times as RFC 3339 has them, None for never.
 
-    ``state`` is ``ok``; ``waiting`` where nothing has been fetched yet; ``failed`` where the last attempt
-    was none; ``alarm`` where that, or something else, has lasted too long.
+    ``state`` is as `state_of` has it.
 
     Raises:
         StateError: the state folder cannot be used.
@@ -26,12 +25,10 @@ def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
     store = FeedStore(state, feed.name)
     facts, header, in_force = store.facts(), store.header(), store.in_force()
     found = alarms(feed, facts, header, now)
-    kind = "waiting" if in_force is None else "ok"
-    kind = "alarm" if found else "failed" if facts.reason else kind
     return {
         "name": feed.name,
-        "state": kind,
-        "entries": in_force.entries if in_force else 0,
+        "state": state_of(facts, found, has_list=in_force is not None),
+        "entries": in_force.meta["entries"] if in_force else 0,
         "serial": in_force.header.serial if in_force else 0,
         "valid_until": _time(in_force.header.valid_until if in_force else 0),
         "last_attempt": _time(facts.last_attempt),

@@ -25,6 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from urlward.config import GatewayTable, Problem
 from urlward.config.problem import SettingError
+from urlward.config.tables import join_address
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Network
@@ -289,12 +290,8 @@ def _family(plan: Plan, version: int) -> dict[str, Any]:
         "name": f"ipv{version}",
         "pages": [str(page) for page in pages if page.version == version],
         "canary": next((str(one) for one in canaries if one.version == version), ""),
-        "resolver": resolver and _host_port(*resolver),
+        "resolver": resolver and join_address(str(resolver[0]), resolver[1]),
     }
-
-
-def _host_port(address: IPv4Address | IPv6Address, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 @cache

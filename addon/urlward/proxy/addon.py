@@ -12,26 +12,21 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
-from mitmproxy.addons.next_layer import NeedsMoreData, NextLayer
 from mitmproxy.connection import Client
-from mitmproxy.proxy import layer, mode_specs
+from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import HttpLayer, TCPLayer
-from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
-from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper
@@ -43,7 +38,7 @@ from urlward.feeds.setup import (
     make_policy,
     tell_of_categories,
 )
-from urlward.lists.formats import AUTO
+from urlward.lasting import lasting
 from urlward.lists.source import Budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
@@ -55,8 +50,7 @@ from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.companion import Keeping, companions, told_of_lists
 from urlward.proxy.decide import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Guard
-from urlward.proxy.http1 import take_hosts_as_sent
-from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer, cut_off
+from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
     Later,
@@ -64,16 +58,28 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
     answer_now,
-    fail_handshakes_at_once,
 )
 from urlward.proxy.listeners import ACCEPT_AGAIN
 from urlward.proxy.live import Live
+from urlward.proxy.mitm import (
+    ConnectionHandler,
+    HttpLayer,
+    HTTPMode,
+    TCPLayer,
+    authority_of,
+    cut_off,
+    fail_handshakes_at_once,
+    is_at_rest,
+    is_left_alone,
+    layer,
+    take_hosts_as_sent,
+)
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
+from urlward.proxy.options import OF_ADDON
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
-from urlward.proxy.poller import Poller
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.tls import Certificates, Origins
@@ -82,6 +88,7 @@ from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 from urlward.records.recording import Recording
 from urlward.state.folder import local_key, state_folder
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward")
 
@@ -100,35 +107,6 @@ ROOM_WITHIN = 0.01
 SHORT_AGAIN = 30.0
 """Seconds between two log lines on that."""
 
-_OPTIONS = (
-    "urlward_list",
-    "urlward_key",
-    "urlward_trust",
-    "urlward_max_errors",
-    "urlward_format",
-    "urlward_intercept",
-    "urlward_tls_block",
-    "urlward_other",
-    "urlward_flows",
-    "urlward_on_error",
-    "urlward_status",
-    "urlward_monitor",
-    "urlward_intercept_port",
-    "urlward_keep_source",
-    "urlward_config",
-    "urlward_admin",
-)
-# Options that say which lists there are.
-_OF_LISTS = frozenset(
-    {
-        "urlward_list",
-        "urlward_key",
-        "urlward_trust",
-        "urlward_max_errors",
-        "urlward_format",
-        "urlward_config",
-    }
-)
 # Options that only mitmproxy's flows heed.
 _BY_FLOWS = ("urlward_flows", "upstream_auth", "body_size_limit", "stream_large_bodies")
 # Options by which mitmproxy decides on connections.
@@ -146,12 +124,6 @@ _TCP_TIMEOUT = 600.0
 _MAX_PORT = 0xFFFF
 _QUIC_PORTS = frozenset({80, 443, 8443})
 _QUIC_INITIAL = 1200
-_CHOICES = {
-    "urlward_intercept": ["listed", "all", "none"],
-    "urlward_tls_block": ["page", "alert"],
-    "urlward_other": ["close", "relay"],
-    "urlward_on_error": ["block", "pass"],
-}
 
 
 class NoListError(Exception):
@@ -214,8 +186,9 @@ class Urlward:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
+        self._judged: object = None
+        """Lists and rules that what is under way has been judged by."""
         self._short_said = float("-inf")
-        self._poller: Poller | None = None
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -223,76 +196,13 @@ class Urlward:
         take_hosts_as_sent()
         fail_handshakes_at_once()
         keep_private()  # where mitmproxy's own tools load this addon, too
-        loader.add_option("urlward_list", Sequence[str], [], "Lists: sources or compiled .ward artifacts.")
-        loader.add_option("urlward_key", str, "", "File with the lists' key.")
-        loader.add_option(
-            "urlward_trust",
-            Sequence[str],
-            [],
-            "Public keys, and rotation statements, of who may sign artifacts.",
-        )
-        loader.add_option("urlward_max_errors", str, "1%", "Bad lines a source may have: a count or a share.")
-        loader.add_option(
-            "urlward_format", str, AUTO, "Format of sources; auto tells it by their first lines."
-        )
-        loader.add_option(
-            "urlward_intercept",
-            str,
-            "listed",
-            "Which TLS connections are decrypted.",
-            _CHOICES["urlward_intercept"],
-        )
-        loader.add_option("urlward_monitor", bool, False, "Block nothing, log what would be blocked.")
-        loader.add_option(
-            "urlward_intercept_port",
-            int,
-            0,
-            "Listening port whose TLS connections are decrypted whatever host they name; 0 for none.",
-        )
-        loader.add_option(
-            "urlward_keep_source",
-            bool,
-            False,
-            "Transparent mode takes what TPROXY leads here, and goes on from the client's address.",
-        )
-        loader.add_option(
-            "urlward_tls_block",
-            str,
-            "page",
-            "What a host listed whole gets over TLS: the block page, or an alert.",
-            _CHOICES["urlward_tls_block"],
-        )
-        loader.add_option(
-            "urlward_other",
-            str,
-            "close",
-            "What becomes of a connection that is neither HTTP nor TLS.",
-            _CHOICES["urlward_other"],
-        )
-        loader.add_option(
-            "urlward_flows",
-            bool,
-            True,
-            "Give every request to mitmproxy's flows whole, where other addons see it; many times slower.",
-        )
-        loader.add_option(
-            "urlward_http2",
-            bool,
-            True,
-            "HTTP/2 inside decrypted TLS, where mitmproxy's flows do not carry it.",
-        )
-        loader.add_option(
-            "urlward_on_error",
-            str,
-            "block",
-            "What a request gets when the filter fails.",
-            _CHOICES["urlward_on_error"],
-        )
-        loader.add_option("urlward_status", int, 451, "Status of a blocked request: 451 or 403.")
-        loader.add_option("urlward_admin", str, "", "HOST:PORT of the dashboard, for what is recorded.")
-        loader.add_option(
-            "urlward_config", str, "", "TOML file; feeds, policy and block pages are read from it."
-        )
+        for each in OF_ADDON:
+            kind: Any = Sequence[str] if each.is_many else str if each.kind is Path else each.kind
+            initial = list(each.initial) if each.is_many else each.initial
+            choices = list(each.known) if kind is str else []
+            loader.add_option(
+                each.option, kind, "" if initial is None else initial, each.help, choices or None
+            )
 
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use, or refuse them with what is wrong."""
@@ -311,13 +221,19 @@ class Urlward:
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self._relays_other = ctx.options.urlward_other == "relay"
-        if not updated.intersection(_OPTIONS):
+        if not any(each.option in updated for each in OF_ADDON):
             return
         options = ctx.options
-        for name, choices in _CHOICES.items():
+        for each in OF_ADDON:
             # mitmproxy itself only offers the choices, and takes anything.
-            if getattr(options, name) not in choices:
-                raise exceptions.OptionsError(f"{name} is one of {', '.join(choices)}")
+            if (
+                each.kind is str
+                and each.key
+                and each.known
+                and getattr(options, each.option) not in each.known
+            ):
+                raise exceptions.OptionsError(f"{each.option} is one of {', '.join(each.known)}")
+        of_lists = any(each.option in updated for each in OF_ADDON if each.of_lists)
         if not 0 <= options.urlward_intercept_port <= _MAX_PORT:
             raise exceptions.OptionsError(
                 f"urlward_intercept_port is a port up to {_MAX_PORT}, or 0 for none"
@@ -330,20 +246,20 @@ class Urlward:
             pages, problems = block_pages(config, options.urlward_status)
             if problems:
                 raise config.refused(*problems)
-            if updated & _OF_LISTS and (options.urlward_list or config.feed):
+            if of_lists and (options.urlward_list or config.feed):
                 self._take_lists(config)
             self.neighbours = make_neighbours(config)
             self.policy = make_policy(config, self.keeper, self.neighbours)
             if self.keeper is not None and (blocked := listed_objections(config, self.keeper, self.policy)):
                 raise config.refused(blocked)
-            if self.keeper is not None and updated & _OF_LISTS:
+            if self.keeper is not None and of_lists:
                 tell_of_categories(config, self.keeper)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self._take_records(config)
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
-        if updated & _OF_LISTS:
+        if of_lists:
             self._take_companions(config)
         self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(
@@ -380,9 +296,10 @@ class Urlward:
         self._start_watch()
         if self.recording is not None:
             self._after.append(self._begin(self.recording.run(self._count_open)))
-        self._start(self.live.look_after())
-        self._start(self._cut_listed())
-        self._start(self._watch_authority())
+        self._judged = self._in_force()
+        self._start("looking after connections", self.live.look_after)
+        self._start("cutting what is listed", self._cut_listed)
+        self._start("the authority's certificate", self._watch_authority)
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         except (NotImplementedError, RuntimeError, ValueError):
@@ -438,12 +355,6 @@ class Urlward:
         if self._after:
             await asyncio.wait(self._after)
 
-    def poller(self, loop: asyncio.AbstractEventLoop) -> Poller:
-        """Poller for the sockets of all modes: a client has one share of the processor for all of them."""
-        if self._poller is None or self._poller.loop is not loop:
-            self._poller = Poller(loop)
-        return self._poller
-
     def _count_open(self) -> int:
         server = ctx.master.addons.get("proxyserver")
         return len(self.live.clients() | (set(server.connections) if server is not None else set()))
@@ -452,13 +363,13 @@ class Urlward:
     def reload(self) -> None:
         """Read all lists again."""
         if self.keeper is not None:
-            self._start(self.keeper.reload())
+            self._tasks.add(self._begin(self.keeper.reload()))
         for companion in self.companions:
             companion.refresh()
 
-    def _start(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+    def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
         """Start a task that runs until `done`."""
-        task = self._begin(work)
+        task = self._begin(lasting(what, work))
         self._tasks.add(task)
         return task
 
@@ -474,13 +385,12 @@ class Urlward:
 
     async def _cut_listed(self) -> None:
         """Judge what is under way again whenever other lists, or other rules, come into force."""
-        judged = self._in_force()
         while True:
             await asyncio.sleep(RECHECK)
             in_force = self._in_force()
-            if in_force != judged and self.guard is not None:
-                judged = in_force
+            if in_force != self._judged and self.guard is not None:
                 await self.live.recheck(self.guard)
+                self._judged = in_force
 
     async def _watch_authority(self) -> None:
         """Warn before the certificate of the interception authority expires."""
@@ -596,9 +506,7 @@ class Urlward:
         """Close the oldest idle connections that mitmproxy carries; returns how many."""
         server, live = ctx.master.addons.get("proxyserver"), self.live.clients()
         carried = list(server.connections.values()) if server is not None else []
-        resting = [
-            each for each in carried if each.client.id not in live and not each.timeout_watchdog.blocker
-        ]
+        resting = [each for each in carried if each.client.id not in live and is_at_rest(each)]
         for handler in resting[:connections]:
             cut_off(handler)
         return len(resting[:connections])
@@ -635,6 +543,19 @@ class Urlward:
         elif guard.lists_address(addresses[0], port, data.client):
             server.error = ListedAddress(addresses[0])
 
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """See where a name has led to by now: mitmproxy has looked it up once more."""
+        server, handler = data.server, self.handler(data.client)
+        if server.transport_protocol != "tcp" or not (server.address and server.peername):
+            return
+        address, port = str(server.peername[0]), server.address[1]
+        if handler is None or self.may_reach(data.client, address, port, named=True):
+            return
+        io = handler.transports.get(server)
+        if io is not None and isinstance(io.writer, asyncio.StreamWriter):
+            io.writer.transport.abort()  # before anything is sent
+        cut_off(handler)
+
     def may_reach(self, client: AnyClient, address: str, port: int, *, named: bool) -> bool:
         """Whether a client may be led to an address: not to the filter itself, its dashboard, or where only
         block pages are, nor to what only this machine reaches (`Access.is_free`).
@@ -654,11 +575,7 @@ class Urlward:
     def tls_with_clients(self) -> Certificates:
         """Server certificates for clients, signed by mitmproxy's authority."""
         if self._certificates is None:
-            store = ctx.master.addons.get("tlsconfig").certstore
-            chain = store.default_chain_file.read_bytes() if store.default_chain_file else b""
-            self._certificates = Certificates(
-                ctx.options, store.default_ca._cert, store.default_privatekey, chain
-            )
+            self._certificates = Certificates(ctx.options, *authority_of(ctx.master.addons.get("tlsconfig")))
         return self._certificates
 
     def tls_with_origins(self) -> Origins:
@@ -704,7 +621,7 @@ class Urlward:
             logger.info(
                 "list %s: %s, serial %d",
                 loaded.name,
-                entries_text([loaded]),
+                entries_text(loaded),
                 loaded.serial,
             )
 
@@ -736,11 +653,11 @@ class Urlward:
             task.cancel()
         self._watches = []
         if self.keeper is not None:
-            self._watches.append(self._start(self.keeper.watch()))
+            self._watches.append(self._start("looking after lists", self.keeper.watch))
         if self.neighbours is not None:
-            self._watches.append(self._start(self.neighbours.watch()))
+            self._watches.append(self._start("looking after neighbours", self.neighbours.watch))
         if self.access.passwords is not None:
-            self._watches.append(self._start(self.access.passwords.watch()))
+            self._watches.append(self._start("looking after passwords", self.access.passwords.watch))
         for companion in self.companions:
             task = self._begin(companion.run())
             self._watches.append(task)
@@ -749,7 +666,7 @@ class Urlward:
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
         context = nextlayer.context
         builtin = ctx.master.addons.get("nextlayer")
-        if _left_alone(builtin, nextlayer):
+        if _may_leave_alone() and is_left_alone(builtin, nextlayer):
             builtin.next_layer(nextlayer)
             return
         if context.client.transport_protocol == "tcp":
@@ -822,7 +739,7 @@ class Urlward:
 
     def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether requests are for mitmproxy's flows to change or for other addons to see."""
-        return self._by_flows or (isinstance(mode, mode_specs.ReverseMode) and not self._keeps_host)
+        return self._by_flows or (not self._keeps_host and isinstance(mode, mode_specs.ReverseMode))
 
     def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""
@@ -911,14 +828,6 @@ def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
     return {"objection_form": objections.url, "objection_length": objections.max_length}
 
 
-def _left_alone(builtin: NextLayer, nextlayer: layer.NextLayer) -> bool:
-    """Whether the operator's options make mitmproxy relay this connection, or that is not known yet."""
-    if not (ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts):
-        return False
-    context = nextlayer.context
-    try:
-        if builtin._ignore_connection(context, nextlayer.data_client(), nextlayer.data_server()):
-            return True
-    except NeedsMoreData:
-        return True
-    return bool(builtin._is_destination_in_hosts(context, builtin.tcp_hosts))
+def _may_leave_alone() -> bool:
+    """Whether options name connections that mitmproxy is to relay."""
+    return bool(ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts)

@@ -12,11 +12,11 @@ from weakref import WeakSet
 from mitmproxy import addonmanager, ctx, exceptions, http
 from mitmproxy.connection import Client
 from mitmproxy.proxy import mode_specs
-from mitmproxy.proxy.layers.modes import Socks5AuthData
 
 from urlward.proxy.addon import Urlward
 from urlward.proxy.head import RequestHead
 from urlward.proxy.layers import answer_now
+from urlward.proxy.mitm import Socks5AuthData
 from urlward.proxy.passwords import PasswordError, Passwords
 
 

@@ -12,13 +12,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from urlward.config import WORKER_TIMEOUT, Config
+from urlward.config import IN_FORCE, WORKER_TIMEOUT, Config
+from urlward.lists import memory
 from urlward.process import BEAT, module_command, used_by
 from urlward.proxy.hanging import BREAK, is_hung, state_of
 from urlward.proxy.workers import MAX_MESSAGE
@@ -67,6 +68,7 @@ class Companion(NamedTuple):
         admin: the dashboard's HOST:PORT where not the configuration's, or empty.
         timeout: seconds of silence after which it is taken to hang; 0 for never.
         lists: what the filter is told of lists, by flags or by the file (`told_of_lists`).
+        text: of the configuration that is in force; where empty, it reads the file.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Companion(NamedTuple):
     admin: str = ""
     timeout: int = 0
     lists: Mapping[str, object] = MappingProxyType({})
+    text: bytes = b""
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -105,6 +108,26 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONMALLOC": "default"}
 
 
+@contextmanager
+def in_force(text: bytes) -> Iterator[tuple[dict[str, str], list[int]]]:
+    """Environment variables and descriptors by which a new process has the configuration in force.
+
+    Its file may be broken, or half written, when the process takes another's place.
+
+    Args:
+        text: of the configuration; where empty, the process reads its file, or has none.
+    """
+    if not text:
+        yield {}, []
+        return
+    fd = memory.new()
+    try:
+        memory.write(fd, text)
+        yield {IN_FORCE: str(fd)}, [fd]
+    finally:
+        os.close(fd)
+
+
 def companions(
     config: Config,
     path: Path | None,
@@ -118,9 +141,9 @@ def companions(
     made = []
     timeout = _PATIENCE * (WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout)
     if config.feed:
-        made.append(Companion("feeds", FEEDS, path, key, timeout=timeout))
+        made.append(Companion("feeds", FEEDS, path, key, timeout=timeout, text=config.text))
     if config.records is not None:
-        made.append(Companion("records", RECORDS, path, key, admin, timeout, lists))
+        made.append(Companion("records", RECORDS, path, key, admin, timeout, lists, config.text))
     return made
 
 
@@ -171,13 +194,14 @@ class Keeping:
         # Blocked until it can take it, so that a refresh asked for too early is late and not fatal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.PIPE,
-                process_group=0,  # Ctrl-C is for us; it is ended in order
-                env=environment(),
-                pass_fds=[theirs.fileno()],
-            )
+            with in_force(self._companion.text) as (more, fds):
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    stdin=asyncio.subprocess.PIPE,
+                    process_group=0,  # Ctrl-C is for us; it is ended in order
+                    env=environment() | more,
+                    pass_fds=[theirs.fileno(), *fds],
+                )
             request = self._companion.request(theirs.fileno())
         except OSError as e:
             ours.close()

@@ -3,7 +3,6 @@
 from typing import Literal, NamedTuple
 
 from mitmproxy.proxy import mode_specs
-from mitmproxy.proxy.layers import modes
 
 from urlward.proxy.client_hello import (
     OLD_HELLO_SEEN,
@@ -13,7 +12,8 @@ from urlward.proxy.client_hello import (
     read_client_hello,
 )
 from urlward.proxy.guard import Guard
-from urlward.proxy.kind import kind_of
+from urlward.proxy.kind import begins_proxy_header, kind_of
+from urlward.proxy.mitm import HttpProxy, HttpUpstreamProxy
 from urlward.proxy.names import NO_NAMES, Context, Names, names_of_tls, sni_of
 
 # Record types and versions of TLS that can be ended here, and by mitmproxy.
@@ -69,7 +69,11 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
                 return WAIT
             guard.refused("peek")
             return REFUSE
-        kind = kind_of(data)
+        proxied = begins_proxy_header(data)
+        if proxied:
+            guard.refused("peek")
+            return CLOSE
+        kind = "unknown" if proxied is None else kind_of(data)
         if kind == "unknown":
             return WAIT
         if kind == "other":
@@ -96,6 +100,4 @@ def _is_tls_for_origin(context: Context) -> bool:
 
 def is_for_origin(context: Context) -> bool:
     """Whether what begins in one of mitmproxy's layers is not spoken to the proxy itself."""
-    return not context.layers or not isinstance(
-        context.layers[-1], (modes.HttpProxy, modes.HttpUpstreamProxy)
-    )
+    return not context.layers or not isinstance(context.layers[-1], HttpProxy | HttpUpstreamProxy)

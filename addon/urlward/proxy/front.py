@@ -4,22 +4,21 @@ mitmproxy spends a dozen tasks and hooks on each connection. Its flows are for m
 for options that only it heeds, and for other addons.
 """
 
-import asyncio
 import logging
 import socket
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from mitmproxy import ctx, platform
-from mitmproxy.proxy import mode_servers, mode_specs
+from mitmproxy import ctx
+from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.addon import Urlward
 from urlward.proxy.listeners import Acceptor, Address, Transports, make_transparent
+from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
 from urlward.proxy.poller import Share
-from urlward.proxy.probing import MAX_WAIT
-from urlward.proxy.session import Client, Session
-from urlward.proxy.tls import Certificates, Origins
+from urlward.proxy.probing import MAX_WAIT, Probing
+from urlward.proxy.session import Client, Mode, Session
 from urlward.proxy.workers import Worker, is_first
 
 MOST_WAITING = 1024
@@ -28,45 +27,31 @@ MOST_WAITING = 1024
 logger = logging.getLogger("urlward")
 
 
-class Front:
+class Front(Mode):
     """Acceptor of the connections of one mode.
 
     Args:
         instance: mitmproxy's server of this mode.
         addon: decides.
-
-    Attributes:
-        addon: decides.
-        loop: the event loop.
-        poller: of the sockets.
     """
 
     def __init__(self, instance: Any, addon: Urlward) -> None:
-        self._mode = instance.mode
-        self.addon = addon
-        self.loop = asyncio.get_running_loop()
-        self.poller = addon.poller(self.loop)
-        self._transports = Transports(lambda: _streams(instance))
-
-    @property
-    def keeps_source(self) -> bool:
-        """Whether origins see clients' addresses."""
-        return self.addon.keep_source and isinstance(self._mode, mode_specs.TransparentMode)
-
-    @property
-    def certificates(self) -> Certificates:
-        """Server certificates shown to clients."""
-        return self.addon.tls_with_clients()
-
-    @property
-    def origins(self) -> Origins:
-        """TLS sessions with origins."""
-        return self.addon.tls_with_origins()
+        super().__init__(instance.mode, addon)
+        self._mode = mode = instance.mode
+        self._reverse = isinstance(mode, mode_specs.ReverseMode)
+        if self._reverse:
+            self._speaks = mode.scheme in ("http", "https")
+        else:
+            self._speaks = self.transparent or isinstance(
+                mode, mode_specs.RegularMode | mode_specs.Socks5Mode
+            )
+        self._transports = Transports(lambda: streams(instance))
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
         """Take a connection that has been accepted."""
-        if self.addon.guard is None or not self._carries():
-            self._hand_over(sock)
+        # What the data path does not speak, or others have a say in, is mitmproxy's.
+        if not (self._speaks and self.addon.guard is not None and self.addon.is_alone(self._mode)):
+            self._transports.take(sock)
             return
         share = self.poller.share(peername[0])
         if share.arriving >= MOST_WAITING:
@@ -87,7 +72,7 @@ class Front:
         mode = self._mode
         address: tuple[str, int] | None = None
         tls = False
-        if isinstance(mode, mode_specs.ReverseMode):
+        if self._reverse:
             address = mode.address
             tls = mode.scheme == "https"
         elif self.keeps_source:
@@ -96,10 +81,9 @@ class Front:
             if self.addon.is_here(*address):
                 sock.close()  # as below
                 return
-        elif isinstance(mode, mode_specs.TransparentMode):
-            assert platform.original_addr is not None
+        elif self.transparent:
             try:
-                address = platform.original_addr(sock)
+                address = original_destination(sock)
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
                 logger.error("no original destination: %s", type(e).__name__)
                 sock.close()
@@ -112,24 +96,15 @@ class Front:
         session = Session(self, sock, Client(peername, mode), address, share, tls=tls)
         try:
             session.begin()
-            self._pace(session)
+            if self.addon.probing is not None:
+                self._pace(session, self.addon.probing)
         except BaseException:
             session.cut()
             raise
 
-    def _carries(self) -> bool:
-        """Whether the data path speaks the mode, and nobody else has a say in its connections."""
-        mode = self._mode
-        if not self.addon.is_alone(mode):
-            return False
-        if isinstance(mode, mode_specs.ReverseMode):
-            return mode.scheme in ("http", "https")
-        return isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode | mode_specs.TransparentMode)
-
-    def _pace(self, session: Session) -> None:
+    def _pace(self, session: Session, probing: Probing) -> None:
         """Delay a slowed client."""
-        probing = self.addon.probing
-        if probing is None or not probing.slowing:
+        if not probing.slowing:
             return
         wait = probing.connecting(session.client)
         if wait > MAX_WAIT:
@@ -138,49 +113,45 @@ class Front:
             session.slow(held=True)
             self.loop.call_later(wait, lambda: session.slow(held=False))
 
-    def _hand_over(self, sock: socket.socket) -> None:
-        """Hand a connection to mitmproxy."""
-        self._transports.take(sock)
-
 
 def listen_in_front(addon: Urlward, worker: Worker) -> None:
     """Let mitmproxy's servers listen on the sockets of this worker, and begin with a front.
-
-    This is the one place where mitmproxy's way to listen is replaced.
 
     Args:
         addon: decides.
         worker: has the sockets.
     """
-    original = mode_servers.AsyncioServerInstance.listen
 
-    async def listen(self: Any, host: str, port: int) -> list[Any]:
-        servers = await begun(self, host, port)
-        sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
-        addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
-        return servers
+    def front(original: Listen) -> Listen:
+        async def listen(instance: Any, host: str, port: int) -> list[Any]:
+            servers = await begun(instance, host, port)
+            sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
+            addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
+            return servers
 
-    async def begun(self: Any, host: str, port: int) -> list[Any]:
-        mode = self.mode
-        steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
-        if steering is not None:
-            return [await steering.listen(worker, host, port)]
-        if mode.transport_protocol == "udp":
-            return await original(self, host, port) if is_first() else [Elsewhere()]
-        front = Front(self, addon)
+        async def begun(instance: Any, host: str, port: int) -> list[Any]:
+            mode = instance.mode
+            steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
+            if steering is not None:
+                return [await steering.listen(worker, host, port)]
+            if mode.transport_protocol == "udp":
+                return await original(instance, host, port) if is_first() else [Elsewhere()]
+            front = Front(instance, addon)
 
-        async def accept(one: socket.socket) -> Acceptor:
-            if front.keeps_source:
-                make_transparent(one)
-            return Acceptor(front.take, one, addon.short)
+            async def accept(one: socket.socket) -> Acceptor:
+                if front.keeps_source:
+                    make_transparent(one)
+                return Acceptor(front.take, one, addon.short)
 
-        servers = await worker.serve(Address(host, port, "tcp"), accept)
-        if mode.transport_protocol == "both" and is_first():
-            # Datagrams of one flow must all reach one process, so only one takes any.
-            servers.append(await self.start_udp_based_server(host, servers[0].sockets[0].getsockname()[1]))
-        return servers
+            servers = await worker.serve(Address(host, port, "tcp"), accept)
+            if mode.transport_protocol == "both" and is_first():
+                # Datagrams of one flow must all reach one process, so only one takes any.
+                servers.append(await datagrams(instance, host, servers[0].sockets[0].getsockname()[1]))
+            return servers
 
-    mode_servers.AsyncioServerInstance.listen = listen  # type: ignore[method-assign]
+        return listen
+
+    listen_by(front)
 
 
 class Elsewhere:
@@ -190,9 +161,3 @@ class Elsewhere:
 
     def close(self) -> None:
         """Do nothing: no socket is open."""
-
-
-def _streams(instance: Any) -> asyncio.StreamReaderProtocol:
-    """asyncio streams for a connection that mitmproxy carries, as `asyncio.start_server` makes them."""
-    loop = asyncio.get_running_loop()
-    return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), instance.handle_stream, loop=loop)

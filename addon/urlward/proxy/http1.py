@@ -6,77 +6,34 @@ further requests out of it. A request that nobody has judged must not reach an o
 """
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
-from mitmproxy.net import check
-from mitmproxy.net.http import url
-from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
-from mitmproxy.proxy.layers.http._events import (
+
+from urlward.proxy.framing import is_heeded
+from urlward.proxy.head import MAX_HEAD
+from urlward.proxy.mitm import (
     ErrorCode,
+    Http1Client,
+    Http1Server,
+    HttpEvent,
+    ReceiveHttp,
     RequestHeaders,
     RequestProtocolError,
     RequestTrailers,
     ResponseProtocolError,
     ResponseTrailers,
+    commands,
+    events,
+    layer,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Server
-
-from urlward.proxy.head import MAX_HEAD
-from urlward.proxy.names import is_host
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r\n]").match
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-type _ParseAuthority = Callable[[str | bytes, bool], tuple[str, int | None]]
-
 _LAST_CHUNK = b"0\r\n\r\n"
-_AUTHORITY = re.compile(rb"([^:]+)(?::(\d{1,5}))?").fullmatch
-_MAX_HOST = 255
-_MAX_LABEL = 63
-_MAX_PORT = 0xFFFF
-
-
-def take_hosts_as_sent() -> None:
-    """Have mitmproxy take every host in CONNECT, absolute form and ``:authority`` that the guard can judge.
-
-    It would refuse what Python's IDNA 2003 refuses, such as A-labels of names with ß, ς or a joiner.
-    """
-    if getattr(url.parse_authority, "as_sent", False):
-        return
-    valid: Any = check.is_valid_host
-    parse: _ParseAuthority = url.parse_authority  # type: ignore[assignment]
-
-    def is_valid_host(host: str | bytes) -> bool:
-        return bool(valid(host)) or _can_be_looked_up(
-            host if isinstance(host, bytes) else host.encode(errors="surrogateescape")
-        )
-
-    def parse_authority(authority: str | bytes, check: bool) -> tuple[str, int | None]:
-        try:
-            return parse(authority, True)
-        except ValueError:
-            match = _AUTHORITY(
-                authority if isinstance(authority, bytes) else authority.encode(errors="surrogateescape")
-            )
-            port = int(match[2]) if match and match[2] else None
-            if match and _can_be_looked_up(match[1]) and (port or 0) <= _MAX_PORT:
-                return match[1].decode(), port
-            return parse(authority, check)
-
-    parse_authority.as_sent = True  # type: ignore[attr-defined]
-    check.is_valid_host = url.is_valid_host = is_valid_host  # type: ignore[attr-defined]
-    url.parse_authority = parse_authority
-
-
-def _can_be_looked_up(host: bytes) -> bool:
-    """Whether a host, in ASCII, is one that a resolver takes (RFC 1035 section 2.3.4)."""
-    labels = host.removesuffix(b".").split(b".")
-    fits = len(host) <= _MAX_HOST and all(0 < len(label) <= _MAX_LABEL for label in labels)
-    return host.isascii() and fits and is_host(host.decode())
 
 
 class _Trailers:
@@ -184,7 +141,8 @@ class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a request."""
         if isinstance(event, RequestTrailers):
-            self._outgoing = event.trailers
+            fields = event.trailers.fields
+            self._outgoing = http.Headers([f for f in fields if not is_heeded(b"%b: %b\r" % f)])
             return
         if isinstance(event, RequestHeaders) and not event.end_stream and _has_no_frame(event.request):
             request = event.request.copy()

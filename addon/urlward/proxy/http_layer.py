@@ -1,17 +1,15 @@
 """mitmproxy layer that relays bytes unread, where mitmproxy carries the connection."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from math import inf
 
 from mitmproxy.connection import Client, ConnectionState
-from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.server import ConnectionHandler
 
 from urlward.proxy.ends import LINGER
 from urlward.proxy.guard import Guard
 from urlward.proxy.live import Live
+from urlward.proxy.mitm import ConnectionHandler, commands, cut_off, events, layer, transport_of
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Names
 from urlward.proxy.raw_relay import RawRelay
@@ -97,19 +95,12 @@ class RelayLayer(layer.Layer):
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
-        transport = self._client_transport()
+        transport = transport_of(self._lookup(self.client))
         return transport is not None and transport.get_write_buffer_size() > 0
-
-    def _client_transport(self) -> asyncio.Transport | None:
-        handler = self._lookup(self.client)
-        io = handler.transports.get(self.client) if handler is not None else None
-        writer = io.writer if io is not None else None
-        transport = writer.transport if isinstance(writer, asyncio.StreamWriter) else None
-        return transport if isinstance(transport, asyncio.Transport) else None
 
     def _open(self) -> layer.CommandGenerator[str | None]:
         """Open the connection to the origin; nothing is read of the client meanwhile."""
-        transport = self._client_transport()
+        transport = transport_of(self._lookup(self.client))
         if transport is not None:
             transport.pause_reading()
         self._opening = True
@@ -236,12 +227,3 @@ class Handshake:
     def cut(self) -> None:
         """Close the connection."""
         cut_off(self._lookup(self.client))
-
-
-def cut_off(handler: ConnectionHandler | None) -> None:
-    """Close a client's connection that mitmproxy carries, and with it those to origins."""
-    if handler is None:
-        return
-    io = handler.transports.get(handler.client)
-    if io is not None and io.handler is not None:
-        io.handler.cancel("listed")

@@ -10,62 +10,38 @@ from math import inf
 
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
-from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import (
-    DropStream,
-    GetHttpConnection,
-    HttpLayer,
-    HTTPMode,
-    HttpStream,
-    RegisterHttpConnection,
-    SendHttp,
-)
-from mitmproxy.proxy.layers.http._events import (
-    ErrorCode,
-    RequestData,
-    RequestHeaders,
-    RequestProtocolError,
-    ResponseProtocolError,
-)
-from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpResponseHeadersHook
-from mitmproxy.proxy.layers.http._http1 import Http1Client
-from mitmproxy.proxy.layers.tls import ClientTLSLayer, ServerTLSLayer
 
 from urlward.proxy.answers import ACCESS_DENIED
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.ends import LINGER
 from urlward.proxy.guard import Guard
 from urlward.proxy.http1 import WardHttp1Client, WardHttp1Server
-from urlward.proxy.http_layer import ListedAddress, Lookup, cut_off
+from urlward.proxy.http_layer import ListedAddress, Lookup
 from urlward.proxy.kind import LateRequest
 from urlward.proxy.live import Live
+from urlward.proxy.mitm import (
+    DropStream,
+    ErrorCode,
+    GetHttpConnection,
+    Http1Client,
+    HttpLayer,
+    HTTPMode,
+    HttpRequestHeadersHook,
+    HttpResponseHeadersHook,
+    HttpStream,
+    RegisterHttpConnection,
+    RequestData,
+    RequestHeaders,
+    RequestProtocolError,
+    ResponseProtocolError,
+    SendHttp,
+    commands,
+    cut_off,
+    events,
+    layer,
+)
 from urlward.proxy.names import NO_NAMES, Names, is_multiplexed
-
-
-def fail_handshakes_at_once() -> None:
-    """Have mitmproxy end a connection to an origin whose handshake fails before its first byte.
-
-    It drops that error, as where OpenSSL will not look for a name in a certificate, and waits for the origin
-    to hang up, and the client with it.
-    """
-    ServerTLSLayer.start_handshake = _start_handshake  # type: ignore[method-assign]
-
-
-_real_start_handshake = ServerTLSLayer.start_handshake
-
-
-def _start_handshake(self: ServerTLSLayer) -> layer.CommandGenerator[None]:
-    if not self.command_to_reply_to and isinstance(self.child_layer, ClientTLSLayer):
-        yield from _real_start_handshake(self)  # which waits for the client's first
-        return
-    yield from self.start_tls()
-    failed: str | None = "no session was made"
-    if self.tls:
-        _, failed = yield from self.receive_handshake_data(b"")
-    if failed:
-        yield from self.on_handshake_error(failed)
-        yield from self._handshake_finished(failed)
 
 
 class WardHttpLayer(HttpLayer):

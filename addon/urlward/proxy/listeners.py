@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from urlward.config.tables import join_address
 from urlward.engine.errors import UrlwardError
 
 LISTENERS = "URLWARD_LISTENERS"
@@ -65,7 +66,7 @@ class Address(NamedTuple):
     kind: str
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+        return join_address(self.host or "*", self.port)
 
 
 Sockets = Sequence[tuple[Address, list[socket.socket]]]
@@ -329,7 +330,9 @@ class Acceptor:
         self._short = short
         self._loop = asyncio.get_running_loop()
         self._enough = enough()
+        self._family = one.family
         try:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections have it from there
             one.listen(BACKLOG)
         except OSError:
             one.close()
@@ -350,14 +353,15 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                connection, peer = self._socket.accept()
+                # As `accept` does, which asks for the family and the type, as enumerations, each time.
+                fd, peer = self._socket._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as e:
                 self._pause(e)
                 return
+            connection = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 self._take(connection, peer)
             except OSError:

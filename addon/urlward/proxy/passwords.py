@@ -29,6 +29,7 @@ from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.watch import PathWatch
 from urlward.lists.run_folder import RunFolder, inherited
+from urlward.proxy.mitm import ldap
 from urlward.proxy.verified import MOST_USERS, USERS, Verified
 from urlward.proxy.waiting import WaitingRoom
 from urlward.records.network import network_of
@@ -186,13 +187,11 @@ def _check_of(spec: str) -> Check:
     if spec == "any":
         return lambda _user, _password, _line: True
     if spec.startswith("ldap"):
-        from mitmproxy.addons.proxyauth import Ldap
-
         try:
-            ldap = Ldap(spec)
+            check = ldap(spec)
         except Exception as e:  # noqa: BLE001 - its text has the password of the option in it
             raise PasswordError(f"proxyauth: the LDAP server cannot be asked: {type(e).__name__}") from None
-        return lambda user, password, _line: ldap(
+        return lambda user, password, _line: check(
             user.decode(errors="replace"), password.decode(errors="replace")
         )
     user, colon, password = spec.encode().partition(b":")

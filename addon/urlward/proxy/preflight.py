@@ -22,11 +22,10 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.config import Config, FeedTable, Problem
 from urlward.config.records import ASSIGNMENTS, StoreTable, no_days_of_assignments
-from urlward.config.tables import split_address
+from urlward.config.tables import join_address, split_address
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.fetch_errors import FetchError
-from urlward.feeds.fetch_tls import context
-from urlward.feeds.source import SecretError, origin
+from urlward.feeds.source import FetchError, origin
+from urlward.feeds.tls import context
 from urlward.lists.build import find_key
 from urlward.lists.formats import FormatError, FormatOptions, format_named
 from urlward.lists.report import NO_FOLDER
@@ -34,6 +33,7 @@ from urlward.lists.source import Budget
 from urlward.lists.trust import read_trust
 from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE
+from urlward.proxy.options import OF_ADDON
 from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 from urlward.regular import open_regular, read_regular
@@ -55,13 +55,7 @@ _SET_BY = {
     "listen_port": "listen",
     "confdir": "confdir",
     "http2": "http2",
-} | {
-    f"urlward_{name}": name
-    for name in (
-        "list", "key", "trust", "max_errors", "format", "intercept", "tls_block", "other", "on_error",
-        "status", "monitor", "config", "admin",
-    )
-}  # fmt: skip
+} | {each.option: each.name for each in OF_ADDON if each.flag}
 """Options that urlward sets from what flags of its own say, which it looks at; and those flags."""
 
 
@@ -83,7 +77,7 @@ class _Listener(NamedTuple):
     protocols: frozenset[str]
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_address(self.host, self.port)
 
 
 class Preflight:
@@ -401,7 +395,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
             yield "client_cert", str(e)
     try:
         origin(feed)
-    except SecretError as e:
+    except FetchError as e:
         kind, _, text = str(e).partition(": ")
         yield f"{kind}_file" if getattr(feed, f"{kind}_file") else f"{kind}_env", text
 

@@ -5,7 +5,6 @@ connections, speaks TLS and resolves names, and urlward.
 """
 
 import asyncio
-import gc
 import logging
 import os
 import re
@@ -17,27 +16,33 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mitmproxy import exceptions, http, log, master, options, tcp, udp
-from mitmproxy.addons import (
-    block,
-    core,
-    disable_h2c,
-    dns_resolver,
-    next_layer,
-    proxyserver,
-    strip_dns_https_records,
-    tlsconfig,
-    upstream_auth,
-)
+from mitmproxy import exceptions, http, options, tcp, udp
 
 from urlward.config import Problem
+from urlward.config.tables import join_address
 from urlward.lines import finish, say
 from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
 from urlward.proxy.authentication import Authentication
 from urlward.proxy.authority import key_size_of, make_authority
+from urlward.proxy.collector import collect
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import Sockets, raise_limit
+from urlward.proxy.live import Live
+from urlward.proxy.mitm import (
+    Block,
+    Core,
+    DisableH2C,
+    DnsResolver,
+    Master,
+    NextLayer,
+    Proxyserver,
+    StripDnsHttpsRecords,
+    TlsConfig,
+    UpstreamAuth,
+    forget_log_events,
+)
+from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
 from urlward.proxy.workers import Worker, is_worker
 
@@ -138,21 +143,20 @@ class ForgetMessages:
 class Ready:
     """Logger of the addresses that the filter listens on."""
 
-    def __init__(self, server: proxyserver.Proxyserver, worker: Worker) -> None:
+    def __init__(self, server: Proxyserver, worker: Worker, live: Live) -> None:
         self._server = server
         self._worker = worker
+        self._live = live
+        self._collecting: asyncio.Task[None] | None = None
 
     def running(self) -> None:
         """Log one line for each address."""
         for instance in self._server.servers:
             # A mode that takes QUIC as well listens on the same address twice.
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
-                address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                address = join_address(host, port)
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
-        # What has been made up to here stays: looking through it for garbage would stop the event loop
-        # for tens of milliseconds, again and again.
-        gc.collect()
-        gc.freeze()
+        self._collecting = asyncio.get_running_loop().create_task(collect(lambda: self._live.connections))
         self._worker.ready()
         notify.ready()
 
@@ -160,7 +164,7 @@ class Ready:
 class Drain:
     """Graceful stop: ends the filter when what is under way has ended, or after `DRAIN_WITHIN` seconds."""
 
-    def __init__(self, proxy: master.Master, worker: Worker) -> None:
+    def __init__(self, proxy: Master, worker: Worker) -> None:
         self._proxy = proxy
         self._worker = worker
         self._task: asyncio.Task[None] | None = None
@@ -223,7 +227,7 @@ def run(settings: Settings, addons: Sequence[object] = (), sockets: Sockets = ()
     """
     if not is_worker():
         prepare_authority(settings)
-    asyncio.run(_run(settings, addons, Worker(sockets)))
+    asyncio.run(_run(settings, addons, Worker(sockets)), loop_factory=Loop)
 
 
 async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> None:
@@ -234,7 +238,7 @@ async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> 
     try:
         raise_limit()  # before anything goes by it
         proxy = _master(settings, messages, addons, worker)
-        _forget_log_events(root)
+        forget_log_events(root)
         loop = asyncio.get_running_loop()
         drain = Drain(proxy, worker)
         loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
@@ -252,20 +256,13 @@ async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> 
         finish()  # before another says why this ends
 
 
-def _cannot_renew(proxy: master.Master) -> None:
+def _cannot_renew(proxy: Master) -> None:
     """SIGUSR2 is for the supervisor of workers; the only process has nobody to hand over to."""
     if not is_worker():
         logging.getLogger("urlward").warning(
             "reload: one process cannot be replaced under way (see --workers): only lists are read again"
         )
         proxy.addons.get("urlward").reload()
-
-
-def _forget_log_events(root: logging.Logger) -> None:
-    """mitmproxy makes an event of each line, on a later round of the loop; no addon here listens to it."""
-    for handler in list(root.handlers):
-        if isinstance(handler, log.LegacyLogEvents):
-            root.removeHandler(handler)
 
 
 def system_authorities() -> dict[str, str]:
@@ -288,7 +285,7 @@ def _names_authorities(extra: Sequence[str]) -> bool:
 
 def _master(
     settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
-) -> master.Master:
+) -> Master:
     try:
         proxy = _without_lists(settings, messages, addons, worker)
         proxy.options.update(urlward_list=[str(path) for path in settings.lists], **settings.options)
@@ -313,7 +310,7 @@ def option_problems(settings: Settings) -> list[Problem]:
             return [Problem("", str(e), in_file=False)]
         finally:
             root.removeHandler(messages)
-            _forget_log_events(root)
+            forget_log_events(root)
         return []
 
     with TemporaryDirectory(prefix="urlward-check-") as folder:
@@ -361,30 +358,30 @@ def _set_options(opts: options.Options, settings: Settings, messages: Messages) 
 
 def _without_lists(
     settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
-) -> master.Master:
+) -> Master:
     worker = worker or Worker()
     opts = options.Options()
-    proxy = master.Master(opts)
-    server = proxyserver.Proxyserver()
+    proxy = Master(opts)
+    server = Proxyserver()
     urlward = Urlward()
     listen_in_front(urlward, worker)
     worker.on_rules = urlward.take_rules
     proxy.addons.add(
-        core.Core(),
-        block.Block(),
-        strip_dns_https_records.StripDnsHttpsRecords(),
-        disable_h2c.DisableH2C(),
+        Core(),
+        Block(),
+        StripDnsHttpsRecords(),
+        DisableH2C(),
         Authentication(urlward),
         server,
-        dns_resolver.DnsResolver(),
+        DnsResolver(),
         urlward,
         *addons,
-        next_layer.NextLayer(),
-        tlsconfig.TlsConfig(),
-        upstream_auth.UpstreamAuth(),
+        NextLayer(),
+        TlsConfig(),
+        UpstreamAuth(),
         ForgetMessages(),
         Startup(messages),
-        Ready(server, worker),
+        Ready(server, worker, urlward.live),
     )
     host, port = settings.listen
     try:
@@ -402,7 +399,6 @@ def _without_lists(
             block_global=False,
             # Its flows are no match for floods (`urlward.proxy.http2.Budget`).
             http2=False,
-            urlward_http2=settings.http2,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
             # Before options of mitmproxy's own that do not go with it.

@@ -32,7 +32,6 @@ class Settings:
         options: values for ``urlward_…`` options.
         confdir: where mitmproxy keeps its certificate authority, or empty for its default.
         extra: ``OPTION=VALUE`` for mitmproxy's own options; first those of `config`, in its order.
-        http2: whether HTTP/2 may be spoken inside intercepted TLS.
         config: the configuration that these are from, for the places of what is wrong.
         steer: whether urlward answers DNS itself.
     """
@@ -43,9 +42,15 @@ class Settings:
     options: dict[str, str | int | list[str]]
     confdir: str
     extra: tuple[str, ...]
-    http2: bool = True
     config: Config = field(default_factory=Config)
     steer: bool = False
+
+    @property
+    def trust(self) -> list[str]:
+        """Public keys and rotation statements of who may sign the lists."""
+        found = self.options.get("urlward_trust", [])
+        assert isinstance(found, list)
+        return found
 
     @property
     def addresses(self) -> list[Address]:

@@ -31,7 +31,7 @@ from urlward.lines import say
 from urlward.lists.run_folder import RunFolder
 from urlward.process import hold_requests, take_requests, used_by
 from urlward.proxy import hanging, notify
-from urlward.proxy.companion import END_WITHIN, Companion, channel, environment
+from urlward.proxy.companion import END_WITHIN, Companion, channel, environment, in_force
 from urlward.proxy.hanging import is_hung, state_of
 from urlward.proxy.listeners import LISTENERS, Address, Listeners, described, given, raise_limit
 from urlward.proxy.verified import SHARED
@@ -71,6 +71,7 @@ class Plan(NamedTuple):
         companions: processes beside them.
         alone: modes that only one worker serves, on a socket that cannot be handed over.
         timeout: seconds of silence after which a worker is taken to hang; 0 for never.
+        text: of the configuration; empty where there is none.
     """
 
     command: Sequence[str]
@@ -79,6 +80,7 @@ class Plan(NamedTuple):
     companions: Sequence[Companion] = ()
     alone: Sequence[str] = ()
     timeout: int = 0
+    text: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -237,12 +239,12 @@ class Supervisor:
             variables |= more
             passed += fds
         try:
-            with theirs, _held_back():
+            with theirs, _held_back(), in_force(self._plan.text) as (more, fds):
                 process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                     self._plan.command,
-                    env=variables,
+                    env=variables | more,
                     stdin=subprocess.DEVNULL,
-                    pass_fds=passed,
+                    pass_fds=passed + fds,
                     # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
                     process_group=0,
                 )
@@ -258,12 +260,12 @@ class Supervisor:
             variables.pop(name, None)
         ours, theirs = channel()
         try:
-            with theirs, _held_back():
+            with theirs, _held_back(), in_force(companion.text) as (more, fds):
                 process = subprocess.Popen(  # noqa: S603 - as above
                     companion.command,
-                    env=variables,
+                    env=variables | more,
                     stdin=subprocess.PIPE,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *fds],
                     process_group=0,
                 )
                 request = companion.request(theirs.fileno())

@@ -11,15 +11,16 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cachetools import LRUCache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from mitmproxy.net import tls as net_tls
 from mitmproxy.options import Options
+
+from urlward.proxy.mitm import tls_version
 
 _READ: Final = 1 << 16
 _MOST_AT_ONCE: Final = 1 << 16
@@ -357,5 +358,5 @@ def _context(side: int, least: str, most: str, ciphers: str | None) -> ssl.SSLCo
 
 
 def _version(word: str, unbounded: ssl.TLSVersion) -> ssl.TLSVersion:
-    value: Any = net_tls.Version[word].value
-    return ssl.TLSVersion(value) if value else unbounded
+    value = tls_version(word)
+    return unbounded if value is None else ssl.TLSVersion(value)

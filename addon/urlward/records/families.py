@@ -12,8 +12,9 @@ from prometheus_client.core import (
     Metric,
 )
 
+from urlward.feeds.alarms import STATES
 from urlward.records.event import KINDS
-from urlward.records.feed_figures import STATES, FeedFigures
+from urlward.records.feed_figures import FeedFigures
 from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, TROUBLES, VERDICTS, Bounded, among
 from urlward.records.metrics import BUCKETS, ListFacts, RulesFacts
 from urlward.records.recorder import RecorderState

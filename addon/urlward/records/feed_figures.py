@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from urlward.config import FeedTable
-from urlward.feeds.alarms import alarms
+from urlward.feeds.alarms import State, alarms, state_of
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
 from urlward.state.folder import StateError
-
-type State = Literal["ok", "waiting", "failed", "alarm"]
-
-STATES: tuple[State, ...] = ("ok", "waiting", "failed", "alarm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +17,7 @@ class FeedFigures:
 
     Attributes:
         name: of it.
-        state: as `urlward.feeds.status` has it.
+        state: as `state_of` has it.
         serial, entries: of the artifact in force; 0 where there is none.
         valid_until: of that artifact; 0 for always.
         last_success: when it was last refreshed, or found to be as it was.
@@ -57,11 +52,9 @@ def _look(feed: FeedTable, state: Path, now: float) -> FeedFigures:
         facts = Facts(reason="state")
     header = store.header()
     found = tuple(alarms(feed, facts, header, now))
-    kind: State = "waiting" if header is None else "ok"
-    kind = "alarm" if found else "failed" if facts.reason else kind
     return FeedFigures(
         name=feed.name,
-        state=kind,
+        state=state_of(facts, found, has_list=header is not None),
         serial=header.serial if header is not None else 0,
         entries=facts.entries if header is not None else 0,
         valid_until=header.valid_until if header is not None else 0,

@@ -9,6 +9,8 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal
 
+from urlward.config.tables import join_address
+
 Level = Literal["full", "short", "digest", "counts"]
 """``full``: the address. ``short``: its network, /24 or /48. ``digest``: a keyed digest that is another each
 day (UTC), so that one day's cannot be told to be another day's. ``counts``: no event of a person is kept."""
@@ -123,9 +125,7 @@ class UrlDigest:
 
 def name_in_log(address: str, port: int = 0) -> str:
     """A client as a line of the log names it where nothing says how much may be kept."""
-    if not port:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return join_address(address, port) if port else address
 
 
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from urlward.config.records import FACILITIES, StoreTable
 from urlward.config.tables import split_address
-from urlward.records.event import FIELDS, VERSION, Event, time_text
+from urlward.records.event import FIELDS, PERSONAL, VERSION, Event, time_text
 from urlward.records.store import StoreError
 
 TIMEOUT = 10.0
@@ -32,10 +32,7 @@ SD_ID = "event@32473"
 """32473 is the number that RFC 5612 gives to documentation: urlward has none of its own."""
 
 _ERROR, _WARNING, _NOTICE, _INFORMATIONAL = 3, 4, 5, 6
-_SEVERITIES = {
-    "alarm": _ERROR, "gap": _WARNING,
-    "block": _NOTICE, "would-block": _NOTICE, "cut": _NOTICE, "would-cut": _NOTICE, "objection": _NOTICE,
-}  # fmt: skip
+_SEVERITIES = {"alarm": _ERROR, "gap": _WARNING, **dict.fromkeys(PERSONAL, _NOTICE)}
 _SAID = ("id", *(name for name in FIELDS if name not in ("id", "time", "kind", "node")))
 _ESCAPED = re.compile(r'[\\"\]]')
 _NOT_A_NAME = re.compile(r"[^!-~]")

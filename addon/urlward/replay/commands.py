@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward import samples
+from urlward.proxy.options import KEY, LIST
 from urlward.replay.errors import ReplayError
 
 if TYPE_CHECKING:
-    from urlward.report.document import Report
+    from urlward.report.document import ReportDocument
 
 _EPILOG = """\
 Logs are Squid's access.log, nginx' and Apache's combined format (with or without the host in front), HAR, CSV
@@ -27,10 +28,8 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')
-    parser.add_argument(
-        "--list", action="append", type=Path, metavar="PATH", help="source or artifact (the sample)"
-    )
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the lists' key")
+    LIST.add_to(parser)
+    KEY.add_to(parser)
     parser.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines of a source (1%%)")
     parser.add_argument(
         "--format",
@@ -98,7 +97,7 @@ def _replay(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(report: "Report") -> None:
+def _show(report: "ReportDocument") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -27,7 +27,7 @@ from urlward.lists.formats import AUTO
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.service.services import Services
 from urlward.state.audit import mend_audit
-from urlward.state.beside import Lines, read_asked
+from urlward.state.beside import LineHandler, read_asked
 from urlward.state.folder import local_key, made_folder, open_private, unusable
 
 logger = logging.getLogger("urlward.records")
@@ -103,7 +103,7 @@ def main() -> None:
     os.nice(5)  # traffic comes first
     asked = told(signal.SIGTERM)
     logger.setLevel(logging.INFO)
-    logger.addHandler(Lines())
+    logger.addHandler(LineHandler())
     try:
         config, state = read_asked(asked)
         if asked.get("admin"):

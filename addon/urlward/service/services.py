@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, cast
 
@@ -13,9 +12,9 @@ from tornado.httpserver import HTTPServer
 from urlward.assignments.configured import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.app import Settings, make_app, serve
-from urlward.dashboard.live_sources import LiveSources, Parts
-from urlward.dashboard.sources import EventFilter, Row
+from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.live_sources import LiveSources, RecorderParts
+from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -31,7 +30,8 @@ from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder, RecorderState
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, Store, StoreError, open_store
+from urlward.records.store import EventQuery, Store, StoreError
+from urlward.records.stores import open_store
 from urlward.records.watches import Watches
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_token, open_mended
@@ -147,7 +147,7 @@ class Services:
         admin = self._config.admin
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = Settings(self._state, admin.token_file, self._records.node)
+        settings = DashboardSettings(self._state, admin.token_file, self._records.node)
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
@@ -177,10 +177,10 @@ class Services:
         detail, client = {"id": objection.id}, objection.client
         self.recorder.tell("objection", detail, client=client, reference=objection.reference)
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> RecorderParts:
         measures = self._measures
         searched = any(table.kind in ("sqlite", "postgresql") for table in self._records.store)
-        return Parts(
+        return RecorderParts(
             finder=EventFinder(self._records, self._state) if searched else None,
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             metrics=measures.render,
@@ -219,18 +219,18 @@ class EventFinder:
         self._state = state
         self._opened: Database | None = None
 
-    def find(self, wanted: EventFilter) -> list[Row]:
+    def find(self, wanted: EventQuery) -> list[Row]:
         """As `urlward.dashboard.live_sources.Finder`.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        found = self._database().find(_query(wanted))
+        found = self._database().find(wanted)
         return [event._asdict() for event in found]
 
-    def count(self, wanted: EventFilter, by: Literal["list", "category"]) -> Mapping[str, int]:
+    def count(self, wanted: EventQuery, by: Literal["list", "category"]) -> Mapping[str, int]:
         """Count events by list or category."""
-        return self._database().count(_query(wanted), by)
+        return self._database().count(wanted, by)
 
     def _database(self) -> Database:
         if self._opened is not None:
@@ -242,10 +242,6 @@ class EventFinder:
         if self._opened is None:
             self._opened = cast(Database, open_store(self._table, self._state))
         return self._opened
-
-
-def _query(wanted: EventFilter) -> EventQuery:
-    return EventQuery(**asdict(wanted))
 
 
 async def _end(server: HTTPServer) -> None:
