@@ -269,7 +269,7 @@ class TestCompile:
         done = urlward("compile", source, "-o", output, "--max-errors", "1")
         assert done.code == 0
         assert "l\\udcffst.txt:2:1: " in done.err
-        assert json.loads(urlward("info", "--json", output).out)["name"] == "l\udcffst"
+        assert json.loads(urlward("info", "--json", output).out)["name"] == r"l\udcffst"
         assert urlward("check", "--list", output, "a.example").code == 1
 
     def test_a_name_that_no_list_can_have(self, urlward: Urlward, source: Path, output: Path) -> None:
