@@ -353,12 +353,17 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         raise ValueError
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def fit_name(name: str) -> str:
+    """A name that a list can have: control characters are escaped."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def _are_words(names: Iterable[Any]) -> bool:
     """Whether all of these can stand in a log's line, as they are."""
-    return all(isinstance(name, str) and not _CONTROL(name) for name in names)
+    return all(isinstance(name, str) and not _CONTROLS.search(name) for name in names)
 
 
 def _are_numbers(values: Any, most: int) -> bool:
