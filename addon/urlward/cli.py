@@ -65,9 +65,9 @@ from urlward.lines import plain, say
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
+from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.process import keep_private, module_command
 from urlward.progress import progress_bar
-from urlward.proxy.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key

@@ -16,8 +16,8 @@ from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.report import read_budget
+from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.progress import progress_bar
-from urlward.proxy.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.samples import SAMPLE
 
 OK, BLOCKED, ERROR = 0, 1, 2

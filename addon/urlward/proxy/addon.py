@@ -40,6 +40,7 @@ from urlward.feeds.setup import (
 )
 from urlward.lasting import lasting
 from urlward.lists.source import Budget
+from urlward.options import OF_ADDON
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.process import keep_private
@@ -77,7 +78,6 @@ from urlward.proxy.mitm import (
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
-from urlward.proxy.options import OF_ADDON
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
 from urlward.proxy.pool import Pool
