@@ -269,8 +269,17 @@ class TestCompile:
         done = urlward("compile", source, "-o", output, "--max-errors", "1")
         assert done.code == 0
         assert "l\\udcffst.txt:2:1: " in done.err
-        assert json.loads(urlward("info", "--json", output).out)["name"] == "l\udcffst"
+        assert json.loads(urlward("info", "--json", output).out)["name"] == r"l\udcffst"
         assert urlward("check", "--list", output, "a.example").code == 1
+
+    def test_a_name_that_no_list_can_have(self, urlward: Urlward, source: Path, output: Path) -> None:
+        strange = source.with_name("a\x1b[2J\nb.txt")
+        strange.write_bytes(source.read_bytes())
+        assert urlward("compile", strange, "-o", output).code == 0
+        assert r"a\x1b[2J\nb" in urlward("info", output).out
+        assert urlward("compile", source, "--name", "c\x07", "-o", output).code == 0
+        assert r"c\x07" in urlward("info", output).out
+        assert urlward("check", "--list", strange, "a.example").code == 1
 
 
 @pytest.mark.usefixtures("compiles_here")

@@ -58,7 +58,7 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain, say
@@ -489,7 +489,7 @@ def _compile(args: argparse.Namespace) -> int:
             data, report = compile_sources(
                 args.sources,
                 key,
-                name=args.name or name_of(args.sources[0]),
+                name=fit_name(args.name) if args.name else name_of(args.sources[0]),
                 budget=budget,
                 progress=progress,
                 issue=issue,

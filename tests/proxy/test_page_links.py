@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.proxy.page_links import Contact, parse_contact, parse_link, parse_web_url
+from urlward.proxy.block_page import Contact, parse_contact, parse_link, parse_web_url
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,16 @@
 Nothing of the request is ever reflected: of its header fields only ``Accept`` and ``Accept-Language`` come
 in, and only to choose. A block page may be asked for thousands of times a second, so a response is rendered
 once for each language, form, list and category, and after that only the reference is put in.
+
+A custom template sees: ``status``, ``phrase``, ``language``, ``texts`` (the fixed texts by key), ``reason``,
+``advice`` and ``help`` (the texts for the category), ``operator``, ``authority_url``, ``objection`` (None, or
+``text`` and ``href``), ``form`` (None, or ``url``, ``link``, ``max_length`` and ``texts``), ``help_links``
+(each ``text`` and ``href``), ``list_name``, ``category`` and ``reference``. An unknown variable is an error.
+``<style>`` elements may be used; the page's own policy refuses scripts, ``style`` attributes and whatever has
+to be fetched.
 """
 
+import json
 import logging
 import os
 import re
@@ -16,11 +24,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import can_ada
+from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+
 from urlward.page.negotiation import MAX_VALUE, PageForm, choose_form, choose_language, normal_tag
-from urlward.page.safety import content_policy, encode
+from urlward.page.safety import SHARED, content_policy, encode
 from urlward.page.words import BlockPageError, form_texts, has_controls, load_texts, text_for
-from urlward.proxy.page_links import Contact, parse_contact, parse_link, parse_web_url
-from urlward.proxy.page_templates import FILES, describe, load_templates, write_problem
 
 __all__ = [
     "BlockNotice",
@@ -38,6 +48,132 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FALLBACK = "This page is blocked.\nReference: {}\n"
 
 _log = logging.getLogger(__name__)
+
+_WEB = ("https:", "http:")
+_LINKABLE = (*_WEB, "mailto:", "tel:")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*:)(?=\S)")
+_EMAIL = re.compile(r"[^\s@<>\"]+@[^\s@<>\"]+\.[^\s@<>\"]+")
+_PHONE = re.compile(r"\+?[0-9(][0-9 ()./\-]{4,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Contact on the block page: the text shown and, where it can be followed, the URL behind it."""
+
+    text: str
+    href: str | None
+
+    def with_subject(self, subject: str) -> "Contact":
+        """Return the contact with a subject line where it is an e-mail address without one (RFC 6068)."""
+        if self.href is None or not self.href.startswith("mailto:") or "?" in self.href:
+            return self
+        return Contact(self.text, f"{self.href}?subject={quote(subject)}")
+
+
+def parse_web_url(url: str) -> str:
+    """Return an http(s) URL as ASCII, fit for a header between ``<`` and ``>`` (RFC 8288 sec. 3).
+
+    Raises:
+        ValueError: the URL has another scheme, a space or a control character, or cannot be parsed.
+    """
+    return _parse_url(url, _WEB)
+
+
+def parse_link(url: str) -> str:
+    """Return an http(s), ``mailto:`` or ``tel:`` URL as ASCII. Raises ValueError as :func:`parse_web_url`."""
+    return _parse_url(url, _LINKABLE)
+
+
+def parse_contact(value: str) -> Contact:
+    """Read a way to reach someone: a URL, a bare e-mail address, a phone number, or any other line of text.
+
+    Raises:
+        ValueError: the value is empty, holds a control character, or a URL that :func:`parse_link` refuses.
+    """
+    text = value.strip(" ")
+    if not text or has_controls(text):
+        raise ValueError("must be one line of text or a URL")
+    if _SCHEME.match(text):
+        shown = re.sub(r"^(?:mailto|tel):", "", text, flags=re.IGNORECASE).partition("?")[0]
+        href = parse_link(text)
+        return Contact(text if href.startswith(_WEB) else shown, href)
+    if _EMAIL.fullmatch(text):
+        return Contact(text, "mailto:" + quote(text, safe="@+"))
+    if _PHONE.fullmatch(text):
+        return Contact(text, "tel:" + re.sub(r"[^0-9+]", "", text))
+    return Contact(text, None)
+
+
+def _parse_url(url: str, schemes: tuple[str, ...]) -> str:
+    # The URL standard drops tabs and line ends in silence; here they are somebody's mistake, or an attack.
+    if not url or has_controls(url) or re.search(r"[\s<>\"]", url):
+        raise ValueError("must be a URL without spaces, quotes, angle brackets or control characters")
+    try:
+        parsed = can_ada.parse(url)
+    except ValueError as error:
+        raise ValueError("is not a URL with a scheme, such as https://operator.example/") from error
+    if parsed.protocol not in schemes:
+        known = ", ".join(scheme.rstrip(":") for scheme in schemes)
+        raise ValueError(f"has the scheme {parsed.protocol.rstrip(':')!r}; allowed are {known}")
+    return str(parsed.href)
+
+
+FILES = {PageForm.HTML: "block.html.j2", PageForm.TEXT: "block.txt.j2"}
+
+_SHIPPED = Path(__file__).parent / "templates"
+
+
+def load_templates(folder: Path | None) -> dict[PageForm, Template]:
+    """Compile the template of each form: the one in ``folder``, or else the shipped one.
+
+    Raises:
+        BlockPageError: the folder holds no template, or one that cannot be read or compiled.
+    """
+    if folder is not None and not any((folder / name).is_file() for name in FILES.values()):
+        raise BlockPageError("template_dir", f"{str(folder)!r} holds no {' and no '.join(FILES.values())}")
+    loader = FileSystemLoader([*([folder] if folder else []), _SHIPPED, SHARED])
+    templates = {}
+    for form, name in FILES.items():
+        # One environment a form: a file that the page includes is escaped like the page, whatever its name.
+        environment = SandboxedEnvironment(
+            loader=loader,
+            autoescape=form is PageForm.HTML,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        try:
+            templates[form] = environment.get_template(name)
+        except (TemplateError, OSError, UnicodeError) as error:
+            raise BlockPageError("template_dir", f"{name} cannot be loaded: {describe(error)}") from error
+    return templates
+
+
+def write_problem(context: Mapping[str, Any]) -> str:
+    """Write a problem object (RFC 9457) with members of our own beside ``type`` to ``detail``."""
+    objection: Contact | None = context["objection"]
+    problem = {
+        "type": "about:blank",
+        "title": context["phrase"],
+        "status": context["status"],
+        "detail": f"{context['texts']['lead']} {context['reason']}",
+        "reference": context["reference"],
+        "operator": context["operator"],
+        "authority": context["authority_url"],
+        "list": context["list_name"],
+        "category": context["category"],
+        "objection": objection and (objection.href or objection.text),
+        "objection_form": context["form"] and context["form"]["link"],
+        "help": [{"label": contact.text, "url": contact.href} for contact in context["help_links"]],
+    }
+    return json.dumps(problem, ensure_ascii=False) + "\n"
+
+
+def describe(error: Exception) -> str:
+    """Describe a template error in one line, with the line number in the template."""
+    number = getattr(error, "lineno", None)
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"line {number}: {text}" if number else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +318,7 @@ class BlockPage:
         return write_problem(context) if template is None else template.render(context)
 
     def _context(self, language: str, list_name: str, category: str | None, reference: str) -> dict[str, Any]:
-        """Return the variables of the templates (see :mod:`urlward.proxy.page_templates`)."""
+        """Return the variables of the templates (see this module)."""
         source = self._texts[language]
         operator = self._operator or source["operator"]
         shown_list = "".join(char if char.isprintable() else "\ufffd" for char in list_name)
