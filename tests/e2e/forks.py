@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -29,9 +29,9 @@ _MODULES = (
     "urlward.proxy.preflight",
     "urlward.proxy.runner",
     "urlward.proxy.listeners",
-    "urlward.proxy.supervisor",
-    "urlward.proxy.companion",
+    "urlward.supervise",
     "urlward.gateway.alone",
+    "urlward.gateway.rules_watch",
 )
 """With what they import in turn: all that a filter imports as it starts."""
 
@@ -165,18 +165,62 @@ def _start(asked: dict[str, Any], channel: int) -> int:
         os.environ.update(asked["env"])
         time.tzset()
         sys.argv = ["urlward", *asked["start"]]
-        from urlward.start import main as run
+        from urlward.proxy import supervisor
 
+        supervisor.spawn = _spawn
         exec(asked["before"], {})
-        try:
-            run()
-            code = 0
-        except SystemExit as e:
-            if isinstance(e.code, str):
-                print(e.code, file=sys.stderr)
-            code = e.code if isinstance(e.code, int) else int(e.code is not None)
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
+        code = _run()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _run() -> int:
+    from urlward.start import main as run
+
+    code = 0
+    try:
+        run()
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    return code
+
+
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], passed: Collection[int]
+) -> "subprocess.Popen[bytes]":
+    """A worker, as a fork of its supervisor; what was patched there is so here as well."""
+    pid = os.fork()
+    if pid:
+        made: subprocess.Popen[bytes] = subprocess.Popen.__new__(subprocess.Popen)
+        made.pid, made.returncode, made.args = pid, None, command
+        made.stdin = made.stdout = made.stderr = None
+        made._child_created, made._waitpid_lock, made._sigint_wait_secs = True, threading.Lock(), 0.25
+        return made
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for fd in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+            if fd > 2 and fd not in passed:
+                with suppress(OSError):
+                    os.close(fd)
+        for fd in passed:
+            os.set_inheritable(fd, True)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["urlward", *command[command.index("urlward") + 1 :]]
+        code = _run()
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

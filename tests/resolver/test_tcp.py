@@ -14,7 +14,8 @@ from urlward.dns import tcp as dns_tcp
 from urlward.dns.service import OWED_TO_ONE
 from urlward.dns.stream import framed
 from urlward.dns.tcp import TcpEndpoint
-from urlward.proxy.listeners import Address, open_sockets
+from urlward.proxy.listeners import open_sockets
+from urlward.proxy.plan import Address
 
 GOOD = records("60 A 192.0.2.1")
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from urlward.dns.service import Client, Service, counted_by
 from urlward.dns.stream import Messages, framed
-from urlward.proxy.listeners import Acceptor, Transports
+from urlward.proxy.acceptor import Acceptor, Transports
 
 CONNECTIONS = 1_000
 """At a time. Beyond any of these numbers, the one makes room that has been idle for longest."""

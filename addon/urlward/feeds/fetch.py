@@ -30,7 +30,7 @@ from urlward.feeds.fetch_connection import FAILURES, Way, parse, peer, place
 from urlward.feeds.fetch_deadline import Deadline
 from urlward.feeds.fetch_errors import FetchError, Reason, body_error
 from urlward.feeds.fetch_origin import Origin, credentials
-from urlward.lists import memory
+from urlward.lists import memfd
 
 __all__ = ["MAX_REDIRECTS", "Answer", "FetchError", "Origin", "Reason", "Validators", "fetch"]
 
@@ -186,7 +186,7 @@ class _Exchange:
             if not _LENGTH.fullmatch(length):
                 raise guard.error("its Content-Length is no number", "protocol")
             guard.announced(int(length))
-        fd = memory.new()
+        fd = memfd.new()
         try:
             encoding = response.headers.get("content-encoding", "")
             with os.fdopen(fd, "wb", closefd=False) as file:

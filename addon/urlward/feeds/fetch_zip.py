@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from io import FileIO
 from typing import Literal
 
-from urlward.lists import memory
+from urlward.lists import memfd
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 """What an archive begins with; the second one is empty."""
@@ -46,7 +46,7 @@ def only_member(data: Iterable[bytes], size: int) -> Iterator[bytes]:
         ZipError: no archive, cut short or damaged, more files than one, or one that is encrypted or
             compressed with something else than deflate.
     """
-    with _File(memory.new(), "rb+") as file:
+    with _File(memfd.new(), "rb+") as file:
         for chunk in data:
             while chunk:
                 chunk = chunk[file.write(chunk) :]

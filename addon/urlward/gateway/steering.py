@@ -24,7 +24,7 @@ from urlward.gateway.listing import Listing
 from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
-from urlward.proxy.listeners import Address
+from urlward.proxy.plan import Address
 from urlward.proxy.workers import Worker, is_first
 
 logger = logging.getLogger("urlward.gateway")

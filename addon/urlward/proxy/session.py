@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mitmproxy.proxy import mode_specs
 
+from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
@@ -25,7 +26,6 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
-from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import Share
