@@ -198,8 +198,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Tests wait for processes for a good part of their time."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Tests wait for processes for a good part of their time, those of networks for nearly all of it."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 _NETWORKS = (

@@ -272,6 +272,15 @@ class TestCompile:
         assert json.loads(urlward("info", "--json", output).out)["name"] == "l\udcffst"
         assert urlward("check", "--list", output, "a.example").code == 1
 
+    def test_a_name_that_no_list_can_have(self, urlward: Urlward, source: Path, output: Path) -> None:
+        strange = source.with_name("a\x1b[2J\nb.txt")
+        strange.write_bytes(source.read_bytes())
+        assert urlward("compile", strange, "-o", output).code == 0
+        assert r"a\x1b[2J\nb" in urlward("info", output).out
+        assert urlward("compile", source, "--name", "c\x07", "-o", output).code == 0
+        assert r"c\x07" in urlward("info", output).out
+        assert urlward("check", "--list", strange, "a.example").code == 1
+
 
 @pytest.mark.usefixtures("compiles_here")
 class TestCheck:
@@ -415,6 +424,8 @@ class TestCheck:
 
     def test_nothing_on_standard_input(self, urlward: Urlward, source: Path) -> None:
         assert urlward("check", "--list", source, "-") == (0, "", "")
+        shown = urlward("check", "--list", source, "-", stdin=b"http://a.example/\x1b[2J\n").out
+        assert shown.startswith(r"block  http://a.example/\x1b[2J "), "as a log may have it"
 
     def test_the_wrong_key_says_so(self, urlward: Urlward, output: Path, tmp_path: Path) -> None:
         output.write_bytes(artifact(["a.example"]))
@@ -439,6 +450,8 @@ class TestCheck:
             assert reason in problem
             assert SENTINEL not in problem
         assert "No such file" in urlward("check", "--list", tmp_path / "none", "a.example").problem
+        strange = urlward("check", "--list", tmp_path / "\x1b[2Jnone\n", "a.example").problem
+        assert strange.endswith(r"\x1b[2Jnone\n: No such file or directory")
         assert "not a regular file" in urlward("check", "--list", tmp_path, "a.example").problem
 
     def test_more_bad_lines_where_they_are_allowed(

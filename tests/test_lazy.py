@@ -26,7 +26,7 @@ def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
 REFRESH = """
 import sys
 import urlward.feeds.refresh
-print([name for name in ("asyncio", "mitmproxy", "sqlalchemy") if name in sys.modules])
+print([name for name in ("asyncio", "mitmproxy", "pydantic", "sqlalchemy") if name in sys.modules])
 """
 
 CHECK = """

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import pytest
 
-from urlward.lines import MOST, Lines, say
+from urlward.lines import MOST, Lines, finish, plain, say
 
 LINE = "x" * 99
 
@@ -81,3 +81,11 @@ def test_a_closed_stream_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     Lines().write("one", closed)
     monkeypatch.setattr(sys, "stdout", None)
     say("one")
+
+
+def test_what_a_terminal_would_obey_is_an_escape(capfd: pytest.CaptureFixture[str]) -> None:
+    assert plain("café.test/x y") == "café.test/x y"
+    assert plain("a\x1b[31m\n\u202eb\udcff\x9b") == r"a\x1b[31m\n\u202eb\udcff\x9b"
+    say("of /tmp/\x1b]0;title\a\nits second line")
+    finish()
+    assert capfd.readouterr().out == "of /tmp/\\x1b]0;title\\x07\nits second line\n"

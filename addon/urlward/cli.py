@@ -57,10 +57,10 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.config.units import counted
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
+from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
@@ -71,6 +71,7 @@ from urlward.proxy.plan import FIRST, Plan
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _failed(*messages: str) -> int:
     with suppress(OSError):
         for message in messages:
-            print(f"urlward: {message}", file=sys.stderr, flush=True)
+            print(f"urlward: {plain(message)}", file=sys.stderr, flush=True)
     return ERROR
 
 
@@ -244,6 +245,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
         timeout=_worker_timeout(config, steer=steer),
         steer=steer,
         watch=_watched(settings, check=plans() == FIRST),
+        text=config.text.decode("latin-1"),
     )
 
 
@@ -256,7 +258,7 @@ def _worker_timeout(config: Config, *, steer: bool) -> int:
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     """Settings of a run, and the number of its processes."""
-    from urlward.gateway.planning import steering_modes
+    from urlward.gateway.planning import default_modes
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
@@ -267,7 +269,8 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     lists = tuple(map(Path, taken["list"])) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer
     listen = taken["listen"]
-    if listen is None and steer:
+    modes = tuple(taken["mode"])
+    if listen is None and (steer or (config.gateway.interfaces and not modes)):
         listen = ":8080"
     if args.config:
         taken["config"] = args.config.resolve()
@@ -283,7 +286,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
         options["urlward_intercept_port"] = config.gateway.intercept_port
     settings = Settings(
         lists=lists,
-        modes=tuple(taken["mode"]) or (steering_modes(config.gateway) if steer else ("regular",)),
+        modes=modes or default_modes(config.gateway, steer=steer),
         listen=_address(listen),
         options=options,
         confdir=taken["confdir"] or "",
@@ -446,7 +449,7 @@ def _compile(args: argparse.Namespace) -> int:
             data, report = compile_sources(
                 args.sources,
                 key,
-                name=args.name or name_of(args.sources[0]),
+                name=fit_name(args.name) if args.name else name_of(args.sources[0]),
                 budget=budget,
                 progress=progress,
                 issue=issue,

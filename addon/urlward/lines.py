@@ -108,7 +108,18 @@ atexit.register(_lines.finish)
 
 def say(line: str, *, warning: bool = False) -> None:
     """Write a line to standard output, a warning to standard error. Neither waits nor raises."""
-    _lines.write(line, sys.stderr if warning else sys.stdout)
+    _lines.write("\n".join(map(plain, line.split("\n"))), sys.stderr if warning else sys.stdout)
+
+
+def plain(text: str) -> str:
+    """Text as one line that a terminal shows and does not obey: what is not printable as an escape.
+
+    Args:
+        text: such as a URL out of somebody's log, or a file's name.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def finish() -> None:

@@ -25,6 +25,10 @@ BEAT = 0.25
 REQUESTS = frozenset({signal.SIGHUP, signal.SIGUSR2})
 """Signals that ask a filter for something; they end a process that has no handler for them yet."""
 
+IN_FORCE = "URLWARD_CONFIG"
+"""In the environment of a process that a filter has started: the descriptor of memory with the text of the
+configuration that is in force, which its file may have no longer."""
+
 OURS = "urlward:nft"
 """The name of threads that change the kernel's rules, by which it tells whose a change is (`called`)."""
 

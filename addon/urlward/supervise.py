@@ -52,8 +52,8 @@ def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
         yield lambda: None
         return
     # Most filters are no gateway, and need none of this.
-    from urlward.gateway.alone import alone
     from urlward.gateway.errors import NftError
+    from urlward.gateway.locks import alone
     from urlward.gateway.rules_watch import RulesWatch, tell_manager
 
     with alone() if plan.steer else nullcontext():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.workload import Workload
 
+from urlward.engine.artifact import parse
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
@@ -50,7 +51,7 @@ def artifacts(paths: list[Path], signing: bytes) -> list[bytes]:
 
 
 def _delta(old: bytes, new: bytes) -> bytes:
-    return make_delta(old, new, KEY)
+    return make_delta(parse(old), parse(new), KEY)
 
 
 def deltas(issues: list[bytes]) -> list[bytes]:

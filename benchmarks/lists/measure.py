@@ -17,7 +17,7 @@ from urlward.engine.digest import format_key
 from .material import KEY, artifacts, deltas, marker, write_sources
 
 SETTLE = 8.0
-"""Seconds after a change, in which the whole list is loaded and the old one let go."""
+"""Seconds after a change, in which the old list is let go."""
 
 SIGNING = b"benchmark-signing-with-32-bytes-"
 

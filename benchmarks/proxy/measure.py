@@ -80,8 +80,9 @@ def measure(bench: Bench, subject: Subject, case: Case) -> Cell:
     """
     missed, lost = bench.origin.missed(), overflows()
     problems = check(bench, subject, case)
-    if bench.plan.warm_up and not problems and case not in DOWNLOADS:
-        load.total(start(bench, case, bench.plan.warm_up, 0.0))
+    warm_up = bench.plan.explicit_warm_up if case is Case.EXPLICIT else bench.plan.warm_up
+    if warm_up and not problems and case not in DOWNLOADS:
+        load.total(start(bench, case, warm_up, 0.0))
     passed = bench.origin.requests()
     busy, idle, begun = cpu_seconds(subject.pid), _idle(LOAD_CORE), time.monotonic()
     if problems:

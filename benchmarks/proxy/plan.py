@@ -58,6 +58,7 @@ class Plan:
         peer_entries: in everybody else's.
         rounds: turns that each proxy takes.
         warm_up: seconds of load before a cell.
+        explicit_warm_up: those before the cell of the explicit proxy, which keeps connections.
         seconds: of load in a cell.
         reload_seconds: of load in the cell with a reload.
         downloads: in a cell, one after the other.
@@ -72,6 +73,7 @@ class Plan:
     peer_entries: int = 20_000
     rounds: int = 3
     warm_up: int = 1
+    explicit_warm_up: int = 3
     seconds: int = 2
     reload_seconds: int = 6
     downloads: int = 4
@@ -84,6 +86,6 @@ class Plan:
 
 FULL = Plan()
 QUICK = Plan(
-    entries=20_000, peer_entries=2_000, rounds=1, warm_up=0, seconds=1, reload_seconds=3, downloads=1,
-    soak_segment=10,
+    entries=20_000, peer_entries=2_000, rounds=1, warm_up=0, explicit_warm_up=0, seconds=1, reload_seconds=3,
+    downloads=1, soak_segment=10,
 )  # fmt: skip

@@ -24,7 +24,7 @@ from benchmarks.engine.machine import describe
 from urlward.assignments.importing import import_file
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.who import Question, who
+from urlward.assignments.who import WhoQuestion, who
 
 _RESULTS = Path(__file__).with_name("assignments.json")
 _START = 1_780_000_000
@@ -74,12 +74,12 @@ def write_leases(path: Path, renewals: int) -> None:
             )
 
 
-def questions(count: int, seed: int = 2) -> Iterator[Question]:
+def questions(count: int, seed: int = 2) -> Iterator[WhoQuestion]:
     rng = random.Random(seed)
     for n in range(count):
         at = (_START + rng.randrange(_DAYS * 86_400)) * 1000
         address = _address(rng.randrange(_ADDRESSES)) if n % 2 else _shared(rng.randrange(_SHARED))
-        yield Question(address, rng.randrange(1024, 65_536), at, 5000)
+        yield WhoQuestion(address, rng.randrange(1024, 65_536), at, 5000)
 
 
 def measure(database: Path | str, intervals: Path, leases: Path, asked: int) -> dict[str, object]:

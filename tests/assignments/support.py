@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from urlward.assignments.importing import Imported, import_file
-from urlward.assignments.interval import FOREVER, Interval, Said, Sighting, place_of
+from urlward.assignments.interval import FOREVER, Interval, Sighting, SightingKind, place_of
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
@@ -22,14 +22,14 @@ def sighting(
     start: float,
     end: float | None,
     subscriber: str,
-    said: Said = Said.HELD,
+    said: SightingKind = SightingKind.HELD,
     *,
     session: str = "",
     ports: tuple[int, int] = (0, 65_535),
     seen: float | None = None,
 ) -> Sighting:
     until = FOREVER if end is None else at(end)
-    told = (until if said == Said.ENDED else at(start)) if seen is None else at(seen)
+    told = (until if said == SightingKind.ENDED else at(start)) if seen is None else at(seen)
     return (*place_of(network), *ports, at(start), until, told, subscriber, session, int(said))
 
 

@@ -16,7 +16,7 @@ from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import to_ms
-from urlward.assignments.who import Question, answer_lines, who
+from urlward.assignments.who import WhoQuestion, answer_lines, who
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "records" / "clock_changes.json").read_bytes())
 A = "198.51.100.7"
@@ -61,7 +61,7 @@ def test_a_case(sqlite_store: AssignmentStore, tmp_path: Path, case: dict[str, A
     assert (lines, done.faulty) == (case.get("faults", []), len(case.get("faults", [])))
     assert reasons <= {NONE_OF}
     for at, verdict, subscribers in case["asked"]:
-        answer = who(sqlite_store, Question(A, case.get("port"), to_ms(at)))
+        answer = who(sqlite_store, WhoQuestion(A, case.get("port"), to_ms(at)))
         found = sorted({one.interval.subscriber for one in answer.candidates})
         assert (at, answer.verdict, " ".join(found)) == (at, verdict, subscribers)
 
@@ -75,14 +75,14 @@ def test_what_is_in_doubt_is_told(store: AssignmentStore, tmp_path: Path) -> Non
     )
     read(store, "csv", path, ReadOptions(zone=MADRID))
     doubt = "(in doubt: by a local time that the clock showed twice)"
-    lines = answer_lines(who(store, Question(A, None, to_ms("2026-10-25T00:30:00Z"))))
+    lines = answer_lines(who(store, WhoQuestion(A, None, to_ms("2026-10-25T00:30:00Z"))))
     assert lines[1:4] == [
         "ambiguous: 2 subscribers",
         "alice",
         f"  {A} from 2026-10-25T00:05:00Z until 2026-10-25T01:05:00Z {doubt}",
     ]
     assert f"  {A} from 2026-10-25T00:10:00Z until 2026-10-25T01:10:00Z {doubt}" in lines
-    assert answer_lines(who(store, Question(A, None, to_ms("2026-10-25T00:07:00Z"))))[1] == (
+    assert answer_lines(who(store, WhoQuestion(A, None, to_ms("2026-10-25T00:07:00Z"))))[1] == (
         "ambiguous: one subscriber, or nobody"
     )
 
@@ -112,5 +112,5 @@ def test_a_table_is_read_on_while_the_hour_comes_again(
 
     assert read_after("u1", "2026-10-25 02:50:00", A).rows == 1
     assert read_after("u2", "2026-10-25 02:10:00", "198.51.100.8").rows == 2
-    answer = who(sqlite_store, Question("198.51.100.8", None, to_ms("2026-10-25T05:00:00Z")))
+    answer = who(sqlite_store, WhoQuestion("198.51.100.8", None, to_ms("2026-10-25T05:00:00Z")))
     assert (answer.verdict, answer.candidates[0].interval.subscriber) == ("one", "of u2")

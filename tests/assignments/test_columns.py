@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from assignments.support import at, held, intervals, read
 from urlward.assignments.columns import ColumnsParser
-from urlward.assignments.interval import AssignmentError, Said
-from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.interval import AssignmentError, SightingKind
+from urlward.assignments.parsers import MOST, ReadOptions
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import ms_text
 
@@ -30,6 +30,28 @@ def test_whole_intervals(store: AssignmentStore, tmp_path: Path) -> None:
         ("berta", 100, 200.5, "TOLD"),
         ("carla", 300, None, "NONE"),
     ]
+
+
+def test_what_was_over_within_a_second_was_there(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "sessions.csv"
+    path.write_text(f"address,from,to,subscriber\n{A},{at(5) // 1000},{at(5) // 1000},anna\n")
+    assert read(store, "csv", path).skipped == 0
+    assert held(store, A, 5) == ["anna"]
+    assert held(store, A, 6) == []
+
+
+def test_names_that_begin_alike_are_two(store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    long = "x" * 300
+    path.write_text(
+        f"address,from,to,subscriber\n{A},{at(0)},{at(9)},{long}1\n{A},{at(0)},{at(9)},{long}2\n"
+        f"{A},{at(20)},{at(29)},{long}1\n"
+    )
+    assert read(store, "csv", path).skipped == 0
+    one, two = held(store, A, 5)
+    assert one != two
+    assert len(one) == len(two) == MOST
+    assert held(store, A, 25) in ([one], [two])
 
 
 def test_blocks_of_ports_with_events(store: AssignmentStore, tmp_path: Path) -> None:
@@ -112,6 +134,18 @@ def test_a_row_that_is_no_csv_keeps_no_other_from_being_read(
     assert [one[0] for one in intervals(sqlite_store, A)] == ["berta"]
 
 
+def test_a_name_with_a_quote_ends_nobody_elses_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"192.0.2.{n},{at(0)},{at(100)},customer-{n}" for n in range(1, 9)]
+    rows[2] = f'192.0.2.3,{at(0)},{at(100)},"mallory'
+    rows[5] = f'192.0.2.6,{at(0)},{at(100)},"also'
+    path.write_text("\n".join(["address,from,to,subscriber", *rows, ""]))
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.skipped, [line for line, _ in done.faults]) == (8, 2, [4, 7])
+    for n in (1, 2, 4, 5, 7, 8):
+        assert [one[0] for one in intervals(sqlite_store, f"192.0.2.{n}")] == [f"customer-{n}"]
+
+
 def test_a_row_that_is_not_ended_waits(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},customer-12")
@@ -136,7 +170,10 @@ def test_any_text_is_counted(rows: list[str]) -> None:
     parser.begin("address,from,to,subscriber,ports,event")
     parsed = parser.parse(rows)
     assert parsed.rows == len(parsed.sightings) + parsed.skipped
-    assert all(sighting[9] in (Said.HELD, Said.ENDED, Said.WHOLE) for sighting in parsed.sightings)
+    assert all(
+        sighting[9] in (SightingKind.HELD, SightingKind.ENDED, SightingKind.WHOLE)
+        for sighting in parsed.sightings
+    )
 
 
 ODD = (

@@ -5,8 +5,7 @@ import pytest
 
 from assignments.support import START, at, intervals, read
 from urlward.assignments import importing
-from urlward.assignments.following import follow
-from urlward.assignments.importing import Imported
+from urlward.assignments.importing import Imported, follow
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore, Changes

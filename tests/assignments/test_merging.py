@@ -1,11 +1,11 @@
 import pytest
 
 from assignments.support import intervals, sighting, taken
-from urlward.assignments.interval import Said
+from urlward.assignments.interval import SightingKind
 from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
-HELD, ENDED, RELEASED, WHOLE, RESTARTED, _ = Said
+HELD, ENDED, RELEASED, WHOLE, RESTARTED, _ = SightingKind
 
 
 @pytest.mark.parametrize("batch", [1, 100])

@@ -1,3 +1,4 @@
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from assignments import radius_server
 from assignments.radius_server import Radius, radius
-from assignments.support import at, intervals, read
+from assignments.support import at, held, intervals, read
 from urlward.assignments.interval import AssignmentError, Ending
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct, shown_url
@@ -91,6 +92,35 @@ def test_a_database_that_is_not_there(sqlite_store: AssignmentStore, tmp_path: P
     assert "secret" not in str(raised.value)
     with pytest.raises(AssignmentError, match="not a database's URL"):
         shown_url("nothing")
+
+
+def test_a_session_of_a_wrong_clock_hides_none_that_follow(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/radius.db"
+    radius = sqlite3.connect(tmp_path / "radius.db", isolation_level=None)
+    radius.execute(
+        "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
+        " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+    )
+    source = sqlite_store.source("radacct", "radacct", url)
+
+    def session(name: str, start: int, address: str) -> None:
+        radius.execute(
+            "INSERT INTO radacct VALUES (?, ?, ?, NULL, ?, ?)", (name, name, start, start + 60, address)
+        )
+
+    def took(seconds: float) -> int:
+        return import_radacct(sqlite_store, source, url, ReadOptions(), at(seconds) / 1000).rows
+
+    session("ahead", at(10 * 365 * 86_400) // 1000, "192.0.2.1")
+    session("anna", at(0) // 1000, "192.0.2.2")
+    assert took(1000) == 2
+    session("berta", at(3600) // 1000, "192.0.2.3")
+    assert took(4000) == 2, "the one that is to come is looked at again"
+    radius.close()
+    assert held(sqlite_store, "192.0.2.3", 3610) == ["berta"]
+    assert held(sqlite_store, "192.0.2.2", 10) == ["anna"]
 
 
 def record(status: str, seconds: int, user: str = "anna", session: str = "s1", **more: str) -> str:

@@ -7,19 +7,19 @@ import pytest
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import schema
-from urlward.assignments.following import follow
-from urlward.assignments.holding import hold_assignments, release_assignments
-from urlward.assignments.importing import import_file
-from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.importing import follow, import_file
+from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,
     has_ended_before,
+    hold_assignments,
     oldest_assignment,
     purge_assignments,
+    release_assignments,
 )
-from urlward.assignments.store import AssignmentStore, Keeper
+from urlward.assignments.store import AssignmentStore, KeepingNode
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -29,10 +29,10 @@ MARKS = ("marked-short", "marked-long", "marked-session")
 def filled(store: AssignmentStore) -> None:
     taken(
         store,
-        sighting(A, 0, 60, "marked-short", Said.WHOLE),
-        sighting("192.0.2.8", 0, 20 * DAYS, "marked-long", Said.WHOLE),
+        sighting(A, 0, 60, "marked-short", SightingKind.WHOLE),
+        sighting("192.0.2.8", 0, 20 * DAYS, "marked-long", SightingKind.WHOLE),
         sighting("192.0.2.9", 0, None, "marked-session", session="n/1"),
-        sighting(A, 40 * DAYS, 41 * DAYS, "kept", Said.WHOLE),
+        sighting(A, 40 * DAYS, 41 * DAYS, "kept", SightingKind.WHOLE),
     )
 
 
@@ -215,13 +215,13 @@ def test_what_is_held_stays_after_its_source(store: AssignmentStore, tmp_path: P
 
 def test_each_nodes_sources_go_by_that_nodes_days(store: AssignmentStore) -> None:
     for name in ("short", "long", "unsaid"):
-        taken(store, sighting(A, 0, 60, name, Said.WHOLE), name=name)
-    short, long = Keeper("of short", 10), Keeper("of long", 100)
+        taken(store, sighting(A, 0, 60, name, SightingKind.WHOLE), name=name)
+    short, long = KeepingNode("of short", 10), KeepingNode("of long", 100)
     for keeper, name in ((short, "short"), (long, "long")):
         with store.importing(name, "csv", "test.csv", keeper):
             pass
 
-    def purged(keeper: Keeper, days: float) -> int:
+    def purged(keeper: KeepingNode, days: float) -> int:
         store.say_days(keeper)
         limits = {source: at((days - each) * DAYS) for source, each in store.days(keeper).items()}
         return purge_assignments(store, limits)
@@ -237,6 +237,6 @@ def test_each_nodes_sources_go_by_that_nodes_days(store: AssignmentStore) -> Non
     assert kept() == ["long", "unsaid"]
     # It is told by one node what another has said, and said anew by that one alone.
     assert purged(short, 99) == 0
-    assert purged(Keeper("of long", 50), 51) == 1
+    assert purged(KeepingNode("of long", 50), 51) == 1
     assert kept() == ["unsaid"]
     assert purged(short, 101) == 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
-from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.schema import SPANS, cell_of, cells_at
 from urlward.assignments.store import AssignmentStore, Changes
 
@@ -29,8 +29,8 @@ def test_an_interval_is_in_a_cell_that_is_looked_at(start: int, length: int, int
 def test_who_had_it_when(store: AssignmentStore) -> None:
     taken(
         store,
-        sighting(A, 0, 100, "anna", Said.WHOLE),
-        sighting(A, 100, 5000, "berta", Said.WHOLE),
+        sighting(A, 0, 100, "anna", SightingKind.WHOLE),
+        sighting(A, 100, 5000, "berta", SightingKind.WHOLE),
         sighting(A, 9000, None, "carla"),
     )
     for seconds, expected in [(-1, []), (0, ["anna"]), (99.999, ["anna"]), (100, ["berta"]),
@@ -42,11 +42,11 @@ def test_who_had_it_when(store: AssignmentStore) -> None:
 def test_ports_and_prefixes(store: AssignmentStore) -> None:
     taken(
         store,
-        sighting(A, 0, 100, "anna", Said.WHOLE, ports=(1024, 2047)),
-        sighting(A, 0, 100, "berta", Said.WHOLE, ports=(2048, 3071)),
-        sighting("198.51.100.0/24", 0, 100, "carla", Said.WHOLE),
+        sighting(A, 0, 100, "anna", SightingKind.WHOLE, ports=(1024, 2047)),
+        sighting(A, 0, 100, "berta", SightingKind.WHOLE, ports=(2048, 3071)),
+        sighting("198.51.100.0/24", 0, 100, "carla", SightingKind.WHOLE),
         sighting("2001:db8:7::/56", 0, None, "dora"),
-        sighting("2001:db8:7:1::5", 0, 100, "emma", Said.WHOLE),
+        sighting("2001:db8:7:1::5", 0, 100, "emma", SightingKind.WHOLE),
     )
     assert sorted(held(store, A, 5, 2047)) == ["anna", "carla"]
     assert sorted(held(store, A, 5, 2048)) == ["berta", "carla"]
@@ -60,9 +60,13 @@ def test_ports_and_prefixes(store: AssignmentStore) -> None:
 
 def test_what_is_said_twice_is_there_once(store: AssignmentStore) -> None:
     for _ in range(2):
-        taken(store, sighting(A, 0, 100, "anna", Said.WHOLE), sighting(A, 0, 100, "berta", Said.WHOLE))
+        taken(
+            store,
+            sighting(A, 0, 100, "anna", SightingKind.WHOLE),
+            sighting(A, 0, 100, "berta", SightingKind.WHOLE),
+        )
     assert sorted(held(store, A, 5)) == ["anna", "berta"]
-    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE), name="another")
+    taken(store, sighting(A, 0, 100, "anna", SightingKind.WHOLE), name="another")
     assert sorted(held(store, A, 5)) == ["anna", "anna", "berta"]
 
 
@@ -87,7 +91,7 @@ def test_a_source_keeps_its_format(sqlite_store: AssignmentStore) -> None:
 
 
 def test_the_file_is_the_owners_alone(tmp_path: Path, sqlite_store: AssignmentStore) -> None:
-    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE))
+    taken(sqlite_store, sighting(A, 0, 100, "anna", SightingKind.WHOLE))
     for file in tmp_path.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
@@ -126,7 +130,10 @@ def test_against_a_list(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, int, str]], moment: int
 ) -> None:
     store = AssignmentStore(tmp_path_factory.mktemp("db") / "a.db")
-    taken(store, *(sighting(n, start, start + length, who, Said.WHOLE) for n, start, length, who in rows))
+    taken(
+        store,
+        *(sighting(n, start, start + length, who, SightingKind.WHOLE) for n, start, length, who in rows),
+    )
     expected = {
         (start, length, who) for n, start, length, who in rows
         if n != "203.0.113.1" and start <= moment < start + length
@@ -141,8 +148,10 @@ def test_against_a_list(
 def test_long_and_short_ones(sqlite_store: AssignmentStore) -> None:
     for n, size in enumerate(SPANS):
         seconds = size / 1000
-        taken(sqlite_store, sighting(f"192.0.2.{n}", 0, seconds, "exact", Said.WHOLE))
-        taken(sqlite_store, sighting(f"192.0.2.{n}", seconds, seconds + DAY / 1000, "next", Said.WHOLE))
+        taken(sqlite_store, sighting(f"192.0.2.{n}", 0, seconds, "exact", SightingKind.WHOLE))
+        taken(
+            sqlite_store, sighting(f"192.0.2.{n}", seconds, seconds + DAY / 1000, "next", SightingKind.WHOLE)
+        )
         if size < 10**12:
             assert held(sqlite_store, f"192.0.2.{n}", seconds - 0.001) == ["exact"]
             assert held(sqlite_store, f"192.0.2.{n}", seconds) == ["next"]
@@ -150,11 +159,11 @@ def test_long_and_short_ones(sqlite_store: AssignmentStore) -> None:
 
 def test_what_goes_into_a_database_that_is_gone_is_no_success(tmp_path: Path) -> None:
     store = AssignmentStore(tmp_path / "assignments.db")
-    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE))
+    taken(store, sighting(A, 0, 100, "anna", SightingKind.WHOLE))
     for file in tmp_path.glob("assignments.db*"):
         file.unlink()
     with pytest.raises(AssignmentError, match="deleted, moved or replaced"):
-        taken(store, sighting(A, 100, 200, "berta", Said.WHOLE))
+        taken(store, sighting(A, 100, 200, "berta", SightingKind.WHOLE))
     store.close()
 
 

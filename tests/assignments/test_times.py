@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.assignments.times import LAST, moment_of, ms_text, to_ms
+from urlward.assignments.times import FIRST, LAST, moment_of, ms_text, to_ms
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -31,13 +31,18 @@ def test_times(value: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "today", 0, "0", "-5", "1e400", "9" * 400, None, "0001-01-01", "9999-12-31"]
+    "value",
+    [
+        *("", "today", 0, "0", "-5", "1e400", "9" * 400, None, "0001-01-01", "9999-12-31"),
+        # Dates without signs between, which are no seconds and no milliseconds.
+        *("20261128", "202611281200", "20261128120000"),
+    ],
 )
 def test_what_is_no_time(value: Any) -> None:
     with pytest.raises(ValueError):
         to_ms(value)
 
 
-@given(ms=st.integers(100_000_000_000, LAST - 1))
+@given(ms=st.integers(FIRST, LAST - 1))
 def test_there_and_back(ms: int) -> None:
     assert to_ms(ms_text(ms)) == to_ms(ms) == ms

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from assignments.support import at, sighting, taken
 from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
 from urlward.assignments.formats import DETERMINISTIC
-from urlward.assignments.interval import FOREVER, AssignmentError, Said
+from urlward.assignments.interval import FOREVER, AssignmentError, SightingKind
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.who import Question, answer_fields, answer_lines, who
+from urlward.assignments.who import WhoQuestion, answer_fields, answer_lines, who
 
 A = "198.51.100.7"
 INSIDE, OUTSIDE = IPv4Network("100.64.0.0/24"), IPv4Network("198.51.100.0/30")
 
 
 def test_one(store: AssignmentStore) -> None:
-    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE))
-    answer = who(store, Question(A, 40_213, at(50)))
+    taken(store, sighting(A, 0, 100, "anna", SightingKind.WHOLE))
+    answer = who(store, WhoQuestion(A, 40_213, at(50)))
     assert answer.verdict == "one"
     assert answer_lines(answer) == [
         "198.51.100.7 port 40213 at 2026-11-18T11:07:30Z, clocks may be 0 s apart",
@@ -28,10 +28,14 @@ def test_one(store: AssignmentStore) -> None:
 
 
 def test_none_and_several(sqlite_store: AssignmentStore) -> None:
-    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE), sighting(A, 100, 200, "berta", Said.WHOLE))
-    assert who(sqlite_store, Question(A, None, at(200))).verdict == "none"
-    assert who(sqlite_store, Question(A, None, at(99))).verdict == "one"
-    near = who(sqlite_store, Question(A, None, at(99), 5000))
+    taken(
+        sqlite_store,
+        sighting(A, 0, 100, "anna", SightingKind.WHOLE),
+        sighting(A, 100, 200, "berta", SightingKind.WHOLE),
+    )
+    assert who(sqlite_store, WhoQuestion(A, None, at(200))).verdict == "none"
+    assert who(sqlite_store, WhoQuestion(A, None, at(99))).verdict == "one"
+    near = who(sqlite_store, WhoQuestion(A, None, at(99), 5000))
     assert (near.verdict, [one.interval.subscriber for one in near.candidates]) == (
         "ambiguous",
         ["anna", "berta"],
@@ -42,9 +46,9 @@ def test_none_and_several(sqlite_store: AssignmentStore) -> None:
 
 
 def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) -> None:
-    taken(sqlite_store, sighting(A, 0, 100, "anna", Said.WHOLE), name="one")
+    taken(sqlite_store, sighting(A, 0, 100, "anna", SightingKind.WHOLE), name="one")
     taken(sqlite_store, sighting(A, 10, None, "anna"), name="two")
-    answer = who(sqlite_store, Question(A, None, at(50)))
+    answer = who(sqlite_store, WhoQuestion(A, None, at(50)))
     assert (answer.verdict, len(answer.candidates)) == ("one", 2)
     assert [one.interval.source.name for one in answer.candidates] == ["one", "two"]
     assert answer_fields(answer)["candidates"][1]["to"] is None
@@ -52,8 +56,8 @@ def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) ->
 
 def test_through_a_translator(store: AssignmentStore) -> None:
     taken(store, sighting(A, 0, None, "100.64.0.9", ports=(1024, 2047)), name="nat")
-    taken(store, sighting("100.64.0.9", 10, 100, "anna", Said.WHOLE), name="leases")
-    answer = who(store, Question(A, 1500, at(50)))
+    taken(store, sighting("100.64.0.9", 10, 100, "anna", SightingKind.WHOLE), name="leases")
+    answer = who(store, WhoQuestion(A, 1500, at(50)))
     (one,) = answer.candidates
     assert (one.interval.subscriber, one.interval.source.name) == ("anna", "leases")
     assert one.via is not None
@@ -61,22 +65,22 @@ def test_through_a_translator(store: AssignmentStore) -> None:
     assert any("behind a translator" in line for line in answer_lines(answer))
     assert answer_fields(answer)["candidates"][0]["via"]["subscriber"] == "100.64.0.9"
     # Where nobody is known to have had the inner address, that is the answer.
-    (inner,) = who(store, Question(A, 1500, at(5))).candidates
+    (inner,) = who(store, WhoQuestion(A, 1500, at(5))).candidates
     assert (inner.interval.subscriber, inner.via) == ("100.64.0.9", None)
 
 
 def test_a_formula(store: AssignmentStore) -> None:
     source = store.source("nat", DETERMINISTIC, "")
     add_formula(store, source, Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100)))
-    (one,) = who(store, Question("198.51.100.1", 1024 + 1008, at(50))).candidates
+    (one,) = who(store, WhoQuestion("198.51.100.1", 1024 + 1008, at(50))).candidates
     assert (one.interval.subscriber, one.interval.ports) == ("100.64.0.65", (2032, 3039))
-    assert who(store, Question("198.51.100.1", 1024, at(100))).verdict == "none"
-    assert who(store, Question("198.51.100.1", 80, at(50))).verdict == "none"
-    assert who(store, Question("198.51.100.4", 2000, at(50))).verdict == "none"
-    assert len(who(store, Question("198.51.100.1", None, at(50))).candidates) == 64
+    assert who(store, WhoQuestion("198.51.100.1", 1024, at(100))).verdict == "none"
+    assert who(store, WhoQuestion("198.51.100.1", 80, at(50))).verdict == "none"
+    assert who(store, WhoQuestion("198.51.100.4", 2000, at(50))).verdict == "none"
+    assert len(who(store, WhoQuestion("198.51.100.1", None, at(50))).candidates) == 64
     assert computed(store, "2001:db8::1", 5, at(50), at(50)) == []
     add_formula(store, source, Formula(INSIDE, OUTSIDE, 504, start=at(100)))
-    assert who(store, Question("198.51.100.1", 1024, at(500))).candidates[0].interval.end == FOREVER
+    assert who(store, WhoQuestion("198.51.100.1", 1024, at(500))).candidates[0].interval.end == FOREVER
 
 
 def test_formulas_of_one_translator_add_up(store: AssignmentStore) -> None:
@@ -84,7 +88,7 @@ def test_formulas_of_one_translator_add_up(store: AssignmentStore) -> None:
     other = IPv4Network("100.64.9.0/24")
 
     def inner(seconds: float, address: str = "198.51.100.0") -> list[str]:
-        answer = who(store, Question(address, 1024, at(seconds)))
+        answer = who(store, WhoQuestion(address, 1024, at(seconds)))
         return [one.interval.subscriber for one in answer.candidates]
 
     first = Formula(INSIDE, OUTSIDE, 1008, 1024, at(0), at(100))
@@ -117,7 +121,8 @@ def test_a_formula_that_was_wrong_is_replaced_in_its_time_alone(store: Assignmen
     assert add_formula(store, source, between, replace=True, told=told.append) == [always]
     assert told == [[always]]
     found = [
-        who(store, Question("198.51.100.0", 1024, at(n))).candidates[0].interval for n in (99, 100, 199, 200)
+        who(store, WhoQuestion("198.51.100.0", 1024, at(n))).candidates[0].interval
+        for n in (99, 100, 199, 200)
     ]
     assert [one.subscriber for one in found] == ["100.64.0.0", "100.64.9.0", "100.64.9.0", "100.64.0.0"]
     assert [one.source.path for one in found[:2]] == [
@@ -156,4 +161,4 @@ def test_a_formula_without_place_for_all(ports: int, first: int) -> None:
 
 def test_what_is_no_address(sqlite_store: AssignmentStore) -> None:
     with pytest.raises(AssignmentError, match="is not an address"):
-        who(sqlite_store, Question("example.test", None, at(0)))
+        who(sqlite_store, WhoQuestion("example.test", None, at(0)))

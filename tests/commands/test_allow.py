@@ -10,8 +10,7 @@ from conftest import run_command
 from lists.support import SENTINEL
 from urlward.commands.allow import add_allow_commands
 from urlward.engine.errors import UrlwardError
-from urlward.policy.allow_entry import AllowError
-from urlward.policy.allows import current_allows, duration, rfc3339
+from urlward.policy.allows import AllowError, current_allows, duration, rfc3339
 from urlward.state.folder import StateError
 
 URL = f"http://{SENTINEL}.test/{SENTINEL}"

@@ -54,7 +54,7 @@ type Check = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def check(config: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+def check(config: Path, capsys: pytest.CaptureFixture[str], compiles_here: None) -> Check:
     def run(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as raised:
             cli.main(["check", "--config", str(config), *arguments])

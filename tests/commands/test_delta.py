@@ -59,8 +59,8 @@ def test_there_and_back(old: Path, new: Path, tmp_path: Path, capsys: pytest.Cap
     assert made.read_bytes() == new.read_bytes()
     said = capsys.readouterr().out.splitlines()
     sizes = f"delta of {delta.stat().st_size} bytes for an artifact of {new.stat().st_size}"
-    assert re.fullmatch(rf"{re.escape(str(delta))}: {sizes}, 1 rows added, 2 removed, \d+\.\d s", said[0])
-    assert said[1] == f"{made}: serial 1764043200, {sizes}, 1 rows added, 2 removed"
+    assert re.fullmatch(rf"{re.escape(str(delta))}: {sizes}, 1 entry added, 2 removed, \d+\.\d s", said[0])
+    assert said[1] == f"{made}: serial 1764043200, {sizes}, 1 entry added, 2 removed"
 
 
 def test_in_a_folder_it_has_the_name_that_feeds_look_for(old: Path, new: Path, tmp_path: Path) -> None:

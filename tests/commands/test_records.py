@@ -9,7 +9,7 @@ from assignments.support import at, sighting, taken
 from conftest import run_command
 from records.support import DAY, HOUR, an_event
 from urlward.assignments.configured import database_of, purge_configured
-from urlward.assignments.interval import FOREVER, Said, place_of
+from urlward.assignments.interval import FOREVER, SightingKind, place_of
 from urlward.assignments.merging import Merger
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import ms_text
@@ -24,7 +24,7 @@ from urlward.records.database import open_database
 from urlward.records.event import ReferenceTextError
 from urlward.records.holds import HoldError, current_holds, held_references, hold
 from urlward.records.outbox import Outbox, batch_of
-from urlward.records.store import open_store
+from urlward.records.stores import open_store
 
 CONFIG = """
 state = "."
@@ -117,7 +117,7 @@ def test_status_purge_hold_and_release(
 
 def test_assignments_are_records_too(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = AssignmentStore(tmp_path / "assignments.db")
-    taken(store, sighting("192.0.2.7", 0, 60, "somebody", Said.WHOLE))
+    taken(store, sighting("192.0.2.7", 0, 60, "somebody", SightingKind.WHOLE))
     store.close()
     assert run("status", "--config", config) == 0
     line = capsys.readouterr().out.splitlines()[1].split()
@@ -253,11 +253,13 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     }.items():
         source = assignments.source(name, "csv", "")
         merger = Merger(assignments, source.id)
-        whole = ("", int(Said.WHOLE))
+        whole = ("", int(SightingKind.WHOLE))
         merger.take([(*place_of(net), *ports, *times, 0, who, *whole) for net, ports, *times, who in rows])
         assignments.write(source, merger.finished(), NOW)
     # One that never ended, and was last heard of then.
-    taken(assignments, (*place_of(INNER), 0, 65_535, at - DAY, FOREVER, at, "open", "s", int(Said.HELD)))
+    taken(
+        assignments, (*place_of(INNER), 0, 65_535, at - DAY, FOREVER, at, "open", "s", int(SightingKind.HELD))
+    )
     assignments.close()
     key = Key(bytes(32))
     for reference in (HELD, "7Q4M-2XKD-93FJ"):

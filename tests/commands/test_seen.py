@@ -9,7 +9,8 @@ from urlward.commands.who import Seen
 from urlward.config import Config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.records.event import make_event
-from urlward.records.store import StoreError, open_store
+from urlward.records.store import StoreError
+from urlward.records.stores import open_store
 
 TABLE = StoreTable(kind="sqlite")
 CONFIG = Config(records=RecordsTable(store=(TABLE,), days=DaysTable(blocks=1, operations=1)))

@@ -13,7 +13,7 @@ from assignments.support import at, sighting, taken
 from obstacles import audit_on_a_full_disk
 from urlward import cli
 from urlward.assignments.configured import purge_configured
-from urlward.assignments.interval import AssignmentError, Said
+from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.times import ms_text
 from urlward.commands import assignments as assignment_commands
@@ -80,7 +80,11 @@ def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     folder.mkdir()
     store = AssignmentStore(folder / "assignments.db")
-    taken(store, sighting(A, 0, 100, "anna", Said.WHOLE), sighting(A, 100, 200, "berta", Said.WHOLE))
+    taken(
+        store,
+        sighting(A, 0, 100, "anna", SightingKind.WHOLE),
+        sighting(A, 100, 200, "berta", SightingKind.WHOLE),
+    )
     store.close()
     return folder
 
@@ -246,6 +250,8 @@ def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [len(line["replaced"]) for line in said] == [0, 1]
     with pytest.raises(AssignmentError, match=r"^formula: "):
         urlward("assignments", "formula", "100.64.0.1/24", "198.51.100.0/30", "--ports", "5", "--source", "n")
+    with pytest.raises(AssignmentError, match=r"^source: a name of"):
+        urlward("assignments", "formula", "100.64.0.0/24", "203.0.113.0/30", "--ports", "5", "--source", "")
 
 
 @pytest.mark.parametrize(
@@ -253,6 +259,9 @@ def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (("--column", "address"), "is not FIELD=NAME"),
         (("--delimiter", "ab"), "^delimiter: "),
+        (("--delimiter", '"'), "^delimiter: "),
+        (("--delimiter", "\n"), "^delimiter: "),
+        (("--source", "a" * 256), "^source: a name of 1 to 255 characters"),
         (("--zone", "Nowhere/City"), "^zone: "),
         (("--database", "/nonexistent"), "needed, a file with the database's URL"),
         (("--database", "/dev/zero"), "not a regular file: needed, a file with"),

@@ -7,8 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from urlward.dashboard.app import Settings, make_app, serve
-from urlward.dashboard.sources import AbsentError, AdminError, EventPage, Grant, Now, Row, Sources
+from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.sources import (
+    AdminError,
+    EventPage,
+    NotConfiguredError,
+    Now,
+    Row,
+    Sources,
+)
+from urlward.objections.book import Grant
 from urlward.records.store import EventQuery
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
@@ -149,7 +157,7 @@ class MadeUp(Sources):
 
     def events(self, wanted: EventQuery) -> EventPage:
         if self.absent:
-            raise AbsentError("Events: no store that can be searched is configured.")
+            raise NotConfiguredError("Events: no store that can be searched is configured.")
         found: list[Row] = []
         newest = int(wanted.before[12:]) if wanted.before else EVENTS
         for number in range(newest - 1, -1, -1):
@@ -259,7 +267,7 @@ class MadeUp(Sources):
 
     def objections(self) -> list[Row]:
         if self.absent:
-            raise AbsentError("Objections are not taken.")
+            raise NotConfiguredError("Objections are not taken.")
         one = {
             "id": "o-1",
             "time": "2026-11-25T09:00:00Z",
@@ -301,7 +309,7 @@ def serving(sources: Sources, state: Path, **settings: Any) -> Iterator[Site]:
     thread.start()
 
     async def begin() -> Any:
-        return serve(make_app(sources, Settings(state, **settings)), "127.0.0.1:0")
+        return serve(make_app(sources, DashboardSettings(state, **settings)), "127.0.0.1:0")
 
     server = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
     (socket,) = server._sockets.values()

@@ -18,11 +18,12 @@ import urllib3
 from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
-from urlward.dashboard.app import MAX_BODY, Settings, make_app, parse_listen, serve
-from urlward.dashboard.attempts import BURST, EVERY
+from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.base import STATIC
-from urlward.dashboard.sessions import SESSION
-from urlward.dashboard.sources import AdminError, EventPage, Grant
+from urlward.dashboard.sessions import BURST, EVERY, SESSION
+from urlward.dashboard.sources import AdminError, EventPage
+from urlward.objections.book import Grant
+from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
 
@@ -497,8 +498,19 @@ def test_the_plot_library_is_the_one_that_was_published():
     assert "MIT" in (STATIC / "uplot.LICENSE").read_text()
 
 
+def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without a token, too: what they take would be missing for records."""
+    monkeypatch.setattr(bounded_server, "MOST", 2)
+    with serving(MadeUp(), tmp_path) as site:
+        held = [socket.create_connection(("127.0.0.1", site.port), 60) for _ in range(3)]
+        assert held[0].recv(1) == b""
+        assert Browser(site).request("GET", "/healthz").status == 200
+        for each in held:
+            each.close()
+
+
 async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):
-    app = make_app(MadeUp(), Settings(tmp_path))
+    app = make_app(MadeUp(), DashboardSettings(tmp_path))
     server = serve(app, "[::1]:0")
     (listening,) = server._sockets.values()
     port = listening.getsockname()[1]

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.dashboard import asked
-from urlward.dashboard.sources import AdminError, Grant
+from urlward.dashboard.sources import AdminError
 from urlward.engine.errors import UrlwardError
+from urlward.objections.book import Grant
 from urlward.records.store import EventQuery
 
 

@@ -1,8 +1,8 @@
-from urlward.dashboard.attempts import BURST, EVERY, MAX_ADDRESSES, Attempts
+from urlward.dashboard.sessions import BURST, EVERY, MAX_ADDRESSES, WrongGuesses
 
 
 def test_some_wrong_guesses_are_free_and_then_time_has_to_pass():
-    attempts = Attempts()
+    attempts = WrongGuesses()
     for _ in range(BURST):
         assert attempts.wait("192.0.2.1", 100.0) == 0
         attempts.wrong("192.0.2.1", 100.0)
@@ -14,14 +14,14 @@ def test_some_wrong_guesses_are_free_and_then_time_has_to_pass():
 
 
 def test_another_address_is_not_held_up():
-    attempts = Attempts()
+    attempts = WrongGuesses()
     for _ in range(BURST + 1):
         attempts.wrong("192.0.2.1", 0.0)
     assert attempts.wait("192.0.2.2", 0.0) == 0
 
 
 def test_after_a_while_all_are_free_again():
-    attempts = Attempts()
+    attempts = WrongGuesses()
     for _ in range(BURST):
         attempts.wrong("192.0.2.1", 0.0)
     for _ in range(BURST - 1):
@@ -31,7 +31,7 @@ def test_after_a_while_all_are_free_again():
 
 
 def test_memory_is_bounded():
-    attempts = Attempts()
+    attempts = WrongGuesses()
     for number in range(MAX_ADDRESSES + 10):
         attempts.wrong(str(number), 0.0)
     assert len(attempts._full_at) == MAX_ADDRESSES

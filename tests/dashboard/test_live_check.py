@@ -13,6 +13,8 @@ from urlward.proxy.settings import Settings
 from urlward.state.beside import read_asked
 from urlward.state.folder import local_key
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 NOW = 1_795_600_000.0
 CONFIG = """
 list = ["list.txt"]

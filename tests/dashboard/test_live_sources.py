@@ -10,11 +10,12 @@ from conftest import wait_for
 from dashboard.admin_support import FIRST, event
 from lists.policy_support import config as read
 from urlward.dashboard.asked import OF_EVENTS
-from urlward.dashboard.live_sources import LiveSources, Parts
-from urlward.dashboard.sources import AbsentError, AdminError, Grant, Row
+from urlward.dashboard.live_sources import LiveSources, RecorderParts
+from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.store import FeedStore
+from urlward.objections.book import Grant
 from urlward.policy.allows import rfc3339
 from urlward.records.store import EventQuery
 
@@ -78,7 +79,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def sources(tmp_path: Path, parts: Parts | None = None, text: str = CONFIG) -> LiveSources:
+def sources(tmp_path: Path, parts: RecorderParts | None = None, text: str = CONFIG) -> LiveSources:
     return LiveSources(read(tmp_path, text), tmp_path / "state", parts, clock=lambda: NOW)
 
 
@@ -89,7 +90,7 @@ def test_without_parts_it_is_said_what_is_absent(tmp_path: Path):
         lambda: live.decide_objection("o-1", "x", "ann", granted=None),
     ]  # fmt: skip
     for ask in absent:
-        with pytest.raises(AbsentError):
+        with pytest.raises(NotConfiguredError):
             ask()
     assert live.health()
     assert live.alarms() == []
@@ -98,7 +99,7 @@ def test_without_parts_it_is_said_what_is_absent(tmp_path: Path):
 
 
 def test_ready_is_what_the_recorder_says_and_the_folder(tmp_path: Path, state: Path):
-    live = sources(tmp_path, Parts(ready=lambda: {"store": False}))
+    live = sources(tmp_path, RecorderParts(ready=lambda: {"store": False}))
     assert live.ready() == {"state": False, "store": False}
     state.mkdir()
     assert sources(tmp_path).ready() == {"state": True}
@@ -106,7 +107,7 @@ def test_ready_is_what_the_recorder_says_and_the_folder(tmp_path: Path, state: P
 
 def test_lists_are_those_that_workers_have(tmp_path: Path):
     snapshots = {"a": snapshot(2.0, serial=18), "b": snapshot(1.0)}
-    live = sources(tmp_path, Parts(finder=Store([]), snapshots=lambda: snapshots))
+    live = sources(tmp_path, RecorderParts(finder=Store([]), snapshots=lambda: snapshots))
     hotline, own = live.lists()
     assert hotline == {
         "name": "hotline", "kind": "feed", "serial": 18, "created": rfc3339(NOW - 60), "age": 60,
@@ -120,7 +121,7 @@ def test_now_is_what_the_ticks_have_seen(tmp_path: Path):
     live = LiveSources(
         read(tmp_path, CONFIG),
         tmp_path / "state",
-        Parts(snapshots=lambda: {"w0": snapshot(1.0, count)}),
+        RecorderParts(snapshots=lambda: {"w0": snapshot(1.0, count)}),
         clock=lambda: moment,
     )
     for _ in range(3):
@@ -135,7 +136,7 @@ def test_now_is_what_the_ticks_have_seen(tmp_path: Path):
 
 def test_events_are_paged_by_their_ids(tmp_path: Path):
     store = Store([event(n) for n in range(5)])
-    live = sources(tmp_path, Parts(finder=store))
+    live = sources(tmp_path, RecorderParts(finder=store))
     first = live.events(EventQuery(limit=2))
     second = live.events(EventQuery(limit=2, before=first.older))
     third = live.events(EventQuery(limit=2, before=second.older))
@@ -149,7 +150,7 @@ def test_events_are_paged_by_their_ids(tmp_path: Path):
 
 def test_hits_are_of_blocks_of_the_last_day(tmp_path: Path):
     store = Store([])
-    assert sources(tmp_path, Parts(finder=store)).hits() == {
+    assert sources(tmp_path, RecorderParts(finder=store)).hits() == {
         "list": {"hotline": 3},
         "category": {"phishing": 3},
     }
@@ -164,7 +165,7 @@ def test_alarms_are_current_or_recorded(tmp_path: Path, state: Path):
     past = event(1) | {"kind": "alarm", "list": "", "detail": detail}
     odd = event(0) | {"kind": "gap", "list": "", "detail": "[1"}
     own = {"time": "", "source": "gw1", "alarm": "store", "text": "down", "current": True}
-    live = sources(tmp_path, Parts(finder=Store([past, odd, event(2)]), alarms=lambda: [own]))
+    live = sources(tmp_path, RecorderParts(finder=Store([past, odd, event(2)]), alarms=lambda: [own]))
     found = live.alarms()
     assert [(one["source"], one["alarm"], one["current"]) for one in found] == [
         ("hotline", "missing", True),
@@ -216,11 +217,11 @@ def test_open_objections_have_their_block(tmp_path: Path):
     book = Book()
     # Its own event is newer than that of the block, and has the same reference.
     own = event(7) | {"id": "f" * 32, "kind": "objection", "list": "", "entry": ""}
-    live = sources(tmp_path, Parts(finder=Store([own, event(7)]), objections=book))
+    live = sources(tmp_path, RecorderParts(finder=Store([own, event(7)]), objections=book))
     found, unknown, closed = live.objections()
     assert (found["list"], found["entry"]) == ("phishing", "e-7")
     assert "list" not in unknown
     assert "list" not in closed
-    assert len(sources(tmp_path, Parts(objections=book)).objections()) == 3
+    assert len(sources(tmp_path, RecorderParts(objections=book)).objections()) == 3
     live.decide_objection("o-1", "checked", "ann", granted=Grant())
     assert book.told == [("o-1", "checked", "ann", Grant())]

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from urlward.dashboard.remembered import Remembered
+from urlward.dashboard.live_sources import Remembered
 
 
 def counting() -> Callable[[], int]:

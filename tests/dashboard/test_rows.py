@@ -1,7 +1,7 @@
 import pytest
 
 from dashboard.admin_support import event
-from urlward.dashboard.rows import of_alarm, of_list
+from urlward.dashboard.live_sources import of_alarm, of_list
 
 
 def test_a_list_that_no_worker_has_says_so():

@@ -194,6 +194,7 @@ def commented() -> str:
     ids=["README", "policy", "example"],
 )
 @pytest.mark.parametrize(("at", "verdict"), [(LESSON, "block"), (SATURDAY, "pass"), (EVENING, "pass")])
+@pytest.mark.usefixtures("compiles_here")
 def test_a_schedule_blocks_in_it_and_not_outside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, category: str, at: str, verdict: str
 ) -> None:

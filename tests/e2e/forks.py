@@ -2,13 +2,18 @@
 
 A filter spends most of its start importing the same modules. Here one process a run of tests does so
 (`main`), and makes each filter by a fork, which then is what ``python -m urlward`` would be at its first
-line: its own environment, its own output, nothing open but that. Tests of starting itself, and of processes
-and their memory, start the command (`support.running`, ``forked=False``).
+line: its own environment, its own output, in a network namespace where one is named, nothing open but that.
+The processes that compile its lists, one or more at each start, are made by forks in turn. Tests of starting
+itself, and of processes and their memory, start the command (`support.running`, ``forked=False`` or
+``executes=True``).
 """
 
 import atexit
 import gc
+import inspect
+import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,13 +21,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _LOOK = 0.01
+
+MODULE = "urlward.feeds.refresh"
+"""What the processes run that compile a filter's lists."""
 
 _MODULES = (
     "urlward.cli",
@@ -30,10 +39,11 @@ _MODULES = (
     "urlward.proxy.runner",
     "urlward.proxy.listeners",
     "urlward.supervise",
-    "urlward.gateway.alone",
+    "urlward.gateway.locks",
     "urlward.gateway.rules_watch",
+    MODULE,
 )
-"""With what they import in turn: all that a filter imports as it starts."""
+"""With what they import in turn: all that a filter, and what compiles its lists, imports as it starts."""
 
 
 class Forked:
@@ -103,13 +113,22 @@ class Forks:
         err: Path,
         environment: Mapping[str, str],
         before: str = "",
+        namespace: str = "",
+        executes: bool = False,
     ) -> "Forked":
-        """Start ``urlward`` with arguments, and output to files; some Python may go before it."""
+        """Start ``urlward`` with arguments, and output to files; some Python may go before it.
+
+        Args:
+            namespace: name of a network namespace to start it in; this one where empty.
+            executes: whether the processes that compile its lists are no forks.
+        """
         for path in (out, err):
             path.write_bytes(b"")  # at once: whoever starts it reads from here on what this one says
         asked = {
             "start": list(arguments),
             "before": before,
+            "namespace": namespace,
+            "executes": executes,
             "out": str(out),
             "err": str(err),
             "env": dict(environment),
@@ -150,51 +169,38 @@ def _start(asked: dict[str, Any], channel: int) -> int:
     code = 1
     try:
         os.close(channel)
-        for number in range(1, signal.NSIG):
-            with suppress(OSError, ValueError):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(
-                        number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                    )
+        _reset_signals()
         for fd, path in ((1, asked["out"]), (2, asked["err"])):
             file = os.open(path, os.O_WRONLY | os.O_APPEND)
             os.dup2(file, fd)
             os.close(file)
+        if asked["namespace"]:
+            # As ip-netns(8) does; what it mounts besides, urlward does not look at.
+            inside = os.open(f"/run/netns/{asked['namespace']}", os.O_RDONLY)
+            os.setns(inside, os.CLONE_NEWNET)
+            os.close(inside)
         os.chdir(asked["cwd"])
         os.environ.clear()
         os.environ.update(asked["env"])
         time.tzset()
         sys.argv = ["urlward", *asked["start"]]
-        from urlward.proxy import supervisor
+        from urlward.start import main as run
 
-        supervisor.spawn = _spawn
+        if not asked["executes"]:
+            warnings.filterwarnings("ignore", message=".*is multi-threaded, use of fork")
+            subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
         exec(asked["before"], {})
-        code = _run()
+        code = _code_of(run)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
 
 
-def _run() -> int:
-    from urlward.start import main as run
-
-    code = 0
-    try:
-        run()
-    except SystemExit as e:
-        if isinstance(e.code, str):
-            print(e.code, file=sys.stderr)
-        code = e.code if isinstance(e.code, int) else int(e.code is not None)
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    return code
-
-
 def _spawn(
     command: Sequence[str], environment: Mapping[str, str], passed: Collection[int]
 ) -> "subprocess.Popen[bytes]":
-    """A worker, as a fork of its supervisor; what was patched there is so here as well."""
+    """Make a worker by a fork of its supervisor; what was patched there is so here as well."""
     pid = os.fork()
     if pid:
         made: subprocess.Popen[bytes] = subprocess.Popen.__new__(subprocess.Popen)
@@ -205,26 +211,121 @@ def _spawn(
     code = 1
     try:
         os.setpgid(0, 0)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _reset_signals()
         for fd in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
             if fd > 2 and fd not in passed:
                 with suppress(OSError):
                     os.close(fd)
-        for fd in passed:
-            os.set_inheritable(fd, True)
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.close(nothing)
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = ["urlward", *command[command.index("urlward") + 1 :]]
-        code = _run()
+        from urlward.start import main as run
+
+        code = _code_of(run)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def _reset_signals() -> None:
+    """As execve(2) does: what has a handler has none, what is ignored stays so."""
+    for number in range(1, signal.NSIG):
+        with suppress(OSError, ValueError):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(
+                    number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                )
+
+
+def _code_of(run: Callable[[], object]) -> int:
+    """Run a program to its end, as the interpreter does; its exit code."""
+    code = 0
+    try:
+        run()
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    return code
+
+
+# -- processes that compile a filter's lists
+
+_execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_SIGNATURE = inspect.signature(_execute)
+_PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+
+
+def _execute_child(self: "subprocess.Popen[bytes]", args: Any, *more: Any) -> None:
+    """Make a process that compiles a list by a fork, and all others as ever."""
+    if list(args)[1:] != ["-P", "-m", MODULE]:
+        _execute(self, args, *more)
+        return
+    asked = _SIGNATURE.bind(self, args, *more).arguments
+    pid = os.fork()
+    if not pid:
+        _become(asked)
+    self.pid = pid
+    self._child_created = True  # type: ignore[attr-defined]
+    self._close_pipe_fds(*(asked[name] for name in _PIPES))  # type: ignore[attr-defined]
+
+
+def _become(asked: Mapping[str, Any]) -> NoReturn:
+    """Be what the command would be, in the fork of a process that may have threads."""
+    code = 1
+    try:
+        gc.freeze()  # nothing of the parent's is taken apart here
+        atexit._clear()
+        signal.set_wakeup_fd(-1)
+        _reset_signals()
+        if asked["process_group"] >= 0:
+            os.setpgid(0, asked["process_group"])
+        for number, name in enumerate(("p2cread", "c2pwrite", "errwrite")):
+            if asked[name] >= 0:
+                os.dup2(asked[name], number)
+        for fd in [int(each) for each in os.listdir("/proc/self/fd")]:  # noqa: PTH208 - names alone
+            if fd > 2 and fd not in asked["pass_fds"]:
+                with suppress(OSError):
+                    os.close(fd)
+        Path("/proc/self/comm").write_text("python")
+        if asked["env"] is not None:
+            given = dict(asked["env"])
+            os.environ.clear()
+            os.environ.update(given)
+        _open_streams()
+        _reset_logging()
+        sys.argv = [MODULE]
+        code = _code_of(import_module(MODULE).main)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _open_streams() -> None:
+    """As the interpreter does where PYTHONUNBUFFERED is set."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8")
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(fd, "w", closefd=False), "utf-8", errors, write_through=True)  # type: ignore[arg-type]
+        for fd, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
+
+
+def _reset_logging() -> None:
+    """Nobody logs anywhere, as at the start of a process."""
+    root = logging.getLogger()
+    for logger in [root, *map(logging.getLogger, list(root.manager.loggerDict))]:
+        logger.handlers.clear()
+        logger.filters.clear()
+        logger.setLevel(logging.WARNING if logger is root else logging.NOTSET)
+        logger.propagate = True
 
 
 def main() -> None:

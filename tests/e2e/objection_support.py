@@ -6,9 +6,8 @@ from pathlib import Path
 
 from conftest import free_port
 from urlward.config import ObjectionsTable, PageTable
-from urlward.objections.desk import Desk
 from urlward.objections.objections import Objection
-from urlward.objections.server import serve_objections
+from urlward.objections.server import ObjectionDesk, serve_objections
 from urlward.state.folder import local_key
 
 OPERATOR = "Example Net"
@@ -30,7 +29,7 @@ class Desks:
     async def _serve(self, state: Path) -> None:
         table = ObjectionsTable(url=self.url, listen=f"127.0.0.1:{self.port}", per_hour=20)
         page = PageTable(operator=OPERATOR)
-        desk = Desk(table, page, state, self.key, conceal=lambda a, _: a, taken=self.taken.append)
+        desk = ObjectionDesk(table, page, state, self.key, conceal=lambda a, _: a, taken=self.taken.append)
         self._server = serve_objections(desk, table)
 
     async def _end(self) -> None:

@@ -3,7 +3,6 @@
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ import dns.message
 import dns.query
 
 from conftest import wait_for
-from e2e.support import Filter, read_response, running
+from e2e.support import Filter, read_response, running, urlward
 from gateway.dns_support import dnsmasq
 from gateway.network import IPV4, IPV6, Family, Network, network
 from urlward.gateway.steer_set import ALIVE_FOR
@@ -83,8 +82,7 @@ def configure(folder: Path, more: str = "", dns_more: str = "", top: str = "") -
 
 
 def command(net: Network, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    line = [*net.gateway.prefix, sys.executable, "-m", "urlward", *arguments]
-    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=180)
+    return urlward(*arguments, namespace=net.gateway.name, within=180.0)
 
 
 @contextmanager
@@ -105,7 +103,7 @@ def steering(
     try:
         with running(
             folder, "--config", config, "--workers", str(workers), *arguments,
-            modes=(), text=text, prefix=net.gateway.prefix,
+            modes=(), text=text, namespace=net.gateway.name,
         ) as proxy:  # fmt: skip
             wait_for(
                 lambda: len(set(re.findall(r"listening on .*\(dns", proxy.log()))) and alive(net),

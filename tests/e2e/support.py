@@ -384,7 +384,7 @@ class Filter:
         log = self.log()
         for secret in self.secrets:
             assert secret not in log, f"{secret} is in the log"
-        for bad in ("Traceback", "crashed", "Unhandled"):
+        for bad in ("Traceback", "crashed", "Unhandled", "RuntimeWarning"):
             assert bad not in log, log
 
     def stop(self) -> int:
@@ -430,6 +430,8 @@ def running(
     shares_ca: bool = True,
     forked: bool = True,
     before: str = "",
+    namespace: str = "",
+    executes: bool = False,
     **more: str,
 ) -> Iterator[Filter]:
     """Run ``urlward run`` over a list, once in each mode.
@@ -438,6 +440,8 @@ def running(
         shares_ca: whether its CA is that of other tests' filters; else it makes one.
         forked: whether it may be made by a fork, where nothing else is asked (`forks`).
         before: Python that is run first, in one that is made by a fork.
+        namespace: name of a network namespace for it, made by a fork.
+        executes: whether the processes that compile its lists are no forks, for tests of these and of memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)
@@ -458,9 +462,10 @@ def running(
     process: subprocess.Popen[bytes] | Forked
     out, err = folder / "stdout", folder / "stderr"
     if forked and not prefix and not more and tuple(command) == _COMMAND:
-        process = _forked(line[len(_COMMAND) :], out, err, before)
+        process = _forked(line[len(_COMMAND) :], out, err, before, namespace, executes)
     else:
         assert not before
+        assert not namespace
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
                 line, stdout=out_file, stderr=err_file, stdin=subprocess.DEVNULL, env=environment(**more)
@@ -481,18 +486,32 @@ def running(
         proxy.stop()
 
 
-def _forked(arguments: Sequence[str], out: Path, err: Path, before: str = "") -> Forked:
+def _forked(
+    arguments: Sequence[str],
+    out: Path,
+    err: Path,
+    before: str = "",
+    namespace: str = "",
+    executes: bool = False,
+) -> Forked:
     begun = environment(PYTHONMALLOC="malloc")  # as `urlward.allocator` chooses
-    return forks(begun).start(arguments, out, err, begun, before)
+    return forks(begun).start(arguments, out, err, begun, before, namespace, executes)
 
 
-def urlward(*arguments: str | Path, before: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end, made by a fork; some Python may go before it."""
+def urlward(
+    *arguments: str | Path, before: str = "", namespace: str = "", within: float = 60.0
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, made by a fork; some Python may go before it.
+
+    Args:
+        namespace: name of a network namespace to run it in; this one where empty.
+        within: seconds that it has.
+    """
     with tempfile.TemporaryDirectory(prefix="urlward-command-") as folder:
         out, err = Path(folder) / "stdout", Path(folder) / "stderr"
-        process = _forked([str(argument) for argument in arguments], out, err, before)
+        process = _forked([str(argument) for argument in arguments], out, err, before, namespace)
         try:
-            code = process.wait(60)
+            code = process.wait(within)
         finally:
             process.kill()
         return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())

@@ -164,7 +164,10 @@ def test_no_process_holds_an_entry(workers: int, tmp_path: Path) -> None:
                 publish(served, "url.txt.gz", gzip.compress(text.encode()))
 
     put("first", ENTRIES)
-    with server(served, port), running(tmp_path / "filter", "--config", str(config), text=listed) as proxy:
+    with (
+        server(served, port),
+        running(tmp_path / "filter", "--config", str(config), text=listed, executes=True) as proxy,
+    ):
         wait_for(in_force(proxy, "list", ENTRIES), "the list")
         for name in ("by-path", "by-url"):
             wait_for(in_force(proxy, name, ENTRIES), "the feeds")

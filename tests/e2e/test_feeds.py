@@ -11,6 +11,7 @@ import pytest
 
 from conftest import free_port, wait_for
 from e2e.support import ENDS_WITHIN, NGINX_HEAD, Filter, Nginx, accepts, get, running, urlward
+from urlward.engine.artifact import parse
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
@@ -149,13 +150,14 @@ def test_a_signed_artifact_and_its_delta(tmp_path: Path, served: Path, origin: N
     with server(served, port), filtering(tmp_path, config) as proxy:
         wait_for(lambda: status(proxy, origin, LISTED) == 451, "the artifact")
         # The delta alone, so that nothing else can bring it.
-        publish_now(proxy, served, "list.ward.1.delta", make_delta(first, second, key))
+        publish_now(proxy, served, "list.ward.1.delta", make_delta(parse(first), parse(second), key))
         (served / "list.ward").unlink()
         wait_for(lambda: status(proxy, origin, OTHER) == 451, "the delta")
         assert status(proxy, origin, LISTED) == 200
         assert "serial 2" in proxy.log()
         # A damaged delta is passed over for the whole.
-        publish_now(proxy, served, "list.ward.2.delta", make_delta(second, third, key)[:-1] + b"x")
+        damaged = make_delta(parse(second), parse(third), key)[:-1] + b"x"
+        publish_now(proxy, served, "list.ward.2.delta", damaged)
         publish_now(proxy, served, "list.ward", third)
         wait_for(lambda: status(proxy, origin, MORE) == 451, "the whole")
         # An older issue changes nothing, nor does one that is not signed.

@@ -241,7 +241,7 @@ def test_transparent(tmp_path: Path, authority: Authority) -> None:
                 *trust(authority),
                 text=TRANSPARENT_LIST,
                 modes=["transparent@0.0.0.0:8080"],
-                prefix=[*inside, GATEWAY],
+                namespace=GATEWAY,
             ) as proxy:
                 program = [sys.executable, "-c", CLIENT_PROGRAM, str(authority.certificate), str(proxy.ca)]
                 result = subprocess.run(

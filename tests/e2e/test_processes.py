@@ -106,13 +106,41 @@ def test_all_workers_killed_at_once_refuse_nobody(tmp_path: Path, origin: Nginx)
 
 def test_a_worker_serves_the_connections_of_one_that_is_not_there(tmp_path: Path, origin: Nginx) -> None:
     """Not only later, when the replacement is: that may never start."""
-    with filter_of(tmp_path, origin, PYTHONPATH="") as proxy:
-        # From here on no replacement can start.
-        (tmp_path / "urlward.toml").write_text("nonsense = 1\n")
+    template = tmp_path / "pages" / "block.html.j2"
+    template.parent.mkdir()
+    template.write_text("{{ reference }}")
+    page = f'[page]\ntemplate_dir = "{template.parent}"\n'
+    with filter_of(tmp_path, origin, config=page, PYTHONPATH="") as proxy:
+        template.write_text("{% nonsense %}")  # from here on no replacement can start
         os.kill(workers_of(proxy)[0], signal.SIGKILL)
         wait_for(lambda: proxy.log().count("takes its place") >= 2, "a replacement that fails", 60)
         # The kernel gives either worker's socket about half of so many.
         assert Counter(get(proxy.port, "http://blocked.example/").status for _ in range(40)) == {451: 40}
+
+
+def test_what_is_replaced_has_the_configuration_in_force(tmp_path: Path, origin: Nginx) -> None:
+    """Whatever its file holds meanwhile, such as half of what is being written; after a reload as well."""
+    records = '[records]\nprivacy = "counts"\n'
+    with filter_of(tmp_path, origin, config=records) as proxy:
+        wait_for(lambda: len(workers_of(proxy)) == 3, "the process that records")
+        config = tmp_path / "urlward.toml"
+        good = config.read_text()
+        for reloaded in (False, True):
+            if reloaded:
+                config.write_text("status = 403\n" + good)
+                proxy.process.send_signal(RELOAD)
+                wait_for(lambda: "reload: done" in proxy.log(), "the reload", 120)
+                wait_for(lambda: len(workers_of(proxy)) == 3, "the process that records")
+            config.write_text("status = 4")
+            served = listening(proxy)
+            before = workers_of(proxy)
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda n=served: listening(proxy) == n + 2, "the new workers", 60)  # type: ignore[misc]
+            assert get(proxy.port, "http://blocked.example/").status == (403 if reloaded else 451)
+            wait_for(lambda: len(workers_of(proxy)) == 3, "the process that records")
+            assert not set(before) & set(workers_of(proxy))
+    assert "ended with 2" not in proxy.log()
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path, origin: Nginx) -> None:

@@ -157,7 +157,7 @@ def test_two_ports_of_both_families(tmp_path: Path, authority: Authority) -> Non
                 *("--listen", ":8080", "--workers", "2", "--set", "urlward_intercept_port=8090"),
                 text=LIST,
                 modes=["transparent@8080", "transparent@8090"],
-                prefix=[*inside, GATEWAY],
+                namespace=GATEWAY,
             ) as proxy:
                 wait_for(lambda: proxy.log().count("listening on") == 8, "both workers on both ports")
                 program = [sys.executable, "-c", CLIENT_PROGRAM, str(authority.certificate), str(proxy.ca)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
@@ -16,7 +16,7 @@ from engine.reference import SUFFIXES, Rule
 from engine.support import OTHER_SECRET, build, examples, key
 from urlward.engine.digest import Key, Tokens
 from urlward.engine.errors import UrlError
-from urlward.engine.loaded import LoadedList, load
+from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import target_readings
 from urlward.engine.verdict import PASS, Verdict
@@ -157,11 +157,6 @@ def loaded(lists: list[list[Rule]]) -> Matcher:
     )
 
 
-def without(loaded: LoadedList, ids: set[str]) -> LoadedList:
-    """A list less the entries with these ids."""
-    return loaded.without(frozenset(r for r in range(loaded.table.rows) if loaded.table.id(r) in ids))
-
-
 def row_of(rule: Rule) -> tuple[str, Rule]:
     """What is the same for all rules that are one row: its list, and what it says."""
     said = replace(rule, id="")
@@ -211,34 +206,6 @@ def test_requests(
             assert bool(matcher.lists_below(host, *at)) == reference.lists_below(below, host, *at)
             address = host.strip("[]")
             agree(matcher.check_address(address, *at), reference.check_address(everything, address, *at))
-
-
-@given(LISTS.map(number), REQUESTS, SHAPES, st.data())
-@examples(400)
-def test_rows_that_are_removed_count_no_more(
-    lists: list[list[Rule]],
-    requests: list[tuple[str, str, tuple[int, ...], float]],
-    shape: tuple[int, int, int, int],
-    data: st.DataObject,
-) -> None:
-    everything = [rule for lines in lists for rule in lines]
-    gone = set(data.draw(st.lists(st.sampled_from(everything)))) if everything else set()
-    # An entry of which a list has several is one row, which has the id of only one of them.
-    rows = {row_of(rule) for rule in gone}
-    left = [rule for rule in everything if row_of(rule) not in rows]
-    with shapes(*shape):
-        whole = loaded(lists)
-        lessened = [without(li, {rule.id for rule in gone}) for li in whole.lists]
-        assume(sum(len(li.removed) for li in lessened) == len(rows))
-        matcher = Matcher(lessened)
-        for host, target, *at in requests:
-            agree(matcher.check(host, target, *at), reference.check(left, host, target, *at))
-            if not any(rule.subdomains for rule in gone):  # the row that marks their domain is still there
-                below = [rule for rule in of_blocking_pages(lists) if row_of(rule) not in rows]
-                assert bool(matcher.lists_below(host, *at)) == reference.lists_below(below, host, *at)
-            address = host.strip("[]")
-            agree(matcher.check_address(address, *at), reference.check_address(left, address, *at))
-            agree(whole.check(host, target, *at), reference.check(everything, host, target, *at))
 
 
 @given(LISTS.map(number), st.data(), SHAPES)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from urlward.engine import sieve
 from urlward.engine.errors import DamagedError
-from urlward.engine.sieve import join_sieve, read_sieve, split_sieve, write_sieve
+from urlward.engine.sieve import read_sieve, write_sieve
 
 LABEL = st.text("abcdefgh01-", min_size=1, max_size=6)
 HOSTS = st.lists(st.lists(LABEL, min_size=1, max_size=4).map(".".join), max_size=40)
@@ -79,12 +79,3 @@ def test_a_cut_sieve_is_damage() -> None:
     for length in range(len(whole)):
         with pytest.raises(DamagedError):
             read_sieve(whole[:length])
-
-
-@given(HOSTS, st.lists(LABEL), st.lists(LABEL))
-def test_parts_make_the_whole(hosts: list[str], names: list[str], segments: list[str]) -> None:
-    crcs = [[crc32(text.encode()) for text in texts] for texts in (hosts, names, segments)]
-    whole = write_sieve(array("I", crcs[0]), crcs[1], crcs[2])
-    parts = split_sieve(whole)
-    assert join_sieve(*parts) == whole
-    assert [len(parts.names), len(parts.segments)] == [4 * len(set(numbers)) for numbers in crcs[1:]]

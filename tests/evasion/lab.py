@@ -7,15 +7,15 @@ transparent mode is the real one. Otherwise it stands on loopback, without trans
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from conftest import free_port, wait_for
-from e2e.support import Filter, make_authority, open_socks, open_tunnel, running
+from e2e.support import Filter, make_authority, open_socks, open_tunnel, running, urlward
 from e2e.test_modes import may_make_namespaces
 from evasion.origins import LIST, SECRETS, Log, apache_config, nginx_config, started, write_pages
 from evasion.rows import MODES
@@ -183,10 +183,9 @@ def _namespaces(addresses: Sequence[str], redirect: dict[str, list[str]]) -> Ite
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
+@cache
 def _run_help() -> str:
-    command = [sys.executable, "-m", "urlward", "run", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return " ".join(text.split())
+    return " ".join(urlward("run", "--help").stdout.split())
 
 
 @contextmanager
@@ -280,7 +279,7 @@ def _start_filter(stack: ExitStack, made: Lab, engine: str, transparent: str) ->
         proxy = stack.enter_context(
             running(
                 folder, *arguments, "--set", "ssl_insecure=true",
-                text=LIST, modes=modes, prefix=made.gateway.prefix, check=False,
+                text=LIST, modes=modes, namespace=made.gateway.name, check=False,
             )
         )  # fmt: skip
     except AssertionError as e:

@@ -22,7 +22,8 @@ from e2e.support import RawOrigin, accepts
 from feeds.certificates import make_certificates
 from lists.support import descriptors
 from nginx_log import AccessLog
-from urlward.feeds.fetch import Answer, FetchError, Origin, Validators, fetch
+from urlward.feeds.fetch import Answer, fetch
+from urlward.feeds.source import FetchError, Origin, Validators
 
 LIST = b"# A feed.\n" + b"".join(b"host-%d.test\n" % number for number in range(3000))
 

@@ -25,8 +25,9 @@ from feeds.fetch_support import (
     refusal,
     set_proxies,
 )
-from urlward.feeds import fetch_deadline
-from urlward.feeds.fetch import Answer, Origin, Validators, fetch
+from urlward.feeds import fetch as fetching
+from urlward.feeds.fetch import Answer, fetch
+from urlward.feeds.source import Origin, Validators
 from urlward.lists import memory
 
 
@@ -255,17 +256,17 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What names stand for: the first of each list from then on, the last one for good."""
     found: dict[str, list[str]] = {}
 
-    def resolve(host: str, port: int, _: object) -> list[fetch_deadline.Address]:
+    def resolve(host: str, port: int, _: object) -> list[fetching.Address]:
         addresses = found.get(host, [host])
         address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
         return [(socket.AF_INET, (address, port))]
 
-    real = fetch_deadline.scope
-    monkeypatch.setattr(fetch_deadline, "resolve", resolve)
+    real = fetching.scope
+    monkeypatch.setattr(fetching, "resolve", resolve)
     monkeypatch.setattr(
-        fetch_deadline,
+        fetching,
         "scope",
-        lambda address: fetch_deadline.Scope.GLOBAL if address == FAR else real(address),
+        lambda address: fetching.Scope.GLOBAL if address == FAR else real(address),
     )
     return found
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.feeds.fetch_body import Guard, content
-from urlward.feeds.fetch_errors import FetchError
+from urlward.feeds.body import Guard, content
+from urlward.feeds.source import FetchError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

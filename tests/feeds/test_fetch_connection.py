@@ -9,8 +9,8 @@ import pytest
 
 from e2e.support import RawOrigin
 from feeds.fetch_support import LIST, Server, answering, body, drip, head, know_no_names, read_head, refusal
-from urlward.feeds.fetch import FetchError, Origin, fetch
-from urlward.feeds.fetch_connection import parse, peer, place
+from urlward.feeds.fetch import fetch, parse, peer, place
+from urlward.feeds.source import FetchError, Origin
 
 BASIC = b64encode(b"someone:s:31337").decode()
 

@@ -6,9 +6,9 @@ import pytest
 
 from e2e.support import RawOrigin
 from feeds.fetch_support import PATH_KEY, answering, drip, head, know_no_names, refusal
-from urlward.feeds import fetch_deadline
-from urlward.feeds.fetch import FetchError, Origin
-from urlward.feeds.fetch_deadline import Deadline, Scope, connect, resolve, scope
+from urlward.feeds import fetch
+from urlward.feeds.fetch import Deadline, Scope, connect, resolve, scope
+from urlward.feeds.source import FetchError, Origin
 
 SHORT = 0.25
 
@@ -81,7 +81,7 @@ class TestConnection:
     def test_to_the_next_address(self, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         with RawOrigin() as origin:
             addresses = [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.1", origin.port))]
-            monkeypatch.setattr(fetch_deadline, "resolve", lambda *_: addresses)
+            monkeypatch.setattr(fetch, "resolve", lambda *_: addresses)
             with connect("feed.test", 0, Deadline(60, "feed.test", "no connection")) as found:
                 assert found.getpeername()[1] == origin.port
 

@@ -8,8 +8,9 @@ import pytest
 from urllib3.exceptions import InvalidHeader, ProtocolError, ReadTimeoutError, SSLError
 
 from urlward.engine.errors import UrlwardError
-from urlward.feeds import fetch_errors
-from urlward.feeds.fetch_errors import FetchError, Reason, body_error, connection_error
+from urlward.feeds import source
+from urlward.feeds.fetch import failure
+from urlward.feeds.source import FetchError, Reason
 
 EOF = ssl.SSLEOFError(8, "secret")
 
@@ -41,7 +42,7 @@ def test_is_somebodys_input() -> None:
     ],
 )
 def test_before_an_answer(error: Exception, reason: str) -> None:
-    told = connection_error(error, "https://feed.test")
+    told = failure(error, "https://feed.test")
     assert told.reason == reason
     assert str(told).startswith("https://feed.test: ")
 
@@ -58,7 +59,7 @@ def test_before_an_answer(error: Exception, reason: str) -> None:
     ],
 )
 def test_in_a_body(error: Exception, reason: str) -> None:
-    told = body_error(error, "https://feed.test")
+    told = failure(error, "https://feed.test", in_body=True)
     assert told.reason == reason
     assert "secret" not in str(told)
 
@@ -66,11 +67,12 @@ def test_in_a_body(error: Exception, reason: str) -> None:
 def test_the_systems_timeout_within_urllib3s() -> None:
     outer = ReadTimeoutError(None, None, "secret")  # type: ignore[arg-type]
     outer.__cause__ = TimeoutError()
-    assert body_error(outer, "feed.test").reason == "timeout"
+    assert failure(outer, "feed.test", in_body=True).reason == "timeout"
 
 
 def test_each_reason_is_given_somewhere() -> None:
-    folder = Path(fetch_errors.__file__).parent
-    text = "".join(path.read_text() for path in folder.glob("fetch*.py"))
+    folder = Path(source.__file__).parent
+    names = ("source", "fetch", "body", "tls")
+    text = "".join((folder / f"{name}.py").read_text() for name in names)
     for reason in get_args(Reason):
         assert len(re.findall(f'"{reason}"', text)) > 1, f"{reason} is documented, and no error has it"

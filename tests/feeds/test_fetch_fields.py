@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import HTTPHeaderDict
 
-from urlward.feeds.fetch_fields import fresh_for, retry_after
+from urlward.feeds.fetch import fresh_for, retry_after
 
 DATE = "Wed, 25 Nov 2026 13:40:35 GMT"
 

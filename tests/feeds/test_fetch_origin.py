@@ -3,9 +3,8 @@ from typing import Any
 import pytest
 
 from feeds.fetch_support import PASSWORD, TOKEN, USER, refusal
-from urlward.feeds.fetch import Origin
-from urlward.feeds.fetch_connection import parse
-from urlward.feeds.fetch_origin import credentials
+from urlward.feeds.fetch import credentials, parse
+from urlward.feeds.source import Origin
 
 
 def field(url: str, **more: Any) -> dict[str, str]:

@@ -9,8 +9,9 @@ import pytest
 
 from e2e.support import RawOrigin, read_to_end
 from feeds.fetch_support import LIST, Server, answering, body, head, read_head, refusal
-from urlward.feeds.fetch import FetchError, Origin, fetch
-from urlward.feeds.fetch_tls import context, proxy_context
+from urlward.feeds.fetch import fetch
+from urlward.feeds.source import FetchError, Origin
+from urlward.feeds.tls import context, proxy_context
 
 
 class TestServer:
@@ -108,7 +109,7 @@ class TestFiles:
     def test_asks_nobody_for_a_passphrase(self, feeds: Server) -> None:
         lock(feeds.folder / "client.key", feeds.folder / "asked.key")
         files = [str(feeds.folder / name) for name in ("client.pem", "asked.key")]
-        code = f"from urlward.feeds.fetch_tls import context; context(None, *{files!r})"
+        code = f"from urlward.feeds.tls import context; context(None, *{files!r})"
         command = ["script", "-qec", shlex.join([sys.executable, "-c", code]), "/dev/null"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         assert "without a passphrase" in done.stdout

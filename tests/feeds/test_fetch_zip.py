@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.fetch_support import memory_descriptors
-from urlward.feeds.fetch_body import Guard, content
-from urlward.feeds.fetch_zip import ZipError, only_member
+from urlward.feeds.body import Guard, content, unzipped
+from urlward.feeds.source import FetchError
 
 LINES = b"".join(b"host-%d.test\n" % number for number in range(5000))
 
@@ -24,14 +24,15 @@ def archive(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED, com
     return file.getvalue()
 
 
-def unzipped(data: bytes) -> bytes:
-    return b"".join(only_member(iter([data[:7], b"", data[7:]]), 1000))
+def content_of(data: bytes) -> bytes:
+    guard = Guard("https://feed.test", 1 << 30, lambda: None)
+    return b"".join(unzipped(iter([data[:7], b"", data[7:]]), guard))
 
 
 def reason(data: bytes) -> str:
     before = memory_descriptors()
-    with pytest.raises(ZipError) as caught:
-        unzipped(data)
+    with pytest.raises(FetchError) as caught:
+        content_of(data)
     assert "secret" not in str(caught.value)
     assert memory_descriptors() <= before
     return caught.value.reason
@@ -39,11 +40,11 @@ def reason(data: bytes) -> str:
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_one_file(method: int) -> None:
-    assert unzipped(archive(("list.txt", LINES), method=method)) == LINES
+    assert content_of(archive(("list.txt", LINES), method=method)) == LINES
     assert (
-        unzipped(archive(("a/", b""), ("a/list.txt", LINES), method=method, comment=b"x" * 60_000)) == LINES
+        content_of(archive(("a/", b""), ("a/list.txt", LINES), method=method, comment=b"x" * 60_000)) == LINES
     )
-    assert unzipped(archive(("../../etc/passwd", LINES), method=method)) == LINES
+    assert content_of(archive(("../../etc/passwd", LINES), method=method)) == LINES
 
 
 def test_written_as_a_stream() -> None:
@@ -61,7 +62,7 @@ def test_written_as_a_stream() -> None:
     pipe = Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr("list.txt", LINES)
-    assert unzipped(pipe.data) == LINES
+    assert content_of(pipe.data) == LINES
 
 
 def test_within_a_body() -> None:
@@ -116,11 +117,11 @@ def test_anything_is_content_or_an_error(data: st.DataObject) -> None:
     whole = bytearray(archive(("secret", b"a.test\n" * 20)))
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(ZipError):
-        unzipped(bytes(whole))
+    with suppress(FetchError):
+        content_of(bytes(whole))
 
 
 def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    unzipped(archive(("list.txt", LINES)))
+    content_of(archive(("list.txt", LINES)))
     assert not list(tmp_path.iterdir())

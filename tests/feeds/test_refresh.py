@@ -2,9 +2,12 @@ import errno
 import gzip
 import json
 import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -14,8 +17,9 @@ from feeds.feed_support import Feed, Server, feed, hosts
 from lists.support import HTML, PICTURE, SECRET, SENTINEL, artifact, names_in
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
+from urlward.feeds import apart
 from urlward.feeds import store as feed_store
-from urlward.feeds.apart import Outcome, refresh_apart
+from urlward.feeds.apart import Outcome, Own, refresh_apart
 from urlward.feeds.status import status
 from urlward.feeds.store import BusyError
 from urlward.state.folder import StateError
@@ -448,3 +452,35 @@ class TestApart:
             refreshing.join()
         (line,) = caplog.messages
         assert line.startswith(f"{facts}: damaged; set aside as damaged/phish.json.")
+
+
+@pytest.mark.parametrize("kind", ["path", "own", "url"])
+def test_the_process_imports_what_its_source_needs(
+    kind: str, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing pydantic and urllib3 takes longer than compiling a list of some thousand lines."""
+    path = tmp_path / "list.txt"
+    path.write_text(FIRST)
+    site.put("feed", FIRST)
+    made = feed(tmp_path, **{"url": site.url()} if kind == "url" else {"path": str(path)})
+    asked: dict[str, Any] = {}
+
+    def ask(_: str, request: Mapping[str, Any], *__: object, **___: object) -> dict[str, str]:
+        asked.update(request)
+        return {"busy": ""}
+
+    monkeypatch.setattr(apart, "ask", ask)
+    own = Own(str(path), "list", SECRET.hex(), (), True) if kind == "own" else None
+    with pytest.raises(BusyError):
+        refresh_apart(made.table, made.config, made.state, own=own)
+    code = """
+import json, sys
+from urlward.feeds.refresh import answer
+names = {"asyncio", "http.client", "pydantic", "urllib3"}
+print(answer(json.load(sys.stdin))["state"], *(names & sys.modules.keys()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(asked), capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == {"new"} | ({"http.client", "urllib3"} if kind == "url" else set())

@@ -6,7 +6,7 @@ import pytest
 from lists.support import OTHER_SECRET, SECRET
 from urlward.config import FeedTable
 from urlward.engine.digest import Key
-from urlward.feeds.source import SecretError, beside, content, origin, recipe
+from urlward.feeds.source import FetchError, beside, content, origin, recipe
 
 KEY = Key(SECRET)
 FEED = FeedTable(
@@ -47,15 +47,16 @@ def test_no_secrets(data: bytes | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     if data is not None:
         file.write_bytes(data)
-    with pytest.raises(SecretError) as raised:
+    with pytest.raises(FetchError) as raised:
         origin(with_keys(token_file=str(file)), {})
+    assert raised.value.reason == "secret"
     assert str(raised.value).startswith(f"token: {file}")
     assert message in str(raised.value)
     assert "sezáme" not in str(raised.value)
 
 
 def test_no_variable() -> None:
-    with pytest.raises(SecretError, match=r"^token: the variable T is not set$"):
+    with pytest.raises(FetchError, match=r"^token: the variable T is not set$"):
         origin(with_keys(token_env="T"), {})
 
 

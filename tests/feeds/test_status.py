@@ -15,7 +15,7 @@ def row(state: Path, facts: Facts | None = None, *, stored: bool = True) -> dict
     store = FeedStore(state, "one")
     with store.locked():
         if stored:
-            store.write_artifact(artifact(["a.example", "b.example"]), by_change=False)
+            store.write_artifact(artifact(["a.example", "b.example"]))
         if facts is not None:
             store.write_facts(facts)
     return status(FEED, state, NOW)

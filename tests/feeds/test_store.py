@@ -8,6 +8,7 @@ import pytest
 
 from lists.support import artifact, names_in
 from obstacles import permissions_hold
+from urlward.engine.artifact import read_header
 from urlward.feeds import store as feed_store
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import BusyError, FeedStore
@@ -33,11 +34,11 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read(store: FeedStore) -> None:
-    store.write_artifact(DATA, by_change=False)
+    store.write_artifact(DATA)
     store.write_facts(Facts(serial=7))
     in_force = store.in_force()
     assert in_force is not None
-    assert (in_force.data, in_force.entries) == (DATA, 2)
+    assert in_force.meta["entries"] == 2
     assert store.header() == in_force.header
     assert store.facts().serial == 7
 
@@ -48,17 +49,9 @@ def test_a_damaged_artifact_is_none(store: FeedStore, data: bytes) -> None:
     assert store.in_force() is None
 
 
-def test_a_change_stays_as_long_as_it_leads_to_what_is_there(store: FeedStore) -> None:
-    store.write_change(b"change")
-    store.write_artifact(DATA, by_change=True)
-    assert store.change_path.read_bytes() == b"change"
-    store.write_artifact(DATA, by_change=False)
-    assert not store.change_path.exists()
-
-
-def test_what_a_killed_writer_left_goes(store: FeedStore, tmp_path: Path) -> None:
+def test_what_a_killed_writer_or_an_earlier_release_left_goes(store: FeedStore, tmp_path: Path) -> None:
     folder = tmp_path / "state/feeds"
-    for name in (".one.ward.tmp", ".one.change.tmp", ".one.json.tmp", ".two.ward.tmp"):
+    for name in (".one.ward.tmp", "one.change", ".one.json.tmp", ".two.ward.tmp"):
         (folder / name).write_bytes(b"half")
     with store.locked():
         assert names_in(folder) == [".two.ward.tmp", "one.lock"]
@@ -122,12 +115,11 @@ def test_facts_are_written_on_a_full_disk_too(store: FeedStore, monkeypatch: pyt
         store.write_facts(Facts(error="x" * 100_000))
 
 
-@pytest.mark.parametrize("name", ["one.json", "one.change", "one.lock", "one.ward", ""])
+@pytest.mark.parametrize("name", ["one.json", "one.lock", "one.ward", ""])
 @pytest.mark.parametrize("damage", ["folder", "pipe", "noise", "unreadable"])
 def test_whatever_is_damaged_is_made_anew(store: FeedStore, tmp_path: Path, name: str, damage: str) -> None:
     store.write_facts(Facts(serial=7))
-    store.write_change(b"change")
-    store.write_artifact(DATA, by_change=True)
+    store.write_artifact(DATA)
     path = tmp_path / "state/feeds" / name
     if damage == "folder" and name:
         path.unlink()
@@ -144,10 +136,9 @@ def test_whatever_is_damaged_is_made_anew(store: FeedStore, tmp_path: Path, name
     with permissions_hold():
         store.facts()
         with store.locked():
-            store.write_artifact(DATA, by_change=False)
+            store.write_artifact(DATA)
             store.write_facts(Facts(serial=8))
         in_force = store.in_force()
     assert in_force is not None
-    assert in_force.data == DATA
+    assert in_force.header == read_header(DATA)
     assert store.facts() == Facts(serial=8)
-    assert not store.change_path.exists()

@@ -1,19 +1,25 @@
 """Feeds of artifacts: deltas, signatures, serials and dates, over a real server."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from feeds.feed_support import Feed, Server, feed, hosts
-from lists.support import SECRET
+from lists.support import OTHER_SECRET, SECRET
 from urlward.engine.artifact import dump, parse, reissue
 from urlward.engine.compiler import Compiler
-from urlward.engine.delta import make_delta, read_change
+from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
 from urlward.engine.rotation import make_rotation
 from urlward.engine.signing import SigningKey, sign_artifact
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 KEY = Key(SECRET)
 SIGNER, NEXT, THIEF = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
@@ -39,7 +45,13 @@ def issue(
     return sign_artifact(data, signer) if signer else data
 
 
+def delta(old: bytes, new: bytes) -> bytes:
+    return make_delta(parse(old), parse(new), KEY)
+
+
 FIRST, SECOND, THIRD = issue(1, *range(200)), issue(2, *range(1, 202)), issue(3, *range(210))
+DELTA = delta(FIRST, SECOND)
+SEALED = DELTA[48:]
 
 
 @pytest.fixture
@@ -63,21 +75,18 @@ def test_the_artifact_is_stored_as_it_came(body: Feed) -> None:
 
 
 def test_a_delta_comes_first(body: Feed, site: Server) -> None:
-    site.put("feed.1.delta", make_delta(FIRST, SECOND, KEY))
+    site.put("feed.1.delta", DELTA)
     site.put("feed", SECOND)
     outcome = body.refresh()
     assert outcome.text == "201 entries fetched, serial 2, +2 -1, by delta"
     assert asked(site) == ["200 /feed.1.delta"]
     assert body.store.path.read_bytes() == SECOND
-    change = read_change(body.store.change_path.read_bytes(), KEY)
-    assert change.old_checksum == parse(FIRST).header.checksum
-    assert change.new_checksum == parse(SECOND).header.checksum
 
 
 def test_after_a_delta_the_whole_is_not_fetched_to_learn_that_it_is_the_same(
     body: Feed, site: Server
 ) -> None:
-    site.put("feed.1.delta", make_delta(FIRST, SECOND, KEY))
+    site.put("feed.1.delta", DELTA)
     site.put("feed", SECOND)
     body.refresh()
     site.seen()
@@ -85,15 +94,14 @@ def test_after_a_delta_the_whole_is_not_fetched_to_learn_that_it_is_the_same(
     assert asked(site) == ["404 /feed.2.delta", "206 /feed"]
     assert body.refresh().state == "unchanged"
     assert asked(site) == ["404 /feed.2.delta", "304 /feed"]
-    # Where the body offers no more deltas, the whole one comes, and what the change said is of no use.
+    # Where the body offers no more deltas, the whole one comes.
     site.put("feed", THIRD)
     assert body.refresh().text == "210 entries fetched, serial 3, +9 -0"
     assert body.store.path.read_bytes() == THIRD
-    assert not body.store.change_path.exists()
 
 
 def test_the_whole_comes_where_another_is_there_than_the_delta_led_to(body: Feed, site: Server) -> None:
-    site.put("feed.1.delta", make_delta(FIRST, SECOND, KEY))
+    site.put("feed.1.delta", DELTA)
     body.refresh()
     site.put("feed", THIRD)
     site.seen()
@@ -103,26 +111,45 @@ def test_the_whole_comes_where_another_is_there_than_the_delta_led_to(body: Feed
 
 
 @pytest.mark.parametrize(
-    "delta",
+    "content",
     [
         b"",
         b"<html>log in</html>",
-        make_delta(FIRST, SECOND, KEY)[:-3],
-        make_delta(SECOND, THIRD, KEY),
+        DELTA[:-3],
+        DELTA[:-3] + b"???",
+        DELTA[:48] + Key(OTHER_SECRET).seal(KEY.unseal(SEALED)),
+        DELTA[:48] + KEY.seal(KEY.unseal(SEALED)[:-3]),
+        DELTA[:48] + KEY.seal(zstd.compress(bytes(1 << 26))),
+        DELTA[:16] + (1 << 30).to_bytes(8, "little") + DELTA[24:],
+        DELTA[:8] + b"\1" + DELTA[9:],
+        delta(SECOND, THIRD),
     ],
-    ids=["empty", "html", "truncated", "of another"],
+    ids=[
+        *(
+            "empty",
+            "html",
+            "truncated",
+            "damaged",
+            "another key's",
+            "half a frame",
+            "bomb",
+            "said to be large",
+        ),
+        *("of an older release", "of another"),
+    ],
 )
-def test_a_delta_that_will_not_do(delta: bytes, body: Feed, site: Server) -> None:
-    site.put("feed.1.delta", delta)
+def test_a_delta_that_will_not_do(content: bytes, body: Feed, site: Server) -> None:
+    site.put("feed.1.delta", content)
+    assert body.refresh().state == "unchanged"
+    assert body.store.path.read_bytes() == FIRST
     site.put("feed", SECOND)
     outcome = body.refresh()
     assert outcome.text.startswith("201 entries fetched, serial 2, +2 -1, delta not used: ")
     assert body.store.path.read_bytes() == SECOND
-    assert not body.store.change_path.exists()
 
 
 def test_deltas_can_be_left(body: Feed, site: Server) -> None:
-    site.put("feed.1.delta", make_delta(FIRST, SECOND, KEY))
+    site.put("feed.1.delta", DELTA)
     site.put("feed", SECOND)
     assert body.refresh(delta=False).state == "new"
     assert asked(site) == ["200 /feed"]
@@ -130,12 +157,16 @@ def test_deltas_can_be_left(body: Feed, site: Server) -> None:
 
 def test_a_delta_is_no_way_around_the_guards(body: Feed, site: Server) -> None:
     small = issue(2, *range(20, 200))
-    site.put("feed.1.delta", make_delta(FIRST, small, KEY))
+    site.put("feed.1.delta", delta(FIRST, small))
     site.put("feed", small)
     assert body.refresh(max_shrink=0.05).text.startswith("shrunk: 180 entries after 200: ")
     assert asked(site) == ["200 /feed.1.delta"]
     assert body.store.path.read_bytes() == FIRST
-    assert not body.store.change_path.exists()
+    site.put("feed.1.delta", DELTA)
+    site.put("feed", SECOND)
+    assert body.refresh(max_size=len(SECOND) - 1).text.startswith("too-large: ")
+    assert asked(site) == ["200 /feed.1.delta", "200 /feed"]
+    assert body.store.path.read_bytes() == FIRST
 
 
 def test_a_busy_server_is_asked_no_more(body: Feed, site: Server) -> None:
@@ -148,7 +179,7 @@ def test_a_query_stays_behind(tmp_path: Path, site: Server) -> None:
     site.put("feed", FIRST)
     made = feed(tmp_path, url=f"{site.url()}?key=1")
     made.refresh()
-    site.put("feed.1.delta", make_delta(FIRST, SECOND, KEY))
+    site.put("feed.1.delta", DELTA)
     site.seen()
     assert made.refresh().state == "new"
     assert asked(site) == ["200 /feed.1.delta?key=1"]
@@ -244,12 +275,10 @@ def test_a_delta_of_signed_artifacts(tmp_path: Path, site: Server) -> None:
     made = trusting(tmp_path, site)
     site.put("feed", first)
     made.refresh()
-    # What leads to an artifact that nobody has signed does not even leave a change.
-    site.put("feed.1.delta", make_delta(first, issue(2, 666, *range(200)), KEY))
+    site.put("feed.1.delta", delta(first, issue(2, 666, *range(200))))
     site.put("feed", first)
     assert made.refresh().state == "unchanged"
-    assert not made.store.change_path.exists()
-    site.put("feed.1.delta", make_delta(first, second, KEY))
+    site.put("feed.1.delta", delta(first, second))
     assert made.refresh().text.endswith("by delta")
     assert made.store.path.read_bytes() == second
 

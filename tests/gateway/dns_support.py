@@ -18,12 +18,12 @@ import pytest
 from conftest import free_port, wait_for
 from urlward.config import DnsTable, GatewayTable
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Forwarder
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import Resolver, parse_resolver
 from urlward.dns.server import DnsServer, make_service
+from urlward.dns.upstream import Forwarder
 from urlward.engine.digest import Key
 from urlward.feeds.keeper import Keeper
 from urlward.proxy.listeners import open_sockets
@@ -223,7 +223,7 @@ class Rig:
         self.keeper = keeper
         self.faults = Faults()
         self.judge = Judge(lambda: self.keeper.matcher, self.faults)
-        self.policy = Policy(gateway, self.kernel, self.judge, lambda: self.keeper.matcher)
+        self.policy = DnsPolicy(gateway, self.kernel, self.judge, lambda: self.keeper.matcher)
         self.resolved = Resolved(gateway.dns.remember)
         self.service, self.forwarders = make_service(
             resolvers, gateway.dns.timeout, self.judge, self.policy, self.resolved, self.faults

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from urlward.config import Config
-from urlward.gateway.ca import Authority, authority
-from urlward.gateway.ca_page import FILES, page, write_page
+from urlward.gateway.ca import FILES, Authority, authority, page, write_page
 from urlward.gateway.errors import GatewayError
 
 

@@ -7,8 +7,7 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.gateway.errors import NftError
-from urlward.gateway.expiry import Expiry
-from urlward.gateway.nft import Nft
+from urlward.gateway.nft import Expiry, Nft
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

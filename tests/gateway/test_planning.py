@@ -40,7 +40,6 @@ def test_as_configured() -> None:
     ("values", "port"),
     [
         ({"listen": ":9090"}, 9090),
-        ({"listen": "[::]:9090"}, 9090),
         ({"listen": ":9090", "mode": ["regular@3128", "transparent"]}, 9090),
         ({"listen": ":9090", "mode": ["transparent@8443"]}, 8443),
         ({"mode": ["transparent@8090", "transparent@8081"]}, 8081),
@@ -64,6 +63,9 @@ def test_the_flag_goes_before_the_file() -> None:
     [
         ({"listen": ":0"}, "is not HOST:PORT"),
         ({"listen": "127.0.0.1:8080"}, "do not arrive at 127.0.0.1; listen on all addresses"),
+        # What the rules lead there over IPv4 would find nobody, DNS among it.
+        ({"listen": "[::]:8080"}, "[::] is IPv6 alone"),
+        ({"mode": ["transparent@:::8080"]}, "[::] is IPv6 alone"),
         ({"mode": ["transparent@192.0.2.1:8080"]}, "do not arrive at 192.0.2.1"),
         ({"mode": ["nonsense"]}, "mode.0: 'nonsense'"),
         ({"mode": ["regular"]}, "mode: the rules lead to a transparent proxy, and none is here"),

@@ -25,7 +25,7 @@ from urlward.config.problem import SettingError
 from urlward.dns.resolvers import ResolverError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
-from urlward.gateway.planning import steering_modes
+from urlward.gateway.planning import default_modes, steering_modes
 from urlward.gateway.steering import Steering
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
@@ -100,6 +100,10 @@ def test_modes() -> None:
     assert steering_modes(GatewayTable()) == ("transparent", "dns@5353")
     table = GatewayTable(steered="intercept", intercept_port=8091, dns=DnsTable(port=53))
     assert steering_modes(table) == ("transparent", "transparent@8091", "dns@53")
+    assert default_modes(table, steer=True) == steering_modes(table)
+    assert default_modes(table, steer=False) == ("regular",)
+    table = GatewayTable(interfaces=("lan0",))
+    assert default_modes(table, steer=False) == ("transparent",), "the rules lead there"
 
 
 async def test_dns_is_answered_and_steers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +132,23 @@ async def test_a_full_set_is_said_until_it_has_room(
         assert "told longest ago make room" in told()["steer-set"]
         await until(lambda: not told(), "the end of it")
         assert sum("steered addresses" in line for line in caplog.messages) == 3, "each once"
+        monkeypatch.undo()
+
+
+async def test_resolvers_that_do_not_answer_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    really = steering.make_service
+    monkeypatch.setattr(steering, "make_service", lambda *given: (made.append(given[-1]), really(*given))[1])
+    async with running(tmp_path, monkeypatch) as rig:
+        metrics = Metrics(0.0)
+        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        (trouble,) = made
+        trouble("no DNS resolver answers")
+        assert metrics.snapshot()["troubles"] == {"resolvers": "no DNS resolver answers"}
+        trouble("")
+        assert metrics.snapshot()["troubles"] == {}
         monkeypatch.undo()
 
 

@@ -7,7 +7,7 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.gateway import system
-from urlward.gateway.rtnetlink import Link
+from urlward.gateway.netlink import Link
 from urlward.gateway.system import (
     enslaved_interfaces,
     has_ipv6,

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from urlward.lab import attempts as module
-from urlward.lab.attempts import Attempts
-from urlward.lab.outcome import Outcome, Result
+from urlward.lab.attempts import AttemptSender
+from urlward.lab.outcome import JudgedAttempt, Result
 from urlward.lab.scenario import load_scenario
 
 SCENARIO = """\
@@ -47,8 +47,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
-def of(world: Any, number: int = 0) -> tuple[Attempts, list[tuple[str, str, str]]]:
-    made = Attempts(world, lambda _outcome: None)
+def of(world: Any, number: int = 0) -> tuple[AttemptSender, list[tuple[str, str, str]]]:
+    made = AttemptSender(world, lambda _outcome: None)
     found = made.of(number, world.loaded.scenario.steps[number])
     return made, [(attempt.what, attempt.client, attempt.source) for attempt in found]
 
@@ -78,10 +78,10 @@ def test_drawn_urls_are_shared_out(world: Any) -> None:
     assert all(what.startswith("drawn ") for what, _, _ in found)
 
 
-def judged(world: Any, place: int, within: float | None, *answers: dict[str, Any]) -> Outcome:
+def judged(world: Any, place: int, within: float | None, *answers: dict[str, Any]) -> JudgedAttempt:
     agent = Agent(*answers)
     world.agent = lambda _source: agent
-    made = Attempts(world, lambda _outcome: None)
+    made = AttemptSender(world, lambda _outcome: None)
     attempt = [a for a in made.of(0, world.loaded.scenario.steps[0]) if a.request.dns][place]
     made.run([attempt], within)
     return made.outcomes[0]

@@ -8,7 +8,7 @@ import pytest
 from urlward.lab import clients
 from urlward.lab.clients import Got, missing, send
 from urlward.lab.material import AUTHORITY
-from urlward.lab.scenario import Request
+from urlward.lab.scenario import ScenarioRequest
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,8 +33,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     server.server_close()
 
 
-def request(url: str, **more: object) -> Request:
-    return Request.model_validate({"url": url, "expect": "pass", **more})
+def request(url: str, **more: object) -> ScenarioRequest:
+    return ScenarioRequest.model_validate({"url": url, "expect": "pass", **more})
 
 
 def test_curl_tells_what_it_has_got(port: int) -> None:

@@ -8,7 +8,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from urlward.lab.dns_client import ask_dns
+from urlward.lab.agent import ask_dns
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, *records: str, rcode: str = "NOERROR") -> list[Any]:

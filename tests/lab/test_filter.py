@@ -6,7 +6,7 @@ import pytest
 from urlward.config import read_config
 from urlward.lab import filter as module
 from urlward.lab.errors import LabError
-from urlward.lab.filter import Event, Filter, Log
+from urlward.lab.filter import Filter, FilterLog, LoggedHit
 from urlward.lab.scenario import load_scenario
 
 SCENARIO = """\
@@ -76,13 +76,13 @@ def test_what_does_not_run_has_no_workers(made: Filter) -> None:
 
 
 def test_its_log(tmp_path: Path) -> None:
-    log = Log(tmp_path / "log")
+    log = FilterLog(tmp_path / "log")
     assert log.read() == []
     line = "2026-11-25T09:23:16.337Z {} client=192.0.2.10:1 list=l entry=E category=- reference={}\n"
     log.path.write_text(
         "listening on x\n" + line.format("block", "R-1") + line.format("would-cut", "R-2")[:-9]
     )
-    assert log.read() == [Event("block", "192.0.2.10:1", "E", "-", "R-1")]
+    assert log.read() == [LoggedHit("block", "192.0.2.10:1", "E", "-", "R-1")]
     with log.path.open("a") as file:
         file.write(line[-5:].format("R-2"))
     assert len(log.read()) <= 2

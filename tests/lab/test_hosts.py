@@ -1,7 +1,7 @@
 import pytest
 
+from urlward.lab.addresses import sites
 from urlward.lab.errors import LabError
-from urlward.lab.hosts import sites
 from urlward.lab.scenario import Scenario
 
 

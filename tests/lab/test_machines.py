@@ -6,7 +6,7 @@ import pytest
 from conftest import wait_for
 from urlward.lab import machines
 from urlward.lab.errors import LabError
-from urlward.lab.machines import AgentLink, Service
+from urlward.lab.machines import AgentLink, LabService
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_service_that_ends_is_said(tmp_path: Path) -> None:
-    service = Service("it", "m", ["sh", "-c", "echo first; echo last words >&2; exit 3"], tmp_path / "log")
+    service = LabService("it", "m", ["sh", "-c", "echo first; echo last words >&2; exit 3"], tmp_path / "log")
     service.process.wait()
     with pytest.raises(LabError, match="it ended with 3: last words"):
         service.check()
@@ -24,7 +24,7 @@ def test_a_service_that_ends_is_said(tmp_path: Path) -> None:
 
 
 def test_a_service_that_does_not_listen_is_made_to_end(tmp_path: Path) -> None:
-    service = Service("it", "m", ["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], tmp_path / "log")
+    service = LabService("it", "m", ["sh", "-c", "trap '' TERM; echo up; exec sleep 60"], tmp_path / "log")
     wait_for(lambda: service.last_words() == "up", "it to run")
     service.check()
     assert service.stop(patience=0.2) == -9
@@ -32,7 +32,7 @@ def test_a_service_that_does_not_listen_is_made_to_end(tmp_path: Path) -> None:
 
 def test_no_such_program(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="it: No such file"):
-        Service("it", "m", ["/nowhere/program"], tmp_path / "log")
+        LabService("it", "m", ["/nowhere/program"], tmp_path / "log")
 
 
 def test_an_agent_answers_and_ends(tmp_path: Path) -> None:

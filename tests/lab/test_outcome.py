@@ -1,10 +1,10 @@
 import pytest
 
-from urlward.lab.outcome import Result, Seen, judge
+from urlward.lab.outcome import Observations, Result, judge
 
-SERVED = Seen(status=200, served=1, stage=1)
-PAGE = Seen(status=451, blocked=True, stage=3, entry="E-1")
-RESET = Seen(error="reset", stage=1)
+SERVED = Observations(status=200, served=1, stage=1)
+PAGE = Observations(status=451, blocked=True, stage=3, entry="E-1")
+RESET = Observations(error="reset", stage=1)
 
 
 @pytest.mark.parametrize(
@@ -13,20 +13,20 @@ RESET = Seen(error="reset", stage=1)
         ("block", PAGE, Result.CAUGHT),
         ("block", SERVED, Result.MISSED),
         # Whatever the client says: what the origin has served was missed.
-        ("block", Seen(status=451, blocked=True, served=1, stage=3), Result.MISSED),
+        ("block", Observations(status=451, blocked=True, served=1, stage=3), Result.MISSED),
         ("block", RESET, Result.UNEXPECTED),
-        ("block", Seen(error="tls alert", stage=2, entry="E-1"), Result.CAUGHT),
+        ("block", Observations(error="tls alert", stage=2, entry="E-1"), Result.CAUGHT),
         ("refuse", RESET, Result.CAUGHT),
         ("refuse", PAGE, Result.CAUGHT),
         ("refuse", SERVED, Result.MISSED),
         ("pass", SERVED, Result.PASSED),
         ("pass", PAGE, Result.WRONG),
         ("pass", RESET, Result.WRONG),
-        ("pass", Seen(status=200, served=0), Result.WRONG),
-        ("pass", Seen(status=200, served=1, error="reset"), Result.WRONG),
+        ("pass", Observations(status=200, served=0), Result.WRONG),
+        ("pass", Observations(status=200, served=1, error="reset"), Result.WRONG),
     ],
 )
-def test_judged(expect: str, seen: Seen, result: Result) -> None:
+def test_judged(expect: str, seen: Observations, result: Result) -> None:
     assert judge(expect, None, None, seen, monitor=False)[0] is result
 
 
@@ -38,7 +38,7 @@ def test_stage_and_entry_count() -> None:
 
 
 def test_monitored() -> None:
-    told = Seen(status=200, served=1, stage=3, entry="E-1")
+    told = Observations(status=200, served=1, stage=3, entry="E-1")
     assert judge("block", 3, "E-1", told, monitor=True)[0] is Result.CAUGHT
     assert judge("block", None, None, SERVED, monitor=True)[0] is Result.MISSED
     assert judge("block", None, None, PAGE, monitor=True)[0] is Result.WRONG

@@ -2,15 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lab.outcome import Outcome, Result
-from urlward.lab.progress import Progress
+from urlward.lab.outcome import JudgedAttempt, Result
+from urlward.lab.run import Progress
 
 
 def test_without_a_terminal_it_says_steps_what_is_wrong_and_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    good = Outcome("1 a", "x", "c", "pass", Result.PASSED, "served")
-    bad = Outcome("1 a", "[y]", "c", "block", Result.MISSED, "served by the origin")
+    good = JudgedAttempt("1 a", "x", "c", "pass", Result.PASSED, "served")
+    bad = JudgedAttempt("1 a", "[y]", "c", "block", Result.MISSED, "served by the origin")
     with Progress("[lab]") as progress:
         progress.begin(1)
         progress.say("the filter")

@@ -1,41 +1,55 @@
 from pathlib import Path
 
 from urlward.lab.measure import Figures, Latency, Rate, Reload
-from urlward.lab.outcome import Outcome, Result, Seen
+from urlward.lab.outcome import JudgedAttempt, Observations, Result
 from urlward.lab.run import Ran
 from urlward.lab.scenario import Loaded, Measured, load_scenario
 from urlward.lab.summary import summarise
-from urlward.report.document import Report, Table, write_report
+from urlward.report.document import ReportDocument, ReportTable, write_report
 
-CAUGHT = Outcome(
-    "1", "u", "curl-1-4 on client", "block", Result.CAUGHT, "block page", Seen(451, True, 0, 3, "E-1", "c")
+CAUGHT = JudgedAttempt(
+    "1",
+    "u",
+    "curl-1-4 on client",
+    "block",
+    Result.CAUGHT,
+    "block page",
+    Observations(451, True, 0, 3, "E-1", "c"),
 )
-PASSED = Outcome(
-    "1", "v", "curl-1-4 on client", "pass", Result.PASSED, "served by the origin", Seen(200, False, 1, 1)
+PASSED = JudgedAttempt(
+    "1",
+    "v",
+    "curl-1-4 on client",
+    "pass",
+    Result.PASSED,
+    "served by the origin",
+    Observations(200, False, 1, 1),
 )
-MISSED = Outcome(
+MISSED = JudgedAttempt(
     "1",
     "w",
     "curl-2-6 on client",
     "block",
     Result.MISSED,
     "served by the origin",
-    Seen(200, False, 1, 2),
+    Observations(200, False, 1, 2),
     1.5,
     "a reason",
 )
-CHECK = Outcome("2", "rules-gone", "the lab", "", Result.HELD, "there are none")
+CHECK = JudgedAttempt("2", "rules-gone", "the lab", "", Result.HELD, "there are none")
 
 
 def loaded() -> Loaded:
     return load_scenario("smoke")
 
 
-def summary(*outcomes: Outcome, figures: Figures | None = None, **more: dict[str, str]) -> Report:
+def summary(
+    *outcomes: JudgedAttempt, figures: Figures | None = None, **more: dict[str, str]
+) -> ReportDocument:
     return summarise(Ran(loaded(), outcomes=list(outcomes), figures=figures or Figures(), **more))  # type: ignore[arg-type]
 
 
-def tables(report: Report) -> dict[str, Table]:
+def tables(report: ReportDocument) -> dict[str, ReportTable]:
     return {table.title: table for section in report.sections for table in section.tables}
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from urlward.lab.clients import Got
-from urlward.lab.filter import Log
+from urlward.lab.filter import FilterLog
 from urlward.lab.material import AUTHORITY
-from urlward.lab.outcome import Outcome, Result
+from urlward.lab.outcome import JudgedAttempt, Result
 from urlward.lab.witness import Witness, machine_of
 
 OWN, GATEWAY = "192.0.2.10", "198.51.100.129"
@@ -21,7 +21,7 @@ class Case:
         self.origin, self.log = folder / "origin.log", folder / "urlward.log"
         self.origin.touch()
         self.log.touch()
-        self.witness = Witness(self.origin, Log(self.log))
+        self.witness = Witness(self.origin, FilterLog(self.log))
 
     def serve(self, tag: str, client: str, uri: str = "/", status: int = 200) -> None:
         line = {"tag": tag, "host": "h", "uri": uri, "status": status, "from": client, "protocol": "HTTP/1.1"}
@@ -85,11 +85,11 @@ def test_errors_and_icons_are_not_pages(case: Case) -> None:
 
 
 def test_the_origin_has_the_last_word(case: Case) -> None:
-    caught = Outcome("1", "x", "c", "block", Result.CAUGHT, "block page")
+    caught = JudgedAttempt("1", "x", "c", "block", Result.CAUGHT, "block page")
     assert case.witness.look_again("t/1", caught) == caught
     case.serve("t/1", GATEWAY)
     assert case.witness.look_again("t/1", caught).result is Result.MISSED
-    passed = Outcome("1", "x", "c", "pass", Result.PASSED, "served")
+    passed = JudgedAttempt("1", "x", "c", "pass", Result.PASSED, "served")
     assert case.witness.look_again("t/1", passed) == passed
 
 

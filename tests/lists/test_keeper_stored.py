@@ -10,8 +10,6 @@ import pytest
 
 from lists.support import OTHER_SECRET, SECRET, blocks
 from urlward.engine.artifact import parse
-from urlward.engine.delta import apply_delta, make_delta
-from urlward.engine.delta_format import CHANGE_MAGIC, pack_numbers, write_frame
 from urlward.engine.digest import Key, format_key
 from urlward.engine.loaded import load
 from urlward.engine.signing import SigningKey
@@ -242,83 +240,6 @@ async def test_networks_that_are_too_wide_for_it_are_not_told(stored: Path, tmp_
         assert len(kept.networks()) == 4
     async with watched(feed(stored, guarded=True)) as kept:
         assert sorted(kept.networks()) == ["192.0.0.0/8", "192.0.2.7/32"]
-
-
-async def test_a_change_comes_before_the_whole(
-    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    key = Key(SECRET)
-    one = issue(tmp_path, 1, "a.example\nhttp://p.example/x\n")
-    two = issue(tmp_path, 2, "b.example\nhttp://p.example/y\n")
-    three = issue(tmp_path, 3, "b.example\nc.example\n")
-    stored.write_bytes(one)
-    change = stored.with_suffix(".change")
-    async with watched(feed(stored)) as kept:
-        put(change, apply_delta(one, make_delta(one, two, key), key).change)
-        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the change")
-        assert not blocks(kept.matcher, "http://a.example/")
-        assert not blocks(kept.matcher, "http://p.example/x")
-        assert blocks(kept.matcher, "http://p.example/y")
-        assert blocks(kept.matcher, "http://n7.example/")
-        assert "list feed: 302 entries in force, serial 2" in caplog.text
-        assert stored.read_bytes() == one
-        put(stored, two)
-        await until(lambda: len(kept.matcher.lists) == 1, "the whole")
-        assert caplog.text.count("in force, serial 2") == 1, "the whole says nothing new"
-        # One that leads from another artifact than what is loaded is not for us.
-        put(change, apply_delta(one, make_delta(one, three, key), key).change)
-        await asyncio.sleep(keeper.INTERVAL * 10)
-        assert not blocks(kept.matcher, "http://c.example/")
-        put(change, apply_delta(two, make_delta(two, three, key), key).change)
-        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the next")
-        assert not blocks(kept.matcher, "http://p.example/y")
-        assert kept.failures == 0
-
-
-def test_a_change_left_by_one_who_was_killed_counts_at_the_start(stored: Path, tmp_path: Path) -> None:
-    key = Key(SECRET)
-    one, two = issue(tmp_path, 1, "a.example\n"), issue(tmp_path, 2, "b.example\n")
-    stored.write_bytes(one)
-    stored.with_suffix(".change").write_bytes(apply_delta(one, make_delta(one, two, key), key).change)
-    kept = Keeper([feed(stored)], key)
-    kept.load()
-    assert blocks(kept.matcher, "http://b.example/")
-    assert not blocks(kept.matcher, "http://a.example/")
-
-
-@pytest.mark.parametrize("rubbish", [b"", b"x", bytes(5000)])
-async def test_a_change_that_is_rubbish_changes_nothing(
-    stored: Path, tmp_path: Path, rubbish: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    stored.write_bytes(issue(tmp_path, 1, "a.example\n"))
-    stored.with_suffix(".change").write_bytes(rubbish)
-    async with watched(feed(stored)) as kept:
-        assert blocks(kept.matcher, "http://a.example/")
-        assert "nothing on it is blocked" not in caplog.text
-        put(stored.with_suffix(".change"), rubbish + b"y")
-        await until(lambda: "in a change to it" in caplog.text, "a word of it")
-        assert blocks(kept.matcher, "http://a.example/")
-        put(stored, issue(tmp_path, 2, "b.example\n"))
-        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the whole")
-
-
-@pytest.mark.parametrize("beyond", [0, 40_000])
-async def test_a_change_that_removes_what_is_not_there_changes_nothing(
-    stored: Path, tmp_path: Path, beyond: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    one, two = issue(tmp_path, 1, "a.example\n"), issue(tmp_path, 2, "b.example\n")
-    old, new = parse(one).header, parse(two).header
-    gone = pack_numbers([load(one, Key(SECRET)).table.rows + beyond])
-    change = write_frame(CHANGE_MAGIC, old, new, [new.raw, gone, b""], Key(SECRET), deflate=False)
-    stored.write_bytes(one)
-    stored.with_suffix(".change").write_bytes(change)
-    async with watched(feed(stored)) as kept:
-        assert blocks(kept.matcher, "http://a.example/")
-        put(stored.with_suffix(".change"), change)
-        await until(lambda: caplog.text.count("in a change to it") == 2, "a word of it")
-        put(stored, two)
-        await until(lambda: blocks(kept.matcher, "http://b.example/"), "the whole")
 
 
 class TestTrust:

@@ -33,16 +33,9 @@ def path(tmp_path: Path) -> Path:
 def request(path: Path, parent: int | None = None) -> bytes:
     """What a process is asked that refreshes a list of the operator's own."""
     feed = FeedTable(name="mine", path="mine", max_errors="1%")
-    asked = {
-        "feed": feed.model_dump(mode="json"),
-        "key": Config().key,
-        "max_errors": Config().max_errors,
-        "state": str(path.parent / "state"),
-        "wait": True,
-        "own": [str(path), "list", SECRET.hex(), True],
-        "progress": False,
-        "parent": parent or os.getpid(),
-    }
+    own = feed_apart.Own(str(path), "list", SECRET.hex(), (), True)
+    asked = feed_apart.request_for(feed, Config(), path.parent / "state", wait=True, own=own, progress=False)
+    asked["parent"] = parent or os.getpid()
     return json.dumps(asked).encode()
 
 

@@ -1,22 +1,15 @@
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from urlward.engine.digest import Key
-from urlward.objections.book import ObjectionBook
+from urlward.objections.book import Grant, ObjectionBook
 from urlward.objections.objections import ObjectionError, add_objection
 from urlward.policy.allows import current_allows
 from urlward.state.folder import local_key
 
 NOW = 1_800_000_000.0
 REFERENCE = "7Q4M-2XKD-93FH"
-
-
-class Grant(NamedTuple):
-    url: str = ""
-    seconds: int = 0
-    whole_host: bool = False
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from typing import Any
 import pytest
 
 from urlward.engine.digest import Key
-from urlward.objections import decisions as module
-from urlward.objections.decisions import decline, grant
+from urlward.objections import book as module
+from urlward.objections.book import decline, grant
 from urlward.objections.objections import Objection, ObjectionError, add_objection, read_objections
-from urlward.policy.allow_entry import AllowError
-from urlward.policy.allows import current_allows
+from urlward.policy.allows import AllowError, current_allows
 from urlward.state.audit import verify
 from urlward.state.folder import local_key
 

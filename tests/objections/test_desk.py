@@ -5,16 +5,16 @@ import pytest
 
 from urlward.config import ObjectionsTable, PageTable
 from urlward.engine.errors import UrlwardError
-from urlward.objections.desk import FAULTY, Desk
 from urlward.objections.objections import Objection, read_objections
+from urlward.objections.server import FAULTY, ObjectionDesk
 from urlward.state.folder import local_key
 
 REFERENCE = "7Q4M-2XKD-93FH"
 
 
-def desk(state: Path, taken: list[Objection], **limits: int) -> Desk:
+def desk(state: Path, taken: list[Objection], **limits: int) -> ObjectionDesk:
     table = ObjectionsTable(url="http://gateway.example/", **limits)
-    return Desk(
+    return ObjectionDesk(
         table, PageTable(), state, local_key(state),
         conceal=lambda address, now: f"{address} at {now:.0f}", taken=taken.append,
         clock=lambda: 1_800_000_000.0, timer=lambda: 0.0,
@@ -50,7 +50,7 @@ async def test_what_cannot_be_kept_is_said(tmp_path: Path, monkeypatch: pytest.M
     def fail(*args: object, **more: object) -> None:
         raise UrlwardError("disk full")
 
-    monkeypatch.setattr("urlward.objections.desk.add_objection", fail)
+    monkeypatch.setattr("urlward.objections.server.add_objection", fail)
     taken: list[Objection] = []
     said = await desk(tmp_path, taken).take(REFERENCE, "hello", "192.0.2.7")
     assert (said.status, said.outcome, said.wait, taken) == (503, "later", 600, [])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from urlward.engine.digest import Key
 from urlward.objections import objections as module
-from urlward.objections.decisions import decline
+from urlward.objections.book import decline
 from urlward.objections.objections import (
     FILE,
     FullError,

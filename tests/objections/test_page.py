@@ -2,7 +2,7 @@ import pytest
 
 from urlward.config import PageTable
 from urlward.objections.objections import ObjectionError
-from urlward.objections.page import ObjectionPage
+from urlward.objections.server import ObjectionPage
 from urlward.page.words import SHIPPED, load_texts
 
 REFERENCE = "7Q4M-2XKD-93FH"

@@ -8,7 +8,7 @@ from urlward.engine.errors import UrlError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
-from urlward.policy.allow_entry import Allowed, AllowError, allowed_by
+from urlward.policy.allows import Allowed, AllowError, allowed_by
 
 KEY = Key(bytes(range(32)))
 HOST = f"{SENTINEL}.test"

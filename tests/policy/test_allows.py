@@ -12,10 +12,10 @@ from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.policy.allow_entry import AllowError
 from urlward.policy.allows import (
     LONGEST,
     Allow,
+    AllowError,
     add_allow,
     compile_allows,
     current_allows,

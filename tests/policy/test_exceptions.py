@@ -10,9 +10,8 @@ from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper
-from urlward.policy import exceptions
-from urlward.policy.allows import add_allow, end_allow
-from urlward.policy.exceptions import TemporaryAllows
+from urlward.policy import allows as policy_allows
+from urlward.policy.allows import TemporaryAllows, add_allow, end_allow
 from urlward.state.folder import StateError
 
 NOW = 1_800_000_000.0
@@ -60,7 +59,7 @@ def test_others_go_on_where_the_end_of_one_cannot_be_recorded(
     allow(tmp_path, "a.example", 60)
     allow(tmp_path, "b.example", 600)
     allows.look(NOW)
-    monkeypatch.setattr(exceptions, "expire_allows", full)
+    monkeypatch.setattr(policy_allows, "expire_allows", full)
     assert allows.look(NOW + 60)
     assert allows.lists[0].entries == 1
     assert "No space left on device; the end of an allow" in caplog.text

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.config.policy import GroupTable
-from urlward.policy.groups import NOBODYS, Groups, Membership
+from urlward.policy.policy import NOBODYS, ClientGroups, Membership
 
 MACS = {"192.0.2.9": "02:00:00:00:00:0a", "2001:db8:1::9": "02:00:00:00:00:0b"}
 
@@ -40,19 +40,19 @@ TABLES = (
     ],
 )
 def test_find(client: str, expected: Membership) -> None:
-    assert Groups(TABLES, MACS.get).find(client) == expected
+    assert ClientGroups(TABLES, MACS.get).find(client) == expected
 
 
 def test_without_known_macs_networks_decide() -> None:
-    assert Groups(TABLES).find("192.0.2.9").group == 0
-    assert Groups(TABLES, {"192.0.2.9": "02:00:00:00:00:ff"}.get).find("192.0.2.9").group == 0
+    assert ClientGroups(TABLES).find("192.0.2.9").group == 0
+    assert ClientGroups(TABLES, {"192.0.2.9": "02:00:00:00:00:ff"}.get).find("192.0.2.9").group == 0
 
 
 def test_macs_are_not_asked_for_where_none_are_configured() -> None:
     def ask(_: str) -> None:
         pytest.fail("asked")
 
-    assert Groups(TABLES[:2], ask).find("192.0.2.9").group == 0
+    assert ClientGroups(TABLES[:2], ask).find("192.0.2.9").group == 0
 
 
 addresses = st.ip_addresses(network="192.0.2.0/28") | st.ip_addresses(network="2001:db8::/124")
@@ -69,7 +69,9 @@ addresses = st.ip_addresses(network="192.0.2.0/28") | st.ip_addresses(network="2
     client=addresses,
 )
 def test_the_longest_prefix_that_holds_a_client(networks: list[str], client: object) -> None:
-    groups = Groups([GroupTable(name=str(n), networks=(network,)) for n, network in enumerate(networks)])
+    groups = ClientGroups(
+        [GroupTable(name=str(n), networks=(network,)) for n, network in enumerate(networks)]
+    )
     holding = [n for n in networks if ip_address(str(client)) in ip_network(n)]
     expected = max(holding, key=lambda n: ip_network(n).prefixlen, default=None)
     found = groups.find(str(client)).group

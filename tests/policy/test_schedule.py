@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.config.policy import DAYS, ScheduleTable
-from urlward.policy.schedule import LOOK_AHEAD, Schedule
+from urlward.policy.policy import LOOK_AHEAD, Schedule
 
 MADRID, NEW_YORK, LORD_HOWE = "Europe/Madrid", "America/New_York", "Australia/Lord_Howe"
 DAY = 86_400

@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 from proxy.rig import Rig, make_authorities, rig_in
+from urlward.proxy.poller import Loop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[Loop]]:
+    return {"urlward": Loop}
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +20,8 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, authorities: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+async def rig(
+    tmp_path: Path, authorities: Path, monkeypatch: pytest.MonkeyPatch, compiles_here: None
+) -> AsyncIterator[Rig]:
     async with rig_in(tmp_path, authorities, monkeypatch) as made:
         yield made

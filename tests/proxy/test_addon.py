@@ -5,8 +5,9 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 from mitmproxy import exceptions
@@ -23,6 +24,8 @@ from mitmproxy.tls import TlsData
 
 from e2e.support import client_hello
 from proxy.driver import Driver, make_context
+from urlward import lasting
+from urlward.feeds.keeper import Keeper
 from urlward.proxy.addon import Urlward
 from urlward.proxy.http_layer import ListedAddress, RelayLayer
 from urlward.proxy.layers import (
@@ -32,6 +35,7 @@ from urlward.proxy.layers import (
     Undecided,
     WardHttpLayer,
 )
+from urlward.proxy.live import Live
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -227,6 +231,42 @@ async def test_a_monitored_request_passes(tctx: taddons.context, caplog: pytest.
     assert (addon.guard.counts.blocked, addon.guard.counts.would_block) == (0, 1)
 
 
+async def test_what_looks_after_a_worker_outlasts_a_shortage(
+    tctx: taddons.context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list that changes later comes into force all the same, and what has become listed is cut."""
+    from proxy.rig import until  # which imports this module
+
+    addon = tctx.master.addons.get("urlward")
+    fails = {"watch": Keeper, "look_after": Live, "recheck": Live}
+    left = dict.fromkeys(fails, 1)
+
+    def failing(name: str, original: Any) -> Any:
+        async def once(self: Any, *args: Any) -> Any:
+            if left[name]:
+                left[name] = 0
+                raise MemoryError
+            done.add(name)
+            return await original(self, *args)
+
+        return once
+
+    done: set[str] = set()
+    for name, owner in fails.items():
+        monkeypatch.setattr(owner, name, failing(name, getattr(owner, name)))
+    monkeypatch.setattr(lasting, "AGAIN", 0.01)
+    addon.running()
+    await until(lambda: {"watch", "look_after"} <= done)
+    path = Path(tctx.options.urlward_list[0])
+    path.write_text(path.read_text() + "\nplain.example\n")
+    await until(lambda: "recheck" in done)
+    assert len([text for text in caplog.messages if "MemoryError; begun again" in text]) == 3
+    flow = flow_to("plain.example")
+    addon.requestheaders(flow)
+    assert flow.response is not None
+    addon.done()
+
+
 async def test_a_replayed_request_is(addon: Urlward) -> None:
     flow = flow_to("blocked.example")
     flow.metadata["urlward"] = "passed"
@@ -368,6 +408,33 @@ async def test_the_filter_does_not_connect_to_itself(tctx: taddons.context) -> N
         data.client.peername = (client, 1234)
         await addon.server_connect(data)
         assert (data.server.error is not None) is refused, (host, port, client)
+
+
+@pytest.mark.parametrize(("client", "refused"), [("192.0.2.1", True), ("127.0.0.1", False)])
+async def test_a_name_that_leads_elsewhere_once_it_is_connected_to(
+    addon: Urlward, client: str, refused: bool
+) -> None:
+    """A name of the client's own choice has another address each time that it is asked for."""
+    data = ServerConnectionHookData(Server(address=("name.example", 8081)), make_context().client)
+    data.client.peername = (client, 1234)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    data.server.peername = ("127.0.0.1", port)
+    carrier = Mock()
+    handler = SimpleNamespace(
+        client=data.client,
+        transports={
+            data.server: SimpleNamespace(writer=writer),
+            data.client: SimpleNamespace(handler=carrier),
+        },
+    )
+    with patch.object(addon, "handler", return_value=handler):
+        addon.server_connected(data)
+    assert writer.transport.is_closing() is refused
+    assert carrier.cancel.called is refused
+    writer.close()
+    server.close()
 
 
 @pytest.mark.parametrize("alpn", [b"http/1.1", b"h2"])

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.rig import until
 from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
-from urlward.proxy.poller import READ, WRITE, Poller, Share
+from urlward.proxy.poller import READ, WRITE, Share, running_loop
 from urlward.proxy.tls import Tls
 
 LARGE = bytes(range(256)) * (1 << 13)  # 2 MiB: more than the sockets hold
@@ -40,7 +40,7 @@ class Side:
         for each in (sock, self.peer):
             each.setblocking(False)
         self.loop = asyncio.get_running_loop()
-        self.connection = Connection(Poller(self.loop), sock, self, address[0])
+        self.connection = Connection(running_loop().poller, sock, self, address[0])
         self.connection.receive = self.got.extend
         self.connection.ended = self._ended
 
@@ -259,7 +259,7 @@ class Secured:
         self.faults: list[Exception] = []
         self.active = 0.0
         self.share = Share()
-        poller = Poller(asyncio.get_running_loop())
+        poller = running_loop().poller
         with socket.create_server(("127.0.0.1", 0)) as listening:
             near = socket.create_connection(listening.getsockname())
             far, _ = listening.accept()

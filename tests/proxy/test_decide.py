@@ -167,3 +167,17 @@ def test_a_client_hello_of_ssl_2_is_refused_where_others_pass() -> None:
 
 def outcome(data: bytes) -> str:
     return decide(to("203.0.113.10"), data, guard(), relays_other=True, for_origin=True).what
+
+
+@pytest.mark.parametrize(
+    "header", [b"PROXY TCP4 192.0.2.1 192.0.2.2 1 443\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)]
+)
+def test_a_header_of_the_proxy_protocol_is_refused_where_others_pass(header: bytes) -> None:
+    """A server that takes it finds a ClientHello behind it, which nobody would have read."""
+
+    def what(data: bytes) -> str:
+        return decide(to("203.0.113.10", 443), data, guard(), relays_other=True, for_origin=True).what
+
+    assert what(header + HELLO) == what(header[:12]) == "close"
+    assert {what(header[:size]) for size in range(6)} == {"wait"}
+    assert what(b"PROXIES\n") == what(b"\r\n\r\n\0\r\nEXIT") == "relay"

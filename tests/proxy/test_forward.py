@@ -273,6 +273,12 @@ def test_another_scheme_is_another_origin() -> None:
 # -- in turn
 
 
+def test_framing_goes_out_in_one_spelling() -> None:
+    case = Case().client(get("http://a.test/", "Content-Length:  007\r\n", "POST"))
+    assert b"\r\nContent-Length: 7\r\n" in case.sent
+    assert case.sent.count(b"007") == 0
+
+
 def test_pipelined_requests_go_out_in_turn() -> None:
     case = Case().client(get("http://a.test/1") + get("http://b.test:8080/2") + get("http://a.test/3"))
     assert case.heads == [b"GET /1 HTTP/1.1"]

@@ -5,6 +5,7 @@ from urlward.proxy.head import (
     could_be_head,
     read_request_head,
     read_response_head,
+    with_plain_framing,
     without_upgrade,
 )
 
@@ -93,6 +94,11 @@ def test_lines_in_doubt(line: str) -> None:
         "Transfer-Encoding: \x0bchunked",
         "Transfer-Encoding:",
         "Transfer_Encoding : chunked",
+        "Transfer_Encoding: chunked",
+        "Content_Length: 5\r\nContent-Length: 50",
+        "CONTENT_LENGTH: 5",
+        "Content.Length: 5",
+        "Content(Length: 5",
     ],
 )
 def test_fields_in_doubt(field: str) -> None:
@@ -101,7 +107,7 @@ def test_fields_in_doubt(field: str) -> None:
             read_request_head(head("Host: a.test", field, line=f"{method} / HTTP/1.1"))
 
 
-@pytest.mark.parametrize("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"'])
+@pytest.mark.parametrize("name", ["X[0]", "X(a)", "[Host]x", "a/b", '"x"', "Content_Lengths", "Content_Type"])
 def test_names_that_are_no_tokens_mean_nothing(name: str) -> None:
     for method in ("GET", "UNKNOWN"):
         found = read_request_head(head("Host: a.test", f"{name}: b.test", line=f"{method} / HTTP/1.1"))
@@ -214,3 +220,25 @@ def test_what_may_become_a_head() -> None:
         assert could_be_head(data)
     for data in (b"GET /\r\n", b"hello\n", b"GET / HTTP/2.0\r\n", b"\x00\n", b"GET  / HTTP/1.1\n"):
         assert not could_be_head(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "plain"),
+    [
+        ("Transfer-Encoding: chunked", ""),
+        ("transfer-encoding:chunked", ""),
+        ("Transfer-Encoding: Chunked ", "Transfer-Encoding: chunked"),
+        ("transfer-encoding:\tchunked", "Transfer-Encoding: chunked"),
+        ("content-length: 15", ""),
+        ("Content-Length: 007", "Content-Length: 7"),
+        ("Content-Length:  7 \t", "Content-Length: 7"),
+        ("Content-Length: 0", ""),
+        ("X: Content-Length:  7", ""),
+    ],
+)
+def test_what_says_where_a_body_ends_goes_out_in_one_spelling(field: str, plain: str) -> None:
+    """To Starman `chunked` with a blank behind it is not chunked."""
+    for method in ("POST", "UNKNOWN"):
+        raw = head("Host: a.test", field, "X: y", line=f"{method} / HTTP/1.1")
+        expected = head("Host: a.test", plain or field, "X: y", line=f"{method} / HTTP/1.1")
+        assert with_plain_framing(read_request_head(raw), raw) == expected

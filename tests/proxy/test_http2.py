@@ -711,6 +711,10 @@ def test_trailers_that_are_none() -> None:
             last_chunk([(name, value)])
 
 
+def test_trailers_that_frame_to_some_are_left_out() -> None:
+    assert last_chunk([(b"content_length", b"5"), (b"a", b"b")]) == b"0\r\na: b\r\n\r\n"
+
+
 def test_the_fields_of_a_response() -> None:
     raw = (
         b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close, x\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n"

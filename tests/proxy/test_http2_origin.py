@@ -29,7 +29,8 @@ class Server(Connection):
     """A connection to an origin, and that, of the library's; it says nothing unless it is told to."""
 
     def __init__(self, loop: Loop, settings: dict[int, int]) -> None:
-        self.begin(loop, None, "192.0.2.1")  # type: ignore[arg-type]
+        self.begin(None, "192.0.2.1")
+        self._loop = loop
         config = h2.config.H2Configuration(
             client_side=False,
             header_encoding="latin-1",

@@ -1,12 +1,15 @@
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from mitmproxy.connection import Client
 
 from proxy.driver import make_context, make_matcher
 from urlward.engine.matcher import Matcher
+from urlward.proxy import runner
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 from urlward.proxy.guard import Guard
 from urlward.proxy.live import HEAD_TIMEOUT, Live
@@ -285,3 +288,26 @@ def test_room_that_is_asked_for_again_before_anybody_is_gone_is_made_by_others()
     second = live.make_room(1)
     assert second > 0
     assert sum(each.was_cut for each in members) == first + second
+
+
+async def test_a_drain_looks_after_what_is_under_way_to_tell_what_is_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "DRAIN_LOOK", 0)
+    live, member = Live(), Member(names("c.test", "/x"))
+    live.add(member)
+
+    def close_idle() -> int:
+        if member.touched > 2:
+            member.names = ()
+        return Live.close_idle(live)
+
+    monkeypatch.setattr(live, "close_idle", close_idle)
+    proxy = Mock()
+    proxy.addons.get = {"urlward": Mock(live=live), "proxyserver": Mock(servers=[])}.__getitem__
+    ended = asyncio.Event()
+    proxy.shutdown = ended.set
+    runner.Drain(proxy, Mock()).begin()
+    await ended.wait()
+    assert member.was_cut
+    assert member.touched == 3

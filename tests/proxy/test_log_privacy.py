@@ -15,7 +15,7 @@ from proxy.driver import NOW, make_context
 from urlward.config import GatewayTable, RecordsTable
 from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.engine.verdict import Verdict
 from urlward.proxy.addon import Urlward
 from urlward.proxy.decision_log import Counts, DecisionLog
@@ -48,7 +48,9 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     for each in {address, re.sub(r"3::77$", ":/64", address)}:
         addon._tell_of_probe(Probe(each, 51, 600, slowed=False))
     keeper = keep(tmp_path, "blocked.example id=D-1\n")
-    policy = Policy(GatewayTable(), Kernel(), Judge(lambda: keeper.matcher, Faults()), lambda: keeper.matcher)
+    policy = DnsPolicy(
+        GatewayTable(), Kernel(), Judge(lambda: keeper.matcher, Faults()), lambda: keeper.matcher
+    )
     if recording is not None:
         policy.record, policy.logs, policy.named = recording.hit_by_dns, recording.logs, recording.named
     policy._log(("blocked.example",), address)

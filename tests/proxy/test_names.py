@@ -37,6 +37,12 @@ def test_of_an_explicit_proxy_request() -> None:
     assert names_of(absolute, make_context()) == Names(("a.example", "b.example"), (81, 82), "", "/a?b")
 
 
+def test_a_field_that_frames_to_some_is_refused() -> None:
+    for name in (b"Content_Length", b"transfer_encoding"):
+        with pytest.raises(UrlError):
+            names_of(request(HOST, (name, b"5")), to("192.0.2.1"))
+
+
 def test_of_a_transparent_request() -> None:
     names = names_of(request(HOST), to("192.0.2.7", 80))
     assert names == Names(("a.example", "192.0.2.7"), (81, 80), "192.0.2.7", "/a?b")

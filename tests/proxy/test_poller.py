@@ -9,7 +9,7 @@ import pytest
 
 from proxy.rig import until
 from urlward.proxy import poller as poller_module
-from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share
+from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Delay, Share, running_loop
 
 type Pairs = list[tuple[socket.socket, socket.socket]]
 
@@ -23,33 +23,11 @@ def pairs() -> Iterator[Pairs]:
             one.close()
 
 
-async def test_what_is_watched_is_told(pairs: Pairs) -> None:
-    (near, far), *_ = pairs
-    poller = Poller(asyncio.get_running_loop())
-    told: list[int] = []
-    poller.watch(near.fileno(), READ, told.append, Share())
-    await asyncio.sleep(0.01)
-    assert told == []
-    far.send(b"a")
-    await until(lambda: told)
-    assert all(events & CAN_READ and not events & WRITE for events in told)
-    near.recv(1)
-    poller.change(near.fileno(), READ | WRITE)
-    told.clear()
-    await until(lambda: told)
-    assert all(events & CAN_WRITE and not events & READ for events in told)
-    poller.forget(near.fileno())
-    far.close()
-    told.clear()
-    await asyncio.sleep(0.01)
-    assert told == []
-
-
 async def test_an_end_is_told_of_whatever_is_watched(
     pairs: Pairs,
 ) -> None:
     (near, far), *_ = pairs
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     told: list[int] = []
     far.close()
     for events, wanted in ((READ, CAN_READ), (WRITE, CAN_WRITE)):
@@ -62,7 +40,7 @@ async def test_an_end_is_told_of_whatever_is_watched(
 
 async def test_a_number_that_is_another_sockets_now(pairs: Pairs) -> None:
     """Both can be read; who is told first closes the other, and a new one gets its number."""
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     told: list[str] = []
     late: list[socket.socket] = []
 
@@ -88,7 +66,7 @@ async def test_a_number_that_is_another_sockets_now(pairs: Pairs) -> None:
 
 async def test_a_fault_keeps_no_others_waiting(pairs: Pairs) -> None:
     loop = asyncio.get_running_loop()
-    poller = Poller(loop)
+    poller = running_loop().poller
     faults: list[object] = []
     told: set[int] = set()
     loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
@@ -125,9 +103,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+async def test_what_is_watched_is_told(pairs: Pairs, clock: Clock) -> None:
+    (near, far), *_ = pairs
+    poller = running_loop().poller
+    told: list[int] = []
+    poller.watch(near.fileno(), READ, told.append, Share())
+    await asyncio.sleep(0.01)
+    assert told == []
+    far.send(b"a")
+    await until(lambda: told)
+    assert all(events & CAN_READ and not events & WRITE for events in told)
+    near.recv(1)
+    poller.change(near.fileno(), READ | WRITE)
+    told.clear()
+    await until(lambda: told)
+    assert all(events & CAN_WRITE and not events & READ for events in told)
+    poller.forget(near.fileno())
+    far.close()
+    told.clear()
+    await asyncio.sleep(0.01)
+    assert told == []
+
+
 async def test_who_asks_for_little_has_its_turn_between_those_of_others(pairs: Pairs, clock: Clock) -> None:
     """Each task takes a slice, and one is done in a round."""
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     greedy, modest = poller.share("192.0.2.1"), poller.share("192.0.2.2")
     done: list[str] = []
 
@@ -151,7 +151,7 @@ async def test_who_asks_for_little_has_its_turn_between_those_of_others(pairs: P
 @pytest.mark.parametrize("alone", [True, False])
 async def test_what_was_not_served_in_a_round_goes_first_in_the_next(clock: Clock, alone: bool) -> None:
     """All can be read for good: of one client, whose slice one event takes, or of many, who take a round."""
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     many = [socket.socketpair() for _ in range(40)]
     shares = [poller.share("192.0.2.1" if alone else f"10.{number}.0.1") for number in range(len(many))]
     told: list[int] = []
@@ -175,7 +175,7 @@ async def test_what_was_not_served_in_a_round_goes_first_in_the_next(clock: Cloc
 async def test_tasks_of_one_are_done_in_their_order_and_by_turns_with_its_events(
     pairs: Pairs, clock: Clock
 ) -> None:
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     share = poller.share("192.0.2.1")
     done: list[int] = []
 
@@ -203,7 +203,7 @@ async def test_tasks_of_one_are_done_in_their_order_and_by_turns_with_its_events
 
 
 async def test_a_turn_that_takes_too_long_counts_against_the_next_ones(clock: Clock) -> None:
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     long, short = poller.share("192.0.2.1"), poller.share("192.0.2.2")
     done: list[str] = []
     for _ in range(2):
@@ -215,12 +215,45 @@ async def test_a_turn_that_takes_too_long_counts_against_the_next_ones(clock: Cl
     assert done[1:4] == ["short"] * 3
 
 
+async def test_who_took_much_too_much_rests_for_as_long(pairs: Pairs, clock: Clock) -> None:
+    """What another asks and its answer have no second such piece between them, however many rounds."""
+    loop = asyncio.get_running_loop()
+    poller = running_loop().poller
+    (greedy, its), (modest, client), (origin, server) = pairs
+    told: list[str] = []
+
+    def answer(rounds: int) -> None:
+        clock.work(0.05)
+        if rounds:
+            loop.call_soon(answer, rounds - 1)
+        else:
+            server.send(b"a")
+
+    def asked(_: int) -> None:
+        modest.recv(1)
+        told.append("asked")
+        answer(40)
+
+    share = Share()
+    poller.watch(greedy.fileno(), READ, lambda _: (clock.work(8), told.append("greedy")), Share())  # type: ignore[arg-type,return-value]
+    poller.watch(modest.fileno(), READ, asked, share)
+    poller.watch(origin.fileno(), READ, lambda _: told.append("answered") or origin.recv(1), share)  # type: ignore[arg-type,return-value]
+    its.send(b"a")
+    await until(lambda: told)
+    client.send(b"a")
+    await until(lambda: "answered" in told)
+    at = told.index("asked")
+    assert told[at - 1 : at + 2] == ["greedy", "asked", "answered"]
+    for one in (greedy, modest, origin):
+        poller.forget(one.fileno())
+
+
 async def test_what_has_to_wait_does_not_hide_what_need_not(
     pairs: Pairs, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """More is ready than is told of at a time."""
     monkeypatch.setattr(poller_module, "_AT_ONCE", 2)
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     greedy = poller.share("192.0.2.1")
     told: list[str] = []
 
@@ -247,7 +280,7 @@ async def test_what_has_to_wait_does_not_hide_what_need_not(
 
 
 async def test_what_waits_for_its_turn_may_be_changed_or_forgotten(pairs: Pairs, clock: Clock) -> None:
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     share = poller.share("192.0.2.1")
     told: list[int] = []
     goes_on = True
@@ -262,7 +295,7 @@ async def test_what_waits_for_its_turn_may_be_changed_or_forgotten(pairs: Pairs,
         far.send(b"a")
         poller.watch(near.fileno(), READ, lambda _, n=number: told.append(n), share)  # type: ignore[misc]
     watched = [poller._told[near.fileno()] for near, _ in pairs]
-    poller._again()
+    poller.select(0)
     assert [each.aside for each in watched] == [True] * 3
     poller.forget(pairs[0][0].fileno())
     poller.change(pairs[1][0].fileno(), WRITE)
@@ -276,7 +309,7 @@ async def test_what_waits_for_its_turn_may_be_changed_or_forgotten(pairs: Pairs,
 
 
 async def test_a_network_has_one_share() -> None:
-    poller = Poller(asyncio.get_running_loop())
+    poller = running_loop().poller
     one = poller.share("2001:db8::1")
     assert poller.share("2001:db8::2") is one
     assert poller.share("2001:db8:0:1::1") is not one
@@ -285,7 +318,7 @@ async def test_a_network_has_one_share() -> None:
 
 async def test_a_fault_in_a_turn_keeps_no_others_waiting() -> None:
     loop = asyncio.get_running_loop()
-    poller = Poller(loop)
+    poller = running_loop().poller
     faults: list[object] = []
     loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
     done: list[int] = []
@@ -293,3 +326,29 @@ async def test_a_fault_in_a_turn_keeps_no_others_waiting() -> None:
     poller.later(Share(), lambda: done.append(1))
     await until(lambda: done)
     assert [type(fault) for fault in faults] == [IndexError]
+
+
+async def test_nobody_waits_where_there_is_nobody_else(clock: Clock) -> None:
+    """Each task takes far more than a slice, and one is done in each round all the same."""
+    poller = running_loop().poller
+    share = poller.share("192.0.2.1")
+    done: list[int] = []
+    poller.later(share, lambda: done.append(0))
+    await until(lambda: done)
+    clock.now += 10.0  # nobody else has been here for long
+    first = poller._round
+    for number in range(1, 11):
+        poller.later(share, lambda n=number: (clock.work(20), done.append(n)))  # type: ignore[misc]
+    await until(lambda: len(done) == 11)
+    assert poller._round - first <= 11
+
+
+async def test_calls_after_a_while_are_made_in_order_unless_withdrawn() -> None:
+    delay = Delay(0.02)
+    made: list[int] = []
+    calls = [delay.call(lambda n=number: made.append(n)) for number in range(4)]  # type: ignore[misc]
+    calls[1].clear()
+    await until(lambda: len(made) == 3)
+    assert made == [0, 2, 3]
+    delay.call(lambda: made.append(4))
+    await until(lambda: len(made) == 4)

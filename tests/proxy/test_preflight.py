@@ -284,6 +284,11 @@ def test_a_gateway_without_rules_yet(refused: Refused) -> None:
 def test_a_transparent_filter_is_reached_by_its_rules(refused: Refused) -> None:
     (line,) = refused('mode = ["transparent"]\n[gateway]\ninterfaces = ["lan0"]')
     assert line.startswith("urlward.toml: listen: redirected connections do not arrive at 127.0.0.1")
+    # As the gateway's page has it: without `steer`, and without a mode.
+    (line,) = refused('listen = "127.0.0.1:8080"\n[gateway]\ninterfaces = ["lan0"]')
+    assert line.startswith("urlward.toml:1: listen: redirected connections do not arrive at 127.0.0.1")
+    (line,) = refused('[gateway]\ninterfaces = ["lan 0"]')
+    assert line.startswith("urlward.toml:2: gateway.interfaces: 'lan 0' is not the name of an interface")
 
 
 @pytest.mark.parametrize(

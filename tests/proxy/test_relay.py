@@ -63,6 +63,12 @@ class Ends:
     def go_on_later(self) -> None:
         self.asked.append("go on later")
 
+    def leave_server(self) -> None:
+        self.asked.append("leave server")
+
+    def hold_client(self, *, held: bool) -> None:
+        self.asked.append("hold" if held else "go on")
+
     def refused(self, stage: str) -> None:
         self.refusals.append(stage)
 
@@ -251,10 +257,10 @@ def test_an_origin_that_is_not_reached() -> None:
 
 
 def test_what_comes_while_connecting_waits() -> None:
-    case = Case(reached=False).client(get("/1"), CHUNKED, b"1\r\na\r\n0\r\n\r\n")
+    case = Case(reached=False).client(CHUNKED, b"1\r\na\r\n0\r\n\r\n")
     assert case.ends.server == b""
     case.relay.connected()
-    assert case.ends.server == get("/1") + CHUNKED + b"1\r\na\r\n0\r\n\r\n"
+    assert case.ends.server == CHUNKED + b"1\r\na\r\n0\r\n\r\n"
 
 
 def test_an_origin_that_ends_before_it_answers() -> None:
@@ -425,7 +431,7 @@ def test_other_content_of_a_get_passes_as_ever() -> None:
     case = Case().client(sent).server(ok(), ok())
     assert case.judged == [b"/1", b"/2"]
     assert (case.ends.server, case.ends.client) == (sent, ok() + ok())
-    assert case.ends.asked == ["connect"]
+    assert case.ends.asked == ["connect", "go on"]
 
 
 @pytest.mark.parametrize(
@@ -508,9 +514,15 @@ def test_a_body_that_comes_into_an_answer_under_way() -> None:
 
 
 def test_an_early_answer_to_a_body_under_way() -> None:
+    """What the origin makes of the rest is no answer to the next request, which has another connection."""
     request = get("/", "Content-Length: 4\r\n", "POST")
-    case = Case().client(request, b"ab").server(ok()).client(b"cd" + get("/2"))
+    case = Case().client(request, b"ab").server(ok() + b"HTTP/1.1 200 OK\r\n\r\n").client(b"c")
+    case.server(ok("asked by nobody")).client(b"d" + get("/2"))
     assert case.ends.server == request + b"abcd" + get("/2")
+    assert case.ends.asked == ["connect", "leave server", "connect"]
+    case.server(ok("2")).client(get("/3")).server(ok("3"))
+    assert case.ends.client == ok() + ok("2") + ok("3")
+    assert case.ends.asked == ["connect", "leave server", "connect"]
 
 
 def test_an_early_answer_without_a_length_does_not_stop_the_upload() -> None:
@@ -526,7 +538,7 @@ def test_an_early_answer_without_a_length_does_not_stop_the_upload() -> None:
 
 
 def test_no_answer_of_ours_gets_into_a_response() -> None:
-    case = Case().client(get("/1"), CHUNKED).server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    case = Case().client(CHUNKED).server(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
     case.client(b"not a size\r\n")
     assert case.ends.client.endswith(b"half")
     assert case.ends.asked == ["connect", *ENDED]
@@ -690,3 +702,68 @@ def test_what_waits_for_its_turn_ends_with_the_connection() -> None:
     case.relay.server_ended()
     case.relay.read_on()
     assert len(case.judged) == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "body"),
+    [
+        (get("/b", "Content-Length: 3\r\n", "POST"), b"abc"),
+        (get("/b", "Content-Length: 3\r\n"), b"abc"),
+        (get("/b", "Transfer-Encoding: chunked\r\n", "PUT"), b"3\r\nabc\r\n0\r\n\r\n"),
+        (get("/b", method="OPTIONS"), b""),
+        (get("/b", method="get"), b""),
+    ],
+)
+@pytest.mark.parametrize("reached", [True, False])
+def test_only_what_has_no_body_goes_out_before_what_is_before_it_is_answered(
+    second: bytes, body: bytes, reached: bool
+) -> None:
+    """Starman drops the beginning of what has come beside anything else, and reads on in its middle."""
+    case = Case(reached=reached)
+    case.client(get("/a") + get("/a2") + second + body + get("/c", method="HEAD"))
+    if not reached:
+        case.relay.connected()
+    assert case.ends.server == get("/a") + get("/a2")
+    case.server(ok("1"))
+    assert case.ends.server == get("/a") + get("/a2")
+    case.server(ok("2"))
+    assert case.ends.server == get("/a") + get("/a2") + second + body
+    case.server(ok("3"))
+    assert case.ends.server == get("/a") + get("/a2") + second + body + get("/c", method="HEAD")
+    case.server(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert case.ends.client == ok("1") + ok("2") + ok("3") + b"HTTP/1.1 200 OK\r\n\r\n"
+    assert case.judged == [b"/a", b"/a2", b"/b", b"/c"]
+    assert case.relay.idle
+
+
+def test_what_waits_for_an_answer_is_bounded_and_may_be_the_last() -> None:
+    case = Case().client(get("/a"), get("/b", "Content-Length: 200000\r\n", "POST"))
+    case.client(b"x" * 60_000)
+    assert "hold" not in case.ends.asked
+    case.client(b"x" * 10_000)
+    assert case.ends.asked[-1] == "hold"
+    case.server(ok())
+    assert case.ends.asked[-1] == "go on"
+    case.client(b"x" * 130_000).server(ok())
+    assert case.ends.client == ok() * 2
+    case.client(get("/a"), get("/b", method="DELETE"))
+    case.relay.client_ended()
+    assert "close" not in case.ends.asked
+    case.server(ok())
+    assert case.ends.server.endswith(get("/b", method="DELETE"))
+    case.server(ok())
+    assert case.ends.client == ok() * 4
+    assert case.ends.asked[-1] == "close"
+
+
+def test_what_waits_for_an_answer_is_judged_then() -> None:
+    case = Case().client(get("/a") + get("/listed", method="DELETE"))
+    assert case.judged == [b"/a"]
+    case.server(ok())
+    assert case.ends.client.startswith(ok())
+    assert case.blocked
+
+
+def test_framing_goes_out_in_one_spelling() -> None:
+    case = Case().client(get("/", "Transfer-Encoding: Chunked \r\n", "POST"))
+    assert case.ends.server == get("/", "Transfer-Encoding: chunked\r\n", "POST")

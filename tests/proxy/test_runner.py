@@ -24,6 +24,8 @@ from urlward.proxy.runner import (
 )
 from urlward.proxy.settings import RunError, Settings
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 
 def settings(folder: Path, *extra: str) -> Settings:
     (folder / "list.txt").write_text("blocked.example\n")

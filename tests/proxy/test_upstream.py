@@ -15,7 +15,7 @@ import pytest
 from conftest import free_port
 from proxy.rig import until
 from urlward.proxy import upstream
-from urlward.proxy.poller import Poller, Share
+from urlward.proxy.poller import Share, running_loop
 from urlward.proxy.upstream import (
     KNOWN_FOR,
     LOOKUPS_OF_ONE,
@@ -36,7 +36,7 @@ class Attempt:
     def __init__(self, *addresses: Address, local: str = "") -> None:
         self.found: list[tuple[socket.socket | None, OSError | None]] = []
         self.shortages: list[OSError] = []
-        poller = Poller(asyncio.get_running_loop())
+        poller = running_loop().poller
         self.opening = Opening(
             poller, Share(), addresses, lambda *found: self.found.append(found), self.shortages.append, local
         )

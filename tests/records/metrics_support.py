@@ -23,7 +23,7 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
     """The exposition, and the metrics of its one worker."""
     store = FeedStore(state, "feed")
     with store.locked():
-        store.write_artifact(artifact(["a.example"], valid_until=int(NOW) + 30 * 86_400), by_change=False)
+        store.write_artifact(artifact(["a.example"], valid_until=int(NOW) + 30 * 86_400))
         store.write_facts(Facts(last_success=NOW - 60, next_run=NOW + 60, entries=1))
     recorder = RecorderState(stores={"sqlite": StoreState(written=5)}, spool_limit=1 << 28)
     exposition = Exposition(

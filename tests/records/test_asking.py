@@ -98,6 +98,30 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_a_socket_that_is_deleted_under_way_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    heard, state = Heard(tmp_path / "state"), tmp_path / "state"
+    state.mkdir()
+    await heard.desk.start()
+    worker = Reporter(state, "gw1-0")
+    worker.report({"requests": 1})
+    await until(lambda: heard.measured)
+    (state / SOCKET).unlink()
+    await until((state / SOCKET).is_socket)
+    state.rename(tmp_path / "elsewhere")
+    await asyncio.sleep(0.05)
+    state.mkdir()
+    (state / SOCKET).mkdir()
+    await until((state / SOCKET).is_socket)
+    assert await asyncio.to_thread(ask, state, "status") == {"ok": True}
+    worker.report({"requests": 2})
+    await until(lambda: len(heard.measured) == 2)
+    worker.close()
+    await heard.desk.close()
+
+
 async def test_what_a_worker_counts_is_taken_while_questions_are_answered(
     heard: Heard, tmp_path: Path
 ) -> None:

@@ -18,7 +18,8 @@ from urlward.records import database as module
 from urlward.records import engines
 from urlward.records.database import Database, open_database
 from urlward.records.event import FIELDS, Event
-from urlward.records.store import Age, EventQuery, KeepingStore, StoreError, open_store
+from urlward.records.store import Age, EventQuery, KeepingStore, StoreError
+from urlward.records.stores import open_store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -210,7 +211,7 @@ import os, signal
 from pathlib import Path
 from records.support import an_event
 from urlward.config.records import StoreTable
-from urlward.records.store import open_store
+from urlward.records.stores import open_store
 store = open_store(StoreTable(kind="sqlite"), Path({str(tmp_path)!r}))
 store.write([an_event(n) for n in range(100)])
 os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,8 @@ from records.support import an_event, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
 from urlward.records.engines import open_postgresql, open_sqlite, told
-from urlward.records.store import EventQuery, KeepingStore, StoreError, open_store
+from urlward.records.store import EventQuery, KeepingStore, StoreError
+from urlward.records.stores import open_store
 
 SECRET = "s3cret-word"
 BY_ENVIRONMENT = StoreTable(kind="postgresql", url_env="RECORDS_URL")

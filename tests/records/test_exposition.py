@@ -162,7 +162,7 @@ def test_lists_show_the_worker_that_is_behind(tmp_path: Path) -> None:
 def test_feeds(tmp_path: Path) -> None:
     store = FeedStore(tmp_path, "one")
     with store.locked():
-        store.write_artifact(artifact(["a.example", "b.example"]), by_change=False)
+        store.write_artifact(artifact(["a.example", "b.example"]))
         store.write_facts(Facts(last_success=NOW - 7200, next_run=NOW + 60, failures=3, entries=2))
     found = samples(made(tmp_path))
     assert found["urlward_feed_age_seconds", "one"] == 7200

@@ -15,7 +15,7 @@ def figures(state: Path, facts: Facts | None = None, *, valid_until: int = 0) ->
     if facts is not None:
         store = FeedStore(state, "one")
         with store.locked():
-            store.write_artifact(artifact(["a.example"], valid_until=valid_until), by_change=False)
+            store.write_artifact(artifact(["a.example"], valid_until=valid_until))
             store.write_facts(facts)
     (found,) = feed_figures([FEED], state, NOW)
     # The two ways to look at a feed agree.

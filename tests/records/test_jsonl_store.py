@@ -13,7 +13,8 @@ from urlward.records import jsonl_store as module
 from urlward.records.event import as_json
 from urlward.records.holds import HoldError
 from urlward.records.jsonl_store import JsonlStore
-from urlward.records.store import Age, KeepingStore, StoreError, open_store
+from urlward.records.store import Age, KeepingStore, StoreError
+from urlward.records.stores import open_store
 
 
 @pytest.fixture

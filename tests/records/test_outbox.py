@@ -241,10 +241,26 @@ def test_a_batch_that_is_damaged_costs_no_other(tmp_path: Path, kinds: str) -> N
     assert outbox.news(Position(outbox.file, 1)).kinds == {"block": 2}
     assert outbox.evidence(["5"]) == events(1, 5)
     assert outbox.purge({"block": 1 << 40}) == 4
+    assert (outbox.read("a", Position(), 10).count, outbox.purge({"block": 1 << 40})) == (2, 0)
     bad = events(1)[0]._replace(kind="nonsense")  # type: ignore[arg-type]
     put(outbox, [bad, an_event(2)])
     following = outbox.read("a", following.last, 10)
     assert (following.count, following.events) == (2, [an_event(2)])
+
+
+def test_nothing_of_a_damaged_batch_is_kept_for_ever(tmp_path: Path) -> None:
+    """Its events have no days that could be over, and no store gets them; one may be down for long."""
+    outbox = Outbox(tmp_path)
+    put(outbox, events(2))
+    put(outbox, events(2, 2))
+    with closing(sqlite3.connect(outbox.path)) as db:
+        db.execute("UPDATE batch SET data = '[[\"a person''s' WHERE seq = 2")
+        db.commit()
+    assert outbox.purge({}) == 0
+    following = outbox.read("a", Position(), 10)
+    assert (following.count, following.events) == (4, events(2)), "its stores learn that there was something"
+    outbox.close()
+    assert all(b"a person's" not in path.read_bytes() for path in outbox.path.parent.iterdir())
 
 
 def _noise(path: Path) -> None:

@@ -318,22 +318,49 @@ async def test_a_bug_in_keeping_the_outbox_is_an_alarm_and_one_line(
     await until(lambda: not running.recorder.alarms)
 
 
-async def test_a_spool_that_the_disk_does_not_take_in_stays(
+async def test_a_spool_that_the_disk_does_not_take_in_is_tried_again(
     running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = segment(running.state, "jsonl", 1, events(5))
+    tried = []
 
     def fails(*_: object) -> None:
+        tried.append(1)
         raise OutboxError("outbox.db: database or disk is full")
 
+    monkeypatch.setattr(module, "KEEP", 0.01)
+    monkeypatch.setattr(module, "SPOOLS_AGAIN", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "take_in_spools", fails)
+        await running.start()
+        await until(lambda: len(tried) > 3)
+        assert path.exists()
+    await until(lambda: len([one for one in running.stores["jsonl"].events if one.kind == "block"]) == 5)
+    assert own_messages(caplog) == [
+        "records: what waits in a spool of a version before is tried again: "
+        "outbox.db: database or disk is full"
+    ]
+    await until(lambda: not path.exists())
+
+
+async def test_a_spool_that_cannot_be_deleted_is_not_taken_in_again_and_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+
+    def fails(*_: object) -> None:
+        tried.append(1)
+        raise PermissionError(1, "Operation not permitted", "000000000001.spool")
+
+    monkeypatch.setattr(module, "SPOOLS_AGAIN", 0.0)
     monkeypatch.setattr(module, "take_in_spools", fails)
     await running.start()
     await until(lambda: running.stores["jsonl"].events)
     assert own_messages(caplog) == [
         "records: what waits in a spool of a version before stays there until the next start: "
-        "outbox.db: database or disk is full"
+        "[Errno 1] Operation not permitted: '000000000001.spool'"
     ]
-    assert path.exists()
+    assert tried == [1]
 
 
 async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind_alone(

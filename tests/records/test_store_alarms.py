@@ -48,6 +48,23 @@ def test_losses_are_said_now_and_then_and_in_all_at_the_end() -> None:
     assert found == ["5", "9", "10"]
 
 
+def test_all_that_was_lost_is_said_after_the_word_that_the_store_is_back() -> None:
+    # Another thread looks for losses at any moment: the first at which all of them are told is the last word.
+    said: list[str] = []
+
+    def tell(kind: str, text: str) -> None:
+        if kind == "store-back":
+            alarms.lost(5)
+        said.append(kind)
+
+    alarms = StoreAlarms("s", tell, lambda: 0.0, down=True)
+    alarms.lost(5)
+    alarms.back()
+    alarms.lost(5)
+    alarms.lost(5)
+    assert said == ["dropped", "store-back", "dropped"]
+
+
 def test_a_store_that_does_not_keep_up_for_long_is_said_once_as_is_its_end() -> None:
     alarms, said, now = made()
     for seconds in (0.0, LAG / 2, LAG, LAG + 1, LAG + 2):

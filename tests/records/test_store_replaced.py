@@ -22,7 +22,8 @@ from urlward.records.event import Event
 from urlward.records.jsonl_store import JsonlStore, open_jsonl
 from urlward.records.outbox import Outbox, Position, batch_of
 from urlward.records.retention import KeepingStores
-from urlward.records.store import EventQuery, ReplacedError, StoreError, open_store
+from urlward.records.store import EventQuery, ReplacedError, StoreError
+from urlward.records.stores import open_store
 from urlward.service.services import EventFinder
 
 TABLES = {"sqlite": StoreTable(kind="sqlite"), "jsonl": StoreTable(kind="jsonl")}

@@ -13,7 +13,8 @@ from records.support import START, an_event
 from urlward.config.records import StoreTable
 from urlward.records import syslog_store as module
 from urlward.records.event import Event
-from urlward.records.store import KeepingStore, StoreError, open_store
+from urlward.records.store import KeepingStore, StoreError
+from urlward.records.stores import open_store
 from urlward.records.syslog_store import SyslogStore, frames, message
 
 

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS, combined, squid
-from urlward.replay.detection import detect
 from urlward.replay.errors import ReplayError
-from urlward.replay.formats import FORMATS, LogFormat
+from urlward.replay.formats import FORMATS, LogFormat, detect
 
 
 def log_format(kind: str, **known: Any) -> LogFormat:

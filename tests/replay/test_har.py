@@ -7,12 +7,11 @@ import pytest
 from replay.replay_support import LOGS
 from urlward.replay.errors import BadLineError, ReplayError
 from urlward.replay.formats import HAR
-from urlward.replay.har import har_blocks
-from urlward.replay.reading import Source
+from urlward.replay.reading import LogSource, har_blocks
 
 
 def lines_of(path: Path) -> tuple[list[str], str]:
-    with Source(path) as source:
+    with LogSource(path) as source:
         found = list(har_blocks(source))
         lines = b"".join(block.data for block in found).decode("latin-1").splitlines()
         assert sum(block.lines for block in found) == len(lines)
@@ -64,7 +63,7 @@ def test_entries_that_are_not_as_they_should_be(tmp_path: Path) -> None:
 
 
 def test_numbers_go_on_from_block_to_block(tmp_path: Path) -> None:
-    with Source(har(tmp_path / "log.har", *[entry()] * 5000)) as source:
+    with LogSource(har(tmp_path / "log.har", *[entry()] * 5000)) as source:
         found = list(har_blocks(source))
     assert [(block.first, block.lines) for block in found] == [(1, 4096), (4097, 904)]
 

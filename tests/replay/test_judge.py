@@ -10,7 +10,7 @@ import pytest
 from replay.replay_support import NOW, combined, expected, matcher_of, sample, spellings, squid
 from urlward.replay import judge as module
 from urlward.replay.formats import FORMATS, SQUID
-from urlward.replay.judge import Clock, Judge
+from urlward.replay.judge import Clock, LogJudge
 from urlward.replay.tally import Tally
 
 ENTRIES = [
@@ -27,7 +27,7 @@ ENTRIES = [
 def tally_of(
     kind: str, lines: Sequence[str], clock: Clock = "log", entries: Sequence[str] = ENTRIES, **known: Any
 ) -> Tally:
-    judge = Judge(matcher_of(entries), NOW, clock)
+    judge = LogJudge(matcher_of(entries), NOW, clock)
     text = "".join(f"{line}\n" for line in lines)
     return judge.judge(replace(FORMATS[kind], **known), text)
 
@@ -195,7 +195,7 @@ class TestCounts:
         assert (tally.requests, tally.connects["all"], tally.not_judged) == (1, 1, 1)
 
     def test_where_lines_are(self) -> None:
-        judge = Judge(sample(), NOW)
+        judge = LogJudge(sample(), NOW)
         tally = judge.judge(SQUID, "junk\n\n" + squid("http://a.test/") + "\njunk\n", 3, 100)
         assert tally.bad == {"not a line of Squid's": (2, [(3, 100), (3, 103)])}
         assert (tally.lines, tally.requests) == (4, 1)

@@ -13,9 +13,9 @@ from conftest import wait_for
 from replay.replay_support import NOW, sample, squid
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import SQUID, URLS, LogFormat
-from urlward.replay.judge import Judge
-from urlward.replay.pool import Pool
+from urlward.replay.judge import LogJudge
 from urlward.replay.reading import BLOCK
+from urlward.replay.run import JudgePool
 
 BLOCKED = f"{squid('http://exact.test/')}\n".encode()
 
@@ -35,7 +35,7 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_all_blocks_are_counted(workers: int) -> None:
-    with Pool(Judge(sample(), NOW), workers) as pool:
+    with JudgePool(LogJudge(sample(), NOW), workers) as pool:
         for number in range(50):
             pool.judge(SQUID, BLOCKED * 10 + b"junk\n", 1, 11 * number + 1)
         pool.judge(URLS, b"http://unlisted.test/\n", 2, 1)
@@ -46,7 +46,7 @@ def test_all_blocks_are_counted(workers: int) -> None:
 
 
 def test_a_block_of_all_sizes() -> None:
-    with Pool(Judge(sample(), NOW), 1) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 1) as pool:
         whole = BLOCKED * (BLOCK // len(BLOCKED))
         pool.judge(SQUID, whole + b"\n" * (BLOCK - len(whole)), 1, 1)
         pool.judge(SQUID, BLOCKED, 1, 1)
@@ -54,7 +54,7 @@ def test_a_block_of_all_sizes() -> None:
 
 
 def test_nothing_to_do() -> None:
-    with Pool(Judge(sample(), NOW), 2) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 2) as pool:
         assert pool.finish().lines == 0
 
 
@@ -68,11 +68,11 @@ def test_no_process_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ForkProcess, "start", first_only)
     with pytest.raises(ReplayError, match="no process to judge lines in: Resource temporarily unavailable"):
-        Pool(Judge(sample(), NOW), 3)
+        JudgePool(LogJudge(sample(), NOW), 3)
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with Pool(Judge(sample(), NOW), 2) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 2) as pool:
         victim = multiprocessing.active_children()[0]
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
@@ -81,13 +81,13 @@ def test_a_process_that_dies_is_told() -> None:
             judge_many(pool)
 
 
-def judge_many(pool: Pool) -> None:
+def judge_many(pool: JudgePool) -> None:
     for _ in range(100_000):
         pool.judge(SQUID, BLOCKED, 1, 1)
 
 
 def test_one_that_dies_at_the_end_too() -> None:
-    with Pool(Judge(sample(), NOW), 1) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 1) as pool:
         (victim,) = multiprocessing.active_children()
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def test_one_that_dies_at_the_end_too() -> None:
 
 
 def test_all_that_die_too() -> None:
-    with Pool(Judge(sample(), NOW), 2) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 2) as pool:
         for victim in multiprocessing.active_children():
             assert victim.pid is not None
             os.kill(victim.pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_all_that_die_too() -> None:
 
 
 def test_ctrl_c_is_left_to_whoever_began_them() -> None:
-    with Pool(Judge(sample(), NOW), 2) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 2) as pool:
         for process in multiprocessing.active_children():
             assert process.pid is not None
             os.kill(process.pid, signal.SIGINT)
@@ -120,7 +120,7 @@ def test_a_bug_is_told_without_the_line(monkeypatch: pytest.MonkeyPatch) -> None
         raise TypeError(text)
 
     monkeypatch.setattr(LogFormat, "columns", broken)
-    with Pool(Judge(sample(), NOW), 1) as pool:
+    with JudgePool(LogJudge(sample(), NOW), 1) as pool:
         pool.judge(SQUID, BLOCKED, 1, 1)
         with pytest.raises(ReplayError) as raised:
             pool.finish()
@@ -132,7 +132,7 @@ def test_they_end_with_whoever_began_them() -> None:
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
-        pool = Pool(Judge(sample(), NOW), 3)
+        pool = JudgePool(LogJudge(sample(), NOW), 3)
         pool.judge(SQUID, BLOCKED, 1, 1)
         os.write(writing, b".")
         signal.pause()

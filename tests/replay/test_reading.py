@@ -10,7 +10,7 @@ import pytest
 
 from urlward.replay import reading
 from urlward.replay.errors import ReplayError
-from urlward.replay.reading import BLOCK, HEAD, Block, Source, blocks
+from urlward.replay.reading import BLOCK, HEAD, LineBlock, LogSource, blocks
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -27,13 +27,13 @@ def checked(data: bytes) -> bytes:
     return zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1})
 
 
-def source(folder: Path, data: bytes) -> Source:
+def source(folder: Path, data: bytes) -> LogSource:
     path = folder / "log"
     path.write_bytes(data)
-    return Source(path)
+    return LogSource(path)
 
 
-def all_of(one: Source) -> bytes:
+def all_of(one: LogSource) -> bytes:
     return b"".join(iter(one.read, b""))
 
 
@@ -115,15 +115,15 @@ class TestSource:
 
     def test_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(ReplayError, match="missing: No such file or directory"):
-            Source(tmp_path / "missing")
+            LogSource(tmp_path / "missing")
         with pytest.raises(ReplayError, match="Is a directory"):
-            Source(tmp_path)
+            LogSource(tmp_path)
 
     def test_a_pipe_cannot_be_opened_again(self, tmp_path: Path) -> None:
         reading, writing = os.pipe()
         os.write(writing, zlib.compress(b"a\n", wbits=31))
         os.close(writing)
-        with Source(Path(f"/dev/fd/{reading}")) as log:
+        with LogSource(Path(f"/dev/fd/{reading}")) as log:
             assert (log.reopens, log.size) == (False, 0)
             assert log.head == b"a\n"
             assert all_of(log) == b"a\n"
@@ -146,7 +146,7 @@ class TestBlocks:
 
     def test_a_last_line_without_its_end(self, tmp_path: Path) -> None:
         with source(tmp_path, b"a\nb") as log:
-            assert list(blocks(log)) == [Block(1, 2, b"a\nb")]
+            assert list(blocks(log)) == [LineBlock(1, 2, b"a\nb")]
         with source(tmp_path, b"") as log:
             assert list(blocks(log)) == []
 
@@ -169,7 +169,7 @@ class TestBlocks:
         assert read
         assert read.endswith(b"\n")
         assert lines.startswith(read)
-        assert last == Block(read.count(b"\n") + 1, 1, b"", "cut short")
+        assert last == LineBlock(read.count(b"\n") + 1, 1, b"", "cut short")
 
     def test_are_not_cut_between_quotes(self, tmp_path: Path, small: int) -> None:
         row = b'1,"note\nover lines",x\n'

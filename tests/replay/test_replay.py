@@ -46,7 +46,9 @@ type Replay = Callable[..., Done]
 
 
 @pytest.fixture
-def replay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Replay:
+def replay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiles_here: None
+) -> Replay:
     """Runs it with the sample list, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
@@ -153,7 +155,8 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("options", "problem"),
         [
-            (["--workers", "0"], "workers: not a number of them"),
+            (["--workers", "0"], "workers: 0 is not a number of processes from 1 to 256"),
+            (["--workers", "257"], "workers: 257 is not a number of processes from 1 to 256"),
             (["--top", "-1"], "top: not a number of them"),
             (["--max-errors", "x"], "max-errors: 'x' is not a count"),
             (["-", "-"], "-: standard input can be read only once"),

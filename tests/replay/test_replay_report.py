@@ -8,8 +8,8 @@ from urlward.replay.judge import Clock
 from urlward.replay.report import data_of, make_report
 from urlward.replay.run import Log, Replay
 from urlward.replay.tally import Tally
-from urlward.report.document import Mark, Report
-from urlward.report.plots import Lines
+from urlward.report.document import MarkedWord, ReportDocument
+from urlward.report.plots import LineChart
 
 HOUR = 498_777
 LISTS = sample().lists
@@ -37,22 +37,22 @@ def replay_of(counts: Tally, clock: Clock = "log") -> Replay:
     return Replay(counts, [Log(Path("secret.log"), SQUID, 5000, lines=1010)], clock, NOW, 2.0)
 
 
-def report_of(counts: Tally, top: int = 20) -> Report:
+def report_of(counts: Tally, top: int = 20) -> ReportDocument:
     return make_report(replay_of(counts), LISTS, top)
 
 
-def plots(report: Report) -> list[Lines]:
-    return [plot for section in report.sections for plot in section.plots if isinstance(plot, Lines)]
+def plots(report: ReportDocument) -> list[LineChart]:
+    return [plot for section in report.sections for plot in section.plots if isinstance(plot, LineChart)]
 
 
-def table(report: Report, title: str) -> list[tuple[object, ...]]:
+def table(report: ReportDocument, title: str) -> list[tuple[object, ...]]:
     (found,) = [t for section in report.sections for t in section.tables if t.title == title]
     return list(found.rows)
 
 
 def test_the_counts() -> None:
     report = report_of(tally())
-    assert report.verdict == Mark("42 of 1,000 requests would be blocked", "plain")
+    assert report.verdict == MarkedWord("42 of 1,000 requests would be blocked", "plain")
     assert "4.2 % of 1,000 requests" in report.summary
     assert "400 tunnels (CONNECT), 1.25 % would have been decrypted" in report.summary
     assert [(fact.value, fact.note) for fact in report.facts] == [
@@ -79,7 +79,7 @@ def test_what_programs_get() -> None:
 
 def test_nothing() -> None:
     report = report_of(Tally())
-    assert report.verdict == Mark("no request to judge", "warn")
+    assert report.verdict == MarkedWord("no request to judge", "warn")
     assert plots(report) == []
     assert [section.title for section in report.sections] == ["What would be blocked", "The logs"]
     assert report.facts[2].value is None

@@ -6,22 +6,33 @@ from pathlib import Path
 import pytest
 
 from urlward.report import document as module
-from urlward.report.document import Fact, Mark, Report, ReportError, Section, Table, shown, write_report
-from urlward.report.plots import Bar, Bars, Event, Lines, Series, cdf, quantile
+from urlward.report.document import (
+    Fact,
+    MarkedWord,
+    ReportDocument,
+    ReportError,
+    ReportSection,
+    ReportTable,
+    shown,
+    write_report,
+)
+from urlward.report.plots import Bar, Bars, LineChart, PlotEvent, Series, cdf, quantile
 
 LATER = Series("b", ((1, 2), (3, 4)))
-SAMPLE = Report(
+SAMPLE = ReportDocument(
     title="A <title>",
-    verdict=Mark("All & well", "good"),
+    verdict=MarkedWord("All & well", "good"),
     summary="One.\n\nTwo <b>.",
-    facts=(Fact("missed", Mark("0", "good"), "listed, but served"), Fact("caught", 12_345)),
+    facts=(Fact("missed", MarkedWord("0", "good"), "listed, but served"), Fact("caught", 12_345)),
     sections=(
-        Section(
+        ReportSection(
             "First",
             "Says <what> it shows.",
             tables=(
-                Table("Counts", ("what", "count"), (("<script>alert(1)</script>", 1_000), ("none", None))),
-                Table("Long", ("n",), tuple((n,) for n in range(30)), folded=True),
+                ReportTable(
+                    "Counts", ("what", "count"), (("<script>alert(1)</script>", 1_000), ("none", None))
+                ),
+                ReportTable("Long", ("n",), tuple((n,) for n in range(30)), folded=True),
             ),
             plots=(
                 Bars(
@@ -29,12 +40,12 @@ SAMPLE = Report(
                     (Bar("plain & <routing>", 84_000, 80_000, 85_000), Bar("match", 7_000)),
                     "Plain is first.",
                 ),
-                Lines("Times", "ms", "%", (cdf("a", [1.0, 2.0, 3.0]), LATER), "Curves.", log_x=True),
-                Lines("Reload", "s", "ms", (LATER,), "One.", events=(Event(0.5, "now"),)),
+                LineChart("Times", "ms", "%", (cdf("a", [1.0, 2.0, 3.0]), LATER), "Curves.", log_x=True),
+                LineChart("Reload", "s", "ms", (LATER,), "One.", events=(PlotEvent(0.5, "now"),)),
                 Bars("Empty", "x", (), "Nothing."),
             ),
         ),
-        Section("Second"),
+        ReportSection("Second"),
     ),
     environment=(Fact("machine", "two cores"),),
     data={"good": True},
@@ -112,7 +123,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     [(1234567, "1,234,567"), (0.0, "0"), (-8e-05, "0"), (0.01234, "0.0123"), (1234.5, "1,234"),
      (None, "\N{EN DASH}"),
      ("x", "x"),
-     (Mark("bad", "bad"), "bad")],
+     (MarkedWord("bad", "bad"), "bad")],
 )  # fmt: skip
 def test_cells_as_text(cell: module.Cell, text: str) -> None:
     assert shown(cell) == text

@@ -100,7 +100,14 @@ def test_cut_to_the_question() -> None:
 
 
 def change(response: dns.message.Message, **values: object) -> dns.message.Message:
-    settings = {"max_ttl": 300, "ports": (80, 443), "keep": KEEP, "size": 65535, **values}
+    settings = {
+        "max_ttl": 300,
+        "ports": (80, 443),
+        "keep": KEEP,
+        "size": 65535,
+        "has_entry": lambda host: host.endswith("blocked.example"),
+        **values,
+    }
     data = changed(response.to_wire(), **settings)  # type: ignore[arg-type]
     return dns.message.from_wire(data)
 
@@ -112,19 +119,84 @@ def texts(message: dns.message.Message) -> list[str]:
 def test_times_are_lowered() -> None:
     response = answer(
         question("blocked.example"),
-        "blocked.example 86400 CNAME b.example.",
-        "b.example 301 A 192.0.2.1",
-        "b.example 301 A 192.0.2.2",
+        "blocked.example 86400 A 192.0.2.1",
+        "blocked.example 86400 A 192.0.2.2",
+        "blocked.example 301 TXT text",
     )
     add(response, "b.example 20 AAAA 2001:db8::1", section="additional")
     add(response, "example 86400 NS ns.example.", section="authority")
     response.flags |= dns.flags.AD
     got = change(response)
     assert [r.ttl for r in got.answer + got.additional] == [300, 300, 20]
-    assert texts(got) == ["b.example.", "192.0.2.1", "192.0.2.2"]
+    assert texts(got) == ["192.0.2.1", "192.0.2.2", '"text"']
     assert got.authority[0].ttl == 86400
     assert got.flags & dns.flags.AD, "nothing signed has changed"
     assert [r.ttl for r in change(response, max_ttl=0).answer] == [0, 0]
+
+
+def told(message: dns.message.Message) -> list[str]:
+    return [f"{rrset.name} {rrset.ttl} {rdata}" for rrset in message.answer for rdata in rrset]
+
+
+def test_what_a_name_with_an_entry_leads_to_is_told_as_its_own() -> None:
+    """Resolvers in clients ask for the end of a chain by its own name, which has no entry."""
+    response = answer(
+        question("plain.example"),
+        "plain.example 900 CNAME Blocked.example.",
+        "Blocked.example 800 CNAME c.example.",
+        "c.example 700 CNAME d.example.",
+        "d.example 20 A 192.0.2.1",
+        "d.example 20 A 192.0.2.2",
+    )
+    add(response, "example 86400 NS ns.example.", section="authority")
+    got = change(response)
+    own = ["plain.example. 20 Blocked.example.", *(f"Blocked.example. 20 192.0.2.{i}" for i in (1, 2))]
+    assert told(got) == own
+    assert not got.authority
+    # Asked for by that name it is seen to have an entry.
+    unchanged = answer(
+        question("plain.example"), "plain.example 60 CNAME blocked.example.", "blocked.example 9 A 192.0.2.1"
+    )
+    assert told(change(unchanged)) == ["plain.example. 9 blocked.example.", "blocked.example. 9 192.0.2.1"]
+
+
+def test_an_alias_without_an_end() -> None:
+    response = answer(question("blocked.example", "AAAA"), "blocked.example 900 CNAME c.example.")
+    add(response, "example 900 SOA ns.example. a.example. 1 1 1 1 900", section="authority")
+    response.set_rcode(dns.rcode.NXDOMAIN)
+    got = change(response)
+    assert (got.rcode(), got.answer) == (dns.rcode.NOERROR, [])
+    assert [(rrset.name.to_text(), rrset.ttl) for rrset in got.authority] == [("blocked.example.", 30)]
+    asked = answer(question("blocked.example", "CNAME"), "blocked.example 900 CNAME c.example.")
+    assert texts(change(asked)) == ["c.example."]
+    circle = answer(
+        question("blocked.example"),
+        "blocked.example 9 CNAME c.example.",
+        "c.example 9 CNAME blocked.example.",
+    )
+    assert not change(circle).answer
+
+
+def test_an_alias_of_a_whole_domain() -> None:
+    names = ("blocked.example 900 DNAME c.example.", "a.blocked.example 900 CNAME a.c.example.")
+    response = answer(question("a.blocked.example"), *names, "a.c.example 20 A 192.0.2.1")
+    assert told(change(response)) == ["a.blocked.example. 20 192.0.2.1"]
+
+
+@pytest.mark.parametrize("kind", ["CNAME", "DNAME"])
+def test_a_signed_alias_stays(kind: str) -> None:
+    """Who checks it would take the host for a forged one; it is kept no longer than an address."""
+    response = answer(
+        question("a.blocked.example"),
+        "blocked.example 900 DNAME c.example.",
+        "a.blocked.example 900 CNAME a.c.example.",
+        "a.c.example 20 A 192.0.2.1",
+    )
+    owner = "a.blocked.example" if kind == "CNAME" else "blocked.example"
+    add(response, f"{owner} 900 RRSIG {SIGNATURE.replace('HTTPS', kind)}")
+    got = change(response)
+    assert {rrset.ttl for rrset in got.answer} == {20}
+    assert len(got.answer) == 4
 
 
 SIGNATURE = "HTTPS 13 2 300 20370101000000 20260101000000 1 example. c2lnbmF0dXJl"
@@ -186,7 +258,7 @@ def test_a_signed_message_and_what_is_behind_one() -> None:
     response = answer(question("blocked.example"), "blocked.example 60 A 192.0.2.1")
     response.use_tsig(dns.tsigkeyring.from_text({"k.": "c2VjcmV0"}), dns.name.from_text("k."))
     data = response.to_wire()
-    settings = {"max_ttl": 9, "ports": (443,), "keep": KEEP, "size": 65535}
+    settings = {"max_ttl": 9, "ports": (443,), "keep": KEEP, "size": 65535, "has_entry": bool}
     got = dns.message.from_wire(changed(data + b"junk", **settings), keyring=False)  # type: ignore[arg-type]
     assert got.answer[0].ttl == 9
     assert not got.had_tsig

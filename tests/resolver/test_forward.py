@@ -6,14 +6,14 @@ import pytest
 
 from gateway.dns_support import until
 from resolver.test_wire import answer, question
-from urlward.dns import forward as dns_forward
-from urlward.dns.forward import Exchange, Forwarder, Report
+from urlward.dns import upstream as dns_forward
+from urlward.dns.upstream import DnsExchange, Forwarder, OutageLog
 from urlward.dns.wire import read_question
 
 NOTHING = object()
 
 
-class Query(Exchange):
+class Query(DnsExchange):
     """Keeps its answer."""
 
     __slots__ = ("got",)
@@ -39,12 +39,12 @@ class Way:
         self.text = text
         self.well = True
         self.again = self.heard = 0.0
-        self.sent: list[Exchange] = []
+        self.sent: list[DnsExchange] = []
         self.released: list[int] = []
         self.fault: OSError | None = None
         self.closed = False
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, exchange: DnsExchange) -> None:
         if self.fault is not None:
             raise self.fault
         self.sent.append(exchange)
@@ -65,7 +65,7 @@ class Waiting(Forwarder):
     """
 
     def __init__(self, *ways: Way, timeout: float) -> None:
-        super().__init__(ways, timeout, Report([way.text for way in ways]))
+        super().__init__(ways, timeout, OutageLog([way.text for way in ways]))
         self.now = 1000.0
         self._time = lambda: self.now
 
@@ -231,7 +231,7 @@ async def test_the_end() -> None:
 
 async def test_what_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
-    report = Report(["192.0.2.53", "[2001:db8::53]:5300"])
+    report = OutageLog(["192.0.2.53", "[2001:db8::53]:5300"])
     for now in (100.0, 100.1):
         report.unanswered(now, 2.0)
     assert not caplog.messages, "it may be the name"
@@ -254,8 +254,27 @@ async def test_what_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     assert len(caplog.messages) == 5
 
 
+async def test_an_outage_is_a_trouble_until_a_resolver_answers() -> None:
+    told: list[str] = []
+    report = OutageLog(["192.0.2.53"], told.append)
+    report.answered(90.0)
+    for now in (100.0, 100.1):
+        report.unanswered(now, 2.0)
+    assert not told
+    for now in (100.2, 100.3, 190.0):
+        report.unanswered(now, 2.0)
+    assert told == ["no DNS resolver answers (192.0.2.53): clients are told that the server has failed"]
+    for now in (191.0, 192.0):
+        report.answered(now)
+    assert told[1:] == [""]
+    # At once, though the log has it once a minute at most.
+    for now in (200.0, 200.1, 200.2):
+        report.unanswered(now, 2.0)
+    assert told[2:] == told[:1]
+
+
 async def test_a_name_that_fails_alone_is_nothing_to_speak_of(caplog: pytest.LogCaptureFixture) -> None:
-    report = Report(["192.0.2.53"])
+    report = OutageLog(["192.0.2.53"])
     report.answered(100.0)
     for _ in range(10):
         report.unanswered(101.0, 2.0)
@@ -279,7 +298,7 @@ def test_which_answer_is_one() -> None:
 
 def test_types_have_no_letter_case() -> None:
     wire = question("plain.example", "HTTPS").to_wire()
-    query = Exchange(wire, read_question(wire))
+    query = DnsExchange(wire, read_question(wire))
     good = answer(question("plain.example", "HTTPS")).to_wire()
     assert query.is_answer(good)
     assert not query.is_answer(good.replace(b"\0\x41\0\1", b"\0\x61\0\1"))

@@ -10,6 +10,7 @@ from typing import Any
 import dns.edns
 import dns.message
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 import pytest
 
@@ -72,6 +73,34 @@ async def test_names_that_lead_to_one(tmp_path: Path) -> None:
     async with serving(tmp_path, upstream) as rig:
         assert addresses(await rig.ask("plain.example")) == ["192.0.2.1"]
         assert rig.kernel.addresses == {"192.0.2.1"}
+
+
+async def test_what_one_leads_to_is_told_as_its_own(tmp_path: Path) -> None:
+    def aliases(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query, recursion_available=True)
+        name = query.question[0].name
+        response.answer.append(dns.rrset.from_text(name, 900, "IN", "CNAME", "x.cdn.example."))
+        if query.question[0].rdtype == dns.rdatatype.A:
+            response.answer.append(dns.rrset.from_text("x.cdn.example.", 60, "IN", "A", "192.0.2.1"))
+        return response.to_wire()
+
+    upstream = await Upstream(aliases).start()
+    async with serving(tmp_path, upstream) as rig:
+        (record,) = (await rig.ask("paged.example")).answer
+        assert (record.name.to_text(), record.ttl, record[0].address) == ("paged.example.", 60, "192.0.2.1")
+        assert rig.kernel.addresses == {"192.0.2.1"}
+        for kind in ("AAAA", "HTTPS"):
+            got = await rig.ask("paged.example", kind)
+            assert (got.rcode(), got.answer) == (dns.rcode.NOERROR, [])
+        assert len((await rig.ask("plain.example")).answer) == 2
+
+
+async def test_service_records_of_a_port(tmp_path: Path, upstream: Upstream) -> None:
+    upstream.answer = records('60 HTTPS 1 . alpn="h2" ech=AAT+DQAA ipv4hint=192.0.2.7')
+    async with serving(tmp_path, upstream) as rig:
+        (record,) = (await rig.ask("_8443._https.paged.example", "HTTPS")).answer
+        assert "ech" not in record[0].to_text()
+        assert rig.kernel.addresses == {"192.0.2.7"}
 
 
 async def test_service_records(tmp_path: Path, upstream: Upstream) -> None:

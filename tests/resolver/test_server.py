@@ -22,8 +22,8 @@ from gateway.dns_support import (
     until,
     wait_so_long,
 )
-from urlward.dns.forward import Forwarder
 from urlward.dns.server import DnsServer
+from urlward.dns.upstream import Forwarder
 
 ZONE = (
     "host-record=plain.example,192.0.2.1,2001:db8::1",

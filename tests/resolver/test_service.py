@@ -17,7 +17,7 @@ from conftest import free_port
 from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import service as dns_service
-from urlward.dns.service import Client
+from urlward.dns.service import QueryClient
 
 GOOD = records("60 A 192.0.2.1")
 
@@ -32,7 +32,7 @@ class Asker:
     def answer(self, data: bytes) -> None:
         self.answers.append(data)
 
-    def same(self, other: Client) -> bool:
+    def same(self, other: QueryClient) -> bool:
         return other is self
 
     @property

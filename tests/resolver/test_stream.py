@@ -1,13 +1,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.dns.stream import Messages, framed
+from urlward.dns.wire import StreamMessages, framed
 
 
 @given(st.lists(st.binary(max_size=400), max_size=8), st.lists(st.integers(1, 50), max_size=40))
 def test_messages_come_out_as_they_went_in(messages: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(map(framed, messages))
-    reader, got, at = Messages(), [], 0
+    reader, got, at = StreamMessages(), [], 0
     for size in (*cuts, len(stream) + 1):
         got += reader.feed(stream[at : at + size])
         at += size
@@ -16,7 +16,7 @@ def test_messages_come_out_as_they_went_in(messages: list[bytes], cuts: list[int
 
 
 def test_what_has_begun() -> None:
-    reader = Messages()
+    reader = StreamMessages()
     assert list(reader.feed(b"\0\2x")) == []
     assert reader.begun
     assert list(reader.feed(b"y\0")) == [b"xy"]

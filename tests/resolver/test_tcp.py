@@ -10,10 +10,10 @@ import pytest
 
 from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until, wait_so_long
 from resolver.test_wire import question
-from urlward.dns import tcp as dns_tcp
+from urlward.dns import server as dns_tcp
+from urlward.dns.server import TcpEndpoint
 from urlward.dns.service import OWED_TO_ONE
-from urlward.dns.stream import framed
-from urlward.dns.tcp import TcpEndpoint
+from urlward.dns.wire import framed
 from urlward.proxy.listeners import open_sockets
 from urlward.proxy.plan import Address
 

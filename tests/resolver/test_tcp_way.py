@@ -9,11 +9,10 @@ import pytest
 from conftest import free_port
 from gateway.dns_support import PATIENT, Upstream, records, until, wait_so_long
 from resolver.test_forward import NOTHING, Query
-from urlward.dns import tcp_way as dns_tcp_way
-from urlward.dns.forward import Forwarder, Report
+from urlward.dns import upstream as dns_tcp_way
 from urlward.dns.resolvers import parse_resolver
-from urlward.dns.stream import framed
-from urlward.dns.tcp_way import LINES, TcpWay
+from urlward.dns.upstream import LINES, Forwarder, OutageLog, TcpWay
+from urlward.dns.wire import framed
 
 GOOD = records("60 A 192.0.2.1")
 
@@ -25,7 +24,7 @@ class Asker:
 
     def __init__(self, *ports: int, timeout: float) -> None:
         self.ways = [TcpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports]
-        self.forwarder = Forwarder(self.ways, timeout, Report([way.text for way in self.ways]))
+        self.forwarder = Forwarder(self.ways, timeout, OutageLog([way.text for way in self.ways]))
         for way in self.ways:
             way.forwarder = self.forwarder
 

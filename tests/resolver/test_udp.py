@@ -11,7 +11,7 @@ import pytest
 
 from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until
 from resolver.test_wire import question
-from urlward.dns.udp import UdpEndpoint
+from urlward.dns.server import UdpEndpoint
 from urlward.proxy.listeners import open_sockets
 from urlward.proxy.plan import Address
 

@@ -12,10 +12,9 @@ import pytest
 from conftest import free_port
 from gateway.dns_support import PATIENT, Answer, Upstream, records, until
 from resolver.test_forward import NOTHING, Query
-from urlward.dns import udp_way as dns_udp_way
-from urlward.dns.forward import Forwarder, Report
+from urlward.dns import upstream as dns_udp_way
 from urlward.dns.resolvers import parse_resolver
-from urlward.dns.udp_way import SOURCES, UdpWay
+from urlward.dns.upstream import SOURCES, Forwarder, OutageLog, UdpWay
 
 GOOD = records("60 A 192.0.2.1")
 
@@ -27,7 +26,7 @@ class Asker:
 
     def __init__(self, *ports: int, timeout: float) -> None:
         self.ways = [UdpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports]
-        self.forwarder = Forwarder(self.ways, timeout, Report([way.text for way in self.ways]))
+        self.forwarder = Forwarder(self.ways, timeout, OutageLog([way.text for way in self.ways]))
         for way in self.ways:
             way.forwarder = self.forwarder
 

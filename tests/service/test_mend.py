@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -100,6 +102,47 @@ def test_a_page_of_a_database_and_its_log_that_is_a_folder(tmp_path: Path) -> No
     store.write(events(1))
     store.close()
     assert aside(tmp_path) == ["records.db", "records.db-shm", "records.db-wal"]
+
+
+READER = """\
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT * FROM sqlite_schema")
+connection.close()
+"""
+
+
+def _read_by_another_process(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", READER, path], check=True)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_open_already_keeps_its_locks_and_so_its_log(tmp_path: Path, named: bool) -> None:
+    table = StoreTable(kind="sqlite", path="records.db") if named else SQLITE
+    first = open_mended(table, tmp_path)
+    first.write(events(1))
+    second = open_mended(table, tmp_path)
+    _read_by_another_process(tmp_path / "records.db")
+    second.check()
+    first.check()
+    first.write(events(2))
+    assert len(second.find(EventQuery())) == 2  # type: ignore[attr-defined]
+    second.close()
+    first.close()
+    assert aside(tmp_path) == []
+
+
+def test_assignments_that_are_open_already_keep_their_log(tmp_path: Path) -> None:
+    path = tmp_path / ASSIGNMENTS
+    first = AssignmentStore(path)
+    assert first.status() == []
+    with first.reading():
+        AssignmentStore(path).close()
+        mend_assignments(RecordsTable(), tmp_path)
+        _read_by_another_process(path)
+        assert path.with_name(f"{ASSIGNMENTS}-wal").exists()
+    first.close()
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_database_of_whose_tables_sqlite_cannot_even_speak(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from urlward.records import writer
 from urlward.records.asking import SOCKET
 from urlward.records.outbox import OutboxError
 from urlward.records.recording import Recording
-from urlward.records.store import open_store
+from urlward.records.stores import open_store
 from urlward.records.writer import processes
 from urlward.service import process
 

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from urlward.config import ConfigError
-from urlward.state.beside import Lines, read_asked
+from urlward.state.beside import LineHandler, read_asked
 
 
 def test_a_message_is_one_line_and_warnings_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     for level, text in ((logging.INFO, "one\ntwo"), (logging.ERROR, "three %d")):
-        Lines().emit(logging.LogRecord("x", level, "", 0, text, (4,) if "%" in text else (), None))
+        LineHandler().emit(logging.LogRecord("x", level, "", 0, text, (4,) if "%" in text else (), None))
     assert capsys.readouterr() == ("one\n", "three 4\n")
 
 

@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 from urlward.assignments.interval import LAST_PORT, Sighting, place_of
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_from, held_until
-from urlward.assignments.times import Moment, moment_of, to_ms
+from urlward.assignments.times import Moment, held_from, held_until, moment_of, to_ms
 
 
-class Block(NamedTuple):
+class PortBlock(NamedTuple):
     """Port block event: a block's beginning or end, as a log line says it.
 
     Attributes:
@@ -109,7 +108,7 @@ class CgnParser:
                 other.append(number)
         return Parsed(found, rows, faults, other=other)
 
-    def _sightings(self, block: Block, before: str) -> list[Sighting]:
+    def _sightings(self, block: PortBlock, before: str) -> list[Sighting]:
         inner, outer, *ports = block.where
         first, last = map(int, ports)
         if not 0 <= first <= last <= LAST_PORT:
@@ -141,22 +140,22 @@ def _hex(text: str | None) -> int | None:
     return None if not text else to_ms(int(text, 16))
 
 
-def _junos(match: re.Match[str]) -> Block:
+def _junos(match: re.Match[str]) -> PortBlock:
     begins, members = match["what"] != "RELEASE", dict(_JUNOS_MEMBER.findall(match["rest"]))
     if not members and (text := _JUNOS_TEXT(match["rest"])):
-        return Block(text.group(*_WHERE), begins, _hex(text["epoch"]))
+        return PortBlock(text.group(*_WHERE), begins, _hex(text["epoch"]))
     names = ("internal-ip", "reflexive-ip", "block-port-low", "block-port-high")
-    return Block(tuple(members[name] for name in names), begins, _hex(members.get("epoch-time-64")))
+    return PortBlock(tuple(members[name] for name in names), begins, _hex(members.get("epoch-time-64")))
 
 
-def _jservices(match: re.Match[str]) -> Block:
+def _jservices(match: re.Match[str]) -> PortBlock:
     begins = match["what"] != "RELEASE"
     # What a release has in hexadecimal is when its block was allocated.
     since = _hex(match["epoch"]) if begins else None
-    return Block(match.group(*_WHERE), begins, since)
+    return PortBlock(match.group(*_WHERE), begins, since)
 
 
-def _ios_xr(match: re.Match[str]) -> Block | None:
+def _ios_xr(match: re.Match[str]) -> PortBlock | None:
     fields = match["fields"].split()
     if len(fields) < 8:
         raise RowError("fewer fields than such an event has")
@@ -164,24 +163,24 @@ def _ios_xr(match: re.Match[str]) -> Block | None:
     if protocol.lower() not in _TCP:
         return None
     # All of DS-Lite have the same few addresses of IPv4 inside.
-    return Block((v4 if v6 == "-" else v6, outside, first, last), match["what"] == "A")
+    return PortBlock((v4 if v6 == "-" else v6, outside, first, last), match["what"] == "A")
 
 
-def _asa(match: re.Match[str]) -> Block | None:
+def _asa(match: re.Match[str]) -> PortBlock | None:
     if match["protocol"].lower() not in _TCP and not match["protocol"].isdecimal():
         return None
-    return Block(match.group(*_WHERE), match["what"] != "305015")
+    return PortBlock(match.group(*_WHERE), match["what"] != "305015")
 
 
-def _acos_cef(match: re.Match[str]) -> Block | None:
+def _acos_cef(match: re.Match[str]) -> PortBlock | None:
     members = dict(_CEF_MEMBER.findall(match["members"]))
     if members.get("proto", "").lower() not in _TCP:
         return None
     names = ("src", "sourceTranslatedAddress", "sourceTranslatedPort", "cn3")
-    return Block(tuple(members[name] for name in names), match["what"] == "106")
+    return PortBlock(tuple(members[name] for name in names), match["what"] == "106")
 
 
-def _acos(match: re.Match[str]) -> Block | None:
+def _acos(match: re.Match[str]) -> PortBlock | None:
     if (match["protocol"] or "TCP") != "TCP":
         return None
     if match["what"] not in _ACOS_BEGINS and match["what"] not in _ACOS_ENDS:
@@ -190,10 +189,10 @@ def _acos(match: re.Match[str]) -> Block | None:
     if inside.count(":") == 1:
         inside = inside.partition(":")[0]
     where = inside, match["outside"], match["first"], match["last"] or match["first"]
-    return Block(where, match["what"] in _ACOS_BEGINS)
+    return PortBlock(where, match["what"] in _ACOS_BEGINS)
 
 
-_EVENTS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Block | None]], ...] = (
+_EVENTS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], PortBlock | None]], ...] = (
     (_JUNOS, _junos),
     (_JSERVICES, _jservices),
     (_IOS_XR, _ios_xr),

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from urlward.assignments.interval import LAST_PORT, AssignmentError, Sighting, place_of
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_between, held_from, held_until
-from urlward.assignments.times import moment_of
+from urlward.assignments.times import held_between, held_from, held_until, moment_of
+from urlward.csv_rows import csv_rows
 
 COLUMNS = ("address", "subscriber", "from", "to", "first_port", "last_port", "ports", "session", "event")
 _NEEDED = COLUMNS[:3]
@@ -22,7 +22,7 @@ _ENDS = frozenset(
     "release released free freed delete deleted deallocate stop end unmap unmapped r".split()  # noqa: SIM905
 )
 
-_NOT_CSV = "not CSV: a line break out of place, or a field that is too long"
+_NOT_CSV = "not CSV: a quote or a line break out of place, or a field that is too long"
 
 
 class ColumnsParser:
@@ -59,24 +59,18 @@ class ColumnsParser:
         found: list[Sighting] = []
         faults: list[Fault] = []
         rows = 0
-        reader = csv.reader(lines, delimiter=self._options.delimiter)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error:
-                # It goes on with the next line: one row is no reason to read no other, then or ever.
-                rows += 1
-                faults.append(Fault(reader.line_num - 1, _NOT_CSV))
-                continue
-            if not row:
+        # One row is no reason to read no other, then or ever. Clients choose names, and none ends the rows of
+        # others by a quote in its own: a row is a line.
+        for number, row in csv_rows(lines, self._options.delimiter, most_lines=1):
+            if row == []:
                 continue
             rows += 1
             try:
+                if row is None:
+                    raise RowError(_NOT_CSV)
                 found += self._sightings(row)
             except (ValueError, IndexError) as e:
-                faults.append(Fault(reader.line_num - 1, reason_of(e)))
+                faults.append(Fault(number - 1, reason_of(e)))
         return Parsed(found, rows, faults)
 
     def _sightings(self, row: Sequence[str]) -> list[Sighting]:

@@ -6,21 +6,19 @@ from pathlib import Path
 
 from sqlalchemy import Table, func, select
 
-from urlward.assignments.holding import (
-    held_counts,
-    hold_assignments,
-    is_held,
-    release_assignments,
-)
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.retention import (
     first_ends,
     has_ended_before,
+    held_counts,
+    hold_assignments,
+    is_held,
     oldest_assignment,
     purge_assignments,
+    release_assignments,
 )
 from urlward.assignments.schema import FILE, assignments, current
-from urlward.assignments.store import AssignmentStore, Keeper
+from urlward.assignments.store import AssignmentStore, KeepingNode
 from urlward.config.records import RecordsTable
 from urlward.records.engines import url_of
 from urlward.records.evidence import Evidence, evidence_of
@@ -34,7 +32,7 @@ _HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class AssignmentsSummary:
     """Summary of the assignments in the database.
 
     Attributes:
@@ -175,7 +173,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
         store.close()
 
 
-def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> Keeper | None:
+def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> KeepingNode | None:
     """This node as it keeps assignments; None where it keeps them for ever.
 
     Raises:
@@ -183,7 +181,9 @@ def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> Kee
     """
     days = records.days.assignments
     shared = not isinstance(store.database, Path)
-    return None if days is None else Keeper(node_of(records.node, state).identity if shared else "", days)
+    return (
+        None if days is None else KeepingNode(node_of(records.node, state).identity if shared else "", days)
+    )
 
 
 def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
@@ -196,7 +196,7 @@ def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
     return min((end + days[source] * _DAY_MS for source, end in ends.items() if source in days), default=None)
 
 
-def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | None:
+def kept_assignments(records: RecordsTable, state: Path, now: float) -> AssignmentsSummary | None:
     """Summarise the assignments now; None for no database. As `purge_configured`."""
     if (store := open_configured(records, state)) is None:
         return None
@@ -221,7 +221,7 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Kept | N
         if isinstance(store.database, Path)
         else f"postgresql {url.host or ''}/{url.database}"
     )
-    return Kept(place, count, oldest, purged, over, held)
+    return AssignmentsSummary(place, count, oldest, purged, over, held)
 
 
 def _count(store: AssignmentStore, table: Table) -> int:

@@ -1,21 +1,74 @@
-"""Import of files of assignments into the store: as streams, resumed where reading ended the last time."""
+"""Import of files of assignments into the store: as streams, resumed where reading ended the last time; and
+following a file that is being written, as ``tail -F`` does.
 
+Reading positions of files are recognised by content, since logs are renamed, copied and cut.
+"""
+
+import logging
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 
 from urlward.assignments.formats import FORMATS
 from urlward.assignments.interval import AssignmentError, Source
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import Parsed, Parser, ReadOptions
-from urlward.assignments.positions import position_at, position_in
-from urlward.assignments.store import AssignmentStore, Position
+from urlward.assignments.store import AssignmentStore, ReadingPosition
 from urlward.encoding import BOM, other_encoding, without_bom
 from urlward.progress import Progress, silent
 from urlward.regular import regular_fd
+
+_BEGIN, _BEFORE = 4096, 1024
+_WHOLE = 1 << 20
+"""Up to so many bytes all of it is looked at, as exports are changed anywhere, and logs at their ends."""
+
+
+def position_in(fd: int, known: Iterable[ReadingPosition]) -> ReadingPosition | None:
+    """Find the position to resume from; None for a file that is new, or is not what it was.
+
+    Args:
+        fd: the file.
+        known: positions in files of its source.
+
+    Raises:
+        OSError: unreadable.
+    """
+    size = os.fstat(fd).st_size
+    for position in known:
+        if (
+            position.offset <= size
+            and position.begin == _digest(os.pread(fd, position.begin_size, 0))
+            # What was noted by an earlier urlward is of the last bytes alone.
+            and position.before in (_before(fd, position.offset), _last(fd, position.offset))
+        ):
+            return position
+    return None
+
+
+def position_at(fd: int, path: str, offset: int, previous: ReadingPosition | None) -> ReadingPosition:
+    """The position to store for a file that is read up to an offset."""
+    begin_size = previous.begin_size if previous else min(_BEGIN, offset)
+    begin = previous.begin if previous else _digest(os.pread(fd, begin_size, 0))
+    return ReadingPosition(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
+
+
+def _before(fd: int, offset: int) -> str:
+    return _digest(os.pread(fd, offset, 0)) if offset <= _WHOLE else _last(fd, offset)
+
+
+def _last(fd: int, offset: int) -> str:
+    start = max(0, offset - _BEFORE)
+    return _digest(os.pread(fd, offset - start, start))
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
@@ -89,7 +142,7 @@ class FileReader:
         with _told(path):
             self.fd = regular_fd(path)
         self.result = Imported()
-        self._position: Position | None = None
+        self._position: ReadingPosition | None = None
         self._started = False
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
@@ -290,3 +343,54 @@ def _told(path: Path) -> Iterator[None]:
         raise AssignmentError(f"{path}: {e.strerror or e}") from e
     except AssignmentError as e:
         raise AssignmentError(f"{path}: {e}") from e
+
+
+logger = logging.getLogger("urlward.records")
+
+
+def follow(
+    store: AssignmentStore,
+    source: Source,
+    path: Path,
+    options: ReadOptions,
+    *,
+    clock: Callable[[], float] = time.time,
+    pause: Callable[[], bool],
+) -> Iterator[Imported]:
+    """Read what is written to a file, also when it is renamed and begun anew, cut, or not there for a while.
+
+    Args:
+        store: where to.
+        source: what the file is of.
+        path: of the file.
+        options: how to read it.
+        clock: seconds since 1970-01-01 UTC.
+        pause: waits for a while; False to end.
+
+    Yields:
+        What has been read of the file that has the path, after each look at it.
+
+    Raises:
+        AssignmentError: not of the source's format, or the store refuses.
+    """
+    reader: FileReader | None = None
+    try:
+        while True:
+            if reader is None and path.exists():
+                reader = FileReader(store, source, path, options, clock)
+            if reader is not None:
+                # Asked before reading: what was written to the old file till then is read too.
+                replaced = reader.is_replaced
+                yield reader.read()
+                if replaced or reader.is_cut:
+                    logger.info(
+                        "%s: %s, read from its beginning", path, "another file" if replaced else "cut"
+                    )
+                    reader.close()
+                    reader = None
+                    continue
+            if not pause():
+                return
+    finally:
+        if reader is not None:
+            reader.close()

@@ -25,8 +25,8 @@ MOST_APART = 3_600_000
 type Place = int
 type Sighting = tuple[Place, str, int, int, int, int, int, str, str, int]
 """What a source says at one point: place, network as text, first and last port, start, end (or `FOREVER`),
-when it was said (of an end: the earliest that it may have been), subscriber, session (or empty), and `Said`.
-A plain tuple, since there are millions."""
+when it was said (of an end: the earliest that it may have been), subscriber, session (or empty), and
+`SightingKind`. A plain tuple, since there are millions."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -35,7 +35,7 @@ class AssignmentError(UrlwardError):
     """Assignments that cannot be read or kept."""
 
 
-class Said(IntEnum):
+class SightingKind(IntEnum):
     """Kind of a sighting: what it says of the assignment."""
 
     HELD = 0

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from urlward.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
+from urlward.assignments.interval import FOREVER, LAST_PORT, Sighting, SightingKind, place_of
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
 from urlward.assignments.times import sane
 
@@ -68,11 +68,11 @@ class IscParser:
         end = _time(fields["ends"]) if "ends" in fields else FOREVER
         if not 0 < start < FOREVER:
             raise RowError("no beginning")
-        said = Said.HELD if state == "active" else Said.ENDED
+        said = SightingKind.HELD if state == "active" else SightingKind.ENDED
         # What never ends has no end to be over at.
-        if said == Said.ENDED and end == FOREVER:
+        if said == SightingKind.ENDED and end == FOREVER:
             return None
-        seen = end if said == Said.ENDED else start
+        seen = end if said == SightingKind.ENDED else start
         return (place, network, 0, LAST_PORT, start, end, seen, name_of(subscriber), "", int(said))
 
 

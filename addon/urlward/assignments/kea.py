@@ -11,8 +11,8 @@ from urlward.assignments.interval import (
     FOREVER,
     LAST_PORT,
     AssignmentError,
-    Said,
     Sighting,
+    SightingKind,
     place_of,
 )
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
@@ -76,12 +76,12 @@ class KeaParser:
             subscriber = next((fields[column] for column in whose if fields[column]), "")
             if fields[state] == _DECLINED or not subscriber:
                 continue
-            said = Said.HELD
+            said = SightingKind.HELD
             if lifetime == 0 or fields[state] == _RELEASED:
-                said = Said.RELEASED
+                said = SightingKind.RELEASED
             elif fields[state] == _RECLAIMED:
-                said = Said.ENDED
+                said = SightingKind.ENDED
             name = name_of(subscriber.replace("&#x2c", ","))
-            seen = until if said == Said.ENDED else start
+            seen = until if said == SightingKind.ENDED else start
             found.append((place, network, 0, LAST_PORT, start, until, seen, name, "", int(said)))
         return Parsed(found, rows, faults)

@@ -6,12 +6,12 @@ is taken for the one that came last, until something is said of one of them at a
 
 from collections.abc import Iterable, Sequence
 
-from urlward.assignments.interval import FOREVER, Ending, Place, Said, Sighting
+from urlward.assignments.interval import FOREVER, Ending, Place, Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ended_row
 
 _MOST_KEPT = 300_000
 
-_HELD, _ENDED, _RELEASED, _WHOLE, _RESTARTED, _PERHAPS = (int(said) for said in Said)
+_HELD, _ENDED, _RELEASED, _WHOLE, _RESTARTED, _PERHAPS = (int(said) for said in SightingKind)
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
@@ -92,6 +92,7 @@ class Merger:
         key = (place, first)
         if said in (_WHOLE, _PERHAPS):
             new[_ENDING] = Ending.TOLD if said == _WHOLE else Ending.DOUBT
+            new[_END] = _after(start, end)
             self._end(key, new)
             if said == _PERHAPS:
                 self._perhaps, self._back = (key, end, subscriber), end - start
@@ -140,7 +141,7 @@ class Merger:
         earlier, later = (held, new) if new[_START] >= held[_START] else (new, held)
         if earlier[_END] > later[_START]:
             # Two of the same second are both told, since which of them came first is not known.
-            earlier[_END] = max(later[_START], earlier[_START] + 1)
+            earlier[_END] = _after(earlier[_START], later[_START])
             if earlier[_ENDING] != Ending.ORDER:
                 earlier[_ENDING] = Ending.NEXT
         self._end(key, earlier)
@@ -179,15 +180,14 @@ class Merger:
         elif new[_START] <= 0:
             self.changes.skipped += 1
             return
-        # What is over within a second was there nevertheless.
-        new[_END] = max(new[_END], new[_START] + 1)
+        new[_END] = _after(new[_START], new[_END])
         self._end_within(key, new, doubt)
 
     def _end_with(self, key: Key, ended: Held, doubt: int) -> None:
         """End another address of a session that has ended."""
         held = self._held.get(key)
         if held is not None and held[_SESSION] == ended[_SESSION] and held[_START] <= ended[_END]:
-            held[_END], held[_ENDING] = max(ended[_END], held[_START] + 1), Ending.TOLD
+            held[_END], held[_ENDING] = _after(held[_START], ended[_END]), Ending.TOLD
             self._end_within(key, held, doubt)
             self._drop(key)
             self._over.add((key, ended[_SESSION]))
@@ -215,3 +215,8 @@ class Merger:
         place: Place = key[0]
         if held[_START] < held[_END] < FOREVER:
             self.changes.ended.append(ended_row(self._source, place, key[1], held))
+
+
+def _after(start: int, end: int) -> int:
+    """An end behind a start: what is over within a second was there nevertheless."""
+    return max(end, start + 1)

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
+from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from urlward.assignments.interval import AssignmentError, Sighting
 
 MOST = 255
 """Characters of a subscriber's or session's name."""
+_DIGEST = 8
 
 
 class RowError(ValueError):
@@ -110,4 +112,8 @@ def name_of(text: str) -> str:
     """A subscriber's or session's name, as it can be kept and shown."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text[:MOST]
+    if len(text) > MOST:
+        # Two that begin alike are two all the same.
+        digest = blake2b(text.encode(), digest_size=_DIGEST).hexdigest()
+        text = f"{text[: MOST - len(digest) - 1]}…{digest}"
+    return text

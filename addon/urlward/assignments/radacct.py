@@ -19,9 +19,8 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.merging import Merger
 from urlward.assignments.parsers import ReadOptions, RowError, name_of, reason_of
-from urlward.assignments.sightings import held_from, held_until
-from urlward.assignments.store import AssignmentStore, Position
-from urlward.assignments.times import back_of, moment_of
+from urlward.assignments.store import AssignmentStore, ReadingPosition
+from urlward.assignments.times import back_of, held_from, held_until, moment_of
 from urlward.records import engines
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
@@ -57,7 +56,8 @@ def import_radacct(
     result = Imported()
     merger = Merger(store, source.id)
     known = next(iter(store.positions(source.id)), None)
-    result.resumed = result.offset = known.offset if known else 0
+    # An earlier urlward noted a time to come.
+    result.resumed = result.offset = min(known.offset, int(now * 1000)) if known else 0
     since = max(0, result.resumed - _AGAIN)
     looked = Imported(resumed=result.resumed, offset=result.resumed)
     for rows in _batches(url, options, since):
@@ -79,7 +79,9 @@ def import_radacct(
         store.write(source, changes, int(now * 1000))
     if result.rows:
         read = known.read if known is not None else 0
-        merger.changes.position = Position(source.path, RADACCT, 0, result.offset, "", result.offset, read)
+        # A session that a wrong clock says is to come keeps none before it from being read.
+        offset = min(result.offset, int(now * 1000))
+        merger.changes.position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read)
         store.write(source, merger.finished(), int(now * 1000))
     if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
         _renew(store, source, url, options, known, int(now * 1000))
@@ -87,7 +89,7 @@ def import_radacct(
 
 
 def _renew(
-    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: Position, now: int
+    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: ReadingPosition, now: int
 ) -> None:
     """Renew the sessions that the table has without an end: they count from now, however long nothing was
     said of them."""

@@ -6,7 +6,7 @@ interim update, until its Stop; one without a Stop until the next session on the
 
 from collections.abc import Mapping, Sequence
 
-from urlward.assignments.interval import FOREVER, LAST_PORT, Said, Sighting, place_of
+from urlward.assignments.interval import FOREVER, LAST_PORT, Sighting, SightingKind, place_of
 from urlward.assignments.parsers import Fault, Parsed, ReadOptions, RowError, name_of, reason_of
 from urlward.assignments.times import LAST, sane
 
@@ -62,15 +62,15 @@ class DetailParser:
         nas = next((_text(record[name][0]) for name in _NAS if name in record), "-")
         status = record["Acct-Status-Type"][0]
         if status in _RESTARTS:
-            return [(0, "", 0, LAST_PORT, at, at, at, "", f"{name_of(nas)}/", int(Said.RESTARTED))]
+            return [(0, "", 0, LAST_PORT, at, at, at, "", f"{name_of(nas)}/", int(SightingKind.RESTARTED))]
         if status != "Stop" and status not in _HOLDS:
             return []
         time = record.get("Acct-Session-Time")
         start = at if status == "Start" else sane(at - int(time[0]) * 1000) if time else 0
         if status != "Stop":
-            said, end, start = Said.HELD, FOREVER, start or at
+            said, end, start = SightingKind.HELD, FOREVER, start or at
         else:
-            said, end = Said.ENDED, at
+            said, end = SightingKind.ENDED, at
         names = (_text(record.get(n, [""])[0]) for n in (self._wanted, "User-Name", "Calling-Station-Id"))
         subscriber = name_of(next(filter(None, names), ""))
         if not subscriber:

@@ -9,7 +9,6 @@ in the one before, so that two *cells* a class are looked at, whatever the histo
 come about in order of time, all go to few places of the index.
 """
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.config.records import ASSIGNMENTS
 from urlward.records.engines import open_server, open_sqlite, writing
 from urlward.records.migrations import Step, migrate
+from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
 from urlward.records.vacuum import unwiped
 from urlward.state.folder import StateError
@@ -291,11 +291,9 @@ UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
 
 def _sqlite(path: Path) -> Engine:
     # Whoever may read it knows who had which address.
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if os.geteuid() == 0:
-        folder = path.parent.stat()
-        os.fchown(fd, folder.st_uid, folder.st_gid)
-    os.close(fd)
+    make_sqlite(path)
+    if (wrong := obstacle(path)) is not None:
+        raise wrong
     engine = create_engine(
         f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}
     )

@@ -31,6 +31,7 @@ from urlward.assignments.interval import (
     length_of,
     places_of,
 )
+from urlward.assignments.parsers import MOST
 from urlward.assignments.schema import (
     TABLES,
     assignments,
@@ -45,6 +46,7 @@ from urlward.assignments.schema import (
     told,
 )
 from urlward.assignments.times import ms_text
+from urlward.lines import plain
 from urlward.records.bulk import copy_new, copy_or_replace, insert_new
 from urlward.records.engines import SqliteFiles
 from urlward.records.store import StoreError
@@ -67,7 +69,7 @@ _NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class KeepingNode:
     """Keeper: a node that keeps sources, and for how many days.
 
     Attributes:
@@ -80,7 +82,7 @@ class Keeper:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ReadingPosition:
     """Position in a file: how far it is read; see `files`."""
 
     path: str
@@ -112,7 +114,7 @@ class Changes:
     gone: set[Key] = field(default_factory=set)
     rows: int = 0
     skipped: int = 0
-    position: Position | None = None
+    position: ReadingPosition | None = None
     anew: bool = False
 
 
@@ -173,10 +175,12 @@ class AssignmentStore:
         What the database has as its path stays until something of this one is taken (`write`).
 
         Raises:
-            AssignmentError: there is one of that name with another format.
+            AssignmentError: there is one of that name with another format, or it is no name.
         """
-        # A file's name need not be text, as what a database keeps has to be.
-        name, path = (each.encode(errors="backslashreplace").decode() for each in (name, path))
+        # A file's name need not be text, as what a database keeps has to be, nor one to show.
+        name, path = plain(name), plain(path)
+        if not 0 < len(name) <= MOST:
+            raise AssignmentError(f"source: a name of 1 to {MOST} characters is needed")
         with self.changing() as connection:
             row = connection.execute(select(sources).where(sources.c.name == name)).first()
             if row is None:
@@ -189,7 +193,9 @@ class AssignmentStore:
             return Source(row.id, name, format_, path)
 
     @contextmanager
-    def importing(self, name: str, format_: str, path: str, keeper: Keeper | None = None) -> Iterator[Source]:
+    def importing(
+        self, name: str, format_: str, path: str, keeper: KeepingNode | None = None
+    ) -> Iterator[Source]:
         """The source of a name while something is read into it; one that nothing came of is gone afterwards.
 
         Args:
@@ -217,7 +223,7 @@ class AssignmentStore:
                     delete(sources).where(sources.c.id == source.id, sources.c.read == 0, ~known)
                 )
 
-    def say_days(self, keeper: Keeper) -> None:
+    def say_days(self, keeper: KeepingNode) -> None:
         """Set the days for which a node's sources are kept, and those of no node at least as long.
 
         Args:
@@ -227,7 +233,7 @@ class AssignmentStore:
             for source, days in _days(connection, keeper, is_file=isinstance(self.database, Path)).items():
                 connection.execute(update(sources).where(sources.c.id == source).values(days=days))
 
-    def days(self, keeper: Keeper) -> dict[int, int]:
+    def days(self, keeper: KeepingNode) -> dict[int, int]:
         """Days of each source, by its id, once a node has set its own."""
         with self.reading() as connection:
             return _days(connection, keeper, is_file=isinstance(self.database, Path))
@@ -340,7 +346,7 @@ class AssignmentStore:
             self._add_lengths(connection, changes)
             _count(connection, source, changes, now)
 
-    def renew(self, source: Source, position: Position, now: int) -> None:
+    def renew(self, source: Source, position: ReadingPosition, now: int) -> None:
         """Note that a file still has what was read of it, with all assignments of its that have no end.
 
         Args:
@@ -374,12 +380,14 @@ class AssignmentStore:
                 connection.execute(update(current).where(same).values(read=now), rows)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
-    def positions(self, source: int) -> list[Position]:
+    def positions(self, source: int) -> list[ReadingPosition]:
         """Reading positions of a source's files, those that are known by the longest beginning first."""
         order = (files.c.begin_size.desc(), files.c.offset.desc())
         with self.reading() as connection:
             rows = connection.execute(select(files).where(files.c.source == source).order_by(*order)).all()
-        return [Position(r.path, r.begin, r.begin_size, r.offset, r.before, r.size, r.read) for r in rows]
+        return [
+            ReadingPosition(r.path, r.begin, r.begin_size, r.offset, r.before, r.size, r.read) for r in rows
+        ]
 
     def _add_lengths(self, connection: Connection, changes: Changes) -> None:
         networks = [row[3] for row in changes.ended]
@@ -439,7 +447,7 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
     )  # fmt: skip
 
 
-def _days(connection: Connection, keeper: Keeper, *, is_file: bool) -> dict[int, int]:
+def _days(connection: Connection, keeper: KeepingNode, *, is_file: bool) -> dict[int, int]:
     found = {}
     for row in connection.execute(select(sources)).all():
         if is_file or row.node == keeper.node:
@@ -463,13 +471,13 @@ def _count(connection: Connection, source: Source, changes: Changes, now: int) -
         connection.execute(insert(sources).values(new | _NOTHING | counts))
 
 
-def _file_of(source: int, position: Position) -> ColumnElement[bool]:
+def _file_of(source: int, position: ReadingPosition) -> ColumnElement[bool]:
     return and_(
         files.c.source == source, files.c.begin == position.begin, files.c.begin_size == position.begin_size
     )
 
 
-def _leave_file(connection: Connection, source: int, position: Position) -> None:
+def _leave_file(connection: Connection, source: int, position: ReadingPosition) -> None:
     """Detach assignments from another file with the same beginning: they count from when that was last
     there."""
     for row in connection.execute(select(files.c.id, files.c.read).where(_file_of(source, position))).all():
@@ -477,7 +485,7 @@ def _leave_file(connection: Connection, source: int, position: Position) -> None
         connection.execute(update(current).where(mine).values(file=0, read=row.read))
 
 
-def _set_position(connection: Connection, source: int, position: Position, now: int) -> int:
+def _set_position(connection: Connection, source: int, position: ReadingPosition, now: int) -> int:
     """Store how far a file is read; returns its id."""
     values = {
         "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,

@@ -1,20 +1,26 @@
-"""Times as sources write them.
+"""Times as sources write them, and constructors of sightings at them, also for local times with two possible
+readings.
 
 A local time that the clock showed twice, when it was put back, has two readings, and a source does not say
 which of them is meant. One that the clock never showed, when it was put forward, has none.
+
+What is certain in both readings is said as such. What is so in one alone is said beside it, as a span in
+which the subscriber may have had it: whoever is asked for a time in it names no single subscriber.
 """
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, NamedTuple
 
+from urlward.assignments.interval import FOREVER, Place, Sighting, SightingKind
 from urlward.assignments.parsers import RowError
 
 _MS_FROM = 100_000_000_000
 """Numbers from here on are milliseconds: the year 5138 in seconds, 1973 in milliseconds."""
 _LONGEST = 30
+FIRST = 631_152_000_000
+"""The year 1990, in ms: numbers before it are dates as ``20261128``, not seconds."""
 LAST = 1 << 43
 """The year 2248, in ms."""
-
 
 _ZERO = timedelta()
 
@@ -109,6 +115,49 @@ def sane(ms: int) -> int:
     Raises:
         ValueError: it is out of all reason, and perhaps more than a database takes.
     """
-    if not 0 < ms < LAST:
+    if not FIRST <= ms < LAST:
         raise ValueError("not a time of this age")
     return ms
+
+
+type What = tuple[Place, str, int, int]
+"""Place, network as text, first and last port."""
+
+
+def held_from(what: What, since: Moment, subscriber: str, session: str, seen: int) -> list[Sighting]:
+    """Sighting: a subscriber has it from a time on.
+
+    Args:
+        what: they have.
+        since: from when.
+        subscriber: their name.
+        session: or empty.
+        seen: when it was last said, in ms.
+    """
+    # Not before the last reading: who had it till then may have had it till then.
+    held = (*what, since.last, FOREVER, max(seen, since.last), subscriber, session, int(SightingKind.HELD))
+    return [*_perhaps(what, since, subscriber, session), held]
+
+
+def held_until(
+    what: What, since: Moment | None, until: Moment, subscriber: str, session: str
+) -> list[Sighting]:
+    """Sighting: a subscriber had it until a time; since when, where the source says so."""
+    start = since.last if since else 0
+    ended = (*what, start, until.last, until.first, subscriber, session, int(SightingKind.ENDED))
+    return [*(_perhaps(what, since, subscriber, session) if since else []), ended]
+
+
+def held_between(what: What, since: Moment, until: Moment, subscriber: str, session: str) -> list[Sighting]:
+    """Sighting: a subscriber had it from one time to another, and nothing else will be said of it."""
+    whose = subscriber, session
+    if since.last < until.first or (since.first == since.last and until.first == until.last):
+        whole = (*what, since.last, until.first, 0, *whose, int(SightingKind.WHOLE))
+        return [*_perhaps(what, since, *whose), whole, *_perhaps(what, until, *whose)]
+    return _perhaps(what, Moment(since.first, until.last), *whose)
+
+
+def _perhaps(what: What, when: Moment, subscriber: str, session: str) -> list[Sighting]:
+    if when.first == when.last:
+        return []
+    return [(*what, when.first, when.last, 0, subscriber, session, int(SightingKind.PERHAPS))]

@@ -19,7 +19,7 @@ from urlward.assignments.times import ms_text
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class WhoQuestion:
     """Query for the holder of an address and port at a time.
 
     Attributes:
@@ -36,7 +36,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Holder:
     """Candidate: an assignment that matches the question.
 
     Attributes:
@@ -54,7 +54,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WhoAnswer:
     """Answer: all candidates for a question.
 
     Attributes:
@@ -62,8 +62,8 @@ class Answer:
         candidates: in order of their beginnings.
     """
 
-    question: Question
-    candidates: tuple[Candidate, ...]
+    question: WhoQuestion
+    candidates: tuple[Holder, ...]
 
     @property
     def verdict(self) -> Literal["one", "none", "ambiguous"]:
@@ -75,14 +75,14 @@ class Answer:
         return "ambiguous" if doubted or len(subscribers) > 1 else "one"
 
 
-def who(store: AssignmentStore, question: Question) -> Answer:
+def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     """Find all who may have had an address.
 
     Raises:
         AssignmentError: not an address, or the database refuses.
     """
     since, until = question.at - question.tolerance, question.at + question.tolerance
-    candidates: list[Candidate] = []
+    candidates: list[Holder] = []
     try:
         found = store.find(question.address, question.port, since, until)
         found += computed(store, question.address, question.port, since, until)
@@ -90,13 +90,13 @@ def who(store: AssignmentStore, question: Question) -> Answer:
             inner = (
                 store.find(interval.subscriber, None, since, until) if is_address(interval.subscriber) else []
             )
-            candidates += [Candidate(one, interval) for one in inner] or [Candidate(interval)]
+            candidates += [Holder(one, interval) for one in inner] or [Holder(interval)]
     except ValueError as e:
         raise AssignmentError(str(e)) from e
-    return Answer(question, tuple(candidates))
+    return WhoAnswer(question, tuple(candidates))
 
 
-def answer_fields(answer: Answer) -> dict[str, Any]:
+def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
     """An answer as JSON has it; `None` for an end that is not known."""
     question = answer.question
     return {
@@ -112,7 +112,7 @@ def answer_fields(answer: Answer) -> dict[str, Any]:
     }
 
 
-def answer_lines(answer: Answer) -> list[str]:
+def answer_lines(answer: WhoAnswer) -> list[str]:
     """An answer for people."""
     question = answer.question
     port = "" if question.port is None else f" port {question.port}"

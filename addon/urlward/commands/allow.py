@@ -8,9 +8,9 @@ import time
 from urlward.commands.arguments import DONE, Command, add_state_arguments
 from urlward.commands.caller import caller
 from urlward.config import configured
-from urlward.policy.allow_entry import AllowError
 from urlward.policy.allows import (
     Allow,
+    AllowError,
     add_allow,
     allow_row,
     current_allows,

@@ -20,6 +20,7 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, subco
 from urlward.commands.caller import caller
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
+from urlward.lines import plain
 from urlward.lists.report import Budget, read_budget
 from urlward.progress import progress_bar
 from urlward.state.audit import append
@@ -27,7 +28,7 @@ from urlward.state.folder import made_folder, state_folder
 
 if TYPE_CHECKING:
     from urlward.assignments.importing import Imported, Judge
-    from urlward.assignments.store import AssignmentStore, Keeper
+    from urlward.assignments.store import AssignmentStore, KeepingNode
 
 _PAUSE = 1.0
 _PAUSE_SQL = 30.0
@@ -105,7 +106,7 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
     return AssignmentStore(database), config, state
 
 
-def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, Keeper | None]":
+def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNode | None]":
     """Open the store for an import as `open_assignments`, with the node whose sources are read; the
     configuration has to say for how long assignments are kept.
 
@@ -148,8 +149,8 @@ def _options(args: argparse.Namespace) -> ReadOptions:
             raise AssignmentError(f"column: {said!r} is not FIELD=NAME, once for each field")
         columns[field] = name
     delimiter = "\t" if args.delimiter in _TAB else args.delimiter
-    if len(delimiter) != 1:
-        raise AssignmentError("delimiter: one character")
+    if len(delimiter) != 1 or delimiter in '"\r\n':
+        raise AssignmentError("delimiter: one character, and no quote or line break")
     try:
         zone = UTC if args.zone == "UTC" else ZoneInfo(args.zone)
     except (ValueError, OSError) as e:
@@ -194,6 +195,7 @@ def _import(args: argparse.Namespace) -> int:
 
 def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
     """Print what was read, and what of it was not understood."""
+    where = plain(where)
     resumed = f", after {done.resumed} bytes that were read before" if done.resumed else ""
     resumed = resumed if format_ != RADACCT else ""
     print(f"{where}: {done.rows} rows, {done.faulty} not understood{resumed}, {seconds:.1f} s", flush=True)
@@ -233,7 +235,7 @@ def _fault(format_: str, done: "Imported", budget: Budget) -> str:
 
 
 def _follow(args: argparse.Namespace) -> int:
-    from urlward.assignments.following import follow
+    from urlward.assignments.importing import follow
 
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -270,7 +272,7 @@ def _wait() -> bool:
 
 def _radacct(
     store: "AssignmentStore",
-    keeper: "Keeper | None",
+    keeper: "KeepingNode | None",
     file: Path,
     args: argparse.Namespace,
     options: ReadOptions,

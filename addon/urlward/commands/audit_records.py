@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from urlward.commands.arguments import DONE, WRONG, Command, state_of, state_subcommand
 from urlward.config import configured
 from urlward.config.records import RecordsTable
-from urlward.config.units import counted
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import detail_of
-from urlward.state.audit import FILE, AuditError, Copy, Report, read_audit, verify
+from urlward.state.audit import FILE, AuditError, AuditReport, Copy, read_audit, verify
 from urlward.state.folder import found_folder, state_folder
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
@@ -92,7 +92,7 @@ def _copies_in(database: "Database", node: str) -> Iterator[Copy]:
             yield Copy(detail.get("line", 0), detail.get("hash", ""), detail.get("time", ""), database.name)
 
 
-def _shown(report: Report) -> dict[str, Any]:
+def _shown(report: AuditReport) -> dict[str, Any]:
     return {
         "holds": report.holds,
         "lines": report.lines,
@@ -109,7 +109,7 @@ def _shown(report: Report) -> dict[str, Any]:
     }
 
 
-def _told(path: Path, report: Report) -> list[str]:
+def _told(path: Path, report: AuditReport) -> list[str]:
     if report.broken:
         where = f"{path}:{report.broken.line}" if report.broken.line else f"{path}"
         return [f"{where}: {report.broken.reason}", *_compared(report)]
@@ -135,7 +135,7 @@ def _told(path: Path, report: Report) -> list[str]:
     return told
 
 
-def _compared(report: Report) -> list[str]:
+def _compared(report: AuditReport) -> list[str]:
     if report.differs:
         return [report.differs]
     return [f"agrees with {counted(report.copies, 'copy')} in databases"] * bool(report.copies)

@@ -13,6 +13,7 @@ from urlward.commands.arguments import Command
 from urlward.config import Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.report import read_budget
 from urlward.progress import progress_bar
@@ -85,7 +86,7 @@ def _check(args: argparse.Namespace) -> int:
             print(json.dumps(found))
             continue
         detail = " ".join(f"{k}={found[k]}" for k in ("kind", "id", "category", "list") if found.get(k))
-        print(f"{found['verdict']:5}  {url}  {detail or found.get('error', '')}".rstrip())
+        print(f"{found['verdict']:5}  {plain(url)}  {detail or found.get('error', '')}".rstrip())
         if explained is not None:
             print(explained[0].as_text())
             if explained[1]:

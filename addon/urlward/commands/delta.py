@@ -5,13 +5,15 @@ import time
 from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command
-from urlward.engine.artifact import Header, check_key, parse
-from urlward.engine.delta import DeltaError, apply_delta, extent, make_delta
+from urlward.engine.artifact import Artifact, check_key, parse
+from urlward.engine.delta import DeltaError, apply_delta, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
+from urlward.feeds.counts import changes
 from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.state.keys import key_beside, read_key
+from urlward.units import counted
 
 
 class DeltaFileError(UrlwardError):
@@ -48,54 +50,54 @@ def _delta(args: argparse.Namespace) -> int:
     start = time.monotonic()
     key_file = args.key or key_beside(args.new)
     key = read_key(key_file)
-    (old, before), (new, after) = (_artifact(path, key) for path in (args.old, args.new))
-    if after.serial <= before.serial:
+    old, new = (_artifact(path, key) for path in (args.old, args.new))
+    serial, last = new.header.serial, old.header.serial
+    if serial <= last:
         raise DeltaFileError(
-            f"{args.new}: its serial {after.serial} is not above {before.serial}, that of {args.old}: "
-            "no feed would take it"
+            f"{args.new}: its serial {serial} is not above {last}, that of {args.old}: no feed would take it"
         )
     output = args.output
     if output.is_dir():
-        output /= f"{args.new.name}.{before.serial}.delta"
+        output /= f"{args.new.name}.{last}.delta"
     _spare(output, args.old, args.new, key_file)
     try:
         delta = make_delta(old, new, key)
     except DeltaError as e:
         raise DeltaFileError(f"{args.new}: {e}") from e
     write_in_kind(output, delta)
-    print(f"{output}: {_told_extent(old, delta, key, after)}, {time.monotonic() - start:.1f} s")
+    print(f"{output}: {_told_extent(delta, old, new)}, {time.monotonic() - start:.1f} s")
     return DONE
 
 
 def _patch(args: argparse.Namespace) -> int:
     key_file = args.key or key_beside(args.old)
     key = read_key(key_file)
-    old, _ = _artifact(args.old, key)
+    old = _artifact(args.old, key)
     delta = read_artifact(args.delta)
     _spare(args.output, args.delta, key_file)
     try:
-        artifact = apply_delta(old, delta, key).artifact
+        artifact = apply_delta(old, delta, key)
     except DeltaError as e:
         raise DeltaFileError(f"{args.delta}: {e}") from e
     write_in_kind(args.output, artifact)
-    header = parse(artifact).header
-    print(f"{args.output}: serial {header.serial}, {_told_extent(old, delta, key, header)}")
+    new = parse(artifact)
+    print(f"{args.output}: serial {new.header.serial}, {_told_extent(delta, old, new)}")
     return DONE
 
 
-def _artifact(path: Path, key: Key) -> tuple[bytes, Header]:
-    data = read_artifact(path)
+def _artifact(path: Path, key: Key) -> Artifact:
     try:
-        header = parse(data).header
-        check_key(header, key)
+        artifact = parse(read_artifact(path))
+        check_key(artifact.header, key)
     except ArtifactError as e:
         raise DeltaFileError(told(path, e)) from e
-    return data, header
+    return artifact
 
 
-def _told_extent(old: bytes, delta: bytes, key: Key, new: Header) -> str:
-    added, removed = extent(old, delta, key)
-    return f"delta of {len(delta)} bytes for an artifact of {new.size}, {added} rows added, {removed} removed"
+def _told_extent(delta: bytes, old: Artifact, new: Artifact) -> str:
+    added, removed = changes(old, new)
+    sizes = f"delta of {len(delta)} bytes for an artifact of {new.header.size}"
+    return f"{sizes}, {counted(added, 'entry')} added, {removed} removed"
 
 
 def _spare(output: Path, *read: Path) -> None:

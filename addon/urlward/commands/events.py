@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, TextIO
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import configured
 from urlward.config.tables import join_address
-from urlward.config.units import seconds
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
 from urlward.state.folder import state_folder
+from urlward.units import seconds
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
@@ -116,8 +116,8 @@ def _follow(
 
 
 def _query(args: argparse.Namespace, now: float) -> EventQuery:
-    if args.limit is not None and args.limit < 1:
-        raise EventsCommandError("--limit: a number from 1 on is needed")
+    if args.limit is not None and not 1 <= args.limit <= sys.maxsize:
+        raise EventsCommandError(f"--limit: a number from 1 to {sys.maxsize} is needed")
     if args.follow and args.until:
         raise EventsCommandError("--follow goes on for ever: without --until")
     equal = {name: getattr(args, name) for name, _, _ in _EQUAL}

@@ -10,9 +10,9 @@ from pathlib import Path
 from urlward.commands.arguments import DONE, WRONG, Command, state_subcommand
 from urlward.commands.caller import caller
 from urlward.config import Config, FeedTable, configured
-from urlward.config.units import counted
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
+from urlward.units import counted
 
 
 class FeedCommandError(UrlwardError):

@@ -237,7 +237,7 @@ def _ca_export(args: argparse.Namespace) -> int:
 
 
 def _ca_page(args: argparse.Namespace) -> int:
-    from urlward.gateway.ca_page import write_page
+    from urlward.gateway.ca import write_page
 
     config = _config(args)
     for written in write_page(_authority(args), args.output, config):

@@ -8,8 +8,7 @@ from typing import Any
 
 from urlward.commands.arguments import DONE, Command, state_of, state_subcommand
 from urlward.commands.caller import caller
-from urlward.objections.book import row
-from urlward.objections.decisions import decline, grant
+from urlward.objections.book import decline, grant, row
 from urlward.objections.objections import ObjectionError, read_objections
 from urlward.policy.allows import duration, rfc3339
 from urlward.state.folder import found_folder, local_key

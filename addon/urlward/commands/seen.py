@@ -7,7 +7,8 @@ from urlward.commands.who import Seen
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import HITS
-from urlward.records.store import EventQuery, StoreError, open_store
+from urlward.records.store import EventQuery, StoreError
+from urlward.records.stores import open_store
 
 
 class SeenError(UrlwardError):

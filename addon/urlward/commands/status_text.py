@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from urlward.config.units import in_words
+from urlward.units import in_words
 
 _LISTS = ("list", "entries", "serial", "age")
 _FEEDS = ("feed", "entries", "serial", "last success", "next run", "state")

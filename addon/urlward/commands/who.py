@@ -21,7 +21,7 @@ from urlward.records.event import parse_reference
 from urlward.state.audit import append
 
 if TYPE_CHECKING:
-    from urlward.assignments.who import Answer
+    from urlward.assignments.who import WhoAnswer
 
 ONE, NOT_ONE = 0, 1
 
@@ -124,7 +124,7 @@ def read_time(text: str) -> int:
 
 
 def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
-    from urlward.assignments.who import Question, answer_fields, who
+    from urlward.assignments.who import WhoQuestion, answer_fields, who
 
     why = reason_of(args.why, AssignmentError)
     typed = getattr(args, "reference", None)
@@ -134,7 +134,7 @@ def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
         raise AssignmentError("give an address and --at TIME" + (", or --reference R" if find_events else ""))
     if (args.address is None) != (args.at is None):
         raise AssignmentError("--at TIME goes with an address")
-    named = [] if reference else [Question(*split_address(args.address), read_time(args.at), tolerance)]
+    named = [] if reference else [WhoQuestion(*split_address(args.address), read_time(args.at), tolerance)]
     asked = {
         "why": why,
         **({"reference": reference} if reference else {"address": args.address, "at": args.at}),
@@ -146,7 +146,7 @@ def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
             append(state, caller(), "who", time.time(), **asked, answer="none")
             print(f"urlward: no event has the reference {reference}", file=sys.stderr)
             return NOT_ONE
-        questions = named or [Question(*split_address_of(seen), tolerance) for seen in found]
+        questions = named or [WhoQuestion(*split_address_of(seen), tolerance) for seen in found]
         answers = [who(store, question) for question in questions]
     except AssignmentError:
         append(state, caller(), "who", time.time(), **asked, answer="error")
@@ -175,7 +175,7 @@ def split_address_of(seen: Seen) -> tuple[str, int | None, int]:
     return address, seen.port or None, seen.at
 
 
-def _show(answers: "Sequence[Answer]", *, as_json: bool) -> None:
+def _show(answers: "Sequence[WhoAnswer]", *, as_json: bool) -> None:
     from urlward.assignments.who import answer_fields, answer_lines
 
     for answer in answers:

@@ -4,10 +4,12 @@ TOML, read strictly: a key that is not known, or a value that does not fit, is a
 since a misspelt safety setting that is silently ignored is no setting at all.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -22,9 +24,9 @@ from urlward.config.probing import ProbingTable
 from urlward.config.problem import ConfigError, Problem, key_of, refused
 from urlward.config.proxy import ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
-from urlward.config.tables import FileName, Listen, Table, trust_at
-from urlward.config.units import WRITTEN
+from urlward.config.tables import WRITTEN, FileName, Listen, Table, trust_at
 from urlward.encoding import other_encoding, without_bom
+from urlward.process import IN_FORCE
 from urlward.regular import open_given
 
 __all__ = [
@@ -82,6 +84,7 @@ class Config(Table):
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
     _file: Path | None = PrivateAttr(default=None)
+    _text: bytes = PrivateAttr(default=b"")
 
     def __eq__(self, other: object) -> bool:
         """Compare the settings, wherever they were read from."""
@@ -103,9 +106,14 @@ class Config(Table):
         """Error to raise where it cannot be used, with file and line of each problem."""
         return refused(self._file, problems)
 
-    def read_from(self, file: Path) -> Self:
-        """Note the file that it was read from."""
-        self._file = file
+    @property
+    def text(self) -> bytes:
+        """What it was read from; empty for the defaults."""
+        return self._text
+
+    def read_from(self, file: Path, text: bytes) -> Self:
+        """Note the file that it was read from, and its text."""
+        self._file, self._text = file, text
         return self
 
 
@@ -120,15 +128,18 @@ def configured(path: Path | None) -> tuple[Path | None, Config]:
 
 
 def read_config(path: Path) -> Config:
-    """Read and check a configuration file; relative paths in it are from its own folder.
+    """Read and check a configuration file, or what of it is in force where a filter has started this process;
+    relative paths in it are from its own folder.
 
     Raises:
         ConfigError: unreadable, not TOML, an unknown key, a value that does not fit, or keys that contradict
             each other. Names of lists in rules are not looked at, since flags may name other lists.
     """
-    data = _read(path)
+    text = _in_force()
+    if text is None:
+        text = _read(path)
     try:
-        config = Config.model_validate(data, context=WRITTEN)
+        config = Config.model_validate(_parsed(path, text), context=WRITTEN)
     except ValidationError as e:
         raise refused(path, _problems_of(e)) from e
     problems = [
@@ -140,7 +151,7 @@ def read_config(path: Path) -> Config:
     if problems:
         raise refused(path, problems)
     try:
-        return _resolved(config, path.resolve().parent).read_from(path)
+        return _resolved(config, path.resolve().parent).read_from(path, text)
     except RuntimeError as e:
         raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
 
@@ -149,11 +160,21 @@ _MOST = 16 << 20
 _WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Parse a TOML file.
+@cache
+def _in_force() -> bytes | None:
+    """The text that is in force in the filter that has started this process; None where none has."""
+    number = os.environ.pop(IN_FORCE, "")
+    if not number:
+        return None
+    with os.fdopen(int(number), "rb") as file:
+        return os.pread(file.fileno(), _MOST, 0)  # others read from it too
+
+
+def _read(path: Path) -> bytes:
+    """Read the file.
 
     Raises:
-        ConfigError: unreadable, or not TOML.
+        ConfigError: unreadable, or too large.
     """
     try:
         with open_given(path) as file:
@@ -162,6 +183,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {e.strerror or e}") from e
     if len(data) > _MOST:
         raise ConfigError(f"{path}: more than {_MOST >> 20} MB: no configuration")
+    return data
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, Any]:
+    """Parse the file's text.
+
+    Raises:
+        ConfigError: not TOML.
+    """
     try:
         return tomllib.loads(data.decode())
     except tomllib.TOMLDecodeError as e:

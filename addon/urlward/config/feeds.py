@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from urlward.config.tables import FileName, Table, trust_at
-from urlward.config.units import Bytes, Seconds
+from urlward.config.tables import Bytes, FileName, Seconds, Table, trust_at
 
 HOUR = 3_600.0
 

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from urlward.config.tables import Table
-from urlward.config.units import Seconds
+from urlward.config.tables import Seconds, Table
 
 
 class ProbingTable(Table):

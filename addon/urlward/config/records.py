@@ -10,8 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from urlward.config.objections import ObjectionsTable
 from urlward.config.problem import Problem
-from urlward.config.tables import Address, FileName, Served, Table
-from urlward.config.units import Bytes
+from urlward.config.tables import Address, Bytes, FileName, Served, Table
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]

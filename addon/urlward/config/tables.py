@@ -5,7 +5,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from urlward import units
+
+WRITTEN = "as an operator wrote it"
+"""Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
 
 
 def _file_name(name: str) -> str:
@@ -122,3 +127,22 @@ class Table(BaseModel):
 Networks = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_networks)]
 Addresses = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_addresses)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _seconds(value: object, info: ValidationInfo) -> object:
+    _refuse_bare(value, info, units.TIME)
+    return units.seconds(value)
+
+
+def _size(value: object, info: ValidationInfo) -> object:
+    _refuse_bare(value, info, units.SIZE)
+    return units.size(value)
+
+
+def _refuse_bare(value: object, info: ValidationInfo, text: str) -> None:
+    if info.context == WRITTEN and isinstance(value, (int, float)):
+        raise ValueError(f"{text}, in quotes and with its unit")
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(strict=False, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(_size)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from urlward.dashboard import asked
 from urlward.dashboard.pages import ListsPage, Page
-from urlward.dashboard.sources import AbsentError
+from urlward.dashboard.sources import NotConfiguredError
 from urlward.engine.errors import UrlwardError
 
 
@@ -27,7 +27,7 @@ class Form(Page):
 
     def wrong(self, error: UrlwardError) -> str:
         """Set a status of failure, and return the reason."""
-        absent = isinstance(error, AbsentError)
+        absent = isinstance(error, NotConfiguredError)
         self.set_status(HTTPStatus.NOT_FOUND if absent else HTTPStatus.BAD_REQUEST)
         return str(error)
 

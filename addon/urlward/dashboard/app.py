@@ -14,9 +14,10 @@ from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
 from urlward.dashboard import action_pages, api, entry_pages, pages
-from urlward.dashboard.base import SECURITY, STATIC, Context, Missing
+from urlward.dashboard.base import SECURITY, STATIC, HandlerContext, Missing
 from urlward.dashboard.sessions import Sessions
 from urlward.dashboard.sources import AdminError, Sources
+from urlward.records.bounded_server import BoundedServer
 from urlward.state.token import read_token
 
 MAX_BODY = 64 << 10
@@ -28,7 +29,7 @@ THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DashboardSettings:
     """Dashboard settings.
 
     Attributes:
@@ -56,7 +57,7 @@ class _Static(StaticFileHandler):
         pass
 
 
-def make_app(sources: Sources, settings: Settings) -> Application:
+def make_app(sources: Sources, settings: DashboardSettings) -> Application:
     """The application; the token is made where there is none.
 
     Raises:
@@ -66,7 +67,7 @@ def make_app(sources: Sources, settings: Settings) -> Application:
     token = read_token(settings.state / settings.token_file)
     sessions = Sessions(settings.state, token)
     executor = ThreadPoolExecutor(THREADS, "admin")
-    context = Context(sources, sessions, executor, settings.node, settings.clock, settings.steady)
+    context = HandlerContext(sources, sessions, executor, settings.node, settings.clock, settings.steady)
     shared = {"context": context}
     shown = [
         (f"/api/{name}", api.Shown, shared | {"name": name})
@@ -85,8 +86,8 @@ def make_app(sources: Sources, settings: Settings) -> Application:
         ("/objections", action_pages.ObjectionsPage, shared),
         ("/login", entry_pages.Login, shared),
         ("/logout", entry_pages.Logout, shared),
-        ("/healthz", entry_pages.Health, shared),
-        ("/readyz", entry_pages.Ready, shared),
+        ("/healthz", entry_pages.HealthPage, shared),
+        ("/readyz", entry_pages.ReadyPage, shared),
         ("/metrics", entry_pages.MetricsText, shared),
         ("/api/now", api.NowApi, shared),
         ("/api/events", api.EventsApi, shared),
@@ -126,7 +127,7 @@ def serve(app: Application, listen: str) -> HTTPServer:
     host, port = parse_listen(listen)
     # Its warnings would have in them what a client has sent.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
-    server = HTTPServer(
+    server = BoundedServer(
         app,
         max_body_size=MAX_BODY,
         max_header_size=MAX_HEAD,

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
-from urlward.dashboard.sources import AdminError, Grant
+from urlward.dashboard.sources import AdminError
 from urlward.lists.explain import TimeError, parse_time
+from urlward.objections.book import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
 from urlward.records.event import KINDS, ReferenceTextError, parse_reference

@@ -18,12 +18,11 @@ from typing import Any, ClassVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.web import HTTPError, RequestHandler
 
-from urlward.config.units import in_words
-from urlward.dashboard.attempts import Attempts
-from urlward.dashboard.sessions import Sessions, Visitor
-from urlward.dashboard.sources import AbsentError, Sources
+from urlward.dashboard.sessions import Sessions, Visitor, WrongGuesses
+from urlward.dashboard.sources import NotConfiguredError, Sources
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward.records")
 
@@ -60,7 +59,7 @@ NAVIGATION = (
 
 
 @dataclass(frozen=True)
-class Context:
+class HandlerContext:
     """Context that all handlers share.
 
     Attributes:
@@ -79,7 +78,7 @@ class Context:
     node: str
     clock: Callable[[], float]
     steady: Callable[[], float]
-    attempts: Attempts = field(default_factory=Attempts)
+    attempts: WrongGuesses = field(default_factory=WrongGuesses)
 
 
 class Base(RequestHandler):
@@ -90,7 +89,7 @@ class Base(RequestHandler):
 
     current_user: Visitor | None
 
-    def initialize(self, context: Context) -> None:
+    def initialize(self, context: HandlerContext) -> None:
         """Keep the shared context."""
         self.context = context
         self.sources = context.sources
@@ -221,7 +220,7 @@ class Base(RequestHandler):
         """What is not there is 404, what cannot be done is 400: neither is a fault of ours."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, UrlwardError):
-            absent = isinstance(error, AbsentError)
+            absent = isinstance(error, NotConfiguredError)
             status_code = HTTPStatus.NOT_FOUND if absent else HTTPStatus.BAD_REQUEST
         super().send_error(status_code, **kwargs)
 

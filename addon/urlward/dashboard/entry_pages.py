@@ -56,7 +56,7 @@ class Logout(Base):
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
 
 
-class Health(Base):
+class HealthPage(Base):
     """``/healthz``: whether this process works; needs no token."""
 
     needs_token = False
@@ -69,7 +69,7 @@ class Health(Base):
         self.write_json({"status": "ok" if well else "failing"})
 
 
-class Ready(Base):
+class ReadyPage(Base):
     """``/readyz``: whether the filter has what it needs; needs no token."""
 
     needs_token = False

@@ -1,9 +1,14 @@
 """The dashboard's sources in the recorder: feeds, allows and lists as they are in the state folder, and what
-the recorder itself has of events, metrics and objections."""
+the recorder itself has of events, metrics and objections.
+"""
 
+import json
+import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, override
@@ -11,22 +16,149 @@ from typing import Any, Literal, Protocol, override
 from urlward.config import Config, FeedTable
 from urlward.dashboard.history import History
 from urlward.dashboard.live_check import Checks
-from urlward.dashboard.refreshes import Refreshes
-from urlward.dashboard.remembered import Remembered
-from urlward.dashboard.rows import of_alarm, of_list, of_worker
-from urlward.dashboard.sources import AbsentError, AdminError, EventPage, Grant, Now, Row, Sources
+from urlward.dashboard.sources import (
+    AdminError,
+    EventPage,
+    NotConfiguredError,
+    Now,
+    Row,
+    Sources,
+)
+from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.accept import accept
 from urlward.feeds.alarms import alarms
+from urlward.feeds.apart import refresh_apart
 from urlward.feeds.status import status
 from urlward.feeds.store import FeedStore
 from urlward.lists.formats import AUTO
+from urlward.objections.book import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
 from urlward.records.event import HITS
 from urlward.records.store import EventQuery
 from urlward.samples import SAMPLE
 from urlward.state.folder import local_key
 from urlward.state.watch import Signature
+
+
+class Remembered[T]:
+    """Cache of one answer. Thread-safe; one thread finds out, the others wait for it.
+
+    Args:
+        seconds: how long an answer is good.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._known: tuple[object, float, T] | None = None
+
+    def get(self, of: object, now: float, find: Callable[[], T]) -> T:
+        """Return the answer, found anew where it is too old.
+
+        Args:
+            of: what it depends on; when that is another, so is the answer.
+            now: seconds.
+            find: finds it out; what it raises is raised, and not remembered.
+        """
+        with self._lock:
+            if self._known is not None and self._known[0] == of and 0 <= now - self._known[1] < self._seconds:
+                return self._known[2]
+            found = find()
+            self._known = of, now, found
+            return found
+
+
+logger = logging.getLogger("urlward.records")
+
+
+class Refreshes:
+    """Refreshes of feeds in threads of their own; their results are in the feeds' facts, as those of any
+    refresh.
+
+    Args:
+        config: of the feeds.
+        state: the state folder.
+    """
+
+    def __init__(self, config: Config, state: Path) -> None:
+        self._config = config
+        self._state = state
+        self._begun: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def begin(self, feed: FeedTable) -> str:
+        """Start a refresh of the feed, after any that is under way; returns what to say of it."""
+        with self._counting:
+            # One that waits for its turn will do what is asked for.
+            if self._begun[feed.name] > 1:
+                return f"{feed.name}: about to be fetched already"
+            self._begun[feed.name] += 1
+        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True).start()
+        return f"{feed.name}: being fetched"
+
+    def _refresh(self, feed: FeedTable) -> None:
+        try:
+            refresh_apart(feed, self._config, self._state, wait=True)
+        except UrlwardError as e:
+            logger.error("list %s: %s", feed.name, e)
+        except Exception as e:  # noqa: BLE001 - its text could name an entry
+            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+        finally:
+            with self._counting:
+                self._begun[feed.name] -= 1
+
+
+def of_list(
+    name: str, serial: int, entries: int | None, created: int, *, now: float, feeds: Collection[str]
+) -> Row:
+    """Row of a list, without its ``hits``.
+
+    Args:
+        name: of it.
+        serial: 0 where it is not known, as `created`.
+        entries: None where no worker has it.
+        created: seconds since 1970-01-01 UTC, as `now`.
+        now: for its age.
+        feeds: names of those that are feeds.
+    """
+    return {
+        "name": name,
+        "kind": "feed" if name in feeds else "allows" if name == "allows" else "file",
+        "serial": serial,
+        "created": time_text(created) if created else "",
+        "age": max(round(now - created), 0) if created else None,
+        "entries": entries,
+        "note": "" if entries is not None else "no worker has it in force",
+    }
+
+
+def of_worker(name: str, snapshot: Mapping[str, Any]) -> Row:
+    """Row of a worker, from its snapshot."""
+    return {
+        "name": name,
+        "since": rfc3339(snapshot["started"]),
+        "connections": snapshot["open"],
+        "queue": snapshot["queue"],
+        "dropped": snapshot["dropped"],
+    }
+
+
+def of_alarm(event: Row) -> Row:
+    """Row of a recorded alarm."""
+    try:
+        detail = json.loads(event["detail"] or "{}")
+    except ValueError:
+        detail = {}
+    found = detail if isinstance(detail, dict) else {}
+    return {
+        "time": rfc3339(event["time"] / 1000),
+        "source": event["list"] or event["node"],
+        "alarm": str(found.get("alarm") or event["kind"]),
+        "text": str(found.get("text") or event["detail"]),
+        "current": False,
+    }
+
 
 HITS_FOR, FEEDS_FOR = 30.0, 10.0
 """Seconds that such an answer is good."""
@@ -53,18 +185,8 @@ class Finder(Protocol):
         """Count events."""
 
 
-class ObjectionBook(Protocol):
-    """Stored objections."""
-
-    def listed(self) -> list[Row]:
-        """As `Sources.objections` has them."""
-
-    def decide(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
-        """As `Sources.decide_objection`."""
-
-
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RecorderParts:
     """Parts of the recorder that the sources need; None where not configured.
 
     Attributes:
@@ -101,14 +223,14 @@ class LiveSources(Sources):
         self,
         config: Config,
         state: Path,
-        parts: Parts | None = None,
+        parts: RecorderParts | None = None,
         *,
         list_format: str = AUTO,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._state = state
-        self._parts = parts or Parts()
+        self._parts = parts or RecorderParts()
         self._clock = clock
         self._history = History()
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
@@ -128,13 +250,13 @@ class LiveSources(Sources):
     @override
     def metrics_text(self) -> bytes:
         if self._parts.metrics is None:
-            raise AbsentError("Metrics are not collected.")
+            raise NotConfiguredError("Metrics are not collected.")
         return self._parts.metrics()
 
     @override
     def now(self) -> Now:
         if self._parts.snapshots is None:
-            raise AbsentError("Metrics are not collected.")
+            raise NotConfiguredError("Metrics are not collected.")
         workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
         return self._history.now(workers)
 
@@ -252,12 +374,12 @@ class LiveSources(Sources):
 
     def _finder(self) -> Finder:
         if self._parts.finder is None:
-            raise AbsentError(_NO_STORE)
+            raise NotConfiguredError(_NO_STORE)
         return self._parts.finder
 
     def _book(self) -> ObjectionBook:
         if self._parts.objections is None:
-            raise AbsentError(
+            raise NotConfiguredError(
                 "Objections are not taken: the block page's form is not configured ([objections])."
             )
         return self._parts.objections

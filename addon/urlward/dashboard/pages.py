@@ -12,8 +12,8 @@ from tornado.iostream import StreamClosedError
 
 from urlward.dashboard.asked import event_filter
 from urlward.dashboard.base import Base, iso, logger
+from urlward.dashboard.history import by_minute, newest
 from urlward.dashboard.sources import EventPage, Now, Row
-from urlward.dashboard.summary import by_minute, newest
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.store import EventQuery

@@ -1,4 +1,5 @@
-"""Sessions of the dashboard: a visitor has the token, or a session of the last hours.
+"""Sessions of the dashboard: a visitor has the token, or a session of the last hours; and a rate limit of
+attempts with wrong secrets, by address.
 
 ``admin.token`` in the state folder is the token, ``admin.json`` the secret that sessions are signed with and
 which of them were ended before their time. A session is worth nothing when the token is another.
@@ -10,6 +11,7 @@ import json
 import os
 import secrets
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,42 @@ from tornado.web import create_signed_value, decode_signed_value
 
 from urlward.regular import read_regular
 from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
+
+BURST = 5
+"""Wrong guesses in a row."""
+
+EVERY = 12.0
+"""Seconds after which one more is let."""
+
+MAX_ADDRESSES = 10_000
+
+
+class WrongGuesses:
+    """Counter of wrong guesses by address: a leaky bucket."""
+
+    def __init__(self) -> None:
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def wait(self, address: str, now: float) -> float:
+        """Seconds that an address has to wait; 0 where it may guess.
+
+        Args:
+            address: whose guess.
+            now: seconds of a clock that is not set.
+        """
+        return max(0.0, self._level(address, now) - (BURST - 1) * EVERY)
+
+    def wrong(self, address: str, now: float) -> None:
+        """Count a wrong guess."""
+        self._full_at[address] = now + self._level(address, now) + EVERY
+        self._full_at.move_to_end(address)
+        # An address that was pushed out has had ten thousand others after it.
+        while len(self._full_at) > MAX_ADDRESSES:
+            self._full_at.popitem(last=False)
+
+    def _level(self, address: str, now: float) -> float:
+        return max(0.0, self._full_at.get(address, 0.0) - now)
+
 
 SESSION = 12 * 3_600
 """Seconds that a session lasts."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 from urlward.engine.errors import UrlwardError
+from urlward.objections.book import Grant
 from urlward.records.store import EventQuery
 
 type Row = dict[str, Any]
@@ -14,7 +15,7 @@ class AdminError(UrlwardError):
     """A request that the dashboard cannot fulfil, or a dashboard that cannot be served."""
 
 
-class AbsentError(AdminError):
+class NotConfiguredError(AdminError):
     """A part that is not configured; the message says how it would be."""
 
 
@@ -23,25 +24,11 @@ class EventPage(NamedTuple):
 
     Attributes:
         events: by the names of an event's fields.
-        older: the `EventFilter.before` of the next page; empty where there is none.
+        older: the `EventQuery.before` of the next page; empty where there is none.
     """
 
     events: list[Row]
     older: str
-
-
-class Grant(NamedTuple):
-    """Allow that is granted with an objection.
-
-    Attributes:
-        url: as typed; empty where nothing has to be, since the list was corrected, say.
-        seconds: how long.
-        whole_host: whether the URL stands for its host.
-    """
-
-    url: str = ""
-    seconds: int = 0
-    whole_host: bool = False
 
 
 class Now(TypedDict):

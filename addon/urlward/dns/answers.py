@@ -3,7 +3,7 @@
 What is said often (an error) is put together from bytes; dnspython writes what is said seldom.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 import dns.edns
@@ -19,6 +19,8 @@ from dns.rdtypes.svcbbase import ALPNParam, MandatoryParam, ParamKey, SVCBBase
 
 from urlward.dns.wire import (
     AAAA,
+    CNAME,
+    DNAME,
     HEADER,
     HTTPS,
     NXDOMAIN,
@@ -26,6 +28,7 @@ from urlward.dns.wire import (
     A,
     Edns,
     Question,
+    host_of,
     read_edns,
 )
 
@@ -114,18 +117,30 @@ def _skeleton(query: bytes, question: Question, code: int, *, blocked: bool = Fa
 
 def _finish(response: dns.message.Message, ttl: int) -> bytes:
     if not response.answer:
-        name = response.question[0].name
-        soa = SOA(dns.rdataclass.IN, dns.rdatatype.SOA, name, _NOBODY, 1, 3600, 600, 86_400, ttl)
-        response.authority.append(dns.rrset.from_rdata(name, ttl, soa))
+        _say_absent(response, ttl)
     return response.to_wire()
 
 
+def _say_absent(response: dns.message.Message, ttl: int) -> None:
+    """Have a response without records say how long that may be kept (RFC 2308 section 3)."""
+    name = response.question[0].name
+    soa = SOA(dns.rdataclass.IN, dns.rdatatype.SOA, name, _NOBODY, 1, 3600, 600, 86_400, ttl)
+    response.authority.append(dns.rrset.from_rdata(name, ttl, soa))
+
+
 def changed(
-    answer: bytes, *, max_ttl: int, ports: Collection[int], keep: Collection[str], size: int
+    answer: bytes,
+    *,
+    max_ttl: int,
+    ports: Collection[int],
+    keep: Collection[str],
+    size: int,
+    has_entry: Callable[[str], bool],
 ) -> bytes:
     """The response for a name that is steered.
 
-    Times become short. HTTPS and SVCB records lose what leads past the filter (RFC 9460): Encrypted Client
+    What it is an alias for is told as its own, unless that is signed. Times become short, and the same for an
+    alias and an address. HTTPS and SVCB records lose what leads past the filter (RFC 9460): Encrypted Client
     Hello, HTTP/3, other ports, other names. Signatures over what has changed go too.
 
     Args:
@@ -134,12 +149,15 @@ def changed(
         ports: that are filtered.
         keep: the addresses that may be told.
         size: most bytes that the client takes; where it does not do, the answer is cut short and says so.
+        has_entry: whether a host has an entry.
 
     Raises:
         dns.exception.DNSException: not a message that dnspython reads.
     """
     message = dns.message.from_wire(answer, keyring=False, ignore_trailing=True)
     message.tsig = None  # it would not hold for what is changed
+    max_ttl = min((max_ttl, *(rrset.ttl for rrset in message.answer)))
+    _tell_as_its_own(message, has_entry, min(max_ttl, REFUSED_TTL))
     for section in (message.answer, message.additional):
         unsigned = set()
         for rrset in section:
@@ -163,6 +181,49 @@ def changed(
                 if len(rrset) and not (rrset.rdtype == RRSIG and (rrset.name, rrset.covers) in unsigned)
             ]
     return message.to_wire(max_size=size, prefer_truncation=True, want_shuffle=False)
+
+
+def _tell_as_its_own(message: dns.message.Message, has_entry: Callable[[str], bool], ttl: int) -> None:
+    """Give a name with an entry the records of what it is an alias for.
+
+    Resolvers in clients (unbound, systemd-resolved, mDNSResponder) ask for that by its own name, which has no
+    entry, at once or when the address has expired and the alias has not.
+    """
+    if message.question[0].rdtype == CNAME:
+        return
+    aliases = {rrset.name: rrset[0].target for rrset in message.answer if rrset.rdtype == CNAME}
+    name = message.question[0].name
+    while name in aliases and not has_entry(host_of(name.to_digestable())):
+        name = aliases.pop(name)
+    names = [name]
+    while names[-1] in aliases:
+        names.append(aliases.pop(names[-1]))
+    if len(names) == 1:
+        return
+    answer: list[dns.rrset.RRset] = []
+    own: dict[dns.rdatatype.RdataType, dns.rrset.RRset] = {}
+    for rrset in message.answer:
+        kind = rrset.covers if rrset.rdtype == RRSIG else rrset.rdtype
+        leads = kind == DNAME and any(each.is_subdomain(rrset.name) for each in names[:-1])
+        if rrset.rdtype == RRSIG and (leads or (kind == CNAME and rrset.name in names)):
+            return  # who checks signatures would take the name for one that is forged
+        if leads or (rrset.name in names and (kind == CNAME or rrset.rdtype == RRSIG)):
+            continue
+        if rrset.name not in names:
+            answer.append(rrset)
+            continue
+        if kind not in own:
+            own[kind] = dns.rrset.RRset(name, rrset.rdclass, kind)
+            answer.append(own[kind])
+        for rdata in rrset:
+            own[kind].add(rdata, rrset.ttl)
+    message.answer[:] = answer
+    message.flags &= ~dns.flags.AD
+    # It was of the other's zone.
+    message.authority.clear()
+    message.set_rcode(dns.rcode.NOERROR)
+    if not answer:
+        _say_absent(message, ttl)
 
 
 def _filtered(

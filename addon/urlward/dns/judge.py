@@ -1,6 +1,7 @@
 """DNS judge: looks up the names of a DNS message in the lists."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 
@@ -18,6 +19,8 @@ BELOW: Found = 1
 WHOLE: Found = 2
 """A host is listed whole."""
 
+# A port's service records stand below the host (RFC 9460 section 9.1).
+_OF_PORT = re.compile(r"_[0-9]+\._https\.").match
 _LEVELS = {"": NOTHING, "below": BELOW, "whole": WHOLE}
 
 
@@ -47,7 +50,8 @@ class Judge:
             level, now = self._matcher().level, self._clock()
             for host in hosts:
                 if host:
-                    found |= _LEVELS[level(host, now)]
+                    of_port = _OF_PORT(host) if host[0] == "_" else None
+                    found |= _LEVELS[level(host[of_port.end() :] if of_port else host, now)]
         except Exception as e:  # noqa: BLE001 - whether it is listed is not known, and it may well not be
             self._faults.say(e, "a name could not be judged, its addresses are not steered")
         return found

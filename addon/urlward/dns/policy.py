@@ -57,7 +57,7 @@ class Steers(Protocol):
         """Steer the canary's addresses."""
 
 
-class Policy:
+class DnsPolicy:
     """Responses to queries for listed names.
 
     Args:
@@ -176,18 +176,28 @@ class Policy:
             dns.exception.DNSException: dnspython does not read the answer.
         """
         told, steered = self._addresses(read)
-        if not (read.four or read.six or read.beside or read.service):
+        if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
         if steered:
             # The longest that any client is told, so that one answer after another renews nothing.
             await self._steer_set.steer(steered, self._max_ttl + MARGIN)
         try:
-            return changed(data, max_ttl=self._max_ttl, ports=self._ports, keep=told, size=size)
+            return changed(
+                data,
+                max_ttl=self._max_ttl,
+                ports=self._ports,
+                keep=told,
+                size=size,
+                has_entry=self._has_entry,
+            )
         except Exception:
             if read.service:
                 # What could not be read might lead past the filter. Without it, addresses are asked for.
                 return absent(query, question, 0)
             raise
+
+    def _has_entry(self, host: str) -> bool:
+        return bool(self._judge.find((host,)))
 
     def _addresses(self, read: Scan) -> tuple[set[str], list[str]]:
         """The addresses that a response may contain, and those of them that are steered."""

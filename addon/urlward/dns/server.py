@@ -1,42 +1,421 @@
-"""DNS server: sockets of both families and transports on this machine, with resolvers behind them."""
+"""DNS server: sockets of both families and transports on this machine, with resolvers behind them.
+
+Over UDP a response is sent from the address that was queried, whichever of this machine's. Over TCP
+(RFC 7766) there are several queries at a time on a connection, each answered when it can be.
+"""
 
 import asyncio
+import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 from weakref import WeakSet
 
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Forwarder, Report
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import Resolver
-from urlward.dns.service import Service
-from urlward.dns.tcp import TcpEndpoint
-from urlward.dns.tcp_way import TcpWay
-from urlward.dns.udp import UdpEndpoint
-from urlward.dns.udp_way import UdpWay
+from urlward.dns.service import QueryClient, QueryService, counted_by
+from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
+from urlward.dns.wire import StreamMessages, framed
+from urlward.proxy.acceptor import Acceptor, Transports
+
+logger = logging.getLogger("urlward.gateway")
+
+_READS = 64
+"""Datagrams that are read before something else has its turn."""
+
+_BUFFER = 1 << 20
+_MOST_QUERY = 4096
+_ANCILLARY = 64
+_LINK_LOCAL = b"\xfe\x80"
+# Known to Python only from version 3.14 on.
+_IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
+
+
+class UdpEndpoint:
+    """UDP socket that receives queries.
+
+    Args:
+        service: answers them.
+        one: bound; closed with this.
+    """
+
+    def __init__(self, service: QueryService, one: socket.socket) -> None:
+        self._service = service
+        self._socket = one
+        self._six = one.family == socket.AF_INET6
+        self._owed = 0
+        self._ends = False
+        self._prepare()
+        self.send = one.sendmsg
+        asyncio.get_running_loop().add_reader(one, self._read)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The socket, as `asyncio.Server` has them."""
+        return () if self._ends else (self._socket,)
+
+    def close(self) -> None:
+        """Accept no more queries; pending responses are still sent."""
+        if not self._ends:
+            self._ends = True
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._close_if_done()
+
+    end = close
+
+    def answered(self) -> None:
+        """A query from this endpoint has been answered."""
+        self._owed -= 1
+        if self._ends:
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._owed <= 0:
+            self._socket.close()
+
+    def _prepare(self) -> None:
+        option = self._socket.setsockopt
+        option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        option(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        if self._six:
+            option(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            option(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+    def _read(self) -> None:
+        receive, ask, local = self._socket.recvmsg, self._service.ask, _local6 if self._six else _local4
+        for _ in range(_READS):
+            try:
+                query, ancillary, flags, peer = receive(_MOST_QUERY, _ANCILLARY)
+            except OSError:
+                return  # nothing more, or what the network says of an earlier answer
+            if flags & socket.MSG_TRUNC:
+                continue
+            try:
+                owed = ask(query, UdpClient(self, peer, local(ancillary)))
+                self._owed += owed  # which may be paid already
+            except Exception as e:  # noqa: BLE001 - one query must not end the reading of all
+                self._service.failed(e)
+            if self._ends:
+                return
+
+
+class UdpClient:
+    """Sender of a query over UDP."""
+
+    __slots__ = ("_endpoint", "_local", "_peer", "host")
+
+    def __init__(self, endpoint: UdpEndpoint, peer: Any, local: list[tuple[int, int, bytes]]) -> None:
+        self._endpoint = endpoint
+        self._peer = peer
+        self._local = local
+        self.host: str = peer[0]
+
+    def answer(self, data: bytes) -> None:
+        """Send a response; see `QueryClient.answer`."""
+        try:
+            self._endpoint.send((data,), self._local, 0, self._peer)
+        except OSError:
+            return  # clients ask again
+        finally:
+            self._endpoint.answered()
+
+    def same(self, other: QueryClient) -> bool:
+        """Whether a response to one reaches the other; see `QueryClient.same`."""
+        return isinstance(other, UdpClient) and self._peer == other._peer
+
+
+def _local4(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """Source address of a response: `struct in_pktinfo` of ip(7), the interface left to routing."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            return [(level, kind, b"\0\0\0\0" + data[4:8] + b"\0\0\0\0")]
+    return []
+
+
+def _local6(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """The same for IPv6: `struct in6_pktinfo` (RFC 3542 section 6); a link-local one needs its interface."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            interface = data[16:] if data.startswith(_LINK_LOCAL) else b"\0\0\0\0"
+            return [(level, kind, data[:16] + interface)]
+    return []
+
+
+CONNECTIONS = 1_000
+"""At a time. Beyond any of these numbers, the one makes room that has been idle for longest."""
+
+CONNECTIONS_OF_ONE = 50
+"""Connections of one address."""
+
+CONNECTIONS_OF_NETWORK = 500
+"""Connections of one IPv6 network."""
+
+OUTSTANDING = 64
+"""Queries of a connection that wait for their answers; the next are read when one is there."""
+
+IDLE = 10.0
+"""Seconds that a connection may take for its next query, or to take an answer."""
+
+
+class TcpEndpoint:
+    """Listener for TCP connections.
+
+    Args:
+        service: answers queries.
+    """
+
+    def __init__(self, service: QueryService) -> None:
+        self.service = service
+        self._server: Acceptor | None = None
+        self._connections: set[TcpClient] = set()
+        self._of: dict[str, set[TcpClient]] = {}
+        """Connections by address and network."""
+
+    def serve(self, one: socket.socket) -> None:
+        """Accept connections from a bound socket.
+
+        Raises:
+            OSError: another process listens there.
+        """
+        self._server = Acceptor(Transports(lambda: TcpClient(self)).take, one)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets, as `asyncio.Server` has them."""
+        return self._server.sockets if self._server is not None else ()
+
+    def close(self) -> None:
+        """Accept no more connections; those that are open go on."""
+        if self._server is not None:
+            self._server.close()
+
+    def end(self) -> None:
+        """Accept no more connections, and no more queries on those that are open."""
+        self.close()
+        for client in tuple(self._connections):
+            client.finish()
+
+    def admit(self, client: "TcpClient") -> bool:
+        """Count a connection, if there is room for it, or can be made."""
+        keys = counted_by(client.host)
+        bounds = zip(keys, (CONNECTIONS_OF_ONE, CONNECTIONS_OF_NETWORK), strict=False)
+        if not (
+            all(_has_room(self._of.get(key, ()), most) for key, most in bounds)
+            and _has_room(self._connections, CONNECTIONS)
+        ):
+            return False
+        self._connections.add(client)
+        for key in keys:
+            self._of.setdefault(key, set()).add(client)
+        return True
+
+    def forget(self, client: "TcpClient") -> None:
+        """Forget a closed connection."""
+        if client not in self._connections:
+            return
+        self._connections.discard(client)
+        for key in counted_by(client.host):
+            self._of[key].discard(client)
+            if not self._of[key]:
+                del self._of[key]
+
+
+def _has_room(clients: "Collection[TcpClient]", most: int) -> bool:
+    """Whether there are fewer than so many, after closing the one idle for longest if need be."""
+    if len(clients) < most:
+        return True
+    oldest = min((one for one in clients if one.is_idle), key=lambda one: one.until, default=None)
+    if oldest is None:
+        return False
+    oldest.retire()
+    return True
+
+
+class TcpClient(asyncio.Protocol):
+    """Connection from a client.
+
+    Attributes:
+        host: address of the other side.
+        until: when it has been idle for too long, by the loop's clock.
+    """
+
+    def __init__(self, endpoint: TcpEndpoint) -> None:
+        self.host = ""
+        self._endpoint = endpoint
+        self._messages = StreamMessages()
+        self._unread: deque[bytes] = deque()
+        self._taking = False
+        self._owed = 0
+        self._gone = False
+        self._ends = False
+        self._paused = False
+        self._full = False
+        self.until = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no response is pending, nor a query to be read."""
+        return not self._owed and not self._unread
+
+    def retire(self) -> None:
+        """Close at once, to make room."""
+        self._gone = True
+        self._endpoint.forget(self)
+        waits = self._messages.begun or self._transport.get_write_buffer_size()
+        self._transport.abort() if waits else self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.host = str(peer[0]) if peer else ""
+        if not self._endpoint.admit(self):
+            self._gone = True
+            transport.abort()
+            return
+        self._active()
+        self._timer = self._loop.call_later(IDLE, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._active()
+        self._unread.extend(self._messages.feed(data))
+        if not self._taking:
+            self._take()
+
+    def eof_received(self) -> bool:
+        """Called by the event loop: pending responses are still sent."""
+        self._ends = True
+        self._take()
+        return True
+
+    def finish(self) -> None:
+        """Accept no more queries, and close when all responses are sent."""
+        self._ends = True
+        self._unread.clear()
+        self._take()
+
+    def answer(self, data: bytes) -> None:
+        """Send a response; see `QueryClient.answer`."""
+        self._owed -= 1
+        if self._gone:
+            return
+        self._active()
+        self._transport.write(framed(data))
+        if self._unread or self._paused or self._ends:
+            self._take_soon()
+
+    def same(self, other: QueryClient) -> bool:  # noqa: ARG002
+        """See `QueryClient.same`. Nothing is lost on a stream, so a repeated query is answered again."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Called by the event loop: the client does not read responses."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._full = False
+        self._active()
+        self._take()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Called by the event loop."""
+        self._gone = True
+        self._unread.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._endpoint.forget(self)
+
+    def _take_soon(self) -> None:
+        """Schedule `_take`, not from within the service, and so that others have their turn before."""
+        if not self._taking:
+            self._taking = True
+            self._loop.call_soon(self._take)
+
+    def _take(self) -> None:
+        """Pass on the queries that are allowed now, and read on if those are all."""
+        self._taking = True
+        try:
+            going_on = self._ask_some()
+        except Exception as e:  # noqa: BLE001 - as over UDP
+            self._endpoint.service.failed(e)
+            going_on = False
+        self._taking = False
+        if not going_on:
+            self._transport.abort()
+        elif not self._gone:
+            self._read_on()
+
+    def _ask_some(self) -> bool:
+        """Pass some queries to the service; False where one was malformed."""
+        for _ in range(OUTSTANDING):
+            if not self._may_ask():
+                break
+            self._owed += 1
+            if not self._endpoint.service.ask(self._unread.popleft(), self, tcp=True):
+                return False
+        return True
+
+    def _may_ask(self) -> bool:
+        return bool(self._unread) and self._owed < OUTSTANDING and not self._full and not self._gone
+
+    def _read_on(self) -> None:
+        if self._may_ask():
+            self._take_soon()
+        if self._ends:
+            if not self._unread and not self._owed:
+                self._transport.close()
+            return
+        waits = bool(self._unread) or self._owed >= OUTSTANDING or self._full
+        if waits != self._paused:
+            self._paused = waits
+            if waits:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _active(self) -> None:
+        self.until = self._loop.time() + IDLE
+
+    def _look(self) -> None:
+        """Close the connection if it has been idle for too long; pending responses are waited for."""
+        now = self._loop.time()
+        if now < self.until or (self._owed and not self._full):
+            self._timer = self._loop.call_later(max(self.until - now, IDLE / 10), self._look)
+        else:
+            self._transport.abort() if self._full or self._messages.begun else self._transport.close()
 
 
 def make_service(
     resolvers: Sequence[Resolver],
     timeout: float,
     judge: Judge,
-    policy: Policy,
+    policy: DnsPolicy,
     resolved: Resolved,
     faults: Faults,
-) -> tuple[Service, tuple[Forwarder, Forwarder]]:
+    trouble: Callable[[str], None] = lambda _: None,
+) -> tuple[QueryService, tuple[Forwarder, Forwarder]]:
     """Create a service with its forwarders to the resolvers.
 
     Args:
         resolvers: in the order of preference.
         timeout: seconds that an answer may take.
-        judge: see `Service`.
+        judge: see `QueryService`.
         policy: likewise.
         resolved: likewise.
         faults: likewise.
+        trouble: see `OutageLog`.
     """
-    report = Report([str(resolver) for resolver in resolvers])
+    report = OutageLog([str(resolver) for resolver in resolvers], trouble)
     udp_ways = [UdpWay(resolver) for resolver in resolvers]
     tcp_ways = [TcpWay(resolver) for resolver in resolvers]
     udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)
@@ -44,7 +423,7 @@ def make_service(
         way.forwarder = udp
     for line in tcp_ways:
         line.forwarder = tcp
-    return Service(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
+    return QueryService(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
 
 
 class DnsServer:
@@ -57,7 +436,7 @@ class DnsServer:
         stopping: called at `close`.
     """
 
-    def __init__(self, service: Service, lingers: float, stopping: Callable[[], None]) -> None:
+    def __init__(self, service: QueryService, lingers: float, stopping: Callable[[], None]) -> None:
         self._service = service
         self._lingers = lingers
         self._stopping = stopping

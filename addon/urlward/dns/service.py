@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Exchange, Forwarder
 from urlward.dns.judge import WHOLE, Found, Judge
-from urlward.dns.policy import Policy, Reason
+from urlward.dns.policy import DnsPolicy, Reason
 from urlward.dns.resolved import Resolved
+from urlward.dns.upstream import DnsExchange, Forwarder
 from urlward.dns.wire import (
     FORMERR,
     HEADER,
@@ -50,7 +50,7 @@ _TRANSFERS = (251, 252)
 _MOST_TCP = 0xFFFF
 
 
-class Client(Protocol):
+class QueryClient(Protocol):
     """Client of the service, which takes the response to its query.
 
     Attributes:
@@ -62,27 +62,27 @@ class Client(Protocol):
     def answer(self, data: bytes) -> None:
         """Send an answer; never raises."""
 
-    def same(self, other: "Client") -> bool:
+    def same(self, other: "QueryClient") -> bool:
         """Whether a response to one reaches the other."""
 
 
-class Asked(Exchange):
+class Asked(DnsExchange):
     """Query with all clients that have sent it, word for word, and so share its response."""
 
     __slots__ = ("clients", "service", "tcp")
 
-    def __init__(self, query: bytes, question: Question, service: "Service", *, tcp: bool) -> None:
+    def __init__(self, query: bytes, question: Question, service: "QueryService", *, tcp: bool) -> None:
         super().__init__(query, question)
         self.service = service
         self.tcp = tcp
-        self.clients: list[tuple[bytes, Client]] = []
+        self.clients: list[tuple[bytes, QueryClient]] = []
 
     def answered(self, data: bytes | None) -> None:
-        """The exchange has ended; see `Exchange.answered`."""
+        """The exchange has ended; see `DnsExchange.answered`."""
         self.service.answered(self, data)
 
 
-class Service:
+class QueryService:
     """Handler of queries.
 
     Args:
@@ -99,7 +99,7 @@ class Service:
         udp: Forwarder,
         tcp: Forwarder,
         judge: Judge,
-        policy: Policy,
+        policy: DnsPolicy,
         resolved: Resolved,
         faults: Faults,
     ) -> None:
@@ -114,7 +114,7 @@ class Service:
         self._owed = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ask(self, query: bytes, client: Client, *, tcp: bool = False) -> bool:
+    def ask(self, query: bytes, client: QueryClient, *, tcp: bool = False) -> bool:
         """Handle a query; it is answered once.
 
         Returns:
@@ -248,7 +248,7 @@ class Service:
         owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])
         return any(owed.get(key, 0) >= most for key, most in zip(counted_by(host), bounds, strict=False))
 
-    def _owe(self, asked: Asked, number: bytes, client: Client) -> None:
+    def _owe(self, asked: Asked, number: bytes, client: QueryClient) -> None:
         asked.clients.append((number, client))
         self._owed += 1
         owed = self._owed_to[asked.tcp]

@@ -1,4 +1,5 @@
-"""DNS wire format (RFC 1035 section 4): parses as much of a message as a lookup in the lists needs.
+"""DNS wire format (RFC 1035 section 4): parses as much of a message as a lookup in the lists needs, and
+messages on a stream, with two bytes of length before each (section 4.2.2, RFC 7766).
 
 Nearly every answer is of a name that nobody lists, and is passed on as it came. So nothing is built here:
 names, addresses and times are read in one walk, and a message that ends early or points forward is refused.
@@ -6,6 +7,7 @@ names, addresses and times are read in one walk, and a message that ends early o
 
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 HEADER = 12
@@ -196,6 +198,11 @@ def _scan(data: bytes, question: Question) -> Scan:
     )
 
 
+def host_of(name: bytes) -> str:
+    """The host that a name in wire format is, as `Scan.hosts` has it."""
+    return _name(name, 0)[0]
+
+
 def _chain(first: str, aliases: dict[str, str]) -> tuple[str, ...]:
     """The hosts that a name leads to by aliases, each followed once."""
     chain = [first]
@@ -251,3 +258,39 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
         # What it is below may be listed.
         name = b".".join(label if _HOST(label) and b"." not in label else b"_" for label in labels)
     return name.lower().decode("latin-1"), behind or at
+
+
+LONGEST = 0xFFFF
+"""Bytes of a message."""
+
+
+def framed(message: bytes) -> bytes:
+    """A message with its length prefix, for a stream."""
+    return len(message).to_bytes(2) + message
+
+
+class StreamMessages:
+    """Splitter of a stream into messages."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    @property
+    def begun(self) -> bool:
+        """Whether part of a message has arrived."""
+        return bool(self._data)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages that these bytes complete."""
+        if self._data:
+            data = self._data + data
+        at = 0
+        while len(data) >= at + 2:
+            end = at + 2 + (data[at] << 8 | data[at + 1])
+            if len(data) < end:
+                break
+            yield data[at + 2 : end]
+            at = end
+        self._data = data[at:]

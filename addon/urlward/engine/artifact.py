@@ -179,10 +179,10 @@ def dump(
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
     ]
-    return write(sections, key, (serial, created, valid_from, valid_until))
+    return _write(sections, key, (serial, created, valid_from, valid_until))
 
 
-def write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
+def _write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
     """Serialise sections without a signature; `issue` is serial, created, valid from and valid until."""
     table = section_table(map(len, sections))
     size = HEADER_SIZE + len(table) + sum(map(len, sections))
@@ -353,12 +353,17 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         raise ValueError
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def fit_name(name: str) -> str:
+    """A name that a list can have: control characters are escaped."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def _are_words(names: Iterable[Any]) -> bool:
     """Whether all of these can stand in a log's line, as they are."""
-    return all(isinstance(name, str) and not _CONTROL(name) for name in names)
+    return all(isinstance(name, str) and not _CONTROLS.search(name) for name in names)
 
 
 def _are_numbers(values: Any, most: int) -> bool:

@@ -1,13 +1,277 @@
-"""Deltas between artifacts: make and apply, at the size of what has changed.
+"""Deltas between artifacts: the new one, compressed with the old one as zstd's prefix.
 
-`make_delta` is for the list body, who has both artifacts; `apply_delta` for the provider, who has the
-old one and gets the very bytes of the new one, and with them a change file, by which a filter that
-has the old one loaded takes the new one into use.
+`make_delta` is for the list body, who has both artifacts; `apply_delta` for the provider, who has the old
+one and gets the very bytes of the new one.
+
+Layout of a ``.delta`` file, all numbers little-endian:
+
+======  =====  =========================================================================
+offset  bytes  content
+======  =====  =========================================================================
+0       8      magic ``URLWDLT\\n``
+8       2      format version (2)
+10      6      zeros
+16      8      size of the new artifact
+24      8      key id
+32      16     checksum of the old artifact
+48      ...    a zstd frame (RFC 8878), sealed under the key
+======  =====  =========================================================================
+
+The frame holds the new artifact's *form*, and its prefix is the old one's: header, section table and
+sections, where what follows an added row is what it was without it. So ends are lengths or gaps, shapes that
+the old artifact has keep its numbers, and nothing is sealed. The frame is sealed as a whole, because a form
+has addresses and CRC-32 values as they are.
 """
 
-from urlward.engine.change import Change, read_change
-from urlward.engine.delta_apply import Applied, apply_delta, extent
-from urlward.engine.delta_format import DeltaError
-from urlward.engine.delta_make import make_delta
+import json
+import struct
+import sys
+from array import array
+from collections.abc import Buffer, Mapping, Sequence
+from itertools import accumulate, chain, pairwise
+from operator import sub
+from typing import Any
 
-__all__ = ["Applied", "Change", "DeltaError", "apply_delta", "extent", "make_delta", "read_change"]
+from urlward.engine.artifact import (
+    HEADER_SIZE,
+    Artifact,
+    Section,
+    check_key,
+    pack,
+    parse,
+    section_table,
+    unpack,
+)
+from urlward.engine.digest import Key
+from urlward.engine.errors import ArtifactError, DamagedError, UrlwardError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+VERSION = 2
+MOST = 1 << 32
+"""Bytes that an artifact may have to be made by a delta."""
+
+WORTH = 0.5
+"""Share of the new artifact's bytes beyond which that is better fetched itself."""
+
+COMPRESSED = 100
+"""Times its own size that a delta may add to the old artifact: of what is new, most is digests."""
+
+_MAGIC = b"URLWDLT\n"
+_HEADER = struct.Struct("<8sH6xQ8s16s")
+_TABLE = 8 * len(Section)
+_LEVEL = 9  # a third less than level 3 in the same time; higher ones take longer for little
+
+_CONTRADICTIONS = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    ArtifactError,
+    zstd.ZstdError,
+)
+"""Exceptions that contradictory bytes lead to; the checksum finds what goes unnoticed."""
+
+
+class DeltaError(UrlwardError):
+    """A delta that cannot be made, or not be applied; the full artifact is the remedy."""
+
+
+def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
+    """Make the delta from one artifact to another.
+
+    Takes some seconds at a million entries, and about ten times as much memory as an artifact has bytes.
+
+    Args:
+        old: the artifact to be replaced.
+        new: the one to come.
+        key: that both were compiled under.
+
+    Raises:
+        WrongKeyError: one of them was compiled under another key.
+        DeltaError: they are the same, or have so little in common that a delta is not worth it.
+    """
+    for artifact in (old, new):
+        check_key(artifact.header, key)
+        if len(artifact.sections) != len(Section):
+            raise DeltaError("no delta: an artifact has sections that this release does not know")
+    if old.header.checksum == new.header.checksum:
+        raise DeltaError("no delta: both artifacts are the same")
+    try:
+        prefix, form = (_form(artifact, old, key) for artifact in (old, new))
+    except _CONTRADICTIONS as e:
+        raise DeltaError("no delta: an artifact contradicts itself") from e
+    options: dict[int, int] = {
+        zstd.CompressionParameter.compression_level: _LEVEL,
+        zstd.CompressionParameter.enable_long_distance_matching: 1,
+        zstd.CompressionParameter.window_log: _window(old.header.size + new.header.size),
+    }
+    frame = zstd.compress(form, options=options, zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix)
+    head = _HEADER.pack(_MAGIC, VERSION, new.header.size, key.id, old.header.checksum)
+    delta = head + key.seal(frame)
+    if len(delta) > WORTH * new.header.size:
+        raise DeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {new.header.size}")
+    try:
+        apply_delta(old, delta, key)
+    except DeltaError as e:
+        raise DeltaError(f"no delta: an artifact is not as this release writes them: {e}") from e
+    return delta
+
+
+def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> bytes:
+    """Make the new artifact of the old one, and see that it is whole.
+
+    A delta that was made to do harm can do no more than fail: whatever it makes has a bounded size, and the
+    checksum that its own header names.
+
+    Args:
+        old: the artifact that the delta is for, as it was.
+        delta: what `make_delta` made.
+        key: that both were made under.
+        most: bytes that the new artifact may have.
+
+    Raises:
+        WrongKeyError: `old` was compiled under another key.
+        DeltaError: the delta is damaged, or for another artifact, or made under another key.
+    """
+    view = memoryview(delta)
+    if view[: len(_MAGIC)] != _MAGIC:
+        raise DeltaError("it does not begin with the magic of a delta: fetch the full artifact")
+    if len(view) < _HEADER.size:
+        raise DeltaError(f"{len(view)} bytes are not even its header: fetch it again")
+    _, version, size, key_id, checksum = _HEADER.unpack_from(view)
+    if version > VERSION:
+        raise DeltaError(f"format version {version}, this release reads {VERSION}: update urlward")
+    if version < VERSION:
+        raise DeltaError(f"format version {version}, of an older release: fetch the full artifact")
+    if old.header.checksum != checksum:
+        raise DeltaError(
+            f"it is for the artifact with checksum {checksum.hex()}, this one has "
+            f"{old.header.checksum.hex()}: fetch the full artifact"
+        )
+    check_key(old.header, key)
+    if key_id != key.id:
+        raise DeltaError(f"made under key {key_id.hex()}, the key given is {key.id.hex()}")
+    if size > min(most, 2 * old.header.size + COMPRESSED * len(view)):
+        raise DeltaError(f"an artifact of {size} bytes is larger than it may be")
+    try:
+        frame = key.unseal(bytes(view[_HEADER.size :]))
+    except DamagedError as e:
+        raise DeltaError("it does not open under its key: fetch it again") from e
+    try:
+        form = _opened(frame, _form(old, old, key), size)
+        made = _artifact(form, old, key)
+        if parse(made).header.size != size:
+            raise ValueError
+    except _CONTRADICTIONS as e:
+        raise DeltaError("what it makes is not the new artifact: fetch the full artifact") from e
+    return made
+
+
+def _window(size: int) -> int:
+    """Logarithm of a window that reaches over so many bytes, as far as windows go."""
+    _, most = zstd.CompressionParameter.window_log.bounds()
+    return min(max(size.bit_length(), 10), most)
+
+
+def _opened(frame: bytes, prefix: bytes, most: int) -> bytes:
+    """Decompress a form of at most so many bytes.
+
+    Raises:
+        ZstdError, ValueError: it is damaged, or larger.
+    """
+    decoder = zstd.ZstdDecompressor(
+        zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix,
+        options={zstd.DecompressionParameter.window_log_max: _window(len(prefix) + most)},
+    )
+    form = decoder.decompress(frame, most)
+    if not decoder.eof or decoder.unused_data:
+        raise ValueError
+    return form
+
+
+def _form(artifact: Artifact, base: Artifact, key: Key) -> bytes:
+    """The bytes of an artifact's form, with the numbers of shapes that another has."""
+    sections: list[Buffer] = list(artifact.sections)
+    sections[Section.SHAPES] = _renumbered(
+        artifact.sections[Section.SHAPES], artifact.meta, _shape_numbers(artifact.meta, base.meta)
+    )
+    ends = unpack("I", artifact.sections[Section.ID_ENDS])
+    sections[Section.ID_ENDS] = bytes(map(sub, ends, chain((0,), ends)))  # no id has as many as 256 letters
+    for section in _PAIRS:
+        sections[section] = _gaps(artifact.sections[section])
+    for section in _SEALED:
+        sections[section] = key.unseal(bytes(artifact.sections[section]))
+    table = section_table(len(memoryview(section)) for section in sections)
+    return b"".join([artifact.header.raw, table, *sections])
+
+
+def _artifact(form: bytes, base: Artifact, key: Key) -> bytes:
+    """Undo `_form`.
+
+    Raises:
+        _CONTRADICTIONS: it is none.
+    """
+    view = memoryview(form)
+    start = HEADER_SIZE + _TABLE
+    ends = unpack("Q", view[HEADER_SIZE:start])
+    if list(ends) != sorted(ends) or ends[-1] != len(view) - start:
+        raise ValueError
+    stored = [view[start + a : start + b] for a, b in pairwise((0, *ends))]
+    sections: list[Buffer] = list(stored)
+    meta = json.loads(bytes(stored[Section.META]))
+    own = {number: shape for shape, number in _shape_numbers(meta, base.meta).items()}
+    sections[Section.SHAPES] = _renumbered(stored[Section.SHAPES], meta, own)
+    sections[Section.ID_ENDS] = pack(array("I", accumulate(stored[Section.ID_ENDS])))
+    for section in _PAIRS:
+        sections[section] = _totals(stored[section])
+    for section in _SEALED:
+        sections[section] = key.seal(bytes(stored[section]))
+    table = section_table(len(memoryview(section)) for section in sections)
+    return b"".join([view[:HEADER_SIZE], table, *sections])
+
+
+_PAIRS = (Section.GROUPS, Section.PARAM_ROWS)
+_SEALED = (Section.NETWORKS, Section.SIEVE)
+
+
+def _gaps(section: Buffer) -> bytes:
+    """Pairs of ascending numbers as the differences from one pair to the next."""
+    numbers = unpack("I", section)
+    return pack(array("I", map(sub, numbers, chain((0, 0), numbers))))
+
+
+def _totals(section: Buffer) -> bytes:
+    """Undo `_gaps`."""
+    numbers = array("I", unpack("I", section))
+    for column in (slice(0, None, 2), slice(1, None, 2)):
+        numbers[column] = array("I", accumulate(numbers[column]))
+    return pack(numbers)
+
+
+def _shape_numbers(meta: dict[str, Any], base: dict[str, Any]) -> dict[int, int]:
+    """For each shape of a META its number in another, or one behind those: equal in words, not in numbers."""
+    known = {shape: number for number, shape in enumerate(_shapes_in_words(base))}
+    shapes = enumerate(_shapes_in_words(meta))
+    return {number: known.setdefault(shape, len(known)) for number, shape in shapes}
+
+
+def _shapes_in_words(meta: dict[str, Any]) -> list[Sequence[object]]:
+    categories = meta["categories"]
+    return [
+        (kind, flags, categories[category], expires, port)
+        for kind, flags, category, expires, port in meta["shapes"]
+    ]
+
+
+def _renumbered(section: memoryview, meta: dict[str, Any], numbers: Mapping[int, int]) -> Buffer:
+    """The section of the rows' shapes with other numbers."""
+    if all(number == other for number, other in numbers.items()):
+        return section
+    typecode = "H" if meta["shape_bytes"] == 2 else "I"
+    return pack(array(typecode, map(numbers.__getitem__, unpack(typecode, section))))

@@ -10,7 +10,6 @@ it. One bisection then says which single automaton to search.
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Buffer, Collection, Generator, Iterator, Mapping
-from copy import copy
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from urlward.engine.compiler import BUCKET, MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import LABELS, Kind
 from urlward.engine.errors import DamagedError
-from urlward.engine.record import MARKER, Flag, Shape
+from urlward.engine.record import Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
 from urlward.engine.table import Table
@@ -77,7 +76,6 @@ class LoadedList:
         pages_block: whether any page, prefix or parameter entry blocks.
         pages_end: whether any page, prefix or parameter entry expires or is for one port alone.
         pages_only_block: whether no page, prefix or parameter entry allows or expires.
-        removed: rows that no longer count.
     """
 
     __slots__ = (
@@ -104,7 +102,6 @@ class LoadedList:
         "pattern_lengths",
         "prefixes4",
         "prefixes6",
-        "removed",
         "serial",
         "sieve",
         "table",
@@ -118,7 +115,6 @@ class LoadedList:
         self.sieve = sieve
         self.name: str = name or artifact.meta["name"]
         self.guarded = guarded
-        self.removed: frozenset[int] = frozenset()
         self.serial = artifact.header.serial
         self.table = Table(artifact)
         self.prefixes4: list[int] = artifact.meta["prefixes4"]
@@ -148,21 +144,12 @@ class LoadedList:
     @property
     def entries(self) -> int:
         """Number of entries."""
-        gone = sum(self.table.shape(row).kind != MARKER for row in self.removed)
-        return int(self.artifact.meta["entries"]) - gone
+        return int(self.artifact.meta["entries"])
 
     def expired(self, now: float) -> int:
         """Number of entries that have expired, at a number of seconds since 1970-01-01 UTC."""
         over = {number for number, shape in enumerate(self.table.shapes) if shape.is_over(now)}
-        gone = sum(self.table.shape_numbers[row] in over for row in self.removed)
-        return sum(self._of_shape[number] for number in over) - gone
-
-    def without(self, rows: frozenset[int]) -> "LoadedList":
-        """The same list without these rows; it shares everything with this one."""
-        other = copy(self)
-        other.removed = self.removed | rows
-        other._summaries = {}
-        return other
+        return sum(self._of_shape[number] for number in over)
 
     def shard(self, letters: str) -> ahocorasick.Automaton | None:
         """The one anchored automaton that has every pattern these letters can begin with."""
@@ -180,14 +167,14 @@ class LoadedList:
 
     def confirmed(self, group: range, digests: Digests) -> Iterator[int]:
         """The rows of a group whose text has the digest that it must have."""
-        table, removed = self.table, self.removed
+        table = self.table
         if len(group) > BUCKET:
             found = [digest for form in self._summary(group).forms for digest in digests[form]]
             for digest in found:
-                yield from (row for row in table.matching(group, digest) if row not in removed)
+                yield from table.matching(group, digest)
             return
         for row in group:
-            if table.digest(row) in digests[table.shape(row).kind, table.lengths[row]] and row not in removed:
+            if table.digest(row) in digests[table.shape(row).kind, table.lengths[row]]:
                 yield row
 
     def groups_on(self, letters: str, below: int) -> tuple[PageGroup, ...] | None:
@@ -267,7 +254,7 @@ class LoadedList:
 
     def _is_below(self, row: int, below: int) -> bool:
         table = self.table
-        return table.below[row] == below and table.shape(row).kind >= Kind.PREFIX and row not in self.removed
+        return table.below[row] == below and table.shape(row).kind >= Kind.PREFIX
 
     def _summary(self, rows: range) -> Group:
         group = self._summaries.get(rows.start)
@@ -278,11 +265,6 @@ class LoadedList:
                 for column in (table.shape_numbers, table.lengths, table.below)
             )
             of_shape = [shape.kind for shape in table.shapes]
-            if self.removed:
-                left = [at for at, row in enumerate(rows) if row not in self.removed]
-                numbers, lengths, below = (
-                    [column[at] for at in left] for column in (numbers, lengths, below)
-                )
             pages = {number for number, kind in enumerate(of_shape) if kind >= Kind.PREFIX}
             group = Group(
                 frozenset(

@@ -361,7 +361,7 @@ class Matcher:
                 for digest in digests:
                     for row in li.table.matching(group, digest):
                         shape = li.table.shape(row)
-                        if shape.flags & required != required or row in li.removed:
+                        if shape.flags & required != required:
                             continue
                         if place.spared and not shape.allow:
                             whole_host = kind == Kind.PREFIX and not length

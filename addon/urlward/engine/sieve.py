@@ -10,7 +10,7 @@ the key; in memory it stands beside the key.
 
 import struct
 from array import array
-from collections.abc import Buffer, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
 
@@ -65,14 +65,6 @@ def _second(value: int) -> int:
     return value * _SPREAD >> 7
 
 
-class Parts(NamedTuple):
-    """The parts of a sieve's bytes: the bits, and names and segments, 4 bytes each in ascending order."""
-
-    bits: memoryview
-    names: memoryview
-    segments: memoryview
-
-
 def write_sieve(hosts: "array[int]", names: Iterable[int], segments: Iterable[int]) -> bytes:
     """Make a sieve's bytes from CRC-32 values; the same values in any order give the same bytes."""
     size = 1 << max(8, (len(hosts) * _BITS_PER_HOST).bit_length())
@@ -84,33 +76,7 @@ def write_sieve(hosts: "array[int]", names: Iterable[int], segments: Iterable[in
         bits[second >> 3] |= 1 << (second & 7)
     names, segments = sorted(set(names)), sorted(set(segments))
     packed = (struct.pack(f"<{len(numbers)}I", *numbers) for numbers in (names, segments))
-    return join_sieve(bits, *packed)
-
-
-def join_sieve(
-    bits: bytes | bytearray | memoryview,
-    names: bytes | bytearray | memoryview,
-    segments: bytes | bytearray | memoryview,
-) -> bytes:
-    """Undo `split_sieve`."""
-    return b"".join([_HEAD.pack(len(bits), len(names) // 4, len(segments) // 4), bits, names, segments])
-
-
-def split_sieve(data: Buffer) -> Parts:
-    """The parts of a sieve's bytes, as views.
-
-    Raises:
-        DamagedError: not one.
-    """
-    view = memoryview(data)
-    try:
-        size, names, segments = _HEAD.unpack_from(view)
-    except struct.error as e:
-        raise DamagedError("its sieve does not have the size it says") from e
-    if len(view) != _HEAD.size + size + 4 * (names + segments) or not size or size & (size - 1):
-        raise DamagedError("its sieve does not have the size it says")
-    at = _HEAD.size + size
-    return Parts(view[_HEAD.size : at], view[at : at + 4 * names], view[at + 4 * names :])
+    return b"".join([_HEAD.pack(len(bits), len(names), len(segments)), bits, *packed])
 
 
 def read_sieve(data: bytes) -> Sieve:
@@ -119,11 +85,18 @@ def read_sieve(data: bytes) -> Sieve:
     Raises:
         DamagedError: not one.
     """
-    bits, names, segments = split_sieve(data)
-    return Sieve(bytes(bits), _values(names), _values(segments))
+    try:
+        size, names, segments = _HEAD.unpack_from(data)
+    except struct.error as e:
+        raise DamagedError("its sieve does not have the size it says") from e
+    if len(data) != _HEAD.size + size + 4 * (names + segments) or not size or size & (size - 1):
+        raise DamagedError("its sieve does not have the size it says")
+    at = _HEAD.size + size
+    behind = at + 4 * names
+    return Sieve(data[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]))
 
 
-def _values(packed: memoryview) -> frozenset[int] | None:
+def _values(packed: bytes) -> frozenset[int] | None:
     count = len(packed) // 4
     if count > _MOST:
         return None

@@ -401,7 +401,8 @@ class Reading(NamedTuple):
             segment stays escaped.
         query: as sent.
         shorter: whether the target has more that is left out here. What allows the whole allows this too,
-            unless it is a path sequence, which may be in what is left out.
+            unless it is a path sequence, which may be in what is left out. Never where there are dot
+            segments.
         script: whether what is left out is behind a script: to an entry with parameters `path` is its page,
             while to the script it may be a page of its own.
     """
@@ -509,13 +510,16 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     readings = _with_files(_in_every_way(target, work), work)
     if _WIDE(target):
         readings += _with_files(_in_every_way(_WIDE_ESCAPES.sub(_narrow, target), work), work)
-    if target.isascii():
-        return readings
-    found = dict.fromkeys(readings)
-    for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
-        more = _with_files(_in_every_way(text, work), work)
-        found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
-    return tuple(found)
+    if not target.isascii():
+        found = dict.fromkeys(readings)
+        for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
+            more = _with_files(_in_every_way(text, work), work)
+            found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
+        readings = tuple(found)
+    if _DOT_SEGMENT(_unescape(path)):
+        # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
+        return tuple([reading._replace(shorter=False) for reading in readings])
+    return readings
 
 
 _DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search

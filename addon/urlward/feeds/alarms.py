@@ -1,14 +1,16 @@
 """State of feeds, and their alarms: faults that have lasted so long that an operator should look."""
 
 from collections.abc import Collection
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from urlward.config import FeedTable
-from urlward.config.units import in_words
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.feeds.facts import Facts
 from urlward.lists.trust import TrustError, check_dates
+from urlward.units import in_words
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 State = Literal["ok", "waiting", "failed", "alarm"]
 STATES: tuple[State, ...] = get_args(State)
@@ -30,7 +32,7 @@ def state_of(facts: Facts, found: Collection[str], *, has_list: bool) -> State:
     return "ok" if has_list else "waiting"
 
 
-def alarms(feed: FeedTable, facts: Facts, header: Header | None, now: float) -> dict[str, str]:
+def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -> dict[str, str]:
     """Alarms of a feed.
 
     Args:

@@ -10,9 +10,8 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from urlward.config import Config, FeedTable
 from urlward.feeds.alarms import alarms
 from urlward.feeds.facts import Facts
 from urlward.feeds.guards import ACCEPTABLE
@@ -22,6 +21,9 @@ from urlward.lists.memory import ChangingError
 from urlward.lists.worker import ask
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
 
@@ -65,8 +67,8 @@ class Outcome(NamedTuple):
 
 
 def refresh_apart(
-    feed: FeedTable,
-    config: Config,
+    feed: "FeedTable",
+    config: "Config",
     state: Path,
     *,
     wait: bool = True,
@@ -90,17 +92,7 @@ def refresh_apart(
         ChangingError: the list changes each time that it is read.
         StateError: the state folder cannot be used, or its key.
     """
-    request = {
-        "feed": feed.model_dump(mode="json"),
-        # All else that matters to a feed.
-        "key": config.key,
-        "max_errors": config.max_errors,
-        "state": str(state),
-        "wait": wait,
-        "own": own,
-        "progress": progress is not silent,
-        "at_once": own is not None and own.first,
-    }
+    request = request_for(feed, config, state, wait=wait, own=own, progress=progress is not silent)
 
     def heard(what: str | int, said: Any) -> None:
         if isinstance(what, int):
@@ -121,7 +113,24 @@ def refresh_apart(
     return Outcome(**answer)
 
 
-def _not_done(feed: FeedTable, state: Path, error: OSError, own: Own | None) -> Outcome:
+def request_for(
+    feed: "FeedTable", config: "Config", state: Path, *, wait: bool, own: Own | None, progress: bool
+) -> dict[str, Any]:
+    """What the process is asked, which knows neither configuration nor its defaults."""
+    return {
+        "feed": {**feed.model_dump(mode="json"), "stale_limit": feed.stale_limit},
+        # All else that matters to a feed.
+        "key": config.key,
+        "max_errors": config.max_errors,
+        "state": str(state),
+        "wait": wait,
+        "own": own,
+        "progress": progress,
+        "at_once": own is not None and own.first,
+    }
+
+
+def _not_done(feed: "FeedTable", state: Path, error: OSError, own: Own | None) -> Outcome:
     """Record in the facts that the process has failed."""
     store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked():
@@ -135,7 +144,7 @@ def _not_done(feed: FeedTable, state: Path, error: OSError, own: Own | None) -> 
 
 
 def failure(
-    feed: FeedTable,
+    feed: "FeedTable",
     facts: Facts,
     now: float,
     reason: str,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from urlward.engine.artifact import Header
-from urlward.feeds.fetch import Validators
+from urlward.feeds.source import Validators
 
 
 class Said(NamedTuple):
@@ -46,7 +46,6 @@ class Candidate(NamedTuple):
         header, entries: of it.
         kind: of the body: ``text`` or ``artifact``.
         content, validators, fresh_for: as for `Unchanged`.
-        change: how the list in force becomes this one; empty where that is not known.
         counts: entries added and removed; None where nobody has counted.
         bad, unsupported, first, format: of a text; see `Compiled`.
         note: for the log.
@@ -59,7 +58,6 @@ class Candidate(NamedTuple):
     content: str
     validators: Validators | None
     fresh_for: float | None = None
-    change: bytes = b""
     counts: tuple[int, int] | None = None
     bad: int = 0
     unsupported: int = 0

@@ -3,7 +3,6 @@
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Protocol
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -19,34 +18,9 @@ _WINDOW = {int(zstd.DecompressionParameter.window_log_max): 27}
 """128 MiB, all that ``zstd --ultra`` uses."""
 
 
-class Decoder(Protocol):
-    """Decoder of one gzip member or zstd frame; others may follow it."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the end of the member or frame was reached."""
-        ...
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether it has no more output without more input."""
-        ...
-
-    @property
-    def unused_data(self) -> bytes:
-        """Input behind the end."""
-        ...
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Decompress some of the content, at most so many bytes.
-
-        Raises:
-            zlib.error, ZstdError: see `DAMAGED`.
-        """
-        ...
-
-
 class _Gzip:
+    """zlib's decoder in the shape of zstd's."""
+
     def __init__(self) -> None:
         self._z = zlib.decompressobj(31)
 
@@ -64,6 +38,10 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         return self._z.decompress(self._z.unconsumed_tail + data, max_length)
+
+
+type Decoder = _Gzip | zstd.ZstdDecompressor
+"""Decoder of one gzip member or zstd frame; others may follow it."""
 
 
 def gzip_decoder() -> Decoder:

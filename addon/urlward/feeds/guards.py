@@ -4,11 +4,15 @@ A feed that is broken, hostile or in somebody else's hands must not become a blo
 one away. Whatever is refused, the last good artifact stays in force.
 """
 
-from urlward.config import FeedTable
-from urlward.config.units import counted
+from typing import TYPE_CHECKING
+
 from urlward.encoding import other_encoding, without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Accepted
+from urlward.units import counted
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 ACCEPTABLE = frozenset({"few", "shrunk", "grown"})
 """Guards that an operator can overrule."""
@@ -60,7 +64,7 @@ def check_head(head: bytes) -> None:
 
 
 def check_size(
-    feed: FeedTable, entries: int, before: int | None, accepted: Accepted | None, content: str
+    feed: "FeedTable", entries: int, before: int | None, accepted: Accepted | None, content: str
 ) -> bool:
     """Check whether a list has about as many entries as expected.
 
@@ -85,7 +89,7 @@ def check_size(
     return True
 
 
-def _odd(feed: FeedTable, entries: int, before: int | None) -> RefusedError | None:
+def _odd(feed: "FeedTable", entries: int, before: int | None) -> RefusedError | None:
     if entries < feed.min_entries:
         text = f"{counted(entries, 'entry')}, min_entries is {feed.min_entries}"
         return RefusedError("few", text, entries, before or 0)

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from urlward.engine.artifact import check_key, parse, read_header
-from urlward.engine.delta import read_change
-from urlward.engine.delta_format import DamagedDeltaError
 from urlward.engine.digest import Key
 from urlward.engine.errors import NewerVersionError, UrlwardError
 from urlward.engine.hosts import is_too_wide
@@ -33,14 +31,10 @@ from urlward.lists.memory import ChangingError
 from urlward.lists.run_folder import NoCopyError, RunFolder, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.progress import Progress, silent
-from urlward.regular import read_regular
 from urlward.state.folder import StateError, is_damage, set_aside
 from urlward.state.watch import Signature, Watch, being_written
 
 logger = logging.getLogger("urlward.lists")
-
-_MOST_CHANGE = 1 << 30
-"""Bytes of a change to a list: what it adds, as an artifact."""
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
@@ -313,10 +307,6 @@ class Keeper:
             _try_again(kept, e)
             if not self._set_aside(kept, signature, e, then):
                 logger.error("list %s: %s", told(file.path, e), then)
-        try:
-            exhaust(self._take_change(kept))
-        except Exception as e:  # noqa: BLE001 - the whole is in force, or follows
-            _tell_change(kept, e)
         return kept
 
     def _take_last_good(self, kept: Kept, signature: Signature | None) -> bool:
@@ -351,9 +341,6 @@ class Keeper:
         watch = kept.watch
         if kept.again is not None and time.monotonic() >= kept.again:
             watch.seen, kept.again = None, None
-        if kept.change_watch.changed() is not None:
-            tasks.create_task(self._change(kept))
-            return
         if kept.loaded is not None and watch.vanished(time.monotonic()):
             self._keep(kept, f"{watch.path}: gone")
         if (signature := watch.changed()) is not None:
@@ -415,42 +402,6 @@ class Keeper:
                 self._lag(kept)
             return outcome.reason != "system"
 
-    async def _change(self, kept: Kept) -> None:
-        """Put a small change in force, before the whole artifact comes."""
-        async with kept.busy:
-            start, before = time.monotonic(), kept.entries
-            try:
-                if not await in_slices(self._take_change(kept)):
-                    return
-            except Exception as e:  # noqa: BLE001 - the whole follows
-                _tell_change(kept, e)
-                return
-            self._swap()
-            self._say(kept, start, before)
-
-    def _take_change(self, kept: Kept) -> Generator[None, None, bool]:
-        """Put the store's change in force, if it applies to what is loaded.
-
-        Raises:
-            UrlwardError: it is no good.
-        """
-        kept.change_watch.seen = Signature.of(kept.spec.change)
-        try:
-            data = read_regular(kept.spec.change, _MOST_CHANGE)
-        except FileNotFoundError:
-            return False
-        if kept.loaded is None:
-            return False
-        change = read_change(data, kept.loaded.key)
-        if change.old_checksum != kept.loaded.artifact.header.checksum:
-            return False
-        if max(change.removed, default=0) >= kept.loaded.table.rows:
-            raise DamagedDeltaError("it removes rows that there are none of")
-        yield
-        added = (yield from self._load(kept.spec, memoryview(change.added))) if change.added else None
-        kept.take_change(change.removed, added, change.header)
-        return True
-
     async def _reload(self, kept: Kept, own: OwnList) -> None:
         kept.reloads_wanted += 1
         mine = kept.reloads_wanted
@@ -479,7 +430,7 @@ class Keeper:
             try:
                 data = await asyncio.to_thread(self._mapped, kept)
                 same = kept.header is not None and kept.header.checksum == read_header(data).checksum
-                if same and not kept.changed and not unchanged_too:
+                if same and not unchanged_too:
                     self._unchanged(kept, signature)
                     return
                 async with self._loading:
@@ -489,15 +440,11 @@ class Keeper:
                     kept.watch.seen = signature
                     self._refused(kept, signature, e)
                 return
-            refused = kept.refused
             old = kept.take(loaded, signature)
             self._swap()
-            if unchanged_too or not same:
-                self._say(kept, start, before)
-            elif refused:
-                _tell_as_before(kept)
-            for each in old:
-                await _free(each)
+            self._say(kept, start, before)
+            if old is not None:
+                await _free(old)
 
     def _say(self, kept: Kept, start: float, before: int) -> None:
         self.reloads += 1
@@ -506,7 +453,7 @@ class Keeper:
         taken = Taken(kept.name, kept.header.serial, kept.entries, before, seconds)
         logger.info(
             "list %s: %s, serial %d, after %.1f s",
-            taken.name, entries_text(kept.in_force), taken.serial, seconds,
+            taken.name, entries_text(kept.loaded), taken.serial, seconds,
         )  # fmt: skip
         if self.on_taken is not None:
             self.on_taken(self, taken)
@@ -551,7 +498,7 @@ class Keeper:
             _tell_as_before(kept)
 
     def _swap(self) -> None:
-        lists = [loaded for kept in self._kept for loaded in kept.in_force]
+        lists = [kept.loaded for kept in self._kept if kept.loaded is not None]
         if self._exceptions is not None:
             lists += self._exceptions.lists
         self.matcher = Matcher(lists, protected=self._protected)
@@ -580,11 +527,7 @@ def _try_again(kept: Kept, error: Exception) -> None:
 def _tell_as_before(kept: Kept) -> None:
     """Log that a file that was refused has what is in force."""
     kept.refused = ""
-    logger.info("list %s: %s, as before", kept.name, entries_text(kept.in_force))
-
-
-def _tell_change(kept: Kept, error: Exception) -> None:
-    logger.warning("list %s: %s in a change to it; waiting for the whole", kept.name, type(error).__name__)
+    logger.info("list %s: %s, as before", kept.name, entries_text(kept.loaded))
 
 
 async def _free(old: LoadedList) -> None:

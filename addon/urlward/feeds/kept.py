@@ -1,13 +1,11 @@
 """State of one list that is kept in force: the list as loaded, and its file."""
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
 
-from urlward.config.units import counted
 from urlward.engine.artifact import Header
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError
@@ -16,6 +14,7 @@ from urlward.feeds.own import OwnList
 from urlward.feeds.watch import PathWatch
 from urlward.state.keys import read_key
 from urlward.state.watch import Signature, Watch
+from urlward.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class ListFile:
         keys: that an artifact may be under, besides that of all lists.
         name: of the list, in place of the artifact's or the file's.
         stored: a configured feed's artifact in the store (`urlward.feeds.store`): it may not be there
-            yet, and a small file beside it may say what has changed.
+            yet.
         guarded: whether it cannot block protected hosts at host level.
         trust: public keys and rotation statements of who may sign an artifact, and so which issue of it is
             taken; empty where all are.
@@ -56,11 +55,6 @@ class ListFile:
                     return key
         return None
 
-    @property
-    def change(self) -> Path:
-        """File with the changes since the loaded artifact."""
-        return self.path.with_suffix(".change")
-
 
 @dataclass(slots=True)
 class Kept:
@@ -69,13 +63,10 @@ class Kept:
     Attributes:
         spec: what it is.
         watch: of the artifact.
-        change_watch: of what says how it has changed.
         own: where the operator names the list.
         source: of its path.
         facts_watch: of what is remembered of its refreshes.
         loaded: what the artifact holds; None where there is none yet.
-        changed: what is in force in place of `loaded`, since a small change came before the whole.
-        header: of the artifact in force, which may not be loaded yet.
         began: when a refresh began whose artifact is yet to come into force, monotonic.
         again: when what the file has is tried again, monotonic; None where that would be no use.
         refused: why what the file has now is not in force, as the log said; empty where it is.
@@ -87,8 +78,6 @@ class Kept:
     watch: Watch
     own: OwnList | None = None
     loaded: LoadedList | None = None
-    changed: tuple[LoadedList, ...] = ()
-    header: Header | None = None
     began: float | None = None
     again: float | None = None
     refused: str = ""
@@ -98,19 +87,17 @@ class Kept:
     refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
     reloads_wanted: int = 0
     reloads_begun: int = 0
-    change_watch: Watch = field(init=False)
     facts_watch: Watch = field(init=False)
     source: PathWatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.change_watch = Watch(self.spec.change)
         self.facts_watch = Watch(self.watch.path.with_suffix(".json"))
         self.source = PathWatch(self.spec.path)
 
     @property
-    def in_force(self) -> tuple[LoadedList, ...]:
-        """Lists to search: two where it has changed since it was loaded, none where it is not there."""
-        return self.changed or (() if self.loaded is None else (self.loaded,))
+    def header(self) -> Header | None:
+        """Header of the artifact in force."""
+        return None if self.loaded is None else self.loaded.artifact.header
 
     @property
     def stays(self) -> str:
@@ -125,27 +112,17 @@ class Kept:
     @property
     def entries(self) -> int:
         """Number of entries, with those that have expired."""
-        return sum(loaded.entries for loaded in self.in_force)
+        return 0 if self.loaded is None else self.loaded.entries
 
-    def take(self, loaded: LoadedList, signature: Signature | None) -> list[LoadedList]:
+    def take(self, loaded: LoadedList, signature: Signature | None) -> LoadedList | None:
         """Put an artifact in force; returns what has gone out of use."""
-        old = [] if self.loaded is None else [self.loaded, *self.changed[1:]]
-        self.loaded, self.changed = loaded, ()
-        self.header = loaded.artifact.header
+        old, self.loaded = self.loaded, loaded
         self.watch.seen, self.refused, self.again = signature, "", None
         return old
 
-    def take_change(self, removed: frozenset[int], added: LoadedList | None, header: Header) -> None:
-        """Put a change to what is loaded in force."""
-        assert self.loaded is not None
-        self.changed = (self.loaded.without(removed), *([] if added is None else [added]))
-        self.header = header
 
-
-def entries_text(lists: Iterable[LoadedList]) -> str:
-    """Format the number of entries in force now, for the log."""
-    entries = expired = 0
-    for each in lists:
-        over = each.expired(time())
-        entries, expired = entries + each.entries - over, expired + over
-    return f"{counted(entries, 'entry')} in force" + (f" ({expired} more expired)" if expired else "")
+def entries_text(loaded: LoadedList | None) -> str:
+    """Format the number of a list's entries in force now, for the log."""
+    expired, entries = (0, 0) if loaded is None else (loaded.expired(time()), loaded.entries)
+    told = f"{counted(entries - expired, 'entry')} in force"
+    return told + (f" ({expired} more expired)" if expired else "")

@@ -5,24 +5,25 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from urlward.config import Config, FeedTable
-from urlward.engine.artifact import MAGIC, Header, check_key, networks, parse
+from urlward.engine.artifact import MAGIC, Artifact, Header, check_key, networks, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, NewerVersionError, TruncatedError, WrongKeyError
 from urlward.feeds.apart import Own
 from urlward.feeds.candidate import NOTHING_SAID, Candidate, Said, Unchanged
 from urlward.feeds.facts import Facts
-from urlward.feeds.fetch import Validators
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
-from urlward.feeds.source import content, recipe
-from urlward.feeds.store import InForce
+from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.text import Compiled, compile_text
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
 from urlward.progress import Progress, silent
 from urlward.state.folder import made_folder
 from urlward.state.keys import read_key
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
 
@@ -50,13 +51,13 @@ class Look:
         progress: told how far compiling is.
     """
 
-    feed: FeedTable
-    config: Config
+    feed: "FeedTable"
+    config: "Config"
     state: Path
     ward: Path
     key: Key
     facts: Facts
-    in_force: InForce | None
+    in_force: Artifact | None
     now: float
     own: Own | None = None
     progress: Progress = silent
@@ -93,7 +94,7 @@ class Look:
     @property
     def before(self) -> int | None:
         """Number of entries that the candidate's is compared with."""
-        return None if self.in_force is None or self.moved else self.in_force.entries
+        return None if self.in_force is None or self.moved else self.in_force.meta["entries"]
 
     @property
     def body_is_known(self) -> bool:
@@ -109,7 +110,7 @@ class Look:
         """Validators of the body that the list in force was made of."""
         facts = self.facts
         if not self.body_is_known:
-            return Validators()
+            return NO_VALIDATORS
         return Validators(facts.etag, facts.last_modified, facts.validators_of)
 
     def body(self, fd: int, said: Said = NOTHING_SAID) -> Unchanged | Candidate:

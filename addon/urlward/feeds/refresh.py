@@ -13,11 +13,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
-from urlward.config import Config, FeedTable
-from urlward.config.units import counted
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import Artifact, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
 from urlward.feeds.alarms import alarms
@@ -25,12 +24,11 @@ from urlward.feeds.apart import Outcome, Own, failure
 from urlward.feeds.candidate import Candidate, Unchanged
 from urlward.feeds.counts import changes
 from urlward.feeds.facts import Facts, Refused
-from urlward.feeds.fetch import FetchError
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.look import Look
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import SecretError
-from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore, InForce
+from urlward.feeds.source import FetchError
+from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.take import take
 from urlward.lists.memory import ChangingError
 from urlward.lists.source import SourceError
@@ -38,6 +36,10 @@ from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, local_key
+from urlward.units import counted
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
 
@@ -47,7 +49,6 @@ ACCEPTED_FOR = 7 * 86_400.0
 _REASONS: dict[type[Exception], str] = {
     KeyFileError: "key",
     RotationError: "rotation",
-    SecretError: "secret",
     SourceError: "unreadable",
     StateError: "state",
 }
@@ -74,8 +75,10 @@ def main() -> None:
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Do what a request says, and return the reply."""
-    feed = FeedTable.model_validate_json(json.dumps(asked["feed"]))
-    config = Config(key=asked["key"], max_errors=asked["max_errors"])
+    # They were checked where they were read, and pydantic alone takes longer to import than most lists to
+    # compile.
+    feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
+    config = cast("Config", SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"]))
     try:
         return refresh(
             feed,
@@ -94,8 +97,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refresh(
-    feed: FeedTable,
-    config: Config,
+    feed: "FeedTable",
+    config: "Config",
     state: Path,
     *,
     now: float | None = None,
@@ -128,8 +131,8 @@ def refresh(
 
 @contextmanager
 def _looking(
-    feed: FeedTable,
-    config: Config,
+    feed: "FeedTable",
+    config: "Config",
     state: Path,
     *,
     now: float | None = None,
@@ -152,13 +155,13 @@ def _looking(
         store.write_facts(facts)
 
 
-def _prepare(facts: Facts, in_force: InForce | None, now: float) -> None:
+def _prepare(facts: Facts, in_force: Artifact | None, now: float) -> None:
     facts.since = facts.since or now
     facts.last_attempt = now
     if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
         facts.accepted = None
     if in_force is not None:
-        facts.serial, facts.entries = in_force.header.serial, in_force.entries
+        facts.serial, facts.entries = in_force.header.serial, in_force.meta["entries"]
 
 
 def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
@@ -193,9 +196,7 @@ def _guard(look: Look, found: Candidate) -> bool:
 
 def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
     facts = look.facts
-    if found.change:
-        store.write_change(found.change)
-    store.write_artifact(found.data, by_change=bool(found.change))
+    store.write_artifact(found.data)
     facts.added, facts.removed = found.counts or _count(look, found)
     facts.serial, facts.entries, facts.kind = found.header.serial, found.entries, found.kind
     facts.bad, facts.unsupported = found.bad, found.unsupported
@@ -213,8 +214,8 @@ def _count(look: Look, found: Candidate) -> tuple[int, int]:
     if look.in_force is None:
         return found.entries, 0
     if look.in_force.header.key_id != found.header.key_id:
-        return found.entries, look.in_force.entries
-    return changes(parse(look.in_force.data), parse(found.data))
+        return found.entries, look.in_force.meta["entries"]
+    return changes(look.in_force, parse(found.data))
 
 
 def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Random) -> Outcome:

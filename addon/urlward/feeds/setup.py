@@ -21,7 +21,7 @@ from urlward.lists.formats import AUTO, DEFAULTS, format_named
 from urlward.lists.report import NO_FOLDER
 from urlward.lists.source import Budget, SourceError
 from urlward.lists.trust import read_trust
-from urlward.policy.exceptions import TemporaryAllows
+from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.samples import PROTECTED

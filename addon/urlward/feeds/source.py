@@ -1,33 +1,129 @@
-"""Source of a feed: its origin with the secrets read, and its recipe and URLs."""
+"""Source of a feed: its origin with the secrets read, its recipe and URLs, and what a fetch can fail by.
+
+A feed's address can be a secret in itself (some bodies put a subscriber's key into path or query), and so
+can whatever a server or proxy answers with. Messages name scheme, host and port, of the feed, of its proxy or
+of where a redirect led, and nothing else that another machine wrote.
+"""
 
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from urlward.config import FeedTable
 from urlward.encoding import without_bom
 from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.fetch import Origin
 from urlward.regular import open_given
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 _MAX_SECRET = 65_536
 
+Reason = Literal[
+    "url",  # not http or https, with user information in it, or not a URL
+    "secret",  # credentials that are not usable, or would go over the network in clear
+    "settings",  # a CA file, proxy or limit that is not usable
+    "dns",  # no address for the host
+    "refused",  # no connection, or it was ended before an answer
+    "timeout",  # longer than `timeout`, or no connection within `connect_timeout`
+    "tls",  # no common TLS, or the server refused ours
+    "certificate",  # the server's certificate is expired, for another name, or of an unknown CA
+    "proxy",  # the proxy cannot be reached, or refuses
+    "protocol",  # the answer is not HTTP
+    "redirect",  # too many, to nowhere, from https to http, or from the internet to a private network
+    "unauthorized",  # 401
+    "forbidden",  # 403
+    "rate-limited",  # 429
+    "server",  # 5xx
+    "status",  # any other that is not 200, 304, 404 or 410
+    "truncated",  # the body, or the compressed data in it, ends too early
+    "corrupt",  # the compressed data is damaged
+    "unsupported",  # compressed in a way that is not read here
+    "too-large",  # more than `max_bytes`
+    "bomb",  # decompresses to many times its size
+    "system",  # no memory, files or the like left on this machine
+]
 
-class SecretError(UrlwardError):
-    """A password or token that cannot be read; the message names its file or variable."""
+
+class FetchError(UrlwardError):
+    """A feed could not be fetched.
+
+    Attributes:
+        reason: which kind of fault.
+        retry_after: seconds that the server asks to wait (RFC 9110, section 10.2.3), not bounded.
+        status: of the answer, where there was one.
+    """
+
+    def __init__(
+        self, message: str, reason: Reason, *, retry_after: float | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+        self.retry_after = retry_after
+        self.status = status
 
 
-def origin(feed: FeedTable, environment: Mapping[str, str] = os.environ) -> Origin:
+class Validators(NamedTuple):
+    """Cache validators of a feed's body (RFC 9110, section 8.8).
+
+    Attributes:
+        etag: value of ETag, or empty.
+        last_modified: value of Last-Modified, or empty.
+        of: digest of the URL that gave them, without its query; they are sent there alone. Where
+            empty, they are sent to all on the way.
+    """
+
+    etag: str = ""
+    last_modified: str = ""
+    of: str = ""
+
+
+NO_VALIDATORS = Validators()
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Origin of a feed. What could be secret is not in its `repr`.
+
+    Attributes:
+        url: of http or https, without user information.
+        user: for basic authentication (RFC 7617), with `password`.
+        token: for bearer authentication (RFC 6750), in place of `user`.
+        client_cert: file of a certificate and its chain, PEM.
+        client_key: file of its key, PEM; where not given, it is in the same file.
+        ca: file of CAs to trust in place of the system's, PEM.
+        proxy: ``http://[user:password@]host:port`` or https; None goes straight, whatever the environment.
+        timeout: seconds for all of it, redirects too.
+        connect_timeout: seconds for each connection, from the name to the end of TLS's handshake.
+        max_bytes: of the body, decompressed and as it comes.
+        private_redirects: whether a redirect may lead nearer, such as from the internet to a private network.
+    """
+
+    url: str = field(repr=False)
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    client_cert: str | None = None
+    client_key: str | None = None
+    ca: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    timeout: float = 300.0
+    connect_timeout: float = 10.0
+    max_bytes: int = 1 << 28
+    private_redirects: bool = False
+
+
+def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> Origin:
     """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 
     Raises:
-        SecretError: one is missing.
+        FetchError: one cannot be read; the message names its file or variable ("secret").
     """
     assert feed.url is not None
     return Origin(
@@ -52,7 +148,7 @@ def beside(url: str, suffix: str) -> str:
     return urlunsplit(parts._replace(path=parts.path + suffix))
 
 
-def recipe(feed: FeedTable, key: Key) -> str:
+def recipe(feed: "FeedTable", key: Key) -> str:
     """Digest of all that a feed's artifact is made of besides the body, in hexadecimal."""
     parts = [
         VERSION, key.id.hex(), feed.url, feed.path, feed.format, feed.columns, feed.delimiter, feed.category,
@@ -74,7 +170,7 @@ def _hash(key: Key, data: bytes) -> "blake2b":
 
 
 def _secret(
-    feed: FeedTable, kind: Literal["password", "token"], environment: Mapping[str, str]
+    feed: "FeedTable", kind: Literal["password", "token"], environment: Mapping[str, str]
 ) -> str | None:
     file, variable = getattr(feed, f"{kind}_file"), getattr(feed, f"{kind}_env")
     where = file or f"the variable {variable}"
@@ -87,11 +183,12 @@ def _secret(
         else:
             return None
     except KeyError:
-        raise SecretError(f"{kind}: {where} is not set") from None
+        raise FetchError(f"{kind}: {where} is not set", "secret") from None
     except UnicodeDecodeError:
-        raise SecretError(f"{kind}: {where} is not UTF-8") from None
+        raise FetchError(f"{kind}: {where} is not UTF-8", "secret") from None
     except (OSError, ValueError) as e:
-        raise SecretError(f"{kind}: {where}: {getattr(e, 'strerror', None) or 'not a file name'}") from e
+        why = getattr(e, "strerror", None) or "not a file name"
+        raise FetchError(f"{kind}: {where}: {why}", "secret") from e
     if not value or not value.isprintable():
-        raise SecretError(f"{kind}: {where} is empty, or not text of one line")
+        raise FetchError(f"{kind}: {where} is empty, or not text of one line", "secret")
     return value

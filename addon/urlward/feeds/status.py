@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
-from urlward.config.units import counted, in_words
 from urlward.engine.dates import time_text
 from urlward.feeds.alarms import alarms, state_of
 from urlward.feeds.store import FeedStore
+from urlward.units import counted, in_words
 
 _COLUMNS = ("feed", "entries", "serial", "last success", "change", "next run", "state")
 _NUMBERS = (1, 2)
@@ -28,7 +28,7 @@ def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
     return {
         "name": feed.name,
         "state": state_of(facts, found, has_list=in_force is not None),
-        "entries": in_force.entries if in_force else 0,
+        "entries": in_force.meta["entries"] if in_force else 0,
         "serial": in_force.header.serial if in_force else 0,
         "valid_until": _time(in_force.header.valid_until if in_force else 0),
         "last_attempt": _time(facts.last_attempt),

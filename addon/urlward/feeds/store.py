@@ -1,20 +1,12 @@
 """Store of one feed in the state folder: the artifact in force, and the facts.
 
 ``feeds/NAME.ward`` is the artifact in force (``lists/NAME.ward`` of a list that is named on the command
-line), ``NAME.change`` how the one before it becomes this one
-(`urlward.engine.delta`), ``NAME.json`` the facts, ``NAME.lock`` what a refresh holds. A list's text is
+line), ``NAME.json`` the facts, ``NAME.lock`` what a refresh holds. A list's text is
 never here.
 
-Each file is written whole or not at all and is on the disk before the next one is begun, in this order:
-
-1. the change, so that a filter that has the old artifact loaded can put the new one in force at once; where
-   there is none, the one of before goes;
-2. the artifact;
-3. the facts.
-
-Whoever is killed between two of them leaves a store that is good: a change without its artifact leads
-from the one that is there to one that the next refresh brings again; facts that do not name the artifact
-that is there are of an older one, and what they know of its body does not count.
+Each file is written whole or not at all; the artifact is on the disk before the facts are begun. Whoever is
+killed between the two leaves a store that is good: facts that do not name the artifact that is there are of
+an older one, and what they know of its body does not count.
 """
 
 import errno
@@ -24,9 +16,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from urlward.engine.artifact import HEADER_SIZE, Header, parse, read_header
+from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
 from urlward.feeds.facts import Facts, dump_facts, parse_facts
 from urlward.lists.source import SourceError, open_list, read_artifact
@@ -45,7 +36,7 @@ from urlward.state.watch import Signature
 FEEDS, LISTS = "feeds", "lists"
 """Folders of a state folder: of configured feeds, and of lists that are named on the command line."""
 
-_SUFFIXES = (".ward", ".change", ".json")
+_SUFFIXES = (".ward", ".json")
 
 _LOCK_LOOK = 0.05
 """Seconds between two tries to get a lock: who waits in the kernel uses no processor, so seems to hang."""
@@ -53,20 +44,6 @@ _LOCK_LOOK = 0.05
 
 class BusyError(StateError):
     """Another process holds the feed's lock."""
-
-
-class InForce(NamedTuple):
-    """Artifact that a feed has in force.
-
-    Attributes:
-        data: its bytes.
-        header: of it.
-        entries: how many it has.
-    """
-
-    data: bytes
-    header: Header
-    entries: int
 
 
 class FeedStore:
@@ -92,11 +69,6 @@ class FeedStore:
     def facts_path(self) -> Path:
         """Path of the facts."""
         return self._file(".json")
-
-    @property
-    def change_path(self) -> Path:
-        """Path of the change from the artifact before to this one, for running filters."""
-        return self._file(".change")
 
     @contextmanager
     def locked(self, *, wait: bool = True) -> Iterator[None]:
@@ -186,14 +158,12 @@ class FeedStore:
             if not isinstance(cause, OSError) or is_damage(cause):
                 set_aside(self._state, self.path, e, "made anew", seen=seen)
 
-    def in_force(self) -> InForce | None:
+    def in_force(self) -> Artifact | None:
         """Read the artifact in force; None where there is none, or none that is whole."""
         try:
-            data = read_artifact(self.path)
-            artifact = parse(data)
+            return parse(read_artifact(self.path))
         except (SourceError, ArtifactError):
             return None
-        return InForce(data, artifact.header, artifact.meta["entries"])
 
     def header(self) -> Header | None:
         """Read the header of the artifact in force, by its first bytes alone; None where there is none."""
@@ -203,32 +173,12 @@ class FeedStore:
         except (SourceError, ArtifactError, OSError):
             return None
 
-    def write_change(self, change: bytes) -> None:
-        """Publish a change, from which a running filter has the next artifact before it is written.
-
-        Raises:
-            StateError: not writable.
-        """
-        write_private(self.change_path, change, self._state)
-
-    def write_artifact(self, data: bytes, *, by_change: bool) -> None:
+    def write_artifact(self, data: bytes) -> None:
         """Put an artifact in force.
 
-        Args:
-            data: its bytes.
-            by_change: whether `write_change` has said the same; otherwise what it last said is of no use.
-
         Raises:
             StateError: not writable.
         """
-        if not by_change:
-            path = self.change_path
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as e:
-                if not is_damage(e):
-                    raise unusable(path, e) from e
-                set_aside(self._state, path, unusable(path, e), "of no use any more")
         write_private(self.path, data, self._state)
 
     def write_facts(self, facts: Facts) -> None:
@@ -250,10 +200,11 @@ class FeedStore:
         return self._folder / f"{self.name}{suffix}"
 
     def _clean(self) -> None:
-        """Delete the files that a killed writer has left."""
-        for suffix in _SUFFIXES:
+        """Delete the files that a killed writer has left, or an earlier release."""
+        left = [f".{self.name}{suffix}.tmp" for suffix in _SUFFIXES]
+        for name in (*left, f"{self.name}.change"):
             with suppress(OSError):
-                self._file(suffix).with_name(f".{self.name}{suffix}.tmp").unlink(missing_ok=True)
+                (self._folder / name).unlink(missing_ok=True)
 
 
 def _overwritten(path: Path, data: bytes) -> bool:

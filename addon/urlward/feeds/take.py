@@ -1,19 +1,24 @@
 """Fetch of a feed's body: from its path, or from its server by way of a delta or whole."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from urlward.engine.artifact import HEADER_SIZE, parse, read_header
-from urlward.engine.delta import apply_delta, read_change
+from urlward.engine.artifact import HEADER_SIZE, read_header
+from urlward.engine.delta import apply_delta
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.feeds.candidate import Candidate, Said, Unchanged
-from urlward.feeds.fetch import Answer, FetchError, Origin, Validators, fetch
 from urlward.feeds.guards import RefusedError
 from urlward.feeds.look import Look
-from urlward.feeds.source import beside, origin
+from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Validators, beside, origin
 from urlward.lists import memory
 from urlward.state.folder import StateError
+
+if TYPE_CHECKING:
+    from urlward.feeds.fetch import Answer
 
 _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "bomb"})
 """Faults of one body, which another need not have."""
@@ -40,7 +45,7 @@ def take(look: Look) -> Unchanged | Candidate:
         by_delta, note = _by_delta(look, source)
         if by_delta is not None:
             return by_delta
-        if look.validators == Validators() and (same := _by_header(look, source)):
+        if look.validators == NO_VALIDATORS and (same := _by_header(look, source)):
             return same
     found = _whole(look, source)
     return found._replace(note=note) if isinstance(found, Candidate) else found
@@ -71,7 +76,7 @@ def _body(look: Look, fd: int) -> Unchanged | Candidate:
 
 
 def _whole(look: Look, source: Origin) -> Unchanged | Candidate:
-    answer = fetch(source, look.validators)
+    answer = _fetch(source, look.validators)
     if answer.kind == "absent":
         raise RefusedError("absent", "the server has no such file (404 or 410)")
     if answer.fd is None:
@@ -88,12 +93,12 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
     assert look.in_force is not None
     header = look.in_force.header
     try:
-        answer = fetch(replace(source, url=beside(source.url, f".{header.serial}.delta")))
+        answer = _fetch(replace(source, url=beside(source.url, f".{header.serial}.delta")))
         data = _read(answer)
         if data is None:
             return None, ""
         key = look.key_of(header)
-        artifact, change = apply_delta(look.in_force.data, data, key)
+        artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
         found = look.artifact(artifact, _said(answer, source)._replace(validators=None))
     except FetchError as e:
         if e.reason not in _OF_THE_BODY and (e.status is None or e.status in _OF_THE_SERVER):
@@ -105,11 +110,7 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
         return None, f"delta not used: {e}"
     if isinstance(found, Unchanged):
         return None, "delta not used: it changes nothing"
-    if not change:
-        return found._replace(note="by delta"), ""  # too much for a change: the whole is loaded
-    said = read_change(change, key)
-    added = parse(said.added).meta["entries"] if said.added else 0
-    return found._replace(change=change, counts=(added, len(said.removed)), note="by delta"), ""
+    return found._replace(note="by delta"), ""
 
 
 def _by_header(look: Look, source: Origin) -> Unchanged | None:
@@ -120,7 +121,7 @@ def _by_header(look: Look, source: Origin) -> Unchanged | None:
     """
     assert look.in_force is not None
     try:
-        answer = fetch(source, headers=_HEAD_ONLY)
+        answer = _fetch(source, headers=_HEAD_ONLY)
         data = _read(answer)
         if data is None or read_header(data) != look.in_force.header:
             return None
@@ -129,17 +130,28 @@ def _by_header(look: Look, source: Origin) -> Unchanged | None:
     return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
 
 
-def _said(answer: Answer, source: Origin) -> Said:
+def _said(answer: "Answer", source: Origin) -> Said:
     def rotation() -> bytes | None:
         try:
-            return _read(fetch(replace(source, url=beside(source.url, ".rotation"))))
+            return _read(_fetch(replace(source, url=beside(source.url, ".rotation"))))
         except FetchError:
             return None  # the signer that nobody knows is what matters
 
     return Said(answer.validators, answer.fresh_for, rotation)
 
 
-def _read(answer: Answer) -> bytes | None:
+def _fetch(
+    source: Origin,
+    validators: Validators = NO_VALIDATORS,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> "Answer":
+    from urlward.feeds.fetch import fetch  # brings urllib3, which a path does not need
+
+    return fetch(source, validators, headers=headers)
+
+
+def _read(answer: "Answer") -> bytes | None:
     """Read the body of a response, which is closed; None where it has none."""
     if answer.fd is None:
         return None

@@ -2,9 +2,8 @@
 
 from collections.abc import Buffer
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from urlward.config import FeedTable
 from urlward.engine.artifact import HEADER_SIZE, parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
@@ -16,6 +15,9 @@ from urlward.lists.formats import FormatError, FormatOptions
 from urlward.lists.issue import Issue
 from urlward.lists.source import Budget, SourceError, read_artifact
 from urlward.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 
 class Compiled(NamedTuple):
@@ -47,7 +49,7 @@ class Compiled(NamedTuple):
 
 
 def compile_text(
-    feed: FeedTable,
+    feed: "FeedTable",
     text: int | Path,
     *,
     key: Key,

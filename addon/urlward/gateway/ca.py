@@ -1,6 +1,9 @@
-"""Certificate authority of interception: mitmproxy makes and keeps it, users must come to trust it."""
+"""Certificate authority of interception: mitmproxy makes and keeps it, users must come to trust it, from
+static files for any web server.
+"""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +11,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from urlward.config import Config
 from urlward.encoding import without_bom
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
@@ -137,3 +142,54 @@ def _give_to_owner(folder: Path) -> None:
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in folder.glob(f"{NAME}-*"):
             os.chown(path, owner.st_uid, owner.st_gid)
+
+
+FILES = {"der": "urlward-ca.cer", "pem": "urlward-ca.pem", "p12": "urlward-ca.p12"}
+
+
+def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
+    """Write the page and the certificate's files, and name each.
+
+    Args:
+        one: whose certificate.
+        folder: made where it is missing.
+        config: tells who runs the filter, and what is decrypted.
+
+    Raises:
+        GatewayError: the folder cannot be made.
+        SourceError: a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.samefile(one.folder):
+            raise GatewayError(
+                f"{folder}: the key is in there, and the page's folder is for everyone to read"
+            )
+    except OSError as e:
+        raise GatewayError(f"{folder}: {e.strerror or e}") from e
+    for form, name in FILES.items():
+        write_atomically(folder / name, one.encoded(form))
+        yield folder / name
+    write_atomically(folder / "index.html", page(one, config).encode())
+    yield folder / "index.html"
+
+
+def page(one: Authority, config: Config) -> str:
+    """The page, as HTML."""
+    environment = Environment(
+        loader=PackageLoader("urlward.gateway"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("ca.html.j2").render(
+        operator=config.page.operator,
+        everything=config.intercept == "all",
+        shared=config.gateway.steered == "intercept",
+        fingerprint=one.fingerprint,
+        subject=one.certificate.subject.rfc4514_string(),
+        begins=f"{one.certificate.not_valid_before_utc:%Y-%m-%d}",
+        ends=f"{one.certificate.not_valid_after_utc:%Y-%m-%d}",
+        files=FILES,
+    )

@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
 import dns.exception
 import dns.message
@@ -29,6 +29,7 @@ from mitmproxy import ctx
 
 from urlward.config import GatewayTable
 from urlward.gateway.errors import GatewayError
+from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
 from urlward.gateway.table import CLIENTS, ENTRY, interfaces_of, targets_of
 from urlward.proxy import notify
@@ -60,16 +61,6 @@ _NO_ROUTE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.E
 
 _MOST = 16_384
 """Bytes of an answer."""
-
-
-class Kernel(Protocol):
-    """Part of `urlward.gateway.steer_set.SteerSet` that the canary needs."""
-
-    async def chains(self, *names: str) -> list[dict[str, Any]]:
-        """A listing of chains."""
-
-    async def tell_canary(self, worker: int, why: str, seconds: int) -> None:
-        """Record a canary's state in the kernel."""
 
 
 class BrokenError(Exception):
@@ -113,7 +104,7 @@ class Canary:
     def __init__(
         self,
         gateway: GatewayTable,
-        kernel: Kernel,
+        kernel: SteerSet,
         mark: CanaryMark,
         worker: int,
         tell: Callable[[str], None],
@@ -265,7 +256,7 @@ class Canary:
 
 
 def canary_of(
-    gateway: GatewayTable, kernel: Kernel, tell: Callable[[str], None], *, steers: bool
+    gateway: GatewayTable, kernel: SteerSet, tell: Callable[[str], None], *, steers: bool
 ) -> Canary | None:
     """This worker's canary; None where the configuration wants none.
 

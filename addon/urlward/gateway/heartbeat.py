@@ -1,6 +1,7 @@
 """Heartbeat without steering: the rules redirect only while a filter shows that it lives."""
 
 import asyncio
+from functools import partial
 
 from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
@@ -10,6 +11,7 @@ from urlward.dns.faults import Faults
 from urlward.gateway.canary import canary_of
 from urlward.gateway.errors import NoTableError
 from urlward.gateway.steer_set import SteerSet
+from urlward.lasting import lasting
 
 BEAT = 0.5
 """Seconds between two signs of life."""
@@ -47,10 +49,10 @@ class Heartbeat:
     def running(self) -> None:
         """Start the heartbeat."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._live())]
+        self._tasks = [loop.create_task(lasting("the heartbeat", self._live))]
         canary = canary_of(self._gateway, self._steer_set, lambda _: None, steers=False)
         if canary is not None:
-            self._tasks.append(loop.create_task(canary.run(self._lives)))
+            self._tasks.append(loop.create_task(lasting("the canary", partial(canary.run, self._lives))))
 
     async def done(self) -> None:
         """Stop the heartbeat; the rules for a missing filter then take effect."""

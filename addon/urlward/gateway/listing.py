@@ -6,32 +6,18 @@ that they come back through the filter. What is no longer listed leaves the kern
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 
 from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Steers
 from urlward.dns.resolved import Newly, Resolved
 from urlward.feeds.keeper import Keeper, in_slices
+from urlward.gateway.steer_set import SteerSet
 
 logger = logging.getLogger("urlward.gateway")
 
 _AT_ONCE = 250
 """Addresses in one command."""
-
-
-class Kernel(Steers, Protocol):
-    """Part of `urlward.gateway.steer_set.SteerSet` that list changes need."""
-
-    async def cut(self, addresses: Iterable[str]) -> None:
-        """End connections that are older than what is steered."""
-
-    async def has_listed(self, networks: Iterable[str], *, cut: bool) -> bool:
-        """Whether these networks are steered."""
-
-    async def list_networks(self, networks: Iterable[str], *, cut: bool = False) -> None:
-        """Redirect connections to networks to the filter."""
 
 
 class Listing:
@@ -49,7 +35,7 @@ class Listing:
     """
 
     def __init__(
-        self, kernel: Kernel, resolved: Resolved, judge: Judge, max_change: int, faults: Faults
+        self, kernel: SteerSet, resolved: Resolved, judge: Judge, max_change: int, faults: Faults
     ) -> None:
         self.monitor = False
         self._kernel = kernel

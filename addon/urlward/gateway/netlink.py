@@ -1,7 +1,8 @@
-"""nf_tables over netlink, without libnftables: queries, notifications, transactions.
+"""Netlink: nf_tables without libnftables (queries, notifications, transactions), and routing (rtnetlink(7):
+links, routes and rules, with queries, changes, notifications).
 
-The library parses text and copies whole sets; for one element, or for what must be back within
-milliseconds, that takes too long. Formats: ``linux/netlink.h``, ``linux/netfilter/nf_tables.h``.
+libnftables parses text and copies whole sets; for one element, or for what must be back within milliseconds,
+that takes too long. Formats: ``linux/netlink.h``, ``linux/netfilter/nf_tables.h``, ``linux/rtnetlink.h``.
 """
 
 import errno
@@ -10,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from urlward.gateway.errors import NftError
 
@@ -53,7 +54,7 @@ _QUEUE = 64 << 20
 """Bytes of notifications that may wait; twice what a full set has."""
 
 
-class Kind(IntEnum):
+class MessageKind(IntEnum):
     """Message types of nf_tables (NFT_MSG_*)."""
 
     NEWTABLE = 0
@@ -79,7 +80,7 @@ class Message(NamedTuple):
     """Message of nf_tables.
 
     Attributes:
-        kind: one of `Kind`, or a number that is none.
+        kind: one of `MessageKind`, or a number that is none.
         family: of the table.
         port: of the socket whose transaction it tells of.
         body: attributes.
@@ -132,7 +133,9 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self, kind: Kind, attributes: bytes = b"", flags: int = 0, family: int = INET) -> list[Message]:
+    def ask(
+        self, kind: MessageKind, attributes: bytes = b"", flags: int = 0, family: int = INET
+    ) -> list[Message]:
         """Send a query and read the response.
 
         Args:
@@ -156,9 +159,9 @@ class Netlink:
 
     def generation(self) -> int:
         """Current generation number of the kernel's rules."""
-        return generation_of(self.ask(Kind.GETGEN, family=0)[0].body)[0]
+        return generation_of(self.ask(MessageKind.GETGEN, family=0)[0].body)[0]
 
-    def commit(self, messages: Sequence[tuple[Kind, int, bytes]], generation: int) -> None:
+    def commit(self, messages: Sequence[tuple[MessageKind, int, bytes]], generation: int) -> None:
         """Run a transaction: all of it, or nothing.
 
         Args:
@@ -347,3 +350,100 @@ def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
         of.setsockopt(socket.SOL_SOCKET, forced, size)
     except PermissionError:
         of.setsockopt(socket.SOL_SOCKET, otherwise, size)
+
+
+_GETLINK = 18
+_NAME, _MASTER, _MASK = 3, 10, 29
+_WITHOUT_STATISTICS = 1 << 3
+"""RTEXT_FILTER_SKIP_STATS."""
+
+_RULES = (8, 19)
+"""RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE."""
+
+_ROUTE_PATIENCE = 5.0
+
+
+class RouteNetlink:
+    """rtnetlink connection, in the network namespace of the thread that makes it.
+
+    Raises:
+        OSError: no netlink.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.settimeout(_ROUTE_PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
+        """Send a request and read its response; empty where that is an acknowledgement.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        return next(self._answers(kind, body, flags), b"")
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """All objects of a kind, in the kernel's order.
+
+        Raises:
+            OSError: the kernel refuses.
+        """
+        return list(self._answers(kind, body, DUMP))
+
+    def _answers(self, kind: int, body: bytes, flags: int) -> Iterator[bytes]:
+        self._number += 1
+        self._socket.send(header(kind, REQUEST | flags, self._number, body))
+        for _, rest in answers(self._socket, self._number):
+            yield rest
+
+
+class Link(NamedTuple):
+    """Network interface.
+
+    Attributes:
+        name: of it.
+        master: index of the bridge, bond or the like that it is a port of; 0 where it is none.
+    """
+
+    name: str
+    master: int
+
+
+def links() -> dict[int, Link]:
+    """The interfaces of this thread's network namespace, by index.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    found = {}
+    body = struct.pack("=BxHiII", 0, 0, 0, 0, 0) + attribute(_MASK, struct.pack("=I", _WITHOUT_STATISTICS))
+    with RouteNetlink() as netlink:
+        for answer in netlink.dump(_GETLINK, body):
+            its = dict(attributes(answer[16:]))
+            master = struct.unpack("=I", its[_MASTER])[0] if _MASTER in its else 0
+            found[struct.unpack_from("=i", answer, 4)[0]] = Link(text_of(its[_NAME]), master)
+    return found
+
+
+def rules_changed() -> socket.socket:
+    """A socket that has something to read whenever somebody has changed a rule of routing.
+
+    Raises:
+        OSError: no netlink.
+    """
+    one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    one.bind((0, 0))  # one without an address is told nothing
+    for group in _RULES:
+        one.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    return one

@@ -112,6 +112,14 @@ def steering_modes(gateway: GatewayTable) -> tuple[str, ...]:
     return ("transparent", *intercept, f"dns@{gateway.dns.port}")
 
 
+def default_modes(gateway: GatewayTable, *, steer: bool) -> tuple[str, ...]:
+    """mitmproxy modes for a filter of which none is said: those that take what the kernel's rules lead to it,
+    where there are such rules."""
+    if steer:
+        return steering_modes(gateway)
+    return ("transparent",) if gateway.interfaces else ("regular",)
+
+
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
     """Port where redirected connections arrive, or None where none are taken.
 
@@ -204,7 +212,11 @@ def _transparent_at(gateway: GatewayTable, modes: Sequence[str], host: str, port
 
 
 def _check_host(host: str) -> None:
-    if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound to
+    if host == "::":
+        raise SettingError(
+            "listen", "[::] is IPv6 alone, and what comes over IPv4 would find nobody; :8080 is both families"
+        )
+    if host not in ("", "0.0.0.0"):  # noqa: S104 - compared, not bound to
         raise SettingError(
             "listen", f"redirected connections do not arrive at {host}; listen on all addresses, as in :8080"
         )

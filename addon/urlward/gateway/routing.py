@@ -12,8 +12,7 @@ import struct
 from typing import Final, NamedTuple
 
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.netlink import ACK, CREATE, attribute, attributes
-from urlward.gateway.rtnetlink import RouteNetlink
+from urlward.gateway.netlink import ACK, CREATE, RouteNetlink, attribute, attributes
 from urlward.gateway.system import sysctl
 from urlward.gateway.table import MARK
 

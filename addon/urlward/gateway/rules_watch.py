@@ -24,9 +24,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from urlward.gateway.errors import GatewayError, NftError
-from urlward.gateway.netlink import ChangedMeanwhileError, Kind, Message, Netlink, OverrunError, generation_of
+from urlward.gateway.netlink import (
+    ChangedMeanwhileError,
+    Message,
+    MessageKind,
+    Netlink,
+    OverrunError,
+    generation_of,
+    rules_changed,
+)
 from urlward.gateway.routing import Routing
-from urlward.gateway.rtnetlink import rules_changed
 from urlward.gateway.system import interface_faults
 from urlward.gateway.table_copy import (
     TableCopy,
@@ -247,7 +254,7 @@ class RulesWatch:
     def _read_news(self) -> None:
         assert self._news is not None
         for message in self._news.notifications():
-            if message.kind != Kind.NEWGEN:
+            if message.kind != MessageKind.NEWGEN:
                 if is_ours(message):
                     self._pending.append(message)
                 continue
@@ -287,7 +294,9 @@ class RulesWatch:
         before.take_structure(self._copy)
         self._copy.take_structure(self._kernel)
         for message in messages:
-            if message.kind == Kind.NEWSETELEM or (ours and message.kind in (Kind.DELSETELEM, Kind.DELSET)):
+            if message.kind == MessageKind.NEWSETELEM or (
+                ours and message.kind in (MessageKind.DELSETELEM, MessageKind.DELSET)
+            ):
                 self._copy.apply(message, structure=False)
         self._there = self._there if known and ours else not known
         if not self._there:
@@ -301,7 +310,7 @@ class RulesWatch:
             if is_structure(message):
                 return bool(self._copy)
             name, keys = elements_of(message)
-            if message.kind == Kind.DELSETELEM:
+            if message.kind == MessageKind.DELSETELEM:
                 harm = harm or any(self._copy.stays(name, key) for key in keys)
             elif self._copy.may_grow(name):
                 self._copy.apply(message)

@@ -14,9 +14,8 @@ from cachetools import LRUCache
 
 from urlward.config import GatewayTable
 from urlward.dns.resolved import MARGIN
-from urlward.gateway.elements import Element, evict, lengthen, renew
+from urlward.gateway.elements import Element, Listed, digest_of, evict, lengthen, renew
 from urlward.gateway.errors import GatewayError, NoRulesError, NoTableError, SetFullError
-from urlward.gateway.listed import Listed, digest_of
 from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import NAT64, Address, Steerable, plain
 from urlward.gateway.table import (

@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 
 from mitmproxy import ctx
 
 from urlward.config import GatewayTable
 from urlward.dns.faults import Faults
-from urlward.dns.forward import Forwarder
 from urlward.dns.judge import Judge
-from urlward.dns.policy import Policy
+from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolvers import resolvers
 from urlward.dns.server import DnsServer, make_service
+from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import canary_of
@@ -24,6 +25,8 @@ from urlward.gateway.listing import Listing
 from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
+from urlward.lasting import lasting
+from urlward.proxy.addon import NoListError
 from urlward.proxy.plan import Address
 from urlward.proxy.workers import Worker, is_first
 
@@ -39,10 +42,6 @@ FULL_FOR = 60.0
 """Seconds after which a set that was full, and has not been so again, is no trouble any more."""
 
 _LINGERS = ALIVE_FOR + 0.2
-
-
-class NoListError(Exception):
-    """No list is loaded, so no name can be judged."""
 
 
 class Steering:
@@ -65,7 +64,7 @@ class Steering:
         self._faults = Faults()
         self._resolved = Resolved(gateway.dns.remember)
         self._judge = Judge(self._matcher, self._faults)
-        self._policy = Policy(gateway, self._steer_set, self._judge, self._matcher)
+        self._policy = DnsPolicy(gateway, self._steer_set, self._judge, self._matcher)
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )
@@ -125,6 +124,7 @@ class Steering:
             self._policy,
             self._resolved,
             self._faults,
+            partial(self._tell, "resolvers"),
         )
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -147,16 +147,18 @@ class Steering:
         canary = canary_of(self._gateway, self._steer_set, self._take_canary, steers=True)
         if canary is not None:
             self._policy.on_canary = canary.answered
-        work: list[Coroutine[None, None, None]] = [self._live(), self._follow(self._names), self._forget()]
+        work: list[Callable[[], Awaitable[None]]] = [
+            self._live, partial(self._follow, self._names), self._forget
+        ]  # fmt: skip
         if is_first():
-            work.append(self._follow(self._networks))
+            work.append(partial(self._follow, self._networks))
         elif self._gateway.fail != "open":
-            work.append(self._await_networks())
+            work.append(self._await_networks)
         if self._gateway.fail == "open":
             self._listed.set()  # until this filter lives all would pass
         if canary is not None:
-            work.append(canary.run(self._lives))
-        self._tasks = [asyncio.get_running_loop().create_task(one) for one in work]
+            work.append(partial(canary.run, self._lives))
+        self._tasks = [asyncio.get_running_loop().create_task(lasting("steering", one)) for one in work]
 
     async def done(self) -> None:
         """Stop gracefully: queries are still answered until the kernel has noticed."""
@@ -197,9 +199,14 @@ class Steering:
         elif self._said_full:
             logger.info("the set of steered addresses has room again")
         self._said_full = why
+        self._tell("steer-set", why)
+
+    @staticmethod
+    def _tell(kind: str, why: str) -> None:
+        """Tell of a trouble (`urlward.records.labels.TROUBLES`), or where there is no reason of its end."""
         addon = ctx.master.addons.get("urlward")
         if addon is not None and addon.recording is not None:
-            addon.recording.metrics.trouble("steer-set", why)
+            addon.recording.metrics.trouble(kind, why)
 
     def _take_canary(self, why: str) -> None:
         if why:

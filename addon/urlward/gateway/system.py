@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from urlward.gateway.rtnetlink import links
+from urlward.gateway.netlink import links
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"

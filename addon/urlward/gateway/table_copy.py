@@ -16,8 +16,8 @@ from urlward.gateway.netlink import (
     CREATE,
     DUMP,
     TIMEOUT,
-    Kind,
     Message,
+    MessageKind,
     Netlink,
     attribute,
     attributes,
@@ -63,8 +63,8 @@ _SOON = 2.0
 NEVER = float("inf")
 
 _STRUCTURE = (
-    *(Kind.NEWTABLE, Kind.DELTABLE, Kind.NEWCHAIN, Kind.DELCHAIN),
-    *(Kind.NEWRULE, Kind.DELRULE, Kind.NEWSET, Kind.DELSET),
+    *(MessageKind.NEWTABLE, MessageKind.DELTABLE, MessageKind.NEWCHAIN, MessageKind.DELCHAIN),
+    *(MessageKind.NEWRULE, MessageKind.DELRULE, MessageKind.NEWSET, MessageKind.DELSET),
 )
 
 
@@ -113,14 +113,14 @@ class TableCopy:
 
     def _read(self, netlink: Netlink) -> None:
         named = text(1, TABLE)
-        for message in netlink.ask(Kind.GETTABLE, named):
+        for message in netlink.ask(MessageKind.GETTABLE, named):
             self.apply(message)
-        for kind in (Kind.GETCHAIN, Kind.GETSET, Kind.GETRULE):
+        for kind in (MessageKind.GETCHAIN, MessageKind.GETSET, MessageKind.GETRULE):
             for message in netlink.ask(kind, named, DUMP):
                 if is_ours(message):
                     self.apply(message)
         for name in self._sets:
-            for message in netlink.ask(Kind.GETSETELEM, named + text(2, name), DUMP):
+            for message in netlink.ask(MessageKind.GETSETELEM, named + text(2, name), DUMP):
                 self.apply(message)
 
     # -- following
@@ -134,41 +134,41 @@ class TableCopy:
             structure: whether the table, chains, sets and rules are.
         """
         kind, body = message.kind, message.body
-        if kind in (Kind.NEWSETELEM, Kind.DELSETELEM):
+        if kind in (MessageKind.NEWSETELEM, MessageKind.DELSETELEM):
             if elements:
-                self._apply_elements(body, new=kind == Kind.NEWSETELEM)
+                self._apply_elements(body, new=kind == MessageKind.NEWSETELEM)
             return
         found = dict(attributes(body))
-        if kind == Kind.DELSET and elements:
+        if kind == MessageKind.DELSET and elements:
             self.elements.pop(text_of(found[2]), None)
             self._more.pop(text_of(found[2]), None)
         if structure:
             self._apply_structure(kind, body, found, elements=elements)
 
     def _apply_structure(self, kind: int, body: bytes, found: dict[int, bytes], *, elements: bool) -> None:
-        if kind == Kind.NEWTABLE:
+        if kind == MessageKind.NEWTABLE:
             self._table = only(body, _OF_TABLE)
-        elif kind == Kind.DELTABLE:
+        elif kind == MessageKind.DELTABLE:
             self._table = b""
             for each in (self._chains, self._sets, self._rules):
                 each.clear()
             if elements:
                 self.elements.clear()
                 self._more.clear()
-        elif kind == Kind.NEWCHAIN:
+        elif kind == MessageKind.NEWCHAIN:
             self._chains[text_of(found[3])] = only(body, _OF_CHAIN)
-        elif kind == Kind.DELCHAIN:
+        elif kind == MessageKind.DELCHAIN:
             self._chains.pop(text_of(found[3]), None)
             self._rules.pop(text_of(found[3]), None)
-        elif kind == Kind.NEWSET:
+        elif kind == MessageKind.NEWSET:
             flags = struct.unpack("!I", found[3])[0] if 3 in found else 0
             self._sets[text_of(found[2])] = only(body, _OF_SET), flags
-        elif kind == Kind.DELSET:
+        elif kind == MessageKind.DELSET:
             self._sets.pop(text_of(found[2]), None)
-        elif kind == Kind.NEWRULE:
+        elif kind == MessageKind.NEWRULE:
             handle = struct.unpack("!Q", found[3])[0]
             self._rules.setdefault(text_of(found[2]), {})[handle] = _rule(body)
-        elif kind == Kind.DELRULE:
+        elif kind == MessageKind.DELRULE:
             self._rules.get(text_of(found[2]), {}).pop(struct.unpack("!Q", found[3])[0], None)
 
     def _apply_elements(self, body: bytes, *, new: bool) -> None:
@@ -274,28 +274,31 @@ class TableCopy:
 
     # -- making it anew
 
-    def messages(self, contested: float = 0.0) -> list[tuple[Kind, int, bytes]]:
+    def messages(self, contested: float = 0.0) -> list[tuple[MessageKind, int, bytes]]:
         """Netlink messages that replace the kernel's table with this one, in one transaction.
 
         Args:
             contested: seconds for which the table says that another hand keeps removing it.
         """
         made = [
-            (Kind.NEWTABLE, CREATE, self._table),
-            (Kind.DELTABLE, 0, only(self._table, (1,))),
-            (Kind.NEWTABLE, CREATE, self._table),
+            (MessageKind.NEWTABLE, CREATE, self._table),
+            (MessageKind.DELTABLE, 0, only(self._table, (1,))),
+            (MessageKind.NEWTABLE, CREATE, self._table),
         ]
-        made += [(Kind.NEWCHAIN, CREATE, chain) for chain in self._chains.values()]
+        made += [(MessageKind.NEWCHAIN, CREATE, chain) for chain in self._chains.values()]
         numbered = enumerate(self._sets.values(), 1)
-        made += [(Kind.NEWSET, CREATE, one + attribute(10, struct.pack("!I", n))) for n, (one, _) in numbered]
+        made += [
+            (MessageKind.NEWSET, CREATE, one + attribute(10, struct.pack("!I", n)))
+            for n, (one, _) in numbered
+        ]
         now = monotonic()
         for name in self._sets:
             some = self.elements.get(name, {})
             if name == CONTESTED and contested:
                 some = {_CONTESTED_KEY: now + contested}
-            made += [(Kind.NEWSETELEM, CREATE, body) for body in self._chunks(name, some, now)]
+            made += [(MessageKind.NEWSETELEM, CREATE, body) for body in self._chunks(name, some, now)]
         for rules in self._rules.values():
-            made += [(Kind.NEWRULE, CREATE | APPEND, rule) for rule in rules.values()]
+            made += [(MessageKind.NEWRULE, CREATE | APPEND, rule) for rule in rules.values()]
         return made
 
     def _chunks(self, name: str, some: dict[bytes, float], now: float) -> Iterator[bytes]:
@@ -323,12 +326,12 @@ class TableCopy:
             yield named + nest(3, b"".join(parts))
 
 
-def contested_for(seconds: float) -> Iterator[list[tuple[Kind, int, bytes]]]:
+def contested_for(seconds: float) -> Iterator[list[tuple[MessageKind, int, bytes]]]:
     """Messages that mark the table as contested for so long: where it is marked already, and where not."""
     named = text(1, TABLE) + text(2, CONTESTED)
     until = _TIMEOUT_HEAD + _NUMBER.pack(round(seconds * 1000))
-    old = Kind.DELSETELEM, 0, named + nest(3, nest(1, _CONTESTED_KEY))
-    new = Kind.NEWSETELEM, CREATE, named + nest(3, nest(1, _CONTESTED_KEY + until))
+    old = MessageKind.DELSETELEM, 0, named + nest(3, nest(1, _CONTESTED_KEY))
+    new = MessageKind.NEWSETELEM, CREATE, named + nest(3, nest(1, _CONTESTED_KEY + until))
     yield [old, new]
     yield [new]
 
@@ -372,7 +375,7 @@ def elements_of(message: Message) -> tuple[str, list[bytes]]:
 
 def begins_anew(message: Message) -> bool:
     """Whether a message adds the rule that states the setup, as complete rules do."""
-    if message.kind != Kind.NEWRULE:
+    if message.kind != MessageKind.NEWRULE:
         return False
     return (
         text_of(dict(attributes(message.body)).get(2, b"")) == SETUP and _setup_of(message.body) is not None

@@ -1,14 +1,96 @@
-"""Actions of a step before its requests: reloads, faults, and checks of the gateway's rules."""
+"""Actions of a step before its requests: reloads, faults, and checks of the gateway's rules, also on machines
+that lack something a gateway needs.
 
+Each of those machines is a namespace beside the lab's own, with interfaces of the same names, so nothing of
+the lab notices.
+"""
+
+import ctypes
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from urlward.lab.addresses import CLIENT, GATEWAY
-from urlward.lab.lacking import without_forwarding, without_ipv6, without_nftables
-from urlward.lab.outcome import Outcome, Result
-from urlward.lab.scenario import Step
-from urlward.lab.topology import inside, run
+from urlward.lab.addresses import CLIENT, FILTERED_LINKS, GATEWAY
+from urlward.lab.errors import LabError
+from urlward.lab.isolation import environment
+from urlward.lab.outcome import JudgedAttempt, Result
+from urlward.lab.scenario import ScenarioStep
+from urlward.lab.topology import inside, run, set_sysctl
 from urlward.lab.world import World
+
+_SPARE = "spare"
+_LIBRARY = "libnftables.so.1"
+_FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+
+type Checked = tuple[Result, str]
+
+
+def without_forwarding(command: Sequence[str], ipv6: bool) -> Checked:
+    """Check on a kernel that does not route: rules are installed, and the missing setting is named.
+
+    Args:
+        command: ``urlward gateway up`` with the lab's configuration.
+        ipv6: whether the kernel has it.
+    """
+    families = _FORWARDING if ipv6 else _FORWARDING[:1]
+    return _judged(_up(command, {}), 0, [f"{name} is 0" for name in families])
+
+
+def without_ipv6(command: Sequence[str], ipv6: bool) -> Checked:
+    """Check on a kernel without IPv6: IPv4 is filtered, and the output says that IPv6 is not."""
+    settings = {"net.ipv4.ip_forward": "1"}
+    if ipv6:
+        settings |= {"net.ipv6.conf.all.forwarding": "1", "net.ipv6.conf.all.disable_ipv6": "1"}
+    return _judged(_up(command, settings), 0, ["IPv6 is off in this kernel"] if ipv6 else [])
+
+
+def without_nftables(command: Sequence[str]) -> Checked:
+    """Check on a machine without libnftables: nothing is done, and the output says what to install."""
+    hidden = ["sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', _library()]
+    unshared = ["unshare", "--mount", "--propagation=private", *hidden, *command]
+    return _judged(_up(unshared, {}), 2, ["nftables"])
+
+
+def _up(command: Sequence[str], settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    run(["ip", "netns", "add", _SPARE])
+    try:
+        one, other = FILTERED_LINKS
+        run(["ip", "-n", _SPARE, "link", "set", "lo", "up"])
+        run(["ip", "-n", _SPARE, "link", "add", one, "type", "veth", "peer", "name", other])
+        for name, value in settings.items():
+            set_sysctl(_SPARE, name, value)
+        return subprocess.run(  # noqa: S603 - the lab's own command
+            inside(_SPARE, command), capture_output=True, text=True, check=False, env=environment()
+        )
+    finally:
+        run(["ip", "netns", "del", _SPARE])
+
+
+def _judged(done: "subprocess.CompletedProcess[str]", code: int, words: Sequence[str]) -> Checked:
+    """Whether a command ended with that code, and printed a line with each of these words and no more."""
+    lines = done.stderr.strip().splitlines()
+    if done.returncode != code:
+        return Result.UNEXPECTED, f"ended with {done.returncode}"
+    if len(lines) != len(words):
+        return Result.UNEXPECTED, f"says {len(lines)} lines, not {len(words)}"
+    for line, word in zip(lines, words, strict=True):
+        if not line.startswith("urlward: ") or word not in line:
+            return Result.UNEXPECTED, f"does not say {word!r}"
+    return Result.HELD, "says it in one line" if len(lines) == 1 else "says it in a line each"
+
+
+def _library() -> str:
+    """The path of the library, as the linker finds it."""
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError as e:
+        raise LabError(f"{_LIBRARY}: cannot be loaded") from e
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "libnftables" in line:
+            return line.split()[-1]
+    raise LabError(f"{_LIBRARY}: cannot be found")
+
 
 _SLOW = 3.0
 """Seconds that a slow resolver takes, where the step does not say."""
@@ -25,10 +107,8 @@ _MORE_DESCRIPTORS, _MORE_BYTES = 24, 64 << 20
 _NOTICED = 60.0
 """Seconds within which the filter must notice what has become of its way."""
 
-type Checked = tuple[Result, str]
 
-
-def act(world: World, number: int, step: Step) -> Outcome | None:
+def act(world: World, number: int, step: ScenarioStep) -> JudgedAttempt | None:
     """Carry out a step's action.
 
     Args:
@@ -44,41 +124,41 @@ def act(world: World, number: int, step: Step) -> Outcome | None:
     if checked is None:
         return None
     title = f"{number + 1}" + (f" {step.name}" if step.name else "")
-    return Outcome(title, step.action, "the lab", "", checked[0], checked[1])
+    return JudgedAttempt(title, step.action, "the lab", "", checked[0], checked[1])
 
 
-def _reload(world: World, step: Step) -> None:
+def _reload(world: World, step: ScenarioStep) -> None:
     world.filter.write_list(step.entries)
 
 
-def _kill_worker(world: World, _: Step) -> None:
+def _kill_worker(world: World, _: ScenarioStep) -> None:
     world.filter.kill_workers(1)
 
 
-def _kill_all_workers(world: World, _: Step) -> None:
+def _kill_all_workers(world: World, _: ScenarioStep) -> None:
     world.filter.kill_workers()
 
 
-def _kill_filter(world: World, _: Step) -> None:
+def _kill_filter(world: World, _: ScenarioStep) -> None:
     world.filter.kill()
 
 
-def _stop_filter(world: World, _: Step) -> Checked:
+def _stop_filter(world: World, _: ScenarioStep) -> Checked:
     code = world.filter.stop()
     if code:
         return Result.UNEXPECTED, f"it ended with {code}"
     return Result.HELD, "it ended with 0"
 
 
-def _start_filter(world: World, _: Step) -> None:
+def _start_filter(world: World, _: ScenarioStep) -> None:
     world.start_filter()
 
 
-def _fresh_rules(world: World, _: Step) -> None:
+def _fresh_rules(world: World, _: ScenarioStep) -> None:
     world.filter.begin_anew()
 
 
-def _canary(world: World, _: Step) -> Checked:
+def _canary(world: World, _: ScenarioStep) -> Checked:
     """Check that the canary names a stage that breaks, and notices its end."""
     filter_ = world.filter
     if not _comes_to(lambda: filter_.status().returncode == 0):
@@ -93,7 +173,7 @@ def _canary(world: World, _: Step) -> Checked:
     return Result.HELD, "it comes through, and where it does not the stage is named"
 
 
-def _routing_rule(world: World, _: Step) -> Checked:
+def _routing_rule(world: World, _: ScenarioStep) -> Checked:
     """Check that filtered traffic still arrives after somebody adds a rule without a preference."""
     for version in ("-4", "-6") if world.ipv6 else ("-4",):
         # For all else it changes nothing.
@@ -103,7 +183,7 @@ def _routing_rule(world: World, _: Step) -> Checked:
     return Result.HELD, "what is filtered goes before it"
 
 
-def _bridge_port(world: World, _: Step) -> Checked:
+def _bridge_port(world: World, _: ScenarioStep) -> Checked:
     """Check that a warning says that clients come in by another interface name."""
     filter_, ip = world.filter, ["ip", "link"]
     run(inside(GATEWAY, [*ip, "add", "bridge", "type", "bridge"]))
@@ -128,7 +208,7 @@ def _comes_to(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def _second_filter(world: World, _: Step) -> Checked:
+def _second_filter(world: World, _: ScenarioStep) -> Checked:
     done = world.filter.second()
     lines = done.stderr.strip().splitlines()
     if done.returncode == 2 and len(lines) == 1 and lines[0].startswith("urlward: "):
@@ -136,37 +216,37 @@ def _second_filter(world: World, _: Step) -> Checked:
     return Result.UNEXPECTED, f"ended with {done.returncode} and {len(lines)} lines"
 
 
-def _stop_resolver(world: World, _: Step) -> None:
+def _stop_resolver(world: World, _: ScenarioStep) -> None:
     world.resolver.stop()
 
 
-def _hang_resolver(world: World, _: Step) -> None:
+def _hang_resolver(world: World, _: ScenarioStep) -> None:
     world.resolver.hang()
 
 
-def _slow_resolver(world: World, step: Step) -> None:
+def _slow_resolver(world: World, step: ScenarioStep) -> None:
     world.resolver.slow(step.value or _SLOW)
 
 
-def _fill_disk(world: World, _: Step) -> None:
+def _fill_disk(world: World, _: ScenarioStep) -> None:
     world.filter.fill_disk()
 
 
-def _damage_list(world: World, _: Step) -> None:
+def _damage_list(world: World, _: ScenarioStep) -> None:
     world.filter.damage_list()
 
 
-def _rules_gone(world: World, _: Step) -> Checked:
+def _rules_gone(world: World, _: ScenarioStep) -> Checked:
     rules = world.agent(GATEWAY).ask("rules")
     return (Result.UNEXPECTED, "there are rules") if rules["there"] else (Result.HELD, "there are none")
 
 
-def _rules_there(world: World, _: Step) -> Checked:
+def _rules_there(world: World, _: ScenarioStep) -> Checked:
     rules = world.agent(GATEWAY).ask("rules")
     return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
 
 
-def _reload_firewall(world: World, _: Step) -> Checked:
+def _reload_firewall(world: World, _: ScenarioStep) -> Checked:
     before = world.agent(GATEWAY).ask("rules")
     run(inside(GATEWAY, ["nft", "-f", "-"]), "flush ruleset\n")
     began = time.monotonic()
@@ -179,7 +259,7 @@ def _reload_firewall(world: World, _: Step) -> Checked:
     return Result.UNEXPECTED, f"not back as they were after {told}"
 
 
-def _hang_worker(world: World, _: Step) -> Checked:
+def _hang_worker(world: World, _: ScenarioStep) -> Checked:
     began = time.monotonic()
     stopped = world.filter.stop_worker()
     end = began + _REPLACED_WITHIN
@@ -191,19 +271,19 @@ def _hang_worker(world: World, _: Step) -> Checked:
     return Result.HELD, f"it is ended after {told}"
 
 
-def _no_forwarding(world: World, _: Step) -> Checked:
+def _no_forwarding(world: World, _: ScenarioStep) -> Checked:
     return without_forwarding(world.filter.up_command, world.ipv6)
 
 
-def _no_ipv6(world: World, _: Step) -> Checked:
+def _no_ipv6(world: World, _: ScenarioStep) -> Checked:
     return without_ipv6(world.filter.up_command, world.ipv6)
 
 
-def _no_nftables(world: World, _: Step) -> Checked:
+def _no_nftables(world: World, _: ScenarioStep) -> Checked:
     return without_nftables(world.filter.up_command)
 
 
-def _nothing_piles_up(world: World, _: Step) -> Checked:
+def _nothing_piles_up(world: World, _: ScenarioStep) -> Checked:
     before, now = world.begun_with, world.filter.holds()
     end = time.monotonic() + _SETTLES
     while now.descriptors > before.descriptors + _MORE_DESCRIPTORS and time.monotonic() < end:
@@ -215,11 +295,11 @@ def _nothing_piles_up(world: World, _: Step) -> Checked:
     return (Result.HELD if good else Result.UNEXPECTED), told
 
 
-def _restore(world: World, _: Step) -> None:
+def _restore(world: World, _: ScenarioStep) -> None:
     world.restore()
 
 
-_ACTIONS: dict[str, Callable[[World, Step], Checked | None]] = {
+_ACTIONS: dict[str, Callable[[World, ScenarioStep], Checked | None]] = {
     "reload": _reload,
     "kill-worker": _kill_worker,
     "kill-all-workers": _kill_all_workers,

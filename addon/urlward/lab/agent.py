@@ -1,8 +1,8 @@
-"""Agent: the lab's own client, a program in a machine's namespace that takes commands, a line of JSON
-each.
+"""Agent: the lab's own client, a program in a machine's namespace that takes commands, a line of JSON each.
 
 curl makes a new process, a new connection and a new DNS query each time. What needs more than that,
-connections that stay, addresses that were resolved earlier, odd bytes and many samples, is done here.
+connections that stay, addresses that were resolved earlier, odd bytes, DNS queries to any address and many
+samples, is done here.
 """
 
 import json
@@ -21,7 +21,74 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from urlward.lab.dns_client import ask_dns
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.rdtypes.svcbbase
+
+_PARAMETERS = dns.rdtypes.svcbbase.ParamKey
+
+
+def ask_dns(name: str, kind: str, server: str, *, tcp: bool = False, timeout: float = 5.0) -> dict[str, Any]:
+    """Send one query.
+
+    Args:
+        name: spelt as it is sent, so that letter case and a trailing dot stay.
+        kind: of the record, such as ``A``.
+        server: address of the resolver.
+        tcp: whether over TCP.
+        timeout: seconds.
+
+    Returns:
+        ``rcode``, ``addresses``, ``ttl`` (the least of all records) and ``parameters`` (names of SVCB
+        parameters, and the protocols of ``alpn``), or ``error``.
+    """
+    query = dns.message.make_query(name, kind)
+    ask = dns.query.tcp if tcp else dns.query.udp
+    try:
+        reply = ask(query, server, timeout=timeout)
+    except dns.exception.Timeout:
+        return {"error": "timeout"}
+    except dns.exception.DNSException as e:
+        return {"error": _unreadable(e)}
+    except ConnectionRefusedError:
+        return {"error": "refused"}
+    except (OSError, EOFError) as e:
+        return {"error": str(getattr(e, "strerror", None) or "closed").lower()}
+    addresses, parameters, ttls = [], set(), []
+    for rrset in reply.answer:
+        ttls.append(rrset.ttl)
+        for record in rrset:
+            if record.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+                addresses.append(record.address)
+            elif record.rdtype in (dns.rdatatype.HTTPS, dns.rdatatype.SVCB):
+                parameters |= _parameters(record)
+    return {
+        "rcode": dns.rcode.to_text(reply.rcode()),
+        "addresses": addresses,
+        "records": len(reply.answer),
+        "ttl": min(ttls, default=None),
+        "parameters": sorted(parameters),
+    }
+
+
+def _unreadable(error: Exception) -> str:
+    return f"unreadable answer: {type(error).__name__}"
+
+
+def _parameters(record: Any) -> set[str]:
+    found = set()
+    for key, value in record.params.items():
+        found.add(
+            _PARAMETERS(key).name.lower().replace("_", "-") if key in list(_PARAMETERS) else f"key{key}"
+        )
+        if key == _PARAMETERS.ALPN:
+            found |= {identifier.decode(errors="replace") for identifier in value.ids}
+    return found
+
 
 TIMEOUT = 8.0
 _READ = 65536
@@ -80,7 +147,7 @@ class Agent:
         stream: bool = False,
         source: str = "",
     ) -> dict[str, Any]:
-        """Request a URL; see `urlward.lab.scenario.Request` for the arguments.
+        """Request a URL; see `urlward.lab.scenario.ScenarioRequest` for the arguments.
 
         Returns:
             ``status``, ``body`` (its beginning), ``issuer``, ``local`` (address and port), or ``error``.

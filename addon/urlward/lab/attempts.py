@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from urlward.lab import made
 from urlward.lab.addresses import CLIENT6
 from urlward.lab.clients import Got, is_stream, missing, send
-from urlward.lab.outcome import Outcome, Result, Seen, judge
-from urlward.lab.scenario import Measured, Request, Step
+from urlward.lab.outcome import JudgedAttempt, Observations, Result, judge
+from urlward.lab.scenario import Measured, ScenarioRequest, ScenarioStep
 from urlward.lab.witness import machine_of
 from urlward.lab.world import World
 
@@ -20,7 +20,7 @@ _AT_ONCE = 4
 _AGAIN = 0.05
 _RCODES = {"NXDOMAIN": "nxdomain", "SERVFAIL": "failure", "REFUSED": "failure"}
 
-type Tell = Callable[[Outcome], None]
+type Tell = Callable[[JudgedAttempt], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Attempt:
     """Request by one client."""
 
     step: str
-    request: Request
+    request: ScenarioRequest
     what: str
     client: str
     source: str
@@ -39,7 +39,7 @@ class Attempt:
         return bool(self.request.keep) or self.request.expect in ("cut", "open")
 
 
-class Attempts:
+class AttemptSender:
     """Sender and judge of requests.
 
     Args:
@@ -52,11 +52,11 @@ class Attempts:
         self._tell = tell
         self._numbers = count(1)
         self._tags: list[tuple[str, int]] = []
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[JudgedAttempt] = []
         self.left_out: dict[str, str] = {}
         """Clients that this machine does not have, and why."""
 
-    def of(self, number: int, step: Step) -> list[Attempt]:
+    def of(self, number: int, step: ScenarioStep) -> list[Attempt]:
         """The attempts of a step.
 
         Args:
@@ -77,7 +77,7 @@ class Attempts:
             drawn = made.draw(loaded.scenario.list.make.entries, step.draw, loaded.scenario.list.make.seed)
             for expect, urls in (("block", drawn.listed), ("pass", drawn.unlisted)):
                 for place, url in enumerate(urls):
-                    request = Request.model_validate({"url": url, "expect": expect})
+                    request = ScenarioRequest.model_validate({"url": url, "expect": expect})
                     client = step.clients[place % len(step.clients)]
                     found.append(Attempt(title, request, f"drawn {place + 1}", client, step.source))
         return [attempt for attempt in found if self._can(attempt)]
@@ -106,14 +106,14 @@ class Attempts:
         while time.monotonic() < until:
             self.run(attempts)
 
-    def probe(self, number: int, step: Step, at: Measured) -> None:
+    def probe(self, number: int, step: ScenarioStep, at: Measured) -> None:
         """Check that a URL to be measured takes the path of its stage."""
-        request = Request.model_validate({"url": at.url, "expect": "pass", "stage": at.stage})
+        request = ScenarioRequest.model_validate({"url": at.url, "expect": "pass", "stage": at.stage})
         shown = self._shown(request, 0, 0) if self._world.loaded.scenario.show_urls else "measured"
         title = f"{number + 1}" + (f" {step.name}" if step.name else "")
         self._keep(self._one(Attempt(title, request, shown, "curl-1-4", "client"), None, time.monotonic()))
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: JudgedAttempt) -> None:
         """Keep an outcome that was found otherwise."""
         self._keep(("", outcome))
 
@@ -123,12 +123,12 @@ class Attempts:
             if tag:
                 self.outcomes[place] = self._world.witness.look_again(tag, self.outcomes[place])
 
-    def _keep(self, outcome: tuple[str, Outcome]) -> None:
+    def _keep(self, outcome: tuple[str, JudgedAttempt]) -> None:
         self._tags.append((outcome[0], len(self.outcomes)))
         self.outcomes.append(outcome[1])
         self._tell(outcome[1])
 
-    def _one(self, attempt: Attempt, within: float | None, begin: float) -> tuple[str, Outcome]:
+    def _one(self, attempt: Attempt, within: float | None, begin: float) -> tuple[str, JudgedAttempt]:
         while True:
             tag = f"urlward-lab/{next(self._numbers)}"
             seen, (result, reason) = self._judged(attempt, tag)
@@ -140,13 +140,13 @@ class Attempts:
             result, reason = Result.UNEXPECTED, f"true after {now:.1f} s, which is later than {within:g} s"
         request = attempt.request
         expected = request.expect or request.answer or ""
-        outcome = Outcome(
+        outcome = JudgedAttempt(
             attempt.step, attempt.what, f"{attempt.client} on {attempt.source}", expected, result, reason,
             seen, now if within is not None else None, request.why,
         )  # fmt: skip
         return tag, outcome
 
-    def _judged(self, attempt: Attempt, tag: str) -> tuple[Seen, tuple[Result, str]]:
+    def _judged(self, attempt: Attempt, tag: str) -> tuple[Observations, tuple[Result, str]]:
         request, world = attempt.request, self._world
         if request.dns:
             return self._dns(attempt)
@@ -158,7 +158,7 @@ class Attempts:
         source = world.address(attempt.source, family)
         got = send(attempt.client, request, tag, machine_of(attempt.source), agent, source)
         if is_stream(request):
-            seen = Seen(got.status, served=int(not got.error), error=got.error, seconds=got.seconds)
+            seen = Observations(got.status, served=int(not got.error), error=got.error, seconds=got.seconds)
         else:
             seen = self._look(request, tag, got)
         assert request.expect
@@ -167,12 +167,12 @@ class Attempts:
             request.expect, request.stage, request.entry, seen, filter_table.monitor, request.asker
         )
 
-    def _look(self, request: Request, tag: str, got: Got) -> Seen:
+    def _look(self, request: ScenarioRequest, tag: str, got: Got) -> Observations:
         secure = urlsplit(request.url or "").scheme == "https"
         table = self._world.loaded.scenario.filter
         return self._world.witness.look(tag, got, secure, table.status, monitor=table.monitor)
 
-    def _dns(self, attempt: Attempt) -> tuple[Seen, tuple[Result, str]]:
+    def _dns(self, attempt: Attempt) -> tuple[Observations, tuple[Result, str]]:
         request = attempt.request
         server = request.server or self._world.resolver_of(int(attempt.client[-1]))
         start = time.monotonic()
@@ -180,14 +180,16 @@ class Attempts:
             "dns", name=request.dns, kind=request.type, server=server, tcp=request.tcp
         )
         kind = _answer_kind(answer)
-        seen = Seen(stage="dns", error=answer.get("error", ""), seconds=time.monotonic() - start, detail=kind)
+        seen = Observations(
+            stage="dns", error=answer.get("error", ""), seconds=time.monotonic() - start, detail=kind
+        )
         if kind != request.answer:
             return seen, (Result.UNEXPECTED, f"answer: {kind} {answer.get('error', '')}".strip())
         if shown := set(request.without) & set(answer.get("parameters", ())):
             return seen, (Result.UNEXPECTED, f"the answer has {', '.join(sorted(shown))}")
         return seen, (Result.HELD, f"answer: {kind}")
 
-    def _clients(self, step: Step, request: Request) -> Iterator[str]:
+    def _clients(self, step: ScenarioStep, request: ScenarioRequest) -> Iterator[str]:
         clients = request.clients or step.clients
         if request.dns or request.keep or request.cached or request.raw:
             # These are what the lab's own client is for.
@@ -206,7 +208,7 @@ class Attempts:
             self.left_out[name] = why
         return not why
 
-    def _shown(self, request: Request, line: int, place: int) -> str:
+    def _shown(self, request: ScenarioRequest, line: int, place: int) -> str:
         if self._world.loaded.scenario.show_urls:
             return request.url or f"{request.type} {request.dns}"
         return f"line {line}" if line else f"request {place + 1}"
@@ -220,11 +222,11 @@ def _answer_kind(answer: dict[str, Any]) -> str:
     return _RCODES.get(answer["rcode"], "failure")
 
 
-def _stream(answer: dict[str, Any], expect: str) -> tuple[Seen, tuple[Result, str]]:
+def _stream(answer: dict[str, Any], expect: str) -> tuple[Observations, tuple[Result, str]]:
     if "error" in answer:
-        return Seen(error=answer["error"]), (Result.UNEXPECTED, answer["error"])
+        return Observations(error=answer["error"]), (Result.UNEXPECTED, answer["error"])
     ended = answer["ended"]
-    seen = replace(Seen(), error=ended, served=int(not ended))
+    seen = replace(Observations(), error=ended, served=int(not ended))
     if expect == "open":
         good = not ended and answer["bytes"] > 0
         return seen, (Result.HELD, "still open") if good else (

@@ -18,7 +18,7 @@ from urlward.lab.isolation import TEMPORARY, environment
 from urlward.lab.machines import AgentLink
 from urlward.lab.material import AUTHORITY
 from urlward.lab.needs import CHROMIUM, find
-from urlward.lab.scenario import Request
+from urlward.lab.scenario import ScenarioRequest
 from urlward.lab.topology import inside
 
 _HTTP = {"1": "--http1.1", "2": "--http2", "3": "--http3-only"}
@@ -84,7 +84,9 @@ def missing(client: str, ipv6: bool) -> str:
     return ""
 
 
-def send(client: str, request: Request, tag: str, machine: str, agent: AgentLink | None, source: str) -> Got:
+def send(
+    client: str, request: ScenarioRequest, tag: str, machine: str, agent: AgentLink | None, source: str
+) -> Got:
     """Send a request as a client does.
 
     Args:
@@ -110,7 +112,7 @@ def send(client: str, request: Request, tag: str, machine: str, agent: AgentLink
     return _of_agent(answer, time.monotonic() - start)
 
 
-def is_stream(request: Request) -> bool:
+def is_stream(request: ScenarioRequest) -> bool:
     """Whether this starts a download that goes on while other steps are done."""
     return bool(request.keep) and urlsplit(request.url or "").path.startswith("/slow/")
 
@@ -123,7 +125,7 @@ def _of_agent(answer: dict[str, Any], seconds: float) -> Got:
     )  # fmt: skip
 
 
-def _curl(client: str, request: Request, tag: str, machine: str, source: str) -> Got:
+def _curl(client: str, request: ScenarioRequest, tag: str, machine: str, source: str) -> Got:
     _, version, family = client.split("-")
     command = [
         find("curl") or "curl", "--silent", "--globoff", "--path-as-is", _HTTP[version], f"-{family}",
@@ -158,7 +160,7 @@ def _curl(client: str, request: Request, tag: str, machine: str, source: str) ->
     )  # fmt: skip
 
 
-def _chromium(request: Request, tag: str, machine: str) -> Got:
+def _chromium(request: ScenarioRequest, tag: str, machine: str) -> Got:
     profile = Path(tempfile.mkdtemp(prefix="chromium-", dir=TEMPORARY))
     command = [
         find(CHROMIUM.name) or CHROMIUM.name, *_CHROMIUM_FLAGS, f"--user-data-dir={profile}",

@@ -20,7 +20,7 @@ from urlward.lab import made
 from urlward.lab.addresses import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER
 from urlward.lab.errors import LabError
 from urlward.lab.isolation import children_of, environment, runs, small_disk
-from urlward.lab.machines import Service
+from urlward.lab.machines import LabService
 from urlward.lab.scenario import Loaded
 from urlward.lab.services import wait_until
 from urlward.lab.topology import inside, run
@@ -41,7 +41,7 @@ _OUT = "type filter hook output priority raw; policy accept;"
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LoggedHit:
     """Line of the filter's log about something listed.
 
     Attributes:
@@ -66,15 +66,15 @@ class Holds:
 
 
 @dataclass(slots=True)
-class Log:
+class FilterLog:
     """Filter's log, read as it grows."""
 
     path: Path
-    events: list[Event] = field(default_factory=list)
+    events: list[LoggedHit] = field(default_factory=list)
     _at: int = 0
     _rest: bytes = b""
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[LoggedHit]:
         """All events so far."""
         with suppress(OSError), self.path.open("rb") as file:
             file.seek(self._at)
@@ -89,13 +89,13 @@ class Log:
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
 
-def _event(line: str) -> Event | None:
+def _event(line: str) -> LoggedHit | None:
     match = _LINE.fullmatch(line.strip())
     if not match:
         return None
     fields = dict(part.split("=", 1) for part in match[3].split())
     names = ("client", "entry", "category", "reference")
-    return Event(match[2], *(fields.get(name, "") for name in names))
+    return LoggedHit(match[2], *(fields.get(name, "") for name in names))
 
 
 class Filter:
@@ -117,11 +117,11 @@ class Filter:
         self.disk = folder / "disk"
         small_disk(self.disk, _LIST_MB + 3 * len(self._base) // (1 << 20))
         self.list = self.disk / "list.txt"
-        self.log = Log(self.disk / "urlward.log")
+        self.log = FilterLog(self.disk / "urlward.log")
         self.config = folder / "gateway.toml"
         self.confdir = folder / "ca"
         self.config.write_text(tomli_w.dumps(self._configuration(loaded, authority, ipv6)))
-        self._service: Service | None = None
+        self._service: LabService | None = None
         self.write_list()
 
     @property
@@ -148,7 +148,7 @@ class Filter:
         run(inside(GATEWAY, self.up_command))
         said = len(self.log.text())
         command = self._command("run", "--config", str(self.config))
-        self._service = Service("urlward", GATEWAY, command, self.log.path, environment())
+        self._service = LabService("urlward", GATEWAY, command, self.log.path, environment())
         workers = self._scenario.filter.workers
 
         def serves() -> bool:

@@ -24,8 +24,7 @@ from urlward.lab.addresses import RESOLVER
 from urlward.lab.errors import LabError
 from urlward.lab.isolation import WORK, copy_out, furnish
 from urlward.lab.needs import has_ipv6
-from urlward.lab.progress import Progress
-from urlward.lab.run import run_scenario
+from urlward.lab.run import Progress, run_scenario
 from urlward.lab.scenario import Loaded, load_scenario
 from urlward.lab.topology import make_network
 from urlward.lab.world import World

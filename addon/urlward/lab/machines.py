@@ -18,7 +18,7 @@ from urlward.process import module_command
 _PATIENCE = 60.0
 
 
-class Service:
+class LabService:
     """Background program on a machine.
 
     Args:

@@ -25,7 +25,7 @@ _VALID = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Certificates:
+class LabCertificates:
     """Files in PEM: the authority's certificate, and an origin's certificate and key."""
 
     authority: Path
@@ -33,9 +33,9 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path, names: Iterable[str], addresses: Iterable[str]) -> Certificates:
+def make_certificates(folder: Path, names: Iterable[str], addresses: Iterable[str]) -> LabCertificates:
     """Make an authority, and one certificate by it for all origins."""
-    found = Certificates(folder / "origins-ca.pem", folder / "origin.pem", folder / "origin.key")
+    found = LabCertificates(folder / "origins-ca.pem", folder / "origin.pem", folder / "origin.key")
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _build(AUTHORITY, ca_key, ca_key, None)
     general: list[x509.GeneralName] = [x509.DNSName(name) for name in names]

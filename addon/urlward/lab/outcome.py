@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from urlward.report.document import Mark
+from urlward.report.document import MarkedWord
 
 STAGES: dict[str | int | None, str] = {"dns": "DNS", 1: "1 kernel", 2: "2 relay", 3: "3 match"}
 """Stages by their names in a scenario, as people read them."""
@@ -26,13 +26,13 @@ class Result(StrEnum):
         return self in (Result.CAUGHT, Result.PASSED, Result.HELD)
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> MarkedWord:
         """The result as a mark in a report."""
-        return Mark(self.value, "good" if self.good else "bad")
+        return MarkedWord(self.value, "good" if self.good else "bad")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observations:
     """Observations of one attempt by the client, the origin and the filter's log.
 
     Attributes:
@@ -60,7 +60,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JudgedAttempt:
     """Judged attempt of one client.
 
     Attributes:
@@ -81,7 +81,7 @@ class Outcome:
     expected: str
     result: Result
     reason: str
-    seen: Seen = field(default_factory=Seen)
+    seen: Observations = field(default_factory=Observations)
     after: float | None = None
     why: str = ""
 
@@ -100,7 +100,7 @@ def judge(
     expect: str,
     stage: str | int | None,
     entry: str | None,
-    seen: Seen,
+    seen: Observations,
     monitor: bool,
     asker: str | None = None,
 ) -> tuple[Result, str]:
@@ -135,7 +135,7 @@ def judge(
     return result, reason
 
 
-def _judge_pass(seen: Seen) -> tuple[Result, str]:
+def _judge_pass(seen: Observations) -> tuple[Result, str]:
     if seen.blocked:
         return Result.WRONG, "block page"
     if not seen.served:
@@ -145,7 +145,7 @@ def _judge_pass(seen: Seen) -> tuple[Result, str]:
     return Result.PASSED, "served by the origin"
 
 
-def _judge_monitored(seen: Seen) -> tuple[Result, str]:
+def _judge_monitored(seen: Observations) -> tuple[Result, str]:
     result, reason = _judge_pass(seen)
     if not result.good:
         return result, reason
@@ -154,7 +154,7 @@ def _judge_monitored(seen: Seen) -> tuple[Result, str]:
     return Result.CAUGHT, "served, and said to be blocked (monitor)"
 
 
-def _judge_block(expect: str, seen: Seen) -> tuple[Result, str]:
+def _judge_block(expect: str, seen: Observations) -> tuple[Result, str]:
     if seen.served:
         return Result.MISSED, "served by the origin"
     if seen.blocked:

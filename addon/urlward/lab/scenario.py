@@ -130,7 +130,7 @@ class FilterTable(_Table):
     monitor: bool = False
 
 
-class Request(_Table):
+class ScenarioRequest(_Table):
     """Request made by each client, and its expected outcome.
 
     Attributes:
@@ -221,7 +221,7 @@ class Measure(_Table):
     names: Annotated[tuple[Annotated[str, AfterValidator(_reserved)], ...], Field(strict=False)] = ()
 
 
-class Step(_Table):
+class ScenarioStep(_Table):
     """``[[steps]]``: one step; steps are done in order.
 
     Attributes:
@@ -247,7 +247,7 @@ class Step(_Table):
     value: Seconds | None = None
     clients: Clients = ("curl-1-4",)
     source: Source = "client"
-    requests: Annotated[tuple[Request, ...], Field(strict=False)] = ()
+    requests: Annotated[tuple[ScenarioRequest, ...], Field(strict=False)] = ()
     draw: Annotated[int, Field(ge=0, le=100_000)] = 0
     within: Seconds | None = None
     seconds: Seconds | None = None
@@ -280,7 +280,7 @@ class Scenario(_Table):
     hosts: dict[Annotated[str, AfterValidator(_reserved)], Host] = {}
     filter: FilterTable = FilterTable()
     gateway: GatewayTable = GatewayTable()
-    steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
+    steps: Annotated[tuple[ScenarioStep, ...], Field(strict=False, min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ import dns.rdataclass
 import dns.rdatatype
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from urlward.lab.addresses import ORIGIN, OTHER_RESOLVER, RESOLVER
+from urlward.lab.addresses import ORIGIN, OTHER_RESOLVER, RESOLVER, Site
 from urlward.lab.errors import LabError
-from urlward.lab.hosts import Site
-from urlward.lab.machines import AgentLink, Service
-from urlward.lab.material import Certificates
+from urlward.lab.machines import AgentLink, LabService
+from urlward.lab.material import LabCertificates
 from urlward.lab.needs import find
 from urlward.lab.topology import run
 from urlward.process import module_command
@@ -58,7 +57,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = _PATIE
         time.sleep(0.02)
 
 
-def start_origins(folder: Path, logs: Path, certificates: Certificates, ipv6: bool) -> Service:
+def start_origins(folder: Path, logs: Path, certificates: LabCertificates, ipv6: bool) -> LabService:
     """Start nginx for all hosts.
 
     Raises:
@@ -75,7 +74,7 @@ def start_origins(folder: Path, logs: Path, certificates: Certificates, ipv6: bo
     write_template("nginx.conf.j2", folder / "nginx.conf", **values)
     (logs / "origin.log").touch()
     command = [binary, "-p", str(folder), "-e", str(logs / "nginx-error.log"), "-c", f"{folder}/nginx.conf"]
-    service = Service("nginx", ORIGIN.name, command, logs / "nginx.log")
+    service = LabService("nginx", ORIGIN.name, command, logs / "nginx.log")
 
     def ready() -> bool:
         service.check()
@@ -99,7 +98,7 @@ def _sparse(path: Path, size: int) -> None:
         file.truncate(size)
 
 
-class Resolver:
+class LabResolver:
     """Network's resolver, which can be made to fail in each of the ways that resolvers fail.
 
     Raises:
@@ -114,7 +113,7 @@ class Resolver:
         self._addresses = [RESOLVER.host4, OTHER_RESOLVER[0]]
         if ipv6:
             self._addresses += [RESOLVER.host6, OTHER_RESOLVER[1]]
-        self._running: list[Service] = []
+        self._running: list[LabService] = []
         self.start()
 
     def start(self) -> None:
@@ -140,11 +139,11 @@ class Resolver:
         self.stop()
         behind = self._dnsmasq(_SLOW_PORT, ["127.0.0.1"])
         command = module_command("urlward.lab.slow_dns", str(seconds), *self._addresses)
-        front = Service("slow resolver", RESOLVER.name, command, self._logs / "slow-dns.log")
+        front = LabService("slow resolver", RESOLVER.name, command, self._logs / "slow-dns.log")
         self._running = [front, behind]
         self._wait(front, seconds)
 
-    def _dnsmasq(self, port: int, addresses: list[str]) -> Service:
+    def _dnsmasq(self, port: int, addresses: list[str]) -> LabService:
         path = self._folder / "dnsmasq.conf"
         write_template(
             "dnsmasq.conf.j2",
@@ -156,9 +155,9 @@ class Resolver:
             sites=self._records,
         )
         command = [find("dnsmasq") or "dnsmasq", "--keep-in-foreground", f"--conf-file={path}"]
-        return Service("dnsmasq", RESOLVER.name, command, self._logs / "dnsmasq.out")
+        return LabService("dnsmasq", RESOLVER.name, command, self._logs / "dnsmasq.out")
 
-    def _wait(self, service: Service, seconds: float) -> None:
+    def _wait(self, service: LabService, seconds: float) -> None:
         def answers() -> bool:
             service.check()
             answer = self._agent.ask(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from urlward.lab.addresses import GATEWAY, ORIGIN
 from urlward.lab.clients import Got
-from urlward.lab.filter import Event, Log
-from urlward.lab.outcome import Outcome, Result, Seen
+from urlward.lab.filter import FilterLog, LoggedHit
+from urlward.lab.outcome import JudgedAttempt, Observations, Result
 
 _REFERENCE = re.compile(r"\b[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}\b")
 _OF_THE_GATEWAY = {ORIGIN.gateway4, ORIGIN.gateway6}
@@ -47,7 +47,7 @@ class Witness:
         keeps_source: whether the origin sees clients' addresses whatever the way.
     """
 
-    def __init__(self, origin: Path, filter_log: Log, *, keeps_source: bool = False) -> None:
+    def __init__(self, origin: Path, filter_log: FilterLog, *, keeps_source: bool = False) -> None:
         self._path = origin
         self._keeps_source = keeps_source
         self._filter = filter_log
@@ -71,7 +71,7 @@ class Witness:
                     self._lines[told["tag"]].append(Line(*values))
             return list(self._lines[tag])
 
-    def look(self, tag: str, got: Got, secure: bool, status: int, *, monitor: bool = False) -> Seen:
+    def look(self, tag: str, got: Got, secure: bool, status: int, *, monitor: bool = False) -> Observations:
         """Collect the observations of an attempt.
 
         Args:
@@ -91,7 +91,7 @@ class Witness:
         served = [line for line in lines if line.served]
         asker = "" if not served else "gateway" if served[0].client in _OF_THE_GATEWAY else "client"
         blocked = blocked or (got.status == status and bool(_REFERENCE.search(got.body)))
-        return Seen(
+        return Observations(
             status=status if blocked else got.status,
             blocked=blocked,
             served=len(served),
@@ -104,7 +104,7 @@ class Witness:
             asker=asker,
         )
 
-    def look_again(self, tag: str, outcome: Outcome) -> Outcome:
+    def look_again(self, tag: str, outcome: JudgedAttempt) -> JudgedAttempt:
         """Check attempts judged caught once more when all is over: the origin's log has the last word."""
         served = sum(line.served for line in self.lines(tag))
         if outcome.result is not Result.CAUGHT or outcome.seen.served or not served:
@@ -112,7 +112,7 @@ class Witness:
         seen = replace(outcome.seen, served=served)
         return replace(outcome, result=Result.MISSED, reason="served by the origin, late", seen=seen)
 
-    def _event(self, got: Got, monitor: bool) -> Event | None:
+    def _event(self, got: Got, monitor: bool) -> LoggedHit | None:
         found = _REFERENCE.findall(got.body)
         if not found and not got.error and got.status < 400 and not monitor:
             return None
@@ -128,7 +128,7 @@ class Witness:
             time.sleep(0.01)
 
     def _stage(
-        self, got: Got, asker: str, secure: bool, blocked: bool, event: Event | None
+        self, got: Got, asker: str, secure: bool, blocked: bool, event: LoggedHit | None
     ) -> str | int | None:
         if asker:
             if self._keeps_source:

@@ -11,16 +11,17 @@ from urlward.lab.addresses import (
     GATEWAY,
     ORIGIN,
     RESOLVER,
+    Site,
+    sites,
 )
 from urlward.lab.errors import LabError
 from urlward.lab.filter import Filter
-from urlward.lab.hosts import Site, sites
 from urlward.lab.isolation import BUNDLE, CHROMIUM, CHROMIUM_POLICIES, WORK, environment
-from urlward.lab.machines import AgentLink, Service
+from urlward.lab.machines import AgentLink, LabService
 from urlward.lab.made import DOMAIN
 from urlward.lab.material import make_certificates, write_bundle, write_chromium_policy
 from urlward.lab.scenario import Loaded
-from urlward.lab.services import Resolver, start_origins, wait_until
+from urlward.lab.services import LabResolver, start_origins, wait_until
 from urlward.lab.topology import add_origins
 from urlward.lab.witness import Witness, machine_of
 
@@ -124,15 +125,17 @@ class World:
         keeps_source = self.loaded.scenario.gateway.keep_source
         self.witness = Witness(self.logs / "origin.log", self.filter.log, keeps_source=keeps_source)
 
-    def _start_origins(self, certificates: object) -> Service:
+    def _start_origins(self, certificates: object) -> LabService:
         folder = self.folder / ORIGIN.name
         folder.mkdir(exist_ok=True)
         service = start_origins(folder, self.logs, certificates, self.ipv6)  # type: ignore[arg-type]
         self._stack.callback(service.stop)
         return service
 
-    def _start_resolver(self) -> Resolver:
-        resolver = Resolver(self.folder, self.logs, list(self.sites.values()), self.ipv6, self.agent(GATEWAY))
+    def _start_resolver(self) -> LabResolver:
+        resolver = LabResolver(
+            self.folder, self.logs, list(self.sites.values()), self.ipv6, self.agent(GATEWAY)
+        )
         self._stack.callback(resolver.stop)
         return resolver
 

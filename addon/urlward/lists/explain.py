@@ -12,7 +12,7 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 from urlward.policy.allows import rfc3339
-from urlward.policy.policy import Policy, Rule, View
+from urlward.policy.policy import Policy, PolicyRule, View
 
 # RFC 3339, or a date alone.
 _TIME = re.compile(
@@ -178,14 +178,14 @@ def _weigh(view: View, host: str, verdict: Verdict) -> Weighed:
     )
 
 
-def _missed(view: View, verdict: Verdict, rule: Rule | None) -> Iterator[Rule]:
+def _missed(view: View, verdict: Verdict, rule: PolicyRule | None) -> Iterator[PolicyRule]:
     """Rules that fit, but are out of their schedule: all of them, or those before another."""
     for other in view.resting:
         if other.fits(verdict.list, verdict.category) and (rule is None or other.number < rule.number):
             yield other
 
 
-def _of(rule: Rule) -> str:
+def _of(rule: PolicyRule) -> str:
     return f"{rule.place}, schedule {rule.schedule}" if rule.schedule else rule.place
 
 

@@ -1,7 +1,7 @@
 """Store of objections to blocks: what people have written, and the decisions.
 
 ``objections.json`` in the state folder has them. A message may well name the page that it is about, so it is
-sealed under the local key, and no log has any of it. What is decided: `urlward.objections.decisions`.
+sealed under the local key, and no log has any of it. What is decided: `urlward.objections.book`.
 """
 
 import logging

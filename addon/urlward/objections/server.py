@@ -1,33 +1,229 @@
-"""Public HTTP server for objections, with one page.
+"""Public HTTP server for objections, with one page, in the block page's words and style.
 
 Block pages come from any host, over HTTP and TLS, and send no referrer; so a form that is posted here has no
 origin that could be checked, and none is. There is nothing to forge: no cookie is read and none is set, and
 what is written is heard by an operator, not by a machine. What keeps the place usable are limits: on the
 size of a request, on how often a client and all clients together may write, on connections, and on time.
+
+Nobody looks whether a reference exists, so that no answer, nor the time that it takes, tells.
 """
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from weakref import WeakSet
+from typing import Any, Literal, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.web import Application, HTTPError, RequestHandler
 
-from urlward.config import Config, ObjectionsTable
+from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
-from urlward.objections.desk import FAULTY, Conceal, Desk, Said
-from urlward.objections.objections import Objection, ObjectionError
-from urlward.objections.page import Rendered
+from urlward.engine.errors import UrlwardError
+from urlward.objections.objections import (
+    FullError,
+    Objection,
+    ObjectionError,
+    add_objection,
+    normal_message,
+)
+from urlward.page.negotiation import choose_language, normal_tag
+from urlward.page.safety import SHARED, content_policy, encode
+from urlward.page.words import BlockPageError, form_texts, load_texts
+from urlward.records.bounded_server import BoundedServer
 from urlward.records.event import ReferenceTextError, parse_reference
-from urlward.records.network import plain_address
+from urlward.records.network import network_of, plain_address
+from urlward.records.rate_limit import RateLimit
+
+Outcome = Literal["received", "faulty", "later"]
+
+_HERE = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Rendered page.
+
+    Attributes:
+        language: its tag.
+        policy: of its content.
+        body: HTML.
+    """
+
+    language: str
+    policy: str
+    body: bytes
+
+
+class ObjectionPage:
+    """Renderer of the objections server's pages.
+
+    Args:
+        page: the block page's texts and operator.
+        max_length: characters of a message.
+
+    Raises:
+        ObjectionError: a text cannot be used; the message names its key.
+    """
+
+    def __init__(self, page: PageTable, max_length: int) -> None:
+        try:
+            self._texts = load_texts(page.texts)
+            self._form = form_texts(self._texts)
+        except BlockPageError as e:
+            raise ObjectionError(f"page.{e}") from e
+        self._operator = page.operator.strip()
+        self._default = normal_tag(page.default_language)
+        if self._default not in self._texts:
+            raise ObjectionError(f"page.default_language: no texts for {page.default_language!r}")
+        self._max_length = max_length
+        environment = Environment(
+            loader=FileSystemLoader([_HERE, SHARED]),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._template = environment.get_template("objection.html.j2")
+
+    def form(self, languages: str, reference: str) -> Rendered:
+        """Render the form.
+
+        Args:
+            languages: ``Accept-Language``.
+            reference: filled in already; may be empty.
+        """
+        return self._render(languages, reference, None)
+
+    def answer(self, languages: str, outcome: Outcome, reference: str = "") -> Rendered:
+        """Render the reply to an objection."""
+        return self._render(languages, reference, outcome)
+
+    def _render(self, languages: str, reference: str, outcome: Outcome | None) -> Rendered:
+        language = choose_language(languages, self._texts.keys(), self._default)
+        source = self._texts[language]
+        operator = self._operator or source["operator"]
+        form = {key: text.format(operator=operator, list="") for key, text in self._form[language].items()}
+        body = self._template.render(
+            language=language,
+            direction=source["direction"],
+            title=form[f"{outcome}_title" if outcome else "title"],
+            text=form[outcome] if outcome else "",
+            form=None if outcome else form,
+            reference=reference,
+            reference_label=source["reference_label"],
+            max_length=self._max_length,
+        )
+        return Rendered(language, content_policy(body, form_action="'self'", framed=False), encode(body))
+
 
 logger = logging.getLogger("urlward.records")
 
-MAX_CONNECTIONS = 256
+_RETRY = 600
+"""Seconds after which who is not heard may try again."""
+
+type Conceal = Callable[[str, float], str]
+"""What may be kept of a client's address, at a time in seconds since 1970-01-01 UTC."""
+
+
+class Reply(NamedTuple):
+    """Reply to an objection.
+
+    Attributes:
+        status: of the response.
+        outcome: which page.
+        reference: shown on it, or empty.
+        wait: seconds after which it may be tried again, or 0.
+    """
+
+    status: HTTPStatus
+    outcome: Outcome
+    reference: str = ""
+    wait: int = 0
+
+
+FAULTY = Reply(HTTPStatus.BAD_REQUEST, "faulty")
+
+
+class ObjectionDesk:
+    """Desk: takes objections, within limits.
+
+    Args:
+        table: limits.
+        page: the block page's texts.
+        state: the state folder.
+        key: its local key.
+        conceal: see there.
+        taken: is told of each, in the event loop.
+        clock: seconds since 1970-01-01 UTC.
+        timer: seconds on a clock that does not go back.
+
+    Raises:
+        ObjectionError: a text cannot be used; the message names its key.
+    """
+
+    def __init__(
+        self,
+        table: ObjectionsTable,
+        page: PageTable,
+        state: Path,
+        key: Key,
+        *,
+        conceal: Conceal,
+        taken: Callable[[Objection], None],
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.page = ObjectionPage(page, table.max_length)
+        self.proxies = frozenset(map(plain_address, table.proxies))
+        self._table = table
+        self._state = state
+        self._key = key
+        self._conceal = conceal
+        self._taken = taken
+        self._clock = clock
+        self._timer = timer
+        self._limit = RateLimit(table.per_hour, table.per_hour_all)
+
+    async def take(self, reference: str, message: str, address: str) -> Reply:
+        """Take an objection.
+
+        Args:
+            reference: as typed.
+            message: likewise.
+            address: of the client.
+
+        Returns:
+            What to say.
+        """
+        try:
+            reference = parse_reference(reference)
+            message = normal_message(message, self._table.max_length)
+        except (ReferenceTextError, ObjectionError):
+            return FAULTY
+        if wait := self._limit.take(network_of(address), self._timer()):
+            return Reply(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))
+        now = self._clock()
+        try:
+            client = self._conceal(address, now)
+            objection = await asyncio.to_thread(
+                add_objection, self._state, self._key, reference, message, client=client, now=now
+            )
+        except FullError as e:
+            logger.error("objections: %s", e)
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
+        except UrlwardError as e:
+            logger.error("objections: one is lost: %s", e)
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
+        self._taken(objection)
+        return Reply(HTTPStatus.OK, "received", reference)
+
+
 IDLE, BODY_WITHIN = 20.0, 20.0
 """Seconds that a connection may be without a request, and that a body may take."""
 
@@ -42,7 +238,7 @@ _OTHERS = 1024
 class ObjectionHandler(RequestHandler):
     """Handler of the one page."""
 
-    def initialize(self, desk: Desk) -> None:
+    def initialize(self, desk: ObjectionDesk) -> None:
         """Called by Tornado."""
         self._desk = desk
 
@@ -103,7 +299,7 @@ class ObjectionHandler(RequestHandler):
     def _languages(self) -> str:
         return self.request.headers.get("Accept-Language", "")
 
-    def _answer(self, said: Said) -> None:
+    def _answer(self, said: Reply) -> None:
         self.set_status(said.status)
         if said.wait:
             self.set_header("Retry-After", str(said.wait))
@@ -117,24 +313,7 @@ class ObjectionHandler(RequestHandler):
         self.finish(page.body)
 
 
-class _Bounded(HTTPServer):
-    """HTTP server that takes no more than `MAX_CONNECTIONS` at a time."""
-
-    def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Called by Tornado."""
-        super().initialize(*args, **kwargs)
-        self._open: WeakSet[IOStream] = WeakSet()
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Called by Tornado with a new connection."""
-        if sum(not other.closed() for other in self._open) >= MAX_CONNECTIONS:
-            stream.close()
-            return
-        self._open.add(stream)
-        super().handle_stream(stream, address)
-
-
-def serve_objections(desk: Desk, table: ObjectionsTable) -> HTTPServer | None:
+def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer | None:
     """Take objections on the configured address, in the running event loop; None where there is none.
 
     The caller ends it with ``stop()`` and ``await close_all_connections()``.
@@ -150,7 +329,7 @@ def serve_objections(desk: Desk, table: ObjectionsTable) -> HTTPServer | None:
         log_function=lambda _: None,
     )
     size = table.max_length * _LONGEST_CHARACTER + _OTHERS
-    server = _Bounded(
+    server = BoundedServer(
         application,
         max_header_size=_HEAD,
         max_body_size=size,
@@ -178,7 +357,9 @@ def start_objections(
     table = config.objections
     if table is None or table.address is None:
         return None
-    return serve_objections(Desk(table, config.page, state, key, conceal=conceal, taken=taken), table)
+    return serve_objections(
+        ObjectionDesk(table, config.page, state, key, conceal=conceal, taken=taken), table
+    )
 
 
 async def take_objections(

@@ -20,7 +20,7 @@ SAME_LANGUAGE = {"tl": "fil"}
 _TAG = re.compile(r"[a-z]{1,8}(?:-[a-z0-9]{1,8})*")
 
 
-class Form(Enum):
+class PageForm(Enum):
     """Form of the block page; the value is its media type."""
 
     HTML = "text/html"
@@ -30,13 +30,13 @@ class Form(Enum):
 
 
 # Among forms that a client names and likes equally, the earlier wins.
-_NAMED = (Form.HTML, Form.PROBLEM, Form.JSON, Form.TEXT)
+_NAMED = (PageForm.HTML, PageForm.PROBLEM, PageForm.JSON, PageForm.TEXT)
 # Among forms that only a wildcard covers, the short text: ``*/*`` is an image, a script or curl.
-_COVERED = (Form.TEXT, Form.PROBLEM, Form.JSON, Form.HTML)
+_COVERED = (PageForm.TEXT, PageForm.PROBLEM, PageForm.JSON, PageForm.HTML)
 _SPELLINGS = {"application/xhtml+xml": "text/html"}
 
 
-def choose_form(accept: str) -> Form:
+def choose_form(accept: str) -> PageForm:
     """Choose the form that an ``Accept`` value prefers.
 
     Media type parameters other than ``q`` are ignored. Where nothing we have is acceptable, or the value
@@ -48,13 +48,13 @@ def choose_form(accept: str) -> Form:
     named = {media for media, _ in ranges}
     qualities = MIMEAccept(ranges)
 
-    def rank(form: Form) -> tuple[float, bool, int]:
+    def rank(form: PageForm) -> tuple[float, bool, int]:
         is_named = form.value in named
         order = _NAMED if is_named else _COVERED
         return qualities.quality(form.value), is_named, -order.index(form)
 
-    best = max(Form, key=rank)
-    return best if qualities.quality(best.value) > 0 else Form.TEXT
+    best = max(PageForm, key=rank)
+    return best if qualities.quality(best.value) > 0 else PageForm.TEXT
 
 
 def choose_language(accept_language: str, available: Collection[str], default: str) -> str:

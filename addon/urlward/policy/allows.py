@@ -5,7 +5,7 @@ sealed under the local key, so that the file names nothing that is listed. The a
 (`urlward.state.audit`) has a line for each that was allowed, was ended, or has expired, with a keyed digest
 of the URL in place of the URL.
 
-In force they are one more list, compiled in memory: `compile_allows`.
+In force they are one more list, compiled in memory: `compile_allows`; `TemporaryAllows` keeps it up to date.
 """
 
 import logging
@@ -15,18 +15,109 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError, EntryError
+from urlward.engine.errors import DamagedError, EntryError, UrlError, UrlwardError
 from urlward.engine.grammar import parse_line
-from urlward.policy.allow_entry import AllowError, Kind, allowed_by
+from urlward.engine.loaded import LoadedList, load
+from urlward.engine.url import (
+    DEFAULT_PORTS,
+    CanonicalUrl,
+    canonicalize,
+    is_address,
+    split_authority,
+    split_url,
+)
 from urlward.policy.reasons import reason_of
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.watch import Signature
+
+Kind = Literal["page", "host"]
+
+
+class AllowError(UrlwardError):
+    """An allow that cannot be made or ended, or a damaged record of allows."""
+
+
+class Allowed(NamedTuple):
+    """Entry that allows a URL.
+
+    Attributes:
+        canonical: the URL's canonical form.
+        kind: ``page``, or ``host`` for a host and its subdomains.
+        line: the entry, in the grammar.
+    """
+
+    canonical: CanonicalUrl
+    kind: Kind
+    line: str
+
+    def is_named_in(self, words: str) -> bool:
+        """Whether words contain the host; one without a dot may be a word like any other."""
+        name = self.canonical.host.strip("[]").removeprefix("www.")
+        return not name.isalnum() and name in words.lower()
+
+
+def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
+    """Make the entry for a URL: that page, with its query's parameters where it has some; a host alone, with
+    a port or without, is the host and its subdomains.
+
+    Args:
+        url: as typed.
+        whole_host: whether a URL stands for its host.
+
+    Raises:
+        AllowError: it has no canonical form, or cannot be an entry.
+    """
+    try:
+        raw = url.encode(errors="surrogateescape")
+        scheme, authority, target = split_url(raw)
+        port = split_authority(authority)[1]
+        canonical = canonicalize(raw)
+    except UrlError as e:
+        raise AllowError(f"not a URL or host: {e}") from e
+    if not scheme and target and _is_network(canonical.host, target):
+        raise AllowError(
+            "a network; what is allowed is a page or a host: give one address, or http:// before it"
+        )
+    kind: Kind = "host" if whole_host or not (scheme or target) else "page"
+    line = _host_line(canonical.host) if kind == "host" else _page_line(canonical)
+    if port is not None and port != DEFAULT_PORTS.get(scheme):
+        line += f" port={port}"
+    try:
+        parse_line(line)
+    except EntryError as e:
+        raise AllowError(f"cannot be an entry: {e.reason}") from e
+    return Allowed(canonical, kind, line)
+
+
+def _is_network(host: str, target: str) -> bool:
+    """Whether the text after an address is the length of a prefix, or a mask."""
+    try:
+        ip_network(host.strip("[]") + target, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _host_line(host: str) -> str:
+    if "." not in host and not is_address(host):
+        raise AllowError("a name without a dot, all of a top-level domain: give a page, or a host under it")
+    return f"@@{host}"
+
+
+def _page_line(canonical: CanonicalUrl) -> str:
+    host, path, query, _ = canonical
+    line = f"@@http://{host}{path}?{query}" if query else f"@@http://{host}{path}"
+    # These have a meaning in the grammar; escaped they are the same URL.
+    return line.replace("*", "%2A").replace('"', "%22")
+
 
 logger = logging.getLogger("urlward.lists")
 
@@ -252,3 +343,57 @@ def duration(text: str) -> int:
     if seconds > LONGEST:
         raise AllowError(f"for: {text} is longer than {LONGEST // 86_400}d")
     return seconds
+
+
+_NEVER = float("inf")
+
+
+class TemporaryAllows:
+    """Temporary allows of a state folder, kept up to date.
+
+    Args:
+        state: the folder.
+        key: its own.
+
+    Attributes:
+        lists: the one list of those in force, if there are any.
+    """
+
+    def __init__(self, state: Path, key: Key) -> None:
+        self.lists: list[LoadedList] = []
+        self._state = state
+        self._path = state / FILE
+        self._key = key
+        self._seen: Signature | None = None
+        self._end = _NEVER
+
+    def look(self, now: float) -> bool:
+        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
+        raises."""
+        signature = Signature.of(self._path)
+        ended = now >= self._end
+        if signature == self._seen and not ended:
+            return False
+        had = bool(self.lists)
+        self._seen = signature
+        try:
+            allows = current_allows(self._state, now)
+            data = compile_allows(allows, self._key, now)
+            self.lists = [load(data, self._key)] if data is not None else []
+            self._end = next_end(allows, now) or _NEVER
+        except UrlwardError as e:
+            self.lists, self._end = [], _NEVER
+            logger.error("%s; nothing is excused for a while", e)
+        if ended:
+            self._record(now)
+        if had or self.lists:
+            logger.info("allows: %d in force", sum(loaded.entries for loaded in self.lists))
+        return had or bool(self.lists)
+
+    def _record(self, now: float) -> None:
+        """Write the ends of allows to the audit log; where that fails, the next process to change the file
+        does it."""
+        try:
+            expire_allows(self._state, now)
+        except UrlwardError as e:
+            logger.error("%s; the end of an allow is not in the audit yet", e)

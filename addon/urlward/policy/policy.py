@@ -1,23 +1,161 @@
-"""Policy: the action for entries found on a request, by the client that makes it.
+"""Policy: the action for entries found on a request, by the client that makes it: its groups, rules and
+schedules.
 
-A matcher finds entries; which of them count, and how, is decided here, by the client's group and the
-time. It costs nothing until something is found: a `View` is kept for each group until a schedule
-changes, and each client's group until the cache is full or the neighbours have changed.
+A matcher finds entries; which of them count, and how, is decided here, by the client's group and the time. It
+costs nothing until something is found: a `View` is kept for each group until a schedule changes, and each
+client's group until the cache is full or the neighbours have changed.
 
-The first rule in force that fits an entry decides. Where none does, the list's own use counts, unless a rule
-that is out of its schedule says the same as that use: then the entry counts in that schedule only.
+A client is in the group that names its MAC address, else in that of the longest prefix that contains its
+address. The first rule in force that fits an entry decides. Where none does, the list's own use counts,
+unless a rule that is out of its schedule says the same as that use: then the entry counts in that schedule
+only.
+
+The clock on the wall decides on schedules, not the length of a span. A time that the clock skips in spring is
+in no schedule that day, and one that it shows twice in autumn is in it both times.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from cachetools import LRUCache
 
 from urlward.config import Config
-from urlward.config.policy import RuleTable, Use
+from urlward.config.policy import DAYS, GroupTable, RuleTable, ScheduleTable, Use
+from urlward.engine.entry import canonical_network
 from urlward.engine.verdict import PASS, Action, Verdict
-from urlward.policy.groups import Groups, Membership
-from urlward.policy.schedule import Schedule
+from urlward.policy.neighbours import Neighbours
+
+type MacOf = Callable[[str], str | None]
+"""A client's address, in its usual spelling, to its MAC address in lower case with colons, where known."""
+
+
+class Membership(NamedTuple):
+    """Group of a client, and how it was found.
+
+    Attributes:
+        group: its index in the configuration; -1 for none.
+        place: the key in the configuration that says so, or empty.
+    """
+
+    group: int
+    place: str = ""
+
+
+NOBODYS = Membership(-1)
+
+
+class ClientGroups:
+    """Groups of clients, already checked by `urlward.config.read_config`.
+
+    Args:
+        tables: from the configuration.
+        mac_of: asked for a client's MAC address, where any group names one.
+    """
+
+    def __init__(self, tables: Sequence[GroupTable], mac_of: MacOf | None = None) -> None:
+        self._mac_of = mac_of
+        self._macs: dict[str, Membership] = {}
+        self._networks: dict[tuple[int, int], dict[int, Membership]] = {}
+        for index, table in enumerate(tables):
+            for n, mac in enumerate(table.macs):
+                self._macs[mac] = Membership(index, f"group.{index}.macs.{n}")
+            for n, text in enumerate(table.networks):
+                network = canonical_network(text)
+                same_length = self._networks.setdefault((network.version, network.prefixlen), {})
+                place = f"group.{index}.networks.{n}"
+                same_length[int(network.network_address)] = Membership(index, place)
+        self._lengths = sorted(self._networks, reverse=True)
+
+    def find(self, client: str) -> Membership:
+        """Find a client's group by its address; text that is no address is in none."""
+        try:
+            address = canonical_network(str(ip_address(client.partition("%")[0])))
+        except ValueError:
+            return NOBODYS
+        if self._macs and self._mac_of is not None:
+            mac = self._mac_of(str(address.network_address))
+            if mac is not None and mac in self._macs:
+                return self._macs[mac]
+        number = int(address.network_address)
+        for version, length in self._lengths:
+            if version == address.version:
+                # Bits below the prefix are cleared.
+                low = address.max_prefixlen - length
+                found = self._networks[version, length].get(number >> low << low)
+                if found is not None:
+                    return found
+        return NOBODYS
+
+
+LOOK_AHEAD = 9
+"""Days that are searched for a change: a weekly span that one clock change skips comes a week later."""
+
+_DAY = 24 * 60
+
+
+class Schedule:
+    """Schedule of rules.
+
+    Args:
+        table: from the configuration.
+    """
+
+    def __init__(self, table: ScheduleTable) -> None:
+        self._zone = ZoneInfo(table.zone)
+        self._days = frozenset(map(DAYS.index, table.days))
+        self._begins, self._ends = table.begins, table.ends
+
+    def holds(self, now: float) -> bool:
+        """Whether it is in force at a time, seconds since 1970-01-01 UTC."""
+        local = datetime.fromtimestamp(now, self._zone)
+        minute, day = local.hour * 60 + local.minute, local.weekday()
+        if self._begins < self._ends:
+            return day in self._days and self._begins <= minute < self._ends
+        # What begins on one day ends on the next.
+        begun_today = day in self._days and minute >= self._begins
+        return begun_today or ((day - 1) % 7 in self._days and minute < self._ends)
+
+    def next_change(self, now: float) -> float:
+        """Time when it will begin or end; where it does not within `LOOK_AHEAD` days, when to compute
+        again."""
+        held = self.holds(now)
+        for moment in sorted(self._moments(now)):
+            if moment > now and self.holds(moment) != held:
+                return moment
+        return now + LOOK_AHEAD * 86_400
+
+    def _moments(self, now: float) -> Iterator[float]:
+        """Times at which it may come into force, or go out of it, by the clock on the wall."""
+        today = datetime.fromtimestamp(now, self._zone).replace(
+            hour=0, minute=0, second=0, microsecond=0, tzinfo=None
+        )
+        for days in range(-1, LOOK_AHEAD + 1):
+            midnight = today + timedelta(days=days)
+            for minutes in (0, self._begins, self._ends % _DAY):
+                local = midnight + timedelta(minutes=minutes)
+                for fold in (0, 1):
+                    yield local.replace(tzinfo=self._zone, fold=fold).timestamp()
+            start = midnight.replace(tzinfo=UTC).timestamp()
+            if self._offset(start) != self._offset(start + 86_400):
+                yield self._clock_change(start, start + 86_400)
+
+    def _clock_change(self, before: float, after: float) -> float:
+        """Find the second in which the clock on the wall jumps."""
+        old = self._offset(before)
+        while after - before > 1:
+            middle = (before + after) // 2
+            if self._offset(middle) == old:
+                before = middle
+            else:
+                after = middle
+        return after
+
+    def _offset(self, moment: float) -> timedelta | None:
+        return datetime.fromtimestamp(moment, self._zone).utcoffset()
+
 
 CLIENTS = 1 << 16
 """Clients whose group is kept."""
@@ -29,7 +167,7 @@ _OUTCOMES = 1 << 12
 _WEIGHTS = {"allow": 3, "block": 2, "monitor": 1, "pass": 0}
 
 
-class Rule(NamedTuple):
+class PolicyRule(NamedTuple):
     """Rule, prepared for lookups.
 
     Attributes:
@@ -55,7 +193,7 @@ class Rule(NamedTuple):
         )
 
 
-class Outcome(NamedTuple):
+class EntryOutcome(NamedTuple):
     """Outcome of an entry found.
 
     Attributes:
@@ -65,7 +203,7 @@ class Outcome(NamedTuple):
     """
 
     action: Action
-    rule: Rule | None = None
+    rule: PolicyRule | None = None
     only_then: bool = False
 
 
@@ -82,7 +220,12 @@ class View:
     __slots__ = ("_categories", "_outcomes", "_uses", "group", "page", "resting", "rules")
 
     def __init__(
-        self, group: str, page: str, rules: Sequence[Rule], resting: Sequence[Rule], uses: Mapping[str, Use]
+        self,
+        group: str,
+        page: str,
+        rules: Sequence[PolicyRule],
+        resting: Sequence[PolicyRule],
+        uses: Mapping[str, Use],
     ) -> None:
         self.group = group
         self.page = page
@@ -92,7 +235,7 @@ class View:
         # No category is empty: that stands for all which no rule names.
         named = (rule.categories or () for rule in (*rules, *resting))
         self._categories = frozenset(("",)).union(*named)
-        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        self._outcomes: dict[tuple[str, str], EntryOutcome] = {}
 
     def decide(self, found: Sequence[Verdict]) -> Verdict:
         """Decide on one host: the verdict among those of all entries found on it.
@@ -119,12 +262,12 @@ class View:
             return best
         return Verdict(best_action, best.kind, best.entry, best.category, best.list, best.rank)
 
-    def outcome(self, verdict: Verdict) -> Outcome:
+    def outcome(self, verdict: Verdict) -> EntryOutcome:
         """Outcome of one entry found, whatever else is found."""
         if verdict.action == "allow":
-            return Outcome("allow")
+            return EntryOutcome("allow")
         outcome = self._outcome(verdict.list, verdict.category)
-        return Outcome("pass") if outcome.action == "allow" and verdict.doubtful else outcome
+        return EntryOutcome("pass") if outcome.action == "allow" and verdict.doubtful else outcome
 
     def uses(self, list_name: str) -> bool:
         """Whether any entry of a list could block for these clients now."""
@@ -138,7 +281,7 @@ class View:
         """All actions that a list's blocking entries can have."""
         return {self._outcome(list_name, category).action for category in self._categories}
 
-    def _outcome(self, list_name: str, category: str) -> Outcome:
+    def _outcome(self, list_name: str, category: str) -> EntryOutcome:
         outcome = self._outcomes.get((list_name, category))
         if outcome is None:
             if len(self._outcomes) >= _OUTCOMES:
@@ -146,30 +289,19 @@ class View:
             outcome = self._outcomes[list_name, category] = self._work_out(list_name, category)
         return outcome
 
-    def _work_out(self, list_name: str, category: str) -> Outcome:
+    def _work_out(self, list_name: str, category: str) -> EntryOutcome:
         use = self._uses.get(list_name, "block")
         if use == "allow":
-            return Outcome("allow")
+            return EntryOutcome("allow")
         for rule in self.rules:
             if rule.fits(list_name, category):
                 # A rule's "allow" excuses no other list's entry: the one that it fits does not count.
-                return Outcome("pass" if rule.action == "allow" else rule.action, rule)
+                return EntryOutcome("pass" if rule.action == "allow" else rule.action, rule)
         for rule in self.resting:
             # It says what the list does anyway, so it can only mean that the list does so in that schedule.
             if rule.action == use and rule.fits(list_name, category):
-                return Outcome("pass", rule, only_then=True)
-        return Outcome(use)
-
-
-class Neighbours(Protocol):
-    """Interface of `urlward.policy.neighbours.Neighbours` that a policy needs."""
-
-    @property
-    def changes(self) -> int:
-        """Counter that rises whenever an address has come to another MAC address."""
-
-    def mac(self, address: str) -> str | None:
-        """MAC address of an on-link client, where it is known."""
+                return EntryOutcome("pass", rule, only_then=True)
+        return EntryOutcome(use)
 
 
 class Policy:
@@ -186,7 +318,7 @@ class Policy:
     ) -> None:
         self._uses = dict(uses or {})
         self._neighbours = neighbours
-        self._groups = Groups(config.group, neighbours.mac if neighbours is not None else None)
+        self._groups = ClientGroups(config.group, neighbours.mac if neighbours is not None else None)
         self._schedules = {name: Schedule(table) for name, table in config.schedule.items()}
         # The last is for clients in no group, whose index is -1.
         self._kinds = [
@@ -245,9 +377,9 @@ class Policy:
         self._since, self._until = now, min(changes, default=float("inf"))
 
 
-def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[Rule, ...]:
+def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[PolicyRule, ...]:
     return tuple(
-        Rule(
+        PolicyRule(
             index,
             f"{where}.{index}",
             None if table.lists is None else frozenset(table.lists),

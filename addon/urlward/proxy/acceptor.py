@@ -92,7 +92,9 @@ class Acceptor:
         self._short = short
         self._loop = asyncio.get_running_loop()
         self._enough = enough()
+        self._family = one.family
         try:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections have it from there
             one.listen(BACKLOG)
         except OSError:
             one.close()
@@ -113,14 +115,15 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                connection, peer = self._socket.accept()
+                # As `accept` does, which asks for the family and the type, as enumerations, each time.
+                fd, peer = self._socket._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as e:
                 self._pause(e)
                 return
+            connection = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 self._take(connection, peer)
             except OSError:

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,6 @@ from mitmproxy.tls import ClientHelloData, TlsData
 
 from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
-from urlward.config.units import in_words
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper
@@ -39,6 +38,7 @@ from urlward.feeds.setup import (
     make_policy,
     tell_of_categories,
 )
+from urlward.lasting import lasting
 from urlward.lists.source import Budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
@@ -81,7 +81,6 @@ from urlward.proxy.options import OF_ADDON
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
 from urlward.proxy.plan import Service
-from urlward.proxy.poller import Poller
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.settings import service_of
@@ -91,6 +90,7 @@ from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
 from urlward.records.recording import Recording
 from urlward.state.folder import local_key, state_folder
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward")
 
@@ -188,8 +188,9 @@ class Urlward:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
+        self._judged: object = None
+        """Lists and rules that what is under way has been judged by."""
         self._short_said = float("-inf")
-        self._poller: Poller | None = None
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -300,9 +301,10 @@ class Urlward:
         self._start_watch()
         if self.recording is not None:
             self._after.append(self._begin(self.recording.run(self._count_open)))
-        self._start(self.live.look_after())
-        self._start(self._cut_listed())
-        self._start(self._watch_authority())
+        self._judged = self._in_force()
+        self._start("looking after connections", self.live.look_after)
+        self._start("cutting what is listed", self._cut_listed)
+        self._start("the authority's certificate", self._watch_authority)
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         except (NotImplementedError, RuntimeError, ValueError):
@@ -358,12 +360,6 @@ class Urlward:
         if self._after:
             await asyncio.wait(self._after)
 
-    def poller(self, loop: asyncio.AbstractEventLoop) -> Poller:
-        """Poller for the sockets of all modes: a client has one share of the processor for all of them."""
-        if self._poller is None or self._poller.loop is not loop:
-            self._poller = Poller(loop)
-        return self._poller
-
     def _count_open(self) -> int:
         server = ctx.master.addons.get("proxyserver")
         return len(self.live.clients() | (set(server.connections) if server is not None else set()))
@@ -372,13 +368,13 @@ class Urlward:
     def reload(self) -> None:
         """Read all lists again."""
         if self.keeper is not None:
-            self._start(self.keeper.reload())
+            self._tasks.add(self._begin(self.keeper.reload()))
         if self.service is not None:
             self.service.signal(signal.SIGHUP)
 
-    def _start(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+    def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
         """Start a task that runs until `done`."""
-        task = self._begin(work)
+        task = self._begin(lasting(what, work))
         self._tasks.add(task)
         return task
 
@@ -394,13 +390,12 @@ class Urlward:
 
     async def _cut_listed(self) -> None:
         """Judge what is under way again whenever other lists, or other rules, come into force."""
-        judged = self._in_force()
         while True:
             await asyncio.sleep(RECHECK)
             in_force = self._in_force()
-            if in_force != judged and self.guard is not None:
-                judged = in_force
+            if in_force != self._judged and self.guard is not None:
                 await self.live.recheck(self.guard)
+                self._judged = in_force
 
     async def _watch_authority(self) -> None:
         """Warn before the certificate of the interception authority expires."""
@@ -553,6 +548,19 @@ class Urlward:
         elif guard.lists_address(addresses[0], port, data.client):
             server.error = ListedAddress(addresses[0])
 
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """See where a name has led to by now: mitmproxy has looked it up once more."""
+        server, handler = data.server, self.handler(data.client)
+        if server.transport_protocol != "tcp" or not (server.address and server.peername):
+            return
+        address, port = str(server.peername[0]), server.address[1]
+        if handler is None or self.may_reach(data.client, address, port, named=True):
+            return
+        io = handler.transports.get(server)
+        if io is not None and isinstance(io.writer, asyncio.StreamWriter):
+            io.writer.transport.abort()  # before anything is sent
+        cut_off(handler)
+
     def may_reach(self, client: AnyClient, address: str, port: int, *, named: bool) -> bool:
         """Whether a client may be led to an address: not to the filter itself, its dashboard, or where only
         block pages are, nor to what only this machine reaches (`Access.is_free`).
@@ -618,7 +626,7 @@ class Urlward:
             logger.info(
                 "list %s: %s, serial %d",
                 loaded.name,
-                entries_text([loaded]),
+                entries_text(loaded),
                 loaded.serial,
             )
 
@@ -665,11 +673,11 @@ class Urlward:
             task.cancel()
         self._watches = []
         if self.keeper is not None:
-            self._watches.append(self._start(self.keeper.watch()))
+            self._watches.append(self._start("looking after lists", self.keeper.watch))
         if self.neighbours is not None:
-            self._watches.append(self._start(self.neighbours.watch()))
+            self._watches.append(self._start("looking after neighbours", self.neighbours.watch))
         if self.access.passwords is not None:
-            self._watches.append(self._start(self.access.passwords.watch()))
+            self._watches.append(self._start("looking after passwords", self.access.passwords.watch))
         if self._service is not None:
             task = self._begin(self._keep(self._service))
             self._watches.append(task)
@@ -751,7 +759,7 @@ class Urlward:
 
     def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether requests are for mitmproxy's flows to change or for other addons to see."""
-        return self._by_flows or (isinstance(mode, mode_specs.ReverseMode) and not self._keeps_host)
+        return self._by_flows or (not self._keeps_host and isinstance(mode, mode_specs.ReverseMode))
 
     def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from urlward.page.negotiation import MAX_VALUE, Form, choose_form, choose_language, normal_tag
+from urlward.page.negotiation import MAX_VALUE, PageForm, choose_form, choose_language, normal_tag
 from urlward.page.safety import content_policy, encode
 from urlward.page.words import BlockPageError, form_texts, has_controls, load_texts, text_for
 from urlward.proxy.page_links import Contact, parse_contact, parse_link, parse_web_url
@@ -151,17 +151,19 @@ class BlockPage:
         except Exception:  # noqa: BLE001 -- whatever fails here, the client still gets a block
             _log.warning("the block page could not be rendered; sent plain text", exc_info=True)
             page = _FALLBACK.format(reference)
-            headers, body = self._headers("en", Form.TEXT, page), encode(page)
+            headers, body = self._headers("en", PageForm.TEXT, page), encode(page)
         length = (b"Content-Length", b"%d" % len(body))
         return BlockResponse(
             self._status.value, self._status.phrase, (*headers, length), b"" if head else body
         )
 
-    def _negotiate(self, accept: str, accept_language: str) -> tuple[str, Form]:
+    def _negotiate(self, accept: str, accept_language: str) -> tuple[str, PageForm]:
         language = choose_language(accept_language, self._texts.keys(), self._default_language)
         return language, choose_form(accept)
 
-    def _build_skeleton(self, language: str, form: Form, list_name: str, category: str | None) -> _Skeleton:
+    def _build_skeleton(
+        self, language: str, form: PageForm, list_name: str, category: str | None
+    ) -> _Skeleton:
         # A custom template may alter the reference (a filter, one letter a box). Two renderings tell: if they
         # differ in anything but the reference as it stands, the page cannot be cut and is rendered each time.
         first, second = new_reference(), new_reference()
@@ -172,7 +174,9 @@ class BlockPage:
             return _Skeleton(headers, None)
         return _Skeleton(headers, tuple(encode(piece) for piece in page.split(first)))
 
-    def _page(self, language: str, form: Form, list_name: str, category: str | None, reference: str) -> str:
+    def _page(
+        self, language: str, form: PageForm, list_name: str, category: str | None, reference: str
+    ) -> str:
         context = self._context(language, list_name, category, reference)
         template = self._templates.get(form)
         return write_problem(context) if template is None else template.render(context)
@@ -211,7 +215,7 @@ class BlockPage:
             "reference": reference,
         }
 
-    def _headers(self, language: str, form: Form, page: str) -> tuple[tuple[bytes, bytes], ...]:
+    def _headers(self, language: str, form: PageForm, page: str) -> tuple[tuple[bytes, bytes], ...]:
         # RFC 8259 defines no charset for JSON; UTF-8 goes without saying.
         charset = "; charset=utf-8" if form in FILES else ""
         blocked_by = self._authority or "data:," + quote(
@@ -223,7 +227,7 @@ class BlockPage:
             ("Cache-Control", "no-store"),
             ("Vary", "Accept, Accept-Language"),
             ("Link", f'<{blocked_by}>; rel="blocked-by"'),
-            ("Content-Security-Policy", self._policy(page) if form is Form.HTML else content_policy("")),
+            ("Content-Security-Policy", self._policy(page) if form is PageForm.HTML else content_policy("")),
             ("Referrer-Policy", "no-referrer"),
             ("X-Content-Type-Options", "nosniff"),
         )

@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from urlward.lines import say
-from urlward.process import hold_requests, module_command, take_requests, used_by
+from urlward.lists import memfd
+from urlward.process import IN_FORCE, hold_requests, module_command, take_requests, used_by
 from urlward.proxy.notify import FOR_THE_MAIN_PROCESS
 from urlward.proxy.plan import Plan, Service
 
@@ -249,6 +250,26 @@ def channel() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+@contextmanager
+def in_force(text: str) -> Iterator[tuple[dict[str, str], list[int]]]:
+    """Environment variables and descriptors by which a new process has the configuration in force.
+
+    Its file may be broken, or half written, when the process takes another's place.
+
+    Args:
+        text: of the configuration, a character a byte; where empty, the process reads its file, or has none.
+    """
+    if not text:
+        yield {}, []
+        return
+    fd = memfd.new()
+    try:
+        memfd.write(fd, text.encode("latin-1"))
+        yield {IN_FORCE: str(fd)}, [fd]
+    finally:
+        os.close(fd)
+
+
 def start_service(service: Service) -> Child:
     """Start the service process.
 
@@ -261,12 +282,12 @@ def start_service(service: Service) -> Child:
     for name in FOR_THE_MAIN_PROCESS:
         environment.pop(name, None)
     try:
-        with theirs, held_back():
+        with theirs, held_back(), in_force(service.text) as (more, fds):
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 module_command(SERVICE),
-                env=environment,
+                env=environment | more,
                 stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *fds],
                 # Ctrl-C goes to the whole foreground group: it is ended in order.
                 process_group=0,
             )

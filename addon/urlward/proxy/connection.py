@@ -4,7 +4,6 @@ asyncio's transports and tasks are most of what a connection costs; here are nei
 buffers beside the socket, so that it can begin in the midst of a connection, and inside another.
 """
 
-import asyncio
 import socket
 import ssl
 import struct
@@ -63,7 +62,7 @@ class Owner(Protocol):
         """Handle an error of the filter's own."""
 
     def lost(self, connection: "Connection") -> None:
-        """A connection is closed; called once, on a later round of the event loop."""
+        """A connection is closed; called once, when what closed it is done."""
 
 
 class Peer(Protocol):
@@ -122,7 +121,6 @@ class Connection:
         "_eof",
         "_events",
         "_fd",
-        "_loop",
         "_out",
         "_owner",
         "_paused",
@@ -142,7 +140,7 @@ class Connection:
     )
 
     def __init__(self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "") -> None:
-        self.begin(poller.loop, owner, address)
+        self.begin(owner, address)
         self._poller = poller
         self._share = owner.share
         self._sock = sock
@@ -155,7 +153,7 @@ class Connection:
 
     room = 0
 
-    def begin(self, loop: asyncio.AbstractEventLoop, owner: Owner | None, address: str = "") -> None:
+    def begin(self, owner: Owner | None, address: str = "") -> None:
         """Initialise what every connection has, with a socket or without one."""
         self.receive: Callable[[bytes], None] = _ignore
         self.ended: Callable[[], None] = _nothing
@@ -163,7 +161,6 @@ class Connection:
         self.gone = self.full = self.broken = self.cut_off = self._eof = False
         self.tls: Tls | None = None
         self.address = address
-        self._loop = loop
         self._owner = owner
         self._paused = _NOT_STARTED
 
@@ -553,7 +550,7 @@ class Connection:
         self._sock.close()
         if self._owner is not None:
             owner, self._owner = self._owner, None
-            self._loop.call_soon(owner.lost, self)
+            self._poller.afterwards(owner.lost, self)
 
     def _watch(self) -> None:
         """Register with the poller for the events that are of use now."""

@@ -12,7 +12,7 @@ from urlward.proxy.client_hello import (
     read_client_hello,
 )
 from urlward.proxy.guard import Guard
-from urlward.proxy.kind import kind_of
+from urlward.proxy.kind import begins_proxy_header, kind_of
 from urlward.proxy.mitm import HttpProxy, HttpUpstreamProxy
 from urlward.proxy.names import NO_NAMES, Context, Names, names_of_tls, sni_of
 
@@ -69,7 +69,11 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
                 return WAIT
             guard.refused("peek")
             return REFUSE
-        kind = kind_of(data)
+        proxied = begins_proxy_header(data)
+        if proxied:
+            guard.refused("peek")
+            return CLOSE
+        kind = "unknown" if proxied is None else kind_of(data)
         if kind == "unknown":
             return WAIT
         if kind == "other":

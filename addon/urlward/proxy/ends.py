@@ -52,8 +52,18 @@ class Ends(Protocol):
         that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
 
 
+class HttpEnds(Ends, Protocol):
+    """The same, with what a relay of requests needs beyond it."""
+
+    def hold_client(self, *, held: bool) -> None:
+        """Stop reading from the client, or go on."""
+
+    def leave_server(self) -> None:
+        """Close the connection to the origin, which is heard of no more; another may follow."""
+
+
 class _NoEnds:
-    """Null implementation of `Ends`, once the connections are gone."""
+    """Null implementation of `HttpEnds`, once the connections are gone."""
 
     def connect(self) -> None:
         """Do nothing."""
@@ -70,11 +80,14 @@ class _NoEnds:
 
     turn_is_over = client_is_behind
 
+    def hold_client(self, *, held: bool) -> None:
+        """Do nothing."""
+
     def refused(self, stage: str) -> None:
         """Do nothing."""
 
-    end_client = end_server = close_server = close = linger = go_on_later = connect
+    end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
 
 
-NO_ENDS: Ends = _NoEnds()
+NO_ENDS: HttpEnds = _NoEnds()
 """Before a relay has been given its ends, and after they are closed."""

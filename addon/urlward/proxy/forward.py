@@ -11,9 +11,9 @@ from typing import Final, NamedTuple, Protocol
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import FRESH, Ends
+from urlward.proxy.ends import FRESH, HttpEnds
 from urlward.proxy.framing import Unbounded
-from urlward.proxy.head import HeadError, RequestHead, without_alternatives
+from urlward.proxy.head import HeadError, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
 from urlward.proxy.relay import MAX_HELD, HttpRelay, Judge
 
@@ -32,8 +32,8 @@ _REQUEST_LINES = re.compile(
 ).sub
 _MAX_FORWARDS = re.compile(rb"\r\n(?i:max-forwards)[ \t]*:[^\r\n]*").sub
 _SENSITIVE_LINES = re.compile(rb"\r\n(?i:(?:proxy-)?authorization|cookie)[ \t]*:[^\r\n]*").sub
-_RESPONSE_LINES = re.compile(rb"\r?\n(?i:connection|keep-alive|proxy-connection)[ \t]*:[^\r\n]*").sub
-_CONNECTION = re.compile(rb"\n(?i:connection|proxy-connection)[ \t]*:([^\r\n]*)").findall
+# With a literal before all choices it is found several times as fast.
+_RESPONSE_LINES = re.compile(rb"\n(?i:connection|keep-alive|proxy-connection)[ \t]*:[^\r\n]*\r?").sub
 _USER = re.compile(rb"\A([A-Za-z]+://)[^/?#@]*@").sub
 _USUAL: Final = frozenset({b"", b"keep-alive", b"close"})
 _COUNTED_DOWN: Final = frozenset({b"TRACE", b"OPTIONS"})
@@ -57,11 +57,8 @@ class Origin(NamedTuple):
 NOWHERE: Final = Origin("", 0, False)
 
 
-class ForwardEnds(Ends, Protocol):
-    """Connections of an explicit proxy's client, with what it needs beyond `Ends`."""
-
-    def hold_client(self, *, held: bool) -> None:
-        """Stop reading from the client, or go on."""
+class ForwardEnds(HttpEnds, Protocol):
+    """Connections of an explicit proxy's client, with what it needs beyond `HttpEnds`."""
 
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for any client's later request."""
@@ -172,7 +169,8 @@ class ForwardRelay(HttpRelay):
 
     def _check(self, head: RequestHead) -> None:
         # Origins get none of it (RFC 9110 section 4.2.4), so nobody can take it for the host.
-        head.target = _USER(rb"\1", head.target, 1)
+        if b"@" in head.target:
+            head.target = _USER(rb"\1", head.target, 1)
         target = head.target.decode("latin-1")
         if target.startswith("/"):
             self.asked = NOWHERE
@@ -241,8 +239,12 @@ class ForwardRelay(HttpRelay):
         self._keep_alive = False
         if head.authorizes_connection:
             self._bound = True
+        raw = with_plain_framing(head, raw)
         rest = raw[raw.index(b"\r\n") : -2]
-        rest = _without(_REQUEST_LINES(b"", rest), head.options)
+        if head.of_hop or len(head.hosts) != 1 or (at := rest.find(b"\r\nHost:")) < 0:
+            rest = _without(_REQUEST_LINES(b"", rest), head.options)
+        else:
+            rest = rest[:at] + rest[rest.index(b"\r\n", at + 2) :]
         if forwards.isdigit():
             left = int(forwards) - 1 if len(forwards) < 10 else _MOST_FORWARDS
             rest = b"\r\nMax-Forwards: %d" % left + _MAX_FORWARDS(b"", rest)
@@ -318,19 +320,23 @@ class ForwardRelay(HttpRelay):
     # -- responses
 
     def _incoming(self, head: bytes) -> bytes:
-        head = without_alternatives(head)
+        head = super()._incoming(head)
         if self._lost_place or self._switched:
             return head
-        if self._response is None:
+        parsed = self._parsed
+        if self._response is None or parsed is None:
             # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2).
             return head if self._minor else b""
-        options = b",".join(_CONNECTION(head)).strip(b" \t").lower()
+        options = parsed.options
         unbounded = isinstance(self._response, Unbounded)
         keeps = b"close" not in options if b"HTTP/1.1" in head[:12] else b"keep-alive" in options
-        self._keep_alive = keeps and not unbounded and not self._doubtful
+        self._keep_alive = keeps and not unbounded and not parsed.doubtful
         # Where a client could read another end out of it, what follows must not be another origin's.
-        self._close_wanted = self._close_wanted or self._doubtful
-        head = _without(_RESPONSE_LINES(b"", head), options)
+        self._close_wanted = self._close_wanted or parsed.doubtful
+        if parsed.of_hop == 1 and options in _USUAL and (at := head.find(b"\r\nConnection:")) >= 0:
+            head = head[:at] + head[head.index(b"\r\n", at + 2) :]
+        elif parsed.of_hop:
+            head = _without(_RESPONSE_LINES(b"", head), options)
         added = b"Via: 1.1 urlward\r\n"
         if unbounded or self._close_wanted:
             added += b"Connection: close\r\n"

@@ -6,7 +6,7 @@ A body is not read, only counted: `feed` is given what has arrived and says how 
 import re
 from typing import Final, Protocol
 
-from urlward.proxy.kind import LateRequest
+from urlward.proxy.kind import LateRequest, is_request_line
 
 MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
@@ -26,7 +26,7 @@ _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").full
 # What frames, addresses or switches a message is no trailer (RFC 9110 section 6.5.1), and origins that merge
 # trailers into the head would heed it.
 _OF_WEIGHT = re.compile(
-    rb"(?i:connection|content-length|expect|host|http2-settings|te|trailer|transfer-encoding|upgrade):"
+    rb"(?i:connection|content[^:]length|expect|host|http2-settings|te|trailer|transfer[^:]encoding|upgrade):"
 ).match
 
 _MOST_BITS: Final = 31
@@ -37,6 +37,14 @@ _MOST_BITS: Final = 31
 _SMALL_CHUNKS = re.compile(
     rb"(?:" + b"|".join(b"[%x%X]\\r\\n.{%d}\\r\\n" % (n, n, n) for n in range(1, 16)) + rb")+", re.DOTALL
 ).match
+
+
+def is_heeded(trailer: bytes) -> bool:
+    """Whether a trailer of a request, a line without its line feed, is more than that to some origin.
+
+    Starman is done with a body at its last chunk, and takes `X: /a HTTP/1.1` for the next request.
+    """
+    return bool(_OF_WEIGHT(trailer) or is_request_line(trailer + b"\n"))
 
 
 class FramingError(Exception):
@@ -171,8 +179,10 @@ class Chunked:
             self.done = True
             return
         self._room -= len(line)
-        if self._room < 0 or _TRAILER(line) is None or (_OF_WEIGHT(line) and not self._lenient):
+        if self._room < 0 or _TRAILER(line) is None:
             raise FramingError("trailers that are none")
+        if not self._lenient and is_heeded(line):
+            raise FramingError("a trailer that another reader heeds")
 
 
 class Empty:

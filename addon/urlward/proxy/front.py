@@ -4,7 +4,6 @@ mitmproxy spends a dozen tasks and hooks on each connection. Its flows are for m
 for options that only it heeds, and for other addons.
 """
 
-import asyncio
 import logging
 import socket
 from functools import partial
@@ -20,9 +19,8 @@ from urlward.proxy.listeners import make_transparent
 from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
 from urlward.proxy.plan import Address
 from urlward.proxy.poller import Share
-from urlward.proxy.probing import MAX_WAIT
-from urlward.proxy.session import Client, Session
-from urlward.proxy.tls import Certificates, Origins
+from urlward.proxy.probing import MAX_WAIT, Probing
+from urlward.proxy.session import Client, Mode, Session
 from urlward.proxy.workers import Worker, is_first
 
 MOST_WAITING = 1024
@@ -31,45 +29,31 @@ MOST_WAITING = 1024
 logger = logging.getLogger("urlward")
 
 
-class Front:
+class Front(Mode):
     """Acceptor of the connections of one mode.
 
     Args:
         instance: mitmproxy's server of this mode.
         addon: decides.
-
-    Attributes:
-        addon: decides.
-        loop: the event loop.
-        poller: of the sockets.
     """
 
     def __init__(self, instance: Any, addon: Urlward) -> None:
-        self._mode = instance.mode
-        self.addon = addon
-        self.loop = asyncio.get_running_loop()
-        self.poller = addon.poller(self.loop)
+        super().__init__(instance.mode, addon)
+        self._mode = mode = instance.mode
+        self._reverse = isinstance(mode, mode_specs.ReverseMode)
+        if self._reverse:
+            self._speaks = mode.scheme in ("http", "https")
+        else:
+            self._speaks = self.transparent or isinstance(
+                mode, mode_specs.RegularMode | mode_specs.Socks5Mode
+            )
         self._transports = Transports(lambda: streams(instance))
-
-    @property
-    def keeps_source(self) -> bool:
-        """Whether origins see clients' addresses."""
-        return self.addon.keep_source and isinstance(self._mode, mode_specs.TransparentMode)
-
-    @property
-    def certificates(self) -> Certificates:
-        """Server certificates shown to clients."""
-        return self.addon.tls_with_clients()
-
-    @property
-    def origins(self) -> Origins:
-        """TLS sessions with origins."""
-        return self.addon.tls_with_origins()
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
         """Take a connection that has been accepted."""
-        if self.addon.guard is None or not self._carries():
-            self._hand_over(sock)
+        # What the data path does not speak, or others have a say in, is mitmproxy's.
+        if not (self._speaks and self.addon.guard is not None and self.addon.is_alone(self._mode)):
+            self._transports.take(sock)
             return
         share = self.poller.share(peername[0])
         if share.arriving >= MOST_WAITING:
@@ -90,7 +74,7 @@ class Front:
         mode = self._mode
         address: tuple[str, int] | None = None
         tls = False
-        if isinstance(mode, mode_specs.ReverseMode):
+        if self._reverse:
             address = mode.address
             tls = mode.scheme == "https"
         elif self.keeps_source:
@@ -99,7 +83,7 @@ class Front:
             if self.addon.is_here(*address):
                 sock.close()  # as below
                 return
-        elif isinstance(mode, mode_specs.TransparentMode):
+        elif self.transparent:
             try:
                 address = original_destination(sock)
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
@@ -114,24 +98,15 @@ class Front:
         session = Session(self, sock, Client(peername, mode), address, share, tls=tls)
         try:
             session.begin()
-            self._pace(session)
+            if self.addon.probing is not None:
+                self._pace(session, self.addon.probing)
         except BaseException:
             session.cut()
             raise
 
-    def _carries(self) -> bool:
-        """Whether the data path speaks the mode, and nobody else has a say in its connections."""
-        mode = self._mode
-        if not self.addon.is_alone(mode):
-            return False
-        if isinstance(mode, mode_specs.ReverseMode):
-            return mode.scheme in ("http", "https")
-        return isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode | mode_specs.TransparentMode)
-
-    def _pace(self, session: Session) -> None:
+    def _pace(self, session: Session, probing: Probing) -> None:
         """Delay a slowed client."""
-        probing = self.addon.probing
-        if probing is None or not probing.slowing:
+        if not probing.slowing:
             return
         wait = probing.connecting(session.client)
         if wait > MAX_WAIT:
@@ -139,10 +114,6 @@ class Front:
         elif wait:
             session.slow(held=True)
             self.loop.call_later(wait, lambda: session.slow(held=False))
-
-    def _hand_over(self, sock: socket.socket) -> None:
-        """Hand a connection to mitmproxy."""
-        self._transports.take(sock)
 
 
 def listen_in_front(addon: Urlward, worker: Worker) -> None:

@@ -30,16 +30,21 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
 _IS_TOKEN = re.compile(_TOKEN).fullmatch
-_NO_TOKEN = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]+").sub
+_NO_LETTERS = re.compile(rb"[^0-9A-Za-z]+").sub
 # What frames, addresses or switches a message (RFC 9112): nobody must be able to read it in another name.
 _OF_WEIGHT = frozenset(
-    {b"connection", b"content-length", b"expect", b"host", b"http2-settings", b"te", b"trailer",
-     b"transfer-encoding", b"upgrade"}
+    {b"connection", b"contentlength", b"expect", b"host", b"http2settings", b"te", b"trailer",
+     b"transferencoding", b"upgrade"}
 )  # fmt: skip
+_CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+_OF_HOP = frozenset({b"te", b"proxy-connection", b"proxy-authorization"})
+_ALMOST_FRAMES = re.compile(rb"(?i:content[^0-9A-Za-z]length|transfer[^0-9A-Za-z]encoding)").fullmatch
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
+_FRAMING_LINE = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[^\r\n]*")
+_PLAIN_FRAMING_LINE = re.compile(rb"\r\n[A-Za-z-]+: ?(?:chunked|0|[1-9][0-9]*)").fullmatch
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
 _NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
 # A field's name that is no token, as servers bear it: no control, blank or colon in it, and no byte beyond
@@ -77,6 +82,7 @@ class RequestHead:
         other_upgrade: whether another is.
         keep_alive: whether the client will send further requests.
         options: of its Connection fields, in lower case, with commas between.
+        of_hop: whether it has fields of this hop alone, beside Host.
         authorizes_connection: whether it says who the client is in a way that holds for what follows on its
             connection (RFC 4559 section 6).
     """
@@ -90,6 +96,7 @@ class RequestHead:
         "length",
         "method",
         "minor",
+        "of_hop",
         "options",
         "other_upgrade",
         "target",
@@ -108,6 +115,7 @@ class RequestHead:
         self.other_upgrade = False
         self.keep_alive = minor == 1
         self.options = b""
+        self.of_hop = False
         self.authorizes_connection = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -133,16 +141,21 @@ class ResponseHead:
         length: of the body in bytes; None where it is chunked, -1 where it ends with the connection.
         doubtful: whether another reader could find another end.
         minor: of the version, 0 or what is taken for 1.
+        options: of its Connection and Proxy-Connection fields, in lower case, with commas between.
+        of_hop: number of its fields that are of this hop alone; more than one where that is not known.
+        alternatives: whether it may name another way to its host.
     """
 
-    __slots__ = ("doubtful", "fields", "length", "minor", "status")
+    __slots__ = ("alternatives", "doubtful", "fields", "length", "minor", "of_hop", "options", "status")
 
     def __init__(self) -> None:
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
         self.length: int | None = -1
-        self.doubtful = False
+        self.doubtful = self.alternatives = False
         self.minor = 1
+        self.of_hop = 0
+        self.options = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -195,20 +208,33 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
     except httptools.HttpParserError:
         # Nothing is judged by a response, and clients bear much.
         status = _read_leniently(head, data)
-        head.doubtful = True
+        head.doubtful = head.alternatives = True
+        head.of_hop = 2
     if not status:
         raise ValueError("no response at all")
     head.status = status
-    if to_head or status < 200 or status in (204, 304):
-        head.length = 0
-        return head
     lengths: list[bytes] = []
     codings: list[bytes] = []
     for name, value in head.fields:
-        if len(name) == 14 and name.lower() == b"content-length":
-            lengths += (part.strip(b" \t") for part in value.split(b","))
-        elif len(name) == 17 and name.lower() == b"transfer-encoding":
-            codings.append(value)
+        # By length first: most fields are none of these.
+        match len(name):
+            case 7:
+                if name.lower() == b"alt-svc":
+                    head.alternatives = True
+            case 10 | 16:
+                if name.lower() in _CONNECTION_FIELDS:
+                    head.of_hop += 1
+                    if len(name) != 10 or name[0] in b"Cc":
+                        head.options += b"," + value.lower() if head.options else value.lower()
+            case 14:
+                if name.lower() == b"content-length":
+                    lengths += (part.strip(b" \t") for part in value.split(b","))
+            case 17:
+                if name.lower() == b"transfer-encoding":
+                    codings.append(value)
+    if to_head or status < 200 or status in (204, 304):
+        head.length = 0
+        return head
     if codings:
         head.doubtful = head.doubtful or bool(lengths) or not head.minor
         last = b",".join(codings).rpartition(b",")[2].strip(b" \t").lower()
@@ -252,6 +278,21 @@ def without_upgrade(data: bytes) -> bytes:
     return _UPGRADE_LINES(b"", data)
 
 
+def with_plain_framing(head: RequestHead, data: bytes) -> bytes:
+    """A request's head with the field that says where its body ends in its plainest spelling.
+
+    `chunked` is not that to Starman where a blank follows.
+    """
+    if head.length == 0:
+        return data
+    found = _FRAMING_LINE.search(data)
+    assert found is not None
+    if _PLAIN_FRAMING_LINE(found[0]):
+        return data
+    line = b"Transfer-Encoding: chunked" if head.length is None else b"Content-Length: %d" % head.length
+    return b"%b\r\n%b%b" % (data[: found.start()], line, data[found.end() :])
+
+
 def _feed(head: RequestHead, data: bytes) -> None:
     try:
         httptools.HttpRequestParser(head).feed_data(data)
@@ -265,7 +306,16 @@ def _neutral_name(match: re.Match[bytes]) -> bytes:
     One that a lenient reader could take for a name of weight stays as it is, and is refused.
     """
     name = match[0]
-    return name if _IS_TOKEN(name) or _NO_TOKEN(b"", name).lower() in _OF_WEIGHT else b"X" * len(name)
+    return name if _IS_TOKEN(name) or _NO_LETTERS(b"", name).lower() in _OF_WEIGHT else b"X" * len(name)
+
+
+def frames_to_some(name: bytes) -> bool:
+    """Whether a field's name frames a message to some origins, and to others not.
+
+    To CGI and what follows it (RFC 3875 section 4.1.18) `-` and `_` are one: uWSGI takes `Content_Length` for
+    a body's length, and the first of the two.
+    """
+    return _ALMOST_FRAMES(name) is not None and b"-" not in name
 
 
 def _read_fields(head: RequestHead) -> None:
@@ -274,6 +324,8 @@ def _read_fields(head: RequestHead) -> None:
     for name, value in head.fields:
         # By length first: most fields are none of these.
         match len(name):
+            case 2 | 16 | 19:
+                head.of_hop = head.of_hop or name.lower() in _OF_HOP
             case 4:
                 if name.lower() == b"host":
                     head.hosts.append(value)
@@ -282,11 +334,13 @@ def _read_fields(head: RequestHead) -> None:
                     head.expects = True
             case 7:
                 if name.lower() == b"upgrade":
+                    head.of_hop = True
                     if value.strip(b" \t").lower() == b"websocket" and not head.websocket:
                         head.websocket = True
                     else:
                         head.other_upgrade = True
             case 10:
+                head.of_hop = head.of_hop or name.lower() in _CONNECTION_FIELDS
                 if name.lower() == b"connection":
                     options = value.lower()
                     head.options = head.options + b"," + options if head.options else options
@@ -298,15 +352,20 @@ def _read_fields(head: RequestHead) -> None:
                 if name.lower() == b"authorization" and not _OF_ITSELF(value):
                     head.authorizes_connection = True
             case 14:
+                head.of_hop = head.of_hop or name.lower() == b"http2-settings"
                 if name.lower() == b"content-length":
                     if length is not None:
                         raise HeadError(400, "more than one Content-Length")
                     length = value.strip(b" \t")
+                elif frames_to_some(name):
+                    raise HeadError(400, "a field that some take for Content-Length")
             case 17:
                 if name.lower() == b"transfer-encoding":
                     if chunked or value.strip(b" \t").lower() != b"chunked" or not head.minor:
                         raise HeadError(400, "a Transfer-Encoding other than chunked")
                     chunked = True
+                elif frames_to_some(name):
+                    raise HeadError(400, "a field that some take for Transfer-Encoding")
     if chunked:
         if length is not None:
             raise HeadError(400, "Content-Length beside Transfer-Encoding")

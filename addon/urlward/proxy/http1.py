@@ -13,6 +13,7 @@ import h11
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 
+from urlward.proxy.framing import is_heeded
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.mitm import (
     ErrorCode,
@@ -140,7 +141,8 @@ class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
     def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a request."""
         if isinstance(event, RequestTrailers):
-            self._outgoing = event.trailers
+            fields = event.trailers.fields
+            self._outgoing = http.Headers([f for f in fields if not is_heeded(b"%b: %b\r" % f)])
             return
         if isinstance(event, RequestHeaders) and not event.end_stream and _has_no_frame(event.request):
             request = event.request.copy()

@@ -383,12 +383,13 @@ class Stream:
 class StreamLane(Connection):
     """Lane: a stream that a session sees as a connection, in place of a socket."""
 
-    __slots__ = ("_chunks", "_exchange", "_left", "_mode", "http2", "stream")
+    __slots__ = ("_chunks", "_exchange", "_left", "_loop", "_mode", "http2", "stream")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, http2: "Multiplexed", exchange: Exchange | None
     ) -> None:
-        self.begin(loop, exchange)
+        self.begin(exchange)
+        self._loop = loop
         self.http2 = http2
         self.stream: Any = None
         self._exchange = exchange

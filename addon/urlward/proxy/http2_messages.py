@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from hpack.table import HeaderTable
 
 from urlward.proxy.framing import MAX_LINE, MAX_TRAILERS
-from urlward.proxy.head import REPEATABLE, HeadError, ResponseHead
+from urlward.proxy.head import REPEATABLE, HeadError, ResponseHead, frames_to_some
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9a-z]+"
 _NAME = re.compile(_TOKEN).fullmatch
@@ -194,7 +194,7 @@ def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     for name, value in fields:
         if not _is_name(name) or _NOT_A_VALUE(value):
             raise MalformedError("a trailer that HTTP/2 does not have")
-        if name not in _NO_TRAILERS:
+        if name not in _NO_TRAILERS and not frames_to_some(name):
             lines.append(b"%b: %b\r\n" % (name, value))
     return b"0\r\n%b\r\n" % b"".join(lines)
 

@@ -35,9 +35,14 @@ _GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
 _IN_CONTENT = re.compile(
     rb"^(?:%b|%b[!-~]++%b*\r?\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
 )
+is_request_line = re.compile(_LINE).fullmatch
+"""Whether a line with its end could be a request's, to an origin that takes any bytes for a method."""
 _AT_ITS_BEGINNING = re.compile(rb"%b|%b%b" % (_LINE, _GET, _TARGET))
 _WITHOUT_CONTENT = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
 """Methods that give content no meaning (RFC 9110 section 9.3); origins may leave it unread."""
+
+# The PROXY protocol, https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, in either version.
+_PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")
 
 _SEEN = 1 << 16
 """Bytes in which a request is looked for: Python's servers take a line of so many."""
@@ -58,6 +63,16 @@ def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
     if not _COULD_BEGIN(text) or b"\n" in text:
         return "other"
     return "unknown" if len(data) < _MAX_LINE else "http"
+
+
+def begins_proxy_header(data: bytes) -> bool | None:
+    """Whether a client's first bytes begin a header of the PROXY protocol; None where there are too few.
+
+    Only a proxy speaks it. A server that takes it, from anybody, finds HTTP or TLS behind it.
+    """
+    if data.startswith(_PROXY_HEADERS):
+        return True
+    return None if any(header.startswith(data) for header in _PROXY_HEADERS) else False
 
 
 class LateRequest:

@@ -84,15 +84,20 @@ class Live:
     """Registry of all exchanges under way."""
 
     def __init__(self) -> None:
-        self._members: dict[Client, dict[int, Member]] = {}
         self._networks: dict[str, _Network] = {}
         self._heads: dict[int, tuple[Member, int, float]] = {}
         self._told: dict[int, Names] = {}
         """Listed exchanges that go on, since nothing is blocked: logged once, not at each reload."""
 
     def __iter__(self) -> Iterator[Member]:
-        for members in list(self._members.values()):
-            yield from list(members.values())
+        for network in list(self._networks.values()):
+            for members in list(network.clients.values()):
+                yield from list(members.values())
+
+    @property
+    def connections(self) -> int:
+        """Number of clients' connections that exchanges are under way on."""
+        return sum(len(network.clients) for network in self._networks.values())
 
     def add(self, member: Member) -> None:
         """Add a member."""
@@ -101,42 +106,40 @@ class Live:
         network = self._networks.get(name)
         if network is None:
             network = self._networks[name] = _Network()
-        members = self._members.get(client)
+        members = network.clients.get(client)
         if members is None:
-            members = self._members[client] = network.clients[client] = {}
+            members = network.clients[client] = {}
         if id(member) not in members:
             network.held += 1
         members[id(member)] = member
 
     def discard(self, member: Member) -> None:
         """Remove a member, if it is there."""
-        members = self._members.get(member.client)
-        if members is not None and members.pop(id(member), None) is not None:
-            self._part_with(member.client, 1)
+        self._part_with(member.client, id(member))
 
     def clients(self) -> set[str]:
         """Ids of the connections that have members."""
-        return {client.id for client in self._members}
+        return {client.id for network in self._networks.values() for client in network.clients}
 
     def of(self, client: Client) -> list[Member]:
         """Members of one connection."""
-        return list(self._members.get(client, {}).values())
+        network = self._networks.get(network_of(client.peername[0]))
+        return list(network.clients.get(client, {}).values()) if network is not None else []
 
     def forget(self, client: Client) -> None:
         """Remove all members of a connection that has ended."""
-        members = self._members.get(client)
-        if members is not None:
-            number = len(members)
-            members.clear()
-            self._part_with(client, number)
+        self._part_with(client, *map(id, self.of(client)))
 
-    def _part_with(self, client: Client, number: int) -> None:
-        """Adjust the count for members of a connection that are gone."""
+    def _part_with(self, client: Client, *gone: int) -> None:
+        """Remove members of a connection, by their ids, as far as they are there."""
         name = network_of(client.peername[0])
-        network = self._networks[name]
-        network.held -= number
-        if not self._members[client]:
-            del self._members[client], network.clients[client]
+        network = self._networks.get(name)
+        members = network.clients.get(client) if network is not None else None
+        if network is None or members is None:
+            return
+        network.held -= sum(members.pop(number, None) is not None for number in gone)
+        if not members:
+            del network.clients[client]
             if not network.clients:
                 del self._networks[name]
 

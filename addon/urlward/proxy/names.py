@@ -16,7 +16,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import split_authority
-from urlward.proxy.head import RequestHead
+from urlward.proxy.head import RequestHead, frames_to_some
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 # Node's `url.parse`, and Express with it, takes what is in no name for the beginning of the path.
@@ -353,6 +353,8 @@ def _check_head(request: http.Request, context: Context) -> None:
     """Refuse what an origin could read as something else than we do (RFC 9112 sections 2.2, 3, 5.2)."""
     if any(_LINE_BREAK(name) or _LINE_BREAK(value) for name, value in request.headers.fields):
         raise UrlError("a folded field or a bare line break")
+    if any(frames_to_some(name) for name, _ in request.headers.fields):
+        raise UrlError("a field that some take for a message's length")
     if _NOT_A_TARGET(request.data.method) or _NOT_A_TARGET(request.data.path):
         raise UrlError("a blank or control character in the request line")
     if not is_multiplexed(context) and request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0"):

@@ -5,14 +5,22 @@ What it sends meanwhile waits in the kernel, and then with the client; nothing i
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from urlward.proxy.live import Live
 from urlward.proxy.mitm import ConnectionHandler, cut_off, is_full, transport_of
 from urlward.proxy.names import Client
 from urlward.proxy.probing import MAX_WAIT
-from urlward.proxy.session import Session
 
 type Lookup = Callable[[Client], ConnectionHandler | None]
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """Member of `Live` that reads its client by itself."""
+
+    def slow(self, *, held: bool) -> None:
+        """Stop reading from a slowed client, or go on."""
 
 
 class Pacer:
@@ -62,8 +70,8 @@ class Pacer:
             member.cut()
         cut_off(self._lookup(client))
 
-    def _session(self, client: Client) -> Session | None:
-        found = (member for member in self._live.of(client) if isinstance(member, Session))
+    def _session(self, client: Client) -> Paced | None:
+        found = (member for member in self._live.of(client) if isinstance(member, Paced))
         return next(found, None)
 
     def _transport(self, client: Client) -> asyncio.Transport | None:

@@ -16,17 +16,17 @@ from typing import Any
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
-from urlward.page.negotiation import Form
+from urlward.page.negotiation import PageForm
 from urlward.page.safety import SHARED
 from urlward.page.words import BlockPageError
 from urlward.proxy.page_links import Contact
 
-FILES = {Form.HTML: "block.html.j2", Form.TEXT: "block.txt.j2"}
+FILES = {PageForm.HTML: "block.html.j2", PageForm.TEXT: "block.txt.j2"}
 
 _SHIPPED = Path(__file__).parent / "templates"
 
 
-def load_templates(folder: Path | None) -> dict[Form, Template]:
+def load_templates(folder: Path | None) -> dict[PageForm, Template]:
     """Compile the template of each form: the one in ``folder``, or else the shipped one.
 
     Raises:
@@ -40,7 +40,7 @@ def load_templates(folder: Path | None) -> dict[Form, Template]:
         # One environment a form: a file that the page includes is escaped like the page, whatever its name.
         environment = SandboxedEnvironment(
             loader=loader,
-            autoescape=form is Form.HTML,
+            autoescape=form is PageForm.HTML,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

@@ -48,10 +48,12 @@ class Service(NamedTuple):
     Attributes:
         request: what it is told (`urlward.service.process`), besides who starts it.
         timeout: seconds of silence after which it is taken to hang; 0 for never.
+        text: of the configuration that is in force, a character a byte; where empty, it reads the file.
     """
 
     request: Mapping[str, Any]
     timeout: int = 0
+    text: str = ""
 
 
 class Plan(NamedTuple):
@@ -65,6 +67,7 @@ class Plan(NamedTuple):
         timeout: seconds of silence after which a worker is taken to hang; 0 for never.
         steer: whether workers answer DNS, as those of no other filter here may.
         watch: interfaces of a gateway whose rules in the kernel are watched; None where there are none.
+        text: of the configuration, a character a byte; empty where there is none.
     """
 
     workers: int
@@ -74,6 +77,7 @@ class Plan(NamedTuple):
     timeout: int = 0
     steer: bool = False
     watch: Sequence[str] | None = None
+    text: str = ""
 
     def written(self) -> bytes:
         """As JSON, for another process."""

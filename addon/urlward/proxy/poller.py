@@ -1,22 +1,26 @@
-"""Poller for the sockets of the data path: an epoll of its own inside the event loop's, with fair turns for
-clients.
+"""Poller for the sockets of the data path: the event loop's selector, with fair turns for clients.
 
 asyncio makes a handle for each registration and runs each event in a context of its own, which is more than
-all else that a new connection costs. Here an event is one look into a table, and one call.
+all else that a new connection costs. Here an event is one look into a table, and one call, made while the
+loop still waits for events; it gets to see those of other sockets alone.
 
 Clients share the processor by their networks. In a round of the event loop each has a slice; what it asks
 beyond that waits for a later round, behind what others ask in this one. A slice is looked at between two
-pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Nobody
-waits where there is nobody else.
+pieces of work, so that a piece may go beyond it, and what it took too much is taken off later slices. Rounds
+may follow each other at once, though, and what others ask next, such as of an origin's answer, would come
+behind another piece like it: so a network that has taken two slices too much rests for as long. Nobody
+waits where there is nobody else: whoever has a round for itself, and does not rest, owes nothing.
 """
 
 import asyncio
+import os
 import select
+import selectors
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from urlward.records.network import network_of
@@ -43,6 +47,9 @@ _A_WHILE: Final = 1.0
 _MOST_OWED: Final = 0.01
 """Seconds beyond its slices that are held against one; more is something else's, such as the machine's."""
 
+_MUCH: Final = -2 * SLICE
+"""What is left of its slice to one that has taken so much too much that it rests."""
+
 _AT_ONCE: Final = 256
 """Events that are asked for at a time."""
 
@@ -61,9 +68,10 @@ class Share:
         waiting: what it has to be done in later rounds.
         queued: whether it is among those who wait for their turn.
         arriving: its connections that have been accepted and wait for their turn to begin.
+        rests: until when it has no turn.
     """
 
-    __slots__ = ("__weakref__", "arriving", "left", "queued", "round", "waiting")
+    __slots__ = ("__weakref__", "arriving", "left", "queued", "rests", "round", "waiting")
 
     def __init__(self) -> None:
         self.left = SLICE
@@ -71,6 +79,7 @@ class Share:
         self.waiting: deque[Task] = deque()
         self.queued = False
         self.arriving = 0
+        self.rests = 0.0
 
     @property
     def behind(self) -> bool:
@@ -97,51 +106,64 @@ class _Watched:
         self.aside = False
 
 
-class Poller:
-    """Epoll loop that reports socket events and gives client networks turns.
+class Poller(selectors.EpollSelector):
+    """Selector of an event loop that sees to some sockets itself, and gives client networks turns."""
 
-    Args:
-        loop: the event loop.
-
-    Attributes:
-        loop: as given.
-    """
-
-    __slots__ = (
-        "_behind",
-        "_epoll",
-        "_last",
-        "_others",
-        "_round",
-        "_scheduled",
-        "_shares",
-        "_skipped",
-        "_slice",
-        "_told",
-        "_until",
-        "loop",
-    )
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._epoll = select.epoll()
+    def __init__(self) -> None:
+        super().__init__()
+        # The same kernel's table. What is registered here has no key, which is how it is told apart.
+        self._epoll = select.epoll.fromfd(os.dup(self.fileno()))
         self._told: dict[int, _Watched] = {}
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self._behind: deque[Share] = deque()
         """Shares with queued calls; the one whose turn it is comes first."""
         self._skipped: dict[int, int] = {}
         """Sockets that something was to be told of in the last round, and was not; with their order."""
-        self._scheduled = False
-        """Whether a round follows without anything that happens."""
+        self._done: deque[tuple[Callable[[Any], None], Any]] = deque()
+        """Calls to be made once what is under way is done, with their argument."""
         self._round = 0
         self._slice = SLICE
         self._last: Share | None = None
         """Share that was served last."""
+        self._alone = False
+        """Whether it had the last round for itself."""
         self._others = 0.0
         """When that was another than before."""
         self._until = 0.0
         """When the turn ends of who has it."""
-        loop.add_reader(self._epoll.fileno(), self._run)
+
+    def close(self) -> None:
+        """Close it, with its loop."""
+        self._epoll.close()
+        super().close()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for events, and see to those of the data path; the others are returned."""
+        wait = 0 if self._done else self._wait(timeout) if self._behind else timeout
+        told, keys = self._told, self.get_map()
+        # Who is meant is found first: what one does may close another, and its number be that of a third.
+        found: list[tuple[int, int, _Watched]] = []
+        others: list[tuple[selectors.SelectorKey, int]] = []
+        for fd, events in self._epoll.poll(None if wait is None else max(wait, 0), _AT_ONCE):
+            if (watched := told.get(fd)) is not None:
+                found.append((fd, events, watched))
+            elif (key := keys.get(fd)) is not None:
+                wanted = selectors.EVENT_READ if events & ~WRITE else 0
+                wanted |= selectors.EVENT_WRITE if events & ~READ else 0
+                others.append((key, wanted & key.events))
+        if found or self._behind or self._done:
+            self._run(found)
+        return others
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Seconds until one of the networks that have something queued does not rest."""
+        now = perf_counter()
+        rest = float("inf")
+        for share in self._behind:
+            if share.rests <= now:
+                return 0
+            rest = min(rest, share.rests - now)
+        return rest if timeout is None else min(rest, timeout)
 
     # -- sockets
 
@@ -194,46 +216,60 @@ class Poller:
         if not share.queued:
             share.queued = True
             self._behind.append(share)
-            self._schedule()
 
     def soon(self, share: Share, task: Task) -> None:
         """Make a call now if there is time for it, else `later`."""
-        self._refill(share)
-        if share.behind:
-            self.later(share, task)
-            return
         start = perf_counter()
+        if self._alone and share is self._last and not share.queued and start >= share.rests:
+            share.left = max(share.left, self._slice)
+        else:
+            self._refill(share, start)
+            if share.behind:
+                self.later(share, task)
+                return
         self._until = start + share.left
         task()
-        share.left -= perf_counter() - start
+        now = perf_counter()
+        share.left -= now - start
+        if share.left < _MUCH:
+            self._rest(share, now)
 
-    def _refill(self, share: Share) -> None:
-        if share.round != self._round:
+    def _rest(self, share: Share, now: float) -> None:
+        """Have a network rest for as long as it has taken too much, where there are others."""
+        if now - self._others < _A_WHILE:
+            share.rests = now + min(-share.left, _MOST_OWED)
+
+    def afterwards[T](self, call: Callable[[T], None], argument: T) -> None:
+        """Make a call once what is under way is done."""
+        self._done.append((call, argument))
+
+    def _refill(self, share: Share, now: float) -> None:
+        if share.round != self._round and now >= share.rests:
             left = max(share.left, -_MOST_OWED) + self._slice * (self._round - share.round)
             share.left = min(left, self._slice)
             share.round = self._round
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self._again)
-
-    def _again(self) -> None:
-        self._scheduled = False
-        self._run()
-
-    def _run(self) -> None:
+    def _run(self, found: list[tuple[int, int, _Watched]]) -> None:
         """Run one round: handle events, then queued calls."""
-        if self._scheduled:
-            return  # that is to come
         told = self._told
         now = perf_counter()
         end = now + _TURN
         self._round = number = self._round + 1
         last = self._last
         self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
-        # Who is meant is found first: what one does may close another, and its number be that of a third.
-        found = [(fd, events, told[fd]) for fd, events in self._epoll.poll(0, _AT_ONCE)]
+        shares = {watched.share for _, _, watched in found}
+        shares.update(self._behind)
+        self._alone = len(shares) == 1 and len(found) < _AT_ONCE
+        if self._alone:
+            (share,) = shares
+            if share is not last:
+                last, self._others = share, now
+            if now < share.rests:
+                self._alone = False
+            else:
+                share.left, share.round = whole, number
+                if share.queued:
+                    now = self._go_on(now)
         if order := self._skipped:
             # The kernel tells in the same order again: the first would have all of a slice, or the round.
             found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
@@ -250,11 +286,12 @@ class Poller:
                     left = share.left = whole
                     share.round = number
                 else:
-                    self._refill(share)
+                    self._refill(share, now)
                     left = share.left
             if left <= 0 or share.queued:
-                # The kernel tells of it again; where that would keep it from telling of others, not yet.
-                if share.queued or len(found) == _AT_ONCE:
+                # The kernel tells of it again; where that would be at once and in vain, or would keep it from
+                # telling of others, not yet.
+                if share.queued or len(found) == _AT_ONCE or now < share.rests:
                     self._put_aside(fd, events, watched)
                 else:
                     skipped.append(fd)
@@ -266,6 +303,8 @@ class Poller:
                 self._complain(e)
             start, now = now, perf_counter()
             share.left -= now - start
+            if share.left < _MUCH:
+                self._rest(share, now)
             if now > end:
                 skipped += [fd for fd, _, _ in found[place + 1 :]]
                 break  # the kernel tells of the rest again
@@ -273,6 +312,13 @@ class Poller:
         self._last = last
         if self._behind:
             self._go_on(now)
+        done = self._done
+        while done:
+            call, argument = done.popleft()
+            try:
+                call(argument)
+            except Exception as e:  # noqa: BLE001 - as above
+                self._complain(e)
 
     def _put_aside(self, fd: int, events: int, watched: _Watched) -> None:
         self._epoll.unregister(fd)
@@ -285,13 +331,13 @@ class Poller:
             self._epoll.register(fd, watched.events)
             watched.tell(events)
 
-    def _go_on(self, now: float) -> None:
-        """Give queued networks their turns."""
+    def _go_on(self, now: float) -> float:
+        """Give queued networks their turns; returns what time it is then."""
         end = now + _TURN
         for _ in range(len(self._behind)):
             share = self._behind[0]
             waiting = share.waiting
-            self._refill(share)
+            self._refill(share, now)
             while waiting and share.left > 0:
                 self._until = now + share.left
                 try:
@@ -300,6 +346,8 @@ class Poller:
                     self._complain(e)
                 start, now = now, perf_counter()
                 share.left -= now - start
+                if share.left < _MUCH:
+                    self._rest(share, now)
             if waiting:
                 self._behind.rotate(-1)
             else:
@@ -307,9 +355,57 @@ class Poller:
                 self._behind.popleft()
             if now > end:
                 break
-        if self._behind:
-            self._schedule()
+        return now
 
     def _complain(self, error: Exception) -> None:
         """Log an exception as asyncio does for a callback."""
-        self.loop.call_exception_handler({"message": "a socket of the data path", "exception": error})
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a socket of the data path", "exception": error}
+        )
+
+
+class Delay:
+    """Calls that are made once a while has passed, the same for all, which have one timer together.
+
+    Args:
+        seconds: how long that is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due: deque[tuple[float, list[Task]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def call(self, task: Task) -> list[Task]:
+        """Make a call then, unless what is returned is emptied before."""
+        tasks = [task]
+        self._due.append((perf_counter() + self._seconds, tasks))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+        return tasks
+
+    def _look(self) -> None:
+        loop, now = asyncio.get_running_loop(), perf_counter()
+        while self._due and self._due[0][0] <= now:
+            for task in self._due.popleft()[1]:
+                loop.call_soon(task)
+        self._timer = loop.call_later(self._due[0][0] - now, self._look) if self._due else None
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """Event loop of the data path.
+
+    Attributes:
+        poller: its selector.
+    """
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        super().__init__(self.poller)
+
+
+def running_loop() -> Loop:
+    """The data path's event loop, in which this is called."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Loop)
+    return loop

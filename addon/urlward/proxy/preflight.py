@@ -24,9 +24,8 @@ from urlward.config import Config, FeedTable, Problem
 from urlward.config.records import ASSIGNMENTS, StoreTable, no_days_of_assignments
 from urlward.config.tables import join_address, split_address
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.fetch_errors import FetchError
-from urlward.feeds.fetch_tls import context
-from urlward.feeds.source import SecretError, origin
+from urlward.feeds.source import FetchError, origin
+from urlward.feeds.tls import context
 from urlward.lists.build import find_key
 from urlward.lists.formats import FormatError, FormatOptions, format_named
 from urlward.lists.report import NO_FOLDER
@@ -396,7 +395,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
             yield "client_cert", str(e)
     try:
         origin(feed)
-    except SecretError as e:
+    except FetchError as e:
         kind, _, text = str(e).partition(": ")
         yield f"{kind}_file" if getattr(feed, f"{kind}_file") else f"{kind}_env", text
 

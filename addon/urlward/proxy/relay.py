@@ -13,16 +13,18 @@ from typing import Final, Literal
 
 from urlward.proxy.answers import on_wire, plain
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import Ends
+from urlward.proxy.ends import HttpEnds
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
 from urlward.proxy.head import (
     END,
     MAX_HEAD,
     HeadError,
     RequestHead,
+    ResponseHead,
     could_be_head,
     read_request_head,
     read_response_head,
+    with_plain_framing,
     without_alternatives,
     without_upgrade,
 )
@@ -36,6 +38,10 @@ MAX_PENDING: Final = 128
 
 COST_OF_INTERIM: Final = 128
 """Bytes of `MAX_HEAD` that an interim response takes at least: 512 may come before a response."""
+
+_PIPELINED: Final = frozenset({b"GET", b"HEAD"})
+"""Methods of requests that go out, where they have no body, while others of these are unanswered. Of what
+comes beside another, or a body, Starman drops as much as it has read, and takes the rest for a request."""
 
 MAX_BLANK: Final = 8
 """Bytes of empty lines before a request (RFC 9112 section 2.2 asks to bear one line)."""
@@ -71,15 +77,31 @@ def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
     return b"".join((*parts, rest)) if parts else rest
 
 
+def is_alone(head: RequestHead) -> bool:
+    """Whether a request goes to its origin behind all responses, and the next one behind its own."""
+    return head.length != 0 or head.method not in _PIPELINED
+
+
 class Pending:
     """Request that awaits its response from the origin."""
 
-    __slots__ = ("begun", "body_begun", "continued", "expects", "head", "is_head", "names", "websocket")
+    __slots__ = (
+        "alone",
+        "begun",
+        "body_begun",
+        "continued",
+        "expects",
+        "head",
+        "is_head",
+        "names",
+        "websocket",
+    )
 
     def __init__(self, head: RequestHead, names: Names) -> None:
         self.head: RequestHead | None = head
         """Kept until its origin is connected to: it takes many times the room that it took on its way."""
         self.is_head = head.method == b"HEAD"
+        self.alone = is_alone(head)
         self.names = names
         self.websocket = head.websocket
         self.expects = head.expects
@@ -109,13 +131,13 @@ class HttpRelay:
 
     __slots__ = (
         "_answer",
+        "_behind",
         "_blank",
         "_body",
         "_client_ended",
         "_close_after",
         "_deaf",
         "_done",
-        "_doubtful",
         "_early",
         "_end_waits",
         "_heads",
@@ -125,6 +147,7 @@ class HttpRelay:
         "_last",
         "_lost_place",
         "_mute",
+        "_parsed",
         "_refused_switch",
         "_requests",
         "_response",
@@ -143,7 +166,7 @@ class HttpRelay:
     _in_turn = False
     """Whether a request is read only when all before it are answered."""
 
-    def __init__(self, ends: Ends, judge: Judge) -> None:
+    def __init__(self, ends: HttpEnds, judge: Judge) -> None:
         self.pending: deque[Pending] = deque()
         self.ends = ends
         self._judge = judge
@@ -156,8 +179,10 @@ class HttpRelay:
         self._blank = 0
         self._waits = False
         """Whether the client has had its turn, and what is held waits for the next."""
+        self._behind = False
+        """Whether what is held waits for the responses to what is before it."""
         self._end_waits = False
-        """Whether the client has ended behind that."""
+        """Whether the client has ended behind that, or behind its turn."""
         self._body: Body | None = None
         """Body of the request that is being received."""
         self._sending: Pending | None = None
@@ -176,8 +201,8 @@ class HttpRelay:
         self._early: list[bytes] = []
         self._response: Body | None = None
         """Body of the response that is being received."""
-        self._doubtful = False
-        """Whether another reader could find another end of it."""
+        self._parsed: ResponseHead | None = None
+        """Its head; None where that cannot be read."""
         self._response_held = b""
         self._response_seen = 0
         """Bytes of it that have been looked through."""
@@ -226,7 +251,7 @@ class HttpRelay:
     @property
     def head(self) -> int | None:
         """Which request's head has begun and not ended, if one has."""
-        waits = self._waits or self._switching or (self._in_turn and self.pending)
+        waits = self._waits or self._behind or self._switching or (self._in_turn and self.pending)
         return self._heads if self._held and not waits else None
 
     def client_data(self, data: bytes) -> None:
@@ -247,7 +272,7 @@ class HttpRelay:
         held += data
         if self._waits:
             return
-        if self._switching or (self._in_turn and self.pending):
+        if self._behind or self._switching or (self._in_turn and self.pending):
             self._bound_held()
         # Each byte is looked at once, however slowly they come.
         elif held.find(b"\r\n\r\n", max(seen - 3, 0)) < 0:
@@ -259,14 +284,14 @@ class HttpRelay:
         """The client has its turn again."""
         self._waits = False
         self._read_held()
-        if self._end_waits and not self._waits:
+        if self._end_waits and not (self._waits or self._behind):
             self.client_ended()
 
     def client_ended(self) -> None:
         """The client will send no more."""
         if self._client_ended:
             return
-        if self._waits:
+        if self._waits or (self._behind and not self._deaf):
             self._end_waits = True
             return
         self._client_ended = True
@@ -387,11 +412,20 @@ class HttpRelay:
                     else:
                         self._end_turn()
                     return
+                if self._body is not None and not self._in_turn:
+                    # Its body may still come. What the origin takes that for nobody knows, so nothing follows
+                    # there.
+                    self._mute = True
+                    break
         if position:
             self.ends.send_client(_joined(parts, data, start, position))
         if self._refused_switch:
             self._refused_switch = False
             self._read_held()
+        if self._behind and not (self.pending or self._deaf):
+            self._behind = False
+            self.ends.hold_client(held=False)
+            self.read_on()
         if self._in_turn and not self.pending:
             self._turn_over()
 
@@ -459,7 +493,7 @@ class HttpRelay:
                     self._sending.body_begun = True
                 if self._body.done:
                     self._body = None
-                    if self._last or self._mute:
+                    if self._last or (self._mute and self._close_after):
                         self._deaf = True
                         size = position
                         break
@@ -469,7 +503,7 @@ class HttpRelay:
                 if self._done:
                     return
                 start = position
-            if self._switching or (self._in_turn and self.pending):
+            if self._behind or self._switching or (self._in_turn and self.pending):
                 self._held += data[position:]
                 self._bound_held()
                 return
@@ -511,7 +545,7 @@ class HttpRelay:
                 start = position
         if start < size:
             self._to_server(data if not start and size == len(data) else data[start:size])
-        if self._mute and self._body is None:
+        if self._mute and self._close_after and self._body is None:
             self._finish()
 
     def _judged(self, raw: bytes, *, more: bool) -> RequestHead | None:
@@ -528,6 +562,10 @@ class HttpRelay:
         except HeadError as e:
             self._refuse(e)
             return None
+        if self.pending and (self.pending[-1].alone or is_alone(head)):
+            self._held += raw
+            self._behind = True
+            return None
         found = self._judge(head)
         if found is None:
             self._held += raw
@@ -539,6 +577,10 @@ class HttpRelay:
             keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
             self._answer_with(found, keep_alive=keep_alive)
             return None
+        if self._mute:
+            # The request before was answered before it was whole; this one has another connection.
+            self.ends.leave_server()
+            self._server, self._mute = "none", False
         self._sending = Pending(head, found)
         if self._server == "open" and not self._in_turn:
             self._sending.head = None
@@ -565,6 +607,7 @@ class HttpRelay:
 
     def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
         """The head to send to the origin, `raw` itself where unchanged; None where it has been answered."""
+        raw = with_plain_framing(head, raw)
         return without_upgrade(raw) if head.other_upgrade else raw
 
     def _look_at_start(self, seen: int) -> None:
@@ -578,7 +621,11 @@ class HttpRelay:
             self._refuse(HeadError(400, "not a head of HTTP/1.1"))
 
     def _bound_held(self) -> None:
-        if len(self._held) > MAX_HELD:
+        if len(self._held) <= MAX_HELD:
+            return
+        if self._behind:
+            self.ends.hold_client(held=True)
+        else:
             self._finish()
 
     def _read_held(self) -> None:
@@ -605,6 +652,7 @@ class HttpRelay:
         Raises:
             _UnreadError: it is not to reach the client.
         """
+        self._parsed = None
         while position < len(data) and data[position] in b"\r\n":
             position += 1  # behind a body, as some servers put them
         if position == len(data):
@@ -624,8 +672,7 @@ class HttpRelay:
         end = found.end()
         pending = self.pending[0]
         try:
-            head = read_response_head(data[position:end], to_head=pending.is_head)
-            self._doubtful = head.doubtful
+            head = self._parsed = read_response_head(data[position:end], to_head=pending.is_head)
         except ValueError:
             if _LIKE_INTERIM(data, position):
                 raise _UnreadError from None
@@ -659,7 +706,8 @@ class HttpRelay:
 
     def _incoming(self, head: bytes) -> bytes:
         """A response's head as the client gets it, itself where nothing is changed."""
-        return without_alternatives(head)
+        parsed = self._parsed
+        return head if parsed is not None and not parsed.alternatives else without_alternatives(head)
 
     def _relay_until_close(self) -> None:
         """Relay what comes as one response; no further request would be answered, so none is read."""

@@ -5,7 +5,6 @@ connections, speaks TLS and resolves names, and urlward.
 """
 
 import asyncio
-import gc
 import logging
 import os
 import re
@@ -25,8 +24,10 @@ from urlward.lines import finish, say
 from urlward.proxy.addon import Urlward
 from urlward.proxy.authentication import Authentication
 from urlward.proxy.authority import key_size_of, make_authority
+from urlward.proxy.collector import collect
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import raise_limit
+from urlward.proxy.live import Live
 from urlward.proxy.mitm import (
     Block,
     Core,
@@ -40,6 +41,7 @@ from urlward.proxy.mitm import (
     UpstreamAuth,
     forget_log_events,
 )
+from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
 from urlward.proxy.workers import Worker
 
@@ -140,9 +142,11 @@ class ForgetMessages:
 class Ready:
     """Logger of the addresses that the filter listens on."""
 
-    def __init__(self, server: Proxyserver, worker: Worker) -> None:
+    def __init__(self, server: Proxyserver, worker: Worker, live: Live) -> None:
         self._server = server
         self._worker = worker
+        self._live = live
+        self._collecting: asyncio.Task[None] | None = None
 
     def running(self) -> None:
         """Log one line for each address."""
@@ -151,10 +155,7 @@ class Ready:
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = join_address(host, port)
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
-        # What has been made up to here stays: looking through it for garbage would stop the event loop
-        # for tens of milliseconds, again and again.
-        gc.collect()
-        gc.freeze()
+        self._collecting = asyncio.get_running_loop().create_task(collect(lambda: self._live.connections))
         self._worker.ready()
 
 
@@ -220,7 +221,7 @@ def run(settings: Settings, addons: Sequence[object] = ()) -> None:
     Raises:
         RunError: a list, an option or an address is not usable.
     """
-    asyncio.run(_run(settings, addons, Worker()))
+    asyncio.run(_run(settings, addons, Worker()), loop_factory=Loop)
 
 
 async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> None:
@@ -363,7 +364,7 @@ def _without_lists(
         UpstreamAuth(),
         ForgetMessages(),
         Startup(messages),
-        Ready(server, worker),
+        Ready(server, worker, urlward.live),
     )
     host, port = settings.listen
     try:

@@ -4,18 +4,18 @@ One path for every mode: what a connection is, is decided by its first bytes (`u
 inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the sockets.
 """
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.acceptor import is_shortage
+from urlward.proxy.addon import Urlward
 from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
@@ -28,16 +28,13 @@ from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
-from urlward.proxy.poller import Share
+from urlward.proxy.poller import Delay, Share, Task, running_loop
 from urlward.proxy.pool import Key
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.socks import SocksError, SocksHandshake
-from urlward.proxy.tls import Tls, reason_of
+from urlward.proxy.tls import Certificates, Origins, Tls, reason_of
 from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
-
-if TYPE_CHECKING:
-    from urlward.proxy.front import Front
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
@@ -52,6 +49,40 @@ NOT_SHOWN = BlockResponse(451, "", (), b"")
 """For a relay that nobody reads, and that so shows nothing."""
 
 _NUMBERS = count(1)
+
+
+class Mode:
+    """What the sessions of one mode share.
+
+    Attributes:
+        transparent: whether clients know nothing of the filter.
+        addon: decides.
+        loop: the event loop.
+        poller: of the sockets of all modes: a client has one share of the processor for all of them.
+        lingering: closes connections that may still be sending behind an answer.
+    """
+
+    def __init__(self, spec: mode_specs.ProxyMode, addon: Urlward) -> None:
+        self.transparent = isinstance(spec, mode_specs.TransparentMode)
+        self.addon = addon
+        self.loop = running_loop()
+        self.poller = self.loop.poller
+        self.lingering = Delay(LINGER)
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether origins see clients' addresses."""
+        return self.transparent and self.addon.keep_source
+
+    @property
+    def certificates(self) -> Certificates:
+        """Server certificates shown to clients."""
+        return self.addon.tls_with_clients()
+
+    @property
+    def origins(self) -> Origins:
+        """TLS sessions with origins."""
+        return self.addon.tls_with_origins()
 
 
 class Client:
@@ -119,7 +150,7 @@ class Session:
     """Session of a client's connection, with those to its origins.
 
     Args:
-        front: that has accepted it.
+        mode: by which it has come.
         sock: the client's; or a lane, of a connection over which HTTP/2 is spoken.
         client: whose.
         address: where it is led to, host and port; None where the client has yet to say that.
@@ -138,12 +169,12 @@ class Session:
         "_client",
         "_context",
         "_data",
-        "_front",
         "_guard",
         "_inner",
         "_lingers",
         "_looking",
         "_lookup",
+        "_mode",
         "_opening",
         "_origin",
         "_place",
@@ -164,7 +195,7 @@ class Session:
 
     def __init__(
         self,
-        front: "Front",
+        mode: Mode,
         sock: socket.socket | Lane,
         client: Client,
         address: tuple[str, int] | None,
@@ -173,9 +204,9 @@ class Session:
         tls: bool = False,
         shared: SharedOrigin | None = None,
     ) -> None:
-        self._front = front
-        assert front.addon.guard is not None
-        self._guard: Guard = front.addon.guard
+        self._mode = mode
+        assert mode.addon.guard is not None
+        self._guard: Guard = mode.addon.guard
         self.client = client
         self.active = self._begun = perf_counter()
         self.share = share
@@ -192,7 +223,7 @@ class Session:
         """Whether what comes is inside TLS that was meant for an origin."""
         self._shaking = False
         self._since = time.monotonic()
-        self._lingers: asyncio.TimerHandle | None = None
+        self._lingers: list[Task] | None = None
         self._opening: Opening | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
@@ -200,7 +231,7 @@ class Session:
         self._origin = NOWHERE
         self._server: Connection | None = None
         self._client: Connection | None = (
-            sock.owned(self) if isinstance(sock, Lane) else Connection(front.poller, sock, self)
+            sock.owned(self) if isinstance(sock, Lane) else Connection(mode.poller, sock, self)
         )
         # The connections' own methods, for one call less in sending.
         self.send_client: Callable[[bytes], None] = self._client.write
@@ -211,19 +242,19 @@ class Session:
     def begin(self) -> None:
         """Start reading."""
         if self._to_proxy and isinstance(self.client.proxy_mode, mode_specs.Socks5Mode):
-            access = self._front.addon.access
+            access = self._mode.addon.access
             self._socks = SocksHandshake(access.takes_tunnel, authenticates=access.passwords is not None)
             self._to_proxy = False
             assert self._client is not None
             self._client.receive = self._socks_data
-        self._front.addon.live.add(self)
+        self._mode.addon.live.add(self)
         if self._client is not None:
             self._client.start()
 
     # -- before it is known what it is
 
     def _socks_data(self, data: bytes) -> None:
-        socks, passwords = self._socks, self._front.addon.access.passwords
+        socks, passwords = self._socks, self._mode.addon.access.passwords
         assert socks is not None
         assert self._client is not None
         try:
@@ -252,7 +283,7 @@ class Session:
     def _first(self, data: bytes) -> None:
         self._data += data
         try:
-            decision = self._front.addon.decide(
+            decision = self._mode.addon.decide(
                 self._context, self._data, self._guard, for_origin=not self._to_proxy
             )
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
@@ -311,7 +342,7 @@ class Session:
 
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
         """Check access for a request to the proxy."""
-        access, asked = self._front.addon.access, self._relay.asked
+        access, asked = self._mode.addon.access, self._relay.asked
         if asked is NOWHERE:
             found: BlockResponse | None = access.own(head)
         elif (refusal := access.refusal(head, asked.port, self.client, self._may_go_on)) == "wait":
@@ -347,9 +378,9 @@ class Session:
         address = self._context.server.address
         names.append(address[0] if address is not None else connection.own_address)
         # To the proxy itself, HTTP/1.1 is spoken.
-        http2 = self._front.addon.http2 and not self._to_proxy
+        http2 = self._mode.addon.http2 and not self._to_proxy
         try:
-            context = self._front.certificates.context(*dict.fromkeys(names), http2=http2)
+            context = self._mode.certificates.context(*dict.fromkeys(names), http2=http2)
         except ValueError:
             # A name that no certificate can have; no fault of ours, whatever `on_error` says of those.
             self._guard.refused("peek")
@@ -378,7 +409,7 @@ class Session:
         if alpn is not None:
             self.client.alpn = alpn.encode()
         if alpn == "h2":
-            relay = Http2(self, self._front.loop)
+            relay = Http2(self, self._mode.loop)
             self._begin_relay(relay)
             connection.peer = relay
             relay.peer = connection
@@ -387,7 +418,7 @@ class Session:
     def exchange(self, lane: Lane) -> None:
         """Relay what comes over a lane, to where this connection leads."""
         one = Session(
-            self._front,
+            self._mode,
             lane,
             self.client,
             self._context.server.address,
@@ -397,7 +428,7 @@ class Session:
         )
         one._context = self._context
         one._to_proxy, one._inner = False, True
-        self._front.addon.live.add(one)
+        self._mode.addon.live.add(one)
         one._take_requests()
         lane.start()
 
@@ -413,7 +444,7 @@ class Session:
         if isinstance(relay, ForwardRelay):
             self._origin = relay.origin
             # What cannot be sent again needs one that is not about to be closed (RFC 9110 section 9.2.2).
-            kept = self._front.addon.pool.take(self._kept_as(relay.origin)) if relay.repeatable else None
+            kept = self._mode.addon.pool.take(self._kept_as(relay.origin)) if relay.repeatable else None
             if kept is not None:
                 relay.reused = True
                 kept.belong(self)
@@ -442,7 +473,7 @@ class Session:
         if literal is not None:
             self._found((literal,))
         else:
-            self._lookup = self._front.addon.resolver.look_up(
+            self._lookup = self._mode.addon.resolver.look_up(
                 host, port, str(self.client.peername[0]), self._found
             )
 
@@ -457,7 +488,7 @@ class Session:
         self._lookup = None
         try:
             host, port = self._origin.host, self._origin.port
-            may_reach = self._front.addon.may_reach
+            may_reach = self._mode.addon.may_reach
             allowed = [
                 each
                 for each in addresses
@@ -475,13 +506,13 @@ class Session:
                 self._not_connected(self._listed(str(allowed[0][0])))
                 return
             source = self._source()
-            local = source or self._front.addon.connect_from
+            local = source or self._mode.addon.connect_from
             self._opening = Opening(
-                self._front.poller,
+                self._mode.poller,
                 self.share,
                 passed,
                 self._opened,
-                self._front.addon.short,
+                self._mode.addon.short,
                 local,
                 foreign=bool(source),
             )
@@ -504,7 +535,7 @@ class Session:
                 sock.close()  # reset already
                 self._not_connected(None)
                 return
-            self._take_server(Connection(self._front.poller, sock, self, address))
+            self._take_server(Connection(self._mode.poller, sock, self, address))
             if self._origin.tls:
                 self._begin_tls()
             else:
@@ -521,7 +552,7 @@ class Session:
         if self._may_share():
             protocols.insert(0, "h2")
         try:
-            tls = self._front.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
+            tls = self._mode.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -533,7 +564,7 @@ class Session:
 
     def _source(self) -> str:
         """The client's address where origins are to see that, else empty."""
-        return str(self.client.peername[0]) if self._front.keeps_source else ""
+        return str(self.client.peername[0]) if self._mode.keeps_source else ""
 
     def _server_name(self) -> bytes:
         """The TLS server name for an origin: the client's, or the origin's own."""
@@ -572,7 +603,7 @@ class Session:
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
                 self._place.reached(address)
             answer = self._listed(address)
-            if not self._front.addon.may_reach(self.client, address, self._origin.port, named=True):
+            if not self._mode.addon.may_reach(self.client, address, self._origin.port, named=True):
                 answer = answer or self._out_of_reach()
             if answer is not None:
                 self._not_connected(answer)
@@ -635,7 +666,7 @@ class Session:
         server, self._server, self.send_server = self._server, None, _nowhere
         if server is not None:
             server.detach()
-            self._front.addon.pool.keep(self._kept_as(origin), server)
+            self._mode.addon.pool.keep(self._kept_as(origin), server)
 
     def _kept_as(self, origin: Origin) -> Key:
         return origin, self._source()
@@ -653,13 +684,13 @@ class Session:
 
     def turn_is_over(self) -> bool:
         """Whether the client has had its turn."""
-        return self._front.poller.turn_is_over
+        return self._mode.poller.turn_is_over
 
     def go_on_later(self) -> None:
         """Have the relay go on in the client's next turn."""
         if self._client is not None:
             self._client.pause(LATER)
-        self._front.poller.later(self.share, self._go_on)
+        self._mode.poller.later(self.share, self._go_on)
 
     def _go_on(self) -> None:
         if self._client is None:
@@ -682,22 +713,30 @@ class Session:
 
     def close_server(self) -> None:
         """Close the connection to the origin, or give it up."""
+        if isinstance(self._relay, ForwardRelay):
+            self.leave_server()
+            return
         self._give_up()
         if self._server is not None:
-            # A relay that goes on to another origin hears of this one no more.
-            if self._server.tls is not None and self._server.tls.ready:
-                self._front.origins.keep(
-                    (self._origin.host, self._origin.port, self._source()),
-                    self._server_name(),
-                    self._server.tls,
-                )
-            if isinstance(self._relay, ForwardRelay):
-                server, self._server, self.send_server = self._server, None, _nowhere
-                server.detach()
-                # Nobody looks after it any more; what it has not taken yet, it may never take.
-                server.abort() if server.waiting else server.close()
-            else:
-                self._server.close()
+            self._keep_ticket(self._server)
+            self._server.close()
+
+    def leave_server(self) -> None:
+        """Close the connection to the origin, or give it up; it is heard of no more, another may follow."""
+        self._give_up()
+        server, self._server, self.send_server = self._server, None, _nowhere
+        if server is not None:
+            self._keep_ticket(server)
+            server.detach()
+            # Nobody looks after it any more; what it has not taken yet, it may never take.
+            server.abort() if server.waiting else server.close()
+
+    def _keep_ticket(self, server: Connection) -> None:
+        """Remember a TLS session with an origin, to resume it."""
+        if server.tls is not None and server.tls.ready:
+            origin = self._origin
+            key = (origin.host, origin.port, self._source())
+            self._mode.origins.keep(key, self._server_name(), server.tls)
 
     def _give_up(self) -> None:
         """Stop waiting for an origin."""
@@ -732,7 +771,7 @@ class Session:
         if self._client is not None:
             self._client.resume(BEHIND | CONNECTING | HELD)
         if self._lingers is None:
-            self._lingers = self._front.loop.call_later(LINGER, self.close)
+            self._lingers = self._mode.lingering.call(self.close)
 
     # -- what the connections say (`urlward.proxy.connection.Owner`)
 
@@ -760,7 +799,7 @@ class Session:
                 self._relay.closed()
             if self._server is None:
                 # Not before: what the origin still has to take has its time limits.
-                self._front.addon.live.discard(self)
+                self._mode.addon.live.discard(self)
                 self._forget()
 
     def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
@@ -783,7 +822,7 @@ class Session:
         self._place = None
         self.send_client = self.send_server = _nowhere
         if self._lingers is not None:
-            self._lingers.cancel()
+            self._lingers.clear()
 
     # -- as a member of `Live`
 
@@ -830,7 +869,7 @@ class Session:
             self._not_connected(None)
         if isinstance(self._relay, Http2):
             self._relay.origin.touch(now)
-        if self._relay is _REST and now - self._since >= min(self._front.addon.tcp_timeout, HEAD_TIMEOUT):
+        if self._relay is _REST and now - self._since >= min(self._mode.addon.tcp_timeout, HEAD_TIMEOUT):
             self.cut()
         elif self.active:
             self.active = 0.0
@@ -846,7 +885,7 @@ class Session:
     @property
     def _patience(self) -> float:
         """Seconds of silence that are allowed."""
-        limit = self._front.addon.tcp_timeout
+        limit = self._mode.addon.tcp_timeout
         # A client that has closed its connection cannot be told from one that only sends no more.
         return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
 

@@ -109,4 +109,4 @@ def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) ->
     asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format")}
     asked["list"] = [str(Path(each).absolute()) for each in options["list"]]
     timeout = WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout
-    return Service({"config": str(path), **asked}, PATIENCE * timeout)
+    return Service({"config": str(path), **asked}, PATIENCE * timeout, config.text.decode("latin-1"))

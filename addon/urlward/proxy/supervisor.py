@@ -37,6 +37,7 @@ from urlward.proxy.child import (
     Child,
     channel,
     held_back,
+    in_force,
     say_of,
     start_service,
     start_within,
@@ -185,8 +186,9 @@ class Supervisor:
             variables |= more
             passed += fds
         try:
-            with theirs, held_back():
-                process = spawn(self._command, variables, passed)
+            # Who makes a plan reads the file.
+            with theirs, held_back(), in_force("" if plans else self._plan.text) as (more, fds):
+                process = spawn(self._command, variables | more, passed + fds)
         except OSError:
             ours.close()
             raise

@@ -270,7 +270,7 @@ class Opening:
         while self._addresses and self._done is not None:
             if self._connect(self._addresses.pop()):
                 if self._addresses and self._done is not None:
-                    self._timer = self._poller.loop.call_later(STAGGER, self._try_next)
+                    self._timer = asyncio.get_running_loop().call_later(STAGGER, self._try_next)
                 return
         if not self._pending:
             self._finish(None)
@@ -286,7 +286,6 @@ class Opening:
             one.close()  # room was made by this client
             return False
         try:
-            one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._foreign:
                 make_transparent(one)
@@ -361,7 +360,7 @@ def _within_limit(family: int) -> socket.socket:
     Raises:
         OSError: there is none.
     """
-    one = socket.socket(family, socket.SOCK_STREAM)
+    one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     if one.fileno() >= enough(origins=True):
         one.close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -13,14 +13,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.state.folder import give_to_owner_of, set_aside, unusable
+from urlward.state.folder import StateError, give_to_owner_of, set_aside, unusable
 
 logger = logging.getLogger("urlward.records")
 
@@ -38,6 +38,9 @@ FIRST_WITHIN = 5.0
 
 SILENT_FOR = 30.0
 """Seconds without a recorder after which a worker says so: it takes some to start."""
+
+LOOK = 5.0
+"""Seconds between two looks whether the socket is still there."""
 
 _MOST = 16 << 20
 _MAX_PATH = 100
@@ -197,6 +200,7 @@ class Desk:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._connected: Counter[str] = Counter()
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> set[str]:
@@ -210,13 +214,31 @@ class Desk:
             StateError: the socket cannot be made.
         """
         try:
-            made = _listening(self._path)
+            await self._listen()
         except OSError as e:
             raise unusable(self._path, e) from e
-        self._server = await asyncio.start_unix_server(self._serve, sock=made, limit=MAX_LINE)
+        self._watch = asyncio.create_task(self._stay())
+
+    async def _listen(self) -> None:
+        if self._server is not None:
+            self._server.close()  # first, since it deletes what is at its path; who is connected stays so
+            self._server = None
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=_listening(self._path), limit=MAX_LINE
+        )
+
+    async def _stay(self) -> None:
+        """Listen anew where the socket was deleted, or something else is in its place."""
+        while True:
+            await asyncio.sleep(LOOK)
+            with suppress(OSError, StateError):  # the folder may be gone as well, for a while
+                if not self._path.is_socket():
+                    await self._listen()
 
     async def close(self) -> None:
         """Stop to listen."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self._server is not None:
             self._server.close()
         tasks = [*self._tasks]

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
 from urlward.encoding import without_bom
-from urlward.records.sqlite import PRAGMAS, files_of
+from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite
 from urlward.records.store import StoreError, identity
 from urlward.regular import open_given
-from urlward.state.folder import StateError, locked, made_folder, write_private
+from urlward.state.folder import StateError, made_folder
 
 WAIT = 10.0
 """Seconds that a write waits for another's end, or for a server's answer."""
@@ -45,12 +45,8 @@ def open_sqlite(path: Path) -> Engine:
         StateError: it cannot be made.
         sqlite3.Error: likewise.
     """
-    with locked(made_folder(path.parent)):
-        if not path.exists():
-            write_private(path, b"")
-            # Of several that are the first to say so, all but one would fail at once.
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+    made_folder(path.parent)
+    make_sqlite(path)
     engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": WAIT})
 
     @event.listens_for(engine, "connect")

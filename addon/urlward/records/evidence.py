@@ -1,7 +1,7 @@
 """Evidence of references: the events that explain them, in every store and in the outbox.
 
 An event says which client met what, and by which version of a list; the events of that version say what it
-was. Who had the client's address is in the assignments (`urlward.assignments.holding`), and what
+was. Who had the client's address is in the assignments (`urlward.assignments.retention`), and what
 somebody has written of it among the objections.
 """
 

@@ -19,6 +19,7 @@ ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descrip
 TROUBLES = {
     "canary": ("canary-back", "the canary comes through"),
     "steer-set": ("steer-set-room", "there is room"),
+    "resolvers": ("resolvers-back", "a resolver answers again"),
     "spool-down": ("spool-back", "the disk takes events again"),
     "users": ("users-read", "the users' file is in force"),
     "passwords": ("passwords-room", "all find room to wait"),

@@ -9,13 +9,11 @@ What is committed survives the end of the process and of the machine (`urlward.r
 store has is deleted and overwritten. A file that is damaged is set aside and begun anew.
 """
 
-import errno
 import json
 import math
 import os
 import secrets
 import sqlite3
-import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,9 +27,17 @@ import msgspec
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event, EventError, detail_of, events_of
-from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of
+from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of, obstacle
 from urlward.records.store import Inode, identity
-from urlward.state.folder import StateError, locked, made_folder, set_aside, unusable, write_private
+from urlward.state.folder import (
+    StateError,
+    is_damage,
+    locked,
+    made_folder,
+    set_aside,
+    unusable,
+    write_private,
+)
 
 FOLDER = "outbox"
 """In the state folder."""
@@ -66,6 +72,7 @@ _COLUMNS = (
 _encode = msgspec.json.Encoder().encode
 _kinds_of = msgspec.json.Decoder(dict[str, int]).decode
 _ROW = "seq, CAST(events AS INTEGER), CAST(ifnull(data, '') AS BLOB)"  # whatever damage has made of it
+_NOTHING = b"", b"[]"
 _LOST = "begun anew; events in it are lost"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
@@ -346,7 +353,8 @@ class Outbox:
         return lost
 
     def purge(self, limits: Mapping[str, int], held: Collection[str] = ()) -> int:
-        """Delete events that are too old, so that the files no longer hold them; returns how many.
+        """Delete events that are too old, so that the files no longer hold them; returns how many. What
+        is too damaged to be read goes at once.
 
         Args:
             limits: by kind, the time in ms since 1970-01-01 UTC before which they go.
@@ -356,6 +364,7 @@ class Outbox:
             OutboxError: not all is deleted.
         """
         deleted = after = 0
+        changed = False
         unwiped = self.path.with_name(UNWIPED)
         while True:
             with self._writing() as db:
@@ -366,11 +375,16 @@ class Outbox:
                 for seq, count, data in rows:
                     events = _events(data)
                     kept = [event for event in events if not _is_over(event, limits, held)]
-                    if len(kept) == len(events):
+                    if len(kept) == len(events) and (events or data in _NOTHING):
                         continue
-                    if not deleted:
+                    if not changed:
+                        changed = True
                         with suppress(OSError):
                             unwiped.touch(0o600)
+                    if not events:
+                        # Nobody can say how old it is, or have it; that it is lost its stores still learn.
+                        db.execute("UPDATE batch SET kinds = '{}', data = '[]' WHERE seq = ?", (seq,))
+                        continue
                     deleted += count - len(kept)
                     if kept:
                         new = batch_of(kept)
@@ -379,7 +393,7 @@ class Outbox:
                         )
                     else:
                         db.execute("DELETE FROM batch WHERE seq = ?", (seq,))
-        if deleted or unwiped.exists() or self.used() <= SMALL:
+        if changed or unwiped.exists() or self.used() <= SMALL:
             self._wipe()
             unwiped.unlink(missing_ok=True)
         return deleted
@@ -528,26 +542,18 @@ class Outbox:
             return db
 
     def _look_at_files(self) -> None:
-        """Set aside files that cannot be written.
-
-        They are not opened for that: closing them would end all locks that SQLite has on them in this process
-        (sqlite.org/howtocorrupt.html, section 2.2).
-        """
+        """Set aside files that cannot be written."""
         for path in self._paths:
             if not os.path.lexists(path):
                 continue
-            why = ""
-            if not path.exists() or not stat.S_ISREG(path.stat().st_mode):
-                why = "not a regular file"
-            elif not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-                why = os.strerror(errno.EACCES)
-            elif path == self.path and not path.stat().st_size:
+            why = obstacle(path)
+            if why is None and path == self.path and not path.stat().st_size:
                 if not any(map(os.path.lexists, self._paths[1:])):
                     path.unlink()  # was begun on a full disk: nothing was in it
                     continue
-                why = "empty"
-            if why:
-                set_aside(self._state, path, why, _LOST)
+                set_aside(self._state, path, "empty", _LOST)
+            elif why is not None and (is_damage(why) or isinstance(why, FileNotFoundError)):
+                set_aside(self._state, path, why.strerror, _LOST)
 
     def _set_aside(self, why: object) -> None:
         """Set the open file aside, unless another process has."""

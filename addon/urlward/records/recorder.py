@@ -40,6 +40,9 @@ WORKERS_WITHIN = 10.0
 STORES_WITHIN = 1.5
 """Seconds that stores have at the end to take what there is; the rest stays in the outbox."""
 
+SPOOLS_AGAIN = 60.0
+"""Seconds until the outbox is tried again that has not taken what waits in a spool of a version before."""
+
 AFTER_FAULT = 30.0
 """Seconds after which a task beside is tried again that ended."""
 
@@ -159,6 +162,7 @@ class Recorder:
         self._dropping_since: dict[str, int] = {}
         self._measured: set[str] = set()
         self._look_at = 0.0
+        self._spools_at = 0.0
 
     @property
     def alarms(self) -> Mapping[str, str]:
@@ -320,7 +324,8 @@ class Recorder:
         self.raised += Counter({kind[:MAX_ALARM]: count for kind, count in news.alarms.items()})
         self._end = news.last
         failed: Exception | None = None
-        for step in (self._settle, self._make_room, self._tell_stores, self._look_for_processes):
+        steps = (self._take_in, self._settle, self._make_room, self._tell_stores, self._look_for_processes)
+        for step in steps:
             try:
                 step()
             except (OutboxError, OSError) as e:
@@ -332,15 +337,7 @@ class Recorder:
         self._read_level()
         with suppress(LostOutboxError):  # said below
             self._outbox.check()
-        try:
-            take_in_spools(self._state, {one.name: one.place for one in self.deliveries})
-            if (since := sign_of_life(self._state)) is not None:
-                text = "the process that records ended without a word"
-                self.tell_from_thread("gap", gap(since, self._now(), text))
-        except (UrlwardError, OSError) as e:
-            logger.error(
-                "records: what waits in a spool of a version before stays there until the next start: %s", e
-            )
+        self._take_in()
         cursors = self._outbox.cursors()
         for place in cursors.keys() - {"", *(one.place for one in self.deliveries)}:
             if count := self._outbox.waiting(place, cursors[place][0]):
@@ -355,6 +352,27 @@ class Recorder:
             position, down = cursors.get(delivery.place, (start, False))
             delivery.start(position, down=down)
         self._begun = True
+
+    def _take_in(self) -> None:
+        """Take in what a version before has left, once."""
+        now = time.monotonic()
+        if now < self._spools_at:
+            return
+        again, self._spools_at = self._spools_at, math.inf
+        try:
+            take_in_spools(self._state, {one.name: one.place for one in self.deliveries})
+            if (since := sign_of_life(self._state)) is not None:
+                text = "the process that records ended without a word"
+                self.tell_from_thread("gap", gap(since, self._now(), text))
+        except OutboxError as e:
+            self._spools_at = now + SPOOLS_AGAIN
+            if not again:
+                logger.error("records: what waits in a spool of a version before is tried again: %s", e)
+        except (UrlwardError, OSError) as e:
+            # What has been taken in may be there still, and is not to be taken in each minute.
+            logger.error(
+                "records: what waits in a spool of a version before stays there until the next start: %s", e
+            )
 
     def _begun_anew(self) -> None:
         text = "the outbox was damaged, deleted or replaced, and is begun anew; what waited in it is lost"

@@ -15,6 +15,7 @@ from urlward.engine.errors import UrlError
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import Verdict
 from urlward.feeds.keeper import Keeper, Taken
+from urlward.lasting import lasting
 from urlward.records.asking import Reporter
 from urlward.records.event import MAX_FIELD, RANDOM, Event, Kind, event_id
 from urlward.records.loop_watch import watch_loop
@@ -123,9 +124,9 @@ class Recording:
         self._open = connections
         self.tell("start", {"process": f"worker {self._worker}"})
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.writer.run())
-            tasks.create_task(self._report())
-            tasks.create_task(watch_loop(self.metrics))
+            tasks.create_task(lasting("records: writing", self.writer.run))
+            tasks.create_task(lasting("records: the metrics", self._report))
+            tasks.create_task(lasting("records: the loop's lag", partial(watch_loop, self.metrics)))
 
     async def close(self) -> None:
         """Write the last events."""

@@ -19,7 +19,8 @@ from urlward.records.database import Database
 from urlward.records.event import KINDS, PERSONAL, canonical_reference
 from urlward.records.holds import held_references
 from urlward.records.nodes import Node, node_of
-from urlward.records.store import AbsentError, KeepingStore, StoreError, open_store
+from urlward.records.store import AbsentError, KeepingStore, StoreError
+from urlward.records.stores import open_store
 from urlward.state.folder import StateError, locked, made_folder, read_kept, write_kept
 
 logger = logging.getLogger("urlward.records")

@@ -1,7 +1,19 @@
-"""SQLite databases of records: their files, their settings, and signs of damage."""
+"""SQLite databases of records: their files, their settings, and signs of damage.
 
+No file of a database that may be open in this process is opened by any hand but SQLite's: the system ends all
+locks that a process has on a file when it closes any descriptor of that file, and other processes would then
+cut the index of the log while it is in use, which ends this one with SIGBUS (sqlite.org/howtocorrupt.html,
+section 2.2).
+"""
+
+import errno
+import os
 import sqlite3
+import stat
+from contextlib import closing
 from pathlib import Path
+
+from urlward.state.folder import locked, write_private
 
 PRAGMAS = (
     "journal_mode = WAL",
@@ -23,6 +35,44 @@ _PRIMARY = 0xFF
 def files_of(path: Path) -> tuple[Path, Path, Path]:
     """Files of a database: itself, its write-ahead log, and the index of that."""
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def make_sqlite(path: Path, state: Path | None = None) -> None:
+    """Make a database for its owner alone, where there is none. Its folder must be there.
+
+    Args:
+        path: of the file.
+        state: as `write_private` takes it.
+
+    Raises:
+        StateError: it cannot be made.
+        sqlite3.Error: likewise.
+    """
+    with locked(path.parent):
+        if path.exists():
+            return
+        write_private(path, b"", state)
+        # Of several connections that are the first to say so, all but one would fail at once.
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def obstacle(path: Path) -> OSError | None:
+    """Error that opening a file for reading and writing would give, without opening it; None for none."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            code = errno.EISDIR
+        elif not stat.S_ISREG(mode):
+            return OSError(errno.ENXIO, "not a regular file", str(path))
+        elif os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+            return None
+        else:
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
+    except OSError as e:
+        return e
+    return OSError(code, os.strerror(code), str(path))
 
 
 def code_of(error: sqlite3.Error) -> int:

@@ -1,12 +1,10 @@
-"""Event stores: the interface that all kinds have, and queries."""
+"""Event stores: the interface that all kinds have, and queries; `urlward.records.stores` opens them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Literal, Protocol, runtime_checkable
 
-from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
 from urlward.records.nodes import Node
@@ -168,31 +166,3 @@ class KeepingStore(Store, Protocol):
         Raises:
             StoreError: not all is deleted; or the node's name is another's there.
         """
-
-
-_opening = Lock()
-"""None is opened while another is: the first time changes how an SQLite file is written, which fails then."""
-
-
-def open_store(table: StoreTable, state: Path, *, make: bool = True) -> Store:
-    """Open the store of a configuration's table, made where it is not there yet.
-
-    Args:
-        table: what is to be opened.
-        state: the state folder.
-        make: whether a file that is not there is made.
-
-    Raises:
-        AbsentError: it is not there, and is not to be made.
-        StoreError: it cannot be used now.
-    """
-    from urlward.records.database import open_database
-    from urlward.records.jsonl_store import open_jsonl
-    from urlward.records.syslog_store import open_syslog
-
-    with _opening:
-        if table.kind == "syslog":
-            return open_syslog(table)
-        if table.kind == "jsonl":
-            return open_jsonl(table, state, make=make)
-        return open_database(table, state, make=make)

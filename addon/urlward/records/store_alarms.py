@@ -77,8 +77,9 @@ class StoreAlarms:
     def back(self) -> None:
         """Report that the store takes events, and none waits any more."""
         if self.down:
-            self.down = False
+            # Said first: another thread says what was lost as soon as this is not down, and that comes after.
             self.say("store-back", f"takes events again, {self._arrived} that waited have arrived")
+            self.down = False
         self._arrived = 0
 
     def lost(self, dropped: int, *, behind: bool = False) -> None:

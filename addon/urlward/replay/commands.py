@@ -14,7 +14,7 @@ from urlward.proxy.options import KEY, LIST
 from urlward.replay.errors import ReplayError
 
 if TYPE_CHECKING:
-    from urlward.report.document import Report
+    from urlward.report.document import ReportDocument
 
 _EPILOG = """\
 Logs are Squid's access.log, nginx' and Apache's combined format (with or without the host in front), HAR, CSV
@@ -53,6 +53,7 @@ def add_replay(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    from urlward.config import MOST_WORKERS
     from urlward.feeds.keeper import Keeper
     from urlward.lists.build import find_key
     from urlward.lists.report import read_budget
@@ -61,9 +62,11 @@ def _replay(args: argparse.Namespace) -> int:
     from urlward.replay.run import open_logs, replay
     from urlward.report.document import write_report
 
-    workers = len(os.sched_getaffinity(0)) if args.workers is None else args.workers
-    if workers < 1 or args.top < 0:
-        raise ReplayError(f"{'workers' if workers < 1 else 'top'}: not a number of them")
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
+    if not 1 <= workers <= MOST_WORKERS:
+        raise ReplayError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+    if args.top < 0:
+        raise ReplayError("top: not a number of them")
     budget = read_budget(args.max_errors, "max-errors")
     names = [str(path) for path in args.logs]
     if names.count("-") > 1:
@@ -94,7 +97,7 @@ def _replay(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(report: "Report") -> None:
+def _show(report: "ReportDocument") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

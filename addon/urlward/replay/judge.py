@@ -33,7 +33,7 @@ Clock = Literal["log", "now"]
 
 
 @dataclass(slots=True)
-class Origin:
+class UrlOrigin:
     """The part of a URL in front of its path, or the host and port of CONNECT.
 
     Attributes:
@@ -53,7 +53,7 @@ class Origin:
     hashed: int
 
 
-class Judge:
+class LogJudge:
     """Judge of blocks of lines.
 
     Args:
@@ -67,8 +67,8 @@ class Judge:
         self._now = now
         self._clock = clock
         self._hash = Hasher()
-        self._origins: dict[str, Origin] = {}
-        self._tunnels: dict[str, Origin] = {}
+        self._origins: dict[str, UrlOrigin] = {}
+        self._tunnels: dict[str, UrlOrigin] = {}
         self._clients: set[str] = {"", NONE}
         self._stand_in = _quiet_host(matcher)
         self._tally = Tally()
@@ -96,7 +96,7 @@ class Judge:
             keys = [target and (origin or site) for origin, target in pairs]
         origins, tunnels = self._origins.get, self._tunnels.get
         check, stand_in = self._matcher.check, self._stand_in
-        decided: list[tuple[int, Origin, Verdict]] = []
+        decided: list[tuple[int, UrlOrigin, Verdict]] = []
         not_judged: set[int] = set()
         connects = https = 0
         for row, (key, target, tunnel, time) in enumerate(
@@ -146,7 +146,7 @@ class Judge:
                 self._count_blocked(columns, row, origin, verdict, seconds[columns.times[row]])
         return tally
 
-    def _find(self, log_format: LogFormat, columns: Columns, row: int) -> tuple[Origin | None, str]:
+    def _find(self, log_format: LogFormat, columns: Columns, row: int) -> tuple[UrlOrigin | None, str]:
         """The origin and the target of a line that is odd, or whose origin is not kept; None if it has none.
 
         Raises:
@@ -166,7 +166,7 @@ class Judge:
         kept = self._origins.get(beginning)
         return kept or self._meet(self._origins, beginning, scheme, authority), target
 
-    def _meet(self, kept: dict[str, Origin], key: str, scheme: str, authority: str) -> Origin:
+    def _meet(self, kept: dict[str, UrlOrigin], key: str, scheme: str, authority: str) -> UrlOrigin:
         """A host that is not kept.
 
         Raises:
@@ -176,7 +176,7 @@ class Judge:
         if port is None:
             port = DEFAULT_PORTS.get(scheme)
         quiet = self._matcher.is_quiet((host,), "")
-        origin = Origin(
+        origin = UrlOrigin(
             host,
             () if port is None else (port,),
             scheme in TLS_SCHEMES or (not scheme and port == TLS_PORT),
@@ -190,7 +190,7 @@ class Judge:
         kept[key] = origin
         return origin
 
-    def _judge_host(self, counts: Counter[str], origin: Origin, now: float) -> Verdict:
+    def _judge_host(self, counts: Counter[str], origin: UrlOrigin, now: float) -> Verdict:
         """Judge a TLS connection, by its host alone."""
         verdict = self._matcher.check_host(origin.host, origin.ports, now)
         if verdict.blocked:
@@ -201,7 +201,7 @@ class Judge:
         return verdict
 
     def _count_blocked(
-        self, columns: Columns, row: int, origin: Origin, verdict: Verdict, second: int | None
+        self, columns: Columns, row: int, origin: UrlOrigin, verdict: Verdict, second: int | None
     ) -> None:
         tally, status, client = self._tally, columns.statuses[row], columns.clients[row]
         tally.hosts_hit.add((origin.hashed,))

@@ -1,15 +1,26 @@
-"""Log reader: a file or standard input, decompressed, as blocks of whole lines."""
+"""Log reader: a file or standard input, decompressed, as blocks of whole lines.
+
+HAR files (http://www.softwareishard.com/blog/har-12-spec/) are read as a stream: such a file is one JSON
+value of any size, which cannot be cut into pieces. Its entries become lines of the format ``har``: time,
+status and URL with tabs between.
+"""
 
 import os
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import batched
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
+import ijson
+
+from urlward.csv_rows import MOST_LINES
 from urlward.encoding import without_bom
 from urlward.feeds.decoders import DAMAGED, decoder_for
 from urlward.replay.errors import ReplayError
-from urlward.replay.formats import MOST_LINES
+from urlward.replay.formats import NONE
 
 BLOCK = 1 << 18
 """Bytes of a block at most, and of a line; few enough that what a block is cut into stays in a cache."""
@@ -20,7 +31,7 @@ HEAD = 1 << 16
 _OTHERS = {b"BZh": "bzcat", b"\xfd7zXZ": "xzcat", b"PK\3\4": "unzip -p", b"\x04\x22\x4d\x18": "lz4cat"}
 
 
-class Source:
+class LogSource:
     """Log file as bytes, decompressed, without a byte order mark.
 
     Args:
@@ -127,7 +138,7 @@ class Source:
         return data
 
 
-class Block(NamedTuple):
+class LineBlock(NamedTuple):
     """Block of whole lines.
 
     Attributes:
@@ -143,7 +154,7 @@ class Block(NamedTuple):
     lost: str = ""
 
 
-def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
+def blocks(source: LogSource, *, quotes: bool = False) -> Iterator[LineBlock]:
     """Cut a log into blocks of whole lines.
 
     Args:
@@ -157,14 +168,16 @@ def blocks(source: Source, *, quotes: bool = False) -> Iterator[Block]:
         end = len(data) if is_last else _end_of_lines(data, quotes)
         if end:
             lines = data.count(b"\n", 0, end) + (not data.endswith(b"\n", 0, end))
-            yield Block(first, lines, data[:end])
+            yield LineBlock(first, lines, data[:end])
             rest, first = data[end:], first + lines
         else:
-            yield Block(first, 1, b"", "cut short" if len(data) < BLOCK else f"longer than {BLOCK:,} bytes")
+            yield LineBlock(
+                first, 1, b"", "cut short" if len(data) < BLOCK else f"longer than {BLOCK:,} bytes"
+            )
             rest, first = _after_line(source), first + 1
 
 
-def _filled(source: Source, data: bytes) -> bytes:
+def _filled(source: LogSource, data: bytes) -> bytes:
     parts, have = [data], len(data)
     while have < BLOCK and (more := source.read(BLOCK - have)):
         parts.append(more)
@@ -185,9 +198,62 @@ def _end_of_lines(data: bytes, quotes: bool) -> int:
     return last if odd else end or last
 
 
-def _after_line(source: Source) -> bytes:
+def _after_line(source: LogSource) -> bytes:
     while data := source.read(BLOCK):
         end = data.find(b"\n") + 1
         if end:
             return data[end:]
     return b""
+
+
+_LINES = 4096
+_BREAKS = {9: None, 10: None, 13: None}
+_ENTRY = "log.entries.item"
+
+
+def har_blocks(source: LogSource) -> Iterator[LineBlock]:
+    """Blocks of lines of the format ``har``; the number of a line is that of its entry.
+
+    Raises:
+        ReplayError: not a HAR file.
+    """
+    first = 1
+    for lines in batched(_lines(source), _LINES):
+        yield LineBlock(first, len(lines), b"".join(lines))
+        first += len(lines)
+
+
+def _lines(source: LogSource) -> Iterator[bytes]:
+    wanted = {f"{_ENTRY}.startedDateTime", f"{_ENTRY}.response.status", f"{_ENTRY}.request.url"}
+    found: dict[str, Any] = {}
+    has_entries = False
+    try:
+        for prefix, event, value in ijson.parse(source):
+            if prefix in wanted:
+                found[prefix.rpartition(".")[2]] = value
+            elif prefix == _ENTRY and event == "end_map":
+                yield _line(found)
+                found.clear()
+            elif prefix == "log.entries":
+                has_entries = True
+    except ijson.JSONError:
+        source.trouble = source.trouble or "not whole, or not JSON from some place on"
+    if not has_entries:
+        raise ReplayError(f"{source.name}: not a HAR file: it has no entries")
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    url, status = entry.get("url"), entry.get("status")
+    text = url.translate(_BREAKS) if isinstance(url, str) else ""
+    code = int(status) if isinstance(status, int | Decimal) and 100 <= status <= 999 else ""
+    return f"{_time(entry)}\t{code}\t{text or NONE}\n".encode("utf-8", "surrogatepass")
+
+
+def _time(entry: dict[str, Any]) -> str:
+    """Whole minutes as seconds since 1970-01-01 UTC, which makes few different keys."""
+    try:
+        moment = datetime.fromisoformat(entry["startedDateTime"])
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return str(max(int(moment.timestamp()) // 60 * 60, 0))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return ""

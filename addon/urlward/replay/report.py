@@ -9,8 +9,8 @@ from urlward.engine.loaded import LoadedList
 from urlward.replay.judge import HOUR
 from urlward.replay.run import Replay
 from urlward.replay.tally import Distinct
-from urlward.report.document import Cell, Fact, Mark, Report, Section, Table
-from urlward.report.plots import Lines, Plot, Series
+from urlward.report.document import Cell, Fact, MarkedWord, ReportDocument, ReportSection, ReportTable
+from urlward.report.plots import LineChart, Plot, Series
 
 _MOST_HOURS = 14 * 24
 """Hours that are shown one by one; more become days."""
@@ -19,7 +19,7 @@ _MOST_POINTS = 4000
 _PARTS = ("list", "category", "kind")
 
 
-def make_report(replay: Replay, lists: Sequence[LoadedList], top: int) -> Report:
+def make_report(replay: Replay, lists: Sequence[LoadedList], top: int) -> ReportDocument:
     """Make the report of a replay.
 
     Args:
@@ -29,7 +29,7 @@ def make_report(replay: Replay, lists: Sequence[LoadedList], top: int) -> Report
     """
     tally, data = replay.tally, data_of(replay, lists, top)
     requests, blocked, bad = tally.requests, tally.blocked, tally.not_judged
-    verdict = Mark(f"{blocked:,} of {requests:,} requests would be blocked", "plain")
+    verdict = MarkedWord(f"{blocked:,} of {requests:,} requests would be blocked", "plain")
     summary = f"The lists would have blocked {_share(blocked, requests)} of {requests:,} requests."
     if connects := tally.connects["all"]:
         summary += (
@@ -38,9 +38,9 @@ def make_report(replay: Replay, lists: Sequence[LoadedList], top: int) -> Report
         )
     sections = _what(replay, data), _when(replay, data), _tls(data["tls"]), _logs(data)
     clock = "judged at the log's times" if replay.clock == "log" else "judged now"
-    return Report(
+    return ReportDocument(
         "Replay of access logs",
-        verdict if requests else Mark("no request to judge", "warn"),
+        verdict if requests else MarkedWord("no request to judge", "warn"),
         summary,
         facts=(
             Fact("requests", requests),
@@ -114,10 +114,10 @@ def data_of(replay: Replay, lists: Sequence[LoadedList], top: int) -> dict[str, 
     }
 
 
-def _what(replay: Replay, data: dict[str, Any]) -> Section:
+def _what(replay: Replay, data: dict[str, Any]) -> ReportSection:
     requests, entries = data["requests"], data["entries"]
     tables = [
-        Table(
+        ReportTable(
             f"By {part}",
             (part, "requests", "of all requests"),
             tuple((name or "(none)", n, _share(n, requests)) for name, n in data[f"by_{part}"].items()),
@@ -126,7 +126,7 @@ def _what(replay: Replay, data: dict[str, Any]) -> Section:
     ]
     met = sum(key[0] == "block" for key in replay.tally.verdicts)
     tables.append(
-        Table(
+        ReportTable(
             "By entry",
             ("entry", "list", "category", "kind", "requests"),
             tuple((e["id"], e["list"], e["category"] or "(none)", e["kind"], e["requests"]) for e in entries),
@@ -134,7 +134,7 @@ def _what(replay: Replay, data: dict[str, Any]) -> Section:
             folded=len(entries) > 10,
         )
     )
-    return Section(
+    return ReportSection(
         "What would be blocked",
         "Each request of the logs was judged as the filter judges it, by its URL; a CONNECT request by its "
         "host alone.\n\nA log that leaves out queries (as Squid does unless told otherwise, "
@@ -145,15 +145,15 @@ def _what(replay: Replay, data: dict[str, Any]) -> Section:
     )
 
 
-def _when(replay: Replay, data: dict[str, Any]) -> Section | None:
+def _when(replay: Replay, data: dict[str, Any]) -> ReportSection | None:
     statuses = tuple((status, n["requests"], n["blocked"]) for status, n in data["statuses"].items())
     if not data["hours"] and not statuses:
         return None
     columns = ("status", "requests", "would be blocked")
-    return Section(
+    return ReportSection(
         "When, and with what answer",
         "Times are UTC.",
-        tables=(Table("By status as logged", columns, statuses, folded=len(statuses) > 12),)
+        tables=(ReportTable("By status as logged", columns, statuses, folded=len(statuses) > 12),)
         if statuses
         else (),
         plots=_plots(replay),
@@ -182,12 +182,12 @@ def _plots(replay: Replay) -> tuple[Plot, ...]:
         most = max(sums)
         alt = f"{title}, from {start} on, {count:,} {unit}s; at most {most:,} in one {unit}."
         plots.append(
-            Lines(title, f"{unit}s since {start}", f"{what} in the {unit}", (Series(what, points),), alt)
+            LineChart(title, f"{unit}s since {start}", f"{what} in the {unit}", (Series(what, points),), alt)
         )
     return tuple(plots)
 
 
-def _tls(data: dict[str, Any]) -> Section | None:
+def _tls(data: dict[str, Any]) -> ReportSection | None:
     rows: list[tuple[Cell, ...]] = []
     for label, key in (("CONNECT", "connects"), ("requests to https URLs", "https_requests")):
         total, whole, below = data[key].values()
@@ -200,7 +200,7 @@ def _tls(data: dict[str, Any]) -> Section | None:
     if not rows:
         return None
     unseen = data["blocked_unseen"]
-    return Section(
+    return ReportSection(
         "TLS",
         "The filter decrypts a TLS connection only where its host has an entry: a host listed whole is "
         "refused, or decrypted to show the block page (tls_block); a host with listed pages is decrypted, "
@@ -209,12 +209,12 @@ def _tls(data: dict[str, Any]) -> Section | None:
             Fact("hosts decrypted for listed pages", data["hosts_decrypted"]),
             *((Fact("blocked URLs inside TLS that stays unread", unseen),) if unseen else ()),
         ),
-        (Table("TLS by what is listed", ("seen as", "what", "number", "share"), tuple(rows)),),
+        (ReportTable("TLS by what is listed", ("seen as", "what", "number", "share"), tuple(rows)),),
     )
 
 
-def _logs(data: dict[str, Any]) -> Section:
-    logs = Table(
+def _logs(data: dict[str, Any]) -> ReportSection:
+    logs = ReportTable(
         "Logs",
         ("log", "format", "bytes", "lines", "remark"),
         tuple(
@@ -229,7 +229,7 @@ def _logs(data: dict[str, Any]) -> Section:
         ),
         note="By number, in the order given: a name could tell of a host.",
     )
-    bad = Table(
+    bad = ReportTable(
         "Lines that were not judged",
         ("why", "lines", "first"),
         tuple(
@@ -237,7 +237,7 @@ def _logs(data: dict[str, Any]) -> Section:
             for reason, bad in data["not_judged"].items()
         ),
     )
-    return Section("The logs", tables=(logs, bad) if bad.rows else (logs,))
+    return ReportSection("The logs", tables=(logs, bad) if bad.rows else (logs,))
 
 
 def _distinct(label: str, hit: Distinct, seen: Distinct) -> Fact:

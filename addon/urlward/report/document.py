@@ -31,18 +31,18 @@ class ReportError(UrlwardError):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class MarkedWord:
     """Marked word: shown in a colour and with a sign, so that colour is not the only difference."""
 
     text: str
     state: State
 
 
-type Cell = str | int | float | Mark | None
+type Cell = str | int | float | MarkedWord | None
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Table of a report.
 
     Attributes:
@@ -70,7 +70,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """Section of the report page.
 
     Attributes:
@@ -83,12 +83,12 @@ class Section:
     title: str
     explanation: str = ""
     facts: tuple[Fact, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     plots: tuple[Plot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportDocument:
     """Report of a lab run or a replay.
 
     Attributes:
@@ -102,15 +102,15 @@ class Report:
     """
 
     title: str
-    verdict: Mark
+    verdict: MarkedWord
     summary: str
     facts: tuple[Fact, ...] = ()
-    sections: tuple[Section, ...] = ()
+    sections: tuple[ReportSection, ...] = ()
     environment: tuple[Fact, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def write_report(folder: Path, report: Report) -> Path:
+def write_report(folder: Path, report: ReportDocument) -> Path:
     """Write both files into a folder, which is made where it is not there.
 
     Returns:
@@ -129,14 +129,14 @@ def write_report(folder: Path, report: Report) -> Path:
     return page
 
 
-def _json(report: Report) -> str:
+def _json(report: ReportDocument) -> str:
     return (
         json.dumps({"format": FORMAT, "urlward": version("urlward"), **dataclasses.asdict(report)}, indent=1)
         + "\n"
     )
 
 
-def _page(report: Report) -> str:
+def _page(report: ReportDocument) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -145,7 +145,7 @@ def _page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(shown=shown, paragraphs=_paragraphs, figures=_figure_columns)
-    environment.tests.update(mark=lambda cell: isinstance(cell, Mark))
+    environment.tests.update(mark=lambda cell: isinstance(cell, MarkedWord))
     numbers = iter(range(1, 1000))
 
     def svg(plot: Plot) -> Markup:
@@ -158,7 +158,7 @@ def _is_figure(cell: Cell) -> bool:
     return isinstance(cell, int | float)
 
 
-def _figure_columns(table: Table) -> list[bool]:
+def _figure_columns(table: ReportTable) -> list[bool]:
     """Which columns hold numbers, and what has none."""
     columns = [[cell for cell in column if cell is not None] for column in zip(*table.rows, strict=True)]
     return [bool(cells) and all(map(_is_figure, cells)) for cells in columns] or [False] * len(table.columns)
@@ -168,7 +168,7 @@ def shown(cell: Cell) -> str:
     """A cell as text: thousands separated by commas, three significant figures, no ten-thousandths."""
     if cell is None:
         return "\N{EN DASH}"
-    if isinstance(cell, Mark):
+    if isinstance(cell, MarkedWord):
         return cell.text
     if isinstance(cell, int) or (isinstance(cell, float) and abs(cell) >= 1000):
         return f"{cell:,.0f}"

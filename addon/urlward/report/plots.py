@@ -81,7 +81,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class PlotEvent:
     """Event in a plot: a vertical line at ``x`` with a name."""
 
     x: float
@@ -89,7 +89,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class LineChart:
     """Line chart over one x axis; `cdf` makes the series of a distribution.
 
     Attributes:
@@ -107,11 +107,11 @@ class Lines:
     series: tuple[Series, ...]
     alt: str
     log_x: bool = False
-    events: tuple[Event, ...] = ()
+    events: tuple[PlotEvent, ...] = ()
     kind: Literal["lines"] = "lines"
 
 
-type Plot = Bars | Lines
+type Plot = Bars | LineChart
 
 
 def cdf(name: str, values: Sequence[float], most: int = 200) -> Series:
@@ -191,7 +191,7 @@ def _bars(figure: Any, axes: Any, plot: Bars) -> bool:
     return True
 
 
-def _lines(figure: Any, axes: Any, plot: Lines) -> bool:
+def _lines(figure: Any, axes: Any, plot: LineChart) -> bool:
     series = [one for one in plot.series if one.points]
     if not series:
         return False

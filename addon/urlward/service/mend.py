@@ -20,9 +20,10 @@ from urlward.config.records import RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
-from urlward.records.sqlite import DAMAGED, code_of, damage_in, files_of
-from urlward.records.store import Store, StoreError, open_store
-from urlward.regular import lines_of, open_regular, regular_fd
+from urlward.records.sqlite import DAMAGED, code_of, damage_in, files_of, obstacle
+from urlward.records.store import Store, StoreError
+from urlward.records.stores import open_store
+from urlward.regular import lines_of, open_regular
 from urlward.state.folder import StateError, is_damage, locked, set_aside, unusable
 from urlward.state.token import read_token
 from urlward.state.watch import Signature
@@ -102,10 +103,9 @@ def _is_our_database(path: Path, table: str, *, sound: bool) -> bool:
         StoreError: it cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            begin = file.read(len(_SQLITE))
-        if not begin or not sound:
-            return begin in (b"", _SQLITE)
+        if not sound:  # nobody in this process has any use for what it may have open of that
+            with open_regular(path) as file:
+                return file.read(len(_SQLITE)) in (b"", _SQLITE)
         with closing(sqlite3.connect(path, timeout=WAIT)) as connection:
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
         return not names or table in names
@@ -122,14 +122,12 @@ def _foreign(path: Path) -> StoreError:
 def _damage_of(files: tuple[Path, ...]) -> str:
     """Damage of a database; empty for none, or where another file would not help."""
     for file in files:
-        try:
-            os.close(regular_fd(file, os.O_RDWR))
-        except FileNotFoundError as e:
+        wrong = obstacle(file)
+        if isinstance(wrong, FileNotFoundError):
             if file.is_symlink():
-                return f"{file.name}: a link to nothing: {e.strerror}"
-            continue
-        except OSError as e:
-            return f"{file.name}: {e.strerror or e}" if is_damage(e) else ""
+                return f"{file.name}: a link to nothing: {wrong.strerror}"
+        elif wrong is not None:
+            return f"{file.name}: {wrong.strerror}" if is_damage(wrong) else ""
     if not files[0].stat().st_size:
         return _EMPTY
     try:

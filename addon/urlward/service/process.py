@@ -30,7 +30,7 @@ from urlward.lines import finish
 from urlward.lists.formats import AUTO
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.state.audit import mend_audit
-from urlward.state.beside import Lines, read_asked
+from urlward.state.beside import LineHandler, read_asked
 from urlward.state.folder import local_key, made_folder, open_private, unusable
 
 logger = logging.getLogger("urlward.records")
@@ -149,7 +149,7 @@ def main() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
-    log.addHandler(Lines())
+    log.addHandler(LineHandler())
     try:
         config, state = read_asked(asked)
         if asked.get("admin"):

@@ -12,8 +12,8 @@ from tornado.httpserver import HTTPServer
 from urlward.assignments.configured import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.app import Settings, make_app, serve
-from urlward.dashboard.live_sources import LiveSources, Parts
+from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.live_sources import LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
@@ -30,7 +30,8 @@ from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder, RecorderState
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, Store, StoreError, open_store
+from urlward.records.store import EventQuery, Store, StoreError
+from urlward.records.stores import open_store
 from urlward.records.watches import Watches
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_token, open_mended
@@ -146,7 +147,7 @@ class Services:
         admin = self._config.admin
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = Settings(self._state, admin.token_file, self._records.node)
+        settings = DashboardSettings(self._state, admin.token_file, self._records.node)
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
@@ -176,10 +177,10 @@ class Services:
         detail, client = {"id": objection.id}, objection.client
         self.recorder.tell("objection", detail, client=client, reference=objection.reference)
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> RecorderParts:
         measures = self._measures
         searched = any(table.kind in ("sqlite", "postgresql") for table in self._records.store)
-        return Parts(
+        return RecorderParts(
             finder=EventFinder(self._records, self._state) if searched else None,
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             metrics=measures.render,

@@ -139,7 +139,7 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """Report of `verify`.
 
     Attributes:
@@ -428,7 +428,7 @@ def read_audit(state: Path) -> Iterator[dict[str, Any] | None]:
         yield _parsed(line)
 
 
-def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> Report:
+def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditReport:
     """Verify the whole log; changes nothing.
 
     Args:
@@ -457,7 +457,7 @@ def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> Report:
         )
     if head is None and not unsigned and (seen.lines or seen.tail):
         unsigned = f"{HEAD} is gone" if seen.signed else "it is of an urlward that signed nothing"
-    return Report(
+    return AuditReport(
         lines=seen.lines,
         unchained=seen.lines if not seen.chained else seen.chained - 1,
         torn=(*seen.torn, seen.lines + 1) if seen.tail and not seen.broken else tuple(seen.torn),

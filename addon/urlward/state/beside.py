@@ -29,7 +29,7 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
     return config, state_folder(asked.get("state") or config.state)
 
 
-class Lines(logging.Handler):
+class LineHandler(logging.Handler):
     """Log handler with one line a message, as the filter writes them: to standard error from WARNING on."""
 
     def emit(self, record: logging.LogRecord) -> None:

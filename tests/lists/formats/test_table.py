@@ -79,6 +79,14 @@ def test_rows_follow_a_bad_one() -> None:
     assert [s.line for s in skipped] == [2, 4]
 
 
+def test_a_quote_that_nobody_closes_takes_no_entries_with_it() -> None:
+    urls = [f"http://a.example/{n}" for n in range(60)]
+    rows = [f"{url},x" for url in urls]
+    found, skipped = read("csv", "\n".join(["url,note", *rows[:30], 'http://b.example/,"x', *rows[30:], ""]))
+    assert found == urls
+    assert [s.line for s in skipped] == [32]
+
+
 def test_other_columns_may_be_of_any_encoding() -> None:
     assert read("csv", b"url,name\nhttp://a.example/,caf\xe9\n")[0] == ["http://a.example/"]
 

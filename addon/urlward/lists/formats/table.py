@@ -1,10 +1,10 @@
 """Tables: CSV (RFC 4180), JSON Lines, and JSON arrays of objects, with named columns."""
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
+from urlward.csv_rows import csv_rows
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.found import FIELDS, FormatError, FormatOptions, Found, NotTakenError, Skipped
@@ -112,25 +112,19 @@ def getter(row: Sequence[str], columns: Mapping[str, int]) -> Get:
 def rows(file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, list[str]] | Skipped]:
     """Iterate over records of CSV that are not blank, each with the number of its last line."""
     lines = _Lines(file)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except csv.Error:
-            yield Skipped(lines.number, 1, "not CSV: a quote or a line break out of place")
-            continue
-        while lines.long:
+    for number, row in csv_rows(lines, delimiter):
+        while lines.long and lines.long[0] <= number:
             yield Skipped(lines.long.pop(0), MAX_LINE, TOO_LONG)
-        if any(map(str.strip, row)):
-            yield lines.number, row
+        if row is None:
+            yield Skipped(number, 1, "not CSV: a quote or a line break out of place")
+        elif any(map(str.strip, row)):
+            yield number, row
     for number in lines.long:
         yield Skipped(number, MAX_LINE, TOO_LONG)
 
 
 class _Lines:
-    """Line reader for `csv`; lines that are too long are left out, and noted."""
+    """Line reader for `csv_rows`; lines that are too long are left out, and noted."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._lines = cut_lines(stream_of(file))

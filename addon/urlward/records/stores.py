@@ -1,0 +1,34 @@
+"""Kinds of event stores, and how one is opened."""
+
+from pathlib import Path
+from threading import Lock
+
+from urlward.config.records import StoreTable
+from urlward.records.jsonl_store import open_jsonl
+from urlward.records.store import Store
+from urlward.records.syslog_store import open_syslog
+
+_opening = Lock()
+"""None is opened while another is: the first time changes how an SQLite file is written, which fails then."""
+
+
+def open_store(table: StoreTable, state: Path, *, make: bool = True) -> Store:
+    """Open the store of a configuration's table, made where it is not there yet.
+
+    Args:
+        table: what is to be opened.
+        state: the state folder.
+        make: whether a file that is not there is made.
+
+    Raises:
+        AbsentError: it is not there, and is not to be made.
+        StoreError: it cannot be used now.
+    """
+    with _opening:
+        if table.kind == "syslog":
+            return open_syslog(table)
+        if table.kind == "jsonl":
+            return open_jsonl(table, state, make=make)
+        from urlward.records.database import open_database  # brings SQLAlchemy
+
+        return open_database(table, state, make=make)

@@ -1,0 +1,63 @@
+"""Connections to the servers beside the filter: who has most makes room."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+from urlward.records import bounded_server as module
+from urlward.records.bounded_server import BoundedServer
+
+GREEDY, MODEST = "127.0.0.66", "127.0.0.5"
+
+
+class Page(RequestHandler):
+    def get(self) -> None:
+        self.finish("here")
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    server = BoundedServer(Application([("/", Page)], log_function=lambda _: None))
+    sockets = bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    yield sockets[0].getsockname()[1]
+    server.stop()
+    await server.close_all_connections()
+
+
+class Client:
+    def __init__(self, port: int, address: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), source_address=(address, 0))
+        self.socket.setblocking(False)
+
+    async def read(self) -> bytes:
+        async with asyncio.timeout(60):
+            return await asyncio.get_running_loop().sock_recv(self.socket, 1 << 16)
+
+    async def asks(self) -> bytes:
+        self.socket.send(b"GET / HTTP/1.1\r\nHost: gateway.example\r\n\r\n")
+        return await self.read()
+
+
+@pytest.mark.parametrize("scarce", [False, True])
+async def test_who_has_most_makes_room(port: int, monkeypatch: pytest.MonkeyPatch, scarce: bool) -> None:
+    if scarce:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
+    else:
+        monkeypatch.setattr(module, "MOST", 4)
+    modest = Client(port, MODEST)
+    greedy = [Client(port, GREEDY) for _ in range(10)]
+    for each in greedy[:7]:
+        assert await each.read() == b"", "the oldest is closed"
+    other = Client(port, MODEST)
+    assert (await other.asks()).endswith(b"here")
+    assert await greedy[7].read() == b""
+    assert (await modest.asks()).endswith(b"here")
+    assert (await greedy[9].asks()).endswith(b"here")
+    for each in (modest, other, *greedy):
+        each.socket.close()

@@ -1,0 +1,44 @@
+"""Tasks that are begun again after an error."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from urlward import lasting as module
+from urlward.lasting import lasting
+
+
+async def test_work_is_begun_again_after_an_error_until_it_returns(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "AGAIN", 0.0)
+    ends: list[Exception | None] = [
+        MemoryError("confidential"), ExceptionGroup("", [ExceptionGroup("", [OSError(24, "no file")])]), None
+    ]  # fmt: skip
+
+    async def work() -> None:
+        if (end := ends.pop(0)) is not None:
+            raise end
+
+    await lasting("the work", work)
+    assert ends == []
+    assert caplog.messages == [
+        "the work: MemoryError; begun again in 0 s", "the work: OSError; begun again in 0 s"
+    ]  # fmt: skip
+
+
+async def test_work_that_is_cancelled_is_not() -> None:
+    begun = []
+
+    async def work() -> None:
+        begun.append(1)
+        await asyncio.Future()
+
+    task = asyncio.create_task(lasting("the work", work))
+    await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    assert begun == [1]
