@@ -370,8 +370,14 @@ class Filter:
         before = len(self.blocks(word))
         return lambda: self.blocks(word)[before:]
 
+    @property
+    def worker(self) -> int:
+        """Process id of the worker that was started first; of the filter where it is another program's."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return min(map(int, path.read_text().split()), default=self.process.pid)
+
     def memory(self) -> int:
-        return resident_memory(self.process.pid)
+        return resident_memory(self.worker)
 
     def check_log(self) -> None:
         """No log line names what is listed, and nothing of ours or mitmproxy's broke."""
