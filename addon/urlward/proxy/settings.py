@@ -102,7 +102,7 @@ def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) ->
     Args:
         config: the configuration.
         path: of its file.
-        options: values of the addon's options, by their names in `urlward.proxy.options`.
+        options: values of the addon's options, by their names in `urlward.options`.
     """
     if path is None or not (config.feed or config.records is not None):
         return None
