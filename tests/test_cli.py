@@ -23,8 +23,8 @@ from urlward.commands import check as check_commands
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
 from urlward.feeds import refresh as feed_refresh
-from urlward.proxy import runner
-from urlward.proxy.listeners import Listeners
+from urlward.proxy import runner, workers
+from urlward.proxy.plan import FIRST, PLANS, WORKER
 from urlward.proxy.settings import Settings
 from urlward.samples import SAMPLE
 
@@ -269,8 +269,17 @@ class TestCompile:
         done = urlward("compile", source, "-o", output, "--max-errors", "1")
         assert done.code == 0
         assert "l\\udcffst.txt:2:1: " in done.err
-        assert json.loads(urlward("info", "--json", output).out)["name"] == "l\udcffst"
+        assert json.loads(urlward("info", "--json", output).out)["name"] == r"l\udcffst"
         assert urlward("check", "--list", output, "a.example").code == 1
+
+    def test_a_name_that_no_list_can_have(self, urlward: Urlward, source: Path, output: Path) -> None:
+        strange = source.with_name("a\x1b[2J\nb.txt")
+        strange.write_bytes(source.read_bytes())
+        assert urlward("compile", strange, "-o", output).code == 0
+        assert r"a\x1b[2J\nb" in urlward("info", output).out
+        assert urlward("compile", source, "--name", "c\x07", "-o", output).code == 0
+        assert r"c\x07" in urlward("info", output).out
+        assert urlward("check", "--list", strange, "a.example").code == 1
 
 
 @pytest.mark.usefixtures("compiles_here")
@@ -548,10 +557,16 @@ def test_script_is_a_file_with_the_addon(urlward: Urlward) -> None:
 
 class TestRun:
     @pytest.fixture
-    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-        """What the runner was asked to do, instead of doing it."""
+    def first_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This process is the first worker of a supervisor that nobody needs."""
+        monkeypatch.setenv(WORKER, "0")
+        monkeypatch.setenv(PLANS, FIRST)
+        monkeypatch.setattr(workers, "offer", lambda _: None)
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch, first_worker: None) -> list[Settings]:
+        """What its runner was asked to do, instead of doing it."""
         asked: list[Settings] = []
-        monkeypatch.setattr(Listeners, "open", lambda *_: None)
         monkeypatch.setattr(runner, "run", lambda settings, *_: asked.append(settings))
         return asked
 
@@ -721,6 +736,7 @@ other = "relay"
         ],
         ids=lambda value: value[-1] if isinstance(value, list) else None,
     )
+    @pytest.mark.usefixtures("first_worker")
     def test_what_keeps_it_from_starting(
         self,
         urlward: Urlward,

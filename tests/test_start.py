@@ -23,7 +23,18 @@ def begin(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_interpreter_is_started_anew_before_anything_is_imported() -> None:
-    assert begin("run").stderr.strip() == "not yet"
+    assert begin("run", "--check").stderr.strip() == "not yet"
+
+
+def test_the_supervisor_imports_next_to_nothing() -> None:
+    """It lives as long as the filter, for which it has neither the configuration nor mitmproxy to know."""
+    program = (
+        "import sys, urlward.supervise\n"
+        "heavy = ('asyncio', 'pydantic', 'mitmproxy.http', 'urlward.config', 'urlward.cli', 'cryptography')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_other_commands_keep_it() -> None:
@@ -50,5 +61,7 @@ def chosen():
     os.kill(os.getpid(), signal.SIGUSR2)
     os.kill(os.getpid(), signal.SIGUSR1)""",
     )
-    done = subprocess.run([sys.executable, "-c", early, "run"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", early, "run", "--check"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr.strip()) == (1, "not yet")

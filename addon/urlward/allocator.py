@@ -10,6 +10,9 @@ import ctypes
 import os
 import sys
 
+ALLOCATOR = "PYTHONMALLOC", "malloc"
+"""Variable of the environment that chooses the C library's, and its value."""
+
 _M_MXFAST = 1
 
 
@@ -17,8 +20,9 @@ def choose_allocator() -> None:
     """Restart with the C library's allocator, unless one has been chosen; then turn its fast bins off."""
     if sys.platform != "linux":
         return
-    if "PYTHONMALLOC" not in os.environ:
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONMALLOC": "malloc"})  # noqa: S606
+    name, allocator = ALLOCATOR
+    if name not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, name: allocator})  # noqa: S606
     # GNU's C library has it; where another does not, nothing is lost.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

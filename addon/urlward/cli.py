@@ -5,15 +5,14 @@ said in one line on standard error. Ctrl-C is 130 and a reader that has gone 141
 """
 
 import argparse
-import io
 import json
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,16 +57,17 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
-from urlward.lines import plain, say
+from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
-from urlward.process import keep_private, module_command
+from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
+from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
-from urlward.proxy.options import FLAGS, LIST, OF_ADDON, TRUST
+from urlward.proxy.plan import FIRST, Plan
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key
@@ -75,8 +75,6 @@ from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings
-    from urlward.proxy.supervisor import Plan
-    from urlward.records.metrics import RulesFacts
 
 OK, BLOCKED, ERROR = 0, 1, 2
 INTERRUPTED, NOBODY_READS = 130, 141
@@ -85,11 +83,7 @@ INTERRUPTED, NOBODY_READS = 130, 141
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     keep_private()
-    _open_standard_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A file name or URL need not be text, nor the terminal know all letters.
-            stream.reconfigure(errors="backslashreplace")
+    open_standard_streams()
     try:
         parsed = _parser().parse_args(arguments)
         code = _dispatch(parsed)
@@ -110,17 +104,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _failed(f"a bug: {type(e).__name__} at {_place(e)}; please report it")
     _drop_output()
     sys.exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Open closed standard streams as nothing, or what is opened next, such as a socket, would be one of
-    them."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest number that is free; children have it too.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _failed(*messages: str) -> int:
@@ -223,64 +206,46 @@ class _Version(argparse.Action):
 
 
 def _run(args: argparse.Namespace) -> int:
-    from urlward.gateway.locks import alone
-    from urlward.proxy.listeners import Listeners, given
-    from urlward.proxy.supervisor import Supervisor
-    from urlward.proxy.workers import end_with_supervisor, is_worker
+    from urlward.proxy.workers import end_with_supervisor, is_worker, offer, plans, refusing
 
     end_with_supervisor()
-    settings, workers = _run_settings(args)
-    if settings.lists == (samples.SAMPLE,) and not (args.check or is_worker()):
-        print(f"filtering with the sample, {samples.SAMPLE}", flush=True)
-    if not is_worker() and _preflight(args, settings):
-        return OK
-    from urlward.proxy.runner import prepare_authority, run
-
-    with alone() if settings.steer and not is_worker() else nullcontext():
-        if workers > 1 and not is_worker():
-            prepare_authority(settings)
-            with _watched(settings) as rules:
-                return OK if Supervisor(partial(_plan, args, steer=settings.steer), rules).run() else ERROR
-        addons = _gateway_addons(settings.config, settings.steer, settings.modes, settings.listen[1])
-        listeners = Listeners(given())
+    with refusing():
+        settings, workers = _run_settings(args)
+        if settings.lists == (samples.SAMPLE,) and plans() == FIRST:
+            print(f"filtering with the sample, {samples.SAMPLE}", flush=True)
         if not is_worker():
-            listeners.open(settings.addresses, 1)
-            listeners.check_given()
-        run(settings, addons, listeners.of(0, settings.addresses))
+            if _preflight(args, settings):
+                return OK
+            from urlward.supervise import supervise
+
+            supervise()
+        if plans():
+            offer(_plan(args, settings, workers))
+    from urlward.proxy.runner import run
+
+    run(settings, _gateway_addons(settings.config, settings.steer, settings.modes, settings.listen[1]))
     return OK
 
 
-def _plan(args: argparse.Namespace, *, steer: bool) -> "Plan":
-    """Plan for the supervisor of workers, from the configuration as it is now."""
-    from urlward.proxy.companion import companions, told_of_lists
-    from urlward.proxy.supervisor import Plan
+def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
+    """Plan for the supervisor, once all that can be seen before the start has been looked at."""
+    from urlward.proxy.runner import prepare_authority
+    from urlward.proxy.workers import plans
 
-    settings, workers = _run_settings(args)
-    config = settings.config
-    if settings.steer != steer:
-        raise _Told("steer: to change that, start urlward anew")
+    config, steer = settings.config, settings.steer
     _preflight(args, settings)
-    if settings.unshared:
+    if settings.unshared and workers > 1:
         raise _Told(f"workers: mode {settings.unshared[0]} works with one only")
+    prepare_authority(settings)
     return Plan(
-        command=module_command("urlward", *sys.argv[1:]),
         workers=workers,
         addresses=settings.addresses,
-        companions=companions(
-            config,
-            args.config,
-            str(settings.options.get("urlward_key", "")),
-            str(settings.options.get("urlward_admin", "")),
-            told_of_lists(
-                settings.lists,
-                settings.trust,
-                str(settings.options["urlward_max_errors"]),
-                str(settings.options["urlward_format"]),
-            ),
-        ),
-        alone=settings.alone,
+        service=settings.service(args.config),
+        alone=[*settings.alone, *settings.unshared],
         timeout=_worker_timeout(config, steer=steer),
-        text=config.text,
+        steer=steer,
+        watch=_watched(settings, check=plans() == FIRST),
+        text=config.text.decode("latin-1"),
     )
 
 
@@ -419,7 +384,6 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
     from urlward.gateway.errors import NoRulesError, located
     from urlward.gateway.heartbeat import Heartbeat
     from urlward.gateway.planning import redirected_port
-    from urlward.gateway.rules_watch import WatchHere
     from urlward.gateway.steering import Steering
     from urlward.proxy.workers import is_worker
 
@@ -439,38 +403,34 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
         if not is_worker():
             raise
         logging.getLogger("urlward").warning("gateway: no rules in the kernel; nothing is filtered")
-    return [*addons, WatchHere(gateway.interfaces)] if addons and not is_worker() else addons
+    return addons
 
 
-@contextmanager
-def _watched(settings: "Settings") -> "Iterator[Callable[[], RulesFacts | None]]":
-    """Watch on a gateway's rules, where there are some for this filter; the process of this looks after them.
+def _watched(settings: "Settings", *, check: bool) -> tuple[str, ...] | None:
+    """Interfaces of the gateway whose rules in the kernel are for this filter; None where there are none.
+
+    Args:
+        settings: of the run.
+        check: whether the rules have to be there.
 
     Raises:
         GatewayError: there are none, or they are for another filter.
     """
     from urlward.gateway.nft import Nft
     from urlward.gateway.planning import redirected_port
-    from urlward.gateway.rules_watch import RulesWatch, tell_manager
     from urlward.gateway.steer_set import check_rules
 
     gateway = settings.config.gateway
     takes = redirected_port(gateway, settings.modes, settings.listen[1], steer=settings.steer)
     if takes is None:
-        yield lambda: None
-        return
-    nft = Nft()
-    try:
-        check_rules(nft, gateway, takes, gateway.dns.port if settings.steer else 0)
-    finally:
-        nft.close()
-    watch = RulesWatch(gateway.interfaces, partial(say, warning=True))
-    watch.on_facts = tell_manager
-    watch.start()
-    try:
-        yield lambda: watch.facts
-    finally:
-        watch.close()
+        return None
+    if check:
+        nft = Nft()
+        try:
+            check_rules(nft, gateway, takes, gateway.dns.port if settings.steer else 0)
+        finally:
+            nft.close()
+    return tuple(gateway.interfaces)
 
 
 def _compile(args: argparse.Namespace) -> int:
@@ -489,7 +449,7 @@ def _compile(args: argparse.Namespace) -> int:
             data, report = compile_sources(
                 args.sources,
                 key,
-                name=args.name or name_of(args.sources[0]),
+                name=fit_name(args.name) if args.name else name_of(args.sources[0]),
                 budget=budget,
                 progress=progress,
                 issue=issue,

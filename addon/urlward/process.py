@@ -4,6 +4,7 @@ None of it outlasts an execve(2), so each process asks at its start.
 """
 
 import ctypes
+import io
 import json
 import os
 import resource
@@ -23,6 +24,10 @@ BEAT = 0.25
 
 REQUESTS = frozenset({signal.SIGHUP, signal.SIGUSR2})
 """Signals that ask a filter for something; they end a process that has no handler for them yet."""
+
+IN_FORCE = "URLWARD_CONFIG"
+"""In the environment of a process that a filter has started: the descriptor of memory with the text of the
+configuration that is in force, which its file may have no longer."""
 
 OURS = "urlward:nft"
 """The name of threads that change the kernel's rules, by which it tells whose a change is (`called`)."""
@@ -77,6 +82,21 @@ def check_parent(parent: int) -> None:
     """Exit if the parent has ended before `end_with_parent`."""
     if parent != os.getppid():
         sys.exit(1)
+
+
+def open_standard_streams() -> None:
+    """Open closed standard streams as nothing, or what is opened next, such as a socket, would be one of
+    them; and have those that are text take any file name or URL."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free; children have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name or URL need not be text, nor the terminal know all letters.
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

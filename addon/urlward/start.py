@@ -1,10 +1,14 @@
 """Entry point of the command line: signals and allocator, before the rest is imported."""
 
+import os
 import signal
 import sys
 
-from urlward.allocator import choose_allocator
+from urlward.allocator import ALLOCATOR, choose_allocator
 from urlward.process import hold_requests
+
+_SAID_AT_ONCE = {"-h", "--help", "--check"}
+"""Flags of ``run`` by which nothing is run."""
 
 
 def main() -> None:
@@ -13,6 +17,13 @@ def main() -> None:
         hold_requests()
         # By which others open their logs anew: who sends it does not mean to end the filter.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        from urlward.proxy.plan import WORKER
+
+        if WORKER not in os.environ and not _SAID_AT_ONCE.intersection(sys.argv):
+            os.environ.setdefault(*ALLOCATOR)  # of the workers
+            from urlward.supervise import supervise
+
+            supervise()
         # It starts the interpreter anew, which must not import everything twice.
         choose_allocator()
     from urlward.cli import main as run

@@ -65,14 +65,13 @@ class Running:
 
     def workers(self) -> list[int]:
         """Process ids of those that filter."""
-        return _children(self._process.pid) if self._workers > 1 else [self._process.pid]
+        return _children(self._process.pid)
 
     def memory(self) -> dict[str, Any]:
         """Of all processes together, and of each worker."""
         each = [memory(pid) for pid in self.workers()]
-        rest = [memory(self._process.pid)] if self._workers > 1 else []
         return {
-            "total_pss": sum(m.proportional for m in [*each, *rest]),
+            "total_pss": sum(m.proportional for m in [*each, memory(self._process.pid)]),
             "worker_pss": [m.proportional for m in each],
             "worker_private": [m.private for m in each],
         }

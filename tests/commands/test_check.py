@@ -112,6 +112,7 @@ def test_what_is_allowed_for_a_while_counts(check: Check, config: Path) -> None:
     [
         (("--at", "noon", "a.example"), "at: 'noon' is not a time"),
         (("--client", "pupils", "a.example"), "client: 'pupils' is not an address"),
+        (("--client", "", "a.example"), "client: '' is not an address"),
         (("--max-errors", "x", "a.example"), "max-errors: 'x' is not a count"),
     ],
 )

@@ -23,6 +23,7 @@ from urlward.commands.events import (
 )
 from urlward.config import ConfigError
 from urlward.config.records import StoreTable
+from urlward.engine.errors import UrlwardError
 from urlward.records.bulk import insert_new
 from urlward.records.database import Database, open_database
 from urlward.records.event import FIELDS, ReferenceTextError, as_json, time_text
@@ -205,6 +206,9 @@ def test_an_end_before_the_beginning_is_said(config: str) -> None:
 def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match=r"records\.db: not there: nothing has been recorded yet$"):
         run("--config", config)
+    for name in ("list", "category", "client", "entry", "group", "reference"):
+        with pytest.raises(UrlwardError, match=rf"^(--)?{name}: "):
+            run("--config", config, f"--{name}", "")
     for limit in ("0", "9" * 30):
         with pytest.raises(EventsCommandError, match=r"^--limit: "):
             run("--config", config, "--limit", limit)

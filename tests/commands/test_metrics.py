@@ -51,10 +51,13 @@ def test_show_without_an_admin_address(urlward: Callable[..., int], tmp_path: Pa
 def test_files_for_what_is_configured(urlward: Callable[..., int], tmp_path: Path) -> None:
     config, folder = tmp_path / "urlward.toml", tmp_path / "out"
     config.write_text('[records]\nprivacy = "counts"\n[admin]\nlisten = "0.0.0.0:9999"\n')
+    folder.mkdir()
+    (folder / "prometheus.yml").write_text("the operator's own")
     assert urlward("files", "-o", str(folder)) == 0
-    assert '- targets: ["127.0.0.1:8088"]' in (folder / "prometheus.yml").read_text()
+    assert (folder / "prometheus.yml").read_text() == "the operator's own"
+    assert '- targets: ["127.0.0.1:8088"]' in (folder / "urlward-scrape.yml").read_text()
     assert urlward("files", "--config", str(config), "-o", str(folder)) == 0
-    assert '- targets: ["127.0.0.1:9999"]' in (folder / "prometheus.yml").read_text()
+    assert '- targets: ["127.0.0.1:9999"]' in (folder / "urlward-scrape.yml").read_text()
     config.write_text("")
     with pytest.raises(MetricsCommandError, match=r"no \[admin\] in it"):
         urlward("files", "--config", str(config), "-o", str(folder))

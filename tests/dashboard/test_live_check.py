@@ -1,13 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lists.policy_support import config as read
+from urlward.config import Config, RecordsTable, read_config
 from urlward.dashboard.live_check import Checks
 from urlward.engine.errors import UrlwardError
 from urlward.policy.allows import add_allow
-from urlward.proxy.companion import told_of_lists
+from urlward.proxy.settings import Settings
 from urlward.state.beside import read_asked
 from urlward.state.folder import local_key
 
@@ -90,11 +92,15 @@ def test_memory_is_given_back(checks: Checks):
 def test_lists_of_flags_are_those_of_the_filter(tmp_path: Path):
     (tmp_path / "urlward.toml").write_text(CONFIG)
     (tmp_path / "list.txt").write_text("games.example\n")
-    told = told_of_lists([tmp_path / "flags.txt"], (), "50%", "urls")
+    options = {"urlward_max_errors": "50%", "urlward_format": "urls"}
+    path = tmp_path / "urlward.toml"
+    settings = Settings((tmp_path / "flags.txt",), (), ("", 0), options, "", (), config=read_config(path))
     (tmp_path / "flags.txt").write_text("http://by-flag.example/x\nhttp://by-flag.example/y\n")
-    config, state = read_asked(
-        {"config": str(tmp_path / "urlward.toml"), "state": str(tmp_path / "s"), **told}
-    )
+    settings = replace(settings, config=Config(records=RecordsTable()))
+    service = settings.service(path)
+    assert service is not None
+    told = service.request
+    config, state = read_asked({"state": str(tmp_path / "s"), **told})
     checks = Checks(config, state, str(told["format"]))
     assert checks.check("http://by-flag.example/x", "", None, NOW)["verdict"] == "block"
     assert checks.check("http://games.example/", "", None, NOW)["verdict"] == "pass"

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -38,9 +38,9 @@ _MODULES = (
     "urlward.proxy.preflight",
     "urlward.proxy.runner",
     "urlward.proxy.listeners",
-    "urlward.proxy.supervisor",
-    "urlward.proxy.companion",
+    "urlward.supervise",
     "urlward.gateway.locks",
+    "urlward.gateway.rules_watch",
     MODULE,
 )
 """With what they import in turn: all that a filter, and what compiles its lists, imports as it starts."""
@@ -190,6 +190,40 @@ def _start(asked: dict[str, Any], channel: int) -> int:
             warnings.filterwarnings("ignore", message=".*is multi-threaded, use of fork")
             subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
         exec(asked["before"], {})
+        code = _code_of(run)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], passed: Collection[int]
+) -> "subprocess.Popen[bytes]":
+    """Make a worker by a fork of its supervisor; what was patched there is so here as well."""
+    pid = os.fork()
+    if pid:
+        made: subprocess.Popen[bytes] = subprocess.Popen.__new__(subprocess.Popen)
+        made.pid, made.returncode, made.args = pid, None, command
+        made.stdin = made.stdout = made.stderr = None
+        made._child_created, made._waitpid_lock, made._sigint_wait_secs = True, threading.Lock(), 0.25
+        return made
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        _reset_signals()
+        for fd in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
+            if fd > 2 and fd not in passed:
+                with suppress(OSError):
+                    os.close(fd)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["urlward", *command[command.index("urlward") + 1 :]]
+        from urlward.start import main as run
+
         code = _code_of(run)
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -370,8 +370,14 @@ class Filter:
         before = len(self.blocks(word))
         return lambda: self.blocks(word)[before:]
 
+    @property
+    def worker(self) -> int:
+        """Process id of the worker that was started first; of the filter where it is another program's."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return min(map(int, path.read_text().split()), default=self.process.pid)
+
     def memory(self) -> int:
-        return resident_memory(self.process.pid)
+        return resident_memory(self.worker)
 
     def check_log(self) -> None:
         """No log line names what is listed, and nothing of ours or mitmproxy's broke."""
@@ -404,7 +410,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @cache
-def _filters_authority() -> Path:
+def filters_authority() -> Path:
     """A CA as filters make it at their first start: each would take half a second of a core for its key."""
     folder = Path(tempfile.mkdtemp(prefix="urlward-ca-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -440,7 +446,7 @@ def running(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)
     if shares_ca and not (folder / "confdir").exists():
-        shutil.copytree(_filters_authority(), folder / "confdir")
+        shutil.copytree(filters_authority(), folder / "confdir")
     line = [
         *prefix,
         *command,

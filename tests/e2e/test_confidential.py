@@ -115,7 +115,7 @@ def found_in(proxy: Filter, labels: list[str]) -> dict[str, int]:
 
 def long_lived(proxy: Filter) -> bool:
     """Whether only those processes are there that stay."""
-    of_feeds = [each for each in processes(proxy.process.pid) if "feeds.process" in command(each)]
+    of_feeds = [each for each in processes(proxy.process.pid) if "service.process" in command(each)]
     alone = all(len(processes(each)) == 1 for each in of_feeds)
     return alone and not any("feeds.refresh" in command(each) for each in processes(proxy.process.pid))
 

@@ -17,6 +17,7 @@ from conftest import free_port, wait_for
 from e2e import support
 from e2e.support import Filter, Nginx, get, running
 from e2e.test_confidential import command, processes
+from e2e.test_workers import children_of
 from urlward.assignments.store import AssignmentStore
 from urlward.engine.digest import format_key
 from urlward.policy.allows import add_allow
@@ -270,12 +271,12 @@ def processes_of(pid: int) -> Iterator[tuple[int, str]]:
 
 def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origin: Nginx) -> None:
     state = folder / "state"
-    # Nobody takes the process of feeds, which is stopped below, to hang.
+    # Nobody takes the service process, which is stopped below, to hang.
     with filtering(folder, "filter", workers=2, more="worker_timeout = 0") as (proxy, admin):
         wait_for(lambda: is_ready(admin), "both workers")
         found = dict(processes_of(proxy.process.pid))
-        (feeds,) = (pid for pid, line in found.items() if "feeds.process" in line)
-        workers = [pid for pid, line in found.items() if "-m urlward run" in line]
+        (feeds,) = (pid for pid, line in found.items() if "service.process" in line)
+        workers = [pid for pid in children_of(proxy.process.pid) if pid != feeds]
         assert len(workers) == 2
         os.kill(feeds, signal.SIGSTOP)  # nothing is made anew meanwhile
         try:

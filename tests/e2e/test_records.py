@@ -156,7 +156,9 @@ def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
         )
         children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
         workers = [
-            int(pid) for pid in children if b"-m\0urlward\0run" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            int(pid)
+            for pid in children
+            if b"urlward.service.process" not in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from e2e.support import (
     accepts,
     ask,
     environment,
+    filters_authority,
     get,
     read_to_end,
     socks,
@@ -36,6 +38,7 @@ from e2e.test_tls import OURS, https
 BIN = Path(sys.executable).parent
 
 
+@cache
 def script() -> str:
     line = [sys.executable, "-m", "urlward", "script"]
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
@@ -45,6 +48,7 @@ def script() -> str:
 def tool(name: str, folder: Path, *arguments: str, path: str = "", wait: bool = True) -> Iterator[Filter]:
     """A mitmproxy tool with the script, in a terminal of its own."""
     (folder / "list.txt").write_text(LIST)
+    shutil.copytree(filters_authority(), folder / "confdir")
     port = free_port()
     line = [
         str(BIN / name), "-s", path or script(), "--set", f"urlward_list={folder / 'list.txt'}",

@@ -290,7 +290,7 @@ def test_a_header_that_contradicts_itself(at: slice, content: bytes) -> None:
             for value in ([], [[1]], [[1, 0, 0, 0]], None, [None], [["1", 0, 0, 0, 0]], [[10] * 5])
         ],
         *[{"shapes": [[kind, 0, 9, 0, 0]] * 20} for kind in (1, 5)],
-        *[{"name": value} for value in (None, 1, ["a"], "a\nb", "\x1b[31m")],
+        *[{"name": value} for value in (None, 1, ["a"], "a\nb", "\x1b[31m", "a\ud800")],
         {"categories": ["", "a\n2027-01-01T00:00:00.000Z block"]},
         {"by_category": {"a\nb": 1}},
         *[{"counts": value} for value in (None, [])],

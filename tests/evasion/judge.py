@@ -1,5 +1,6 @@
 """Runs rows along ways, and says what went past the filter or was stopped without a reason."""
 
+import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -112,11 +113,18 @@ def _is_late(line: Line, row: Row, before: Iterable[Row]) -> bool:
         row: after which it was found.
         before: the rows before that.
     """
-    request = line.request.encode()
+    request = _as_sent(line)
     if request in b"".join(row.turns):
         return False
     refused = line.status == "400" and line.request.startswith("GET ") and "\\" not in line.request
     return refused or any(request in b"".join(earlier.turns) for earlier in before)
+
+
+def _as_sent(line: Line) -> bytes:
+    """The request line that a line of a log is of: origins escape what is not printable."""
+    return re.sub(
+        rb"\\x([0-9A-Fa-f]{2})", lambda found: bytes.fromhex(found[1].decode()), line.request.encode()
+    )
 
 
 def _along(lab: Lab, way: Way, rows: list[Row]) -> list[Result]:

@@ -92,6 +92,28 @@ def test_export_never_overwrites_the_key(made: Authority, tmp_path: Path, name: 
     assert secret.read_bytes() == before
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_export_takes_the_place_of_a_certificate_alone(made: Authority, tmp_path: Path, form: str) -> None:
+    for before in FORMATS:
+        path = tmp_path / f"{before}.out"
+        export(made, path, before)
+        export(made, path, form)
+        assert read(path.read_bytes(), form) == made.certificate
+    (tmp_path / "empty").touch()
+    export(made, tmp_path / "empty", form)
+    others = {
+        "list.key": b"0" * 64,
+        "urlward.toml": b"[gateway]\n",
+        "both.pem": (made.folder / "mitmproxy-ca.pem").read_bytes(),
+        "both.p12": (made.folder / "mitmproxy-ca.p12").read_bytes(),
+    }
+    for name, data in others.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(GatewayError, match="there already, and no certificate: it is not overwritten"):
+            export(made, tmp_path / name, form)
+        assert (tmp_path / name).read_bytes() == data
+
+
 def test_describe(made: Authority, tmp_path: Path) -> None:
     text = describe(made)
     for part in (made.fingerprint, "CN=mitmproxy", str(made.folder), "mitmproxy-ca-cert.pem", "secret"):

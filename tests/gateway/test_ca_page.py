@@ -81,3 +81,10 @@ def test_who_runs_it_and_what_is_decrypted(made: Authority) -> None:
     text = page(made, config)
     assert "&lt;Example&gt; Net" in text
     assert "or share an address with one" in Structure(text).text
+
+
+def test_the_page_takes_no_others_place(made: Authority, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<p>the operator's own</p>")
+    with pytest.raises(GatewayError, match=r"index\.html: there already, and another page"):
+        list(write_page(made, tmp_path, Config()))
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["index.html"]

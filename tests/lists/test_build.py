@@ -168,6 +168,7 @@ class TestReading:
     def test_a_list_without_a_name_is_called_by_its_file(self) -> None:
         assert name_of(Path("dir/phishing.txt")) == "phishing"
         assert name_of(Path("dir/.hidden")) == ".hidden"
+        assert name_of(Path("dir/a\x1b[31m\udcffb.txt")) == r"a\x1b[31m\udcffb"
 
     def test_the_file_stands_before_what_is_wrong_with_it(self) -> None:
         assert told(Path("x.ward"), DamagedError("bad")) == "x.ward: bad"

@@ -20,6 +20,8 @@ from urlward.lists.build import compile_sources
 from urlward.lists.issue import Issue
 from urlward.lists.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("compiles_here")
+
 MANY = "".join(f"n{n}.example\n" for n in range(300))
 
 

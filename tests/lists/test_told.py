@@ -10,7 +10,6 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
-        "urlward.feeds.process",
         "urlward.service.process",
         "urlward.feeds.refresh",
     ],

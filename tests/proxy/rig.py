@@ -21,9 +21,9 @@ from mitmproxy.test import taddons
 
 from e2e.support import make_authority
 from proxy.test_addon import loaded
+from urlward.proxy.acceptor import Acceptor
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import Front
-from urlward.proxy.listeners import Acceptor
 from urlward.proxy.session import Session
 
 type Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

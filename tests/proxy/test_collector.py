@@ -74,7 +74,7 @@ async def test_what_is_in_use_is_not_looked_through_again_and_again(collections:
 async def test_what_connections_have_use_for_is_not_looked_through(
     collections: list[int], live: SimpleNamespace
 ) -> None:
-    live.connections = FEW // 100
+    live.connections = FEW // collector.OF_ONE
     used = [[number] for number in range(2 * FEW - 1000)]
     await asyncio.sleep(0.01)
     assert collections == []

@@ -10,16 +10,13 @@ import pytest
 from conftest import free_port
 from urlward.proxy import listeners
 from urlward.proxy.listeners import (
-    LISTENERS,
-    Address,
     ListenError,
     Listeners,
     Sockets,
-    described,
     given,
-    inherited,
     open_sockets,
 )
+from urlward.proxy.plan import Address
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +33,7 @@ def at(sockets: list[socket.socket]) -> set[tuple[str, int]]:
 
 
 def test_each_worker_has_sockets_of_its_own_at_one_address() -> None:
-    address, made = Address("127.0.0.1", free_port(), "tcp"), Listeners(shared=True)
+    address, made = Address("127.0.0.1", free_port(), "tcp"), Listeners()
     made.open([address], 3)
     inodes = {os.fstat(of(made, number)[0][1][0].fileno()).st_ino for number in range(3)}
     assert len(inodes) == 3
@@ -46,7 +43,7 @@ def test_each_worker_has_sockets_of_its_own_at_one_address() -> None:
 
 
 def test_without_a_host_both_families_are_listened_to_at_one_port() -> None:
-    made = Listeners(shared=True)
+    made = Listeners()
     made.open([Address("", 0, "tcp")], 2)
     one, other = (at(of(made, number)[0][1]) for number in range(2))
     assert one == other
@@ -55,7 +52,7 @@ def test_without_a_host_both_families_are_listened_to_at_one_port() -> None:
 
 
 def test_nobody_is_refused_or_accepted_before_a_worker_listens() -> None:
-    address, made = Address("127.0.0.1", free_port(), "tcp"), Listeners(shared=True)
+    address, made = Address("127.0.0.1", free_port(), "tcp"), Listeners()
     made.open([address], 2)
     with socket.socket() as client:
         assert client.connect_ex(address[:2]) != 0
@@ -74,7 +71,7 @@ def test_a_taken_address_is_refused_although_it_could_be_shared(kind: str, share
     with pytest.raises(
         ListenError, match=f"cannot listen on 127.0.0.1:{address.port}: address already in use"
     ):
-        Listeners(shared=True).open([address], 2)
+        Listeners().open([address], 2)
 
 
 def test_an_address_that_becomes_free_in_a_moment_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +93,7 @@ def test_an_address_that_becomes_free_in_a_moment_is_waited_for(monkeypatch: pyt
     [("192.0.2.1", "not an address of this machine"), ("no.such.invalid", "name or service not known")],
 )
 def test_what_cannot_be_listened_on_is_said(host: str, said: str) -> None:
-    made = Listeners(shared=True)
+    made = Listeners()
     fine = Address("127.0.0.1", free_port(), "tcp")
     with pytest.raises(ListenError, match=said):
         made.open([fine, Address(host, free_port(), "tcp")], 2)
@@ -105,7 +102,7 @@ def test_what_cannot_be_listened_on_is_said(host: str, said: str) -> None:
 
 def test_a_change_keeps_what_stays() -> None:
     one, two = (Address("127.0.0.1", free_port(), "tcp") for _ in range(2))
-    made = Listeners(shared=True)
+    made = Listeners()
     made.open([one], 2)
     kept = of(made, 0)[0][1]
     made.open([one, two], 3)
@@ -118,27 +115,11 @@ def test_a_change_keeps_what_stays() -> None:
 
 
 def test_an_address_of_one_worker_can_be_that_of_several_later() -> None:
-    address, made = Address("127.0.0.1", free_port(), "tcp"), Listeners(shared=True)
+    address, made = Address("127.0.0.1", free_port(), "tcp"), Listeners()
     made.open([address], 1)
     of(made, 0)[0][1][0].listen()
     made.open([address], 2)
     assert at(of(made, 1)[0][1]) == {address[:2]}
-
-
-def test_a_worker_finds_what_it_inherits(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Listeners()
-    addresses = [Address("127.0.0.1", 0, "tcp"), Address("::1", free_port(), "udp")]
-    made.open(addresses, 1)
-    copies = [(address, [one.dup() for one in some]) for address, some in of(made, 0)]
-    monkeypatch.setenv(LISTENERS, described(copies))
-    for _, some in copies:
-        for one in some:
-            one.detach()
-    found = inherited()
-    assert list(found) == addresses
-    for address, some in of(made, 0):
-        assert at(found[address]) == at(some)
-    assert inherited() == {}, "once"
 
 
 # -- as a service manager passes them
@@ -183,7 +164,7 @@ def test_where_there_are_enough_each_worker_has_its_own() -> None:
 
 def test_what_is_not_passed_is_opened() -> None:
     where = ("127.0.0.1", free_port())
-    made = Listeners(passed(where), shared=True)
+    made = Listeners(passed(where))
     made.open([Address(*where, "tcp"), Address(*where, "udp")], 2)
     made.check_given()
     udp = [inode(of(made, number)[1][1][0]) for number in range(2)]

@@ -1,4 +1,3 @@
-import asyncio
 import errno
 import os
 import resource
@@ -106,12 +105,3 @@ def test_signs_of_life_need_no_descriptor(manager: socket.socket, monkeypatch: p
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert said(manager) == [b"READY=1", b"WATCHDOG=1"]
-
-
-async def test_a_loop_that_turns(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(notify.INTERVAL, "20000")
-    task = asyncio.get_running_loop().create_task(notify.stay_alive())
-    manager.setblocking(False)
-    for _ in range(3):
-        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(manager, 100), 60) == b"WATCHDOG=1"
-    task.cancel()

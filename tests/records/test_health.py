@@ -1,8 +1,8 @@
 from urlward.records.delivery import StoreState
 from urlward.records.feed_figures import FeedFigures
-from urlward.records.health import REPORT_WITHIN, healthy, ready
 from urlward.records.metrics import ListFacts, RulesFacts
 from urlward.records.recorder import RecorderState
+from urlward.records.status import REPORT_WITHIN, healthy, ready
 
 LISTS = [(ListFacts("one", 1, 10),)]
 

@@ -11,6 +11,12 @@ from urlward.records.labels import (
 )
 
 
+def test_lists_are_called_as_their_files() -> None:
+    label = Bounded(9)
+    names = ["jugend-ü", "spiele ñ", "名簿", "phishing.2"]
+    assert [*map(label, names)] == names
+
+
 def test_among() -> None:
     known = among(("match", "peek"))
     assert [known(value) for value in ("match", "peek", "x", "")] == ["match", "peek", "other", "other"]
@@ -21,7 +27,9 @@ def test_the_first_values_are_kept() -> None:
     assert [label(value) for value in ("a", "b", "c", "a", "other")] == ["a", "b", "other", "a", "other"]
 
 
-@pytest.mark.parametrize("value", ["", "a/b", "http://a", "a\n", 'a"', "ä", "a" * 65, ".a", "a:1"])
+@pytest.mark.parametrize(
+    "value", ["", "a/b", "http://a", "a\n", 'a"', "ä/b", "ä" * 65, "\udcff", "a" * 65, ".a", "a:1"]
+)
 def test_what_cannot_be_a_name(value: str) -> None:
     assert Bounded(9)(value) == "other"
 

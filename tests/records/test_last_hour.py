@@ -1,4 +1,4 @@
-from urlward.records.last_hour import HOUR, STEP, LastHour
+from urlward.records.exposition import HOUR, STEP, LastHour
 
 A = ("a",)
 

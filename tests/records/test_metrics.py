@@ -1,5 +1,7 @@
 import json
 
+import msgspec
+
 from urlward.records.labels import MAX_CATEGORIES, MAX_LISTS, MAX_PAIRS
 from urlward.records.metrics import BUCKETS, ListFacts, Metrics
 
@@ -97,3 +99,12 @@ def test_the_newest_stall_is_of_the_last_two_snapshots() -> None:
         found.append(metrics.snapshot()["stall_newest"])
     assert found == [0.0, 1.0, 1.0, 0.0]
     assert metrics.snapshot()["stall_longest"] == 1.0
+
+
+def test_a_path_that_is_not_text_keeps_nothing_else_from_being_reported() -> None:
+    metrics = Metrics(0.0)
+    metrics.refused({"one": "l\udcffst.txt: empty"})
+    metrics.trouble("users", "us\udcffers: No such file")
+    said = msgspec.json.decode(msgspec.json.encode(metrics.snapshot()))
+    assert said["refused"] == {"one": r"l\udcffst.txt: empty"}
+    assert said["troubles"] == {"users": r"us\udcffers: No such file"}

@@ -91,7 +91,7 @@ def test_the_exposition_is_as_it_should_be(exposed: tuple[bytes, set[str]]) -> N
 @needs_promtool
 def test_the_scrape_configuration_is_one(tmp_path: Path) -> None:
     list(write_files(tmp_path))
-    config = tmp_path / "prometheus.yml"
+    config = tmp_path / "urlward-scrape.yml"
     (tmp_path / "token").write_text("x")
     config.write_text(config.read_text().replace("/etc/prometheus/urlward.token", str(tmp_path / "token")))
     promtool("check", "config", str(config))

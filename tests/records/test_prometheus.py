@@ -50,7 +50,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     exposition, metrics = full(folder / "state")
     target, port = free_port(), free_port()
     (folder / "token").write_text(TOKEN)
-    config = folder / "prometheus.yml"
+    config = folder / "urlward-scrape.yml"
     text = config.read_text().replace("127.0.0.1:8088", f"127.0.0.1:{target}")
     text = text.replace("/etc/prometheus/urlward.token", str(folder / "token"))
     config.write_text("global: {scrape_interval: 200ms, evaluation_interval: 200ms}\n" + text)

@@ -1,5 +1,5 @@
+from urlward.records.exposition import MOST_GONE, Sums
 from urlward.records.snapshot import Counts, Snapshot
-from urlward.records.sums import MOST_GONE, Sums
 
 A, B = ("a",), ("b",)
 

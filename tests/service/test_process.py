@@ -14,12 +14,16 @@ import pytest
 from companion import Companion
 from conftest import wait_for
 from records.recording import SECRET, block, events, records
+from urlward.config import Config, FeedTable, RecordsTable
 from urlward.config.records import StoreTable
+from urlward.feeds.store import FeedStore
 from urlward.records import writer
 from urlward.records.asking import SOCKET
+from urlward.records.outbox import OutboxError
 from urlward.records.recording import Recording
 from urlward.records.stores import open_store
 from urlward.records.writer import processes
+from urlward.service import process
 
 CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -76,14 +80,14 @@ def _kinds(state: Path) -> list[str]:
 
 
 def test_events_are_in_the_store_that_is_configured(tmp_path: Path) -> None:
-    with running(tmp_path) as process:
-        process.serves()
-        asyncio.run(_said(process.state, 10))
-        wait_for(lambda: len(_kinds(process.state)) == 13, "the events")
-        assert process.end() == 0, process.log()
-        assert process.log() == ""
-        assert _kinds(process.state) == ["start", "start", *["block"] * 10, "stop", "stop"]
-        left = {path.name for path in process.state.rglob("*")}
+    with running(tmp_path) as made:
+        made.serves()
+        asyncio.run(_said(made.state, 10))
+        wait_for(lambda: len(_kinds(made.state)) == 13, "the events")
+        assert made.end() == 0, made.log()
+        assert made.log() == ""
+        assert _kinds(made.state) == ["start", "start", *["block"] * 10, "stop", "stop"]
+        left = {path.name for path in made.state.rglob("*")}
         assert "outbox.db" in left
         assert not [name for name in left if name.endswith((".writer", ".sock")) or "outbox.db-" in name]
 
@@ -92,10 +96,10 @@ def test_what_is_older_than_it_may_be_is_deleted(tmp_path: Path) -> None:
     store = open_store(StoreTable(kind="sqlite"), tmp_path / "state")
     store.write(events(5))
     store.close()
-    with running(tmp_path) as process:
-        wait_for(lambda: "5 deleted" in process.log(), "the old ones to be deleted")
-        assert process.end() == 0, process.log()
-        assert "block" not in _kinds(process.state)
+    with running(tmp_path) as made:
+        wait_for(lambda: "5 deleted" in made.log(), "the old ones to be deleted")
+        assert made.end() == 0, made.log()
+        assert "block" not in _kinds(made.state)
 
 
 def test_a_second_one_waits_and_takes_the_place_of_the_first(tmp_path: Path) -> None:
@@ -128,11 +132,42 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
-    with running(tmp_path, "") as process:
-        assert process.process.wait(START) == 2
-        assert process.log() == "records: no [records] in the configuration: there is nothing to record\n"
+    with running(tmp_path, "") as made:
+        assert made.process.wait(START) == 2
+        assert made.log() == (
+            "service: neither [[feed]] nor [records] in the configuration: there is nothing to do\n"
+        )
     (tmp_path / "state").touch()
-    with running(tmp_path) as process:
-        assert process.process.wait(START) == 2
-        assert process.log().startswith("records: ")
-        assert process.log().count("\n") == 1
+    with running(tmp_path) as made:
+        assert made.process.wait(START) == 2
+        assert made.log().startswith("service: ")
+        assert made.log().count("\n") == 1
+
+
+async def test_records_that_cannot_be_kept_keep_no_feed_from_being_refreshed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are tried again, whatever was wrong."""
+    faults: list[Exception] = [OutboxError("no room"), RuntimeError("secret.example")]
+    records = asyncio.Event()
+
+    async def record(*_: object) -> None:
+        if faults:
+            raise faults.pop(0)
+        records.set()
+
+    monkeypatch.setattr(process, "_record", record)
+    monkeypatch.setattr(process, "AFTER_FAULT", 0.01)
+    (tmp_path / "list.txt").write_text("listed.example\n")
+    config = Config(feed=(FeedTable(name="body", path=str(tmp_path / "list.txt")),), records=RecordsTable())
+    store = FeedStore(tmp_path / "state", "body")
+    running = asyncio.ensure_future(process.run(config, tmp_path / "state"))
+    async with asyncio.timeout(START):
+        await records.wait()
+        while store.header() is None:
+            await asyncio.sleep(0.02)
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["records: no room", "records: a bug: RuntimeError"]

@@ -301,7 +301,7 @@ def _formula(args: argparse.Namespace) -> int:
     try:
         formula = Formula(
             IPv4Network(args.inside), IPv4Network(args.outside), args.ports, args.first_port,
-            to_ms(args.start) if args.start else 0, to_ms(args.end) if args.end else FOREVER,
+            0 if args.start is None else to_ms(args.start), FOREVER if args.end is None else to_ms(args.end),
         )  # fmt: skip
     except (ValueError, AssignmentError) as e:
         raise AssignmentError(f"formula: {e}") from e

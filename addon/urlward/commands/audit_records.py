@@ -36,7 +36,7 @@ def add_audit_commands(command: Command) -> None:
     checked = _sub(
         of_audit, "verify", _verify, "Exit code 0 where the log is as it was written, 1 where not."
     )
-    checked.add_argument("--known", metavar="HASH", default="", help="a hash that a line must have")
+    checked.add_argument("--known", metavar="HASH", help="a hash that a line must have")
     listed = _sub(of_audit, "list", _list, "Show the log.")
     listed.add_argument("--action", metavar="NAME", help="lines of that action alone")
     listed.add_argument("--last", type=int, metavar="N", default=0, help="the last N of them (all)")
@@ -49,12 +49,12 @@ def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
 
 
 def _verify(args: argparse.Namespace) -> int:
-    if args.known and not _HASH(args.known):
+    if args.known is not None and not _HASH(args.known):
         raise AuditError("known: not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
     config = configured(args.config)[1]
     state = found_folder(args.state or state_folder(config.state))
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
-    report = verify(state, args.known, copies)
+    report = verify(state, args.known or "", copies)
     print(json.dumps(_shown(report)) if args.json else "\n".join(_told(state / FILE, report)))
     for error in errors:
         print(f"urlward: not compared with: {error}", file=sys.stderr)

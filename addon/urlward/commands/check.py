@@ -16,8 +16,8 @@ from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.report import read_budget
+from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.progress import progress_bar
-from urlward.proxy.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.samples import SAMPLE
 
 OK, BLOCKED, ERROR = 0, 1, 2
@@ -29,7 +29,7 @@ def add_check_command(command: Command) -> None:
     for option in (LIST, FORMAT, KEY, TRUST, MAX_ERRORS):
         option.add_to(check)
     check.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
-    check.add_argument("--client", default="", metavar="ADDRESS", help="for whom (a client in no group)")
+    check.add_argument("--client", metavar="ADDRESS", help="for whom (a client in no group)")
     check.add_argument("--at", metavar="TIME", help="when: 2027-01-31T08:30:00Z (now)")
     check.add_argument("--explain", action="store_true", help="which entry and rule decided")
     check.add_argument("--json", action="store_true", help="one JSON object a URL")
@@ -40,9 +40,9 @@ class ClientError(UrlwardError):
     """A text that is no client's address."""
 
 
-def _client(text: str) -> str:
+def _client(text: str | None) -> str:
     try:
-        return str(ip_address(text)) if text else ""
+        return "" if text is None else str(ip_address(text))
     except ValueError as e:
         raise ClientError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
 

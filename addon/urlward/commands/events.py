@@ -121,6 +121,10 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
     if args.follow and args.until:
         raise EventsCommandError("--follow goes on for ever: without --until")
     equal = {name: getattr(args, name) for name, _, _ in _EQUAL}
+    for name, value in equal.items():
+        if value == "":
+            # Such as of a variable that is not set: without it, it would be everybody's events.
+            raise EventsCommandError(f"--{name}: is empty")
     if args.client is not None:
         try:
             equal["client"] = kept_client(args.client)

@@ -34,7 +34,7 @@ from urlward.lists.report import (
     note,
 )
 from urlward.lists.source import found_in, open_list, parts_of, recognise, unreadable
-from urlward.proxy.options import FORMAT
+from urlward.options import FORMAT
 
 _STDIN = Path("-")
 _TAB = ("\\t", "tab")

@@ -26,6 +26,7 @@ from urlward.config.proxy import ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.tables import WRITTEN, FileName, Listen, Table, trust_at
 from urlward.encoding import other_encoding, without_bom
+from urlward.process import IN_FORCE
 from urlward.regular import open_given
 
 __all__ = [
@@ -36,10 +37,6 @@ __all__ = [
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
 """The machine's configuration: the service's, and that of commands which are given none."""
-
-IN_FORCE = "URLWARD_CONFIG"
-"""In the environment of a process that a filter has started: the descriptor of memory with the text that is
-in force, which its file may have no longer."""
 
 MOST_WORKERS = 256
 

@@ -20,7 +20,7 @@ from urlward.dns.resolvers import Resolver
 from urlward.dns.service import QueryClient, QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
 from urlward.dns.wire import StreamMessages, framed
-from urlward.proxy.listeners import Acceptor, Transports
+from urlward.proxy.acceptor import Acceptor, Transports
 
 logger = logging.getLogger("urlward.gateway")
 

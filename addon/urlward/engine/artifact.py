@@ -353,12 +353,18 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         raise ValueError
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+_NO_WORD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, and half characters, as a file's name has them that is not UTF-8."""
+
+
+def fit_name(name: str) -> str:
+    """A name that a list can have: what is no character to show is escaped."""
+    return _NO_WORD.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
 
 
 def _are_words(names: Iterable[Any]) -> bool:
-    """Whether all of these can stand in a log's line, as they are."""
-    return all(isinstance(name, str) and not _CONTROL(name) for name in names)
+    """Whether all of these can stand in a log's line, and in an event, as they are."""
+    return all(isinstance(name, str) and not _NO_WORD.search(name) for name in names)
 
 
 def _are_numbers(values: Any, most: int) -> bool:

@@ -14,7 +14,7 @@ from itertools import chain
 
 from urlward.feeds.decoders import DAMAGED, Decoder, decoder_for, gzip_decoder, zstd_decoder
 from urlward.feeds.source import FetchError, Reason
-from urlward.lists import memory
+from urlward.lists import memfd
 
 ACCEPTED = "gzip, zstd"
 """The value of Accept-Encoding (RFC 9110, section 12.5.3)."""
@@ -160,7 +160,7 @@ def unzipped(data: Iterable[bytes], guard: Guard) -> Iterator[bytes]:
         FetchError: no archive, cut short or damaged, more files than one, or one that is encrypted or
             compressed with something else than deflate ("truncated", "corrupt", "unsupported").
     """
-    with _File(memory.new(), "rb+") as file:
+    with _File(memfd.new(), "rb+") as file:
         for chunk in data:
             while chunk:
                 chunk = chunk[file.write(chunk) :]

@@ -42,7 +42,7 @@ from werkzeug.http import parse_date, parse_dict_header
 from urlward.feeds.body import ACCEPTED, Guard, content
 from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Reason, Validators
 from urlward.feeds.tls import context, proxy_context
-from urlward.lists import memory
+from urlward.lists import memfd
 
 MAX_REDIRECTS = 5
 
@@ -287,7 +287,7 @@ class _Exchange:
             if not _LENGTH.fullmatch(length):
                 raise guard.error("its Content-Length is no number", "protocol")
             guard.announced(int(length))
-        fd = memory.new()
+        fd = memfd.new()
         try:
             encoding = response.headers.get("content-encoding", "")
             with os.fdopen(fd, "wb", closefd=False) as file:

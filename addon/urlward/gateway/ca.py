@@ -3,7 +3,7 @@ static files for any web server.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,14 +126,46 @@ def export(one: Authority, path: Path, form: str) -> None:
     """Write the certificate, without the key.
 
     Raises:
-        GatewayError: the path is that of a key.
+        GatewayError: the path is that of a key, or of anything else that is no certificate.
         SourceError: not writable.
     """
     for name in _SECRET:
         secret = one.folder / name
         if secret.exists() and path.exists() and path.samefile(secret):
             raise GatewayError(f"{path}: holds the key, and would be overwritten")
+    _check_place(path, _is_certificate, "no certificate")
     write_atomically(path, one.encoded(form))
+
+
+def _check_place(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
+    """Refuse to write over a file of another kind: a name that was mistyped costs nobody a file.
+
+    Raises:
+        GatewayError: it is one.
+    """
+    try:
+        there = read_regular(path) if path.is_file() else b""
+    except OSError as e:
+        raise GatewayError(f"{path}: {e.strerror or e}") from e
+    if there and not is_ours(there):
+        raise GatewayError(f"{path}: there already, and {what}: it is not overwritten")
+
+
+def _is_certificate(data: bytes) -> bool:
+    """Whether that is a certificate in one of `FORMATS`, without a key."""
+    if b"PRIVATE KEY" in data:
+        return False
+    for load in (
+        x509.load_pem_x509_certificate,
+        x509.load_der_x509_certificate,
+        lambda data: pkcs12.load_key_and_certificates(data, None),
+    ):
+        try:
+            found = load(data)
+        except ValueError:
+            continue
+        return not isinstance(found, tuple) or found[0] is None
+    return False
 
 
 def _give_to_owner(folder: Path) -> None:
@@ -156,7 +188,7 @@ def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
         config: tells who runs the filter, and what is decrypted.
 
     Raises:
-        GatewayError: the folder cannot be made.
+        GatewayError: the folder cannot be made, or has other files of these names.
         SourceError: a file cannot be written.
     """
     try:
@@ -167,6 +199,9 @@ def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
             )
     except OSError as e:
         raise GatewayError(f"{folder}: {e.strerror or e}") from e
+    for name in FILES.values():
+        _check_place(folder / name, _is_certificate, "no certificate")
+    _check_place(folder / "index.html", lambda data: FILES["pem"].encode() in data, "another page")
     for form, name in FILES.items():
         write_atomically(folder / name, one.encoded(form))
         yield folder / name

@@ -33,8 +33,8 @@ from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
 from urlward.gateway.table import CLIENTS, ENTRY, interfaces_of, targets_of
 from urlward.proxy import notify
+from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.guard import CanaryMark
-from urlward.proxy.listeners import is_shortage
 from urlward.proxy.workers import worker_name
 
 logger = logging.getLogger("urlward.gateway")

@@ -11,10 +11,9 @@ With ``keep_source``, policy routing (`urlward.gateway.routing`) is looked after
 put back, and where another's rule comes before ours, ours is put before that. Whose hand it was the kernel
 does not tell.
 
-One process watches: the supervisor of workers, or the only one.
+One process watches: the supervisor.
 """
 
-import asyncio
 import logging
 import select
 import socket
@@ -23,8 +22,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-
-from mitmproxy import ctx
 
 from urlward.gateway.errors import GatewayError, NftError
 from urlward.gateway.netlink import (
@@ -82,38 +79,6 @@ _SWEEP = 60.0
 _AGAIN_AND_AGAIN = f"; that is more than {MOST} times in a minute, end it"
 _AGAIN = 0.2
 """Seconds after which a restoration that the kernel has refused is tried again."""
-
-
-class WatchHere:
-    """Addon that runs the watch in the only process of a filter.
-
-    Args:
-        interfaces: where clients come in.
-    """
-
-    def __init__(self, interfaces: Sequence[str]) -> None:
-        self._watch = RulesWatch(interfaces)
-
-    def running(self) -> None:
-        """Start the watch."""
-        addon = ctx.master.addons.get("urlward")
-        loop = asyncio.get_running_loop()
-
-        def told(facts: RulesFacts) -> None:
-            tell_manager(facts)
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(addon.take_rules, facts)
-
-        self._watch.on_facts = told
-        try:
-            self._watch.start()
-        except NftError as e:
-            logger.error("gateway: the rules are not watched: %s", e)
-        addon.take_rules(self._watch.facts)
-
-    def done(self) -> None:
-        """Stop the watch."""
-        self._watch.close()
 
 
 def tell_manager(facts: RulesFacts) -> None:

@@ -19,13 +19,14 @@ from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
 from urlward.lab import made
 from urlward.lab.addresses import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER
 from urlward.lab.errors import LabError
-from urlward.lab.isolation import children_of, environment, small_disk
+from urlward.lab.isolation import children_of, environment, runs, small_disk
 from urlward.lab.machines import LabService
 from urlward.lab.scenario import Loaded
 from urlward.lab.services import wait_until
 from urlward.lab.topology import inside, run
 from urlward.lists.build import write_atomically
 from urlward.process import module_command
+from urlward.proxy.child import SERVICE
 
 _LINE = re.compile(r"(\S+) (block|would-block|cut|would-cut) ((?:\w+=\S+ ?)+)")
 _LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
@@ -244,11 +245,10 @@ class Filter:
         return pids[-1]
 
     def workers(self) -> list[int]:
-        """Process numbers of its workers; with one worker, the filter itself."""
+        """Process numbers of its workers."""
         if self._service is None or self._service.process.poll() is not None:
             return []
-        pid = self._service.process.pid
-        return children_of(pid) if self._scenario.filter.workers > 1 else [pid]
+        return [pid for pid in children_of(self._service.process.pid) if not runs(pid, SERVICE)]
 
     def holds(self) -> Holds:
         """Resources that the filter's processes hold."""

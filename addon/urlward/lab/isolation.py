@@ -137,6 +137,14 @@ def children_of(pid: int) -> list[int]:
     return sorted(child for child in found if parent_of(child) == pid)
 
 
+def runs(pid: int, module: str) -> bool:
+    """Whether a process runs a module of ours."""
+    try:
+        return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def parent_of(pid: int) -> int | None:
     """The parent of a process; None where there is no such process."""
     fields = _stat(pid)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.engine.artifact import MAGIC, dump
+from urlward.engine.artifact import MAGIC, dump, fit_name
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
@@ -225,8 +225,8 @@ def find_key(path: Path | None, lists: Sequence[Path], local: Key | None = None)
 
 
 def name_of(path: Path) -> str:
-    """Default name of a list."""
-    return path.stem or path.name
+    """Default name of a list: what a file may be called and no list can is escaped."""
+    return fit_name(path.stem or path.name)
 
 
 def told(path: Path, error: UrlwardError) -> str:

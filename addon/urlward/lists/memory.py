@@ -1,46 +1,15 @@
-"""Memory files, for the bytes of a list while a process checks them.
+"""Copies of list files in memory, for as long as a process checks them."""
 
-A memfd (memfd_create(2)) has no name in any folder: nothing is left of it when the last process that uses it
-has ended, however that came about.
-"""
-
-import fcntl
 import os
 from pathlib import Path
 
+from urlward.lists.memfd import new, write
 from urlward.lists.source import SourceError, open_list, unreadable
 from urlward.state.watch import Signature, being_written
 
 _CHUNK = 1 << 20
-_STDERR = 2
-
 TRIES = 3
 """Times that a file is read which changes meanwhile."""
-
-
-def new() -> int:
-    """Make a memory file; its descriptor is never one that stands for a standard stream."""
-    fd = os.memfd_create("urlward", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    if fd > _STDERR:
-        return fd
-    # Where standard streams are closed; a process that it is passed on to has some again.
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
-    finally:
-        os.close(fd)
-
-
-def writable(size: int) -> int:
-    """A descriptor of memory of this size, all zeros, for several processes to write to; nobody can make it
-    larger or smaller, so a mapping of it cannot fault."""
-    fd = new()
-    try:
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 class ChangingError(SourceError):
@@ -82,10 +51,3 @@ def _read(path: Path, fd: int) -> bytes:
         return os.read(fd, _CHUNK)
     except OSError as e:
         raise unreadable(path, e) from e
-
-
-def write(fd: int, data: bytes) -> None:
-    """Write all bytes."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

@@ -15,7 +15,6 @@ import fcntl
 import json
 import mmap
 import os
-import secrets
 import shutil
 import tempfile
 import weakref
@@ -27,10 +26,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from urlward.engine.artifact import HEADER_SIZE
-from urlward.engine.digest import KEY_SIZE
-from urlward.lists import memory
-from urlward.lists.source import SourceError, open_list, unreadable
+from urlward.engine.errors import UrlwardError
+from urlward.lists import memfd
 
 FOLDER = "URLWARD_RUN"
 """In a worker's environment: the path of its filter's run folder."""
@@ -39,7 +36,9 @@ MEMORY = "URLWARD_MEMORY"
 """In a worker's environment: file descriptors of memory that all share, by name, as a JSON object."""
 
 _CHUNK = 1 << 20
-_KEY = "key"
+_KEY, _KEY_SIZE = "key", 32
+_HEADER_SIZE = 256
+"""Bytes of an artifact's header (`urlward.engine.artifact.HEADER_SIZE`)."""
 _SUM = 16
 """Bytes of a checksum, and of a length behind it."""
 
@@ -50,8 +49,12 @@ knows one that is left, and systemd-tmpfiles(8) lets it be."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class NoCopyError(SourceError):
+class NoCopyError(UrlwardError):
     """An artifact that the run folder has no copy of, through no fault of the artifact."""
+
+
+class NoFolderError(UrlwardError):
+    """There is no place for temporary files, or no memory."""
 
 
 class RunFolder:
@@ -64,7 +67,7 @@ class RunFolder:
         path: of the folder.
 
     Raises:
-        SourceError: there is no place for temporary files, or no memory.
+        NoFolderError: it cannot be made.
     """
 
     path: Path
@@ -80,11 +83,12 @@ class RunFolder:
             fcntl.flock(owner, fcntl.LOCK_EX)
             self.path = made.rename(made.with_name(made.name.removeprefix(".")))
             self._end = weakref.finalize(self, _remove, self.path, owner, self._memories, os.getpid())
-            for name, size in {_KEY: KEY_SIZE, **sizes}.items():
-                self._memories[name] = memory.writable(size)
-            os.pwrite(self._memories[_KEY], secrets.token_bytes(KEY_SIZE), 0)
+            for name, size in {_KEY: _KEY_SIZE, **sizes}.items():
+                self._memories[name] = memfd.writable(size)
+            os.pwrite(self._memories[_KEY], os.urandom(_KEY_SIZE), 0)
         except OSError as e:
-            raise SourceError(f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them") from e
+            text = f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them"
+            raise NoFolderError(text) from e
 
     @classmethod
     def joined(cls, path: Path, memories: Mapping[str, int]) -> "RunFolder":
@@ -101,7 +105,7 @@ class RunFolder:
     @property
     def secret(self) -> bytes:
         """Secret key of lists that have none of their own."""
-        return os.pread(self._memories[_KEY], KEY_SIZE, 0)
+        return os.pread(self._memories[_KEY], _KEY_SIZE, 0)
 
     def close(self) -> None:
         """Delete the folder; what is mapped stays so."""
@@ -150,7 +154,7 @@ class RunFolder:
                     self._copy(path, beside)
                     data = _mapped(beside)
                     check(data)
-                    if _begins(ours, bytes(data[:HEADER_SIZE])):
+                    if _begins(ours, bytes(data[:_HEADER_SIZE])):
                         return _mapped(ours)
                     beside.replace(ours)
                     return data
@@ -186,6 +190,8 @@ class RunFolder:
         return self.path / f"{blake2b(os.fsencode(path.absolute()), digest_size=16).hexdigest()}.ward"
 
     def _copy(self, path: Path, beside: Path) -> None:
+        from urlward.lists.source import open_list  # which the supervisor has no use for
+
         beside.unlink(missing_ok=True)
         with open_list(path) as file:
             if path.is_relative_to(self.path):
@@ -211,7 +217,7 @@ def inherited() -> RunFolder | None:
 def _begins(path: Path, header: bytes) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(HEADER_SIZE) == header
+            return file.read(_HEADER_SIZE) == header
     except OSError:
         return False
 
@@ -224,6 +230,8 @@ def _chunk(path: Path, file: BinaryIO) -> bytes:
     try:
         return file.read(_CHUNK)
     except OSError as e:
+        from urlward.lists.source import unreadable
+
         raise unreadable(path, e) from e
 
 

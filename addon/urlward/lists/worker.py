@@ -138,5 +138,5 @@ def read_request() -> dict[str, Any]:
     request = told(signal.SIGKILL)
     if not request.get("at_once"):
         # Traffic comes first: the parent's event loop is on the same machine.
-        os.nice(5)
+        os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
     return request

@@ -40,14 +40,16 @@ from urlward.feeds.setup import (
 )
 from urlward.lasting import lasting
 from urlward.lists.source import Budget
+from urlward.options import OF_ADDON
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.process import keep_private
+from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
 from urlward.proxy.authority import expiry_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
+from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
-from urlward.proxy.companion import Keeping, companions, told_of_lists
 from urlward.proxy.decide import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Guard
 from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer
@@ -59,7 +61,6 @@ from urlward.proxy.layers import (
     WardHttpLayer,
     answer_now,
 )
-from urlward.proxy.listeners import ACCEPT_AGAIN
 from urlward.proxy.live import Live
 from urlward.proxy.mitm import (
     ConnectionHandler,
@@ -77,11 +78,12 @@ from urlward.proxy.mitm import (
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
-from urlward.proxy.options import OF_ADDON
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
+from urlward.proxy.plan import Service
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
+from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
@@ -138,8 +140,7 @@ class Urlward:
         guard: decides; None before the options are read.
         policy: what holds for which client; None where the same does for all.
         neighbours: tells MAC addresses, where the policy asks for them.
-        companions: the processes beside this one, which keep feeds and records; none beside a worker, since
-            the supervisor has them.
+        service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
@@ -161,7 +162,8 @@ class Urlward:
         self.guard: Guard | None = None
         self.policy: Policy | None = None
         self.neighbours: Neighbours | None = None
-        self.companions: list[Keeping] = []
+        self.service: Child | None = None
+        self._service: Service | None = None
         self.recording: Recording | None = None
         self.rules = RulesFacts()
         self.live = Live()
@@ -260,7 +262,10 @@ class Urlward:
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
         if of_lists:
-            self._take_companions(config)
+            path = Path(options.urlward_config) if options.urlward_config and not is_worker() else None
+            self._service = service_of(
+                config, path, {each.name: getattr(options, each.option) for each in OF_ADDON}
+            )
         self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
         self.guard = Guard(
             self._matcher,
@@ -364,8 +369,8 @@ class Urlward:
         """Read all lists again."""
         if self.keeper is not None:
             self._tasks.add(self._begin(self.keeper.reload()))
-        for companion in self.companions:
-            companion.refresh()
+        if self.service is not None:
+            self.service.signal(signal.SIGHUP)
 
     def _start(self, what: str, work: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
         """Start a task that runs until `done`."""
@@ -625,16 +630,31 @@ class Urlward:
                 loaded.serial,
             )
 
-    def _take_companions(self, config: Config) -> None:
-        options = ctx.options
-        path = Path(options.urlward_config) if options.urlward_config and not is_worker() else None
-        lists = told_of_lists(
-            options.urlward_list, options.urlward_trust, options.urlward_max_errors, options.urlward_format
-        )
-        self.companions = [
-            Keeping(each)
-            for each in companions(config, path, options.urlward_key, options.urlward_admin, lists)
-        ]
+    async def _keep(self, service: Service) -> None:
+        """Look after the service process until cancelled."""
+        attention = Attention()
+        try:
+            while True:
+                attention.look()
+                if self.service is None:
+                    self.service = await self._started(service)
+                while self.service.hear():
+                    pass
+                self.service.end_if_hung(attention.since)
+                self.service = self.service.replaced()
+                await asyncio.sleep(LOOK)
+        finally:
+            if (child := self.service) is not None:
+                self.service = None
+                await _end(child)
+
+    async def _started(self, service: Service) -> Child:
+        while True:
+            try:
+                return start_service(service)
+            except OSError as e:
+                logger.error("service: no process for it: %s; tried again", e.strerror or e)
+                await asyncio.sleep(BACKOFF[-1])
 
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
@@ -658,8 +678,8 @@ class Urlward:
             self._watches.append(self._start("looking after neighbours", self.neighbours.watch))
         if self.access.passwords is not None:
             self._watches.append(self._start("looking after passwords", self.access.passwords.watch))
-        for companion in self.companions:
-            task = self._begin(companion.run())
+        if self._service is not None:
+            task = self._begin(self._keep(self._service))
             self._watches.append(task)
             self._after.append(task)
 
@@ -831,3 +851,16 @@ def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
 def _may_leave_alone() -> bool:
     """Whether options name connections that mitmproxy is to relay."""
     return bool(ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts)
+
+
+async def _end(child: Child) -> None:
+    """Have a child end in order: what it is at is lost where that takes too long, and nothing else."""
+    child.signal(signal.SIGTERM)
+    end = time.monotonic() + END_WITHIN
+    try:
+        while child.lives and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
+    finally:
+        child.signal(signal.SIGKILL)
+        child.process.wait()
+        child.close()

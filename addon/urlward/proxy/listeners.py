@@ -1,4 +1,4 @@
-"""Listening sockets: opened once by the supervisor, or by the service manager, and inherited by workers.
+"""Listening sockets: opened once by the supervisor, or by the service manager, and passed to workers.
 
 A connection waits in its listening socket until it is accepted. Since the supervisor holds the sockets
 too, they and what waits in them outlive a worker that dies, and its replacement accepts from them. Each
@@ -7,39 +7,20 @@ connections. Sockets that systemd passes (sd_listen_fds(3)) are used in place of
 fewer than there are workers, several workers accept from one.
 """
 
-import asyncio
 import errno
-import json
 import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
 
-from urlward.config.tables import join_address
 from urlward.engine.errors import UrlwardError
-
-LISTENERS = "URLWARD_LISTENERS"
-"""In a worker's environment: its sockets, as `described`."""
-
-BACKLOG = 4096
-"""Connections that the kernel keeps until they are accepted; its own limit is `net.core.somaxconn`."""
+from urlward.proxy.plan import Address
 
 FREE_WITHIN = 2.0
 """Seconds for which an address may be in use still: processes of a filter that was killed are ending."""
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-ACCEPTED_AT_ONCE = 64
-"""Connections that are accepted before something else has its turn."""
-
-ACCEPT_AGAIN = 1.0
-"""Seconds until the next attempt after one that failed."""
-
-RESERVE = 64
-"""File descriptors that clients' connections leave free, or an eighth of all: half of them for connections to
-origins, half for lists, records and metrics."""
 
 _FIRST_FD = 3
 _LOOK = 0.05
@@ -50,23 +31,6 @@ _TRANSPARENT = {socket.AF_INET: (socket.IPPROTO_IP, 19), socket.AF_INET6: (socke
 
 class ListenError(UrlwardError):
     """An address cannot be listened on."""
-
-
-class Address(NamedTuple):
-    """Listening address of a mode.
-
-    Attributes:
-        host: as configured; all addresses of this machine where empty.
-        port: 0 for any that is free.
-        kind: ``tcp`` or ``udp``.
-    """
-
-    host: str
-    port: int
-    kind: str
-
-    def __str__(self) -> str:
-        return join_address(self.host or "*", self.port)
 
 
 Sockets = Sequence[tuple[Address, list[socket.socket]]]
@@ -157,12 +121,10 @@ class Listeners:
 
     Args:
         given: those that the service manager has passed.
-        shared: whether several workers may come to listen at one address.
     """
 
-    def __init__(self, given: Iterable[socket.socket] = (), *, shared: bool = False) -> None:
+    def __init__(self, given: Iterable[socket.socket] = ()) -> None:
         self._given = list(given)
-        self._shared = shared
         self._sockets: dict[tuple[Address, int], list[socket.socket]] = {}
 
     def open(self, addresses: Sequence[Address], workers: int) -> None:
@@ -183,7 +145,7 @@ class Listeners:
                         # Where there are several at an address, each worker has another.
                         turned = given[number % len(given) :] + given[: number % len(given)] if given else []
                         where = self._with_port(address, made)
-                        made[address, number] = open_sockets(where, reuse_port=self._shared, given=turned)
+                        made[address, number] = open_sockets(where, reuse_port=True, given=turned)
         except OSError as e:
             for sockets in made.values():
                 _close(sockets)
@@ -261,127 +223,6 @@ def _close(sockets: Iterable[socket.socket]) -> None:
         one.close()
 
 
-@cache
-def enough(*, origins: bool = False) -> int:
-    """The lowest file descriptor that clients may not use; the kernel always gives the lowest that is free.
-
-    To be asked for once the limit is raised (`raise_limit`).
-
-    Args:
-        origins: whether it is of a connection to an origin.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    reserve = min(RESERVE, limit // 8)
-    return limit - (reserve // 2 if origins else reserve)
-
-
-def is_shortage(error: OSError) -> bool:
-    """Whether the system has no descriptor or memory for another connection."""
-    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class Transports:
-    """Gives each connection that is taken a transport of asyncio's, and a protocol.
-
-    Args:
-        make: makes the protocol.
-    """
-
-    def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
-        self._make = make
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:  # noqa: ARG002
-        """Take an accepted connection."""
-        task = asyncio.get_running_loop().create_task(self._take(sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _take(self, sock: socket.socket) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._make, sock)
-        except OSError:
-            sock.close()  # it has ended already
-
-
-class Acceptor:
-    """Accepts from a bound socket, in the event loop; what mitmproxy takes for an `asyncio.Server`.
-
-    asyncio's own knows nothing of a shortage of file descriptors before there is none left, also for lists
-    and connections to origins; then it tries once a second, and reports each of its 64 attempts.
-
-    Args:
-        take: takes a connection, and its peer's address.
-        one: closed with this, or where there is an error.
-        short: told of a shortage; gives seconds to wait until the next attempt.
-
-    Raises:
-        OSError: another process listens there.
-    """
-
-    def __init__(
-        self,
-        take: Callable[[socket.socket, tuple[Any, ...]], None],
-        one: socket.socket,
-        short: Callable[[OSError], float] | None = None,
-    ) -> None:
-        self._take = take
-        self._socket = one
-        self._short = short
-        self._loop = asyncio.get_running_loop()
-        self._enough = enough()
-        self._family = one.family
-        try:
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections have it from there
-            one.listen(BACKLOG)
-        except OSError:
-            one.close()
-            raise
-        self._loop.add_reader(one, self._accept)
-
-    @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening socket."""
-        return (self._socket,) if self._socket.fileno() >= 0 else ()
-
-    def close(self) -> None:
-        """Accept no more; what has been accepted goes on."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                # As `accept` does, which asks for the family and the type, as enumerations, each time.
-                fd, peer = self._socket._accept()  # type: ignore[attr-defined]
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as e:
-                self._pause(e)
-                return
-            connection = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
-            connection.setblocking(False)
-            try:
-                self._take(connection, peer)
-            except OSError:
-                connection.close()  # it has ended already
-            if connection.fileno() >= self._enough:
-                self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-                return
-
-    def _pause(self, error: OSError) -> None:
-        wait = ACCEPT_AGAIN
-        if self._short is not None and is_shortage(error):
-            wait = self._short(error)
-        self._loop.remove_reader(self._socket)
-        self._loop.call_later(wait, self._resume)
-
-    def _resume(self) -> None:
-        if self._socket.fileno() >= 0:
-            self._loop.add_reader(self._socket, self._accept)
-
-
 def given() -> list[socket.socket]:
     """Listening sockets passed by the service manager (sd_listen_fds(3)); once.
 
@@ -405,19 +246,3 @@ def given() -> list[socket.socket]:
         one.setblocking(False)
         passed.append(one)
     return passed
-
-
-def described(sockets: Sockets) -> str:
-    """Sockets by descriptor, for a process that inherits them."""
-    return json.dumps([[*address, [one.fileno() for one in some]] for address, some in sockets])
-
-
-def inherited() -> dict[Address, list[socket.socket]]:
-    """The sockets that this worker's supervisor has `described`; once."""
-    text = os.environ.pop(LISTENERS, "")
-    found = {}
-    for host, port, kind, fds in json.loads(text) if text else ():
-        found[Address(host, port, kind)] = [socket.socket(fileno=fd) for fd in fds]
-        for fd in fds:
-            os.set_inheritable(fd, False)
-    return found

@@ -3,7 +3,6 @@
 Without systemd all of it does nothing.
 """
 
-import asyncio
 import os
 import socket
 import time
@@ -78,13 +77,6 @@ def interval() -> float | None:
     except (KeyError, ValueError):
         return None
     return seconds / 2 if seconds > 0 and meant == os.getpid() else None
-
-
-async def stay_alive() -> None:
-    """Send signs of life for as long as the event loop turns."""
-    while (wait := interval()) is not None:
-        alive()
-        await asyncio.sleep(wait / 2)
 
 
 def _send(message: str) -> None:

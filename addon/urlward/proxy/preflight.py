@@ -31,9 +31,9 @@ from urlward.lists.formats import FormatError, FormatOptions, format_named
 from urlward.lists.report import NO_FOLDER
 from urlward.lists.source import Budget
 from urlward.lists.trust import read_trust
+from urlward.options import OF_ADDON
 from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE
-from urlward.proxy.options import OF_ADDON
 from urlward.proxy.passwords import read_users
 from urlward.proxy.settings import DEFAULT_CONFDIR, Settings
 from urlward.regular import open_regular, read_regular

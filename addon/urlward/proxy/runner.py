@@ -21,13 +21,12 @@ from mitmproxy import exceptions, http, options, tcp, udp
 from urlward.config import Problem
 from urlward.config.tables import join_address
 from urlward.lines import finish, say
-from urlward.proxy import notify
 from urlward.proxy.addon import Urlward
 from urlward.proxy.authentication import Authentication
 from urlward.proxy.authority import key_size_of, make_authority
 from urlward.proxy.collector import collect
 from urlward.proxy.front import listen_in_front
-from urlward.proxy.listeners import Sockets, raise_limit
+from urlward.proxy.listeners import raise_limit
 from urlward.proxy.live import Live
 from urlward.proxy.mitm import (
     Block,
@@ -44,12 +43,12 @@ from urlward.proxy.mitm import (
 )
 from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
-from urlward.proxy.workers import Worker, is_worker
+from urlward.proxy.workers import Worker
 
 _REPEAT = 5.0
 
 DRAIN_WITHIN = 8.0
-"""Seconds that what is under way has to end; the supervisor of workers waits a little longer."""
+"""Seconds that what is under way has to end; the supervisor waits a little longer."""
 
 DRAIN_LOOK = 0.5
 """Seconds between two looks at that."""
@@ -158,7 +157,6 @@ class Ready:
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
         self._collecting = asyncio.get_running_loop().create_task(collect(lambda: self._live.connections))
         self._worker.ready()
-        notify.ready()
 
 
 class Drain:
@@ -174,7 +172,6 @@ class Drain:
         if self._task is not None:
             self._proxy.shutdown()
             return
-        notify.stopping()
         self._task = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:
@@ -214,20 +211,17 @@ def prepare_authority(settings: Settings) -> None:
         raise RunError(f"confdir: {e.filename or folder}: {e.strerror or e}") from e
 
 
-def run(settings: Settings, addons: Sequence[object] = (), sockets: Sockets = ()) -> None:
+def run(settings: Settings, addons: Sequence[object] = ()) -> None:
     """Filter until SIGINT or SIGTERM.
 
     Args:
         settings: see there.
         addons: further ones; they come behind urlward's.
-        sockets: to listen on, where this process is the only one; a worker inherits its own.
 
     Raises:
         RunError: a list, an option or an address is not usable.
     """
-    if not is_worker():
-        prepare_authority(settings)
-    asyncio.run(_run(settings, addons, Worker(sockets)), loop_factory=Loop)
+    asyncio.run(_run(settings, addons, Worker()), loop_factory=Loop)
 
 
 async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> None:
@@ -243,26 +237,15 @@ async def _run(settings: Settings, addons: Sequence[object], worker: Worker) -> 
         drain = Drain(proxy, worker)
         loop.add_signal_handler(signal.SIGINT, proxy.shutdown)
         loop.add_signal_handler(signal.SIGTERM, drain.begin)
-        loop.add_signal_handler(signal.SIGUSR2, _cannot_renew, proxy)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the supervisor
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        life = loop.create_task(notify.stay_alive())
         try:
             await proxy.run()
         finally:
             await proxy.addons.get("urlward").close()
-            life.cancel()
     finally:
         root.removeHandler(messages)
         finish()  # before another says why this ends
-
-
-def _cannot_renew(proxy: Master) -> None:
-    """SIGUSR2 is for the supervisor of workers; the only process has nobody to hand over to."""
-    if not is_worker():
-        logging.getLogger("urlward").warning(
-            "reload: one process cannot be replaced under way (see --workers): only lists are read again"
-        )
-        proxy.addons.get("urlward").reload()
 
 
 def system_authorities() -> dict[str, str]:

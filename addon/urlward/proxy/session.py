@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from mitmproxy.proxy import mode_specs
 
+from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
 from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
 from urlward.proxy.block_page import BlockResponse
@@ -25,7 +26,6 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
-from urlward.proxy.listeners import is_shortage
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import Delay, Share, Task, running_loop

@@ -1,14 +1,17 @@
 """Settings of ``urlward run``, and the addresses it listens on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mitmproxy.proxy import mode_specs
 
-from urlward.config import Config
+from urlward.config import WORKER_TIMEOUT, Config
 from urlward.engine.errors import UrlwardError
-from urlward.proxy.listeners import Address
+from urlward.options import OF_ADDON
+from urlward.proxy.child import PATIENCE
+from urlward.proxy.plan import Address, Service
 
 DEFAULT_CONFDIR = "~/.mitmproxy"
 DEFAULT_HOST = "127.0.0.1"
@@ -52,6 +55,11 @@ class Settings:
         assert isinstance(found, list)
         return found
 
+    def service(self, path: Path | None) -> Service | None:
+        """The service process that is needed beside the filter (`service_of`), by a file's path."""
+        options = {each.name: self.options.get(each.option, each.initial) for each in OF_ADDON}
+        return service_of(self.config, path, {**options, "trust": self.trust, "list": self.lists})
+
     @property
     def addresses(self) -> list[Address]:
         """Listening addresses of the modes whose sockets can be inherited."""
@@ -86,3 +94,19 @@ class Settings:
                 yield mode_specs.ProxyMode.parse(spec)
             except ValueError:
                 continue  # the start will refuse it
+
+
+def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) -> Service | None:
+    """The service process that a configuration needs beside the filter; None where it needs none.
+
+    Args:
+        config: the configuration.
+        path: of its file.
+        options: values of the addon's options, by their names in `urlward.options`.
+    """
+    if path is None or not (config.feed or config.records is not None):
+        return None
+    asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format")}
+    asked["list"] = [str(Path(each).absolute()) for each in options["list"]]
+    timeout = WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout
+    return Service({"config": str(path), **asked}, PATIENCE * timeout, config.text.decode("latin-1"))

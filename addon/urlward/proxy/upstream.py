@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from cachetools import TLRUCache
 
-from urlward.proxy.listeners import enough, is_shortage, make_transparent
+from urlward.proxy.acceptor import enough, is_shortage
+from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller, Share
 
 STAGGER: Final = 0.25

@@ -1,14 +1,17 @@
-"""Worker: one of several filters behind one address, and its messages to and from its supervisor.
+"""Worker: a filter, perhaps of several behind one address, and its messages to and from its supervisor.
 
 Both talk over a pair of sockets that the worker inherits, a JSON object a packet:
 
 ==================================  ==============================================================
 a worker says                       the supervisor says
 ==================================  ==============================================================
-``ready``                           ``serve`` (a worker's number), ``at`` (addresses), with their
-``alive``, a few times a second,    sockets: that one is gone, take its connections meanwhile
-with ``fails``, what keeps it from  ``leave`` (a worker's number): it is back
-filtering, or nothing               ``rules``: how the kernel's are (`RulesFacts`)
+``plan``, where it makes one, with  ``own`` (addresses), with its sockets there, and ``more`` where
+it in a file (`Plan`), or           others follow
+``refused``, why it cannot          ``serve`` (a worker's number), ``at`` (addresses), with their
+``ready``                           sockets: that one is gone, take its connections meanwhile
+``alive``, a few times a second,    ``leave`` (a worker's number): it is back
+with ``fails``, what keeps it from  ``rules``: how the kernel's are (`RulesFacts`)
+filtering, or nothing
 ==================================  ==============================================================
 
 The worker ends where the supervisor ends (`PR_SET_PDEATHSIG`, prctl(2)).
@@ -20,25 +23,23 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
+from urlward.engine.errors import UrlwardError
+from urlward.lists import memfd
 from urlward.process import beat, check_parent, end_with_parent, take_requests
 from urlward.proxy import notify
-from urlward.proxy.listeners import Address, Sockets, inherited, open_sockets
+from urlward.proxy.child import MAX_MESSAGE
+from urlward.proxy.listeners import Sockets, open_sockets
+from urlward.proxy.plan import AGAIN, CHANNEL, PLANS, SUPERVISOR, WORKER, Address, Plan
 from urlward.records.metrics import RulesFacts
 
-WORKER = "URLWARD_WORKER"
-"""In a worker's environment: its number."""
-
-SUPERVISOR = "URLWARD_SUPERVISOR"
-"""In a worker's environment: the process id of its supervisor."""
-
-CHANNEL = "URLWARD_CHANNEL"
-"""In a worker's environment: the file descriptor by which it and its supervisor talk."""
-
-MAX_MESSAGE = 1 << 16
 MAX_SOCKETS = 64
+_MOST_REFUSED = 4_096
 
 logger = logging.getLogger("urlward")
 
@@ -48,12 +49,12 @@ Opener = Callable[[socket.socket], Awaitable[Any]]
 
 
 def is_worker() -> bool:
-    """Whether this process is one of several workers."""
+    """Whether this process is a worker; else a mitmproxy that has loaded the addon."""
     return WORKER in os.environ
 
 
 def worker_name() -> str:
-    """This worker's number among several, or 0."""
+    """This worker's number; 0 in a mitmproxy."""
     return os.environ.get(WORKER, "0")
 
 
@@ -70,20 +71,74 @@ def end_with_supervisor() -> None:
         check_parent(int(supervisor))
 
 
+@cache
+def _channel() -> socket.socket | None:
+    """The channel to the supervisor; None where there is none."""
+    fd = os.environ.pop(CHANNEL, "")
+    if not fd:
+        return None
+    made = socket.socket(fileno=int(fd))
+    made.set_inheritable(False)
+    return made
+
+
+def plans() -> str:
+    """`FIRST` or `AGAIN` where this worker makes a plan for its supervisor; else empty."""
+    return os.environ.get(PLANS, "")
+
+
+def offer(plan: Plan) -> None:
+    """Give the supervisor its plan."""
+    channel, fd = _channel(), memfd.new()
+    assert channel is not None
+    memfd.write(fd, plan.written())
+    os.lseek(fd, 0, os.SEEK_SET)
+    socket.send_fds(channel, [b'{"plan": true}'], [fd])
+    os.close(fd)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Context in which an error of ours is the supervisor's to say, where it has others that run; then this
+    worker ends."""
+    try:
+        yield
+    except UrlwardError as e:
+        channel = _channel()
+        if channel is None or plans() != AGAIN:
+            raise
+        channel.send(json.dumps({"refused": str(e)[:_MOST_REFUSED]}).encode())
+        sys.exit(2)
+
+
+def _own_sockets(channel: socket.socket) -> dict[Address, list[socket.socket]]:
+    """Wait for this worker's sockets."""
+    found: dict[Address, list[socket.socket]] = {}
+    more = True
+    while more:
+        data, fds, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
+        if not data:
+            sys.exit(1)  # the supervisor has ended
+        message = json.loads(data)
+        for at, fd in zip(message["own"], fds, strict=True):
+            found.setdefault(Address(*at), []).append(socket.socket(fileno=fd))
+        more = message["more"]
+    return found
+
+
 class Worker:
-    """This worker's listening sockets; it may be the only process.
+    """This worker's listening sockets, which its supervisor passes it.
 
     Args:
-        sockets: where it is the only one; a worker inherits its own.
+        sockets: where there is no supervisor.
     """
 
     def __init__(self, sockets: Sockets = ()) -> None:
-        fd = os.environ.pop(CHANNEL, "")
-        self._channel = socket.socket(fileno=int(fd)) if fd else None
+        self._channel = _channel()
+        self._own = dict(sockets)
         if self._channel is not None:
+            self._own = _own_sockets(self._channel)
             self._channel.setblocking(False)
-            self._channel.set_inheritable(False)
-        self._own = dict(sockets) or inherited()
         self._openers: dict[Address, Opener] = {}
         self._others: dict[int, list[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

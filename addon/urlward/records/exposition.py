@@ -1,6 +1,15 @@
-"""Prometheus exposition: the metrics of all workers, in the text format."""
+"""Prometheus exposition: the metrics of all workers, in the text format.
+
+Workers' counters are added up, ended workers included, so that no counter goes down; what they came to in the
+last hour is kept, too.
+
+What a worker has told another before is left out: it was in the sums of the process whose place this one has
+taken, and would be counted twice by whoever follows both. So all sums begin near zero, as counters do whose
+process is new.
+"""
 
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,11 +22,94 @@ from prometheus_client.registry import Collector
 from urlward.config import FeedTable
 from urlward.records.families import of_feeds, of_filter, of_recorder, of_rules, of_workers
 from urlward.records.feed_figures import FeedFigures, feed_figures
-from urlward.records.last_hour import LastHour
 from urlward.records.metrics import RulesFacts
 from urlward.records.recorder import RecorderState
-from urlward.records.snapshot import Labels, Snapshot, SnapshotError, add, read_snapshot
-from urlward.records.sums import Sums
+from urlward.records.snapshot import Counts, Labels, Snapshot, SnapshotError, add, read_snapshot
+
+HOUR = 3_600.0
+STEP = 60.0
+"""Seconds between two looks that are kept."""
+
+
+class LastHour:
+    """Samples of the counters for each minute of the last hour."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, Counts]] = deque(maxlen=int(HOUR / STEP) + 1)
+
+    def is_due(self, now: float) -> bool:
+        """Whether the next sample is due."""
+        return not self._looks or now - self._looks[-1][0] >= STEP
+
+    def note(self, now: float, total: Counts) -> None:
+        """Add a sample."""
+        self._looks.append((now, total))
+
+    def since(self, now: float, total: Counts) -> Counts:
+        """Counts of the hour up to now, or since the first sample."""
+        before = next((counts for at, counts in self._looks if now - at <= HOUR), None)
+        if before is None:
+            return {}
+        return {key: count - before.get(key, 0) for key, count in total.items() if count > before.get(key, 0)}
+
+
+MOST_GONE = 256
+"""Workers that may come back under their name and be known; older ones are added up for good."""
+
+
+class Sums:
+    """Sums of snapshots, each of which is cumulative since its worker's start.
+
+    Attributes:
+        live: the last snapshot of each worker that is connected, by its name; what was told before is not in
+            its counts.
+    """
+
+    def __init__(self) -> None:
+        self.live: dict[str, Snapshot] = {}
+        self._before: dict[str, Counts] = {}
+        self._gone: OrderedDict[str, Snapshot] = OrderedDict()
+        self._ended: Counts = {}
+
+    def take(self, worker: str, snapshot: Snapshot) -> None:
+        """Replace a worker's last snapshot."""
+        last = self.live.pop(worker, None) or self._gone.pop(worker, None)
+        if last is None or last.started != snapshot.started:
+            if last is not None:
+                add(self._ended, last.counts)
+            self._before[worker] = dict(snapshot.counts) if snapshot.told else {}
+        for key, count in self._before[worker].items():
+            snapshot.counts[key] = max(snapshot.counts.get(key, 0) - count, 0)
+        if last is not None and last.started == snapshot.started:
+            # Whatever comes late, or twice, takes nothing back.
+            _raise_to(snapshot.counts, last.counts)
+        self.live[worker] = snapshot
+
+    def gone(self, worker: str) -> None:
+        """Note that a worker has ended or lost its connection; should it come back, nothing is counted
+        twice."""
+        last = self.live.pop(worker, None)
+        if last is None:
+            return
+        self._gone[worker] = last
+        while len(self._gone) > MOST_GONE:
+            name, snapshot = self._gone.popitem(last=False)
+            del self._before[name]
+            add(self._ended, snapshot.counts)
+
+    def total(self) -> Counts:
+        """Totals of all workers, since the beginning."""
+        total = dict(self._ended)
+        for snapshot in (*self._gone.values(), *self.live.values()):
+            add(total, snapshot.counts)
+        return total
+
+
+def _raise_to(counts: Counts, least: Counts) -> None:
+    for key, count in least.items():
+        if counts.get(key, 0) < count:
+            counts[key] = count
+
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

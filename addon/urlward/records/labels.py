@@ -35,7 +35,8 @@ MAX_PAIRS = 1000
 
 MAX_STORES = 16
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,63}").fullmatch
+_NAME = re.compile(r"\w[\w. -]{0,63}").fullmatch
+"""Letters of any alphabet: files are called as their owners write."""
 _CATEGORY = re.compile(r"[a-z0-9_-]{1,64}").fullmatch
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from urlward.lines import plain
 from urlward.records.labels import ERRORS, OTHER, STAGES, VERDICTS, Origins
 
 VERSION = 1
@@ -192,7 +193,7 @@ class Metrics:
     def refused(self, why: Mapping[str, str]) -> None:
         """Set the lists of which the last good one is in force instead of what their files have now, and
         why."""
-        self._refused = {name: text[:MAX_WHY] for name, text in why.items()}
+        self._refused = {name: plain(text)[:MAX_WHY] for name, text in why.items()}
 
     def rules(self, facts: RulesFacts) -> None:
         """Set the state of the gateway's rules."""
@@ -207,7 +208,7 @@ class Metrics:
         """
         self._troubles.pop(kind, None)
         if why:
-            self._troubles[kind] = why[:MAX_WHY]
+            self._troubles[kind] = plain(why)[:MAX_WHY]
 
     def snapshot(self) -> dict[str, Any]:
         """All of it, as JSON has it; cumulative but for what is a state. Called once a second, which

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from urlward.lists.build import write_atomically
 
-NAMES = ("urlward-alerts.yml", "urlward-dashboard.json", "prometheus.yml")
+NAMES = ("urlward-alerts.yml", "urlward-dashboard.json", "urlward-scrape.yml")
+"""None is a name that Prometheus or Grafana has for a file of the operator's."""
 
 TARGET = "127.0.0.1:8088"
 """Where the shipped file has Prometheus ask: the default of ``[admin]``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward import samples
-from urlward.proxy.options import KEY, LIST
+from urlward.options import KEY, LIST
 from urlward.replay.errors import ReplayError
 
 if TYPE_CHECKING:

@@ -1,12 +1,15 @@
-"""Service process: records events, apart from the filter.
+"""Service process: refreshes feeds, delivers events and serves the dashboard, apart from the filter.
 
-The first worker starts it and it ends with that one. On standard input it is given one JSON object:
-``config`` (path of the configuration file), ``parent`` (the worker's process id), ``channel`` (a
-descriptor on which to say that it lives), and where they are not as configured ``key`` (path of the lists'
-key), ``state`` (the state folder), ``admin`` (where the dashboard is), ``list``, ``trust``,
-``max_errors`` and ``format`` (as the flags). SIGTERM ends it, when the stores have what is in the outbox, or
-have had time for it. Where another one serves the state folder already it waits to take its place; its
-filter's workers use the other meanwhile.
+Whoever looks after the filter starts it, and it ends with that one. On standard input it is given one JSON
+object: ``config`` (path of the configuration file), ``parent`` (the process id of who starts it), ``channel``
+(a descriptor on which to say that it lives), and where they are not as configured ``key`` (path of the lists'
+key), ``state`` (the state folder), ``admin`` (where the dashboard is), ``list``, ``trust``, ``max_errors``
+and ``format`` (as the flags).
+
+SIGHUP refreshes every feed now. SIGTERM ends it, when the stores have what is in the outbox, or have had time
+for it; feeds are left as they are. Where another one records in the state folder already it waits to take its
+place; its filter's workers use the other meanwhile. What is wrong with records keeps no feed from being
+refreshed.
 """
 
 import asyncio
@@ -17,15 +20,15 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from urlward.config import AdminTable, Config, ConfigError
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.updates import Feeds
 from urlward.lines import finish
 from urlward.lists.formats import AUTO
 from urlward.process import beat, keep_private, taken_channel, told
-from urlward.service.services import Services
 from urlward.state.audit import mend_audit
 from urlward.state.beside import LineHandler, read_asked
 from urlward.state.folder import local_key, made_folder, open_private, unusable
@@ -38,32 +41,64 @@ LOCK = "records.lock"
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
+AFTER_FAULT = 5.0
+"""Seconds after which recording is begun again that could not be."""
+
 
 async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
-    """Record until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Args:
-        config: with what is recorded.
+        config: with feeds, with what is recorded, or with both.
         state: the state folder.
         channel: descriptor on which to say that this process lives.
         list_format: of the filter's sources.
 
     Raises:
-        ConfigError: nothing is to be recorded.
+        ConfigError: there is nothing to do.
         StateError: the state folder cannot be used.
     """
-    if config.records is None:
-        raise ConfigError("no [records] in the configuration: there is nothing to record")
+    if config.records is None and not config.feed:
+        raise ConfigError("neither [[feed]] nor [records] in the configuration: there is nothing to do")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    feeds = Feeds(config, state)
     if channel is not None:
         beat(loop, channel)
+    loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _only_one(made_folder(state), stop):
-        if not stop.is_set():
-            await asyncio.to_thread(mend_audit, state, time.time())
-            services = Services(config, state, local_key(state), list_format)
-            await services.recorder.run(stop, services.beside())
+    made_folder(state)
+    await asyncio.to_thread(mend_audit, state, time.time())
+    feeding = asyncio.ensure_future(feeds.run())
+    try:
+        if config.records is not None:
+            await _record_always(config, state, stop, list_format)
+        await stop.wait()
+    finally:
+        feeding.cancel()
+
+
+async def _record_always(config: Config, state: Path, stop: asyncio.Event, list_format: str) -> None:
+    """Record until stopped; where that cannot be, try again."""
+    while not stop.is_set():
+        try:
+            async with _only_one(state, stop):
+                if not stop.is_set():
+                    await _record(config, state, stop, list_format)
+        except UrlwardError as e:
+            logger.error("records: %s", e)
+        except Exception as e:  # noqa: BLE001 - a bug in records must not end the feeds
+            logger.error("records: a bug: %s", type(e).__name__)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), AFTER_FAULT)
+
+
+async def _record(config: Config, state: Path, stop: asyncio.Event, list_format: str) -> None:
+    from urlward.service.services import Services  # a third of the memory, which feeds alone do not need
+
+    services = Services(config, state, local_key(state), list_format)
+    await services.recorder.run(stop, services.beside())
 
 
 @asynccontextmanager
@@ -96,26 +131,34 @@ def _lock(fd: int, path: Path) -> bool:
     return True
 
 
+async def _run_to_the_end(config: Config, state: Path, channel: int | None, list_format: str) -> None:
+    await run(config, state, channel, list_format)
+    finish()
+    # Threads that wait for a feed or a store would be waited for; nothing is lost by ending them here.
+    os._exit(0)
+
+
 def main() -> None:
     """Run as a process; the configuration comes on standard input."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # meant for the filter
+    # As the filter starts it: one that comes too early is late, and not fatal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keep_private()
     os.nice(5)  # traffic comes first
     asked = told(signal.SIGTERM)
-    logger.setLevel(logging.INFO)
-    logger.addHandler(LineHandler())
+    # A kernel that keeps files' leases sends this to whoever holds one (`urlward.state.watch`).
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    log = logging.getLogger("urlward")
+    log.setLevel(logging.INFO)
+    log.addHandler(LineHandler())
     try:
         config, state = read_asked(asked)
         if asked.get("admin"):
             table = config.admin or AdminTable()
             config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
-        asyncio.run(run(config, state, taken_channel(asked), asked.get("format", AUTO)))
+        asyncio.run(_run_to_the_end(config, state, taken_channel(asked), asked.get("format", AUTO)))
     except UrlwardError as e:
-        logger.error("records: %s", e)
+        logger.error("service: %s", e)
         sys.exit(2)
-    finish()
-    # A store that hangs would be waited for.
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,16 @@
-"""Feed process: keeps the feeds up to date, apart from the filter.
+"""Updates of the feeds: each is refreshed when it is due, asked for, changed or lost, until the end.
 
-The filter starts it and it ends with the filter. On standard input it is given one JSON object: ``config``
-(path of the configuration file), ``parent`` (the filter's process id), ``channel`` (a descriptor on which
-to say that it lives), and where they are not as configured ``key`` (path of the lists' key) and ``state``
-(the state folder). SIGHUP refreshes every feed now, SIGTERM ends it. Whatever it is doing then, the state
-folder is good (`urlward.feeds.store`).
+Whoever runs them never has a feed's text: each refresh is a process of its own
+(`urlward.feeds.apart.refresh_apart`). Whatever one of them is doing when it is killed, the state folder is
+good (`urlward.feeds.store`).
 
-It never has a feed's text: each refresh is a process of its own (`urlward.feeds.apart.refresh_apart`).
-
-It says one line for each list that is new, each failure, and the first answer of several that nothing has
+One line is said for each list that is new, each failure, and the first answer of several that nothing has
 changed. An alarm is an error, said when it begins and once an hour while it lasts.
 """
 
 import asyncio
 import logging
-import os
 import random
-import signal
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -29,10 +22,6 @@ from urlward.feeds.apart import Outcome, refresh_apart
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.store import FeedStore
 from urlward.feeds.watch import PathWatch
-from urlward.lines import finish
-from urlward.process import beat, keep_private, taken_channel, told
-from urlward.state.audit import mend_audit
-from urlward.state.beside import LineHandler, read_asked
 from urlward.state.folder import StateError
 
 logger = logging.getLogger("urlward.lists")
@@ -83,7 +72,6 @@ class Feeds:
 
     async def run(self) -> None:
         """Run until cancelled."""
-        await asyncio.to_thread(mend_audit, self._state, time.time())
         async with asyncio.TaskGroup() as tasks:
             for feed in self._config.feed:
                 tasks.create_task(self._look_after_always(feed))
@@ -188,41 +176,3 @@ class Feeds:
 def _said(error: Exception) -> str:
     """Text of an error for the log; that of a bug could name an entry, and is left out."""
     return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
-
-
-async def _run(feeds: Feeds, channel: int | None) -> None:
-    loop = asyncio.get_running_loop()
-    if channel is not None:
-        beat(loop, channel)
-    running = asyncio.ensure_future(feeds.run())
-    loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, running.cancel)
-    try:
-        await running
-    except asyncio.CancelledError:
-        finish()
-        # Threads that fetch would be waited for; nothing is lost by ending them where they are.
-        os._exit(0)
-
-
-def main() -> None:
-    """Run as a process; the configuration comes on standard input."""
-    # As the filter starts it: one that comes too early is late, and not fatal.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    keep_private()
-    asked = told(signal.SIGTERM)
-    # A kernel that keeps files' leases sends this to whoever holds one (`urlward.state.watch`).
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    logger.setLevel(logging.INFO)
-    logger.addHandler(LineHandler())
-    try:
-        asyncio.run(_run(Feeds(*read_asked(asked)), taken_channel(asked)))
-    except UrlwardError as e:
-        logger.error("feeds: %s", e)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

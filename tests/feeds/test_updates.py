@@ -19,15 +19,15 @@ from conftest import free_port, wait_for
 from feeds.feed_support import Server, hosts
 from lists.support import HTML
 from urlward.config import Config, FeedTable
-from urlward.feeds import process as feed_process
-from urlward.feeds.process import Feeds
+from urlward.feeds import updates
 from urlward.feeds.refresh import refresh
 from urlward.feeds.store import FeedStore
+from urlward.feeds.updates import Feeds
 
 
 class Running(Companion):
     def __init__(self, folder: Path, text: str, **asked: Any) -> None:
-        super().__init__("urlward.feeds.process", folder, text, **asked)
+        super().__init__("urlward.service.process", folder, text, **asked)
 
     def lines(self) -> list[str]:
         return self.log().splitlines()
@@ -92,7 +92,7 @@ def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("feed = 1", "feeds: {}/urlward.toml:1: feed: input should be an array, [ … ]"), (None, "feeds: ")],
+    [("feed = 1", "service: {}/urlward.toml:1: feed: input should be an array, [ … ]"), (None, "service: ")],
 )
 def test_a_configuration_that_cannot_be_used(tmp_path: Path, config: str | None, message: str) -> None:
     asked = {} if config else {"config": str(tmp_path / "none.toml")}
@@ -111,7 +111,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 def test_it_ends_when_its_parent_does(tmp_path: Path) -> None:
     parent = (
         "import json, os, subprocess, sys, time\n"
-        "p = subprocess.Popen([sys.executable, '-P', '-m', 'urlward.feeds.process'], stdin=-1)\n"
+        "p = subprocess.Popen([sys.executable, '-P', '-m', 'urlward.service.process'], stdin=-1)\n"
         "p.stdin.write(json.dumps({'config': sys.argv[1], 'state': sys.argv[2], 'parent': os.getpid()})"
         ".encode())\n"
         "p.stdin.close()\n"
@@ -157,9 +157,9 @@ def is_alive(pid: int) -> bool:
 
 @contextmanager
 def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: FeedTable) -> Iterator[Feeds]:
-    monkeypatch.setattr(feed_process, "FIRST_ALARMS", 0.05)
-    monkeypatch.setattr(feed_process, "ALARM_LOOK", 0.05)
-    monkeypatch.setattr(feed_process, "WATCH", 0.05)
+    monkeypatch.setattr(updates, "FIRST_ALARMS", 0.05)
+    monkeypatch.setattr(updates, "ALARM_LOOK", 0.05)
+    monkeypatch.setattr(updates, "WATCH", 0.05)
     yield Feeds(Config(feed=tables), tmp_path / "state")
 
 
@@ -209,7 +209,7 @@ async def test_a_path_is_read_when_it_changes_and_when_asked(
         refreshed.append(feed.name)
         return refresh(feed, config, state)
 
-    monkeypatch.setattr(feed_process, "refresh_apart", counted)
+    monkeypatch.setattr(updates, "refresh_apart", counted)
     for name in ("still", "often"):
         (tmp_path / name).write_text(hosts(1))
     tables = (
@@ -239,7 +239,7 @@ async def test_a_path_is_read_when_it_changes_and_when_asked(
 async def test_a_state_folder_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_process, "AFTER_FAULT", 0.05)
+    monkeypatch.setattr(updates, "AFTER_FAULT", 0.05)
     (tmp_path / "state").touch()
     (tmp_path / "good").write_text(hosts(1))
     feed = FeedTable(name="good", path=str(tmp_path / "good"))
@@ -261,7 +261,7 @@ async def test_a_bug_in_one_feed_does_not_end_the_others(
             raise RuntimeError("secret.example")
         return refresh(feed, config, state)
 
-    monkeypatch.setattr(feed_process, "refresh_apart", refresh_or_break)
+    monkeypatch.setattr(updates, "refresh_apart", refresh_or_break)
     tables = [FeedTable(name=name, path=str(tmp_path / name), interval=1.0) for name in ("bad", "good")]
     with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
         await run_until(feeds, lambda: lines(caplog, "list bad") and lines(caplog, "list good"))
@@ -288,7 +288,7 @@ async def test_an_artifact_that_is_gone_is_fetched_anew_at_once_but_not_without_
                 await asyncio.sleep(0.2)  # it has seen it
                 store.path.unlink()
         lost = feeds._lost["good"]
-        monkeypatch.setattr(feed_process, "LOST_AGAIN", time.monotonic() - lost + 0.5)
+        monkeypatch.setattr(updates, "LOST_AGAIN", time.monotonic() - lost + 0.5)
         async with asyncio.timeout(60):
             while store.header() is None:
                 await asyncio.sleep(0.02)

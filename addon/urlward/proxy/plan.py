@@ -1,0 +1,97 @@
+"""Plan of a run: what its supervisor starts, as the first worker reads it from the command line and the
+configuration.
+
+The supervisor lives for as long as the filter, and holds next to nothing; so it reads neither. The first
+worker does so before anything else, and in a reload the one that takes its place, with the code and the
+configuration as they are then.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+WORKER = "URLWARD_WORKER"
+"""In a worker's environment: its number."""
+
+SUPERVISOR = "URLWARD_SUPERVISOR"
+"""In a worker's environment: the process id of its supervisor."""
+
+CHANNEL = "URLWARD_CHANNEL"
+"""In a worker's environment: the file descriptor by which it and its supervisor talk."""
+
+PLANS = "URLWARD_PLANS"
+"""In the environment of a worker that makes the plan: `FIRST` at the start, `AGAIN` in a reload."""
+
+FIRST, AGAIN = "first", "again"
+
+
+class Address(NamedTuple):
+    """Listening address of a mode.
+
+    Attributes:
+        host: as configured; all addresses of this machine where empty.
+        port: 0 for any that is free.
+        kind: ``tcp`` or ``udp``.
+    """
+
+    host: str
+    port: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+
+
+class Service(NamedTuple):
+    """The service process, as it is to be started.
+
+    Attributes:
+        request: what it is told (`urlward.service.process`), besides who starts it.
+        timeout: seconds of silence after which it is taken to hang; 0 for never.
+        text: of the configuration that is in force, a character a byte; where empty, it reads the file.
+    """
+
+    request: Mapping[str, Any]
+    timeout: int = 0
+    text: str = ""
+
+
+class Plan(NamedTuple):
+    """Processes that a supervisor starts, and what it holds for them.
+
+    Attributes:
+        workers: how many.
+        addresses: where they listen.
+        service: the process beside them; None where there is nothing for it to do.
+        alone: modes that only one worker serves, on what cannot be handed over.
+        timeout: seconds of silence after which a worker is taken to hang; 0 for never.
+        steer: whether workers answer DNS, as those of no other filter here may.
+        watch: interfaces of a gateway whose rules in the kernel are watched; None where there are none.
+        text: of the configuration, a character a byte; empty where there is none.
+    """
+
+    workers: int
+    addresses: Sequence[Address]
+    service: Service | None = None
+    alone: Sequence[str] = ()
+    timeout: int = 0
+    steer: bool = False
+    watch: Sequence[str] | None = None
+    text: str = ""
+
+    def written(self) -> bytes:
+        """As JSON, for another process."""
+        return json.dumps(self._asdict()).encode()
+
+    @classmethod
+    def read(cls, data: bytes) -> "Plan":
+        """One that is `written`, perhaps by another version: what that knows beyond this one is left out.
+
+        Raises:
+            ValueError, TypeError, KeyError: it makes no sense.
+        """
+        found = {name: value for name, value in json.loads(data).items() if name in cls._fields}
+        found["addresses"] = [Address(*each) for each in found["addresses"]]
+        if service := found.get("service"):
+            found["service"] = Service(*service)
+        return cls(**found)

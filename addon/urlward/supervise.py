@@ -1,0 +1,72 @@
+"""``urlward run``, as the process that supervises: what it holds while the filter runs, and its exit code."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from urlward.engine.errors import UrlwardError
+from urlward.lines import finish, say
+from urlward.process import keep_private, module_command, open_standard_streams
+from urlward.proxy.plan import Plan
+from urlward.proxy.supervisor import ERROR, Supervisor
+
+INTERRUPTED = 130
+
+if TYPE_CHECKING:
+    from urlward.records.metrics import RulesFacts
+
+
+def supervise() -> NoReturn:
+    """Run the filter that the command line describes, and exit."""
+    keep_private()
+    open_standard_streams()
+    try:
+        code = Supervisor(module_command("urlward", *sys.argv[1:]), beside).run()
+    except UrlwardError as e:
+        code = _failed(str(e))
+    except OSError as e:
+        code = _failed(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as e:  # noqa: BLE001 - no traceback reaches a user
+        code = _failed(f"a bug: {type(e).__name__}; please report it")
+    finish()
+    sys.exit(code)
+
+
+def _failed(text: str) -> int:
+    say(f"urlward: {text}", warning=True)
+    return ERROR
+
+
+@contextmanager
+def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
+    """Hold what only one filter here may have, and watch a gateway's rules; gives how these are.
+
+    Raises:
+        GatewayError: another filter steers here.
+    """
+    if not plan.steer and plan.watch is None:
+        yield lambda: None
+        return
+    # Most filters are no gateway, and need none of this.
+    from urlward.gateway.errors import NftError
+    from urlward.gateway.locks import alone
+    from urlward.gateway.rules_watch import RulesWatch, tell_manager
+
+    with alone() if plan.steer else nullcontext():
+        if plan.watch is None:
+            yield lambda: None
+            return
+        watch = RulesWatch(tuple(plan.watch), partial(say, warning=True))
+        watch.on_facts = tell_manager
+        try:
+            watch.start()
+        except NftError as e:
+            say(f"gateway: the rules are not watched: {e}", warning=True)
+        try:
+            yield lambda: watch.facts
+        finally:
+            watch.close()
