@@ -184,8 +184,10 @@ def _start(asked: dict[str, Any], channel: int) -> int:
         os.environ.update(asked["env"])
         time.tzset()
         sys.argv = ["urlward", *asked["start"]]
+        from urlward.proxy import supervisor
         from urlward.start import main as run
 
+        supervisor.spawn = _spawn
         if not asked["executes"]:
             warnings.filterwarnings("ignore", message=".*is multi-threaded, use of fork")
             subprocess.Popen._execute_child = _execute_child  # type: ignore[attr-defined]
