@@ -19,7 +19,7 @@ from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
-from urlward.dashboard.base import STATIC
+from urlward.dashboard.handler import STATIC
 from urlward.dashboard.sessions import BURST, EVERY, SESSION
 from urlward.dashboard.sources import AdminError, EventPage
 from urlward.objections.book import Grant

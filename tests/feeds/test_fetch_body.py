@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.feeds.body import Guard, content
+from urlward.feeds.body import BodyLimits, content
 from urlward.feeds.source import FetchError
 
 if sys.version_info >= (3, 14):
@@ -22,8 +22,8 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": 
 SKIPPABLE = b"\x50\x2a\x4d\x18\4\0\0\0abcd"
 
 
-def guard(max_bytes: int = 1 << 30, check: Callable[[], object] = lambda: None) -> Guard:
-    return Guard("https://feed.test", max_bytes, check)
+def guard(max_bytes: int = 1 << 30, check: Callable[[], object] = lambda: None) -> BodyLimits:
+    return BodyLimits("https://feed.test", max_bytes, check)
 
 
 def pieces(data: bytes, size: int = 10_000) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
-from urlward.dns.resolvers import Resolver, parse_resolver
+from urlward.dns.resolver_addresses import Resolver, parse_resolver
 from urlward.dns.server import DnsServer, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.digest import Key

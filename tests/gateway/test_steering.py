@@ -22,7 +22,7 @@ from conftest import free_port, rounds
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
 from urlward.config import CanaryTable, DnsTable, GatewayTable
 from urlward.config.problem import SettingError
-from urlward.dns.resolvers import ResolverError
+from urlward.dns.resolver_addresses import ResolverError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.planning import default_modes, steering_modes

@@ -10,7 +10,7 @@ from conftest import free_port
 from gateway.dns_support import PATIENT, Upstream, records, until, wait_so_long
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_tcp_way
-from urlward.dns.resolvers import parse_resolver
+from urlward.dns.resolver_addresses import parse_resolver
 from urlward.dns.upstream import LINES, Forwarder, OutageLog, TcpWay
 from urlward.dns.wire import framed
 

@@ -13,7 +13,7 @@ from conftest import free_port
 from gateway.dns_support import PATIENT, Answer, Upstream, records, until
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_udp_way
-from urlward.dns.resolvers import parse_resolver
+from urlward.dns.resolver_addresses import parse_resolver
 from urlward.dns.upstream import SOURCES, Forwarder, OutageLog, UdpWay
 
 GOOD = records("60 A 192.0.2.1")

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any
 
 from urlward.dashboard import asked
-from urlward.dashboard.base import Base
+from urlward.dashboard.handler import Base
 from urlward.dashboard.sources import AdminError, Now
 from urlward.records.event import Event, as_json
 

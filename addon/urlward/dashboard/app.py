@@ -13,8 +13,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import action_pages, api, entry_pages, pages
-from urlward.dashboard.base import SECURITY, STATIC, HandlerContext, Missing
+from urlward.dashboard import action_pages, api, login_pages, pages
+from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing
 from urlward.dashboard.sessions import Sessions
 from urlward.dashboard.sources import AdminError, Sources
 from urlward.records.bounded_server import BoundedServer
@@ -84,11 +84,11 @@ def make_app(sources: Sources, settings: DashboardSettings) -> Application:
         ("/allows", action_pages.AllowsPage, shared),
         ("/allows/end", action_pages.EndAllow, shared),
         ("/objections", action_pages.ObjectionsPage, shared),
-        ("/login", entry_pages.Login, shared),
-        ("/logout", entry_pages.Logout, shared),
-        ("/healthz", entry_pages.HealthPage, shared),
-        ("/readyz", entry_pages.ReadyPage, shared),
-        ("/metrics", entry_pages.MetricsText, shared),
+        ("/login", login_pages.Login, shared),
+        ("/logout", login_pages.Logout, shared),
+        ("/healthz", login_pages.HealthPage, shared),
+        ("/readyz", login_pages.ReadyPage, shared),
+        ("/metrics", login_pages.MetricsText, shared),
         ("/api/now", api.NowApi, shared),
         ("/api/events", api.EventsApi, shared),
         ("/api/check", api.CheckApi, shared),

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 
 from urlward.dashboard.asked import event_filter
-from urlward.dashboard.base import Base, iso, logger
+from urlward.dashboard.handler import Base, iso, logger
 from urlward.dashboard.history import by_minute, newest
 from urlward.dashboard.sources import EventPage, Now, Row
 from urlward.engine.errors import UrlwardError

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from urlward.dns.resolvers import Resolver
+from urlward.dns.resolver_addresses import Resolver
 from urlward.dns.wire import FORMERR, HEADER, NOTIMP, REFUSED, SERVFAIL, Question, StreamMessages, framed
 
 logger = logging.getLogger("urlward.gateway")

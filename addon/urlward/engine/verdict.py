@@ -1,6 +1,6 @@
 """Verdicts: decisions of the engine on requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 Action = Literal["block", "allow", "monitor", "pass"]
@@ -42,14 +42,21 @@ class Verdict(NamedTuple):
 
 PASS = Verdict("pass")
 
+WEIGHTS: Mapping[Action, int] = {"allow": 3, "block": 2, "monitor": 1, "pass": 0}
+"""Which action wins where several entries match: an exception beats all."""
+
 type Decide = Callable[[list[Verdict]], Verdict]
 """Makes one verdict of those of all entries that match on one host, of which there is at least one."""
 
 
 def decide(found: list[Verdict]) -> Verdict:
-    """Allow beats block; among equals the most specific entry is named, and always the same of several."""
+    """The verdict with the most weight; of equals the most specific entry's, and always the same of several.
+
+    Where there is a policy, `urlward.policy.policy.View.decide` does so in its place. Before either,
+    `urlward.engine.matcher` takes out exceptions that a guarded list does not heed.
+    """
     if len(found) == 1:
         return found[0]
     if not found:
         return PASS
-    return max(found, key=lambda v: (v.action == "allow", v.rank, v.entry))
+    return max(found, key=lambda v: (WEIGHTS[v.action], v.rank, v.entry))

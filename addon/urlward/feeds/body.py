@@ -39,7 +39,7 @@ _READ_HERE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 
 
-class Guard:
+class BodyLimits:
     """Limits on a body: counts its bytes, on the wire and decompressed, and stops it.
 
     Args:
@@ -86,7 +86,7 @@ class Guard:
                 yield chunk
 
 
-def content(chunks: Iterable[bytes], encoding: str, guard: Guard) -> Iterator[bytes]:
+def content(chunks: Iterable[bytes], encoding: str, guard: BodyLimits) -> Iterator[bytes]:
     """Decode a body's content, in chunks of some 64 KiB.
 
     Args:
@@ -106,7 +106,7 @@ def content(chunks: Iterable[bytes], encoding: str, guard: Guard) -> Iterator[by
     return _unpacked(data, guard)
 
 
-def _unpacked(data: Iterator[bytes], guard: Guard) -> Iterator[bytes]:
+def _unpacked(data: Iterator[bytes], guard: BodyLimits) -> Iterator[bytes]:
     head = b""
     for chunk in data:
         head += chunk
@@ -121,7 +121,7 @@ def _unpacked(data: Iterator[bytes], guard: Guard) -> Iterator[bytes]:
     return data
 
 
-def _decompressed(data: Iterator[bytes], new: Callable[[], Decoder], guard: Guard) -> Iterator[bytes]:
+def _decompressed(data: Iterator[bytes], new: Callable[[], Decoder], guard: BodyLimits) -> Iterator[bytes]:
     """Decompress one or more members or frames, one behind the other."""
     decoder = new()
     rest = next(data, b"")
@@ -152,7 +152,7 @@ class _File(FileIO):
         return super().read(wanted) or b""
 
 
-def unzipped(data: Iterable[bytes], guard: Guard) -> Iterator[bytes]:
+def unzipped(data: Iterable[bytes], guard: BodyLimits) -> Iterator[bytes]:
     """Read a ZIP archive's one file, folders apart. Its directory is at its end, so the archive is kept in
     memory first, as it came.
 
@@ -179,7 +179,7 @@ def unzipped(data: Iterable[bytes], guard: Guard) -> Iterator[bytes]:
             raise guard.error("the ZIP archive is damaged", "corrupt") from None
 
 
-def _only_member(archive: zipfile.ZipFile, guard: Guard) -> zipfile.ZipInfo:
+def _only_member(archive: zipfile.ZipFile, guard: BodyLimits) -> zipfile.ZipInfo:
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
         raise guard.error(f"a ZIP archive of {len(members)} files, where one is expected", "unsupported")

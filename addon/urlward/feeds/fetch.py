@@ -39,7 +39,7 @@ from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 from werkzeug.http import parse_date, parse_dict_header
 
-from urlward.feeds.body import ACCEPTED, Guard, content
+from urlward.feeds.body import ACCEPTED, BodyLimits, content
 from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Reason, Validators
 from urlward.feeds.tls import context, proxy_context
 from urlward.lists import memfd
@@ -279,7 +279,7 @@ class _Exchange:
         return Answer("new", fd, size, _validators(url, fields), fresh_for(fields), url.url, kind)
 
     def _body(self, url: Url, response: HTTPResponse) -> tuple[int, int]:
-        guard = Guard(peer(url), self._origin.max_bytes, self._deadline.left)
+        guard = BodyLimits(peer(url), self._origin.max_bytes, self._deadline.left)
         length, coding = response.headers.get("content-length"), response.headers.get("transfer-encoding")
         if coding is not None and coding.lower() != "chunked":
             raise guard.error("a transfer coding that was not asked for", "protocol")

@@ -10,7 +10,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import split_address
-from urlward.dns.resolvers import SYSTEM, ResolverError, resolvers
+from urlward.dns.resolver_addresses import SYSTEM, ResolverError, resolvers
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.rules import Plan, interface_problems
 from urlward.gateway.system import (

@@ -13,7 +13,7 @@ from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
-from urlward.dns.resolvers import resolvers
+from urlward.dns.resolver_addresses import resolvers
 from urlward.dns.server import DnsServer, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher

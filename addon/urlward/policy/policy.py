@@ -25,7 +25,7 @@ from cachetools import LRUCache
 from urlward.config import Config
 from urlward.config.policy import DAYS, GroupTable, RuleTable, ScheduleTable, Use
 from urlward.engine.entry import canonical_network
-from urlward.engine.verdict import PASS, Action, Verdict
+from urlward.engine.verdict import PASS, WEIGHTS, Action, Verdict
 from urlward.policy.neighbours import Neighbours
 
 type MacOf = Callable[[str], str | None]
@@ -163,9 +163,6 @@ CLIENTS = 1 << 16
 _OUTCOMES = 1 << 12
 """Pairs of list and category whose outcome is kept in a view."""
 
-# An exception beats all, as in `urlward.engine.verdict.decide`.
-_WEIGHTS = {"allow": 3, "block": 2, "monitor": 1, "pass": 0}
-
 
 class PolicyRule(NamedTuple):
     """Rule, prepared for lookups.
@@ -251,7 +248,7 @@ class View:
                 action = (outcome or self._outcome(verdict.list, verdict.category)).action
                 if action == "allow" and verdict.doubtful:
                     action = "pass"
-            its_weight = _WEIGHTS[action]
+            its_weight = WEIGHTS[action]
             if its_weight < weight:
                 continue
             if its_weight > weight or (verdict.rank, verdict.entry) > (best.rank, best.entry):

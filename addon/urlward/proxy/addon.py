@@ -50,7 +50,7 @@ from urlward.proxy.authority import expiry_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
-from urlward.proxy.decide import Decision, decide, is_for_origin
+from urlward.proxy.first_bytes import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Guard
 from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer
 from urlward.proxy.layers import (

@@ -1,4 +1,4 @@
-"""Live exchanges: judged again when the lists change, and ended when they last too long.
+"""Live exchanges and request heads: judged again when the lists change, and ended when they last too long.
 
 A stream that began before its page was listed would go on for hours. So whatever is under way keeps
 the names that it passed under, and after a reload is judged again by them; what is listed now is cut.

@@ -1,7 +1,7 @@
 """Passwords for the explicit proxy, as mitmproxy's option ``proxyauth`` configures them.
 
 A hash is slow so that it cannot be guessed. It is computed in a thread of low priority beside the event loop,
-one at a time and by turns of the networks that ask (`urlward.proxy.waiting`), and what came out is remembered
+one at a time and by turns of the networks that ask (`urlward.proxy.waiting_room`), and what came out is remembered
 under a key that this filter's workers alone have: a request costs no hash, and guesses cost others nothing.
 A password is right by a line of the file: while that stays, no change of other lines has it looked at again.
 """
@@ -31,7 +31,7 @@ from urlward.feeds.watch import PathWatch
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.proxy.mitm import ldap
 from urlward.proxy.verified import MOST_USERS, USERS, Verified
-from urlward.proxy.waiting import WaitingRoom
+from urlward.proxy.waiting_room import WaitingRoom
 from urlward.records.network import network_of
 from urlward.regular import read_regular
 from urlward.state.watch import Signature

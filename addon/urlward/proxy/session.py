@@ -1,6 +1,6 @@
 """Session: a client's connection, from its first byte on, and those to its origins.
 
-One path for every mode: what a connection is, is decided by its first bytes (`urlward.proxy.decide`), again
+One path for every mode: what a connection is, is decided by its first bytes (`urlward.proxy.first_bytes`), again
 inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the sockets.
 """
 
@@ -19,8 +19,8 @@ from urlward.proxy.addon import Urlward
 from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
-from urlward.proxy.decide import HTTP, Decision
 from urlward.proxy.ends import LINGER, NO_ENDS, Ends
+from urlward.proxy.first_bytes import HTTP, Decision
 from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead

@@ -11,7 +11,7 @@ from engine.support import examples, matcher
 from lists.formats.support import DATA, lines, read, refused
 from urlward.engine.url import target_readings
 from urlward.lists.formats.adblock import read as read_rules
-from urlward.lists.formats.found import DEFAULTS, Found
+from urlward.lists.formats.format import DEFAULTS, Found
 
 MATCHES = json.loads((DATA / "adblock_matches.json").read_text())
 """Rules, whether they are taken, and URLs with adblock-rust's verdict."""

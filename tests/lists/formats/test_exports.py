@@ -2,7 +2,7 @@ import pytest
 
 from engine.support import matcher
 from lists.formats.support import DATA, read
-from urlward.lists.formats.found import FormatError
+from urlward.lists.formats.format import FormatError
 
 URLHAUS = [
     "http://192.0.2.20:41234/bin.sh id=101 category=malware",

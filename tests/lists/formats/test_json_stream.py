@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples
 from urlward.lists.formats import json_stream
-from urlward.lists.formats.found import FormatError
+from urlward.lists.formats.format import FormatError
 from urlward.lists.formats.json_stream import array_items, object_members
 from urlward.lists.formats.stream import Stream
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.support import examples, matcher
 from lists.formats.support import DATA, lines, read, refused
 from urlward.lists.formats import format_named
-from urlward.lists.formats.found import DEFAULTS, FormatError, FormatOptions, Found, Part
+from urlward.lists.formats.format import DEFAULTS, FormatError, FormatOptions, Found, Part
 from urlward.lists.formats.squidguard import parts, read_domains, read_expressions, read_urls
 from urlward.lists.source import Report, SourceError, read_source
 

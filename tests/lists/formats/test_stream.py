@@ -3,7 +3,7 @@ import io
 import pytest
 
 from urlward.engine.grammar import MAX_LINE
-from urlward.lists.formats.found import Skipped
+from urlward.lists.formats.format import Skipped
 from urlward.lists.formats.stream import MAX_LINE_BYTES, Stream, stream_of, text_lines
 
 

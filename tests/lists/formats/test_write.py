@@ -7,7 +7,7 @@ from urlward.engine.entry import Kind
 from urlward.engine.errors import EntryError, UrlError
 from urlward.engine.grammar import parse_line
 from urlward.engine.url import canonicalize
-from urlward.lists.formats.found import NotTakenError
+from urlward.lists.formats.format import NotTakenError
 from urlward.lists.formats.write import attributes, domain, host_alone, literal, page, prefix
 
 

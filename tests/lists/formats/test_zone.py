@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples
 from urlward.lists.formats import zone
-from urlward.lists.formats.found import Skipped
+from urlward.lists.formats.format import Skipped
 from urlward.lists.formats.zone import MAX_RECORD, Record, records
 
 

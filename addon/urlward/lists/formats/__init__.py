@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
-from urlward.lists.formats import adblock, exports, hosts, native, squidguard, table, urls
-from urlward.lists.formats.found import (
+from urlward.lists.formats import adblock, csv_json, exports, hosts, native, squidguard, urls
+from urlward.lists.formats.format import (
     DEFAULTS,
     FIELDS,
     WHITE,
@@ -24,7 +24,7 @@ from urlward.lists.formats.found import (
     Part,
     Skipped,
 )
-from urlward.lists.formats.found import format_of_files as _of_files
+from urlward.lists.formats.format import format_of_files as _of_files
 from urlward.lists.formats.recognise import SNIFFED, likely, recognised, refuse_table, watched
 from urlward.lists.formats.stream import stream_of
 
@@ -82,9 +82,9 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "urls": _of_files(urls.read, "URLs, one a line"),
         "urlhaus": _of_files(exports.read_urlhaus, "URLhaus export, CSV or JSON", may_be_json=True),
         "phishtank": _of_files(exports.read_phishtank, "PhishTank export, CSV or JSON", may_be_json=True),
-        "csv": _of_files(table.read_csv, "CSV with columns of your naming", is_table=True),
-        "json": _of_files(table.read_json, "JSON array of objects", is_table=True, may_be_json=True),
-        "jsonl": _of_files(table.read_json_lines, "JSON Lines", is_table=True),
+        "csv": _of_files(csv_json.read_csv, "CSV with columns of your naming", is_table=True),
+        "json": _of_files(csv_json.read_json, "JSON array of objects", is_table=True, may_be_json=True),
+        "jsonl": _of_files(csv_json.read_json_lines, "JSON Lines", is_table=True),
         "squidguard": Format(squidguard.read, squidguard.parts, "squidGuard or ufdbGuard folder"),
         "squidguard-domains": _of_files(squidguard.read_domains, "squidGuard file domains, of any name"),
         "squidguard-urls": _of_files(squidguard.read_urls, "squidGuard file urls, of any name"),

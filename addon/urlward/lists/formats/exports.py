@@ -7,16 +7,16 @@ entry's id, and its subject the category.
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from urlward.lists.formats.found import FormatError, FormatOptions, Found, Skipped
-from urlward.lists.formats.json_stream import array_items, object_members
-from urlward.lists.formats.stream import Stream, stream_of
-from urlward.lists.formats.table import (
+from urlward.lists.formats.csv_json import (
     columns_of,
     found,
     found_in,
     getter,
     rows,
 )
+from urlward.lists.formats.format import FormatError, FormatOptions, Found, Skipped
+from urlward.lists.formats.json_stream import array_items, object_members
+from urlward.lists.formats.stream import Stream, stream_of
 
 _URLHAUS = {"id": "id", "url": "url"}
 _URLHAUS_PLACES = {"id": 0, "url": 2}

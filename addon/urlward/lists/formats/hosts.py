@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES, HOSTS_SINKS
-from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import attributes, host_alone
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import ijson
 
-from urlward.lists.formats.found import FormatError
+from urlward.lists.formats.format import FormatError
 from urlward.lists.formats.stream import Stream
 
 _CHUNK = 1 << 16

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from urlward.lists.formats.found import FormatOptions, Found, Skipped
+from urlward.lists.formats.format import FormatOptions, Found, Skipped
 from urlward.lists.formats.stream import text_lines
 
 

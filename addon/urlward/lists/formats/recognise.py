@@ -17,9 +17,9 @@ from urlward.encoding import without_bom
 from urlward.engine.entry import Entry
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
-from urlward.lists.formats.found import FormatError, FormatOptions, Found, Read, Skipped
+from urlward.lists.formats.csv_json import NAMES
+from urlward.lists.formats.format import FormatError, FormatOptions, Found, Read, Skipped
 from urlward.lists.formats.stream import Stream
-from urlward.lists.formats.table import NAMES
 
 SNIFFED = 4096
 """Bytes that are looked at."""

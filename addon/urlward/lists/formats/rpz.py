@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
-from urlward.lists.formats.found import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped
 from urlward.lists.formats.write import attributes, domain, host_alone
 from urlward.lists.formats.zone import Record, records
 

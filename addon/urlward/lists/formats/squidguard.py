@@ -21,7 +21,7 @@ from typing import BinaryIO
 from urlward.encoding import without_bom
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
-from urlward.lists.formats.found import FormatError, FormatOptions, Found, NotTakenError, Part, Read, Skipped
+from urlward.lists.formats.format import FormatError, FormatOptions, Found, NotTakenError, Part, Read, Skipped
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
 from urlward.regular import open_regular

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from urlward.encoding import BOM
 from urlward.engine.grammar import MAX_LINE
-from urlward.lists.formats.found import Skipped
+from urlward.lists.formats.format import Skipped
 
 MAX_LINE_BYTES = 4 * MAX_LINE
 """A line's bytes are cut here; nothing that is read as an entry is as long."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES
 from urlward.engine.url import byte_string, canonical_host, is_address, split_authority, split_url
-from urlward.lists.formats.found import NotTakenError
+from urlward.lists.formats.format import NotTakenError
 from urlward.lists.formats.stream import NOT_UTF8
 
 # Nothing of the grammar in it but the URL; what it leaves over goes the long way.

@@ -13,7 +13,7 @@ import dns.name
 import dns.rdatatype
 import dns.zonefile
 
-from urlward.lists.formats.found import NotTakenError, Skipped
+from urlward.lists.formats.format import NotTakenError, Skipped
 from urlward.lists.formats.stream import text_lines
 
 MAX_RECORD = 1 << 16

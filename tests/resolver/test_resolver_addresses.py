@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from urlward.dns.resolvers import ResolverError, parse_resolver, resolvers
+from urlward.dns.resolver_addresses import ResolverError, parse_resolver, resolvers
 
 OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::254")))
 

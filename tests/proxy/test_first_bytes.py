@@ -5,7 +5,7 @@ from e2e.support import client_hello
 from proxy.driver import make_context
 from proxy.test_guard import guard
 from proxy.test_names import to
-from urlward.proxy.decide import decide, is_for_origin
+from urlward.proxy.first_bytes import decide, is_for_origin
 
 HELLO = client_hello("plain.example")
 

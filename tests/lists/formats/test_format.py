@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.lists.formats.found import FormatError, FormatOptions
+from urlward.lists.formats.format import FormatError, FormatOptions
 
 
 @pytest.mark.parametrize(

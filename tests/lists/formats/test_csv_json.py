@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.support import examples, matcher
 from lists.formats.support import DATA, read
 from urlward.engine.grammar import MAX_LINE
-from urlward.lists.formats.found import FormatError
+from urlward.lists.formats.format import FormatError
 
 COLUMNS = {"url": "address", "host": "Site", "id": "Ref", "category": "Kind", "expires": "Until"}
 

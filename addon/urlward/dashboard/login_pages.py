@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from tornado.web import HTTPError
 
-from urlward.dashboard.base import Base
+from urlward.dashboard.handler import Base
 from urlward.dashboard.sessions import MAX_NAME, SESSION, Visitor
 
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from urlward.csv_rows import csv_rows
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import MAX_LINE
-from urlward.lists.formats.found import FIELDS, FormatError, FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import FIELDS, FormatError, FormatOptions, Found, NotTakenError, Skipped
 from urlward.lists.formats.json_stream import array_items
 from urlward.lists.formats.stream import (
     MAX_LINE_BYTES,
