@@ -1,8 +1,9 @@
 """Passwords for the explicit proxy, as mitmproxy's option ``proxyauth`` configures them.
 
 A hash is slow so that it cannot be guessed. It is computed in a thread of low priority beside the event loop,
-one at a time and by turns of the networks that ask (`urlward.proxy.waiting_room`), and what came out is remembered
-under a key that this filter's workers alone have: a request costs no hash, and guesses cost others nothing.
+one at a time and by turns of the networks that ask (`urlward.proxy.waiting_room`), and what came out is
+remembered under a key that this filter's workers alone have: a request costs no hash, and guesses cost others
+nothing.
 A password is right by a line of the file: while that stays, no change of other lines has it looked at again.
 """
 

@@ -1,7 +1,8 @@
 """Session: a client's connection, from its first byte on, and those to its origins.
 
-One path for every mode: what a connection is, is decided by its first bytes (`urlward.proxy.first_bytes`), again
-inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the sockets.
+One path for every mode: what a connection is, is decided by its first bytes (`urlward.proxy.first_bytes`),
+again inside a tunnel and inside TLS that ends here. From then on a relay has the bytes, and this class the
+sockets.
 """
 
 import socket
