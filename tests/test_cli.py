@@ -23,8 +23,8 @@ from urlward.commands import check as check_commands
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
 from urlward.feeds import refresh as feed_refresh
+from urlward.plan import FIRST, PLANS, WORKER
 from urlward.proxy import runner, workers
-from urlward.proxy.plan import FIRST, PLANS, WORKER
 from urlward.proxy.settings import Settings
 from urlward.samples import SAMPLE
 

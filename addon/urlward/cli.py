@@ -65,9 +65,9 @@ from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.report import left_out, read_budget
 from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
+from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
-from urlward.proxy.plan import FIRST, Plan
 from urlward.regular import given_fd
 from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key

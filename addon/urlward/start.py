@@ -17,7 +17,7 @@ def main() -> None:
         hold_requests()
         # By which others open their logs anew: who sends it does not mean to end the filter.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        from urlward.proxy.plan import WORKER
+        from urlward.plan import WORKER
 
         if WORKER not in os.environ and not _SAID_AT_ONCE.intersection(sys.argv):
             os.environ.setdefault(*ALLOCATOR)  # of the workers

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from urlward.engine.errors import UrlwardError
 from urlward.lines import finish, say
+from urlward.plan import Plan
 from urlward.process import keep_private, module_command, open_standard_streams
-from urlward.proxy.plan import Plan
 from urlward.proxy.supervisor import ERROR, Supervisor
 
 INTERRUPTED = 130

@@ -28,7 +28,7 @@ from feeds.fetch_support import (
 from urlward.feeds import fetch as fetching
 from urlward.feeds.fetch import Answer, fetch
 from urlward.feeds.source import Origin, Validators
-from urlward.lists import memory
+from urlward.lists import memfd
 
 
 class TestBody:
@@ -328,7 +328,7 @@ class TestMachine:
         def full() -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr(memory, "new", full)
+        monkeypatch.setattr(memfd, "new", full)
         error = refusal(feeds.origin("/list.txt"))
         assert (error.reason, str(error)) == ("system", "this machine: No space left on device")
 

@@ -26,8 +26,8 @@ from urlward.dns.server import DnsServer, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.digest import Key
 from urlward.feeds.keeper import Keeper
+from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
-from urlward.proxy.plan import Address
 
 LIST = """\
 blocked.example id=D-1 category=phishing

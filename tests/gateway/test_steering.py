@@ -27,10 +27,10 @@ from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.planning import default_modes, steering_modes
 from urlward.gateway.steering import Steering
+from urlward.plan import Address
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import open_sockets
-from urlward.proxy.plan import Address
 from urlward.proxy.workers import WORKER, Worker
 from urlward.records.metrics import Metrics
 

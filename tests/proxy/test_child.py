@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from urlward.plan import Service
 from urlward.proxy import addon, child
 from urlward.proxy.addon import Urlward
-from urlward.proxy.plan import Service
 
 PROGRAM = """
 import json, os, pathlib, signal, sys

@@ -13,11 +13,11 @@ from mitmproxy.test import taddons
 
 from conftest import free_port
 from proxy.rig import GET, OK, Rig, answer, closed
+from urlward.plan import Address
 from urlward.proxy import front
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
 from urlward.proxy.listeners import open_sockets
-from urlward.proxy.plan import Address
 from urlward.proxy.workers import WORKER, Worker
 
 pytestmark = pytest.mark.usefixtures("compiles_here")

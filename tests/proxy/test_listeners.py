@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from conftest import free_port
+from urlward.plan import Address
 from urlward.proxy import listeners
 from urlward.proxy.listeners import (
     ListenError,
@@ -16,7 +17,6 @@ from urlward.proxy.listeners import (
     given,
     open_sockets,
 )
-from urlward.proxy.plan import Address
 
 
 @pytest.fixture(autouse=True)

@@ -17,16 +17,16 @@ import pytest
 
 from conftest import free_port, wait_for
 from urlward.lists import memfd
+from urlward.plan import Address, Plan, Service
 from urlward.process import used_by
 from urlward.proxy import child, supervisor
 from urlward.proxy.child import Child, is_hung, start_service, state_of
-from urlward.proxy.plan import Address, Plan, Service
 from urlward.proxy.supervisor import Supervisor
 
 WORKER = """
 import asyncio, os, signal
 from pathlib import Path
-from urlward.proxy.plan import Plan
+from urlward.plan import Plan
 from urlward.proxy.workers import Worker, offer, plans
 
 async def answer(reader, writer):

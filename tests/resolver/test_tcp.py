@@ -14,8 +14,8 @@ from urlward.dns import server as dns_tcp
 from urlward.dns.server import TcpEndpoint
 from urlward.dns.service import OWED_TO_ONE
 from urlward.dns.wire import framed
+from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
-from urlward.proxy.plan import Address
 
 GOOD = records("60 A 192.0.2.1")
 

@@ -12,8 +12,8 @@ import pytest
 from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until
 from resolver.test_wire import question
 from urlward.dns.server import UdpEndpoint
+from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
-from urlward.proxy.plan import Address
 
 GOOD = records("60 A 192.0.2.1")
 

@@ -26,8 +26,8 @@ from urlward.gateway.planning import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
 from urlward.lasting import lasting
+from urlward.plan import Address
 from urlward.proxy.addon import NoListError
-from urlward.proxy.plan import Address
 from urlward.proxy.workers import Worker, is_first
 
 logger = logging.getLogger("urlward.gateway")

@@ -41,6 +41,7 @@ from urlward.feeds.setup import (
 from urlward.lasting import lasting
 from urlward.lists.source import Budget
 from urlward.options import OF_ADDON
+from urlward.plan import Service
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.process import keep_private
@@ -80,7 +81,6 @@ from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
-from urlward.proxy.plan import Service
 from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.settings import service_of

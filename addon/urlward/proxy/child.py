@@ -16,9 +16,9 @@ from pathlib import Path
 
 from urlward.lines import say
 from urlward.lists import memfd
+from urlward.plan import Plan, Service
 from urlward.process import IN_FORCE, hold_requests, module_command, take_requests, used_by
 from urlward.proxy.notify import FOR_THE_MAIN_PROCESS
-from urlward.proxy.plan import Plan, Service
 
 MAX_MESSAGE = 1 << 16
 

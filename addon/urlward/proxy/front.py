@@ -13,11 +13,11 @@ from typing import Any
 from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
+from urlward.plan import Address
 from urlward.proxy.acceptor import Acceptor, Transports
 from urlward.proxy.addon import Urlward
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
-from urlward.proxy.plan import Address
 from urlward.proxy.poller import Share
 from urlward.proxy.probing import MAX_WAIT, Probing
 from urlward.proxy.session import Client, Mode, Session

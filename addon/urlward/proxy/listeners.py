@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from urlward.engine.errors import UrlwardError
-from urlward.proxy.plan import Address
+from urlward.plan import Address
 
 FREE_WITHIN = 2.0
 """Seconds for which an address may be in use still: processes of a filter that was killed are ending."""

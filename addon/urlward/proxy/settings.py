@@ -10,8 +10,8 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import WORKER_TIMEOUT, Config
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON
+from urlward.plan import Address, Service
 from urlward.proxy.child import PATIENCE
-from urlward.proxy.plan import Address, Service
 
 DEFAULT_CONFDIR = "~/.mitmproxy"
 DEFAULT_HOST = "127.0.0.1"

@@ -12,7 +12,7 @@ before it ends in order. So new code and another configuration come into use wit
 and where they do not work, those that run stay.
 
 This process imports neither the configuration nor mitmproxy: what is to be started the first worker says
-(`urlward.proxy.plan`).
+(`urlward.plan`).
 """
 
 import os
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from urlward.engine.errors import UrlwardError
 from urlward.lists.run_folder import RunFolder
+from urlward.plan import AGAIN, CHANNEL, FIRST, PLANS, SUPERVISOR, WORKER, Plan, Service
 from urlward.process import take_requests
 from urlward.proxy import notify
 from urlward.proxy.child import (
@@ -43,7 +44,6 @@ from urlward.proxy.child import (
     start_within,
 )
 from urlward.proxy.listeners import Listeners, given, raise_limit
-from urlward.proxy.plan import AGAIN, CHANNEL, FIRST, PLANS, SUPERVISOR, WORKER, Plan, Service
 from urlward.proxy.verified import SHARED
 
 if TYPE_CHECKING:

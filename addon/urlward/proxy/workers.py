@@ -31,11 +31,11 @@ from typing import Any
 
 from urlward.engine.errors import UrlwardError
 from urlward.lists import memfd
+from urlward.plan import AGAIN, CHANNEL, PLANS, SUPERVISOR, WORKER, Address, Plan
 from urlward.process import beat, check_parent, end_with_parent, take_requests
 from urlward.proxy import notify
 from urlward.proxy.child import MAX_MESSAGE
 from urlward.proxy.listeners import Sockets, open_sockets
-from urlward.proxy.plan import AGAIN, CHANNEL, PLANS, SUPERVISOR, WORKER, Address, Plan
 from urlward.records.metrics import RulesFacts
 
 MAX_SOCKETS = 64
