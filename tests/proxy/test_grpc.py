@@ -201,7 +201,8 @@ async def test_a_service_that_ends(rig: Rig) -> None:
             return bool(channel.unary_unary("/test.Calls/Twice")(b"a", timeout=LONG) == b"aa")
         except grpc.RpcError as e:
             # A service that ends cancels what reaches it before its GOAWAY has left.
-            assert e.code() == grpc.StatusCode.CANCELLED
+            if e.code() != grpc.StatusCode.CANCELLED:
+                raise
             return False
 
     def call(channel: grpc.Channel, service: Service) -> None:
