@@ -20,6 +20,8 @@ _NOT_PAGES = ("/favicon.ico",)
 _PATIENCE, _LESS_PATIENCE, _REFUSED = 10.0, 2.0, 400
 """Seconds for a line of a log that is to come, and for one that is not where the status is as high: few
 origins here have such."""
+_LITTLE_PATIENCE = 0.3
+"""Seconds for a line of a filter that only says what it would block, which there may be none of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Witness:
         self._lines: dict[str, list[Line]] = defaultdict(list)
         self._at = 0
         self._rest = b""
+        self._taken: set[str] = set()
+        """References of hits that were some client's by its address: another may have the same port later."""
         self._lock = threading.Lock()
 
     def lines(self, tag: str) -> list[Line]:
@@ -116,12 +120,15 @@ class Witness:
         found = _REFERENCE.findall(got.body)
         if not found and not got.error and got.status < 400 and not monitor:
             return None
-        end = time.monotonic() + (_PATIENCE if found else 0)
+        end = time.monotonic() + (_PATIENCE if found else _LITTLE_PATIENCE if monitor else 0)
         while True:
             with self._lock:
                 events = list(self._filter.read())
             for event in reversed(events):
-                if event.reference in found or (got.local and _plain(event.client) == got.local):
+                if event.reference in found:
+                    return event
+                if event.reference not in self._taken and got.local and _plain(event.client) == got.local:
+                    self._taken.add(event.reference)
                     return event
             if time.monotonic() > end:
                 return None
