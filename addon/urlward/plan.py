@@ -7,6 +7,7 @@ configuration as they are then.
 """
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,10 @@ PLANS = "URLWARD_PLANS"
 """In the environment of a worker that makes the plan: `FIRST` at the start, `AGAIN` in a reload."""
 
 FIRST, AGAIN = "first", "again"
+
+REPLACED = signal.SIGINT
+"""Signal to the service process that another takes its place, while workers go on; at the end of all,
+SIGTERM has it wait for what they say last."""
 
 
 class Address(NamedTuple):

@@ -352,3 +352,45 @@ async def test_calls_after_a_while_are_made_in_order_unless_withdrawn() -> None:
     assert made == [0, 2, 3]
     delay.call(lambda: made.append(4))
     await until(lambda: len(made) == 4)
+
+
+async def test_what_a_socket_of_the_data_path_has_closed_is_nobodys(pairs: Pairs) -> None:
+    """Its event of the same round is not asyncio's any more."""
+    (near, far), (other, its), *_ = pairs
+    loop = running_loop()
+    told: list[str] = []
+
+    def tell(_: int) -> None:
+        near.recv(1)
+        if other.fileno() >= 0:
+            loop.remove_reader(other)
+            other.close()
+        told.append("ours")
+
+    loop.add_reader(other, told.append, "asyncio's")
+    loop.poller.watch(near.fileno(), READ, tell, Share())
+    far.send(b"a")
+    its.send(b"a")
+    await until(lambda: told)
+    await asyncio.sleep(0)
+    assert told == ["ours"]
+    loop.poller.forget(near.fileno())
+
+
+async def test_nobody_waits_for_what_is_nobodys(pairs: Pairs, clock: Clock) -> None:
+    (near, far), (pooled, origin), *_ = pairs
+    poller = running_loop().poller
+    client = Share()
+    poller.watch(near.fileno(), READ, lambda _: (near.recv(1), clock.work(3)), client)  # type: ignore[arg-type,return-value]
+    poller.watch(pooled.fileno(), READ, lambda _: pooled.recv(1), Share(nobodys=True))  # type: ignore[arg-type,return-value]
+    clock.work(10_000)
+    far.send(b"a")
+    await until(lambda: client.round)
+    clock.work(10_000)
+    origin.send(b"a")
+    await asyncio.sleep(0.01)
+    far.send(b"a")
+    await asyncio.sleep(0.01)
+    assert not client.rests
+    for one in (near, pooled):
+        poller.forget(one.fileno())

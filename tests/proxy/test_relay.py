@@ -120,6 +120,14 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\
 ENDED = ["close server", "end client", "linger"]
 
 
+def test_who_was_held_is_heard_where_what_it_asks_is_answered_no_more() -> None:
+    case = Case().client(get(), get(method="POST", more="Content-Length: 99999\r\n"), b"x" * 70_000)
+    assert case.ends.asked == ["connect", "hold"]
+    case.server(b"HTTP/1.0 200 OK\r\n\r\n", b"without an end")
+    assert case.ends.asked == ["connect", "hold", "go on"]
+    assert case.ends.server == get()
+
+
 def test_bytes_pass_as_they_came() -> None:
     odd = b"GET /a?b#c HTTP/1.0\r\nhOsT:  a.test\t\r\nX-Y:\r\nX-Y: \xe9\r\n\r\n"
     case = Case().client(odd).server(ok())

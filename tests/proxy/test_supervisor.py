@@ -29,9 +29,28 @@ from pathlib import Path
 from urlward.plan import Plan
 from urlward.proxy.workers import Worker, offer, plans
 
-async def answer(reader, writer):
-    writer.write(b"served")
-    writer.close()
+class Server:
+    # One of asyncio that is closed loses what it has just accepted.
+    def __init__(self, one):
+        self.one = one
+        one.listen(100)
+        one.setblocking(False)
+        asyncio.get_running_loop().add_reader(one, self.answer)
+
+    def answer(self):
+        try:
+            connection, _ = self.one.accept()
+        except BlockingIOError:
+            return
+        with connection:
+            connection.sendall(b"served")
+
+    def close(self):
+        asyncio.get_running_loop().remove_reader(self.one)
+        self.one.close()
+
+async def opener(one):
+    return Server(one)
 
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -41,7 +60,6 @@ async def main():
     if plans():
         offer(Plan.read(Path(os.environ["PLAN"]).read_bytes()))
     worker = Worker()
-    opener = lambda one: asyncio.start_server(answer, sock=one)
     servers = [one for each in list(worker._own) for one in await worker.serve(each, opener)]
     worker.ready()
     await ended.wait()
@@ -255,6 +273,67 @@ def test_a_first_worker_that_hangs_is_the_end(capsys: pytest.CaptureFixture[str]
     assert re.fullmatch(r"urlward: worker 0 \(process \d+\) does not serve \d+ s after its start", said)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", r"worker 0 \(process \d+\) ended with -9 before it served"),
+        ("", r"worker 0 \(process \d+\) ended with 0 before it served"),
+        (
+            WORKER.replace(
+                'offer(Plan.read(Path(os.environ["PLAN"]).read_bytes()))', "offer(Newer())"
+            ).replace("asyncio.run", "class Newer:\n    def written(self): return b'[]'\n\nasyncio.run"),
+            "its plan is of another version: start urlward anew",
+        ),
+    ],
+)
+def test_a_first_worker_that_does_not_come_to_serve_is_told_of(
+    code: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = supervisor_of(code)
+    try:
+        with ExitStack() as held:
+            assert one._start_first(held) == 2
+    finally:
+        one._end()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(f"urlward: {said}", line)
+
+
+def test_where_the_end_is_asked_for_meanwhile_nothing_more_is_started(
+    planned: Callable[[Plan], Plan],
+) -> None:
+    planned(Plan(3, []))
+    one = supervisor_of(WORKER)
+    started: list[int] = []
+    start = one._worker
+
+    def worker(number: int, plans: str = "") -> Child:
+        started.append(number)
+        one._stopping = signal.SIGTERM
+        return start(number, plans)
+
+    one._worker = worker  # type: ignore[method-assign]
+    assert one.run() == 0
+    assert started == [0]
+
+
+def test_why_a_new_worker_serves_not_is_told_where_it_has_ended_meanwhile(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    refuses = "from urlward.proxy.workers import refusing\nwith refusing(): raise UrlwardError('so')"
+    address = Address("127.0.0.1", free_port(), "tcp")
+    with supervised(supervisor_of(WORKER), Plan(1, [address])) as one:
+        look(one, lambda: one._workers[0].ready, "the worker")
+        one._command = [sys.executable, "-c", f"from urlward.engine.errors import UrlwardError\n{refuses}"]
+        renewal = one._renew()
+        next(renewal)
+        assert one._coming is not None
+        one._coming.process.wait()
+        assert next(renewal, None) is None
+        look(one, lambda: not one._leaving, "the end of the new one")
+    assert capsys.readouterr().err.splitlines() == ["reload: so; what runs stays"]
+
+
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("command", [WORKS, HAS_WORK_DONE])
 def test_a_worker_that_works_may_take_longer_to_serve(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
@@ -319,6 +398,7 @@ def test_a_reload_that_would_not_work_changes_nothing(
         for plan in (
             Plan(1, [address], alone=["wireguard"]),
             Plan(1, [address], steer=True),
+            Plan(1, [address], watch=["lan0"]),
             Plan(1, [elsewhere]),
         ):
             planned(plan)
@@ -328,6 +408,7 @@ def test_a_reload_that_would_not_work_changes_nothing(
     assert capsys.readouterr().err.splitlines() == [
         "reload: mode wireguard cannot be handed over: only lists are read again",
         "reload: steer: to change that, start urlward anew; what runs stays",
+        "reload: gateway: to change whose rules are watched, start urlward anew; what runs stays",
         f"reload: cannot listen on {elsewhere}: address already in use; what runs stays",
     ]
 
@@ -367,6 +448,20 @@ def test_more_sockets_than_a_message_holds() -> None:
         for address in (addresses[0], addresses[-1]):
             with socket.create_connection(address[:2], timeout=30) as s:
                 assert s.recv(6) == b"served"
+
+
+def test_more_sockets_than_a_message_holds_of_a_worker_that_is_not_there() -> None:
+    addresses = [Address("127.0.0.1", free_port(), "tcp") for _ in range(supervisor.MOST_SOCKETS + 3)]
+    with supervised(supervisor_of(WORKER), Plan(2, addresses)) as one:
+        look(one, lambda: all(one._workers[n].ready for n in (0, 1)), "the workers")
+        gone = one._workers[1]
+        gone.due = float("inf")
+        gone.signal(signal.SIGKILL)
+        look(one, lambda: one._served.get(1), "its sockets to be another's")
+        for address in (addresses[0], addresses[-1]):
+            for _ in range(8):  # the kernel chooses whose socket
+                with socket.create_connection(address[:2], timeout=30) as s:
+                    assert s.recv(6) == b"served"
 
 
 @pytest.fixture

@@ -177,6 +177,15 @@ def test_an_alias_without_an_end() -> None:
     assert not change(circle).answer
 
 
+@pytest.mark.parametrize("code", [dns.rcode.SERVFAIL, dns.rcode.REFUSED])
+def test_an_alias_whose_end_is_not_to_be_had_now(code: dns.rcode.Rcode) -> None:
+    """Nobody is to keep that there is none."""
+    response = answer(question("blocked.example"), "blocked.example 900 CNAME c.example.")
+    response.set_rcode(code)
+    got = change(response)
+    assert (got.rcode(), got.answer, got.authority) == (code, [], [])
+
+
 def test_an_alias_of_a_whole_domain() -> None:
     names = ("blocked.example 900 DNAME c.example.", "a.blocked.example 900 CNAME a.c.example.")
     response = answer(question("a.blocked.example"), *names, "a.c.example 20 A 192.0.2.1")

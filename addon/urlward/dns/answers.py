@@ -221,8 +221,9 @@ def _tell_as_its_own(message: dns.message.Message, has_entry: Callable[[str], bo
     message.flags &= ~dns.flags.AD
     # It was of the other's zone.
     message.authority.clear()
-    message.set_rcode(dns.rcode.NOERROR)
-    if not answer:
+    if message.rcode() == NXDOMAIN:  # which the other is, and not this one
+        message.set_rcode(dns.rcode.NOERROR)
+    if not answer and message.rcode() == dns.rcode.NOERROR:
         _say_absent(message, ttl)
 
 

@@ -22,6 +22,7 @@ from urlward.feeds.apart import Outcome, refresh_apart
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.store import FeedStore
 from urlward.feeds.watch import PathWatch
+from urlward.lasting import lasting
 from urlward.state.folder import StateError
 
 logger = logging.getLogger("urlward.lists")
@@ -75,7 +76,7 @@ class Feeds:
         async with asyncio.TaskGroup() as tasks:
             for feed in self._config.feed:
                 tasks.create_task(self._look_after_always(feed))
-            tasks.create_task(self._watch_alarms())
+            tasks.create_task(lasting("alarms of lists", self._watch_alarms))
 
     async def _look_after_always(self, feed: FeedTable) -> None:
         while True:

@@ -18,6 +18,9 @@ FEW: Final = 20_000
 OF_ONE: Final = 500
 """Objects that a connection may have made; one with `MAX_PENDING` requests under way has (`proxy.relay`)."""
 
+MANY: Final = 4_000_000
+"""Objects beyond which it is looked for whatever the number of connections."""
+
 INTERVAL: Final = 0.25
 """Seconds between two looks at their number."""
 
@@ -36,7 +39,7 @@ async def collect(connections: Callable[[], int]) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
             # Those made since the last time and not freed: no other collection makes any of them older.
-            if gc.get_count()[0] >= max(FEW + OF_ONE * connections(), alive):
+            if gc.get_count()[0] >= max(min(FEW + OF_ONE * connections(), MANY), alive):
                 gc.collect()
                 alive = len(gc.get_objects())
     finally:

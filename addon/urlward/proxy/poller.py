@@ -69,11 +69,13 @@ class Share:
         queued: whether it is among those who wait for their turn.
         arriving: its connections that have been accepted and wait for their turn to begin.
         rests: until when it has no turn.
+        nobodys: whether it is no client's, so that clients do not wait for each other because of it.
     """
 
-    __slots__ = ("__weakref__", "arriving", "left", "queued", "rests", "round", "waiting")
+    __slots__ = ("__weakref__", "arriving", "left", "nobodys", "queued", "rests", "round", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, nobodys: bool = False) -> None:
+        self.nobodys = nobodys
         self.left = SLICE
         self.round = 0
         self.waiting: deque[Task] = deque()
@@ -154,6 +156,8 @@ class Poller(selectors.EpollSelector):
                 others.append((key, wanted & key.events))
         if found or self._behind or self._done:
             self._run(found)
+            # What that has closed is nobody's any more, and what it has changed is told again.
+            others = [one for one in others if keys.get(one[0].fd) is one[0]]
         return others
 
     def _wait(self, timeout: float | None) -> float | None:
@@ -258,7 +262,7 @@ class Poller(selectors.EpollSelector):
         self._round = number = self._round + 1
         last = self._last
         self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
-        shares = {watched.share for _, _, watched in found}
+        shares = {watched.share for _, _, watched in found if not watched.share.nobodys}
         shares.update(self._behind)
         self._alone = len(shares) == 1 and len(found) < _AT_ONCE
         if self._alone:
@@ -279,7 +283,7 @@ class Poller(selectors.EpollSelector):
             if told.get(fd) is not watched:
                 continue
             share = watched.share
-            if share is not last:
+            if share is not last and not share.nobodys:
                 last, self._others = share, now
             left = share.left
             if share.round != number:
@@ -328,8 +332,8 @@ class Poller(selectors.EpollSelector):
 
     def _bring_back(self, fd: int, events: int, watched: _Watched) -> None:
         if self._told.get(fd) is watched:
-            watched.aside = False
             self._epoll.register(fd, watched.events)
+            watched.aside = False
             watched.tell(events)
 
     def _go_on(self, now: float) -> float:

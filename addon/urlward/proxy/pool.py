@@ -44,7 +44,7 @@ class Pool:
 
     def __init__(self, most: int = MOST) -> None:
         self.active = 0.0
-        self.share = Share()
+        self.share = Share(nobodys=True)
         self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         self._by_key: dict[Key, list[Connection]] = {}
         self._since: dict[Connection, tuple[Key, float]] = {}

@@ -580,7 +580,7 @@ class HttpRelay:
         if self._mute:
             # The request before was answered before it was whole; this one has another connection.
             self.ends.leave_server()
-            self._server, self._mute = "none", False
+            self._server, self._mute, self._requests = "none", False, 0
         self._sending = Pending(head, found)
         if self._server == "open" and not self._in_turn:
             self._sending.head = None
@@ -715,6 +715,10 @@ class HttpRelay:
         self._last = True
         self._deaf = self._body is None
         self._held.clear()
+        if self._behind:
+            # What comes is dropped, and its end is to be heard.
+            self._behind = False
+            self.ends.hold_client(held=False)
 
     def _lose_place(self) -> None:
         """Relay what comes without knowing where the response ends."""

@@ -27,7 +27,18 @@ from typing import TYPE_CHECKING
 
 from urlward.engine.errors import UrlwardError
 from urlward.lists.run_folder import RunFolder
-from urlward.plan import AGAIN, CHANNEL, FIRST, PLANS, SUPERVISOR, WORKER, Plan, Service
+from urlward.plan import (
+    AGAIN,
+    CHANNEL,
+    FIRST,
+    PLANS,
+    REPLACED,
+    SUPERVISOR,
+    WORKER,
+    Address,
+    Plan,
+    Service,
+)
 from urlward.process import take_requests
 from urlward.proxy import notify
 from urlward.proxy.child import (
@@ -121,8 +132,8 @@ class Supervisor:
             try:
                 # One first: what is wrong with a list or an option is said once, not once a worker.
                 code = self._start_first(held)
-                if code is not None:
-                    return code
+                if code is not None or self._stopping:
+                    return code or OK
                 for number in range(1, self._plan.workers):
                     self._workers[number] = self._worker(number)
                 if self._plan.service is not None:
@@ -156,7 +167,16 @@ class Supervisor:
             if not first.lives:
                 if self._stopping:
                     return OK
-                return first.process.returncode if first.process.returncode > 0 else ERROR
+                if first.process.returncode > 0:
+                    return first.process.returncode  # and it has said why
+                say_of(
+                    f"urlward: {first.name} (process {first.process.pid}) ended with "
+                    f"{first.process.returncode} before it served"
+                )
+                return ERROR
+            if first.refused:
+                say_of(f"urlward: {first.refused}")
+                return ERROR
             if hangs := first.hangs(self._attention.since):
                 say_of(f"urlward: {first.name} (process {first.process.pid}) {hangs}")
                 first.process.kill()
@@ -200,15 +220,22 @@ class Supervisor:
 
     def _hand_sockets(self, number: int, worker: Child) -> None:
         """Give a worker its sockets, which it waits for."""
+        for more, addresses, fds in self._sockets_of(number):
+            if not worker.tell({"own": addresses, "more": more}, fds):
+                say_of(f"{worker.name}: its sockets cannot be handed to it: it is ended")
+                worker.process.kill()
+                return
+
+    def _sockets_of(self, number: int) -> Iterator[tuple[bool, list[Address], list[int]]]:
+        """Sockets of a worker, as many at a time as a message takes, with whether there are more."""
         sockets = [
-            (address, one)
+            (address, one.fileno())
             for address, some in self._listeners.of(number, self._plan.addresses)
             for one in some
         ]
         for first in range(0, max(len(sockets), 1), MOST_SOCKETS):
             some = sockets[first : first + MOST_SOCKETS]
-            message = {"own": [address for address, _ in some], "more": first + MOST_SOCKETS < len(sockets)}
-            worker.tell(message, [one.fileno() for _, one in some])
+            yield first + MOST_SOCKETS < len(sockets), [at for at, _ in some], [fd for _, fd in some]
 
     # -- looking after
 
@@ -279,14 +306,11 @@ class Supervisor:
                     other.tell({"leave": number})
                 del self._served[number]
                 continue
-            sockets = [
-                (address, one)
-                for address, some in self._listeners.of(number, self._plan.addresses)
-                for one in some
-            ]
-            message = {"serve": number, "at": [address for address, _ in sockets]}
             for other in serving.values():
-                if other not in told and other.tell(message, [one.fileno() for _, one in sockets]):
+                if other not in told and all(
+                    other.tell({"serve": number, "at": addresses}, fds)
+                    for _, addresses, fds in self._sockets_of(number)
+                ):
                     told.add(other)
 
     def _tell_of_rules(self) -> None:
@@ -347,7 +371,7 @@ class Supervisor:
         if (service := self._service) is not None:
             # What workers have to say meanwhile waits in the outbox.
             self._service = None
-            yield from self._let_go(service, END_WITHIN)
+            yield from self._let_go(service, END_WITHIN, REPLACED)
         if plan.service is not None:
             while (made := self._tried(plan.service)) is None:
                 yield
@@ -357,12 +381,18 @@ class Supervisor:
 
     def _why_not(self, new: Child) -> str:
         """Why a new worker will not serve; empty where it may."""
-        return new.hangs(self._attention.since) if new.lives else "ended before it served"
+        if new.lives:
+            return new.hangs(self._attention.since)
+        while new.hear():  # its last word
+            pass
+        return new.refused or "ended before it served"
 
     def _take_plan(self, plan: Plan) -> str:
         """Take another plan; or why it cannot be."""
         if plan.steer != self._plan.steer:
             return "steer: to change that, start urlward anew"
+        if plan.watch != self._plan.watch:
+            return "gateway: to change whose rules are watched, start urlward anew"
         try:
             self._listeners.open(plan.addresses, plan.workers)
         except UrlwardError as e:
@@ -387,8 +417,8 @@ class Supervisor:
             self._again = now + BACKOFF[-1]
             return None
 
-    def _let_go(self, child: Child, within: float) -> Iterator[None]:
-        child.signal(signal.SIGTERM)
+    def _let_go(self, child: Child, within: float, number: int = signal.SIGTERM) -> Iterator[None]:
+        child.signal(number)
         child.ending = time.monotonic() + within
         self._leaving.append(child)
         while child in self._leaving:

@@ -195,12 +195,17 @@ class Recorder:
         )
 
     async def run(
-        self, stop: asyncio.Event, beside: Mapping[str, Callable[[], Awaitable[None]]] | None = None
+        self,
+        stop: asyncio.Event,
+        beside: Mapping[str, Callable[[], Awaitable[None]]] | None = None,
+        *,
+        replaced: asyncio.Event | None = None,
     ) -> None:
         """Run until stopped; what is not in every store then is in the outbox.
 
         Args:
-            stop: set to end.
+            stop: set to end, once the workers have.
+            replaced: set before, where they go on, and others deliver what they say.
             beside: tasks to run meanwhile, by name; one that ends or fails is begun again.
 
         Raises:
@@ -216,7 +221,8 @@ class Recorder:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._until_workers_end()
+        if replaced is None or not replaced.is_set():
+            await self._until_workers_end()
         self.tell("stop", {"process": "records"})
         await self._writer.close()
         await writing

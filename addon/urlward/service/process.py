@@ -28,6 +28,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.updates import Feeds
 from urlward.lines import finish
 from urlward.lists.formats import AUTO
+from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.state.audit import mend_audit
 from urlward.state.beside import LineHandler, read_asked
@@ -46,7 +47,7 @@ AFTER_FAULT = 5.0
 
 
 async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, or `REPLACED`.
 
     Args:
         config: with feeds, with what is recorded, or with both.
@@ -66,26 +67,34 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
         beat(loop, channel)
     loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    replaced = asyncio.Event()
+
+    def leave() -> None:
+        replaced.set()
+        stop.set()
+
+    loop.add_signal_handler(REPLACED, leave)
     made_folder(state)
     await asyncio.to_thread(mend_audit, state, time.time())
     feeding = asyncio.ensure_future(feeds.run())
     try:
         if config.records is not None:
-            await _record_always(config, state, stop, list_format)
+            await _record_always(config, state, stop, replaced, list_format)
         await stop.wait()
     finally:
         feeding.cancel()
 
 
-async def _record_always(config: Config, state: Path, stop: asyncio.Event, list_format: str) -> None:
+async def _record_always(
+    config: Config, state: Path, stop: asyncio.Event, replaced: asyncio.Event, list_format: str
+) -> None:
     """Record until stopped; where that cannot be, try again."""
     while not stop.is_set():
         try:
             async with _only_one(state, stop):
                 if not stop.is_set():
-                    await _record(config, state, stop, list_format)
+                    await _record(config, state, stop, replaced, list_format)
         except UrlwardError as e:
             logger.error("records: %s", e)
         except Exception as e:  # noqa: BLE001 - a bug in records must not end the feeds
@@ -94,11 +103,13 @@ async def _record_always(config: Config, state: Path, stop: asyncio.Event, list_
             await asyncio.wait_for(stop.wait(), AFTER_FAULT)
 
 
-async def _record(config: Config, state: Path, stop: asyncio.Event, list_format: str) -> None:
+async def _record(
+    config: Config, state: Path, stop: asyncio.Event, replaced: asyncio.Event, list_format: str
+) -> None:
     from urlward.service.services import Services  # a third of the memory, which feeds alone do not need
 
     services = Services(config, state, local_key(state), list_format)
-    await services.recorder.run(stop, services.beside())
+    await services.recorder.run(stop, services.beside(), replaced=replaced)
 
 
 @asynccontextmanager
