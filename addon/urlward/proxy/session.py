@@ -53,7 +53,7 @@ _NUMBERS = count(1)
 
 
 class Mode:
-    """What the sessions of one mode share.
+    """State of a mode, shared by its sessions.
 
     Attributes:
         transparent: whether clients know nothing of the filter.

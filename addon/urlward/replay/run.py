@@ -129,6 +129,7 @@ def _begin(judge: LogJudge, parent: int) -> None:
     end_with_parent(signal.SIGKILL)
     check_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the executor ends all where one has died
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     gc.disable()  # nothing here makes cycles
 
