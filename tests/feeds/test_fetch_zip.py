@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.fetch_support import memory_descriptors
-from urlward.feeds.body import Guard, content, unzipped
+from urlward.feeds.body import BodyLimits, content, unzipped
 from urlward.feeds.source import FetchError
 
 LINES = b"".join(b"host-%d.test\n" % number for number in range(5000))
@@ -25,7 +25,7 @@ def archive(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED, com
 
 
 def content_of(data: bytes) -> bytes:
-    guard = Guard("https://feed.test", 1 << 30, lambda: None)
+    guard = BodyLimits("https://feed.test", 1 << 30, lambda: None)
     return b"".join(unzipped(iter([data[:7], b"", data[7:]]), guard))
 
 
@@ -66,7 +66,7 @@ def test_written_as_a_stream() -> None:
 
 
 def test_within_a_body() -> None:
-    made = Guard("https://feed.test", 1 << 30, lambda: None)
+    made = BodyLimits("https://feed.test", 1 << 30, lambda: None)
     data = archive(("list.txt", LINES))
     assert b"".join(content(iter([data[:3], data[3:]]), "", made)) == LINES
 
