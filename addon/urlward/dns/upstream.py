@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -96,21 +97,30 @@ class ResponsePlace(Protocol):
         """Stop waiting for a response with this id."""
 
 
-class Way(Protocol):
+class Way(ABC):
     """Upstream: a resolver over one transport.
 
+    Args:
+        resolver: whom.
+
     Attributes:
+        resolver: as given.
+        forwarder: takes the answers; it is made later.
         text: the resolver's address, for the log.
         well: whether it has not failed lately.
         again: when it may be tried again where it has.
         heard: when an answer has come from it last.
     """
 
-    text: str
-    well: bool
-    again: float
-    heard: float
+    forwarder: "Forwarder"
 
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.text = str(resolver)
+        self.well = True
+        self.again = self.heard = 0.0
+
+    @abstractmethod
     def send(self, exchange: DnsExchange) -> None:
         """Send a query.
 
@@ -119,6 +129,7 @@ class Way(Protocol):
             OSError: it cannot be reached.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Send no more queries."""
 
@@ -312,22 +323,11 @@ _MESSAGE = bytearray(1 << 16)
 _VIEW = memoryview(_MESSAGE)
 
 
-class UdpWay:
-    """Upstream resolver over UDP.
-
-    Args:
-        resolver: whom.
-
-    Attributes:
-        forwarder: takes the answers; it is made later.
-    """
+class UdpWay(Way):
+    """Upstream resolver over UDP."""
 
     def __init__(self, resolver: Resolver) -> None:
-        self.text = str(resolver)
-        self.well = True
-        self.again = self.heard = 0.0
-        self.forwarder: Forwarder
-        self._resolver = resolver
+        super().__init__(resolver)
         self._sources: list[_Source | None] = [None] * SOURCES
 
     def send(self, exchange: DnsExchange) -> None:
@@ -336,7 +336,7 @@ class UdpWay:
         index = by_chance[2] % SOURCES
         source = self._sources[index]
         if source is None or source.spent:
-            source = self._sources[index] = _Source(self, self._resolver)
+            source = self._sources[index] = _Source(self, self.resolver)
         source.send(exchange, by_chance[:2])
 
     def close(self) -> None:
@@ -448,22 +448,11 @@ SILENT = 1.0
 """Seconds without a byte after which a query that goes unanswered is the last on its connection."""
 
 
-class TcpWay:
-    """Upstream resolver over TCP.
-
-    Args:
-        resolver: whom.
-
-    Attributes:
-        forwarder: takes the answers; it is made later.
-    """
+class TcpWay(Way):
+    """Upstream resolver over TCP."""
 
     def __init__(self, resolver: Resolver) -> None:
-        self.text = str(resolver)
-        self.well = True
-        self.again = self.heard = 0.0
-        self.forwarder: Forwarder
-        self.resolver = resolver
+        super().__init__(resolver)
         self._lines: list[_Line] = []
         self._connecting: set[asyncio.Task[None]] = set()
 

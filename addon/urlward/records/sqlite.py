@@ -37,12 +37,8 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
     return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
 
 
-def make_sqlite(path: Path, state: Path | None = None) -> None:
+def make_sqlite(path: Path) -> None:
     """Make a database for its owner alone, where there is none. Its folder must be there.
-
-    Args:
-        path: of the file.
-        state: as `write_private` takes it.
 
     Raises:
         StateError: it cannot be made.
@@ -51,7 +47,7 @@ def make_sqlite(path: Path, state: Path | None = None) -> None:
     with locked(path.parent):
         if path.exists():
             return
-        write_private(path, b"", state)
+        write_private(path, b"")
         # Of several connections that are the first to say so, all but one would fail at once.
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
