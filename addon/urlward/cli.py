@@ -27,6 +27,7 @@ from urlward.commands.delta import add_delta_commands
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
 from urlward.commands.gateway import add_gateway_commands
+from urlward.commands.helper import add_helper_commands
 from urlward.commands.imports import (
     add_format_arguments,
     add_import_commands,
@@ -160,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     add_format_arguments(build)
 
     add_check_command(command)
+    add_helper_commands(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")
