@@ -26,6 +26,7 @@ from urlward.feeds.watch import PathWatch
 from urlward.lasting import lasting
 from urlward.lists import memfd
 from urlward.state.folder import StateError
+from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.lists")
 
@@ -120,7 +121,7 @@ class Feeds:
     async def _until_due(
         self, feed: FeedTable, store: FeedStore, next_run: float, watch: PathWatch | None
     ) -> None:
-        event = self._now[feed.name]
+        event, seen = self._now[feed.name], None
         known = store.facts().last_attempt
         waiting = Waiting(next_run, feed.interval, time.time(), time.monotonic())
         while left := waiting.left(time.time(), time.monotonic()):
@@ -129,8 +130,14 @@ class Feeds:
             try:
                 await asyncio.wait_for(event.wait(), min(left, WATCH))
             except TimeoutError:
+                # Where all is as it was, hundreds of feeds are not to cost more than a look at their files.
+                files = Signature.of(store.facts_path), Signature.of(store.path)
+                if files == seen:
+                    continue
                 facts = store.facts()
-                if facts.last_success and store.header() is None and self._is_lost(feed):
+                if not facts.last_success or store.header() is not None:
+                    seen = files
+                elif self._is_lost(feed):
                     return
                 if facts.last_attempt != known:  # by `urlward feeds refresh`
                     known = facts.last_attempt
