@@ -88,13 +88,24 @@ class Refreshes:
         self._counting = threading.Lock()
 
     def begin(self, feed: FeedTable) -> str:
-        """Start a refresh of the feed, after any that is under way; returns what to say of it."""
+        """Start a refresh of the feed, after any that is under way; returns what to say of it.
+
+        Raises:
+            AdminError: no thread can be had for it now.
+        """
         with self._counting:
             # One that waits for its turn will do what is asked for.
             if self._begun[feed.name] > 1:
                 return f"{feed.name}: about to be fetched already"
             self._begun[feed.name] += 1
-        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True).start()
+        thread = threading.Thread(
+            target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as e:  # none can be had now
+            self._ended(feed)
+            raise AdminError(f"{feed.name}: not fetched: {e}") from e
         return f"{feed.name}: being fetched"
 
     def _refresh(self, feed: FeedTable) -> None:
@@ -105,8 +116,11 @@ class Refreshes:
         except Exception as e:  # noqa: BLE001 - its text could name an entry
             logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
         finally:
-            with self._counting:
-                self._begun[feed.name] -= 1
+            self._ended(feed)
+
+    def _ended(self, feed: FeedTable) -> None:
+        with self._counting:
+            self._begun[feed.name] -= 1
 
 
 def of_list(

@@ -10,11 +10,11 @@ import dns.ipv4
 import dns.ipv6
 
 from urlward.config import GatewayTable
-from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, page
+from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.quota import Quota
 from urlward.dns.resolved import MARGIN
-from urlward.dns.wire import AAAA, A, Question, Scan
+from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
 from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import Verdict
 from urlward.proxy.block_page import new_reference
@@ -29,6 +29,10 @@ MOST_ADDRESSES = 64
 """Addresses of each family that are steered, and returned, for one response."""
 
 _MOST_IN_ALL = 4 * MOST_ADDRESSES
+
+MOST_RECORDS = 256
+"""Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
+which whoever runs a listed name may send, would keep all traffic waiting."""
 
 OFF_SWITCHES = frozenset(
     (
@@ -175,9 +179,11 @@ class DnsPolicy:
             NftError: the addresses could not be steered.
             dns.exception.DNSException: dnspython does not read the answer.
         """
-        told, steered = self._addresses(read)
         if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
+        if records_in(data) > MOST_RECORDS:
+            return error(query, SERVFAIL, question)
+        told, steered = self._addresses(read)
         if steered:
             # The longest that any client is told, so that one answer after another renews nothing.
             await self._steer_set.steer(steered, self._max_ttl + MARGIN)

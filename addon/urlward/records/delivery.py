@@ -108,14 +108,18 @@ class Delivery:
         self._thread = Thread(target=self._deliver, name=f"records-{name}", daemon=True)
 
     def start(self, position: Position, *, down: bool) -> None:
-        """Start the delivery.
+        """Start the delivery, unless that is done.
 
         Args:
             position: up to where it has all.
             down: whether it has been said to be down.
+
+        Raises:
+            RuntimeError: no thread can be had now.
         """
-        self.position, self._alarms.down = position, down
-        self._thread.start()
+        if self._thread.ident is None:
+            self.position, self._alarms.down = position, down
+            self._thread.start()
 
     @property
     def down(self) -> bool:

@@ -116,6 +116,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SILENT_AFTER = 5.0
 """Seconds without a word after which a worker no longer counts as one that reports."""
 
+FIGURES_FOR = 1.0
+"""Seconds for which figures of the feeds are good: files of all feeds are read for them, and whoever can
+connect may ask whether the filter is ready."""
+
 _OF_HOUR = {"requests": "judged", "blocks": "blocked", "would_blocks": "would_block", "errors": "errors"}
 
 
@@ -155,6 +159,7 @@ class Exposition(Collector):
         self._sums = Sums()
         self._labels = Labels()
         self._heard: dict[str, float] = {}
+        self._figures: tuple[float, list[FeedFigures]] | None = None
         self._hour = LastHour()
         self._hour.note(steady(), {})
         self._registry = CollectorRegistry(auto_describe=False)
@@ -226,8 +231,11 @@ class Exposition(Collector):
         return found
 
     def feeds(self) -> list[FeedFigures]:
-        """Figures of the feeds."""
-        return feed_figures(self._feeds, self._state, self._clock())
+        """Figures of the feeds, good for `FIGURES_FOR`."""
+        now = self._steady()
+        if self._figures is None or now - self._figures[0] >= FIGURES_FOR:
+            self._figures = now, feed_figures(self._feeds, self._state, self._clock())
+        return self._figures[1]
 
     def recorder(self) -> RecorderState:
         """State of the recorder."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
+from urlward.lasting import lasting
 from urlward.records.asking import Desk
 from urlward.records.delivery import Delivery, StoreState
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
@@ -214,7 +215,7 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self.tell("start", {"process": "records"})
         await self._desk.start()
-        writing = asyncio.ensure_future(self._writer.run())
+        writing = asyncio.ensure_future(lasting("records: writing", self._writer.run))
         keeping = asyncio.ensure_future(self._keep_always())
         tasks = [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
         await stop.wait()
@@ -411,7 +412,7 @@ class Recorder:
 
     def _is_level(self, file: int, time: int) -> None:
         self._level_at = time
-        if self._level_written[0] == file and time < self._level_written[1] + LEVEL_AGAIN:
+        if self._level_written[0] == file and 0 <= time - self._level_written[1] < LEVEL_AGAIN:
             return
         with suppress(UrlwardError, OSError):  # a full disk must not keep events from the stores
             with locked(self._state):

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from tornado.httpserver import HTTPServer
 
@@ -40,6 +41,12 @@ from urlward.state.folder import DAMAGED, damaged_lately
 logger = logging.getLogger("urlward.records")
 
 HOUR = 3_600.0
+
+ANSWER_WITHIN = 30.0
+"""Seconds that a store has to answer the dashboard."""
+
+FINDERS = 4
+"""Questions that it is asked at a time."""
 
 type Beside = Callable[[], Awaitable[None]]
 
@@ -209,6 +216,9 @@ def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
 class EventFinder:
     """Finder of events in the first store that can be searched, opened on demand.
 
+    It asks in threads of its own: a server that is stuck, which no question to it can be taken back from, is
+    not to take those of the dashboard, which needs no store for most of what it shows and does.
+
     Args:
         records: the configuration.
         state: the state folder.
@@ -218,19 +228,38 @@ class EventFinder:
         self._table = next(table for table in records.store if table.kind in ("sqlite", "postgresql"))
         self._state = state
         self._opened: Database | None = None
+        self._threads = ThreadPoolExecutor(FINDERS, "events")
+        self._late: set[Future[Any]] = set()
+        """Questions that have had no answer in time, and have none yet."""
 
     def find(self, wanted: EventQuery) -> list[Row]:
         """As `urlward.dashboard.live_sources.Finder`.
 
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: the store cannot be read, or does not answer.
         """
-        found = self._database().find(wanted)
-        return [event._asdict() for event in found]
+        return [event._asdict() for event in self._answer(lambda store: store.find(wanted))]
 
     def count(self, wanted: EventQuery, by: Literal["list", "category"]) -> Mapping[str, int]:
-        """Count events by list or category."""
-        return self._database().count(wanted, by)
+        """Count events by list or category.
+
+        Raises:
+            StoreError: as `find`.
+        """
+        return self._answer(lambda store: store.count(wanted, by))
+
+    def _answer[T](self, question: Callable[[Database], T]) -> T:
+        late = f"{self._table.kind}: has not answered within {ANSWER_WITHIN:.0f} s"
+        if self._late:
+            raise StoreError(late)
+        asked = self._threads.submit(lambda: question(self._database()))
+        wait([asked], ANSWER_WITHIN)
+        if not asked.done():
+            if not asked.cancel():
+                self._late.add(asked)
+                asked.add_done_callback(self._late.discard)
+            raise StoreError(late)
+        return asked.result()
 
     def _database(self) -> Database:
         if self._opened is not None:
